@@ -1,0 +1,1 @@
+"""The demonstration: a publisher and a configuration with a simulated Qlik server."""

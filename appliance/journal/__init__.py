@@ -1,0 +1,1 @@
+"""The journal: every accepted message in order, durable, with followers that read it."""

@@ -1,0 +1,187 @@
+"""What the parts of the appliance hand to each other: frozen values, no behaviour to speak of.
+
+Not for: anything that reads, writes, waits or knows configuration. This module imports nothing of
+ours, so every other module may import it. ``msgspec.Struct`` is used because a message is made for
+every PUBLISH and must cost a fraction of a microsecond (a frozen dataclass costs ten times that),
+and because ``array_like`` structs are the journal's on-disk form.
+
+Times are integers in nanoseconds since the Unix epoch (UTC) and end in ``_ns``; durations are
+floats in seconds and end in ``_s``.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The MQTT 5 properties of a PUBLISH that outlive the packet (MQTT 5, section 3.3.2.3)."""
+
+    payload_format: int = 0
+    message_expiry_s: int | None = None
+    content_type: str | None = None
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One accepted message, as it stands in the journal.
+
+    ``seq`` is the journal's sequence number: 1 for the first message, without gaps within one
+    run of the appliance, never reused once acknowledged. ``client_id`` is the MQTT client that
+    sent it; messages that the appliance itself publishes carry a client id that starts with
+    ``$`` (for example ``$appliance``), which no outside client may use. ``address`` is
+    ``"host:port"`` of the sender or an empty string. New fields go at the end and have a
+    default: old journals must stay readable.
+    """
+
+    seq: int
+    received_ns: int
+    topic: str
+    payload: bytes
+    qos: int = 0
+    retain: bool = False
+    dup: bool = False
+    client_id: str = ""
+    username: str | None = None
+    address: str = ""
+    properties: MessageProperties | None = None
+
+
+class TaskKind(enum.IntEnum):
+    """QRS ``taskType`` (docs/qlik.md, status table)."""
+
+    RELOAD = 0
+    EXTERNAL_PROGRAM = 1
+    USER_SYNC = 2
+    DISTRIBUTE = 3
+    PRELOAD = 4
+
+
+class Task(msgspec.Struct, frozen=True):
+    """A Qlik task that the server lists, or a Qlik Cloud app that can be reloaded."""
+
+    id: str
+    name: str
+    kind: TaskKind = TaskKind.RELOAD
+    enabled: bool = True
+    app_id: str = ""
+    app_name: str = ""
+    tags: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
+    """Custom properties as (name, value) pairs; one name may come more than once."""
+    max_retries: int = 0
+    timeout_min: int = 0
+    last_duration_s: float | None = None
+    """Duration of the last finished run as the server reports it, if it ever ran."""
+
+
+class ExecutionState(enum.StrEnum):
+    """Where a requested start stands, from the message to its outcome.
+
+    ``REQUESTED`` to ``STARTING`` are ours (before Qlik took the task); ``QUEUED`` and
+    ``RUNNING`` are Qlik's; the others are outcomes.
+    """
+
+    REQUESTED = "requested"  # durable, waits for its turn
+    WAITING = "waiting"  # debounce, cooldown, or the present run must end first
+    STARTING = "starting"  # the start call is under way
+    RETRYING = "retrying"  # the start call failed and will be repeated
+    QUEUED = "queued"  # Qlik accepted it, its scheduler has it in a queue
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the run ended with an error
+    ABORTED = "aborted"
+    SKIPPED = "skipped"  # Qlik skipped it, or if_running = "skip" did
+    REFUSED = "refused"  # Qlik answered that it did not start it (zero id)
+    REJECTED = "rejected"  # never asked: bad payload, not allowed, unknown task, 4xx answer
+    EXPIRED = "expired"  # was not wanted any more when its turn came
+    LOST = "lost"  # it may have run; its outcome can't be had
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is an outcome: nothing further will happen."""
+        return self in _FINAL
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether an operator should look at it."""
+        return self in _BAD
+
+
+_FINAL = frozenset(
+    {
+        ExecutionState.SUCCEEDED,
+        ExecutionState.FAILED,
+        ExecutionState.ABORTED,
+        ExecutionState.SKIPPED,
+        ExecutionState.REFUSED,
+        ExecutionState.REJECTED,
+        ExecutionState.EXPIRED,
+        ExecutionState.LOST,
+    }
+)
+_BAD = frozenset(
+    {
+        ExecutionState.FAILED,
+        ExecutionState.ABORTED,
+        ExecutionState.REFUSED,
+        ExecutionState.REJECTED,
+        ExecutionState.EXPIRED,
+        ExecutionState.LOST,
+    }
+)
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """What made somebody want a task to run: the line from an execution back to its message."""
+
+    kind: str
+    """``"message"``, ``"timer"``, ``"operator"`` or ``"elsewhere"`` (QMC, Qlik's own schedule)."""
+    seq: int = 0
+    """Sequence number of the message, 0 if there was none."""
+    topic: str = ""
+    client_id: str = ""
+    rule: str = ""
+    """The trigger or timer, as the operator knows it (its name, or its topic filter)."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One thing that happened to an execution, for the detail view."""
+
+    at_ns: int
+    text: str
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """A requested start and what became of it.
+
+    ``id`` is ours: one number for each request, growing, kept over restarts. ``execution_id`` is
+    Qlik's, empty until the server gave one.
+    """
+
+    id: int
+    task_id: str
+    task_name: str
+    state: ExecutionState
+    cause: Cause
+    requested_ns: int
+    execution_id: str = ""
+    started_ns: int | None = None
+    ended_ns: int | None = None
+    attempts: int = 0
+    """How many times the start call was made."""
+    next_attempt_ns: int | None = None
+    """When a waiting or retrying request goes on."""
+    usual_s: float | None = None
+    """Usual duration of this task (median of its recent successful runs), if it is known."""
+    reason: str = ""
+    """Why it is in this state, for people: error text, what to do next."""
+    merged: int = 0
+    """How many further requests were answered by this one start."""
+    steps: tuple[Step, ...] = ()
+    log_tail: tuple[str, ...] = ()
+    """The script log's last lines after a failure, secrets masked."""

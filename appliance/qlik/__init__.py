@@ -1,0 +1,1 @@
+"""Qlik servers: client-managed (QRS), Qlik Cloud, and a simulated server that speaks HTTP."""

@@ -1,0 +1,122 @@
+"""What the appliance needs of a Qlik server, whatever its edition: one protocol, one error type.
+
+Not for: HTTP (client_managed.py, cloud.py), retries, queues or polling loops (appliance.tasks).
+Implementations block, so they are called from worker threads only, and they are thread-safe.
+They keep no state about executions.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from appliance.errors import ApplianceError
+from appliance.model import ExecutionState, Task
+
+
+class Again(enum.Enum):
+    """Whether a failed call may be made again (docs/qlik.md, "Retrying a start")."""
+
+    SAFE = "safe"
+    """The request certainly did not reach the server: refused, DNS, TLS not established, 429."""
+    LOOK_FIRST = "look first"
+    """It may have been carried out: read timeout, dropped connection, 502, 503, 504."""
+    NEVER = "never"
+    """Repeating can't help before a person changed something: 400, 401, 403, 404, login page."""
+
+
+class QlikError(ApplianceError):
+    """A call to the server failed.
+
+    ``str()`` is for the operator: what happened, at which address, what to do. ``label`` is a few
+    characters for a table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``).
+    ``retry_after_s`` is the server's own wish, in seconds, if it said one. No secret is in any of
+    them.
+    """
+
+    def __init__(
+        self, text: str, *, label: str, again: Again, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(text)
+        self.label = label
+        self.again = again
+        self.retry_after_s = retry_after_s
+
+
+class ServerInfo(msgspec.Struct, frozen=True):
+    """Answer to a health check."""
+
+    version: str
+    text: str = ""
+    rtt_s: float = 0.0
+
+
+class Started(msgspec.Struct, frozen=True):
+    """Answer to a start. An empty ``execution_id`` means that the server refused."""
+
+    execution_id: str
+    reason: str = ""
+    """For a refusal: the likely reason, looked up (disabled, already running, ...)."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What the server says of one execution at the moment of asking."""
+
+    execution_id: str
+    task_id: str
+    state: ExecutionState
+    """QUEUED, RUNNING, or an outcome. An outcome is reported only when it is final: a failed
+    attempt that the server will retry by itself is still RUNNING."""
+    result_id: str = ""
+    status: int | None = None
+    """The server's own status number (QRS), for the record."""
+    started_ns: int | None = None
+    ended_ns: int | None = None
+    duration_s: float | None = None
+    attempt: int = 1
+    """Which of the server's own attempts this is (QRS retries a task by ``maxRetries``)."""
+    details: tuple[str, ...] = ()
+    """Detail lines sorted by time, secrets masked."""
+    reason: str = ""
+    """For a bad outcome: the sentence that explains it best."""
+    file_reference: str = ""
+
+
+class QlikServer(Protocol):
+    """One Qlik server. Every method may raise ``QlikError`` and nothing else that is expected."""
+
+    label: str
+    """Host name for the UI."""
+
+    def check(self) -> ServerInfo:
+        """Ask whether the server answers and the login works. Signs in where that is needed."""
+
+    def tasks(self) -> Sequence[Task]:
+        """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
+
+    def start(self, task_id: str) -> Started:
+        """Start a task now. Makes exactly one POST: it never repeats by itself."""
+
+    def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
+        """Reports for these executions, batched; ids that the server knows nothing of are absent.
+
+        ``task_ids`` has the task of each execution at the same index.
+        """
+
+    def running(self) -> Sequence[Report]:
+        """Everything that runs on the server now, started by whomever (the busy test)."""
+
+    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
+        """Executions of a task that began after a time: the look before repeating a start."""
+
+    def log_tail(self, report: Report, lines: int) -> Sequence[str]:
+        """The script log's last lines, secrets masked; empty where there is no log."""
+
+    def stop(self, task_id: str, execution_id: str) -> None:
+        """Ask the server to abort a run."""
+
+    def close(self) -> None:
+        """Close connections. Calls under way end with a ``QlikError``."""

@@ -1,0 +1,1 @@
+"""Recorders: followers of the journal that write files, one module a format."""

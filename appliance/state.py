@@ -1,0 +1,213 @@
+"""What the terminal UI may read (cheap snapshots) and what it may ask for (commands).
+
+Not for: how any of it comes about. ``ui`` depends on this module and on ``model`` alone, so it
+can be tested with a hand-made ``Engine`` and an injected clock, and the engine never waits for a
+terminal. The UI polls; nothing is pushed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from appliance.model import Execution, ExecutionState, Message, Task
+
+
+class Health(msgspec.Struct, frozen=True):
+    """A part's condition: ``level`` is ``"ok"``, ``"warn"``, ``"bad"`` or ``"off"``."""
+
+    level: str
+    text: str = ""
+    """One short clause, for example ``"403 for user INTERNAL\\sa_repository"``."""
+
+
+class ListenerState(msgspec.Struct, frozen=True):
+    name: str
+    bind: str
+    transport: str
+    tls: bool
+    health: Health
+    connections: int = 0
+
+
+class ClientState(msgspec.Struct, frozen=True):
+    """A connected client, or a persistent session whose client is away."""
+
+    client_id: str
+    address: str
+    protocol: str
+    """``"3.1.1"`` or ``"5.0"``."""
+    connected: bool
+    since_ns: int
+    username: str | None = None
+    listener: str = ""
+    subscriptions: tuple[tuple[str, int], ...] = ()
+    messages_in: int = 0
+    messages_out: int = 0
+    queued: int = 0
+    dropped: int = 0
+
+
+class JournalState(msgspec.Struct, frozen=True):
+    health: Health
+    last_seq: int = 0
+    first_seq: int = 0
+    pending: int = 0
+    """Accepted and not yet committed."""
+    commits: int = 0
+    commit_ms: float = 0.0
+    """Median of the recent group commits, in milliseconds."""
+    size_bytes: int = 0
+    disk_free_bytes: int = 0
+
+
+class RecorderState(msgspec.Struct, frozen=True):
+    topic: str
+    path: str
+    format: str
+    health: Health
+    recorded: int = 0
+    """Messages written since the recording began (over restarts)."""
+    lag: int = 0
+    """Messages in the journal that this recorder has not looked at yet."""
+    size_bytes: int = 0
+
+
+class QlikState(msgspec.Struct, frozen=True):
+    edition: str
+    label: str
+    """Host name, or ``"simulated"``."""
+    health: Health
+    running: int = 0
+    waiting: int = 0
+    failed_24h: int = 0
+    succeeded_24h: int = 0
+
+
+class TimerState(msgspec.Struct, frozen=True):
+    """Something that will happen by itself at a known time."""
+
+    name: str
+    kind: str
+    """``"schedule"``, ``"run limit"``, ``"silence"``, ``"debounce"``, ``"cooldown"``, ``"retry"``."""
+    due_ns: int | None
+    paused: bool = False
+    detail: str = ""
+
+
+class RuleState(msgspec.Struct, frozen=True):
+    """A trigger and how it fared."""
+
+    name: str
+    topic: str
+    target: str
+    """What it starts, in words: ``"the task that the payload names"``, ``"task Reload Sales"``."""
+    matched: int = 0
+    started: int = 0
+    rejected: int = 0
+    last_ns: int | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    number: int
+    at_ns: int
+    level: int
+    """A level of the logging module: 10, 20, 30, 40, 50."""
+    source: str
+    text: str
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """What a message led to, shown beside it."""
+
+    state: ExecutionState
+    label: str
+    """A few characters: elapsed time, ``"403"``, ``"not a task id"``; never a secret."""
+    execution: int = 0
+    """Our id of the (first) execution, 0 if nothing was started."""
+    count: int = 1
+    """How many executions the message asked for."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The whole state at one moment. Cheap to make (no disk, no network), safe to keep."""
+
+    taken_ns: int
+    name: str
+    version: str
+    started_ns: int
+    listeners: tuple[ListenerState, ...]
+    clients_connected: int
+    journal: JournalState
+    qlik: QlikState
+    recorders: tuple[RecorderState, ...]
+    rules: tuple[RuleState, ...]
+    timers: tuple[TimerState, ...]
+    executions: tuple[Execution, ...]
+    """Running and recent ones, newest request first, bounded."""
+    messages_in: int = 0
+    """Messages accepted since the start."""
+    messages_out: int = 0
+    """Messages delivered to outside subscribers since the start."""
+    bytes_in: int = 0
+    rate_in: float = 0.0
+    """Messages a second, over the last second."""
+    rate_out: float = 0.0
+    rate_history: tuple[float, ...] = ()
+    """``rate_in`` for the last 60 seconds, oldest first."""
+    counters: tuple[tuple[str, int], ...] = ()
+    """Every bound that bit and every refusal: (name, how often), names sorted."""
+    run_until_ns: int | None = None
+    stopping: bool = False
+    config_path: str = ""
+    data_dir: str = ""
+    first_run: bool = False
+    """Nothing is configured yet and no message ever came: show what to do next."""
+
+
+class Engine(Protocol):
+    """What the UI is given. Every method is safe to call from any thread.
+
+    Methods in the first group return at once. Those in the second may read the disk or wait for
+    the engine's loop: call them from a worker thread.
+    """
+
+    def snapshot(self) -> Snapshot: ...
+
+    def live(self, after_seq: int, limit: int) -> Sequence[Message]:
+        """The newest messages with ``seq > after_seq``, at most ``limit``, oldest first.
+
+        Payloads beyond 4096 bytes are cut to that length here (``full_size`` says how long they
+        were; ``message`` has the whole).
+        """
+
+    def full_size(self, seq: int) -> int | None:
+        """Payload length in bytes of a message whose payload ``live`` cut, else ``None``."""
+
+    def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
+        """What each of these messages led to; messages that led to nothing are left out."""
+
+    def clients(self) -> tuple[ClientState, ...]: ...
+
+    def log(self, after_number: int, limit: int) -> Sequence[LogLine]: ...
+
+    def execution(self, execution: int) -> Execution | None: ...
+
+    # --- may wait: from a worker thread only -------------------------------------------------
+
+    def message(self, seq: int) -> Message | None:
+        """The whole message from the journal; ``None`` if retention has removed it."""
+
+    def tasks(self) -> Sequence[Task]:
+        """The server's task list (cached). Raises ``ApplianceError`` if it can't be had."""
+
+    def start_task(self, task_id: str, by: str) -> int:
+        """Ask for a start; returns our execution id. Raises ``ApplianceError`` if not allowed."""
+
+    def repeat(self, seq: int, by: str) -> int:
+        """Do again what this message caused; returns how many starts were asked for."""
+
+    def stop(self) -> None:
+        """Begin the ordered stop of the whole appliance."""

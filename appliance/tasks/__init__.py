@@ -1,0 +1,1 @@
+"""From a message to a finished execution: triggers, the runner, following, outcomes."""

@@ -1,0 +1,1 @@
+"""The terminal UI. Imports Textual; nothing outside this package does."""
