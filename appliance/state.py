@@ -91,7 +91,8 @@ class TimerState(msgspec.Struct, frozen=True):
 
     name: str
     kind: str
-    """``"schedule"``, ``"run limit"``, ``"silence"``, ``"debounce"``, ``"cooldown"``, ``"retry"``."""
+    """``"schedule"``, ``"run limit"``, ``"silence"``, ``"debounce"``, ``"cooldown"``,
+    ``"retry"``."""
     due_ns: int | None
     paused: bool = False
     detail: str = ""
