@@ -1,0 +1,168 @@
+"""Topic names and topic filters: what is valid, and which filter matches which topic.
+
+The one place that knows MQTT 3.1.1 section 4.7 (the same in MQTT 5). Not for: who may use a
+topic (broker/access.py), shared subscriptions' share names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+MAX_TOPIC_BYTES = 65535
+"""An MQTT string's length is two bytes (MQTT 3.1.1, section 1.5.3)."""
+
+_CACHED_TOPICS = 8192
+
+
+def topic_problem(topic: str) -> str | None:
+    """Say why ``topic`` can't be published to, or ``None`` if it can (section 4.7.1, 4.7.3)."""
+    if not topic:
+        return "a topic has at least one character"
+    if "+" in topic or "#" in topic:
+        return "a topic that is published to has no wildcards (+ or #)"
+    return _string_problem(topic)
+
+
+def filter_problem(topic_filter: str) -> str | None:
+    """Say why ``topic_filter`` is not a topic filter, or ``None`` if it is one."""
+    if not topic_filter:
+        return "a topic filter has at least one character"
+    levels = topic_filter.split("/")
+    for number, level in enumerate(levels, 1):
+        if "#" in level and (level != "#" or number != len(levels)):
+            return "# stands alone and as the last level: plant/#"
+        if "+" in level and level != "+":
+            return "+ stands for one whole level: plant/+/state"
+    return _string_problem(topic_filter)
+
+
+def _string_problem(text: str) -> str | None:
+    if "\0" in text:
+        return "the null character is not allowed"
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        return "it has characters that UTF-8 can't carry"
+    if size > MAX_TOPIC_BYTES:
+        return f"it is longer than {MAX_TOPIC_BYTES} bytes"
+    return None
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a (valid) filter matches a (valid) topic; ``+`` and ``#`` spare ``$`` topics."""
+    if "+" not in topic_filter and "#" not in topic_filter:
+        return topic_filter == topic
+    if topic.startswith("$") and topic_filter[0] in "+#":
+        return False
+    filter_levels = topic_filter.split("/")
+    topic_levels = topic.split("/")
+    for index, level in enumerate(filter_levels):
+        if level == "#":
+            return True
+        if index >= len(topic_levels) or level not in ("+", topic_levels[index]):
+            return False
+    return len(filter_levels) == len(topic_levels)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether every topic that filter ``narrow`` matches is matched by filter ``wide`` too.
+
+    Used to decide whether a subscription stays within an access rule.
+    """
+    if wide[0] in "+#" and narrow.startswith("$"):
+        return False
+    wide_levels = wide.split("/")
+    narrow_levels = narrow.split("/")
+    for index, level in enumerate(wide_levels):
+        if level == "#":
+            return True
+        if index >= len(narrow_levels):
+            return False
+        other = narrow_levels[index]
+        if other == "#" or level not in ("+", other):
+            return False
+    return len(wide_levels) == len(narrow_levels)
+
+
+V = TypeVar("V", bound=Hashable)
+
+
+class _Node(Generic[V]):
+    __slots__ = ("children", "values")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Node[V]] = {}
+        self.values: dict[V, None] = {}
+
+
+class Matcher(Generic[V]):
+    """Values kept under topic filters, found by topic.
+
+    A tree of levels, so a topic costs what its levels cost, however many filters there are;
+    answers are cached by topic (at most 8192 topics), and the cache is dropped when a filter
+    comes or goes. Not thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Node[V] = _Node()
+        self._cache: dict[str, tuple[V, ...]] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, topic_filter: str, value: V) -> None:
+        """Keep ``value`` under ``topic_filter``; adding it again changes nothing."""
+        node = self._root
+        for level in topic_filter.split("/"):
+            node = node.children.setdefault(level, _Node())
+        if value not in node.values:
+            node.values[value] = None
+            self._count += 1
+            self._cache.clear()
+
+    def remove(self, topic_filter: str, value: V) -> bool:
+        """Forget ``value`` under ``topic_filter``; returns whether it was there."""
+        path: list[tuple[_Node[V], str]] = []
+        node = self._root
+        for level in topic_filter.split("/"):
+            child = node.children.get(level)
+            if child is None:
+                return False
+            path.append((node, level))
+            node = child
+        if value not in node.values:
+            return False
+        del node.values[value]
+        self._count -= 1
+        self._cache.clear()
+        for parent, level in reversed(path):
+            child = parent.children[level]
+            if child.values or child.children:
+                break
+            del parent.children[level]
+        return True
+
+    def match(self, topic: str) -> tuple[V, ...]:
+        """The values of all filters that match, each once for every filter that has it."""
+        found = self._cache.get(topic)
+        if found is None:
+            if len(self._cache) >= _CACHED_TOPICS:
+                self._cache.clear()
+            levels = topic.split("/")
+            found = tuple(self._walk(self._root, levels, 0, spare=topic.startswith("$")))
+            self._cache[topic] = found
+        return found
+
+    def _walk(self, node: _Node[V], levels: list[str], depth: int, *, spare: bool) -> Iterator[V]:
+        wildcards = depth > 0 or not spare
+        if wildcards and (rest := node.children.get("#")) is not None:
+            yield from rest.values
+        if depth == len(levels):
+            yield from node.values
+            return
+        if wildcards and (any_level := node.children.get("+")) is not None:
+            yield from self._walk(any_level, levels, depth + 1, spare=spare)
+        if (exact := node.children.get(levels[depth])) is not None:
+            yield from self._walk(exact, levels, depth + 1, spare=spare)

@@ -1,0 +1,86 @@
+"""Topic filters: the rules of MQTT 3.1.1 section 4.7, and the tree agrees with them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.topics import Matcher, covers, filter_problem, matches, topic_problem
+
+LEVEL = st.sampled_from(["", "a", "b", "$x", "sensor é"])
+TOPIC = st.lists(LEVEL, min_size=1, max_size=5).map("/".join).filter(bool)
+
+
+@st.composite
+def filters(draw):
+    levels = draw(st.lists(st.one_of(LEVEL, st.just("+")), min_size=1, max_size=5))
+    if draw(st.booleans()):
+        levels.append("#")
+    return "/".join(levels) or "+"
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "topic", "expected"),
+    [
+        ("sport/tennis/player1/#", "sport/tennis/player1", True),
+        ("sport/tennis/player1/#", "sport/tennis/player1/ranking", True),
+        ("sport/#", "sport", True),
+        ("#", "a/b", True),
+        ("#", "$SYS/x", False),
+        ("+/x", "$SYS/x", False),
+        ("$SYS/#", "$SYS/x", True),
+        ("sport/+", "sport", False),
+        ("sport/+", "sport/", True),
+        ("+/+", "/finance", True),
+        ("/+", "/finance", True),
+        ("+", "/finance", False),
+        ("/demo/integers", "/demo/integers", True),
+        ("Accounts", "ACCOUNTS", False),
+    ],
+)
+def test_the_specifications_own_examples(topic_filter, topic, expected):
+    """A filter matches exactly what MQTT 3.1.1 section 4.7 says it matches."""
+    matcher = Matcher()
+    matcher.add(topic_filter, 1)
+    assert matches(topic_filter, topic) is expected
+    assert bool(matcher.match(topic)) is expected
+
+
+@given(st.lists(filters(), max_size=12), TOPIC)
+def test_the_tree_finds_what_the_rule_says(topic_filters, topic):
+    """However many filters there are, the tree answers as the plain rule does."""
+    matcher = Matcher()
+    for number, topic_filter in enumerate(topic_filters):
+        matcher.add(topic_filter, (number, topic_filter))
+    expected = {(n, f) for n, f in enumerate(topic_filters) if matches(f, topic)}
+    assert set(matcher.match(topic)) == expected
+    for number, topic_filter in enumerate(topic_filters):
+        assert matcher.remove(topic_filter, (number, topic_filter))
+    assert matcher.match(topic) == ()
+    assert len(matcher) == 0
+
+
+@given(filters(), filters(), TOPIC)
+def test_a_filter_within_another_never_reaches_further(wide, narrow, topic):
+    """A subscription that an access rule covers receives nothing outside the rule."""
+    if covers(wide, narrow) and matches(narrow, topic):
+        assert matches(wide, topic)
+
+
+@given(filters())
+def test_every_generated_filter_is_valid_and_covers_itself(topic_filter):
+    """Valid filters have no problem; a rule that names a filter permits that filter."""
+    assert filter_problem(topic_filter) is None
+    if topic_filter[0] not in "+#" or not topic_filter.startswith("$"):
+        assert covers(topic_filter, topic_filter)
+
+
+@pytest.mark.parametrize("bad", ["", "a/#/b", "a#", "a/b+", "+a", "a\0b", "a" * 65536, "\ud800"])
+def test_a_wrong_filter_is_named_as_wrong(bad):
+    """A filter that MQTT does not know is refused with a reason."""
+    assert filter_problem(bad)
+
+
+@pytest.mark.parametrize("bad", ["", "a/+/b", "#", "a\0b", "é" * 40000, "\ud800"])
+def test_a_wrong_topic_is_named_as_wrong(bad):
+    """A topic that MQTT does not allow in a PUBLISH is refused with a reason."""
+    assert topic_problem(bad)
