@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.errors import UnavailableError
 from appliance.model import Execution, ExecutionState, Message, Task
 
 
@@ -132,6 +133,20 @@ class Mark(msgspec.Struct, frozen=True):
     """How many executions the message asked for."""
 
 
+class TopicState(msgspec.Struct, frozen=True):
+    """One topic that messages came on, for the tree of topics."""
+
+    topic: str
+    count: int
+    """Messages since the start of the appliance (or since the topic was first counted)."""
+    rate: float
+    """Messages a second, lately."""
+    last_ns: int
+    last_seq: int
+    retained: bool = False
+    """Whether the broker holds a retained message on it."""
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The whole state at one moment. Cheap to make (no disk, no network), safe to keep."""
 
@@ -166,6 +181,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     data_dir: str = ""
     first_run: bool = False
     """Nothing is configured yet and no message ever came: show what to do next."""
+
+
+def _lacks(ability: str, *_arguments: object) -> UnavailableError:
+    """The refusal of an engine that has no such ability; it takes the arguments as they came."""
+    return UnavailableError(f"This appliance can't {ability} from the terminal.")
 
 
 class Engine(Protocol):
@@ -212,3 +232,47 @@ class Engine(Protocol):
 
     def stop(self) -> None:
         """Begin the ordered stop of the whole appliance."""
+
+    # --- further abilities: an engine that lacks one inherits the refusal --------------------
+    # The first returns at once; the others may wait, like the group above. ``by`` says for the
+    # log who asked, for example ``"terminal"``. All raise ``ApplianceError`` where they refuse.
+
+    def topics(self, limit: int) -> Sequence[TopicState]:
+        """The topics that messages came on, the busiest first, at most ``limit``."""
+        raise _lacks("list topics", limit)
+
+    def history(self, before_seq: int, limit: int) -> Sequence[Message]:
+        """Whole messages from the journal with ``seq < before_seq``: the newest, oldest first."""
+        raise _lacks("read back in the journal", before_seq, limit)
+
+    def seq_at(self, time_ns: int) -> int:
+        """Sequence number of the first message received at or after a time."""
+        raise _lacks("look up a time in the journal", time_ns)
+
+    def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
+        """Executions with ``id < before_id``, newest first; of one task if ``task_id`` is set."""
+        raise _lacks("list old executions", before_id, limit, task_id)
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
+        """Publish as the appliance itself; returns the sequence number of the message."""
+        raise _lacks("publish", topic, payload, qos, retain, by)
+
+    def stop_execution(self, execution: int, by: str) -> None:
+        """Ask for the end of a run, or take back a request that has not started."""
+        raise _lacks("stop a run", execution, by)
+
+    def disconnect(self, client_id: str, by: str) -> None:
+        """Close a client's connection (MQTT 5: reason 0x98, administrative action)."""
+        raise _lacks("disconnect a client", client_id, by)
+
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:
+        """Pause a timer or let it go on."""
+        raise _lacks("pause a timer", name, paused, by)
+
+    def fire_timer(self, name: str, by: str) -> None:
+        """Do now what a timer would do at its time."""
+        raise _lacks("fire a timer", name, by)
+
+    def clear_retained(self, topic: str, by: str) -> None:
+        """Remove the retained message of a topic."""
+        raise _lacks("clear a retained message", topic, by)
