@@ -1,0 +1,306 @@
+"""Rules about several keys at once: what each table needs, and what does not go together.
+
+Not for: single values (reading.py) or whether named files exist (files.py).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+import msgspec
+
+from appliance.config.problems import Place, Problems, shown
+from appliance.config.tables import Config, QlikConfig, TriggerConfig
+from appliance.config.values import format_duration, is_loopback, parse_bind
+from appliance.topics import topic_problem
+
+_GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to
+
+Say = Callable[[Place, str], None]
+
+
+def check(config: Config, problems: Problems) -> None:
+    """Add to ``problems`` what is wrong between the keys of ``config``."""
+    say = problems.add_unless_broken
+    _service(config, say)
+    _listeners(config, say)
+    if config.qlik is not None:
+        _qlik(config.qlik, say)
+    _triggers(config, say)
+    for number, task in enumerate(config.allow.tasks, 1):
+        if not _GUID.fullmatch(task):
+            say(
+                Place("[allow]", f"tasks[{number}]"),
+                f"value {shown(task)}: not a task id; a name goes into `names`",
+            )
+    _recorders(config, say)
+
+
+def advice(config: Config) -> list[str]:
+    """What is allowed and yet worth a second thought, one line each."""
+    return list(_advice(config))
+
+
+def brackets(name: str) -> str:
+    """How the table ``name`` is written in the file: ``[service]``, ``[[listener]]``."""
+    return f"[[{name}]]" if name in _REPEATED else f"[{name}]"
+
+
+_REPEATED = frozenset(
+    field.name for field in msgspec.structs.fields(Config) if isinstance(field.default, tuple)
+)
+
+
+def _service(config: Config, say: Say) -> None:
+    name = config.service.name
+    place = Place("[service]", "name")
+    problem = topic_problem(name)
+    if problem is None and "/" in name:
+        problem = "it is one level of a topic, so it has no /"
+    if problem is None and name.startswith("$"):
+        problem = "topics that begin with $ belong to the broker"
+    if problem is None and (not name.isprintable() or name != name.strip() or len(name) > 100):
+        problem = "at most 100 visible characters, no blanks at its ends"
+    if problem:
+        say(place, f'value {shown(name)}: {problem}; write for example "appliance"')
+
+
+def _listeners(config: Config, say: Say) -> None:
+    if not config.listener:
+        say(Place("[[listener]]"), 'nobody could connect; add one with bind = "127.0.0.1:1883"')
+    seen: dict[tuple[str, int], int] = {}
+    names: set[str] = set()
+    for number, listener in enumerate(config.listener, 1):
+        table = f"[[listener]] {number}"
+        if listener.name and listener.name in names:
+            say(Place(table, "name"), f"{shown(listener.name)} is taken; choose another name")
+        names.add(listener.name)
+        bind = Place(table, "bind")
+        try:
+            host, port = parse_bind(listener.bind)
+        except ValueError as error:
+            say(bind, f"value {shown(listener.bind)}: {error}")
+            continue
+        for (other_host, other_port), other in seen.items():
+            if port and port == other_port and _collide(host, other_host):
+                say(
+                    bind,
+                    f"value {shown(listener.bind)}: [[listener]] {other} has this port already; "
+                    "choose another port",
+                )
+        seen[host, port] = number
+        if is_loopback(host):
+            continue
+        if config.access.anonymous:
+            say(
+                Place("[access]", "anonymous"),
+                f"value true: {table} ({listener.bind}) can be reached from other machines; "
+                "remove `anonymous` and add users, or bind to 127.0.0.1",
+            )
+        elif config.access.users_file is None:
+            say(
+                bind,
+                f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
+                'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
+            )
+
+
+def _collide(host: str, other: str) -> bool:
+    if host.lower() == other.lower():
+        return True
+    if not {host, other} & _EVERYWHERE:
+        return False
+    return (":" in host) == (":" in other)
+
+
+def _qlik(qlik: QlikConfig, say: Say) -> None:
+    for key in ("jwt", "password", "api_key", "client_secret"):
+        if getattr(qlik, key) is not None and getattr(qlik, f"{key}_file") is not None:
+            say(Place("[qlik]", key), f"`{key}_file` says it too; keep one of the two")
+    if qlik.edition == "simulated":
+        return
+    _qlik_url(qlik, say)
+    if qlik.edition == "client-managed":
+        _client_managed(qlik, say)
+    else:
+        _cloud(qlik, say)
+
+
+def _qlik_url(qlik: QlikConfig, say: Say) -> None:
+    place = Place("[qlik]", "url")
+    example = (
+        "https://sense.example.com:4242"
+        if qlik.edition == "client-managed"
+        else "https://tenant.eu.qlikcloud.com"
+    )
+    write = f'write for example "{example}"'
+    if not qlik.url:
+        say(place, f'this key is missing for edition "{qlik.edition}"; {write}')
+        return
+    try:
+        parts = urlsplit(qlik.url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        say(place, f"value {shown(qlik.url)}: not an address; {write}")
+        return
+    if parts.username or parts.password:
+        say(place, "value (not shown): a name or password does not belong here; use `user` and "
+            "a key for the secret")  # fmt: skip
+    elif parts.scheme not in ("http", "https") or not host:
+        say(place, f"value {shown(qlik.url)}: not an address; {write}")
+    elif parts.query or parts.fragment:
+        say(place, f"value {shown(qlik.url)}: an address has no ? or #; {write}")
+    elif parts.scheme == "http" and not is_loopback(host):
+        say(
+            place,
+            f"value {shown(qlik.url)}: http:// would send the sign-in readable over the network; "
+            "write https://",
+        )
+
+
+def _client_managed(qlik: QlikConfig, say: Say) -> None:
+    ways = {
+        "certificate": qlik.certificate is not None,
+        "header": qlik.header is not None,
+        "jwt": qlik.jwt is not None or qlik.jwt_file is not None,
+        "ntlm": qlik.ntlm,
+    }
+    chosen = [name for name, is_chosen in ways.items() if is_chosen]
+    if not chosen:
+        say(
+            Place("[qlik]", "certificate"),
+            "there is no way to sign in; write for example "
+            '{certfile = "client.pem", keyfile = "client_key.pem"}, or use `header`, `jwt_file` or '
+            "`ntlm`",
+        )
+    elif len(chosen) > 1:
+        say(Place("[qlik]", chosen[1]), f"`{chosen[0]}` is a way to sign in too; keep one of them")
+    user = Place("[qlik]", "user")
+    example = r"write for example 'INTERNAL\sa_repository', in single quotes"
+    if qlik.user and not re.fullmatch(r"[^\\;]+\\[^\\;]+", qlik.user) and not qlik.header:
+        say(user, f"value {shown(qlik.user)}: a user is directory, backslash, name; {example}")
+    elif not qlik.user and (qlik.certificate or qlik.ntlm):
+        say(user, f"this key is missing; {example}")
+    elif not qlik.user and qlik.header and qlik.header.value is None:
+        say(user, f"this key is missing, the header's value; {example}")
+    if qlik.header and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", qlik.header.name):
+        say(Place("[qlik]", "header.name"), "not the name of an HTTP header; write it without :")
+    if qlik.ntlm and qlik.password is None and qlik.password_file is None:
+        say(Place("[qlik]", "password_file"), "this key is missing; NTLM needs the password")
+    for key in ("api_key", "api_key_file", "client_secret", "client_secret_file", "client_id"):
+        if getattr(qlik, key):
+            say(Place("[qlik]", key), 'this is for edition = "cloud"; remove it')
+
+
+def _cloud(qlik: QlikConfig, say: Say) -> None:
+    has_key = qlik.api_key is not None or qlik.api_key_file is not None
+    has_secret = qlik.client_secret is not None or qlik.client_secret_file is not None
+    if not has_key and not qlik.client_id:
+        say(
+            Place("[qlik]", "api_key_file"),
+            'there is no way to sign in; write for example "api_key.txt", or `client_id` and '
+            "`client_secret_file`",
+        )
+    elif has_key and qlik.client_id:
+        say(Place("[qlik]", "client_id"), "an API key is a way to sign in too; keep one of them")
+    elif qlik.client_id and not has_secret:
+        say(Place("[qlik]", "client_secret_file"), "this key is missing; `client_id` needs it")
+    for key in ("certificate", "header", "jwt", "jwt_file", "ntlm", "password", "password_file"):
+        if getattr(qlik, key):
+            say(Place("[qlik]", key), 'this is for edition = "client-managed"; remove it')
+
+
+def _triggers(config: Config, say: Say) -> None:
+    names: set[str] = set()
+    for number, trigger in enumerate(config.trigger, 1):
+        table = f"[[trigger]] {number}"
+        if config.qlik is None:
+            say(
+                Place(table),
+                "there is no Qlik server to start tasks on; add [qlik], for a try with "
+                'edition = "simulated"',
+            )
+        problem = _task_problem(trigger, config.qlik)
+        if problem:
+            say(Place(table, "task"), f"value {_task_shown(trigger.task)}: {problem}")
+        if trigger.name and trigger.name in names:
+            say(Place(table, "name"), f"{shown(trigger.name)} is taken; choose another name")
+        names.add(trigger.name)
+        if trigger.debounce_max is None:
+            continue
+        if trigger.debounce is None:
+            say(Place(table, "debounce_max"), "it bounds `debounce`, which is missing; add it")
+        elif trigger.debounce_max < trigger.debounce:
+            say(
+                Place(table, "debounce_max"),
+                f'value "{format_duration(trigger.debounce_max)}": shorter than `debounce` '
+                f'("{format_duration(trigger.debounce)}"); write a longer time',
+            )
+
+
+def _task_problem(trigger: TriggerConfig, qlik: QlikConfig | None) -> str | None:
+    task = trigger.task
+    if isinstance(task, str):
+        if task == "topic" and trigger.topic.split("/").count("+") != 1:
+            return (
+                "the level that names the task is the filter's +, so `topic` has exactly one; "
+                'write for example "qliksense/start/+"'
+            )
+        if task in ("payload", "topic") or _GUID.fullmatch(task):
+            return None
+        if task.lower() in ("payload", "topic"):
+            return f'did you mean "{task.lower()}"?'
+        return (
+            'neither "payload" nor "topic" nor a task id; a task is named with '
+            f"task = {{name = {shown(task)}}}"
+        )
+    forms = '{name = "..."}, {tag = "..."}, {property = "...", value = "..."} or {app = "..."}'
+    if set(task) not in ({"name"}, {"tag"}, {"property", "value"}, {"app"}):
+        return f"write one of {forms}"
+    if not all(task.values()):
+        return "an empty text finds nothing; write the name"
+    if "app" in task and qlik is not None and qlik.edition == "client-managed":
+        return 'an app is reloaded in Qlik Cloud only; write {name = "..."} or a task id'
+    return None
+
+
+def _task_shown(task: str | dict[str, str]) -> str:
+    if isinstance(task, str):
+        return shown(task)
+    return "{" + ", ".join(f"{key} = {shown(value)}" for key, value in task.items()) + "}"
+
+
+def _recorders(config: Config, say: Say) -> None:
+    paths: dict[str, int] = {}
+    for number, recorder in enumerate(config.recorder, 1):
+        place = Place(f"[[recorder]] {number}", "path")
+        key = os.path.normcase(recorder.path)
+        if key in paths:
+            say(
+                place,
+                f"value {shown(str(recorder.path))}: [[recorder]] {paths[key]} writes this file; "
+                "choose another",
+            )
+        elif key == os.path.normcase(config.service.data_dir):
+            say(place, f"value {shown(str(recorder.path))}: this is `data_dir`; name a file in it")
+        paths.setdefault(key, number)
+
+
+def _advice(config: Config) -> Iterator[str]:
+    for number, listener in enumerate(config.listener, 1):
+        host, _ = parse_bind(listener.bind)
+        if not is_loopback(host) and listener.tls is None:
+            yield (
+                f"[[listener]] {number} ({listener.bind}) has no `tls`: passwords and payloads "
+                "cross the network readable"
+            )
+    if config.access.rule and config.access.anonymous:
+        yield '[[access.rule]]: clients without a name have only what rules for user "*" allow'
+    if config.qlik is not None and config.qlik.edition == "simulated":
+        yield '[qlik] `edition` is "simulated": no task of a real server is started'
+    if config.qlik is not None and not config.trigger:
+        yield "[qlik]: there is no [[trigger]], so no message starts a task"

@@ -1,0 +1,117 @@
+"""The files that keys name: are they there, may they be read, and what do they hold.
+
+``load`` opens nothing, so that a configuration can be judged on another machine; ``check`` and
+``run`` call this. Not for: parsing certificates (the listener and the Qlik client do that).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.config.tables import Config
+from appliance.config.values import ReadPath, Secret
+from appliance.errors import ConfigError, NoPermissionError
+
+_LARGEST_SECRET = 64 * 1024
+"""Bytes. A JSON Web Token is a few kilobytes at most."""
+
+
+def check_files(config: Config) -> list[str]:
+    """What is wrong with the files that ``config`` reads, one line each: missing or unreadable.
+
+    A missing users file is none of it: on loopback it means that nobody has to sign in.
+    """
+    problems: list[str] = []
+    shown = config.file or "configuration"
+    for where, path in _read_paths(config):
+        problem = _unreadable(path)
+        if problem:
+            problems.append(f"{shown}: {where}: {problem}")
+    users = config.access.users_file
+    if users is not None and Path(users).exists():
+        problem = _unreadable(users)
+        if problem:
+            problems.append(f"{shown}: [access] `users_file`: {problem}")
+    elif users is not None and not config.is_loopback_only:
+        problems.append(
+            f"{shown}: [access] `users_file`: {users} does not exist, so nobody could sign in; "
+            'write it with "appliance user add NAME"'
+        )
+    return problems
+
+
+def anonymous_allowed(config: Config) -> bool:
+    """Whether clients may connect without a name.
+
+    ``anonymous`` says so if it is set; otherwise they may exactly while every listener is on
+    loopback and there is no users file.
+    """
+    if config.access.anonymous is not None:
+        return config.access.anonymous
+    users = config.access.users_file
+    return config.is_loopback_only and (users is None or not Path(users).exists())
+
+
+def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
+    """The secret that a key has, or that the file beside it holds (surrounding blanks removed).
+
+    Raises ``ConfigError`` or ``NoPermissionError`` when the file can't be read or is empty.
+    """
+    if value is not None or file is None:
+        return value
+    try:
+        with Path(file).open("rb") as opened:
+            data = opened.read(_LARGEST_SECRET + 1)
+    except PermissionError:
+        raise NoPermissionError(f"{file}: this user may not read it; change its rights") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: the secret can't be read: {error.strerror}") from None
+    if len(data) > _LARGEST_SECRET:
+        raise ConfigError(f"{file}: too long for a secret; name the file that holds it")
+    try:
+        text = data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8 text; write the secret as plain text") from None
+    if not text:
+        raise ConfigError(f"{file}: the file is empty; write the secret into it")
+    return Secret(text)
+
+
+def _unreadable(path: str) -> str | None:
+    """Why a file can't be read, or ``None``: it is opened, since rights alone don't tell."""
+    try:
+        with Path(path).open("rb"):
+            return None
+    except FileNotFoundError:
+        return f"{path} does not exist; put the file there or name another"
+    except PermissionError:
+        if Path(path).is_dir():
+            return f"{path} is a folder; name a file"
+        user = f" (user id {os.geteuid()})" if hasattr(os, "geteuid") else ""
+        return f"{path} can't be read by this user{user}; change the file's rights"
+    except IsADirectoryError:
+        return f"{path} is a folder; name a file"
+    except OSError as error:
+        return f"{path} can't be read: {error.strerror}"
+
+
+def _read_paths(config: Config) -> Iterator[tuple[str, str]]:
+    for number, listener in enumerate(config.listener, 1):
+        if listener.tls:
+            where = f"[[listener]] {number} `tls"
+            yield f"{where}.certfile`", listener.tls.certfile
+            yield f"{where}.keyfile`", listener.tls.keyfile
+            if listener.tls.client_ca:
+                yield f"{where}.client_ca`", listener.tls.client_ca
+    qlik = config.qlik
+    if qlik is None or qlik.edition == "simulated":
+        return
+    if qlik.certificate:
+        yield "[qlik] `certificate.certfile`", qlik.certificate.certfile
+        yield "[qlik] `certificate.keyfile`", qlik.certificate.keyfile
+    for name in ("jwt_file", "password_file", "api_key_file", "client_secret_file", "ca_file"):
+        path = getattr(qlik, name)
+        if path is not None:
+            yield f"[qlik] `{name}`", path

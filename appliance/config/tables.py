@@ -1,0 +1,333 @@
+"""Every table and key of the configuration, with its type, default and meaning.
+
+The text below a key is its documentation: scripts/document-config makes docs/configuration.md of
+it. Not for: reading TOML (reading.py) or rules about several keys at once (checks.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from appliance.config.values import (
+    Between,
+    Duration,
+    FolderPath,
+    Key,
+    ReadPath,
+    Secret,
+    Size,
+    TopicFilter,
+    WritePath,
+    is_loopback,
+    parse_bind,
+)
+
+
+class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What every table of the configuration has in common."""
+
+
+class ServiceConfig(Base, frozen=True):
+    """The process as a whole."""
+
+    name: Annotated[str, Key('"plant-7"')] = "appliance"
+    """The name of this appliance. It is the first level of the topics that it publishes itself:
+    `<name>/status`, `<name>/tasks/...`."""
+    data_dir: Annotated[FolderPath, Key('"/var/lib/appliance"')] = FolderPath("data")
+    """The folder for the journal, recordings and logs; made when it does not exist. One appliance
+    at a time may use it."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe kind of log line that is written."""
+    run_for: Annotated[Duration | None, Between(0.001), Key('"8h"')] = None
+    """Stop in good order after this time. Without it the appliance runs until it is stopped.
+    `--run-for` on the command line goes first."""
+
+
+class TlsConfig(Base, frozen=True):
+    """TLS for a listener."""
+
+    certfile: Annotated[ReadPath, Key('"server.pem"')]
+    """The listener's certificate, PEM, followed by the certificates between it and the root."""
+    keyfile: Annotated[ReadPath, Key('"server_key.pem"')]
+    """The private key that belongs to it, PEM, without a passphrase."""
+    client_ca: Annotated[ReadPath | None, Key('"clients.pem"')] = None
+    """If it is given, a client must show a certificate that one of these authorities (PEM)
+    signed."""
+
+
+class ListenerConfig(Base, frozen=True):
+    """An address at which publishers and subscribers connect. May come more than once."""
+
+    name: Annotated[str, Key('"machines"')] = ""
+    """What the UI and the log call it; by default `mqtt`, `mqtts`, `ws` or `wss`."""
+    bind: Annotated[str, Key('"0.0.0.0:8883"')] = "127.0.0.1:1883"
+    """Address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]` every IPv6
+    address; port 0 takes a free one."""
+    transport: Literal["tcp", "websocket"] = "tcp"
+    """`websocket` is for clients in a browser (path `/` or `/mqtt`, subprotocol `mqtt`)."""
+    tls: TlsConfig | None = None
+    """With it, the listener speaks TLS (1.2 or newer) only."""
+    max_connections: Annotated[int, Between(1, 1_000_000)] = 1000
+    """Connections to this listener at one time; one more is refused."""
+
+
+class AccessRule(Base, frozen=True):
+    """What some users may do.
+
+    A client may do what any rule that fits it allows; without any rule, whoever may connect may
+    publish and subscribe everywhere.
+    """
+
+    user: Annotated[str, Key('"plc-*"')] = "*"
+    """User names that the rule is about; `*` stands for any characters."""
+    client_id: Annotated[str, Key('"press-*"')] = "*"
+    """Client ids that the rule is about; `*` stands for any characters."""
+    publish: Annotated[tuple[TopicFilter, ...], Key('["plant/%u/#"]')] = ()
+    """Topic filters that may be published to; `%u` is the user's name, `%c` the client id."""
+    subscribe: Annotated[tuple[TopicFilter, ...], Key('["plant/#"]')] = ()
+    """Topic filters that may be subscribed to, in the same form."""
+
+
+class AccessConfig(Base, frozen=True):
+    """Who may connect and what they may do."""
+
+    anonymous: bool | None = None
+    """Whether clients may connect without a name and password. By default they may exactly while
+    every listener is on loopback and there is no users file."""
+    users_file: Annotated[ReadPath | None, Key('"users.txt"')] = None
+    """Names and hashed passwords, written by `appliance user add NAME`. A change is noticed
+    without a restart."""
+    rule: tuple[AccessRule, ...] = ()
+    """See `[[access.rule]]`."""
+
+
+class LimitsConfig(Base, frozen=True):
+    """Bounds that keep one client from harming the others. Each has a counter in the UI."""
+
+    max_packet_size: Annotated[Size, Between(1024, 268_435_460), Key('"256KiB"')] = Size(
+        1024 * 1024
+    )
+    """The largest MQTT packet; a larger one ends the connection before it is read."""
+    connect_timeout: Annotated[Duration, Between(0.1, 3600)] = Duration(10)
+    """How long a new connection may take until its CONNECT packet is complete."""
+    max_connections: Annotated[int, Between(1, 1_000_000)] = 2000
+    """Connections to all listeners together."""
+    max_connections_per_address: Annotated[int, Between(1, 1_000_000)] = 500
+    """Connections from one IP address."""
+    max_unauthenticated: Annotated[int, Between(1, 1_000_000)] = 100
+    """Connections that have not yet shown who they are."""
+    max_subscriptions_per_client: Annotated[int, Between(1, 1_000_000)] = 1000
+    """Topic filters that one client may subscribe to."""
+    max_queued_per_client: Annotated[int, Between(1, 10_000_000)] = 1000
+    """Messages that wait for a client that is away or slow; beyond it, the oldest is dropped."""
+    max_inflight_per_client: Annotated[int, Between(1, 65535)] = 100
+    """Messages that were sent to a client and that it has not yet acknowledged."""
+    max_client_backlog: Annotated[Size, Between(65536)] = Size(4 * 1024 * 1024)
+    """Bytes that wait to be sent to one slow client."""
+    max_retained: Annotated[int, Between(0, 10_000_000)] = 10000
+    """Topics that have a retained message."""
+    max_pending: Annotated[Size, Between(65536)] = Size(64 * 1024 * 1024)
+    """Bytes accepted and not yet committed; beyond it, publishers are slowed."""
+
+
+class JournalConfig(Base, frozen=True):
+    """The durable record of every accepted message."""
+
+    sync: Literal["always", "os"] = "always"
+    """When a message counts as kept, so that it is acknowledged: `always`: it is on disk; `os`:
+    the operating system has it, so it survives a killed process but not a power failure."""
+    keep: Annotated[Duration, Between(60), Key('"7d"')] = Duration(30 * 86400)
+    """How long messages stay in the journal."""
+    max_size: Annotated[Size, Between(1000**2), Key('"2GB"')] = Size(10 * 1000**3)
+    """The journal's largest size on disk; beyond it, the oldest messages are removed."""
+
+
+class CertificateConfig(Base, frozen=True):
+    """A client certificate that the appliance shows to Qlik."""
+
+    certfile: Annotated[ReadPath, Key('"client.pem"')]
+    """The certificate that the QMC exports, PEM (`client.pem`)."""
+    keyfile: Annotated[ReadPath, Key('"client_key.pem"')]
+    """Its private key (`client_key.pem`)."""
+
+
+class HeaderConfig(Base, frozen=True):
+    """A header by which a virtual proxy knows the user."""
+
+    name: Annotated[str, Key('"hdr-usr"')]
+    """The header's name, as the virtual proxy has it."""
+    value: Annotated[Secret | None, Key('"${QLIK_HEADER}"')] = None
+    """Its value; by default `user`."""
+
+
+class QlikConfig(Base, frozen=True):
+    """The Qlik server on which tasks are started. Choose one way to sign in.
+
+    A secret is written as `password_file = "..."` (a file that holds nothing else), as
+    `password = "${NAME}"` (an environment variable) or plainly.
+    """
+
+    edition: Literal["client-managed", "cloud", "simulated"]
+    """`client-managed` is Qlik Sense Enterprise on Windows; `simulated` is a stand-in within the
+    appliance, for trying things out."""
+    url: Annotated[str, Key('"https://sense.example.com:4242"')] = ""
+    """The server's address: port 4242 with a certificate; otherwise that of the virtual proxy
+    with its prefix; in Qlik Cloud that of the tenant. `http://` is accepted for a loopback
+    address only."""
+    user: Annotated[str, Key(r"'INTERNAL\sa_repository'")] = ""
+    """For whom tasks are started: directory, backslash, name; in single quotes."""
+    certificate: CertificateConfig | None = None
+    """Sign in with a certificate that the QMC exported."""
+    header: Annotated[HeaderConfig | None, Key('{name = "hdr-usr"}')] = None
+    """Sign in through a virtual proxy with header authentication."""
+    jwt: Annotated[Secret | None, Key('"${QLIK_JWT}"')] = None
+    """Sign in through a virtual proxy with this JSON Web Token."""
+    jwt_file: Annotated[ReadPath | None, Key('"jwt.txt"')] = None
+    """The same, from a file."""
+    ntlm: bool = False
+    """Sign in with a Windows account, `user` and `password`."""
+    password: Annotated[Secret | None, Key('"${QLIK_PASSWORD}"')] = None
+    """The password of `user`, for NTLM."""
+    password_file: Annotated[ReadPath | None, Key('"password.txt"')] = None
+    """The same, from a file."""
+    api_key: Annotated[Secret | None, Key('"${QLIK_API_KEY}"')] = None
+    """Qlik Cloud: an API key."""
+    api_key_file: Annotated[ReadPath | None, Key('"api_key.txt"')] = None
+    """The same, from a file."""
+    client_id: Annotated[str, Key('"0a1b2c"')] = ""
+    """Qlik Cloud: the id of an OAuth client."""
+    client_secret: Annotated[Secret | None, Key('"${QLIK_CLIENT_SECRET}"')] = None
+    """Qlik Cloud: its secret."""
+    client_secret_file: Annotated[ReadPath | None, Key('"client_secret.txt"')] = None
+    """The same, from a file."""
+    ca_file: Annotated[ReadPath | None, Key('"root.pem"')] = None
+    """The authority that signed the server's certificate (`root.pem` of the QMC's export); by
+    default those that browsers trust."""
+    timeout: Annotated[Duration, Between(0.1, 3600)] = Duration(30)
+    """How long the server may take to answer one call."""
+    max_concurrent: Annotated[int, Between(1, 64)] = 4
+    """Calls to the server at one time."""
+    health_check: Annotated[Duration, Between(1, 86400)] = Duration(30)
+    """How often the server is asked whether it is there."""
+
+
+class ByName(Base, frozen=True):
+    """Tasks that have this name."""
+
+    name: str
+
+
+class ByTag(Base, frozen=True):
+    """Tasks that have this tag."""
+
+    tag: str
+
+
+class ByProperty(Base, frozen=True):
+    """Tasks whose custom property has this value."""
+
+    property: str
+    value: str
+
+
+class ByApp(Base, frozen=True):
+    """The app that is reloaded (Qlik Cloud)."""
+
+    app: str
+
+
+Selector = ByName | ByTag | ByProperty | ByApp
+"""Which task a trigger starts, when it is neither ``"payload"``, ``"topic"`` nor a GUID."""
+
+
+class TriggerConfig(Base, frozen=True):
+    """A rule that turns a message into task starts. May come more than once."""
+
+    topic: Annotated[TopicFilter, Key('"qliksense/start_task"')]
+    """Messages that the rule is about."""
+    task: Annotated[str | dict[str, str], Key('{name = "Reload Sales"}')]
+    """What is started: `"payload"`: what the payload names; `"topic"`: what the level of the topic
+    at the filter's `+` names; a task id; or `{name = "..."}`, `{tag = "..."}`,
+    `{property = "...", value = "..."}` and, in Qlik Cloud, `{app = "..."}`."""
+    name: Annotated[str, Key('"press reports a finished order"')] = ""
+    """What the UI and the log call the rule; by default its topic filter."""
+    when: Annotated[dict[str, object] | None, Key('{state = "done"}')] = None
+    """Conditions on the fields of a JSON payload; the rule applies when all hold."""
+    debounce: Annotated[Duration | None, Between(0.001, 86400), Key('"30s"')] = None
+    """Start only after no further message came for this long; all of them make one start."""
+    debounce_max: Annotated[Duration | None, Between(0.001), Key('"10m"')] = None
+    """Start at the latest this long after the first message, even if more keep coming."""
+    cooldown: Annotated[Duration | None, Between(0.001), Key('"15m"')] = None
+    """At most one start in this time; a request in between is carried out at its end."""
+    if_running: Literal["queue_one", "skip", "start"] = "queue_one"
+    """What happens when the task runs already: `queue_one`: one more run after this one, however
+    many messages came; `skip`: nothing; `start`: Qlik is asked anyway."""
+    expire: Annotated[Duration, Between(1)] = Duration(86400)
+    """A request older than this is not carried out any more."""
+    retry_for: Annotated[Duration, Between(0)] = Duration(86400)
+    """How long a start is tried again while the server is out of reach."""
+
+    @property
+    def selector(self) -> Selector | str:
+        """What ``task`` means: a selector, ``"payload"``, ``"topic"`` or a task id (lower case)."""
+        if isinstance(self.task, str):
+            return self.task if self.task in ("payload", "topic") else self.task.strip("{}").lower()
+        for kind in (ByName, ByTag, ByProperty, ByApp):
+            if set(self.task) == set(kind.__struct_fields__):
+                return kind(**self.task)
+        raise ValueError(f"task = {self.task!r} names no way to find a task")
+
+
+class AllowConfig(Base, frozen=True):
+    """What may be started at all, by messages, timers and operators alike.
+
+    A task may be started if one of these lists has it; with all lists empty, every task may.
+    """
+
+    tasks: Annotated[tuple[str, ...], Key('["2ce4dc25-9d8c-4d0c-8e57-7d0bd4a7ea34"]')] = ()
+    """Task ids."""
+    names: Annotated[tuple[str, ...], Key('["Reload Sales"]')] = ()
+    """Task names."""
+    tags: Annotated[tuple[str, ...], Key('["mqtt"]')] = ()
+    """Tags."""
+    properties: Annotated[
+        tuple[ByProperty, ...], Key('[{property = "StartBy", value = "mqtt"}]')
+    ] = ()
+    """Custom properties with their value."""
+
+
+class RecorderConfig(Base, frozen=True):
+    """A file that messages are written to. May come more than once."""
+
+    topic: Annotated[TopicFilter, Key('"/demo/integers"')]
+    """Messages that are recorded."""
+    path: Annotated[WritePath, Key('"recordings/integers.json"')]
+    """The file; its folders are made when they do not exist."""
+    format: Literal["json", "jsonl", "csv"] = "json"
+    """`json`: one array, valid at any moment; `jsonl`: one JSON value a line; `csv`: one row a
+    message."""
+    metadata: bool = False
+    """Whether time, topic, client and the like are recorded beside the payload."""
+
+
+class Config(Base, frozen=True):
+    """The whole configuration."""
+
+    service: ServiceConfig = ServiceConfig()
+    listener: tuple[ListenerConfig, ...] = (ListenerConfig(),)
+    access: AccessConfig = AccessConfig()
+    limits: LimitsConfig = LimitsConfig()
+    journal: JournalConfig = JournalConfig()
+    qlik: QlikConfig | None = None
+    trigger: tuple[TriggerConfig, ...] = ()
+    allow: AllowConfig = AllowConfig()
+    recorder: tuple[RecorderConfig, ...] = ()
+    file: str = ""
+    """Not a key: the absolute path of the file that this was read from, or an empty string."""
+
+    @property
+    def is_loopback_only(self) -> bool:
+        """Whether only this machine can reach the listeners."""
+        return all(is_loopback(parse_bind(each.bind)[0]) for each in self.listener)

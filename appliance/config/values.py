@@ -1,0 +1,197 @@
+"""The kinds of value that a configuration key can have beyond TOML's own, and how they are written.
+
+Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (reading.py), which
+need to know the file they stand in.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import math
+import re
+from typing import NamedTuple
+
+
+class Secret:
+    """A secret in memory. Its text form is ``***``; ``reveal()`` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Duration(float):
+    """Seconds. Written as ``"250ms"``, ``"10s"``, ``"15m"``, ``"2h"``, ``"30d"`` or ``"1h30m"``."""
+
+    __slots__ = ()
+
+
+class Size(int):
+    """Bytes. Written as a number or ``"64KB"``, ``"1MiB"``, ``"10GB"`` (KB = 1000, KiB = 1024)."""
+
+    __slots__ = ()
+
+
+class TopicFilter(str):
+    """A valid MQTT topic filter (MQTT 3.1.1, section 4.7)."""
+
+    __slots__ = ()
+
+
+class ReadPath(str):
+    """A file that is read; relative to the config file's folder, absolute after loading."""
+
+    __slots__ = ()
+
+
+class WritePath(str):
+    """A file that is written; relative to ``service.data_dir``, absolute after loading."""
+
+    __slots__ = ()
+
+
+class FolderPath(str):
+    """A folder; relative to the config file's folder, absolute after loading."""
+
+    __slots__ = ()
+
+
+class Between(NamedTuple):
+    """Beside a type in ``Annotated``: the smallest and largest value that make sense."""
+
+    low: float
+    high: float | None = None
+
+
+class Key(NamedTuple):
+    """Beside a type in ``Annotated``: an example for messages and docs/configuration.md."""
+
+    example: str
+
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_BYTES = {
+    "": 1,
+    "k": 1000,
+    "ki": 1024,
+    "m": 1000**2,
+    "mi": 1024**2,
+    "g": 1000**3,
+    "gi": 1024**3,
+    "t": 1000**4,
+    "ti": 1024**4,
+}
+_CENTURY_S = 100 * 365.25 * 86400
+_LARGEST_SIZE = 2**62
+
+
+def parse_duration(text: str) -> Duration:
+    """Seconds that ``text`` means, e.g. ``"1h30m"``. Raises ``ValueError``, its text for people."""
+    total = 0.0
+    end = 0
+    stripped = text.strip()
+    for part in _DURATION_PART.finditer(stripped):
+        if stripped[end : part.start()].strip():
+            break
+        total += float(part[1]) * _SECONDS[part[2]]
+        end = part.end()
+    if not end or stripped[end:].strip():
+        raise ValueError('not a duration; write for example "250ms", "10s", "15m" or "1h30m"')
+    if not math.isfinite(total) or total > _CENTURY_S:
+        raise ValueError("longer than a hundred years; write a shorter time")
+    return Duration(total)
+
+
+def parse_size(text: str) -> Size:
+    """Bytes that ``text`` means, e.g. ``"64KB"``. Raises ``ValueError``, its text for people."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError('not a size; write for example "64KB", "1MiB" or "10GB"')
+    total = float(match[1]) * _BYTES[(match[2] or "").lower()]
+    if not total <= _LARGEST_SIZE:
+        raise ValueError("more than any disk holds; write a smaller size")
+    return Size(total)
+
+
+def format_duration(seconds: float) -> str:
+    """``5400.0`` as ``"1h30m"``: the form that ``parse_duration`` reads, to the millisecond."""
+    left = round(seconds * 1000)
+    if left == 0:
+        return "0s"
+    parts: list[str] = []
+    for unit, unit_ms in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        count, left = divmod(left, unit_ms)
+        if count:
+            parts.append(f"{count}{unit}")
+    if left:
+        parts.append(f"{left}ms")
+    return "".join(parts)
+
+
+def format_size(size: int) -> str:
+    """``65536`` as ``"64KiB"``: the shortest whole form that ``parse_size`` reads."""
+    for unit, factor in (
+        ("TB", 1000**4), ("TiB", 1024**4), ("GB", 1000**3), ("GiB", 1024**3),
+        ("MB", 1000**2), ("MiB", 1024**2), ("KB", 1000), ("KiB", 1024),
+    ):  # fmt: skip
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return f"{size}B"
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """Split ``"host:port"`` or ``"[::1]:port"``. Raises ``ValueError``, its text for people.
+
+    Port 0 asks the operating system for a free one.
+    """
+    host, colon, port = bind.rpartition(":")
+    if not colon or not host:
+        raise ValueError('not an address; write "host:port", for example "127.0.0.1:1883"')
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError('an IPv6 address stands in brackets; write "[::1]:1883"')
+    if not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError("the port is a number from 0 to 65535; MQTT's own is 1883, with TLS 8883")
+    if host == "*":
+        raise ValueError('write "0.0.0.0" for every IPv4 address, "[::]" for every IPv6 address')
+    if not re.fullmatch(r"[0-9A-Za-z_.:%-]+", host):
+        raise ValueError('not a host name or address; write for example "127.0.0.1:1883"')
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host`` (``localhost``, 127.0.0.0/8, ``::1``).
+
+    Any other name counts as reachable from outside, since what it resolves to can change.
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
