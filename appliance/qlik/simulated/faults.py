@@ -1,0 +1,98 @@
+"""What can go wrong with the simulated server, switched on from a test.
+
+Not for: outcomes of tasks, which are part of a task (site.py).
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections import Counter
+from dataclasses import dataclass
+
+
+class FaultKind(enum.Enum):
+    """What the server does with a request that a fault catches."""
+
+    HANG = "hang"
+    """Says nothing until the fault is cleared, the server stops, or ``seconds`` have passed."""
+    LOGIN_PAGE = "login page"
+    """Answers 200 with the HTML of a sign-in form, as a proxy does."""
+    REDIRECT = "redirect"
+    """Answers 302 to a sign-in form, as a proxy does when a session is over."""
+    STATUS = "status"
+    """Answers with ``status`` and ``text``; 429 carries ``retry_after_s``."""
+    DROP_BEFORE = "drop before"
+    """Closes the connection without doing what was asked."""
+    DROP_AFTER = "drop after"
+    """Does what was asked, then closes the connection instead of answering."""
+    HANG_AFTER = "hang after"
+    """Does what was asked, then says nothing, like HANG."""
+    DELAY = "delay"
+    """Waits ``seconds``, then goes on as usual."""
+    GARBAGE = "garbage"
+    """Does what was asked, then answers 200 with something that is not JSON."""
+    ENDLESS = "endless"
+    """Answers 200 with a body that does not end."""
+
+
+@dataclass
+class Fault:
+    """A fault for the requests that fit ``method`` and ``path``, at most ``times`` of them."""
+
+    kind: FaultKind
+    method: str = ""
+    """Empty: any method."""
+    path: str = ""
+    """A part of the request's path; empty: any path."""
+    times: int | None = None
+    """``None``: until it is cleared."""
+    status: int = 503
+    text: str = "Service unavailable"
+    seconds: float = 600.0
+    retry_after_s: float | None = None
+
+
+class Faults:
+    """The faults that are switched on. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._faults: list[Fault] = []
+        self._released = threading.Event()
+        self.bitten: Counter[str] = Counter()
+        """How many requests each kind of fault caught."""
+
+    def add(self, fault: Fault) -> Fault:
+        with self._lock:
+            if self._released.is_set():
+                # Whoever waits on the old event was let go when the faults were cleared.
+                self._released = threading.Event()
+            self._faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Switch every fault off and let hanging requests go on."""
+        with self._lock:
+            self._faults.clear()
+            self._released.set()
+
+    def take(self, method: str, path: str) -> Fault | None:
+        """The fault for this request, if there is one; counts it."""
+        with self._lock:
+            for fault in self._faults:
+                if fault.method and fault.method != method:
+                    continue
+                if fault.path not in path:
+                    continue
+                if fault.times is not None:
+                    if fault.times <= 0:
+                        continue
+                    fault.times -= 1
+                self.bitten[fault.kind.value] += 1
+                return fault
+        return None
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the faults are cleared, at most ``seconds``."""
+        self._released.wait(seconds)

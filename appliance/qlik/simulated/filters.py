@@ -1,0 +1,178 @@
+"""The part of the QRS filter language that the simulated server understands.
+
+``property operator value`` joined by ``and`` and ``or`` with parentheses; strings and dates in
+single quotes (a quote inside is doubled), GUIDs, numbers and enum names bare; text compares
+without regard to case. Source: Qlik Sense Repository Service API, "Filtering". A test on a list
+holds if it holds for any member, which is why two tests on ``customProperties`` are independent
+of each other (docs/qlik.md, "Looking tasks up").
+Not for: the client, which builds filters from GUIDs and numbers alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+
+Row = Mapping[str, object]
+Test = Callable[[Row], bool]
+
+_TOKEN = re.compile(r"\s*(?:(\()|(\))|'((?:[^']|'')*)'|([^\s()']+))")
+_OPERATORS = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "sw", "ew", "so"})
+_DEPTH_LIMIT = 50
+
+
+class FilterError(ValueError):
+    """The filter can't be parsed; the text is what the Repository Service answers."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"Cannot parse the expression: {text}")
+
+
+def parse(text: str) -> Test:
+    """Turn a filter into a test for a row (an entity as the JSON reply shows it).
+
+    Raises:
+        FilterError: the text is not a filter.
+    """
+    return _Parser(text).parse()
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = list(_tokens(text))
+        self._position = 0
+
+    def parse(self) -> Test:
+        test = self._either(0)
+        if self._position != len(self._tokens):
+            raise FilterError(self._text)
+        return test
+
+    def _either(self, depth: int) -> Test:
+        tests = [self._both(depth)]
+        while self._word() == "or":
+            self._position += 1
+            tests.append(self._both(depth))
+        return lambda row: any(test(row) for test in tests)
+
+    def _both(self, depth: int) -> Test:
+        tests = [self._one(depth)]
+        while self._word() == "and":
+            self._position += 1
+            tests.append(self._one(depth))
+        return lambda row: all(test(row) for test in tests)
+
+    def _one(self, depth: int) -> Test:
+        if depth > _DEPTH_LIMIT:
+            raise FilterError(self._text)
+        kind, value = self._next()
+        if kind == "(":
+            test = self._either(depth + 1)
+            if self._next()[0] != ")":
+                raise FilterError(self._text)
+            return test
+        operator_kind, operator = self._next()
+        wanted_kind, wanted = self._next()
+        if (
+            kind != "word"
+            or operator_kind != "word"
+            or operator.lower() not in _OPERATORS
+            or wanted_kind not in {"word", "text"}
+        ):
+            raise FilterError(self._text)
+        return _comparison(value.lower().split("."), operator.lower(), wanted)
+
+    def _word(self) -> str:
+        if self._position < len(self._tokens):
+            kind, value = self._tokens[self._position]
+            if kind == "word":
+                return value.lower()
+        return ""
+
+    def _next(self) -> tuple[str, str]:
+        if self._position >= len(self._tokens):
+            raise FilterError(self._text)
+        token = self._tokens[self._position]
+        self._position += 1
+        return token
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    text = text.strip()
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
+        if match is None:
+            raise FilterError(text)
+        position = match.end()
+        opened, closed, quoted, word = match.groups()
+        if opened:
+            yield "(", "("
+        elif closed:
+            yield ")", ")"
+        elif quoted is not None:
+            yield "text", quoted.replace("''", "'")
+        else:
+            yield "word", word
+
+
+def _comparison(path: list[str], operator: str, wanted: str) -> Test:
+    def test(row: Row) -> bool:
+        return any(_holds(value, operator, wanted) for value in _values(row, path))
+
+    return test
+
+
+def _values(value: object, path: list[str]) -> Iterator[object]:
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _values(item, path)
+    elif not path:
+        yield value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            if str(name).lower() == path[0]:
+                yield from _values(inner, path[1:])
+
+
+def _holds(value: object, operator: str, wanted: str) -> bool:
+    left, right = _comparable(value, wanted)
+    match operator:
+        case "eq":
+            return left == right
+        case "ne":
+            return left != right
+        case "sw":
+            return str(left).startswith(str(right))
+        case "ew":
+            return str(left).endswith(str(right))
+        case "so":
+            return str(right) in str(left)
+    if isinstance(left, str) != isinstance(right, str):
+        return False
+    match operator:
+        case "gt":
+            return left > right  # type: ignore[operator]  # both str or both numbers, see above
+        case "ge":
+            return left >= right  # type: ignore[operator]  # as above
+        case "lt":
+            return left < right  # type: ignore[operator]  # as above
+        case _:
+            return left <= right  # type: ignore[operator]  # as above
+
+
+def _comparable(value: object, wanted: str) -> tuple[str | float, str | float]:
+    if isinstance(value, bool):
+        return str(value).lower(), wanted.lower()
+    if isinstance(value, int | float):
+        try:
+            return float(value), float(wanted)
+        except ValueError:
+            return str(value), wanted.lower()
+    text = "" if value is None else str(value)
+    try:
+        return datetime.fromisoformat(text).timestamp(), datetime.fromisoformat(wanted).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return text.lower(), wanted.lower()

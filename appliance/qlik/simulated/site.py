@@ -1,0 +1,422 @@
+"""What happens inside the simulated Qlik Sense site: tasks, a scheduler, executions, results.
+
+Time is a clock that is asked, never a thread: each look brings the site up to the present moment
+(``advance``), so a test may use a clock of its own and be done at once. What is over is kept in a
+bounded history, so a site may run for weeks.
+Not for: HTTP and JSON (server.py, repository.py, cloud.py).
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from appliance.model import TaskKind
+
+ZERO_ID = "00000000-0000-0000-0000-000000000000"
+_SECOND_NS = 1_000_000_000
+
+
+class Status(enum.IntEnum):
+    """The server's status numbers (docs/qlik.md, status table)."""
+
+    TRIGGERED = 1
+    STARTED = 2
+    QUEUED = 3
+    ABORT_INITIATED = 4
+    ABORTED = 6
+    SUCCESS = 7
+    FAIL = 8
+    SKIPPED = 9
+    ERROR = 11
+    RESET = 12
+
+
+STATUS_NAMES = {
+    Status.TRIGGERED: "Triggered",
+    Status.STARTED: "Started",
+    Status.QUEUED: "Queued",
+    Status.ABORT_INITIATED: "AbortInitiated",
+    Status.ABORTED: "Aborted",
+    Status.SUCCESS: "FinishedSuccess",
+    Status.FAIL: "FinishedFail",
+    Status.SKIPPED: "Skipped",
+    Status.ERROR: "Error",
+    Status.RESET: "Reset",
+}
+
+
+class Outcome(enum.Enum):
+    """How one attempt of a simulated task ends."""
+
+    SUCCESS = "success"
+    FAIL = "fail"
+    ERROR = "error"
+    ABORT = "abort"
+    SKIP = "skip"
+    RESET = "reset"
+    NEVER = "never"
+    """It does not end by itself (until the task's time limit, a stop, or ``Site.finish``)."""
+    LOST = "lost"
+    """At its end the session is gone and there is no result."""
+
+
+_ENDS = {
+    Outcome.SUCCESS: Status.SUCCESS,
+    Outcome.FAIL: Status.FAIL,
+    Outcome.ERROR: Status.ERROR,
+    Outcome.ABORT: Status.ABORTED,
+    Outcome.SKIP: Status.SKIPPED,
+    Outcome.RESET: Status.RESET,
+}
+
+
+@dataclass
+class SimulatedTask:
+    """A task of the simulated site and the way its runs go."""
+
+    name: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    kind: TaskKind = TaskKind.RELOAD
+    enabled: bool = True
+    app_id: str = ""
+    app_name: str = ""
+    app_available: bool = True
+    tags: tuple[str, ...] = ()
+    properties: tuple[tuple[str, str], ...] = ()
+    duration_s: float | tuple[float, float] = 1.0
+    """Seconds, or the bounds between which each run's duration is drawn."""
+    outcomes: tuple[Outcome, ...] = (Outcome.SUCCESS,)
+    """Of the first attempt, the second, ...; the last one goes for all further attempts."""
+    fail_every: int = 0
+    """Each n-th run fails whatever ``outcomes`` says; 0: never."""
+    every_s: float | None = None
+    """Started by the site's own schedule this often, as if by the QMC; ``None``: never."""
+    max_retries: int = 0
+    timeout_min: int = 1440
+    error_text: str = "Error: The following error occurred: Table not found"
+    program: str = ""
+    """Path of an external program task."""
+    log: tuple[str, ...] | None = None
+    """The script log's lines; ``None``: a believable one."""
+    runs: int = 0
+    next_every_ns: int | None = None
+
+
+@dataclass
+class Attempt:
+    """One attempt of a run, which is one execution result."""
+
+    result_id: str
+    created_ns: int
+    status: Status = Status.TRIGGERED
+    started_ns: int | None = None
+    stopped_ns: int | None = None
+    details: list[tuple[int, int, str]] = field(default_factory=list)
+    """(time in ns, type: 0 error, 1 warning, 2 information, text)."""
+    file_reference: str = ZERO_ID
+
+    def change(self, at_ns: int, status: Status) -> None:
+        before = STATUS_NAMES[self.status]
+        self.status = status
+        self.details.append(
+            (at_ns, 2, f"Changing task state from {before} to {STATUS_NAMES[status]}")
+        )
+
+
+@dataclass
+class Run:
+    """One execution: a session while it is not over, and a result for each attempt."""
+
+    execution_id: str
+    task: SimulatedTask
+    created_ns: int
+    number: int
+    attempts: list[Attempt] = field(default_factory=list)
+    due_ns: int | None = None
+    """When its next change comes; ``None`` while it waits in the queue or never ends."""
+    over: bool = False
+    abort_reason: int = 0
+    """0 undefined, 1 manual, 2 time limit."""
+    forgotten: bool = False
+    """Its results can't be asked for any more."""
+
+    @property
+    def attempt(self) -> Attempt:
+        return self.attempts[-1]
+
+
+class ManualClock:
+    """A clock that moves only when it is told to. Nanoseconds since the epoch."""
+
+    def __init__(self, now_ns: int = 1_790_000_000 * _SECOND_NS) -> None:
+        self._now_ns = now_ns
+        self._lock = threading.Lock()
+
+    def __call__(self) -> int:
+        with self._lock:
+            return self._now_ns
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now_ns += int(seconds * _SECOND_NS)
+
+
+class Site:
+    """Tasks and their runs. Thread-safe: hold ``lock`` to look at several things at one moment."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        concurrency: int = 4,
+        keep_runs: int = 200,
+        trigger_delay_s: float = 0.05,
+        retry_delay_s: float = 1.0,
+        abort_delay_s: float = 0.2,
+        refuse_running: bool = True,
+        seed: int = 1,
+    ) -> None:
+        """Make an empty site.
+
+        Args:
+            clock: nanoseconds since the epoch.
+            concurrency: runs at one time; further ones are queued.
+            keep_runs: how many finished runs are remembered.
+            trigger_delay_s: seconds between a start and the beginning of the run.
+            retry_delay_s: seconds between a failed attempt and the next.
+            abort_delay_s: seconds between a stop and its effect.
+            refuse_running: whether a task that runs is not started again (zero id).
+            seed: of the durations that are drawn.
+        """
+        self.lock = threading.RLock()
+        self.tasks: dict[str, SimulatedTask] = {}
+        self.concurrency = concurrency
+        self.refuse_running = refuse_running
+        self.trigger_delay_s = trigger_delay_s
+        self.retry_delay_s = retry_delay_s
+        self.abort_delay_s = abort_delay_s
+        self.results_after_s = 0.0
+        """How long after a start its first result can be seen."""
+        self._clock = clock
+        self._active: dict[str, Run] = {}
+        self._finished: deque[Run] = deque(maxlen=keep_runs)
+        self._random = random.Random(seed)  # noqa: S311  # durations, not secrets
+
+    def now(self) -> int:
+        """The site's time, nanoseconds since the epoch."""
+        return self._clock()
+
+    def add_task(self, task: SimulatedTask) -> SimulatedTask:
+        with self.lock:
+            self.tasks[task.id.lower()] = task
+        return task
+
+    def start(self, task_id: str) -> str | None:
+        """Start a task: an execution id, the zero id if it does not start, ``None`` if unknown."""
+        with self.lock:
+            now = self.advance()
+            task = self.tasks.get(task_id.lower())
+            if task is None:
+                return None
+            if not task.enabled or not task.app_available:
+                return ZERO_ID
+            if self.refuse_running and self.session_of(task_id) is not None:
+                return ZERO_ID
+            return self._begin(task, now).execution_id
+
+    def stop(self, task_id: str) -> bool:
+        """Abort what runs of a task; whether there was something to abort."""
+        with self.lock:
+            now = self.advance()
+            found = False
+            for run in self._active.values():
+                if run.task.id.lower() == task_id.lower():
+                    found = True
+                    run.abort_reason = 1
+                    run.attempt.change(now, Status.ABORT_INITIATED)
+                    run.due_ns = now + int(self.abort_delay_s * _SECOND_NS)
+            return found
+
+    def finish(self, task_id: str, outcome: Outcome = Outcome.SUCCESS) -> None:
+        """End the present attempt of a task's run at once."""
+        with self.lock:
+            now = self.advance()
+            run = self.session_of(task_id)
+            if run is None:
+                raise LookupError(f"task {task_id} does not run")
+            if run.attempt.started_ns is None:
+                run.attempt.started_ns = now
+            self._end_attempt(run, now, outcome)
+            self.advance()
+
+    def forget_sessions(self, *, results: str = "lost") -> None:
+        """What a restart does to the runs that were under way: their sessions are gone.
+
+        Args:
+            results: what their results look like afterwards: ``"lost"`` (none), ``"stuck"``
+                (still Started, for ever) or ``"reset"`` (Reset).
+        """
+        with self.lock:
+            now = self.advance()
+            for run in list(self._active.values()):
+                if results == "reset":
+                    run.attempt.change(now, Status.RESET)
+                    run.attempt.stopped_ns = now
+                run.forgotten = results == "lost"
+                self._close(run)
+
+    def sessions(self) -> list[Run]:
+        """The runs that are not over, oldest first."""
+        with self.lock:
+            self.advance()
+            return list(self._active.values())
+
+    def session_of(self, task_id: str) -> Run | None:
+        with self.lock:
+            for run in self._active.values():
+                if run.task.id.lower() == task_id.lower():
+                    return run
+            return None
+
+    def runs(self) -> list[Run]:
+        """Every run whose results can be asked for, oldest first."""
+        with self.lock:
+            now = self.advance()
+            seen_before = now - int(self.results_after_s * _SECOND_NS)
+            return [
+                run
+                for run in (*self._finished, *self._active.values())
+                if not run.forgotten and run.created_ns <= seen_before
+            ]
+
+    def last_attempt(self, task: SimulatedTask) -> Attempt | None:
+        with self.lock:
+            for run in reversed(self.runs()):
+                if run.task is task:
+                    return run.attempt
+            return None
+
+    @staticmethod
+    def new_id() -> str:
+        return str(uuid.uuid4())
+
+    def advance(self) -> int:
+        """Bring the site to the present moment; returns that moment."""
+        with self.lock:
+            now = self._clock()
+            self._start_scheduled(now)
+            while True:
+                due = [run for run in self._active.values() if run.due_ns is not None]
+                run = min(due, key=lambda run: run.due_ns or 0, default=None)
+                if run is None or run.due_ns is None or run.due_ns > now:
+                    return now
+                self._step(run, run.due_ns)
+
+    def _start_scheduled(self, now: int) -> None:
+        for task in self.tasks.values():
+            if task.every_s is None or not task.enabled:
+                continue
+            if task.next_every_ns is None:
+                task.next_every_ns = now + int(task.every_s * _SECOND_NS)
+            elif task.next_every_ns <= now:
+                # Runs that were missed while nobody looked are not made up for.
+                task.next_every_ns = now + int(task.every_s * _SECOND_NS)
+                if self.session_of(task.id) is None:
+                    self._begin(task, now)
+
+    def _begin(self, task: SimulatedTask, now: int) -> Run:
+        task.runs += 1
+        run = Run(self.new_id(), task, now, task.runs)
+        self._active[run.execution_id] = run
+        self._new_attempt(run, now)
+        run.due_ns = now + int(self.trigger_delay_s * _SECOND_NS)
+        return run
+
+    def _new_attempt(self, run: Run, now: int) -> None:
+        attempt = Attempt(self.new_id(), now)
+        attempt.details.append((now, 2, "Changing task state to Triggered"))
+        attempt.details.append(
+            (now, 2, "Trying to start task. Sending task to slave-node qlik1.example.com")
+        )
+        run.attempts.append(attempt)
+
+    def _step(self, run: Run, at: int) -> None:
+        status = run.attempt.status
+        if status is Status.TRIGGERED:
+            if self._running() < self.concurrency:
+                self._run_attempt(run, at)
+            else:
+                run.attempt.change(at, Status.QUEUED)
+                run.due_ns = None
+        elif status is Status.ABORT_INITIATED:
+            self._end_attempt(run, at, Outcome.ABORT)
+        elif status is Status.STARTED:
+            outcome = self._outcome(run)
+            if outcome is Outcome.NEVER:
+                run.abort_reason = 2
+                outcome = Outcome.ABORT
+            self._end_attempt(run, at, outcome)
+        else:
+            # A failed attempt whose retry is due.
+            self._new_attempt(run, at)
+            run.due_ns = at + int(self.trigger_delay_s * _SECOND_NS)
+
+    def _running(self) -> int:
+        busy = (Status.STARTED, Status.ABORT_INITIATED)
+        return sum(run.attempt.status in busy for run in self._active.values())
+
+    def _run_attempt(self, run: Run, at: int) -> None:
+        run.attempt.change(at, Status.STARTED)
+        run.attempt.started_ns = at
+        if self._outcome(run) is Outcome.NEVER:
+            run.due_ns = at + run.task.timeout_min * 60 * _SECOND_NS
+            return
+        duration = run.task.duration_s
+        seconds = self._random.uniform(*duration) if isinstance(duration, tuple) else duration
+        run.due_ns = at + int(seconds * _SECOND_NS)
+
+    def _outcome(self, run: Run) -> Outcome:
+        if run.task.fail_every and run.number % run.task.fail_every == 0:
+            return Outcome.FAIL
+        outcomes = run.task.outcomes
+        return outcomes[min(len(run.attempts), len(outcomes)) - 1]
+
+    def _end_attempt(self, run: Run, at: int, outcome: Outcome) -> None:
+        attempt = run.attempt
+        if outcome is Outcome.LOST:
+            run.forgotten = True
+            self._close(run)
+            self._start_queued(at)
+            return
+        attempt.stopped_ns = at
+        if run.task.kind is TaskKind.RELOAD:
+            attempt.file_reference = self.new_id()
+        failed = outcome in {Outcome.FAIL, Outcome.ERROR}
+        if failed:
+            attempt.details.append((at, 0, run.task.error_text))
+        attempt.change(at, _ENDS[outcome])
+        if failed and len(run.attempts) <= run.task.max_retries:
+            run.due_ns = at + int(self.retry_delay_s * _SECOND_NS)
+        else:
+            self._close(run)
+        self._start_queued(at)
+
+    def _close(self, run: Run) -> None:
+        run.over = True
+        run.due_ns = None
+        self._active.pop(run.execution_id, None)
+        self._finished.append(run)
+
+    def _start_queued(self, at: int) -> None:
+        for run in self._active.values():
+            if self._running() >= self.concurrency:
+                return
+            if run.attempt.status is Status.QUEUED:
+                self._run_attempt(run, at)
