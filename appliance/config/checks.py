@@ -71,7 +71,7 @@ def _service(config: Config, say: Say) -> None:
 
 def _listeners(config: Config, say: Say) -> None:
     if not config.listener:
-        say(Place("[[listener]]"), 'nobody could connect; add one with bind = "127.0.0.1:1883"')
+        say(Place("[listener]"), 'nobody could connect; add one with bind = "127.0.0.1:1883"')
     seen: dict[tuple[str, int], int] = {}
     names: set[str] = set()
     for number, listener in enumerate(config.listener, 1):

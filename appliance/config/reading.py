@@ -210,6 +210,8 @@ class _Reader:
                     + (f"; write for example {name} = {example}" if example else ""),
                 )
                 found[name] = _placeholder(field.type)
+            elif isinstance(field.default, Base):  # its defaults may be relative paths
+                found[name] = self._value({}, field.type, place.key(name, kind is Config))
             elif isinstance(field.default, ReadPath | WritePath | FolderPath):
                 found[name] = self._value(field.default, field.type, place.key(name))
         return kind(**found)

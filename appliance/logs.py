@@ -1,0 +1,323 @@
+"""Logging: one safe line a record, for people, for files and for the UI, and never in the way.
+
+A writer thread does all writing: whoever logs never waits for a disk or a stopped terminal. Text
+from outside can't forge lines or move the cursor, secrets are masked, and a line that repeats
+itself a thousand times is written thirty times and then counted.
+Not for: what is worth a line (each part knows), status topics, counters of the parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from appliance.config.values import Secret
+from appliance.errors import NoPermissionError, UnavailableError
+from appliance.safe_text import Masks, escape
+from appliance.state import LogLine
+
+FILE_BYTES = 10 * 1000 * 1000
+"""Size at which the log file is set aside; five old ones are kept."""
+
+_OLD_FILES = 5
+_QUEUED_LINES = 10_000
+_RING_LINES = 2_000
+_LONGEST_TEXT = 4_000
+"""Characters of a record's text; more is cut, since a payload may be a megabyte."""
+
+_REPEATS = 30
+_REPEAT_WINDOW_S = 10.0
+_REPEAT_KEYS = 512
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_TALKATIVE = ("amqtt", "transitions", "websockets", "asyncio", "urllib3")
+"""Foreign loggers whose lines below a warning tell an operator nothing."""
+
+
+class Log:
+    """The running log: ``lines`` for the UI, ``close`` at the end. Made by ``start``."""
+
+    def __init__(self, stream: TextIO | None, file: logging.Handler | None) -> None:
+        self._stream = stream
+        self._file = file
+        self._masks = Masks()
+        self._lock = threading.Lock()
+        self._ring: deque[LogLine] = deque(maxlen=_RING_LINES)
+        self._number = 0
+        self._lost = 0
+        self._repeats = _Repeats()
+        self._queue: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
+        self._handler = _Handler(self)
+        self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
+        self._old_hook = threading.excepthook
+        self._closed = False
+
+    @property
+    def lost(self) -> int:
+        """Lines that were not written because terminal or disk did not keep up."""
+        return self._lost
+
+    def lines(self, after_number: int, limit: int) -> Sequence[LogLine]:
+        """The newest lines with a larger number, at most ``limit``, oldest first."""
+        with self._lock:
+            wanted = min(self._number - after_number, limit, len(self._ring))
+            if wanted <= 0:
+                return ()
+            return tuple(self._ring[index] for index in range(-wanted, 0))
+
+    def mask(self, *secrets: Secret) -> None:
+        """From now on, write ``***`` where one of these would stand."""
+        self._masks.add(*secrets)
+
+    def set_level(self, level: str) -> None:
+        """``"debug"``, ``"info"``, ``"warning"`` or ``"error"``, from the next record on."""
+        number = _LEVELS[level]
+        logging.getLogger().setLevel(number)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(max(number, logging.WARNING))
+
+    def close(self) -> None:
+        """Write what is queued (for at most two seconds) and give the loggers back."""
+        if self._closed:
+            return
+        self._closed = True
+        logging.getLogger().removeHandler(self._handler)
+        threading.excepthook = self._old_hook
+        with self._lock:
+            for line in self._repeats.finish():
+                line.text = self._masks.apply(line.text)
+                self._keep(line)
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=1)
+        self._thread.join(2)
+        if self._file is not None and not self._thread.is_alive():
+            self._file.close()
+
+    def _begin(self) -> None:
+        root = logging.getLogger()
+        root.addHandler(self._handler)
+        threading.excepthook = _log_thread_error
+        self._thread.start()
+
+    def take(self, record: logging.LogRecord) -> None:
+        """Take one record (called by logging, from any thread)."""
+        text = self._text(record)
+        with self._lock:
+            reports, wanted = self._repeats.admit(record)
+            for report in reports:
+                report.text = self._masks.apply(report.text)
+                self._keep(report)
+            if wanted:
+                source = record.name.removeprefix("appliance.")
+                self._keep(
+                    _Line(int(record.created * 1e9), record.levelno, source, text, _trace(record))
+                )
+
+    def _keep(self, line: _Line) -> None:
+        """Into the ring and the queue; the lock is held, so both have the same order."""
+        self._number += 1
+        self._ring.append(LogLine(self._number, line.at_ns, line.level, line.source, line.text))
+        self._offer(line)
+
+    def _offer(self, line: _Line) -> None:
+        shown = line.shown()
+        if line.trace:
+            shown += "".join(f"\n    {self._masks.apply(escape(each))}" for each in line.trace)
+        try:
+            self._queue.put_nowait(shown)
+        except queue.Full:
+            self._lost += 1
+
+    def _text(self, record: logging.LogRecord) -> str:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001  a wrong format string must not stop whoever logs
+            text = f"{record.msg} (its values don't fit)"
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            text = f"{text}: {type(error).__name__}: {error}"
+        if len(text) > _LONGEST_TEXT:
+            text = f"{text[:_LONGEST_TEXT]}... ({len(text)} characters)"
+        return self._masks.apply(escape(text))
+
+    def _write_all(self) -> None:
+        told = 0
+        while True:
+            line = self._queue.get()
+            if line is None:
+                return
+            if self._lost > told:
+                # Not through logging: the queue may still be full.
+                line += f"\n    ({self._lost - told} lines before this one were lost: too slow)"
+                told = self._lost
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        if self._stream is not None:
+            try:
+                self._stream.write(line + "\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # its reader has gone, or it is closed
+                self._lost += 1
+        if self._file is not None:
+            self._file.emit(logging.LogRecord("", 0, "", 0, line, (), None))
+
+
+class _Line:
+    """One line on its way, its text already safe."""
+
+    __slots__ = ("at_ns", "level", "source", "text", "trace")
+
+    def __init__(
+        self, at_ns: int, level: int, source: str, text: str, trace: Sequence[str] = ()
+    ) -> None:
+        self.at_ns = at_ns
+        self.level = level
+        self.source = source
+        self.text = text
+        self.trace = trace
+
+    def shown(self) -> str:
+        seconds, rest = divmod(self.at_ns, 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        name = logging.getLevelName(self.level)
+        return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
+
+
+class _Handler(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.take(record)
+
+
+class _File(logging.handlers.RotatingFileHandler):
+    """A log file whose full disk is not a reason to print a traceback over the UI."""
+
+    failures = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's name
+        self.failures += 1
+
+
+class _Repeats:
+    """Counts lines of one kind (same logger, same text before its values are put in).
+
+    The first thirty in ten seconds pass; the others are counted and reported when the ten seconds
+    are over. The time is that of the records.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+        self._over: dict[tuple[str, int, str], int] = {}
+        self._next_look = 0.0
+
+    def admit(self, record: logging.LogRecord) -> tuple[list[_Line], bool]:
+        """Reports that are due, and whether the record itself is to be written."""
+        key = (record.name, record.levelno, str(record.msg)[:200])
+        now = record.created
+        reports = list(self._due(now)) if self._over and now >= self._next_look else []
+        entry = self._kinds.get(key)
+        if entry is None or not 0 <= now - entry[0] < _REPEAT_WINDOW_S:
+            self._kinds[key] = [now, 1]
+            self._kinds.move_to_end(key)
+            if len(self._kinds) > _REPEAT_KEYS:
+                self._kinds.popitem(last=False)
+            return reports, True
+        entry[1] += 1
+        if entry[1] <= _REPEATS:
+            return reports, True
+        if not self._over:
+            self._next_look = now + _REPEAT_WINDOW_S
+        if key in self._over or len(self._over) < _REPEAT_KEYS:
+            self._over[key] = self._over.get(key, 0) + 1
+        return reports, False
+
+    def finish(self) -> list[_Line]:
+        """What is still to be reported at the end."""
+        return list(self._due(time.time()))
+
+    def _due(self, now: float) -> Iterator[_Line]:
+        for (name, level, text), count in self._over.items():
+            yield _Line(
+                int(now * 1e9),
+                level,
+                name.removeprefix("appliance."),
+                f'{count} further lines like "{escape(text)}" were left out',
+            )
+        self._over = {}
+
+
+def _trace(record: logging.LogRecord) -> Sequence[str]:
+    """The lines of a traceback; they are written indented, so that none looks like a record."""
+    if not record.exc_info or record.exc_info[1] is None:
+        return ()
+    return "".join(traceback.format_exception(record.exc_info[1])).rstrip().splitlines()
+
+
+def _log_thread_error(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is SystemExit or args.exc_value is None:
+        return
+    name = args.thread.name if args.thread else "?"
+    logging.getLogger("appliance").error(
+        "the thread %s ended with an error",
+        name,
+        exc_info=(args.exc_type, args.exc_value, args.exc_traceback),
+    )
+
+
+def start(
+    level: str = "info",
+    *,
+    stream: TextIO | None = None,
+    file: str | None = None,
+    secrets: Iterable[Secret] = (),
+) -> Log:
+    """Begin logging: to the ring for the UI, and to ``stream`` and ``file`` unless ``None``.
+
+    ``file`` grows to 10 MB and is then set aside, five old ones being kept; its folder is made.
+    Raises ``NoPermissionError`` or ``UnavailableError`` when the file can't be written.
+    """
+    handler: _File | None = None
+    if file is not None:
+        try:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            handler = _File(file, maxBytes=FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
+        except PermissionError:
+            raise NoPermissionError(
+                f"{file}: this user may not write the log file; change the folder's rights or "
+                "[service] data_dir"
+            ) from None
+        except OSError as error:
+            raise UnavailableError(
+                f"{file}: the log file can't be written: {error.strerror}"
+            ) from None
+    log = Log(stream, handler)
+    log.mask(*secrets)
+    log.set_level(level)
+    log._begin()  # noqa: SLF001  the two are one module
+    return log
+
+
+def start_for(data_dir: str, level: str, *, owns_terminal: bool) -> Log:
+    """Log to stderr, or to ``<data_dir>/logs/appliance.log`` while the UI has the terminal."""
+    if owns_terminal:
+        return start(level, file=str(Path(data_dir) / "logs" / "appliance.log"))
+    return start(level, stream=sys.stderr)
