@@ -1,0 +1,232 @@
+"""The one door: a message is checked, journaled, and only then acknowledged and handed on.
+
+Everything that enters the appliance goes through here: what clients publish, wills, messages from
+bridges, and what the appliance publishes about itself. Not for: decoding packets, access rules
+(the connection checks those before it comes here).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.model import Message, MessageProperties
+
+Statement = tuple[str, tuple[object, ...]]
+
+RETAINED_SCHEMA = """
+CREATE TABLE IF NOT EXISTS retained(topic TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Publisher(Protocol):
+    """A connection, as the door sees it."""
+
+    def queue(self, data: bytes) -> None:
+        """Send bytes soon (acknowledgements)."""
+
+    def pause(self) -> None:
+        """Stop reading from the client until ``resume``."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+
+class Log(Protocol):
+    """The journal, as the door sees it."""
+
+    def next_seq(self) -> int: ...
+
+    def append(self, message: Message, token: object) -> None: ...
+
+    def transact(self, statements: Sequence[Statement], token: object) -> None: ...
+
+    @property
+    def pending_bytes(self) -> int: ...
+
+    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
+
+
+Entry = tuple[Message | None, object]
+"""What the journal gives back once it is committed: the message and the door's token."""
+
+
+class Door:
+    """Lets messages in. Engine's loop only, but for ``committed`` and ``publish_soon``.
+
+    ``max_pending`` bounds the bytes that were accepted and are not committed: beyond it every
+    publisher is paused (back-pressure reaches them through TCP) until half of it is free again.
+    """
+
+    def __init__(
+        self,
+        journal: Log,
+        *,
+        subscriptions: Subscriptions,
+        retained: Retained,
+        loop: asyncio.AbstractEventLoop,
+        clock_ns: Callable[[], int],
+        max_pending: int,
+        own_client_id: str,
+        observe: Callable[[Sequence[Message]], None],
+        count: Callable[[str], None],
+    ) -> None:
+        self._journal = journal
+        self._subscriptions = subscriptions
+        self._retained = retained
+        self._loop = loop
+        self.clock_ns = clock_ns
+        self._max_pending = max_pending
+        self._own_client_id = own_client_id
+        self._observe = observe
+        self._count = count
+        self._paused: set[Publisher] = set()
+        self.next_seq = journal.next_seq
+        self.fanned_out_seq = 0
+        """Every message up to this one has been handed to the clients that were subscribed."""
+        self.messages_in = 0
+        self.bytes_in = 0
+        self.messages_out = 0
+
+    def load_retained(self) -> None:
+        """Take the retained messages over from the last run. Reads the database: at start only."""
+        for (body,) in self._journal.query("SELECT body FROM retained"):
+            if isinstance(body, bytes):
+                self._retained.keep(msgspec.msgpack.decode(body, type=Message))
+
+    def enter(self, messages: Sequence[Message], publisher: Publisher, acks: bytes) -> None:
+        """Take what one client sent in one go; ``acks`` leave when all of it is committed.
+
+        The messages must be permitted, valid, and numbered by ``next_seq`` in this order.
+        """
+        append = self._journal.append
+        last = len(messages) - 1
+        size = 0
+        for index, message in enumerate(messages):
+            size += len(message.payload)
+            if message.retain:
+                append(message, None)
+                self._keep(message)
+                if index == last and acks:
+                    self._journal.transact((), (publisher, acks))
+            else:
+                append(message, (publisher, acks) if acks and index == last else None)
+        if not messages and acks:
+            self._journal.transact((), (publisher, acks))
+        self.messages_in += len(messages)
+        self.bytes_in += size
+        if self._journal.pending_bytes > self._max_pending:
+            self._count("publishers slowed: journal behind")
+            self._paused.add(publisher)
+            publisher.pause()
+
+    def _keep(self, message: Message) -> None:
+        if not self._retained.room_for(message.topic):
+            self._count("retained messages refused: limit reached")
+            return
+        statement: Statement
+        if message.payload:
+            statement = (
+                "INSERT OR REPLACE INTO retained VALUES (?, ?)",
+                (message.topic, msgspec.msgpack.encode(message)),
+            )
+        else:
+            statement = ("DELETE FROM retained WHERE topic = ?", (message.topic,))
+        self._journal.transact((statement,), message)
+
+    def record(self, statements: Sequence[Statement]) -> None:
+        """Put rows of the broker's own tables into the next commit, behind what entered before."""
+        self._journal.transact(statements, None)
+
+    def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int = 1,
+        retain: bool = False,
+        properties: MessageProperties | None = None,
+        client_id: str = "",
+        username: str | None = None,
+        address: str = "",
+    ) -> int:
+        """Publish on behalf of the appliance or of a client that is gone (its will).
+
+        Returns the sequence number.
+        """
+        message = Message(
+            seq=self.next_seq(),
+            received_ns=self.clock_ns(),
+            topic=topic,
+            payload=payload,
+            qos=qos,
+            retain=retain,
+            client_id=client_id or self._own_client_id,
+            username=username,
+            address=address,
+            properties=properties,
+        )
+        self._journal.append(message, None)
+        self.messages_in += 1
+        self.bytes_in += len(payload)
+        if retain:
+            self._keep(message)
+        return message.seq
+
+    def publish_soon(
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: MessageProperties | None = None,
+    ) -> None:
+        """``publish`` from any thread. Nothing happens once the loop has ended."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(
+                lambda: self.publish(topic, payload, retain=retain, properties=properties)
+            )
+
+    def committed(self, entries: Sequence[Entry]) -> None:
+        """The journal's writer thread says what is on disk now."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._settle, entries)
+
+    def _settle(self, entries: Sequence[Entry]) -> None:
+        messages: list[Message] = []
+        for message, token in entries:
+            if message is not None:
+                messages.append(message)
+            if token is None:
+                continue
+            if isinstance(token, Message):
+                self._retained.keep(token)
+            elif isinstance(token, tuple):
+                token[0].queue(token[1])
+            elif isinstance(token, asyncio.Future) and not token.done():
+                token.set_result(None)
+        if messages:
+            self._observe(messages)
+            if len(self._subscriptions):
+                self.messages_out += self._subscriptions.fan_out(messages)
+            self.fanned_out_seq = messages[-1].seq
+        if self._paused and self._journal.pending_bytes * 2 < self._max_pending:
+            self._release()
+
+    def _release(self) -> None:
+        paused, self._paused = self._paused, set()
+        for publisher in paused:
+            publisher.resume()
+
+    def forget(self, publisher: Publisher) -> None:
+        """A connection has ended."""
+        self._paused.discard(publisher)
+
+    async def settled(self) -> None:
+        """Wait until everything that has entered so far is committed and acknowledged."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._journal.transact((), waiter)
+        await waiter

@@ -1,0 +1,168 @@
+"""Listeners: sockets that clients connect to, with TLS and WebSocket where configured.
+
+Not for: what a connection does (connection.py), how many connections there may be (server.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.broker.websocket import WebSocketServer
+from appliance.config import ListenerConfig, parse_bind
+from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
+from appliance.state import Health, ListenerState
+
+_BACKLOG = 512
+
+
+class Listener:
+    """One ``[[listener]]``."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        make_connection: Callable[[], asyncio.Protocol],
+        *,
+        largest_packet: int,
+    ) -> None:
+        self.config = config
+        self.connections = 0
+        self._make_connection = make_connection
+        self._largest_packet = largest_packet
+        self._server: asyncio.Server | None = None
+        self._context: ssl.SSLContext | None = None
+        self._certificate_stamp: tuple[int, ...] = ()
+        self._health = Health("off", "not started")
+
+    @property
+    def name(self) -> str:
+        return self.config.name or self.config.bind
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, also where the configuration said 0."""
+        if self._server is None or not self._server.sockets:
+            return 0
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Open the socket.
+
+        Raises:
+            ConfigError: a certificate can't be used, or the address is not this machine's.
+            UnavailableError: the port is in use.
+            NoPermissionError: the operating system refused the port.
+        """
+        host, port = parse_bind(self.config.bind)
+        if self.config.tls is not None:
+            self._context = self._make_context()
+        try:
+            self._server = await asyncio.get_running_loop().create_server(
+                self._accept, host or None, port, ssl=self._context, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise _explain(self.config.bind, error) from error
+        self._health = Health("ok")
+
+    def _accept(self) -> asyncio.Protocol:
+        if self.config.transport == "websocket":
+            return WebSocketServer(
+                self._make_connection, largest_frame=max(self._largest_packet, 64 * 1024)
+            )
+        return self._make_connection()
+
+    def _make_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._load_certificates(context)
+        return context
+
+    def _load_certificates(self, context: ssl.SSLContext) -> None:
+        tls = self.config.tls
+        if tls is None:
+            return
+        try:
+            context.load_cert_chain(tls.certfile, tls.keyfile)
+            if tls.client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(tls.client_ca)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"listener {self.name}: the certificate files can't be used:"
+                f" {_reason(error)} (certfile {tls.certfile}, keyfile {tls.keyfile}"
+                + (f", client_ca {tls.client_ca}" if tls.client_ca else "")
+                + "). PEM files are expected, the key without a passphrase and belonging to the"
+                " certificate."
+            ) from error
+        self._certificate_stamp = self._stamp()
+
+    def _stamp(self) -> tuple[int, ...]:
+        tls = self.config.tls
+        if tls is None:
+            return ()
+        files = [tls.certfile, tls.keyfile, *([tls.client_ca] if tls.client_ca else [])]
+        return tuple(Path(name).stat().st_mtime_ns for name in files)
+
+    def reload_certificates(self) -> str | None:
+        """Take changed certificate files into use for new connections.
+
+        Returns what is to be logged: that it was done, or why the old ones stay; ``None`` if
+        nothing changed. Reads files: for a worker thread.
+        """
+        if self._context is None:
+            return None
+        try:
+            if self._stamp() == self._certificate_stamp:
+                return None
+            # A broken pair must not spoil the context in use: it is tried on another one first.
+            self._load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            self._load_certificates(self._context)
+        except (OSError, ConfigError) as error:
+            self._health = Health("warn", "changed certificate can't be used, the old one stays")
+            return f"{error} The certificate in use stays."
+        self._health = Health("ok")
+        return f"listener {self.name}: changed certificate taken into use"
+
+    def stop(self) -> None:
+        """Close the socket: no new connections. Those that are there stay."""
+        if self._server is not None:
+            self._server.close()
+            self._health = Health("off", "stopped")
+
+    def state(self) -> ListenerState:
+        return ListenerState(
+            name=self.name,
+            bind=self.config.bind,
+            transport=self.config.transport,
+            tls=self.config.tls is not None,
+            health=self._health,
+            connections=self.connections,
+        )
+
+
+def _reason(error: OSError) -> str:
+    return str(error.strerror or error.args[-1] if error.args else error)
+
+
+def _explain(bind: str, error: OSError) -> ApplianceError:
+    number = error.errno
+    if number == errno.EADDRINUSE:
+        return UnavailableError(
+            f"listener {bind}: the port is in use by another program. Stop that program"
+            " (another broker, another appliance?) or set another port in [[listener]] bind."
+        )
+    if number in (errno.EACCES, errno.EPERM):
+        return NoPermissionError(
+            f"listener {bind}: the operating system does not let this user open the port."
+            " Use a port above 1023, or grant the right to the service's user."
+        )
+    if number in (errno.EADDRNOTAVAIL, None) or isinstance(error, OSError):
+        return ConfigError(
+            f"listener {bind}: can't listen there: {_reason(error)}. Set [[listener]] bind to an"
+            ' address of this machine, for example "127.0.0.1:1883", or "0.0.0.0:1883" for all.'
+        )
+    return UnavailableError(f"listener {bind}: {error}")

@@ -1,0 +1,360 @@
+"""The broker as one thing: listeners, connections, sessions, the door and the session host.
+
+Not for: what any of them does in detail. Everything here belongs to the engine's loop but
+``clients``, ``listener_states`` and ``counters``, which are safe from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+
+from appliance.broker.access import Access
+from appliance.broker.connection import Connection
+from appliance.broker.door import Door, Statement
+from appliance.broker.host import SessionHost
+from appliance.broker.listener import Listener
+from appliance.broker.outbox import Outbox
+from appliance.broker.packets import Connect, Reason, Will
+from appliance.broker.sessions import Records, Session, Sessions
+from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.config import LimitsConfig, ListenerConfig
+from appliance.state import ClientState, ListenerState
+
+logger = logging.getLogger(__name__)
+
+_SWEEP_S = 1.0
+_STOP_S = 5.0
+
+
+class MqttBroker:
+    """The MQTT side of the appliance."""
+
+    def __init__(
+        self,
+        *,
+        listeners: Sequence[ListenerConfig],
+        limits: LimitsConfig,
+        access: Access,
+        subscriptions: Subscriptions,
+        retained: Retained,
+        door: Door,
+        records: Records,
+        executor: Executor,
+        counters: Counter[str],
+        clock_ns: Callable[[], int],
+        reload_users: Callable[[], object] | None = None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.limits = limits
+        self.access = access
+        self.subscriptions = subscriptions
+        self.retained = retained
+        self.door = door
+        self.host = SessionHost()
+        self.counters = counters
+        self._records = records
+        self._executor = executor
+        self._clock_ns = clock_ns
+        self._reload_users = reload_users
+        self.sessions = Sessions(
+            subscriptions,
+            make_outbox=self._make_outbox,
+            record=self._record,
+            clock_ns=clock_ns,
+            last_seq=lambda: door.fanned_out_seq,
+        )
+        self._listeners = {
+            config.name or config.bind: Listener(
+                config,
+                self._maker(config.name or config.bind),
+                largest_packet=int(limits.max_packet_size),
+            )
+            for config in listeners
+        }
+        self._connections: set[Connection] = set()
+        self._by_address: Counter[str] = Counter()
+        self._unauthenticated = 0
+        self._wills: dict[str, tuple[int, Connection, Will]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._clients: tuple[ClientState, ...] = ()
+
+    def _maker(self, name: str) -> Callable[[], asyncio.Protocol]:
+        return lambda: Connection(self, name)
+
+    def _make_outbox(self, client_id: str) -> Outbox:
+        return Outbox(
+            client_id,
+            limit=self.limits.max_queued_per_client,
+            max_bytes=int(self.limits.max_client_backlog),
+            clock_ns=self._clock_ns,
+            count=self.count,
+        )
+
+    def _record(self, statements: Iterable[Statement]) -> None:
+        self.door.record(list(statements))
+
+    def count(self, name: str) -> None:
+        """Count a refusal or a bound that bit."""
+        self.counters[name] += 1
+
+    # --- start and stop -----------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over what the last run left, then open the listeners.
+
+        Raises:
+            ApplianceError: a listener can't be opened; those before it are closed again.
+        """
+        self.sessions.load(self._records)
+        await self.host.start()
+        try:
+            for listener in self._listeners.values():
+                await listener.start()
+        except BaseException:
+            self.close_listeners()
+            await self.host.stop()
+            raise
+        self._sweeper = self.loop.create_task(self._sweep(), name="broker sweep")
+
+    def close_listeners(self) -> None:
+        """No new connections from now on."""
+        self._stopping = True
+        for listener in self._listeners.values():
+            listener.stop()
+
+    async def stop(self) -> None:
+        """Stop in order: nothing new comes in, what was accepted is acknowledged, clients go."""
+        self.close_listeners()
+        for connection in list(self._connections):
+            connection.pause()
+        await self.door.settled()
+        # One step of the loop lets the acknowledgements that were just queued leave.
+        await asyncio.sleep(0)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        leaving = list(self._connections)
+        for connection in leaving:
+            connection.end_quietly(Reason.SERVER_SHUTTING_DOWN)
+        if leaving:
+            waits = [self.loop.create_task(connection.ended.wait()) for connection in leaving]
+            _, late = await asyncio.wait(waits, timeout=_STOP_S)
+            for connection in leaving:
+                if not connection.ended.is_set():
+                    connection.abort()
+            for task in late:
+                task.cancel()
+        self.sessions.save_places()
+        await self.host.stop()
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The port of each listener by its name."""
+        return {name: listener.port for name, listener in self._listeners.items()}
+
+    # --- connections --------------------------------------------------------------------------
+
+    def arrived(self, connection: Connection) -> bool:
+        """A socket was accepted; returns whether there is room for it."""
+        listener = self._listeners[connection.listener_name]
+        host = connection.peer[0]
+        if self._stopping:
+            return False
+        for bound, present, counter in (
+            (self.limits.max_connections, len(self._connections), "in all"),
+            (listener.config.max_connections, listener.connections, "on the listener"),
+            (self.limits.max_connections_per_address, self._by_address[host], "per address"),
+            (self.limits.max_unauthenticated, self._unauthenticated, "not yet authenticated"),
+        ):
+            if present >= bound:
+                self.count(f"connections refused: limit {counter}")
+                return False
+        self._connections.add(connection)
+        self._by_address[host] += 1
+        self._unauthenticated += 1
+        listener.connections += 1
+        return True
+
+    def opened(self, connection: Connection) -> None:
+        """A connection was admitted."""
+        self._unauthenticated -= 1
+        connection.counted_as_open = True
+        logger.info(
+            "client %s connected from %s (MQTT %s)",
+            connection.client_id,
+            connection.address,
+            "5" if connection.version == 5 else "3.1.1",
+        )
+
+    def departed(self, connection: Connection) -> None:
+        """A socket is gone."""
+        if connection not in self._connections:
+            return
+        self._connections.discard(connection)
+        host = connection.peer[0]
+        self._by_address[host] -= 1
+        if not self._by_address[host]:
+            del self._by_address[host]
+        if not connection.counted_as_open:
+            self._unauthenticated -= 1
+        self._listeners[connection.listener_name].connections -= 1
+
+    async def take_over(self, connection: Connection, asked: Connect) -> bool:
+        """Make a connection its client's only one; returns whether a session is resumed.
+
+        The client has been admitted. An older connection of the same client ends first
+        (MQTT-3.1.4-2).
+        """
+        while True:
+            session = self.sessions.get(connection.client_id)
+            if session is None or session.connection is None:
+                break
+            older = session.connection
+            older.end(Reason.SESSION_TAKEN_OVER, "the same client id connected again")
+            await older.ended.wait()
+        if connection.is_gone:
+            return False
+        expiry_s = asked.session_expiry_s
+        resumed = session is not None and not asked.clean_start
+        if session is None or not resumed:
+            self._end_session(connection.client_id)
+            session = self.sessions.begin(connection.client_id, asked.username, expiry_s)
+        elif session.username != asked.username:
+            # Another user must not read what was kept for this one.
+            resumed = False
+            self._end_session(connection.client_id)
+            session = self.sessions.begin(connection.client_id, asked.username, expiry_s)
+        else:
+            self.sessions.resume(session, asked.username, expiry_s)
+        self._wills.pop(connection.client_id, None)
+        session.connection = connection
+        connection.session = session
+        return resumed
+
+    def left(
+        self, connection: Connection, session: Session, asked: Connect | None, *, said_goodbye: bool
+    ) -> bool:
+        """A client's connection has ended; returns whether its session has too."""
+        will = None if asked is None or said_goodbye or self._stopping else asked.will
+        if connection.counted_as_open:
+            logger.info(
+                "client %s disconnected%s",
+                connection.client_id,
+                "" if said_goodbye else " without saying so",
+            )
+        ended = self.sessions.leave(session)
+        if will is not None and connection.counted_as_open:
+            if will.delay_s and not ended:
+                due = self._clock_ns() + will.delay_s * 1_000_000_000
+                self._wills[connection.client_id] = (due, connection, will)
+            else:
+                self._publish_will(connection, will)
+        return ended
+
+    def _publish_will(self, connection: Connection, will: Will) -> None:
+        self.door.publish(
+            will.topic,
+            will.payload,
+            qos=will.qos,
+            retain=will.retain,
+            properties=will.properties,
+            client_id=connection.client_id,
+            username=connection.username,
+            address=connection.address,
+        )
+
+    def _end_session(self, client_id: str) -> None:
+        waiting = self._wills.pop(client_id, None)
+        if waiting is not None:
+            self._publish_will(waiting[1], waiting[2])
+        self.sessions.end(client_id)
+
+    # --- what happens by itself ---------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            try:
+                await self._sweep_once()
+            except Exception:
+                logger.exception("broker sweep")
+
+    async def _sweep_once(self) -> None:
+        now = self.loop.time()
+        for connection in list(self._connections):
+            if (why := connection.overdue(now)) is not None:
+                self.count("connections ended: silent")
+                connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
+        now_ns = self._clock_ns()
+        for client_id, (due, connection, will) in list(self._wills.items()):
+            if now_ns >= due:
+                del self._wills[client_id]
+                self._publish_will(connection, will)
+        for session in self.sessions.all():
+            if session.expired(now_ns):
+                self._end_session(session.client_id)
+                await self.host.forget(session.client_id)
+        self.sessions.save_places()
+        self._clients = self._client_states()
+        await self.loop.run_in_executor(self._executor, self._reload_files)
+
+    def _reload_files(self) -> None:
+        for listener in self._listeners.values():
+            if (said := listener.reload_certificates()) is not None:
+                logger.warning("%s", said)
+        if self._reload_users is not None:
+            self._reload_users()
+
+    # --- for the operator ---------------------------------------------------------------------
+
+    @property
+    def clients_connected(self) -> int:
+        return len(self._connections) - self._unauthenticated
+
+    def listener_states(self) -> tuple[ListenerState, ...]:
+        return tuple(listener.state() for listener in self._listeners.values())
+
+    def clients(self) -> tuple[ClientState, ...]:
+        """Clients and persistent sessions as they were at most a second ago."""
+        return self._clients
+
+    def _client_states(self) -> tuple[ClientState, ...]:
+        states = []
+        for session in self.sessions.all():
+            connection = session.connection
+            states.append(
+                ClientState(
+                    client_id=session.client_id,
+                    address="" if connection is None else connection.address,
+                    protocol="5.0"
+                    if connection is not None and connection.version == 5
+                    else "3.1.1",
+                    connected=connection is not None,
+                    since_ns=(
+                        session.left_ns or 0 if connection is None else connection.connected_ns
+                    ),
+                    username=session.username,
+                    listener="" if connection is None else connection.listener_name,
+                    subscriptions=tuple(
+                        (options.topic_filter, options.qos)
+                        for options in self.subscriptions.of(session.client_id)
+                    ),
+                    messages_in=0 if connection is None else connection.messages_in,
+                    messages_out=session.outbox.delivered,
+                    queued=session.outbox.queued,
+                    dropped=session.outbox.dropped,
+                )
+            )
+        return tuple(states)
+
+    def disconnect(self, client_id: str) -> bool:
+        """End a client's connection because an operator wants it; returns whether there was one."""
+        session = self.sessions.get(client_id)
+        if session is None or session.connection is None:
+            return False
+        session.connection.end(Reason.ADMINISTRATIVE_ACTION, "an operator ended the connection")
+        return True

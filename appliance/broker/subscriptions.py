@@ -1,0 +1,223 @@
+"""Who gets what: subscriptions of outside clients, and the fan-out of committed messages.
+
+Not for: the SUBSCRIBE packet exchange (connection.py and the session host), access rules
+(access.py), the client's queue (outbox.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from appliance.broker.outbox import Outbox
+from appliance.broker.packets import SubscribeOptions
+from appliance.model import Message
+from appliance.topics import Matcher, matches
+
+
+class Subscription:
+    """One client's subscription to one topic filter. Compared by identity."""
+
+    __slots__ = ("group", "options", "outbox")
+
+    def __init__(self, outbox: Outbox, options: SubscribeOptions) -> None:
+        self.outbox = outbox
+        self.options = options
+        self.group: SharedGroup | None = None
+
+
+class SharedGroup:
+    """The members of one shared subscription (MQTT 5, section 4.8.2), taken in turn."""
+
+    __slots__ = ("members", "turn")
+
+    def __init__(self) -> None:
+        self.members: list[Subscription] = []
+        self.turn = 0
+
+    def choose(self) -> Subscription | None:
+        """The next member that is connected and reads, else the next one that keeps messages."""
+        fallback = None
+        for _ in self.members:
+            self.turn = (self.turn + 1) % len(self.members)
+            member = self.members[self.turn]
+            sink = member.outbox.sink
+            if sink is not None and not sink.stalled:
+                return member
+            if fallback is None and (sink is not None or member.outbox.persistent):
+                fallback = member
+        return fallback
+
+
+def split_shared(topic_filter: str) -> tuple[str, str] | None:
+    """(share name, filter) of ``$share/NAME/FILTER``; ``None`` if it is not shared.
+
+    Raises:
+        ValueError: it begins as a shared subscription and is not a valid one.
+    """
+    if not topic_filter.startswith("$share/"):
+        return None
+    parts = topic_filter.split("/", 2)
+    if len(parts) < 3 or not parts[1] or not parts[2] or "+" in parts[1] or "#" in parts[1]:
+        raise ValueError("a shared subscription is $share/NAME/FILTER")
+    return parts[1], parts[2]
+
+
+class Subscriptions:
+    """All subscriptions, found by topic."""
+
+    def __init__(self) -> None:
+        self._matcher: Matcher[Subscription | SharedGroup] = Matcher()
+        self._by_client: dict[str, dict[str, Subscription]] = {}
+        self._groups: dict[tuple[str, str], SharedGroup] = {}
+
+    def __len__(self) -> int:
+        return len(self._matcher)
+
+    def of(self, client_id: str) -> tuple[SubscribeOptions, ...]:
+        """The subscriptions of one client."""
+        return tuple(s.options for s in self._by_client.get(client_id, {}).values())
+
+    def count(self, client_id: str) -> int:
+        """How many subscriptions one client has."""
+        return len(self._by_client.get(client_id, ()))
+
+    def has(self, client_id: str, topic_filter: str) -> bool:
+        """Whether the client has subscribed to exactly this filter."""
+        return topic_filter in self._by_client.get(client_id, ())
+
+    def add(self, outbox: Outbox, options: SubscribeOptions) -> bool:
+        """Subscribe; a subscription to the same filter is replaced (section 3.8.4).
+
+        Returns whether it is new.
+        """
+        existed = self.remove(outbox.client_id, options.topic_filter)
+        subscription = Subscription(outbox, options)
+        self._by_client.setdefault(outbox.client_id, {})[options.topic_filter] = subscription
+        shared = split_shared(options.topic_filter)
+        if shared is None:
+            self._matcher.add(options.topic_filter, subscription)
+        else:
+            group = self._groups.get(shared)
+            if group is None:
+                group = self._groups[shared] = SharedGroup()
+                self._matcher.add(shared[1], group)
+            group.members.append(subscription)
+            subscription.group = group
+        return not existed
+
+    def remove(self, client_id: str, topic_filter: str) -> bool:
+        """Unsubscribe; returns whether there was such a subscription."""
+        mine = self._by_client.get(client_id)
+        if mine is None or topic_filter not in mine:
+            return False
+        subscription = mine.pop(topic_filter)
+        if not mine:
+            del self._by_client[client_id]
+        if subscription.group is None:
+            self._matcher.remove(topic_filter, subscription)
+        else:
+            subscription.group.members.remove(subscription)
+            if not subscription.group.members:
+                shared = split_shared(topic_filter)
+                if shared is not None:
+                    del self._groups[shared]
+                    self._matcher.remove(shared[1], subscription.group)
+        return True
+
+    def forget(self, client_id: str) -> None:
+        """Remove all subscriptions of a client."""
+        for topic_filter in list(self._by_client.get(client_id, ())):
+            self.remove(client_id, topic_filter)
+
+    def fan_out(self, messages: Iterable[Message]) -> int:
+        """Hand committed messages to the clients that subscribed; returns how many deliveries.
+
+        A client whose subscriptions overlap gets one copy at the highest of their QoS (MQTT 5
+        section 3.3.4 allows that; 3.1.1 section 3.3.5 too), with all their identifiers.
+        """
+        match = self._matcher.match
+        deliveries = 0
+        for message in messages:
+            found = match(message.topic)
+            if not found:
+                continue
+            if len(found) == 1:
+                deliveries += self._hand(message, found[0])
+                continue
+            deliveries += self._hand_merged(message, found)
+        return deliveries
+
+    def _hand(self, message: Message, target: Subscription | SharedGroup) -> int:
+        chosen = target.choose() if isinstance(target, SharedGroup) else target
+        if chosen is None:
+            return 0
+        options = chosen.options
+        if options.no_local and chosen.outbox.client_id == message.client_id:
+            return 0
+        chosen.outbox.deliver(
+            message,
+            min(message.qos, options.qos),
+            retain=message.retain and options.retain_as_published,
+            identifiers=() if options.identifier is None else (options.identifier,),
+        )
+        return 1
+
+    def _hand_merged(self, message: Message, found: tuple[Subscription | SharedGroup, ...]) -> int:
+        merged: dict[Outbox, tuple[int, bool, tuple[int, ...]]] = {}
+        deliveries = 0
+        for target in found:
+            if isinstance(target, SharedGroup):
+                deliveries += self._hand(message, target)
+                continue
+            options = target.options
+            if options.no_local and target.outbox.client_id == message.client_id:
+                continue
+            qos, retain, identifiers = merged.get(target.outbox, (0, False, ()))
+            if options.identifier is not None:
+                identifiers = (*identifiers, options.identifier)
+            merged[target.outbox] = (
+                max(qos, options.qos),
+                retain or options.retain_as_published,
+                identifiers,
+            )
+        for outbox, (qos, retain, identifiers) in merged.items():
+            outbox.deliver(
+                message,
+                min(message.qos, qos),
+                retain=message.retain and retain,
+                identifiers=identifiers,
+            )
+        return deliveries + len(merged)
+
+
+class Retained:
+    """The last retained message of each topic (section 3.3.1.3), bounded in number."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._messages: dict[str, Message] = {}
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def room_for(self, topic: str) -> bool:
+        """Whether a retained message on this topic stays within the bound."""
+        return topic in self._messages or len(self._messages) < self._limit
+
+    def keep(self, message: Message) -> None:
+        """Keep it in place of the topic's last one; an empty payload removes (MQTT-3.3.1-10)."""
+        if message.payload:
+            self._messages[message.topic] = message
+        else:
+            self._messages.pop(message.topic, None)
+
+    def get(self, topic: str) -> Message | None:
+        """The retained message of one topic."""
+        return self._messages.get(topic)
+
+    def matching(self, topic_filter: str) -> list[Message]:
+        """Retained messages that a new subscription to this filter gets."""
+        if "+" not in topic_filter and "#" not in topic_filter:
+            found = self._messages.get(topic_filter)
+            return [found] if found is not None else []
+        return [m for topic, m in self._messages.items() if matches(topic_filter, topic)]
