@@ -49,6 +49,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     username: str | None = None
     address: str = ""
     properties: MessageProperties | None = None
+    packet_id: int = 0
+    """The PUBLISH's packet identifier, 0 for QoS 0 or where it is not known. A redelivery has the
+    packet identifier of the original (MQTT 3.1.1, section 4.4), so the task starter can tell it
+    from a second message with the same payload."""
 
 
 class TaskKind(enum.IntEnum):
