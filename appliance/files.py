@@ -1,0 +1,209 @@
+"""What differs between operating systems about files, in one place.
+
+The lock of a data directory, atomic replacement, syncing to the disk, free space, and setting a
+file aside instead of destroying it. Not for: what stands in any of those files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from appliance.errors import NoPermissionError, UnavailableError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_LOCK_NAME = "appliance.lock"
+# Windows locks are mandatory: the locked byte lies far behind the pid, so that others can read it.
+_LOCK_OFFSET = 1 << 20
+# A reader (virus scanner, indexer) may hold a file on Windows for a moment.
+_REPLACE_ATTEMPTS = 20
+_REPLACE_PAUSE_S = 0.05
+
+
+class DirectoryLock:
+    """Keeps a second appliance out of a data directory.
+
+    The operating system releases the lock when the process ends, however it ends, so a crash
+    leaves nothing to clean up. The lock file itself stays; it holds the pid of the last holder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Create the directory if need be and take the lock, without waiting.
+
+        Raises:
+            UnavailableError: another process holds it; the text names the directory and its pid.
+            NoPermissionError: the directory can't be created or written.
+        """
+        path = self._directory / _LOCK_NAME
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except PermissionError as error:
+            raise NoPermissionError(
+                f"The data directory {self._directory} can't be used: {error.strerror}."
+                " Give this user write access to it, or set data_dir in [service]."
+            ) from error
+        except OSError as error:
+            raise UnavailableError(
+                f"The data directory {self._directory} can't be used: {error.strerror}."
+                " Set data_dir in [service] to a folder that can be written."
+            ) from error
+        try:
+            _lock(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
+                raise UnavailableError(
+                    f"The data directory {self._directory} can't be locked: {error.strerror}."
+                    " Use a local disk for data_dir."
+                ) from error
+            raise UnavailableError(
+                f"The data directory {self._directory} is in use by another appliance"
+                f" ({_holder(path)}). Stop that one, or give this one a data_dir of its own."
+            ) from error
+        self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # the pid is a help for people; a full disk may lack it
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d\n" % os.getpid())
+
+    def release(self) -> None:
+        """Give the lock back; does nothing if it is not held."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        os.lseek(descriptor, _LOCK_OFFSET, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _holder(path: Path) -> str:
+    try:
+        text = path.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    return f"pid {text}" if text.isdigit() else "its pid is not known"
+
+
+def sync_file(descriptor: int) -> None:
+    """Return when the file's bytes are on the disk. Raises ``OSError`` if they are not.
+
+    On macOS ``fsync`` leaves them in the drive's cache; ``F_FULLFSYNC`` does not (fsync(2) there).
+    """
+    if sys.platform == "darwin":
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        except OSError:  # some network file systems don't know it
+            os.fsync(descriptor)
+    elif sys.platform == "linux":
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make created, renamed and removed names in a directory durable, where that is possible.
+
+    Windows has no such call for directories; NTFS journals its metadata by itself.
+    """
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some file systems don't offer it
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a whole file so that a reader or a crash sees the old one or the new one, never half.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            sync_file(file.fileno())
+        _rename(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def _rename(source: Path, target: Path) -> None:
+    for attempt in range(_REPLACE_ATTEMPTS):
+        try:
+            source.replace(target)
+        except PermissionError:
+            if sys.platform != "win32" or attempt == _REPLACE_ATTEMPTS - 1:
+                raise
+            time.sleep(_REPLACE_PAUSE_S)
+        else:
+            return
+
+
+def set_aside(path: Path, label: str, now_ns: int) -> Path:
+    """Rename ``x`` to ``x.<label>-<UTC time>`` and return the new path; nothing is overwritten.
+
+    Raises:
+        OSError: the file could not be renamed.
+    """
+    moment = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC).strftime("%Y%m%dT%H%M%SZ")
+    target = path.with_name(f"{path.name}.{label}-{moment}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.{label}-{moment}-{number}")
+    _rename(path, target)
+    sync_directory(path.parent)
+    return target
+
+
+def free_bytes(directory: Path) -> int:
+    """Space on the directory's disk that this user may still fill, in bytes.
+
+    Raises:
+        OSError: the directory can't be looked at.
+    """
+    return shutil.disk_usage(directory).free

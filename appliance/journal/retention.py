@@ -1,0 +1,94 @@
+"""Deleting old messages: what is older than ``keep`` or beyond ``max_size``, in small steps.
+
+Whole chunks go, oldest first; the newest chunk always stays. Freed pages are used again by new
+messages, so the file stops growing but does not shrink. Followers that still need a message keep
+it, until the journal is a tenth bigger than it may be: then the disk is the greater concern.
+Not for: rows of other modules' tables; their owners delete them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+CHUNKS_A_STEP = 1000
+BYTES_A_STEP = 4 * 1024 * 1024
+OVERRUN = 1.1
+"""How much bigger than ``max_bytes`` the journal may become for the sake of a slow follower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of retention did."""
+
+    more: bool
+    """Whether another step would find work."""
+    removed_to: int = 0
+    """Last sequence number deleted, 0 if nothing was."""
+    forced: bool = False
+    """Whether messages were deleted that a follower still needed."""
+    held_back: bool = False
+    """Whether something was due and stayed because a follower needs it."""
+
+
+class Retention:
+    """The rule; carried out by the writer's thread between commits."""
+
+    def __init__(self, keep_s: float, max_bytes: int) -> None:
+        self._keep_ns = int(keep_s * 1e9)
+        self._max_bytes = max_bytes
+
+    def step(self, connection: sqlite3.Connection, now_ns: int, needed_after: int) -> Step:
+        """Delete a few chunks, if any are due.
+
+        Args:
+            connection: the writing connection, outside a transaction.
+            now_ns: present time.
+            needed_after: the slowest follower's cursor; messages after it are needed.
+
+        Raises:
+            sqlite3.Error: nothing was deleted.
+        """
+        size = used_bytes(connection)
+        over = size - self._max_bytes
+        forced = size > self._max_bytes * OVERRUN
+        due: list[int] = []
+        freed = 0
+        last_removed = 0
+        took_needed = False
+        held_back = False
+        more = False
+        # Without the body column, only the rows' heads are read. The newest chunk is left out.
+        rows = connection.execute(
+            "SELECT first_seq, last_seq, last_ns, length(body) FROM chunk WHERE first_seq <"
+            " (SELECT max(first_seq) FROM chunk) ORDER BY first_seq LIMIT ?",
+            (CHUNKS_A_STEP + 1,),
+        ).fetchall()
+        for first, last, last_ns, length in rows:
+            too_old = last_ns < now_ns - self._keep_ns
+            too_much = over - freed > 0
+            if not too_old and not too_much:
+                break
+            if last > needed_after and not (forced and too_much):
+                held_back = True
+                break
+            if len(due) == CHUNKS_A_STEP or (due and freed + length > BYTES_A_STEP):
+                more = True
+                break
+            took_needed = took_needed or last > needed_after
+            due.append(first)
+            freed += length
+            last_removed = last
+        if due:
+            connection.execute(
+                "DELETE FROM chunk WHERE first_seq BETWEEN ? AND ?", (due[0], due[-1])
+            )
+        return Step(more, last_removed, took_needed, held_back)
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """Bytes that the database's content takes, free pages not counted."""
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int((pages - free) * size)

@@ -1,0 +1,70 @@
+"""The newest committed messages in memory, so that followers who keep up never touch the disk.
+
+Not for: messages that are not committed yet, and not for old ones; both bounds are hard.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Sequence
+from operator import attrgetter
+
+from appliance.model import Message
+
+MAX_MESSAGES = 16_384
+MAX_BYTES = 8 * 1024 * 1024
+"""Payload bytes; topics are shared strings in practice."""
+
+_sequence = attrgetter("seq")
+
+
+class Tail:
+    """Holds every message with a sequence number above ``after``. Safe from any thread."""
+
+    def __init__(self, after: int) -> None:
+        self._lock = threading.Lock()
+        self._messages: list[Message] = []
+        self._bytes = 0
+        self._after = after
+
+    def extend(self, messages: Sequence[Message]) -> None:
+        """Add newly committed messages (the writer calls this once a commit)."""
+        size = sum([len(message.payload) for message in messages])
+        with self._lock:
+            self._messages.extend(messages)
+            self._bytes += size
+            # A quarter of slack, so that a list of this length is not shifted at every commit.
+            if len(self._messages) > MAX_MESSAGES * 5 // 4 or self._bytes > MAX_BYTES:
+                self._trim()
+
+    def _trim(self) -> None:
+        count = max(0, len(self._messages) - MAX_MESSAGES)
+        freed = sum([len(message.payload) for message in self._messages[:count]])
+        while count < len(self._messages) and self._bytes - freed > MAX_BYTES * 3 // 4:
+            freed += len(self._messages[count].payload)
+            count += 1
+        if count:
+            self._after = self._messages[count - 1].seq
+            del self._messages[:count]
+            self._bytes -= freed
+
+    def read(self, after_seq: int, limit: int, max_bytes: int) -> list[Message] | None:
+        """Messages after ``after_seq``; ``None`` if they have left memory (look on the disk)."""
+        with self._lock:
+            if after_seq < self._after:
+                return None
+            start = bisect_right(self._messages, after_seq, key=_sequence)
+            found = self._messages[start : start + limit]
+            small = self._bytes <= max_bytes
+        return found if small else cut(found, max_bytes)
+
+
+def cut(messages: list[Message], max_bytes: int) -> list[Message]:
+    """As many of the first messages as fit into ``max_bytes`` of payload, at least one."""
+    total = 0
+    for index, message in enumerate(messages):
+        total += len(message.payload)
+        if total > max_bytes and index:
+            return messages[:index]
+    return messages

@@ -1,0 +1,314 @@
+"""The journal's writer: one thread that commits whatever waits, again and again.
+
+While one commit is on its way to the disk, the next batch gathers: a natural group commit without
+any delay. When the disk refuses, the batch is kept and tried again until it succeeds; nothing is
+reported as committed before. Not for: who reads what was committed (tail.py, follower.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Protocol, cast
+
+from appliance.journal import chunks
+from appliance.journal.high_water import HighWater
+from appliance.journal.inbox import OVERHEAD_BYTES, Entry, Inbox, Item, Statements
+from appliance.journal.store import Store, explain, primary_code
+from appliance.model import Message
+
+MAX_ENTRIES = 8000
+"""In one commit, so that the first of many does not wait for the last."""
+
+RETRY_S = (0.1, 1.0)
+"""First and longest pause between attempts to commit the same batch."""
+
+_IDLE_S = 1.0
+_ROWS_A_STATEMENT = 16
+_ONE_ROW = "(?, ?, ?, ?, ?)"
+_INSERTS = [
+    "INSERT INTO chunk VALUES " + ", ".join([_ONE_ROW] * count)
+    for count in range(1, _ROWS_A_STATEMENT + 1)
+]
+
+# The statement itself is wrong: trying it again can't help, whatever happens to the disk.
+_REFUSED_CODES = {
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_TOOBIG,
+    sqlite3.SQLITE_RANGE,
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Owner(Protocol):
+    """Whom the writer tells what it did; called in the writer's thread."""
+
+    def committed(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None: ...
+
+    def refused(self, entry: Entry, error: Exception) -> None: ...
+
+    def failing(self, text: str | None) -> None:
+        """The disk refuses, for this reason; ``None``: it works again."""
+
+    def idle(self, connection: sqlite3.Connection) -> bool:
+        """Between two commits: housekeeping. Returns whether there is more to do soon."""
+
+
+class _Batch:
+    """What one commit holds, packed once however often it is tried."""
+
+    def __init__(self, items: list[Item]) -> None:
+        self.messages = [content for content, _ in items if isinstance(content, Message)]
+        self.refused: list[tuple[Entry, Exception]] = []
+        self.size = OVERHEAD_BYTES * len(items) + sum([len(m.payload) for m in self.messages])
+        self.statements: list[tuple[Statements, Entry]] = []
+        self.entries: list[Entry] = []
+        if len(self.messages) == len(items):
+            self.entries = cast("list[Entry]", items)
+        else:
+            for content, token in items:
+                entry: Entry = (None if isinstance(content, Statements) else content, token)
+                self.entries.append(entry)
+                if isinstance(content, Statements):
+                    self.statements.append((content, entry))
+        self.rows = self._pack()
+
+    def _pack(self) -> list[chunks.Row]:
+        try:
+            return chunks.encode(self.messages)
+        except (ValueError, TypeError, OverflowError):
+            # One message can't be stored. Find it, so that the others can be.
+            good = []
+            for entry in self.entries:
+                message = entry[0]
+                if message is None:
+                    continue
+                try:
+                    chunks.encode([message])
+                except (ValueError, TypeError, OverflowError) as error:
+                    self.refuse(entry, error)
+                else:
+                    good.append(message)
+            self.messages = good
+            return chunks.encode(good)
+
+    def refuse(self, entry: Entry, error: Exception) -> None:
+        self.refused.append((entry, error))
+        self.entries = [other for other in self.entries if other is not entry]
+
+
+class Writer:
+    """The thread. ``start`` once, ``stop`` once."""
+
+    def __init__(self, store: Store, inbox: Inbox, high_water: HighWater, owner: Owner) -> None:
+        self.commits = 0
+        self.retries = 0
+        self.durations_s: deque[float] = deque(maxlen=101)
+        self._store = store
+        self._inbox = inbox
+        self._high_water = high_water
+        self._owner = owner
+        self._connection: sqlite3.Connection | None = None
+        self._stopping = False
+        self._give_up_at = float("inf")
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._pause = threading.Event()
+
+    def start(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Commit what waits, then end. Returns whether everything was committed in time."""
+        self._give_up_at = time.monotonic() + timeout_s
+        self._stopping = True
+        self._pause.set()
+        if not self._inbox.closed:
+            self._inbox.wake()
+        # A commit that hangs in the disk can't be interrupted; the thread is a daemon.
+        self._thread.join(timeout_s + RETRY_S[1])
+        return not self._thread.is_alive() and self._inbox.count == 0
+
+    def _run(self) -> None:
+        inbox = self._inbox
+        soon = False
+        last_idle = time.monotonic()
+        try:
+            while True:
+                items = inbox.take(MAX_ENTRIES)
+                if items:
+                    if not self._commit(_Batch(items)):
+                        return
+                elif self._stopping:
+                    return
+                elif not soon:
+                    inbox.sleep(_IDLE_S)
+                # Under steady load, housekeeping still gets its turn, at most so often.
+                now = time.monotonic()
+                if now - last_idle >= (0.05 if soon else _IDLE_S) or (soon and not inbox.count):
+                    last_idle = now
+                    soon = self._idle()
+        except Exception:  # noqa: BLE001  # a bug of ours: better loud and refusing than silent
+            _log.exception("The journal's writer ended unexpectedly")
+            self._owner.failing("its writer ended unexpectedly; restart the appliance")
+        finally:
+            inbox.close()
+            self._close_connection()
+
+    def _idle(self) -> bool:
+        if self._stopping:
+            return False
+        if self._connection is not None and self._store.has_vanished():
+            _log.error(
+                "The journal %s was removed or replaced while the appliance runs; a new one is"
+                " begun. What stood in the old one is not in the new one",
+                self._store.path,
+            )
+            self._close_connection()
+        if self._connection is None:
+            try:
+                self._connection = self._store.reopen()
+            except (OSError, sqlite3.Error) as error:
+                self._owner.failing(explain(error))
+                return False
+        try:
+            return self._owner.idle(self._connection)
+        except sqlite3.Error as error:
+            # Commits tell the operator about a bad disk; housekeeping only waits for its end.
+            _log.warning("Housekeeping in %s failed: %s", self._store.path, explain(error))
+            self._roll_back()
+            return False
+
+    # --- one commit ----------------------------------------------------------------------------
+
+    def _commit(self, batch: _Batch) -> bool:
+        """Commit until it succeeds; false if it was given up because the appliance stops."""
+        pause_s = RETRY_S[0]
+        failed = False
+        while True:
+            began = time.perf_counter()
+            try:
+                self._write(batch)
+            except (OSError, sqlite3.Error) as error:
+                failed = True
+                self.retries += 1
+                self._recover(error)
+                self._owner.failing(explain(error))
+                if time.monotonic() + pause_s > self._give_up_at:
+                    _log.error(
+                        "%d messages were accepted, but neither acknowledged nor written to %s: %s",
+                        self._inbox.count,
+                        self._store.path,
+                        explain(error),
+                    )
+                    return False
+                self._pause.wait(pause_s)
+                if self._stopping:
+                    time.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_S[1])
+                continue
+            self.durations_s.append(time.perf_counter() - began)
+            break
+        self.commits += 1
+        if failed:
+            self._owner.failing(None)
+        self._inbox.done(batch.size)
+        for entry, reason in batch.refused:
+            self._owner.refused(entry, reason)
+        self._owner.committed(batch.messages, batch.entries)
+        return True
+
+    def _write(self, batch: _Batch) -> None:
+        if batch.messages:
+            self._high_water.cover(batch.messages[-1].seq)
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._store.reopen()
+        if not batch.statements:
+            # One INSERT is a transaction by itself: the interpreter's lock is given up and taken
+            # again once, not three times.
+            if len(batch.rows) <= _ROWS_A_STATEMENT:
+                self._insert(connection, batch.rows)
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            self._insert(connection, batch.rows)
+            connection.execute("COMMIT")
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        self._insert(connection, batch.rows)
+        try:
+            self._run_statements(connection, batch)
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            if not _is_refusal(error):
+                raise
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            self._insert(connection, batch.rows)
+            self._run_one_by_one(connection, batch)
+        connection.execute("COMMIT")
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, rows: Sequence[chunks.Row]) -> None:
+        for start in range(0, len(rows), _ROWS_A_STATEMENT):
+            part = rows[start : start + _ROWS_A_STATEMENT]
+            connection.execute(_INSERTS[len(part) - 1], [value for row in part for value in row])
+
+    @staticmethod
+    def _run_statements(connection: sqlite3.Connection, batch: _Batch) -> None:
+        run = [statement for statements, _ in batch.statements for statement in statements.run]
+        for sql, group in groupby(run, key=lambda statement: statement[0]):
+            connection.executemany(sql, [params for _, params in group])
+
+    @staticmethod
+    def _run_one_by_one(connection: sqlite3.Connection, batch: _Batch) -> None:
+        good = []
+        for statements, entry in batch.statements:
+            connection.execute("SAVEPOINT entry")
+            try:
+                for sql, params in statements.run:
+                    connection.execute(sql, params)
+            except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+                if not _is_refusal(error):
+                    raise
+                connection.execute("ROLLBACK TO entry")
+                batch.refuse(entry, error)
+            else:
+                good.append((statements, entry))
+            connection.execute("RELEASE entry")
+        batch.statements = good
+
+    def _recover(self, error: OSError | sqlite3.Error) -> None:
+        self._roll_back()
+        code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
+        if code in {0, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}:
+            return
+        # After an I/O error, a remount or a removed file only fresh file handles help.
+        self._close_connection()
+
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _roll_back(self) -> None:
+        if self._connection is not None and self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+
+def _is_refusal(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        code = primary_code(error)
+        # Errors of Python's own checks (wrong number of values, unknown type) have no code.
+        return code in _REFUSED_CODES or code == 0
+    return True
