@@ -83,6 +83,12 @@ class Report(msgspec.Struct, frozen=True):
     reason: str = ""
     """For a bad outcome: the sentence that explains it best."""
     file_reference: str = ""
+    session_open: bool = True
+    """Whether the server still has the run under way (QRS: its session exists). ``False`` with a
+    state that is not an outcome means that the server forgot the run (a restart): if that stays
+    so for a while, the execution is lost."""
+    task_name: str = ""
+    """Where the answer has it (runs that were started elsewhere)."""
 
 
 class QlikServer(Protocol):

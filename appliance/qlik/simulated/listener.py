@@ -29,9 +29,17 @@ _HANDSHAKE_S = 10.0
 class Listener:
     """Listens on 127.0.0.1; the port stays the same when it is closed and opened again."""
 
-    def __init__(self, serve: Serve, *, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        serve: Serve,
+        *,
+        port: int,
+        context: ssl.SSLContext | None,
+        now: Callable[[], int],
+    ) -> None:
         self._serve = serve
         self._context = context
+        self._now = now
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -43,7 +51,13 @@ class Listener:
         with self._lock:
             if self._server is not None:
                 return
-            server = _Server(("127.0.0.1", self.port), self._serve, self._context, self._failed)
+            server = _Server(
+                ("127.0.0.1", self.port),
+                self._serve,
+                context=self._context,
+                now=self._now,
+                tls_failed=self._failed,
+            )
             self.port = server.server_address[1]
             self._server = server
             # A short poll makes close() quick; it is the only thing that poll is for.
@@ -79,10 +93,13 @@ class _Server(ThreadingHTTPServer):
         self,
         address: tuple[str, int],
         serve: Serve,
+        *,
         context: ssl.SSLContext | None,
+        now: Callable[[], int],
         tls_failed: Callable[[], None],
     ) -> None:
         self.serve = serve
+        self.now = now
         self._context = context
         self._tls_failed = tls_failed
         self._open: set[socket.socket] = set()
@@ -157,7 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         answer = self.server.serve(Request(self.command, parts.path, query, headers, body))
         if isinstance(answer, Answer):
-            self.wfile.write(_written(answer))
+            self.wfile.write(_written(answer, self.server.now()))
             return
         self.close_connection = True
         if answer is None:
@@ -168,11 +185,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(chunk)
 
 
-def _written(answer: Answer) -> bytes:
+def _written(answer: Answer, now_ns: int) -> bytes:
     """The whole answer in one piece, so that it leaves in one packet."""
     lines = [
         f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}",
-        f"Date: {formatdate(usegmt=True)}",
+        f"Date: {formatdate(now_ns // 1_000_000_000, usegmt=True)}",
         *(f"{name}: {value}" for name, value in answer.headers.items()),
     ]
     if answer.status != 204:

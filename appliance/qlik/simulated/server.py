@@ -145,7 +145,9 @@ class SimulatedQlik:
         self._direct = direct
         self._sessions = _Sessions()
         self._arrived = threading.Condition()
-        self._listener = Listener(self._serve, port=port, context=_tls_context(tls))
+        self._listener = Listener(
+            self._serve, port=port, context=_tls_context(tls), now=self.site.now
+        )
         self._scheme = "https" if tls is not None else "http"
 
     # --- life --------------------------------------------------------------------------------

@@ -1,0 +1,367 @@
+"""Client-managed Qlik Sense through its Repository Service (QRS).
+
+The facts behind each call are in docs/qlik.md. Filters are built from GUIDs and numbers alone, so
+nothing that came in a message is ever part of one. Not for: HTTP itself (transport.py), reading
+rows (rows.py), choosing the way in (connect.py).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import string
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from appliance.model import Task, TaskKind
+from appliance.qlik import rows
+from appliance.qlik.failures import (
+    StatusError,
+    login_page_error,
+    status_error,
+    unexpected_error,
+)
+from appliance.qlik.masking import mask_line
+from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
+from appliance.qlik.transport import Reply, Transport
+
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_KEY_ALPHABET = string.ascii_letters + string.digits
+_IDS_PER_URL = 40
+"""Longer URLs meet the limits of proxies in between (8 KB)."""
+_LISTS = (
+    ("reloadtask", TaskKind.RELOAD),
+    ("externalprogramtask", TaskKind.EXTERNAL_PROGRAM),
+    ("usersynctask", TaskKind.USER_SYNC),
+)
+_LOG_BYTES_PER_LINE = 400
+_LOG_BYTES_MIN = 65536
+_DAY_NS = 86_400_000_000_000
+_CLOCK_SLACK_NS = 1_500_000_000
+"""The Date header has whole seconds; half a second more for the way."""
+
+
+class ClientManaged:
+    """A ``QlikServer`` over QRS."""
+
+    def __init__(self, transport: Transport, *, through_proxy: bool = False) -> None:
+        """Make a client; nothing is sent.
+
+        Args:
+            transport: has the address (with a virtual proxy's prefix, if there is one), the
+                certificate and the headers that identify us.
+            through_proxy: sign in with a GET before the first other call, and keep the session.
+        """
+        self.label = urlsplit(transport.base_url).hostname or transport.base_url
+        self._transport = transport
+        self._through_proxy = through_proxy
+        self._signed_in = threading.Event()
+        self._sign_in_lock = threading.Lock()
+
+    def check(self) -> ServerInfo:
+        """Ask QRS who it is: shows that it answers and that the login works.
+
+        It says nothing of the scheduler. Raises ``QlikError``.
+        """
+        reply = self._get("/about")
+        about = reply.json()
+        if not isinstance(about, Mapping) or not about.get("buildVersion"):
+            raise unexpected_error(reply.where, "no buildVersion")
+        node = "central node" if about.get("nodeType") == 1 else "node"
+        return ServerInfo(
+            version=str(about["buildVersion"]),
+            text=f"Repository Service {about['buildVersion']}, {node}",
+            rtt_s=reply.elapsed_s,
+        )
+
+    def tasks(self) -> Sequence[Task]:
+        """Reload, external program and user synchronisation tasks that the user may see.
+
+        A kind that the user may not list is left out, unless that goes for every kind.
+        """
+        found: list[Task] = []
+        refusal: StatusError | None = None
+        listed = 0
+        for name, kind in _LISTS:
+            try:
+                found += [rows.task(row, kind) for row in self._list(f"/{name}/full")]
+                listed += 1
+            except StatusError as error:
+                if error.status not in {400, 403, 404}:
+                    raise
+                refusal = refusal or error
+        if not listed and refusal is not None:
+            raise refusal
+        return found
+
+    def start(self, task_id: str) -> Started:
+        """Start a task with one POST; see ``QlikServer.start``."""
+        checked = _guid(task_id)
+        reply = self._post(f"/task/{checked}/start/synchronous")
+        if reply.status in {400, 404}:
+            raise status_error(
+                reply.where,
+                reply.status,
+                reply.text,
+                reply.headers,
+                advice="There is no task with this id, or the user of [qlik] user may not see it.",
+            )
+        self._expect_success(reply)
+        answer = reply.json()
+        if isinstance(answer, Mapping):
+            # Clients in the field see {"value": id}; the OpenAPI document shows a bare string.
+            answer = answer.get("value")
+        if not isinstance(answer, str) or not _GUID.fullmatch(answer):
+            raise unexpected_error(reply.where, "no execution id")
+        if answer == rows.ZERO_ID:
+            return Started("", self._why_refused(checked))
+        return Started(answer.lower())
+
+    def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
+        """Reports for these executions; see ``QlikServer.poll``.
+
+        The sessions are asked for first: a failed result that is read when its session was
+        already gone is final, the other way round the server might have retried in between.
+        """
+        del task_ids  # The execution id is enough here; Qlik Cloud needs the task's.
+        wanted = {execution_id.lower(): execution_id for execution_id in execution_ids}
+        if not wanted:
+            return {}
+        sessions = self._sessions()
+        reports: dict[str, Report] = {}
+        for some in _batches([_guid(execution_id) for execution_id in wanted]):
+            condition = " or ".join(f"executionID eq {execution_id}" for execution_id in some)
+            results = rows.grouped(
+                self._list("/executionresult/full", condition, orderby="startTime desc")
+            )
+            for execution_id in some:
+                session = sessions.get(execution_id)
+                if execution_id in results:
+                    report = rows.execution_report(results[execution_id], session)
+                elif session is not None:
+                    report = rows.session_report(session)
+                else:
+                    continue
+                reports[wanted[execution_id]] = report
+        return reports
+
+    def running(self) -> Sequence[Report]:
+        """Everything that has an execution session now."""
+        return [rows.session_report(session) for session in self._sessions().values()]
+
+    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
+        """Executions of a task that began after a time by our clock, oldest first.
+
+        The difference between the clocks, as the server's Date header shows it, is allowed for,
+        with 1.5 seconds of slack; so a run that began just before ``after_ns`` may be among them.
+        """
+        checked = _guid(task_id)
+        sessions = self._sessions()
+        offset_ns = int(self._transport.clock_offset_s * 1e9)
+        after_ns += offset_ns - _CLOCK_SLACK_NS
+        # The filter only keeps the list short, a day early in case the server reads the date in
+        # its own time zone; the comparison that counts is made here.
+        condition = f"taskID eq {checked} and createdDate gt '{rows.date_text(after_ns - _DAY_NS)}'"
+        results = rows.grouped(self._list("/executionresult/full", condition))
+        found: list[tuple[int, Report]] = []
+        for execution_id, attempts in results.items():
+            session = sessions.get(execution_id)
+            began_ns = _began(attempts, session)
+            if began_ns >= after_ns:
+                found.append((began_ns, rows.execution_report(attempts, session)))
+        for execution_id, session in sessions.items():
+            if execution_id in results:
+                continue
+            began_ns = _began([], session)
+            same_task = rows.text(rows.session_task(session), "id").lower() == checked
+            if same_task and began_ns >= after_ns:
+                found.append((began_ns, rows.session_report(session)))
+        return [report for _, report in sorted(found, key=lambda item: item[0])]
+
+    def log_tail(self, report: Report, lines: int) -> Sequence[str]:
+        """The script log's last lines, masked; empty where there is none (yet).
+
+        The endpoint from before May 2025 is tried first, then the newer one.
+        """
+        references = []
+        if report.file_reference:
+            references.append(("scriptlog", "fileReferenceId", report.file_reference))
+        if report.result_id:
+            references.append(("scriptlogfile", "executionResultId", report.result_id))
+        for name, parameter, value in references:
+            try:
+                task_id = _guid(report.task_id)
+                answer = self._get(f"/reloadtask/{task_id}/{name}", {parameter: value}).json()
+                reference = answer.get("value") if isinstance(answer, Mapping) else None
+                if not isinstance(reference, str) or not reference:
+                    continue
+                path = f"/download/reloadtask/{quote(reference, safe='')}/scriptlog.txt"
+                keep = max(_LOG_BYTES_MIN, lines * _LOG_BYTES_PER_LINE)
+                reply = self._request("GET", path, keep_last=keep)
+            except StatusError as error:
+                if error.status in {400, 403, 404}:
+                    continue
+                raise
+            if reply.is_sign_in:
+                raise login_page_error(reply.where)
+            kept = reply.text.splitlines()[-lines:] if lines > 0 else []
+            return [mask_line(line) for line in kept]
+        return []
+
+    def stop(self, task_id: str, execution_id: str) -> None:
+        """Ask the server to abort the task's run."""
+        del execution_id  # QRS stops a task, not one of its executions.
+        self._expect_success(self._post(f"/task/{_guid(task_id)}/stop"))
+
+    def close(self) -> None:
+        """Close connections; see ``QlikServer.close``."""
+        self._transport.close()
+
+    # --- requests ----------------------------------------------------------------------------
+
+    def _sessions(self) -> dict[str, rows.Row]:
+        """What runs now, by execution id. The list is as short as the scheduler's capacity."""
+        found = self._list("/executionsession/full")
+        return {rows.text(session, "id").lower(): session for session in found}
+
+    def _list(self, path: str, condition: str = "", *, orderby: str = "") -> list[rows.Row]:
+        params = {"filter": condition} if condition else {}
+        if orderby:
+            params["orderby"] = orderby
+        reply = self._get(path, params)
+        answer = reply.json()
+        if not isinstance(answer, list):
+            raise unexpected_error(reply.where, "not a list")
+        return rows.rows(answer)
+
+    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
+        return self._request("GET", path, params)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        keep_last: int | None = None,
+    ) -> Reply:
+        """A call that changes nothing: a proxy's session that is over is renewed once."""
+        if self._through_proxy:
+            self._sign_in()
+        reply = self._call(method, path, params, keep_last=keep_last)
+        if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
+            self._sign_in(again=True)
+            reply = self._call(method, path, params, keep_last=keep_last)
+        self._expect_success(reply)
+        return reply
+
+    def _post(self, path: str) -> Reply:
+        """One POST, never repeated. Through a proxy, a GET signs in before it."""
+        if self._through_proxy:
+            try:
+                self._sign_in()
+            except QlikError as error:
+                if error.again is Again.LOOK_FIRST:
+                    error.again = Again.SAFE  # The POST itself was not sent.
+                raise
+        reply = self._call("POST", path, None)
+        if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
+            # The proxy kept the request to itself, so it may be made again, after a sign-in.
+            self._signed_in.clear()
+            raise QlikError(
+                f"{reply.where}: the session with the proxy was over. The appliance signs in anew "
+                "and tries again.",
+                label="signed out",
+                again=Again.SAFE,
+            )
+        return reply
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        *,
+        keep_last: int | None = None,
+    ) -> Reply:
+        key = _xrfkey()
+        return self._transport.call(
+            method,
+            f"/qrs{path}",
+            params={**(params or {}), "xrfkey": key},
+            headers={"X-Qlik-Xrfkey": key},
+            keep_last=keep_last,
+        )
+
+    def _sign_in(self, *, again: bool = False) -> None:
+        """A GET that makes a session with the proxy, unless there is one (or with ``again``)."""
+        with self._sign_in_lock:
+            if self._signed_in.is_set() and not again:
+                return
+            if again:
+                self._signed_in.clear()
+                self._transport.forget_cookies()
+            key = _xrfkey()
+            reply = self._transport.sign_in(
+                "/qrs/about", params={"xrfkey": key}, headers={"X-Qlik-Xrfkey": key}
+            )
+            self._expect_success(reply)
+            self._signed_in.set()
+
+    @staticmethod
+    def _expect_success(reply: Reply) -> None:
+        if reply.is_sign_in:
+            raise login_page_error(reply.where)
+        if reply.status >= 300:
+            raise status_error(reply.where, reply.status, reply.text, reply.headers)
+
+    def _why_refused(self, task_id: str) -> str:
+        """The likely reason for the zero id: the answer itself has none."""
+        try:
+            found = self._list("/task/full", f"id eq {task_id}")
+            if found and found[0].get("enabled") is False:
+                return "the task is disabled; enable it in the QMC"
+            for session in self._sessions().values():
+                if rows.text(rows.session_task(session), "id").lower() == task_id:
+                    return "the task is already running"
+        except QlikError as error:
+            return f"the server did not start it, and the reason can't be looked up ({error.label})"
+        return (
+            "the server did not start it: its app is not available or is being reloaded, or no "
+            "scheduler is running"
+        )
+
+
+def _began(attempts: Sequence[rows.Row], session: rows.Row | None) -> int:
+    """When an execution was created, by the server's clock, in nanoseconds."""
+    times: list[Any] = [attempt.get("createdDate") for attempt in attempts]
+    if session is not None:
+        times.append(session.get("createdDate"))
+    return min((at for value in times if (at := rows.time_ns(value)) is not None), default=0)
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(ids), _IDS_PER_URL):
+        yield ids[first : first + _IDS_PER_URL]
+
+
+def _xrfkey() -> str:
+    return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+
+
+def _guid(value: str) -> str:
+    """The GUID in lower case.
+
+    Raises:
+        QlikError: it is not one, so it can't be the id of anything on the server.
+    """
+    if not _GUID.fullmatch(value):
+        raise QlikError(
+            f"{mask_line(value)[:80]!r} is not the id of a task or execution (a GUID such as "
+            "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10).",
+            label="not an id",
+            again=Again.NEVER,
+        )
+    return value.lower()

@@ -1,0 +1,354 @@
+"""Turns what can go wrong with a request into ``QlikError``.
+
+That is a sentence for the operator, a label for a table cell, and whether the request may be made
+again (docs/qlik.md, "Retrying a start").
+
+Not for: retrying (appliance.tasks).
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+
+import requests
+
+from appliance.qlik.masking import mask_line
+from appliance.qlik.server import Again, QlikError
+
+_RETRY_AFTER_LIMIT_S = 86400.0
+_TEXT_LIMIT = 200
+
+# OpenSSL's X509_V_ERR_* numbers, as ssl.SSLCertVerificationError.verify_code has them.
+_NOT_YET_VALID = 9
+_EXPIRED = 10
+_WRONG_NAME = frozenset({62, 64})
+_UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
+
+
+class StatusError(QlikError):
+    """The server answered with a status that is not a success."""
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int,
+        again: Again,
+        retry_after_s: float | None = None,
+        label: str = "",
+    ) -> None:
+        super().__init__(text, label=label or str(status), again=again, retry_after_s=retry_after_s)
+        self.status = status
+
+
+def closed_error(where: str) -> QlikError:
+    return QlikError(
+        f"{where}: the connection to the Qlik server was closed because the appliance stops.",
+        label="closed",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def login_page_error(where: str) -> QlikError:
+    return QlikError(
+        f"{where}: the proxy answered with its login page, so the login was not accepted. Check "
+        "the virtual proxy's prefix in [qlik] url, and its header name or JWT settings (for NTLM: "
+        "user and password). Port 4242 with a client certificate needs no proxy.",
+        label="login page",
+        again=Again.NEVER,
+    )
+
+
+def not_json_error(where: str, status: int) -> QlikError:
+    return QlikError(
+        f"{where}: the answer (status {status}) is not the JSON that a Qlik server sends. Check "
+        "that [qlik] url leads to a Qlik server and to nothing in between.",
+        label="not JSON",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def unexpected_error(where: str, what: str) -> QlikError:
+    return QlikError(
+        f"{where}: the server's answer has an unexpected form ({what}).",
+        label="bad answer",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def too_large_error(where: str, limit: int) -> QlikError:
+    return QlikError(
+        f"{where}: the answer is larger than {limit // (1024 * 1024) or 1} MiB and was not read "
+        "to its end. Give the configured user rights to fewer tasks, or check that [qlik] url "
+        "leads to a Qlik server.",
+        label="too large",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def too_slow_error(where: str, limit_s: float) -> QlikError:
+    return QlikError(
+        f"{where}: the answer was not complete after {limit_s:g} seconds. Raise [qlik] timeout if "
+        "the server is known to be this slow.",
+        label="timeout",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def status_error(
+    where: str, status: int, body: str, headers: Mapping[str, str], *, advice: str = ""
+) -> StatusError:
+    """The error for an answer with a status of 300 or more.
+
+    Args:
+        where: method and address.
+        status: the HTTP status.
+        body: the answer's text; a short masked part of it is shown.
+        headers: of the answer, for ``Retry-After``.
+        advice: what to do, where the caller knows better than the status does.
+    """
+    said = _said(body, headers)
+    again = Again.NEVER
+    wait_s = None
+    if status == 429:
+        again, wait_s = Again.SAFE, retry_after(headers)
+        what = "the server's request limit was reached"
+        advice = advice or "The appliance waits as long as the server asked."
+    elif status >= 500 or status == 408:
+        again, wait_s = Again.LOOK_FIRST, retry_after(headers)
+        what = f"the server has a problem of its own (status {status})"
+        advice = advice or "See the server's Repository log; the service may be starting."
+    elif status == 400:
+        what = "the server did not accept the request (status 400)"
+        if "http request header is incorrect" in body.lower():
+            advice = (
+                "Add the host name of [qlik] url to the host allow list of the virtual proxy "
+                "(QMC, Virtual proxies, Advanced)."
+            )
+        advice = advice or "Check the task id and that [qlik] url is that of a Qlik server."
+    elif status == 401:
+        what = "the login was not accepted (status 401)"
+        advice = advice or "Check the token, key or password in [qlik]; it may have expired."
+    elif status == 403:
+        what, default = _forbidden(body)
+        advice = advice or default
+    elif status == 404:
+        what = "the server knows nothing at this address (status 404)"
+        advice = advice or (
+            "Check [qlik] url (port 4242 without a prefix, or the virtual proxy's prefix), or "
+            "the id that was asked for."
+        )
+    else:
+        what = f"the server answered with status {status}"
+        advice = advice or "Check [qlik] url."
+    return StatusError(
+        f"{where}: {what}{said}. {advice}", status=status, again=again, retry_after_s=wait_s
+    )
+
+
+def _forbidden(body: str) -> tuple[str, str]:
+    lower = body.lower()
+    if "xsrf" in lower:
+        return (
+            "the server's XSRF check failed (status 403)",
+            (
+                "Something between the appliance and the server removes the X-Qlik-Xrfkey header "
+                "or the query; check the proxy in between."
+            ),
+        )
+    if "inactive" in lower:
+        return (
+            "the account is inactive (status 403)",
+            "Activate the user of [qlik] user in the QMC.",
+        )
+    return (
+        "the user may not do this (status 403)",
+        (
+            "Give the user of [qlik] user a security rule with Read and Update on ReloadTask_*, "
+            "ExternalProgramTask_*, App_*, ExecutionResult_*, ExecutionSession_* (docs/qlik.md)."
+        ),
+    )
+
+
+def _said(body: str, headers: Mapping[str, str]) -> str:
+    kind = headers.get("content-type", "").lower()
+    text = " ".join(body.split())
+    if not text or "html" in kind or text.startswith("<"):
+        return ""
+    shown = mask_line(text)
+    return f': "{shown[:_TEXT_LIMIT]}"'
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The Retry-After header in seconds (RFC 9110, 10.2.3: seconds or a date), at most a day."""
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    # A NaN fails both comparisons and so becomes 0.
+    return min(seconds, _RETRY_AFTER_LIMIT_S) if seconds > 0 else 0.0
+
+
+def exception_error(
+    error: Exception, where: str, *, timeout_s: float, has_certificate: bool
+) -> QlikError:
+    """The error for a request that got no answer.
+
+    Args:
+        error: what requests or the socket raised.
+        where: method and address.
+        timeout_s: the limit that a timeout ran into.
+        has_certificate: whether a client certificate is configured.
+    """
+    causes = list(_causes(error))
+    names = {type(cause).__name__ for cause in causes}
+    if "NameResolutionError" in names or "gaierror" in names:
+        return QlikError(
+            f"{where}: the host name can't be resolved. Check [qlik] url and the DNS of this "
+            "machine.",
+            label="no such host",
+            again=Again.SAFE,
+        )
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if tls is not None or isinstance(error, requests.exceptions.SSLError):
+        return tls_error(tls, where, has_certificate=has_certificate, detail=str(error))
+    if isinstance(error, requests.ConnectTimeout):
+        return QlikError(
+            f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
+            "url, and the firewall in between.",
+            label="no answer",
+            again=Again.SAFE,
+        )
+    if isinstance(error, requests.exceptions.ProxyError):
+        return QlikError(
+            f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
+            "for the Qlik server, or mend the proxy's address.",
+            label="HTTP proxy",
+            again=Again.SAFE,
+        )
+    if "ConnectionRefusedError" in names:
+        return QlikError(
+            f"{where}: the connection was refused, so nothing listens there. Check host and port "
+            "in [qlik] url (4242 for the Repository Service, 443 for a proxy) and that the "
+            "service runs.",
+            label="refused",
+            again=Again.SAFE,
+        )
+    if "NewConnectionError" in names:
+        return QlikError(
+            f"{where}: no connection ({_short(causes[-1])}). Check host and port in [qlik] url and "
+            "the network.",
+            label="no route",
+            again=Again.SAFE,
+        )
+    if isinstance(error, requests.Timeout) or "ReadTimeoutError" in names or "timeout" in names:
+        return QlikError(
+            f"{where}: connected, but no answer within {timeout_s:g} seconds. The server may be "
+            "overloaded; raise [qlik] timeout if that is usual.",
+            label="timeout",
+            again=Again.LOOK_FIRST,
+        )
+    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+        return QlikError(
+            f"{where}: this is not an address. Write [qlik] url as https://host:port.",
+            label="bad url",
+            again=Again.NEVER,
+        )
+    hint = ""
+    if where.partition(" ")[2].startswith("https:") and not has_certificate:
+        hint = " If this is port 4242, set [qlik] certificate: it demands one."
+    return QlikError(
+        f"{where}: the connection ended before the answer was complete ({_short(causes[-1])}). The "
+        f"server may have restarted.{hint}",
+        label="dropped",
+        again=Again.LOOK_FIRST,
+    )
+
+
+def tls_error(
+    error: ssl.SSLError | None, where: str, *, has_certificate: bool, detail: str = ""
+) -> QlikError:
+    """The error for TLS that could not be established.
+
+    Args:
+        error: what the ssl module raised, if it is at hand.
+        where: method and address.
+        has_certificate: whether a client certificate is configured.
+        detail: the error's text where there is no ``error``.
+    """
+    text = f"{error}" if error is not None else detail
+    upper = text.upper().replace(" ", "_")
+    label = "certificate"
+    code = getattr(error, "verify_code", None)
+    if code in _WRONG_NAME:
+        what = (
+            "the server's certificate is for another host name. Use the name in the certificate "
+            "for [qlik] url (a Qlik server's certificate has the name it was installed with)"
+        )
+    elif code == _EXPIRED:
+        what = (
+            "the server's certificate has expired (or the clock of this machine is wrong). Renew "
+            "it on the Qlik server"
+        )
+    elif code == _NOT_YET_VALID:
+        what = (
+            "the server's certificate is not valid yet: the clock of this machine or of the "
+            "server is wrong"
+        )
+    elif code in _UNKNOWN_AUTHORITY:
+        what = (
+            "the server's certificate is signed by an authority that is not trusted here. Set "
+            "[qlik] ca_file to the root.pem of the certificate export in the QMC"
+        )
+    elif code is not None:
+        what = f"the server's certificate can't be verified ({_short(error)})"
+    elif "WRONG_VERSION_NUMBER" in upper or "HTTP_REQUEST" in upper or "RECORD_LAYER" in upper:
+        label = "no TLS"
+        what = "there is no TLS on this port. Check the port in [qlik] url"
+    elif "ALERT" in upper or "CERTIFICATE_REQUIRED" in upper or "HANDSHAKE_FAILURE" in upper:
+        what = (
+            "the server did not accept our client certificate. Export it anew from the QMC "
+            "(format PEM) and check that it is of this site"
+            if has_certificate
+            else "the server demands a client certificate. Set [qlik] certificate to client.pem "
+            "and client_key.pem of the certificate export in the QMC"
+        )
+    else:
+        label = "no TLS"
+        what = f"TLS could not be established ({_short(error) if error else mask_line(text)})"
+    return QlikError(f"{where}: {what}.", label=label, again=Again.SAFE)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and everything inside it, outermost first.
+
+    requests and urllib3 hand the cause over as an argument or a ``reason``, not only as
+    ``__cause__``.
+    """
+    waiting: list[BaseException] = [error]
+    seen: set[int] = set()
+    while waiting:
+        current = waiting.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = [getattr(current, "reason", None), *current.args]
+        inner += [current.__cause__, current.__context__]
+        waiting += [cause for cause in inner if isinstance(cause, BaseException)]
+
+
+def _short(error: BaseException | None) -> str:
+    if error is None:
+        return "unknown"
+    text = str(getattr(error, "strerror", None) or error) or type(error).__name__
+    return mask_line(text)[:_TEXT_LIMIT]

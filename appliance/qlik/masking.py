@@ -1,0 +1,68 @@
+"""Takes secrets out of texts that come from a Qlik server, before anybody else sees them.
+
+Details of an execution and script logs may hold connection strings (docs/qlik.md, "Masking"). The
+rule is to mask too much rather than too little: after the name of a secret, everything up to the
+end of the value as a connection string, JSON, a URL or SQL would have it. Not for: our own secrets,
+which are ``config.Secret`` and never become text.
+"""
+
+from __future__ import annotations
+
+import re
+
+MASK = "***"
+_LINE_LIMIT = 2000
+
+_NAMES = (
+    r"pass(?:word|wd|phrase)|pwd|secret|token|api[-_ ]?key|access[-_ ]?key|account[-_ ]?key"
+    r"|shared[-_ ]?key|private[-_ ]?key|credentials?|client[-_ ]?assertion|authorization|\bsig\b"
+)
+# name = value in connection strings, JSON and INI: quoted, in braces (ODBC), or up to the next
+# semicolon, quote or line end. A value may hold blanks and commas, so these do not end it.
+_ASSIGNED = re.compile(
+    rf"(?P<name>(?:{_NAMES})[\w-]*[\"']{{0,2}}\s*(?:=|:|:=|=>)\s*)"
+    r"(?P<value>\"(?:[^\"\\]|\\.|\"\")*\"?|'(?:[^'\\]|\\.|'')*'?|\{[^}]*\}?|[^;\"'\r\n]+)",
+    re.IGNORECASE,
+)
+_SPOKEN = re.compile(
+    r"(?P<name>\b(?:password|passwd|pwd|secret|passphrase)\s+(?:is\s+|was\s+|for\s+\S+\s+is\s+)?)"
+    r"(?P<value>\"[^\"]*\"?|'[^']*'?|(?<=is )\S+|(?<=was )\S+)",
+    re.IGNORECASE,
+)
+_IDENTIFIED = re.compile(
+    r"(?P<name>\bIDENTIFIED\s+BY\s+)(?P<value>\"[^\"]*\"?|'[^']*'?|\S+)", re.IGNORECASE
+)
+_SCHEME = re.compile(
+    r"(?P<name>\b(?:Bearer|Basic|Negotiate|NTLM)\s+)(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE
+)
+_JWT = re.compile(r"(?P<name>)(?P<value>\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?)")
+_URL = re.compile(
+    r"(?P<name>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']*:)(?P<value>[^\s/\"']*)(?=@)",
+    re.IGNORECASE,
+)
+_KEY_BLOCK = re.compile(
+    r"(?P<name>-----BEGIN [A-Z ]*PRIVATE KEY-----)(?P<value>.*?)(?=-----END|\Z)", re.DOTALL
+)
+_ALL = (_KEY_BLOCK, _URL, _ASSIGNED, _SPOKEN, _IDENTIFIED, _SCHEME, _JWT)
+
+
+def mask(text: str) -> str:
+    """The text with ``***`` in place of whatever looks like a secret."""
+    for pattern in _ALL:
+        text = pattern.sub(_masked, text)
+    return text
+
+
+def mask_line(text: str) -> str:
+    """One line, masked, at most 2000 characters long (cut after masking, never before)."""
+    # A cut in the middle of a secret's name would leave its value bare, hence the order.
+    masked = mask(text)
+    return masked if len(masked) <= _LINE_LIMIT else masked[: _LINE_LIMIT - 1] + "…"
+
+
+def _masked(match: re.Match[str]) -> str:
+    name, value = match.group("name"), match.group("value")
+    if value[:1] in {'"', "'"}:
+        closing = value[0] if len(value) > 1 and value[-1] == value[0] else ""
+        return f"{name}{value[0]}{MASK}{closing}"
+    return name + MASK
