@@ -1,0 +1,101 @@
+"""Running the appliance in this process: signals, log, terminal or none, exit code.
+
+The one place that joins the engine and the terminal UI. Textual is imported only where there is
+a terminal to show it. Not for: the engine's own life (service.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+from appliance import logs
+from appliance.config import Config
+from appliance.errors import EXIT_OK, EXIT_SOFTWARE
+from appliance.qlik.server import QlikServer
+from appliance.service import Appliance
+
+logger = logging.getLogger(__name__)
+
+_STOP_S = 30.0
+_EXIT_FORCED = 130
+
+
+def main(
+    config: Config,
+    *,
+    headless: bool,
+    run_for_s: float | None = None,
+    server: QlikServer | None = None,
+) -> int:
+    """Run an appliance until it is stopped; returns the exit code. Main thread only.
+
+    Raises:
+        ApplianceError: it could not be started.
+    """
+    log = logs.start_for(
+        config.service.data_dir, config.service.log_level, owns_terminal=not headless
+    )
+    try:
+        return run(Appliance(config, log=log, run_for_s=run_for_s, server=server), headless)
+    finally:
+        log.close()
+
+
+def run(appliance: Appliance, headless: bool) -> int:
+    """Start an appliance, serve, and say how it ended. Main thread only.
+
+    Raises:
+        ApplianceError: it could not be started.
+    """
+    with Signals(appliance):
+        appliance.start()
+        if headless:
+            # In steps: a wait without end would not let a signal through on Windows.
+            while not appliance.wait(0.5):
+                pass
+        else:
+            from appliance.ui.app import run as run_ui  # noqa: PLC0415 - see the docstring above
+            from appliance.view import View  # noqa: PLC0415
+
+            try:
+                run_ui(View(appliance))
+            finally:
+                appliance.stop()
+                appliance.wait(_STOP_S)
+    if appliance.failure is not None:
+        logger.error("the appliance ended because of a failure: %s", appliance.failure)
+        return EXIT_SOFTWARE
+    return EXIT_OK
+
+
+class Signals:
+    """Ctrl+C, SIGTERM and SIGHUP stop the appliance in order; a second Ctrl+C at once.
+
+    The handlers that were there are put back afterwards. Main thread only.
+    """
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._appliance = appliance
+        self._before: dict[int, Any] = {}
+        self._asked = False
+
+    def __enter__(self) -> Signals:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked and number == signal.SIGINT:
+            os._exit(_EXIT_FORCED)
+        self._asked = True
+        self._appliance.stop()

@@ -1,0 +1,348 @@
+"""The appliance: what it is made of, in which order it starts and stops.
+
+``Appliance.start`` opens everything and returns once the listeners accept connections;
+``Appliance.stop`` takes it down in order: no new connections, what was accepted is journaled and
+recorded, tasks in flight are noted. The engine's loop runs in a thread of its own, so that no
+terminal can stall it. Not for: what the parts do, signals and terminals (launch.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from appliance import __version__
+from appliance.broker.access import Access
+from appliance.broker.door import RETAINED_SCHEMA, Door
+from appliance.broker.server import MqttBroker
+from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
+from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.config import Config, anonymous_allowed
+from appliance.errors import ApplianceError
+from appliance.files import DirectoryLock
+from appliance.journal import Journal
+from appliance.live import LiveView
+from appliance.logs import Log
+from appliance.qlik.connect import connect
+from appliance.qlik.server import QlikServer
+from appliance.recorders import Recorders
+from appliance.tasks import TaskEngine
+from appliance.users import Users
+
+logger = logging.getLogger(__name__)
+
+_START_S = 30.0
+_STOP_S = 10.0
+_TICK_S = 1.0
+_STATUS_EVERY_S = 30
+
+
+class Appliance:
+    """Everything, composed. Safe to use from any thread once started.
+
+    ``server`` replaces the Qlik server that the configuration names (the demo brings its own).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log: Log | None = None,
+        server: QlikServer | None = None,
+        run_for_s: float | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.clock_ns = clock_ns
+        self.started_ns = clock_ns()
+        self.run_for_s = config.service.run_for if run_for_s is None else run_for_s
+        self.counters: Counter[str] = Counter()
+        self.live = LiveView(time.monotonic)
+        self.data_dir = Path(config.service.data_dir)
+        self.stopping = threading.Event()
+        self.failure: BaseException | None = None
+        self.server = server
+        self.was_new = False
+        self._lock = DirectoryLock(self.data_dir)
+        self._ready = threading.Event()
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked: asyncio.Event | None = None
+        # Created in start order by _open and _serve:
+        self.journal: Journal
+        self.recorders: Recorders
+        self.tasks: TaskEngine
+        self.broker: MqttBroker
+        self.retained: Retained
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start; returns when the listeners accept connections.
+
+        Raises:
+            ApplianceError: something that is needed can't be had; nothing is left running.
+        """
+        self._lock.acquire()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(_START_S) and self.failure is None:
+            self.failure = ApplianceError(f"The appliance did not start within {_START_S:.0f} s.")
+        if self.failure is not None:
+            self._done.wait(_STOP_S)
+            raise self.failure
+
+    def stop(self) -> None:
+        """Begin the ordered stop; ``wait`` says when it is over. May be called repeatedly."""
+        self.stopping.set()
+        loop, asked = self._loop, self._stop_asked
+        if loop is not None and asked is not None and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(asked.set)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the appliance has stopped; returns whether it has."""
+        return self._done.wait(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._main())
+        except BaseException as error:  # noqa: BLE001 - handed to start() or to main()
+            self.failure = error
+            if self._ready.is_set() and not isinstance(error, ApplianceError):
+                logger.critical("the engine has failed", exc_info=error)
+        finally:
+            self.stopping.set()
+            self._lock.release()
+            self._ready.set()
+            self._done.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = asyncio.Event()
+        executor = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+            await self._open_journal(stack)
+            await self._serve(stack, executor)
+            ticker = self._loop.create_task(self._tick(), name="tick")
+            gc.collect()
+            gc.freeze()
+            self._ready.set()
+            self._announce()
+            await self._until_stopped()
+            self.stopping.set()
+            logger.info("stopping: no new connections, finishing what was accepted")
+            ticker.cancel()
+            self._publish_status("offline")
+        logger.info(
+            "stopped: %d messages were accepted in this run, the journal ends with number %d",
+            self.broker.door.messages_in,
+            self.journal.last_seq,
+        )
+
+    async def _open_journal(self, stack: contextlib.AsyncExitStack) -> None:
+        settings = self.config.journal
+        self.journal = Journal(
+            self.data_dir / "journal.db",
+            sync=settings.sync,
+            keep_s=settings.keep,
+            max_bytes=settings.max_size,
+            clock_ns=self.clock_ns,
+        )
+        self.journal.define(RETAINED_SCHEMA)
+        self.journal.define(SESSIONS_SCHEMA)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack, executor: ThreadPoolExecutor) -> None:
+        config = self.config
+        loop = asyncio.get_running_loop()
+        users = self._users()
+        subscriptions = Subscriptions()
+        self.retained = Retained(config.limits.max_retained)
+
+        def settle(entries: Sequence[Any]) -> None:
+            door.committed(entries)
+
+        self.journal.start(settle)
+        stack.push_async_callback(asyncio.to_thread, self.journal.close, _STOP_S)
+        self.was_new = self.journal.last_seq == 0
+        door = Door(
+            self.journal,
+            subscriptions=subscriptions,
+            retained=self.retained,
+            loop=loop,
+            clock_ns=self.clock_ns,
+            max_pending=config.limits.max_pending,
+            own_client_id=f"${config.service.name}",
+            observe=self.live.add,
+            count=self._count,
+        )
+        door.fanned_out_seq = self.journal.last_seq
+        door.load_retained()
+        await self._start_recorders(stack)
+        await self._start_tasks(stack, door)
+        access = Access(
+            config.access,
+            users=users,
+            anonymous=anonymous_allowed(config),
+            reserved=config.service.name,
+            executor=executor,
+            clock=time.monotonic,
+            count=self._count,
+        )
+        self.broker = MqttBroker(
+            listeners=config.listener,
+            limits=config.limits,
+            access=access,
+            subscriptions=subscriptions,
+            retained=self.retained,
+            door=door,
+            records=self.journal,
+            executor=executor,
+            counters=self.counters,
+            clock_ns=self.clock_ns,
+            reload_users=None if users is None else users.reload_if_changed,
+        )
+        await self.broker.start()
+        stack.push_async_callback(self.broker.stop)
+        self._publish_status("online")
+
+    def _users(self) -> Users | None:
+        path = self.config.access.users_file
+        return None if path is None else Users(path)
+
+    async def _start_recorders(self, stack: contextlib.AsyncExitStack) -> None:
+        self.recorders = Recorders(self.config.recorder, self.data_dir / "recorders.db")
+        cursor = self.recorders.open(self.journal.last_seq)
+        self.recorders.start(self.journal.follower("recorders", cursor))
+        stack.push_async_callback(asyncio.to_thread, self.recorders.stop, _STOP_S)
+
+    async def _start_tasks(self, stack: contextlib.AsyncExitStack, door: Door) -> None:
+        config = self.config
+        if self.server is None and config.qlik is not None:
+            self.server = connect(config.qlik)
+            stack.callback(self.server.close)
+        self.tasks = TaskEngine(
+            service_name=config.service.name,
+            triggers=config.trigger,
+            allow=config.allow,
+            server=self.server,
+            database=self.data_dir / "tasks.db",
+            publish=door.publish_soon,
+            max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
+            health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
+            clock_ns=self.clock_ns,
+        )
+        cursor = self.tasks.open(self.journal.last_seq)
+        self.tasks.start(self.journal.follower("tasks", cursor))
+        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
+
+    async def _until_stopped(self) -> None:
+        if self._stop_asked is None:
+            raise RuntimeError("the engine is not running")
+        if self.stopping.is_set():
+            return
+        try:
+            await asyncio.wait_for(self._stop_asked.wait(), self.run_for_s)
+        except TimeoutError:
+            logger.info("the run limit of %s s is reached", f"{self.run_for_s:g}")
+
+    # --- what happens by itself ---------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        seconds = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.live.tick(self.broker.door.messages_out)
+            seconds += 1
+            if seconds % _STATUS_EVERY_S == 0:
+                self._publish_status("online")
+
+    def _publish_status(self, status: str) -> None:
+        journal = self.journal.stats()
+        body = {
+            "status": status,
+            "name": self.config.service.name,
+            "version": __version__,
+            "startedAt": _iso(self.started_ns),
+            "time": _iso(self.clock_ns()),
+            "clients": self.broker.clients_connected,
+            "messagesIn": self.broker.door.messages_in,
+            "messagesOut": self.broker.door.messages_out,
+            "journal": {"health": journal.health.level, "lastSequence": journal.last_seq},
+            "counters": dict(sorted(self.counters.items())),
+        }
+        self.broker.door.publish(
+            f"{self.config.service.name}/status", json.dumps(body).encode(), retain=True
+        )
+
+    def _announce(self) -> None:
+        for listener in self.broker.listener_states():
+            logger.info(
+                "listening on %s (%s%s)",
+                listener.bind,
+                listener.transport,
+                ", TLS" if listener.tls else "",
+            )
+
+    def _count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    @property
+    def is_first_run(self) -> bool:
+        """Nothing is configured that would do anything, and no client ever published."""
+        configured = self.config.trigger or self.config.recorder or self.config.qlik
+        return not configured and self.was_new and not self.live.heard_a_client
+
+    # --- for other threads --------------------------------------------------------------------
+
+    def call(self, function: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+        """Run a function on the engine's loop and return its result. Not from that loop.
+
+        Raises:
+            ApplianceError: the engine has stopped, or does not answer.
+        """
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            raise ApplianceError("The appliance is stopping.")
+
+        async def run() -> Any:
+            return function()
+
+        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise ApplianceError("The engine does not answer.") from None
+
+
+def _iso(at_ns: int) -> str:
+    seconds, rest = divmod(at_ns, 1_000_000_000)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{stamp}.{rest // 1_000_000:03d}Z"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - optional, and slow to import where it is not wanted
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
