@@ -33,7 +33,7 @@ _IDLE_S = 1.0
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"
 _INSERTS = [
-    "INSERT INTO chunk VALUES " + ", ".join([_ONE_ROW] * count)
+    "INSERT INTO chunk VALUES " + ", ".join([_ONE_ROW] * count)  # noqa: S608  # placeholders only
     for count in range(1, _ROWS_A_STATEMENT + 1)
 ]
 
