@@ -287,6 +287,7 @@ class Connection(asyncio.Protocol):
                 raise PacketError("the packet ends too early")
             topic = self._learn_topic(raw)
         qos = first >> 1 & 3
+        packet_id = 0
         if qos:
             payload_start = topic_end + 2
             if payload_start > stop:
@@ -321,6 +322,8 @@ class Connection(asyncio.Protocol):
                 self.client_id,
                 self.username,
                 self.address,
+                None,
+                packet_id,
             )
         )
 
@@ -392,6 +395,7 @@ class Connection(asyncio.Protocol):
                 self.username,
                 self.address,
                 v5.properties(decoded),
+                packet_id,
             )
         )
 
