@@ -1,0 +1,63 @@
+"""Does the Qlik server answer? While it does not, nothing is sent to it but a health check.
+
+Not for: retries of single requests (planning.py).
+"""
+
+from __future__ import annotations
+
+from appliance.qlik.server import Again, QlikError, ServerInfo
+from appliance.state import Health
+
+OPENS_AFTER = 3
+"""Calls in a row that failed to reach the server."""
+
+
+class Circuit:
+    """What the calls say about the server, as one state. Guarded by the ledger's lock."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._failures = 0
+        self._error: QlikError | None = None
+        self._info: ServerInfo | None = None
+
+    def succeeded(self, info: ServerInfo | None = None) -> bool:
+        """A call was answered; returns whether that closed the circuit."""
+        was_open = self.is_open
+        self.is_open = False
+        self._failures = 0
+        if info is not None:
+            self._info = info
+            self._error = None
+        elif was_open:
+            self._error = None
+        return was_open
+
+    def failed(self, error: QlikError, *, is_check: bool = False) -> bool:
+        """A call failed; returns whether that opened the circuit.
+
+        An answer that will never be another (403, a login page) and a wish for patience (429) are
+        answers: the server is there.
+        """
+        if error.again is Again.NEVER or error.retry_after_s is not None:
+            if is_check:
+                self._error = error
+            return False
+        self._failures += 1
+        self._error = error
+        if self.is_open or (self._failures < OPENS_AFTER and not is_check):
+            return False
+        self.is_open = True
+        return True
+
+    def health(self) -> Health:
+        """The state in one clause."""
+        if self.is_open and self._error is not None:
+            return Health("bad", f"{self._error.label}: starts wait until the server answers")
+        if self._error is not None:
+            level = "bad" if self._error.again is Again.NEVER else "warn"
+            return Health(level, self._error.label)
+        if self._info is None:
+            return Health("warn", "not asked yet")
+        rtt_ms = self._info.rtt_s * 1000
+        return Health("ok", f"{self._info.version}, {rtt_ms:.0f} ms".lstrip(", "))

@@ -1,0 +1,120 @@
+"""What the server says of the runs that go on, ours and others': one polling loop for all.
+
+Each run is asked about 2 s after its start, then less often, at most every 15 s; runs that are due
+at about the same time go into one call. Besides, the list of everything that runs is read now and
+then, so runs that somebody started elsewhere are seen, and waited for.
+
+Not for: what a report means (planning.py).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from appliance.model import Task
+from appliance.qlik.server import QlikError, QlikServer
+from appliance.tasks.ledger import Ledger
+from appliance.tasks.planning import SECOND_NS
+from appliance.tasks.selection import TaskList
+
+_log = logging.getLogger(__name__)
+FIRST_POLL_S = 2.0
+GROWTH = 1.5
+SLOWEST_POLL_S = 15.0
+TOGETHER_S = 1.0
+"""Runs that are due within this time are asked about now: one call instead of two."""
+
+
+class Following:
+    """Polls. Used by one thread; ``changed`` of the ledger wakes it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        server: QlikServer,
+        tasks: TaskList,
+        *,
+        first_poll_s: float = FIRST_POLL_S,
+        slowest_poll_s: float = SLOWEST_POLL_S,
+        elsewhere_s: float = SLOWEST_POLL_S,
+    ) -> None:
+        self._ledger = ledger
+        self._server = server
+        self._tasks = tasks
+        self._first = int(first_poll_s * SECOND_NS)
+        self._slowest = int(slowest_poll_s * SECOND_NS)
+        self._elsewhere = int(elsewhere_s * SECOND_NS)
+        self._next_elsewhere = 0
+        self._polls: dict[int, tuple[int, int]] = {}
+        """Execution id to (when it is due, the interval after that)."""
+
+    def next_due(self) -> int | None:
+        """When ``poll`` has something to do. Call under the ledger's lock."""
+        if self._ledger.circuit.is_open:
+            return None
+        running = self._ledger.planner.running
+        now = self._ledger.clock_ns()
+        for number in [one for one in self._polls if one not in running]:
+            del self._polls[number]
+        for number in running:
+            if number not in self._polls:
+                self._polls[number] = (now + self._first, self._first)
+        due = [at for at, _ in self._polls.values()]
+        if self._elsewhere:
+            due.append(self._next_elsewhere)
+        return min(due, default=None)
+
+    def poll(self) -> None:
+        """Ask about everything that is due."""
+        now = self._ledger.clock_ns()
+        with self._ledger.lock:
+            running = self._ledger.planner.running
+            soon = now + int(TOGETHER_S * SECOND_NS)
+            is_due = any(at <= now for at, _ in self._polls.values())
+            due = [
+                record
+                for number, (at, _) in self._polls.items()
+                if is_due and at <= soon and (record := running.get(number)) is not None
+            ]
+            runs = [one.execution.execution_id for one in due]
+            tasks = [one.execution.task_id for one in due]
+            for record in due:
+                _, interval = self._polls[record.id]
+                longer = min(int(interval * GROWTH), self._slowest)
+                self._polls[record.id] = (now + longer, longer)
+        try:
+            if due:
+                reports = self._server.poll(runs, tasks)
+                with self._ledger.change() as planner:
+                    now = self._ledger.clock_ns()
+                    for record, run in zip(due, runs, strict=True):
+                        report = reports.get(run)
+                        if report is None:
+                            planner.missing(record, now)
+                        else:
+                            planner.report(record, report, now)
+            if self._elsewhere and now >= self._next_elsewhere:
+                self._next_elsewhere = now + self._elsewhere
+                self._look_elsewhere()
+        except QlikError as error:
+            self._note_failure(error)
+
+    def _look_elsewhere(self) -> None:
+        reports = self._server.running()
+        unknown = [one for one in reports if not self._ledger.planner.knows_run(one.execution_id)]
+        if not unknown:
+            return
+        known = {task.id: task for task in self._tasks.get()}
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            for report in unknown:
+                task: Task | None = known.get(report.task_id.lower())
+                if task is not None and not report.state.is_final:
+                    planner.elsewhere(report, task.name, now)
+
+    def _note_failure(self, error: QlikError) -> None:
+        _log.info("Asking about running tasks failed: %s", error)
+        with self._ledger.change() as planner:
+            planner.count("polls failed")
+            if self._ledger.circuit.failed(error):
+                _log.warning("The Qlik server does not answer, starts wait: %s", error)

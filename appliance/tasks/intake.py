@@ -1,0 +1,226 @@
+"""From the journal to requests: read, ask the rules, note what came of each message.
+
+Not for: what a rule means (triggers.py) or when a request is carried out (planning.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from appliance.errors import UnavailableError, UsageError
+from appliance.model import Cause, Message
+from appliance.state import RuleState
+from appliance.tasks.ledger import Ledger
+from appliance.tasks.outcomes import Outcomes
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.planning import SECOND_NS, Planner
+from appliance.tasks.redelivery import WINDOW_S, Redeliveries
+from appliance.tasks.triggers import Decision, Trigger, Triggers
+
+_log = logging.getLogger(__name__)
+BATCH = 500
+WAIT_S = 1.0
+SAVE_POSITION_EVERY_S = 1.0
+"""How often the position is saved while no message concerns any rule."""
+MAX_LINES_A_SECOND = 20
+"""Log lines about rejected messages; more in the same second are only counted."""
+
+_NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
+_REDELIVERY = Rejection(
+    "redelivery", "The same message again, from a client that got no answer.", harmless=True
+)
+
+
+class Source(Protocol):
+    """The journal, as its followers see it."""
+
+    def wait(self, timeout_s: float) -> bool: ...
+
+    def next(self, limit: int) -> Sequence[Message]: ...
+
+    def advance(self, seq: int) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+class _Tally:
+    __slots__ = ("last_ns", "matched", "rejected")
+
+    def __init__(self) -> None:
+        self.matched = 0
+        self.rejected = 0
+        self.last_ns: int | None = None
+
+
+class Intake:
+    """Takes messages in. ``read`` is for one thread, the rest for any."""
+
+    def __init__(
+        self, ledger: Ledger, triggers: Triggers, outcomes: Outcomes, *, has_server: bool
+    ) -> None:
+        self._ledger = ledger
+        self._triggers = triggers
+        self._outcomes = outcomes
+        self._has_server = has_server
+        self._position = 0
+        self._saved_at = 0.0
+        self._tallies = {rule: _Tally() for rule in triggers.rules}
+        self._line_second = 0
+        self._lines = 0
+        self.redeliveries = Redeliveries()
+
+    def read(self, source: Source, stopped: threading.Event) -> None:
+        """Read the journal until the stop."""
+        while not stopped.is_set():
+            if self._ledger.trouble:
+                # What can't be written is not read: the journal keeps it for us.
+                stopped.wait(WAIT_S)
+                continue
+            if source.wait(WAIT_S) and (messages := source.next(BATCH)):
+                self.take(messages)
+                source.advance(self._ledger.durable_seq)
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Deal with messages: their requests and the position in the journal, in one change."""
+        concerned = [one for one in messages if self._triggers.concern(one.topic)]
+        self._position = messages[-1].seq
+        if not concerned:
+            if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
+                self.save_position()
+            return
+        with self._ledger.change() as planner:
+            for message in concerned:
+                self._take_one(planner, message)
+            self._note_position()
+
+    def save_position(self) -> None:
+        """Write how far the journal was read."""
+        if self._position > self._ledger.durable_seq:
+            with self._ledger.change():
+                self._note_position()
+
+    def _note_position(self) -> None:
+        self._saved_at = time.monotonic()
+        self._ledger.read_to(self._position)
+
+    def _take_one(self, planner: Planner, message: Message) -> None:
+        decisions = self._triggers.decide(message)
+        if not decisions:
+            return
+        if self.redeliveries.is_redelivery(message):
+            planner.count("redeliveries")
+            planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
+            return
+        if sighting := self.redeliveries.note(message):
+            planner.changes.sightings.append(sighting)
+        for decision in decisions:
+            self._act(planner, message, decision)
+
+    def _act(self, planner: Planner, message: Message, decision: Decision) -> None:
+        now = self._now()
+        tally = self._tallies[decision.trigger]
+        tally.matched += 1
+        tally.last_ns = message.received_ns
+        cause = self._cause(message, decision.trigger)
+        reply = self._outcomes.reply_to(message)
+        rejection = decision.rejection
+        if rejection is None and not self._has_server:
+            rejection = _NO_SERVER
+        if rejection is None:
+            for want in decision.wants:
+                answer = planner.ask(
+                    want,
+                    decision.trigger.options,
+                    cause,
+                    now,
+                    reply=reply,
+                    asked_ns=message.received_ns,
+                )
+                if isinstance(answer, Rejection):
+                    rejection = answer
+                    break
+        if rejection is None:
+            return
+        planner.reject(cause, rejection, now)
+        if rejection.harmless:
+            return
+        tally.rejected += 1
+        planner.count("messages rejected")
+        if reply is not None:
+            self._ledger.publish(self._outcomes.of_rejection(reply, cause, rejection))
+        self._log_rejection(message, decision.trigger, rejection)
+
+    def _log_rejection(self, message: Message, trigger: Trigger, rejection: Rejection) -> None:
+        second = int(time.monotonic())
+        if second != self._line_second:
+            self._line_second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > MAX_LINES_A_SECOND:
+            self._ledger.planner.count("log lines left out")
+            return
+        _log.warning(
+            "Message %d on %s from %s started nothing (trigger %s): %s",
+            message.seq,
+            message.topic,
+            message.client_id or "an unknown client",
+            trigger.name,
+            rejection.reason,
+        )
+
+    def repeat(self, message: Message, by: str) -> int:
+        """Ask again for what a message asked for, whether or not it was a redelivery."""
+        asked = 0
+        problem = "no trigger concerns it"
+        with self._ledger.change() as planner:
+            for decision in self._triggers.decide(message):
+                if decision.rejection is not None:
+                    problem = decision.rejection.reason
+                cause = Cause("operator", message.seq, message.topic, message.client_id, rule=by)
+                for want in decision.wants:
+                    answer = planner.ask(want, decision.trigger.options, cause, self._now())
+                    if isinstance(answer, Rejection):
+                        raise UnavailableError(answer.reason)
+                    asked += 1
+        if not asked:
+            raise UsageError(f"Message {message.seq} can't be repeated: {problem}")
+        return asked
+
+    def prune(self, keep_s: float, keep_count: int) -> None:
+        """Remove old history. A failure is left to the next time."""
+        now = self._now()
+        try:
+            removed = self._ledger.store.prune(
+                now - int(keep_s * SECOND_NS), keep_count, now - int(WINDOW_S * SECOND_NS)
+            )
+        except sqlite3.Error as error:
+            _log.warning("Old executions could not be removed from the task database: %s", error)
+            return
+        if removed:
+            _log.info("Removed %d old executions from the history", removed)
+
+    def rules(self) -> tuple[RuleState, ...]:
+        """Every trigger and how it fared since the start."""
+        started = self._ledger.planner.started_by
+        return tuple(
+            RuleState(
+                name=rule.name,
+                topic=rule.topic,
+                target=rule.target,
+                matched=tally.matched,
+                started=started.get(rule.name, 0),
+                rejected=tally.rejected,
+                last_ns=tally.last_ns,
+            )
+            for rule, tally in self._tallies.items()
+        )
+
+    def _cause(self, message: Message, trigger: Trigger) -> Cause:
+        return Cause("message", message.seq, message.topic, message.client_id, trigger.name)
+
+    def _now(self) -> int:
+        return self._ledger.clock_ns()

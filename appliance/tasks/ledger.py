@@ -1,0 +1,201 @@
+"""The one place where a change becomes durable before it has effects.
+
+Every thread of the task engine changes the planner's state inside ``change()``. At its end
+everything that changed is written in one transaction; only then start calls are handed to the
+workers, outcomes to the publisher and new states to the views. If the disk refuses (full, gone),
+changes and effects are held back together and the write is tried again; meanwhile no further
+messages are read.
+
+Not for: deciding (planning.py), calling the server (runner.py, following.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from appliance.tasks.circuit import Circuit
+from appliance.tasks.outcomes import Outcomes
+from appliance.tasks.planning import Job, Planner
+from appliance.tasks.store import Changes, Publication, Store
+from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
+
+_log = logging.getLogger(__name__)
+MAX_OUTBOX = 20_000
+"""Publications that wait for the broker; beyond it the oldest are dropped and counted."""
+
+
+class ClosedError(Exception):
+    """The engine has stopped; what a straggling worker brings is not taken any more."""
+
+
+class Ledger:
+    """State, its lock, and the way of every change through the database."""
+
+    def __init__(
+        self,
+        store: Store,
+        planner: Planner,
+        views: Views,
+        outcomes: Outcomes,
+        clock_ns: Callable[[], int],
+    ) -> None:
+        self.store = store
+        self.planner = planner
+        self.views = views
+        self.circuit = Circuit()
+        self.clock_ns = clock_ns
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        """Notified when the time of the next event may have become another one."""
+        self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self.trouble = ""
+        """Why the database can't be written at present, else empty."""
+        self.durable_seq = 0
+        """Up to here the journal's messages were read for good."""
+        self.stopping = False
+        self._closed = False
+        self._outcomes = outcomes
+        self._held: list[Job] = []
+        self._outbox: deque[tuple[int, Publication]] = deque()
+        self._posted = threading.Condition(self.lock)
+        self._next_publication = 1
+        self._published = 0
+        self._published_on_disk = 0
+
+    def open(self) -> None:
+        """Take up what an earlier run of the appliance left."""
+        with self.lock:
+            waiting = self.store.outbox()
+            self._outbox.extend(waiting)
+            self._next_publication = max(
+                self.store.meta("next_publication"), waiting[-1][0] + 1 if waiting else 1
+            )
+            self.durable_seq = self.store.meta("seq")
+            history = self.store.records(2**62, MAX_EXECUTIONS)[::-1]
+            self.views.show((one.execution, one.label) for one in history)
+            self.views.answer(self.store.answers(MAX_MESSAGES))
+            for one in history:
+                if one.execution.execution_id:
+                    self.planner.note_run(one.execution.execution_id, one.id)
+            self.planner.histories.update(self.store.histories())
+            now = self.clock_ns()
+            for record in self.store.open_records():
+                self.planner.restore(record, now)
+                self.views.show([(record.execution, record.label)])
+
+    @contextmanager
+    def change(self) -> Iterator[Planner]:
+        """Change the state; durable (or held back with all its effects) when the block ends.
+
+        Raises ``ClosedError`` after the stop.
+        """
+        with self.lock:
+            if self._closed:
+                raise ClosedError
+            yield self.planner
+            self.settle()
+
+    def read_to(self, seq: int) -> None:
+        """Within ``change``: the messages up to ``seq`` are dealt with by this change."""
+        self.planner.changes.meta["seq"] = seq
+
+    def publish(self, publication: Publication) -> None:
+        """Within ``change``: publish once the change is durable."""
+        self.planner.changes.publications.append((self._next_publication, publication))
+        self._next_publication += 1
+
+    def settle(self, *, flush: bool = False) -> bool:
+        """Write what changed and let it take effect; returns whether the disk took it.
+
+        ``flush`` also writes what could wait for the next change.
+        """
+        planner = self.planner
+        planner.circuit_open = self.circuit.is_open
+        if not self.stopping and not self.trouble:
+            self._held.extend(planner.begin(self.clock_ns()))
+        told, planner.told = planner.told, []
+        for record, execution in told:
+            for publication in self._outcomes.of(record, execution):
+                self.publish(publication)
+        changes = planner.changes
+        if changes or (flush and self._published > self._published_on_disk):
+            if changes.publications:
+                changes.meta["next_publication"] = self._next_publication
+            if self._published > self._published_on_disk:
+                changes.published = self._published
+            try:
+                self.store.write(changes)
+            except sqlite3.Error as error:
+                if not self.trouble:
+                    _log.error(
+                        "The task database can't be written: %s. No task is started until it "
+                        "can; make room on the disk or see to its rights.",
+                        error,
+                    )
+                    planner.count("database write failed")
+                self.trouble = str(error)
+                return False
+            if self.trouble:
+                _log.info("The task database can be written again")
+                self.trouble = ""
+            planner.changes = Changes()
+            self._take_effect(changes)
+        for job in self._held:
+            self.jobs.put(job)
+        self._held.clear()
+        self.changed.notify_all()
+        return True
+
+    def _take_effect(self, changes: Changes) -> None:
+        self.durable_seq = changes.meta.get("seq", self.durable_seq)
+        if changes.published is not None:
+            self._published_on_disk = changes.published
+        self.views.show(
+            [(one.execution, one.label) for one in changes.records.values()], changes.removed
+        )
+        self.views.answer(changes.answers, changes.moved_answers)
+        if changes.publications:
+            self._outbox.extend(changes.publications)
+            while len(self._outbox) > MAX_OUTBOX:
+                number, _ = self._outbox.popleft()
+                self._published = max(self._published, number)
+                self.planner.count("publications dropped")
+            self._posted.notify_all()
+
+    # --- the publisher's side -----------------------------------------------------------------
+
+    def next_publication(self, timeout_s: float) -> tuple[int, Publication] | None:
+        """The oldest publication that is due, or ``None`` after the time or at the stop."""
+        with self.lock:
+            if not self._outbox and not self.stopping:
+                self._posted.wait(timeout_s)
+            return self._outbox[0] if self._outbox else None
+
+    def was_published(self, number: int) -> None:
+        """The broker has it: it need not be kept any longer."""
+        with self.lock:
+            self._published = max(self._published, number)
+            while self._outbox and self._outbox[0][0] <= number:
+                self._outbox.popleft()
+            # Written together with the next change; lost in a crash, it is published again.
+
+    def wake_all(self) -> None:
+        """Let everybody who waits look again (at the stop)."""
+        with self.lock:
+            self.changed.notify_all()
+            self._posted.notify_all()
+
+    def close(self) -> None:
+        """Write what is left and close the database; later changes raise ``ClosedError``."""
+        with self.lock:
+            if self._closed:
+                return
+            self.settle(flush=True)
+            self._closed = True
+            self.store.close()

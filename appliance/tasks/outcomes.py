@@ -1,0 +1,120 @@
+"""What is published about executions: which topics, and the JSON on them (docs/triggers.md).
+
+Not for: publishing (engine.py hands it to the broker) or keeping it until then (store.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from appliance.model import Cause, Execution, ExecutionState, Message
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.records import Record, Reply
+from appliance.tasks.store import Publication
+from appliance.topics import topic_problem
+
+_log = logging.getLogger(__name__)
+_NS = 1_000_000_000
+
+
+class Outcomes:
+    """Makes publications. ``concerns`` says whether a trigger listens on a topic."""
+
+    def __init__(self, service_name: str, concerns: Callable[[str], bool]) -> None:
+        self._prefix = f"{service_name}/tasks/"
+        self._concerns = concerns
+
+    def of(self, record: Record, execution: Execution) -> list[Publication]:
+        """What a state change is told to: the task's topics and, at the end, who asked for it."""
+        payload = msgspec.json.encode(_describe(execution))
+        publications = []
+        task = execution.task_id
+        amended = bool(execution.log_tail)
+        if task and not amended:
+            publications.append(Publication(f"{self._prefix}{task}/execution", payload))
+        if not execution.state.is_final:
+            return publications
+        if task and (execution.execution_id or execution.state != ExecutionState.SKIPPED):
+            publications.append(Publication(f"{self._prefix}{task}/last", payload, retain=True))
+        if not amended:
+            publications.extend(
+                Publication(reply.topic, payload, correlation=reply.correlation)
+                for reply in record.reply_to
+            )
+        return publications
+
+    def of_rejection(self, reply: Reply, cause: Cause, rejection: Rejection) -> Publication:
+        """The answer to a message that could not be understood."""
+        answer = {
+            "state": ExecutionState.REJECTED.value,
+            "reason": rejection.reason,
+            "cause": _cause(cause),
+        }
+        return Publication(reply.topic, msgspec.json.encode(answer), correlation=reply.correlation)
+
+    def reply_to(self, message: Message) -> Reply | None:
+        """Where the sender of a message wants the outcome, if it said so in a usable way.
+
+        A response topic on which a trigger listens gets no answer: the outcome names the task,
+        so it would be read as the next request.
+        """
+        properties = message.properties
+        if properties is None or not properties.response_topic:
+            return None
+        topic = properties.response_topic
+        problem = topic_problem(topic)
+        if problem is None and topic.startswith("$"):
+            problem = "topics that begin with $ are the broker's own"
+        if problem is None and self._concerns(topic):
+            problem = "a trigger listens on it"
+        if problem is not None:
+            _log.warning("Message %d: no answer to its response topic: %s", message.seq, problem)
+            return None
+        return Reply(topic, properties.correlation_data)
+
+
+def _describe(execution: Execution) -> dict[str, Any]:
+    began, ended = execution.started_ns, execution.ended_ns
+    took = (ended - began) / _NS if began is not None and ended is not None else None
+    described: dict[str, Any] = {
+        "execution": execution.id,
+        "taskId": execution.task_id,
+        "taskName": execution.task_name,
+        "state": execution.state.value,
+        "executionId": execution.execution_id,
+        "requested": _time(execution.requested_ns),
+        "started": _time(began),
+        "ended": _time(ended),
+        "durationSeconds": None if took is None else round(max(took, 0.0), 3),
+        "attempts": execution.attempts,
+        "merged": execution.merged,
+        "reason": execution.reason,
+        "cause": _cause(execution.cause),
+    }
+    if execution.log_tail:
+        described["logTail"] = execution.log_tail
+    return described
+
+
+def _cause(cause: Cause) -> dict[str, Any]:
+    return {
+        "kind": cause.kind,
+        "topic": cause.topic,
+        "seq": cause.seq,
+        "client": cause.client_id,
+        "rule": cause.rule,
+    }
+
+
+def _time(at_ns: int | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds."""
+    if at_ns is None:
+        return None
+    seconds, rest = divmod(at_ns, _NS)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"

@@ -1,0 +1,158 @@
+"""Reading a payload that names what to start. A payload is data: read, compared, never evaluated.
+
+The forms (docs/triggers.md lists them with examples): a bare id; JSON: a string with an id, one
+of ``{"taskId"}``, ``{"taskName"}``, ``{"tag"}``, ``{"customProperty": {"name", "value"}}``, the
+items of the body of Butler's start call (``PUT /v4/reloadtask/{id}/start`` in the Butler
+documentation: ``{"type": "starttaskid", "payload": {"taskId"}}`` and its two relatives), or one
+list of any of these. A message is understood as a whole or rejected as a whole.
+
+Not for: whether the tasks exist or may be started (selection.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from appliance.tasks.wants import ZERO_ID, Want, task_id
+
+MAX_PAYLOAD = 64 * 1024
+"""Bytes. 100 ids as JSON are 4 KB; whatever is far longer is not a start request."""
+MAX_WANTS = 100
+"""Tasks that one message may name."""
+MAX_TEXT = 256
+"""Characters of a name, tag or custom property value."""
+
+_SELECTORS = ("taskId", "taskName", "tag", "customProperty")
+_BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """Why nothing is started: ``label`` for a table cell, ``reason`` for people."""
+
+    label: str
+    reason: str
+    harmless: bool = False
+    """It is as it should be (a replay, a redelivery); nobody need look at it."""
+
+
+class _NotUnderstoodError(Exception):
+    def __init__(self, label: str, reason: str) -> None:
+        super().__init__(reason)
+        self.rejection = Rejection(label, reason)
+
+
+def read_wants(payload: bytes) -> tuple[Want, ...] | Rejection:
+    """Return what a payload asks for, each want once, in order; never raises."""
+    if len(payload) > MAX_PAYLOAD:
+        return Rejection(
+            "too long",
+            f"The payload has {len(payload)} bytes; a start request has at most {MAX_PAYLOAD}.",
+        )
+    try:
+        text = payload.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return Rejection("not text", "The payload is not UTF-8 text. Send a task id or JSON.")
+    if not text:
+        return Rejection("empty", "The payload is empty. Send a task id or JSON that names tasks.")
+    try:
+        if found := task_id(text):
+            return (_by_id(found),)
+        return _read_json(text)
+    except _NotUnderstoodError as problem:
+        return problem.rejection
+
+
+def _read_json(text: str) -> tuple[Want, ...]:
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        raise _NotUnderstoodError(
+            "not a task id",
+            "The payload is neither a task id nor JSON. "
+            'Send an id such as 8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10 or {"taskId": "..."}.',
+        ) from None
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise _NotUnderstoodError("empty list", "The payload is an empty list. Nothing to start.")
+    if len(items) > MAX_WANTS:
+        raise _NotUnderstoodError(
+            "too many",
+            f"The payload names {len(items)} tasks; one message may name {MAX_WANTS}. "
+            "Use a tag or a custom property, or send several messages.",
+        )
+    return tuple(dict.fromkeys(_read_item(item) for item in items))
+
+
+def _read_item(item: object) -> Want:
+    if isinstance(item, str):
+        return _by_id(item)
+    if not isinstance(item, dict):
+        raise _NotUnderstoodError(
+            "not a task id",
+            "The payload has an item that is neither a task id nor an object that names tasks.",
+        )
+    if "type" in item and "payload" in item:
+        return _read_butler(item["type"], item["payload"])
+    named = [key for key in _SELECTORS if key in item]
+    if len(named) != 1:
+        raise _NotUnderstoodError(
+            "names no task" if not named else "ambiguous",
+            "An object in the payload must have exactly one of "
+            f"{', '.join(_SELECTORS)}; this one has {' and '.join(named) or 'none'}.",
+        )
+    key = named[0]
+    value = item[key]
+    if key == "taskId":
+        return _by_id(value)
+    if key == "taskName":
+        return Want("name", _text(value, key))
+    if key == "tag":
+        return Want("tag", _text(value, key))
+    if not isinstance(value, dict):
+        raise _NotUnderstoodError(
+            "bad property", 'customProperty must be an object: {"name": "...", "value": "..."}.'
+        )
+    return Want(
+        "property",
+        _text(value.get("value"), "customProperty.value"),
+        _text(value.get("name"), "customProperty.name"),
+    )
+
+
+def _read_butler(kind: object, payload: object) -> Want:
+    if kind not in _BUTLER_TYPES or not isinstance(payload, dict):
+        raise _NotUnderstoodError(
+            "unknown type",
+            f"An item with type and payload must have one of the types {', '.join(_BUTLER_TYPES)} "
+            "and an object as payload.",
+        )
+    if kind == "starttaskid":
+        return _by_id(payload.get("taskId"))
+    if kind == "starttasktag":
+        return Want("tag", _text(payload.get("tag"), "tag"))
+    return Want(
+        "property",
+        _text(payload.get("customPropertyValue"), "customPropertyValue"),
+        _text(payload.get("customPropertyName"), "customPropertyName"),
+    )
+
+
+def _by_id(value: object) -> Want:
+    found = task_id(value) if isinstance(value, str) else None
+    if found is None:
+        raise _NotUnderstoodError(
+            "not a task id",
+            "The payload has a task id that is not a GUID "
+            "(32 hexadecimal digits in groups of 8-4-4-4-12).",
+        )
+    if found == ZERO_ID:
+        raise _NotUnderstoodError("zero id", "The payload names the zero id, which is no task.")
+    return Want("id", found)
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+        raise _NotUnderstoodError(
+            f"bad {key.rpartition('.')[2]}", f"{key} must be text of 1 to {MAX_TEXT} characters."
+        )
+    return value.strip()

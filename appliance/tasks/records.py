@@ -1,0 +1,57 @@
+"""What is kept about a request besides what everybody may see of it (``model.Execution``).
+
+Not for: reading and writing it (store.py) or changing it (planning.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from appliance.model import Execution
+from appliance.tasks.triggers import Options
+from appliance.tasks.wants import Want
+
+MAX_REPLIES = 100
+"""Response topics that one execution answers; later messages that were merged get none."""
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True):
+    """Where an outcome is sent besides its topic (MQTT 5, section 4.10)."""
+
+    topic: str
+    correlation: bytes | None = None
+
+
+class Record(msgspec.Struct, eq=False):
+    """One request from its message to its outcome, as it stands in the database.
+
+    Mutable, and changed only by ``planning.Planner``. New fields have a default: databases of
+    earlier versions must stay readable.
+    """
+
+    execution: Execution
+    want: Want
+    options: Options
+    expires_ns: int
+    last_asked_ns: int
+    """When the last message that it answers asked for it (debounce counts from here)."""
+    posted_ns: int | None = None
+    """When the start call was made whose answer is not known. Written before the call, so a
+    crash in between is found here: look first, then start."""
+    first_attempt_ns: int | None = None
+    tries: int = 0
+    """Calls in a row that failed, or looks that found nothing: what the waits grow with."""
+    reply_to: tuple[Reply, ...] = ()
+    label: str = ""
+    """Its outcome in a few characters where the state alone does not say it: ``"403"``."""
+    log_wanted: bool = False
+    """It failed, and the script log's last lines have not been fetched yet."""
+    report_id: str = ""
+    """The server's id of the result that the log belongs to."""
+    file_reference: str = ""
+    seen_ns: int | None = None
+    """When the server last knew of the run."""
+
+    @property
+    def id(self) -> int:
+        return self.execution.id

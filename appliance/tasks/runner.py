@@ -1,0 +1,226 @@
+"""The work that one job asks of the server: find tasks, start, look, fetch a log.
+
+Runs in the worker threads, the only place besides following.py that waits for the server. This
+is also the one place where a task is started, so the allow-list is enforced here, whoever asked.
+
+Not for: when a job is due and what its result means (planning.py).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
+from appliance.tasks.ledger import ClosedError, Ledger
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.planning import SECOND_NS, Job, JobKind
+from appliance.tasks.records import Record
+from appliance.tasks.selection import AllowList, TaskList, ambiguity
+
+_log = logging.getLogger(__name__)
+LOG_LINES = 20
+
+
+class Runner:
+    """Does jobs. One object, used by all worker threads."""
+
+    def __init__(
+        self, ledger: Ledger, server: QlikServer, tasks: TaskList, allow: AllowList
+    ) -> None:
+        self._ledger = ledger
+        self._server = server
+        self._tasks = tasks
+        self._allow = allow
+        self._ways = {
+            JobKind.RESOLVE: self._resolve,
+            JobKind.START: self._start,
+            JobKind.LOOK: self._look,
+            JobKind.LOG: self._fetch_log,
+        }
+
+    def work(self) -> None:
+        """A worker thread: do jobs until the stop."""
+        while (job := self._ledger.jobs.get()) is not None:
+            try:
+                self.do(job)
+            except ClosedError:
+                return
+
+    def do(self, job: Job) -> None:
+        """Do one job and report what came of it."""
+        if self._ledger.stopping:
+            with self._ledger.change() as planner:
+                planner.nothing_done(job.record, self._ledger.clock_ns())
+            return
+        try:
+            self._ways[job.kind](job.record)
+        except ClosedError:
+            raise
+        except Exception:  # noqa: BLE001 - see the next line
+            # A mistake of ours must not end the thread, nor leave the request in the air.
+            _log.exception("Execution %d: %s failed", job.record.id, job.kind.value)
+            self._give_up(job)
+
+    def _give_up(self, job: Job) -> None:
+        record, now = job.record, self._ledger.clock_ns()
+        with self._ledger.change() as planner:
+            planner.count("internal errors")
+            if job.kind is JobKind.LOG:
+                planner.log_failed(record)
+            elif record.posted_ns is not None:
+                planner.uncertain(record, None, now)
+            else:
+                planner.not_allowed(
+                    record,
+                    Rejection("internal error", "An error in the appliance; see its log."),
+                    now,
+                )
+
+    # --- one way for each kind ----------------------------------------------------------------
+
+    def _resolve(self, record: Record) -> None:
+        want = record.want
+        try:
+            found = self._tasks.find(want)
+        except QlikError as error:
+            self._not_reached(record, error)
+            return
+        self._reached()
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            if not found:
+                similar = self._tasks.similar(want)
+                hint = f' Is "{similar}" meant?' if similar else ""
+                planner.not_allowed(
+                    record,
+                    Rejection(
+                        "unknown task",
+                        f"The server lists no {want.text}.{hint} Check the spelling and whether "
+                        "the configured user may see it.",
+                    ),
+                    now,
+                )
+            elif (problem := ambiguity(want, found)) is not None:
+                planner.not_allowed(record, problem, now)
+            else:
+                planner.resolved(record, found, now)
+
+    def _start(self, record: Record) -> None:
+        task = record.execution.task_id
+        try:
+            refusal = self._refusal(task)
+        except QlikError as error:
+            self._not_reached(record, error)
+            return
+        if refusal is not None:
+            with self._ledger.change() as planner:
+                planner.not_allowed(record, refusal, self._ledger.clock_ns())
+            return
+        try:
+            answer = self._server.start(task)
+        except QlikError as error:
+            if error.again is Again.LOOK_FIRST:
+                self._note_failure(error)
+                with self._ledger.change() as planner:
+                    planner.uncertain(record, error, self._ledger.clock_ns())
+            else:
+                self._not_reached(record, error)
+            return
+        self._reached()
+        if answer.execution_id:
+            with self._ledger.change() as planner:
+                planner.started(record, answer.execution_id, self._ledger.clock_ns())
+        else:
+            self._refused(record, answer)
+
+    def _refused(self, record: Record, answer: Started) -> None:
+        """The reply does not say why; a run that was started elsewhere is the usual reason."""
+        task = record.execution.task_id
+        busy: list[Report] = []
+        try:
+            busy = [one for one in self._server.running() if one.task_id.lower() == task]
+        except QlikError as error:
+            self._note_failure(error)
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            # The refusal says that this call began nothing, so what runs is not its run.
+            record.posted_ns = None
+            for report in busy:
+                planner.elsewhere(report, record.execution.task_name, now)
+            planner.refused(record, answer.reason, now)
+
+    def _look(self, record: Record) -> None:
+        assert record.posted_ns is not None
+        task = record.execution.task_id
+        posted = record.posted_ns
+        after = posted - int(self._ledger.planner.limits.clock_slack_s * SECOND_NS)
+        try:
+            reports = self._server.since(task, after)
+        except QlikError as error:
+            self._note_failure(error)
+            with self._ledger.change() as planner:
+                planner.look_failed(record, error, self._ledger.clock_ns())
+            return
+        self._reached()
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            news = [one for one in reports if not planner.knows_run(one.execution_id)]
+            if news:
+                planner.found(record, min(news, key=lambda one: one.started_ns or now), now)
+            else:
+                planner.not_found(record, now)
+
+    def _fetch_log(self, record: Record) -> None:
+        execution = record.execution
+        report = Report(
+            execution_id=execution.execution_id,
+            task_id=execution.task_id,
+            state=execution.state,
+            result_id=record.report_id,
+            started_ns=execution.started_ns,
+            ended_ns=execution.ended_ns,
+            file_reference=record.file_reference,
+        )
+        try:
+            lines = self._server.log_tail(report, LOG_LINES)
+        except QlikError as error:
+            self._note_failure(error)
+            with self._ledger.change() as planner:
+                planner.log_failed(record)
+            return
+        with self._ledger.change() as planner:
+            planner.log_fetched(record, lines)
+
+    # --- parts --------------------------------------------------------------------------------
+
+    def _refusal(self, task: str) -> Rejection | None:
+        """Why a task may not be started, or ``None``. May ask for the task list."""
+        if self._allow.decides_by_id(task):
+            details = self._tasks.known(task)
+        else:
+            self._tasks.get()
+            details = self._tasks.known(task)
+        return None if self._allow.allows(task, details) else self._allow.refusal(task, details)
+
+    def _not_reached(self, record: Record, error: QlikError) -> None:
+        """A call failed that certainly began nothing."""
+        self._note_failure(error)
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            if error.again is Again.NEVER:
+                planner.not_allowed(record, Rejection(error.label, str(error)), now)
+            else:
+                planner.retry(record, error, now)
+
+    def _note_failure(self, error: QlikError) -> None:
+        with self._ledger.lock:
+            if self._ledger.circuit.failed(error):
+                _log.warning("The Qlik server does not answer, starts wait: %s", error)
+
+    def _reached(self) -> None:
+        with self._ledger.lock:
+            was_open = self._ledger.circuit.is_open
+            self._ledger.circuit.succeeded()
+            if was_open:
+                with self._ledger.change() as planner:
+                    planner.server_is_back(self._ledger.clock_ns())

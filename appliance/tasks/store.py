@@ -1,0 +1,292 @@
+"""``tasks.db``: requests, executions, what messages led to, and how far the journal was read.
+
+One SQLite file (WAL). Everything that one event changes is written in one transaction, above all
+the journal's sequence number together with the requests that the messages caused: after a crash
+a message is either not read yet or has its requests, never both or neither.
+
+Not for: deciding anything. Used under the ledger's lock (ledger.py), so it needs none itself.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from appliance.errors import NoPermissionError, UnavailableError
+from appliance.model import Execution, ExecutionState
+from appliance.tasks.records import Record
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS executions (
+    id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, open INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+    record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS executions_open ON executions (open) WHERE open = 1;
+CREATE INDEX IF NOT EXISTS executions_task ON executions (task_id, id);
+CREATE TABLE IF NOT EXISTS answers (
+    seq INTEGER NOT NULL, execution INTEGER NOT NULL, label TEXT NOT NULL, at_ns INTEGER NOT NULL,
+    state TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS answers_seq ON answers (seq);
+CREATE TABLE IF NOT EXISTS sightings (
+    digest BLOB PRIMARY KEY, at_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, publication BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS histories (
+    task_id TEXT PRIMARY KEY, history BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a message led to: an execution, or none (0) and why in a few characters."""
+
+    seq: int
+    execution: int
+    label: str
+    at_ns: int
+    state: str = ExecutionState.REJECTED.value
+    """Of a message that led to no execution: rejected, or skipped where that is as it should be."""
+
+
+class Publication(msgspec.Struct, frozen=True, array_like=True):
+    """A message about an execution that is to be published, once its change is durable."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    correlation: bytes | None = None
+
+
+class TaskHistory(msgspec.Struct, frozen=True, array_like=True):
+    """What has to be remembered of a task beyond its executions."""
+
+    last_start_ns: int = 0
+    durations_s: tuple[float, ...] = ()
+    """Of the last successful runs, newest last, at most 20."""
+    last_bad: bool = False
+    """Whether its last run ended badly."""
+    name: str = ""
+
+
+class Changes:
+    """What one event changed, collected and then written at once."""
+
+    def __init__(self) -> None:
+        self.records: dict[int, Record] = {}
+        self.removed: set[int] = set()
+        self.answers: list[Answer] = []
+        self.moved_answers: list[tuple[int, int]] = []
+        """(from, to): answers that pointed to one execution point to another now."""
+        self.sightings: list[tuple[bytes, int]] = []
+        self.histories: dict[str, TaskHistory] = {}
+        self.publications: list[tuple[int, Publication]] = []
+        self.published: int | None = None
+        """Publications up to this id are done with."""
+        self.meta: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.records
+            or self.removed
+            or self.answers
+            or self.moved_answers
+            or self.sightings
+            or self.histories
+            or self.publications
+            or self.published is not None
+            or self.meta
+        )
+
+
+class Store:
+    """The database file. Opens and creates it; every method may raise ``sqlite3.Error``."""
+
+    def __init__(self, path: Path, *, sync: Literal["always", "os"] = "always") -> None:
+        """``sync``: ``"always"`` survives a power cut, ``"os"`` a killed process."""
+        self._path = path
+        self._sync = sync
+        self._connection: sqlite3.Connection | None = None
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Record).decode
+
+    def open(self) -> None:
+        """Open or create. Raises ``NoPermissionError`` or ``UnavailableError`` with the mend."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # Used by several threads, one at a time, under the ledger's lock.
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, check_same_thread=False, timeout=10.0
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise NoPermissionError(
+                f"{self._path} can't be opened: {error}. "
+                "Give the account that runs the appliance the right to write there."
+            ) from error
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute(
+                f"PRAGMA synchronous = {'FULL' if self._sync == 'always' else 'NORMAL'}"
+            )
+            connection.executescript(_SCHEMA)
+            self._connection = connection
+            version = self.meta("version")
+            if version == 0:
+                connection.execute("INSERT INTO meta VALUES ('version', ?)", (SCHEMA_VERSION,))
+        except sqlite3.Error as error:
+            self._connection = None
+            connection.close()
+            raise UnavailableError(
+                f"{self._path} can't be used: {error}. If it is damaged, move it away and start "
+                "again: requests that had not started and the history of runs are lost with it."
+            ) from error
+        if version > SCHEMA_VERSION:
+            self.close()
+            raise UnavailableError(
+                f"{self._path} was written by a later version of the appliance "
+                f"(layout {version}, this one knows {SCHEMA_VERSION}). Use that version, or "
+                "move the file away: its requests and history are then left out."
+            )
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise sqlite3.ProgrammingError("the task database is closed")
+        return self._connection
+
+    def write(self, changes: Changes) -> None:
+        """Write everything or nothing."""
+        database = self._db
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            self._write(database, changes)
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+    def _write(self, database: sqlite3.Connection, changes: Changes) -> None:
+        database.executemany(
+            "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, ?)",
+            (self._row(record) for record in changes.records.values()),
+        )
+        database.executemany(
+            "DELETE FROM executions WHERE id = ?", ((one,) for one in changes.removed)
+        )
+        database.executemany(
+            "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
+            map(msgspec.structs.astuple, changes.answers),
+        )
+        database.executemany(
+            "UPDATE answers SET execution = ? WHERE execution = ?",
+            ((new, old) for old, new in changes.moved_answers),
+        )
+        database.executemany("INSERT OR REPLACE INTO sightings VALUES (?, ?)", changes.sightings)
+        database.executemany(
+            "INSERT OR REPLACE INTO histories VALUES (?, ?)",
+            ((task_id, self._encode(one)) for task_id, one in changes.histories.items()),
+        )
+        database.executemany(
+            "INSERT INTO outbox VALUES (?, ?)",
+            ((number, self._encode(one)) for number, one in changes.publications),
+        )
+        if changes.published is not None:
+            database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
+        database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changes.meta.items())
+
+    def _row(self, record: Record) -> tuple[int, str, int, int, bytes]:
+        execution = record.execution
+        is_open = not execution.state.is_final or record.log_wanted
+        at_ns = execution.ended_ns or execution.requested_ns
+        return (record.id, execution.task_id, int(is_open), at_ns, self._encode(record))
+
+    def meta(self, name: str) -> int:
+        """A kept number, 0 if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def open_records(self) -> list[Record]:
+        """Everything that has not come to its end, oldest first."""
+        rows = self._db.execute("SELECT record FROM executions WHERE open = 1 ORDER BY id")
+        return [self._decode(row[0]) for row in rows]
+
+    def records(self, before_id: int, limit: int, task_id: str = "") -> list[Record]:
+        """Newest first, of one task if ``task_id`` is given."""
+        condition, arguments = "id < ?", [before_id]
+        parameters: list[Any] = [*arguments, *([task_id] if task_id else []), limit]
+        if task_id:
+            condition += " AND task_id = ?"
+        rows = self._db.execute(
+            f"SELECT record FROM executions WHERE {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608 - the condition is one of two constants
+            parameters,
+        )
+        return [self._decode(row[0]) for row in rows]
+
+    def execution(self, number: int) -> Execution | None:
+        row = self._db.execute("SELECT record FROM executions WHERE id = ?", (number,)).fetchone()
+        return self._decode(row[0]).execution if row else None
+
+    def answers(self, newest: int) -> list[Answer]:
+        """The newest answers, oldest of them first."""
+        rows = self._db.execute(
+            "SELECT seq, execution, label, at_ns, state FROM answers ORDER BY rowid DESC LIMIT ?",
+            (newest,),
+        ).fetchall()
+        return [Answer(*row) for row in reversed(rows)]
+
+    def sightings(self) -> Iterator[tuple[bytes, int]]:
+        """Digests of messages that were acted on, oldest first."""
+        rows = self._db.execute("SELECT digest, at_ns FROM sightings ORDER BY at_ns")
+        return ((bytes(row[0]), int(row[1])) for row in rows)
+
+    def histories(self) -> dict[str, TaskHistory]:
+        decode = msgspec.msgpack.Decoder(TaskHistory).decode
+        rows = self._db.execute("SELECT task_id, history FROM histories")
+        return {row[0]: decode(row[1]) for row in rows}
+
+    def outbox(self) -> list[tuple[int, Publication]]:
+        """What was not published yet, oldest first."""
+        decode = msgspec.msgpack.Decoder(Publication).decode
+        rows = self._db.execute("SELECT id, publication FROM outbox ORDER BY id")
+        return [(row[0], decode(row[1])) for row in rows]
+
+    def prune(self, before_ns: int, keep_count: int, sighted_before_ns: int) -> int:
+        """Remove what is old or beyond ``keep_count``; returns how many executions went.
+
+        What has not come to its end stays, however old it is.
+        """
+        database = self._db
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            removed = database.execute(
+                "DELETE FROM executions WHERE open = 0 AND (at_ns < ? OR id <= "
+                "(SELECT id FROM executions ORDER BY id DESC LIMIT 1 OFFSET ?))",
+                (before_ns, keep_count),
+            ).rowcount
+            database.execute(
+                "DELETE FROM answers WHERE at_ns < ? OR rowid <= "
+                "(SELECT rowid FROM answers ORDER BY rowid DESC LIMIT 1 OFFSET ?)",
+                (before_ns, keep_count),
+            )
+            database.execute("DELETE FROM sightings WHERE at_ns < ?", (sighted_before_ns,))
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+        return removed
+
+    def sizes(self) -> Sequence[int]:
+        """Rows of executions and of answers, for tests and counters."""
+        return [
+            int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - constants
+            for table in ("executions", "answers")
+        ]

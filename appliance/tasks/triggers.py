@@ -1,0 +1,219 @@
+"""Rules that turn a message into wants: which rule matches, and what it asks for.
+
+Not for: whether a message came before (redelivery.py), finding the tasks that a want means
+(selection.py), when they start (planning.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from appliance.config import TriggerConfig
+from appliance.errors import ConfigError
+from appliance.model import Message
+from appliance.tasks.conditions import Condition
+from appliance.tasks.payloads import Rejection, read_wants
+from appliance.tasks.wants import ZERO_ID, Want, task_id
+from appliance.topics import Matcher
+
+BRIDGE_CLIENT = "$bridge"
+"""Client ids of bridges begin so. A bridge marks what the other broker replays as retained."""
+
+DEBOUNCE_MAX_FACTOR = 10
+"""``debounce_max`` where a rule has only ``debounce``: a source that never falls quiet must not
+keep a task from ever running."""
+
+
+class Options(msgspec.Struct, frozen=True, array_like=True):
+    """How a request is to be carried out. Seconds; a zero means that there is no such wait."""
+
+    debounce_s: float = 0.0
+    debounce_max_s: float = 0.0
+    cooldown_s: float = 0.0
+    if_running: str = "queue_one"
+    expire_s: float = 86400.0
+    retry_for_s: float = 86400.0
+
+
+class Trigger:
+    """One compiled ``[[trigger]]``."""
+
+    def __init__(self, config: TriggerConfig, number: int) -> None:
+        """Compile the rule; raises ``ConfigError`` that names it, the key and the mend."""
+        self.topic: str = config.topic
+        self.name = config.name or config.topic
+        where = f"trigger {number} ({self.name})"
+        self.fixed: Want | None = None
+        self._level: int | None = None
+        self._read_task(config.task, where)
+        self._condition = Condition(config.when, where=where) if config.when else None
+        debounce = float(config.debounce or 0.0)
+        self.options = Options(
+            debounce_s=debounce,
+            debounce_max_s=float(config.debounce_max or debounce * DEBOUNCE_MAX_FACTOR),
+            cooldown_s=float(config.cooldown or 0.0),
+            if_running=config.if_running,
+            expire_s=float(config.expire),
+            retry_for_s=float(config.retry_for),
+        )
+
+    def _read_task(self, task: str | Mapping[str, str], where: str) -> None:
+        if task == "payload":
+            return
+        if task == "topic":
+            levels = self.topic.split("/")
+            if levels.count("+") != 1:
+                raise ConfigError(
+                    f'{where}: task = "topic" takes the level that the + of the filter stands for, '
+                    f'so "{self.topic}" must have exactly one +, like qliksense/start/+.'
+                )
+            self._level = levels.index("+")
+            return
+        self.fixed = fixed_want(task, where)
+
+    @property
+    def target(self) -> str:
+        """What it starts, in words."""
+        if self.fixed is not None:
+            return self.fixed.text
+        if self._level is not None:
+            return f"the task that level {self._level + 1} of the topic names"
+        return "the tasks that the payload names"
+
+    def wants(self, message: Message) -> tuple[Want, ...] | Rejection | None:
+        """What the rule asks for on a message that its filter matches; ``None``: not concerned."""
+        if self._condition is not None and not self._condition.holds(message.payload):
+            return None
+        if self.fixed is not None:
+            return (self.fixed,)
+        if self._level is None:
+            return read_wants(message.payload)
+        return _want_of_level(message.topic.split("/")[self._level])
+
+
+def _want_of_level(level: str) -> tuple[Want, ...] | Rejection:
+    found = task_id(level)
+    if found == ZERO_ID:
+        return Rejection("zero id", "The topic names the zero id, which is no task.")
+    if found is not None:
+        return (Want("id", found),)
+    if not level.strip():
+        return Rejection("empty level", "The level of the topic that names the task is empty.")
+    return (Want("name", level.strip()),)
+
+
+def fixed_want(task: str | Mapping[str, str], where: str) -> Want:
+    """Read the ``task`` of a rule that names one; raises ``ConfigError`` with ``where`` in it."""
+    if isinstance(task, str):
+        found = task_id(task)
+        if found is None or found == ZERO_ID:
+            raise ConfigError(
+                f'{where}: task = "{task}" is neither "payload" nor "topic" nor a task id. '
+                'To name a task, write task = {name = "..."}.'
+            )
+        return Want("id", found)
+    match dict(task):
+        case {"name": str(name), **rest} if not rest and name.strip():
+            return Want("name", name.strip())
+        case {"tag": str(tag), **rest} if not rest and tag.strip():
+            return Want("tag", tag.strip())
+        case {"property": str(key), "value": str(value), **rest} if not rest and key.strip():
+            return Want("property", value.strip(), key.strip())
+        case {"app": str(app), **rest} if not rest and app.strip():
+            return Want("app", task_id(app) or app.strip())
+    raise ConfigError(
+        f"{where}: task must be {{name = ...}}, {{tag = ...}}, {{property = ..., value = ...}} "
+        "or {app = ...}, with text in it."
+    )
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What one rule says of one message."""
+
+    trigger: Trigger
+    wants: tuple[Want, ...] = ()
+    rejection: Rejection | None = None
+
+
+class Triggers:
+    """All rules together. Not thread-safe; used by the thread that reads the journal."""
+
+    def __init__(self, configs: Iterable[TriggerConfig], *, service_name: str) -> None:
+        """Compile all rules; raises ``ConfigError`` for the first that can't be."""
+        self.rules: Sequence[Trigger] = tuple(
+            Trigger(config, number) for number, config in enumerate(configs, 1)
+        )
+        self._own_prefix = f"{service_name}/"
+        self._matcher: Matcher[Trigger] = Matcher()
+        for rule in self.rules:
+            self._matcher.add(rule.topic, rule)
+
+    def concern(self, topic: str) -> bool:
+        """Whether any rule's filter matches (the cheap question, asked for every message)."""
+        return bool(self._matcher.match(topic))
+
+    def decide(self, message: Message) -> tuple[Decision, ...]:
+        """What all rules together say of a message; one that no rule concerns gives nothing."""
+        matched = self._matcher.match(message.topic)
+        if not matched:
+            return ()
+        refusal = _never_starts(message)
+        decisions = []
+        for trigger in dict.fromkeys(matched):
+            if self._is_own(message) and not self._may_chain(trigger):
+                continue
+            answer = refusal or trigger.wants(message)
+            if answer is None:
+                continue
+            if isinstance(answer, Rejection):
+                decisions.append(Decision(trigger, rejection=answer))
+            elif self._is_own(message) and any(_about(message, want) for want in answer):
+                decisions.append(
+                    Decision(
+                        trigger,
+                        rejection=Rejection(
+                            "own outcome", "A task is not started by its own outcome."
+                        ),
+                    )
+                )
+            else:
+                decisions.append(Decision(trigger, wants=answer))
+        return tuple(decisions)
+
+    def _is_own(self, message: Message) -> bool:
+        return message.client_id.startswith("$") and message.topic.startswith(self._own_prefix)
+
+    def _may_chain(self, trigger: Trigger) -> bool:
+        """A rule sees what the appliance says of itself only if it names the topic and the task.
+
+        Otherwise a rule for ``#`` would read the task id out of the outcome of the run that it
+        started, and start it again, for ever.
+        """
+        return trigger.fixed is not None and trigger.topic.startswith(self._own_prefix)
+
+
+def _about(message: Message, want: Want) -> bool:
+    return want.kind in ("id", "app") and want.value in message.topic.split("/")
+
+
+def _never_starts(message: Message) -> Rejection | None:
+    """Retained messages that are not news.
+
+    A publisher's own PUBLISH with the retain flag is an event like any other: the journal holds
+    only what publishers sent, never what our broker replays to its subscribers. A bridge is a
+    subscriber of another broker, and there the flag says exactly that: replayed, not live
+    (MQTT 3.1.1, section 3.3.1.3). An empty retained payload deletes the retained message.
+    """
+    if not message.retain:
+        return None
+    if message.client_id.startswith(BRIDGE_CLIENT):
+        return Rejection(
+            "replayed",
+            "The other broker replayed a retained message; replays start nothing.",
+            harmless=True,
+        )
+    if not message.payload:
+        return Rejection("cleared", "An empty retained message only clears the topic.")
+    return None

@@ -1,0 +1,193 @@
+"""What may be read at any moment by any thread, without waiting for disk or server.
+
+Holds the newest executions and what the newest messages led to. Its lock is held for
+microseconds only, never over a write to the database.
+
+Not for: the truth, which is in the database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from appliance.model import Execution, ExecutionState
+from appliance.state import Mark, TimerState
+from appliance.tasks.store import Answer
+
+MAX_EXECUTIONS = 2000
+MAX_MESSAGES = 20_000
+MAX_TIMERS = 100
+DAY_NS = 86400 * 1_000_000_000
+_ACTIVE = (ExecutionState.STARTING, ExecutionState.QUEUED, ExecutionState.RUNNING)
+
+
+class Views:
+    """Snapshots of executions, marks and waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executions: OrderedDict[int, tuple[Execution, str]] = OrderedDict()
+        self._open: dict[int, Execution] = {}
+        self._active: set[int] = set()
+        self._answers: OrderedDict[int, list[Answer]] = OrderedDict()
+        self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
+        self._timers: tuple[TimerState, ...] | None = ()
+
+    # --- writing: by the ledger, after the change is durable ----------------------------------
+
+    def show(self, changed: Iterable[tuple[Execution, str]], removed: Iterable[int] = ()) -> None:
+        """Show executions as they are now, each with its label; take away what was removed."""
+        with self._lock:
+            for number in removed:
+                self._executions.pop(number, None)
+                self._open.pop(number, None)
+                self._active.discard(number)
+            for execution, label in changed:
+                self._show(execution, label)
+            while len(self._executions) > MAX_EXECUTIONS + len(self._open):
+                self._evict()
+            self._timers = None
+
+    def _show(self, execution: Execution, label: str) -> None:
+        number = execution.id
+        self._executions[number] = (execution, label)
+        if execution.state.is_final:
+            self._open.pop(number, None)
+            ended = execution.ended_ns or execution.requested_ns
+            if execution.state == ExecutionState.SUCCEEDED or execution.state.is_bad:
+                self._ended[number] = (ended, execution.state.is_bad)
+        else:
+            self._open[number] = execution
+        if execution.state in _ACTIVE:
+            self._active.add(number)
+        else:
+            self._active.discard(number)
+
+    def _evict(self) -> None:
+        number, (execution, label) = self._executions.popitem(last=False)
+        if number in self._open:
+            self._executions[number] = (execution, label)
+
+    def answer(self, answers: Iterable[Answer], moved: Iterable[tuple[int, int]] = ()) -> None:
+        """Note what messages led to."""
+        with self._lock:
+            for one in answers:
+                self._answers.setdefault(one.seq, []).append(one)
+                if len(self._answers) > MAX_MESSAGES:
+                    self._answers.popitem(last=False)
+            changes = dict(moved)
+            if changes:
+                self._move(changes)
+
+    def _move(self, changes: dict[int, int]) -> None:
+        for seq, answers in self._answers.items():
+            if any(one.execution in changes for one in answers):
+                self._answers[seq] = [
+                    msgspec.structs.replace(
+                        one, execution=changes.get(one.execution, one.execution)
+                    )
+                    for one in answers
+                ]
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def executions(self, limit: int) -> tuple[Execution, ...]:
+        """The newest ``limit``, and whatever is running besides; newest first."""
+        with self._lock:
+            chosen: dict[int, Execution] = {}
+            for number in reversed(self._executions):
+                if len(chosen) >= limit:
+                    break
+                chosen[number] = self._executions[number][0]
+            for number in self._active:
+                chosen.setdefault(number, self._executions[number][0])
+        return tuple(chosen[number] for number in sorted(chosen, reverse=True))
+
+    def execution(self, number: int) -> Execution | None:
+        with self._lock:
+            found = self._executions.get(number)
+        return found[0] if found else None
+
+    def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
+        """What each message led to; those that led to nothing are left out."""
+        with self._lock:
+            return {
+                seq: mark
+                for seq in seqs
+                if (answers := self._answers.get(seq)) and (mark := self._mark(answers))
+            }
+
+    def _mark(self, answers: Sequence[Answer]) -> Mark | None:
+        ids = dict.fromkeys(one.execution for one in answers if one.execution)
+        found = [self._executions[one] for one in ids if one in self._executions]
+        if not found:
+            rejected = [one for one in answers if not one.execution]
+            if not rejected:
+                return None
+            return Mark(ExecutionState(rejected[0].state), rejected[0].label)
+        execution, label = min(found, key=_urgency)
+        return Mark(execution.state, label or _took(execution), execution.id, len(ids))
+
+    def timers(self) -> tuple[TimerState, ...]:
+        """The next hundred waits that end by themselves: debounce, cooldown, retry."""
+        with self._lock:
+            if self._timers is None:
+                waiting = sorted(
+                    (
+                        (one.next_attempt_ns, one.id, one)
+                        for one in self._open.values()
+                        if one.next_attempt_ns is not None
+                    ),
+                )[:MAX_TIMERS]
+                self._timers = tuple(
+                    TimerState(
+                        name=one.task_name or one.task_id,
+                        kind=_wait_kind(one),
+                        due_ns=due,
+                        detail=one.reason,
+                    )
+                    for due, _, one in waiting
+                )
+            return self._timers
+
+    def counts(self, now: int) -> tuple[int, int, int, int]:
+        """Running, waiting, and of the last 24 hours: failed, succeeded."""
+        with self._lock:
+            for number, (ended, _) in list(self._ended.items()):
+                if ended > now - DAY_NS:
+                    break
+                del self._ended[number]
+            bad = sum(is_bad for _, is_bad in self._ended.values())
+            running = len(self._active)
+            return running, len(self._open) - running, bad, len(self._ended) - bad
+
+
+def _urgency(found: tuple[Execution, str]) -> int:
+    """What still happens is shown first, then what went wrong, then the rest."""
+    state = found[0].state
+    if not state.is_final:
+        return 0
+    return 1 if state.is_bad else 2
+
+
+def _wait_kind(execution: Execution) -> str:
+    if execution.state == ExecutionState.RETRYING:
+        return "retry"
+    return "cooldown" if "cooldown" in execution.reason else "debounce"
+
+
+def _took(execution: Execution) -> str:
+    """Duration of what ended, in a few characters."""
+    if execution.started_ns is None or execution.ended_ns is None:
+        return ""
+    seconds = max(0, execution.ended_ns - execution.started_ns) // 1_000_000_000
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}m{seconds:02d}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
