@@ -159,8 +159,7 @@ class ClientManaged:
         """
         checked = _guid(task_id)
         sessions = self._sessions()
-        offset_ns = int(self._transport.clock_offset_s * 1e9)
-        after_ns += offset_ns - _CLOCK_SLACK_NS
+        after_ns = self._transport.server_time_ns(after_ns) - _CLOCK_SLACK_NS
         # The filter only keeps the list short, a day early in case the server reads the date in
         # its own time zone; the comparison that counts is made here.
         condition = f"taskID eq {checked} and createdDate gt '{rows.date_text(after_ns - _DAY_NS)}'"

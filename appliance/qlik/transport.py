@@ -124,6 +124,11 @@ class Transport:
         self._closed = False
         self._environment_proxies = requests.utils.get_environ_proxies(base_url, no_proxy=None)
 
+    def server_time_ns(self, own_ns: int | None = None) -> int:
+        """A time of ours (now without an argument) as the server's clock would show it."""
+        own_ns = self._clock() if own_ns is None else own_ns
+        return own_ns + int(self.clock_offset_s * 1e9)
+
     def call(
         self,
         method: str,

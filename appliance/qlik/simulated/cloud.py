@@ -57,6 +57,7 @@ class Cloud:
             ("GET", re.compile(f"/api/v1/tasks/{_ID}"), self._task),
             ("POST", re.compile(f"/api/v1/tasks/{_ID}/actions/start"), self._start_task),
             ("GET", re.compile(f"/api/v1/tasks/{_ID}/runs/last"), self._last_run),
+            ("GET", re.compile(f"/api/v1/tasks/{_ID}/runs"), self._task_runs),
         ]
 
     def forget_tokens(self) -> None:
@@ -215,6 +216,14 @@ class Cloud:
         if execution_id == ZERO_ID:
             return _error(409, "HTTP-409", "Task can not be started")
         return json_answer({"message": "Task started"})
+
+    def _task_runs(self, request: Request, task_id: str) -> Answer:
+        rows = [
+            _run_row(run)
+            for run in reversed(self.site.runs())
+            if run.task.id.lower() == task_id.lower()
+        ]
+        return self._page(request, rows)
 
     def _last_run(self, _request: Request, task_id: str) -> Answer:
         for run in reversed(self.site.runs()):

@@ -1,0 +1,188 @@
+"""From ``[qlik]`` to a ``QlikServer``: the way in, the secrets, the certificate files.
+
+Secrets are read here, when the connection is made, and nowhere else. Nothing is sent, so a server
+that is down does not keep the appliance from starting. Not for: finding out why a connection does
+not work (diagnosis.py).
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any
+
+from appliance.config import QlikConfig, Secret, read_secret
+from appliance.errors import ConfigError, NoPermissionError
+from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.cloud import Cloud
+from appliance.qlik.cloud_login import ApiKey, OAuth, TokenSource
+from appliance.qlik.server import QlikServer
+from appliance.qlik.transport import Transport
+
+_AGENT = "qlik-mqtt-appliance"
+_NTLM_AGENT = "Windows"
+"""The proxy offers Windows sign-in only to a User-Agent that says this; others get the form."""
+
+
+def connect(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> QlikServer:
+    """Make the client for the configured server. Nothing is sent yet.
+
+    Edition ``simulated`` starts the embedded simulated server and talks to it over HTTP;
+    ``close()`` stops it.
+
+    Args:
+        config: the ``[qlik]`` table.
+        clock: our time in nanoseconds since the epoch.
+
+    Raises:
+        ConfigError: a certificate or secret can't be used, or NTLM's package is missing.
+        NoPermissionError: a file may not be read.
+    """
+    if config.edition == "simulated":
+        # Imported here, because nobody else needs an HTTP server.
+        from appliance.qlik.embedded import EmbeddedQlik  # noqa: PLC0415  # see above
+
+        return EmbeddedQlik(config.timeout, clock=clock)
+    if config.edition == "cloud":
+        return _cloud(config, clock)
+    return _client_managed(config, clock)
+
+
+def tls_context(config: QlikConfig) -> ssl.SSLContext:
+    """What ``[qlik]`` says of certificates, tried out on the spot.
+
+    Raises:
+        ConfigError: a file is not what it should be.
+        NoPermissionError: a file may not be read.
+    """
+    context = ssl.create_default_context()
+    if config.ca_file is not None:
+        _tried("ca_file", config.ca_file, lambda: context.load_verify_locations(config.ca_file))
+    pair = config.certificate
+    if pair is not None:
+        # The password is there to get an error: without it OpenSSL would ask on the terminal.
+        _tried(
+            "certificate",
+            f"{pair.certfile}, {pair.keyfile}",
+            lambda: context.load_cert_chain(pair.certfile, pair.keyfile, password=_no_password),
+        )
+    return context
+
+
+def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> ClientManaged:
+    url = config.url.rstrip("/").removesuffix("/qrs")
+    headers = {"User-Agent": _AGENT, "Accept": "application/json, text/plain"}
+    settings: dict[str, Any] = {}
+    jwt = read_secret(config.jwt, config.jwt_file)
+    through_proxy = True
+    if config.header is not None:
+        given = config.header.value
+        headers[config.header.name] = given.reveal() if given is not None else config.user
+    elif jwt is not None:
+        headers["Authorization"] = f"Bearer {jwt.reveal()}"
+    elif config.ntlm:
+        headers["User-Agent"] = _NTLM_AGENT
+        settings["auth"] = _ntlm(config)
+    else:
+        through_proxy = False
+        headers["X-Qlik-User"] = qlik_user(config.user)
+    tls_context(config)
+    if config.certificate is not None:
+        settings["certificate"] = (
+            str(config.certificate.certfile),
+            str(config.certificate.keyfile),
+        )
+    transport = Transport(
+        url,
+        timeout_s=float(config.timeout),
+        headers=headers,
+        ca_file=config.ca_file,
+        clock=clock,
+        **settings,
+    )
+    return ClientManaged(transport, through_proxy=through_proxy)
+
+
+def _cloud(config: QlikConfig, clock: Callable[[], int]) -> Cloud:
+    tls_context(config)
+    transport = Transport(
+        config.url.rstrip("/"),
+        timeout_s=float(config.timeout),
+        headers={"User-Agent": _AGENT, "Accept": "application/json"},
+        ca_file=config.ca_file,
+        clock=clock,
+    )
+    source: TokenSource
+    key = read_secret(config.api_key, config.api_key_file)
+    if key is not None:
+        source = ApiKey(key)
+    else:
+        secret = read_secret(config.client_secret, config.client_secret_file)
+        if not config.client_id or secret is None:
+            raise ConfigError(
+                "[qlik] has no way to sign in to Qlik Cloud; set `api_key_file`, or `client_id` "
+                "and `client_secret_file`"
+            )
+        source = OAuth(transport, config.client_id, secret, clock=clock)
+    return Cloud(transport, source)
+
+
+def qlik_user(user: str) -> str:
+    r"""The value of the X-Qlik-User header for ``directory\name``.
+
+    Raises:
+        ConfigError: the user has another form.
+    """
+    directory, separator, name = user.partition("\\")
+    if not separator or not directory or not name or ";" in user:
+        raise ConfigError(
+            f"[qlik] `user` {user!r}: a user is directory, backslash, name; write for example "
+            r"'INTERNAL\sa_repository', in single quotes"
+        )
+    return f"UserDirectory={directory};UserId={name}"
+
+
+def _ntlm(config: QlikConfig) -> Callable[[], Any]:
+    try:
+        from requests_ntlm import HttpNtlmAuth  # noqa: PLC0415  # an optional extra
+    except ImportError:
+        raise ConfigError(
+            "[qlik] `ntlm` needs a package that is not installed; install it with "
+            "pip install 'qlik-mqtt-appliance[ntlm]', or sign in with a certificate"
+        ) from None
+    password = read_secret(config.password, config.password_file) or Secret("")
+    return lambda: HttpNtlmAuth(config.user, password.reveal())
+
+
+def _no_password() -> str:
+    return ""
+
+
+def _tried(key: str, files: str, load: Callable[[], None]) -> None:
+    try:
+        load()
+    except PermissionError:
+        raise NoPermissionError(
+            f"[qlik] `{key}` {files}: this user may not read it; change the file's rights"
+        ) from None
+    except FileNotFoundError:
+        raise ConfigError(
+            f"[qlik] `{key}` {files}: no such file; put it there or name another"
+        ) from None
+    except ssl.SSLError as error:
+        reason = error.reason or ""
+        if "KEY_VALUES_MISMATCH" in reason:
+            what = "the key does not belong to the certificate; take both from one export"
+        elif "BAD_DECRYPT" in reason or "BAD_PASSWORD" in reason or "PASSWORD" in reason:
+            what = "the key is protected by a password; export it from the QMC without one"
+        else:
+            what = (
+                "not in PEM form; in the QMC's certificate export choose the format "
+                '"Platform independent PEM-format"'
+            )
+        raise ConfigError(f"[qlik] `{key}` {files}: {what}") from None
+    except (OSError, ValueError) as error:
+        # ValueError: OpenSSL asked for the key's password and got an empty one.
+        said = getattr(error, "strerror", None) or "the key may be protected by a password"
+        raise ConfigError(f"[qlik] `{key}` {files}: can't be read: {said}") from None

@@ -1,0 +1,51 @@
+"""Edition ``simulated``: the simulated server within the appliance, talked to over real HTTP.
+
+Not for: tests that need faults; they start a ``SimulatedQlik`` of their own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from appliance.errors import UnavailableError
+from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.simulated import SimulatedQlik, demo_site
+from appliance.qlik.transport import Transport
+
+
+class EmbeddedQlik(ClientManaged):
+    """A client with its own server, which holds the demo site."""
+
+    def __init__(self, timeout_s: float = 30.0, *, clock: Callable[[], int] = time.time_ns) -> None:
+        """Start the server on a free loopback port.
+
+        Args:
+            timeout_s: seconds, as for any other server.
+            clock: nanoseconds since the epoch, for the server and for us.
+
+        Raises:
+            UnavailableError: there is no free loopback port.
+        """
+        self.simulated = SimulatedQlik(site=demo_site(clock), keep_requests=200)
+        try:
+            url = self.simulated.start()
+        except OSError as error:
+            raise UnavailableError(
+                f"The simulated Qlik server can't listen on 127.0.0.1: {error.strerror}. Free a "
+                "port, or configure a real server in [qlik]."
+            ) from None
+        super().__init__(
+            Transport(
+                url,
+                timeout_s=timeout_s,
+                headers={"X-Qlik-User": "UserDirectory=INTERNAL;UserId=simulated"},
+                clock=clock,
+            )
+        )
+        self.label = "simulated"
+
+    def close(self) -> None:
+        """Close connections and stop the server."""
+        super().close()
+        self.simulated.stop()
