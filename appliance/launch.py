@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from appliance import logs
 from appliance.config import Config
@@ -36,16 +36,21 @@ def main(
     Raises:
         ApplianceError: it could not be started.
     """
-    log = logs.start_for(
-        config.service.data_dir, config.service.log_level, owns_terminal=not headless
-    )
+    log = start_log(config, headless=headless)
     try:
-        return run(Appliance(config, log=log, run_for_s=run_for_s, server=server), headless)
+        appliance = Appliance(config, log=log, run_for_s=run_for_s, server=server)
+        return run(appliance, headless=headless)
     finally:
         log.close()
 
 
-def run(appliance: Appliance, headless: bool) -> int:
+def start_log(config: Config, *, headless: bool) -> logs.Log:
+    """Begin logging: to the terminal, or into the data directory while the UI has the terminal."""
+    service = config.service
+    return logs.start_for(service.data_dir, service.log_level, owns_terminal=not headless)
+
+
+def run(appliance: Appliance, *, headless: bool) -> int:
     """Start an appliance, serve, and say how it ended. Main thread only.
 
     Raises:
@@ -83,7 +88,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._asked = False
 
-    def __enter__(self) -> Signals:
+    def __enter__(self) -> Self:
         for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
             number = getattr(signal, name, None)
             if number is not None:

@@ -77,6 +77,7 @@ class Appliance:
         self.was_new = False
         self._lock = DirectoryLock(self.data_dir)
         self._ready = threading.Event()
+        self._when_ready: list[Callable[[], None]] = []
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,6 +106,10 @@ class Appliance:
             self._done.wait(_STOP_S)
             raise self.failure
 
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have something called once the listeners accept connections. Before ``start``."""
+        self._when_ready.append(call)
+
     def stop(self) -> None:
         """Begin the ordered stop; ``wait`` says when it is over. May be called repeatedly."""
         self.stopping.set()
@@ -121,7 +126,7 @@ class Appliance:
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._main())
-        except BaseException as error:  # noqa: BLE001 - handed to start() or to main()
+        except BaseException as error:
             self.failure = error
             if self._ready.is_set() and not isinstance(error, ApplianceError):
                 logger.critical("the engine has failed", exc_info=error)
@@ -137,13 +142,15 @@ class Appliance:
         executor = ThreadPoolExecutor(4, thread_name_prefix="worker")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
-            await self._open_journal(stack)
+            self._define_journal()
             await self._serve(stack, executor)
             ticker = self._loop.create_task(self._tick(), name="tick")
             gc.collect()
             gc.freeze()
             self._ready.set()
             self._announce()
+            for call in self._when_ready:
+                call()
             await self._until_stopped()
             self.stopping.set()
             logger.info("stopping: no new connections, finishing what was accepted")
@@ -155,7 +162,7 @@ class Appliance:
             self.journal.last_seq,
         )
 
-    async def _open_journal(self, stack: contextlib.AsyncExitStack) -> None:
+    def _define_journal(self) -> None:
         settings = self.config.journal
         self.journal = Journal(
             self.data_dir / "journal.db",
