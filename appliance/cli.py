@@ -1,0 +1,356 @@
+"""The command line: options, help texts with examples, exit codes, and no traceback for mistakes.
+
+Importing this costs next to nothing; a command's module is imported when the command is called.
+Not for: what a command does (commands/).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from appliance import __version__
+from appliance.errors import (
+    EXIT_NO_PERMISSION,
+    EXIT_OK,
+    EXIT_SOFTWARE,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    ApplianceError,
+)
+
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells have it, for commands that Ctrl+C cut short."""
+
+DEFAULT_CONFIG = "config.toml"
+
+_DESCRIPTION = """\
+An MQTT broker that starts Qlik Sense tasks, records messages and shows what happened."""
+
+_EXAMPLES = """\
+to begin:
+  appliance demo                       see it at work, with a simulated Qlik server
+  appliance init                       write a configuration to start from
+  appliance check                      see what the configuration means
+  appliance run                        run it
+
+exit codes:
+  0 done   64 wrong usage   69 something is out of reach or in use   70 a defect
+  77 no permission   78 wrong configuration"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with sysexits' exit code, a way out and a "did you mean"."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{message}\nSee: {self.prog} --help")
+
+
+class _Usage(Exception):  # noqa: N818  a way out of argparse, not an error that anybody sees
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code. Nothing that a user does wrong is a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A console with an old code page must not turn a name with an accent into an error.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a replaced stream may lack it
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in given
+    try:
+        options = _parse(given)
+        debug = options.debug
+        module = importlib.import_module(f"appliance.commands.{options.module}")
+        execute: Callable[[argparse.Namespace], int] = module.execute
+        code = execute(options)
+        sys.stdout.flush()
+    except _Usage as error:
+        return _say(str(error), EXIT_USAGE)
+    except SystemExit as ending:  # argparse after --help and --version
+        return ending.code if isinstance(ending.code, int) else EXIT_OK
+    except KeyboardInterrupt:
+        return _say("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has enough. Python would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_OK
+    except Exception as error:  # noqa: BLE001  the last place before the user
+        if debug:
+            traceback.print_exc()
+        return _failed(error)
+    return code
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, ApplianceError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, PermissionError):
+        return _say(f"{error.filename or 'a file'}: the system refuses access", EXIT_NO_PERMISSION)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}", EXIT_UNAVAILABLE)
+    return _say(
+        f"this is a defect, not your mistake: {type(error).__name__}: {error}\n"
+        "Run the command again with --debug and report what it prints.",
+        EXIT_SOFTWARE,
+    )
+
+
+def _say(text: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"appliance: {text}\n")
+    return code
+
+
+def _parse(given: list[str]) -> argparse.Namespace:
+    parser, names = _parser()
+    command = next((each for each in given if not each.startswith("-")), None)
+    if command is not None and command not in names:
+        near = difflib.get_close_matches(command, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are: {', '.join(names)}"
+        parser.error(f"there is no command {command}; {hint}")
+    options = parser.parse_args(given)
+    if getattr(options, "module", None) is None:
+        parser.print_help()
+        raise SystemExit(EXIT_OK if not given else EXIT_USAGE)
+    return options
+
+
+def _parser() -> tuple[_Parser, list[str]]:
+    parser = _Parser(
+        prog="appliance",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"appliance {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where in the program an error came up"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    names: list[str] = []
+
+    def add(name: str, short: str, text: str, examples: str, into: object = None) -> _Parser:
+        group = commands if into is None else into
+        added: _Parser = group.add_parser(  # type: ignore[attr-defined]  # argparse hides its type
+            name,
+            help=short,
+            description=text,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        added.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        if into is None:  # an action belongs to its command's module
+            names.append(name)
+            added.set_defaults(module=name)
+        return added
+
+    _add_run(add)
+    _add_demo(add)
+    _add_init_and_check(add)
+    _add_user(add)
+    _add_publish(add)
+    _add_export(add)
+    _add_tasks_and_selftest(add)
+    return parser, names
+
+
+_Add = Callable[..., _Parser]
+
+
+def _config_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        default=DEFAULT_CONFIG,
+        help="the configuration (default: %(default)s in the current folder)",
+    )
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--headless",
+        action="store_true",
+        help="log lines instead of the terminal UI (always so when there is no terminal)",
+    )
+    parser.add_argument(
+        "--run-for",
+        metavar="TIME",
+        help='stop in good order after this time, e.g. "10s" or "1h30m"',
+    )
+
+
+def _add_run(add: _Add) -> None:
+    parser = add(
+        "run",
+        "run the appliance",
+        "Run the broker, the recorders and the triggers of a configuration, with the terminal UI "
+        "if there is a terminal.\nCtrl+C stops it in good order; a second Ctrl+C at once.",
+        "  appliance run                                 with config.toml of this folder\n"
+        "  appliance run -c /etc/appliance/config.toml --headless\n"
+        "  appliance run --run-for 10m                   for a try",
+    )
+    _config_option(parser)
+    _run_options(parser)
+
+
+def _add_demo(add: _Add) -> None:
+    parser = add(
+        "demo",
+        "see it at work, with a simulated Qlik server",
+        "Run the appliance with a simulated Qlik server and a publisher that sends a number every "
+        "second and starts a task now and then. Nothing outside this machine is touched.",
+        "  appliance demo\n"
+        "  appliance demo --headless --run-for 10s\n"
+        "  appliance demo --data-dir ./demo              keep the recording there",
+    )
+    _run_options(parser)
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where the journal and the recording go (default: "
+        "a folder that the demo names)",
+    )  # fmt: skip
+
+
+def _add_init_and_check(add: _Add) -> None:
+    parser = add(
+        "init",
+        "write a configuration to start from",
+        "Write a configuration with an explanation of each part. A file that exists is never "
+        "overwritten.",
+        "  appliance init                                writes config.toml\n"
+        "  appliance init /etc/appliance/config.toml",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG,
+                        help="where to write it (default: %(default)s)")  # fmt: skip
+    parser = add(
+        "check",
+        "see what a configuration means and what is wrong with it",
+        "Read a configuration, say everything that is wrong with it, or else what it means. "
+        "Nothing is started and no port is opened.",
+        "  appliance check\n"
+        "  appliance check -c plant.toml\n"
+        "  appliance check --connect                     also sign in to the Qlik server",
+    )
+    _config_option(parser)
+    parser.add_argument(
+        "--connect", action="store_true", help="try to reach the Qlik server and sign in"
+    )
+
+
+def _add_user(add: _Add) -> None:
+    parser = add(
+        "user",
+        "add, remove and list the users who may connect",
+        "Change the users file that [access] users_file names. A running appliance notices.",
+        "  appliance user add plc-7                      asks for the password\n"
+        "  echo secret | appliance user add plc-7 --password-stdin\n"
+        "  appliance user list\n"
+        "  appliance user remove plc-7",
+    )
+    actions = parser.add_subparsers(
+        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
+    )
+    added = add(
+        "add",
+        "add a user, or give one a new password",
+        "Add a user, or give a user a new password. The password is stored hashed (argon2id).",
+        "  appliance user add plc-7\n  appliance user add plc-7 --password-stdin < secret.txt",
+        actions,
+    )
+    added.add_argument("name", metavar="NAME", help="letters, digits and _ . - @")
+    added.add_argument(
+        "--password-stdin", action="store_true", help="read the password from the first input line"
+    )
+    _config_option(added)
+    example = "  appliance user remove plc-7"
+    added = add("remove", "remove a user", "Remove a user.", example, actions)
+    added.add_argument("name", metavar="NAME")
+    _config_option(added)
+    example = "  appliance user list"
+    added = add("list", "list the users", "List the users' names.", example, actions)
+    _config_option(added)
+
+
+def _add_publish(add: _Add) -> None:
+    parser = add(
+        "publish",
+        "send one message to a broker",
+        "Send one MQTT message: to the first listener of the configuration, or to --host.",
+        "  appliance publish -t qliksense/start_task -m 2ce4dc25-9d8c-4d0c-8e57-7d0bd4a7ea34\n"
+        "  appliance publish -t plant/state -m running -r -q 1 --host broker.local -u me\n"
+        "  appliance publish -t plant/order --file order.json",
+    )
+    parser.add_argument("-t", "--topic", required=True, help="the topic")
+    payload = parser.add_mutually_exclusive_group(required=True)
+    payload.add_argument("-m", "--message", metavar="TEXT", help="the payload")
+    payload.add_argument("--file", metavar="FILE", help='the payload from a file ("-": from input)')
+    parser.add_argument("-q", "--qos", type=int, choices=(0, 1, 2), default=1,
+                        help="quality of service (default: %(default)s)")  # fmt: skip
+    parser.add_argument("-r", "--retain", action="store_true", help="keep it as the topic's last")
+    parser.add_argument("--host", help="another broker than the configuration's")
+    parser.add_argument("--port", type=int, help="its port (default: 1883, with TLS 8883)")
+    parser.add_argument("-u", "--username", metavar="NAME", help="sign in; asks for the password")
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password from the first input line"
+    )
+    parser.add_argument("--client-id", metavar="ID", default="", help="(default: made up)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS")
+    parser.add_argument("--ca-file", metavar="FILE", help="the authority that signed the broker's")
+    parser.add_argument("--certfile", metavar="FILE", help="a client certificate")
+    parser.add_argument("--keyfile", metavar="FILE", help="its private key")
+    parser.add_argument("--timeout", metavar="TIME", default="10s", help="(default: %(default)s)")
+    _config_option(parser)
+
+
+def _add_export(add: _Add) -> None:
+    parser = add(
+        "export",
+        "write messages from the journal to a file",
+        "Write the messages of the journal, oldest first. The appliance may be running.",
+        "  appliance export > all.jsonl\n"
+        "  appliance export -t 'plant/#' --since 24h -o plant.jsonl\n"
+        "  appliance export -t /demo/integers --payload -o integers.jsonl",
+    )
+    parser.add_argument("-t", "--topic", metavar="FILTER", action="append", default=[],
+                        help="only these topics; may come more than once")  # fmt: skip
+    parser.add_argument("--since", metavar="TIME", help='not older than this, e.g. "24h"')
+    parser.add_argument("--format", choices=("json", "jsonl", "csv"), default="jsonl",
+                        help="as in [[recorder]] (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--payload", action="store_true", help="payloads alone, without time, topic and client"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", default="-",
+                        help="a new file (default: standard output)")  # fmt: skip
+    parser.add_argument("--limit", metavar="N", type=int, help="at most so many messages")
+    _config_option(parser)
+
+
+def _add_tasks_and_selftest(add: _Add) -> None:
+    parser = add(
+        "tasks",
+        "list the Qlik tasks that may be started",
+        "List the tasks that the configured user sees on the Qlik server, with their ids.",
+        "  appliance tasks\n  appliance tasks sales                         whose name has this",
+    )
+    parser.add_argument("search", metavar="TEXT", nargs="?", default="", help="a part of the name")
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON list")
+    _config_option(parser)
+    add(
+        "selftest",
+        "see whether this installation is whole",
+        "Load every part, write a small database, hash a password, look for TLS.",
+        "  appliance selftest",
+    )

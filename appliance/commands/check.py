@@ -1,0 +1,193 @@
+"""``appliance check``: all that is wrong with a configuration, or what it means in plain words."""
+
+from __future__ import annotations
+
+import argparse
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.config import (
+    Config,
+    QlikConfig,
+    TriggerConfig,
+    advice,
+    anonymous_allowed,
+    check_files,
+    format_duration,
+    format_size,
+    is_loopback,
+    load,
+    parse_bind,
+)
+from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
+from appliance.errors import EXIT_OK, ApplianceError, ConfigError
+from appliance.tasks.conditions import Condition
+from appliance.users import Users
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Check one configuration; raises ``ConfigError`` with all problems, one a line."""
+    config = load(options.config)
+    problems = [*check_files(config), *_deeper(config)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    _print(f"{options.config} is valid. It means:")
+    for head, text in _meaning(config):
+        _print(f"  {head:<12}{text}")
+    warnings = advice(config)
+    if warnings:
+        _print("Worth a second thought:")
+    for text in warnings:
+        _print(f"  {text}")
+    if options.connect:
+        return _connect(config)
+    return EXIT_OK
+
+
+def _connect(config: Config) -> int:
+    if config.qlik is None:
+        _print("There is no [qlik], so there is no server to reach.")
+        return EXIT_OK
+    # The HTTP client is for this option only.
+    from appliance.commands.tasks import list_tasks  # noqa: PLC0415
+    from appliance.qlik.connect import connect  # noqa: PLC0415
+
+    server = connect(config.qlik)
+    try:
+        count = len(list_tasks(server))
+    finally:
+        server.close()
+    _print(f"{server.label} answers and knows the user; {count} tasks: appliance tasks")
+    return EXIT_OK
+
+
+def _deeper(config: Config) -> Iterator[str]:
+    """What shows only when files and rules are really used."""
+    shown = config.file or "configuration"
+    for number, listener in enumerate(config.listener, 1):
+        if listener.tls is None:
+            continue
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        key = "tls.certfile"
+        try:
+            # An empty passphrase: otherwise OpenSSL would ask for it at the terminal.
+            context.load_cert_chain(listener.tls.certfile, listener.tls.keyfile, password="")
+            key = "tls.client_ca"
+            if listener.tls.client_ca:
+                context.load_verify_locations(listener.tls.client_ca)
+        except OSError as error:  # ssl.SSLError is one too; missing files were told before
+            if not isinstance(error, FileNotFoundError | PermissionError):
+                yield (
+                    f"{shown}: [[listener]] {number} `{key}`: {_tls_problem(error)}; a PEM "
+                    "certificate and the key that belongs to it, without a passphrase, are wanted"
+                )
+    for number, trigger in enumerate(config.trigger, 1):
+        if trigger.when is not None:
+            try:
+                Condition(trigger.when, where=f"{shown}: [[trigger]] {number}")
+            except ConfigError as error:
+                yield str(error)
+    if config.access.users_file is not None:
+        try:
+            Users(config.access.users_file)
+        except ApplianceError as error:
+            yield str(error)
+
+
+def _tls_problem(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
+        return "certificate and key don't belong together"
+    return f"it can't be used ({str(reason).lower().replace('_', ' ') or error})"
+
+
+def _meaning(config: Config) -> Iterator[tuple[str, str]]:
+    service = config.service
+    until = f", stops after {format_duration(service.run_for)}" if service.run_for else ""
+    yield "service", f"{service.name}, data in {service.data_dir}{until}"
+    for listener in config.listener:
+        host, _ = parse_bind(listener.bind)
+        reach = "this machine only" if is_loopback(host) else "other machines too"
+        secure = "TLS" if listener.tls else "no TLS"
+        if listener.tls and listener.tls.client_ca:
+            secure = "TLS with client certificates"
+        kind = "WebSocket" if listener.transport == "websocket" else "MQTT"
+        yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
+    yield "access", _access(config)
+    for rule in config.access.rule:
+        what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
+        who = f"user {rule.user}" + (f", client {rule.client_id}" if rule.client_id != "*" else "")
+        yield "rule", f"{who}: {what}"
+    journal = config.journal
+    kept = "on disk" if journal.sync == "always" else "safe from a killed process"
+    bounds = f"{format_duration(journal.keep)} or {format_size(journal.max_size)}"
+    yield "journal", f"acknowledged means {kept}; kept for {bounds}"
+    yield "qlik", _qlik(config.qlik) if config.qlik else "none; no tasks are started"
+    for trigger in config.trigger:
+        name = f"{trigger.name}: " if trigger.name else ""
+        yield "trigger", f"{name}{_trigger(trigger)}"
+    if any((config.allow.tasks, config.allow.names, config.allow.tags, config.allow.properties)):
+        yield "allow", "only the tasks that [allow] lists may be started"
+    elif config.qlik:
+        yield "allow", "every task that the user may start"
+    for recorder in config.recorder:
+        more = " with time, topic and client" if recorder.metadata else ""
+        yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
+
+
+def _access(config: Config) -> str:
+    path = config.access.users_file
+    users = ""
+    if path is not None and Path(path).exists():
+        count = len(Users(path).names())
+        users = f"{count} user{'' if count == 1 else 's'} in {path}"
+    if not anonymous_allowed(config):
+        return f"clients must sign in; {users or 'nobody can yet'}"
+    return "clients need no password" + (f"; {users}" if users else "")
+
+
+def _list(filters: tuple[str, ...]) -> str:
+    return ", ".join(filters) or "nothing"
+
+
+def _qlik(qlik: QlikConfig) -> str:
+    if qlik.edition == "simulated":
+        return "simulated within the appliance"
+    ways = ("certificate", "header", "jwt", "jwt_file", "ntlm", "api_key", "api_key_file")
+    way = next((each for each in ways if getattr(qlik, each)), "client_id")
+    names = {"ntlm": "NTLM", "jwt": "a JWT", "api_key": "an API key", "client_id": "OAuth"}
+    how = names.get(way.removesuffix("_file"), f"a {way}")
+    user = f" as {qlik.user}" if qlik.user else ""
+    return f"{qlik.edition} at {qlik.url}{user}, with {how}"
+
+
+def _trigger(trigger: TriggerConfig) -> str:
+    match trigger.selector:
+        case "payload":
+            target = "the task that the payload names"
+        case "topic":
+            target = "the task that the topic's level names"
+        case ByName(name):
+            target = f"the task {name}"
+        case ByTag(tag):
+            target = f"all tasks with tag {tag}"
+        case ByProperty(name, value):
+            target = f"all tasks with {name} = {value}"
+        case ByApp(app):
+            target = f"a reload of app {app}"
+        case task:
+            target = f"task {task}"
+    parts = [f"a message on {trigger.topic} starts {target}"]
+    if trigger.when:
+        parts.append(f"when {', '.join(trigger.when)} fit")
+    if trigger.debounce:
+        parts.append(f"after {format_duration(trigger.debounce)} of quiet")
+    if trigger.cooldown:
+        parts.append(f"at most once in {format_duration(trigger.cooldown)}")
+    return ", ".join(parts)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

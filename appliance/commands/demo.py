@@ -1,0 +1,18 @@
+"""``appliance demo``: hands over to the demo, which brings its own configuration."""
+
+from __future__ import annotations
+
+import argparse
+
+from appliance.commands.run import is_headless, run_for_s
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the demo; returns the exit code."""
+    from appliance import demo  # noqa: PLC0415  mistakes are told before the broker's second of imports
+
+    return demo.main(
+        headless=is_headless(options.headless),
+        run_for_s=run_for_s(options.run_for),
+        data_dir=options.data_dir,
+    )

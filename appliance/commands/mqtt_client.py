@@ -1,0 +1,272 @@
+"""A blocking MQTT client that connects, publishes one message and goes.
+
+``appliance publish`` is called from scripts, so it must start at once: the broker's library takes
+a second to import, paho-mqtt would be a dependency for a hundred lines. MQTT 5 is spoken first
+because only there a broker says why it refuses a message; 3.1.1 with a broker that knows no other.
+Not for: subscribing, reconnecting, or anything within the running appliance.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import time
+from types import TracebackType
+from typing import NoReturn, Self
+
+import msgspec
+
+from appliance.config import Secret
+from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
+
+_CONNECT, _CONNACK, _PUBLISH, _PUBACK, _PUBREC, _PUBREL, _PUBCOMP = 1, 2, 3, 4, 5, 6, 7
+_PINGREQ, _PINGRESP, _DISCONNECT = 12, 13, 14
+_PACKET_ID = 1
+_LARGEST_PACKET = 268_435_455
+"""MQTT 5, section 1.5.5: four bytes of seven bits."""
+_LARGEST_ANSWER = 64 * 1024
+_FAILURE = 0x80
+"""MQTT 5, section 2.4: reason codes from here on say that it failed."""
+
+# MQTT 3.1.1, table 3.1, as the reason codes of MQTT 5 with the same meaning.
+_OLD_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
+_NO_PERMISSION = frozenset({0x86, 0x87, 0x8A, 0x8C})
+_REASONS = {
+    0x81: "it can't read what was sent",
+    0x84: "it speaks another version of MQTT",
+    0x85: "it does not accept the client id; choose another with --client-id",
+    0x86: "wrong user name or password; sign in with -u NAME",
+    0x87: "not authorized; sign in with -u NAME, or ask for the right to publish there",
+    0x88: "it is not available now; try again later",
+    0x89: "it is busy; try again later",
+    0x8A: "this client is banned",
+    0x8B: "it is shutting down; try again later",
+    0x8C: "it wants another way to sign in",
+    0x8E: "another client with the same client id took over; choose another with --client-id",
+    0x90: "it does not accept the topic",
+    0x95: "the message is too large",
+    0x97: "a quota is used up; try again later",
+    0x9A: "it does not keep retained messages; leave out -r",
+    0x9B: "it does not offer this quality of service; use a lower -q",
+    0x9F: "too many connections at a time; try again later",
+}
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where to and as whom."""
+
+    host: str
+    port: int
+    client_id: str = ""
+    username: str | None = None
+    password: Secret | None = None
+    tls: ssl.SSLContext | None = None
+    timeout_s: float = 10.0
+
+    @property
+    def shown(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def publish(target: Target, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+    """Publish one message and wait until the broker has taken it, for QoS 0 too (by a ping).
+
+    Raises ``NoPermissionError`` when the broker does not let us, ``UnavailableError`` when it is
+    out of reach or refuses for another reason, ``UsageError`` when the message is too large.
+    """
+    try:
+        _publish(_Connection(target, 5), topic, payload, qos, retain)
+    except _OldBroker:
+        _publish(_Connection(target, 4), topic, payload, qos, retain)
+
+
+class _OldBroker(Exception):  # noqa: N818  a turn of the way, not an error that anybody sees
+    pass
+
+
+def _publish(connection: _Connection, topic: str, payload: bytes, qos: int, retain: bool) -> None:
+    with connection:
+        connection.open()
+        variable = _text(topic)
+        if qos:
+            variable += struct.pack("!H", _PACKET_ID)
+        if connection.version == 5:  # no properties
+            variable += b"\0"
+        connection.send(_PUBLISH << 4 | qos << 1 | retain, variable + payload)
+        if qos == 1:
+            connection.expect(_PUBACK)
+        elif qos == 2:
+            connection.expect(_PUBREC)
+            connection.send(_PUBREL << 4 | 2, struct.pack("!H", _PACKET_ID))
+            connection.expect(_PUBCOMP)
+        else:
+            connection.send(_PINGREQ << 4, b"")
+            connection.expect(_PINGRESP)
+        connection.send(_DISCONNECT << 4, b"")
+
+
+def _text(value: str | bytes) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    if len(data) > 65535:
+        raise UsageError("a topic, name or password is longer than MQTT's 65535 bytes")
+    return struct.pack("!H", len(data)) + data
+
+
+class _Connection:
+    def __init__(self, target: Target, version: int) -> None:
+        self._target = target
+        self.version = version
+        self._deadline = time.monotonic() + target.timeout_s
+        self._what = "the connection"
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def open(self) -> None:
+        """Connect and sign in."""
+        target = self._target
+        try:
+            plain = socket.create_connection((target.host, target.port), target.timeout_s)
+            self._socket = plain
+            if target.tls is not None:
+                self._socket = target.tls.wrap_socket(plain, server_hostname=target.host)
+        except (OSError, UnicodeError) as error:
+            self._fail(error)
+        flags = 0x02  # clean start: nothing is to be kept for us
+        fields = _text(target.client_id)
+        if target.username is not None:
+            flags |= 0x80
+            fields += _text(target.username)
+        if target.password is not None:
+            flags |= 0x40
+            fields += _text(target.password.reveal().encode("utf-8", "surrogateescape"))
+        head = _text("MQTT") + struct.pack("!BBH", self.version, flags, 0)
+        self.send(_CONNECT << 4, head + (b"\0" if self.version == 5 else b"") + fields)
+        self.expect(_CONNACK)
+        self._what = "the message"
+
+    def send(self, first: int, body: bytes) -> None:
+        """Send one packet."""
+        if len(body) > _LARGEST_PACKET:
+            raise UsageError("the message is larger than MQTT's 256 MiB")
+        length, left = bytearray(), len(body)
+        while True:
+            left, low = divmod(left, 128)
+            length.append(low | 0x80 if left else low)
+            if not left:
+                break
+        try:
+            self._ready().sendall(bytes([first]) + bytes(length) + body)
+        except OSError as error:
+            # A broker that refuses says so and closes at once: its word is worth more than ours.
+            self._last_word(error)
+
+    def expect(self, kind: int) -> None:
+        """Wait for an answer of this kind and raise what it says if it is a refusal."""
+        try:
+            first, body = self._receive()
+        except OSError as error:
+            self._fail(error)
+        if first >> 4 == _DISCONNECT:
+            self._refused(body[0] if body else 0)
+        if first >> 4 != kind:
+            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
+        if kind == _PINGRESP:
+            return
+        if kind == _CONNACK:
+            code = body[1] if len(body) > 1 else _FAILURE
+        else:
+            if body[:2] != struct.pack("!H", _PACKET_ID):
+                raise UnavailableError(f"{self._target.shown} acknowledged another message")
+            code = body[2] if len(body) > 2 and self.version == 5 else 0
+        if kind == _CONNACK:  # an old broker answers in its own way to MQTT 5 as well
+            code = _OLD_CODES.get(code, code)
+        if kind == _CONNACK and code == 0x84 and self.version == 5:
+            raise _OldBroker
+        if code >= _FAILURE:
+            self._refused(code)
+
+    def _receive(self) -> tuple[int, bytes]:
+        first = self._read(1)[0]
+        length = 0
+        for place in range(4):
+            byte = self._read(1)[0]
+            length |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                break
+        if length > _LARGEST_ANSWER:
+            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
+        return first, self._read(length)
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            part = self._ready().recv(size - len(data))
+            if not part:
+                raise ConnectionResetError
+            data += part
+        return data
+
+    def _ready(self) -> socket.socket:
+        assert self._socket is not None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+        return self._socket
+
+    def _last_word(self, error: OSError) -> NoReturn:
+        try:
+            first, body = self._receive()
+        except OSError:
+            self._fail(error)
+        if first >> 4 in (_CONNACK, _DISCONNECT) and body:
+            self._refused(body[first >> 4 == _CONNACK])
+        self._fail(error)
+
+    def _refused(self, code: int) -> NoReturn:
+        reason = _REASONS.get(code, f"reason code {code:#04x}")
+        kind: type[ApplianceError] = (
+            NoPermissionError if code in _NO_PERMISSION else UnavailableError
+        )
+        raise kind(f"{self._target.shown} refused {self._what}: {reason}")
+
+    def _fail(self, error: OSError | UnicodeError) -> NoReturn:
+        shown = self._target.shown
+        if isinstance(error, ssl.SSLCertVerificationError):
+            text = (
+                f"the certificate of {shown} is not trusted: {error.verify_message}; name the "
+                "authority that signed it with --ca-file"
+            )
+        elif isinstance(error, ssl.SSLError):
+            text = (
+                f"TLS with {shown} failed: {error.reason or error}; is this a TLS port, and does "
+                "it want a client certificate (--certfile, --keyfile)?"
+            )
+        elif isinstance(error, TimeoutError):
+            text = f"{shown} did not answer within {self._target.timeout_s:g} s; is it a broker?"
+        elif isinstance(error, ConnectionRefusedError):
+            text = f"nothing listens at {shown}; is the appliance running?"
+        elif isinstance(error, socket.gaierror | UnicodeError):
+            text = f"the name {self._target.host} can't be resolved; check the spelling"
+        elif isinstance(error, ConnectionError):
+            if self._what == "the connection" and self.version == 5:
+                raise _OldBroker from None
+            text = (
+                f"{shown} closed the connection and did not take {self._what}; its log says why "
+                "(a missing right, a message that is too large, a port that wants TLS)"
+            )
+        else:
+            text = f"{shown} is out of reach: {error.strerror or error}"
+        raise UnavailableError(text) from None

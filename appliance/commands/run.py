@@ -1,0 +1,48 @@
+"""``appliance run``: the configuration, its files, then the service until it ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from appliance.config import Config, check_files, load, parse_duration
+from appliance.errors import ConfigError, UsageError
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run until stopped; returns the exit code."""
+    config = load(options.config)
+    require_files(config)
+    from appliance import launch  # noqa: PLC0415  mistakes are told before the broker's second of imports
+
+    return launch.main(
+        config, headless=is_headless(options.headless), run_for_s=run_for_s(options.run_for)
+    )
+
+
+def require_files(config: Config) -> None:
+    """Raise ``ConfigError`` if a file that the configuration names can't be read."""
+    problems = check_files(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def is_headless(wanted: bool) -> bool:
+    """Whether to do without the UI: it was said so, or there is no terminal that could show it."""
+    if wanted or os.environ.get("TERM") == "dumb":
+        return True
+    return not (sys.stdin.isatty() and sys.stdout.isatty())
+
+
+def run_for_s(text: str | None) -> float | None:
+    """The ``--run-for`` option in seconds. Raises ``UsageError``."""
+    if text is None:
+        return None
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageError(f"--run-for {text}: {error}") from None
+    if seconds <= 0:
+        raise UsageError(f"--run-for {text}: write a time above zero")
+    return seconds
