@@ -1,4 +1,4 @@
-"""A blocking MQTT client that connects, publishes one message and goes.
+"""A blocking MQTT client that connects and publishes, one message at a time.
 
 ``appliance publish`` is called from scripts, so it must start at once: the broker's library takes
 a second to import, paho-mqtt would be a dependency for a hundred lines. MQTT 5 is spoken first
@@ -8,6 +8,7 @@ Not for: subscribing, reconnecting, or anything within the running appliance.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -22,7 +23,6 @@ from appliance.errors import ApplianceError, NoPermissionError, UnavailableError
 
 _CONNECT, _CONNACK, _PUBLISH, _PUBACK, _PUBREC, _PUBREL, _PUBCOMP = 1, 2, 3, 4, 5, 6, 7
 _PINGREQ, _PINGRESP, _DISCONNECT = 12, 13, 14
-_PACKET_ID = 1
 _LARGEST_PACKET = 268_435_455
 """MQTT 5, section 1.5.5: four bytes of seven bits."""
 _LARGEST_ANSWER = 64 * 1024
@@ -69,41 +69,8 @@ class Target(msgspec.Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def publish(target: Target, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-    """Publish one message and wait until the broker has taken it, for QoS 0 too (by a ping).
-
-    Raises ``NoPermissionError`` when the broker does not let us, ``UnavailableError`` when it is
-    out of reach or refuses for another reason, ``UsageError`` when the message is too large.
-    """
-    try:
-        _publish(_Connection(target, 5), topic, payload, qos, retain)
-    except _OldBroker:
-        _publish(_Connection(target, 4), topic, payload, qos, retain)
-
-
 class _OldBroker(Exception):  # noqa: N818  a turn of the way, not an error that anybody sees
     pass
-
-
-def _publish(connection: _Connection, topic: str, payload: bytes, qos: int, retain: bool) -> None:
-    with connection:
-        connection.open()
-        variable = _text(topic)
-        if qos:
-            variable += struct.pack("!H", _PACKET_ID)
-        if connection.version == 5:  # no properties
-            variable += b"\0"
-        connection.send(_PUBLISH << 4 | qos << 1 | retain, variable + payload)
-        if qos == 1:
-            connection.expect(_PUBACK)
-        elif qos == 2:
-            connection.expect(_PUBREC)
-            connection.send(_PUBREL << 4 | 2, struct.pack("!H", _PACKET_ID))
-            connection.expect(_PUBCOMP)
-        else:
-            connection.send(_PINGREQ << 4, b"")
-            connection.expect(_PINGRESP)
-        connection.send(_DISCONNECT << 4, b"")
 
 
 def _text(value: str | bytes) -> bytes:
@@ -113,15 +80,32 @@ def _text(value: str | bytes) -> bytes:
     return struct.pack("!H", len(data)) + data
 
 
-class _Connection:
-    def __init__(self, target: Target, version: int) -> None:
+class Client:
+    """A connection to one broker, open within its ``with`` block. Not for use by several threads.
+
+    Every method raises ``NoPermissionError`` when the broker does not let us, and
+    ``UnavailableError`` when it is out of reach, too slow or refuses for another reason. After an
+    error the connection is of no more use.
+    """
+
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self.version = version
-        self._deadline = time.monotonic() + target.timeout_s
+        self._version = 5
+        self._packet_id = 0
+        self._deadline = 0.0
         self._what = "the connection"
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except _OldBroker:
+            self._close()
+            self._version = 4
+            self._open()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(
@@ -130,12 +114,38 @@ class _Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._socket is not None:
-            self._socket.close()
+        if kind is None:
+            with contextlib.suppress(ApplianceError):  # all that mattered is acknowledged
+                self._send(_DISCONNECT << 4, b"")
+        self._close()
 
-    def open(self) -> None:
-        """Connect and sign in."""
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Publish one message and wait until the broker has taken it, for QoS 0 too (by a ping).
+
+        Raises ``UsageError`` when the message is larger than MQTT allows.
+        """
+        self._deadline = time.monotonic() + self._target.timeout_s
+        self._what = "the message"
+        variable = _text(topic)
+        if qos:
+            self._packet_id = self._packet_id % 65535 + 1
+            variable += struct.pack("!H", self._packet_id)
+        if self._version == 5:  # no properties
+            variable += b"\0"
+        self._send(_PUBLISH << 4 | qos << 1 | retain, variable + payload)
+        if qos == 1:
+            self._expect(_PUBACK)
+        elif qos == 2:
+            self._expect(_PUBREC)
+            self._send(_PUBREL << 4 | 2, struct.pack("!H", self._packet_id))
+            self._expect(_PUBCOMP)
+        else:
+            self._send(_PINGREQ << 4, b"")
+            self._expect(_PINGRESP)
+
+    def _open(self) -> None:
         target = self._target
+        self._deadline = time.monotonic() + target.timeout_s
         try:
             plain = socket.create_connection((target.host, target.port), target.timeout_s)
             self._socket = plain
@@ -151,13 +161,15 @@ class _Connection:
         if target.password is not None:
             flags |= 0x40
             fields += _text(target.password.reveal().encode("utf-8", "surrogateescape"))
-        head = _text("MQTT") + struct.pack("!BBH", self.version, flags, 0)
-        self.send(_CONNECT << 4, head + (b"\0" if self.version == 5 else b"") + fields)
-        self.expect(_CONNACK)
-        self._what = "the message"
+        head = _text("MQTT") + struct.pack("!BBH", self._version, flags, 0)
+        self._send(_CONNECT << 4, head + (b"\0" if self._version == 5 else b"") + fields)
+        self._expect(_CONNACK)
 
-    def send(self, first: int, body: bytes) -> None:
-        """Send one packet."""
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+    def _send(self, first: int, body: bytes) -> None:
         if len(body) > _LARGEST_PACKET:
             raise UsageError("the message is larger than MQTT's 256 MiB")
         length, left = bytearray(), len(body)
@@ -172,7 +184,7 @@ class _Connection:
             # A broker that refuses says so and closes at once: its word is worth more than ours.
             self._last_word(error)
 
-    def expect(self, kind: int) -> None:
+    def _expect(self, kind: int) -> None:
         """Wait for an answer of this kind and raise what it says if it is a refusal."""
         try:
             first, body = self._receive()
@@ -187,12 +199,12 @@ class _Connection:
         if kind == _CONNACK:
             code = body[1] if len(body) > 1 else _FAILURE
         else:
-            if body[:2] != struct.pack("!H", _PACKET_ID):
+            if body[:2] != struct.pack("!H", self._packet_id):
                 raise UnavailableError(f"{self._target.shown} acknowledged another message")
-            code = body[2] if len(body) > 2 and self.version == 5 else 0
+            code = body[2] if len(body) > 2 and self._version == 5 else 0
         if kind == _CONNACK:  # an old broker answers in its own way to MQTT 5 as well
             code = _OLD_CODES.get(code, code)
-        if kind == _CONNACK and code == 0x84 and self.version == 5:
+        if kind == _CONNACK and code == 0x84 and self._version == 5:
             raise _OldBroker
         if code >= _FAILURE:
             self._refused(code)
@@ -261,7 +273,7 @@ class _Connection:
         elif isinstance(error, socket.gaierror | UnicodeError):
             text = f"the name {self._target.host} can't be resolved; check the spelling"
         elif isinstance(error, ConnectionError):
-            if self._what == "the connection" and self.version == 5:
+            if self._what == "the connection" and self._version == 5:
                 raise _OldBroker from None
             text = (
                 f"{shown} closed the connection and did not take {self._what}; its log says why "

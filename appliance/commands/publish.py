@@ -8,7 +8,7 @@ import ssl
 import sys
 from pathlib import Path
 
-from appliance.commands.mqtt_client import Target, publish
+from appliance.commands.mqtt_client import Client, Target
 from appliance.commands.user import read_password
 from appliance.config import ListenerConfig, Secret, load, parse_bind, parse_duration
 from appliance.errors import EXIT_OK, ConfigError, UsageError
@@ -24,7 +24,8 @@ def execute(options: argparse.Namespace) -> int:
         raise UsageError(f"-t {options.topic}: {problem}")
     payload = _payload(options)
     target = _target(options)
-    publish(target, options.topic, payload, qos=options.qos, retain=options.retain)
+    with Client(target) as client:
+        client.publish(options.topic, payload, qos=options.qos, retain=options.retain)
     return EXIT_OK
 
 

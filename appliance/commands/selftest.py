@@ -1,4 +1,4 @@
-"""``appliance selftest``: is this installation whole? For packages, and for a first support call."""
+"""``appliance selftest``: is this installation whole? For packages and first support."""
 
 from __future__ import annotations
 
