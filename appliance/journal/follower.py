@@ -46,7 +46,7 @@ class Follower:
 
     @property
     def position(self) -> int:
-        """Sequence number of the last message that ``next`` returned."""
+        """Up to where ``next`` has returned everything there is."""
         return self._position
 
     @property
@@ -77,9 +77,13 @@ class Follower:
         if self._position < removed_to:
             self.missed += removed_to - self._position
             self._position = removed_to
+        newest = self._reader.last_seq
         messages = self._reader.recent(self._position, limit, max_bytes)
         if messages:
             self._position = messages[-1].seq
+        elif newest > self._position:
+            # A gap: sequence numbers were skipped (the database was lost), or deleted long ago.
+            self._position = newest
         return messages
 
     def read(self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:

@@ -1,0 +1,50 @@
+"""What a format of recordings is: the few pieces of text that a file is put together from.
+
+A file with n messages is ``opening``, n elements with ``separator`` between them, ``closing``;
+a file without any is ``empty``. Not for: files; a format never sees one.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from appliance.config import RecorderConfig
+from appliance.model import Message
+from appliance.recorders.csv import CsvFormat
+from appliance.recorders.json import JsonFormat
+from appliance.recorders.jsonl import JsonLinesFormat
+
+
+class Format(Protocol):
+    """One kind of file. The same messages always give the same bytes."""
+
+    @property
+    def name(self) -> str:
+        """What tells recordings apart that can't be continued by one another."""
+
+    empty: bytes
+    separator: bytes
+    closing: bytes
+    """Stands at the end of the file after every write, and is overwritten by the next one."""
+
+    def opening(self, first: Message) -> bytes:
+        """The beginning of a file whose first message this is."""
+
+    def element(self, message: Message) -> bytes:
+        """One message."""
+
+    @property
+    def memory(self) -> str:
+        """What must be known to continue the file later (the columns of a CSV file)."""
+
+    def recall(self, memory: str) -> None:
+        """Continue a file that was begun earlier."""
+
+
+def make_format(config: RecorderConfig) -> Format:
+    """The format that a recorder's configuration asks for."""
+    if config.format == "json":
+        return JsonFormat(metadata=config.metadata)
+    if config.format == "jsonl":
+        return JsonLinesFormat(metadata=config.metadata)
+    return CsvFormat(metadata=config.metadata)

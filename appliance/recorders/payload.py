@@ -1,0 +1,102 @@
+"""A payload as a JSON value: as it is where it is JSON, wrapped without loss where it is not.
+
+Nothing is parsed into Python values, so numbers, escapes and duplicate keys keep their own text;
+only white space between the tokens changes. docs/recording.md states the forms for readers.
+Not for: what stands around the value (json.py, jsonl.py, csv.py).
+"""
+
+from __future__ import annotations
+
+import base64
+
+import msgspec
+
+MAX_DEPTH = 100
+"""Arrays and objects nested deeper than this are recorded as text: most JSON readers give up
+somewhere between 64 and 1000 levels, and one such value would make a whole recording unreadable."""
+
+RESERVED = frozenset({"$text", "$base64", "$json"})
+"""An object with one of these keys stands for a payload that is not (or not simply) JSON."""
+
+# How much longer the indented form may be than the payload itself.
+_MAX_GROWTH = 16
+# At most this long, the worst growth is a few kilobytes, so nothing needs to be counted.
+_SHORT = 64
+
+_top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def json_value(payload: bytes, *, indent: bool) -> bytes:
+    """The JSON text (UTF-8) that stands for a payload.
+
+    Args:
+        payload: any bytes.
+        indent: two blanks a level, as ``json.dumps(indent=2)`` does; else one line.
+    """
+    width = 2 if indent else 0
+    if len(payload) > _SHORT:
+        # Counting brackets is quick and mostly settles it; ``nesting`` is exact and slower.
+        openings = payload.count(b"[") + payload.count(b"{")
+        if openings > MAX_DEPTH and nesting(payload) > MAX_DEPTH:
+            return _wrapped(payload, width)
+        if indent and _grows_too_much(payload, openings):
+            width = 0
+    try:
+        if not payload.isascii():
+            payload.decode()
+        text = msgspec.json.format(payload, indent=width)
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        return _wrapped(payload, width)
+    if text[:1] == b"{" and (b'"$' in text or b"\\u" in text) and _is_reserved(text):
+        return _object(b"$json", text, width)
+    return text
+
+
+def nesting(payload: bytes) -> int:
+    """How deep arrays and objects are nested, at most ``MAX_DEPTH + 1``.
+
+    Works without recursion and on any bytes; for what is not JSON the number means nothing.
+    """
+    openings = payload.count(b"[") + payload.count(b"{")
+    if openings <= 1:
+        return openings
+    # Escaped characters first, so that every quote left begins or ends a string.
+    bare = payload.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(bare.split(b'"')[::2])
+    brackets = outside.translate(_TO_SQUARE, _NO_BRACKETS)
+    depth = 0
+    while brackets and depth <= MAX_DEPTH:
+        brackets = brackets.replace(b"[]", b"")  # one level, everywhere
+        depth += 1
+    return depth
+
+
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_TO_SQUARE = bytes.maketrans(b"{}", b"[]")
+
+
+def _grows_too_much(payload: bytes, openings: int) -> bool:
+    lines = payload.count(b",") + 2 * openings
+    room = (_MAX_GROWTH - 1) * len(payload)
+    return (
+        lines * (2 * min(openings, MAX_DEPTH) + 2) > room
+        and lines * (2 * nesting(payload) + 2) > room
+    )
+
+
+def _is_reserved(text: bytes) -> bool:
+    return not RESERVED.isdisjoint(_top_level.decode(text))
+
+
+def _wrapped(payload: bytes, width: int) -> bytes:
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return _object(b"$base64", b'"' + base64.b64encode(payload) + b'"', width)
+    return _object(b"$text", msgspec.json.encode(text), width)
+
+
+def _object(key: bytes, value: bytes, width: int) -> bytes:
+    if width:
+        return b'{\n  "' + key + b'": ' + value.replace(b"\n", b"\n  ") + b"\n}"
+    return b'{"' + key + b'": ' + value + b"}"

@@ -1,0 +1,400 @@
+"""All recorders: which message belongs into which file, and the thread that writes them.
+
+The thread takes what the journal has committed, sorts it by recorder, appends each recorder's
+share in one go (one sync a file and batch) and stores how far it has come. Under load it does so
+some twenty times a second, so recording costs little; a single message is written at once.
+A recorder whose file can't be written stands still and is tried again; the others go on.
+Not for: files (recording.py), formats, or where messages come from (``Source``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from appliance.config import RecorderConfig
+from appliance.errors import ApplianceError, ConfigError
+from appliance.model import Message
+from appliance.recorders.formats import make_format
+from appliance.recorders.progress import Progress, ProgressStore
+from appliance.recorders.recording import Recording
+from appliance.state import Health, RecorderState
+from appliance.topics import Matcher
+
+BATCH_MESSAGES = 5000
+PACE_S = 0.05
+"""While messages keep coming, pause between two batches: the longest that one waits, nearly."""
+
+RETRY_S = 1.0
+SAVE_EVERY_S = 1.0
+"""How often cursors are stored that moved without anything being recorded."""
+
+_log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where messages come from, in order. The journal's ``Follower`` is one."""
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def last_seq(self) -> int: ...
+
+    def wait(self, timeout_s: float) -> bool: ...
+
+    def next(self, limit: int) -> list[Message]: ...
+
+    def read(self, after_seq: int, limit: int) -> list[Message]: ...
+
+    def advance(self, seq: int) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+class _Recorder:
+    """One recorder at run time. Only the recorders' thread changes it."""
+
+    def __init__(self, config: RecorderConfig, key: str) -> None:
+        self.config = config
+        self.key = key
+        self.recording: Recording | None = None
+        """``None`` until its file could be prepared."""
+        self.stored: Progress | None = None
+        """As it stands in the database."""
+        self.batch: list[Message] = []
+        self.behind = True
+        """Whether it reads for itself, because it could not keep pace with the others."""
+        self.health = Health("ok")
+        self.retry_at = 0.0
+        self.failures = 0
+
+    @property
+    def cursor(self) -> int:
+        """The last message that it has looked at."""
+        progress = self.recording.progress if self.recording else self.stored
+        return progress.seq if progress else 0
+
+    def fail(self, error: BaseException) -> None:
+        text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        health = Health("bad", text)
+        if health != self.health:
+            _log.error(
+                "%s can't be recorded: %s. Nothing is lost; it is tried again by itself",
+                self.config.path,
+                text,
+                exc_info=None if isinstance(error, OSError | sqlite3.Error) else error,
+            )
+        self.health = health
+        self.behind = True
+        self.failures += 1
+        self.retry_at = time.monotonic() + RETRY_S
+
+    def recover(self) -> None:
+        note = self.recording.note if self.recording else ""
+        if self.health.level == "bad":
+            _log.warning("%s is recorded again", self.config.path)
+        self.health = Health("warn", note) if note else Health("ok")
+
+
+class Recorders:
+    """Every configured recorder.
+
+    Args:
+        configs: as configured; paths are absolute.
+        state_path: the database with the cursors, in the data directory.
+        clock_ns: present time, for the names of files that are set aside.
+
+    Raises:
+        ConfigError: two recorders write the same file.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[RecorderConfig],
+        state_path: Path,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._clock_ns = clock_ns
+        self._store = ProgressStore(state_path)
+        self._recorders = [
+            _Recorder(config, _key(Path(config.path), state_path.parent)) for config in configs
+        ]
+        self._routes: Matcher[_Recorder] = Matcher()
+        seen: dict[str, _Recorder] = {}
+        for recorder in self._recorders:
+            name = os.path.normcase(os.path.realpath(recorder.config.path))
+            other = seen.setdefault(name, recorder)
+            if other is not recorder:
+                raise ConfigError(
+                    f"Two recorders write {recorder.config.path}: those of topics"
+                    f" {other.config.topic} and {recorder.config.topic}. Give each a path of its"
+                    " own under [[recorder]]."
+                )
+            self._routes.add(recorder.config.topic, recorder)
+        self._source: Source | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._deadline = float("inf")
+        self._saved_at = 0.0
+        self._unsaved = False
+
+    def open(self, last_seq: int) -> int:
+        """Read the cursors.
+
+        Args:
+            last_seq: the journal's newest message; a new recorder begins behind it, that is, with
+                the messages that come from now on.
+
+        Returns the smallest cursor: the source must begin behind it.
+
+        Raises:
+            ConfigError, UnavailableError: the database of the cursors can't be used.
+        """
+        stored = self._store.open(self._clock_ns())
+        for recorder in self._recorders:
+            recorder.stored = stored.get(recorder.key)
+            if recorder.stored is None:
+                # Stored before its file exists: should that fail, it still begins here later.
+                recorder.stored = Progress(format="", seq=last_seq)
+                self._store.save([(recorder.key, recorder.stored)])
+        return min((recorder.cursor for recorder in self._recorders), default=last_seq)
+
+    def start(self, source: Source) -> None:
+        """Prepare the files and begin to record, in a thread of its own."""
+        self._source = source
+        for recorder in self._recorders:
+            self._prepare(recorder, source)
+        self._save()
+        self._thread = threading.Thread(
+            target=self._run, args=(source,), name="recorders", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Record what the journal has committed by now, then end.
+
+        Returns whether all of it was recorded; the rest is recorded after the next start.
+        """
+        thread, source = self._thread, self._source
+        if thread is None or source is None:
+            self._store.close()
+            return True
+        self._deadline = time.monotonic() + timeout_s
+        self._stopping.set()
+        source.wake()
+        thread.join(timeout_s + RETRY_S)
+        return not thread.is_alive() and not any(r.behind for r in self._recorders)
+
+    def states(self) -> tuple[RecorderState, ...]:
+        """Each recorder's state, in the order of the configuration. Any thread, no disk."""
+        last_seq = self._source.last_seq if self._source else 0
+        return tuple(_state(recorder, last_seq) for recorder in self._recorders)
+
+    def counters(self) -> tuple[tuple[str, int], ...]:
+        """Failed attempts to record: (name, how often)."""
+        return (("recorder retries", sum(recorder.failures for recorder in self._recorders)),)
+
+    # --- the thread ------------------------------------------------------------------------------
+
+    def _run(self, source: Source) -> None:
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    full = self._turn(source)
+                except (ApplianceError, sqlite3.Error, OSError) as error:
+                    _log.warning("The recorders can't read the journal: %s", error)
+                    full = False
+                    if self._stopping.wait(RETRY_S):
+                        return
+                if self._stopping.is_set():
+                    if self._is_done(source):
+                        return
+                elif not full:
+                    # A pause lets messages gather: one write and sync for all of them.
+                    self._stopping.wait(max(0.0, PACE_S - (time.monotonic() - began)))
+        except Exception as error:  # noqa: BLE001  # a bug of ours must be seen in the UI, too
+            for recorder in self._recorders:
+                recorder.fail(error)
+        finally:
+            self._save()
+            self._store.close()
+
+    def _is_done(self, source: Source) -> bool:
+        if time.monotonic() >= self._deadline:
+            return True
+        healthy = [recorder for recorder in self._recorders if recorder.health.level != "bad"]
+        return all(recorder.cursor >= source.last_seq for recorder in healthy)
+
+    def _turn(self, source: Source) -> bool:
+        """Take one batch and write it; returns whether there was more than one batch holds."""
+        late = [recorder for recorder in self._recorders if self._may_retry(recorder)]
+        for recorder in late:
+            self._catch_up(recorder, source)
+        if not late:
+            source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
+        messages: list[Message] = []
+        if not self._unsaved:
+            messages = source.next(BATCH_MESSAGES)
+            self._record(messages, source.position)
+        if self._must_save():
+            self._save()
+            if not self._unsaved:
+                source.advance(min((r.cursor for r in self._recorders), default=source.position))
+        return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._recorders))
+
+    def _may_retry(self, recorder: _Recorder) -> bool:
+        return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at
+
+    def _record(self, messages: Sequence[Message], last: int) -> None:
+        match = self._routes.match
+        for message in messages:
+            for recorder in match(message.topic):
+                recorder.batch.append(message)
+        for recorder in self._recorders:
+            batch, recorder.batch = recorder.batch, []
+            if not recorder.behind:
+                self._append(recorder, batch, last)
+
+    def _append(self, recorder: _Recorder, batch: Sequence[Message], last: int) -> bool:
+        recording = recorder.recording
+        assert recording is not None
+        cursor = recorder.cursor
+        if last <= cursor:
+            return True
+        if batch and batch[0].seq <= cursor:
+            batch = [message for message in batch if message.seq > cursor]
+        try:
+            if batch:
+                recording.append(batch, last)
+            else:
+                recording.skip(last)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other recorders go on
+            recorder.fail(error)
+            return False
+        if batch and (recorder.health.level == "bad" or recording.note != recorder.health.text):
+            recorder.recover()
+        return True
+
+    def _catch_up(self, recorder: _Recorder, source: Source) -> None:
+        """Read for one recorder alone, until it stands where the others stand."""
+        if recorder.recording is None and not self._prepare(recorder, source):
+            return
+        position = source.position
+        if recorder.cursor < position:
+            messages = source.read(recorder.cursor, BATCH_MESSAGES)
+            messages = [message for message in messages if message.seq <= position]
+            # Nothing left up to there: retention was forced to remove it.
+            last = messages[-1].seq if messages else position
+            match = self._routes.match
+            batch = [message for message in messages if recorder in match(message.topic)]
+            if not self._append(recorder, batch, last):
+                return
+        if recorder.cursor >= position:
+            recorder.behind = False
+            recorder.recover()
+
+    def _prepare(self, recorder: _Recorder, source: Source) -> bool:
+        """Make or check the file; what an interrupted write left is put right."""
+        assert recorder.stored is not None
+        recording = Recording(
+            Path(recorder.config.path),
+            make_format(recorder.config),
+            recorder.stored,
+            self._clock_ns,
+        )
+
+        def regenerate(size: int) -> bytes:
+            found: list[Message] = []
+            pieces: list[bytes] = []
+            cursor = recorder.cursor
+            while sum(map(len, pieces)) < size:
+                messages = source.read(cursor, BATCH_MESSAGES)
+                if not messages:
+                    break
+                cursor = messages[-1].seq
+                match = self._routes.match
+                found.extend(m for m in messages if recorder in match(m.topic))
+                pieces = recording.pieces(found) if found else []
+            return b"".join(pieces)
+
+        try:
+            if recorder.stored.format:
+                recording.resume(regenerate)
+            else:
+                recording.begin()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other recorders go on
+            recorder.fail(error)
+            return False
+        recorder.recording = recording
+        return True
+
+    # --- cursors ---------------------------------------------------------------------------------
+
+    def _must_save(self) -> bool:
+        changed = False
+        for recorder in self._recorders:
+            if recorder.recording is not None and recorder.stored is not None:
+                progress, stored = recorder.recording.progress, recorder.stored
+                if msgspec.structs.replace(stored, seq=progress.seq) != progress:
+                    return True
+                changed = changed or progress.seq != stored.seq
+        return changed and (
+            self._stopping.is_set() or time.monotonic() - self._saved_at >= SAVE_EVERY_S
+        )
+
+    def _save(self) -> None:
+        rows = [
+            (recorder, recorder.recording.progress)
+            for recorder in self._recorders
+            if recorder.recording is not None and recorder.recording.progress != recorder.stored
+        ]
+        if not rows:
+            return
+        try:
+            self._store.save([(recorder.key, progress) for recorder, progress in rows])
+        except sqlite3.Error as error:
+            # Nothing further is recorded until this succeeds: a file must never be ahead of its
+            # cursor by more than can be put right after a crash.
+            self._unsaved = True
+            for recorder, _ in rows:
+                recorder.fail(OSError(f"its cursor can't be stored: {error}"))
+            self._stopping.wait(RETRY_S)
+            return
+        self._unsaved = False
+        self._saved_at = time.monotonic()
+        for recorder, progress in rows:
+            recorder.stored = progress
+
+
+def _key(path: Path, data_dir: Path) -> str:
+    """What a recording's cursor is kept under.
+
+    Below the data directory, which may be moved, the path within it; elsewhere the whole path.
+    """
+    if path.is_relative_to(data_dir):
+        return path.relative_to(data_dir).as_posix()
+    return str(path)
+
+
+def _state(recorder: _Recorder, last_seq: int) -> RecorderState:
+    progress = recorder.recording.progress if recorder.recording else recorder.stored
+    return RecorderState(
+        topic=recorder.config.topic,
+        path=recorder.config.path,
+        format=recorder.config.format,
+        health=recorder.health,
+        recorded=progress.count if progress else 0,
+        lag=max(0, last_seq - recorder.cursor),
+        size_bytes=progress.length if progress else 0,
+    )

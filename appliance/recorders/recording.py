@@ -1,0 +1,302 @@
+"""One file that grows: appended exactly once, recognised again, never destroyed.
+
+A write begins where the closing bracket stands and ends with a new one, so a write costs the same
+however long the file is. Before each write the file's end is compared with what was left there;
+a file that somebody changed, shortened or replaced is set aside and a new one is begun.
+Not for: which messages belong in (recorders.py) and how they look (the formats).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from appliance import files
+from appliance.model import Message
+from appliance.recorders.formats import Format
+from appliance.recorders.progress import Progress
+
+SEAM_BYTES = 128
+PAGE_BYTES = 4096
+MAX_WRITES = 8
+"""Writes that a batch is divided into at most; each one is a chance for others to run first."""
+
+# More than this behind the end was not written by an interrupted write of ours.
+_MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
+_COPY_BYTES = 1024 * 1024
+
+_log = logging.getLogger(__name__)
+
+Regenerate = Callable[[int], bytes]
+"""Gives the bytes that will be appended next, at least so many if there are messages for them."""
+
+
+class Recording:
+    """A file and how far it has come. One thread at a time.
+
+    ``progress`` is true once a method returned; ``note`` says in words what was set aside, if
+    anything was.
+    """
+
+    def __init__(
+        self, path: Path, file_format: Format, progress: Progress, clock_ns: Callable[[], int]
+    ) -> None:
+        self.progress = progress
+        self.note = ""
+        self._path = path
+        self._format = file_format
+        self._clock_ns = clock_ns
+        # A write of ours failed half-way and could not be undone yet.
+        self._unfinished = False
+
+    # --- opening -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Make the file for a new recording. A file that is already there is set aside.
+
+        Raises:
+            OSError: not possible now; try again.
+        """
+        try:
+            size = self._path.stat().st_size
+            known = size <= len(self._format.empty) and self._path.read_bytes() in {
+                b"",
+                self._format.empty,
+            }
+            if not known:
+                self._set_aside("it was there before the recording began")
+                return
+        except FileNotFoundError:
+            pass
+        self._create()
+
+    def resume(self, regenerate: Regenerate) -> None:
+        """Go on where ``progress`` says, after whatever ended the last run.
+
+        Raises:
+            OSError: not possible now; try again.
+        """
+        if self.progress.format != self._format.name:
+            self._set_aside(f"it has another format, {self.progress.format}")
+            return
+        self._format.recall(self.progress.memory)
+        try:
+            with self._open() as file:
+                size = os.fstat(file.fileno()).st_size
+                if self._is_untouched(file, size):
+                    return
+                if self._has_seam(file, size):
+                    if not self._is_ours(file, size, regenerate):
+                        self._keep_excess(file, size)
+                    self._restore(file)
+                    return
+        except FileNotFoundError:
+            self._begin_anew("it was removed")
+            return
+        self._set_aside("it was changed by somebody else")
+
+    def _is_ours(self, file: io.FileIO, size: int, regenerate: Regenerate) -> bool:
+        """Whether what stands behind the seam is the beginning of what we would write next."""
+        end = self._body_end
+        if size - end > _MAX_UNFINISHED_BYTES:
+            return False
+        found = _read(file, end, size - end)
+        if self._end.startswith(found):  # our own repair was interrupted
+            return True
+        expected = regenerate(len(found))
+        # Every write is complete with its closing bytes, or was cut short before them.
+        shorter = found.removesuffix(self._format.closing)
+        return expected.startswith((found, shorter))
+
+    # --- appending -----------------------------------------------------------------------------
+
+    def append(self, messages: Sequence[Message], seq: int) -> None:
+        """Add messages; when this returns they are on the disk and ``progress`` includes them.
+
+        Args:
+            messages: at least one.
+            seq: the journal's sequence number up to which everything has been looked at.
+
+        Raises:
+            OSError: nothing was added; try again.
+        """
+        try:
+            file = self._open_checked()
+        except FileNotFoundError:
+            self._begin_anew("it was removed")
+            file = self._open()
+        with file:
+            pieces = self.pieces(messages)
+            body_end = self._body_end
+            try:
+                for offset, data in positioned(pieces, body_end, self._format.closing):
+                    _write(file, offset, data)
+                files.sync_file(file.fileno())
+            except OSError:
+                self._unfinished = True
+                self._restore(file)
+                raise
+        body = b"".join(pieces)
+        self.progress = Progress(
+            format=self._format.name,
+            seq=seq,
+            length=body_end + len(body) + len(self._format.closing),
+            count=self.progress.count + len(messages),
+            seam=(self.progress.seam + body)[-SEAM_BYTES:],
+            memory=self._format.memory,
+        )
+
+    def pieces(self, messages: Sequence[Message]) -> list[bytes]:
+        """What each message adds to the file, in order."""
+        element = self._format.element
+        separator = self._format.separator
+        if self.progress.count:
+            return [separator + element(message) for message in messages]
+        first = self._format.opening(messages[0]) + element(messages[0])
+        return [first, *(separator + element(message) for message in messages[1:])]
+
+    def skip(self, seq: int) -> None:
+        """Everything up to ``seq`` was looked at, and nothing of it belongs in."""
+        self.progress = msgspec.structs.replace(self.progress, seq=seq)
+
+    def _open_checked(self) -> io.FileIO:
+        file = self._open()
+        try:
+            if self._unfinished:
+                self._restore(file)
+                return file
+            size = os.fstat(file.fileno()).st_size
+            if self._is_untouched(file, size):
+                return file
+            if self._has_seam(file, size) and size >= self.progress.length:
+                self._keep_excess(file, size)
+                self._restore(file)
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        self._set_aside("it was changed by somebody else")
+        return self._open()
+
+    # --- the file's end ------------------------------------------------------------------------
+
+    @property
+    def _end(self) -> bytes:
+        """What stands behind the seam at rest."""
+        return self._format.closing if self.progress.count else self._format.empty
+
+    @property
+    def _body_end(self) -> int:
+        return self.progress.length - len(self._end)
+
+    def _is_untouched(self, file: io.FileIO, size: int) -> bool:
+        if size != self.progress.length:
+            return False
+        seam = self.progress.seam
+        return _read(file, self._body_end - len(seam), size) == seam + self._end
+
+    def _has_seam(self, file: io.FileIO, size: int) -> bool:
+        seam = self.progress.seam
+        if size < self._body_end:
+            return False
+        return _read(file, self._body_end - len(seam), len(seam)) == seam
+
+    def _restore(self, file: io.FileIO) -> None:
+        """Back to the state that ``progress`` speaks of."""
+        file.truncate(self._body_end)
+        _write(file, self._body_end, self._end)
+        files.sync_file(file.fileno())
+        self._unfinished = False
+
+    def _keep_excess(self, file: io.FileIO, size: int) -> None:
+        """Save what somebody else wrote behind the end, before it is cut off."""
+        moment = self._clock_ns() // 1_000_000_000
+        target = self._path.with_name(f"{self._path.name}.excess-{moment}")
+        with target.open("ab") as copy:
+            for offset in range(self._body_end, size, _COPY_BYTES):
+                copy.write(_read(file, offset, min(_COPY_BYTES, size - offset)))
+            copy.flush()
+            files.sync_file(copy.fileno())
+        self.note = f"what stood behind its end was moved to {target.name}"
+        _log.warning(
+            "Somebody wrote behind the end of the recording %s; those %d bytes were moved to %s",
+            self._path,
+            size - self._body_end,
+            target,
+        )
+
+    # --- beginning anew ------------------------------------------------------------------------
+
+    def _set_aside(self, why: str) -> None:
+        target = files.set_aside(self._path, "before", self._clock_ns())
+        self._begin_anew(f"{why}; it is now {target}")
+        self.note = f"{why}; it is now {target.name}"
+
+    def _begin_anew(self, why: str) -> None:
+        _log.warning("A new file was begun for the recording %s: %s", self._path, why)
+        self._create()
+        self.note = f"a new file was begun: {why}"
+
+    def _create(self) -> None:
+        empty = self._format.empty
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace_file(self._path, empty)
+        self._format.recall("")
+        self._unfinished = False
+        self.progress = Progress(self._format.name, self.progress.seq, length=len(empty))
+
+    def _open(self) -> io.FileIO:
+        # Opened anew for each batch: the name decides, so a file that was replaced is noticed, and
+        # on Windows others may rename or remove it in between.
+        return io.FileIO(self._path, "r+")
+
+
+def positioned(pieces: Sequence[bytes], start: int, closing: bytes) -> Iterator[tuple[int, bytes]]:
+    """Divide an append into writes after each of which the file is whole.
+
+    A write that stays within one page of the file is carried out by the operating system as good
+    as at once, so writes end at the last message that fits the page; a message that crosses into
+    the next page is written alone. A big batch uses several pages a write, to need at most about
+    ``MAX_WRITES`` of them.
+
+    Yields:
+        Offset in the file and bytes, which end with ``closing``.
+    """
+    total = sum([len(piece) for piece in pieces])
+    span = PAGE_BYTES * max(1, -(-total // (PAGE_BYTES * MAX_WRITES)))
+    group: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        room = span - start % span
+        if group and size + len(piece) + len(closing) > room:
+            yield start, b"".join((*group, closing))
+            start += size
+            group, size = [], 0
+        group.append(piece)
+        size += len(piece)
+    yield start, b"".join((*group, closing))
+
+
+def _read(file: io.FileIO, offset: int, size: int) -> bytes:
+    file.seek(offset)
+    parts = []
+    while size > 0:
+        part = file.read(size)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _write(file: io.FileIO, offset: int, data: bytes) -> None:
+    file.seek(offset)
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
