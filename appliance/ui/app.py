@@ -1,0 +1,388 @@
+"""The terminal UI: the app that polls the engine ten times a second and shows what it got.
+
+It runs in the main thread with its own loop; the engine has its own threads and never waits for
+it. Not for: what a screen says (views/), what a key is called (keys.py).
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from msgspec.structs import replace
+from rich.style import Style
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from appliance.errors import ApplianceError
+from appliance.model import Message
+from appliance.state import Engine, Snapshot
+from appliance.ui import keys, palette, payload
+from appliance.ui.driver import PatientDriver
+from appliance.ui.feed import LiveFeed
+from appliance.ui.screens.dialogs import (
+    MIN_COLUMNS,
+    MIN_ROWS,
+    SIGNS,
+    Ask,
+    Tell,
+    TooSmall,
+    help_lines,
+    told,
+)
+from appliance.ui.screens.live import LiveScreen
+from appliance.ui.screens.log import LogFeed, LogScreen
+from appliance.ui.screens.page import Page
+from appliance.ui.settings import Remembered, UiSettings, load, save, used
+from appliance.ui.text import printable
+
+FRAME_S = 0.1
+"""One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
+
+BY = "terminal"
+"""Who asked, as the log says it."""
+
+_COPY_BYTES = 100_000
+"""Terminals drop longer clipboard sequences (OSC 52)."""
+
+_MAX_CRASHES = 3
+_LOG = logging.getLogger(__name__)
+
+
+class UiEnd(enum.StrEnum):
+    """Why the UI ended."""
+
+    QUIT = "quit"
+    """The operator asked for the end of the appliance; ``engine.stop`` was called."""
+    STOPPING = "stopping"
+    """The engine is stopping by itself."""
+    HANGUP = "hangup"
+    """The terminal is gone (a closed SSH session); the engine was left alone."""
+    CRASHED = "crashed"
+    """The UI failed again and again; the engine was left alone, the reason is in the log."""
+
+
+class ApplianceApp(App[UiEnd]):
+    """One operator's view of one engine."""
+
+    CSS_PATH = "appliance.tcss"
+    TITLE = "appliance"
+    BINDINGS: ClassVar = keys.bindings(keys.EVERYWHERE)
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    PAGES: ClassVar[dict[str, type[Page]]] = {"live": LiveScreen, "log": LogScreen}
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: UiSettings | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+        *,
+        driver_class: Any = None,
+    ) -> None:
+        self._tones: dict[str, Style] = dict.fromkeys(palette.styles({}, ansi=True), Style())
+        super().__init__(driver_class=driver_class)
+        self.engine = engine
+        self.settings = settings if settings is not None else UiSettings()
+        self.clock_ns = clock_ns
+        self.remembered: Remembered = load(self.settings.remember)
+        self.snapshot: Snapshot = engine.snapshot()
+        self.feed = LiveFeed()
+        self.log_feed = LogFeed()
+        self.frames = 0
+        """Polls so far."""
+        self._asked_quit = False
+        self._pages: dict[str, Page] = {}
+        self._trouble = ""
+        for theme in palette.THEMES:
+            self.register_theme(theme)
+        self.set_keymap({name: ",".join(chosen) for name, chosen in self.settings.keys.items()})
+
+    # --- themes --------------------------------------------------------------------------------
+
+    @property
+    def tones(self) -> dict[str, Style]:
+        """The style of every tone in the present theme; another object for another theme."""
+        return self._tones
+
+    def _choose_theme(self) -> None:
+        if self.no_color:
+            self.theme = palette.NO_COLOR_THEME
+            return
+        for name in (self.settings.theme, self.remembered.theme, palette.DEFAULT):
+            if name in self.available_themes:
+                self.theme = name
+                return
+
+    def _theme_changed(self) -> None:
+        ansi = self.current_theme.ansi or self.no_color
+        self._tones = palette.styles(self.get_css_variables(), ansi=ansi)
+        for screen in self.screen_stack:
+            screen.refresh()
+
+    # --- life ----------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        self._choose_theme()
+        self._theme_changed()
+        self.theme_changed_signal.subscribe(self, lambda _theme: self._theme_changed())
+        for name, page in self.PAGES.items():
+            self._pages[name] = page()
+            self.install_screen(self._pages[name], name)
+        self.push_screen("live")
+        self.set_interval(FRAME_S, self._frame)
+
+    def _frame(self) -> None:
+        """Poll the engine once and show what it said; never lets an error of it end the UI."""
+        self.frames += 1
+        driver = self._driver
+        if isinstance(driver, PatientDriver):
+            if self.frames % 10 == 0 and driver.hung_up:
+                self.exit(UiEnd.HANGUP)
+                return
+            if driver.stale and driver.has_room:
+                driver.stale = False
+                self.refresh(layout=True)
+        try:
+            self.snapshot = self.engine.snapshot()
+            changed = self.feed.poll(self.engine)
+        except Exception as error:  # noqa: BLE001 - whatever the engine does wrong, the UI stays
+            self._engine_trouble(error)
+            return
+        self._trouble = ""
+        if self.snapshot.stopping:
+            self.exit(UiEnd.QUIT if self._asked_quit else UiEnd.STOPPING)
+            return
+        live = self._pages["live"]
+        if changed and isinstance(live, LiveScreen) and live.is_current:
+            live.feed_changed()
+        self.show_now()
+
+    def _engine_trouble(self, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if text != self._trouble:
+            self._trouble = text
+            _LOG.error("the terminal UI could not read the engine's state: %s", text)
+            self.notify(printable(text)[:200], title="No answer from the engine", severity="error")
+
+    def show_now(self) -> None:
+        """Bring the uppermost page up to date."""
+        page = self.page
+        if page is not None:
+            page.tick(self.snapshot, self.clock_ns())
+
+    @property
+    def page(self) -> Page | None:
+        """The uppermost page; dialogs may lie over it."""
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, Page):
+                return screen
+        return None
+
+    def on_resize(self) -> None:
+        columns, rows = self.size
+        small = columns < MIN_COLUMNS or rows < MIN_ROWS
+        covered = isinstance(self.screen, TooSmall)
+        if small and not covered:
+            self.push_screen(TooSmall())
+        elif covered and not small:
+            self.pop_screen()
+
+    # --- screens -------------------------------------------------------------------------------
+
+    def action_show(self, name: str) -> None:
+        """Go to one of the screens, from wherever."""
+        if name not in self._pages or isinstance(self.screen, TooSmall):
+            return
+        while len(self.screen_stack) > 1 and self.screen is not self._pages[name]:
+            top = self.screen
+            if isinstance(top, Page) and top.TAB_ROOT:
+                break
+            self.pop_screen()
+        if self.screen is not self._pages[name]:
+            self.switch_screen(name)
+
+    def action_help(self) -> None:
+        """Every key that holds here."""
+        page = self.page
+        places = page.PLACES if page is not None else ()
+        lines = help_lines(places, self.settings.keys, min(self.size.width - 4, 116))
+        self.push_screen(Tell("Help", [*lines, *SIGNS]))
+
+    async def action_back(self) -> None:
+        """Screens have their own; on dialogs there is nothing to go back from."""
+
+    def action_ask_quit(self) -> None:
+        """Ask, then stop the whole appliance."""
+        if any(isinstance(screen, Ask) for screen in self.screen_stack):
+            return
+        self.push_screen(
+            Ask("Stop the appliance? The broker stops too.", "Stop it", "Go on"), self._quit
+        )
+
+    def _quit(self, sure: bool | None) -> None:
+        if sure:
+            self._asked_quit = True
+            self.say("Stopping: what was accepted is written first.")
+            self.in_worker(self.engine.stop, group="stop")
+
+    def action_toggle_zone(self) -> None:
+        """UTC or local time, everywhere."""
+        self.remember(utc=not self.remembered.utc)
+        self.say("Times are in UTC." if self.remembered.utc else "Times are local.")
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """The command palette: everything in the table of keys that holds here, and the themes."""
+        page = self.page
+        places = (*(page.PLACES if page is not None else ()), keys.EVERYWHERE)
+        for key in keys.of(*places):
+            if key.where == keys.MOVE or key.name == "commands":
+                continue
+            shown = " ".join(keys.shown(one) for one in keys.keys_of(key, self.settings.keys))
+            yield SystemCommand(
+                f"{key.label[:1].upper()}{key.label[1:]}  [{shown}]".replace("[", r"\["),
+                key.help,
+                self._runner(key.action, screen),
+            )
+        if not self.no_color:
+            for name in sorted(set(self.available_themes) - palette.HIDDEN):
+                yield SystemCommand(f"Theme {name}", "colours", self._theme_setter(name))
+
+    def _runner(self, action: str, screen: Screen[Any]) -> Callable[[], Any]:
+        async def run_it() -> None:
+            focused = screen.focused
+            for place in (focused, screen, self):
+                name = action.split("(", 1)[0]
+                if place is not None and hasattr(place, f"action_{name}"):
+                    await self.run_action(action, place)
+                    return
+
+        return lambda: self.call_later(run_it)
+
+    def _theme_setter(self, name: str) -> Callable[[], None]:
+        def choose() -> None:
+            self.theme = name
+            self.remember(theme=name)
+
+        return choose
+
+    # --- settings ------------------------------------------------------------------------------
+
+    def remember(self, **changes: Any) -> None:
+        """Change remembered settings and write them."""
+        self.remembered = replace(self.remembered, **changes)
+        save(self.settings.remember, self.remembered)
+        self.show_now()
+
+    def remember_filter(self, source: str) -> None:
+        """Keep a filter that was confirmed for the next time."""
+        self.remember(filters=used(self.remembered.filters, source))
+
+    # --- what screens ask for ------------------------------------------------------------------
+
+    def say(self, text: str, *, bad: bool = False) -> None:
+        """A short notice; foreign text in it is made safe."""
+        self.notify(
+            printable(text), severity="error" if bad else "information", markup=False, timeout=4
+        )
+
+    def tell(self, title: str, text: str) -> None:
+        """A text over the screen, until a key."""
+        self.push_screen(Tell(title, told(text)))
+
+    def copy(self, text: str, what: str) -> None:
+        """Put text on the clipboard of the operator's terminal (OSC 52)."""
+        if len(text.encode()) > _COPY_BYTES:
+            self.say(f"{what} is too long for a terminal's clipboard; export it with e.", bad=True)
+            return
+        self.copy_to_clipboard(text)
+        self.say(f"Copied {what}.")
+
+    def copy_payload(self, message: Message) -> None:
+        """Copy a payload: text as it is, binary data as hex."""
+        text = payload.decode(message.payload, cut=False)
+        self.copy(message.payload.hex() if text is None else text, "the payload")
+
+    def in_worker(self, work: Callable[[], object], *, group: str) -> None:
+        """Run what may wait in a thread; an ``ApplianceError`` of it becomes a notice."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except ApplianceError as error:
+                self.from_worker(self.say, str(error), bad=True)
+            except Exception as error:  # noqa: BLE001 - an engine's fault must not end the UI
+                _LOG.error("a request of the terminal UI failed: %r", error)
+                self.from_worker(self.say, f"That failed: {error}", bad=True)
+
+        self.run_worker(guarded, group=group, thread=True, exit_on_error=False)
+
+    def from_worker(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+        """Call back in the UI's thread; after the end of the UI, nothing happens."""
+        if self.is_running:
+            self.call_later(callback, *args, **kwargs)
+
+    # --- faults --------------------------------------------------------------------------------
+
+    def _fatal_error(self) -> None:
+        """Textual would print a traceback with the values of local variables: secrets, payloads."""
+        error = self._exception
+        place = ""
+        trace = error.__traceback__ if error is not None else None
+        while trace is not None:
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        _LOG.error("the terminal UI failed: %s at %s", type(error).__name__, place)
+        self._close_messages_no_wait()
+
+
+def run(
+    engine: Engine,
+    *,
+    settings: UiSettings | None = None,
+    clock_ns: Callable[[], int] = time.time_ns,
+) -> UiEnd:
+    """Show the UI on this terminal until the operator quits or the engine stops.
+
+    Runs in the main thread. A failure of the UI leaves the engine alone: the UI is started again,
+    up to three times.
+    """
+    for _attempt in range(_MAX_CRASHES):
+        app = ApplianceApp(engine, settings, clock_ns, driver_class=PatientDriver)
+        with _hangup_ends(app):
+            end = app.run()
+        if end is not None:
+            return end
+        if engine.snapshot().stopping:
+            return UiEnd.STOPPING
+    return UiEnd.CRASHED
+
+
+@contextmanager
+def _hangup_ends(app: ApplianceApp) -> Iterator[None]:
+    """SIGHUP ends the UI, not the process; afterwards it is ignored if it came."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal came
+        came = True
+        app.call_later(app.exit, UiEnd.HANGUP)
+
+    before = signal.signal(hangup, handle)
+    try:
+        yield
+    finally:
+        signal.signal(hangup, signal.SIG_IGN if came else before)
+
+
+__all__ = ["ApplianceApp", "UiEnd", "UiSettings", "run"]

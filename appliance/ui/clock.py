@@ -1,0 +1,121 @@
+"""Times, durations, sizes and rates as an operator reads them.
+
+Not for: asking what time it is; the time comes in as an argument, so a test can say it.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+SECOND_NS = 1_000_000_000
+_DAY_S = 86400
+
+
+@lru_cache(maxsize=4096)
+def _second(second: int, form: str, utc: bool) -> str:
+    moment = time.gmtime(second) if utc else time.localtime(second)
+    return time.strftime(form, moment)
+
+
+def time_of_day(at_ns: int, *, utc: bool) -> str:
+    """``14:03:21``."""
+    return _second(at_ns // SECOND_NS, "%H:%M:%S", utc)
+
+
+def time_with_ms(at_ns: int, *, utc: bool) -> str:
+    """``14:03:21.107``."""
+    return f"{time_of_day(at_ns, utc=utc)}.{at_ns // 1_000_000 % 1000:03d}"
+
+
+def date_and_time(at_ns: int, *, utc: bool) -> str:
+    """``2026-11-22 14:03:21.107``, with ``Z`` behind it in UTC."""
+    day = _second(at_ns // SECOND_NS, "%Y-%m-%d ", utc)
+    return day + time_with_ms(at_ns, utc=utc) + ("Z" if utc else "")
+
+
+def elapsed(seconds: float) -> str:
+    """``0:01``, ``12:07``, ``3:12:07``, ``2d 4h``: for things that run or count down."""
+    whole = max(0, int(seconds))
+    if whole >= 2 * _DAY_S:
+        return f"{whole // _DAY_S}d {whole % _DAY_S // 3600}h"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02d}:{rest:02d}"
+    return f"{minutes}:{rest:02d}"
+
+
+def age(seconds: float) -> str:
+    """``now``, ``0.4s``, ``12s``, ``3m``, ``2h``, ``5d``: how long ago, in five cells at most."""
+    if seconds < 0.05:
+        return "now"
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    for unit, length, limit in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 2 * _DAY_S)):
+        if seconds < limit:
+            return f"{int(seconds / length)}{unit}"
+    return f"{int(seconds / _DAY_S)}d"
+
+
+def took(seconds: float) -> str:
+    """``12 ms``, ``3.4 s``, ``1:28``: how long something took that is over."""
+    if seconds < 1:
+        return f"{max(0.0, seconds) * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return elapsed(seconds)
+
+
+def size(count: int) -> str:
+    """``61 B``, ``512 KB``, ``38 GB`` (KB = 1000 bytes)."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KB", "MB", "GB", "TB"):
+        value /= 1000
+        if value < 999.5 or unit == "TB":
+            break
+    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+
+
+def short_size(count: int) -> str:
+    """``38G``: a size for the status line."""
+    return size(count).replace(" ", "").removesuffix("B") if count >= 1000 else f"{count}B"
+
+
+def short_count(count: float) -> str:
+    """``7``, ``999``, ``1.2k``, ``12.4M``."""
+    if count < 1000:
+        return f"{count:.0f}"
+    for unit, divisor in (("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        value = count / divisor
+        if value < 999.5 or unit == "G":
+            break
+    return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+
+
+def number(count: int) -> str:
+    """``1,204,331``."""
+    return f"{count:,}"
+
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: tuple[float, ...], cells: int) -> str:
+    """The last ``cells`` values as bars; the highest of them is a full block."""
+    shown = values[-cells:] if cells > 0 else ()
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return _BLOCKS[0] * len(shown)
+    return "".join(_BLOCKS[min(7, int(max(0.0, value) / top * 7.999))] for value in shown)
+
+
+def bar(fraction: float, cells: int) -> str:
+    """A progress bar of exactly ``cells`` cells, without colour: ``███▌······``."""
+    fraction = min(1.0, max(0.0, fraction))
+    eighths = int(fraction * cells * 8)
+    full, rest = divmod(eighths, 8)
+    text = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return text + "·" * (cells - len(text))

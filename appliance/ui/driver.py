@@ -1,0 +1,102 @@
+"""Textual's terminal driver, made so that a terminal that reads nothing can't hold up the UI.
+
+Textual queues 30 writes and then blocks its loop until the terminal reads on (measured: with the
+reader stopped, the loop stands still). Here a frame that finds the queue full is dropped, and the
+screen is repainted as a whole when the terminal reads again. When the terminal goes away (a
+closed SSH session), the app is told instead of ending with a traceback.
+Not for: what is drawn.
+"""
+
+from __future__ import annotations
+
+import queue
+import select
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    from textual.drivers.windows_driver import WindowsDriver as PlatformDriver
+else:
+    from textual.drivers.linux_driver import LinuxDriver as PlatformDriver
+
+if TYPE_CHECKING:
+    from textual.drivers._writer_thread import WriterThread
+
+_PARTING_S = 1.0
+"""How long the end of the UI waits for a terminal to take the last writes, in seconds."""
+
+
+class PatientDriver(PlatformDriver):
+    """Never waits for the terminal, but for a second when it gives it back."""
+
+    dropped = 0
+    """Writes that found the queue full."""
+
+    stale = False
+    """Whether the screen must be repainted, because a write was dropped."""
+
+    gone = False
+    """Whether the terminal has been closed."""
+
+    _deadline: float | None = None
+
+    def write(self, data: str) -> None:
+        """Queue ``data`` for the terminal, or drop it if the terminal does not keep up."""
+        thread: WriterThread | None = self._writer_thread
+        if thread is None:
+            return
+        if not thread.is_alive():
+            self.gone = True  # its last write failed: there is no terminal any more
+            return
+        try:
+            thread._queue.put(data, block=self._patience > 0, timeout=self._patience)  # noqa: SLF001 - Textual offers no other way not to wait
+        except queue.Full:
+            self.dropped += 1
+            self.stale = True
+
+    @property
+    def _patience(self) -> float:
+        return 0.0 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the terminal has read everything that was written."""
+        thread = self._writer_thread
+        return thread is not None and thread._queue.empty()  # noqa: SLF001 - see write
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the terminal's other end is closed. Windows has no such thing."""
+        if self.gone or sys.platform == "win32":
+            return self.gone
+        poll = select.poll()
+        poll.register(self.fileno, select.POLLIN)
+        self.gone = any(
+            events & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
+            for _, events in poll.poll(0)
+        )
+        return self.gone
+
+    def stop_application_mode(self) -> None:
+        """Give the terminal back; one that hangs is given up after a second."""
+        self._deadline = time.monotonic() + _PARTING_S
+        super().stop_application_mode()
+
+    def close(self) -> None:
+        """End the writer; what a hung terminal keeps of it is a daemon thread."""
+        thread = self._writer_thread
+        if thread is None:
+            return
+        try:
+            thread._queue.put(None, timeout=max(0.05, self._patience))  # noqa: SLF001 - see write
+        except queue.Full:
+            return
+        thread.join(_PARTING_S)
+
+    def _run_input_thread(self) -> None:
+        """Read keys until the end of the UI or of the terminal."""
+        try:
+            self.run_input_thread()
+        except OSError:
+            self.gone = True

@@ -1,0 +1,141 @@
+"""The messages that the Live screen holds: polled, bounded, filtered, paused.
+
+One poll asks the engine for what is new since the last one; nothing is ever pushed. Memory is
+bounded by ``capacity``; what came faster than it was asked for is counted in ``missed`` (it is in
+the journal all the same). Not for: drawing; nothing here knows a terminal.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from appliance.model import Message
+from appliance.state import Engine
+from appliance.ui import filters
+
+CAPACITY = 10_000
+_PER_POLL = 2_000
+"""At ten polls a second, all of 20,000 messages a second pass through the filter."""
+
+_MARK_POLLS = 5
+"""With a filter on outcomes all kept messages are looked at again; every fifth poll is enough."""
+
+
+class LiveFeed:
+    """Holds the newest ``capacity`` messages and the view of them that the filter leaves."""
+
+    def __init__(self, capacity: int = CAPACITY) -> None:
+        self._capacity = capacity
+        self._kept: deque[Message] = deque(maxlen=capacity)
+        self._passed: deque[Message] = deque(maxlen=capacity)
+        self._frozen: list[Message] | None = None
+        self._filter = filters.EMPTY
+        self._last_seq = 0
+        self._first_poll = True
+        self._polls = 0
+        self.missed = 0
+        """Messages that came and went between two polls."""
+        self.waiting = 0
+        """Messages that passed the filter since the view was paused."""
+
+    @property
+    def filter(self) -> filters.Filter:
+        return self._filter
+
+    @property
+    def paused(self) -> bool:
+        return self._frozen is not None
+
+    @property
+    def view(self) -> Sequence[Message]:
+        """What to show, oldest first; it stands still while paused."""
+        if self._frozen is not None:
+            return self._frozen
+        return self._kept if self._filter.is_empty else self._passed
+
+    @property
+    def kept(self) -> int:
+        """How many messages are held, filter or not."""
+        return len(self._kept)
+
+    def poll(self, engine: Engine) -> bool:
+        """Take over what is new; returns whether ``view`` changed."""
+        limit = self._capacity if self._first_poll else min(_PER_POLL, self._capacity)
+        new = engine.live(self._last_seq, limit)
+        self._polls += 1
+        if not new:
+            return self._again(engine)
+        if not self._first_poll:
+            self.missed += max(0, new[-1].seq - self._last_seq - len(new))
+        self._first_poll = False
+        self._last_seq = new[-1].seq
+        self._kept.extend(new)
+        if self._filter.is_empty:
+            passed: Sequence[Message] = new
+        elif self._filter.needs_marks:
+            return self._again(engine)
+        else:
+            passed = [message for message in new if self._filter.takes(message)]
+            self._passed.extend(passed)
+        if self.paused:
+            self.waiting += len(passed)
+            return False
+        return bool(passed)
+
+    def _again(self, engine: Engine) -> bool:
+        if not self._filter.needs_marks or self._polls % _MARK_POLLS:
+            return False
+        return self._refilter(engine)
+
+    def _refilter(self, engine: Engine) -> bool:
+        """Run the whole filter over everything that is kept."""
+        before = self._passed[-1].seq if self._passed else 0
+        count = len(self._passed)
+        passed = [message for message in self._kept if self._filter.takes(message)]
+        if self._filter.needs_marks:
+            marks = engine.marks([message.seq for message in passed])
+            tasks: dict[int, str] = {}
+            for mark in marks.values():
+                if mark.execution not in tasks:
+                    execution = engine.execution(mark.execution) if mark.execution else None
+                    tasks[mark.execution] = (
+                        f"{execution.task_name}\n{execution.task_id}" if execution else ""
+                    )
+            passed = [
+                message
+                for message in passed
+                if (mark_ := marks.get(message.seq)) is not None
+                and self._filter.takes_mark(mark_, tasks[mark_.execution])
+            ]
+        self._passed = deque(passed, maxlen=self._capacity)
+        if self.paused:
+            self.waiting = sum(1 for message in passed if message.seq > self._frozen_seq)
+            return False
+        return len(passed) != count or (bool(passed) and passed[-1].seq != before)
+
+    @property
+    def _frozen_seq(self) -> int:
+        return self._frozen[-1].seq if self._frozen else 0
+
+    def set_filter(self, wanted: filters.Filter, engine: Engine) -> None:
+        """Show what ``wanted`` leaves of what is kept; a pause stays a pause, of the new view."""
+        was_paused = self.paused
+        self._frozen = None
+        self._filter = wanted
+        self._passed.clear()
+        if not wanted.is_empty:
+            self._refilter(engine)
+        if was_paused:
+            self.pause()
+
+    def pause(self) -> None:
+        """Freeze the view; further messages are counted in ``waiting``."""
+        if self._frozen is None:
+            self._frozen = list(self.view)
+            self.waiting = 0
+
+    def follow(self) -> None:
+        """Show the newest again."""
+        self._frozen = None
+        self.waiting = 0

@@ -1,0 +1,236 @@
+"""The filter language: ``plant/+/state !heartbeat client:plc-07 state:failed since:10m``.
+
+Words are split at blanks; quotes keep blanks together. Several topic filters are alternatives,
+everything else must hold together. Not for: where the messages come from (feed.py, search).
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from appliance import topics
+from appliance.model import Execution, ExecutionState, Message
+from appliance.state import Mark
+from appliance.ui import symbols
+
+HELP = (
+    ("plant/+/state", "a topic filter (several: any of them)"),
+    ("text", 'text in topic, payload or client id; "two words"'),
+    ("!text", "not this; also !plant/# and !client:x"),
+    ("client:plc-*", "the sender's client id, * for any part"),
+    ("task:sales", "what it started: part of the task's name or id"),
+    ("state:failed", "how that ended: failed, done, running, bad, any"),
+    ("since:10m", "newer than: 30s 10m 2h 1d, 14:03, 2026-11-22"),
+)
+
+_WORD = re.compile(r'(!?)((?:[a-z]+:)?)("[^"]*"?|\S+)')
+_KEYS = ("client", "task", "state", "since")
+_AGO = re.compile(r"(\d+)([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_GROUPS = {
+    "bad": frozenset(state for state in ExecutionState if state.is_bad),
+    "open": frozenset(state for state in ExecutionState if not state.is_final),
+    "any": frozenset(ExecutionState),
+}
+
+
+class FilterError(ValueError):
+    """A filter that can't be read; the text says which word and what is possible instead."""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A parsed filter. ``source`` is what the operator typed."""
+
+    source: str = ""
+    topics: tuple[str, ...] = ()
+    not_topics: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    not_texts: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    not_clients: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    states: frozenset[ExecutionState] = frozenset()
+    since_ns: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.source
+
+    @property
+    def needs_marks(self) -> bool:
+        """Whether it asks what a message led to, which may change after the message came."""
+        return bool(self.tasks or self.states)
+
+    def takes(self, message: Message) -> bool:
+        """Whether a message passes, apart from what it led to."""
+        if message.received_ns < self.since_ns:
+            return False
+        topic = message.topic
+        if self.topics and not any(topics.matches(one, topic) for one in self.topics):
+            return False
+        if any(topics.matches(one, topic) for one in self.not_topics):
+            return False
+        if (self.clients or self.not_clients) and not self._takes_client(message.client_id):
+            return False
+        if not (self.texts or self.not_texts):
+            return True
+        payload = message.payload.decode("utf-8", "replace")
+        return self.takes_text(topic, payload, message.client_id)
+
+    def _takes_client(self, client_id: str) -> bool:
+        name = client_id.casefold()
+        return all(_like(one, name) for one in self.clients) and not any(
+            _like(one, name) for one in self.not_clients
+        )
+
+    def takes_mark(self, mark: Mark | None, task: str) -> bool:
+        """Whether what a message led to passes; ``task`` is the task's name and id."""
+        if mark is None:
+            return not self.needs_marks
+        if self.states and mark.state not in self.states:
+            return False
+        name = task.casefold()
+        return all(one in name for one in self.tasks)
+
+    def takes_text(self, *fields: str) -> bool:
+        """Whether the words hold for a row of any list."""
+        text = "\n".join(fields).casefold()
+        return all(one in text for one in self.texts) and not any(
+            one in text for one in self.not_texts
+        )
+
+    def takes_execution(self, execution: Execution) -> bool:
+        """The same filter for a row in the list of executions."""
+        cause = execution.cause
+        name = f"{execution.task_name}\n{execution.task_id}".casefold()
+        return (
+            execution.requested_ns >= self.since_ns
+            and (not self.states or execution.state in self.states)
+            and all(one in name for one in self.tasks)
+            and (not self.topics or any(topics.matches(one, cause.topic) for one in self.topics))
+            and not any(topics.matches(one, cause.topic) for one in self.not_topics)
+            and self._takes_client(cause.client_id)
+            and self.takes_text(
+                execution.task_name,
+                execution.task_id,
+                cause.topic,
+                cause.client_id,
+                cause.rule,
+                execution.reason,
+                execution.state.value,
+                symbols.word(execution.state),
+            )
+        )
+
+
+EMPTY = Filter()
+
+
+def _like(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) if "*" in pattern else pattern in name
+
+
+def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
+    """Read a filter; ``now_ns`` and ``utc`` give ``since:`` its meaning.
+
+    Raises ``FilterError``.
+    """
+    found: dict[str, list[str]] = {}
+    states: set[ExecutionState] = set()
+    since_ns = 0
+    for negative, prefix, body in _WORD.findall(source):
+        quoted = body.startswith('"')
+        word = body.strip('"') if quoted else body
+        key = prefix[:-1]
+        if key and key not in _KEYS:
+            key, word = "", prefix + word  # a text with a colon in it, JSON for example
+        if not word:
+            continue
+        name = {"client": "clients", "task": "tasks"}.get(key) or _kind(word, quoted=quoted)
+        if key == "state":
+            states |= _states(word)
+        elif key == "since":
+            since_ns = _since(word, now_ns, utc=utc)
+        elif name == "topics" and (problem := topics.filter_problem(word)):
+            raise FilterError(f"{word!r} is not a topic filter: {problem}")
+        elif negative and name == "tasks":
+            raise FilterError("task: can't be excluded; leave it out or use !text")
+        else:
+            plain = word if name == "topics" else word.casefold()
+            found.setdefault(("not_" if negative else "") + name, []).append(plain)
+        if negative and key in ("state", "since"):
+            raise FilterError(f"{key}: can't be excluded; say which {key} is wanted")
+    return Filter(
+        source=source.strip(),
+        topics=tuple(found.get("topics", ())),
+        not_topics=tuple(found.get("not_topics", ())),
+        texts=tuple(found.get("texts", ())),
+        not_texts=tuple(found.get("not_texts", ())),
+        clients=tuple(found.get("clients", ())),
+        not_clients=tuple(found.get("not_clients", ())),
+        tasks=tuple(found.get("tasks", ())),
+        states=frozenset(states),
+        since_ns=since_ns,
+    )
+
+
+def _kind(word: str, *, quoted: bool) -> str:
+    """Wildcards that stand as whole levels make a topic filter; a plain topic is text."""
+    if quoted:
+        return "texts"
+    levels = word.split("/")
+    return "topics" if "#" in levels or "+" in levels else "texts"
+
+
+def _states(word: str) -> frozenset[ExecutionState]:
+    name = word.casefold()
+    if name in _GROUPS:
+        return _GROUPS[name]
+    exact = frozenset(
+        state for state in ExecutionState if name in (state.value, symbols.word(state))
+    )
+    found = exact or frozenset(
+        state
+        for state in ExecutionState
+        if state.value.startswith(name) or symbols.word(state).startswith(name)
+    )
+    if not found:
+        known = ", ".join([*_GROUPS, *(state.value for state in ExecutionState)])
+        raise FilterError(f"state:{word} is not known; there are: {known}")
+    return found
+
+
+def _since(word: str, now_ns: int, *, utc: bool) -> int:
+    if ago := _AGO.fullmatch(word):
+        return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 10**9)
+    try:
+        return moment(word, now_ns, utc=utc)
+    except ValueError:
+        raise FilterError(
+            f"since:{word} is not a time; write 30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
+        ) from None
+
+
+def moment(word: str, now_ns: int, *, utc: bool) -> int:
+    """Nanoseconds of ``14:03``, ``14:03:21``, ``2026-11-22`` or ``2026-11-22T14:03``.
+
+    A time of day is the last one before now. Raises ``ValueError``.
+    """
+    zone = UTC if utc else None
+    now = datetime.fromtimestamp(now_ns / 1e9, tz=UTC).astimezone(zone)
+    if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", word):
+        clock = datetime.strptime(word.zfill(5), "%H:%M:%S" if word.count(":") == 2 else "%H:%M")  # noqa: DTZ007 - a time of day has no zone
+        found = now.replace(
+            hour=clock.hour, minute=clock.minute, second=clock.second, microsecond=0
+        )
+        if found > now:
+            found -= timedelta(days=1)
+    else:
+        found = datetime.fromisoformat(word.replace("_", "T"))
+        if found.tzinfo is None:
+            found = found.replace(tzinfo=UTC) if utc else found.astimezone()
+    return max(0, int(found.timestamp()) * 10**9)

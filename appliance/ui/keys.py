@@ -1,0 +1,124 @@
+"""The one table of keys: bindings, footer, help, command palette and configuration come from it.
+
+Not for: what an action does; that is a method ``action_<name>`` of the screen or the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from textual.binding import Binding, BindingType
+
+EVERYWHERE = "everywhere"
+MOVE = "move"
+LISTS = "lists"
+FOLLOW = "follow"
+LIVE = "live"
+DETAIL = "detail"
+TOPICS = "topics"
+TASKS = "tasks"
+EXECUTION = "execution"
+CLIENTS = "clients"
+LOG = "log"
+SEARCH = "search"
+
+
+class Key(NamedTuple):
+    """One thing that a key does somewhere."""
+
+    name: str
+    """The name in ``[ui.keys]``."""
+    action: str
+    keys: str
+    """Textual's key names, separated by commas; the first is the one that is shown."""
+    label: str
+    """A word or two for the footer."""
+    help: str
+    """For the help; neighbours in the table with the same text share a row there."""
+    where: str
+    footer: bool = False
+
+
+TABLE = (
+    Key("live", "show('live')", "1", "live", "screens", EVERYWHERE),
+    Key("topics", "show('topics')", "2", "topics", "screens", EVERYWHERE),
+    Key("tasks", "show('tasks')", "3", "tasks", "screens", EVERYWHERE),
+    Key("clients", "show('clients')", "4", "clients", "screens", EVERYWHERE),
+    Key("log", "show('log')", "5", "log", "screens", EVERYWHERE),
+    Key("help", "help", "question_mark,f1", "help", "this help", EVERYWHERE, footer=True),
+    Key("back", "back", "escape", "back", "back; clears a filter", EVERYWHERE),
+    Key("commands", "command_palette", "ctrl+p", "commands", "every command", EVERYWHERE),
+    Key("zone", "toggle_zone", "U", "UTC/local", "UTC or local time", EVERYWHERE),
+    Key(
+        "quit", "ask_quit", "q,ctrl+c", "quit", "stop the appliance (asks)", EVERYWHERE, footer=True
+    ),
+    Key("up", "up", "up,k", "up", "row up, down", MOVE),
+    Key("down", "down", "down,j", "down", "row up, down", MOVE),
+    Key("page_up", "page_up", "pageup", "page up", "page up, down", MOVE),
+    Key("page_down", "page_down", "pagedown", "page down", "page up, down", MOVE),
+    Key("first", "first", "home,g", "first", "first; last and follow", MOVE),
+    Key("last", "last", "end,G", "last", "first; last and follow", MOVE),
+    Key("open", "open", "enter", "detail", "detail of the row", LISTS, footer=True),
+    Key("filter", "filter", "slash", "filter", "filter the rows", LISTS, footer=True),
+    Key("copy", "copy", "c", "copy", "copy payload; topic or id", LISTS, footer=True),
+    Key("copy_topic", "copy_topic", "C", "copy topic", "copy payload; topic or id", LISTS),
+    Key("export", "export", "e", "export", "write the rows to a file", LISTS),
+    Key("pause", "pause", "space,p", "pause", "freeze the view, go on", FOLLOW, footer=True),
+    Key("age", "toggle_age", "T", "clock/age", "clock or age", LIVE),
+    Key("pretty", "pretty", "p", "pretty/raw", "pretty or raw", DETAIL, footer=True),
+    Key("hex", "hex", "x", "hex", "bytes in hex", DETAIL, footer=True),
+    Key("difference", "difference", "d", "diff", "against the one before", DETAIL, footer=True),
+    Key("wrap", "wrap", "w", "wrap", "wrap or cut long lines", DETAIL),
+    Key("previous", "previous", "left,h", "previous", "message before, after", DETAIL),
+    Key("next", "next", "right,l", "next", "message before, after", DETAIL),
+    Key("copy_payload", "copy", "c", "copy", "copy payload; topic", DETAIL, footer=True),
+    Key("copy_its_topic", "copy_topic", "C", "copy topic", "copy payload; topic", DETAIL),
+    Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
+)
+
+
+def of(*places: str) -> list[Key]:
+    """The keys of some places, place after place, each in the order of the table."""
+    return [key for place in dict.fromkeys(places) for key in TABLE if key.where == place]
+
+
+def bindings(*places: str) -> list[BindingType]:
+    """Textual's bindings of some places; the id is what ``[ui.keys]`` names."""
+    return [Binding(key.keys, key.action, key.help, show=False, id=key.name) for key in of(*places)]
+
+
+_SHOWN = {
+    "question_mark": "?",
+    "slash": "/",
+    "escape": "Esc",
+    "enter": "⏎",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "up": "↑",
+    "down": "↓",
+    "left": "←",
+    "right": "→",
+    "space": "space",
+    "delete": "del",
+}
+
+
+def shown(key: str) -> str:
+    """How a key is written for people: ``?``, ``^p``, ``F1``."""
+    if key.startswith("ctrl+"):
+        return "^" + key.removeprefix("ctrl+")
+    if len(key) > 1 and key[0] == "f" and key[1:].isdigit():
+        return key.upper()
+    return _SHOWN.get(key, key)
+
+
+def keys_of(key: Key, chosen: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The keys that do it: those of the configuration, else those of the table."""
+    return chosen.get(key.name) or tuple(key.keys.split(","))
+
+
+def unknown(chosen: Iterable[str]) -> list[str]:
+    """Names that the table does not have."""
+    known = {key.name for key in TABLE}
+    return [name for name in chosen if name not in known]

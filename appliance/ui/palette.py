@@ -1,0 +1,106 @@
+"""The themes of the UI, and the style that each tone has in a theme.
+
+Not for: which tone something has (symbols.py). A tone always comes with a sign or a word, so a
+screen without colour (NO_COLOR) says the same.
+"""
+
+from __future__ import annotations
+
+from rich.style import Style
+from textual.color import Color
+from textual.theme import Theme
+
+DARK = Theme(
+    name="appliance-dark",
+    primary="#5fa8d3",
+    secondary="#3d6f8f",
+    accent="#e0b050",
+    foreground="#d8dee6",
+    background="#101418",
+    surface="#161b21",
+    panel="#1e252d",
+    success="#6cc38a",
+    warning="#e8b339",
+    error="#f2707a",
+    dark=True,
+)
+LIGHT = Theme(
+    name="appliance-light",
+    primary="#1b6ca8",
+    secondary="#3d7fae",
+    accent="#8a5a00",
+    foreground="#1c2329",
+    background="#fbfcfd",
+    surface="#f2f4f6",
+    panel="#e4e8ec",
+    success="#1f7a3d",
+    warning="#8f5b00",
+    error="#b3202c",
+    dark=False,
+)
+CONTRAST = Theme(
+    name="appliance-contrast",
+    primary="#66ccff",
+    secondary="#66ccff",
+    accent="#ffff66",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#000000",
+    panel="#262626",
+    success="#66ff66",
+    warning="#ffcc00",
+    error="#ff8080",
+    dark=True,
+)
+THEMES = (DARK, LIGHT, CONTRAST)
+DEFAULT = DARK.name
+NO_COLOR_THEME = "ansi-dark"
+"""Textual's theme of the terminal's own colours; its NO_COLOR filter then leaves none at all."""
+
+HIDDEN = frozenset({"ansi-light", "textual-dark", "textual-light"})
+"""Themes of Textual that are not offered: its own two, and ANSI colours that can't be told apart
+on a light ground."""
+
+_PLAIN = {
+    "": Style(),
+    "dim": Style(dim=True),
+    "ok": Style(),
+    "warn": Style(bold=True),
+    "bad": Style(bold=True),
+    "info": Style(),
+    "run": Style(bold=True),
+    "head": Style(bold=True),
+    "accent": Style(bold=True),
+    "strong": Style(bold=True),
+    "key": Style(bold=True),
+    "mark": Style(reverse=True),
+    "cursor": Style(reverse=True),
+}
+
+
+def styles(variables: dict[str, str], *, ansi: bool) -> dict[str, Style]:
+    """The style of every tone. ``variables`` are those of Textual's theme; ``ansi`` = no RGB."""
+    if ansi:
+        return _PLAIN
+    foreground = Color.parse(variables["foreground"])
+    background = Color.parse(variables["background"])
+    dim = background.blend(foreground, 0.58, 1.0)
+
+    def fore(name: str, *, bold: bool = False) -> Style:
+        return Style(color=Color.parse(variables[name]).rich_color, bold=bold or None)
+
+    return {
+        "": Style(),
+        "dim": Style(color=dim.rich_color),
+        "ok": fore("success"),
+        "warn": fore("warning"),
+        "bad": fore("error", bold=True),
+        "info": fore("primary"),
+        "run": fore("primary", bold=True),
+        "head": Style(color=dim.rich_color, bold=True),
+        "accent": fore("accent"),
+        "strong": Style(bold=True),
+        "key": fore("accent", bold=True),
+        "mark": Style(reverse=True),
+        "cursor": Style(bgcolor=Color.parse(variables["panel"]).rich_color, bold=True),
+    }

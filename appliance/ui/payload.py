@@ -1,0 +1,170 @@
+"""A payload as text: one line for a list, or pretty, raw and hex views for the detail.
+
+Payloads are data: parsed as JSON at most, never evaluated. Not for: cutting to a width (text.py).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import ndiff
+
+from appliance.ui import clock
+from appliance.ui.text import printable
+
+_PREVIEW_BYTES = 400
+"""More than any column shows; the rest of a long payload is not even decoded for a list."""
+
+_PRETTY_LIMIT = 1_000_000
+"""Bytes beyond which a payload is shown raw: indenting it would make the UI wait."""
+
+_VIEW_LINES = 5000
+_HEX_BYTES = 16 * 4096
+_INDENT = "  "
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"GIF8", "gif"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "zip"),
+    (b"%PDF", "pdf"),
+    (b"BM", "bmp"),
+)
+
+
+def decode(data: bytes, *, cut: bool) -> str | None:
+    """UTF-8 text, or ``None`` for binary data. ``cut``: the last character may be torn."""
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        if cut and error.start >= len(data) - 3 and error.reason == "unexpected end of data":
+            return data[: error.start].decode()
+        return None
+
+
+def kind(data: bytes, *, cut: bool = False) -> str:
+    """``JSON``, ``text``, ``empty``, or the name of a binary format, ``binary`` at worst."""
+    if not data:
+        return "empty"
+    text = decode(data, cut=cut)
+    if text is None:
+        return next((name for magic, name in _MAGIC if data.startswith(magic)), "binary")
+    if not cut and _parse(text) is not None:
+        return "JSON"
+    if cut and text.lstrip()[:1] in ("{", "["):
+        return "JSON"
+    return "text"
+
+
+def preview(data: bytes, full_size: int | None = None) -> str:
+    """One line for a list: the text, or ``<jpeg 512 KB>``; ``full_size`` if ``data`` was cut."""
+    if not data:
+        return "<empty>"
+    head = data[:_PREVIEW_BYTES]
+    whole = full_size if full_size is not None else len(data)
+    text = decode(head, cut=len(data) > _PREVIEW_BYTES or full_size is not None)
+    if text is None:
+        return f"<{kind(data[:16])} {clock.size(whole)}>"
+    if whole > _PREVIEW_BYTES:
+        return f"<{clock.size(whole)}> {printable(text)}"
+    return printable(text)
+
+
+def _parse(text: str) -> object | None:
+    """The JSON value, boxed in a tuple so that ``null`` is not ``None``; ``None`` if it is none."""
+    try:
+        return (json.loads(text),)
+    except (ValueError, RecursionError):
+        return None
+
+
+def pretty(data: bytes) -> list[str]:
+    """Indented JSON; other text as it is; binary data as hex. Lines are printable."""
+    text = decode(data, cut=False)
+    if text is None:
+        return hexdump(data)
+    if len(data) <= _PRETTY_LIMIT:
+        try:
+            json.loads(text)
+            return _bounded([printable(line) for line in _indent(text)])
+        except (ValueError, RecursionError):
+            pass
+    return raw(data)
+
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+
+
+def _indent(text: str) -> list[str]:
+    """Valid JSON, indented by its tokens.
+
+    The tokens stay as the sender wrote them: numbers keep their digits (1.10 is not 1.1 to
+    somebody who looks for it) and a key that comes twice is shown twice.
+    """
+    lines: list[str] = []
+    line = ""
+    depth = 0
+    previous = ""
+    for piece in _TOKEN.findall(text):
+        if piece in "}]":
+            depth -= 1
+            if previous not in "{[":
+                lines.append(line)
+                line = _INDENT * depth
+            line += piece
+        else:
+            if previous and previous in "{[":
+                lines.append(line)
+                line = _INDENT * depth
+            line += piece
+            if piece in "{[":
+                depth += 1
+            elif piece == ",":
+                lines.append(line)
+                line = _INDENT * depth
+            elif piece == ":":
+                line += " "
+        previous = piece
+    return [*lines, line]
+
+
+def raw(data: bytes) -> list[str]:
+    """The text line by line, or hex if it is binary."""
+    text = decode(data, cut=False)
+    if text is None:
+        return hexdump(data)
+    if not data:
+        return ["<empty>"]
+    return _bounded([printable(line) for line in text.replace("\r\n", "\n").split("\n")])
+
+
+def hexdump(data: bytes) -> list[str]:
+    """Offset, sixteen bytes, and what of them is ASCII."""
+    if not data:
+        return ["<empty>"]
+    lines = []
+    for offset in range(0, min(len(data), _HEX_BYTES), 16):
+        row = data[offset : offset + 16]
+        left, right = row[:8].hex(" "), row[8:].hex(" ")
+        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
+        lines.append(f"{offset:06x}  {left:<23}  {right:<23}  {text}")
+    if len(data) > _HEX_BYTES:
+        lines.append(f"… {clock.size(len(data) - _HEX_BYTES)} more")
+    return lines
+
+
+def _bounded(lines: list[str]) -> list[str]:
+    if len(lines) <= _VIEW_LINES:
+        return lines
+    return [*lines[:_VIEW_LINES], f"… {clock.number(len(lines) - _VIEW_LINES)} more lines"]
+
+
+def diff(before: bytes, after: bytes) -> list[tuple[str, str]]:
+    """Lines of ``after`` against ``before``: (sign, line), sign ``" "``, ``"-"`` or ``"+"``."""
+    old, new = pretty(before), pretty(after)
+    if max(len(old), len(new)) > 500:  # ndiff is quadratic
+        return [(" ", "Too long to compare line by line.")]
+    return [(line[0], line[2:]) for line in ndiff(old, new) if line[0] in " -+"]

@@ -1,0 +1,1 @@
+"""The screens: each takes the snapshot that the app polled and shows it."""

@@ -1,0 +1,259 @@
+"""The Live screen: messages as they come, what each of them started, what runs, what comes next.
+
+Not for: old messages (search.py), the whole of one message (message.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import ClassVar
+
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+
+from appliance.model import Message
+from appliance.state import Mark, Snapshot
+from appliance.ui import clock, keys
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.message import MessageScreen
+from appliance.ui.screens.page import Page
+from appliance.ui.views import first, numbers, work
+from appliance.ui.views import message as view
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
+
+_NARROW_TASK_ROWS = 3
+
+
+class MessageRows(Rows[Message]):
+    """Messages with what each of them led to."""
+
+    def __init__(self, id: str | None = None, *, follow: bool = True) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(follow=follow, id=id)
+        self.marks: dict[int, Mark] = {}
+        self.sizes: dict[int, int] = {}
+        self.show_age = False
+        self.utc = False
+        self.now_ns = 0
+
+    def key(self, item: Message) -> Hashable:
+        return item.seq
+
+    def version(self, item: Message) -> Hashable:
+        return (self.marks.get(item.seq), self._when(item))
+
+    def _when(self, item: Message) -> str:
+        if self.show_age:
+            return clock.age((self.now_ns - item.received_ns) / 1e9)
+        return clock.time_with_ms(item.received_ns, utc=self.utc)
+
+    def line(self, item: Message, cells: int) -> Line:
+        mark = self.marks.get(item.seq)
+        return view.row(item, mark, self._when(item), self.sizes.get(item.seq), cells)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.heading(cells - 1, show_age=self.show_age)
+
+
+class LiveScreen(Page):
+    """Messages, executions, timers, counters."""
+
+    PLACES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE)
+    TAB = "live"
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.FOLLOW, keys.LIVE)
+
+    def body(self) -> Iterable[Widget]:
+        with Horizontal(id="live-top"):
+            with Vertical(id="live-left"):
+                yield Pane(id="live-title", classes="wide-only")
+                yield MessageRows(id="messages")
+                yield Pane(id="first-run")
+            with Vertical(id="live-right"):
+                yield Pane(id="wide-tasks")
+                yield Pane(id="wide-timers")
+                yield Pane(id="wide-counters")
+        yield Pane(id="peek")
+        yield Pane(id="narrow-tasks")
+        yield Pane(id="narrow-clock")
+
+    def on_mount(self) -> None:
+        self.rows.focus()
+
+    @property
+    def rows(self) -> MessageRows:
+        return self.query_one(MessageRows)
+
+    # --- the tick ------------------------------------------------------------------------------
+
+    def feed_changed(self) -> None:
+        """The feed has other messages to show."""
+        self.rows.follow = not self.ui.feed.paused
+        self.rows.set_items(self.ui.feed.view)
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        started = not snapshot.first_run or self.ui.feed.kept > 0
+        self.rows.display = started
+        page = self.query_one("#first-run", Pane)
+        page.display = not started
+        if not started:
+            page.show(first.lines(snapshot))
+        self._update_rows(now_ns)
+        if self.has_class("-wide"):
+            self._update_wide(snapshot, now_ns)
+        else:
+            self._update_narrow(snapshot, now_ns)
+
+    def _update_rows(self, now_ns: int) -> None:
+        rows, engine = self.rows, self.ui.engine
+        rows.utc = self.ui.remembered.utc
+        show_age = self.ui.remembered.show_age
+        seen = rows.in_view
+        marks = engine.marks([one.seq for one in seen])
+        sizes = {one.seq: size for one in seen if (size := engine.full_size(one.seq)) is not None}
+        if marks != rows.marks or sizes != rows.sizes or show_age or rows.show_age:
+            rows.refresh()
+        rows.marks, rows.sizes, rows.show_age, rows.now_ns = marks, sizes, show_age, now_ns
+
+    def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
+        cells = self.size.width
+        utc = self.ui.remembered.utc
+        title: Line = [("Tasks ", "head"), ("── ", "dim"), *work.summary(snapshot)]
+        lines = work.execution_lines(snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc)
+        self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
+        self.query_one("#narrow-clock", Pane).show([work.clock_line(snapshot, now_ns)])
+
+    def _update_wide(self, snapshot: Snapshot, now_ns: int) -> None:
+        utc = self.ui.remembered.utc
+        feed = self.ui.feed
+        title = self.query_one("#live-title", Pane)
+        shown = self.filter.source or "#"
+        missed = f" · {clock.number(feed.missed)} not shown" if feed.missed else ""
+        rows = f"{clock.number(len(feed.view))} rows{missed}"
+        head: Line = [("Messages ", "head"), ("── ", "dim"), (shown[:40], "")]
+        title.show([rule(head, title.size.width, [(rows, "dim")])])
+        self._show_panel(
+            "#wide-tasks",
+            [("Tasks ", "head"), ("── ", "dim"), *work.summary(snapshot)],
+            lambda cells, rows: work.execution_lines(
+                snapshot.executions, now_ns, cells, rows, utc=utc
+            ),
+        )
+        self._show_panel(
+            "#wide-timers",
+            [("Timers", "head")],
+            lambda cells, rows: work.timer_lines(snapshot, now_ns, cells, rows, utc=utc),
+        )
+        spark = clock.sparkline(snapshot.rate_history, 20)
+        self._show_panel(
+            "#wide-counters",
+            [("Counters", "head")],
+            lambda cells, rows: numbers.counter_lines(snapshot, cells, rows),
+            right=[(f"in {spark}", "info")] if spark else None,
+        )
+        if self.has_class("-tall"):
+            self._update_peek(snapshot, now_ns)
+
+    def _show_panel(
+        self,
+        selector: str,
+        title: Line,
+        content: Callable[[int, int], Sequence[Line]],
+        right: Line | None = None,
+    ) -> None:
+        pane = self.query_one(selector, Pane)
+        cells, rows = pane.size.width, pane.size.height
+        if rows > 0:
+            pane.show([rule(title, cells, right), *content(cells, rows - 1)])
+
+    def _update_peek(self, snapshot: Snapshot, now_ns: int) -> None:
+        pane = self.query_one("#peek", Pane)
+        message = self.rows.current
+        if message is None:
+            pane.show([rule([("Detail", "head")], pane.size.width)])
+            return
+        mark = self.rows.marks.get(message.seq)
+        execution = self.ui.engine.execution(mark.execution) if mark and mark.execution else None
+        title: Line = [
+            ("Detail ", "head"),
+            ("── ", "dim"),
+            (f"{clock.number(message.seq)} ", ""),
+            ("── ", "dim"),
+            (message.topic, "strong"),
+        ]
+        size = self.rows.sizes.get(message.seq, len(message.payload))
+        lines = view.peek(
+            message,
+            mark,
+            execution,
+            snapshot,
+            size=size,
+            now_ns=now_ns,
+            cells=pane.size.width,
+            rows=pane.size.height - 1,
+            utc=self.ui.remembered.utc,
+        )
+        pane.show([rule(title, pane.size.width), *lines])
+
+    def mode(self) -> Line:
+        feed = self.ui.feed
+        if not feed.paused:
+            return [("FOLLOW", "ok")]
+        return [(f" ‖ PAUSED +{clock.number(feed.waiting)} ", "mark")]
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def filter_changed(self) -> None:
+        self.ui.feed.set_filter(self.filter, self.ui.engine)
+        self.rows.empty_text = (
+            "" if self.filter.is_empty else "No message here passes the filter. Esc clears it."
+        )
+        self.feed_changed()
+
+    def action_pause(self) -> None:
+        """Freeze the view, or follow again."""
+        if self.ui.feed.paused:
+            self.ui.feed.follow()
+        else:
+            self.ui.feed.pause()
+        self.feed_changed()
+        self.ui.show_now()
+
+    def on_rows_left_end(self) -> None:
+        self.ui.feed.pause()
+        self.rows.set_items(self.ui.feed.view)
+        self.ui.show_now()
+
+    def on_rows_at_end(self) -> None:
+        self.ui.feed.follow()
+        self.feed_changed()
+        self.ui.show_now()
+
+    def on_rows_moved(self) -> None:
+        self.ui.show_now()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        """Show the whole of the message under the cursor."""
+        message = self.rows.current
+        if message is not None:
+            self.on_rows_left_end()
+            self.ui.push_screen(MessageScreen(message, list(self.rows.items)))
+
+    def action_copy(self) -> None:
+        """Copy the payload (on the first run: the command to try)."""
+        message = self.rows.current
+        if not self.rows.display:
+            self.ui.copy(first.command(self.ui.snapshot), "the command")
+        elif message is not None:
+            self.ui.copy_payload(message)
+
+    def action_copy_topic(self) -> None:
+        message = self.rows.current
+        if message is not None:
+            self.ui.copy(message.topic, "the topic")
+
+    def action_toggle_age(self) -> None:
+        """Clock or age in the first column."""
+        self.ui.remember(show_age=not self.ui.remembered.show_age)

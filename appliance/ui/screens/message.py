@@ -1,0 +1,175 @@
+"""The whole of one message: facts, what it led to, payload as pretty text, raw, hex or difference.
+
+Not for: lists of messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from appliance.errors import ApplianceError
+from appliance.model import Message
+from appliance.state import Snapshot
+from appliance.ui import clock, keys, payload
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.page import Page
+from appliance.ui.views import message as view
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.viewer import Viewer
+
+_OUTCOME_ROWS = 6
+
+
+class MessageScreen(Page):
+    """Opened over a list; ← and → go to the messages beside it in that list."""
+
+    PLACES = (keys.DETAIL,)
+    TAB_ROOT = False
+    BINDINGS: ClassVar = keys.bindings(keys.DETAIL)
+
+    def __init__(self, message: Message, among: Sequence[Message] = (), tab: str = "live") -> None:
+        super().__init__()
+        self.tab = tab
+        self._among = among
+        self._message = message
+        self._whole = False
+        self._gone = ""
+        self._form = "pretty"
+        self._wrapped = True
+        self._difference: list[tuple[str, str]] = []
+        self._drawn: tuple[object, ...] = ()
+
+    def body(self) -> Iterable[Widget]:
+        yield Pane(id="facts")
+        yield Pane(id="payload-title")
+        yield Viewer(id="payload")
+        yield Pane(id="outcome")
+
+    def on_mount(self) -> None:
+        self.query_one(Viewer).focus()
+        self._fetch()
+
+    @property
+    def message(self) -> Message:
+        return self._message
+
+    def _fetch(self) -> None:
+        seq = self._message.seq
+        engine = self.ui.engine
+
+        def work() -> None:
+            gone = ""
+            whole = None
+            try:
+                whole = engine.message(seq)
+            except ApplianceError as error:
+                gone = str(error)
+            self.ui.from_worker(self._fetched, seq, whole, gone)
+
+        self.ui.in_worker(work, group="message")
+
+    def _fetched(self, seq: int, whole: Message | None, gone: str) -> None:
+        if seq != self._message.seq:
+            return
+        if whole is not None:
+            self._message = whole
+        else:
+            self._gone = gone or "the journal has removed it; this is what was in view"
+        self._whole = True
+        self.ui.show_now()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        message, engine, cells = self._message, self.ui.engine, self.size.width
+        utc = self.ui.remembered.utc
+        size = engine.full_size(message.seq)
+        size = size if size is not None and not self._whole else len(message.payload)
+        title: Line = [("Message ", "head"), (clock.number(message.seq), "strong")]
+        facts = view.facts(message, snapshot, size, utc=utc, now_ns=now_ns)
+        if self._gone:
+            facts.append([(" ▲ ", "warn"), (self._gone, "warn")])
+        right: Line = [("←→ beside   Esc back", "dim")]
+        self.query_one("#facts", Pane).show([rule(title, cells, right), *facts])
+        mark = engine.marks([message.seq]).get(message.seq)
+        execution = engine.execution(mark.execution) if mark and mark.execution else None
+        outcome = view.outcome(mark, execution, now_ns, utc=utc)
+        head: Line = [("What it led to", "head")]
+        self.query_one("#outcome", Pane).show(
+            [rule(head, cells), *outcome[: _OUTCOME_ROWS if self.size.height < 36 else 16]]
+        )
+        self._show_payload(cells)
+
+    def _show_payload(self, cells: int) -> None:
+        drawn = (self._message, self._form, self._wrapped, cells)
+        if drawn == self._drawn:
+            return
+        self._drawn = drawn
+        title: Line = [("Payload ", "head"), ("── ", "dim"), (self._form, "")]
+        self.query_one("#payload-title", Pane).show([rule(title, cells)])
+        data = self._message.payload
+        if self._form == "difference":
+            tones = {"+": "ok", "-": "bad", " ": ""}
+            lines: list[Line] = [
+                [(f" {sign} {text}", tones[sign])] for sign, text in self._difference
+            ]
+        else:
+            forms = {"pretty": payload.pretty, "raw": payload.raw, "hex": payload.hexdump}
+            wrapped = self._wrapped and self._form != "hex"
+            lines = view.payload_lines(forms[self._form](data), cells, wrapped=wrapped)
+        self.query_one(Viewer).show(lines)
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def _show_form(self, form: str) -> None:
+        self._form = form
+        self.query_one(Viewer).action_first()
+        self.ui.show_now()
+
+    def action_pretty(self) -> None:
+        """Pretty or raw."""
+        self._show_form("raw" if self._form == "pretty" else "pretty")
+
+    def action_hex(self) -> None:
+        self._show_form("pretty" if self._form == "hex" else "hex")
+
+    def action_wrap(self) -> None:
+        self._wrapped = not self._wrapped
+        self.ui.show_now()
+
+    def action_difference(self) -> None:
+        """Against the message before it on the same topic, of those in the list."""
+        topic, seq = self._message.topic, self._message.seq
+        before = [one for one in self._among if one.topic == topic and one.seq < seq]
+        if not before:
+            self.ui.say("No earlier message on this topic is in the list.")
+            return
+        self._difference = payload.diff(before[-1].payload, self._message.payload)
+        self._show_form("difference")
+
+    def _go(self, by: int) -> None:
+        seqs = [one.seq for one in self._among]
+        if self._message.seq not in seqs:
+            return
+        index = seqs.index(self._message.seq) + by
+        if 0 <= index < len(seqs):
+            self._message = self._among[index]
+            self._whole = False
+            self._gone = ""
+            self._form = "pretty" if self._form == "difference" else self._form
+            self.query_one(Viewer).action_first()
+            self._fetch()
+            self.ui.show_now()
+
+    def action_previous(self) -> None:
+        self._go(-1)
+
+    def action_next(self) -> None:
+        self._go(1)
+
+    def action_copy(self) -> None:
+        self.ui.copy_payload(self._message)
+
+    def action_copy_topic(self) -> None:
+        self.ui.copy(self._message.topic, "the topic")

@@ -1,0 +1,158 @@
+"""What every screen has in common: status line, tabs, alert, footer, filter bar, the tick.
+
+Not for: a body; that is what the subclasses add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.events import Click
+from textual.screen import Screen
+from textual.widget import Widget
+
+from appliance.state import Snapshot
+from appliance.ui import filters
+from appliance.ui.lines import Line
+from appliance.ui.views import frame
+from appliance.ui.widgets.filter_bar import FilterBar
+from appliance.ui.widgets.pane import Pane
+
+if TYPE_CHECKING:
+    from appliance.ui.app import ApplianceApp
+
+
+class Tabs(Pane):
+    """The line of screens; a click on one shows it."""
+
+    active = ""
+
+    async def on_click(self, event: Click) -> None:
+        name = frame.tab_at(self.active, event.x)
+        if name is not None:
+            await self.app.run_action(f"show('{name}')")
+
+
+class Page(Screen[None]):
+    """A screen over the whole terminal. It is told what to show by ``tick`` and asks nothing."""
+
+    PLACES: ClassVar[tuple[str, ...]] = ()
+    """The places of the table of keys that hold here."""
+
+    TAB: ClassVar[str] = ""
+    """The tab that this screen is; one that lies over another sets ``tab`` instead."""
+
+    TAB_ROOT: ClassVar[bool] = True
+    """Whether this is a screen of its own, not one that lies over another."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (frame.WIDE, "-wide")]  # noqa: RUF012 - Textual's way
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012 - Textual's way
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.filter = filters.EMPTY
+        self.tab = self.TAB
+
+    @property
+    def ui(self) -> ApplianceApp:
+        """The app, with its own type."""
+        return cast("ApplianceApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        yield Pane(id="status", classes="bar")
+        yield Tabs(id="tabs", classes="bar")
+        yield Pane(id="alert", classes="bar")
+        yield from self.body()
+        yield FilterBar(id="filterbar")
+        yield Pane(id="footer", classes="bar")
+
+    # --- for subclasses ------------------------------------------------------------------------
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets between the tabs and the footer."""
+        return ()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        """Show this moment."""
+
+    def mode(self) -> Line:
+        """What the right end of the tab line says besides the filter."""
+        return []
+
+    def filter_changed(self) -> None:
+        """``self.filter`` is another one now."""
+
+    # --- the frame -----------------------------------------------------------------------------
+
+    def tick(self, snapshot: Snapshot, now_ns: int) -> None:
+        """Show this moment, frame and body."""
+        if not self.is_mounted or not self.size.width:
+            return
+        cells = self.size.width
+        utc = self.ui.remembered.utc
+        self.query_one("#status", Pane).show([frame.status(snapshot, now_ns, cells, utc=utc)])
+        tabs = self.query_one(Tabs)
+        tabs.active = self.tab
+        tabs.show([frame.tabs(self.tab, cells, self._right())])
+        worst = frame.alert(snapshot)
+        alert = self.query_one("#alert", Pane)
+        alert.display = worst is not None
+        alert.show([worst] if worst is not None else [])
+        chosen = self.ui.settings.keys
+        self.query_one("#footer", Pane).show([frame.footer(self.PLACES, chosen, cells)])
+        self.update_body(snapshot, now_ns)
+
+    def _right(self) -> Line:
+        mode = self.mode()
+        if self.filter.is_empty:
+            return mode
+        words: Line = [(" filter ", "dim"), (self.filter.source[:40], "warn")]
+        return [*words, ("  ", ""), *mode] if mode else words
+
+    def on_screen_resume(self) -> None:
+        self.ui.show_now()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.ui.show_now)
+
+    # --- filter --------------------------------------------------------------------------------
+
+    def action_filter(self) -> None:
+        """Open the filter bar."""
+        self.query_one(FilterBar).open(
+            self.filter.source,
+            self.ui.remembered.filters,
+            self.ui.clock_ns(),
+            utc=self.ui.remembered.utc,
+        )
+
+    def set_filter(self, source: str) -> None:
+        """Filter by ``source``; raises ``filters.FilterError``."""
+        self.filter = filters.parse(source, self.ui.clock_ns(), utc=self.ui.remembered.utc)
+        self.filter_changed()
+        self.ui.show_now()
+
+    def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
+        self.set_filter(event.source)
+
+    def on_filter_bar_closed(self, event: FilterBar.Closed) -> None:
+        self.set_filter(event.source)
+        if event.kept:
+            self.ui.remember_filter(event.source.strip())
+        self.focus_body()
+
+    def focus_body(self) -> None:
+        """Give the keys back to the first list."""
+        for widget in self.query("Rows"):
+            if widget.display:
+                widget.focus()
+                return
+
+    def action_back(self) -> None:
+        """Clear the filter, or leave a screen that lies over another."""
+        if not self.filter.is_empty:
+            self.set_filter("")
+        elif not self.TAB_ROOT:
+            self.dismiss()

@@ -1,0 +1,68 @@
+"""What the operator chose: keys and theme from the configuration, the rest remembered.
+
+Remembered settings are a small JSON file in the data directory; a file that can't be read or
+written costs the memory, never the UI. Not for: reading config.toml.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+_HISTORY = 20
+_MAX_BYTES = 65536
+
+
+class UiSettings(msgspec.Struct, frozen=True):
+    """What the composition root tells the UI.
+
+    ``keys`` maps an action of the table of keys to the keys that do it (``{"pause": ("f5",)}``);
+    ``theme`` is a name of the themes the UI offers, empty for what was remembered or the default;
+    ``remember`` is the file that keeps the settings, ``None`` to forget them.
+    """
+
+    keys: Mapping[str, tuple[str, ...]] = {}
+    theme: str = ""
+    remember: Path | None = None
+
+
+class Remembered(msgspec.Struct):
+    """What the UI keeps between two runs."""
+
+    theme: str = ""
+    utc: bool = False
+    show_age: bool = False
+    filters: list[str] = []
+    """Filters that were used, the newest first."""
+    publish_topics: list[str] = []
+
+
+def load(path: Path | None) -> Remembered:
+    """Read the remembered settings; anything unreadable counts as nothing remembered."""
+    if path is None:
+        return Remembered()
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(_MAX_BYTES), type=Remembered)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return Remembered()
+
+
+def save(path: Path | None, remembered: Remembered) -> None:
+    """Write the settings in one step, so that a crash leaves the old ones or the new ones."""
+    if path is None:
+        return
+    new = path.with_name(path.name + ".new")
+    with contextlib.suppress(OSError):  # a full or read-only disk must not stop an operator
+        new.write_bytes(msgspec.json.encode(remembered))
+        new.replace(path)
+
+
+def used(history: list[str], entry: str) -> list[str]:
+    """``history`` with ``entry`` as its newest, bounded, nothing twice."""
+    if not entry:
+        return history
+    return [entry, *(old for old in history if old != entry)][:_HISTORY]

@@ -1,0 +1,157 @@
+"""Foreign text made safe for a screen, and cut to a number of terminal cells.
+
+Topics, payloads and client ids come from anybody. Shown as they are, they could move the cursor
+(ANSI escapes), turn the line around (bidi controls), hide text (zero-width characters) or push a
+column out of line (wide characters, piles of combining marks). ``printable`` shows what was there
+with stand-ins of one cell; nothing is left out silently but variation selectors and skin tones,
+which carry no text and whose width no two terminals agree on.
+Not for: colours, layout, payload formats (payload.py).
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rich.cells import cell_len, get_character_cell_size
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+ELLIPSIS = "…"
+
+_MAX_COMBINING = 2
+"""Marks kept on one character: real writing needs two, piles of marks cover other lines."""
+
+# Invisible although Unicode calls them letters or symbols: Hangul fillers, blank Braille.
+_INVISIBLE = frozenset({0x115F, 0x1160, 0x3164, 0xFFA0, 0x2800})
+_DROPPED = (
+    frozenset(range(0xFE00, 0xFE10)) | frozenset(range(0x1F3FB, 0x1F400)) | frozenset({0x034F})
+)
+# Two regional indicators make one flag on some terminals and two letters on others.
+_REGIONAL_FIRST, _REGIONAL_LAST = 0x1F1E6, 0x1F1FF
+
+
+class _Table(dict[int, str | None]):
+    """A ``str.translate`` table that works out a character when it is first met."""
+
+    def __missing__(self, code: int) -> str | None:
+        value = _stand_in(code)
+        self[code] = value
+        return value
+
+
+def _stand_in(code: int) -> str | None:
+    if code < 0x20:
+        return chr(0x2400 + code)  # the control pictures: ␀ … ␛ … ␟
+    if code == 0x7F:
+        return "\N{SYMBOL FOR DELETE}"
+    if code in _DROPPED:
+        return None
+    if code in _INVISIBLE:
+        return REPLACEMENT
+    if _REGIONAL_FIRST <= code <= _REGIONAL_LAST:
+        return chr(ord("A") + code - _REGIONAL_FIRST)
+    category = unicodedata.category(chr(code))
+    if category == "Zs":
+        return " "
+    if category in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}:
+        return REPLACEMENT
+    return chr(code)
+
+
+_TABLE = _Table()
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as one line that can't do anything to a terminal but be read."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _thin_marks(text.translate(_TABLE))
+
+
+def _thin_marks(text: str) -> str:
+    if text.isascii():
+        return text
+    kept: list[str] = []
+    run = 0
+    for character in text:
+        if unicodedata.category(character) in {"Mn", "Me", "Mc"}:
+            run += 1
+            if not kept or run > _MAX_COMBINING:
+                if run == _MAX_COMBINING + 1 or not kept:
+                    kept.append(REPLACEMENT)
+                continue
+        else:
+            run = 0
+        kept.append(character)
+    return "".join(kept)
+
+
+def width(text: str) -> int:
+    """Cells that ``text`` takes on a terminal."""
+    return len(text) if text.isascii() else cell_len(text)
+
+
+def cut(text: str, cells: int) -> str:
+    """Return ``text`` in at most ``cells`` cells; what was cut off at the end shows as ``…``."""
+    if cells <= 0:
+        return ""
+    if width(text) <= cells:
+        return text
+    if text.isascii():
+        return text[: cells - 1] + ELLIPSIS
+    return _take(text, cells - 1) + ELLIPSIS
+
+
+def cut_start(text: str, cells: int) -> str:
+    """Like ``cut``, but the beginning goes: the end of a topic says more than its start."""
+    if cells <= 0:
+        return ""
+    if width(text) <= cells:
+        return text
+    if text.isascii():
+        return ELLIPSIS + text[len(text) - cells + 1 :]
+    kept: list[str] = []
+    used = 1
+    for character in reversed(text):
+        used += get_character_cell_size(character)
+        if used > cells:
+            break
+        kept.append(character)
+    # A mark whose base character was cut off would sit on the ellipsis.
+    while kept and get_character_cell_size(kept[-1]) == 0:
+        kept.pop()
+    return ELLIPSIS + "".join(reversed(kept))
+
+
+def _take(text: str, cells: int) -> str:
+    used = 0
+    for index, character in enumerate(text):
+        used += get_character_cell_size(character)
+        if used > cells:
+            return text[:index]
+    return text
+
+
+def fit(text: str, cells: int) -> str:
+    """Return ``text`` in exactly ``cells`` cells: cut, or filled with blanks at the end."""
+    text = cut(text, cells)
+    return text + " " * (cells - width(text))
+
+
+def fit_right(text: str, cells: int) -> str:
+    """Return ``text`` in exactly ``cells`` cells, against the right edge."""
+    text = cut(text, cells)
+    return " " * (cells - width(text)) + text
+
+
+def wrap(text: str, cells: int) -> list[str]:
+    """Break ``text`` (printable already) into pieces of at most ``cells`` cells, losing nothing."""
+    cells = max(2, cells)  # a wide character needs two
+    if width(text) <= cells:
+        return [text]
+    pieces: list[str] = []
+    rest = text
+    while rest:
+        piece = rest[:cells] if rest.isascii() else _take(rest, cells)
+        pieces.append(piece)
+        rest = rest[len(piece) :]
+    return pieces

@@ -1,0 +1,178 @@
+"""The lines around every screen: status, tabs, the worst problem, keys.
+
+An operator reads the first cell of the first line: ``✓ all well`` or ``✗ 2 problems``; the third
+line, which is there only then, says what the worst of them is.
+Not for: the body of a screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from appliance.state import Health, Snapshot
+from appliance.ui import clock, keys
+from appliance.ui.lines import Line, cut_line, join, line_width, spread
+from appliance.ui.symbols import level_sign, level_tone
+
+WIDE = 120
+"""Columns from which the wide layout is used."""
+
+TABS = (
+    ("live", "Live"),
+    ("topics", "Topics"),
+    ("tasks", "Tasks"),
+    ("clients", "Clients"),
+    ("log", "Log"),
+)
+_ORDER = {"bad": 0, "warn": 1, "off": 2, "ok": 3}
+_LOW_DISK_BYTES = 1_000_000_000
+
+
+def worst(parts: list[Health]) -> Health:
+    """The health that needs attention most; ``off`` if there is none."""
+    return min(parts, key=lambda part: _ORDER.get(part.level, 1), default=Health("off"))
+
+
+def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """What is wrong now, (level, text), the worst first."""
+    found: list[tuple[str, str]] = []
+
+    def look(what: str, health: Health) -> None:
+        if health.level in ("bad", "warn"):
+            found.append((health.level, f"{what}: {health.text or 'not well'}"))
+
+    look("journal", snapshot.journal.health)
+    for listener in snapshot.listeners:
+        look(f"listener {listener.name or listener.bind}", listener.health)
+    look(f"Qlik {snapshot.qlik.label}", snapshot.qlik.health)
+    for recorder in snapshot.recorders:
+        look(f"recorder {recorder.path}", recorder.health)
+    free = snapshot.journal.disk_free_bytes
+    if 0 < free < _LOW_DISK_BYTES and snapshot.journal.health.level == "ok":
+        found.append(("warn", f"disk: only {clock.size(free)} free in {snapshot.data_dir}"))
+    return sorted(found, key=lambda problem: _ORDER[problem[0]])
+
+
+def _light(health: Health) -> Line:
+    return [(level_sign(health.level), level_tone(health.level))]
+
+
+def verdict(snapshot: Snapshot) -> Line:
+    """All is well, or how much is not."""
+    if snapshot.stopping:
+        return [("■ stopping", "warn")]
+    found = problems(snapshot)
+    if not found:
+        return [("✓ all well", "ok")]
+    level = found[0][0]
+    return [
+        (f"{level_sign(level)} {len(found)} problem{'s' * (len(found) > 1)}", level_tone(level))
+    ]
+
+
+def _ports(snapshot: Snapshot) -> list[str]:
+    return [f":{listener.bind.rpartition(':')[2]}" for listener in snapshot.listeners]
+
+
+def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
+    """The first line: verdict, broker, Qlik, recorder, clock."""
+    wide = cells >= WIDE
+    ports = _ports(snapshot)
+    broker: Line = [*_light(worst([one.health for one in snapshot.listeners])), (" broker ", "")]
+    if wide:
+        broker += [(" ".join(ports), "dim"), (f"  {snapshot.clients_connected} clients  ", "")]
+        broker += [(f"{clock.number(round(snapshot.rate_in))} msg/s", "strong")]
+    else:
+        more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
+        broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
+        broker += [(f"{clock.short_count(snapshot.rate_in)}/s", "strong")]
+    now: Line = [(clock.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
+    parts = [verdict(snapshot), broker, _qlik(snapshot, wide), _recorder(snapshot, wide)]
+    if wide:
+        parts.insert(0, [(f"{snapshot.name} {snapshot.version}", "strong")])
+    gap = "  │  " if wide else " │ "
+    left: Line = [(" ", ""), *join(parts, gap)]
+    if line_width(left) + line_width(now) >= cells:
+        left = [(" ", ""), *join(parts, "│")]
+    return spread(left, now, cells)
+
+
+def _qlik(snapshot: Snapshot, wide: bool) -> Line:
+    qlik = snapshot.qlik
+    label = qlik.label if wide else qlik.label.split(".")[0][:12]
+    line: Line = [*_light(qlik.health), (f" {label or 'Qlik'}", "")]
+    if qlik.health.level == "off":
+        return [*line, (" off", "dim")]
+    space = " " if wide else ""
+    line.append((f" {qlik.running}{space}▶", "run" if qlik.running else "dim"))
+    if qlik.waiting:
+        line.append((f" {qlik.waiting}{space}◌", "info"))
+    line.append((f" {qlik.failed_24h}{space}✗", "bad" if qlik.failed_24h else "dim"))
+    return line
+
+
+def _recorder(snapshot: Snapshot, wide: bool) -> Line:
+    journal = snapshot.journal
+    light = _light(worst([journal.health, *(one.health for one in snapshot.recorders)]))
+    lag = max((one.lag for one in snapshot.recorders), default=0)
+    if not wide:
+        name = " rec " if snapshot.recorders else " disk "
+        return [*light, (name, ""), (clock.short_size(journal.disk_free_bytes), "dim")]
+    files = len(snapshot.recorders)
+    name = f" {files} recorder{'s' * (files != 1)}" if files else " journal"
+    late = f"  {clock.number(lag)} behind" if lag else ""
+    return [*light, (name + late, ""), (f"  {clock.size(journal.disk_free_bytes)} free", "dim")]
+
+
+def tabs(active: str, cells: int, right: Line) -> Line:
+    """The second line: the screens and what ``right`` says (filter, follow)."""
+    line: Line = [(" ", "")]
+    for number, (name, label) in enumerate(TABS, 1):
+        if name == active:
+            line += [(f"[{number}]{label}", "accent"), ("  ", "")]
+        else:
+            line += [(f"{number} ", "key"), (f"{label}  ", "dim")]
+    return spread(line, [*right, (" ", "")], cells) if right else line
+
+
+def alert(snapshot: Snapshot) -> Line | None:
+    """The worst problem in words, or ``None``."""
+    found = problems(snapshot)
+    if not found:
+        return None
+    level, text = found[0]
+    line: Line = [(f" {level_sign(level)} ", level_tone(level)), (text, level_tone(level))]
+    if len(found) > 1:
+        line.append((f"   (+{len(found) - 1} more on 4 Clients)", "dim"))
+    return line
+
+
+def footer(places: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells: int) -> Line:
+    """The last line: the most wanted keys of these places; help and quit always fit."""
+    wanted = [key for key in keys.of(*places, keys.EVERYWHERE) if key.footer]
+    entries = [(key, _entry(key, chosen)) for key in wanted]
+    room = cells - 1
+    room -= sum(line_width(entry) for key, entry in entries if key.where == keys.EVERYWHERE)
+    line: Line = [(" ", "")]
+    for key, entry in entries:
+        if key.where != keys.EVERYWHERE:
+            room -= line_width(entry)
+        if room >= 0 or key.where == keys.EVERYWHERE:
+            line += entry
+    return cut_line(line, cells)
+
+
+def tab_at(active: str, cell: int) -> str | None:
+    """The screen whose tab is at this cell of the line that ``tabs`` made."""
+    start = 1
+    for name, label in TABS:
+        end = start + len(label) + (5 if name == active else 4)
+        if start <= cell < end:
+            return name
+        start = end
+    return None
+
+
+def _entry(key: keys.Key, chosen: Mapping[str, tuple[str, ...]]) -> Line:
+    shown = keys.shown(keys.keys_of(key, chosen)[0])
+    return [(shown, "key"), (f" {key.label}  ", "dim")]

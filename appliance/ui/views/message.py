@@ -1,0 +1,218 @@
+"""One message as lines: its facts, what it led to, its payload.
+
+Not for: fetching it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from appliance import topics
+from appliance.model import Execution, Message
+from appliance.state import Mark, RecorderState, RuleState, Snapshot
+from appliance.ui import clock, payload, symbols
+from appliance.ui.lines import Line
+from appliance.ui.text import cut, cut_start, fit, printable, wrap
+from appliance.ui.views.work import by, first_line, progress
+
+MARK_CELLS = 10
+_TIME_CELLS = 12
+_CLIENT_CELLS = 8
+_WITH_CLIENT = 82
+"""Columns from which a list of messages has one for the client."""
+
+
+def _columns(cells: int) -> tuple[int, int, int]:
+    """Cells for client, topic and payload."""
+    client = _CLIENT_CELLS if cells >= _WITH_CLIENT else 0
+    flexible = cells - _TIME_CELLS - 1 - (client + 1 if client else 0) - 4 - 1 - MARK_CELLS - 1
+    topic = max(12, min(40, flexible * 45 // 100))
+    return client, topic, max(4, flexible - topic)
+
+
+def heading(cells: int, *, show_age: bool) -> Line:
+    """The row above a list of messages."""
+    client, topic, body = _columns(cells)
+    text = fit("AGE" if show_age else "TIME", _TIME_CELLS) + " "
+    if client:
+        text += fit("CLIENT", client) + " "
+    text += fit("TOPIC", topic) + " " + fit("Q", 4) + fit("PAYLOAD", body) + " → TASK"
+    return [(text, "head")]
+
+
+def row(message: Message, mark: Mark | None, when: str, full_size: int | None, cells: int) -> Line:
+    """One message in a list: time, client, topic, QoS and retain, payload, what it led to."""
+    client, topic, body = _columns(cells)
+    line: Line = [(fit(when, _TIME_CELLS) + " ", "dim")]
+    if client:
+        line.append((fit(printable(message.client_id), client) + " ", "dim"))
+    retain = "R" if message.retain else " "
+    line += [
+        (fit(cut_start(printable(message.topic), topic), topic) + " ", ""),
+        (f"{message.qos} {retain} ", "dim"),
+    ]
+    text = payload.preview(message.payload, full_size)
+    line.append((fit(text, body), "info" if text.startswith("<") else ""))
+    if mark is not None:
+        line.append((" ", ""))
+        line.append((cut(mark_text(mark), MARK_CELLS), symbols.tone(mark.state)))
+    return line
+
+
+def mark_text(mark: Mark) -> str:
+    """``▶ 0:01``, ``✗ 403``, ``✓ x3``: never more than the mark column takes."""
+    times = f" x{mark.count}" if mark.count > 1 else ""
+    return f"{symbols.sign(mark.state)} {printable(mark.label)}{times}".rstrip()
+
+
+def facts(message: Message, snapshot: Snapshot, size: int, *, utc: bool, now_ns: int) -> list[Line]:
+    """The head of a message's detail."""
+    age = clock.age((now_ns - message.received_ns) / 1e9)
+    received = clock.date_and_time(message.received_ns, utc=utc)
+    client = printable(message.client_id)
+    user = f"  user {printable(message.username)}" if message.username else ""
+    lines: list[Line] = [
+        [(" topic    ", "dim"), (printable(message.topic), "strong")],
+        [(" received ", "dim"), (received, ""), (f"  ({age} ago)", "dim")],
+        [(" client   ", "dim"), (client, ""), (f"  {message.address}{user}", "dim")],
+        [
+            (" qos ", "dim"),
+            (str(message.qos), ""),
+            ("   retain ", "dim"),
+            ("yes" if message.retain else "no", ""),
+            ("   dup ", "dim"),
+            ("yes" if message.dup else "no", ""),
+            ("   size ", "dim"),
+            (clock.size(size), ""),
+            ("   format ", "dim"),
+            (payload.kind(message.payload, cut=size > len(message.payload)), ""),
+        ],
+    ]
+    lines += _properties(message)
+    lines += [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
+    lines += [
+        _recorded(one, message.seq)
+        for one in snapshot.recorders
+        if topics.matches(one.topic, message.topic)
+    ]
+    return lines
+
+
+def _rule(rule: RuleState) -> Line:
+    name = f"  ({printable(rule.name)})" if rule.name and rule.name != rule.topic else ""
+    return [
+        (" rule     ", "dim"),
+        (printable(rule.topic), ""),
+        (f" → {printable(rule.target)}{name}", "dim"),
+    ]
+
+
+def _recorded(recorder: RecorderState, seq: int) -> Line:
+    waits = "  (not yet written)" if recorder.lag and seq == 0 else ""
+    return [(" recorded ", "dim"), (printable(recorder.path), ""), (waits, "dim")]
+
+
+def _properties(message: Message) -> list[Line]:
+    found = message.properties
+    if found is None:
+        return []
+    parts = [
+        f"content type {found.content_type}" if found.content_type else "",
+        f"response topic {found.response_topic}" if found.response_topic else "",
+        f"expires after {found.message_expiry_s} s" if found.message_expiry_s is not None else "",
+        f"correlation {found.correlation_data.hex()}" if found.correlation_data else "",
+        *(f"{name}={value}" for name, value in found.user_properties),
+    ]
+    shown = "  ".join(printable(part) for part in parts if part)
+    return [[(" mqtt 5   ", "dim"), (shown, "")]] if shown else []
+
+
+def outcome(
+    mark: Mark | None, execution: Execution | None, now_ns: int, *, utc: bool
+) -> list[Line]:
+    """What a message led to, in a few lines."""
+    if mark is None:
+        return [[(" It started nothing.", "dim")]]
+    if execution is None:
+        return [[(f" {mark_text(mark)}", symbols.tone(mark.state)), (f"  {mark.state}", "dim")]]
+    lines: list[Line] = [
+        [
+            (f" {symbols.sign(execution.state)} ", symbols.tone(execution.state)),
+            (printable(execution.task_name or execution.task_id), "strong"),
+            ("  ", ""),
+            *progress(execution, now_ns),
+        ]
+    ]
+    if execution.reason:
+        tone = "bad" if execution.state.is_bad else "dim"
+        lines.append([("   ", ""), (first_line(execution.reason), tone)])
+    lines += [
+        [("   ", ""), (clock.time_with_ms(step.at_ns, utc=utc), "dim"), (f" {step.text}", "")]
+        for step in execution.steps
+    ]
+    if mark.count > 1:
+        lines.append([(f"   and {mark.count - 1} more: see 3 Tasks", "dim")])
+    return lines
+
+
+def payload_lines(text: Sequence[str], cells: int, *, wrapped: bool) -> list[Line]:
+    """Payload text as rows; ``wrapped`` breaks long lines, else they are cut with ``…``."""
+    if not wrapped:
+        return [[(f" {line}", "")] for line in text]
+    return [[(f" {piece}", "")] for line in text for piece in wrap(line, cells - 2)]
+
+
+def peek(
+    message: Message,
+    mark: Mark | None,
+    execution: Execution | None,
+    snapshot: Snapshot,
+    *,
+    size: int,
+    now_ns: int,
+    cells: int,
+    rows: int,
+    utc: bool,
+) -> list[Line]:
+    """The selected message beside its outcome, for the foot of a wide screen."""
+    left_cells = cells * 5 // 9
+    seconds = (now_ns - message.received_ns) / 1e9
+    who = f" {printable(message.client_id)}  {message.address}  {clock.age(seconds)} ago"
+    facts_text = f"{who}  qos {message.qos}  {clock.size(size)}"
+    text = payload.pretty(message.payload) if size == len(message.payload) else None
+    shown = text if text is not None else [payload.preview(message.payload, size)]
+    left: list[Line] = [[(facts_text, "dim")], *payload_lines(shown, left_cells, wrapped=False)]
+    if len(left) > rows:
+        left = [*left[: rows - 1], [(f" … {len(left) - rows + 1} more lines: ⏎", "dim")]]
+    right = [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
+    right += outcome(mark, execution, now_ns, utc=utc)
+    right += [
+        _recorded(one, message.seq)
+        for one in snapshot.recorders
+        if topics.matches(one.topic, message.topic)
+    ]
+    return _beside(left, right[:rows], left_cells)
+
+
+def _beside(left: Sequence[Line], right: Sequence[Line], left_cells: int) -> list[Line]:
+    lines: list[Line] = []
+    for index in range(max(len(left), len(right))):
+        first = left[index] if index < len(left) else []
+        second = right[index] if index < len(right) else []
+        text = fit("".join(part for part, _ in first), left_cells)
+        tone = first[0][1] if first else ""
+        lines.append([(text, tone), ("│", "dim"), *second])
+    return lines
+
+
+def cause_line(execution: Execution) -> Line:
+    """Where an execution came from."""
+    cause = execution.cause
+    line: Line = [(" by       ", "dim"), (printable(by(cause)), "")]
+    if cause.topic:
+        line.append((f"  on {printable(cause.topic)}", "dim"))
+    if cause.rule and cause.rule != cause.topic:
+        line.append((f"  rule {printable(cause.rule)}", "dim"))
+    if cause.seq:
+        line.append((f"  message {clock.number(cause.seq)}", "dim"))
+    return line

@@ -1,0 +1,73 @@
+"""Counters, journal and recorders as lines.
+
+Not for: one number on the status line (frame.py).
+"""
+
+from __future__ import annotations
+
+from appliance.state import JournalState, RecorderState, Snapshot
+from appliance.ui import clock
+from appliance.ui.lines import Line, join
+from appliance.ui.symbols import level_sign, level_tone
+from appliance.ui.text import cut_start, printable
+
+
+def traffic_line(snapshot: Snapshot) -> Line:
+    """Messages and bytes since the start and now."""
+    parts: list[Line] = [
+        [("in ", "dim"), (f"{clock.number(round(snapshot.rate_in))}/s", "strong")],
+        [("out ", "dim"), (f"{clock.number(round(snapshot.rate_out))}/s", "")],
+        [("total ", "dim"), (clock.number(snapshot.messages_in), "")],
+        [(clock.size(snapshot.bytes_in), "dim")],
+    ]
+    return [(" ", ""), *join(parts, "  ")]
+
+
+def journal_line(journal: JournalState) -> Line:
+    """The journal: health, size, what waits for its commit."""
+    tone = level_tone(journal.health.level)
+    line: Line = [
+        (f" {level_sign(journal.health.level)} ", tone),
+        ("journal ", ""),
+        (f"{clock.size(journal.size_bytes)}", "dim"),
+        ("  pending ", "dim"),
+        (clock.number(journal.pending), ""),
+        ("  commit ", "dim"),
+        (f"{journal.commit_ms:.1f} ms", ""),
+    ]
+    if journal.health.level in ("bad", "warn"):
+        line.append((f"  {printable(journal.health.text)}", tone))
+    return line
+
+
+def recorder_line(recorder: RecorderState, cells: int) -> Line:
+    """A recorder: health, file, messages, how far behind."""
+    tone = level_tone(recorder.health.level)
+    path = printable(recorder.path.replace("\\", "/"))
+    tail: Line = [
+        (f"  {clock.number(recorder.recorded)}", "strong"),
+        (f"  {clock.size(recorder.size_bytes)}", "dim"),
+        (f"  {clock.number(recorder.lag)} behind", "warn" if recorder.lag > 1000 else "dim"),
+    ]
+    if recorder.health.level in ("bad", "warn"):
+        tail = [(f"  {printable(recorder.health.text)}", tone)]
+    room = max(12, cells - 4 - sum(len(text) for text, _ in tail))
+    return [(f" {level_sign(recorder.health.level)} ", tone), (cut_start(path, room), ""), *tail]
+
+
+def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
+    """Traffic, journal, recorders, then every bound that bit."""
+    lines = [traffic_line(snapshot), journal_line(snapshot.journal)]
+    lines += [recorder_line(one, cells) for one in snapshot.recorders]
+    hits = [(name, count) for name, count in snapshot.counters if count]
+    if hits:
+        lines += [
+            [(" ▲ ", "warn"), (f"{clock.number(count):>8}  ", "warn"), (printable(name), "")]
+            for name, count in hits
+        ]
+    else:
+        lines.append([(" Nothing was refused or dropped.", "dim")])
+    if len(lines) > rows:
+        more = len(lines) - rows + 1
+        lines = [*lines[: rows - 1], [(f" … {more} more on screen 4", "dim")]]
+    return lines

@@ -1,0 +1,204 @@
+"""Executions and timers as lines: what runs, how far it is, what comes next, what went wrong.
+
+Not for: the executions screen's table with a cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from appliance.model import Cause, Execution, ExecutionState
+from appliance.state import Snapshot, TimerState
+from appliance.ui import clock, symbols
+from appliance.ui.lines import Line, join, spread
+from appliance.ui.text import fit, printable
+
+_RECENT_NS = 15 * 60 * 10**9
+"""A failure stays before the successes for a quarter of an hour."""
+
+_ROOMY = 70
+"""Columns from which names and bars get their full length."""
+
+
+def _name_cells(cells: int) -> int:
+    return 22 if cells >= _ROOMY else 15
+
+
+def by(cause: Cause) -> str:
+    """Who made it start, in a few words."""
+    if cause.kind == "message":
+        return cause.client_id or cause.topic
+    if cause.kind == "timer":
+        return f"timer {cause.rule}".rstrip()
+    if cause.kind == "operator":
+        return f"operator {cause.client_id}".rstrip()
+    return "elsewhere"
+
+
+def order(executions: Sequence[Execution], now_ns: int) -> list[Execution]:
+    """Open ones first, then what failed lately, then the rest; the newest first in each."""
+
+    def rank(execution: Execution) -> int:
+        if not execution.state.is_final:
+            return 0
+        end = execution.ended_ns or execution.requested_ns
+        return 1 if execution.state.is_bad and now_ns - end < _RECENT_NS else 2
+
+    return sorted(executions, key=rank)  # stable: the order within a rank is the snapshot's
+
+
+def summary(snapshot: Snapshot) -> Line:
+    """``2 running · 1 waiting · 24 h: 412 ✓ 7 ✗``."""
+    qlik = snapshot.qlik
+    parts: list[Line] = [[(f"{qlik.running} running", "run" if qlik.running else "dim")]]
+    if qlik.waiting:
+        parts.append([(f"{qlik.waiting} waiting", "info")])
+    bad = "bad" if qlik.failed_24h else "dim"
+    parts.append(
+        [("24 h: ", "dim"), (f"{qlik.succeeded_24h} ✓ ", "ok"), (f"{qlik.failed_24h} ✗", bad)]
+    )
+    return join(parts, " · ")
+
+
+def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
+    """How far an execution is, or how it ended: the middle of its line."""
+    state = execution.state
+    tone = symbols.tone(state)
+    seconds = symbols.seconds_running(execution, now_ns)
+    if state is ExecutionState.RUNNING and seconds is not None:
+        if execution.usual_s is None:
+            return [(f"{clock.elapsed(seconds)} running", tone)]
+        late = symbols.is_late(execution, now_ns)
+        line: Line = [
+            (f"{clock.elapsed(seconds)} ", "warn" if late else tone),
+            (clock.bar(seconds / execution.usual_s if execution.usual_s else 1, bar_cells), tone),
+            (f" ~{clock.elapsed(execution.usual_s)}", "dim"),
+        ]
+        return [*line, (" ▲ late", "warn")] if late else line
+    if not state.is_final:
+        text = symbols.word(state)
+        if state is ExecutionState.RETRYING:
+            text += f" {execution.attempts + 1}"
+        if execution.next_attempt_ns is not None:
+            text += f" in {clock.elapsed((execution.next_attempt_ns - now_ns) / 1e9)}"
+        return [(text, tone)]
+    took = "" if seconds is None else f" {clock.took(seconds)}"
+    return [(f"{symbols.word(state)}{took}", tone)]
+
+
+def first_line(text: str) -> str:
+    """The first line of a reason; the detail has them all."""
+    return printable(text.strip().split("\n", 1)[0])
+
+
+def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) -> Line:
+    """One line: sign, time, task, how far, by whom, and why if it went wrong."""
+    state = execution.state
+    at = execution.started_ns or execution.requested_ns
+    name = printable(execution.task_name or execution.task_id)
+    if execution.merged:
+        name += f" (+{execution.merged})"
+    line: Line = [
+        (f"{symbols.sign(state)} ", symbols.tone(state)),
+        (f"{clock.time_of_day(at, utc=utc)} ", "dim"),
+        (fit(name, _name_cells(cells)), ""),
+        (" ", ""),
+        *progress(execution, now_ns, 10 if cells >= _ROOMY else 6),
+    ]
+    if execution.reason and (state.is_bad or state is ExecutionState.RETRYING):
+        line.append((f"  {first_line(execution.reason)}", "bad" if state.is_bad else "warn"))
+    return spread(line, [(printable(by(execution.cause))[:14], "dim"), (" ", "")], cells)
+
+
+def execution_lines(
+    executions: Sequence[Execution], now_ns: int, cells: int, rows: int, *, utc: bool
+) -> list[Line]:
+    """At most ``rows`` lines; with room, a failure's reason gets a line of its own."""
+    shown = order(executions, now_ns)
+    lines: list[Line] = []
+    roomy = rows > 4
+    for execution in shown:
+        if len(lines) >= rows:
+            break
+        own_line = roomy and bool(execution.reason) and execution.state.is_bad
+        plain = replace(execution, reason="") if own_line else execution
+        lines.append([(" ", ""), *execution_line(plain, now_ns, cells - 1, utc=utc)])
+        if own_line and len(lines) < rows:
+            lines.append([("     ", ""), (first_line(execution.reason), "bad")])
+    if not lines:
+        lines.append([(" No task was started yet.", "dim")])
+    return lines
+
+
+def due_first(timers: Sequence[TimerState]) -> list[TimerState]:
+    """Timers in the order in which they come due; paused ones and those without a time last."""
+    far = 1 << 63
+    return sorted(
+        timers,
+        key=lambda one: (one.paused, one.due_ns if one.due_ns is not None else far, one.name),
+    )
+
+
+def run_limit(snapshot: Snapshot, now_ns: int) -> Line:
+    """``ends in 0:42``, or nothing without a run limit."""
+    if snapshot.run_until_ns is None:
+        return []
+    left = (snapshot.run_until_ns - now_ns) / 1e9
+    return [("ends in ", "dim"), (clock.elapsed(left), "warn" if left < 60 else "strong")]
+
+
+def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
+    """One line for narrow screens: uptime, run limit, next timer, and what is held up or lost."""
+    up: Line = [("up ", "dim"), (clock.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
+    parts = [up, run_limit(snapshot, now_ns)]
+    upcoming = [one for one in due_first(snapshot.timers) if one.due_ns and not one.paused]
+    upcoming = [one for one in upcoming if one.kind != "run limit"]
+    if upcoming and upcoming[0].due_ns is not None:
+        left = clock.elapsed((upcoming[0].due_ns - now_ns) / 1e9)
+        parts.append([("next ", "dim"), (f"{printable(upcoming[0].name)[:18]} {left}", "")])
+    parts.append([("pending ", "dim"), (clock.short_count(snapshot.journal.pending), "")])
+    lag = max((one.lag for one in snapshot.recorders), default=0)
+    if lag:
+        parts.append([("behind ", "dim"), (clock.short_count(lag), "warn")])
+    hits = sum(count for _, count in snapshot.counters)
+    if hits:
+        parts.append([(f"▲ {clock.short_count(hits)} refused", "warn")])
+    return [(" ", ""), *join(parts, " │ ")]
+
+
+def timer_lines(snapshot: Snapshot, now_ns: int, cells: int, rows: int, *, utc: bool) -> list[Line]:
+    """One line a timer, with the uptime and the run limit on top."""
+    up: Line = [
+        (" ", ""),
+        ("up ", "dim"),
+        (clock.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong"),
+        (" since ", "dim"),
+        (clock.date_and_time(snapshot.started_ns, utc=utc)[:16], "dim"),
+    ]
+    limit = run_limit(snapshot, now_ns)
+    lines: list[Line] = [[*up, ("   ", ""), *limit] if limit else up]
+    for timer in due_first(snapshot.timers):
+        if len(lines) >= rows:
+            break
+        if timer.kind != "run limit":
+            lines.append(timer_line(timer, now_ns, cells, utc=utc))
+    return lines
+
+
+def timer_line(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
+    """``→ 14:05:00 nightly-sync  in 1:38``."""
+    name = fit(printable(timer.name), _name_cells(cells))
+    if timer.paused:
+        return [(f" {symbols.PAUSED} ", "warn"), ("paused   ", "warn"), (name, "dim")]
+    if timer.due_ns is None:
+        return [(" ○ ", "dim"), ("         ", ""), (name, "dim"), (f" {timer.kind}", "dim")]
+    left = clock.elapsed((timer.due_ns - now_ns) / 1e9)
+    line: Line = [
+        (" → ", "info"),
+        (f"{clock.time_of_day(timer.due_ns, utc=utc)} ", "dim"),
+        (name, ""),
+        (f" in {left}", "strong"),
+    ]
+    return spread(line, [(printable(timer.detail or timer.kind), "dim"), (" ", "")], cells)

@@ -1,0 +1,1 @@
+"""Widgets that draw lines; none of them asks the engine for anything by itself."""

@@ -1,0 +1,536 @@
+"""An engine made by hand: deterministic, driven by an injected clock, at any rate.
+
+It is what the UI is built and tested against. Run as a script it shows the UI in this terminal:
+``python tests/ui/fake_engine.py --rate 1000``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from appliance.errors import NoPermissionError
+from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
+from appliance.state import (
+    ClientState,
+    Engine,
+    Health,
+    JournalState,
+    ListenerState,
+    LogLine,
+    Mark,
+    QlikState,
+    RecorderState,
+    RuleState,
+    Snapshot,
+    TimerState,
+    TopicState,
+)
+
+T0 = 1_795_000_000_000_000_000
+"""2026-11-18 11:06:40 UTC."""
+S = 10**9
+RING = 10_000
+
+TASKS = tuple(
+    Task(
+        id=f"{number:08x}-1111-4222-8333-444444444444",
+        name=name,
+        tags=("nightly",) if number % 2 else (),
+        enabled=number != 5,
+        last_duration_s=usual,
+    )
+    for number, (name, usual) in enumerate(
+        [
+            ("Reload Sales", 12.0),
+            ("Reload Stock", 44.0),
+            ("Reload HR", 3.0),
+            ("Export Finance", 88.0),
+            ("Nightly sync", 300.0),
+            ("Retired report", None),
+        ],
+        1,
+    )
+)
+
+TEMPLATES = (
+    ("plant/line1/sensor7/state", b'{"value":21.4,"unit":"C"}', 0, False, "plc-01"),
+    ("plant/line2/sensor1/state", b'{"value":19.0,"unit":"C"}', 0, True, "plc-02"),
+    ("/demo/integers", b'{"Generated number": "7"}', 1, False, "demo"),
+    ("plant/line1/sensor8/state", b'{"value":20.9,"unit":"C"}', 0, False, "plc-01"),
+    ("plant/cam1/frame", b"\xff\xd8\xff\xe0" + bytes(4092), 0, False, "cam1"),
+    ("hall/east/door", "geöffnet ✓ 扉".encode(), 0, False, "hmi-east"),
+    ("plant/line3/sensor2/state", b'{"value":18.2,"unit":"C"}', 2, False, "plc-03"),
+)
+HOSTILE = (
+    "evil/\x1b[2J\x1b[31mtopic\u202egnp.exe",
+    b"\x1b]0;owned\x07 \x9b2J payload \xe2\x80\xae txt\r\nline two \xe2\x80\x8b hidden",
+    "plc-\u200b01\x1b[H",
+)
+
+
+class Clock:
+    """A clock that stands still until it is told to go."""
+
+    def __init__(self, now_ns: int = T0 + 3727 * S) -> None:
+        self.now_ns = now_ns
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def go(self, seconds: float) -> None:
+        self.now_ns += int(seconds * S)
+
+
+class FakeEngine(Engine):
+    """Whatever a test sets, the UI sees."""
+
+    def __init__(self, clock_ns: Callable[[], int] | None = None, *, rate: float = 0.0) -> None:
+        self.clock_ns = clock_ns or Clock()
+        self.rate = rate
+        self.started_ns = T0
+        self._produced_ns = self.clock_ns()
+        self._owed = 0.0
+        self.ring: deque[Message] = deque(maxlen=RING)
+        self.whole: dict[int, Message] = {}
+        self.sizes: dict[int, int] = {}
+        self.seq = 0
+        self.story_seq = 1 << 62
+        """Messages after this one are made by ``rate``."""
+        self.mark_of: dict[int, Mark] = {}
+        self.runs: dict[int, Execution] = {}
+        self.log_lines: deque[LogLine] = deque(maxlen=2000)
+        self.changes: dict[str, object] = {}
+        """Fields of the snapshot that a test sets."""
+        self.stopping = False
+        self.calls: list[tuple[object, ...]] = []
+        """Everything that the UI asked for, in order."""
+        self.called = threading.Event()
+        self.lock = threading.Lock()
+        self.fail_with: Exception | None = None
+        self.client_list: tuple[ClientState, ...] = ()
+        self.old: list[Message] = []
+
+    # --- making things happen ------------------------------------------------------------------
+
+    def publish_from(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        client_id: str = "plc-01",
+        qos: int = 0,
+        retain: bool = False,
+        full_size: int | None = None,
+    ) -> int:
+        self.seq += 1
+        whole = Message(
+            self.seq,
+            self.clock_ns(),
+            topic,
+            payload,
+            qos=qos,
+            retain=retain,
+            client_id=client_id,
+            address="10.0.4.17:50122",
+        )
+        self.ring.append(whole)
+        if full_size is not None:
+            self.sizes[self.seq] = full_size
+        return self.seq
+
+    def put(self, execution: Execution, label: str = "", count: int = 1) -> None:
+        """Let an execution be, with the mark beside its message."""
+        self.runs[execution.id] = execution
+        if execution.cause.seq:
+            self.mark_of[execution.cause.seq] = Mark(execution.state, label, execution.id, count)
+
+    def say(self, level: int, source: str, text: str) -> None:
+        number = self.log_lines[-1].number + 1 if self.log_lines else 1
+        self.log_lines.append(LogLine(number, self.clock_ns(), level, source, text))
+
+    def _produce(self) -> None:
+        if not self.rate:
+            return
+        now = self.clock_ns()
+        self._owed += (now - self._produced_ns) / 1e9 * self.rate
+        self._produced_ns = now
+        count, self._owed = int(self._owed), self._owed % 1
+        skipped = max(0, count - RING)  # they would leave the ring before anybody looked
+        self.seq += skipped
+        for number in range(count - skipped):
+            self.seq += 1
+            topic, payload, qos, retain, client = TEMPLATES[self.seq % len(TEMPLATES)]
+            at = now - (count - skipped - number) * 100_000
+            self.ring.append(
+                Message(self.seq, at, topic, payload, qos, retain, False, client, "10.0.4.11:50010")
+            )
+
+    # --- what the UI reads ---------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        with self.lock:
+            if self.fail_with is not None:
+                raise self.fail_with
+            self._produce()
+            now = self.clock_ns()
+            runs = sorted(self.runs.values(), key=lambda one: -one.id)
+            fields: dict[str, object] = {
+                "taken_ns": now,
+                "name": "appliance",
+                "version": "1.0.0",
+                "started_ns": self.started_ns,
+                "listeners": (
+                    ListenerState("plain", "127.0.0.1:1883", "tcp", False, Health("ok"), 12),
+                    ListenerState("tls", "0.0.0.0:8883", "tcp", True, Health("ok"), 0),
+                ),
+                "clients_connected": 12,
+                "journal": JournalState(
+                    Health("ok"), self.seq, 1, 0, 5000, 2.1, 88_000_000, 38_000_000_000
+                ),
+                "qlik": QlikState(
+                    "client-managed",
+                    "qlik01.example.com",
+                    Health("ok"),
+                    running=sum(1 for one in runs if one.state is ExecutionState.RUNNING),
+                    waiting=sum(
+                        1
+                        for one in runs
+                        if not one.state.is_final and one.state is not ExecutionState.RUNNING
+                    ),
+                    failed_24h=sum(1 for one in runs if one.state.is_bad),
+                    succeeded_24h=sum(1 for one in runs if one.state is ExecutionState.SUCCEEDED),
+                ),
+                "recorders": (
+                    RecorderState(
+                        "/demo/integers",
+                        "/srv/appliance/data/recordings/integers.json",
+                        "json",
+                        Health("ok"),
+                        1204,
+                        0,
+                        88_000,
+                    ),
+                ),
+                "rules": (
+                    RuleState(
+                        "qliksense/start_task",
+                        "qliksense/start_task",
+                        "the task that the payload names",
+                        matched=412,
+                        started=405,
+                        rejected=7,
+                        last_ns=now - 3 * S,
+                    ),
+                    RuleState(
+                        "stock", "plant/+/stock/done", "task Reload Stock", 31, 31, 0, now - 90 * S
+                    ),
+                ),
+                "timers": (
+                    TimerState(
+                        "nightly-sync", "schedule", now + 98 * S, False, "task Nightly sync"
+                    ),
+                    TimerState("hourly-stock", "schedule", now + 3398 * S),
+                    TimerState("weekly-hr", "schedule", None, True),
+                ),
+                "executions": tuple(runs[:50]),
+                "messages_in": self.seq,
+                "messages_out": self.seq // 2,
+                "bytes_in": self.seq * 60,
+                "rate_in": self.rate,
+                "rate_out": self.rate / 2,
+                "rate_history": tuple(self.rate * (0.5 + (n % 7) / 14) for n in range(60)),
+                "counters": (("refused: wrong password", 3), ("slow subscriber dropped", 0)),
+                "run_until_ns": None,
+                "stopping": self.stopping,
+                "config_path": "/etc/appliance/config.toml",
+                "data_dir": "/srv/appliance/data",
+                "first_run": False,
+            }
+            fields.update(self.changes)
+            return Snapshot(**fields)  # type: ignore[arg-type]
+
+    def live(self, after_seq: int, limit: int) -> Sequence[Message]:
+        with self.lock:
+            found: list[Message] = []
+            for message in reversed(self.ring):
+                if message.seq <= after_seq or len(found) >= limit:
+                    break
+                found.append(message)
+            return found[::-1]
+
+    def full_size(self, seq: int) -> int | None:
+        if seq > self.story_seq and seq % len(TEMPLATES) == 4:
+            return 512_000
+        return self.sizes.get(seq)
+
+    def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
+        marks = self.mark_of
+        return {seq: marks[seq] for seq in seqs if seq in marks}
+
+    def clients(self) -> tuple[ClientState, ...]:
+        return self.client_list
+
+    def log(self, after_number: int, limit: int) -> Sequence[LogLine]:
+        found = [line for line in self.log_lines if line.number > after_number]
+        return found[-limit:]
+
+    def execution(self, execution: int) -> Execution | None:
+        return self.runs.get(execution)
+
+    # --- what the UI asks for ------------------------------------------------------------------
+
+    def _called(self, *call: object) -> None:
+        self.calls.append(call)
+        self.called.set()
+
+    def message(self, seq: int) -> Message | None:
+        if seq in self.whole:
+            return self.whole[seq]
+        return next((one for one in [*self.old, *self.ring] if one.seq == seq), None)
+
+    def tasks(self) -> Sequence[Task]:
+        return TASKS
+
+    def start_task(self, task_id: str, by: str) -> int:
+        self._called("start_task", task_id, by)
+        task = next(one for one in TASKS if one.id == task_id)
+        if not task.enabled:
+            raise NoPermissionError(f"The task {task.name} is disabled on the server: enable it.")
+        number = max(self.runs, default=0) + 1
+        self.put(
+            Execution(
+                number,
+                task_id,
+                task.name,
+                ExecutionState.REQUESTED,
+                Cause("operator", client_id=by),
+                self.clock_ns(),
+            )
+        )
+        return number
+
+    def repeat(self, seq: int, by: str) -> int:
+        self._called("repeat", seq, by)
+        return 1
+
+    def stop(self) -> None:
+        self._called("stop")
+        self.stopping = True
+
+    def topics(self, limit: int) -> Sequence[TopicState]:
+        counts: dict[str, list[Message]] = {}
+        for message in self.ring:
+            counts.setdefault(message.topic, []).append(message)
+        states = [
+            TopicState(
+                topic,
+                len(found),
+                len(found) / 10,
+                found[-1].received_ns,
+                found[-1].seq,
+                any(one.retain for one in found),
+            )
+            for topic, found in counts.items()
+        ]
+        return sorted(states, key=lambda one: -one.rate)[:limit]
+
+    def history(self, before_seq: int, limit: int) -> Sequence[Message]:
+        self._called("history", before_seq, limit)
+        known = [one for one in [*self.old, *self.ring] if one.seq < before_seq]
+        return known[-limit:]
+
+    def seq_at(self, time_ns: int) -> int:
+        known = [*self.old, *self.ring]
+        return next((one.seq for one in known if one.received_ns >= time_ns), self.seq + 1)
+
+    def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
+        found = [
+            one
+            for one in sorted(self.runs.values(), key=lambda one: -one.id)
+            if one.id < before_id and task_id in ("", one.task_id)
+        ]
+        return found[:limit]
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
+        self._called("publish", topic, payload, qos, retain, by)
+        return self.publish_from(topic, payload, client_id="$terminal", qos=qos, retain=retain)
+
+    def stop_execution(self, execution: int, by: str) -> None:
+        self._called("stop_execution", execution, by)
+
+    def disconnect(self, client_id: str, by: str) -> None:
+        self._called("disconnect", client_id, by)
+
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:
+        self._called("pause_timer", name, paused, by)
+
+    def fire_timer(self, name: str, by: str) -> None:
+        self._called("fire_timer", name, by)
+
+    def clear_retained(self, topic: str, by: str) -> None:
+        self._called("clear_retained", topic, by)
+
+
+def story(clock: Clock | None = None, *, rate: float = 0.0) -> FakeEngine:
+    """An engine in the middle of an ordinary day: running, failed, retried, done."""
+    clock = clock or Clock()
+    engine = FakeEngine(clock, rate=0.0)
+    engine.client_list = _clients(clock())
+
+    def message(number: int, ago: float, **more: object) -> int:
+        topic, payload, qos, retain, client = TEMPLATES[number]
+        clock.go(-ago)
+        seq = engine.publish_from(
+            topic, payload, qos=qos, retain=retain, client_id=client, full_size=more.get("full")
+        )
+        clock.go(ago)
+        return seq
+
+    def ask(task: int, ago: float, client: str, state: ExecutionState, **more: object) -> int:
+        clock.go(-ago)
+        asked = TASKS[task]
+        seq = engine.publish_from(
+            "qliksense/start_task", asked.id.encode(), qos=1, client_id=client
+        )
+        label = str(more.pop("label", ""))
+        engine.put(
+            Execution(
+                seq,
+                asked.id,
+                asked.name,
+                state,
+                Cause("message", seq, "qliksense/start_task", client, "qliksense/start_task"),
+                clock(),
+                usual_s=asked.last_duration_s,
+                **more,
+            ),
+            label,
+        )
+        clock.go(ago)
+        return seq
+
+    now = clock()
+    for _ in range(3):
+        message(0, 130.0)
+        message(1, 129.5)
+    ask(
+        0,
+        128.0,
+        "plc-01",
+        ExecutionState.SUCCEEDED,
+        started_ns=now - 127 * S,
+        ended_ns=now - int(115.2 * S),
+        attempts=1,
+        execution_id="8f2c0000-0000-4000-8000-000000000001",
+        label="11.8 s",
+    )
+    ask(
+        3,
+        60.0,
+        "plc-02",
+        ExecutionState.RETRYING,
+        attempts=2,
+        next_attempt_ns=now + 14 * S,
+        reason="timeout after 30 s at qlik01.example.com:4242; it is tried again",
+        label="2 tries",
+    )
+    message(2, 31.0)
+    message(4, 20.5, full=512_000)
+    ask(
+        1,
+        20.0,
+        "plc-07",
+        ExecutionState.RUNNING,
+        started_ns=now - 19 * S,
+        attempts=1,
+        execution_id="8f2c0000-0000-4000-8000-000000000002",
+        label="0:19",
+        steps=(
+            Step(now - 20 * S, "requested by plc-07"),
+            Step(now - 19 * S, "POST /qrs/task/00000002/start/synchronous: 201 in 12 ms"),
+        ),
+    )
+    message(3, 12.0)
+    ask(
+        2,
+        8.0,
+        "plc-02",
+        ExecutionState.FAILED,
+        started_ns=now - int(7.9 * S),
+        ended_ns=now - int(4.5 * S),
+        attempts=1,
+        reason="The reload failed: table HR.Employees was not found\nCheck the connection HR.",
+        log_tail=("10:21:07 Connecting to HR", "10:21:10 Error: table HR.Employees not found"),
+        label="failed",
+    )
+    message(5, 4.0)
+    message(6, 1.0)
+    message(0, 0.2)
+    engine.say(20, "broker", "listening on 127.0.0.1:1883")
+    engine.say(20, "tasks", "Reload Sales done in 11.8 s (plc-01)")
+    engine.say(30, "broker", "hmi-east: send queue 300, slow subscriber")
+    engine.say(40, "tasks", "Reload HR failed: table HR.Employees was not found (plc-02)")
+    engine.rate = rate
+    engine.story_seq = engine.seq
+    engine._produced_ns = clock()
+    return engine
+
+
+def _clients(now: int) -> tuple[ClientState, ...]:
+    return (
+        ClientState(
+            "plc-01", "10.0.4.11:50010", "3.1.1", True, now - 187_200 * S, "plc",
+            "plain", (("plant/#", 0),), 210_000, 0,
+        ),
+        ClientState(
+            "plc-07", "10.0.4.17:50122", "3.1.1", True, now - 11_520 * S, "plc",
+            "plain", (("plant/line7/#", 1),), 208_000, 2,
+        ),
+        ClientState(
+            "hmi-east", "10.0.9.3:61000", "5.0", True, now - 720 * S, "hmi",
+            "tls", (("plant/#", 0), ("appliance/tasks/#", 1)), 4, 90_204, 311, 17,
+        ),
+        ClientState("cam1", "10.0.7.2:40000", "3.1.1", False, now - 4 * S, None, "plain", (), 9, 0, 9),
+    )  # fmt: skip
+
+
+def main() -> None:
+    from appliance.ui.app import run
+    from appliance.ui.settings import UiSettings
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rate", type=float, default=5.0)
+    parser.add_argument("--first", action="store_true")
+    parser.add_argument("--bad", action="store_true")
+    parser.add_argument("--run-for", type=float, default=600.0)
+    parser.add_argument("--remember", type=Path)
+    parser.add_argument("--still", action="store_true", help="the clock stands still")
+    wanted = parser.parse_args()
+    clock = Clock() if wanted.still else Clock(time.time_ns())
+    engine = story(clock, rate=wanted.rate)
+    if wanted.first:
+        engine = FakeEngine(clock)
+        engine.changes["first_run"] = True
+    if not wanted.still:
+        engine.clock_ns = time.time_ns
+        engine.started_ns = time.time_ns() - 11_527 * S
+        engine.changes["run_until_ns"] = time.time_ns() + int(wanted.run_for * S)
+    if wanted.bad:
+        engine.changes["qlik"] = QlikState(
+            "client-managed", "qlik01", Health("bad", "403 for user INTERNAL\\sa_repository: check"
+            " the user in [qlik]"), failed_24h=3,
+        )  # fmt: skip
+    limit = threading.Timer(wanted.run_for, engine.stop)
+    limit.daemon = True
+    limit.start()
+    end = run(engine, settings=UiSettings(remember=wanted.remember), clock_ns=engine.clock_ns)
+    print(f"UI ended: {end}")
+
+
+if __name__ == "__main__":
+    main()
