@@ -47,7 +47,7 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
             code = run_appliance(appliance, headless=headless)
     finally:
         log.close()
-    print(_summary(appliance))
+    print(_summary(appliance))  # noqa: T201 - what the command is for
     return code
 
 
@@ -87,8 +87,10 @@ def _free_port() -> int:
 def _summary(appliance: Appliance) -> str:
     lines = ["", "What happened:"]
     lines.append(f"  {appliance.broker.door.messages_in} messages accepted and journaled")
-    for recorder in appliance.recorders.states():
-        lines.append(f"  {recorder.recorded} messages of {recorder.topic} are in {recorder.path}")
+    lines += [
+        f"  {recorder.recorded} messages of {recorder.topic} are in {recorder.path}"
+        for recorder in appliance.recorders.states()
+    ]
     executions = appliance.tasks.executions(1000)
     for state in ExecutionState:
         mine = [each for each in executions if each.state is state]
