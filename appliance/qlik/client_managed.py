@@ -60,6 +60,11 @@ class ClientManaged:
         self._signed_in = threading.Event()
         self._sign_in_lock = threading.Lock()
 
+    @property
+    def clock_offset_s(self) -> float:
+        """How far the server's clock was ahead of ours in its last answer, in seconds."""
+        return self._transport.clock_offset_s
+
     def check(self) -> ServerInfo:
         """Ask QRS who it is: shows that it answers and that the login works.
 

@@ -58,6 +58,11 @@ class Cloud:
         self._tokens = tokens
         self._closing = threading.Event()
 
+    @property
+    def clock_offset_s(self) -> float:
+        """How far the server's clock was ahead of ours in its last answer, in seconds."""
+        return self._transport.clock_offset_s
+
     def check(self) -> ServerInfo:
         """Ask who we are: shows that the tenant answers and that the login works."""
         reply = self._get("/users/me")

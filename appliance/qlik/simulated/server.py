@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from appliance.model import TaskKind
+from appliance.qlik.simulated import ntlm
 from appliance.qlik.simulated.cloud import Cloud
 from appliance.qlik.simulated.faults import Fault, FaultKind, Faults
 from appliance.qlik.simulated.listener import Listener
@@ -59,11 +60,14 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class Proxy:
-    """A virtual proxy: ``/<prefix>/qrs/...`` with a session cookie ``X-Qlik-Session-<prefix>``."""
+    """A virtual proxy: ``/<prefix>/qrs/...`` with a session cookie ``X-Qlik-Session-<prefix>``.
+
+    An empty prefix is the default proxy; it is reached where the server has no direct way in.
+    """
 
     prefix: str
     kind: str = "header"
-    """``"header"`` or ``"jwt"``."""
+    """``"header"``, ``"jwt"`` or ``"ntlm"``."""
     header: str = "hdr-usr"
     token: str = ""
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
@@ -344,8 +348,13 @@ class SimulatedQlik:
         prefix = request.path.split("/")[1]
         if prefix in self._proxies:
             return self._through_proxy(self._proxies[prefix], request)
-        if not request.path.startswith("/qrs/") or not self._direct:
+        if not request.path.startswith("/qrs/"):
             return text_answer(NO_ENDPOINT, 404)
+        if not self._direct:
+            default = self._proxies.get("")
+            if default is None:
+                return text_answer(NO_ENDPOINT, 404)
+            return self._through_proxy(default, request)
         return self._as_user(request, _user_of(request.headers.get("x-qlik-user", "")))
 
     def _through_proxy(self, proxy: Proxy, request: Request) -> Answer:
@@ -354,16 +363,21 @@ class SimulatedQlik:
             return html_answer("The http request header is incorrect", 400)
         inner = Request(
             request.method,
-            request.path.removeprefix(f"/{proxy.prefix}"),
+            request.path.removeprefix(f"/{proxy.prefix}" if proxy.prefix else ""),
             request.query,
             request.headers,
             request.body,
         )
-        cookie = f"X-Qlik-Session-{proxy.prefix}"
+        cookie = f"X-Qlik-Session-{proxy.prefix}".rstrip("-")
         for item in request.headers.get("cookie", "").split(";"):
             name, _, value = item.strip().partition("=")
             if name == cookie and self._sessions.ids.get(value) == proxy.prefix:
                 return self._as_user(inner, self._proxy_user(proxy, request) or "PROXY\\session")
+        if proxy.kind == "ntlm" and "Windows" in request.headers.get("user-agent", ""):
+            given = request.headers.get("authorization", "")
+            if ntlm.user_of(given) is None:
+                wanted = ntlm.challenge() if given.startswith("NTLM ") else "NTLM"
+                return Answer(401, headers={"WWW-Authenticate": wanted})
         user = self._proxy_user(proxy, request)
         if user is None:
             return Answer(302, headers={"Location": "/form/login"})
@@ -385,6 +399,8 @@ class SimulatedQlik:
             if given is None:
                 return None
             return "JWT\\user" if given == f"Bearer {proxy.token}" else ""
+        if proxy.kind == "ntlm":
+            return ntlm.user_of(request.headers.get("authorization", ""))
         return request.headers.get(proxy.header.lower()) or None
 
     def _as_user(self, request: Request, user: str | None) -> Answer:

@@ -1,0 +1,222 @@
+"""Tries a connection to Qlik step by step and says in sentences what is wrong and what to do.
+
+For ``appliance check --connect``. Every step is a look: nothing is started or changed on the
+server. Not for: watching a server while the appliance runs (appliance.tasks).
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from appliance.config import QlikConfig
+from appliance.errors import ApplianceError
+from appliance.model import Task, TaskKind
+from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.cloud import Cloud
+from appliance.qlik.connect import connect, tls_context
+from appliance.qlik.failures import StatusError, exception_error, tls_error
+from appliance.qlik.server import QlikError, QlikServer
+
+_CLOCK_TOLERANCE_S = 60.0
+_EXPIRY_WARNING_DAYS = 30
+_REPOSITORY_PORT = 4242
+_KIND_NAMES = {
+    TaskKind.RELOAD: "reload",
+    TaskKind.EXTERNAL_PROGRAM: "external program",
+    TaskKind.USER_SYNC: "user synchronisation",
+}
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was tried."""
+
+    level: str
+    """``"ok"``, ``"warn"`` or ``"bad"``."""
+    text: str
+    """A sentence: what was found, and what to do if that is needed. Never a secret."""
+
+
+def diagnose(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
+    """Try the configured connection; the findings are in the order of the steps.
+
+    It stops at the first step that makes the later ones pointless. Takes at most a few times
+    ``config.timeout``. Raises nothing that is expected.
+    """
+    return list(_steps(config, clock))
+
+
+def _steps(config: QlikConfig, clock: Callable[[], int]) -> Iterator[Finding]:
+    try:
+        server = connect(config, clock=clock)
+    except ApplianceError as error:
+        yield Finding("bad", str(error))
+        return
+    try:
+        if config.edition != "simulated":
+            network = list(_network(config))
+            yield from network
+            if any(finding.level == "bad" for finding in network):
+                return
+        yield from _service(config, server)
+    finally:
+        server.close()
+
+
+def _network(config: QlikConfig) -> Iterator[Finding]:
+    """Name, port and TLS, each with its own error, before anything is asked."""
+    parts = urlsplit(config.url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    where = f"{host}:{port}"
+    try:
+        connection = socket.create_connection((host, port), timeout=float(config.timeout))
+    except (OSError, UnicodeError) as error:
+        yield Finding("bad", _connect_problem(error, host, port))
+        return
+    with connection:
+        if parts.scheme != "https":
+            yield Finding("ok", f"{where} accepts connections (without TLS: loopback only).")
+            return
+        yield _tls(config, connection, host, where)
+
+
+def _connect_problem(error: Exception, host: str, port: int) -> str:
+    where = f"{host}:{port}"
+    if isinstance(error, socket.gaierror | UnicodeError):
+        return (
+            f"The host name {host} can't be resolved. Check [qlik] url and the DNS of this machine."
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return (
+            f"{where} refused the connection: nothing listens there. The Repository Service uses "
+            "port 4242, a virtual proxy port 443; check [qlik] url and that the service runs."
+        )
+    if isinstance(error, TimeoutError):
+        return (
+            f"{where} did not answer: a firewall may be in between, or the machine is down. Port "
+            "4242 is often closed between networks; ask for it to be opened, or go through a "
+            "virtual proxy on port 443."
+        )
+    return f"{where} can't be reached ({error}). Check [qlik] url and the network."
+
+
+def _tls(config: QlikConfig, connection: socket.socket, host: str, where: str) -> Finding:
+    context = tls_context(config)
+    try:
+        with context.wrap_socket(connection, server_hostname=host) as secured:
+            certificate = secured.getpeercert() or {}
+            version = secured.version()
+    except ssl.SSLCertVerificationError as error:
+        text = str(tls_error(error, where, has_certificate=config.certificate is not None))
+        names = _names_at(config, host, connection) if error.verify_code in {62, 64} else []
+        if names:
+            text += f" The certificate is for: {', '.join(names)}."
+        return Finding("bad", text)
+    except (ssl.SSLError, OSError) as error:
+        found = exception_error(
+            error,
+            f"TLS https://{where}",
+            timeout_s=float(config.timeout),
+            has_certificate=config.certificate is not None,
+        )
+        return Finding("bad", str(found))
+    days = _days_left(certificate)
+    if days is not None and days < _EXPIRY_WARNING_DAYS:
+        return Finding(
+            "warn",
+            f"{where} has a certificate that ends in {days} days. Renew it on the Qlik server.",
+        )
+    return Finding("ok", f"{where} speaks {version} and its certificate is trusted.")
+
+
+def _names_at(config: QlikConfig, host: str, connection: socket.socket) -> Sequence[str]:
+    """The names in a trusted certificate whose name is not ours; nothing is sent over it."""
+    context = tls_context(config)
+    context.check_hostname = False  # The name is what we are here to read; the chain is verified.
+    try:
+        with (
+            socket.create_connection(connection.getpeername()[:2], timeout=10.0) as second,
+            context.wrap_socket(second, server_hostname=host) as secured,
+        ):
+            certificate: Mapping[str, Any] = secured.getpeercert() or {}
+    except (OSError, ssl.SSLError):
+        return []
+    return [str(value) for _, value in certificate.get("subjectAltName", ())]
+
+
+def _days_left(certificate: Mapping[str, Any]) -> int | None:
+    ends = certificate.get("notAfter")
+    if not isinstance(ends, str):
+        return None
+    return int((ssl.cert_time_to_seconds(ends) - time.time()) // 86400)
+
+
+def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
+    try:
+        info = server.check()
+    except QlikError as error:
+        yield Finding("bad", str(error) + _more(config, error))
+        return
+    yield Finding("ok", f"{server.label} answers: {info.text}, in {info.rtt_s * 1000:.0f} ms.")
+    if isinstance(server, ClientManaged | Cloud):
+        yield from _clock(server.clock_offset_s)
+    try:
+        tasks = server.tasks()
+    except QlikError as error:
+        yield Finding("bad", f"The tasks can't be listed. {error}")
+        return
+    yield _visible(config, tasks)
+    try:
+        running = server.running()
+    except QlikError as error:
+        yield Finding("bad", f"Executions can't be followed. {error}")
+        return
+    yield Finding("ok", f"Executions can be read; {len(running)} under way now.")
+
+
+def _clock(offset_s: float) -> Iterator[Finding]:
+    if abs(offset_s) > _CLOCK_TOLERANCE_S:
+        direction = "ahead of" if offset_s > 0 else "behind"
+        yield Finding(
+            "warn",
+            f"The server's clock is {abs(offset_s):.0f} seconds {direction} this machine's. Let "
+            "both follow a time server: tokens and certificates depend on it.",
+        )
+
+
+def _visible(config: QlikConfig, tasks: Sequence[Task]) -> Finding:
+    if not tasks:
+        user = config.user or "the configured user"
+        return Finding(
+            "warn",
+            f"No tasks are visible to {user}. If there are some, the user lacks rights: add a "
+            "security rule with Read and Update on ReloadTask_*, ExternalProgramTask_*, App_*, "
+            "ExecutionResult_* and ExecutionSession_* (in Qlik Cloud: access to the apps' spaces).",
+        )
+    if config.edition == "cloud":
+        return Finding("ok", f"{len(tasks)} apps are visible.")
+    counts = Counter(task.kind for task in tasks)
+    kinds = ", ".join(f"{counts[kind]} {name}" for kind, name in _KIND_NAMES.items())
+    disabled = sum(not task.enabled for task in tasks)
+    return Finding("ok", f"{len(tasks)} tasks are visible ({kinds}; {disabled} disabled).")
+
+
+def _more(config: QlikConfig, error: QlikError) -> str:
+    """What only a look at the whole configuration can tell."""
+    parts = urlsplit(config.url)
+    if config.edition != "client-managed" or not isinstance(error, StatusError):
+        return ""
+    prefix = parts.path.strip("/")
+    if error.status == 404 and parts.port == _REPOSITORY_PORT and prefix:
+        return f" Port 4242 has no virtual proxies: remove /{prefix} from [qlik] url."
+    if error.status == 404 and prefix:
+        return f" There may be no virtual proxy with the prefix {prefix!r} (QMC, Virtual proxies)."
+    return ""
