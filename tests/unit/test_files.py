@@ -1,0 +1,99 @@
+"""Promises about files that every other part leans on."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from appliance import files
+from appliance.errors import EXIT_UNAVAILABLE, NoPermissionError, UnavailableError
+
+_HOLDER = """
+import sys
+from pathlib import Path
+from appliance.files import DirectoryLock
+DirectoryLock(Path(sys.argv[1])).acquire()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline().strip() == b"locked"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_second_appliance_is_told_who_holds_the_directory(tmp_path, holder):
+    """A second appliance on one data directory ends with a text that names directory and pid."""
+    with pytest.raises(UnavailableError) as caught:
+        files.DirectoryLock(tmp_path).acquire()
+    assert str(tmp_path) in str(caught.value)
+    assert f"pid {holder.pid}" in str(caught.value)
+    assert caught.value.exit_code == EXIT_UNAVAILABLE
+
+
+def test_killed_holder_leaves_no_lock(tmp_path, holder):
+    """After kill -9 the appliance starts again without anything to clean up."""
+    holder.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+    holder.wait()
+    with files.DirectoryLock(tmp_path):
+        assert (tmp_path / "appliance.lock").read_text().strip() == str(os.getpid())
+
+
+def test_lock_can_be_taken_again_after_release(tmp_path):
+    """A stopped appliance gives its directory back, also within one process."""
+    with files.DirectoryLock(tmp_path / "new"):
+        pass
+    with files.DirectoryLock(tmp_path / "new"):
+        pass
+
+
+def test_directory_that_can_not_be_made_is_an_error_for_people(tmp_path):
+    """A data_dir below a file is reported as such, not as a traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises((UnavailableError, NoPermissionError), match="data_dir"):
+        files.DirectoryLock(tmp_path / "file" / "data").acquire()
+
+
+def test_replaced_file_is_old_or_new(tmp_path):
+    """If the new content can't be written, the old file stays as it was and nothing lies about."""
+    path = tmp_path / "file"
+    files.replace_file(path, b"old")
+    (tmp_path / "file.new").mkdir()
+    with pytest.raises(OSError):
+        files.replace_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    (tmp_path / "file.new").rmdir()
+    files.replace_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_setting_aside_never_overwrites(tmp_path):
+    """Two files set aside within one second are both kept."""
+    path = tmp_path / "x.json"
+    kept = []
+    for content in ("one", "two", "three"):
+        path.write_text(content)
+        kept.append(files.set_aside(path, "before", 1_700_000_000_000_000_000))
+    assert [target.read_text() for target in kept] == ["one", "two", "three"]
+    assert kept[0].name == "x.json.before-20231114T221320Z"
+    assert not path.exists()
+
+
+def test_free_space_is_known(tmp_path):
+    """The UI can show how much room the disk has."""
+    assert files.free_bytes(tmp_path) > 0

@@ -1,0 +1,131 @@
+"""Promises of the journal's small parts: chunks, the tail in memory, the high-water mark."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.journal import chunks
+from appliance.journal.high_water import BLOCK, HighWater
+from appliance.journal.inbox import Inbox
+from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
+from appliance.model import Message, MessageProperties
+
+
+def message(seq, payload=b"x", topic="t"):
+    return Message(seq, 1_000 + seq, topic, payload)
+
+
+properties = st.none() | st.builds(
+    MessageProperties,
+    payload_format=st.integers(0, 1),
+    message_expiry_s=st.none() | st.integers(0, 2**32 - 1),
+    content_type=st.none() | st.text(max_size=20),
+    correlation_data=st.none() | st.binary(max_size=20),
+    user_properties=st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=3).map(
+        tuple
+    ),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(st.text(max_size=30), st.binary(max_size=50), st.text(max_size=9), properties),
+        min_size=1,
+        max_size=30,
+    )
+)
+@settings(deadline=None)
+def test_chunks_give_back_exactly_what_was_put_in(parts):
+    """Payload bytes, any Unicode topic and MQTT 5 properties come back as they were."""
+    messages = [
+        Message(seq, seq * 7, topic, payload, 1, True, client_id=client, properties=more)
+        for seq, (topic, payload, client, more) in enumerate(parts, 1)
+    ]
+    decoded = [m for row in chunks.encode(messages) for m in chunks.decode(row[4])]
+    assert decoded == messages
+
+
+def test_chunks_stay_below_their_bounds():
+    """Reading one message never means unpacking more than a thousand others or a megabyte."""
+    messages = [message(seq) for seq in range(1, 2501)]
+    messages += [message(seq, b"y" * 400_000) for seq in range(2501, 2511)]
+    messages += [message(2511, b"z" * 3_000_000)]
+    rows = chunks.encode(messages)
+    for first, last, first_ns, last_ns, body in rows:
+        decoded = chunks.decode(body)
+        assert (decoded[0].seq, decoded[-1].seq) == (first, last)
+        assert (decoded[0].received_ns, decoded[-1].received_ns) == (first_ns, last_ns)
+        assert len(decoded) <= chunks.MAX_MESSAGES
+        assert len(body) <= chunks.MAX_BYTES or len(decoded) == 1
+    assert [m for row in rows for m in chunks.decode(row[4])] == messages
+
+
+@given(
+    st.lists(st.integers(1, 8000), min_size=1, max_size=8),
+    st.integers(0, 40_000),
+    st.integers(1, 9000),
+)
+@settings(deadline=None, max_examples=40)
+def test_tail_never_skips_a_message(batches, after, limit):
+    """What the tail returns follows without a gap; what it has dropped it says it doesn't have."""
+    tail = Tail(0)
+    last = 0
+    for size in batches:
+        tail.extend([message(seq) for seq in range(last + 1, last + size + 1)])
+        last += size
+    found = tail.read(after, limit, 10**9)
+    if found is None:
+        assert last > MAX_MESSAGES
+        assert after < last - MAX_MESSAGES
+    else:
+        assert [m.seq for m in found] == list(range(after + 1, min(after + limit, last) + 1))
+
+
+def test_tail_is_bounded_in_bytes():
+    """A burst of large messages does not stay in memory."""
+    tail = Tail(0)
+    for seq in range(1, 40):
+        tail.extend([message(seq, b"x" * 1_000_000)])
+        kept = tail.read(max(0, seq - 8), 100, 10**9)
+        assert kept is None or sum(len(m.payload) for m in kept) <= MAX_BYTES
+    assert tail.read(30, 100, 10**9) is None
+    assert [m.seq for m in tail.read(37, 100, 10**9)] == [38, 39]
+    assert [m.seq for m in tail.read(37, 100, 10)] == [38], "a bound in bytes lets one through"
+
+
+def test_high_water_is_written_before_a_number_is_used(tmp_path):
+    """The file is never behind the numbers in use, and is written once a block, not a message."""
+    path = tmp_path / "journal.db.high"
+    mark = HighWater(path)
+    assert mark.limit == 0
+    mark.cover(1)
+    assert HighWater(path).limit == 1 + BLOCK
+    before = path.stat().st_mtime_ns
+    for seq in range(2, 1000):
+        mark.cover(seq)
+    assert path.stat().st_mtime_ns == before
+    mark.cover(BLOCK + 2)
+    assert HighWater(path).limit == 2 * BLOCK + 2
+
+
+def test_damaged_high_water_is_no_reason_not_to_start(tmp_path):
+    """A file with other content counts as none."""
+    path = tmp_path / "journal.db.high"
+    path.write_bytes(b"\xff\x00 what")
+    mark = HighWater(path)
+    assert mark.limit == 0
+    mark.cover(5)
+    assert HighWater(path).limit == 5 + BLOCK
+
+
+def test_pending_counts_what_is_not_committed():
+    """Back-pressure sees everything that was accepted, also what a commit is working on."""
+    inbox = Inbox()
+    for seq in range(1, 11):
+        inbox.append(message(seq, b"x" * 100), None)
+    assert inbox.count == 10
+    taken = inbox.take(4)
+    assert (len(taken), inbox.count) == (4, 10)
+    assert inbox.bytes == 10 * (100 + 128)
+    inbox.done(4 * (100 + 128))
+    assert inbox.count == 6
+    assert inbox.bytes == 6 * (100 + 128)
