@@ -22,7 +22,7 @@ from appliance.config import (
     parse_bind,
 )
 from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
-from appliance.errors import EXIT_OK, ApplianceError, ConfigError
+from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE, ApplianceError, ConfigError
 from appliance.tasks.conditions import Condition
 from appliance.users import Users
 
@@ -50,17 +50,13 @@ def _connect(config: Config) -> int:
     if config.qlik is None:
         _print("There is no [qlik], so there is no server to reach.")
         return EXIT_OK
-    # The HTTP client is for this option only.
-    from appliance.commands.tasks import list_tasks  # noqa: PLC0415
-    from appliance.qlik.connect import connect  # noqa: PLC0415
+    from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415  the HTTP client takes its time
 
-    server = connect(config.qlik)
-    try:
-        count = len(list_tasks(server))
-    finally:
-        server.close()
-    _print(f"{server.label} answers and knows the user; {count} tasks: appliance tasks")
-    return EXIT_OK
+    _print("Trying the Qlik server:")
+    findings = diagnose(config.qlik)
+    for finding in findings:
+        _print(f"  {finding.level:<5}{finding.text}")
+    return EXIT_UNAVAILABLE if any(each.level == "bad" for each in findings) else EXIT_OK
 
 
 def _deeper(config: Config) -> Iterator[str]:

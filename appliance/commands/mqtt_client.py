@@ -98,11 +98,12 @@ class Client:
 
     def __enter__(self) -> Self:
         try:
-            self._open()
-        except _OldBroker:
-            self._close()
-            self._version = 4
-            self._open()
+            try:
+                self._open()
+            except _OldBroker:
+                self._close()
+                self._version = 4
+                self._open()
         except BaseException:
             self._close()
             raise

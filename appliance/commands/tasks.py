@@ -22,7 +22,7 @@ def execute(options: argparse.Namespace) -> int:
         raise ConfigError(f'{options.config}: there is no [qlik]; add it, see "appliance init"')
     server = connect(config.qlik)
     try:
-        tasks = list_tasks(server)
+        tasks = _tasks(server)
     finally:
         server.close()
     wanted = options.search.casefold()
@@ -41,7 +41,7 @@ def execute(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def list_tasks(server: QlikServer) -> list[Task]:
+def _tasks(server: QlikServer) -> list[Task]:
     """The server's tasks. Raises ``UnavailableError`` for what may pass, else ``ConfigError``."""
     try:
         server.check()
