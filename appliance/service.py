@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,16 @@ from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import Config, anonymous_allowed
-from appliance.errors import ApplianceError
+from appliance.errors import ApplianceError, UnavailableError
 from appliance.files import DirectoryLock
 from appliance.journal import Journal
 from appliance.live import LiveView
 from appliance.logs import Log
+from appliance.model import MessageProperties
 from appliance.qlik.connect import connect
 from appliance.qlik.server import QlikServer
-from appliance.recorders import Recorders
-from appliance.tasks import TaskEngine
+from appliance.recorders import Recorders, highest_cursor
+from appliance.tasks.engine import TaskEngine
 from appliance.users import Users
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,8 @@ _START_S = 30.0
 _STOP_S = 10.0
 _TICK_S = 1.0
 _STATUS_EVERY_S = 30
+_OUTCOME_S = 10.0
+_RECORDERS = "recorders.db"
 
 
 class Appliance:
@@ -82,10 +85,11 @@ class Appliance:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked: asyncio.Event | None = None
-        # Created in start order by _open and _serve:
+        # Made in start order by _serve:
         self.journal: Journal
         self.recorders: Recorders
         self.tasks: TaskEngine
+        self.door: Door
         self.broker: MqttBroker
         self.retained: Retained
 
@@ -158,7 +162,7 @@ class Appliance:
             self._publish_status("offline")
         logger.info(
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
-            self.broker.door.messages_in,
+            self.door.messages_in,
             self.journal.last_seq,
         )
 
@@ -180,14 +184,25 @@ class Appliance:
         users = self._users()
         subscriptions = Subscriptions()
         self.retained = Retained(config.limits.max_retained)
+        self.recorders = Recorders(
+            config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
+        )
+        await self._make_tasks(stack)
+        tasks_cursor = self.tasks.open()
+        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
 
         def settle(entries: Sequence[Any]) -> None:
-            door.committed(entries)
+            self.door.committed(entries)
 
-        self.journal.start(settle)
+        # A journal that came from a backup must not number messages below what its followers
+        # have seen: they would take them for old ones.
+        self.journal.start(
+            settle,
+            minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
+        )
         stack.push_async_callback(asyncio.to_thread, self.journal.close, _STOP_S)
         self.was_new = self.journal.last_seq == 0
-        door = Door(
+        self.door = Door(
             self.journal,
             subscriptions=subscriptions,
             retained=self.retained,
@@ -198,26 +213,23 @@ class Appliance:
             observe=self.live.add,
             count=self._count,
         )
-        door.fanned_out_seq = self.journal.last_seq
-        door.load_retained()
-        await self._start_recorders(stack)
-        await self._start_tasks(stack, door)
-        access = Access(
-            config.access,
-            users=users,
-            anonymous=anonymous_allowed(config),
-            reserved=config.service.name,
-            executor=executor,
-            clock=time.monotonic,
-            count=self._count,
+        self.door.fanned_out_seq = self.journal.last_seq
+        self.door.load_retained()
+        self.recorders.start(
+            self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
         )
+        stack.push_async_callback(asyncio.to_thread, self.recorders.stop, _STOP_S)
+        if self.tasks.is_new:
+            # Nobody asked for what lies in the journal from before there were tasks.
+            tasks_cursor = self.journal.last_seq
+        self.tasks.start(self.journal.follower("tasks", tasks_cursor))
         self.broker = MqttBroker(
             listeners=config.listener,
             limits=config.limits,
-            access=access,
+            access=self._access(users, executor),
             subscriptions=subscriptions,
             retained=self.retained,
-            door=door,
+            door=self.door,
             records=self.journal,
             executor=executor,
             counters=self.counters,
@@ -232,31 +244,52 @@ class Appliance:
         path = self.config.access.users_file
         return None if path is None else Users(path)
 
-    async def _start_recorders(self, stack: contextlib.AsyncExitStack) -> None:
-        self.recorders = Recorders(self.config.recorder, self.data_dir / "recorders.db")
-        cursor = self.recorders.open(self.journal.last_seq)
-        self.recorders.start(self.journal.follower("recorders", cursor))
-        stack.push_async_callback(asyncio.to_thread, self.recorders.stop, _STOP_S)
+    def _access(self, users: Users | None, executor: ThreadPoolExecutor) -> Access:
+        return Access(
+            self.config.access,
+            users=users,
+            anonymous=anonymous_allowed(self.config),
+            reserved=self.config.service.name,
+            executor=executor,
+            clock=time.monotonic,
+            count=self._count,
+        )
 
-    async def _start_tasks(self, stack: contextlib.AsyncExitStack, door: Door) -> None:
+    async def _make_tasks(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         if self.server is None and config.qlik is not None:
-            self.server = connect(config.qlik)
+            self.server = await asyncio.to_thread(connect, config.qlik)
+        if self.server is not None:
             stack.callback(self.server.close)
         self.tasks = TaskEngine(
             service_name=config.service.name,
             triggers=config.trigger,
             allow=config.allow,
             server=self.server,
+            edition="" if config.qlik is None else config.qlik.edition,
             database=self.data_dir / "tasks.db",
-            publish=door.publish_soon,
+            publish=self._publish_outcome,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
+            sync=config.journal.sync,
             clock_ns=self.clock_ns,
         )
-        cursor = self.tasks.open(self.journal.last_seq)
-        self.tasks.start(self.journal.follower("tasks", cursor))
-        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
+
+    def _publish_outcome(
+        self,
+        topic: str,
+        payload: bytes,
+        retain: bool,
+        properties: MessageProperties | None = None,
+    ) -> None:
+        """Publish in the appliance's name; returns when it is in the journal. Not on the loop."""
+        door = self.door
+
+        async def publish() -> None:
+            door.publish(topic, payload, retain=retain, properties=properties)
+            await door.settled()
+
+        self._wait_for(publish(), _OUTCOME_S)
 
     async def _until_stopped(self) -> None:
         if self._stop_asked is None:
@@ -274,7 +307,7 @@ class Appliance:
         seconds = 0
         while True:
             await asyncio.sleep(_TICK_S)
-            self.live.tick(self.broker.door.messages_out)
+            self.live.tick(self.door.messages_out)
             seconds += 1
             if seconds % _STATUS_EVERY_S == 0:
                 self._publish_status("online")
@@ -288,12 +321,12 @@ class Appliance:
             "startedAt": _iso(self.started_ns),
             "time": _iso(self.clock_ns()),
             "clients": self.broker.clients_connected,
-            "messagesIn": self.broker.door.messages_in,
-            "messagesOut": self.broker.door.messages_out,
+            "messagesIn": self.door.messages_in,
+            "messagesOut": self.door.messages_out,
             "journal": {"health": journal.health.level, "lastSequence": journal.last_seq},
             "counters": dict(sorted(self.counters.items())),
         }
-        self.broker.door.publish(
+        self.door.publish(
             f"{self.config.service.name}/status", json.dumps(body).encode(), retain=True
         )
 
@@ -321,21 +354,25 @@ class Appliance:
         """Run a function on the engine's loop and return its result. Not from that loop.
 
         Raises:
-            ApplianceError: the engine has stopped, or does not answer.
+            UnavailableError: the engine has stopped, or does not answer.
         """
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            raise ApplianceError("The appliance is stopping.")
 
         async def run() -> Any:
             return function()
 
-        future = asyncio.run_coroutine_threadsafe(run(), loop)
+        return self._wait_for(run(), timeout_s)
+
+    def _wait_for(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            coroutine.close()
+            raise UnavailableError("The appliance is stopping.")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result(timeout_s)
         except TimeoutError:
             future.cancel()
-            raise ApplianceError("The engine does not answer.") from None
+            raise UnavailableError("The engine does not answer.") from None
 
 
 def _iso(at_ns: int) -> str:

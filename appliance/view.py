@@ -41,7 +41,7 @@ class View(Engine):
 
     def snapshot(self) -> Snapshot:
         appliance = self._appliance
-        door = appliance.broker.door
+        door = appliance.door
         rate_in, rate_out, history = appliance.live.rates()
         return Snapshot(
             taken_ns=appliance.clock_ns(),
@@ -159,7 +159,7 @@ class View(Engine):
         if len(payload) > limit:
             raise UsageError(f"The payload has {len(payload)} bytes, at most {limit} are allowed.")
         logger.info("%s publishes %d bytes to %s", by, len(payload), topic)
-        door = self._appliance.broker.door
+        door = self._appliance.door
         return int(
             self._appliance.call(
                 lambda: door.publish(topic, payload, qos=qos, retain=retain), _CALL_S
@@ -168,7 +168,7 @@ class View(Engine):
 
     def clear_retained(self, topic: str, by: str) -> None:
         logger.info("%s clears the retained message of %s", by, topic)
-        door = self._appliance.broker.door
+        door = self._appliance.door
         self._appliance.call(lambda: door.publish(topic, b"", retain=True), _CALL_S)
 
     def disconnect(self, client_id: str, by: str) -> None:

@@ -86,7 +86,7 @@ def _free_port() -> int:
 
 def _summary(appliance: Appliance) -> str:
     lines = ["", "What happened:"]
-    lines.append(f"  {appliance.broker.door.messages_in} messages accepted and journaled")
+    lines.append(f"  {appliance.door.messages_in} messages accepted and journaled")
     lines += [
         f"  {recorder.recorded} messages of {recorder.topic} are in {recorder.path}"
         for recorder in appliance.recorders.states()

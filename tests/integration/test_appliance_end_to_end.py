@@ -1,0 +1,341 @@
+"""The main job, end to end: a message comes in, a reload starts, the message is on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import uuid
+
+import paho.mqtt.client as mqtt
+import pytest
+from appliance_process import ApplianceProcess, free_port, until
+
+from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.site import Outcome, SimulatedTask
+
+TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
+FAILING = "b40f9e2d-58c3-4716-8a6f-92d7c1e0b3f4"
+
+CONFIG = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[access]
+users_file = "users.txt"
+[qlik]
+edition = "client-managed"
+url = "{url}"
+user = 'INTERNAL\\sa_repository'
+[[trigger]]
+topic = "qliksense/start_task"
+task = "payload"
+[[recorder]]
+topic = "/demo/integers"
+path = "recordings/integers.json"
+format = "json"
+"""
+
+
+@pytest.fixture
+def qlik():
+    tasks = [
+        SimulatedTask("Reload line 7", id=TASK, duration_s=0.2),
+        SimulatedTask("Reload suppliers", id=FAILING, duration_s=0.2, outcomes=(Outcome.FAIL,)),
+    ]
+    with SimulatedQlik(tasks) as server:
+        yield server
+
+
+@pytest.fixture
+def appliance(tmp_path, qlik):
+    """An appliance that is set up and not started, with the user wiredflow."""
+    process = ApplianceProcess(tmp_path, CONFIG.format(url=qlik.url))
+    with process:
+        add_user(process, "wiredflow", "wiredflow")
+        yield process
+
+
+def add_user(process: ApplianceProcess, name: str, password: str) -> None:
+    import sys
+
+    subprocess.run(
+        [sys.executable, "-m", "appliance", "user", "add", name, "--password-stdin", "-c", str(process.config)],
+        input=password,
+        text=True,
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )
+
+
+class Publisher:
+    """A paho client that has signed in."""
+
+    def __init__(self, port: int, *, version=mqtt.MQTTv311, password="wiredflow") -> None:
+        self.messages: list[mqtt.MQTTMessage] = []
+        self.client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=f"test-{uuid.uuid4()}", protocol=version
+        )
+        self.client.username_pw_set("wiredflow", password)
+        self.client.on_message = lambda _c, _u, message: self.messages.append(message)
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+        until(self.client.is_connected, "paho connects")
+
+    def publish(self, topic: str, payload: str | bytes, qos: int = 1, **more) -> None:
+        info = self.client.publish(topic, payload, qos=qos, **more)
+        info.wait_for_publish(20)
+        assert info.is_published()
+
+    def subscribe(self, topic_filter: str) -> None:
+        done: list[int] = []
+        self.client.on_subscribe = lambda *_: done.append(1)
+        self.client.subscribe(topic_filter, 1)
+        until(lambda: done, "subscribed")
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def recording(process: ApplianceProcess):
+    return json.loads((process.data / "recordings" / "integers.json").read_text("utf-8"))
+
+
+def test_a_message_starts_its_task_and_the_outcome_is_told(appliance, qlik):
+    """A task id on the task start topic starts that task once, and its outcome is published."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        publisher.subscribe("appliance/tasks/#")
+        publisher.publish("qliksense/start_task", f"  {TASK.upper()} \n")
+        last = until(
+            lambda: [m for m in publisher.messages if m.topic == f"appliance/tasks/{TASK}/last"],
+            "the outcome is published",
+        )
+    outcome = json.loads(last[0].payload)
+    assert outcome["state"] == "succeeded"
+    assert outcome["taskName"] == "Reload line 7"
+    assert qlik.starts(TASK) == 1
+    post = next(seen for seen in qlik.posts if "start" in seen.path)
+    assert post.path.lower() == f"/qrs/task/{TASK}/start/synchronous"
+    assert post.headers["x-qlik-xrfkey"] == post.query["xrfkey"]
+    assert post.headers["x-qlik-user"] == "UserDirectory=INTERNAL;UserId=sa_repository"
+    assert appliance.end() == 0
+
+
+def test_every_accepted_form_of_payload_starts_its_task(appliance, qlik):
+    """A bare id, {"taskId"}, a JSON string and a list of ids all start their task."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        for payload in (TASK, json.dumps({"taskId": TASK}), json.dumps(TASK), json.dumps([TASK, FAILING])):
+            before = qlik.starts(TASK)
+            publisher.publish("qliksense/start_task", payload)
+            assert qlik.wait_for(lambda: qlik.starts(TASK) > before, 20), payload
+            until(lambda: not qlik.site.sessions, "the run ends")
+        assert qlik.wait_for(lambda: qlik.starts(FAILING) == 1, 20)
+    assert appliance.end() == 0
+
+
+@pytest.mark.parametrize("payload", ["not a task id", "{", '{"taskId": 5}', "", "[]", "\x00"])
+def test_what_is_not_a_task_is_rejected_and_kept(appliance, qlik, payload):
+    """Anything else starts nothing, is said in the log, and stays in the journal."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        publisher.publish("qliksense/start_task", payload)
+        publisher.publish("qliksense/start_task", TASK)
+        assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 20)
+    assert qlik.starts() == 1
+    assert appliance.end() == 0
+    assert any("qliksense/start_task" in line and "WARN" in line for line in appliance.lines)
+    journaled = exported(appliance)
+    assert [m["payload"] for m in journaled if m["topic"] == "qliksense/start_task"] == [payload, TASK]
+
+
+def exported(process: ApplianceProcess) -> list[dict]:
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "export", "-c", str(process.config)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_retained_and_redelivered_start_messages_start_nothing_again(appliance, qlik):
+    """A retained start message starts its task once; a restart and a reconnect start nothing."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        publisher.publish("qliksense/start_task", TASK, retain=True)
+        assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 20)
+        until(lambda: not qlik.site.sessions, "the run ends")
+    assert appliance.end() == 0
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        publisher.subscribe("qliksense/#")
+        until(lambda: [m for m in publisher.messages if m.retain], "the retained message is replayed")
+        publisher.publish("qliksense/start_task", FAILING)
+        assert qlik.wait_for(lambda: qlik.starts(FAILING) == 1, 20)
+    assert qlik.starts(TASK) == 1
+    assert appliance.end() == 0
+
+
+def test_the_recording_is_the_one_of_the_document(appliance):
+    """Seven integers become exactly the JSON array that the document shows."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        for number in range(7):
+            publisher.publish("/demo/integers", json.dumps({"Generated number": str(number)}))
+            until(lambda: len(recording(appliance)) == number + 1, "it is recorded")
+    assert appliance.end() == 0
+    text = (appliance.data / "recordings" / "integers.json").read_text("utf-8")
+    assert text.startswith('[\n  {\n    "Generated number": "0"\n  },\n  {\n    "Generated number": "1"\n  },')
+    assert text.rstrip().endswith('  {\n    "Generated number": "6"\n  }\n]')
+
+
+def test_nothing_acknowledged_is_lost_or_doubled_by_kill_9(appliance, qlik):
+    """After kill -9 in a burst: each acknowledged integer is recorded once, each task started once."""
+    sent = 0
+    for _ in range(3):
+        appliance.start()
+        with Publisher(appliance.port) as publisher:
+            acknowledged: list[int] = []
+            publisher.client.on_publish = lambda _c, _u, mid, *_: acknowledged.append(mid)
+            infos = {}
+            for _ in range(400):
+                info = publisher.client.publish("/demo/integers", json.dumps({"n": sent}), qos=1)
+                infos[info.mid] = sent
+                sent += 1
+            until(lambda: len(acknowledged) > 50, "some are acknowledged")
+            appliance.kill()
+            safe = [infos[mid] for mid in list(acknowledged) if mid in infos]
+        appliance.start()
+        until(lambda: set(safe) <= {row["n"] for row in recording(appliance)}, "all are recorded")
+        numbers = [row["n"] for row in recording(appliance)]
+        assert len(numbers) == len(set(numbers))
+        assert numbers == sorted(numbers)
+        appliance.kill()
+
+
+def test_a_wrong_password_gets_nobody_in(appliance):
+    """With a users file, a wrong password and no password are both refused."""
+    appliance.start()
+    for password in ("wrong", None):
+        refused: list[object] = []
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        if password is not None:
+            client.username_pw_set("wiredflow", password)
+        client.on_connect = lambda _c, _u, _f, reason, _p: refused.append(reason)
+        client.connect("127.0.0.1", appliance.port)
+        client.loop_start()
+        until(lambda: refused, "an answer")
+        assert refused[0].is_failure
+        client.disconnect()
+        client.loop_stop()
+    assert "wiredflow" in (appliance.folder / "users.txt").read_text()
+    assert "$argon2id$" in (appliance.folder / "users.txt").read_text()
+    assert appliance.end() == 0
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto's clients are not here")
+@pytest.mark.parametrize("version", ["311", "5"])
+def test_mosquitto_pub_starts_a_task(appliance, qlik, version):
+    """mosquitto_pub in both versions of the protocol is an ordinary publisher."""
+    appliance.start()
+    subprocess.run(
+        ["mosquitto_pub", "-V", version, "-h", "127.0.0.1", "-p", str(appliance.port), "-u", "wiredflow",
+         "-P", "wiredflow", "-q", "2", "-t", "qliksense/start_task", "-m", TASK],
+        check=True, timeout=30,
+    )
+    assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 20)
+    assert appliance.end() == 0
+
+
+def test_a_start_survives_a_qlik_server_that_is_down(appliance, qlik):
+    """With Qlik down the start waits, and runs once the server is back, over a restart of ours."""
+    qlik.refuse()
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        publisher.publish("qliksense/start_task", TASK)
+    appliance.wait_for_line("again")
+    appliance.kill()
+    qlik.start()
+    appliance.start()
+    assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 40)
+    assert appliance.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_in_order(appliance, number):
+    """Ctrl+C and SIGTERM: what was accepted is recorded, exit code 0."""
+    appliance.start()
+    with Publisher(appliance.port) as publisher:
+        for sent in range(200):
+            publisher.client.publish("/demo/integers", json.dumps({"n": sent}), qos=0)
+        publisher.publish("/demo/integers", json.dumps({"n": 200}))
+        assert appliance.end(number) == 0
+    assert [row["n"] for row in recording(appliance)] == list(range(201))
+
+
+def test_a_run_limit_ends_it_by_itself(appliance):
+    """--run-for 1s ends with exit code 0 and says so."""
+    appliance.start("--run-for", "1s")
+    assert appliance.exit_code() == 0
+    assert any("run limit" in line for line in appliance.lines)
+
+
+def test_a_port_in_use_is_said_and_ends_with_69(appliance, tmp_path):
+    """The second on a port says which port and what to do, without a traceback."""
+    appliance.start()
+    other = tmp_path / "other"
+    other.mkdir()
+    with ApplianceProcess(other, '[[listener]]\nbind = "127.0.0.1:PORT"\n', port=appliance.port) as second:
+        assert second.begin().exit_code() == 69
+        text = "\n".join(second.lines)
+        assert str(appliance.port) in text
+        assert "in use" in text
+        assert "Traceback" not in text
+
+
+def test_a_data_directory_in_use_is_said_and_ends_with_69(appliance):
+    """A second appliance on the same data directory is told who has it."""
+    appliance.start()
+    config = f'[service]\ndata_dir = "data"\n[[listener]]\nbind = "127.0.0.1:{free_port()}"\n'
+    other = ApplianceProcess(appliance.folder / "x" if False else appliance.folder, config)
+    with other:
+        assert other.begin().exit_code() == 69
+        assert "in use by another appliance" in "\n".join(other.lines)
+
+
+def test_an_unreadable_certificate_ends_with_78(tmp_path):
+    """A certificate that is none is named with its file, exit code 78."""
+    (tmp_path / "server.pem").write_text("this is no certificate")
+    config = '[[listener]]\nbind = "127.0.0.1:PORT"\ntls = {certfile = "server.pem", keyfile = "server.pem"}\n'
+    with ApplianceProcess(tmp_path, config) as process:
+        assert process.begin().exit_code() == 78
+        text = "\n".join(process.lines)
+        assert "server.pem" in text
+        assert "Traceback" not in text
+
+
+def test_headless_never_imports_textual(tmp_path):
+    """Without a terminal the engine runs without the UI's library in memory."""
+    import sys
+
+    code = (
+        "import sys, threading, appliance.launch as l, appliance.config as c;"
+        f"cfg = c.loads('[service]\\ndata_dir = {str(tmp_path / 'd')!r}\\n"
+        f"[[listener]]\\nbind = \"127.0.0.1:0\"\\n');"
+        "assert l.main(cfg, headless=True, run_for_s=0.2) == 0;"
+        "sys.exit(any(m.split('.')[0] in ('textual', 'rich') for m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
