@@ -23,7 +23,7 @@ from appliance.qlik.failures import (
     status_error,
     unexpected_error,
 )
-from appliance.qlik.masking import mask_line
+from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
@@ -210,8 +210,7 @@ class ClientManaged:
                 raise
             if reply.is_sign_in:
                 raise login_page_error(reply.where)
-            kept = reply.text.splitlines()[-lines:] if lines > 0 else []
-            return [mask_line(line) for line in kept]
+            return mask_last_lines(reply.text, lines)
         return []
 
     def stop(self, task_id: str, execution_id: str) -> None:

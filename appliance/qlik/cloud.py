@@ -30,7 +30,7 @@ from appliance.qlik.cloud_rows import (
     run_started_ns,
 )
 from appliance.qlik.failures import StatusError, unexpected_error
-from appliance.qlik.masking import mask_line
+from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
@@ -154,7 +154,7 @@ class Cloud:
             if error.status in {400, 403, 404}:
                 return []
             raise
-        return [mask_line(line) for line in reply.text.splitlines()[-lines:]]
+        return mask_last_lines(reply.text, lines)
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Cancel a reload; nothing happens if it is over already."""

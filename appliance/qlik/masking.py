@@ -12,16 +12,19 @@ import re
 
 MASK = "***"
 _LINE_LIMIT = 2000
+_TEXT_LIMIT = 100_000
+"""Far more than is shown, so that what is cut off before masking is never shown."""
 
 _NAMES = (
     r"pass(?:word|wd|phrase)|pwd|secret|token|api[-_ ]?key|access[-_ ]?key|account[-_ ]?key"
     r"|shared[-_ ]?key|private[-_ ]?key|credentials?|client[-_ ]?assertion|authorization|\bsig\b"
 )
 # name = value in connection strings, JSON and INI: quoted, in braces (ODBC), or up to the next
-# semicolon, quote or line end. A value may hold blanks and commas, so these do not end it.
+# semicolon, quote or line end. A value may hold blanks and commas, so these do not end it. Every
+# repetition that could be tried from many places is bounded: a hostile line costs linear time.
 _ASSIGNED = re.compile(
-    rf"(?P<name>(?:{_NAMES})[\w-]*[\"']{{0,2}}\s*(?:=|:|:=|=>)\s*)"
-    r"(?P<value>\"(?:[^\"\\]|\\.|\"\")*\"?|'(?:[^'\\]|\\.|'')*'?|\{[^}]*\}?|[^;\"'\r\n]+)",
+    rf"(?P<name>(?:{_NAMES})[\w-]{{0,40}}[\"']{{0,2}}\s*(?:=|:|:=|=>)\s*)"
+    r"(?P<value>\"(?:[^\"\\\r\n]|\\.|\"\")*\"?|'(?:[^'\\\r\n]|\\.|'')*'?|\{[^}\r\n]*\}?|[^;\"'\r\n]+)",
     re.IGNORECASE,
 )
 _SPOKEN = re.compile(
@@ -35,7 +38,7 @@ _IDENTIFIED = re.compile(
 _SCHEME = re.compile(
     r"(?P<name>\b(?:Bearer|Basic|Negotiate|NTLM)\s+)(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE
 )
-_JWT = re.compile(r"(?P<name>)(?P<value>\beyJ[\w-]+\.[\w-]+(?:\.[\w-]*)?)")
+_JWT = re.compile(r"(?P<name>)(?P<value>\beyJ[\w-]{4,600}\.[\w-]+(?:\.[\w-]*)?)")
 _URL = re.compile(
     r"(?P<name>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']*:)(?P<value>[^\s/\"']*)(?=@)",
     re.IGNORECASE,
@@ -54,9 +57,20 @@ def mask(text: str) -> str:
 
 
 def mask_line(text: str) -> str:
-    """One line, masked, at most 2000 characters long (cut after masking, never before)."""
-    # A cut in the middle of a secret's name would leave its value bare, hence the order.
-    masked = mask(text)
+    """One line or a short text, masked, and at most 2000 characters long."""
+    return _cut(mask(text[:_TEXT_LIMIT]))
+
+
+def mask_last_lines(text: str, lines: int) -> list[str]:
+    """The last lines of a text, masked, each at most 2000 characters long.
+
+    The text is masked as a whole, because a secret may go over several lines (keys).
+    """
+    return [_cut(line) for line in mask(text).splitlines()[-lines:]] if lines > 0 else []
+
+
+def _cut(masked: str) -> str:
+    # After masking: a cut between a secret and what gives it away would leave it bare.
     return masked if len(masked) <= _LINE_LIMIT else masked[: _LINE_LIMIT - 1] + "…"
 
 

@@ -147,7 +147,8 @@ class Transport:
             params: the query.
             headers: beside those that go with every request.
             json_body: is sent as JSON, if it is not ``None``.
-            keep_last: keep only about this many of the body's last bytes (for logs).
+            keep_last: keep only about this many of the body's last bytes (for logs), from the
+                beginning of a line.
 
         Raises:
             QlikError: no answer, or one that is too large or too slow.
@@ -246,7 +247,8 @@ class Transport:
             total += len(piece)
             body += piece
             if keep_last is not None and len(body) > 2 * keep_last:
-                del body[:-keep_last]
+                # From a line's beginning: half a line could be a secret without its name.
+                del body[: body.find(b"\n", len(body) - keep_last) + 1 or len(body)]
             if total > self._body_limit:
                 raise too_large_error(where, self._body_limit)
             if time.monotonic() - began > limit_s:

@@ -1,0 +1,97 @@
+"""Secrets in what a Qlik server says: nobody downstream ever sees them."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.qlik.masking import mask, mask_last_lines, mask_line
+
+# What a password is made of, without the few characters that end a value in every one of the
+# forms below.
+_SECRETS = st.text(string.ascii_letters + string.digits + "!#%*+?^~|", min_size=8, max_size=40)
+
+_FORMS = [
+    "Provider=SQLNCLI11;Server=db1;UID=loader;PWD={secret};Database=sales",
+    'LIB CONNECT "Driver=Oracle;XUserId=loader;XPassword={secret};"',
+    "Password = {secret}",
+    "password: {secret}",
+    '"password": "{secret}"',
+    "'client_secret' : '{secret}'",
+    "Password={{{secret}}};Port=1433",
+    "api_key={secret}",
+    "X-Api-Key: {secret}",
+    "Authorization: Bearer {secret}",
+    "https://loader:{secret}@db.example.com/sales",
+    "AccountKey={secret};EndpointSuffix=core",
+    'PASSWORD="{secret}',
+    "CREATE USER loader IDENTIFIED BY {secret}",
+    "the password is {secret}",
+    "?sv=2021&sig={secret}",
+    "-----BEGIN RSA PRIVATE KEY-----\n{secret}\n-----END RSA PRIVATE KEY-----",
+]
+
+
+@pytest.mark.parametrize("form", _FORMS)
+@given(secret=_SECRETS)
+def test_no_form_of_secret_gets_through(form: str, secret: str) -> None:
+    """Whatever the password is, none of the forms in which sources carry one shows it."""
+    assert secret not in mask(form.format(secret=secret)).replace("***", "")
+
+
+@given(before=st.text(max_size=200), secret=_SECRETS, after=st.text(max_size=200))
+def test_surroundings_do_not_help_a_secret(before: str, secret: str, after: str) -> None:
+    """Text of any kind around a connection string does not switch the masking off."""
+    masked = mask_line(f"{before}\nServer=db1;Password={secret};Port=1433 {after}")
+    assert f"Password={secret}" not in masked
+
+
+def test_passwords_with_blanks_and_semicolons_are_masked_whole() -> None:
+    """A quoted password does not end at a semicolon, an unquoted one not at a blank."""
+    assert mask('Password="two; parts";Port=1') == 'Password="***";Port=1'
+    assert mask("Password=two words;Port=1") == "Password=***;Port=1"
+
+
+def test_what_helps_to_find_the_fault_stays() -> None:
+    """The error itself, server, user, table and file names are left as they are."""
+    line = "Error: Table 'sales' not found on Server=db1;UID=loader;Database=dwh (line 14)"
+    assert mask(line) == line
+
+
+def test_tokens_are_masked_without_a_name_beside_them() -> None:
+    """A JSON Web Token is recognised by its looks."""
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJ1c2VyIjoibWUifQ.c2lnbmF0dXJl"
+    assert token not in mask(f"login with {token} failed")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "password ",
+        "secret",
+        "eyJ-",
+        "password='",
+        "ab://x:",
+        "Bearer ",
+        "-----BEGIN PRIVATE KEY-----",
+    ],
+)
+def test_a_hostile_line_costs_linear_time(part: str) -> None:
+    """No pattern runs away on a long line (one that did would meet the test's time limit)."""
+    mask_line(part * (100_000 // len(part)))
+
+
+def test_a_key_over_several_lines_is_masked() -> None:
+    """The lines of a log are looked at together."""
+    log = "loading\n-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN\nBgkqhkiG9w0B\n-----END PRIVATE KEY-----\ndone"
+    shown = mask_last_lines(log, 50)
+    assert not any("MIIE" in line or "Bgkq" in line for line in shown)
+    assert shown[-1] == "done"
+
+
+def test_a_line_is_cut_only_after_masking() -> None:
+    """A cut never separates a secret from the name that gives it away."""
+    line = "x" * 1990 + "Password=Sommer2026"
+    assert "Sommer" not in mask_line(line)
+    assert len(mask_line("y" * 5000)) == 2000
