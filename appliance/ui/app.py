@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import os
 import signal
 import threading
 import time
@@ -87,7 +88,10 @@ class ApplianceApp(App[UiEnd]):
         driver_class: Any = None,
     ) -> None:
         self._tones: dict[str, Style] = dict.fromkeys(palette.styles({}, ansi=True), Style())
-        super().__init__(driver_class=driver_class)
+        # With the terminal's own colours, Textual's NO_COLOR filter takes them all out; with RGB
+        # it would leave shades of grey.
+        plain = True if "NO_COLOR" in os.environ else None
+        super().__init__(driver_class=driver_class, ansi_color=plain)
         self.engine = engine
         self.settings = settings if settings is not None else UiSettings()
         self.clock_ns = clock_ns
@@ -99,7 +103,8 @@ class ApplianceApp(App[UiEnd]):
         """Polls so far."""
         self._asked_quit = False
         self._pages: dict[str, Page] = {}
-        self._trouble = ""
+        self.trouble = ""
+        """Why the engine's state could not be read at the last poll; empty if it could."""
         for theme in palette.THEMES:
             self.register_theme(theme)
         self.set_keymap({name: ",".join(chosen) for name, chosen in self.settings.keys.items()})
@@ -136,10 +141,13 @@ class ApplianceApp(App[UiEnd]):
             self._pages[name] = page()
             self.install_screen(self._pages[name], name)
         self.push_screen("live")
+        self.on_resize()
         self.set_interval(FRAME_S, self._frame)
 
     def _frame(self) -> None:
         """Poll the engine once and show what it said; never lets an error of it end the UI."""
+        if not self.is_running:
+            return
         self.frames += 1
         driver = self._driver
         if isinstance(driver, PatientDriver):
@@ -155,7 +163,7 @@ class ApplianceApp(App[UiEnd]):
         except Exception as error:  # noqa: BLE001 - whatever the engine does wrong, the UI stays
             self._engine_trouble(error)
             return
-        self._trouble = ""
+        self.trouble = ""
         if self.snapshot.stopping:
             self.exit(UiEnd.QUIT if self._asked_quit else UiEnd.STOPPING)
             return
@@ -166,15 +174,15 @@ class ApplianceApp(App[UiEnd]):
 
     def _engine_trouble(self, error: Exception) -> None:
         text = f"{type(error).__name__}: {error}"
-        if text != self._trouble:
-            self._trouble = text
+        if text != self.trouble:
+            self.trouble = text
             _LOG.error("the terminal UI could not read the engine's state: %s", text)
-            self.notify(printable(text)[:200], title="No answer from the engine", severity="error")
+        self.show_now()
 
     def show_now(self) -> None:
         """Bring the uppermost page up to date."""
         page = self.page
-        if page is not None:
+        if page is not None and self.is_running:
             page.tick(self.snapshot, self.clock_ns())
 
     @property
@@ -186,6 +194,9 @@ class ApplianceApp(App[UiEnd]):
         return None
 
     def on_resize(self) -> None:
+        """Cover everything while the terminal is too small, uncover it when it has grown."""
+        if not self._pages:
+            return
         columns, rows = self.size
         small = columns < MIN_COLUMNS or rows < MIN_ROWS
         covered = isinstance(self.screen, TooSmall)
@@ -216,7 +227,9 @@ class ApplianceApp(App[UiEnd]):
         self.push_screen(Tell("Help", [*lines, *SIGNS]))
 
     async def action_back(self) -> None:
-        """Screens have their own; on dialogs there is nothing to go back from."""
+        """What Esc does on the present screen; dialogs have their own."""
+        if isinstance(self.screen, Page):
+            self.screen.go_back()
 
     def action_ask_quit(self) -> None:
         """Ask, then stop the whole appliance."""

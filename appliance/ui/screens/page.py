@@ -96,7 +96,7 @@ class Page(Screen[None]):
         tabs = self.query_one(Tabs)
         tabs.active = self.tab
         tabs.show([frame.tabs(self.tab, cells, self._right())])
-        worst = frame.alert(snapshot)
+        worst = frame.alert(snapshot, self.ui.trouble)
         alert = self.query_one("#alert", Pane)
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
@@ -150,7 +150,7 @@ class Page(Screen[None]):
                 widget.focus()
                 return
 
-    def action_back(self) -> None:
+    def go_back(self) -> None:
         """Clear the filter, or leave a screen that lies over another."""
         if not self.filter.is_empty:
             self.set_filter("")

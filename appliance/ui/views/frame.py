@@ -135,8 +135,10 @@ def tabs(active: str, cells: int, right: Line) -> Line:
     return spread(line, [*right, (" ", "")], cells) if right else line
 
 
-def alert(snapshot: Snapshot) -> Line | None:
-    """The worst problem in words, or ``None``."""
+def alert(snapshot: Snapshot, trouble: str = "") -> Line | None:
+    """The worst problem in words, or ``None``; ``trouble``: why the snapshot is an old one."""
+    if trouble:
+        return [(f" ✗ The engine does not answer, this is old: {trouble}", "bad")]
     found = problems(snapshot)
     if not found:
         return None

@@ -71,12 +71,14 @@ def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
         if execution.usual_s is None:
             return [(f"{clock.elapsed(seconds)} running", tone)]
         late = symbols.is_late(execution, now_ns)
-        line: Line = [
+        bar = clock.bar(seconds / execution.usual_s if execution.usual_s else 1, bar_cells)
+        line: Line = [("▲ late ", "warn")] if late else []
+        return [
+            *line,
             (f"{clock.elapsed(seconds)} ", "warn" if late else tone),
-            (clock.bar(seconds / execution.usual_s if execution.usual_s else 1, bar_cells), tone),
+            (bar, tone),
             (f" ~{clock.elapsed(execution.usual_s)}", "dim"),
         ]
-        return [*line, (" ▲ late", "warn")] if late else line
     if not state.is_final:
         text = symbols.word(state)
         if state is ExecutionState.RETRYING:
