@@ -9,10 +9,10 @@ from appliance.commands.run import is_headless, run_for_s
 
 def execute(options: argparse.Namespace) -> int:
     """Run the demo; returns the exit code."""
-    from appliance import demo  # noqa: PLC0415  mistakes are told before the broker's second of imports
+    seconds = run_for_s(options.run_for)
+    # Mistakes are told before the broker's second of imports.
+    from appliance import demo  # noqa: PLC0415
 
     return demo.main(
-        headless=is_headless(options.headless),
-        run_for_s=run_for_s(options.run_for),
-        data_dir=options.data_dir,
+        headless=is_headless(options.headless), run_for_s=seconds, data_dir=options.data_dir
     )

@@ -188,13 +188,11 @@ class Client:
     def _expect(self, kind: int) -> None:
         """Wait for an answer of this kind and raise what it says if it is a refusal."""
         try:
-            first, body = self._receive()
+            first, body = self._receive(kind, _DISCONNECT)
         except OSError as error:
             self._fail(error)
         if first >> 4 == _DISCONNECT:
             self._refused(body[0] if body else 0)
-        if first >> 4 != kind:
-            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
         if kind == _PINGRESP:
             return
         if kind == _CONNACK:
@@ -210,8 +208,11 @@ class Client:
         if code >= _FAILURE:
             self._refused(code)
 
-    def _receive(self) -> tuple[int, bytes]:
+    def _receive(self, *kinds: int) -> tuple[int, bytes]:
+        """The next packet, which is of one of these kinds: its first byte and its body."""
         first = self._read(1)[0]
+        if first >> 4 not in kinds:
+            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
         length = 0
         for place in range(4):
             byte = self._read(1)[0]
@@ -241,11 +242,12 @@ class Client:
 
     def _last_word(self, error: OSError) -> NoReturn:
         try:
-            first, body = self._receive()
-        except OSError:
+            first, body = self._receive(_CONNACK, _DISCONNECT)
+        except (OSError, UnavailableError):
             self._fail(error)
-        if first >> 4 in (_CONNACK, _DISCONNECT) and body:
-            self._refused(body[first >> 4 == _CONNACK])
+        place = 1 if first >> 4 == _CONNACK else 0
+        if len(body) > place:
+            self._refused(body[place])
         self._fail(error)
 
     def _refused(self, code: int) -> NoReturn:
@@ -277,7 +279,7 @@ class Client:
             if self._what == "the connection" and self._version == 5:
                 raise _OldBroker from None
             text = (
-                f"{shown} closed the connection and did not take {self._what}; its log says why "
+                f"{shown} closed the connection instead of taking {self._what}; its log says why "
                 "(a missing right, a message that is too large, a port that wants TLS)"
             )
         else:

@@ -12,13 +12,13 @@ from appliance.errors import ConfigError, UsageError
 
 def execute(options: argparse.Namespace) -> int:
     """Run until stopped; returns the exit code."""
+    seconds = run_for_s(options.run_for)
     config = load(options.config)
     require_files(config)
-    from appliance import launch  # noqa: PLC0415  mistakes are told before the broker's second of imports
+    # Mistakes are told before the broker's second of imports.
+    from appliance import launch  # noqa: PLC0415
 
-    return launch.main(
-        config, headless=is_headless(options.headless), run_for_s=run_for_s(options.run_for)
-    )
+    return launch.main(config, headless=is_headless(options.headless), run_for_s=seconds)
 
 
 def require_files(config: Config) -> None:

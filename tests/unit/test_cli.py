@@ -1,0 +1,434 @@
+"""What the command line promises: exit codes, help that teaches, no traceback for a mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance import __version__, cli
+from appliance.commands import run as run_command
+from appliance.commands.user import read_password
+from appliance.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest")
+
+
+class Outcome:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def appliance(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Calls the command line in an empty folder and tells exit code and output."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, stdin: bytes | None = None) -> Outcome:
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        code = cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return Outcome(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port at which nothing listens."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def in_process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "appliance", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        check=False,
+        **options,
+    )
+
+
+def test_version_is_printed_without_loading_the_appliance() -> None:
+    """`appliance --version` answers at once: it loads nothing beyond the command line itself."""
+    code = (
+        "import sys; from appliance.cli import main; assert main(['--version']) == 0;"
+        "print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    first, _, modules = done.stdout.partition("\n")
+    assert first == f"appliance {__version__}"
+    loaded = set(re.findall(r"'([\w.]+)'", modules))
+    assert {each for each in loaded if each.startswith("appliance")} == {
+        "appliance",
+        "appliance.cli",
+        "appliance.errors",
+    }
+    heavy = {"asyncio", "textual", "amqtt", "msgspec", "requests", "ssl", "sqlite3", "logging"}
+    assert not loaded & heavy
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(appliance, command: str) -> None:
+    """`--help` of each command says what it is for and shows how it is used."""
+    done = appliance(command, "--help")
+    assert done.code == 0
+    assert "examples:" in done.out
+    assert f"  appliance {command}" in done.out
+
+
+def test_without_a_command_the_help_says_how_to_begin(appliance) -> None:
+    """Whoever types `appliance` alone learns the first commands and the exit codes."""
+    done = appliance()
+    assert done.code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^    {command}\b", done.out, re.MULTILINE)
+    assert "appliance demo" in done.out
+    assert "78 wrong configuration" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["chek"], "did you mean check"),
+        (["dance"], "the commands are: run, demo"),
+        (["run", "--runfor", "3"], "unrecognized arguments"),
+        (["run", "-c"], "expected one argument"),
+        (["user"], "ACTION"),
+        (["user", "add"], "NAME"),
+        (["user", "add", "a b", "--password-stdin"], "letters, digits"),
+        (["publish", "-t", "a"], "-m"),
+        (["publish", "-t", "a/#", "-m", "x"], "no wildcards"),
+        (["publish", "-t", "a", "-m", "x", "-q", "3"], "choose from"),
+        (["publish", "-t", "a", "-m", "x", "--host", "h", "--timeout", "soon"], "not a duration"),
+        (["publish", "-t", "a", "-m", "x", "--host", "h", "--port", "0"], "1 to 65535"),
+        (["publish", "-t", "a", "--file", "none", "--host", "h"], "No such file"),
+        (["export", "-t", "a/#/b"], "stands alone"),
+        (["export", "--since", "yesterday"], "not a duration"),
+        (["export", "--limit", "0"], "above zero"),
+        (["--debug"], None),
+    ],
+)
+def test_wrong_usage_is_64_with_a_sentence(appliance, arguments: list[str], said: str) -> None:
+    """A slip on the command line ends with code 64, says what is wrong and where help is."""
+    if "user" in arguments:
+        appliance("init")
+    done = appliance(*arguments)
+    assert done.code == 64
+    assert said is None or said in done.err
+
+
+@pytest.mark.parametrize("text", ["soon", "0s", "10", "-1s"])
+def test_run_for_wants_a_time(appliance, text: str) -> None:
+    """`--run-for` says how a time is written, before anything is started."""
+    appliance("init")
+    done = appliance("run", "--headless", f"--run-for={text}")
+    assert done.code == 64
+    assert f"--run-for {text}: " in done.err
+
+
+def test_init_writes_what_check_accepts_and_never_overwrites(appliance, tmp_path: Path) -> None:
+    """From nothing to a valid configuration in one command; a second one destroys nothing."""
+    done = appliance("init")
+    assert done.code == 0
+    assert "appliance check" in done.out
+    assert appliance("check").code == 0
+    file = tmp_path / "config.toml"
+    file.write_text("# mine\n")
+    done = appliance("init")
+    assert done.code == 64
+    assert "exists" in done.err
+    assert file.read_text() == "# mine\n"
+    done = appliance("init", "new/plant.toml")
+    assert done.code == 0
+    assert "-c new/plant.toml" in done.out
+    assert appliance("check", "-c", "new/plant.toml").code == 0
+
+
+def test_the_documented_example_is_what_init_writes(appliance, tmp_path: Path) -> None:
+    """config.toml at the top of the project is valid as it stands and is the one text there is."""
+    appliance("init")
+    assert (tmp_path / "config.toml").read_bytes() == (ROOT / "config.toml").read_bytes()
+    done = appliance("check", "-c", str(ROOT / "config.toml"))
+    assert done.code == 0
+    assert "qliksense/start_task starts the task that the payload names" in done.out
+
+
+def test_check_says_what_a_configuration_means(appliance, tmp_path: Path) -> None:
+    """Listeners, access, rules, triggers and recorders are told in words."""
+    (tmp_path / "config.toml").write_text(r"""
+[service]
+name = "plant-7"
+run_for = "8h"
+[[listener]]
+name = "machines"
+bind = "127.0.0.1:1884"
+[[listener]]
+transport = "websocket"
+bind = "0.0.0.0:8083"
+[access]
+users_file = "users.txt"
+[[access.rule]]
+user = "plc-*"
+publish = ["plant/%u/#"]
+[qlik]
+edition = "cloud"
+url = "https://tenant.eu.qlikcloud.com"
+api_key = "hunter2-api-key"
+[[trigger]]
+name = "orders"
+topic = "plant/+/order"
+task = {tag = "mqtt"}
+when = {state = "done"}
+debounce = "90s"
+cooldown = "5m"
+[[recorder]]
+topic = "plant/#"
+path = "plant.csv"
+format = "csv"
+metadata = true
+""")
+    assert appliance("user", "add", "plc-1", "--password-stdin", stdin=b"pw\n").code == 0
+    done = appliance("check")
+    assert done.code == 0, done.err
+    for line in (
+        rf"service +plant-7, data in {re.escape(str(tmp_path / 'data'))}, stops after 8h",
+        r"listener +machines: MQTT at 127.0.0.1:1884, no TLS, this machine only",
+        r"listener +ws: WebSocket at 0.0.0.0:8083, no TLS, other machines too",
+        r"access +clients must sign in; 1 user in ",
+        r"rule +user plc-\*: publish plant/%u/#, subscribe nothing",
+        r"qlik +cloud at https://tenant.eu.qlikcloud.com, with an API key",
+        r"trigger +orders: a message on plant/\+/order starts all tasks with tag mqtt, "
+        r"when state fit, after 1m30s of quiet, at most once in 5m",
+        r"recorder +plant/# to .*plant.csv as csv with time, topic and client",
+        r"listener\]\] 2 .* has no `tls`",
+    ):
+        assert re.search(line, done.out), line
+    assert "hunter2" not in done.out + done.err
+
+
+def test_check_names_every_problem_and_ends_with_78(appliance, tmp_path: Path) -> None:
+    """A wrong configuration, a missing certificate, a bad condition: one line each, code 78."""
+    file = tmp_path / "config.toml"
+    file.write_text("[service]\nnmae = 1\n[journal]\nsync = 'never'\n")
+    done = appliance("check")
+    assert done.code == 78
+    assert len(done.err.splitlines()) == 2
+    (tmp_path / "k.pem").write_text("this is no key")
+    (tmp_path / "users.txt").write_text("plc:hunter2\n")
+    file.write_text(
+        "[access]\nusers_file = 'users.txt'\n[qlik]\nedition = 'simulated'\n"
+        "[[trigger]]\ntopic = 'a'\ntask = 'payload'\nwhen = {state = {almost = 1}}\n"
+        "[[listener]]\nbind = '127.0.0.1:1'\ntls = {certfile = 'none.pem', keyfile = 'k.pem'}\n"
+        "[[listener]]\nbind = '127.0.0.1:2'\ntls = {certfile = 'k.pem', keyfile = 'k.pem'}\n"
+    )
+    done = appliance("check")
+    assert done.code == 78
+    assert "none.pem does not exist" in done.err
+    assert "[[listener]] 2 `tls.certfile`: it can't be used" in done.err
+    assert "almost" in done.err
+    assert "users.txt, line 1" in done.err
+    assert "hunter2" not in done.err
+
+
+def test_check_connect_tries_the_server(appliance) -> None:
+    """`check --connect` signs in and says how many tasks can be seen; here the simulated ones."""
+    appliance("init")
+    done = appliance("check", "--connect")
+    assert done.code == 0
+    assert "tasks are visible" in done.out
+
+
+def test_check_connect_to_nothing_is_69(appliance, tmp_path: Path, free_port: int) -> None:
+    """A server that is not there is told apart from a wrong configuration."""
+    (tmp_path / "config.toml").write_text(
+        f"[qlik]\nedition = 'cloud'\nurl = 'http://127.0.0.1:{free_port}'\napi_key = 'k'\n"
+    )
+    done = appliance("check", "--connect")
+    assert done.code == 69
+    assert re.search(r"bad +.*127\.0\.0\.1", done.out)
+
+
+def test_tasks_lists_and_searches(appliance) -> None:
+    """`appliance tasks` shows ids and names; a text narrows the list; --json is for programs."""
+    appliance("init")
+    done = appliance("tasks")
+    assert done.code == 0
+    assert re.search(r"^[0-9a-f-]{36}  Reload sales  ", done.out, re.MULTILINE)
+    [task] = json.loads(appliance("tasks", "SALES", "--json").out)
+    assert task["name"] == "Reload sales"
+    done = appliance("tasks", "no such task")
+    assert (done.code, done.out) == (0, "")
+    assert "no task whose name has" in done.err
+
+
+def test_users_are_added_listed_and_removed(appliance, tmp_path: Path) -> None:
+    """The users file is managed by commands; the password comes from input and stays out of it."""
+    appliance("init")
+    done = appliance("user", "add", "plc-7", "--password-stdin", stdin=b"s3cret\r\nmore\n")
+    assert done.code == 0
+    assert "From now on, clients must sign in" in done.out
+    assert "s3cret" not in (tmp_path / "users.txt").read_text() + done.out
+    done = appliance("user", "add", "plc-7", "--password-stdin", stdin=b"other\n")
+    assert "new password" in done.out
+    assert appliance("user", "list").out == "plc-7\n"
+    assert appliance("user", "remove", "plc-7").code == 0
+    done = appliance("user", "remove", "plc-7")
+    assert done.code == 64
+    assert "no user plc-7" in done.err
+    done = appliance("user", "add", "x", "--password-stdin", stdin=b"\n")
+    assert done.code == 64
+    done = appliance("user", "add", "x", stdin=b"piped\n")
+    assert done.code == 64
+    assert "--password-stdin" in done.err
+
+
+def test_users_need_a_users_file(appliance, tmp_path: Path) -> None:
+    """Without the key, the command says which line is missing."""
+    (tmp_path / "config.toml").write_text("")
+    done = appliance("user", "list")
+    assert done.code == 78
+    assert 'users_file = "users.txt"' in done.err
+
+
+def test_a_typed_password_is_asked_for_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing mistake in a new password is caught before it is stored."""
+    typed = iter(["one", "two", "same", "same"])
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(typed))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+
+    class Options:
+        password_stdin = False
+
+    monkeypatch.setattr(sys, "stdin", type("Tty", (), {"isatty": lambda self: True})())
+    with pytest.raises(UsageError, match="differ"):
+        read_password(Options, "Password: ", twice=True)
+    assert read_password(Options, "Password: ", twice=True) == b"same"
+
+
+@pytest.mark.parametrize("command", ["run", "check", "tasks", "export", "user list"])
+def test_without_a_configuration_78_and_the_way_to_one(appliance, command: str) -> None:
+    """Each command that needs a configuration says how to get one."""
+    done = appliance(*command.split())
+    assert done.code == 78
+    assert "appliance init" in done.err
+
+
+def test_run_refuses_missing_files_before_anything_starts(appliance, tmp_path: Path) -> None:
+    """A missing certificate ends the start with code 78, and no data folder appears."""
+    (tmp_path / "config.toml").write_text(
+        "[[listener]]\ntls = {certfile = 'a.pem', keyfile = 'b.pem'}\n"
+    )
+    done = appliance("run", "--headless")
+    assert done.code == 78
+    assert done.err.count("does not exist") == 2
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_defect_is_70_and_shows_its_place_on_demand(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An unexpected error is one sentence; with --debug the traceback is there to report."""
+    monkeypatch.chdir(tmp_path)
+
+    def fails(options: object) -> int:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("appliance.commands.init.execute", fails)
+    assert cli.main(["init"]) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "--debug" in err
+    assert cli.main(["init", "--debug"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(PermissionError(13, "denied", "/x"), 77), (OSError(28, "No space left", "/x"), 69)],
+)
+def test_what_the_system_refuses_is_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: OSError, code: int
+) -> None:
+    """A full disk or a missing right that no command foresaw still ends with a sentence."""
+
+    def fails(options: object) -> int:
+        raise error
+
+    monkeypatch.setattr("appliance.commands.init.execute", fails)
+    assert cli.main(["init"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("appliance: /x: ")
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """`appliance tasks | head -1` ends in silence."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "appliance", "check"],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_interrupted_commands_say_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl+C at a question ends the command with the shell's usual code, without a traceback."""
+
+    def interrupted(options: object) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    monkeypatch.setattr("appliance.commands.init.execute", interrupted)
+    assert cli.main(["init"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_no_terminal_means_headless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The UI is shown only where a terminal can show it."""
+    terminal = type("Tty", (), {"isatty": lambda self: True})()
+    monkeypatch.setattr(sys, "stdin", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    assert run_command.is_headless(True)
+    assert not run_command.is_headless(False)
+    monkeypatch.setenv("TERM", "dumb")
+    assert run_command.is_headless(False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert run_command.is_headless(False)
+
+
+def test_selftest_finds_this_installation_whole() -> None:
+    """Every module loads, a database is written, a password is hashed, TLS is there."""
+    done = in_process("selftest")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
