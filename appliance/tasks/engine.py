@@ -158,7 +158,7 @@ class TaskEngine:
         self._begin_thread("outcomes", self._publish_outcomes)
         if self._server is None:
             return
-        runner = Runner(self._ledger, self._server, self._tasks, self._allow)
+        runner = Runner(self._ledger, self._server, self._tasks, self._allow, self._outcomes)
         for number in range(1, self._limits.slots + 1):
             self._workers.append(self._begin_thread(f"qlik-{number}", runner.work))
         self._workers.append(self._begin_thread("following", self._follow))

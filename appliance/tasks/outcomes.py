@@ -29,6 +29,10 @@ class Outcomes:
         self._prefix = f"{service_name}/tasks/"
         self._concerns = concerns
 
+    def is_about(self, topic: str, task: str) -> bool:
+        """Whether a topic is one on which this task's outcomes are published."""
+        return topic.startswith(f"{self._prefix}{task}/")
+
     def of(self, record: Record, execution: Execution) -> list[Publication]:
         """What a state change is told to: the task's topics and, at the end, who asked for it."""
         payload = msgspec.json.encode(_describe(execution))

@@ -525,14 +525,13 @@ class Planner:
         self._put_in_lane(record, now)
         self._consider(record, now)
 
-    def uncertain(self, record: Record, error: QlikError | None, now: int) -> None:
+    def uncertain(self, record: Record, problem: str, now: int) -> None:
         """The answer was lost: the task may run. Look before anything else is done."""
         if not self._land(record):
             return
         record.tries = 0
         self.count("answers lost")
-        why = f"{error}" if error else "The appliance stopped during the start call."
-        self._look_later(record, f"{why} Looking whether it was started.", now)
+        self._look_later(record, f"{problem} Looking whether it was started.", now)
 
     def look_failed(self, record: Record, error: QlikError, now: int) -> None:
         if self._land(record):
@@ -753,9 +752,14 @@ class Planner:
         if record.posted_ns is not None:
             lane.active[record.id] = record
             if execution.state == ExecutionState.STARTING:
-                self._in_flight.add(record.id)
-                self.uncertain(record, None, now)
-                self._change(record, next_attempt_ns=now)
+                self.count("answers lost")
+            self._set(
+                record,
+                ExecutionState.RETRYING,
+                "The appliance stopped during the start call. Looking whether it was started.",
+                now,
+                next_attempt_ns=now,
+            )
             self._consider(record, now)
             return
         if execution.state == ExecutionState.STARTING:

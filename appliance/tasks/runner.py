@@ -12,10 +12,12 @@ import logging
 
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
 from appliance.tasks.ledger import ClosedError, Ledger
+from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import SECOND_NS, Job, JobKind
 from appliance.tasks.records import Record
 from appliance.tasks.selection import AllowList, TaskList, ambiguity
+from appliance.tasks.triggers import OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
@@ -25,8 +27,14 @@ class Runner:
     """Does jobs. One object, used by all worker threads."""
 
     def __init__(
-        self, ledger: Ledger, server: QlikServer, tasks: TaskList, allow: AllowList
+        self,
+        ledger: Ledger,
+        server: QlikServer,
+        tasks: TaskList,
+        allow: AllowList,
+        outcomes: Outcomes,
     ) -> None:
+        self._outcomes = outcomes
         self._ledger = ledger
         self._server = server
         self._tasks = tasks
@@ -68,7 +76,7 @@ class Runner:
             if job.kind is JobKind.LOG:
                 planner.log_failed(record)
             elif record.posted_ns is not None:
-                planner.uncertain(record, None, now)
+                planner.uncertain(record, "An error in the appliance.", now)
             else:
                 planner.not_allowed(
                     record,
@@ -86,9 +94,13 @@ class Runner:
             self._not_reached(record, error)
             return
         self._reached()
+        topic = record.execution.cause.topic
+        others = [task for task in found if not self._outcomes.is_about(topic, task.id)]
         with self._ledger.change() as planner:
             now = self._ledger.clock_ns()
-            if not found:
+            if found and not others:
+                planner.not_allowed(record, OWN_OUTCOME, now)
+            elif not found:
                 similar = self._tasks.similar(want)
                 hint = f' Is "{similar}" meant?' if similar else ""
                 planner.not_allowed(
@@ -100,10 +112,10 @@ class Runner:
                     ),
                     now,
                 )
-            elif (problem := ambiguity(want, found)) is not None:
+            elif (problem := ambiguity(want, others)) is not None:
                 planner.not_allowed(record, problem, now)
             else:
-                planner.resolved(record, found, now)
+                planner.resolved(record, others, now)
 
     def _start(self, record: Record) -> None:
         task = record.execution.task_id
@@ -122,7 +134,7 @@ class Runner:
             if error.again is Again.LOOK_FIRST:
                 self._note_failure(error)
                 with self._ledger.change() as planner:
-                    planner.uncertain(record, error, self._ledger.clock_ns())
+                    planner.uncertain(record, str(error), self._ledger.clock_ns())
             else:
                 self._not_reached(record, error)
             return

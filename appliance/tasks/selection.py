@@ -91,11 +91,7 @@ def find(want: Want, tasks: Sequence[Task]) -> list[Task]:
         case "property":
             return [task for task in tasks if (want.key, want.value) in task.properties]
         case _:
-            return [
-                task
-                for task in tasks
-                if task.app_id.lower() == want.value or task.app_name == want.value
-            ]
+            return [task for task in tasks if want.value in (task.app_id.lower(), task.app_name)]
 
 
 def ambiguity(want: Want, tasks: Sequence[Task]) -> Rejection | None:

@@ -26,6 +26,9 @@ DEBOUNCE_MAX_FACTOR = 10
 keep a task from ever running."""
 
 
+OWN_OUTCOME = Rejection("own outcome", "A task is not started by its own outcome.")
+
+
 class Options(msgspec.Struct, frozen=True, array_like=True):
     """How a request is to be carried out. Seconds; a zero means that there is no such wait."""
 
@@ -170,14 +173,7 @@ class Triggers:
             if isinstance(answer, Rejection):
                 decisions.append(Decision(trigger, rejection=answer))
             elif self._is_own(message) and any(_about(message, want) for want in answer):
-                decisions.append(
-                    Decision(
-                        trigger,
-                        rejection=Rejection(
-                            "own outcome", "A task is not started by its own outcome."
-                        ),
-                    )
-                )
+                decisions.append(Decision(trigger, rejection=OWN_OUTCOME))
             else:
                 decisions.append(Decision(trigger, wants=answer))
         return tuple(decisions)
@@ -215,5 +211,7 @@ def _never_starts(message: Message) -> Rejection | None:
             harmless=True,
         )
     if not message.payload:
-        return Rejection("cleared", "An empty retained message only clears the topic.")
+        return Rejection(
+            "cleared", "An empty retained message only clears the topic.", harmless=True
+        )
     return None

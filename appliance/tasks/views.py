@@ -8,6 +8,7 @@ Not for: the truth, which is in the database.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -136,13 +137,14 @@ class Views:
         """The next hundred waits that end by themselves: debounce, cooldown, retry."""
         with self._lock:
             if self._timers is None:
-                waiting = sorted(
+                waiting = heapq.nsmallest(
+                    MAX_TIMERS,
                     (
                         (one.next_attempt_ns, one.id, one)
                         for one in self._open.values()
                         if one.next_attempt_ns is not None
                     ),
-                )[:MAX_TIMERS]
+                )
                 self._timers = tuple(
                     TimerState(
                         name=one.task_name or one.task_id,

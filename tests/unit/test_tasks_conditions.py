@@ -1,0 +1,108 @@
+"""The documented meaning of ``when``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appliance.errors import ConfigError
+from appliance.tasks.conditions import Condition
+
+DOCUMENT = {
+    "state": "done",
+    "rows": 12,
+    "ratio": 0.5,
+    "ok": True,
+    "nothing": None,
+    "data": {"line": {"number": 7}},
+    "a.b": "dotted",
+    "parts": [{"id": "x"}, {"id": "y"}],
+}
+
+
+def holds(when: dict, document: object = DOCUMENT) -> bool:
+    return Condition(when, where="trigger 1 (t)").holds(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ({"state": "done"}, True),
+        ({"state": "Done"}, False),
+        ({"rows": 12}, True),
+        ({"rows": 12.0}, True),
+        ({"rows": "12"}, False),
+        ({"ok": True}, True),
+        ({"ok": 1}, False),
+        ({"nothing": {"exists": True}}, True),
+        ({"nothing": {"!=": 1}}, True),
+        ({"data.line.number": 7}, True),
+        ({"data.line.letter": 7}, False),
+        ({"data.line.letter": {"!=": 7}}, False),
+        ({"data.line.letter": {"exists": False}}, True),
+        ({"a.b": "dotted"}, True),
+        ({"parts.1.id": "y"}, True),
+        ({"parts.2.id": {"exists": False}}, True),
+        ({"rows": {">": 11, "<=": 12}}, True),
+        ({"rows": {">": 12}}, False),
+        ({"ratio": {"<": 1}}, True),
+        ({"state": {">=": "done", "<": "e"}}, True),
+        ({"state": {">": 3}}, False),
+        ({"ok": {">": 0}}, False),
+        ({"state": {"in": ["done", "failed"]}}, True),
+        ({"rows": {"in": ["12", 13]}}, False),
+        ({"state": "done", "rows": 13}, False),
+    ],
+)
+def test_conditions_mean_what_the_documentation_says(when: dict, expected: bool) -> None:
+    """Each line of the table in docs/triggers.md."""
+    assert holds(when) is expected
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", b"\xff", b"[" * 50_000, b"3", b"null", b"[]"])
+def test_a_payload_that_is_no_object_meets_no_condition(payload: bytes) -> None:
+    """A condition on a field is false where there are no fields."""
+    assert not Condition({"state": "done"}, where="t").holds(payload)
+
+
+@pytest.mark.parametrize(
+    ("when", "part"),
+    [
+        ({"a": {"~": 1}}, '"~"'),
+        ({"a": {}}, "empty"),
+        ({"a": [1]}, "text, a number"),
+        ({"a": {"in": 3}}, "a list"),
+        ({"a": {"exists": "yes"}}, "true or false"),
+        ({"a": {"<": True}}, "not booleans"),
+        ({"": 1}, "empty key"),
+    ],
+)
+def test_a_condition_without_meaning_is_a_configuration_error(when: dict, part: str) -> None:
+    """The error names the rule, the key and what may stand there."""
+    with pytest.raises(ConfigError, match=r"trigger 3 \(sales\).*") as caught:
+        Condition(when, where="trigger 3 (sales)")
+    assert part in str(caught.value)
+
+
+plain = st.text(max_size=5) | st.integers() | st.booleans() | st.floats(allow_nan=False)
+
+
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=6), plain, min_size=1, max_size=3),
+    st.binary(max_size=100)
+    | st.dictionaries(st.text(), plain).map(lambda v: json.dumps(v).encode()),
+)
+def test_no_payload_raises(when: dict, payload: bytes) -> None:
+    """Comparing never fails, whatever is compared."""
+    assert Condition(when, where="t").holds(payload) in (True, False)
+
+
+@given(st.text(min_size=1, max_size=8), plain)
+def test_equality_finds_what_is_there(key: str, value: object) -> None:
+    """A field with exactly the value that is asked for meets the condition."""
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return
+    assert holds({key: value}, {key: value})

@@ -1,0 +1,574 @@
+"""When requests go to the server: the promises about coalescing, retries, looking first.
+
+The state machine below drives the planner with a clock of its own and a model of a server that
+answers, refuses, loses answers and is restarted; a few plain tests state single promises.
+"""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from appliance.model import Cause, ExecutionState, Message, Task
+from appliance.qlik.server import Again, QlikError, Report
+from appliance.tasks.planning import SECOND_NS, Job, JobKind, Limits, Planner
+from appliance.tasks.records import Record, Reply
+from appliance.tasks.redelivery import Redeliveries
+from appliance.tasks.triggers import Options
+from appliance.tasks.wants import Want
+
+IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
+DOWN = QlikError("refused", label="refused", again=Again.SAFE)
+HUNG = QlikError("timeout", label="timeout", again=Again.LOOK_FIRST)
+LIMITS = Limits(slots=2, look_settle_s=10.0, lost_after_s=30.0)
+PLAIN = Options()
+
+
+def make(limits: Limits = LIMITS) -> Planner:
+    return Planner(limits, name_of=lambda task: f"name of {task[-1]}", chance=random.Random(1))
+
+
+class Run(msgspec.Struct, eq=False):
+    id: str
+    task: str
+    began_ns: int
+    over: bool = False
+
+
+class PlannerMachine(RuleBasedStateMachine):
+    """A planner between messages and a server that does what it likes."""
+
+    @initialize(options=st.data())
+    def begin(self, options: object) -> None:
+        self.now = 1_000_000 * SECOND_NS
+        self.planner = make()
+        self.jobs: list[Job] = []
+        self.runs: list[Run] = []
+        self.asked: list[tuple[int, int, str, Options]] = []  # (when, execution, task, options)
+        self.merged_into: dict[int, int] = {}
+        self.final: dict[int, Record] = {}
+        self.disk: dict[int, bytes] = {}
+        self.starts: dict[str, list[tuple[int, Options]]] = {}
+        self.options = {
+            IDS[0]: PLAIN,
+            IDS[1]: Options(debounce_s=5.0, debounce_max_s=20.0, if_running="skip"),
+            IDS[2]: Options(cooldown_s=30.0),
+        }
+
+    # --- the world ------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """What the ledger does: take the jobs, write the changes."""
+        self.jobs.extend(self.planner.begin(self.now))
+        changes = self.planner.changes
+        for number, record in changes.records.items():
+            self.disk[number] = msgspec.msgpack.encode(record)
+            if record.execution.state.is_final:
+                self.final[number] = record
+        for number in changes.removed:
+            self.disk.pop(number, None)
+        self.merged_into.update(changes.moved_answers)
+        self.planner.told.clear()
+        type(changes).__init__(changes)
+
+    def at_server(self, task: str) -> Run:
+        run = Run(f"run-{len(self.runs) + 1}", task, self.now)
+        self.runs.append(run)
+        return run
+
+    def take_job(self, data: st.DataObject, kind: JobKind) -> Job | None:
+        jobs = [job for job in self.jobs if job.kind is kind]
+        if not jobs:
+            return None
+        job = data.draw(st.sampled_from(jobs))
+        self.jobs.remove(job)
+        return job
+
+    # --- what may happen ------------------------------------------------------------------------
+
+    @rule(task=st.sampled_from(IDS), at_once=st.integers(1, 3))
+    def ask(self, task: str, at_once: int) -> None:
+        for _ in range(at_once):
+            options = self.options[task]
+            number = self.planner.ask(Want("id", task), options, Cause("message", 1), self.now)
+            assert isinstance(number, int)
+            self.asked.append((self.now, number, task, options))
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 31.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += int(seconds * SECOND_NS)
+        self.settle()
+
+    @rule(data=st.data(), answer=st.sampled_from(["id", "down", "lost", "lost before", "refused"]))
+    def start_call(self, data: st.DataObject, answer: str) -> None:
+        job = self.take_job(data, JobKind.START)
+        if job is None:
+            return
+        record, task = job.record, job.record.execution.task_id
+        if answer in ("id", "lost"):
+            self.starts.setdefault(task, []).append((self.now, record.options))
+            run = self.at_server(task)
+        if answer == "id":
+            self.planner.started(record, run.id, self.now)
+        elif answer == "down":
+            self.planner.retry(record, DOWN, self.now)
+        elif answer == "refused":
+            self.planner.refused(record, "disabled", self.now)
+        else:
+            self.planner.uncertain(record, str(HUNG), self.now)
+        self.settle()
+
+    @rule(data=st.data(), works=st.booleans())
+    def look_call(self, data: st.DataObject, works: bool) -> None:
+        job = self.take_job(data, JobKind.LOOK)
+        if job is not None:
+            self.look(job, works)
+            self.settle()
+
+    def look(self, job: Job, works: bool) -> None:
+        record = job.record
+        if not works:
+            self.planner.look_failed(record, HUNG, self.now)
+            return
+        news = [
+            run
+            for run in self.runs
+            if run.task == record.execution.task_id
+            and run.began_ns >= record.posted_ns
+            and not self.planner.knows_run(run.id)
+        ]
+        if news:
+            self.planner.found(record, self.report_of(news[0]), self.now)
+        else:
+            self.planner.not_found(record, self.now)
+
+    def report_of(self, run: Run) -> Report:
+        state = ExecutionState.SUCCEEDED if run.over else ExecutionState.RUNNING
+        return Report(run.id, run.task, state, started_ns=run.began_ns, ended_ns=self.now)
+
+    @rule(data=st.data())
+    def run_ends(self, data: st.DataObject) -> None:
+        live = [run for run in self.runs if not run.over]
+        if live:
+            data.draw(st.sampled_from(live)).over = True
+
+    @rule()
+    def poll(self) -> None:
+        by_id = {run.id: run for run in self.runs}
+        for record in list(self.planner.running.values()):
+            self.planner.report(
+                record, self.report_of(by_id[record.execution.execution_id]), self.now
+            )
+        self.settle()
+
+    @rule(lost=st.lists(st.booleans(), min_size=2, max_size=2))
+    def crash(self, lost: list[bool]) -> None:
+        """The process dies; start calls under way may or may not have reached the server."""
+        for job, reached in zip(self.jobs, lost, strict=False):
+            if job.kind is JobKind.START and reached:
+                task = job.record.execution.task_id
+                self.starts.setdefault(task, []).append((self.now, job.record.options))
+                self.at_server(task)
+        before = self.planner
+        self.jobs = []
+        self.planner = make()
+        self.planner.next_id = before.next_id
+        self.planner.histories = before.histories
+        records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
+        for record in sorted(records, key=lambda one: one.id):
+            if record.execution.execution_id:
+                self.planner.note_run(record.execution.execution_id, record.id)
+            if not record.execution.state.is_final or record.log_wanted:
+                self.planner.restore(record, self.now)
+        self.settle()
+
+    @rule()
+    def circuit(self) -> None:
+        if self.planner.circuit_open:
+            self.planner.server_is_back(self.now)
+        else:
+            self.planner.circuit_open = True
+        self.settle()
+
+    # --- what is promised -----------------------------------------------------------------------
+
+    @invariant()
+    def never_more_calls_than_slots(self) -> None:
+        assert len(self.jobs) <= LIMITS.slots
+
+    @invariant()
+    def one_run_of_a_task_at_a_time(self) -> None:
+        for task in IDS:
+            live = [run for run in self.runs if run.task == task and not run.over]
+            assert len(live) <= 1, live
+
+    @invariant()
+    def one_waiting_request_a_task(self) -> None:
+        for task in IDS:
+            waiting = [
+                one
+                for one in self.planner.open.values()
+                if one.execution.task_id == task
+                and one.posted_ns is None
+                and one.id not in self.planner.running
+            ]
+            assert len(waiting) <= 1
+
+    @invariant()
+    def cooldown_lies_between_starts(self) -> None:
+        starts = [at for at, _ in self.starts.get(IDS[2], [])]
+        assert all(b - a >= 30 * SECOND_NS for a, b in zip(starts, starts[1:], strict=False))
+
+    def teardown(self) -> None:
+        """Let everything come to its end, then compare what was asked with what ran."""
+        self.planner.circuit_open = False
+        self.planner.server_is_back(self.now)
+        for _ in range(300):
+            self.settle()
+            if not self.planner.open:
+                break
+            for job in list(self.jobs):
+                self.jobs.remove(job)
+                if job.kind is JobKind.LOOK:
+                    self.look(job, works=True)
+                elif job.kind is JobKind.START:
+                    task = job.record.execution.task_id
+                    self.starts.setdefault(task, []).append((self.now, job.record.options))
+                    self.planner.started(job.record, self.at_server(task).id, self.now)
+            for run in self.runs:
+                run.over = True
+            self.poll()
+            self.now += SECOND_NS
+        assert not self.planner.open
+        owners: dict[str, int] = {}
+        for number, record in self.final.items():
+            run = record.execution.execution_id
+            if run:
+                assert run not in owners, "one run, two executions"
+                owners[run] = number
+        assert set(owners) == {run.id for run in self.runs}, "a run that nobody asked for"
+        began = {run.id: run.began_ns for run in self.runs}
+        for asked_ns, number, _task, _options in self.asked:
+            while number in self.merged_into:
+                number = self.merged_into[number]
+            execution = self.final[number].execution
+            if execution.state is ExecutionState.SUCCEEDED:
+                assert began[execution.execution_id] >= asked_ns, "started before it was asked for"
+            else:
+                assert execution.state in (ExecutionState.REFUSED, ExecutionState.SKIPPED)
+
+
+PlannerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestPlanner = PlannerMachine.TestCase
+
+
+# --- single promises --------------------------------------------------------------------------
+
+NOW = 1_000_000 * SECOND_NS
+
+
+def ask(planner: Planner, options: Options = PLAIN, now: int = NOW, **fields: object) -> int:
+    number = planner.ask(Want("id", IDS[0]), options, Cause("message", 1), now, **fields)
+    assert isinstance(number, int)
+    return number
+
+
+def at(seconds: float) -> int:
+    return NOW + int(seconds * SECOND_NS)
+
+
+def test_ten_messages_in_a_burst_make_two_runs() -> None:
+    """The first starts at once; the others share one run after it, because their data may have
+    come after it began."""
+    planner = make()
+    numbers = {ask(planner)}
+    (job,) = planner.begin(NOW)
+    numbers |= {ask(planner) for _ in range(9)}
+    assert len(numbers) == 2
+    planner.started(job.record, "r1", at(1))
+    assert planner.begin(at(2)) == []
+    done = Report("r1", IDS[0], ExecutionState.SUCCEEDED, started_ns=at(1), ended_ns=at(3))
+    planner.report(job.record, done, at(3))
+    (second,) = planner.begin(at(3))
+    assert second.record.execution.merged == 8
+    assert planner.usual_s(IDS[0]) == 2.0
+
+
+def test_debounce_waits_for_quiet_but_not_for_ever() -> None:
+    """Each message puts the start off, until the maximum."""
+    options = Options(debounce_s=5, debounce_max_s=12)
+    planner = make()
+    for second in range(0, 12, 3):
+        ask(planner, options, at(second))
+        assert planner.begin(at(second)) == []
+    assert planner.begin(at(11.9)) == []
+    (job,) = planner.begin(at(12))
+    assert job.record.execution.merged == 3
+
+
+def test_a_wait_says_until_when() -> None:
+    """While it waits, an execution has the time at which it goes on, for the countdown."""
+    planner = make()
+    number = ask(planner, Options(debounce_s=5))
+    execution = planner.open[number].execution
+    assert (execution.state, execution.next_attempt_ns) == (ExecutionState.WAITING, at(5))
+    assert planner.next_due() == at(5)
+
+
+@pytest.mark.parametrize("mode", ["queue_one", "start"])
+def test_cooldown_allows_one_start_a_window(mode: str) -> None:
+    """The first request starts at once, the last of the others at the window's end; the window
+    counts from the start, also while the answer to the start call is still awaited."""
+    options = Options(cooldown_s=60, if_running=mode)
+    planner = make()
+    ask(planner, options)
+    (job,) = planner.begin(NOW)
+    ask(planner, options, at(1))
+    assert planner.begin(at(1)) == []
+    planner.started(job.record, "r1", at(2))
+    ended = Report("r1", IDS[0], ExecutionState.SUCCEEDED, ended_ns=at(5))
+    planner.report(job.record, ended, at(5))
+    ask(planner, options, at(30))
+    assert planner.begin(at(61)) == []
+    (second,) = planner.begin(at(62))
+    assert second.record.execution.merged == 1
+
+
+def test_start_mode_starts_one_run_for_each_message() -> None:
+    """``if_running = "start"``: nothing is merged and nothing waits for another run."""
+    planner = make()
+    assert len({ask(planner, Options(if_running="start")) for _ in range(2)}) == 2
+    assert len(planner.begin(NOW)) == 2
+
+
+def test_skip_mode_says_that_it_skipped() -> None:
+    """``if_running = "skip"``: a request during a run ends as skipped, with the reason."""
+    planner = make()
+    ask(planner, Options(if_running="skip"))
+    (job,) = planner.begin(NOW)
+    planner.started(job.record, "r1", NOW)
+    ask(planner, Options(if_running="skip"))
+    skipped = planner.told[-1][1]
+    assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, "The task runs already.")
+
+
+def test_a_request_that_nobody_wants_any_more_expires() -> None:
+    """After ``expire`` without a start, counted from when the message came, it is not started."""
+    planner = make()
+    planner.circuit_open = True
+    number = ask(planner, Options(expire_s=60), asked_ns=NOW - 10 * SECOND_NS)
+    record = planner.open[number]
+    planner.begin(at(49))
+    assert record.execution.state is ExecutionState.REQUESTED
+    planner.begin(at(50))
+    assert record.execution.state is ExecutionState.EXPIRED
+
+
+def test_an_old_message_is_not_started_at_all() -> None:
+    """A message that was in the journal for longer than ``expire`` ends as expired."""
+    planner = make()
+    ask(planner, asked_ns=NOW - 2 * 86400 * SECOND_NS)
+    assert planner.told[-1][1].state is ExecutionState.EXPIRED
+    assert planner.begin(NOW) == []
+
+
+def test_retries_grow_and_end_after_retry_for() -> None:
+    """Waits grow up to the maximum; after ``retry_for`` it says what the last error was."""
+    planner = make()
+    ask(planner, Options(retry_for_s=300))
+    now, waits = NOW, []
+    for _ in range(100):
+        jobs = planner.begin(now)
+        if not jobs:
+            break
+        planner.retry(jobs[0].record, DOWN, now)
+        execution = jobs[0].record.execution
+        if execution.state.is_final:
+            break
+        waits.append((execution.next_attempt_ns - now) / SECOND_NS)
+        now = execution.next_attempt_ns
+    assert execution.state is ExecutionState.EXPIRED
+    assert "refused" in execution.reason
+    assert waits[0] <= 1.5 < 30 <= max(waits) <= 90
+    assert now - NOW <= 300 * SECOND_NS
+
+
+def test_the_server_s_own_wish_for_patience_is_kept() -> None:
+    """429 with Retry-After: the next try is not before that."""
+    planner = make()
+    ask(planner)
+    (job,) = planner.begin(NOW)
+    wish = QlikError("slow down", label="429", again=Again.SAFE, retry_after_s=500)
+    planner.retry(job.record, wish, NOW)
+    assert job.record.execution.next_attempt_ns >= at(500)
+
+
+def test_a_lost_answer_that_can_never_be_looked_up_is_lost_not_repeated() -> None:
+    """If nobody can say whether the task was started, the outcome says so and nothing more is
+    posted."""
+    planner = make()
+    ask(planner, Options(expire_s=600))
+    (job,) = planner.begin(NOW)
+    planner.uncertain(job.record, str(HUNG), NOW)
+    now = NOW
+    while not job.record.execution.state.is_final:
+        now = planner.next_due()
+        for one in planner.begin(now):
+            assert one.kind is JobKind.LOOK
+            planner.look_failed(one.record, HUNG, now)
+    assert job.record.execution.state is ExecutionState.LOST
+    assert "may have run" in job.record.execution.reason
+
+
+def test_a_run_that_the_server_forgot_is_lost() -> None:
+    """Right after the start the server may know nothing; after a while the run is lost."""
+    planner = make()
+    ask(planner)
+    (job,) = planner.begin(NOW)
+    planner.started(job.record, "r1", NOW)
+    planner.missing(job.record, at(29))
+    assert job.record.execution.state is ExecutionState.QUEUED
+    planner.missing(job.record, at(31))
+    assert job.record.execution.state is ExecutionState.LOST
+
+
+def test_a_run_started_elsewhere_is_waited_for() -> None:
+    """A request that comes while somebody else's run goes on is started after it."""
+    planner = make()
+    planner.elsewhere(
+        Report("r0", IDS[0].upper(), ExecutionState.RUNNING, started_ns=NOW), "A", NOW
+    )
+    ask(planner)
+    assert planner.begin(NOW) == []
+    (elsewhere,) = planner.running.values()
+    assert elsewhere.execution.cause.kind == "elsewhere"
+    planner.report(elsewhere, Report("r0", IDS[0], ExecutionState.FAILED, ended_ns=at(1)), at(1))
+    assert [job.kind for job in planner.begin(at(1))] == [JobKind.START, JobKind.LOG]
+
+
+def test_names_and_tags_become_one_request_for_each_task() -> None:
+    """Three tasks have the tag: three starts, and one of them waits for the present run."""
+    planner = make()
+    ask(planner)
+    (busy,) = planner.begin(NOW)
+    planner.started(busy.record, "r1", NOW)
+    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 2), NOW)
+    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 3), NOW)
+    (job,) = planner.begin(NOW)
+    assert (job.kind, job.record.execution.merged) == (JobKind.RESOLVE, 1)
+    planner.resolved(job.record, [Task(one, f"T{one[-1]}") for one in IDS], NOW)
+    jobs = planner.begin(NOW)
+    assert {one.record.execution.task_id for one in jobs} == {IDS[1], IDS[2]}
+    assert planner.begin(NOW) == []
+
+
+def test_a_tag_that_no_task_has_is_rejected() -> None:
+    """An empty selection is said to be one."""
+    planner = make()
+    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 2), NOW)
+    (job,) = planner.begin(NOW)
+    planner.resolved(job.record, [], NOW)
+    assert planner.told[-1][1].state is ExecutionState.REJECTED
+
+
+def test_at_most_so_many_runs_at_a_time() -> None:
+    """``max_running`` holds further starts back until a run has ended."""
+    planner = make(Limits(slots=4, max_running=1))
+    for task in IDS:
+        planner.ask(Want("id", task), PLAIN, Cause("message", 1), NOW)
+    (job,) = planner.begin(NOW)
+    planner.started(job.record, "r1", NOW)
+    assert planner.begin(NOW) == []
+    ended = Report("r1", job.record.execution.task_id, ExecutionState.SUCCEEDED, ended_ns=at(1))
+    planner.report(job.record, ended, at(1))
+    assert len(planner.begin(at(1))) == 1
+
+
+def test_a_full_queue_refuses_and_counts() -> None:
+    """The number of open requests is bounded; what is beyond it is refused with a reason."""
+    planner = make(Limits(max_open=1))
+    ask(planner, Options(if_running="start"))
+    refusal = planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 1), NOW)
+    assert refusal.label == "queue full"
+    assert planner.counters["queue full"] == 1
+
+
+def test_only_what_the_server_does_not_know_can_be_taken_back() -> None:
+    """A waiting request can be cancelled; one whose call is under way can't."""
+    planner = make()
+    first = ask(planner)
+    (job,) = planner.begin(NOW)
+    second = ask(planner)
+    assert not planner.cancel(planner.open[first], "ann", NOW)
+    assert planner.cancel(planner.open[second], "ann", NOW)
+    assert planner.told[-1][1].state is ExecutionState.ABORTED
+    assert job.record.id == first
+
+
+def test_merged_messages_are_all_answered() -> None:
+    """Everybody who gave a response topic gets the outcome, up to the bound, which is counted."""
+    planner = make()
+    for number in range(103):
+        ask(planner, Options(debounce_s=1), reply=Reply(f"answer/{number}"))
+    (record,) = planner.open.values()
+    assert len(record.reply_to) == 100
+    assert planner.counters["replies dropped"] == 3
+
+
+def test_the_story_of_an_execution_is_bounded() -> None:
+    """However long it is retried, at most 40 steps are kept, the first ones among them."""
+    planner = make()
+    number = ask(planner)
+    for step in range(100):
+        planner.note(planner.open[number], f"step {step}", NOW)
+    steps = planner.open[number].execution.steps
+    assert len(steps) == 40
+    assert steps[0].text.startswith("Asked for by message 1")
+    assert steps[-1].text == "step 99"
+
+
+# --- redelivery -------------------------------------------------------------------------------
+
+
+def published(seq: int, *, dup: bool, packet_id: int = 5, at_s: float = 0, **fields: object):
+    defaults = {"qos": 1, "client_id": "plc", "topic": "start", "payload": b"x"} | fields
+    return Message(seq=seq, received_ns=at(at_s), dup=dup, packet_id=packet_id, **defaults)
+
+
+@pytest.mark.parametrize(
+    ("second", "redelivered"),
+    [
+        (published(2, dup=True), True),
+        (published(2, dup=True, at_s=3600), True),
+        (published(2, dup=True, at_s=90_000), False),
+        (published(2, dup=False), False),
+        (published(2, dup=True, packet_id=6), False),
+        (published(2, dup=True, client_id="other"), False),
+        (published(2, dup=True, payload=b"y"), False),
+        (published(2, dup=True, topic="other"), False),
+        (published(2, dup=True, qos=0), False),
+    ],
+)
+def test_a_redelivery_is_told_from_a_second_message(second: Message, redelivered: bool) -> None:
+    """Only the same packet of the same client, sent again with DUP within a day, is one; also
+    after a restart."""
+    memory = Redeliveries()
+    sighting = memory.note(published(1, dup=False))
+    assert memory.is_redelivery(second) is redelivered
+    again = Redeliveries()
+    again.load([sighting])
+    assert again.is_redelivery(second) is redelivered
+
+
+def test_without_a_packet_identifier_the_window_is_short() -> None:
+    """Two messages of the same content can't be told apart then."""
+    memory = Redeliveries()
+    memory.note(published(1, dup=False, packet_id=0))
+    assert memory.is_redelivery(published(2, dup=True, packet_id=0, at_s=500))
+    assert not memory.is_redelivery(published(3, dup=True, packet_id=0, at_s=700))
