@@ -1,0 +1,254 @@
+"""What the Qlik client does when things go wrong on the wire: one POST, a clear error, in time."""
+
+import gc
+import socket
+import threading
+import tracemalloc
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.server import Again, QlikError
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.qlik.simulated.server import free_port
+from appliance.qlik.transport import Transport
+
+USER = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}
+
+
+@pytest.fixture
+def qlik() -> Iterator[SimulatedQlik]:
+    with SimulatedQlik() as server:
+        yield server
+
+
+def client_of(url: str, **settings: object) -> ClientManaged:
+    given = {"timeout_s": 0.5, "headers": USER} | settings
+    return ClientManaged(Transport(url, **given))  # type: ignore[arg-type]  # settings of a test
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "label", "again", "carried_out"),
+    [
+        (FaultKind.HANG, 0, "timeout", Again.LOOK_FIRST, False),
+        (FaultKind.HANG_AFTER, 0, "timeout", Again.LOOK_FIRST, True),
+        (FaultKind.DROP_BEFORE, 0, "dropped", Again.LOOK_FIRST, False),
+        (FaultKind.DROP_AFTER, 0, "dropped", Again.LOOK_FIRST, True),
+        (FaultKind.GARBAGE, 0, "not JSON", Again.LOOK_FIRST, True),
+        (FaultKind.LOGIN_PAGE, 0, "login page", Again.NEVER, False),
+        (FaultKind.REDIRECT, 0, "login page", Again.NEVER, False),
+        (FaultKind.STATUS, 401, "401", Again.NEVER, False),
+        (FaultKind.STATUS, 403, "403", Again.NEVER, False),
+        (FaultKind.STATUS, 429, "429", Again.SAFE, False),
+        (FaultKind.STATUS, 500, "500", Again.LOOK_FIRST, False),
+        (FaultKind.STATUS, 503, "503", Again.LOOK_FIRST, False),
+    ],
+)
+def test_one_start_is_one_post_whatever_happens(
+    qlik: SimulatedQlik,
+    kind: FaultKind,
+    status: int,
+    label: str,
+    again: Again,
+    carried_out: bool,
+) -> None:
+    """The client never repeats a POST, and says truthfully whether that may be done."""
+    task = qlik.add_task("A", duration_s=600)
+    client = client_of(qlik.url)
+    qlik.fail(kind, method="POST", status=status, retry_after_s=7)
+    with pytest.raises(QlikError) as caught:
+        client.start(task.id)
+    error = caught.value
+    assert (error.label, error.again) == (label, again)
+    assert error.retry_after_s == (7 if status in {429, 500, 503} else None)
+    assert f"POST {qlik.url}/qrs/task/{task.id}/start/synchronous: " in str(error)
+    assert qlik.starts() == 1
+    assert len(qlik.site.sessions()) == carried_out
+    client.close()
+
+
+def test_what_began_is_found_after_the_answer_was_lost(qlik: SimulatedQlik) -> None:
+    """The look before a repeat finds the run whose answer never came."""
+    task = qlik.add_task("A", duration_s=600)
+    client = client_of(qlik.url)
+    before_ns = qlik.site.now()
+    qlik.fail(FaultKind.DROP_AFTER, method="POST", times=1)
+    with pytest.raises(QlikError):
+        client.start(task.id)
+    (found,) = client.since(task.id, before_ns)
+    assert found.execution_id == qlik.site.sessions()[0].execution_id
+    client.close()
+
+
+def test_refused_and_back_again(qlik: SimulatedQlik) -> None:
+    """With the server down a start is certain not to have arrived; the same client goes on."""
+    task = qlik.add_task("A")
+    client = client_of(qlik.url)
+    client.check()
+    qlik.refuse()
+    with pytest.raises(QlikError) as caught:
+        client.start(task.id)
+    # The connection of before is gone; whether that shows as refused or as dropped is a matter of
+    # luck, but a fresh client always sees it refused.
+    assert caught.value.again in {Again.SAFE, Again.LOOK_FIRST}
+    with pytest.raises(QlikError, match="connection was refused") as caught:
+        client_of(qlik.url).start(task.id)
+    assert (caught.value.label, caught.value.again) == ("refused", Again.SAFE)
+    qlik.heal()
+    assert client.start(task.id).execution_id
+    assert qlik.starts() == 1
+    client.close()
+
+
+def test_a_host_that_does_not_exist() -> None:
+    """A name that can't be resolved is told apart from a server that is down."""
+    with pytest.raises(QlikError, match="can't be resolved") as caught:
+        client_of("http://sense.invalid:4242").check()
+    assert (caught.value.label, caught.value.again) == ("no such host", Again.SAFE)
+
+
+def test_a_port_that_accepts_and_says_nothing() -> None:
+    """A connection that leads nowhere ends with the timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(QlikError) as caught:
+            client_of(f"http://127.0.0.1:{silent.getsockname()[1]}").check()
+    assert (caught.value.label, caught.value.again) == ("timeout", Again.LOOK_FIRST)
+
+
+def test_http_to_nothing_is_refused_at_once() -> None:
+    """A port on which nothing listens: refused, with advice on the port."""
+    with pytest.raises(QlikError, match="4242"):
+        client_of(f"http://127.0.0.1:{free_port()}").check()
+
+
+def test_an_endless_answer_costs_no_memory(qlik: SimulatedQlik) -> None:
+    """A reply without an end is given up at the limit."""
+    client = client_of(qlik.url, body_limit=1_000_000)
+    qlik.fail(FaultKind.ENDLESS, path="/about")
+    tracemalloc.start()
+    with pytest.raises(QlikError, match="larger than") as caught:
+        client.check()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.label == "too large"
+    assert peak < 8_000_000
+    client.close()
+
+
+def _serve_once(answer: list[bytes], pause: threading.Event) -> tuple[socket.socket, str]:
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            for piece in answer:
+                try:
+                    connection.sendall(piece)
+                except OSError:
+                    return
+                pause.wait(0.05)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_an_answer_that_drips_is_given_up() -> None:
+    """A byte now and then does not keep a worker busy for ever: a call has a limit as a whole."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    listening, url = _serve_once([head, *[b"x"] * 2000], threading.Event())
+    with listening, pytest.raises(QlikError, match="not complete after 0.8 seconds") as caught:
+        client_of(url, timeout_s=0.2).check()
+    assert caught.value.label == "timeout"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{",
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a"',
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnope",
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"",
+    ],
+)
+def test_broken_answers_are_errors_of_ours(answer: bytes) -> None:
+    """Cut, wrongly packed or foreign answers end in a clear error, never in a traceback."""
+    listening, url = _serve_once([answer] if answer else [], threading.Event())
+    with listening, pytest.raises(QlikError) as caught:
+        client_of(url).check()
+    assert caught.value.again is Again.LOOK_FIRST
+
+
+def test_close_ends_calls_under_way(qlik: SimulatedQlik) -> None:
+    """A stop does not wait for a server that hangs."""
+    client = client_of(qlik.url, timeout_s=60)
+    qlik.fail(FaultKind.HANG, path="/about")
+    errors: list[QlikError] = []
+
+    def check() -> None:
+        try:
+            client.check()
+        except QlikError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    assert qlik.wait_for(lambda: len(qlik.requests) == 1)
+    client.close()
+    thread.join(10)
+    assert [error.label for error in errors] == ["closed"]
+    with pytest.raises(QlikError, match="closed"):
+        client.check()
+
+
+def test_many_threads_share_one_client(qlik: SimulatedQlik) -> None:
+    """Each start from eight threads at once arrives once and gets its own answer."""
+    tasks = [qlik.add_task(f"T{number}") for number in range(40)]
+    client = client_of(qlik.url, timeout_s=20)
+    got: dict[str, str] = {}
+
+    def start(some: list[str]) -> None:
+        for task_id in some:
+            got[task_id] = client.start(task_id).execution_id
+
+    threads = [
+        threading.Thread(target=start, args=([task.id for task in tasks[first::8]],))
+        for first in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    begun = {run.task.id: run.execution_id for run in qlik.site.runs()}
+    assert got == begun
+    assert all(qlik.starts(task.id) == 1 for task in tasks)
+    client.close()
+
+
+def test_the_environment_does_not_change_who_we_are(
+    qlik: SimulatedQlik, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    """A .netrc for the host does not replace our own sign-in."""
+    netrc = f"{tmp_path}/netrc"
+    with open(netrc, "w") as file:
+        file.write("machine 127.0.0.1 login other password secret\n")
+    monkeypatch.setenv("NETRC", netrc)
+    client = client_of(qlik.url)
+    client.check()
+    assert "authorization" not in qlik.requests[0].headers
+    client.close()
+
+
+def test_the_record_of_requests_is_bounded() -> None:
+    """The simulated server can run for weeks: it forgets old requests and counts them still."""
+    with SimulatedQlik(keep_requests=10) as qlik:
+        task = qlik.add_task("A", duration_s=600)
+        client = client_of(qlik.url)
+        for _ in range(20):
+            client.start(task.id)
+        assert len(qlik.requests) == 10
+        assert qlik.starts(task.id) == 20
+        client.close()
+    gc.collect()
