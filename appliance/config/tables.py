@@ -106,7 +106,7 @@ class AccessConfig(Base, frozen=True):
 class LimitsConfig(Base, frozen=True):
     """Bounds that keep one client from harming the others. Each has a counter in the UI."""
 
-    max_packet_size: Annotated[Size, Between(1024, 268_435_460), Key('"256KiB"')] = Size(
+    max_packet_size: Annotated[Size, Between(1024, 256 * 1024 * 1024), Key('"256KiB"')] = Size(
         1024 * 1024
     )
     """The largest MQTT packet; a larger one ends the connection before it is read."""
