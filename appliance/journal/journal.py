@@ -36,8 +36,6 @@ OnRefused = Callable[[object, Exception], None]
 LOW_SPACE_BYTES = 500 * 1000**2
 """Free space below which the journal warns, before the disk is full."""
 
-_RETENTION_EVERY_S = 10.0
-
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +52,8 @@ class Journal:
         keep_s: messages older than this are deleted.
         max_bytes: the oldest messages beyond this size are deleted.
         clock_ns: present time, for retention.
-        retention_every_s: how often retention looks for something to do.
+        housekeeping_s: how often, in seconds, the disk is looked at and retention looks for
+            something to do.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Journal:
         keep_s: float,
         max_bytes: int,
         clock_ns: Callable[[], int] = time.time_ns,
-        retention_every_s: float = _RETENTION_EVERY_S,
+        housekeeping_s: float = 1.0,
     ) -> None:
         self.removed_to = 0
         """Last sequence number that retention deleted although a follower needed it."""
@@ -76,11 +75,9 @@ class Journal:
         self._store = Store(path, sync)
         self._high_water = HighWater(path.with_name(f"{path.name}.high"))
         self._inbox = Inbox()
-        self._writer = Writer(self._store, self._inbox, self._high_water, self)
+        self._writer = Writer(self._store, self._inbox, self._high_water, self, housekeeping_s)
         self._retention = Retention(keep_s, max_bytes)
         self._max_bytes = max_bytes
-        self._retention_every_s = retention_every_s
-        self._retention_at = 0.0
         self._followers: list[Follower] = []
         self._followers_lock = threading.Lock()
         self._tail = Tail(0)
@@ -150,7 +147,6 @@ class Journal:
                 f"The journal {self._path} can't be written: {error}. Mend that and start again."
             ) from error
         self._tail = Tail(self._seq)
-        self._retention_at = time.monotonic() + self._retention_every_s
         self._update_health()
         self._writer.start(connection)
 
@@ -338,19 +334,16 @@ class Journal:
     def idle(self, connection: sqlite3.Connection) -> bool:
         """Housekeeping between two commits; returns whether retention has more to do."""
         self._look_at_disk(connection)
-        more = False
-        if time.monotonic() >= self._retention_at:
-            needed_after = min((f.advanced for f in self._open_followers()), default=self._last_seq)
-            step = self._retention.step(connection, self._clock_ns(), needed_after)
-            self._after_retention(step)
-            more = step.more
-            if not more:
-                self._retention_at = time.monotonic() + self._retention_every_s
+        needed_after = min((f.advanced for f in self._open_followers()), default=self._last_seq)
+        step = self._retention.step(connection, self._clock_ns(), needed_after)
+        self._after_retention(step)
         self._update_health()
-        return more
+        return step.more
 
     def _after_retention(self, step: Step) -> None:
         if step.removed_to:
+            self._tail.forget(step.removed_to)
+            self._store.forget()
             self._first_seq = self._store.bounds()[0]
         if step.forced:
             self.removed_to = step.removed_to
@@ -370,6 +363,8 @@ class Journal:
                 step.removed_to,
                 slowest.name,
             )
+        elif slowest and slowest.advanced < self.removed_to:
+            pass  # the loss stays visible until that follower has got over it
         elif step.held_back and slowest and self._size > self._max_bytes:
             self._concern = Health(
                 "warn", f"bigger than max_size: {slowest.name} is {behind} behind"

@@ -63,7 +63,7 @@ class Retention:
             "SELECT first_seq, last_seq, last_ns, length(body) FROM chunk WHERE first_seq <"
             " (SELECT max(first_seq) FROM chunk) ORDER BY first_seq LIMIT ?",
             (CHUNKS_A_STEP + 1,),
-        ).fetchall()
+        )
         for first, last, last_ns, length in rows:
             too_old = last_ns < now_ns - self._keep_ns
             too_much = over - freed > 0
@@ -79,6 +79,7 @@ class Retention:
             due.append(first)
             freed += length
             last_removed = last
+        rows.close()
         if due:
             connection.execute(
                 "DELETE FROM chunk WHERE first_seq BETWEEN ? AND ?", (due[0], due[-1])

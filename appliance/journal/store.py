@@ -320,6 +320,10 @@ class Store:
             )
             return []
 
+    def forget(self) -> None:
+        """Chunks were deleted: what is in memory must not pretend that they are there."""
+        self._decoded = (0, [])
+
     def close(self) -> None:
         """Close the reading connections; later reads raise ``UnavailableError``."""
         self._closed = True

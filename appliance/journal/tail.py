@@ -44,10 +44,19 @@ class Tail:
         while count < len(self._messages) and self._bytes - freed > MAX_BYTES * 3 // 4:
             freed += len(self._messages[count].payload)
             count += 1
+        self._drop(count)
+
+    def _drop(self, count: int) -> None:
         if count:
             self._after = self._messages[count - 1].seq
+            self._bytes -= sum([len(message.payload) for message in self._messages[:count]])
             del self._messages[:count]
-            self._bytes -= freed
+
+    def forget(self, seq: int) -> None:
+        """Messages up to ``seq`` were deleted from the journal."""
+        with self._lock:
+            count = bisect_right(self._messages, seq, key=_sequence)
+            self._drop(count)
 
     def read(self, after_seq: int, limit: int, max_bytes: int) -> list[Message] | None:
         """Messages after ``after_seq``; ``None`` if they have left memory (look on the disk)."""

@@ -29,7 +29,7 @@ MAX_ENTRIES = 8000
 RETRY_S = (0.1, 1.0)
 """First and longest pause between attempts to commit the same batch."""
 
-_IDLE_S = 1.0
+_BETWEEN_STEPS_S = 0.05
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"
 _INSERTS = [
@@ -109,7 +109,14 @@ class _Batch:
 class Writer:
     """The thread. ``start`` once, ``stop`` once."""
 
-    def __init__(self, store: Store, inbox: Inbox, high_water: HighWater, owner: Owner) -> None:
+    def __init__(
+        self,
+        store: Store,
+        inbox: Inbox,
+        high_water: HighWater,
+        owner: Owner,
+        housekeeping_s: float,
+    ) -> None:
         self.commits = 0
         self.retries = 0
         self.durations_s: deque[float] = deque(maxlen=101)
@@ -117,6 +124,7 @@ class Writer:
         self._inbox = inbox
         self._high_water = high_water
         self._owner = owner
+        self._housekeeping_s = housekeeping_s
         self._connection: sqlite3.Connection | None = None
         self._stopping = False
         self._give_up_at = float("inf")
@@ -129,6 +137,8 @@ class Writer:
 
     def stop(self, timeout_s: float) -> bool:
         """Commit what waits, then end. Returns whether everything was committed in time."""
+        if self._thread.ident is None:  # the start had failed
+            return True
         self._give_up_at = time.monotonic() + timeout_s
         self._stopping = True
         self._pause.set()
@@ -151,10 +161,11 @@ class Writer:
                 elif self._stopping:
                     return
                 elif not soon:
-                    inbox.sleep(_IDLE_S)
+                    inbox.sleep(self._housekeeping_s)
                 # Under steady load, housekeeping still gets its turn, at most so often.
                 now = time.monotonic()
-                if now - last_idle >= (0.05 if soon else _IDLE_S) or (soon and not inbox.count):
+                pause_s = _BETWEEN_STEPS_S if soon else self._housekeeping_s
+                if now - last_idle >= pause_s or (soon and not inbox.count):
                     last_idle = now
                     soon = self._idle()
         except Exception:  # noqa: BLE001  # a bug of ours: better loud and refusing than silent
