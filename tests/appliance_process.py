@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-DEADLINE_S = 30.0
+DEADLINE_S = 15.0
 
 
 def free_port() -> int:

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import uuid
 
+import certificates
 import paho.mqtt.client as mqtt
 import pytest
 from appliance_process import ApplianceProcess, free_port, until
 
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import Outcome, SimulatedTask
 
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
@@ -29,6 +31,8 @@ users_file = "users.txt"
 edition = "client-managed"
 url = "{url}"
 user = 'INTERNAL\\sa_repository'
+certificate = {{certfile = "certificates/client.pem", keyfile = "certificates/client_key.pem"}}
+ca_file = "certificates/root.pem"
 [[trigger]]
 topic = "qliksense/start_task"
 task = "payload"
@@ -40,12 +44,15 @@ format = "json"
 
 
 @pytest.fixture
-def qlik():
+def qlik(tmp_path):
+    """A Qlik server over HTTPS that demands a client certificate, as port 4242 does."""
+    files = certificates.make(tmp_path / "certificates")
+    tls = TlsFiles(files.server, files.server_key, client_ca=files.root)
     tasks = [
         SimulatedTask("Reload line 7", id=TASK, duration_s=0.2),
         SimulatedTask("Reload suppliers", id=FAILING, duration_s=0.2, outcomes=(Outcome.FAIL,)),
     ]
-    with SimulatedQlik(tasks) as server:
+    with SimulatedQlik(tasks, tls=tls) as server:
         yield server
 
 
@@ -309,7 +316,7 @@ def test_a_data_directory_in_use_is_said_and_ends_with_69(appliance):
     """A second appliance on the same data directory is told who has it."""
     appliance.start()
     config = f'[service]\ndata_dir = "data"\n[[listener]]\nbind = "127.0.0.1:{free_port()}"\n'
-    other = ApplianceProcess(appliance.folder / "x" if False else appliance.folder, config)
+    other = ApplianceProcess(appliance.folder, config)
     with other:
         assert other.begin().exit_code() == 69
         assert "in use by another appliance" in "\n".join(other.lines)
