@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
+from textual.events import Resize
+from textual.geometry import Size
 from textual.screen import Screen
 
 from appliance.errors import ApplianceError
@@ -141,7 +143,7 @@ class ApplianceApp(App[UiEnd]):
             self._pages[name] = page()
             self.install_screen(self._pages[name], name)
         self.push_screen("live")
-        self.on_resize()
+        self._check_size(self.size)
         self.set_interval(FRAME_S, self._frame)
 
     def _frame(self) -> None:
@@ -193,11 +195,14 @@ class ApplianceApp(App[UiEnd]):
                 return screen
         return None
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: Resize) -> None:
+        """Watch the size of the terminal."""
+        if self._pages:
+            self._check_size(event.size)
+
+    def _check_size(self, size: Size) -> None:
         """Cover everything while the terminal is too small, uncover it when it has grown."""
-        if not self._pages:
-            return
-        columns, rows = self.size
+        columns, rows = size
         small = columns < MIN_COLUMNS or rows < MIN_ROWS
         covered = isinstance(self.screen, TooSmall)
         if small and not covered:

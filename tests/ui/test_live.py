@@ -270,9 +270,7 @@ async def test_a_storm_of_resizes_ends_in_a_right_screen():
     async with app_for(story()).run_test(size=NARROW) as pilot:
         for width, height in [(140, 40), (60, 10), (200, 60), (80, 24), (30, 5), (140, 40)]:
             await pilot.resize_terminal(width, height)
-        text = await settle(pilot)
-        assert "── Timers" in text
-        assert "── Detail" in text
+        assert "── Detail" in await until(pilot, "── Timers")
 
 
 async def test_an_engine_that_fails_does_not_end_the_ui():
