@@ -140,6 +140,7 @@ class Ledger:
                     )
                     planner.count("database write failed")
                 self.trouble = str(error)
+                self.changed.notify_all()
                 return False
             if self.trouble:
                 _log.info("The task database can be written again")

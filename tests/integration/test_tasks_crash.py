@@ -1,0 +1,98 @@
+"""The appliance is killed at each step between a message and its outcome."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from tasks_rig import START_TOPIC
+
+from appliance.model import Message
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
+
+TESTS = Path(__file__).parent.parent
+STEPS = [
+    "before starting is written",
+    "after the start call",
+    "before queued is written",
+    "after queued is written",
+    "after running is written",
+    "before succeeded is written",
+    "after succeeded is written",
+    "before the outcome is published",
+    "after the outcome is published",
+]
+
+
+@pytest.fixture
+def qlik():
+    with SimulatedQlik() as simulated:
+        yield simulated
+
+
+def child(folder: Path, url: str, step: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(TESTS / "tasks_crash_child.py"), str(folder), url, step],
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )
+
+
+def write_journal(folder: Path, task: str) -> None:
+    message = Message(1, time.time_ns(), START_TOPIC, task.encode(), 1, client_id="plc")
+    (folder / "journal.jsonl").write_bytes(msgspec.json.encode(message) + b"\n")
+
+
+def check_second_run(folder: Path, qlik: SimulatedQlik, task: str) -> None:
+    second = child(folder, qlik.url, "-")
+    assert second.wait(60) == 0
+    assert qlik.starts(task) == qlik.starts() == 1
+    outcomes = [
+        msgspec.json.decode(line) for line in (folder / "published.jsonl").read_bytes().splitlines()
+    ]
+    assert {one["state"] for one in outcomes} == {"succeeded"}
+    assert {one["execution"] for one in outcomes} == {1}
+    assert {one["cause"]["seq"] for one in outcomes} == {1}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_the_task_is_started_once(qlik, tmp_path: Path, step: str) -> None:
+    """Whenever the process is killed, the next one goes on: exactly one start call arrived, and
+    the outcome of that run is recorded and published (twice at most, never a different one)."""
+    task = qlik.add_task("Reload sales", duration_s=0.3)
+    write_journal(tmp_path, task.id)
+    first = child(tmp_path, qlik.url, step)
+    assert first.wait(60) not in (0, 1), "it did not die at that step"
+    check_second_run(tmp_path, qlik, task.id)
+
+
+def test_killed_while_the_start_call_has_no_answer(qlik, tmp_path: Path) -> None:
+    """The server began the run and had not answered when the process was killed: the next one
+    finds that run and posts nothing."""
+    task = qlik.add_task("Reload sales", duration_s=0.3)
+    write_journal(tmp_path, task.id)
+    qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
+    first = child(tmp_path, qlik.url, "-")
+    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1)
+    assert qlik.wait_for(lambda: qlik.site.session_of(task.id) is not None)
+    first.kill()
+    first.wait(10)
+    qlik.heal()
+    check_second_run(tmp_path, qlik, task.id)
+
+
+def test_killed_while_the_call_had_not_arrived(qlik, tmp_path: Path) -> None:
+    """The intent was on disk and the call never reached the server: after a look, it is made."""
+    task = qlik.add_task("Reload sales", duration_s=0.3)
+    write_journal(tmp_path, task.id)
+    first = child(tmp_path, qlik.url, "after starting is written")
+    assert first.wait(60) not in (0, 1)
+    assert qlik.starts() == 0
+    check_second_run(tmp_path, qlik, task.id)
+    looked = [one for one in qlik.requests if "/executionresult" in one.path]
+    posted = [one for one in qlik.requests if one.method == "POST"]
+    assert looked[0].at_ns < posted[0].at_ns

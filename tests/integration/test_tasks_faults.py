@@ -1,0 +1,238 @@
+"""What goes wrong between the appliance and the Qlik server, and what becomes of the request."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
+
+from appliance.errors import UnavailableError
+from appliance.model import ExecutionState
+from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
+from appliance.tasks.store import Changes
+
+
+@pytest.fixture
+def qlik():
+    with SimulatedQlik() as simulated:
+        yield simulated
+
+
+@pytest.fixture
+def rig(qlik, tmp_path: Path):
+    with Rig(tmp_path / "tasks.db", client_of(qlik, timeout_s=0.5)) as running:
+        yield running
+
+
+def ended(rig: Rig) -> ExecutionState | None:
+    execution = rig.newest() if rig.engine.executions(1) else None
+    return execution.state if execution is not None and execution.state.is_final else None
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DROP_AFTER, FaultKind.HANG_AFTER])
+def test_an_answer_that_is_lost_after_the_start_is_not_a_second_start(qlik, rig, kind) -> None:
+    """The server took the call and the answer never came: the run is found, and followed."""
+    task = qlik.add_task("Reload sales", duration_s=0.2)
+    qlik.fail(kind, method="POST", path="/start", times=1)
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "succeeded")
+    assert qlik.starts() == 1
+    assert rig.engine.counters()["found by looking"] == 1
+
+
+@pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.HANG, FaultKind.STATUS])
+def test_a_call_that_did_nothing_is_repeated_after_a_look(qlik, rig, kind) -> None:
+    """The connection broke, hung or gave 503 and no run began: looked for, then started, once."""
+    task = qlik.add_task("Reload sales", duration_s=0.2)
+    qlik.fail(kind, method="POST", path="/start", times=1)
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "succeeded")
+    assert qlik.starts() == 2
+    assert task.runs == 1
+    assert rig.newest().attempts == 2
+
+
+def test_the_server_s_wish_for_patience_is_followed(qlik, rig) -> None:
+    """429 with Retry-After is tried again, without opening the circuit."""
+    task = qlik.add_task("Reload sales", duration_s=0.2)
+    qlik.fail(FaultKind.STATUS, method="POST", status=429, retry_after_s=0.2, times=1)
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "succeeded")
+    assert qlik.starts() == 2
+    assert task.runs == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "part"),
+    [
+        (FaultKind.LOGIN_PAGE, {}, "login"),
+        (FaultKind.STATUS, {"status": 403, "text": "Forbidden"}, "403"),
+        (FaultKind.STATUS, {"status": 400, "text": "Bad request"}, "400"),
+    ],
+)
+def test_what_repeating_can_t_mend_is_not_repeated(qlik, rig, kind, settings, part) -> None:
+    """403, 400 and a login page end the request at once, with what to do."""
+    task = qlik.add_task("Reload sales")
+    qlik.fail(kind, method="POST", **settings)
+    message = rig.source.put(START_TOPIC, task.id)
+    rig.wait_until(lambda: ended(rig) is ExecutionState.REJECTED)
+    assert qlik.starts() == 1
+    assert part in rig.newest().reason.lower()
+    assert part in rig.engine.marks([message.seq])[message.seq].label
+
+
+def test_an_unknown_task_is_rejected(qlik, rig) -> None:
+    """An id that the server does not have ends with what the server said."""
+    rig.source.put(START_TOPIC, "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10")
+    rig.wait_until(lambda: ended(rig) is ExecutionState.REJECTED)
+    assert rig.newest().reason
+
+
+def test_a_disabled_task_is_refused_and_says_why(qlik, rig) -> None:
+    """The zero id is no start; the likely reason is looked up."""
+    task = qlik.add_task("Reload sales", enabled=False)
+    rig.source.put(START_TOPIC, task.id)
+    rig.wait_until(lambda: ended(rig) is ExecutionState.REFUSED)
+    assert "disabled" in rig.newest().reason
+
+
+def test_a_request_waits_for_a_run_that_somebody_else_started(qlik, tmp_path: Path) -> None:
+    """The server refuses because the task runs already, which nobody here knew: the request is
+    started when that run has ended."""
+    task = qlik.add_task("Reload sales", duration_s=600)
+    qlik.run_elsewhere(task.id)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), elsewhere_s=0) as rig:
+        rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(lambda: ExecutionState.WAITING in rig.states())
+        qlik.site.finish(task.id)
+        rig.wait_until(
+            lambda: any(
+                one.execution_id and one.cause.kind == "message" for one in rig.engine.executions(5)
+            )
+        )
+        qlik.site.finish(task.id)
+        rig.broker.wait_for(task.id, "succeeded", times=2)
+        assert task.runs == 2
+
+
+def test_runs_started_elsewhere_are_seen(qlik, rig) -> None:
+    """A run that the QMC started is shown, marked as such, and followed to its end."""
+    task = qlik.add_task("Reload sales", duration_s=600)
+    qlik.run_elsewhere(task.id)
+    rig.broker.wait_for(task.id, "running")
+    assert rig.newest().cause.kind == "elsewhere"
+    assert rig.newest().task_name == "Reload sales"
+    qlik.site.finish(task.id)
+    rig.broker.wait_for(task.id, "succeeded")
+    assert len(rig.engine.executions(10)) == 1
+    assert qlik.starts() == 0
+
+
+def test_a_failed_run_comes_with_its_log(qlik, rig) -> None:
+    """The reason and the script log's last lines are there, secrets masked."""
+    task = qlik.add_task(
+        "Reload sales",
+        duration_s=0.1,
+        outcomes=(Outcome.FAIL,),
+        error_text="Error: Table not found",
+    )
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "failed")
+    rig.wait_until(lambda: rig.newest().log_tail)
+    assert "Table not found" in rig.newest().reason
+    last = f"appliance/tasks/{task.id}/last"
+    rig.broker.wait_until(
+        lambda: [b for t, b, *_ in rig.broker.published if t == last][-1].get("logTail")
+    )
+
+
+def test_the_server_s_own_retries_are_one_run(qlik, rig) -> None:
+    """A failed attempt that the server repeats is not a failure yet."""
+    qlik.site.retry_delay_s = 0.1
+    task = qlik.add_task(
+        "Reload sales", duration_s=0.1, outcomes=(Outcome.FAIL, Outcome.SUCCESS), max_retries=1
+    )
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "succeeded")
+    assert "failed" not in rig.broker.states(task.id)
+    assert qlik.starts() == 1
+
+
+def test_a_run_without_a_result_is_lost_and_said_to_be(qlik, rig) -> None:
+    """The session is gone and there is no result: never taken for a success."""
+    task = qlik.add_task("Reload sales", duration_s=0.1, outcomes=(Outcome.LOST,))
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "lost")
+    assert "can't be had" in rig.newest().reason
+
+
+def test_polls_that_fail_lose_no_outcome(qlik, rig) -> None:
+    """While the server answers nonsense, a run stays what it was; then its outcome is seen."""
+    task = qlik.add_task("Reload sales", duration_s=600)
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "running")
+    qlik.fail(FaultKind.STATUS, method="GET", path="/execution")
+    qlik.site.finish(task.id)
+    rig.wait_until(lambda: rig.engine.counters().get("polls failed", 0) >= 2)
+    assert rig.newest().state is ExecutionState.RUNNING
+    qlik.heal()
+    rig.broker.wait_for(task.id, "succeeded")
+
+
+def test_a_server_that_hangs_does_not_keep_the_stop(qlik, tmp_path: Path) -> None:
+    """With calls that would take a minute to time out, the stop keeps to its time; the start
+    call under way is looked for by the next run and not made again."""
+    task = qlik.add_task("Reload sales", duration_s=0.1)
+    source = MemorySource()
+    with Rig(tmp_path / "tasks.db", client_of(qlik, timeout_s=60), source=source) as rig:
+        qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
+        source.put(START_TOPIC, task.id)
+        assert qlik.wait_for(lambda: qlik.starts() == 1)
+        began = time.monotonic()
+        rig.engine.stop(2.0)
+        assert time.monotonic() - began < 30
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as again:
+        again.broker.wait_for(task.id, "succeeded")
+        assert qlik.starts() == 1
+
+
+def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> None:
+    """While the database can't be written nothing is started and no message is passed over; when
+    there is room again, every request runs."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.1) for number in range(20)]
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        database = rig.engine._store._db
+        with rig.engine._ledger.lock:
+            (pages,) = database.execute("PRAGMA page_count").fetchone()
+            database.execute(f"PRAGMA max_page_count = {pages}")
+        for task in tasks:
+            rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(lambda: rig.engine._ledger.trouble)
+        assert "full" in rig.engine._ledger.trouble
+        begun = qlik.starts()
+        assert begun < len(tasks)
+        with rig.engine._ledger.lock:
+            database.execute("PRAGMA max_page_count = 100000")
+        for task in tasks:
+            rig.broker.wait_for(task.id, "succeeded")
+        assert qlik.starts() == len(tasks)
+
+
+def test_a_damaged_database_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    """No traceback: the file, what is wrong, what is lost by moving it away."""
+    (tmp_path / "tasks.db").write_bytes(b"this is not a database, but it is long enough" * 50)
+    with pytest.raises(UnavailableError, match=r"tasks\.db can't be used: .* move it away"):
+        Rig(tmp_path / "tasks.db", None)
+
+
+def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    """The appliance does not touch what it does not understand."""
+    rig = Rig(tmp_path / "tasks.db", None)
+    changes = Changes()
+    changes.meta["version"] = 99
+    rig.engine._store.write(changes)
+    rig.engine._store.close()
+    with pytest.raises(UnavailableError, match="later version"):
+        Rig(tmp_path / "tasks.db", None)

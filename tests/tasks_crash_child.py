@@ -1,0 +1,81 @@
+"""A task engine in a process of its own, which may kill itself at a step on the way.
+
+Arguments: folder, URL of the simulated server, step or ``-``. Reads the journal from
+``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each one is
+appended to ``published.jsonl`` before.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from tasks_rig import MemorySource, make_engine
+
+import appliance.tasks.engine as engine_module
+from appliance.model import Message
+from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.transport import Transport
+from appliance.tasks.store import Changes, Store
+
+FOLDER, URL, STEP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+
+
+def die_at(step: str) -> None:
+    if step == STEP:
+        if sys.platform == "win32":
+            os._exit(137)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class MortalStore(Store):
+    """Dies around the writes that matter."""
+
+    def write(self, changes: Changes) -> None:
+        states = {record.execution.state.value for record in changes.records.values()}
+        for state in states:
+            die_at(f"before {state} is written")
+        super().write(changes)
+        for state in states:
+            die_at(f"after {state} is written")
+
+
+class MortalClient(ClientManaged):
+    """Dies when the answer to the start call is there and nobody knows of it yet."""
+
+    def start(self, task_id: str) -> Any:
+        answer = super().start(task_id)
+        die_at("after the start call")
+        return answer
+
+
+def main() -> None:
+    engine_module.Store = MortalStore  # type: ignore[misc]
+    done = threading.Event()
+
+    def publish(topic: str, payload: bytes, retain: bool, properties: object = None) -> None:
+        if retain:
+            die_at("before the outcome is published")
+            with (FOLDER / "published.jsonl").open("ab") as file:
+                file.write(payload + b"\n")
+            die_at("after the outcome is published")
+            done.set()
+
+    headers = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}
+    client = MortalClient(Transport(URL, headers=headers))
+    engine = make_engine(FOLDER / "tasks.db", publish, client)
+    source = MemorySource()
+    for line in (FOLDER / "journal.jsonl").read_bytes().splitlines():
+        source.messages.append(msgspec.json.decode(line, type=Message))
+    source.position = engine.open()
+    engine.start(source)
+    done.wait(60)
+    engine.stop(5.0)
+
+
+main()
