@@ -23,8 +23,10 @@ from appliance.recorders.progress import Progress
 
 SEAM_BYTES = 128
 PAGE_BYTES = 4096
+MAX_PAGES = 8
 MAX_WRITES = 8
-"""Writes that a batch is divided into at most; each one is a chance for others to run first."""
+"""A batch of more pages than the one is divided into the other: each write gives up the
+interpreter's lock, and getting it back from a busy engine takes longer than the write."""
 
 # More than this behind the end was not written by an interrupted write of ours.
 _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
@@ -262,19 +264,18 @@ def positioned(pieces: Sequence[bytes], start: int, closing: bytes) -> Iterator[
 
     A write that stays within one page of the file is carried out by the operating system as good
     as at once, so writes end at the last message that fits the page; a message that crosses into
-    the next page is written alone. A big batch uses several pages a write, to need at most about
-    ``MAX_WRITES`` of them.
+    the next page is written alone. A big batch (``MAX_PAGES``) is divided into ``MAX_WRITES``.
 
     Yields:
         Offset in the file and bytes, which end with ``closing``.
     """
     total = sum([len(piece) for piece in pieces])
-    span = PAGE_BYTES * max(1, -(-total // (PAGE_BYTES * MAX_WRITES)))
+    paged = total <= MAX_PAGES * PAGE_BYTES
     group: list[bytes] = []
     size = 0
     for piece in pieces:
-        room = span - start % span
-        if group and size + len(piece) + len(closing) > room:
+        room = PAGE_BYTES - start % PAGE_BYTES if paged else total / MAX_WRITES
+        if group and (size + len(piece) + len(closing) > room if paged else size >= room):
             yield start, b"".join((*group, closing))
             start += size
             group, size = [], 0

@@ -1,0 +1,415 @@
+"""Promises of the recorders with real files: exactly once, whole, never at somebody's expense."""
+
+import csv
+import io
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.config import RecorderConfig
+from appliance.errors import ConfigError
+from appliance.journal import Journal
+from appliance.model import Message
+from appliance.recorders import Recorders, highest_cursor
+from appliance.recorders.json import JsonFormat
+from appliance.recorders.progress import Progress
+from appliance.recorders.recording import Recording
+
+VICTIM = Path(__file__).with_name("victim_recorders.py")
+NOW_NS = 1_700_000_000_000_000_000
+
+
+class Plant:
+    """A journal and its recorders in one folder, as the appliance runs them."""
+
+    def __init__(self, folder, *configs):
+        self.folder = folder
+        self.journal = Journal(
+            folder / "journal.db", sync="os", keep_s=1e6, max_bytes=10**10, housekeeping_s=60
+        )
+        self.configs = [
+            RecorderConfig(topic=topic, path=str(folder / path), **more)
+            for topic, path, more in configs
+        ]
+        self.recorders = Recorders(self.configs, folder / "recorders.db", clock_ns=lambda: NOW_NS)
+
+    def __enter__(self):
+        self.journal.start(
+            lambda entries: None, minimum_seq=highest_cursor(self.folder / "recorders.db")
+        )
+        self.follower = self.journal.follower(
+            "recorders", self.recorders.open(self.journal.last_seq)
+        )
+        self.recorders.start(self.follower)
+        return self
+
+    def __exit__(self, *_):
+        self.journal.flush(30)
+        self.complete = self.recorders.stop(30)
+        self.journal.close(30)
+
+    def publish(self, *payloads, topic="t"):
+        for payload in payloads:
+            seq = self.journal.next_seq()
+            if not isinstance(payload, bytes):
+                payload = json.dumps(payload).encode()
+            self.journal.append(Message(seq, seq, topic, payload), None)
+
+    def until(self, condition):
+        """The recorders have no event for it; look until it is so."""
+        pause = threading.Event()
+        for _ in range(1500):
+            if condition(self.recorders.states()):
+                return
+            pause.wait(0.02)
+        raise AssertionError(self.recorders.states())
+
+    def settle(self):
+        assert self.journal.flush(30)
+        self.until(lambda states: all(state.lag == 0 for state in states))
+
+
+ONE = ("t", "rec/one.json", {})
+
+
+def load(path):
+    return json.loads(path.read_text("utf-8"))
+
+
+def test_demo_recording_is_what_the_documentation_shows(tmp_path):
+    """Ten integers on the demo's topic give the array that users know, from `[]` onwards."""
+    plant = Plant(tmp_path, ("/demo/integers", "recordings/integers.json", {}))
+    path = tmp_path / "recordings/integers.json"
+    with plant:
+        assert path.read_text() == "[]"
+        for number in range(10):
+            plant.publish({"Generated number": str(number)}, topic="/demo/integers")
+            plant.publish("elsewhere", topic="/demo/other")
+    expected = [{"Generated number": str(number)} for number in range(10)]
+    assert path.read_text() == json.dumps(expected, indent=2)
+    assert plant.complete
+    (state,) = plant.recorders.states()
+    assert (state.recorded, state.lag, state.health.level) == (10, 0, "ok")
+    assert state.size_bytes == path.stat().st_size
+
+
+def test_recording_goes_on_after_a_restart(tmp_path):
+    """A restart neither repeats nor skips, also for what was journaled and not yet recorded."""
+    for start in (0, 3, 6):
+        with Plant(tmp_path, ONE) as plant:
+            plant.publish(*range(start, start + 3))
+    assert load(tmp_path / "rec/one.json") == list(range(9))
+    assert plant.recorders.states()[0].recorded == 9
+
+
+def test_new_recorder_begins_now_and_others_go_on(tmp_path):
+    """A recorder that is added later records what comes from then on, and disturbs no other."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1, 2)
+    with Plant(tmp_path, ONE, ("#", "rec/all.jsonl", {"format": "jsonl"})) as plant:
+        plant.publish(3)
+        plant.publish(4, topic="other")
+    assert load(tmp_path / "rec/one.json") == [1, 2, 3]
+    assert (tmp_path / "rec/all.jsonl").read_text() == "3\n4\n"
+
+
+def test_new_recorder_whose_file_fails_still_begins_at_its_first_start(tmp_path):
+    """Messages since the first start are not lost because the folder had to be mended first."""
+    (tmp_path / "rec").write_text("a file where the folder should be")
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+        plant.until(lambda states: states[0].health.level == "bad")
+    (tmp_path / "rec").unlink()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(2)
+    assert load(tmp_path / "rec/one.json") == [1, 2]
+
+
+def test_two_recorders_of_one_file_are_refused(tmp_path):
+    """Two recorders never write into each other's file."""
+    with pytest.raises(ConfigError, match="Two recorders"):
+        Plant(tmp_path, ONE, ("#", "rec/../rec/one.json", {"format": "csv"}))
+
+
+def test_recording_that_was_removed_is_begun_anew(tmp_path, caplog):
+    """Removing a recording while the appliance runs or stands still just begins a new one."""
+    path = tmp_path / "rec/one.json"
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+        plant.settle()
+        path.unlink()
+        plant.publish(2)
+        plant.settle()
+        assert load(path) == [2]
+        assert plant.recorders.states()[0].recorded == 1
+    path.unlink()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(3)
+    assert load(path) == [3]
+    assert caplog.text.count("was removed") == 2
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("1", "7"),
+        lambda text: text[:5],
+        lambda text: "",
+        lambda text: "something else altogether, and longer than the recording was",
+    ],
+    ids=["edited", "cut", "emptied", "replaced"],
+)
+def test_changed_recording_is_kept_beside_the_new_one(tmp_path, caplog, running, change):
+    """What a person made of a recording is set aside with a log line, never overwritten."""
+    path = tmp_path / "rec/one.json"
+    plant = Plant(tmp_path, ONE)
+    with plant:
+        plant.publish(1, 1, 1)
+        plant.settle()
+        if running:
+            changed = change(path.read_text())
+            path.write_text(changed)
+            plant.publish(2)
+            plant.settle()
+            assert plant.recorders.states()[0].health.level == "warn"
+    if not running:
+        changed = change(path.read_text())
+        path.write_text(changed)
+        with Plant(tmp_path, ONE) as plant:
+            plant.publish(2)
+    assert load(path) == [2]
+    (kept,) = path.parent.glob("one.json.before-*")
+    assert kept.read_text() == changed
+    assert str(kept) in caplog.text
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_somebody_adds_behind_the_end_is_kept(tmp_path, running):
+    """A line appended by hand moves to a file of its own; the recording goes on unharmed."""
+    path = tmp_path / "rec/one.json"
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+        plant.settle()
+        if running:
+            with path.open("a") as file:
+                file.write("\nmine")
+            plant.publish(2)
+    if not running:
+        with path.open("a") as file:
+            file.write("\nmine")
+        with Plant(tmp_path, ONE) as plant:
+            plant.publish(2)
+    assert load(path) == [1, 2]
+    (kept,) = path.parent.glob("one.json.excess-*")
+    assert kept.read_text() == "\n]\nmine"
+
+
+def test_file_that_was_there_before_is_kept(tmp_path):
+    """The first start of a recorder doesn't overwrite a file of the same name."""
+    path = tmp_path / "rec/one.json"
+    path.parent.mkdir()
+    path.write_text('{"precious": 1}')
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+    assert load(path) == [1]
+    (kept,) = path.parent.glob("one.json.before-*")
+    assert kept.read_text() == '{"precious": 1}'
+
+
+def test_other_format_for_the_same_path_begins_a_new_file(tmp_path):
+    """Changing a recorder's format keeps the old file whole and misses no message."""
+    with Plant(tmp_path, ("t", "rec/x", {"format": "json"})) as plant:
+        plant.publish(1)
+    with Plant(tmp_path, ("t", "rec/x", {"format": "jsonl"})) as plant:
+        plant.publish(2)
+    assert (tmp_path / "rec/x").read_text() == "2\n"
+    (kept,) = (tmp_path / "rec").glob("x.before-*")
+    assert load(kept) == [1]
+
+
+def test_moved_data_directory_goes_on(tmp_path):
+    """The whole data directory can be moved to another place while the appliance stands still."""
+    with Plant(tmp_path / "old", ONE) as plant:
+        plant.publish(1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with Plant(tmp_path / "new", ONE) as plant:
+        plant.publish(2)
+    assert load(tmp_path / "new/rec/one.json") == [1, 2]
+
+
+def test_recorder_in_trouble_loses_nothing_and_disturbs_nobody(tmp_path, caplog):
+    """While one file can't be written the others go on; it catches up by itself, in order."""
+    with Plant(tmp_path, ONE, ("t", "rec/two.jsonl", {"format": "jsonl"})) as plant:
+        plant.publish(1)
+        plant.settle()
+        path = tmp_path / "rec/one.json"
+        path.rename(tmp_path / "moved")
+        path.mkdir()  # a folder in the file's place can't be written by anybody
+        plant.publish(2)
+        plant.until(lambda states: states[0].health.level == "bad")
+        plant.publish(*range(3, 2000))
+        plant.until(lambda states: states[1].recorded == 1999)
+        assert plant.recorders.states()[0].lag >= 1998
+        assert plant.follower.advanced <= 1, "the journal must keep what is not recorded"
+        path.rmdir()
+        (tmp_path / "moved").rename(path)
+        plant.settle()
+        plant.until(lambda states: states[0].health.level == "ok")
+        plant.publish(2000)
+    assert load(path) == list(range(1, 2001))
+    assert "one.json can't be recorded" in caplog.text
+    assert dict(plant.recorders.counters())["recorder retries"] > 0
+
+
+def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path):
+    """A file never runs ahead of its cursor: locked cursors stop recording until they are free."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+        plant.settle()
+        other = sqlite3.connect(tmp_path / "recorders.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        plant.publish(2)
+        plant.until(lambda states: states[0].health.level == "bad")
+        assert "cursor" in plant.recorders.states()[0].health.text
+        plant.publish(3)
+        other.rollback()
+        other.close()
+        plant.until(lambda states: states[0].recorded == 3 and states[0].health.level == "ok")
+    assert load(tmp_path / "rec/one.json") == [1, 2, 3]
+
+
+def test_damaged_cursors_are_set_aside(tmp_path, caplog):
+    """With the cursors lost, what was recorded is kept beside, and recording goes on."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+    (tmp_path / "recorders.db").write_bytes(b"garbage " * 100)
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(2)
+    assert load(tmp_path / "rec/one.json") == [2]
+    (kept,) = (tmp_path / "rec").glob("one.json.before-*")
+    assert load(kept) == [1]
+    assert list(tmp_path.glob("recorders.db.corrupt-*"))
+    assert "is damaged" in caplog.text
+
+
+def test_cursors_of_a_newer_appliance_are_refused_and_kept(tmp_path):
+    """Going back to an older appliance is an error that destroys nothing."""
+    with Plant(tmp_path, ONE):
+        pass
+    connection = sqlite3.connect(tmp_path / "recorders.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(ConfigError, match="newer appliance"):
+        Plant(tmp_path, ONE).recorders.open(0)
+
+
+def test_journal_behind_the_cursors_still_records_everything(tmp_path):
+    """After a journal was lost or came from a backup, new messages are new to the recorders."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(*range(50))
+    for path in tmp_path.glob("journal.db*"):
+        path.unlink()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish("new")
+    assert load(tmp_path / "rec/one.json") == [*range(50), "new"]
+
+
+def test_reader_finds_a_whole_array_while_messages_come_in(tmp_path):
+    """Somebody who reads the file in one go, again and again, always finds valid JSON."""
+    path = tmp_path / "rec/one.json"
+    lengths = []
+    stop = threading.Event()
+
+    def read():
+        with path.open("rb", buffering=0) as file:
+            while not stop.is_set():
+                file.seek(0)
+                lengths.append(len(json.loads(file.read(1_000_000))))
+
+    with Plant(tmp_path, ONE) as plant:
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(60):
+            plant.publish({"Generated number": str(number)})
+            plant.settle()
+        stop.set()
+        reader.join()
+    assert lengths == sorted(lengths)
+    assert len(set(lengths)) > 5
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=20), min_size=1, max_size=6),
+    st.integers(0, 5),
+    st.integers(0, 8000),
+)
+@settings(deadline=None, max_examples=60)
+def test_write_that_was_cut_anywhere_is_put_right(batches, broken, cut):
+    """Whatever part of a write a crash let through, the next start makes the file whole again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "one.json"
+        messages = [
+            [
+                Message(1 + seq, 0, "t", json.dumps("x" * size).encode())
+                for seq, size in enumerate(batch)
+            ]
+            for batch in batches
+        ]
+        first = Recording(path, JsonFormat(metadata=False), Progress("", 0), lambda: NOW_NS)
+        first.begin()
+        broken %= len(messages)
+        for batch in messages[:broken]:
+            first.append(batch, 0)
+        durable, before = first.progress, path.read_bytes()
+        first.append(messages[broken], 0)
+        after = path.read_bytes()
+        # The bytes of the append that reached the disk: a beginning of them, over the old end.
+        end = durable.length - 2
+        written = after[end : end + cut]
+        path.write_bytes(before[:end] + written + before[end + len(written) :])
+        again = Recording(path, JsonFormat(metadata=False), durable, lambda: NOW_NS)
+        again.resume(lambda size: b"".join(again.pieces(messages[broken])))
+        assert path.read_bytes() == before
+        for batch in messages[broken:]:
+            again.append(batch, 0)
+        expected = [json.loads(m.payload) for batch in messages for m in batch]
+        assert path.read_text() == json.dumps(expected, indent=2)
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
+    """After kill -9 at any moment, each file has each message once, in order, and nothing else."""
+    for lines in (2, 9, 25, 60, 90):
+        process = subprocess.Popen(
+            [sys.executable, str(VICTIM), str(tmp_path)], stdout=subprocess.PIPE
+        )
+        for _ in range(lines):
+            process.stdout.readline()
+        process.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+        process.communicate()
+    configs = [
+        ("a/#", "rec/a.json", {}),
+        ("b/#", "rec/b.jsonl", {"format": "jsonl"}),
+        ("#", "rec/all.csv", {"format": "csv"}),
+    ]
+    with Plant(tmp_path, *configs) as plant:
+        messages = [m for chunk in plant.journal.scan() for m in chunk]
+    numbers = {letter: [m.seq for m in messages if m.topic[0] == letter] for letter in "ab"}
+    assert [e["n"] for e in load(tmp_path / "rec/a.json")] == numbers["a"]
+    lines = (tmp_path / "rec/b.jsonl").read_text().splitlines()
+    assert [json.loads(line)["n"] for line in lines] == numbers["b"]
+    table = list(csv.DictReader(io.StringIO((tmp_path / "rec/all.csv").read_text(), newline="")))
+    assert [int(row["n"]) for row in table] == [m.seq for m in messages]
+    assert {p.name for p in (tmp_path / "rec").iterdir()} == {"a.json", "b.jsonl", "all.csv"}
+    assert len(messages) > 1000

@@ -1,0 +1,43 @@
+"""Publishes to recorders as fast as they go and prints a line a commit, until killed.
+
+Argument: folder.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from appliance.config import RecorderConfig
+from appliance.journal import Journal
+from appliance.model import Message
+from appliance.recorders import Recorders, highest_cursor
+
+folder = Path(sys.argv[1])
+journal = Journal(folder / "journal.db", sync="os", keep_s=1e6, max_bytes=10**9)
+room = threading.Semaphore(40)
+
+
+def committed(entries):
+    os.write(1, b".\n")
+    for _ in entries:
+        room.release()
+
+
+journal.start(committed, minimum_seq=highest_cursor(folder / "recorders.db"))
+recorders = Recorders(
+    [
+        RecorderConfig(topic="a/#", path=str(folder / "rec/a.json")),
+        RecorderConfig(topic="b/#", path=str(folder / "rec/b.jsonl"), format="jsonl"),
+        RecorderConfig(topic="#", path=str(folder / "rec/all.csv"), format="csv"),
+    ],
+    folder / "recorders.db",
+)
+recorders.start(journal.follower("recorders", recorders.open(journal.last_seq)))
+while True:
+    room.acquire()
+    seq = journal.next_seq()
+    payload = json.dumps({"n": seq, "text": "x" * (seq % 50)}).encode()
+    journal.append(Message(seq, time.time_ns(), "ab"[seq % 2] + "/x", payload), None)
