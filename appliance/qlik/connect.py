@@ -61,12 +61,20 @@ def tls_context(config: QlikConfig) -> ssl.SSLContext:
         _tried("ca_file", config.ca_file, lambda: context.load_verify_locations(config.ca_file))
     pair = config.certificate
     if pair is not None:
-        # The password is there to get an error: without it OpenSSL would ask on the terminal.
-        _tried(
-            "certificate",
-            f"{pair.certfile}, {pair.keyfile}",
-            lambda: context.load_cert_chain(pair.certfile, pair.keyfile, password=_no_password),
-        )
+        password = _NoPassword()
+        try:
+            _tried(
+                "certificate",
+                f"{pair.certfile}, {pair.keyfile}",
+                lambda: context.load_cert_chain(pair.certfile, pair.keyfile, password=password),
+            )
+        except ConfigError as error:
+            if not password.asked:
+                raise
+            raise ConfigError(
+                f"[qlik] `certificate` {pair.keyfile}: the key is protected by a password; export "
+                "it from the QMC without one"
+            ) from error
     return context
 
 
@@ -155,8 +163,15 @@ def _ntlm(config: QlikConfig) -> Callable[[], Any]:
     return lambda: HttpNtlmAuth(config.user, password.reveal())
 
 
-def _no_password() -> str:
-    return ""
+class _NoPassword:
+    """Answers OpenSSL's question for a password, which it would ask on the terminal otherwise."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self) -> str:
+        self.asked = True
+        return ""
 
 
 def _tried(key: str, files: str, load: Callable[[], None]) -> None:
@@ -174,8 +189,6 @@ def _tried(key: str, files: str, load: Callable[[], None]) -> None:
         reason = error.reason or ""
         if "KEY_VALUES_MISMATCH" in reason:
             what = "the key does not belong to the certificate; take both from one export"
-        elif "BAD_DECRYPT" in reason or "BAD_PASSWORD" in reason or "PASSWORD" in reason:
-            what = "the key is protected by a password; export it from the QMC without one"
         else:
             what = (
                 "not in PEM form; in the QMC's certificate export choose the format "
@@ -183,6 +196,5 @@ def _tried(key: str, files: str, load: Callable[[], None]) -> None:
             )
         raise ConfigError(f"[qlik] `{key}` {files}: {what}") from None
     except (OSError, ValueError) as error:
-        # ValueError: OpenSSL asked for the key's password and got an empty one.
-        said = getattr(error, "strerror", None) or "the key may be protected by a password"
+        said = getattr(error, "strerror", None) or str(error)
         raise ConfigError(f"[qlik] `{key}` {files}: can't be read: {said}") from None

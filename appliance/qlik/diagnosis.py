@@ -22,7 +22,7 @@ from appliance.model import Task, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud
 from appliance.qlik.connect import connect, tls_context
-from appliance.qlik.failures import StatusError, exception_error, tls_error
+from appliance.qlik.failures import StatusError, exception_error
 from appliance.qlik.server import QlikError, QlikServer
 
 _CLOCK_TOLERANCE_S = 60.0
@@ -85,7 +85,7 @@ def _network(config: QlikConfig) -> Iterator[Finding]:
         if parts.scheme != "https":
             yield Finding("ok", f"{where} accepts connections (without TLS: loopback only).")
             return
-        yield _tls(config, connection, host, where)
+        yield _tls(config, connection, host, port)
 
 
 def _connect_problem(error: Exception, host: str, port: int) -> str:
@@ -108,26 +108,21 @@ def _connect_problem(error: Exception, host: str, port: int) -> str:
     return f"{where} can't be reached ({error}). Check [qlik] url and the network."
 
 
-def _tls(config: QlikConfig, connection: socket.socket, host: str, where: str) -> Finding:
+def _tls(config: QlikConfig, connection: socket.socket, host: str, port: int) -> Finding:
+    where = f"{host}:{port}"
     context = tls_context(config)
     try:
         with context.wrap_socket(connection, server_hostname=host) as secured:
             certificate = secured.getpeercert() or {}
             version = secured.version()
     except ssl.SSLCertVerificationError as error:
-        text = str(tls_error(error, where, has_certificate=config.certificate is not None))
-        names = _names_at(config, host, connection) if error.verify_code in {62, 64} else []
+        text = str(_tls_problem(config, error, where))
+        names = _names_at(config, host, port) if error.verify_code in {62, 64} else []
         if names:
             text += f" The certificate is for: {', '.join(names)}."
         return Finding("bad", text)
     except (ssl.SSLError, OSError) as error:
-        found = exception_error(
-            error,
-            f"TLS https://{where}",
-            timeout_s=float(config.timeout),
-            has_certificate=config.certificate is not None,
-        )
-        return Finding("bad", str(found))
+        return Finding("bad", str(_tls_problem(config, error, where)))
     days = _days_left(certificate)
     if days is not None and days < _EXPIRY_WARNING_DAYS:
         return Finding(
@@ -137,13 +132,22 @@ def _tls(config: QlikConfig, connection: socket.socket, host: str, where: str) -
     return Finding("ok", f"{where} speaks {version} and its certificate is trusted.")
 
 
-def _names_at(config: QlikConfig, host: str, connection: socket.socket) -> Sequence[str]:
+def _tls_problem(config: QlikConfig, error: Exception, where: str) -> QlikError:
+    return exception_error(
+        error,
+        f"TLS https://{where}",
+        timeout_s=float(config.timeout),
+        has_certificate=config.certificate is not None,
+    )
+
+
+def _names_at(config: QlikConfig, host: str, port: int) -> Sequence[str]:
     """The names in a trusted certificate whose name is not ours; nothing is sent over it."""
     context = tls_context(config)
     context.check_hostname = False  # The name is what we are here to read; the chain is verified.
     try:
         with (
-            socket.create_connection(connection.getpeername()[:2], timeout=10.0) as second,
+            socket.create_connection((host, port), timeout=float(config.timeout)) as second,
             context.wrap_socket(second, server_hostname=host) as secured,
         ):
             certificate: Mapping[str, Any] = secured.getpeercert() or {}

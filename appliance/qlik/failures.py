@@ -26,6 +26,26 @@ _NOT_YET_VALID = 9
 _EXPIRED = 10
 _WRONG_NAME = frozenset({62, 64})
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21, 27})
+# Alerts with which a server refuses a handshake, as OpenSSL names them (RFC 8446, section 6.2).
+# With TLS 1.3 they arrive after the client has sent its request, which the server never reads.
+_REFUSING_ALERTS = (
+    "ACCESS_DENIED",
+    "BAD_CERTIFICATE",
+    "CERTIFICATE_EXPIRED",
+    "CERTIFICATE_REQUIRED",
+    "CERTIFICATE_REVOKED",
+    "CERTIFICATE_UNKNOWN",
+    "HANDSHAKE_FAILURE",
+    "UNKNOWN_CA",
+    "UNSUPPORTED_CERTIFICATE",
+)
+_NOT_TLS = (
+    "WRONG_VERSION_NUMBER",
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_LAYER_FAILURE",
+)
+_OLD_TLS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 
 
 class StatusError(QlikError):
@@ -219,8 +239,9 @@ def exception_error(
             again=Again.SAFE,
         )
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if tls is not None or isinstance(error, requests.exceptions.SSLError):
-        return tls_error(tls, where, has_certificate=has_certificate, detail=str(error))
+    told = tls_error(tls, where, has_certificate=has_certificate) if tls is not None else None
+    if told is not None:
+        return told
     if isinstance(error, requests.ConnectTimeout):
         return QlikError(
             f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
@@ -250,7 +271,7 @@ def exception_error(
             label="no route",
             again=Again.SAFE,
         )
-    if isinstance(error, requests.Timeout) or "ReadTimeoutError" in names or "timeout" in names:
+    if isinstance(error, requests.Timeout) or names & {"ReadTimeoutError", "TimeoutError"}:
         return QlikError(
             f"{where}: connected, but no answer within {timeout_s:g} seconds. The server may be "
             "overloaded; raise [qlik] timeout if that is usual.",
@@ -264,8 +285,13 @@ def exception_error(
             again=Again.NEVER,
         )
     hint = ""
-    if where.partition(" ")[2].startswith("https:") and not has_certificate:
-        hint = " If this is port 4242, set [qlik] certificate: it demands one."
+    if where.partition(" ")[2].startswith("https:"):
+        # With TLS 1.3 a server that wants another client certificate may just hang up.
+        hint = (
+            " On port 4242 it may also not accept our client certificate: is it of this site?"
+            if has_certificate
+            else " On port 4242 it demands a client certificate: set [qlik] certificate."
+        )
     return QlikError(
         f"{where}: the connection ended before the answer was complete ({_short(causes[-1])}). The "
         f"server may have restarted.{hint}",
@@ -274,19 +300,18 @@ def exception_error(
     )
 
 
-def tls_error(
-    error: ssl.SSLError | None, where: str, *, has_certificate: bool, detail: str = ""
-) -> QlikError:
+def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> QlikError | None:
     """The error for TLS that could not be established.
 
+    ``None`` if the error does not prove that: it may be a connection that ended later on, when
+    the request had been sent, and then nothing may be called safe to repeat.
+
     Args:
-        error: what the ssl module raised, if it is at hand.
+        error: what the ssl module raised.
         where: method and address.
         has_certificate: whether a client certificate is configured.
-        detail: the error's text where there is no ``error``.
     """
-    text = f"{error}" if error is not None else detail
-    upper = text.upper().replace(" ", "_")
+    name = f"{getattr(error, 'reason', '')} {error}".upper().replace(" ", "_")
     label = "certificate"
     code = getattr(error, "verify_code", None)
     if code in _WRONG_NAME:
@@ -309,12 +334,17 @@ def tls_error(
             "the server's certificate is signed by an authority that is not trusted here. Set "
             "[qlik] ca_file to the root.pem of the certificate export in the QMC"
         )
-    elif code is not None:
+    elif isinstance(error, ssl.SSLCertVerificationError):
         what = f"the server's certificate can't be verified ({_short(error)})"
-    elif "WRONG_VERSION_NUMBER" in upper or "HTTP_REQUEST" in upper or "RECORD_LAYER" in upper:
+    elif any(sign in name for sign in _NOT_TLS):
         label = "no TLS"
         what = "there is no TLS on this port. Check the port in [qlik] url"
-    elif "ALERT" in upper or "CERTIFICATE_REQUIRED" in upper or "HANDSHAKE_FAILURE" in upper:
+    elif any(sign in name for sign in _OLD_TLS):
+        label = "no TLS"
+        what = (
+            "the server speaks only versions of TLS that are no longer safe. Enable TLS 1.2 there"
+        )
+    elif any(sign in name for sign in _REFUSING_ALERTS):
         what = (
             "the server did not accept our client certificate. Export it anew from the QMC "
             "(format PEM) and check that it is of this site"
@@ -323,8 +353,7 @@ def tls_error(
             "and client_key.pem of the certificate export in the QMC"
         )
     else:
-        label = "no TLS"
-        what = f"TLS could not be established ({_short(error) if error else mask_line(text)})"
+        return None
     return QlikError(f"{where}: {what}.", label=label, again=Again.SAFE)
 
 

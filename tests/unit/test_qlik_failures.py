@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.qlik.failures import retry_after, status_error, tls_error
+from appliance.qlik.failures import exception_error, retry_after, status_error, tls_error
 from appliance.qlik.server import Again
 
 _WHERE = "POST https://sense:4242/qrs/task/x/start/synchronous"
@@ -72,8 +72,21 @@ def test_certificate_errors_say_what_to_do(code: int, advice: str) -> None:
     error = ssl.SSLCertVerificationError("certificate verify failed")
     error.verify_code = code
     told = tls_error(error, _WHERE, has_certificate=True)
+    assert told is not None
     assert advice in str(told)
     assert told.again is Again.SAFE
+
+
+def test_a_tls_connection_that_ends_is_not_called_unestablished() -> None:
+    """It may have ended after the request was sent, so it is never safe to repeat unseen."""
+    for error in (
+        ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+        ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed"),
+        ssl.SSLError(1, "[SSL: BAD_RECORD_MAC] decryption failed"),
+    ):
+        assert tls_error(error, _WHERE, has_certificate=True) is None
+        told = exception_error(error, _WHERE, timeout_s=1, has_certificate=True)
+        assert (told.label, told.again) == ("dropped", Again.LOOK_FIRST)
 
 
 @given(st.text(max_size=30))
