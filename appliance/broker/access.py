@@ -7,17 +7,22 @@ Not for: the users file (appliance.users), limits on connections (listener.py).
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from appliance.broker.packets import PacketError, Reason
 from appliance.config import AccessConfig, AccessRule
 from appliance.topics import covers, matches
 
 _FAILURES_BEFORE_DELAY = 3
 _LONGEST_DELAY_S = 10.0
-_REMEMBERED_ADDRESSES = 4096
+_DOUBLINGS = 16
+_WAITING_AT_ONCE = 8
+_REMEMBERED_ORIGINS = 4096
 _FORGET_AFTER_S = 300.0
 
 
@@ -56,11 +61,16 @@ class Access:
         self._clock = clock
         self._count = count
         self._failures: dict[str, tuple[int, float]] = {}
+        self._waiting: Counter[str] = Counter()
 
     async def admit(self, username: str | None, password: bytes | None, host: str) -> bool:
         """Whether these credentials let a client in.
 
-        Repeated failures from one address are answered ever more slowly, up to ten seconds.
+        Repeated failures from one address are answered ever more slowly, up to ten seconds; while
+        several of its failures wait for their answer, nothing further from there is looked at.
+
+        Raises:
+            PacketError: the address has to wait.
         """
         if username is None and password is None:
             if self._anonymous:
@@ -70,26 +80,38 @@ class Access:
             # Without a users file a name proves nothing; on loopback it is still welcome.
             admitted = self._anonymous
         else:
+            origin = _origin(host)
+            if self._waiting.get(origin, 0) >= _WAITING_AT_ONCE:
+                self._count("logins refused: too many failures")
+                raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
             admitted = await asyncio.get_running_loop().run_in_executor(
                 self._executor, self._users.verify, username or "", password or b""
             )
+        origin = _origin(host)
         if admitted:
-            self._failures.pop(host, None)
+            self._failures.pop(origin, None)
             return True
         self._count("logins refused")
-        await asyncio.sleep(self._delay(host))
+        self._waiting[origin] += 1
+        try:
+            await asyncio.sleep(self._delay(origin))
+        finally:
+            self._waiting[origin] -= 1
+            if not self._waiting[origin]:
+                del self._waiting[origin]
         return False
 
-    def _delay(self, host: str) -> float:
+    def _delay(self, origin: str) -> float:
         now = self._clock()
-        failures, last = self._failures.pop(host, (0, now))
+        failures, last = self._failures.pop(origin, (0, now))
         failures = 1 if now - last > _FORGET_AFTER_S else failures + 1
-        while len(self._failures) >= _REMEMBERED_ADDRESSES:
+        while len(self._failures) >= _REMEMBERED_ORIGINS:
             del self._failures[next(iter(self._failures))]
-        self._failures[host] = (failures, now)
+        self._failures[origin] = (failures, now)
         if failures <= _FAILURES_BEFORE_DELAY:
             return 0.0
-        return float(min(_LONGEST_DELAY_S, 0.25 * 2 ** (failures - _FAILURES_BEFORE_DELAY)))
+        doublings = min(failures - _FAILURES_BEFORE_DELAY, _DOUBLINGS)
+        return float(min(_LONGEST_DELAY_S, 0.25 * 2**doublings))
 
     def may_publish(self, username: str | None, client_id: str, topic: str) -> bool:
         """Whether a client may publish to a (valid) topic."""
@@ -133,4 +155,20 @@ def _filled(filters: tuple[str, ...], username: str | None, client_id: str) -> l
 
 
 def _fills(name: str | None) -> bool:
-    return bool(name) and not any(sign in name for sign in "/+#") if name else False
+    return name is not None and name != "" and not any(sign in name for sign in "/+#")
+
+
+def _origin(host: str) -> str:
+    """What failures are counted for: an IPv4 address, or the /64 network of an IPv6 address.
+
+    Whoever has one IPv6 address usually has 2**64 of them.
+    """
+    if ":" not in host:
+        return host
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))

@@ -125,7 +125,7 @@ class Door:
             publisher.pause()
 
     def _keep(self, message: Message) -> None:
-        if not self._retained.room_for(message.topic):
+        if not self._retained.make_room(message):
             self._count("retained messages refused: limit reached")
             return
         statement: Statement
@@ -138,9 +138,14 @@ class Door:
             statement = ("DELETE FROM retained WHERE topic = ?", (message.topic,))
         self._journal.transact((statement,), message)
 
-    def record(self, statements: Sequence[Statement]) -> None:
-        """Put rows of the broker's own tables into the next commit, behind what entered before."""
-        self._journal.transact(statements, None)
+    def record(
+        self, statements: Sequence[Statement], then: Callable[[], None] | None = None
+    ) -> None:
+        """Put rows of the broker's own tables into the next commit, behind what entered before.
+
+        ``then`` is called on the loop once they are on disk, with everything before them.
+        """
+        self._journal.transact(statements, then)
 
     def publish(
         self,
@@ -197,22 +202,25 @@ class Door:
 
     def _settle(self, entries: Sequence[Entry]) -> None:
         messages: list[Message] = []
+        callbacks: list[Callable[[], None]] = []
         for message, token in entries:
             if message is not None:
                 messages.append(message)
             if token is None:
                 continue
-            if isinstance(token, Message):
-                self._retained.keep(token)
-            elif isinstance(token, tuple):
+            if isinstance(token, tuple):
                 token[0].queue(token[1])
-            elif isinstance(token, asyncio.Future) and not token.done():
-                token.set_result(None)
+            elif isinstance(token, Message):
+                self._retained.keep(token)
+            elif callable(token):
+                callbacks.append(token)
         if messages:
             self._observe(messages)
             if len(self._subscriptions):
                 self.messages_out += self._subscriptions.fan_out(messages)
             self.fanned_out_seq = messages[-1].seq
+        for callback in callbacks:
+            callback()
         if self._paused and self._journal.pending_bytes * 2 < self._max_pending:
             self._release()
 
@@ -227,6 +235,6 @@ class Door:
 
     async def settled(self) -> None:
         """Wait until everything that has entered so far is committed and acknowledged."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._journal.transact((), waiter)
-        await waiter
+        settled = asyncio.Event()
+        self._journal.transact((), settled.set)
+        await settled.wait()

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config import ListenerConfig, parse_bind
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
@@ -28,11 +29,15 @@ class Listener:
         make_connection: Callable[[], asyncio.Protocol],
         *,
         largest_packet: int,
+        handshake_s: float,
+        count: Callable[[str], None],
     ) -> None:
         self.config = config
         self.connections = 0
         self._make_connection = make_connection
-        self._largest_packet = largest_packet
+        self._largest_frame = max(largest_packet, 64 * 1024)
+        self._handshake_s = handshake_s
+        self._count = count
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
         self._certificate_stamp: tuple[int, ...] = ()
@@ -62,17 +67,22 @@ class Listener:
             self._context = self._make_context()
         try:
             self._server = await asyncio.get_running_loop().create_server(
-                self._accept, host or None, port, ssl=self._context, backlog=_BACKLOG
+                self._accept, host or None, port, backlog=_BACKLOG
             )
         except OSError as error:
             raise _explain(self.config.bind, error) from error
         self._health = Health("ok")
 
     def _accept(self) -> asyncio.Protocol:
+        if self._context is None:
+            return self._make_plain()
+        return TlsServer(
+            self._make_plain, self._context, handshake_s=self._handshake_s, count=self._count
+        )
+
+    def _make_plain(self) -> asyncio.Protocol:
         if self.config.transport == "websocket":
-            return WebSocketServer(
-                self._make_connection, largest_frame=max(self._largest_packet, 64 * 1024)
-            )
+            return WebSocketServer(self._make_connection, largest_frame=self._largest_frame)
         return self._make_connection()
 
     def _make_context(self) -> ssl.SSLContext:
@@ -118,9 +128,9 @@ class Listener:
         try:
             if self._stamp() == self._certificate_stamp:
                 return None
-            # A broken pair must not spoil the context in use: it is tried on another one first.
-            self._load_certificates(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-            self._load_certificates(self._context)
+            # A new context, because the one in use can't forget an authority, and must not be
+            # spoilt by a broken pair.
+            self._context = self._make_context()
         except (OSError, ConfigError) as error:
             self._health = Health("warn", "changed certificate can't be used, the old one stays")
             return f"{error} The certificate in use stays."
@@ -160,9 +170,7 @@ def _explain(bind: str, error: OSError) -> ApplianceError:
             f"listener {bind}: the operating system does not let this user open the port."
             " Use a port above 1023, or grant the right to the service's user."
         )
-    if number in (errno.EADDRNOTAVAIL, None) or isinstance(error, OSError):
-        return ConfigError(
-            f"listener {bind}: can't listen there: {_reason(error)}. Set [[listener]] bind to an"
-            ' address of this machine, for example "127.0.0.1:1883", or "0.0.0.0:1883" for all.'
-        )
-    return UnavailableError(f"listener {bind}: {error}")
+    return ConfigError(
+        f"listener {bind}: can't listen there: {_reason(error)}. Set [[listener]] bind to an"
+        ' address of this machine, for example "127.0.0.1:1883", or "0.0.0.0:1883" for all.'
+    )

@@ -46,6 +46,7 @@ def connect(packet: mqtt5.ConnectPacket) -> Connect:
     if packet.will is not None:
         if problem := topic_problem(packet.will.topic):
             raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
+        check_properties(packet.will)
         will = Will(
             topic=packet.will.topic,
             payload=packet.will.payload or b"",
@@ -94,6 +95,19 @@ def properties(packet: mqtt5.PublishPacket) -> MessageProperties | None:
     return _properties(packet)
 
 
+def check_properties(packet: mqtt5.PublishPacket | mqtt5.Will) -> None:
+    """Check what the codec leaves to us (section 3.3.2.3).
+
+    Raises:
+        PacketError: a property has a value that it may not have.
+    """
+    response = packet.response_topic
+    if response is not None and (problem := topic_problem(response)):
+        raise PacketError(f"the response topic: {problem}", Reason.TOPIC_NAME_INVALID)
+    if packet.payload_format_indicator > 1:
+        raise PacketError("the payload format indicator is neither 0 nor 1")
+
+
 def subscriptions(packet: mqtt5.SubscribePacket) -> tuple[SubscribeOptions, ...]:
     """The filters of a SUBSCRIBE with their options (section 3.8.3)."""
     if not packet.topic_filters:
@@ -135,11 +149,9 @@ def encode_connack(
     ).write()
 
 
-def encode_refusal(reason: Reason, text: str) -> bytes:
-    """A CONNACK that refuses. ``text`` is told to the client: nothing that helps an intruder."""
-    return mqtt5.ConnAckPacket(
-        reason_code=mqtt5.ConnAckReasonCode(int(reason)), reason_str=text
-    ).write()
+def encode_refusal(reason: Reason) -> bytes:
+    """A CONNACK that refuses (section 3.2). The reason code is all a stranger is told."""
+    return bytes((0x20, 3, 0, reason, 0))
 
 
 def encode_publish(
@@ -198,6 +210,7 @@ def encode_disconnect(reason: Reason) -> bytes:
 __all__ = [
     "FOR_EVER",
     "TOPIC_ALIAS_MAXIMUM",
+    "check_properties",
     "connect",
     "decode",
     "encode_ack",

@@ -2,13 +2,13 @@
 
 An outbox belongs to a session, not to a connection: it outlives the connection of a persistent
 session and is resumed by the next one. Not for: which messages a client should get
-(subscriptions.py), sockets (connection.py).
+(subscriptions.py), sockets (output.py), the database (session_store.py).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,10 +23,11 @@ class Delivery(msgspec.Struct):
     qos: int
     retain: bool
     identifiers: tuple[int, ...] = ()
-    queued_ns: int = 0
     sent: bool = False
     received: bool = False
     """The client's PUBREC came: the message is with it, only the release is open (QoS 2)."""
+    noting: bool = False
+    """A note about it is on its way to the disk; what is to be sent is sent behind it."""
 
 
 class Sink(Protocol):
@@ -36,7 +37,7 @@ class Sink(Protocol):
     """How many QoS 1 and 2 messages may be unacknowledged (the client's receive maximum)."""
 
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
-        """Put a PUBLISH on the wire; ``False`` if it was left out (too large, expired, stalled)."""
+        """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
 
     def send_release(self, packet_id: int) -> None:
         """Put a PUBREL on the wire."""
@@ -46,12 +47,49 @@ class Sink(Protocol):
         """Whether the client reads too slowly for more to be sent now."""
 
 
+class Keeper(Protocol):
+    """Where a persistent session notes its QoS 2 exchanges, so that a crash repeats none.
+
+    ``then`` is called when the note is on disk.
+    """
+
+    def sending(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+        """The message is about to be sent with this packet id."""
+
+    def received(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+        """The client has the message."""
+
+    def completed(self, packet_id: int, delivery: Delivery) -> None:
+        """The packet id is free again."""
+
+
 class Outbox:
     """Delivery to one client, in order, within bounds.
 
-    ``limit`` bounds the queue in messages; what comes beyond it is dropped, newest first, and
-    counted through ``count`` (MQTT 3.1.1 section 4.4 leaves resource limits to the server).
+    ``limit`` bounds the queue in messages and ``max_bytes`` in bytes of payload; beyond it the
+    oldest is dropped and counted through ``count`` (MQTT 3.1.1 section 4.4 leaves resource limits
+    to the server). ``current`` tells the retained message of a topic as it is now.
     """
+
+    __slots__ = (
+        "_again",
+        "_count",
+        "_current",
+        "_inflight",
+        "_last_id",
+        "_limit",
+        "_max_bytes",
+        "_queue",
+        "_queued_bytes",
+        "_retained",
+        "activity",
+        "client_id",
+        "delivered",
+        "dropped",
+        "keeper",
+        "persistent",
+        "sink",
+    )
 
     def __init__(
         self,
@@ -59,33 +97,46 @@ class Outbox:
         *,
         limit: int,
         max_bytes: int,
-        clock_ns: Callable[[], int],
         count: Callable[[str], None],
+        current: Callable[[str], Message | None],
     ) -> None:
         self.client_id = client_id
         self.persistent = False
+        self.keeper: Keeper | None = None
         self.sink: Sink | None = None
         self.dropped = 0
         self.delivered = 0
+        self.activity = 0
+        """Grows with whatever changes which messages the client still has to get."""
         self._limit = limit
         self._max_bytes = max_bytes
         self._queued_bytes = 0
         self._queue: deque[Delivery] = deque()
+        self._retained: deque[Iterator[Delivery]] = deque()
         self._inflight: dict[int, Delivery] = {}
+        self._again: deque[int] = deque()
+        """In flight from an earlier connection, and to be sent again on this one."""
         self._last_id = 0
-        self._clock_ns = clock_ns
         self._count = count
+        self._current = current
 
     @property
     def queued(self) -> int:
         """Messages that wait or are unacknowledged."""
         return len(self._queue) + len(self._inflight)
 
+    @property
+    def in_flight(self) -> int:
+        """Messages that were sent and are unacknowledged."""
+        return len(self._inflight)
+
     def unsettled_seq(self) -> int | None:
         """The lowest journal sequence number that this client has not acknowledged yet."""
-        waiting = [d.message.seq for d in self._inflight.values() if d.message.seq]
-        waiting += [d.message.seq for d in self._queue if d.message.seq]
-        return min(waiting) if waiting else None
+        waiting = [d.message.seq for d in self._inflight.values() if not d.received]
+        waiting += [d.message.seq for d in self._queue]
+        return min(waiting, default=None)
+
+    # --- what the client is to get --------------------------------------------------------------
 
     def deliver(
         self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
@@ -102,60 +153,128 @@ class Outbox:
             return
         if sink is None and not self.persistent:
             return
-        if len(self._queue) >= self._limit:
+        self.activity += 1
+        size = len(message.payload)
+        while self._queue and (
+            len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
+        ):
+            self._queued_bytes -= len(self._queue.popleft().message.payload)
             self._drop("deliveries dropped: queue full")
-            return
-        if self._queued_bytes + len(message.payload) > self._max_bytes and self._queue:
-            self._drop("deliveries dropped: queue full")
-            return
-        self._queued_bytes += len(message.payload)
-        self._queue.append(Delivery(message, qos, retain, identifiers, self._clock_ns()))
+        self._queued_bytes += size
+        self._queue.append(Delivery(message, qos, retain, identifiers))
         if sink is not None:
+            self.pump()
+
+    def deliver_retained(
+        self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]
+    ) -> None:
+        """Send retained messages, however many, as the client takes them.
+
+        They are not copied into the queue; one that is replaced before its turn is left out,
+        because what replaced it is delivered as a new message.
+        """
+        if messages:
+            self._retained.append(
+                Delivery(message, min(message.qos, qos), True, identifiers)
+                for message in messages
+                if self._current(message.topic) is message
+            )
             self.pump()
 
     def _drop(self, counter: str) -> None:
         self.dropped += 1
         self._count(counter)
 
+    # --- connections come and go ----------------------------------------------------------------
+
     def attach(self, sink: Sink) -> None:
         """Resume on a new connection: what was sent and not acknowledged goes again, in order."""
         self.sink = sink
-        for packet_id, delivery in list(self._inflight.items()):
-            if delivery.received:
-                sink.send_release(packet_id)
-            elif not sink.send_publish(delivery, packet_id, duplicate=delivery.sent):
-                del self._inflight[packet_id]
-            else:
-                delivery.sent = True
+        self._again = deque(
+            packet_id for packet_id, delivery in self._inflight.items() if not delivery.noting
+        )
         self.pump()
 
     def detach(self) -> None:
         """The connection is gone. Without a persistent session, so is what was on its way."""
         self.sink = None
+        self._again.clear()
         if not self.persistent:
             self.clear()
 
     def clear(self) -> None:
         """Forget everything that is queued or unacknowledged."""
         self._queue.clear()
+        self._retained.clear()
         self._inflight.clear()
         self._queued_bytes = 0
 
+    def restore(self, packet_id: int, delivery: Delivery) -> None:
+        """An exchange that was under way when the appliance ended."""
+        self._inflight[packet_id] = delivery
+
+    # --- sending --------------------------------------------------------------------------------
+
     def pump(self) -> None:
-        """Send from the queue while the client's window and its reading allow it."""
+        """Send what waits while the client's window and its reading allow it."""
+        sink = self.sink
+        while (
+            sink is not None
+            and (self._queue or self._retained or self._again)
+            and len(self._inflight) - len(self._again) < sink.window
+            and not sink.stalled
+        ):
+            if self._again:
+                packet_id = self._again.popleft()
+                if packet_id in self._inflight:
+                    self._send(packet_id, self._inflight[packet_id])
+                continue
+            delivery = self._next()
+            if delivery is None:
+                return
+            if delivery.qos:
+                self._begin(delivery)
+            elif sink.send_publish(delivery, 0, duplicate=False):
+                self.delivered += 1
+
+    def _next(self) -> Delivery | None:
+        while self._retained:
+            delivery = next(self._retained[0], None)
+            if delivery is not None:
+                return delivery
+            self._retained.popleft()
+        if not self._queue:
+            return None
+        delivery = self._queue.popleft()
+        self._queued_bytes -= len(delivery.message.payload)
+        return delivery
+
+    def _begin(self, delivery: Delivery) -> None:
+        packet_id = self._next_id()
+        self._inflight[packet_id] = delivery
+        if delivery.qos == 2 and self.keeper is not None:
+            delivery.noting = True
+            self.keeper.sending(packet_id, delivery, lambda: self._noted(packet_id, delivery))
+        else:
+            self._send(packet_id, delivery)
+
+    def _noted(self, packet_id: int, delivery: Delivery) -> None:
+        delivery.noting = False
+        if self.sink is not None and self._inflight.get(packet_id) is delivery:
+            self._send(packet_id, delivery)
+
+    def _send(self, packet_id: int, delivery: Delivery) -> None:
         sink = self.sink
         if sink is None:
             return
-        while self._queue and len(self._inflight) < sink.window and not sink.stalled:
-            delivery = self._queue.popleft()
-            self._queued_bytes -= len(delivery.message.payload)
-            packet_id = self._next_id()
-            self._inflight[packet_id] = delivery
-            if sink.send_publish(delivery, packet_id, duplicate=False):
-                delivery.sent = True
+        if delivery.received:
+            sink.send_release(packet_id)
+        elif sink.send_publish(delivery, packet_id, duplicate=delivery.sent):
+            if not delivery.sent:
                 self.delivered += 1
-            else:
-                del self._inflight[packet_id]
+            delivery.sent = True
+        else:
+            self._finish(packet_id, delivery)
 
     def _next_id(self) -> int:
         packet_id = self._last_id
@@ -165,39 +284,48 @@ class Outbox:
                 self._last_id = packet_id
                 return packet_id
 
-    def seq_of(self, packet_id: int) -> int:
-        """The journal's number of the message that is in flight under a packet id, else 0."""
-        delivery = self._inflight.get(packet_id)
-        return 0 if delivery is None else delivery.message.seq
+    # --- what the client acknowledges -----------------------------------------------------------
 
     def acknowledged(self, packet_id: int) -> bool:
         """PUBACK came; returns whether something with that id was open at QoS 1."""
         delivery = self._inflight.get(packet_id)
         if delivery is None or delivery.qos != 1:
             return False
-        del self._inflight[packet_id]
+        self._finish(packet_id, delivery)
         self.pump()
         return True
 
     def received(self, packet_id: int, *, refused: bool = False) -> bool:
         """PUBREC came (``refused``: with an error code, which ends the exchange)."""
         delivery = self._inflight.get(packet_id)
-        if delivery is None or delivery.qos != 2:
+        if delivery is None or delivery.qos != 2 or not delivery.sent:
             return False
+        self.activity += 1
         if refused:
-            del self._inflight[packet_id]
+            self._finish(packet_id, delivery)
             self.pump()
-        else:
+        elif delivery.noting:
+            # A PUBREC that came twice: the release leaves when the first one is on disk.
+            pass
+        elif delivery.received or self.keeper is None:
             delivery.received = True
-            if self.sink is not None:
-                self.sink.send_release(packet_id)
+            self._send(packet_id, delivery)
+        else:
+            delivery.received = delivery.noting = True
+            self.keeper.received(packet_id, delivery, lambda: self._noted(packet_id, delivery))
         return True
 
     def completed(self, packet_id: int) -> bool:
         """PUBCOMP came."""
         delivery = self._inflight.get(packet_id)
-        if delivery is None or delivery.qos != 2:
+        if delivery is None or delivery.qos != 2 or not delivery.received:
             return False
-        del self._inflight[packet_id]
+        self._finish(packet_id, delivery)
         self.pump()
         return True
+
+    def _finish(self, packet_id: int, delivery: Delivery) -> None:
+        self.activity += 1
+        del self._inflight[packet_id]
+        if delivery.qos == 2 and self.keeper is not None:
+            self.keeper.completed(packet_id, delivery)

@@ -29,7 +29,7 @@ class Reason(enum.IntEnum):
     """MQTT 5 reason codes (MQTT 5, section 2.4) that this broker sends or keeps in its counters."""
 
     SUCCESS = 0x00
-    NO_MATCHING_SUBSCRIBERS = 0x10
+    NO_SUBSCRIPTION_EXISTED = 0x11
     UNSPECIFIED = 0x80
     MALFORMED_PACKET = 0x81
     PROTOCOL_ERROR = 0x82
@@ -45,6 +45,7 @@ class Reason(enum.IntEnum):
     SESSION_TAKEN_OVER = 0x8E
     TOPIC_FILTER_INVALID = 0x8F
     TOPIC_NAME_INVALID = 0x90
+    PACKET_ID_NOT_FOUND = 0x92
     RECEIVE_MAXIMUM_EXCEEDED = 0x93
     TOPIC_ALIAS_INVALID = 0x94
     PACKET_TOO_LARGE = 0x95

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 from appliance.broker.access import Access
 from appliance.broker.connection import Connection
-from appliance.broker.door import Door, Statement
+from appliance.broker.door import Door
 from appliance.broker.host import SessionHost
 from appliance.broker.listener import Listener
 from appliance.broker.outbox import Outbox
-from appliance.broker.packets import Connect, Reason, Will
+from appliance.broker.packets import Connect, PacketError, Reason, Will
 from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import LimitsConfig, ListenerConfig
@@ -28,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_S = 1.0
 _STOP_S = 5.0
+_TAKE_OVER_S = 1.0
+_SESSIONS_A_CONNECTION = 5
+"""How many sessions there may be for each connection that there may be."""
+
+
+_PROTOCOLS = {0: "", 4: "3.1.1", 5: "5.0"}
 
 
 class MqttBroker:
@@ -63,7 +69,7 @@ class MqttBroker:
         self.sessions = Sessions(
             subscriptions,
             make_outbox=self._make_outbox,
-            record=self._record,
+            record=door.record,
             clock_ns=clock_ns,
             last_seq=lambda: door.fanned_out_seq,
         )
@@ -72,6 +78,8 @@ class MqttBroker:
                 config,
                 self._maker(config.name or config.bind),
                 largest_packet=int(limits.max_packet_size),
+                handshake_s=float(limits.connect_timeout),
+                count=self.count,
             )
             for config in listeners
         }
@@ -91,12 +99,9 @@ class MqttBroker:
             client_id,
             limit=self.limits.max_queued_per_client,
             max_bytes=int(self.limits.max_client_backlog),
-            clock_ns=self._clock_ns,
             count=self.count,
+            current=self.retained.get,
         )
-
-    def _record(self, statements: Iterable[Statement]) -> None:
-        self.door.record(list(statements))
 
     def count(self, name: str) -> None:
         """Count a refusal or a bound that bit."""
@@ -132,7 +137,12 @@ class MqttBroker:
         self.close_listeners()
         for connection in list(self._connections):
             connection.pause()
-        await self.door.settled()
+        try:
+            await asyncio.wait_for(self.door.settled(), _STOP_S)
+        except TimeoutError:
+            logger.warning(
+                "stopping although the journal can't be written: what it lacks was not acknowledged"
+            )
         # One step of the loop lets the acknowledgements that were just queued leave.
         await asyncio.sleep(0)
         if self._sweeper is not None:
@@ -148,7 +158,7 @@ class MqttBroker:
                     connection.abort()
             for task in late:
                 task.cancel()
-        self.sessions.save_places()
+        self.sessions.save_places(all_of_them=True)
         await self.host.stop()
 
     @property
@@ -209,31 +219,62 @@ class MqttBroker:
         The client has been admitted. An older connection of the same client ends first
         (MQTT-3.1.4-2).
         """
+        client_id = connection.client_id
         while True:
-            session = self.sessions.get(connection.client_id)
+            session = self.sessions.get(client_id)
             if session is None or session.connection is None:
                 break
-            older = session.connection
-            older.end(Reason.SESSION_TAKEN_OVER, "the same client id connected again")
-            await older.ended.wait()
+            if session.username != asked.username:
+                self.count("connections refused: client id of another user")
+                raise PacketError(
+                    "the client id is in use by another user", Reason.CLIENT_ID_NOT_VALID
+                )
+            await self._make_way(session.connection)
         if connection.is_gone:
             return False
-        expiry_s = asked.session_expiry_s
-        resumed = session is not None and not asked.clean_start
-        if session is None or not resumed:
-            self._end_session(connection.client_id)
-            session = self.sessions.begin(connection.client_id, asked.username, expiry_s)
-        elif session.username != asked.username:
+        resumed = (
+            session is not None
+            and not asked.clean_start
             # Another user must not read what was kept for this one.
-            resumed = False
-            self._end_session(connection.client_id)
-            session = self.sessions.begin(connection.client_id, asked.username, expiry_s)
+            and session.username == asked.username
+        )
+        if session is None or not resumed:
+            self._check_room(client_id, asked)
+            self._end_session(client_id)
+            session = self.sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
-            self.sessions.resume(session, asked.username, expiry_s)
-        self._wills.pop(connection.client_id, None)
+            self.sessions.resume(session, asked.session_expiry_s)
+        self._wills.pop(client_id, None)
         session.connection = connection
+        session.version = connection.version
         connection.session = session
         return resumed
+
+    async def _make_way(self, older: Connection) -> None:
+        """End a client's older connection; one that does not read any more is cut off."""
+        older.end(Reason.SESSION_TAKEN_OVER, "the same client id connected again")
+        try:
+            await asyncio.wait_for(older.ended.wait(), _TAKE_OVER_S)
+        except TimeoutError:
+            older.abort()
+            await older.ended.wait()
+
+    def _check_room(self, client_id: str, asked: Connect) -> None:
+        """Sessions that outlive their connections are bounded too.
+
+        Raises:
+            PacketError: there are too many.
+        """
+        bound = self.limits.max_connections * _SESSIONS_A_CONNECTION
+        if asked.session_expiry_s and len(self.sessions) >= bound:
+            if self.sessions.get(client_id) is not None:
+                return
+            self.count("connections refused: limit of sessions")
+            raise PacketError(
+                f"there are {bound} sessions already: let clients connect with a clean session,"
+                " or raise limits.max_connections",
+                Reason.QUOTA_EXCEEDED,
+            )
 
     def left(
         self, connection: Connection, session: Session, asked: Connect | None, *, said_goodbye: bool
@@ -330,9 +371,7 @@ class MqttBroker:
                 ClientState(
                     client_id=session.client_id,
                     address="" if connection is None else connection.address,
-                    protocol="5.0"
-                    if connection is not None and connection.version == 5
-                    else "3.1.1",
+                    protocol=_PROTOCOLS[session.version],
                     connected=connection is not None,
                     since_ns=(
                         session.left_ns or 0 if connection is None else connection.connected_ns

@@ -1,49 +1,31 @@
-"""Sessions of outside clients: what outlives a connection, in memory and in the journal's database.
+"""Sessions of outside clients: what outlives a connection.
 
-A persistent session keeps its subscriptions, the packet ids of QoS 2 messages that its client has
-not released, and a place in the journal from which undelivered messages are found again after a
-restart. Not for: the packets that change a session (connection.py), delivery (outbox.py).
+A persistent session keeps its subscriptions, its queue, and the QoS 2 exchanges that are open in
+both directions; after a restart its undelivered messages are found again in the journal. Not for:
+the packets that change a session (connection.py), delivery (outbox.py), SQL (session_store.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from appliance.broker.outbox import Outbox
+from appliance.broker import session_store as kept
+from appliance.broker.outbox import Delivery, Outbox
 from appliance.broker.packets import FOR_EVER, SubscribeOptions
+from appliance.broker.session_store import SCHEMA, Record, Records, SessionRow, SessionStore
 from appliance.broker.subscriptions import Subscriptions
 from appliance.model import Message
 from appliance.topics import Matcher
 
 if TYPE_CHECKING:
     from appliance.broker.connection import Connection
-    from appliance.broker.door import Statement
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS session(
-    client_id TEXT PRIMARY KEY, username TEXT, expiry_s INTEGER NOT NULL,
-    settled_seq INTEGER NOT NULL, left_ns INTEGER) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS subscription(
-    client_id TEXT NOT NULL, filter TEXT NOT NULL, since_seq INTEGER NOT NULL,
-    body BLOB NOT NULL, PRIMARY KEY (client_id, filter)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS unreleased(
-    client_id TEXT NOT NULL, packet_id INTEGER NOT NULL,
-    PRIMARY KEY (client_id, packet_id)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS settled(
-    client_id TEXT NOT NULL, seq INTEGER NOT NULL,
-    PRIMARY KEY (client_id, seq)) WITHOUT ROWID;
-"""
+__all__ = ["SCHEMA", "Records", "Session", "Sessions"]
 
-
-class Records(Protocol):
-    """Where sessions are kept: the journal's database."""
-
-    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
-
-    def read(self, after_seq: int, limit: int) -> list[Message]: ...
+_READ_AT_ONCE = 1000
+_LONGEST_LAG = 10_000
+"""A session without traffic has its place noted when the journal is so many messages ahead."""
 
 
 class Session:
@@ -56,7 +38,7 @@ class Session:
         "outbox",
         "unreleased",
         "username",
-        "will_due_ns",
+        "version",
     )
 
     def __init__(self, outbox: Outbox, username: str | None, expiry_s: int) -> None:
@@ -66,7 +48,8 @@ class Session:
         self.connection: Connection | None = None
         self.left_ns: int | None = None
         self.unreleased: set[int] = set()
-        self.will_due_ns: int | None = None
+        self.version = 0
+        """The protocol version of its last connection, 0 if that was before a restart."""
 
     @property
     def client_id(self) -> str:
@@ -87,6 +70,25 @@ class Session:
         )
 
 
+class _Keeper:
+    """Notes one persistent session's outgoing QoS 2 exchanges (an ``outbox.Keeper``)."""
+
+    __slots__ = ("_client_id", "_store")
+
+    def __init__(self, client_id: str, store: SessionStore) -> None:
+        self._client_id = client_id
+        self._store = store
+
+    def sending(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+        self._store.sending(self._client_id, packet_id, delivery, then)
+
+    def received(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+        self._store.received(self._client_id, packet_id, delivery.message.seq, then)
+
+    def completed(self, packet_id: int, delivery: Delivery) -> None:
+        self._store.completed(self._client_id, packet_id, delivery.message.seq)
+
+
 class Sessions:
     """All sessions. ``record`` puts statements into the journal's next commit."""
 
@@ -95,53 +97,57 @@ class Sessions:
         subscriptions: Subscriptions,
         *,
         make_outbox: Callable[[str], Outbox],
-        record: Callable[[Iterable[Statement]], None],
+        record: Record,
         clock_ns: Callable[[], int],
         last_seq: Callable[[], int],
     ) -> None:
         self._sessions: dict[str, Session] = {}
         self._subscriptions = subscriptions
         self._make_outbox = make_outbox
-        self._record = record
+        self._store = SessionStore(record)
         self._clock_ns = clock_ns
         self._last_seq = last_seq
-        self._places: dict[str, int] = {}
+        self._places: dict[str, tuple[int, int]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def get(self, client_id: str) -> Session | None:
-        return self._sessions.get(client_id)
+        """The session of a client, unless it has expired."""
+        session = self._sessions.get(client_id)
+        return None if session is None or session.expired(self._clock_ns()) else session
 
     def all(self) -> list[Session]:
         return list(self._sessions.values())
+
+    # --- life -----------------------------------------------------------------------------------
 
     def begin(self, client_id: str, username: str | None, expiry_s: int) -> Session:
         """A new session in place of any that was there."""
         if client_id in self._sessions:
             self.end(client_id)
-        session = Session(self._make_outbox(client_id), username, expiry_s)
-        session.outbox.persistent = session.persistent
+        session = Session(self._make_outbox(client_id), username, 0)
         self._sessions[client_id] = session
-        if session.persistent:
-            self._save(session)
+        self.keep_for(session, expiry_s)
         return session
 
-    def resume(self, session: Session, username: str | None, expiry_s: int) -> None:
+    def resume(self, session: Session, expiry_s: int) -> None:
         """The client is back; its new connection says how long the session is to be kept."""
-        was_persistent = session.persistent
-        session.username = username
         session.left_ns = None
         self.keep_for(session, expiry_s)
-        if was_persistent and not session.persistent:
-            self._erase(session.client_id)
 
     def keep_for(self, session: Session, expiry_s: int) -> None:
         """Change how long the session outlives its connection."""
+        was_persistent = session.persistent
         session.expiry_s = expiry_s
         session.outbox.persistent = session.persistent
         if session.persistent:
+            if session.outbox.keeper is None:
+                session.outbox.keeper = _Keeper(session.client_id, self._store)
             self._save(session)
+        elif was_persistent:
+            session.outbox.keeper = None
+            self._erase(session.client_id)
 
     def leave(self, session: Session) -> bool:
         """The connection has ended; returns whether the session has too."""
@@ -160,77 +166,53 @@ class Sessions:
         self._subscriptions.forget(client_id)
         if session is not None:
             session.outbox.persistent = False
+            session.outbox.keeper = None
             session.outbox.clear()
             if session.persistent:
                 self._erase(client_id)
+
+    def _erase(self, client_id: str) -> None:
+        self._places.pop(client_id, None)
+        self._store.erase(client_id)
+
+    # --- what a client does in its session ------------------------------------------------------
 
     def subscribe(self, session: Session, options: SubscribeOptions) -> bool:
         """Add or replace a subscription; returns whether it is new."""
         new = self._subscriptions.add(session.outbox, options)
         if session.persistent:
-            self._record(
-                [
-                    (
-                        "INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?)",
-                        (
-                            session.client_id,
-                            options.topic_filter,
-                            self._last_seq(),
-                            msgspec.msgpack.encode(options),
-                        ),
-                    )
-                ]
-            )
+            self._store.subscribe(session.client_id, options, self._last_seq())
         return new
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """Remove a subscription; returns whether there was one."""
         removed = self._subscriptions.remove(session.client_id, topic_filter)
         if removed and session.persistent:
-            self._record(
-                [
-                    (
-                        "DELETE FROM subscription WHERE client_id = ? AND filter = ?",
-                        (session.client_id, topic_filter),
-                    )
-                ]
-            )
+            self._store.unsubscribe(session.client_id, topic_filter)
         return removed
 
-    def hold(self, session: Session, packet_ids: Iterable[int]) -> None:
-        """QoS 2 messages with these ids were taken and are not released yet."""
+    def note_exchanges(self, session: Session, exchanges: Iterable[tuple[int, int]]) -> None:
+        """QoS 2 packet ids: (id, sequence number) was taken, (id, 0) was released."""
         if session.persistent:
-            self._record(
-                [
-                    ("INSERT OR IGNORE INTO unreleased VALUES (?, ?)", (session.client_id, number))
-                    for number in packet_ids
-                ]
-            )
+            self._store.note_exchanges(session.client_id, exchanges)
 
-    def release(self, session: Session, packet_ids: Iterable[int]) -> None:
-        """The client released these ids: the exchange is complete."""
-        if session.persistent:
-            self._record(
-                [
-                    (
-                        "DELETE FROM unreleased WHERE client_id = ? AND packet_id = ?",
-                        (session.client_id, number),
-                    )
-                    for number in packet_ids
-                ]
-            )
+    # --- the place in the journal ---------------------------------------------------------------
 
-    def settled(self, session: Session, seq: int) -> None:
-        """A QoS 2 message is with the client: it must not be sent again, whatever happens."""
-        if session.persistent and seq:
-            self._record(
-                [("INSERT OR IGNORE INTO settled VALUES (?, ?)", (session.client_id, seq))]
-            )
+    def save_places(self, *, all_of_them: bool = False) -> None:
+        """Note for persistent sessions up to where their clients have everything.
 
-    def save_places(self) -> None:
-        """Note for each persistent session up to where its client has everything."""
+        A session that nothing happened to is left alone for a while: no message behind its place
+        is for it.
+        """
         for session in self._sessions.values():
-            if session.persistent and self._places.get(session.client_id) != self._place(session):
+            if not session.persistent:
+                continue
+            place, activity = self._places.get(session.client_id, (-1, -1))
+            now = self._place(session)
+            if place == now:
+                continue
+            lag = _LONGEST_LAG if session.outbox.activity == activity else 0
+            if all_of_them or now - place > lag:
                 self._save(session)
 
     def _place(self, session: Session) -> int:
@@ -239,34 +221,14 @@ class Sessions:
 
     def _save(self, session: Session) -> None:
         place = self._place(session)
-        self._places[session.client_id] = place
-        self._record(
-            [
-                (
-                    "INSERT OR REPLACE INTO session VALUES (?, ?, ?, ?, ?)",
-                    (
-                        session.client_id,
-                        session.username,
-                        session.expiry_s,
-                        place,
-                        session.left_ns,
-                    ),
-                ),
-                (
-                    "DELETE FROM settled WHERE client_id = ? AND seq <= ?",
-                    (session.client_id, place),
-                ),
-            ]
+        self._places[session.client_id] = (place, session.outbox.activity)
+        self._store.save(
+            SessionRow(
+                session.client_id, session.username, session.expiry_s, place, session.left_ns
+            )
         )
 
-    def _erase(self, client_id: str) -> None:
-        self._places.pop(client_id, None)
-        self._record(
-            [
-                (f"DELETE FROM {table} WHERE client_id = ?", (client_id,))  # noqa: S608 - our names
-                for table in ("session", "subscription", "unreleased", "settled")
-            ]
-        )
+    # --- the last run ---------------------------------------------------------------------------
 
     def load(self, records: Records) -> None:
         """Take the persistent sessions over from the last run. Reads the database: at start only.
@@ -276,47 +238,58 @@ class Sessions:
         allows; at QoS 2 each settled message is on record, so nothing is repeated.
         """
         now = self._clock_ns()
+        self._store.discard_uncommitted(self._last_seq())
         places: dict[str, int] = {}
-        for client_id, username, expiry_s, place, left_ns in records.query(
-            "SELECT client_id, username, expiry_s, settled_seq, left_ns FROM session"
-        ):
-            if not isinstance(client_id, str) or not isinstance(expiry_s, int):
-                continue
-            session = Session(
-                self._make_outbox(client_id),
-                username if isinstance(username, str) else None,
-                expiry_s,
-            )
-            session.outbox.persistent = True
-            session.left_ns = left_ns if isinstance(left_ns, int) else now
+        for row in kept.sessions(records):
+            session = Session(self._make_outbox(row.client_id), row.username, row.expiry_s)
+            session.left_ns = now if row.left_ns is None else row.left_ns
             if session.expired(now):
-                self._sessions[client_id] = session
-                self.end(client_id)
+                self._store.erase(row.client_id)
                 continue
-            self._sessions[client_id] = session
-            places[client_id] = place if isinstance(place, int) else 0
+            session.outbox.persistent = True
+            session.outbox.keeper = _Keeper(row.client_id, self._store)
+            self._sessions[row.client_id] = session
+            places[row.client_id] = row.place
+        for client_id, packet_id in kept.unreleased(records, self._last_seq()):
+            if client_id in self._sessions:
+                self._sessions[client_id].unreleased.add(packet_id)
+        settled = kept.settled(records) | self._restore_exchanges(records)
         since: dict[tuple[str, str], int] = {}
         matcher: Matcher[tuple[str, SubscribeOptions]] = Matcher()
-        for client_id, topic_filter, since_seq, body in records.query(
-            "SELECT client_id, filter, since_seq, body FROM subscription"
-        ):
-            found = self._sessions.get(str(client_id))
-            if found is None or not isinstance(body, bytes) or not isinstance(since_seq, int):
+        for client_id, since_seq, options in kept.subscriptions(records):
+            found = self._sessions.get(client_id)
+            if found is None:
                 continue
-            options = msgspec.msgpack.decode(body, type=SubscribeOptions)
             self._subscriptions.add(found.outbox, options)
-            since[found.client_id, str(topic_filter)] = since_seq
+            since[client_id, options.topic_filter] = since_seq
             if not options.topic_filter.startswith("$share/"):
-                matcher.add(options.topic_filter, (found.client_id, options))
-        for client_id, packet_id in records.query("SELECT client_id, packet_id FROM unreleased"):
-            holder = self._sessions.get(str(client_id))
-            if holder is not None and isinstance(packet_id, int):
-                holder.unreleased.add(packet_id)
-        settled = {
-            (client_id, seq)
-            for client_id, seq in records.query("SELECT client_id, seq FROM settled")
-        }
-        self._refill(records, places, since, matcher, settled)
+                matcher.add(options.topic_filter, (client_id, options))
+        if places and len(matcher):
+            self._refill(records, places, since, matcher, settled)
+
+    def _restore_exchanges(self, records: Records) -> set[tuple[str, int]]:
+        """Outgoing QoS 2 exchanges go on under their packet ids; returns their messages."""
+        under_way = set()
+        for row in kept.outgoing(records):
+            session = self._sessions.get(row.client_id)
+            if session is None:
+                continue
+            under_way.add((row.client_id, row.seq))
+            found = [m for m in records.read(row.seq - 1, 1) if m.seq == row.seq]
+            # Without its message (retention took it) the exchange can still be brought to an end.
+            message = found[0] if found else Message(row.seq, 0, "", b"")
+            session.outbox.restore(
+                row.packet_id,
+                Delivery(
+                    message,
+                    2,
+                    row.retain,
+                    row.identifiers,
+                    sent=True,
+                    received=row.received or not found,
+                ),
+            )
+        return under_way
 
     def _refill(
         self,
@@ -324,17 +297,17 @@ class Sessions:
         places: dict[str, int],
         since: dict[tuple[str, str], int],
         matcher: Matcher[tuple[str, SubscribeOptions]],
-        settled: set[tuple[object, object]],
+        settled: set[tuple[str, int]],
     ) -> None:
-        if not places or not len(matcher):
-            return
         position = min(places.values())
-        while messages := records.read(position, 1000):
+        # What is committed behind this point is fanned out as it would be without a restart.
+        last = self._last_seq()
+        while position < last and (messages := records.read(position, _READ_AT_ONCE)):
             position = messages[-1].seq
             for message in messages:
-                if message.qos == 0:
+                if message.qos == 0 or message.seq > last:
                     continue
-                wanted: dict[str, int] = {}
+                wanted: dict[str, tuple[int, bool, tuple[int, ...]]] = {}
                 for client_id, options in matcher.match(message.topic):
                     if (
                         message.seq > places[client_id]
@@ -342,8 +315,18 @@ class Sessions:
                         and (client_id, message.seq) not in settled
                         and not (options.no_local and message.client_id == client_id)
                     ):
-                        wanted[client_id] = max(wanted.get(client_id, 0), options.qos)
-                for client_id, qos in wanted.items():
+                        qos, retain, identifiers = wanted.get(client_id, (0, False, ()))
+                        if options.identifier is not None:
+                            identifiers = (*identifiers, options.identifier)
+                        wanted[client_id] = (
+                            max(qos, options.qos),
+                            retain or options.retain_as_published,
+                            identifiers,
+                        )
+                for client_id, (qos, retain, identifiers) in wanted.items():
                     self._sessions[client_id].outbox.deliver(
-                        message, min(qos, message.qos), retain=False
+                        message,
+                        min(qos, message.qos),
+                        retain=message.retain and retain,
+                        identifiers=identifiers,
                     )

@@ -196,17 +196,24 @@ class Retained:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._messages: dict[str, Message] = {}
+        self._expected: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def room_for(self, topic: str) -> bool:
-        """Whether a retained message on this topic stays within the bound."""
-        return topic in self._messages or len(self._messages) < self._limit
+    def make_room(self, message: Message) -> bool:
+        """Whether a message that will be kept stays within the bound; counts it from now on."""
+        topic = message.topic
+        if message.payload and topic not in self._messages and topic not in self._expected:
+            if len(self._messages) + len(self._expected) >= self._limit:
+                return False
+            self._expected.add(topic)
+        return True
 
     def keep(self, message: Message) -> None:
         """Keep it in place of the topic's last one; an empty payload removes (MQTT-3.3.1-10)."""
         if message.payload:
+            self._expected.discard(message.topic)
             self._messages[message.topic] = message
         else:
             self._messages.pop(message.topic, None)

@@ -8,62 +8,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
-from websockets.exceptions import ProtocolError
-from websockets.frames import Opcode
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from appliance.broker.face import Face
+
 _MQTT = Subprotocol("mqtt")
-_LARGEST_HANDSHAKE_S = 10.0
+_SWITCHING_PROTOCOLS = 101
 
 
 class WebSocketServer(asyncio.Protocol):
-    """Carries one MQTT connection over WebSocket binary frames."""
+    """Carries one MQTT connection over WebSocket binary frames.
+
+    The connection above is there from the accept on, so that it is counted and timed; it gets
+    bytes once the WebSocket handshake is done.
+    """
 
     def __init__(
-        self,
-        make_connection: Callable[[], asyncio.Protocol],
-        *,
-        largest_frame: int,
-        handshake_s: float = _LARGEST_HANDSHAKE_S,
+        self, make_connection: Callable[[], asyncio.Protocol], *, largest_frame: int
     ) -> None:
-        self._make_connection = make_connection
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
-        self._transport: asyncio.Transport | None = None
-        self._connection: asyncio.Protocol | None = None
-        self._handshake_s = handshake_s
-        self._handshake: asyncio.TimerHandle | None = None
+        self._connection = make_connection()
+        self._is_open = False
+        self.below: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._handshake = asyncio.get_running_loop().call_later(self._handshake_s, transport.close)
+        self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
+        self._connection.connection_made(Face(self))
 
     def data_received(self, data: bytes) -> None:
-        try:
-            self._protocol.receive_data(data)
-        except (EOFError, ProtocolError):
-            self._send_pending()
-            return
+        # After a close or an error the library discards what comes.
+        self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
                 response = self._protocol.accept(event)
                 self._protocol.send_response(response)
-                self._send_pending()
-                if response.status_code == 101 and self._transport is not None:
-                    if self._handshake is not None:
-                        self._handshake.cancel()
-                    self._connection = self._make_connection()
-                    self._connection.connection_made(_FramedTransport(self))
-            elif self._connection is not None:
-                opcode = getattr(event, "opcode", None)
-                if opcode in (Opcode.BINARY, Opcode.CONT):
-                    self._connection.data_received(bytes(getattr(event, "data", b"")))
-                elif opcode is Opcode.TEXT:
+                self._is_open = response.status_code == _SWITCHING_PROTOCOLS
+            elif isinstance(event, Frame):
+                if event.opcode in (Opcode.BINARY, Opcode.CONT):
+                    self._connection.data_received(bytes(event.data))
+                elif event.opcode is Opcode.TEXT:
                     # MQTT-6.0.0-1: MQTT goes in binary frames.
+                    self._is_open = False
                     self._protocol.fail(1003, "MQTT is sent in binary frames")
+                    break
         self._send_pending()
 
     def eof_received(self) -> None:
@@ -71,81 +62,33 @@ class WebSocketServer(asyncio.Protocol):
         self._send_pending()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._handshake is not None:
-            self._handshake.cancel()
-        if self._connection is not None:
-            self._connection.connection_lost(exc)
+        self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        if self._connection is not None:
-            self._connection.pause_writing()
+        self._connection.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._connection is not None:
-            self._connection.resume_writing()
+        self._connection.resume_writing()
 
     def _send_pending(self) -> None:
-        if self._transport is None:
-            return
         for data in self._protocol.data_to_send():
             if data:
-                self._transport.write(data)
+                self.below.write(data)
             else:
-                self._transport.close()
+                self.below.close()
         if self._protocol.close_expected():
-            self._transport.close()
+            self.below.close()
 
     def send(self, data: bytes) -> None:
         """Send MQTT bytes as one binary frame."""
-        self._protocol.send_binary(data)
-        self._send_pending()
+        if self._is_open:
+            self._protocol.send_binary(data)
+            self._send_pending()
 
     def say_goodbye(self) -> None:
         """Close in the WebSocket's way, then the connection below it."""
-        if self._transport is None or self._transport.is_closing():
-            return
-        self._protocol.send_close(1000)
-        self._send_pending()
-        self._transport.close()
-
-    @property
-    def below(self) -> asyncio.Transport:
-        """The transport that carries the frames."""
-        if self._transport is None:
-            raise RuntimeError("the connection is not made yet")
-        return self._transport
-
-
-class _FramedTransport(asyncio.Transport):
-    """What an MQTT connection writes to when it runs over WebSocket."""
-
-    def __init__(self, server: WebSocketServer) -> None:
-        super().__init__()
-        self._server = server
-
-    def write(self, data: Any) -> None:
-        self._server.send(bytes(data))
-
-    def close(self) -> None:
-        self._server.say_goodbye()
-
-    def abort(self) -> None:
-        self._server.below.abort()
-
-    def is_closing(self) -> bool:
-        return self._server.below.is_closing()
-
-    def pause_reading(self) -> None:
-        self._server.below.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._server.below.resume_reading()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._server.below.get_extra_info(name, default)
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        self._server.below.set_write_buffer_limits(high=high, low=low)
-
-    def get_write_buffer_size(self) -> int:
-        return self._server.below.get_write_buffer_size()
+        if self._is_open and not self.below.is_closing():
+            self._is_open = False
+            self._protocol.send_close(1000)
+            self._send_pending()
+        self.below.close()

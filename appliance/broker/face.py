@@ -1,0 +1,57 @@
+"""The transport that a connection writes to when something lies between it and the socket.
+
+Not for: what lies between (websocket.py, tls.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+
+class Carrier(Protocol):
+    """A protocol that carries another one."""
+
+    below: asyncio.Transport
+    """The transport that carries the bytes."""
+
+    def send(self, data: bytes) -> None:
+        """Send the connection's bytes in the carrier's form."""
+
+    def say_goodbye(self) -> None:
+        """Close in the carrier's way."""
+
+
+class Face(asyncio.Transport):
+    """A carrier, as the connection above it sees it."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        super().__init__()
+        self._carrier = carrier
+
+    def write(self, data: Any) -> None:
+        self._carrier.send(bytes(data))
+
+    def close(self) -> None:
+        self._carrier.say_goodbye()
+
+    def abort(self) -> None:
+        self._carrier.below.abort()
+
+    def is_closing(self) -> bool:
+        return self._carrier.below.is_closing()
+
+    def pause_reading(self) -> None:
+        self._carrier.below.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._carrier.below.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return self._carrier.below.get_extra_info(name, default)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._carrier.below.set_write_buffer_limits(high=high, low=low)
+
+    def get_write_buffer_size(self) -> int:
+        return self._carrier.below.get_write_buffer_size()

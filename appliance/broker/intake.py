@@ -1,0 +1,268 @@
+"""What a client publishes, from bytes to numbered messages: the hot path of the broker.
+
+An intake gathers what arrived in one read (messages, their acknowledgements, the QoS 2 packet ids
+that were taken or released) and hands it to the door in one go. Not for: framing and the other
+packets (connection.py), the journal (door.py). References are to MQTT 3.1.1 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import mqtt5
+
+from appliance.broker import mqtt5_packets as v5
+from appliance.broker import packets
+from appliance.broker.packets import PacketError, Reason
+from appliance.broker.sessions import Session
+from appliance.model import Message
+
+if TYPE_CHECKING:
+    from appliance.broker.door import Publisher
+    from appliance.broker.server import MqttBroker
+
+_REMEMBERED_TOPICS = 1024
+_LONGEST_REMEMBERED_TOPIC = 256
+_PUBLISH_BITS = packets.PUBLISH << 4
+
+
+class Intake:
+    """The publishing side of one connection."""
+
+    __slots__ = (
+        "_acks",
+        "_address",
+        "_aliases",
+        "_broker",
+        "_client_id",
+        "_door",
+        "_exchanges",
+        "_messages",
+        "_publisher",
+        "_session",
+        "_topics",
+        "_username",
+        "taken",
+    )
+
+    def __init__(self, broker: MqttBroker, publisher: Publisher) -> None:
+        self._broker = broker
+        self._door = broker.door
+        self._publisher = publisher
+        self._session: Session | None = None
+        self._client_id = ""
+        self._username: str | None = None
+        self._address = ""
+        self._topics: dict[bytes, str] = {}
+        self._aliases: dict[int, str] | None = None
+        self._messages: list[Message] = []
+        self._acks = bytearray()
+        self._exchanges: list[tuple[int, int]] = []
+        self.taken = 0
+        """Messages that came in on this connection."""
+
+    def open(self, session: Session, username: str | None, address: str) -> None:
+        """From now on the client may publish."""
+        self._session = session
+        self._client_id = session.client_id
+        self._username = username
+        self._address = address
+
+    def enter(self) -> None:
+        """Hand what has been gathered to the door."""
+        if not self._messages and not self._acks:
+            return
+        if self._exchanges:
+            if self._session is not None:
+                self._broker.sessions.note_exchanges(self._session, self._exchanges)
+            self._exchanges = []
+        messages, self._messages = self._messages, []
+        acks, self._acks = bytes(self._acks), bytearray()
+        self.taken += len(messages)
+        self._door.enter(messages, self._publisher, acks)
+
+    def publishes_311(self, data: bytes, position: int, end: int, limit: int) -> int:
+        """Take the whole 3.1.1 PUBLISH packets that stand in a row from ``position`` on.
+
+        Returns the position of what follows: another packet, or one that is not complete yet.
+
+        Raises:
+            PacketError: a packet breaks the protocol, or its topic is not permitted.
+        """
+        topics = self._topics
+        messages = self._messages
+        acks = self._acks
+        next_seq = self._door.next_seq
+        now = self._door.clock_ns()
+        client_id, username, address = self._client_id, self._username, self._address
+        while position + 1 < end:
+            first = data[position]
+            if first & 0xF0 != _PUBLISH_BITS:
+                break
+            size = data[position + 1]
+            if size < 128:
+                body = position + 2
+                stop = body + size
+            else:
+                found = packets.frame(data, position, limit)
+                if found is None:
+                    break
+                body, stop = found
+            if stop > end:
+                break
+            start = body + 2
+            if start > stop:
+                raise PacketError("the packet ends too early")
+            topic_end = start + (data[body] << 8 | data[body + 1])
+            raw = data[start:topic_end]
+            topic = topics.get(raw)
+            if topic is None:
+                if topic_end > stop:
+                    raise PacketError("the packet ends too early")
+                topic = self._learn_topic(raw)
+            qos = first >> 1 & 3
+            packet_id = 0
+            payload_start = topic_end
+            if qos:
+                payload_start += 2
+                if payload_start > stop:
+                    raise PacketError("the packet ends too early")
+                packet_id = data[topic_end] << 8 | data[topic_end + 1]
+                if packet_id == 0:
+                    raise PacketError("packet id 0 [MQTT-2.3.1-1]")
+                if qos == 3:
+                    raise PacketError("QoS 3 [MQTT-3.3.1-4]")
+                acks += b"\x40\x02" if qos == 1 else b"\x50\x02"
+                acks += data[topic_end:payload_start]
+            elif first & 8:
+                raise PacketError("DUP is set at QoS 0 [MQTT-3.3.1-2]")
+            elif payload_start > stop:
+                raise PacketError("the packet ends too early")
+            payload = data[payload_start:stop]
+            position = stop
+            if qos == 2 and self._is_repeated(packet_id):
+                continue
+            seq = next_seq()
+            if qos == 2:
+                self._exchanges.append((packet_id, seq))
+            messages.append(
+                Message(
+                    seq,
+                    now,
+                    topic,
+                    payload,
+                    qos,
+                    bool(first & 1),
+                    bool(first & 8),
+                    client_id,
+                    username,
+                    address,
+                    None,
+                    packet_id,
+                )
+            )
+        return position
+
+    def publish_5(self, packet: bytes) -> None:
+        """Take one MQTT 5 PUBLISH.
+
+        Raises:
+            PacketError: it breaks the protocol, or its topic is not permitted at QoS 0, where
+                there is no other way to say so.
+        """
+        decoded = v5.decode(packet)
+        if not isinstance(decoded, mqtt5.PublishPacket):
+            raise PacketError("not a PUBLISH", Reason.PROTOCOL_ERROR)
+        qos = int(decoded.qos)
+        packet_id = decoded.packet_id or 0
+        if decoded.subscription_ids:
+            raise PacketError("a client sent a subscription identifier", Reason.PROTOCOL_ERROR)
+        if qos == 0 and decoded.duplicate:
+            raise PacketError("DUP is set at QoS 0 [MQTT5-3.3.1-2]")
+        if qos and packet_id == 0:
+            raise PacketError("packet id 0 [MQTT5-2.2.1-3]", Reason.PROTOCOL_ERROR)
+        v5.check_properties(decoded)
+        topic = self._resolve_alias(decoded)
+        raw = topic.encode()
+        if raw not in self._topics:
+            try:
+                self._learn_topic(raw)
+            except PacketError as error:
+                if qos == 0 or error.reason is not Reason.NOT_AUTHORIZED:
+                    raise
+                self._acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
+                return
+        if qos:
+            self._acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id)
+            if qos == 2 and self._is_repeated(packet_id):
+                return
+        seq = self._door.next_seq()
+        if qos == 2:
+            self._exchanges.append((packet_id, seq))
+        self._messages.append(
+            Message(
+                seq,
+                self._door.clock_ns(),
+                topic,
+                decoded.payload,
+                qos,
+                decoded.retain,
+                decoded.duplicate,
+                self._client_id,
+                self._username,
+                self._address,
+                v5.properties(decoded),
+                packet_id,
+            )
+        )
+
+    def release(self, packet_id: int, version: int) -> None:
+        """PUBREL came: the client will not send this QoS 2 message again (section 4.3.3)."""
+        session = self._session
+        known = session is not None and packet_id in session.unreleased
+        if session is not None and known:
+            session.unreleased.discard(packet_id)
+            self._exchanges.append((packet_id, 0))
+        reason = 0 if known or version == 4 else Reason.PACKET_ID_NOT_FOUND
+        self._acks += v5.encode_ack(0x70, packet_id, reason)
+
+    def _is_repeated(self, packet_id: int) -> bool:
+        """Whether this QoS 2 message has been taken already; if not, it is now (section 4.3.3)."""
+        if self._session is None:
+            return True
+        unreleased = self._session.unreleased
+        if packet_id in unreleased:
+            return True
+        unreleased.add(packet_id)
+        return False
+
+    def _learn_topic(self, raw: bytes) -> str:
+        topic = packets.publish_topic(raw)
+        if not self._broker.access.may_publish(self._username, self._client_id, topic):
+            self._broker.count("publishes refused: not allowed")
+            # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
+            # a lie, so the connection ends (section 3.3.5 allows both).
+            raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
+        if len(raw) <= _LONGEST_REMEMBERED_TOPIC:
+            if len(self._topics) >= _REMEMBERED_TOPICS:
+                self._topics.clear()
+            self._topics[raw] = topic
+        return topic
+
+    def _resolve_alias(self, packet: mqtt5.PublishPacket) -> str:
+        alias = packet.topic_alias
+        if alias is None:
+            if not packet.topic:
+                raise PacketError("a PUBLISH without a topic", Reason.PROTOCOL_ERROR)
+            return packet.topic
+        if not 0 < alias <= v5.TOPIC_ALIAS_MAXIMUM:
+            raise PacketError(f"topic alias {alias} is not allowed", Reason.TOPIC_ALIAS_INVALID)
+        if self._aliases is None:
+            self._aliases = {}
+        if packet.topic:
+            self._aliases[alias] = packet.topic
+            return packet.topic
+        topic = self._aliases.get(alias)
+        if topic is None:
+            raise PacketError(f"topic alias {alias} is unknown", Reason.PROTOCOL_ERROR)
+        return topic

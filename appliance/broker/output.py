@@ -1,0 +1,124 @@
+"""What goes out to one client: bytes gathered per step of the loop, and messages as PUBLISH.
+
+Not for: which messages go out and in which order (outbox.py), reading (connection.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from appliance.broker import mqtt5_packets as v5
+from appliance.broker import packets
+from appliance.broker.outbox import Delivery
+from appliance.model import Message
+
+if TYPE_CHECKING:
+    from appliance.broker.server import MqttBroker
+
+
+class Output:
+    """The sending side of one connection (an ``outbox.Sink``)."""
+
+    __slots__ = (
+        "_broker",
+        "_flush_scheduled",
+        "_loop",
+        "_most_bytes",
+        "_out",
+        "_out_bytes",
+        "_transport",
+        "is_closed",
+        "is_paused",
+        "largest",
+        "version",
+        "window",
+    )
+
+    def __init__(self, broker: MqttBroker) -> None:
+        self._broker = broker
+        self._loop = broker.loop
+        self._most_bytes = int(broker.limits.max_client_backlog)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._flush_scheduled = False
+        self.is_closed = False
+        self.is_paused = False
+        """The operating system takes no more for this client now."""
+        self.version = 4
+        self.window = broker.limits.max_inflight_per_client
+        self.largest: int | None = None
+        """The largest packet that the client takes, in bytes (MQTT 5, section 3.1.2.11.4)."""
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """There is a socket to write to."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self._most_bytes, low=self._most_bytes // 4)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the client reads too slowly for more to be sent now."""
+        return self.is_paused or self._out_bytes > self._most_bytes
+
+    def queue(self, data: bytes) -> None:
+        """Send bytes with whatever else is sent in this step of the loop."""
+        if self.is_closed:
+            return
+        self._out.append(data)
+        self._out_bytes += len(data)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand what is queued to the operating system."""
+        self._flush_scheduled = False
+        if self._out and self._transport is not None and not self._transport.is_closing():
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._transport.write(data)
+
+    def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
+        """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
+        message = delivery.message
+        expiry = None
+        if message.properties is not None and message.properties.message_expiry_s is not None:
+            expiry = self._remaining(message, message.properties.message_expiry_s)
+            if expiry <= 0:
+                self._broker.count("deliveries dropped: expired")
+                return False
+        if self.version == 4:
+            packet = packets.encode_publish(
+                message.topic.encode(),
+                message.payload,
+                delivery.qos,
+                retain=delivery.retain,
+                duplicate=duplicate,
+                packet_id=packet_id,
+            )
+        else:
+            packet = v5.encode_publish(
+                message,
+                delivery.qos,
+                retain=delivery.retain,
+                duplicate=duplicate,
+                packet_id=packet_id,
+                expiry_s=expiry,
+                identifiers=delivery.identifiers,
+            )
+            if self.largest is not None and len(packet) > self.largest:
+                self._broker.count("deliveries dropped: larger than the client takes")
+                return False
+        self.queue(packet)
+        return True
+
+    def _remaining(self, message: Message, expiry_s: int) -> int:
+        """Seconds until a message expires (MQTT 5, section 3.3.2.3.3)."""
+        waited = (self._broker.door.clock_ns() - message.received_ns) // 1_000_000_000
+        return expiry_s - max(0, waited)
+
+    def send_release(self, packet_id: int) -> None:
+        """Put a PUBREL on the wire."""
+        self.queue(b"\x62\x02" + packet_id.to_bytes(2, "big"))
