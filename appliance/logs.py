@@ -316,8 +316,11 @@ def start(
     return log
 
 
-def start_for(data_dir: str, level: str, *, owns_terminal: bool) -> Log:
+def start_for(
+    data_dir: str, level: str, *, owns_terminal: bool, secrets: Iterable[Secret] = ()
+) -> Log:
     """Log to stderr, or to ``<data_dir>/logs/appliance.log`` while the UI has the terminal."""
     if owns_terminal:
-        return start(level, file=str(Path(data_dir) / "logs" / "appliance.log"))
-    return start(level, stream=sys.stderr)
+        file = str(Path(data_dir) / "logs" / "appliance.log")
+        return start(level, file=file, secrets=secrets)
+    return start(level, stream=sys.stderr, secrets=secrets)

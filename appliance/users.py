@@ -101,6 +101,15 @@ class Users:
             self._hashes, self._seen, self._complained = hashes, signature, ""
         return True
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is or was a file: from then on, nobody may come in without a password."""
+        if self._seen is None:
+            with contextlib.suppress(ConfigError, NoPermissionError):
+                self.reload_if_changed()
+                return self._seen is not None
+        return True
+
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
         with self._lock:

@@ -8,7 +8,7 @@ Not for: opening anything that a key names, save in ``files``, which ``check`` a
 from __future__ import annotations
 
 from appliance.config.checks import advice
-from appliance.config.files import anonymous_allowed, check_files, read_secret
+from appliance.config.files import all_secrets, anonymous_allowed, check_files, read_secret
 from appliance.config.reading import load, loads
 from appliance.config.tables import (
     AccessConfig,
@@ -77,6 +77,7 @@ __all__ = [
     "TriggerConfig",
     "WritePath",
     "advice",
+    "all_secrets",
     "anonymous_allowed",
     "check_files",
     "format_duration",

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,21 @@ def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
     if not text:
         raise ConfigError(f"{file}: the file is empty; write the secret into it")
     return Secret(text)
+
+
+def all_secrets(config: Config) -> tuple[Secret, ...]:
+    """Every secret of the configuration, also those in files, so that the log can mask them.
+
+    A file that can't be read is passed over: whoever needs its secret says so.
+    """
+    qlik = config.qlik
+    if qlik is None:
+        return ()
+    found = [qlik.header.value if qlik.header else None]
+    for name in ("jwt", "password", "api_key", "client_secret"):
+        with contextlib.suppress(ConfigError, NoPermissionError):
+            found.append(read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file")))
+    return tuple(secret for secret in found if secret)
 
 
 def _unreadable(path: str) -> str | None:

@@ -17,6 +17,7 @@ from appliance.config import (
     QlikConfig,
     Secret,
     advice,
+    all_secrets,
     anonymous_allowed,
     check_files,
     format_duration,
@@ -292,6 +293,18 @@ def test_a_secret_file_may_end_with_a_line_break(tmp_path: Path) -> None:
         read_secret(None, str(file))
     with pytest.raises(ConfigError, match="can't be read"):
         read_secret(None, str(tmp_path / "missing"))
+
+
+def test_the_log_is_told_every_secret(tmp_path: Path) -> None:
+    """Whatever way a secret is configured, it can be masked; a missing file is not its business."""
+    (tmp_path / "jwt.txt").write_text("from-a-file\n")
+    text = MANAGED + "header = {name = 'h', value = '${H}'}\n"
+    config = loads(text, environ={"H": "from-the-environment"})
+    assert all_secrets(config) == (Secret("from-the-environment"),)
+    config = loads(f"{MANAGED}jwt_file = 'jwt.txt'", file=str(tmp_path / "config.toml"))
+    assert all_secrets(config) == (Secret("from-a-file"),)
+    assert all_secrets(loads(f"{MANAGED}jwt_file = 'missing.txt'")) == ()
+    assert all_secrets(loads("")) == ()
 
 
 @pytest.mark.parametrize(

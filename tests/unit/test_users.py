@@ -76,6 +76,20 @@ def test_a_change_by_another_process_counts_at_the_next_sign_in(file: Path) -> N
     assert not running.verify("plc", b"two")
 
 
+def test_the_first_user_closes_the_door_for_the_nameless(file: Path) -> None:
+    """Whether a users file exists is known at once, and a broken or vanished one still counts."""
+    running = Users(file)
+    assert not running.exists
+    file.write_text("broken")
+    assert running.exists
+    file.unlink()
+    assert not running.exists
+    Users(file).add("plc", b"x")
+    assert running.exists
+    file.unlink()
+    assert running.exists
+
+
 def test_reconnecting_is_cheap_and_only_for_what_was_right(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
