@@ -45,8 +45,9 @@ class Trigger:
 
     def __init__(self, config: TriggerConfig, number: int) -> None:
         """Compile the rule; raises ``ConfigError`` that names it, the key and the mend."""
-        self.topic: str = config.topic
-        self.name = config.name or config.topic
+        # A plain str: msgspec, which stores names with their requests, takes no subclass.
+        self.topic = str(config.topic)
+        self.name = config.name or self.topic
         where = f"trigger {number} ({self.name})"
         self.fixed: Want | None = None
         self._level: int | None = None
