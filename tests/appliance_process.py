@@ -61,7 +61,8 @@ class ApplianceProcess:
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        threading.Thread(target=self._read, args=(self.process,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
         return self
 
     def start(self, *arguments: str) -> ApplianceProcess:
@@ -72,9 +73,10 @@ class ApplianceProcess:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
-        for line in process.stderr:
-            self.lines.append(line.rstrip())
-            self._news.put(line)
+        with process.stderr:
+            for line in process.stderr:
+                self.lines.append(line.rstrip())
+                self._news.put(line)
         self._news.put(None)
 
     def wait_for_line(self, part: str, timeout_s: float = DEADLINE_S) -> str:
@@ -105,18 +107,19 @@ class ApplianceProcess:
 
     def exit_code(self, timeout_s: float = DEADLINE_S) -> int:
         assert self.process is not None
-        return self.process.wait(timeout_s)
+        code = self.process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        return code
 
     def kill(self) -> None:
         """End it as ``kill -9`` does."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(DEADLINE_S)
+        self.exit_code()
 
     def __enter__(self) -> ApplianceProcess:
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(DEADLINE_S)
+            self.kill()
