@@ -14,15 +14,15 @@ import logging.handlers
 import queue
 import sys
 import threading
-import time
 import traceback
-from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from appliance.config.values import Secret
 from appliance.errors import NoPermissionError, UnavailableError
+from appliance.log_lines import Line, Repeats
 from appliance.safe_text import Masks, escape
 from appliance.state import LogLine
 
@@ -34,10 +34,6 @@ _QUEUED_LINES = 10_000
 _RING_LINES = 2_000
 _LONGEST_TEXT = 4_000
 """Characters of a record's text; more is cut, since a payload may be a megabyte."""
-
-_REPEATS = 30
-_REPEAT_WINDOW_S = 10.0
-_REPEAT_KEYS = 512
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -60,7 +56,7 @@ class Log:
         self._ring: deque[LogLine] = deque(maxlen=_RING_LINES)
         self._number = 0
         self._lost = 0
-        self._repeats = _Repeats()
+        self._repeats = Repeats()
         self._queue: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
         self._handler = _Handler(self)
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)
@@ -125,16 +121,16 @@ class Log:
             if wanted:
                 source = record.name.removeprefix("appliance.")
                 self._keep(
-                    _Line(int(record.created * 1e9), record.levelno, source, text, _trace(record))
+                    Line(int(record.created * 1e9), record.levelno, source, text, _trace(record))
                 )
 
-    def _keep(self, line: _Line) -> None:
+    def _keep(self, line: Line) -> None:
         """Into the ring and the queue; the lock is held, so both have the same order."""
         self._number += 1
         self._ring.append(LogLine(self._number, line.at_ns, line.level, line.source, line.text))
         self._offer(line)
 
-    def _offer(self, line: _Line) -> None:
+    def _offer(self, line: Line) -> None:
         shown = line.shown()
         if line.trace:
             shown += "".join(f"\n    {self._masks.apply(escape(each))}" for each in line.trace)
@@ -178,27 +174,6 @@ class Log:
             self._file.emit(logging.LogRecord("", 0, "", 0, line, (), None))
 
 
-class _Line:
-    """One line on its way, its text already safe."""
-
-    __slots__ = ("at_ns", "level", "source", "text", "trace")
-
-    def __init__(
-        self, at_ns: int, level: int, source: str, text: str, trace: Sequence[str] = ()
-    ) -> None:
-        self.at_ns = at_ns
-        self.level = level
-        self.source = source
-        self.text = text
-        self.trace = trace
-
-    def shown(self) -> str:
-        seconds, rest = divmod(self.at_ns, 1_000_000_000)
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        name = logging.getLevelName(self.level)
-        return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
-
-
 class _Handler(logging.Handler):
     def __init__(self, log: Log) -> None:
         super().__init__()
@@ -215,54 +190,6 @@ class _File(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's name
         self.failures += 1
-
-
-class _Repeats:
-    """Counts lines of one kind (same logger, same text before its values are put in).
-
-    The first thirty in ten seconds pass; the others are counted and reported when the ten seconds
-    are over. The time is that of the records.
-    """
-
-    def __init__(self) -> None:
-        self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
-        self._over: dict[tuple[str, int, str], int] = {}
-        self._next_look = 0.0
-
-    def admit(self, record: logging.LogRecord) -> tuple[list[_Line], bool]:
-        """Reports that are due, and whether the record itself is to be written."""
-        key = (record.name, record.levelno, str(record.msg)[:200])
-        now = record.created
-        reports = list(self._due(now)) if self._over and now >= self._next_look else []
-        entry = self._kinds.get(key)
-        if entry is None or not 0 <= now - entry[0] < _REPEAT_WINDOW_S:
-            self._kinds[key] = [now, 1]
-            self._kinds.move_to_end(key)
-            if len(self._kinds) > _REPEAT_KEYS:
-                self._kinds.popitem(last=False)
-            return reports, True
-        entry[1] += 1
-        if entry[1] <= _REPEATS:
-            return reports, True
-        if not self._over:
-            self._next_look = now + _REPEAT_WINDOW_S
-        if key in self._over or len(self._over) < _REPEAT_KEYS:
-            self._over[key] = self._over.get(key, 0) + 1
-        return reports, False
-
-    def finish(self) -> list[_Line]:
-        """What is still to be reported at the end."""
-        return list(self._due(time.time()))
-
-    def _due(self, now: float) -> Iterator[_Line]:
-        for (name, level, text), count in self._over.items():
-            yield _Line(
-                int(now * 1e9),
-                level,
-                name.removeprefix("appliance."),
-                f'{count} further lines like "{escape(text)}" were left out',
-            )
-        self._over = {}
 
 
 def _trace(record: logging.LogRecord) -> Sequence[str]:

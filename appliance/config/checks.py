@@ -1,6 +1,6 @@
 """Rules about several keys at once: what each table needs, and what does not go together.
 
-Not for: single values (reading.py) or whether named files exist (files.py).
+Not for: single values (walk.py) or whether named files exist (files.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where in a configuration something is wrong, and the list of all that is.
 
-Not for: finding problems (reading.py, checks.py, files.py).
+Not for: finding problems (walk.py, checks.py, files.py).
 """
 
 from __future__ import annotations

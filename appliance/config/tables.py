@@ -1,7 +1,7 @@
 """Every table and key of the configuration, with its type, default and meaning.
 
 The text below a key is its documentation: scripts/document-config makes docs/configuration.md of
-it. Not for: reading TOML (reading.py) or rules about several keys at once (checks.py).
+it. Not for: converting TOML (walk.py) or rules about several keys at once (checks.py).
 """
 
 from __future__ import annotations

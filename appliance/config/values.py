@@ -1,6 +1,6 @@
 """The kinds of value that a configuration key can have beyond TOML's own, and how they are written.
 
-Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (reading.py), which
+Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (walk.py), which
 need to know the file they stand in.
 """
 

@@ -30,6 +30,9 @@ from appliance.config import (
     parse_size,
     read_secret,
 )
+from appliance.config.checks import check
+from appliance.config.problems import Problems
+from appliance.config.walk import Walk
 from appliance.errors import ConfigError
 
 MINIMAL = r"""
@@ -423,13 +426,9 @@ _TOML = st.recursive(
 @given(st.dictionaries(st.sampled_from([*Config.__struct_fields__, "y"]), _TOML, max_size=4))
 def test_no_document_makes_a_traceback(document: dict[str, object]) -> None:
     """Any TOML at all is a configuration or a ConfigError, never another exception."""
-    from appliance.config import reading
-    from appliance.config.problems import Problems
-
     found = Problems("f")
-    reader = reading._Reader(found, "/", {})
-    config = reader.config(document)
-    reading.checks.check(config, found)
+    config = Walk(found, "/", {}).config(document)
+    check(config, found)
     try:
         found.raise_if_any()
     except ConfigError as error:

@@ -1,0 +1,86 @@
+"""A log line on its way, and the rule that a line which repeats itself is counted, not written.
+
+Not for: where lines go (logs.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from appliance.safe_text import escape
+
+_REPEATS = 30
+_REPEAT_WINDOW_S = 10.0
+_REPEAT_KEYS = 512
+
+
+class Line:
+    """One line on its way, its text already safe."""
+
+    __slots__ = ("at_ns", "level", "source", "text", "trace")
+
+    def __init__(
+        self, at_ns: int, level: int, source: str, text: str, trace: Sequence[str] = ()
+    ) -> None:
+        self.at_ns = at_ns
+        self.level = level
+        self.source = source
+        self.text = text
+        self.trace = trace
+
+    def shown(self) -> str:
+        seconds, rest = divmod(self.at_ns, 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        name = logging.getLevelName(self.level)
+        return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
+
+
+class Repeats:
+    """Counts lines of one kind (same logger, same text before its values are put in).
+
+    The first thirty in ten seconds pass; the others are counted and reported when the ten seconds
+    are over. The time is that of the records.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+        self._over: dict[tuple[str, int, str], int] = {}
+        self._next_look = 0.0
+
+    def admit(self, record: logging.LogRecord) -> tuple[list[Line], bool]:
+        """Reports that are due, and whether the record itself is to be written."""
+        key = (record.name, record.levelno, str(record.msg)[:200])
+        now = record.created
+        reports = list(self._due(now)) if self._over and now >= self._next_look else []
+        entry = self._kinds.get(key)
+        if entry is None or not 0 <= now - entry[0] < _REPEAT_WINDOW_S:
+            self._kinds[key] = [now, 1]
+            self._kinds.move_to_end(key)
+            if len(self._kinds) > _REPEAT_KEYS:
+                self._kinds.popitem(last=False)
+            return reports, True
+        entry[1] += 1
+        if entry[1] <= _REPEATS:
+            return reports, True
+        if not self._over:
+            self._next_look = now + _REPEAT_WINDOW_S
+        if key in self._over or len(self._over) < _REPEAT_KEYS:
+            self._over[key] = self._over.get(key, 0) + 1
+        return reports, False
+
+    def finish(self) -> list[Line]:
+        """What is still to be reported at the end."""
+        return list(self._due(time.time()))
+
+    def _due(self, now: float) -> Iterator[Line]:
+        for (name, level, text), count in self._over.items():
+            yield Line(
+                int(now * 1e9),
+                level,
+                name.removeprefix("appliance."),
+                f'{count} further lines like "{escape(text)}" were left out',
+            )
+        self._over = {}
