@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from msgspec.structs import replace
@@ -26,9 +27,11 @@ from textual.screen import Screen
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.state import Engine, Snapshot
-from appliance.ui import keys, palette, payload
+from appliance.ui import export, keys, palette, payload
+from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
+from appliance.ui.screens.clients import ClientsScreen
 from appliance.ui.screens.dialogs import (
     MIN_COLUMNS,
     MIN_ROWS,
@@ -41,15 +44,15 @@ from appliance.ui.screens.dialogs import (
 )
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.log import LogFeed, LogScreen
+from appliance.ui.screens.message import MessageScreen
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.tasks import TasksScreen
+from appliance.ui.screens.topics import TopicsScreen
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.text import printable
 
 FRAME_S = 0.1
 """One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
-
-BY = "terminal"
-"""Who asked, as the log says it."""
 
 _COPY_BYTES = 100_000
 """Terminals drop longer clipboard sequences (OSC 52)."""
@@ -79,7 +82,13 @@ class ApplianceApp(App[UiEnd]):
     BINDINGS: ClassVar = keys.bindings(keys.EVERYWHERE)
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
-    PAGES: ClassVar[dict[str, type[Page]]] = {"live": LiveScreen, "log": LogScreen}
+    PAGES: ClassVar[dict[str, type[Page]]] = {
+        "live": LiveScreen,
+        "topics": TopicsScreen,
+        "tasks": TasksScreen,
+        "clients": ClientsScreen,
+        "log": LogScreen,
+    }
 
     def __init__(
         self,
@@ -99,6 +108,7 @@ class ApplianceApp(App[UiEnd]):
         self.clock_ns = clock_ns
         self.remembered: Remembered = load(self.settings.remember)
         self.snapshot: Snapshot = engine.snapshot()
+        self.acts = Acts(self)
         self.feed = LiveFeed()
         self.log_feed = LogFeed()
         self.frames = 0
@@ -313,6 +323,36 @@ class ApplianceApp(App[UiEnd]):
     def tell(self, title: str, text: str) -> None:
         """A text over the screen, until a key."""
         self.push_screen(Tell(title, told(text)))
+
+    def open_message(self, seq: int, tab: str) -> None:
+        """Fetch a message from the journal and show it."""
+        if not seq:
+            self.say("No message caused this.")
+            return
+
+        def work() -> None:
+            message = self.engine.message(seq)
+            if message is None:
+                self.from_worker(self.say, f"The journal has no message {seq} any more.")
+            else:
+                self.from_worker(self.push_screen, MessageScreen(message, (), tab))
+
+        self.in_worker(work, group="message")
+
+    def show_live(self, source: str) -> None:
+        """Go to the Live screen with a filter."""
+        self.action_show("live")
+        self._pages["live"].set_filter(source)
+
+    def export(self, what: str, items: Sequence[object]) -> None:
+        """Write rows to a file in the data directory."""
+        folder = Path(self.snapshot.data_dir or ".") / "exports"
+
+        def work() -> None:
+            path = export.write(self.engine, what, items, folder, self.clock_ns())
+            self.from_worker(self.say, f"{len(items)} {what} were written to {path}")
+
+        self.in_worker(work, group="export")
 
     def copy(self, text: str, what: str) -> None:
         """Put text on the clipboard of the operator's terminal (OSC 52)."""

@@ -7,8 +7,9 @@ the journal all the same). Not for: drawing; nothing here knows a terminal.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from appliance.model import Message
 from appliance.state import Engine
@@ -58,6 +59,21 @@ class LiveFeed:
     def kept(self) -> int:
         """How many messages are held, filter or not."""
         return len(self._kept)
+
+    @property
+    def newest(self) -> Sequence[Message]:
+        """Everything that is held, oldest first, whatever the filter."""
+        return self._kept
+
+    def by_seq(self, seqs: Iterable[int]) -> dict[int, Message]:
+        """Those of these messages that are held."""
+        kept = self._kept
+        found: dict[int, Message] = {}
+        for seq in seqs:
+            index = bisect_left(kept, seq, key=lambda message: message.seq)
+            if index < len(kept) and kept[index].seq == seq:
+                found[seq] = kept[index]
+        return found
 
     def poll(self, engine: Engine) -> bool:
         """Take over what is new; returns whether ``view`` changed."""

@@ -19,16 +19,18 @@ from appliance.ui import symbols
 
 HELP = (
     ("plant/+/state", "a topic filter (several: any of them)"),
+    ("topic:a/b", "exactly this topic"),
     ("text", 'text in topic, payload or client id; "two words"'),
     ("!text", "not this; also !plant/# and !client:x"),
     ("client:plc-*", "the sender's client id, * for any part"),
     ("task:sales", "what it started: part of the task's name or id"),
     ("state:failed", "how that ended: failed, done, running, bad, any"),
     ("since:10m", "newer than: 30s 10m 2h 1d, 14:03, 2026-11-22"),
+    ("until:14:03", "older than: the same"),
 )
 
 _WORD = re.compile(r'(!?)((?:[a-z]+:)?)("[^"]*"?|\S+)')
-_KEYS = ("client", "task", "state", "since")
+_KEYS = ("topic", "client", "task", "state", "since", "until")
 _AGO = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _GROUPS = {
@@ -55,6 +57,8 @@ class Filter(msgspec.Struct, frozen=True):
     tasks: tuple[str, ...] = ()
     states: frozenset[ExecutionState] = frozenset()
     since_ns: int = 0
+    until_ns: int = 0
+    """0: no end."""
 
     @property
     def is_empty(self) -> bool:
@@ -67,21 +71,26 @@ class Filter(msgspec.Struct, frozen=True):
 
     def takes(self, message: Message) -> bool:
         """Whether a message passes, apart from what it led to."""
-        if message.received_ns < self.since_ns:
+        if not self.takes_time(message.received_ns):
             return False
         topic = message.topic
         if self.topics and not any(topics.matches(one, topic) for one in self.topics):
             return False
         if any(topics.matches(one, topic) for one in self.not_topics):
             return False
-        if (self.clients or self.not_clients) and not self._takes_client(message.client_id):
+        if (self.clients or self.not_clients) and not self.takes_client(message.client_id):
             return False
         if not (self.texts or self.not_texts):
             return True
         payload = message.payload.decode("utf-8", "replace")
         return self.takes_text(topic, payload, message.client_id)
 
-    def _takes_client(self, client_id: str) -> bool:
+    def takes_time(self, at_ns: int) -> bool:
+        """Whether a moment lies within since: and until:."""
+        return at_ns >= self.since_ns and (not self.until_ns or at_ns < self.until_ns)
+
+    def takes_client(self, client_id: str) -> bool:
+        """Whether a client id passes client: and !client:."""
         name = client_id.casefold()
         return all(_like(one, name) for one in self.clients) and not any(
             _like(one, name) for one in self.not_clients
@@ -108,12 +117,12 @@ class Filter(msgspec.Struct, frozen=True):
         cause = execution.cause
         name = f"{execution.task_name}\n{execution.task_id}".casefold()
         return (
-            execution.requested_ns >= self.since_ns
+            self.takes_time(execution.requested_ns)
             and (not self.states or execution.state in self.states)
             and all(one in name for one in self.tasks)
             and (not self.topics or any(topics.matches(one, cause.topic) for one in self.topics))
             and not any(topics.matches(one, cause.topic) for one in self.not_topics)
-            and self._takes_client(cause.client_id)
+            and self.takes_client(cause.client_id)
             and self.takes_text(
                 execution.task_name,
                 execution.task_id,
@@ -141,7 +150,7 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
     """
     found: dict[str, list[str]] = {}
     states: set[ExecutionState] = set()
-    since_ns = 0
+    bounds = {"since": 0, "until": 0}
     for negative, prefix, body in _WORD.findall(source):
         quoted = body.startswith('"')
         word = body.strip('"') if quoted else body
@@ -150,11 +159,13 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
             key, word = "", prefix + word  # a text with a colon in it, JSON for example
         if not word:
             continue
-        name = {"client": "clients", "task": "tasks"}.get(key) or _kind(word, quoted=quoted)
+        name = {"topic": "topics", "client": "clients", "task": "tasks"}.get(key) or _kind(
+            word, quoted=quoted
+        )
         if key == "state":
             states |= _states(word)
-        elif key == "since":
-            since_ns = _since(word, now_ns, utc=utc)
+        elif key in bounds:
+            bounds[key] = _bound(key, word, now_ns, utc=utc)
         elif name == "topics" and (problem := topics.filter_problem(word)):
             raise FilterError(f"{word!r} is not a topic filter: {problem}")
         elif negative and name == "tasks":
@@ -162,7 +173,7 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
         else:
             plain = word if name == "topics" else word.casefold()
             found.setdefault(("not_" if negative else "") + name, []).append(plain)
-        if negative and key in ("state", "since"):
+        if negative and key in ("state", *bounds):
             raise FilterError(f"{key}: can't be excluded; say which {key} is wanted")
     return Filter(
         source=source.strip(),
@@ -174,7 +185,8 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
         not_clients=tuple(found.get("not_clients", ())),
         tasks=tuple(found.get("tasks", ())),
         states=frozenset(states),
-        since_ns=since_ns,
+        since_ns=bounds["since"],
+        until_ns=bounds["until"],
     )
 
 
@@ -204,14 +216,14 @@ def _states(word: str) -> frozenset[ExecutionState]:
     return found
 
 
-def _since(word: str, now_ns: int, *, utc: bool) -> int:
+def _bound(key: str, word: str, now_ns: int, *, utc: bool) -> int:
     if ago := _AGO.fullmatch(word):
         return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 10**9)
     try:
         return moment(word, now_ns, utc=utc)
     except ValueError:
         raise FilterError(
-            f"since:{word} is not a time; write 30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
+            f"{key}:{word} is not a time; write 30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
         ) from None
 
 

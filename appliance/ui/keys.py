@@ -14,6 +14,10 @@ EVERYWHERE = "everywhere"
 MOVE = "move"
 LISTS = "lists"
 FOLLOW = "follow"
+ACTING = "acting"
+REPEAT = "repeat"
+SORTED = "sorted"
+RUNS = "runs"
 LIVE = "live"
 DETAIL = "detail"
 TOPICS = "topics"
@@ -66,6 +70,10 @@ TABLE = (
     Key("export", "export", "e", "export", "write the rows to a file", LISTS),
     Key("pause", "pause", "space,p", "pause", "freeze the view, go on", FOLLOW, footer=True),
     Key("age", "toggle_age", "T", "clock/age", "clock or age", LIVE),
+    Key("search", "search", "b", "journal", "search the journal", LIVE, footer=True),
+    Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
+    Key("publish", "publish", "n", "new message", "publish a message", ACTING),
+    Key("repeat", "repeat", "r", "repeat", "do again what it caused", REPEAT),
     Key("pretty", "pretty", "p", "pretty/raw", "pretty or raw", DETAIL, footer=True),
     Key("hex", "hex", "x", "hex", "bytes in hex", DETAIL, footer=True),
     Key("difference", "difference", "d", "diff", "against the one before", DETAIL, footer=True),
@@ -74,6 +82,22 @@ TABLE = (
     Key("next", "next", "right,l", "next", "message before, after", DETAIL),
     Key("copy_payload", "copy", "c", "copy", "copy payload; topic", DETAIL, footer=True),
     Key("copy_its_topic", "copy_topic", "C", "copy topic", "copy payload; topic", DETAIL),
+    Key("fold", "fold", "left,h", "fold", "fold, unfold", TOPICS),
+    Key("unfold", "unfold", "right,l", "unfold", "fold, unfold", TOPICS, footer=True),
+    Key("open_all", "open_all", "o", "open all", "open, close all", TOPICS),
+    Key("close_all", "close_all", "O", "close all", "open, close all", TOPICS),
+    Key("sort", "sort", "s", "sort", "sort by another column", SORTED, footer=True),
+    Key("clear_retained", "clear_retained", "delete", "clear", "clear retained", TOPICS),
+    Key("stop_run", "stop_run", "x", "stop run", "stop the run (asks)", RUNS, footer=True),
+    Key("older", "older", "b", "older", "older executions", TASKS),
+    Key("pause_timer", "pause_timer", "space,p", "pause", "pause, go on: timer", TASKS),
+    Key("fire_timer", "fire_timer", "f", "fire", "fire the timer now", TASKS),
+    Key("message", "message", "m", "message", "its message", RUNS, footer=True),
+    Key("copy_run", "copy", "c", "copy", "copy reason and log", EXECUTION, footer=True),
+    Key(
+        "disconnect", "disconnect", "x", "disconnect", "disconnect it (asks)", CLIENTS, footer=True
+    ),
+    Key("further", "further", "b", "further back", "search further back", SEARCH, footer=True),
     Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
 )
 

@@ -167,7 +167,18 @@ class FakeEngine(Engine):
             topic, payload, qos, retain, client = TEMPLATES[self.seq % len(TEMPLATES)]
             at = now - (count - skipped - number) * 100_000
             self.ring.append(
-                Message(self.seq, at, topic, payload, qos, retain, False, client, "10.0.4.11:50010")
+                Message(
+                    self.seq,
+                    at,
+                    topic,
+                    payload,
+                    qos,
+                    retain,
+                    False,
+                    client,
+                    None,
+                    "10.0.4.11:50010",
+                )
             )
 
     # --- what the UI reads ---------------------------------------------------------------------

@@ -129,6 +129,10 @@ _TITLES = {
     keys.MOVE: "Moving",
     keys.LISTS: "Lists",
     keys.FOLLOW: "Live and log",
+    keys.ACTING: "Acting",
+    keys.REPEAT: "",
+    keys.SORTED: "",
+    keys.RUNS: "Runs",
     keys.LIVE: "Live",
     keys.DETAIL: "Message",
     keys.TOPICS: "Topics",
@@ -138,7 +142,7 @@ _TITLES = {
     keys.LOG: "Log",
     keys.SEARCH: "Search",
 }
-_KEY_CELLS = 12
+_KEY_CELLS = 13
 _COLUMN_CELLS = 38
 
 
@@ -151,10 +155,13 @@ def help_lines(
         entries = keys.of(place)
         if not entries:
             continue
-        block: list[Line] = [[(_TITLES[place], "head")]]
+        title = _TITLES[place]
+        if not title and blocks:
+            blocks[-1].pop()  # it belongs to the block before
+        block: list[Line] = [[(title, "head")]] if title else blocks.pop()
         for text, group in groupby(entries, key=lambda key: key.help):
             shown = [keys.shown(one) for key in group for one in keys.keys_of(key, chosen)]
-            block.append([(fit(" ".join(shown), _KEY_CELLS), "key"), (fit(text, 25), "")])
+            block.append([(fit(" ".join(shown), _KEY_CELLS), "key"), (fit(text, 24), "")])
         blocks.append([*block, []])
     return _in_columns(blocks, max(1, columns // (_COLUMN_CELLS)))
 
@@ -176,25 +183,18 @@ def _in_columns(blocks: list[list[Line]], count: int) -> list[Line]:
     return lines
 
 
+_SIGNS = (
+    ("✓", "ok", "done"),
+    ("✗", "bad", "failed"),
+    ("▶", "run", "running"),
+    ("▷", "info", "starting"),
+    ("◌", "info", "waiting"),
+    ("↻", "warn", "retry"),
+    ("»", "dim", "skipped"),
+    ("‖", "warn", "paused"),
+)
 SIGNS: list[Line] = [
     [],
-    [
-        ("✓", "ok"),
-        (" done  ", "dim"),
-        ("✗", "bad"),
-        (" failed  ", "dim"),
-        ("▶", "run"),
-        (" running  ", "dim"),
-        ("▷", "info"),
-        (" starting  ", "dim"),
-        ("◌", "info"),
-        (" waiting  ", "dim"),
-        ("↻", "warn"),
-        (" retry  ", "dim"),
-        ("»", "dim"),
-        (" skipped  ", "dim"),
-        ("‖", "warn"),
-        (" paused", "dim"),
-    ],
+    [part for sign, tone, word in _SIGNS for part in ((sign, tone), (f" {word} ", "dim"))],
     [("Keys are set in the configuration, [ui.keys]. NO_COLOR is honoured.", "dim")],
 ]

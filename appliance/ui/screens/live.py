@@ -5,62 +5,32 @@ Not for: old messages (search.py), the whole of one message (message.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from appliance.model import Message
-from appliance.state import Mark, Snapshot
+from appliance.state import Snapshot
 from appliance.ui import clock, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.message import MessageScreen
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.search import SearchScreen
 from appliance.ui.views import first, numbers, work
 from appliance.ui.views import message as view
+from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
-from appliance.ui.widgets.rows import Rows
 
 _NARROW_TASK_ROWS = 3
-
-
-class MessageRows(Rows[Message]):
-    """Messages with what each of them led to."""
-
-    def __init__(self, id: str | None = None, *, follow: bool = True) -> None:  # noqa: A002 - Textual's name for it
-        super().__init__(follow=follow, id=id)
-        self.marks: dict[int, Mark] = {}
-        self.sizes: dict[int, int] = {}
-        self.show_age = False
-        self.utc = False
-        self.now_ns = 0
-
-    def key(self, item: Message) -> Hashable:
-        return item.seq
-
-    def version(self, item: Message) -> Hashable:
-        return (self.marks.get(item.seq), self._when(item))
-
-    def _when(self, item: Message) -> str:
-        if self.show_age:
-            return clock.age((self.now_ns - item.received_ns) / 1e9)
-        return clock.time_with_ms(item.received_ns, utc=self.utc)
-
-    def line(self, item: Message, cells: int) -> Line:
-        mark = self.marks.get(item.seq)
-        return view.row(item, mark, self._when(item), self.sizes.get(item.seq), cells)
-
-    def heading(self, cells: int) -> Line | None:
-        return view.heading(cells - 1, show_age=self.show_age)
 
 
 class LiveScreen(Page):
     """Messages, executions, timers, counters."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE)
+    PLACES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
     TAB = "live"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.FOLLOW, keys.LIVE)
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="live-top"):
@@ -97,22 +67,11 @@ class LiveScreen(Page):
         page.display = not started
         if not started:
             page.show(first.lines(snapshot))
-        self._update_rows(now_ns)
+        self.rows.look_up(self.ui.engine, self.ui.remembered, now_ns)
         if self.has_class("-wide"):
             self._update_wide(snapshot, now_ns)
         else:
             self._update_narrow(snapshot, now_ns)
-
-    def _update_rows(self, now_ns: int) -> None:
-        rows, engine = self.rows, self.ui.engine
-        rows.utc = self.ui.remembered.utc
-        show_age = self.ui.remembered.show_age
-        seen = rows.in_view
-        marks = engine.marks([one.seq for one in seen])
-        sizes = {one.seq: size for one in seen if (size := engine.full_size(one.seq)) is not None}
-        if marks != rows.marks or sizes != rows.sizes or show_age or rows.show_age:
-            rows.refresh()
-        rows.marks, rows.sizes, rows.show_age, rows.now_ns = marks, sizes, show_age, now_ns
 
     def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
         cells = self.size.width
@@ -257,3 +216,17 @@ class LiveScreen(Page):
     def action_toggle_age(self) -> None:
         """Clock or age in the first column."""
         self.ui.remember(show_age=not self.ui.remembered.show_age)
+
+    def action_repeat(self) -> None:
+        """Do again what the message under the cursor caused."""
+        message = self.rows.current
+        if message is not None:
+            self.ui.acts.repeat(message, self.ui.engine.marks([message.seq]).get(message.seq))
+
+    def action_search(self) -> None:
+        """Look for the same in the journal, from the newest back."""
+        self.ui.push_screen(SearchScreen(self.filter.source))
+
+    def action_export(self) -> None:
+        """Write the messages in view to a file."""
+        self.ui.export("messages", list(self.rows.items))

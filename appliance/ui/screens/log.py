@@ -49,7 +49,7 @@ class LogFeed:
             line
             for line in self.lines
             if line.level >= level
-            and line.at_ns >= wanted.since_ns
+            and wanted.takes_time(line.at_ns)
             and wanted.takes_text(line.text, line.source)
         ]
 
@@ -140,3 +140,12 @@ class LogScreen(Page):
         line = self.query_one(LogRows).current
         if line is not None:
             self.ui.tell(f"{level_name(line.level)[0]} {line.source}", line.text)
+
+    def action_copy_topic(self) -> None:
+        """The text without time and level."""
+        line = self.query_one(LogRows).current
+        if line is not None:
+            self.ui.copy(line.text, "the text")
+
+    def action_export(self) -> None:
+        self.ui.export("log", list(self.query_one(LogRows).items))

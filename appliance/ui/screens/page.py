@@ -84,6 +84,14 @@ class Page(Screen[None]):
     def filter_changed(self) -> None:
         """``self.filter`` is another one now."""
 
+    def action_run_task(self) -> None:
+        """Pick a task and start it."""
+        self.ui.acts.run_task()
+
+    def action_publish(self) -> None:
+        """Write a message."""
+        self.ui.acts.publish()
+
     # --- the frame -----------------------------------------------------------------------------
 
     def tick(self, snapshot: Snapshot, now_ns: int) -> None:

@@ -1,0 +1,174 @@
+"""The Clients screen: who is connected, what waits for whom, and the health of every part.
+
+Not for: the messages of a client (Enter shows them on the Live screen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, ClassVar
+
+from textual.widget import Widget
+
+from appliance.state import ClientState, Snapshot
+from appliance.ui import keys
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.page import Page
+from appliance.ui.views import client as view
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
+
+_Rates = dict[str, tuple[float, float]]
+
+
+def _in_rate(client: ClientState, rates: _Rates) -> Any:
+    return -rates.get(client.client_id, (0.0, 0.0))[0]
+
+
+def _out_rate(client: ClientState, rates: _Rates) -> Any:
+    return -rates.get(client.client_id, (0.0, 0.0))[1]
+
+
+_SORTS: dict[str, Callable[[ClientState, _Rates], Any]] = {
+    "in": _in_rate,
+    "out": _out_rate,
+    "queue": lambda client, _rates: -client.queued,
+    "lost": lambda client, _rates: -client.dropped,
+    "name": lambda client, _rates: client.client_id,
+    "up": lambda client, _rates: -client.since_ns,
+}
+
+
+class ClientRows(Rows[ClientState]):
+    """Clients and sessions whose client is away."""
+
+    sort = "in"
+    now_ns = 0
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id)
+        self.rates: _Rates = {}
+
+    def key(self, item: ClientState) -> Hashable:
+        return item.client_id
+
+    def version(self, item: ClientState) -> Hashable:  # noqa: ARG002 - ages and rates change
+        return None
+
+    def line(self, item: ClientState, cells: int) -> Line:
+        rates = self.rates.get(item.client_id, (0.0, 0.0))
+        return view.row(item, rates, self.now_ns, cells)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.heading(cells - 1, self.sort)
+
+
+class ClientsScreen(Page):
+    """Sorted by who sends most, so that the one who floods the broker is on top."""
+
+    PLACES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
+    TAB = "clients"
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.CLIENTS, keys.SORTED)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked_ns = 0
+        self._before: dict[str, tuple[int, int]] = {}
+        self._dirty = True
+
+    def body(self) -> Iterable[Widget]:
+        rows = ClientRows(id="clients")
+        rows.empty_text = "No client is connected."
+        yield rows
+        yield Pane(id="client-subscriptions")
+        yield Pane(id="broker")
+
+    def on_mount(self) -> None:
+        self.query_one(ClientRows).focus()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        seconds = (now_ns - self._asked_ns) / 1e9
+        if seconds >= 1 or seconds < 0 or self._dirty:
+            self._ask(now_ns, seconds)
+        rows, cells = self.query_one(ClientRows), self.size.width
+        client = rows.current
+        title: Line = [(client.client_id if client is not None else "", "head")]
+        chosen = [rule(title, cells), view.subscriptions(client)] if client is not None else []
+        self.query_one("#client-subscriptions", Pane).show(chosen)
+        count = 8 if self.size.height < 36 else 16
+        self.query_one("#broker", Pane).show(
+            [rule([("Broker", "head")], cells), *view.foot(snapshot, cells, count)]
+        )
+
+    def _ask(self, now_ns: int, seconds: float) -> None:
+        rows = self.query_one(ClientRows)
+        clients = self.ui.engine.clients()
+        counts = {one.client_id: (one.messages_in, one.messages_out) for one in clients}
+        if self._asked_ns and seconds >= 0.5:
+            rows.rates = {
+                name: (
+                    max(0.0, (now[0] - self._before[name][0]) / seconds),
+                    max(0.0, (now[1] - self._before[name][1]) / seconds),
+                )
+                for name, now in counts.items()
+                if name in self._before
+            }
+        if seconds >= 0.5 or seconds < 0:
+            self._before, self._asked_ns = counts, now_ns
+        self._dirty = False
+        rows.now_ns = now_ns
+        shown = [
+            one
+            for one in clients
+            if self.filter.takes_text(one.client_id, one.address, one.username or "")
+            and self.filter.takes_client(one.client_id)
+        ]
+        order = _SORTS[rows.sort]
+        rows.set_items(sorted(shown, key=lambda one: (order(one, rows.rates), one.client_id)))
+
+    def filter_changed(self) -> None:
+        self._dirty = True
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def action_sort(self) -> None:
+        """By messages in, out, queue, lost, name, or how long it is connected."""
+        rows = self.query_one(ClientRows)
+        names = list(_SORTS)
+        rows.sort = names[(names.index(rows.sort) + 1) % len(names)]
+        self._dirty = True
+        self.ui.show_now()
+
+    def on_rows_moved(self) -> None:
+        self.ui.show_now()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
+
+    @property
+    def _client(self) -> ClientState | None:
+        return self.query_one(ClientRows).current
+
+    def action_open(self) -> None:
+        """The messages that the client sends, on the Live screen."""
+        if self._client is not None:
+            self.ui.show_live(f'client:"{self._client.client_id}"')
+
+    def action_disconnect(self) -> None:
+        if self._client is None:
+            return
+        if self._client.connected:
+            self.ui.acts.disconnect(self._client)
+        else:
+            self.ui.say("This client is not connected.")
+
+    def action_copy(self) -> None:
+        if self._client is not None:
+            self.ui.copy(self._client.client_id, "the client id")
+
+    def action_copy_topic(self) -> None:
+        if self._client is not None:
+            self.ui.copy(self._client.address, "the address")
+
+    def action_export(self) -> None:
+        self.ui.export("clients", list(self.query_one(ClientRows).items))

@@ -1,0 +1,86 @@
+"""The whole of one execution: cause, times, steps, reason, log, the runs before it.
+
+Not for: lists of executions (tasks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from appliance.errors import ApplianceError
+from appliance.model import Execution
+from appliance.state import Snapshot
+from appliance.ui import keys
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.page import Page
+from appliance.ui.views import execution as view
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.viewer import Viewer
+
+_RUNS = 60
+
+
+class ExecutionScreen(Page):
+    """Opened over a list; it follows the execution while it runs."""
+
+    PLACES = (keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+    TAB_ROOT = False
+    BINDINGS: ClassVar = keys.bindings(keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+
+    def __init__(self, execution: Execution, tab: str = "tasks") -> None:
+        super().__init__()
+        self.tab = tab
+        self._execution = execution
+        self._before: Sequence[Execution] | None = None
+
+    def body(self) -> Iterable[Widget]:
+        yield Pane(id="facts")
+        yield Pane(id="story-title")
+        yield Viewer(id="story")
+
+    def on_mount(self) -> None:
+        self.query_one(Viewer).focus()
+        engine, task_id = self.ui.engine, self._execution.task_id
+
+        def work() -> None:
+            try:
+                found = engine.executions(1 << 62, _RUNS, task_id)
+            except ApplianceError:
+                found = [one for one in self.ui.snapshot.executions if one.task_id == task_id]
+            self.ui.from_worker(self._found, found)
+
+        self.ui.in_worker(work, group="runs")
+
+    def _found(self, runs: Sequence[Execution]) -> None:
+        self._before = runs
+        self.ui.show_now()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - it asks for its own
+        now = self.ui.engine.execution(self._execution.id)
+        if now is not None:
+            self._execution = now
+        cells, utc = self.size.width, self.ui.remembered.utc
+        title: Line = [("Execution ", "head"), (str(self._execution.id), "strong")]
+        lines = view.facts(self._execution, now_ns, utc=utc)
+        if self._before is not None:
+            lines.append(view.history_line(self._before))
+        self.query_one("#facts", Pane).show([rule(title, cells, [("Esc back", "dim")]), *lines])
+        self.query_one("#story-title", Pane).show([rule([("What happened", "head")], cells)])
+        self.query_one(Viewer).show(view.story(self._execution, utc=utc))
+
+    def action_copy(self) -> None:
+        self.ui.copy(view.text(self._execution), "reason and log")
+
+    def action_message(self) -> None:
+        """The message that caused it."""
+        self.ui.open_message(self._execution.cause.seq, self.tab)
+
+    def action_stop_run(self) -> None:
+        self.ui.acts.stop_run(self._execution)
+
+    def action_repeat(self) -> None:
+        """Start the same task again."""
+        self.ui.acts.run_again(self._execution)

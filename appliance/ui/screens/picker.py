@@ -1,0 +1,132 @@
+"""Picks a task of the server: type a part of its name, Enter starts it.
+
+Not for: starting; the caller does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from appliance.errors import ApplianceError
+from appliance.model import Task
+from appliance.ui import clock
+from appliance.ui.lines import Line
+from appliance.ui.text import fit, printable
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
+
+if TYPE_CHECKING:
+    from appliance.ui.app import ApplianceApp
+
+
+class TaskRows(Rows[Task]):
+    """Tasks by name."""
+
+    can_focus = False  # the keys go to the line in which one types
+
+    def key(self, item: Task) -> Hashable:
+        return item.id
+
+    def version(self, item: Task) -> Hashable:  # noqa: ARG002 - a task does not change here
+        return 0
+
+    def line(self, item: Task, cells: int) -> Line:
+        usual = "" if item.last_duration_s is None else f"~{clock.took(item.last_duration_s)}"
+        tags = " ".join(item.tags)
+        name = fit(printable(item.name), max(20, cells - 32))
+        sign: tuple[str, str] = ("  ", "") if item.enabled else ("○ ", "dim")
+        state = "" if item.enabled else "disabled "
+        return [
+            sign,
+            (name, "" if item.enabled else "dim"),
+            (f" {fit(usual, 8)} ", "dim"),
+            (state, "warn"),
+            (printable(tags), "dim"),
+        ]
+
+
+class TaskPicker(ModalScreen[Task]):
+    """Gives the task that was picked, or ``None``."""
+
+    BINDINGS: ClassVar = [
+        ("escape", "leave"),
+        ("down", "down"),
+        ("up", "up"),
+        ("pagedown", "page_down"),
+        ("pageup", "page_up"),
+    ]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog list-dialog"):
+            yield Pane(id="picker-title")
+            yield Input(placeholder="part of the name, tag or id", id="picker-input", compact=True)
+            yield TaskRows(id="picker-rows")
+
+    def on_mount(self) -> None:
+        self._tasks: Sequence[Task] = ()
+        self._title([("asking the server …", "dim")])
+        self.query_one(Input).focus()
+        app = cast("ApplianceApp", self.app)
+
+        def work() -> None:
+            try:
+                app.from_worker(self._found, app.engine.tasks())
+            except ApplianceError as error:
+                app.from_worker(self._title, [(f"✗ {error}", "bad")])
+
+        app.in_worker(work, group="tasks")
+
+    def _title(self, right: Line) -> None:
+        self.query_one("#picker-title", Pane).show([[("Start a task  ", "accent"), *right]])
+
+    def _found(self, tasks: Sequence[Task]) -> None:
+        self._tasks = sorted(tasks, key=lambda one: one.name.casefold())
+        self._title([(f"{len(tasks)} tasks   ⏎ starts it at once   Esc leaves", "dim")])
+        self._narrow(self.query_one(Input).value)
+
+    def _narrow(self, typed: str) -> None:
+        words = typed.casefold().split()
+        rows = self.query_one(TaskRows)
+        rows.empty_text = "No task has that in its name, tags or id."
+        rows.set_items(
+            [
+                one
+                for one in self._tasks
+                if all(w in f"{one.name} {one.id} {' '.join(one.tags)}".casefold() for w in words)
+            ]
+        )
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._narrow(event.value)
+
+    def on_input_submitted(self) -> None:
+        self._pick()
+
+    def on_rows_opened(self) -> None:
+        self._pick()
+
+    def _pick(self) -> None:
+        task = self.query_one(TaskRows).current
+        if task is not None:
+            self.dismiss(task)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def action_down(self) -> None:
+        self.query_one(TaskRows).action_down()
+
+    def action_up(self) -> None:
+        self.query_one(TaskRows).action_up()
+
+    def action_page_down(self) -> None:
+        self.query_one(TaskRows).action_page_down()
+
+    def action_page_up(self) -> None:
+        self.query_one(TaskRows).action_page_up()

@@ -1,0 +1,88 @@
+"""Writes a message: topic, payload, QoS, retain.
+
+Not for: publishing; the caller does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.suggester import SuggestFromList
+from textual.widgets import Button, Input, TextArea
+
+from appliance import topics
+from appliance.ui.widgets.pane import Pane
+
+
+class Draft(NamedTuple):
+    """A message that somebody wrote."""
+
+    topic: str
+    payload: str
+    qos: int
+    retain: bool
+
+
+class PublishDialog(ModalScreen[Draft]):
+    """Gives the draft, or ``None``. Tab goes from field to field."""
+
+    BINDINGS: ClassVar = [("escape", "leave")]
+
+    def __init__(self, topic: str, history: Sequence[str]) -> None:
+        super().__init__()
+        self._topic = topic or (history[0] if history else "")
+        self._history = list(history)
+        self._qos = 0
+        self._retain = False
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Pane(id="publish-title")
+            suggester = SuggestFromList(self._history, case_sensitive=True)
+            yield Input(self._topic, placeholder="topic", id="topic", suggester=suggester)
+            yield TextArea(id="payload-text", tab_behavior="focus")
+            yield Pane(id="publish-problem")
+            with Horizontal(classes="buttons"):
+                yield Button("QoS 0", id="qos", compact=True)
+                yield Button("retain: no", id="retain", compact=True)
+                yield Button("Publish", id="publish", variant="primary", compact=True)
+                yield Button("Leave", id="leave", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#publish-title", Pane).show(
+            [[("New message", "accent"), ("   tab next field   Esc leaves", "dim")]]
+        )
+        self.query_one("#topic", Input).focus()
+
+    def on_input_submitted(self) -> None:
+        self.query_one(TextArea).focus()
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        button = event.button
+        if button.id == "qos":
+            self._qos = (self._qos + 1) % 3
+            button.label = f"QoS {self._qos}"
+        elif button.id == "retain":
+            self._retain = not self._retain
+            button.label = f"retain: {'yes' if self._retain else 'no'}"
+        elif button.id == "leave":
+            self.dismiss(None)
+        else:
+            self._publish()
+
+    def _publish(self) -> None:
+        topic = self.query_one("#topic", Input).value
+        problem = topics.topic_problem(topic)
+        if problem is not None:
+            pane = self.query_one("#publish-problem", Pane)
+            pane.show([[(f"✗ topic: {problem}", "bad")]])
+            return
+        text = self.query_one(TextArea).text
+        self.dismiss(Draft(topic, text, self._qos, self._retain))
+
+    def action_leave(self) -> None:
+        self.dismiss(None)

@@ -1,0 +1,193 @@
+"""Searches the journal back from the newest message, in a worker, and shows what it finds.
+
+Not for: the live view. A search that is left is cancelled.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from appliance.model import Message
+from appliance.state import Engine, Snapshot
+from appliance.ui import clock, filters, keys
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.message import MessageScreen
+from appliance.ui.screens.page import Page
+from appliance.ui.widgets.messages import MessageRows
+from appliance.ui.widgets.pane import Pane
+
+_CHUNK = 2000
+"""Messages that are read from the journal at a time."""
+
+_ENOUGH = 500
+"""Finds after which a search stops and asks whether to go on (with ``b``)."""
+
+_MAX_FOUND = 10_000
+
+
+class Search:
+    """One walk back through the journal. ``walk`` blocks; run it in a worker thread."""
+
+    def __init__(self, wanted: filters.Filter, before_seq: int) -> None:
+        self.wanted = wanted
+        self.before_seq = before_seq
+        """Everything from here on has been looked at."""
+        self.looked_at = 0
+        self.reached_ns = 0
+        self.found: list[Message] = []
+        """Oldest first."""
+        self.ended = False
+        """The start of the journal (or of since:) is reached."""
+        self.cancelled = threading.Event()
+
+    def walk(self, engine: Engine) -> None:
+        """Look on until enough is found, nothing is left, or it is cancelled."""
+        if self.wanted.until_ns and not self.looked_at:
+            self.before_seq = min(self.before_seq, engine.seq_at(self.wanted.until_ns))
+        target = min(len(self.found) + _ENOUGH, _MAX_FOUND)
+        while not self.cancelled.is_set() and len(self.found) < target:
+            chunk = engine.history(self.before_seq, _CHUNK)
+            if not chunk:
+                self.ended = True
+                return
+            self.looked_at += len(chunk)
+            self.before_seq = chunk[0].seq
+            self.reached_ns = chunk[0].received_ns
+            self.found = [*self._passed(engine, chunk), *self.found]
+            if chunk[-1].received_ns < self.wanted.since_ns:
+                self.ended = True
+                return
+
+    def _passed(self, engine: Engine, chunk: Sequence[Message]) -> list[Message]:
+        passed = [one for one in chunk if self.wanted.takes(one)]
+        if not self.wanted.needs_marks:
+            return passed
+        return [one for one in passed if takes_outcome(engine, self.wanted, one.seq)]
+
+
+def takes_outcome(engine: Engine, wanted: filters.Filter, seq: int) -> bool:
+    """Whether what a message led to passes task: and state:."""
+    mark = engine.marks([seq]).get(seq)
+    if mark is None:
+        return False
+    execution = engine.execution(mark.execution) if mark.execution else None
+    task = f"{execution.task_name}\n{execution.task_id}" if execution else ""
+    return wanted.takes_mark(mark, task)
+
+
+class SearchScreen(Page):
+    """Opened over Live with its filter; another filter starts another search."""
+
+    PLACES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.REPEAT)
+    TAB_ROOT = False
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.SEARCH, keys.REPEAT)
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tab = "live"
+        self._source = source
+        self._search = Search(filters.EMPTY, 1)
+        self._running = False
+        self._shown: tuple[int, int] = (-1, -1)
+
+    def body(self) -> Iterable[Widget]:
+        yield Pane(id="search-title")
+        yield MessageRows(id="found", follow=False)
+
+    def on_mount(self) -> None:
+        self.query_one(MessageRows).focus()
+        self.set_filter(self._source)
+        if not self._source:
+            self.action_filter()
+
+    def on_unmount(self) -> None:
+        self._search.cancelled.set()
+
+    def filter_changed(self) -> None:
+        self._search.cancelled.set()
+        self._search = Search(self.filter, self.ui.snapshot.journal.last_seq + 1)
+        self._start()
+
+    def _start(self) -> None:
+        search, engine = self._search, self.ui.engine
+
+        def work() -> None:
+            try:
+                search.walk(engine)
+            finally:
+                self.ui.from_worker(self._stopped, search)
+
+        self._running = True
+        self.ui.in_worker(work, group="search")
+
+    def _stopped(self, search: Search) -> None:
+        if search is self._search:
+            self._running = False
+            self.ui.show_now()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the journal is asked, not the snapshot
+        search, rows, cells = self._search, self.query_one(MessageRows), self.size.width
+        now = (id(search), len(search.found))
+        if now != self._shown:
+            fresh = self._shown[0] != id(search)
+            self._shown = now
+            rows.set_items(search.found)
+            if fresh or rows.current is None:
+                rows.action_last()
+        rows.look_up(self.ui.engine, self.ui.remembered, now_ns)
+        rows.empty_text = "Searching …" if self._running else "Nothing was found."
+        reached = ""
+        if search.reached_ns:
+            reached = clock.date_and_time(search.reached_ns, utc=self.ui.remembered.utc)[:19]
+        state = "searching" if self._running else ("all" if search.ended else "b goes on")
+        title: Line = [
+            ("Journal ", "head"),
+            (f"── {clock.number(len(search.found))} found ", "strong"),
+            (f"── {clock.number(search.looked_at)} looked at", "dim"),
+            (f", back to {reached}" if reached else "", "dim"),
+        ]
+        self.query_one("#search-title", Pane).show([rule(title, cells, [(state, "info")])])
+
+    def go_back(self) -> None:
+        self._search.cancelled.set()
+        self.dismiss()
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def action_further(self) -> None:
+        """Search on, further back."""
+        if self._search.ended:
+            self.ui.say("The journal has nothing older.")
+        elif not self._running:
+            self._start()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        rows = self.query_one(MessageRows)
+        if rows.current is not None:
+            self.ui.push_screen(MessageScreen(rows.current, list(rows.items)))
+
+    def action_copy(self) -> None:
+        message = self.query_one(MessageRows).current
+        if message is not None:
+            self.ui.copy_payload(message)
+
+    def action_copy_topic(self) -> None:
+        message = self.query_one(MessageRows).current
+        if message is not None:
+            self.ui.copy(message.topic, "the topic")
+
+    def action_repeat(self) -> None:
+        """Do again what the message caused."""
+        message = self.query_one(MessageRows).current
+        if message is not None:
+            self.ui.acts.repeat(message, self.ui.engine.marks([message.seq]).get(message.seq))
+
+    def action_export(self) -> None:
+        self.ui.export("messages", list(self.query_one(MessageRows).items))

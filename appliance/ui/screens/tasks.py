@@ -1,0 +1,203 @@
+"""The Tasks screen: rules and timers above, executions below, the reason of the chosen one.
+
+Not for: one execution in full (execution.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from appliance.model import Execution
+from appliance.state import RuleState, Snapshot, TimerState
+from appliance.ui import clock, keys
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.execution import ExecutionScreen
+from appliance.ui.screens.page import Page
+from appliance.ui.views import execution as view
+from appliance.ui.views import work
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
+
+_OLDER = 200
+
+
+class RuleRows(Rows[RuleState | TimerState]):
+    """Rules, then timers by when they come due."""
+
+    utc = False
+    now_ns = 0
+
+    def key(self, item: RuleState | TimerState) -> Hashable:
+        return (type(item).__name__, item.name)
+
+    def version(self, item: RuleState | TimerState) -> Hashable:  # noqa: ARG002 - ages change
+        return None
+
+    def line(self, item: RuleState | TimerState, cells: int) -> Line:
+        if isinstance(item, TimerState):
+            return view.timer_row(item, self.now_ns, cells, utc=self.utc)
+        return view.rule_row(item, self.now_ns, cells)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.rule_heading(cells - 1)
+
+
+class ExecutionRows(Rows[Execution]):
+    """Executions, newest first."""
+
+    utc = False
+    now_ns = 0
+
+    def key(self, item: Execution) -> Hashable:
+        return item.id
+
+    def version(self, item: Execution) -> Hashable:
+        return (item, self.utc) if item.state.is_final else None
+
+    def line(self, item: Execution, cells: int) -> Line:
+        return work.execution_line(item, self.now_ns, cells, utc=self.utc)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.heading(cells)
+
+
+class TasksScreen(Page):
+    """Tab goes from the rules to the executions."""
+
+    PLACES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
+    TAB = "tasks"
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._older: list[Execution] = []
+        self._all: list[Execution] = []
+
+    def body(self) -> Iterable[Widget]:
+        yield RuleRows(id="rules")
+        yield Pane(id="executions-title")
+        rows = ExecutionRows(id="executions")
+        rows.empty_text = "No execution is here. t starts a task."
+        yield rows
+        yield Pane(id="reason")
+
+    def on_mount(self) -> None:
+        self.query_one(ExecutionRows).focus()
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        utc = self.ui.remembered.utc
+        rules, rows = self.query_one(RuleRows), self.query_one(ExecutionRows)
+        rules.utc = rows.utc = utc
+        rules.now_ns = rows.now_ns = now_ns
+        entries: list[RuleState | TimerState] = [*snapshot.rules, *work.due_first(snapshot.timers)]
+        rules.styles.height = min(len(entries) + 1, max(4, self.size.height // 3))
+        rules.set_items(entries)
+        present = {one.id for one in snapshot.executions}
+        older = [one for one in self._older if one.id not in present]
+        self._all = [*snapshot.executions, *older]
+        rows.set_items([one for one in self._all if self.filter.takes_execution(one)])
+        cells = self.size.width
+        title: Line = [("Executions ", "head"), ("── ", "dim"), *work.summary(snapshot)]
+        self.query_one("#executions-title", Pane).show([rule(title, cells)])
+        self._show_reason(rows.current, cells, utc=utc)
+
+    def _show_reason(self, execution: Execution | None, cells: int, *, utc: bool) -> None:
+        if execution is None:
+            self.query_one("#reason", Pane).show([])
+            return
+        at = clock.time_with_ms(execution.requested_ns, utc=utc)
+        title: Line = [(execution.task_name or execution.task_id, "head"), (f" {at}", "dim")]
+        text = execution.reason or (execution.steps[-1].text if execution.steps else "")
+        tone = "bad" if execution.state.is_bad else ""
+        self.query_one("#reason", Pane).show(
+            [
+                rule(title, cells),
+                [(" ", ""), (work.first_line(text) or execution.state.value, tone)],
+                cause_line(execution),
+            ]
+        )
+
+    @property
+    def _execution(self) -> Execution | None:
+        return self.query_one(ExecutionRows).current
+
+    @property
+    def _timer(self) -> TimerState | None:
+        rules = self.query_one(RuleRows)
+        item = rules.current
+        return item if rules.has_focus and isinstance(item, TimerState) else None
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def on_rows_moved(self) -> None:
+        self.ui.show_now()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        """An execution's detail, or the executions of a rule."""
+        rules = self.query_one(RuleRows)
+        if rules.has_focus and rules.current is not None:
+            self.set_filter(f'"{rules.current.name}"')
+            self.query_one(ExecutionRows).focus()
+        elif self._execution is not None:
+            self.ui.push_screen(ExecutionScreen(self._execution))
+
+    def action_message(self) -> None:
+        """The message that caused the execution."""
+        if self._execution is not None:
+            self.ui.open_message(self._execution.cause.seq, "tasks")
+
+    def action_stop_run(self) -> None:
+        if self._execution is not None:
+            self.ui.acts.stop_run(self._execution)
+
+    def action_repeat(self) -> None:
+        """Start the task of the execution again."""
+        if self._execution is not None:
+            self.ui.acts.run_again(self._execution)
+
+    def _on_timer(self) -> TimerState | None:
+        timer = self._timer
+        if timer is None:
+            self.ui.say("Choose a timer first: tab goes to the rules and timers.")
+        return timer
+
+    def action_pause_timer(self) -> None:
+        if (timer := self._on_timer()) is not None:
+            self.ui.acts.pause_timer(timer)
+
+    def action_fire_timer(self) -> None:
+        if (timer := self._on_timer()) is not None:
+            self.ui.acts.fire_timer(timer)
+
+    def action_older(self) -> None:
+        """Fetch executions from before those that are shown."""
+        before = min((one.id for one in self._all), default=1 << 62)
+        engine = self.ui.engine
+
+        def work_() -> None:
+            found = engine.executions(before, _OLDER)
+            self.ui.from_worker(self._found, found)
+
+        self.ui.in_worker(work_, group="older")
+
+    def _found(self, executions: Sequence[Execution]) -> None:
+        self._older += executions
+        self.ui.say(f"{len(executions)} older executions." if executions else "That is all.")
+        self.ui.show_now()
+
+    def action_copy(self) -> None:
+        if self._execution is not None:
+            self.ui.copy(view.text(self._execution), "the execution")
+
+    def action_copy_topic(self) -> None:
+        if self._execution is not None:
+            self.ui.copy(self._execution.task_id, "the task's id")
+
+    def action_export(self) -> None:
+        self.ui.export("executions", list(self.query_one(ExecutionRows).items))

@@ -1,0 +1,229 @@
+"""The Topics screen: the tree of topics with rates, last payloads and a curve of the chosen one.
+
+Not for: the messages of a topic (Enter shows them on the Live screen).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import ClassVar
+
+from textual.widget import Widget
+
+from appliance import topics as mqtt
+from appliance.errors import ApplianceError
+from appliance.model import Message
+from appliance.state import Snapshot
+from appliance.ui import clock, keys, tree
+from appliance.ui.lines import Line, rule
+from appliance.ui.screens.page import Page
+from appliance.ui.views import topic as view
+from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
+
+_LIMIT = 20_000
+_EVERY_NS = 1_000_000_000
+"""The tree is built once a second: a row that jumps at every frame can't be read."""
+
+_FOOT_ROWS = 4
+_OPEN_AT_FIRST = 30
+
+
+class TopicRows(Rows[tree.Node]):
+    """The nodes in view."""
+
+    opened: set[str]
+    last: dict[int, Message]
+    sort = "rate"
+    now_ns = 0
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id)
+        self.opened = set()
+        self.last = {}
+
+    def key(self, item: tree.Node) -> Hashable:
+        return item.path
+
+    def version(self, item: tree.Node) -> Hashable:  # noqa: ARG002 - ages and rates change
+        return None
+
+    def line(self, item: tree.Node, cells: int) -> Line:
+        message = self.last.get(item.leaf.last_seq) if item.leaf is not None else None
+        opened = item.path in self.opened
+        return view.row(item, message, self.now_ns, cells, opened=opened)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.heading(cells - 1, self.sort)
+
+
+class TopicsScreen(Page):
+    """Folded and sorted as the operator likes; the filter is a text or a topic filter."""
+
+    PLACES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
+    TAB = "topics"
+    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._root = tree.build([])
+        self._built_ns = 0
+        self._seen_any = False
+
+    def body(self) -> Iterable[Widget]:
+        yield Pane(id="topics-title")
+        rows = TopicRows(id="topics")
+        rows.empty_text = "No topic yet."
+        yield rows
+        yield Pane(id="topic-foot")
+
+    def on_mount(self) -> None:
+        self.rows.focus()
+
+    @property
+    def rows(self) -> TopicRows:
+        return self.query_one(TopicRows)
+
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - topics are asked for
+        if not self._built_ns <= now_ns < self._built_ns + _EVERY_NS or not self._seen_any:
+            self._build(now_ns)
+        self._show(now_ns)
+
+    def _build(self, now_ns: int) -> None:
+        self._built_ns = now_ns
+        kept = self.ui.feed.newest
+        try:
+            states = self.ui.engine.topics(_LIMIT)
+        except ApplianceError:
+            states = tree.from_messages(kept, now_ns)
+        wanted = self.filter
+        states = [
+            one
+            for one in states
+            if (not wanted.topics or any(mqtt.matches(f, one.topic) for f in wanted.topics))
+            and not any(mqtt.matches(f, one.topic) for f in wanted.not_topics)
+            and wanted.takes_text(one.topic)
+        ]
+        self._root = tree.build(states)
+        if states and not self._seen_any:
+            self._seen_any = True
+            if len(states) <= _OPEN_AT_FIRST:
+                self.rows.opened = set(tree.folders(self._root))
+        rows = self.rows
+        rows.now_ns = now_ns
+        rows.set_items(tree.rows(self._root, rows.opened, rows.sort))
+
+    def _show(self, now_ns: int) -> None:
+        rows = self.rows
+        seqs = [node.leaf.last_seq for node in rows.in_view if node.leaf is not None]
+        last = self.ui.feed.by_seq(seqs)
+        if last != rows.last:
+            rows.last = last
+            rows.refresh()
+        cells = self.size.width
+        title: Line = [
+            (f"{clock.number(self._root.topics)} topics", "head"),
+            (f" ── {clock.short_count(self._root.count)} messages", "dim"),
+            (f" ── {self._root.rate:.1f}/s", "dim"),
+        ]
+        right: Line = [(f"sorted by {rows.sort}", "dim")]
+        self.query_one("#topics-title", Pane).show([rule(title, cells, right)])
+        self._show_foot(now_ns, cells)
+
+    def _show_foot(self, now_ns: int, cells: int) -> None:  # noqa: ARG002 - the same shape as its siblings
+        node = self.rows.current
+        pane = self.query_one("#topic-foot", Pane)
+        if node is None:
+            pane.show([])
+            return
+        count = _FOOT_ROWS if self.size.height < 36 else 3 * _FOOT_ROWS
+        found = [one for one in self.ui.feed.newest if one.topic == node.path][-200:]
+        lines = view.foot(node.path, found, cells, count, utc=self.ui.remembered.utc)
+        pane.show([rule([(node.path, "head")], cells), *lines])
+
+    def filter_changed(self) -> None:
+        self._built_ns = 0
+        self._seen_any = False
+
+    # --- what keys do --------------------------------------------------------------------------
+
+    def _rebuild(self) -> None:
+        self._built_ns = 0
+        self.ui.show_now()
+
+    def action_unfold(self) -> None:
+        node = self.rows.current
+        if node is not None and node.children:
+            self.rows.opened.add(node.path)
+            self._rebuild()
+
+    def action_fold(self) -> None:
+        """Fold the level, or go to the one above it."""
+        node = self.rows.current
+        if node is None:
+            return
+        if node.path in self.rows.opened:
+            self.rows.opened.discard(node.path)
+        else:
+            self._select_above(node)
+        self._rebuild()
+
+    def _select_above(self, node: tree.Node) -> None:
+        path = node.path
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            if self.rows.select(path):
+                return
+
+    def action_open_all(self) -> None:
+        self.rows.opened = set(tree.folders(self._root))
+        self._rebuild()
+
+    def action_close_all(self) -> None:
+        self.rows.opened = set()
+        self._rebuild()
+
+    def action_sort(self) -> None:
+        """By rate, name, number of messages, or the time of the last one."""
+        at = tree.SORTS.index(self.rows.sort)
+        self.rows.sort = tree.SORTS[(at + 1) % len(tree.SORTS)]
+        self._rebuild()
+
+    def on_rows_moved(self) -> None:
+        self.ui.show_now()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
+
+    def action_open(self) -> None:
+        """The messages of the topic, or of everything below it, on the Live screen."""
+        node = self.rows.current
+        if node is not None:
+            self.ui.show_live(f'topic:"{node.path}{"/#" if node.children else ""}"')
+
+    def action_clear_retained(self) -> None:
+        node = self.rows.current
+        if node is None or node.leaf is None or not node.leaf.retained:
+            self.ui.say("This topic has no retained message.")
+        else:
+            self.ui.acts.clear_retained(node.leaf.topic)
+
+    def action_publish(self) -> None:
+        node = self.rows.current
+        self.ui.acts.publish(node.path if node is not None else "")
+
+    def action_copy(self) -> None:
+        """The last payload."""
+        node = self.rows.current
+        message = self.rows.last.get(node.leaf.last_seq) if node and node.leaf else None
+        if message is not None:
+            self.ui.copy_payload(message)
+
+    def action_copy_topic(self) -> None:
+        node = self.rows.current
+        if node is not None:
+            self.ui.copy(node.path, "the topic")
+
+    def action_export(self) -> None:
+        wanted = [node.leaf for node in self.rows.items if node.leaf is not None]
+        self.ui.export("topics", wanted)

@@ -1,0 +1,116 @@
+"""The tree of topics as lines, and a topic's values as a curve.
+
+Not for: folding and sorting (tree.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from appliance.model import Message
+from appliance.ui import clock, payload
+from appliance.ui.lines import Line
+from appliance.ui.text import fit, fit_right, printable
+from appliance.ui.tree import Node
+
+
+def _topic_cells(cells: int) -> int:
+    return max(24, (cells - 28) * 45 // 100)
+
+
+def heading(cells: int, sort: str) -> Line:
+    """The row above the tree; the column it is sorted by has a sign."""
+
+    def name(text: str, key: str) -> str:
+        return f"{text}▼" if key == sort else text
+
+    topic = fit(name("TOPIC", "name"), _topic_cells(cells))
+    columns = [
+        fit_right(name("RATE/s", "rate"), 8),
+        fit_right(name("MSGS", "messages"), 8),
+        fit_right(name("LAST", "last"), 7),
+    ]
+    return [(f"{topic}{''.join(columns)}  R  LAST PAYLOAD", "head")]
+
+
+def row(node: Node, message: Message | None, now_ns: int, cells: int, *, opened: bool) -> Line:
+    """One level: its sums, and the last payload if it is a topic."""
+    sign = ("▾ " if opened else "▸ ") if node.children else "  "
+    label = f"{'  ' * min(node.depth, 12)}{sign}{printable(node.label) or '(empty level)'}"
+    if node.children and not opened:
+        label += f" ({node.topics})"
+    leaf = node.leaf
+    body = ""
+    if leaf is not None and message is not None:
+        body = payload.preview(message.payload)
+    return [
+        (fit(label, _topic_cells(cells)), "" if leaf is not None else "dim"),
+        (fit_right(_rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
+        (fit_right(clock.short_count(node.count), 8), ""),
+        (fit_right(clock.age((now_ns - node.last_ns) / 1e9), 7), "dim"),
+        ("  R  " if leaf is not None and leaf.retained else "     ", "accent"),
+        (body, ""),
+    ]
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.1f}" if 0 < rate < 10 else clock.short_count(rate)
+
+
+def number_in(data: bytes) -> tuple[str, float] | None:
+    """The payload's number: itself, or its first numeric field with the field's name."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(value, dict):
+        for name, part in value.items():
+            found = _number(part)
+            if found is not None:
+                return (str(name), found)
+        return None
+    found = _number(value)
+    return None if found is None else ("value", found)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if -1e300 < found < 1e300 else None  # neither nan nor infinite
+
+
+def foot(
+    topic: str, messages: Sequence[Message], cells: int, rows: int, *, utc: bool
+) -> list[Line]:
+    """A curve of the topic's numbers and its last messages."""
+    lines: list[Line] = []
+    found = [(number_in(one.payload)) for one in messages[-(cells - 40) :]]
+    numbers = [one for one in found if one is not None]
+    if len(numbers) > 1:
+        name = numbers[-1][0]
+        values = [value for field, value in numbers if field == name]
+        low, high = min(values), max(values)
+        span = (high - low) or 1.0
+        curve = clock.sparkline(tuple((v - low) / span + 0.12 for v in values), cells - 40)
+        lines.append(
+            [
+                (f" {printable(name)[:16]} ", "dim"),
+                (curve, "info"),
+                (f"  {low:g} to {high:g}, now {values[-1]:g}", ""),
+            ]
+        )
+    lines += [
+        [
+            (f" {clock.time_with_ms(one.received_ns, utc=utc)}  ", "dim"),
+            (payload.preview(one.payload), ""),
+        ]
+        for one in messages[-(rows - len(lines)) :][::-1]
+    ]
+    if not lines:
+        lines.append([(f" No message on {printable(topic)} is among the newest.", "dim")])
+    return lines[:rows]

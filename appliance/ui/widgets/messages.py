@@ -1,0 +1,57 @@
+"""A list of messages, each with what it led to.
+
+Not for: where the messages come from: the live feed or the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from appliance.model import Message
+from appliance.state import Engine, Mark
+from appliance.ui import clock
+from appliance.ui.lines import Line
+from appliance.ui.settings import Remembered
+from appliance.ui.views import message as view
+from appliance.ui.widgets.rows import Rows
+
+
+class MessageRows(Rows[Message]):
+    """Messages with what each of them led to."""
+
+    def __init__(self, id: str | None = None, *, follow: bool = True) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(follow=follow, id=id)
+        self.marks: dict[int, Mark] = {}
+        self.sizes: dict[int, int] = {}
+        self.show_age = False
+        self.utc = False
+        self.now_ns = 0
+
+    def look_up(self, engine: Engine, remembered: Remembered, now_ns: int) -> None:
+        """Ask what the messages in view led to, and how long those are that were cut."""
+        seen = self.in_view
+        marks = engine.marks([one.seq for one in seen])
+        sizes = {one.seq: size for one in seen if (size := engine.full_size(one.seq)) is not None}
+        aging = remembered.show_age or self.show_age
+        if marks != self.marks or sizes != self.sizes or aging or remembered.utc != self.utc:
+            self.refresh()
+        self.marks, self.sizes, self.now_ns = marks, sizes, now_ns
+        self.utc, self.show_age = remembered.utc, remembered.show_age
+
+    def key(self, item: Message) -> Hashable:
+        return item.seq
+
+    def version(self, item: Message) -> Hashable:
+        return (self.marks.get(item.seq), self._when(item))
+
+    def _when(self, item: Message) -> str:
+        if self.show_age:
+            return clock.age((self.now_ns - item.received_ns) / 1e9)
+        return clock.time_with_ms(item.received_ns, utc=self.utc)
+
+    def line(self, item: Message, cells: int) -> Line:
+        mark = self.marks.get(item.seq)
+        return view.row(item, mark, self._when(item), self.sizes.get(item.seq), cells)
+
+    def heading(self, cells: int) -> Line | None:
+        return view.heading(cells - 1, show_age=self.show_age)
