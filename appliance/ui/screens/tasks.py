@@ -18,6 +18,7 @@ from appliance.ui.screens.execution import ExecutionScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.views import execution as view
 from appliance.ui.views import work
+from appliance.ui.views.message import cause_line
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 
