@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import certifi
+
 from appliance.config import QlikConfig, Secret, read_secret
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.qlik.client_managed import ClientManaged
@@ -52,13 +54,22 @@ def connect(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> Q
 def tls_context(config: QlikConfig) -> ssl.SSLContext:
     """What ``[qlik]`` says of certificates, tried out on the spot.
 
+    Without ``ca_file``, the authorities of the system (which may hold a company's own) and those
+    that requests brings along (the system's may be missing in a single binary) are trusted.
+
     Raises:
         ConfigError: a file is not what it should be.
         NoPermissionError: a file may not be read.
     """
-    context = ssl.create_default_context()
-    if config.ca_file is not None:
+    if config.ca_file is None:
+        context = ssl.create_default_context()
+        context.load_verify_locations(certifi.where())
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _tried("ca_file", config.ca_file, lambda: context.load_verify_locations(config.ca_file))
+        # Signature, dates and name are verified. Only the strictness about a certificate's form
+        # that Python 3.13 turned on is not asked of a private authority, such as a Qlik site's.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     pair = config.certificate
     if pair is not None:
         password = _NoPassword()
@@ -95,17 +106,12 @@ def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> ClientManag
     else:
         through_proxy = False
         headers["X-Qlik-User"] = qlik_user(config.user)
-    tls_context(config)
-    if config.certificate is not None:
-        settings["certificate"] = (
-            str(config.certificate.certfile),
-            str(config.certificate.keyfile),
-        )
     transport = Transport(
         url,
         timeout_s=float(config.timeout),
         headers=headers,
-        ca_file=config.ca_file,
+        tls=tls_context(config) if url.startswith("https:") else None,
+        has_certificate=config.certificate is not None,
         clock=clock,
         **settings,
     )
@@ -113,12 +119,12 @@ def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> ClientManag
 
 
 def _cloud(config: QlikConfig, clock: Callable[[], int]) -> Cloud:
-    tls_context(config)
+    url = config.url.rstrip("/")
     transport = Transport(
-        config.url.rstrip("/"),
+        url,
         timeout_s=float(config.timeout),
         headers={"User-Agent": _AGENT, "Accept": "application/json"},
-        ca_file=config.ca_file,
+        tls=tls_context(config) if url.startswith("https:") else None,
         clock=clock,
     )
     source: TokenSource

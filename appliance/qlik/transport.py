@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import requests
+import urllib3
 from requests.cookies import RequestsCookieJar
 
 from appliance.qlik.connections import Connections
@@ -87,8 +89,8 @@ class Transport:
         *,
         timeout_s: float = 30.0,
         headers: Mapping[str, str] | None = None,
-        certificate: tuple[str, str] | None = None,
-        ca_file: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        has_certificate: bool = False,
         auth: Callable[[], requests.auth.AuthBase] | None = None,
         body_limit: int = BODY_LIMIT,
         clock: Callable[[], int] = time.time_ns,
@@ -100,8 +102,9 @@ class Transport:
             timeout_s: seconds to connect, and between two pieces of an answer; a whole call
                 may take four times as long.
             headers: sent with every request; may hold secrets.
-            certificate: PEM files (certificate, key) to identify ourselves with.
-            ca_file: PEM file with the authorities to trust; the system's usual ones without it.
+            tls: for https: whom to trust, and our certificate if we have one; by default those
+                that the system trusts.
+            has_certificate: whether there is one, for error texts.
             auth: makes an authentication handler for a session (NTLM keeps state).
             body_limit: bytes of an answer that are read at most.
             clock: our time in nanoseconds since the epoch.
@@ -111,8 +114,7 @@ class Transport:
         """How far the server's clock is ahead of ours, from its last Date header (to 1 s)."""
         self._timeout_s = timeout_s
         self._headers = dict(headers or {})
-        self._certificate = certificate
-        self._verify: str | bool = ca_file or True
+        self._has_certificate = has_certificate
         self._auth = auth
         self._body_limit = body_limit
         self._clock = clock
@@ -120,7 +122,9 @@ class Transport:
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
         self._lock = threading.Lock()
-        self._connections = Connections()
+        if tls is None and base_url.startswith("https:"):
+            tls = ssl.create_default_context()
+        self._connections = Connections(tls)
         self._closed = False
         self._environment_proxies = requests.utils.get_environ_proxies(base_url, no_proxy=None)
 
@@ -230,7 +234,7 @@ class Transport:
             if self._closed:
                 raise closed_error(where) from None
             raise exception_error(
-                error, where, timeout_s=self._timeout_s, has_certificate=bool(self._certificate)
+                error, where, timeout_s=self._timeout_s, has_certificate=self._has_certificate
             ) from None
 
     def _read(
@@ -264,8 +268,6 @@ class Transport:
             session.proxies = dict(self._environment_proxies)
             session.cookies = self._cookies
             session.headers.update(self._headers)
-            session.verify = self._verify
-            session.cert = self._certificate
             if self._auth is not None:
                 session.auth = self._auth()
             for scheme in ("https://", "http://"):
@@ -289,20 +291,16 @@ class Transport:
         return url.partition("?")[0]
 
 
-def _pieces(response: requests.Response) -> Any:
-    """The body as it comes, decoded, so that limits are looked at between two pieces."""
-    read = getattr(response.raw, "read1", None)
-    if read is None:
-        # urllib3 before 2.1: pieces of this size, which the limits then apply to.
-        yield from response.iter_content(_PIECE)
-        return
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes, decoded, so that limits are looked at between two pieces.
+
+    Not ``iter_content``: that waits until a piece is full, however slowly it drips.
+    """
     try:
-        while piece := read(_PIECE, decode_content=True):
+        while piece := response.raw.read1(_PIECE, decode_content=True):
             yield piece
-    except Exception as error:
-        if type(error).__module__.startswith("urllib3"):
-            raise requests.exceptions.ChunkedEncodingError(error) from error
-        raise
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
