@@ -36,7 +36,7 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        mine, theirs = (each._value.encode("utf-8", "surrogatepass") for each in (self, other))
+        mine, theirs = (each.reveal().encode("utf-8", "surrogatepass") for each in (self, other))
         return hmac.compare_digest(mine, theirs)
 
     def __hash__(self) -> int:
