@@ -52,7 +52,9 @@ class ApplianceProcess:
         return self.folder / "data"
 
     def begin(self, *arguments: str) -> ApplianceProcess:
-        """Start the process without waiting for anything."""
+        """Start the process without waiting for anything; what an earlier one said is dropped."""
+        self.lines = []
+        self._news = queue.Queue()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "appliance", "run", "--headless", "-c", str(self.config), *arguments],
             stderr=subprocess.PIPE,
@@ -61,7 +63,7 @@ class ApplianceProcess:
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(self.process, self.lines, self._news), daemon=True)
         self._reader.start()
         return self
 
@@ -71,13 +73,16 @@ class ApplianceProcess:
         self.wait_for_line("listening on")
         return self
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    @staticmethod
+    def _read(
+        process: subprocess.Popen[str], lines: list[str], news: queue.Queue[str | None]
+    ) -> None:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
-                self.lines.append(line.rstrip())
-                self._news.put(line)
-        self._news.put(None)
+                lines.append(line.rstrip())
+                news.put(line)
+        news.put(None)
 
     def wait_for_line(self, part: str, timeout_s: float = DEADLINE_S) -> str:
         """Wait for a log line that has ``part``."""
