@@ -24,6 +24,7 @@ import requests
 import urllib3
 from requests.cookies import RequestsCookieJar
 
+from appliance.config import is_loopback
 from appliance.qlik.connections import Connections
 from appliance.qlik.failures import (
     closed_error,
@@ -126,7 +127,11 @@ class Transport:
             tls = ssl.create_default_context()
         self._connections = Connections(tls)
         self._closed = False
-        self._environment_proxies = requests.utils.get_environ_proxies(base_url, no_proxy=None)
+        # An HTTP proxy of the environment can't reach our own loopback addresses.
+        is_near = is_loopback(urlsplit(base_url).hostname or "")
+        self._http_proxies = (
+            {} if is_near else requests.utils.get_environ_proxies(base_url, no_proxy=None)
+        )
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A time of ours (now without an argument) as the server's clock would show it."""
@@ -265,7 +270,7 @@ class Transport:
             session = requests.Session()
             # Not the environment: a .netrc would replace our Authorization header.
             session.trust_env = False
-            session.proxies = dict(self._environment_proxies)
+            session.proxies = dict(self._http_proxies)
             session.cookies = self._cookies
             session.headers.update(self._headers)
             if self._auth is not None:

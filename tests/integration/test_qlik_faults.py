@@ -1,6 +1,5 @@
 """What the Qlik client does when things go wrong on the wire: one POST, a clear error, in time."""
 
-import gc
 import socket
 import threading
 import tracemalloc
@@ -241,6 +240,34 @@ def test_the_environment_does_not_change_who_we_are(
     client.close()
 
 
+def test_an_http_proxy_of_the_environment_is_named_and_loopback_goes_without(
+    qlik: SimulatedQlik, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HTTP_PROXY counts for servers elsewhere, and an error says that it is the proxy's."""
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    near = client_of(qlik.url)
+    near.check()
+    near.close()
+    with pytest.raises(QlikError, match="NO_PROXY") as caught:
+        client_of("http://sense.invalid").check()
+    assert (caught.value.label, caught.value.again) == ("HTTP proxy", Again.SAFE)
+
+
+def test_a_sign_in_never_leaves_the_server(qlik: SimulatedQlik) -> None:
+    """A redirect to another server is not followed: our headers hold secrets."""
+    with SimulatedQlik() as other:
+        headers = {"Authorization": "Bearer a.b.c"}
+        client = ClientManaged(Transport(qlik.url, headers=headers), through_proxy=True)
+        qlik.fail(FaultKind.REDIRECT, text=f"{other.url}/qrs/about")
+        with pytest.raises(QlikError) as caught:
+            client.check()
+        assert (caught.value.label, caught.value.again) == ("login page", Again.NEVER)
+        assert list(other.requests) == []
+        client.close()
+
+
 def test_the_record_of_requests_is_bounded() -> None:
     """The simulated server can run for weeks: it forgets old requests and counts them still."""
     with SimulatedQlik(keep_requests=10) as qlik:
@@ -251,4 +278,3 @@ def test_the_record_of_requests_is_bounded() -> None:
         assert len(qlik.requests) == 10
         assert qlik.starts(task.id) == 20
         client.close()
-    gc.collect()

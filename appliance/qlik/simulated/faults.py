@@ -19,7 +19,8 @@ class FaultKind(enum.Enum):
     LOGIN_PAGE = "login page"
     """Answers 200 with the HTML of a sign-in form, as a proxy does."""
     REDIRECT = "redirect"
-    """Answers 302 to a sign-in form, as a proxy does when a session is over."""
+    """Answers 302 to a sign-in form (or to ``text``, if that is an address), as a proxy does
+    when a session is over."""
     STATUS = "status"
     """Answers with ``status`` and ``text``; 429 carries ``retry_after_s``."""
     DROP_BEFORE = "drop before"

@@ -327,7 +327,8 @@ class SimulatedQlik:
             case FaultKind.LOGIN_PAGE:
                 return html_answer(_SIGN_IN_FORM)
             case FaultKind.REDIRECT:
-                return Answer(302, headers={"Location": "/form/login"})
+                target = fault.text if fault and fault.text.startswith("http") else "/form/login"
+                return Answer(302, headers={"Location": target})
             case FaultKind.GARBAGE:
                 self._answer(request)
                 return Answer(200, b'{"value": ')
