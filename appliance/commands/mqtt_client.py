@@ -278,9 +278,10 @@ class Client:
         elif isinstance(error, ConnectionError):
             if self._what == "the connection" and self._version == 5:
                 raise _OldBroker from None
+            port = "does not speak TLS" if self._target.tls else "wants TLS"
             text = (
                 f"{shown} closed the connection instead of taking {self._what}; its log says why "
-                "(a missing right, a message that is too large, a port that wants TLS)"
+                f"(a missing right, a message that is too large, a port that {port})"
             )
         else:
             text = f"{shown} is out of reach: {error.strerror or error}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
+import re
 import shutil
 import socket
 import subprocess
@@ -11,53 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import certificates
 import paho.mqtt.client as paho
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from appliance_process import free_port
 
 from appliance import cli
 from appliance.commands.mqtt_client import Client, Target
 
 pytestmark = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
-
-
-def certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for localhost and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certfile, keyfile = folder / f"{name}.pem", folder / f"{name}_key.pem"
-    certfile.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    keyfile.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return certfile, keyfile
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture
@@ -233,26 +194,46 @@ def test_tls_is_verified_and_its_failures_are_explained(
     broker, publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An unknown certificate is refused with the way out; the configuration's own is trusted."""
-    certfile, keyfile = certificate(tmp_path, "server")
-    port = broker("allow_anonymous true", f"certfile {certfile}", f"keyfile {keyfile}")
-    where = ("-t", "a", "-m", "x", "--port", port)
-    assert publish(*where, "--host", "localhost", "--ca-file", certfile) == (0, "")
-    code, err = publish(*where, "--host", "localhost", "--tls")
+    files = certificates.make(tmp_path / "tls")
+    tls = (f"certfile {files.server}", f"keyfile {files.server_key}")
+    port = broker("allow_anonymous true", *tls)
+    where = ("-t", "a", "-m", "x", "--port", port, "--host", "localhost")
+    assert publish(*where, "--ca-file", files.root) == (0, "")
+    code, err = publish(*where, "--tls")
     assert code == 69
     assert "--ca-file" in err
+    code, err = publish(*where, "--ca-file", certificates.make(tmp_path / "other").root)
+    assert code == 69
+    assert "not trusted" in err
+    code, err = publish(*where, "--ca-file", tmp_path / "none.pem")
+    assert code == 78
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.toml").write_text(
         f"[[listener]]\nbind = '127.0.0.1:{port}'\n"
-        "tls = {certfile = 'server.pem', keyfile = 'server_key.pem'}\n"
+        "tls = {certfile = 'tls/server.pem', keyfile = 'tls/server_key.pem'}\n"
     )
     assert publish("-t", "a", "-m", "x") == (0, "")
-    other, _ = certificate(tmp_path, "other")
-    code, err = publish(*where, "--host", "localhost", "--ca-file", other)
-    assert code == 69
     plain = broker("allow_anonymous true")
     code, err = publish("-t", "a", "-m", "x", "--host", "localhost", "--port", plain, "--tls")
     assert code == 69
-    assert "TLS" in err
+    assert re.search("is this a TLS port|does not speak TLS", err)
+
+
+def test_a_broker_that_wants_a_client_certificate_gets_one(broker, publish, tmp_path) -> None:
+    """With --certfile and --keyfile it passes; without, the error says what may be missing."""
+    files = certificates.make(tmp_path / "tls")
+    port = broker(
+        "allow_anonymous true",
+        f"certfile {files.server}",
+        f"keyfile {files.server_key}",
+        f"cafile {files.root}",
+        "require_certificate true",
+    )
+    where = ("-t", "a", "-m", "x", "--port", port, "--host", "localhost", "--ca-file", files.root)
+    assert publish(*where, "--certfile", files.client, "--keyfile", files.client_key) == (0, "")
+    code, err = publish(*where)
+    assert code == 69
+    assert "--certfile" in err
 
 
 def test_an_old_broker_is_spoken_to_in_its_language(server, publish) -> None:
