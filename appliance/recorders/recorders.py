@@ -9,6 +9,7 @@ Not for: files (recording.py), formats, or where messages come from (``Source``)
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -228,6 +229,10 @@ class Recorders:
                 recorder.fail(error)
         finally:
             self._save()
+            for recorder in self._recorders:
+                if recorder.recording is not None:
+                    with contextlib.suppress(OSError):
+                        recorder.recording.finish()
             self._store.close()
 
     def _is_done(self, source: Source) -> bool:

@@ -3,14 +3,21 @@
 A write begins where the closing bracket stands and ends with a new one, so a write costs the same
 however long the file is. Before each write the file's end is compared with what was left there;
 a file that somebody changed, shortened or replaced is set aside and a new one is begun.
+
+Blanks stand behind the closing bracket while the appliance runs, and writes go into them. Without
+them a reader that learned the file's size just before a write would get the new bytes up to the
+old size, an array without its end: one write in ten was seen so by a reader that never pauses,
+with blanks one in a thousand.
 Not for: which messages belong in (recorders.py) and how they look (the formats).
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +38,12 @@ interpreter's lock, and getting it back from a busy engine takes longer than the
 # More than this behind the end was not written by an interrupted write of ours.
 _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
+
+_BLANK = b" "
+_MIN_ROOM_BYTES = 512
+_MAX_ROOM_BYTES = 256 * 1024
+# So long, readers that know the old size have time to finish before what it covers is changed.
+_ROOM_PAUSE_S = 0.002
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +68,9 @@ class Recording:
         self._clock_ns = clock_ns
         # A write of ours failed half-way and could not be undone yet.
         self._unfinished = False
+        self._padded = bool(file_format.closing)
+        # Blanks behind the end.
+        self._room = 0
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -108,12 +124,14 @@ class Recording:
         if size - end > _MAX_UNFINISHED_BYTES:
             return False
         found = _read(file, end, size - end)
+        if self._padded:
+            found = found.rstrip(_BLANK)
         if self._end.startswith(found):  # our own repair was interrupted
             return True
         expected = regenerate(len(found))
-        # Every write is complete with its closing bytes, or was cut short before them.
-        shorter = found.removesuffix(self._format.closing)
-        return expected.startswith((found, shorter))
+        length = _common(found, expected)
+        # Behind what was written stands a closing of ours, or the rest of the one before.
+        return found[length:] in {b"", self._format.closing, self._end[length:]}
 
     # --- appending -----------------------------------------------------------------------------
 
@@ -136,22 +154,26 @@ class Recording:
             pieces = self.pieces(messages)
             body_end = self._body_end
             try:
+                self._make_room(file, sum(map(len, pieces)))
                 for offset, data in positioned(pieces, body_end, self._format.closing):
                     _write(file, offset, data)
                 files.sync_file(file.fileno())
-            except OSError:
+            except BaseException:
                 self._unfinished = True
                 self._restore(file)
                 raise
-        body = b"".join(pieces)
-        self.progress = Progress(
-            format=self._format.name,
-            seq=seq,
-            length=body_end + len(body) + len(self._format.closing),
-            count=self.progress.count + len(messages),
-            seam=(self.progress.seam + body)[-SEAM_BYTES:],
-            memory=self._format.memory,
-        )
+            body = b"".join(pieces)
+            before = self.progress
+            self.progress = Progress(
+                format=self._format.name,
+                seq=seq,
+                length=body_end + len(body) + len(self._format.closing),
+                count=before.count + len(messages),
+                seam=(before.seam + body)[-SEAM_BYTES:],
+                memory=self._format.memory,
+            )
+            self._room = max(0, self._room - (self.progress.length - before.length))
+            self._keep_room(file, len(body))
 
     def pieces(self, messages: Sequence[Message]) -> list[bytes]:
         """What each message adds to the file, in order."""
@@ -165,6 +187,35 @@ class Recording:
     def skip(self, seq: int) -> None:
         """Everything up to ``seq`` was looked at, and nothing of it belongs in."""
         self.progress = msgspec.structs.replace(self.progress, seq=seq)
+
+    def finish(self) -> None:
+        """Take the blanks away; the file ends with its closing bracket.
+
+        Raises:
+            OSError: they stay, which does no harm.
+        """
+        if self._room:
+            with self._open() as file:
+                if self._is_untouched(file, os.fstat(file.fileno()).st_size):
+                    file.truncate(self.progress.length)
+                    self._room = 0
+
+    def _make_room(self, file: io.FileIO, size: int) -> None:
+        """Have blanks for so many bytes before they are overwritten."""
+        if self._padded and self._room < size + len(self._format.closing):
+            self._add_room(file, size + _MIN_ROOM_BYTES)
+            time.sleep(_ROOM_PAUSE_S)
+
+    def _keep_room(self, file: io.FileIO, size: int) -> None:
+        """Have blanks for the next batch, guessed from this one, long before it is written."""
+        wanted = min(max(_MIN_ROOM_BYTES, 2 * size), _MAX_ROOM_BYTES)
+        if self._padded and self._room < wanted // 2:
+            with contextlib.suppress(OSError):  # the next batch will find out
+                self._add_room(file, wanted - self._room)
+
+    def _add_room(self, file: io.FileIO, size: int) -> None:
+        _write(file, self.progress.length + self._room, _BLANK * size)
+        self._room += size
 
     def _open_checked(self) -> io.FileIO:
         file = self._open()
@@ -198,10 +249,16 @@ class Recording:
         return self.progress.length - len(self._end)
 
     def _is_untouched(self, file: io.FileIO, size: int) -> bool:
-        if size != self.progress.length:
+        room = size - self.progress.length
+        if room < 0 or room > (_MAX_ROOM_BYTES * 2 if self._padded else 0):
             return False
-        seam = self.progress.seam
-        return _read(file, self._body_end - len(seam), size) == seam + self._end
+        expected = self.progress.seam + self._end
+        found = _read(file, self.progress.length - len(expected), len(expected) + room)
+        # An editor may have added or removed white space behind the end: no harm done.
+        if not found.startswith(expected) or found[len(expected) :].strip():
+            return False
+        self._room = room
+        return True
 
     def _has_seam(self, file: io.FileIO, size: int) -> bool:
         seam = self.progress.seam
@@ -214,22 +271,27 @@ class Recording:
         file.truncate(self._body_end)
         _write(file, self._body_end, self._end)
         files.sync_file(file.fileno())
+        self._room = 0
         self._unfinished = False
 
     def _keep_excess(self, file: io.FileIO, size: int) -> None:
         """Save what somebody else wrote behind the end, before it is cut off."""
         moment = self._clock_ns() // 1_000_000_000
         target = self._path.with_name(f"{self._path.name}.excess-{moment}")
+        kept = 0
         with target.open("ab") as copy:
             for offset in range(self._body_end, size, _COPY_BYTES):
-                copy.write(_read(file, offset, min(_COPY_BYTES, size - offset)))
+                part = _read(file, offset, min(_COPY_BYTES, size - offset))
+                if offset == self._body_end and part.startswith(self._end):
+                    part = part.removeprefix(self._end).lstrip(_BLANK)
+                kept += copy.write(part)
             copy.flush()
             files.sync_file(copy.fileno())
         self.note = f"what stood behind its end was moved to {target.name}"
         _log.warning(
             "Somebody wrote behind the end of the recording %s; those %d bytes were moved to %s",
             self._path,
-            size - self._body_end,
+            kept,
             target,
         )
 
@@ -251,6 +313,7 @@ class Recording:
         files.replace_file(self._path, empty)
         self._format.recall("")
         self._unfinished = False
+        self._room = 0
         self.progress = Progress(self._format.name, self.progress.seq, length=len(empty))
 
     def _open(self) -> io.FileIO:
@@ -282,6 +345,18 @@ def positioned(pieces: Sequence[bytes], start: int, closing: bytes) -> Iterator[
         group.append(piece)
         size += len(piece)
     yield start, b"".join((*group, closing))
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Length of the common beginning."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # by halving, because comparing slices is fast and a loop over bytes is not
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _read(file: io.FileIO, offset: int, size: int) -> bytes:
