@@ -28,12 +28,16 @@ from appliance.tasks.ledger import ClosedError, Ledger
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import SECOND_NS, Limits, Planner
+from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.selection import AllowList, TaskList
+from appliance.tasks.settings import TimerConfig
 from appliance.tasks.store import Store
+from appliance.tasks.timing import Timing
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
 from appliance.tasks.wants import Want, task_id
+from appliance.timers import Timers
 
 _log = logging.getLogger(__name__)
 PRUNE_EVERY_S = 3600.0
@@ -70,6 +74,7 @@ class TaskEngine:
         server: QlikServer | None,
         database: Path,
         publish: Publish,
+        timers: Sequence[TimerConfig] = (),
         edition: str = "",
         max_concurrent: int = 4,
         max_running: int | None = None,
@@ -108,8 +113,18 @@ class TaskEngine:
         self._chance = chance or random.Random()  # noqa: S311 - jitter, not a secret
         self._planner = Planner(self._limits, name_of=self._name_of, chance=self._chance)
         self._ledger = Ledger(self._store, self._planner, self._views, self._outcomes, clock_ns)
+        self._timing = Timing(
+            self._ledger,
+            Timers(timers, service_name=service_name),
+            service_name=service_name,
+            has_server=server is not None,
+        )
         self._intake = Intake(
-            self._ledger, self._triggers, self._outcomes, has_server=server is not None
+            self._ledger,
+            self._triggers,
+            self._outcomes,
+            self._timing.hear,
+            has_server=server is not None,
         )
         self._following = (
             Following(
@@ -148,6 +163,7 @@ class TaskEngine:
             self._planner.next_id = max(1, self._store.meta("next_id"))
             self._intake.redeliveries.load(self._store.sightings())
             self._ledger.open()
+            self._timing.open()
         return self._ledger.durable_seq
 
     def start(self, source: Source) -> None:
@@ -214,13 +230,15 @@ class TaskEngine:
                 if time.monotonic() >= next_prune:
                     next_prune = time.monotonic() + PRUNE_EVERY_S
                     self._intake.prune(self._keep_s, self._keep_count)
-                due = ledger.planner.next_due()
+                due = _earliest(ledger.planner.next_due(), self._timing.next_due())
                 now = self._clock_ns()
                 if due is None or due > now or ledger.trouble:
                     wait_s = TICK_S if due is None else max((due - now) / SECOND_NS, 0.001)
                     ledger.changed.wait(TICK_S if ledger.trouble else min(wait_s, TICK_S))
                     now = self._clock_ns()
                 if not ledger.stopping:
+                    if not ledger.trouble:
+                        self._timing.tick(ledger.planner)
                     ledger.settle(flush=True)
 
     def _follow(self) -> None:
@@ -283,7 +301,7 @@ class TaskEngine:
             number, publication = due
             properties = MessageProperties(
                 payload_format=1,
-                content_type="application/json",
+                content_type=publication.content_type or None,
                 correlation_data=publication.correlation,
             )
             try:
@@ -325,7 +343,8 @@ class TaskEngine:
         return self._intake.rules()
 
     def timers(self) -> tuple[TimerState, ...]:
-        return self._views.timers()
+        """Configured timers, then the next hundred waits of requests."""
+        return (*self._timing.states(), *self._views.timers())
 
     def qlik_state(self) -> QlikState:
         running, waiting, failed, succeeded = self._views.counts(self._clock_ns())
@@ -401,11 +420,36 @@ class TaskEngine:
         with self._ledger.change() as planner:
             planner.note(record, f"Its end was asked for by {by}", self._clock_ns())
 
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:
+        """Pause a timer, or a request's wait, or let it go on. Raises ``UsageError``."""
+        if not self._timing.pause(name, by, paused=paused):
+            with self._ledger.change() as planner:
+                record = self._waiting(name)
+                planner.hold(record, by, self._clock_ns(), held=paused)
+
+    def fire_timer(self, name: str, by: str) -> None:
+        """Do now what a timer would do, or end a request's wait. Raises ``UsageError``."""
+        if not self._timing.fire(name, by):
+            with self._ledger.change() as planner:
+                planner.hurry(self._waiting(name), by, self._clock_ns())
+
+    def _waiting(self, name: str) -> Record:
+        """The request whose wait has this name (``"Reload sales #12"``)."""
+        number = name.rpartition("#")[2]
+        record = self._planner.open.get(int(number)) if number.isdecimal() else None
+        if record is None:
+            raise UsageError(f'There is no timer "{name}", and nothing of that name waits.')
+        return record
+
     def _need_server(self) -> None:
         if self._server is None:
             raise UnavailableError("No Qlik server is configured: add a [qlik] table.")
         if self._ledger.stopping:
             raise UnavailableError("The appliance is stopping; nothing is started any more.")
+
+
+def _earliest(*times: int | None) -> int | None:
+    return min((time for time in times if time is not None), default=None)
 
 
 def _join(threads: Sequence[threading.Thread], deadline: float) -> None:

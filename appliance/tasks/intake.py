@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from appliance.errors import UnavailableError, UsageError
@@ -61,8 +61,16 @@ class Intake:
     """Takes messages in. ``read`` is for one thread, the rest for any."""
 
     def __init__(
-        self, ledger: Ledger, triggers: Triggers, outcomes: Outcomes, *, has_server: bool
+        self,
+        ledger: Ledger,
+        triggers: Triggers,
+        outcomes: Outcomes,
+        hear: Callable[[Sequence[Message]], None],
+        *,
+        has_server: bool,
     ) -> None:
+        """``hear`` is told of all messages, for those who wait for any."""
+        self._hear = hear
         self._ledger = ledger
         self._triggers = triggers
         self._outcomes = outcomes
@@ -87,6 +95,7 @@ class Intake:
 
     def take(self, messages: Sequence[Message]) -> None:
         """Deal with messages: their requests and the position in the journal, in one change."""
+        self._hear(messages)
         concerned = [one for one in messages if self._triggers.concern(one.topic)]
         self._position = messages[-1].seq
         if not concerned:

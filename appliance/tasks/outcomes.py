@@ -91,9 +91,9 @@ def _describe(execution: Execution) -> dict[str, Any]:
         "taskName": execution.task_name,
         "state": execution.state.value,
         "executionId": execution.execution_id,
-        "requested": _time(execution.requested_ns),
-        "started": _time(began),
-        "ended": _time(ended),
+        "requested": time_text(execution.requested_ns),
+        "started": time_text(began),
+        "ended": time_text(ended),
         "durationSeconds": None if took is None else round(max(took, 0.0), 3),
         "attempts": execution.attempts,
         "merged": execution.merged,
@@ -115,7 +115,7 @@ def _cause(cause: Cause) -> dict[str, Any]:
     }
 
 
-def _time(at_ns: int | None) -> str | None:
+def time_text(at_ns: int | None) -> str | None:
     """ISO 8601 in UTC with milliseconds."""
     if at_ns is None:
         return None

@@ -24,6 +24,7 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
 from appliance.tasks.store import Answer, Changes, TaskHistory
 from appliance.tasks.triggers import Options
+from appliance.tasks.views import PAUSED
 from appliance.tasks.wants import Want
 
 SECOND_NS = 1_000_000_000
@@ -276,6 +277,10 @@ class Planner:
         """When a request may go at the earliest, and how it is called until then."""
         options, execution = record.options, record.execution
         due, state, why = 0, ExecutionState.WAITING, ""
+        if record.held:
+            return record.expires_ns, execution.state, PAUSED
+        if record.hurried:
+            return due, state, why
         if options.debounce_s:
             due = min(
                 record.last_asked_ns + _ns(options.debounce_s),
@@ -378,6 +383,7 @@ class Planner:
         record.posted_ns = now
         if record.first_attempt_ns is None:
             record.first_attempt_ns = now
+        record.hurried = False
         attempts = record.execution.attempts + 1
         self._set(
             record,
@@ -720,6 +726,21 @@ class Planner:
             return False
         self._finish(record, ExecutionState.ABORTED, f"Taken back by {by}.", now)
         return True
+
+    def hold(self, record: Record, by: str, now: int, *, held: bool) -> None:
+        """Pause a request's wait, or let it go on."""
+        record.held = held
+        self.note(record, f"{'Paused' if held else 'Let go on'} by {by}", now)
+        self._change(record, next_attempt_ns=None)
+        self._consider(record, now)
+
+    def hurry(self, record: Record, by: str, now: int) -> None:
+        """End a request's wait (not for the present run: that one has to end by itself)."""
+        record.held = False
+        record.hurried = True
+        self.note(record, f"Wait ended by {by}", now)
+        self._change(record, next_attempt_ns=None)
+        self._consider(record, now)
 
     def note(self, record: Record, text: str, now: int) -> None:
         """Add a step to an execution's story."""

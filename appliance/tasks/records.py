@@ -44,6 +44,10 @@ class Record(msgspec.Struct, eq=False):
     reply_to: tuple[Reply, ...] = ()
     label: str = ""
     """Its outcome in a few characters where the state alone does not say it: ``"403"``."""
+    held: bool = False
+    """An operator paused its wait: it does not go on before it is let go (or expires)."""
+    hurried: bool = False
+    """An operator ended its wait: debounce, cooldown and retry do not hold it any longer."""
     log_wanted: bool = False
     """It failed, and the script log's last lines have not been fetched yet."""
     report_id: str = ""

@@ -58,6 +58,7 @@ class Publication(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
     retain: bool = False
     correlation: bytes | None = None
+    content_type: str = "application/json"
 
 
 class TaskHistory(msgspec.Struct, frozen=True, array_like=True):
@@ -212,6 +213,11 @@ class Store:
         """A kept number, 0 if there is none."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
+
+    def metas(self) -> dict[str, int]:
+        """All kept numbers."""
+        rows = self._db.execute("SELECT name, value FROM meta")
+        return {str(row[0]): int(row[1]) for row in rows}
 
     def open_records(self) -> list[Record]:
         """Everything that has not come to its end, oldest first."""

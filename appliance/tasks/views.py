@@ -22,6 +22,8 @@ from appliance.tasks.store import Answer
 MAX_EXECUTIONS = 2000
 MAX_MESSAGES = 20_000
 MAX_TIMERS = 100
+PAUSED = "Paused."
+"""The reason of a request whose wait an operator paused."""
 DAY_NS = 86400 * 1_000_000_000
 _ACTIVE = (ExecutionState.STARTING, ExecutionState.QUEUED, ExecutionState.RUNNING)
 
@@ -147,9 +149,10 @@ class Views:
                 )
                 self._timers = tuple(
                     TimerState(
-                        name=one.task_name or one.task_id,
+                        name=f"{one.task_name or one.task_id} #{one.id}",
                         kind=_wait_kind(one),
-                        due_ns=due,
+                        paused=one.reason == PAUSED,
+                        due_ns=None if one.reason == PAUSED else due,
                         detail=one.reason,
                     )
                     for due, _, one in waiting

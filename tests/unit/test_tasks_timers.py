@@ -1,0 +1,197 @@
+"""When timers are due: time zones, clock changes, what was missed, silence."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.config import TopicFilter
+from appliance.errors import ConfigError
+from appliance.tasks.settings import PublishConfig, TimerConfig
+from appliance.timers import SECOND_NS, Timers
+
+BERLIN = ZoneInfo("Europe/Berlin")
+TICK = PublishConfig(topic="tick")
+
+
+def ns(moment: datetime) -> int:
+    return int(moment.timestamp()) * SECOND_NS
+
+
+def fired(timers: Timers, begin: datetime, end: datetime, step_s: float = 30) -> list[datetime]:
+    """When timers fire between two moments, in Berlin's time."""
+    found = []
+    now = ns(begin)
+    while now < ns(end):
+        now += int(step_s * SECOND_NS)
+        firings, _ = timers.take_due(now)
+        found += [datetime.fromtimestamp(one.due_ns / SECOND_NS, BERLIN) for one in firings]
+    return found
+
+
+def started(begin: datetime, **fields: object) -> Timers:
+    timers = Timers([TimerConfig(name="t", **({"publish": TICK} | fields))], service_name="a")
+    timers.load({}, ns(begin))
+    return timers
+
+
+def berlin(*fields: int, fold: int = 0) -> datetime:
+    return datetime(*fields, tzinfo=BERLIN, fold=fold)
+
+
+def test_cron_is_meant_in_its_time_zone() -> None:
+    """06:30 on working days in Berlin, in summer and in winter."""
+    begin = berlin(2026, 10, 23, 12)
+    timers = started(begin, cron="30 6 * * MON-FRI", timezone="Europe/Berlin")
+    times = fired(timers, begin, begin + timedelta(days=5))
+    assert times == [
+        berlin(2026, 10, 26, 6, 30),
+        berlin(2026, 10, 27, 6, 30),
+        berlin(2026, 10, 28, 6, 30),
+    ]
+    assert times[0].utcoffset() == timedelta(hours=1)
+
+
+def test_a_time_that_the_clocks_skip_is_run_right_after_the_change() -> None:
+    """29 March 2026: from 02:00 to 03:00. A timer for 02:30 runs once, at 03:00."""
+    begin = berlin(2026, 3, 28, 12)
+    timers = started(begin, cron="30 2 * * *", timezone="Europe/Berlin")
+    times = fired(timers, begin, begin + timedelta(days=2))
+    assert [(one.day, one.hour, one.minute) for one in times] == [(29, 3, 0), (30, 2, 30)]
+
+
+def test_a_time_that_comes_twice_is_run_once() -> None:
+    """25 October 2026: 02:30 comes twice in Berlin; a timer for it runs at the first."""
+    begin = berlin(2026, 10, 24, 12)
+    timers = started(begin, cron="30 2 * * *", timezone="Europe/Berlin")
+    times = fired(timers, begin, begin + timedelta(days=1, hours=12))
+    assert [ns(one) for one in times] == [ns(berlin(2026, 10, 25, 2, 30, fold=0))]
+
+
+def test_every_quarter_of_an_hour_goes_on_through_the_changes() -> None:
+    """A schedule with * follows the time that passes: 4 an hour, also in the doubled hour."""
+    begin = berlin(2026, 10, 25, 0)
+    timers = started(begin, cron="*/15 * * * *", timezone="Europe/Berlin")
+    times = sorted(
+        ns(one) for one in fired(timers, begin, begin.astimezone(UTC) + timedelta(hours=6))
+    )
+    assert {b - a for a, b in zip(times, times[1:], strict=False)} == {900 * SECOND_NS}
+    assert len(times) == 24
+
+
+@given(every=st.integers(1, 100), steps=st.lists(st.integers(1, 55), max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_every_fires_once_for_each_interval_that_passes(every: int, steps: list[int]) -> None:
+    """However unevenly it is looked at: never twice for one time, always on the beat."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    timers = started(begin, every=every)
+    now, dues = ns(begin), []
+    for step in steps:
+        now += step * SECOND_NS
+        dues += [one.due_ns for one in timers.take_due(now)[0]]
+        assert timers.next_due() > now
+    assert all((due - ns(begin)) % (every * SECOND_NS) == 0 for due in dues)
+    assert dues == sorted(set(dues))
+    if all(step < every for step in steps):
+        assert len(dues) == (now - ns(begin)) // (every * SECOND_NS)
+
+
+@pytest.mark.parametrize("catch_up", [True, False])
+def test_what_was_missed_is_made_up_for_once_or_not_at_all(catch_up: bool) -> None:
+    """The appliance was down for two days: ``catch_up`` runs a daily timer once at its start."""
+    begin = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    config = TimerConfig(name="t", cron="0 6 * * *", publish=TICK, catch_up=catch_up)
+    first = Timers([config])
+    first.load({}, ns(begin))
+    marks = first.marks(first.timers["t"])
+    again = Timers([config])
+    later = begin + timedelta(days=2)
+    again.load(marks, ns(later))
+    firings, moved = again.take_due(ns(later))
+    assert len(firings) == int(catch_up)
+    assert len(moved) == 1
+    assert again.take_due(ns(later) + SECOND_NS) == ([], [])
+    assert again.next_due() == ns(datetime(2026, 5, 4, 6, tzinfo=UTC))
+
+
+def test_a_changed_schedule_is_a_new_timer() -> None:
+    """What an earlier schedule of the same name missed is not made up for."""
+    begin = datetime(2026, 5, 1, 12, tzinfo=UTC)
+    first = started(begin, cron="0 6 * * *", catch_up=True)
+    marks = first.marks(first.timers["t"])
+    again = Timers([TimerConfig(name="t", cron="0 7 * * *", publish=TICK, catch_up=True)])
+    again.load(marks, ns(begin + timedelta(days=9)))
+    assert again.take_due(ns(begin + timedelta(days=9))) == ([], [])
+
+
+def test_a_paused_timer_does_nothing_and_makes_up_for_nothing() -> None:
+    """Times that pass while it is paused are gone; the pause outlives a restart."""
+    begin = datetime(2026, 5, 1, tzinfo=UTC)
+    timers = started(begin, every=60, catch_up=True)
+    timer = timers.pause("t", ns(begin), paused=True)
+    assert timers.states()[0].paused
+    assert fired(timers, begin, begin + timedelta(minutes=10)) == []
+    again = started(begin, every=60)
+    again.load(timers.marks(timer), ns(begin))
+    assert again.states()[0].paused
+    timers.pause("t", ns(begin + timedelta(minutes=10)), paused=False)
+    assert len(fired(timers, begin + timedelta(minutes=10), begin + timedelta(minutes=12))) == 2
+    assert timers.pause("nobody", 0, paused=True) is None
+
+
+def test_silence_is_noticed_once_and_its_end_too() -> None:
+    """No message for ten minutes: one alarm, until the next message; the appliance's own status
+    messages break no silence."""
+    begin = datetime(2026, 5, 1, tzinfo=UTC)
+    timers = started(begin, silence=600, topic=TopicFilter("#"), publish=None)
+    assert timers.heard("plant/7", ns(begin + timedelta(minutes=5))) == []
+    assert timers.concern("plant/7")
+    assert not timers.concern("a/status")
+    assert fired(timers, begin, begin + timedelta(minutes=14)) == []
+    assert len(fired(timers, begin + timedelta(minutes=14), begin + timedelta(minutes=60))) == 1
+    assert "alarm" in timers.states()[0].detail
+    timer = timers.timers["t"]
+    again = started(begin, silence=600, topic=TopicFilter("#"), publish=None)
+    again.load(timers.marks(timer), ns(begin + timedelta(hours=2)))
+    (over,) = again.heard("plant/7", ns(begin + timedelta(hours=2)))
+    assert over.cleared
+    assert again.heard("plant/7", ns(begin + timedelta(hours=2))) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({}, "exactly one of"),
+        ({"every": 5, "cron": "* * * * *"}, "exactly one of"),
+        ({"every": 5, "publish": None}, "does nothing"),
+        ({"every": 5, "task": "payload"}, "neither"),
+        ({"every": 5, "topic": "x"}, "belong together"),
+        ({"silence": 5}, "belong together"),
+        ({"silence": 5, "topic": "a/#/b"}, "#"),
+        ({"every": 5, "publish": PublishConfig(topic="a/+")}, "wildcards"),
+        ({"cron": "* * * *"}, "five fields"),
+        ({"cron": "* * * * * *"}, "five fields"),
+        ({"cron": "61 * * * *"}, "minute"),
+        ({"cron": "0 0 30 2 *"}, "day-of-month"),
+        ({"cron": "* * */20 * 1L"}, "never comes"),
+        ({"cron": "* * * * *", "timezone": "Mars/Base"}, "IANA name"),
+        ({"cron": "* * * * *", "timezone": "../../etc/passwd"}, "IANA name"),
+        ({"every": 5, "name": "a/b"}, "letters, digits"),
+    ],
+)
+def test_a_timer_that_means_nothing_is_a_configuration_error(fields: dict, part: str) -> None:
+    """The error names the timer and the mend."""
+    with pytest.raises(ConfigError, match=r"^timer 1 \(") as caught:
+        Timers([TimerConfig(**({"name": "t", "publish": TICK} | fields))])
+    assert part in str(caught.value)
+
+
+def test_two_timers_can_t_have_one_name() -> None:
+    """Pausing and firing go by name."""
+    config = TimerConfig(name="t", every=5, publish=TICK)
+    with pytest.raises(ConfigError, match="another timer has this name"):
+        Timers([config, config])
