@@ -16,7 +16,7 @@ EXIT_CONFIG = 78
 
 
 class ApplianceError(Exception):
-    """Something that the user can mend. ``str()`` of it is the whole message, without a traceback."""
+    """Something that the user can mend. ``str()`` of it is the whole message, no traceback."""
 
     exit_code = EXIT_SOFTWARE
 

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any, Self
 
 from appliance import logs
-from appliance.config import Config
+from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.qlik.server import QlikServer
 from appliance.service import Appliance
@@ -47,7 +47,12 @@ def main(
 def start_log(config: Config, *, headless: bool) -> logs.Log:
     """Begin logging: to the terminal, or into the data directory while the UI has the terminal."""
     service = config.service
-    return logs.start_for(service.data_dir, service.log_level, owns_terminal=not headless)
+    return logs.start_for(
+        service.data_dir,
+        service.log_level,
+        owns_terminal=not headless,
+        secrets=all_secrets(config),
+    )
 
 
 def run(appliance: Appliance, *, headless: bool) -> int:

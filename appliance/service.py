@@ -28,10 +28,10 @@ from appliance.broker.door import RETAINED_SCHEMA, Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.config import Config, anonymous_allowed
+from appliance.config import Config
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.files import DirectoryLock
-from appliance.journal import Journal
+from appliance.journal import FILE_NAME, Journal
 from appliance.live import LiveView
 from appliance.logs import Log
 from appliance.model import MessageProperties
@@ -169,7 +169,7 @@ class Appliance:
     def _define_journal(self) -> None:
         settings = self.config.journal
         self.journal = Journal(
-            self.data_dir / "journal.db",
+            self.data_dir / FILE_NAME,
             sync=settings.sync,
             keep_s=settings.keep,
             max_bytes=settings.max_size,
@@ -248,7 +248,12 @@ class Appliance:
         return Access(
             self.config.access,
             users=users,
-            anonymous=anonymous_allowed(self.config),
+            anonymous=self.config.access.anonymous is True,
+            open_without_users=(
+                self.config.is_loopback_only
+                if self.config.access.anonymous is None
+                else self.config.access.anonymous
+            ),
             reserved=self.config.service.name,
             executor=executor,
             clock=time.monotonic,

@@ -56,14 +56,25 @@ class ApplianceProcess:
         self.lines = []
         self._news = queue.Queue()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "appliance", "run", "--headless", "-c", str(self.config), *arguments],
+            [
+                sys.executable,
+                "-m",
+                "appliance",
+                "run",
+                "--headless",
+                "-c",
+                str(self.config),
+                *arguments,
+            ],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        self._reader = threading.Thread(target=self._read, args=(self.process, self.lines, self._news), daemon=True)
+        self._reader = threading.Thread(
+            target=self._read, args=(self.process, self.lines, self._news), daemon=True
+        )
         self._reader.start()
         return self
 

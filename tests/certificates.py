@@ -33,7 +33,11 @@ def make(folder: Path, *, host: str = "localhost") -> Certificates:
         _builder(root_name, root_name, root_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(
-            x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True
+            x509.KeyUsage(False, False, False, False, False, True, True, False, False),
+            critical=True,
+        )
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(root_key.public_key()), critical=False
         )
         .sign(root_key, hashes.SHA256())
     )
@@ -44,7 +48,9 @@ def make(folder: Path, *, host: str = "localhost") -> Certificates:
     ):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(_name(host if kind == "server" else "Test client"), root_name, key.public_key())
+            _builder(
+                _name(host if kind == "server" else "Test client"), root_name, key.public_key()
+            )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .add_extension(

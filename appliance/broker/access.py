@@ -32,6 +32,10 @@ class Credentials(Protocol):
     def verify(self, name: str, password: bytes) -> bool:
         """Check a password. Blocks for tens of milliseconds: for worker threads."""
 
+    @property
+    def exists(self) -> bool:
+        """Whether there are users at all: from then on a password is needed."""
+
 
 class Access:
     """The access rules of one configuration.
@@ -40,6 +44,10 @@ class Access:
     that are the appliance's own. With rules, a client may do what at least one rule that fits its
     user name and client id permits. ``%u`` and ``%c`` in a rule's filter stand for the user name
     and client id; a name that has ``/``, ``+`` or ``#`` never fits such a filter.
+
+    ``anonymous`` says whether clients without a name may come in where there are users, and
+    ``open_without_users`` whether anybody may come in while there are none (on loopback alone; by
+    default as ``anonymous``).
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Access:
         *,
         users: Credentials | None,
         anonymous: bool,
+        open_without_users: bool | None = None,
         reserved: str,
         executor: Executor,
         clock: Callable[[], float],
@@ -56,6 +65,7 @@ class Access:
         self._rules = config.rule
         self._users = users
         self._anonymous = anonymous
+        self._open_without_users = anonymous if open_without_users is None else open_without_users
         self._reserved = f"{reserved}/#"
         self._executor = executor
         self._clock = clock
@@ -72,12 +82,10 @@ class Access:
         Raises:
             PacketError: the address has to wait.
         """
-        if username is None and password is None:
-            if self._anonymous:
-                return True
-            admitted = False
-        elif self._users is None:
-            # Without a users file a name proves nothing; on loopback it is still welcome.
+        if self._users is None or not self._users.exists:
+            # A name proves nothing here; where anybody may come in it is still welcome.
+            admitted = self._open_without_users
+        elif username is None and password is None:
             admitted = self._anonymous
         else:
             origin = _origin(host)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from appliance.config import RecorderConfig, TopicFilter, WritePath, load, parse_duration
 from appliance.errors import EXIT_OK, NoPermissionError, UnavailableError, UsageError
+from appliance.journal import FILE_NAME
 from appliance.journal.store import Store
 from appliance.model import Message
 from appliance.recorders.formats import make_format
@@ -35,7 +36,7 @@ def execute(options: argparse.Namespace) -> int:
         raise UsageError(f"--limit {options.limit}: write a number above zero")
     since_ns = _since_ns(options.since)
     config = load(options.config)
-    path = Path(config.service.data_dir) / "journal.db"
+    path = Path(config.service.data_dir) / FILE_NAME
     if not path.exists():
         raise UnavailableError(
             f"there is no journal in {config.service.data_dir}; the appliance has not run yet with "

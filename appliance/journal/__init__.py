@@ -4,4 +4,7 @@ from appliance.journal.follower import Follower
 from appliance.journal.inbox import Entry, Statement
 from appliance.journal.journal import Journal
 
-__all__ = ["Entry", "Follower", "Journal", "Statement"]
+FILE_NAME = "journal.db"
+"""In the data directory."""
+
+__all__ = ["FILE_NAME", "Entry", "Follower", "Journal", "Statement"]

@@ -226,6 +226,23 @@ class Journal:
         found = self.recent(seq - 1, 1, MAX_BYTES)
         return found[0] if found and found[0].seq == seq else None
 
+    def seq_at(self, time_ns: int) -> int:
+        """Sequence number of the first message that was received at or after a time.
+
+        One more than the newest message's if there is none. Received times grow with sequence
+        numbers unless somebody sets the clock back; then one of the candidates is returned.
+        Raises like ``query``.
+        """
+        low, high = self._store.bounds()[0], self._last_seq + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = self.recent(middle - 1, 1, MAX_BYTES)
+            if found and found[0].seq < high and found[0].received_ns < time_ns:
+                low = found[0].seq + 1
+            else:
+                high = middle
+        return low
+
     def scan(
         self, *, after_seq: int = 0, before_seq: int | None = None, newest_first: bool = False
     ) -> Iterator[list[Message]]:

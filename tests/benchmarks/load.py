@@ -38,7 +38,9 @@ def publishes(topic: str, size: int, qos: int = 1) -> tuple[bytes, int]:
     head = struct.pack(">H", len(topic)) + topic.encode()
     payload = b"x" * size
     remaining = len(head) + (2 if qos else 0) + size
-    length = bytes((remaining,)) if remaining < 128 else bytes((remaining & 127 | 128, remaining >> 7))
+    length = (
+        bytes((remaining,)) if remaining < 128 else bytes((remaining & 127 | 128, remaining >> 7))
+    )
     first = b"\x30" if qos == 0 else b"\x32"
     if qos == 0:
         packet = first + length + head + payload
@@ -49,11 +51,15 @@ def publishes(topic: str, size: int, qos: int = 1) -> tuple[bytes, int]:
     return b"".join(packets), len(packets[0])
 
 
-def run(port: int, *, connections: int, window: int, seconds: float, topic: str, size: int) -> float:
+def run(
+    port: int, *, connections: int, window: int, seconds: float, topic: str, size: int
+) -> float:
     """Acknowledgements a second over ``seconds``, after a warm-up of a fifth of that."""
     block, width = publishes(topic, size)
     selector = selectors.DefaultSelector()
-    socks = [connect("127.0.0.1", port, f"load-{i}-{time.monotonic_ns()}") for i in range(connections)]
+    socks = [
+        connect("127.0.0.1", port, f"load-{i}-{time.monotonic_ns()}") for i in range(connections)
+    ]
     state = {}
     for sock in socks:
         sock.setblocking(True)
@@ -93,7 +99,18 @@ def run(port: int, *, connections: int, window: int, seconds: float, topic: str,
 
 if __name__ == "__main__":
     port, connections, window, seconds = (
-        int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]),
+        int(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        float(sys.argv[4]),
     )
-    print(run(port, connections=connections, window=window, seconds=seconds,
-              topic="bench/topic", size=64))
+    print(
+        run(
+            port,
+            connections=connections,
+            window=window,
+            seconds=seconds,
+            topic="bench/topic",
+            size=64,
+        )
+    )

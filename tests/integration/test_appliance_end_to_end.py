@@ -69,7 +69,17 @@ def add_user(process: ApplianceProcess, name: str, password: str) -> None:
     import sys
 
     subprocess.run(
-        [sys.executable, "-m", "appliance", "user", "add", name, "--password-stdin", "-c", str(process.config)],
+        [
+            sys.executable,
+            "-m",
+            "appliance",
+            "user",
+            "add",
+            name,
+            "--password-stdin",
+            "-c",
+            str(process.config),
+        ],
         input=password,
         text=True,
         check=True,
@@ -140,7 +150,12 @@ def test_every_accepted_form_of_payload_starts_its_task(appliance, qlik):
     """A bare id, {"taskId"}, a JSON string and a list of ids all start their task."""
     appliance.start()
     with Publisher(appliance.port) as publisher:
-        for payload in (TASK, json.dumps({"taskId": TASK}), json.dumps(TASK), json.dumps([TASK, FAILING])):
+        for payload in (
+            TASK,
+            json.dumps({"taskId": TASK}),
+            json.dumps(TASK),
+            json.dumps([TASK, FAILING]),
+        ):
             before = qlik.starts(TASK)
             publisher.publish("qliksense/start_task", payload)
             assert qlik.wait_for(lambda: qlik.starts(TASK) > before, 20), payload
@@ -200,7 +215,9 @@ def test_retained_and_redelivered_start_messages_start_nothing_again(appliance, 
     appliance.start()
     with Publisher(appliance.port) as publisher:
         publisher.subscribe("qliksense/#")
-        until(lambda: [m for m in publisher.messages if m.retain], "the retained message is replayed")
+        until(
+            lambda: [m for m in publisher.messages if m.retain], "the retained message is replayed"
+        )
         publisher.publish("qliksense/start_task", FAILING)
         assert qlik.wait_for(lambda: qlik.starts(FAILING) == 1, 20)
     assert qlik.starts(TASK) == 1
@@ -216,7 +233,9 @@ def test_the_recording_is_the_one_of_the_document(appliance):
             until(lambda: len(recording(appliance)) == number + 1, "it is recorded")
     assert appliance.end() == 0
     text = (appliance.data / "recordings" / "integers.json").read_text("utf-8")
-    assert text.startswith('[\n  {\n    "Generated number": "0"\n  },\n  {\n    "Generated number": "1"\n  },')
+    assert text.startswith(
+        '[\n  {\n    "Generated number": "0"\n  },\n  {\n    "Generated number": "1"\n  },'
+    )
     assert text.rstrip().endswith('  {\n    "Generated number": "6"\n  }\n]')
 
 
@@ -264,15 +283,35 @@ def test_a_wrong_password_gets_nobody_in(appliance):
     assert appliance.end() == 0
 
 
-@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto's clients are not here")
+@pytest.mark.skipif(
+    shutil.which("mosquitto_pub") is None, reason="mosquitto's clients are not here"
+)
 @pytest.mark.parametrize("version", ["311", "5"])
 def test_mosquitto_pub_starts_a_task(appliance, qlik, version):
     """mosquitto_pub in both versions of the protocol is an ordinary publisher."""
     appliance.start()
     subprocess.run(
-        ["mosquitto_pub", "-V", version, "-h", "127.0.0.1", "-p", str(appliance.port), "-u", "wiredflow",
-         "-P", "wiredflow", "-q", "2", "-t", "qliksense/start_task", "-m", TASK],
-        check=True, timeout=30,
+        [
+            "mosquitto_pub",
+            "-V",
+            version,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(appliance.port),
+            "-u",
+            "wiredflow",
+            "-P",
+            "wiredflow",
+            "-q",
+            "2",
+            "-t",
+            "qliksense/start_task",
+            "-m",
+            TASK,
+        ],
+        check=True,
+        timeout=30,
     )
     assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 20)
     assert appliance.end() == 0
@@ -316,7 +355,9 @@ def test_a_port_in_use_is_said_and_ends_with_69(appliance, tmp_path):
     appliance.start()
     other = tmp_path / "other"
     other.mkdir()
-    with ApplianceProcess(other, '[[listener]]\nbind = "127.0.0.1:PORT"\n', port=appliance.port) as second:
+    with ApplianceProcess(
+        other, '[[listener]]\nbind = "127.0.0.1:PORT"\n', port=appliance.port
+    ) as second:
         assert second.begin().exit_code() == 69
         text = "\n".join(second.lines)
         assert str(appliance.port) in text
