@@ -233,7 +233,8 @@ class Journal:
         numbers unless somebody sets the clock back; then one of the candidates is returned.
         Raises like ``query``.
         """
-        low, high = self._store.bounds()[0], self._last_seq + 1
+        high = self._last_seq + 1
+        low = self._store.bounds()[0] or high
         while low < high:
             middle = (low + high) // 2
             found = self.recent(middle - 1, 1, MAX_BYTES)
