@@ -11,11 +11,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-import mqtt5
 import msgspec
 
-from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
+from appliance.broker import mqtt5_decoding, packets
 from appliance.broker.packets import Connect, PacketError, Reason
 
 if TYPE_CHECKING:
@@ -41,12 +39,8 @@ def decode_connect(packet: bytes, offset: int, version: int) -> Connect:
     Raises:
         PacketError: it breaks the protocol.
     """
-    if version == 4:
-        return packets.decode_connect(packet[offset:])
-    decoded = v5.decode(packet)
-    if not isinstance(decoded, mqtt5.ConnectPacket):
-        raise PacketError("not a CONNECT", Reason.PROTOCOL_ERROR)
-    return v5.connect(decoded)
+    body = packet[offset:]
+    return packets.decode_connect(body) if version == 4 else mqtt5_decoding.connect(body)
 
 
 async def admit(broker: MqttBroker, asked: Connect, host: str) -> Admitted:

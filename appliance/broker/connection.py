@@ -13,10 +13,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-import mqtt5
-
+from appliance.broker import mqtt5_decoding, packets
 from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
 from appliance.broker.admission import Admitted, admit, decode_connect
 from appliance.broker.intake import Intake
 from appliance.broker.output import Output
@@ -204,8 +202,8 @@ class Connection(asyncio.Protocol):
         self._needed = 0
         try:
             while position < end and not self._busy and not self._closing:
-                if self.is_open and self.version == 4:
-                    position = intake.publishes_311(data, position, end, limit)
+                if self.is_open:
+                    position = intake.publishes(data, position, end, limit)
                     if position >= end:
                         break
                 first = data[position]
@@ -220,12 +218,9 @@ class Connection(asyncio.Protocol):
                     self._needed = stop - position
                     break
                 packet = data[position:stop]
-                if packet_type == packets.PUBLISH and self.is_open:
-                    if self.version == 5:
-                        intake.publish_5(packet)
-                elif packet_type == packets.PUBREL and self.is_open:
-                    packet_id = self._acknowledged_id(packet, body - position)
-                    intake.release(packet_id, self.version)
+                if packet_type == packets.PUBREL and self.is_open:
+                    packet_id, _ = self._acknowledged(packet, body - position, is_of_release=True)
+                    intake.release(packet_id)
                 else:
                     intake.enter()
                     self._control(packet_type, packet, body - position)
@@ -253,30 +248,29 @@ class Connection(asyncio.Protocol):
             raise PacketError("a PINGREQ has nothing but its header")
         self.queue(packets.PINGRESP_BYTES)
 
-    def _acknowledged_id(self, packet: bytes, offset: int) -> int:
-        if self.version == 4 or len(packet) - offset == 2:
-            return packets.decode_packet_id(packet[offset:])
-        decoded = v5.decode(packet)
-        packet_id: int = getattr(decoded, "packet_id", 0)
-        if packet_id == 0:
-            raise PacketError("packet id 0 [MQTT-2.3.1-1]")
-        return packet_id
+    def _acknowledged(
+        self, packet: bytes, offset: int, *, is_of_release: bool = False
+    ) -> tuple[int, int]:
+        body = packet[offset:]
+        if self.version == 4:
+            return packets.decode_packet_id(body), 0
+        return mqtt5_decoding.acknowledgement(body, is_of_release=is_of_release)
 
     def _puback(self, packet: bytes, offset: int) -> None:
-        packet_id = self._acknowledged_id(packet, offset)
+        packet_id, _ = self._acknowledged(packet, offset)
         if self.session is not None:
             self.session.outbox.acknowledged(packet_id)
 
     def _pubrec(self, packet: bytes, offset: int) -> None:
-        packet_id = self._acknowledged_id(packet, offset)
-        refused = self.version == 5 and len(packet) - offset > 2 and packet[offset + 2] >= 0x80
+        packet_id, reason = self._acknowledged(packet, offset)
+        refused = reason >= Reason.UNSPECIFIED
         if self.session is None:
             return
         if not self.session.outbox.received(packet_id, refused=refused) and not refused:
             self._output.send_release(packet_id)
 
     def _pubcomp(self, packet: bytes, offset: int) -> None:
-        packet_id = self._acknowledged_id(packet, offset)
+        packet_id, _ = self._acknowledged(packet, offset, is_of_release=True)
         if self.session is not None:
             self.session.outbox.completed(packet_id)
 
@@ -293,19 +287,17 @@ class Connection(asyncio.Protocol):
             self._seat.feed(asked)
 
     def _disconnect(self, packet: bytes, offset: int) -> None:
-        if self.version == 5 and len(packet) > offset:
-            decoded = v5.decode(packet)
-            if isinstance(decoded, mqtt5.DisconnectPacket):
-                expiry = decoded.session_expiry_interval
-                if expiry is not None and self.session is not None:
-                    if expiry and not self.session.expiry_s:
-                        raise PacketError(
-                            "a session expiry at DISCONNECT where CONNECT had none",
-                            Reason.PROTOCOL_ERROR,
-                        )
-                    self._broker.sessions.keep_for(self.session, expiry)
-                # Any other reason than 0 lets the will be published (MQTT 5, section 3.1.2.5).
-                self._said_goodbye = decoded.reason_code == 0
+        if self.version == 5:
+            reason, expiry = mqtt5_decoding.disconnect(packet[offset:])
+            if expiry is not None and self.session is not None:
+                if expiry and not self.session.expiry_s:
+                    raise PacketError(
+                        "a session expiry at DISCONNECT where CONNECT had none",
+                        Reason.PROTOCOL_ERROR,
+                    )
+                self._broker.sessions.keep_for(self.session, expiry)
+            # Any other reason than 0 lets the will be published (MQTT 5, section 3.1.2.5).
+            self._said_goodbye = reason == 0
         elif len(packet) > offset:
             raise PacketError("a DISCONNECT has nothing but its header")
         else:
@@ -372,7 +364,7 @@ class Connection(asyncio.Protocol):
         self.keepalive_s = asked.keepalive_s * 1.5
         self._output.window = min(self._output.window, asked.receive_maximum)
         self._output.largest = asked.maximum_packet_size
-        self._intake.open(self.session, self.username, self.address)
+        self._intake.open(self.session, self.version, self.username, self.address)
         if self.version == 4:
             self.queue(b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00")
         else:

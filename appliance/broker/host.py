@@ -33,6 +33,7 @@ OVERRIDDEN = (
     "_session_monitor",
 )
 LISTENER = "default"
+_STEPS_BEFORE_END = 4
 
 
 class Admitted(BaseAuthPlugin):
@@ -90,6 +91,10 @@ class _Reader(ReaderAdapter):
         while n < 0 or len(taken) < n:
             if not self._chunks:
                 if self._ended:
+                    # amqtt starts to wait for the end of a connection a few steps after it starts
+                    # to read, and never learns of an end that it reads before that.
+                    for _ in range(_STEPS_BEFORE_END):
+                        await asyncio.sleep(0)
                     break
                 self._waiter = asyncio.get_running_loop().create_future()
                 try:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import mqtt5
-
+from appliance.broker import mqtt5_decoding, packets
 from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
 from appliance.broker.packets import PacketError, Reason
 from appliance.broker.sessions import Session
 from appliance.model import Message
@@ -42,6 +40,7 @@ class Intake:
         "_session",
         "_topics",
         "_username",
+        "_version",
         "taken",
     )
 
@@ -50,19 +49,21 @@ class Intake:
         self._door = broker.door
         self._publisher = publisher
         self._session: Session | None = None
+        self._version = 0
         self._client_id = ""
         self._username: str | None = None
         self._address = ""
         self._topics: dict[bytes, str] = {}
-        self._aliases: dict[int, str] | None = None
+        self._aliases: dict[int, bytes] | None = None
         self._messages: list[Message] = []
         self._acks = bytearray()
         self._exchanges: list[tuple[int, int]] = []
         self.taken = 0
         """Messages that came in on this connection."""
 
-    def open(self, session: Session, username: str | None, address: str) -> None:
+    def open(self, session: Session, version: int, username: str | None, address: str) -> None:
         """From now on the client may publish."""
+        self._version = version
         self._session = session
         self._client_id = session.client_id
         self._username = username
@@ -81,19 +82,21 @@ class Intake:
         self.taken += len(messages)
         self._door.enter(messages, self._publisher, acks)
 
-    def publishes_311(self, data: bytes, position: int, end: int, limit: int) -> int:
-        """Take the whole 3.1.1 PUBLISH packets that stand in a row from ``position`` on.
+    def publishes(self, data: bytes, position: int, end: int, limit: int) -> int:
+        """Take the whole PUBLISH packets that stand in a row from ``position`` on.
 
         Returns the position of what follows: another packet, or one that is not complete yet.
 
         Raises:
-            PacketError: a packet breaks the protocol, or its topic is not permitted.
+            PacketError: a packet breaks the protocol, or its topic is not permitted and the
+                protocol has no other way to say so.
         """
         topics = self._topics
         messages = self._messages
         acks = self._acks
         next_seq = self._door.next_seq
         now = self._door.clock_ns()
+        is_5 = self._version == 5
         client_id, username, address = self._client_id, self._username, self._address
         while position + 1 < end:
             first = data[position]
@@ -113,35 +116,46 @@ class Intake:
             start = body + 2
             if start > stop:
                 raise PacketError("the packet ends too early")
-            topic_end = start + (data[body] << 8 | data[body + 1])
-            raw = data[start:topic_end]
-            topic = topics.get(raw)
-            if topic is None:
-                if topic_end > stop:
-                    raise PacketError("the packet ends too early")
-                topic = self._learn_topic(raw)
+            topic_end = payload_start = start + (data[body] << 8 | data[body + 1])
             qos = first >> 1 & 3
             packet_id = 0
-            payload_start = topic_end
             if qos:
                 payload_start += 2
                 if payload_start > stop:
                     raise PacketError("the packet ends too early")
                 packet_id = data[topic_end] << 8 | data[topic_end + 1]
                 if packet_id == 0:
-                    raise PacketError("packet id 0 [MQTT-2.3.1-1]")
+                    raise PacketError("packet id 0 [MQTT-2.3.1-1]", Reason.PROTOCOL_ERROR)
                 if qos == 3:
                     raise PacketError("QoS 3 [MQTT-3.3.1-4]")
-                acks += b"\x40\x02" if qos == 1 else b"\x50\x02"
-                acks += data[topic_end:payload_start]
             elif first & 8:
                 raise PacketError("DUP is set at QoS 0 [MQTT-3.3.1-2]")
             elif payload_start > stop:
                 raise PacketError("the packet ends too early")
-            payload = data[payload_start:stop]
+            raw = data[start:topic_end]
+            topic = topics.get(raw)
+            properties = alias = None
+            if is_5:
+                if payload_start < stop and not data[payload_start]:
+                    payload_start += 1
+                else:
+                    properties, alias, payload_start = mqtt5_decoding.publish_properties(
+                        data, payload_start, stop
+                    )
             position = stop
-            if qos == 2 and self._is_repeated(packet_id):
-                continue
+            if topic is None or alias is not None:
+                try:
+                    topic = self._topic(raw, alias)
+                except PacketError as error:
+                    if not is_5 or not qos or error.reason is not Reason.NOT_AUTHORIZED:
+                        raise
+                    acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
+                    continue
+            if qos:
+                acks += b"\x40\x02" if qos == 1 else b"\x50\x02"
+                acks += data[topic_end : topic_end + 2]
+                if qos == 2 and self._is_repeated(packet_id):
+                    continue
             seq = next_seq()
             if qos == 2:
                 self._exchanges.append((packet_id, seq))
@@ -150,80 +164,27 @@ class Intake:
                     seq,
                     now,
                     topic,
-                    payload,
+                    data[payload_start:stop],
                     qos,
                     bool(first & 1),
                     bool(first & 8),
                     client_id,
                     username,
                     address,
-                    None,
+                    properties,
                     packet_id,
                 )
             )
         return position
 
-    def publish_5(self, packet: bytes) -> None:
-        """Take one MQTT 5 PUBLISH.
-
-        Raises:
-            PacketError: it breaks the protocol, or its topic is not permitted at QoS 0, where
-                there is no other way to say so.
-        """
-        decoded = v5.decode(packet)
-        if not isinstance(decoded, mqtt5.PublishPacket):
-            raise PacketError("not a PUBLISH", Reason.PROTOCOL_ERROR)
-        qos = int(decoded.qos)
-        packet_id = decoded.packet_id or 0
-        if decoded.subscription_ids:
-            raise PacketError("a client sent a subscription identifier", Reason.PROTOCOL_ERROR)
-        if qos == 0 and decoded.duplicate:
-            raise PacketError("DUP is set at QoS 0 [MQTT5-3.3.1-2]")
-        if qos and packet_id == 0:
-            raise PacketError("packet id 0 [MQTT5-2.2.1-3]", Reason.PROTOCOL_ERROR)
-        v5.check_properties(decoded)
-        topic = self._resolve_alias(decoded)
-        raw = topic.encode()
-        if raw not in self._topics:
-            try:
-                self._learn_topic(raw)
-            except PacketError as error:
-                if qos == 0 or error.reason is not Reason.NOT_AUTHORIZED:
-                    raise
-                self._acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
-                return
-        if qos:
-            self._acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id)
-            if qos == 2 and self._is_repeated(packet_id):
-                return
-        seq = self._door.next_seq()
-        if qos == 2:
-            self._exchanges.append((packet_id, seq))
-        self._messages.append(
-            Message(
-                seq,
-                self._door.clock_ns(),
-                topic,
-                decoded.payload,
-                qos,
-                decoded.retain,
-                decoded.duplicate,
-                self._client_id,
-                self._username,
-                self._address,
-                v5.properties(decoded),
-                packet_id,
-            )
-        )
-
-    def release(self, packet_id: int, version: int) -> None:
+    def release(self, packet_id: int) -> None:
         """PUBREL came: the client will not send this QoS 2 message again (section 4.3.3)."""
         session = self._session
         known = session is not None and packet_id in session.unreleased
         if session is not None and known:
             session.unreleased.discard(packet_id)
             self._exchanges.append((packet_id, 0))
-        reason = 0 if known or version == 4 else Reason.PACKET_ID_NOT_FOUND
+        reason = 0 if known or self._version == 4 else Reason.PACKET_ID_NOT_FOUND
         self._acks += v5.encode_ack(0x70, packet_id, reason)
 
     def _is_repeated(self, packet_id: int) -> bool:
@@ -236,7 +197,13 @@ class Intake:
         unreleased.add(packet_id)
         return False
 
-    def _learn_topic(self, raw: bytes) -> str:
+    def _topic(self, raw: bytes, alias: int | None) -> str:
+        """The topic of a PUBLISH, if the client may publish to it."""
+        if alias is not None:
+            raw = self._resolve_alias(raw, alias)
+        topic = self._topics.get(raw)
+        if topic is not None:
+            return topic
         topic = packets.publish_topic(raw)
         if not self._broker.access.may_publish(self._username, self._client_id, topic):
             self._broker.count("publishes refused: not allowed")
@@ -249,20 +216,14 @@ class Intake:
             self._topics[raw] = topic
         return topic
 
-    def _resolve_alias(self, packet: mqtt5.PublishPacket) -> str:
-        alias = packet.topic_alias
-        if alias is None:
-            if not packet.topic:
-                raise PacketError("a PUBLISH without a topic", Reason.PROTOCOL_ERROR)
-            return packet.topic
+    def _resolve_alias(self, raw: bytes, alias: int) -> bytes:
+        """The topic that an alias stands for (MQTT 5, section 3.3.2.3.4)."""
         if not 0 < alias <= v5.TOPIC_ALIAS_MAXIMUM:
             raise PacketError(f"topic alias {alias} is not allowed", Reason.TOPIC_ALIAS_INVALID)
         if self._aliases is None:
             self._aliases = {}
-        if packet.topic:
-            self._aliases[alias] = packet.topic
-            return packet.topic
-        topic = self._aliases.get(alias)
-        if topic is None:
+        if raw:
+            self._aliases[alias] = raw
+        elif alias not in self._aliases:
             raise PacketError(f"topic alias {alias} is unknown", Reason.PROTOCOL_ERROR)
-        return topic
+        return self._aliases[alias]

@@ -1,128 +1,17 @@
-"""MQTT 5 control packets, through the ``mqtt5`` codec, to and from the forms of packets.py.
+"""MQTT 5 control packets that the broker sends, most of them through the ``mqtt5`` codec.
 
-Not for: framing (packets.frame serves both versions), sessions. References are to MQTT 5.
+Not for: what clients send (mqtt5_decoding.py), sessions. References are to MQTT 5.
 """
 
 from __future__ import annotations
 
 import mqtt5
 
-from appliance.broker.packets import (
-    FOR_EVER,
-    Connect,
-    PacketError,
-    Reason,
-    SubscribeOptions,
-    Will,
-    encode_length,
-)
+from appliance.broker.packets import Connect, Reason, encode_length
 from appliance.model import Message, MessageProperties
-from appliance.topics import topic_problem
 
 TOPIC_ALIAS_MAXIMUM = 64
 """How many topic aliases a publisher may use on one connection (section 3.2.2.3.8)."""
-
-
-def decode(packet: bytes) -> mqtt5.Packet:
-    """Decode one whole packet, fixed header included.
-
-    Raises:
-        PacketError: the codec finds it malformed.
-    """
-    try:
-        decoded, _ = mqtt5.read(memoryview(packet))
-    except (ValueError, IndexError) as error:
-        raise PacketError(f"malformed MQTT 5 packet: {error}") from None
-    return decoded
-
-
-def connect(packet: mqtt5.ConnectPacket) -> Connect:
-    """What an MQTT 5 CONNECT asks for.
-
-    Raises:
-        PacketError: the will's topic can't be published to, or a value is out of range.
-    """
-    will = None
-    if packet.will is not None:
-        if problem := topic_problem(packet.will.topic):
-            raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
-        check_properties(packet.will)
-        will = Will(
-            topic=packet.will.topic,
-            payload=packet.will.payload or b"",
-            qos=int(packet.will.qos),
-            retain=packet.will.retain,
-            delay_s=packet.will.will_delay_interval,
-            properties=_properties(packet.will),
-        )
-    return Connect(
-        version=5,
-        client_id=packet.client_id,
-        clean_start=packet.clean_start,
-        keepalive_s=packet.keep_alive,
-        username=packet.username,
-        password=packet.password,
-        will=will,
-        session_expiry_s=packet.session_expiry_interval,
-        receive_maximum=packet.receive_max,
-        maximum_packet_size=packet.max_packet_size,
-        authentication_method=packet.authentication_method,
-    )
-
-
-def _properties(packet: mqtt5.PublishPacket | mqtt5.Will) -> MessageProperties | None:
-    if not (
-        packet.content_type is not None
-        or packet.response_topic is not None
-        or packet.correlation_data is not None
-        or packet.message_expiry_interval is not None
-        or packet.payload_format_indicator
-        or packet.user_properties
-    ):
-        return None
-    return MessageProperties(
-        payload_format=packet.payload_format_indicator,
-        message_expiry_s=packet.message_expiry_interval,
-        content_type=packet.content_type,
-        response_topic=packet.response_topic,
-        correlation_data=packet.correlation_data,
-        user_properties=tuple((name, value) for name, value in packet.user_properties),
-    )
-
-
-def properties(packet: mqtt5.PublishPacket) -> MessageProperties | None:
-    """The properties of a PUBLISH that outlive it, or ``None`` if it has none."""
-    return _properties(packet)
-
-
-def check_properties(packet: mqtt5.PublishPacket | mqtt5.Will) -> None:
-    """Check what the codec leaves to us (section 3.3.2.3).
-
-    Raises:
-        PacketError: a property has a value that it may not have.
-    """
-    response = packet.response_topic
-    if response is not None and (problem := topic_problem(response)):
-        raise PacketError(f"the response topic: {problem}", Reason.TOPIC_NAME_INVALID)
-    if packet.payload_format_indicator > 1:
-        raise PacketError("the payload format indicator is neither 0 nor 1")
-
-
-def subscriptions(packet: mqtt5.SubscribePacket) -> tuple[SubscribeOptions, ...]:
-    """The filters of a SUBSCRIBE with their options (section 3.8.3)."""
-    if not packet.topic_filters:
-        raise PacketError("a SUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
-    return tuple(
-        SubscribeOptions(
-            topic_filter=wanted.pattern,
-            qos=int(wanted.max_qos),
-            no_local=wanted.no_local,
-            retain_as_published=wanted.retain_as_published,
-            retain_handling=int(wanted.retain_handling),
-            identifier=packet.subscription_id,
-        )
-        for wanted in packet.topic_filters
-    )
 
 
 def encode_connack(
@@ -149,9 +38,18 @@ def encode_connack(
     ).write()
 
 
+_REFUSED_AS = {
+    Reason.SESSION_TAKEN_OVER: Reason.SERVER_BUSY,
+    Reason.SERVER_SHUTTING_DOWN: Reason.SERVER_UNAVAILABLE,
+    Reason.ADMINISTRATIVE_ACTION: Reason.SERVER_UNAVAILABLE,
+    Reason.KEEP_ALIVE_TIMEOUT: Reason.UNSPECIFIED,
+}
+"""Reasons that a DISCONNECT can give and a CONNACK can't (section 3.2.2.2)."""
+
+
 def encode_refusal(reason: Reason) -> bytes:
     """A CONNACK that refuses (section 3.2). The reason code is all a stranger is told."""
-    return bytes((0x20, 3, 0, reason, 0))
+    return bytes((0x20, 3, 0, _REFUSED_AS.get(reason, reason), 0))
 
 
 def encode_publish(
@@ -205,21 +103,3 @@ def encode_ack(first_byte: int, packet_id: int, reason: int = 0) -> bytes:
 def encode_disconnect(reason: Reason) -> bytes:
     """A DISCONNECT from the broker (section 3.14)."""
     return bytes((0xE0, 2, reason, 0))
-
-
-__all__ = [
-    "FOR_EVER",
-    "TOPIC_ALIAS_MAXIMUM",
-    "check_properties",
-    "connect",
-    "decode",
-    "encode_ack",
-    "encode_connack",
-    "encode_disconnect",
-    "encode_publish",
-    "encode_refusal",
-    "encode_suback",
-    "encode_unsuback",
-    "properties",
-    "subscriptions",
-]

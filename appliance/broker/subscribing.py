@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-import mqtt5
-
+from appliance.broker import mqtt5_decoding, packets
 from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
 from appliance.broker.packets import PacketError, Reason, SubscribeOptions
 from appliance.broker.subscriptions import split_shared
 from appliance.model import Message
@@ -44,19 +42,10 @@ class Subscribing:
         Raises:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
-        if version == 4:
-            packet_id, wanted = packets.decode_subscribe(packet[offset:])
-        else:
-            decoded = v5.decode(packet)
-            if not isinstance(decoded, mqtt5.SubscribePacket):
-                raise PacketError("not a SUBSCRIBE", Reason.PROTOCOL_ERROR)
-            packet_id, wanted = decoded.packet_id, v5.subscriptions(decoded)
-        self._check(packet_id, len(wanted))
-        for options in wanted:
-            if options.no_local and options.topic_filter.startswith("$share/"):
-                raise PacketError(
-                    "no local at a shared subscription [MQTT5-3.8.3-4]", Reason.PROTOCOL_ERROR
-                )
+        body = packet[offset:]
+        decode = packets.decode_subscribe if version == 4 else mqtt5_decoding.subscribe
+        packet_id, wanted = decode(body)
+        self._check(len(wanted))
         self._wanted = deque(wanted)
         self._codes = []
         self._retained = []
@@ -68,21 +57,15 @@ class Subscribing:
         Raises:
             PacketError: it breaks the protocol.
         """
-        if version == 4:
-            packet_id, filters = packets.decode_unsubscribe(packet[offset:])
-        else:
-            decoded = v5.decode(packet)
-            if not isinstance(decoded, mqtt5.UnsubscribePacket) or not decoded.patterns:
-                raise PacketError("an UNSUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
-            packet_id, filters = decoded.packet_id, tuple(decoded.patterns)
-        self._check(packet_id, len(filters))
+        body = packet[offset:]
+        decode = packets.decode_unsubscribe if version == 4 else mqtt5_decoding.unsubscribe
+        packet_id, filters = decode(body)
+        self._check(len(filters))
         self._codes = []
         self._retained = []
         return packets.encode_host_unsubscribe(packet_id, filters)
 
-    def _check(self, packet_id: int, filters: int) -> None:
-        if packet_id == 0:
-            raise PacketError("packet id 0 [MQTT-2.3.1-1]", Reason.PROTOCOL_ERROR)
+    def _check(self, filters: int) -> None:
         if filters > self._broker.limits.max_subscriptions_per_client:
             self._broker.count("subscriptions refused: limit reached")
             raise PacketError(
