@@ -5,8 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
+import textual._wait
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+# Textual's pilot sleeps 20 ms at a time until the process is idle; hundreds of keys are pressed here.
+textual._wait.SLEEP_GRANULARITY = 1 / 400
+textual._wait.SLEEP_IDLE = 1 / 800
 
 
 @pytest.fixture(autouse=True)

@@ -41,7 +41,7 @@ TASKS = tuple(
         id=f"{number:08x}-1111-4222-8333-444444444444",
         name=name,
         tags=("nightly",) if number % 2 else (),
-        enabled=number != 5,
+        enabled=number != 6,
         last_duration_s=usual,
     )
     for number, (name, usual) in enumerate(

@@ -27,7 +27,7 @@ async def settle(pilot) -> str:
     return screen_text(app)
 
 
-async def until(pilot, wanted: str, frames: int = 300) -> str:
+async def until(pilot, wanted: str, frames: int = 120) -> str:
     """Poll until ``wanted`` is on the screen: for what a worker thread brings."""
     text = ""
     for _ in range(frames):

@@ -172,6 +172,12 @@ class Rows(Widget, Generic[T], can_focus=True):
         self._move(len(self._items) - 1)
         self.post_message(self.AtEnd())
 
+    def on_focus(self) -> None:
+        self.refresh()
+
+    def on_blur(self) -> None:
+        self.refresh()
+
     def on_mouse_scroll_up(self, event: MouseScrollUp) -> None:
         event.stop()
         self._move(self._cursor - _WHEEL_ROWS)
@@ -225,8 +231,11 @@ class Rows(Widget, Generic[T], can_focus=True):
     def _strip(self, index: int, item: T, base: Style, tones: dict[str, Style]) -> Strip:
         cells = self.size.width
         if self.has_cursor() and self._top + index == self._cursor:
-            marked: Line = [(CURSOR, "info"), *self.line(item, cells - 1)]
-            return strip_of(marked, cells, base + tones["cursor"], tones)
+            line = self.line(item, cells - 1)
+            if self.has_focus or not self.can_focus:
+                marked = base + tones["cursor"]
+                return strip_of([(CURSOR, "info"), *line], cells, marked, tones)
+            return strip_of([(CURSOR, "dim"), *line], cells, base, tones)
         version = self.version(item)
         if version is None:
             return strip_of([(" ", ""), *self.line(item, cells - 1)], cells, base, tones)

@@ -1,0 +1,380 @@
+"""The other screens and the acts, driven by keys."""
+
+import json
+
+import pytest
+from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
+from screens import NARROW, WIDE, settle, until
+
+from appliance.errors import UnavailableError
+from appliance.model import Cause, Execution, ExecutionState
+from appliance.state import Engine
+from appliance.ui import tree
+from appliance.ui.app import ApplianceApp
+from appliance.ui.settings import UiSettings
+from appliance.ui.views import topic as topic_view
+
+
+def app_for(engine, **settings):
+    return ApplianceApp(engine, UiSettings(**settings), engine.clock_ns)
+
+
+async def called(pilot, engine):
+    """Wait until the UI's worker has asked the engine for something."""
+    for _ in range(500):
+        if engine.called.is_set():
+            await pilot.pause()
+            return engine.calls[-1]
+        await pilot.pause(0.01)
+    raise AssertionError("nothing was asked for")
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_digits_show_every_screen(size):
+    """1 to 5 from anywhere, also out of a detail that lies over a screen."""
+    async with app_for(story()).run_test(size=size) as pilot:
+        await settle(pilot)
+        for key, mark, inside in [
+            ("2", "[2]Topics", "hall/east/door"),
+            ("3", "[3]Tasks", "RULE / TIMER"),
+            ("4", "[4]Clients", "hmi-east"),
+            ("5", "[5]Log", "slow subscriber"),
+            ("1", "[1]Live", "→ TASK"),
+        ]:
+            await pilot.press(key)
+            text = await settle(pilot)
+            assert mark in text
+            assert inside in text
+        await pilot.press("enter")
+        await until(pilot, "What it led to")
+        await pilot.press("3")
+        assert "RULE / TIMER" in await settle(pilot)
+        await pilot.press("1")
+        assert "What it led to" not in await settle(pilot)
+
+
+class TestTasks:
+    async def test_what_went_wrong_is_in_view(self):
+        """The error text of the chosen execution stands at the foot, its message too."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("3")
+            text = await settle(pilot)
+            assert "table HR.Employees was not found" in text
+            assert "message 13" in text
+            assert "qliksense/start_task" in text
+
+    async def test_the_detail_of_an_execution(self):
+        """Cause, times, reason, script log; m goes to the message."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("3", "enter")
+            text = await settle(pilot)
+            assert "Check the connection HR." in text
+            assert "10:21:10 Error" in text
+            await pilot.press("m")
+            assert TASKS[2].id in await until(pilot, "── Message 13")
+
+    async def test_durations_of_earlier_runs_are_drawn(self):
+        """Bars for good runs, a sign for a failed one."""
+        engine = story()
+        for number in range(100, 110):
+            failed = number == 105
+            engine.put(
+                Execution(
+                    number,
+                    TASKS[0].id,
+                    TASKS[0].name,
+                    ExecutionState.FAILED if failed else ExecutionState.SUCCEEDED,
+                    Cause("timer", rule="nightly"),
+                    T0,
+                    started_ns=T0,
+                    ended_ns=T0 + (number - 90) * S,
+                )
+            )
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("3", "enter")
+            text = await until(pilot, "11 runs")
+            row = next(line for line in text.split("\n") if "11 runs" in line)
+            assert "█" in row
+            assert "✗" in row
+            assert "1 failed" in row
+
+    async def test_starting_a_task_with_the_picker(self):
+        """t, a part of the name, Enter: the start goes through the engine with who asked."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("t")
+            await until(pilot, "6 tasks")
+            await pilot.press(*"export", "enter")
+            call = await called(pilot, engine)
+            assert call[:2] == ("start_task", TASKS[3].id)
+            assert call[2].endswith("at the terminal")
+
+    async def test_a_refused_start_says_why(self):
+        """The engine's own text comes to the operator."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("t")
+            await until(pilot, "6 tasks")
+            await pilot.press(*"retired", "enter")
+            await until(pilot, "is disabled")
+
+    @pytest.mark.parametrize(
+        ("keys", "question", "expected"),
+        [
+            (["3", "down", "x"], "Stop Reload Stock?", "stop_execution"),
+            (["3", "r"], "Start Reload HR again?", "start_task"),
+            (["3", "shift+tab", "down", "down", "f"], "Do now what nightly-sync", "fire_timer"),
+            (["4", "down", "x"], "Disconnect hmi-east?", "disconnect"),
+        ],
+    )
+    async def test_acts_ask_first(self, keys, question, expected):
+        """Nothing is done on n or Enter; on y the engine is asked."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            for key in keys:
+                await pilot.press(key)
+                await settle(pilot)
+            assert question in await settle(pilot)
+            await pilot.press("enter")
+            assert question not in await settle(pilot)
+            assert not engine.calls
+            await pilot.press(keys[-1])
+            await settle(pilot)
+            await pilot.press("y")
+            assert (await called(pilot, engine))[0] == expected
+
+    async def test_a_timer_is_paused_with_space(self):
+        """Pausing needs no question: it is undone by the same key."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("3", "shift+tab", "down", "down", "space")
+            call = await called(pilot, engine)
+            assert call[:3] == ("pause_timer", "nightly-sync", True)
+
+    async def test_filtering_executions(self):
+        """The same words as on Live."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("3", "slash", *"state:running", "enter")
+            text = await settle(pilot)
+            assert "Reload Stock" in text
+            assert "Reload Sales" not in text
+
+
+class TestLiveActs:
+    async def test_repeating_what_a_message_caused(self):
+        """r on a message that started something; on another one it says that there is nothing."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("r")
+            await until(pilot, "nothing to repeat")
+            await pilot.press("slash", *"task:hr", "enter")
+            await settle(pilot)
+            await pilot.press("r")
+            assert "Do again what message 13" in await settle(pilot)
+            await pilot.press("y")
+            assert (await called(pilot, engine))[:2] == ("repeat", 13)
+
+    async def test_publishing_a_message(self):
+        """Topic, payload, QoS and retain; a wildcard in the topic is refused with the reason."""
+        engine = story()
+        app = app_for(engine)
+        async with app.run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("n", *"a/#", "enter", *"hello")
+            await pilot.click("#publish")
+            assert "no wildcards" in await settle(pilot)
+            await pilot.click("#topic")
+            await pilot.press("end", "backspace", *"b")
+            await pilot.click("#qos")
+            await pilot.click("#retain")
+            await pilot.click("#publish")
+            assert (await called(pilot, engine))[:5] == ("publish", "a/b", b"hello", 1, True)
+            assert app.remembered.publish_topics == ["a/b"]
+
+    async def test_searching_back_in_the_journal(self):
+        """Messages that left the memory long ago are found, in chunks, without the UI waiting."""
+        engine = FakeEngine(Clock())
+        for number in range(9000):
+            engine.publish_from("old/needle" if number % 3000 == 7 else "old/hay", b"x")
+        engine.old = list(engine.ring)
+        engine.ring.clear()
+        engine.publish_from("new", b"x")
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            engine.changes["journal"] = engine.snapshot().journal
+            await pilot.press("slash", *"old/needle", "enter", "b")
+            text = await until(pilot, "── all ─")
+            assert "3 found" in text
+            assert "9,001 looked at" in text
+            assert text.count("old/needle ") >= 3
+            assert len([call for call in engine.calls if call[0] == "history"]) > 4
+
+    async def test_exporting_the_filtered_view(self, tmp_path):
+        """One JSON object a line, in the data directory, payloads whole."""
+        engine = story()
+        engine.changes["data_dir"] = str(tmp_path)
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("slash", *"plant/#", "enter", "e")
+            await until(pilot, "were written")
+        (path,) = (tmp_path / "exports").iterdir()
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert {row["topic"].split("/")[0] for row in rows} == {"plant"}
+        assert any("payload_hex" in row for row in rows)
+
+    async def test_an_export_that_cannot_be_written_says_so(self, tmp_path):
+        """A file in the way is named, nothing else happens."""
+        engine = story()
+        (tmp_path / "exports").write_text("")
+        engine.changes["data_dir"] = str(tmp_path)
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("e")
+            await until(pilot, "be written")
+
+    async def test_copying(self):
+        """c takes the payload, C the topic."""
+        app = app_for(story())
+        async with app.run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("c")
+            await pilot.pause()
+            assert app.clipboard == '{"value":21.4,"unit":"C"}'
+            await pilot.press("C")
+            await pilot.pause()
+            assert app.clipboard == "plant/line1/sensor7/state"
+
+    async def test_the_command_palette_knows_every_key(self):
+        """^p finds an act by its name, with its key, and does it."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("ctrl+p", *"pause")
+            await until(pilot, "space p")
+            await pilot.press("enter")
+            await until(pilot, "PAUSED")
+
+
+class TestTopics:
+    async def test_the_tree_folds_and_sorts(self):
+        """Left folds, right unfolds, s sorts, O closes all."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("2")
+            text = await settle(pilot)
+            assert "▾ plant" in text
+            assert "line2/sensor1/state" in text
+            await pilot.press("left")
+            text = await settle(pilot)
+            assert "▸ plant (5)" in text
+            assert "line2/sensor1/state" not in text
+            await pilot.press("o", "s")
+            text = await settle(pilot)
+            assert "line2/sensor1/state" in text
+            assert "TOPIC▼" in text
+
+    async def test_enter_shows_the_messages_of_a_branch(self):
+        """The Live screen with the branch as its filter."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("2")
+            await settle(pilot)
+            await pilot.press("enter")
+            text = await settle(pilot)
+            assert 'filter topic:"plant/#"' in text
+            assert "hall/east" not in text
+
+    async def test_an_engine_without_topic_counts(self):
+        """The tree is made of the messages at hand then."""
+        engine = story()
+        engine.topics = lambda limit: Engine.topics(engine, limit)
+        with pytest.raises(UnavailableError):
+            engine.topics(1)
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("2")
+            assert "hall/east/door" in await settle(pilot)
+
+    def test_chains_of_levels_are_one_row(self):
+        """a/b/c/d without branches takes one row; an empty first level stays visible."""
+        engine = story()
+        rows = tree.rows(tree.build(engine.topics(100)), set(), "name")
+        assert [node.label for node in rows] == [
+            "/demo/integers",
+            "hall/east/door",
+            "plant",
+            "qliksense/start_task",
+        ]
+
+    @pytest.mark.parametrize(
+        ("data", "expected"),
+        [
+            (b"21.5", ("value", 21.5)),
+            (b'{"a":"x","t":3}', ("t", 3.0)),
+            (b'{"Generated number": "7"}', ("Generated number", 7.0)),
+            (b"true", None),
+            (b"NaN", None),
+            (b"1e999", None),
+            (b"[" * 5000, None),
+            (b"\xff", None),
+        ],
+    )
+    def test_numbers_in_payloads(self, data, expected):
+        """A curve is drawn of numbers only; no payload makes it fail."""
+        assert topic_view.number_in(data) == expected
+
+
+class TestClientsAndLog:
+    async def test_who_floods_the_broker_is_on_top(self):
+        """Rates come from two looks; the busiest client is the first row."""
+        import msgspec
+
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("4")
+            await settle(pilot)
+            engine.clock_ns.go(2)
+            engine.client_list = tuple(
+                msgspec.structs.replace(one, messages_in=one.messages_in + 1000)
+                if one.client_id == "plc-07"
+                else one
+                for one in engine.client_list
+            )
+            lines = (await settle(pilot)).split("\n")
+            assert "plc-07" in lines[3]
+            assert "500" in lines[3]
+
+    async def test_the_health_of_every_part(self):
+        """Listeners, journal, recorders, and every bound that bit with its count."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("4")
+            text = await settle(pilot)
+            for part in ("0.0.0.0:8883", "tcp TLS", "journal 88 MB", "integers.json", "3  refused"):
+                assert part in text
+
+    async def test_log_levels_and_words(self):
+        """l goes through the levels, / finds words, space stands still."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("5", "l", "l")
+            text = await settle(pilot)
+            assert "ERROR and up" in text
+            assert "slow subscriber" not in text
+            await pilot.press("l", "l", "slash", *"done", "enter", "space")
+            engine.say(20, "tasks", "another one done")
+            text = await settle(pilot)
+            assert "Reload Sales done" in text
+            assert "another one" not in text
+            await pilot.press("space")
+            assert "another one" in await settle(pilot)
