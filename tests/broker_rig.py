@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import mqtt5
+import pytest
 
 from appliance.broker.access import Access
 from appliance.broker.door import RETAINED_SCHEMA, Door
@@ -119,6 +120,7 @@ class Rig:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
+        await hang_up()
         await self.broker.stop()
         await asyncio.to_thread(self.journal.close, 10)
         self.executor.shutdown()
@@ -166,7 +168,7 @@ class Packet:
         self.body = body
         self.raw = raw
         self.v5: Any = None
-        if version == 5:
+        if version == 5 and self.kind in (2, 3, 14) and len(raw) > 5:
             self.v5, used = mqtt5.read(memoryview(raw))
             assert used == len(raw)
         if self.kind == 3:
@@ -180,7 +182,7 @@ class Packet:
             if self.qos:
                 self.id = struct.unpack_from(">H", rest)[0]
                 rest = rest[2:]
-            self.payload = self.v5.payload if version == 5 else rest
+            self.payload = rest if version == 4 else self.v5.payload if self.v5 else rest[1:]
         elif self.kind in (4, 5, 6, 7, 9, 11):
             self.id = struct.unpack_from(">H", body)[0]
             if version == 4:
@@ -222,6 +224,16 @@ class Closed(Exception):
     """The broker closed the connection."""
 
 
+_opened: list[Wire] = []
+
+
+async def hang_up() -> None:
+    """Abort every connection that a test has opened."""
+    while _opened:
+        _opened.pop().abort()
+    await asyncio.sleep(0)
+
+
 class Wire:
     """One connection of a test's own making."""
 
@@ -238,7 +250,9 @@ class Wire:
         cls, port: int, version: int = 4, *, host: str = "127.0.0.1", tls: Any = None
     ) -> Wire:
         reader, writer = await asyncio.open_connection(host, port, ssl=tls)
-        return cls(reader, writer, version)
+        wire = cls(reader, writer, version)
+        _opened.append(wire)
+        return wire
 
     # --- what a client sends ---
 
@@ -438,8 +452,9 @@ class Wire:
         """Wait until the broker closes; returns the last packet before that, if there was one."""
         last = None
         try:
-            while True:
-                last = await self.receive()
+            async with asyncio.timeout(PATIENCE_S / 2):
+                while True:
+                    last = await self.receive()
         except Closed:
             return last
 
@@ -457,6 +472,26 @@ def tls_listener(files: dict[str, Path], *, client_ca: bool = False, **more: Any
         ),
         **{"bind": "127.0.0.1:0", **more},
     )
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> Any:
+    """A broker on loopback that lets everybody in."""
+    async with Rig(tmp_path / "data") as running:
+        yield running
+
+
+both = pytest.mark.parametrize("version", [4, 5], ids=["v311", "v5"])
+
+
+def states(*statements: str) -> Any:
+    """Which normative statements of the specifications a test is about (docs/conformance.md)."""
+
+    def mark(function: Any) -> Any:
+        function.statements = statements
+        return function
+
+    return mark
 
 
 async def _main() -> None:
