@@ -17,7 +17,7 @@ from appliance.qlik.server import QlikServer
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Transport
 from appliance.tasks.engine import TaskEngine
-from appliance.tasks.planning import Limits
+from appliance.tasks.lanes import Limits
 
 START_TOPIC = "qliksense/start_task"
 PATIENCE_S = 20.0

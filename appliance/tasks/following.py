@@ -13,8 +13,8 @@ import logging
 
 from appliance.model import Task
 from appliance.qlik.server import QlikError, QlikServer
+from appliance.tasks.book import SECOND_NS
 from appliance.tasks.ledger import Ledger
-from appliance.tasks.planning import SECOND_NS
 from appliance.tasks.selection import TaskList
 
 _log = logging.getLogger(__name__)

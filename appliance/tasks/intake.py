@@ -15,10 +15,11 @@ from typing import Protocol
 from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Message
 from appliance.state import RuleState
+from appliance.tasks.book import SECOND_NS
 from appliance.tasks.ledger import Ledger
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.planning import SECOND_NS, Planner
+from appliance.tasks.planning import Planner
 from appliance.tasks.redelivery import WINDOW_S, Redeliveries
 from appliance.tasks.triggers import Decision, Trigger, Triggers
 

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from appliance.tasks.circuit import Circuit
+from appliance.tasks.lanes import Job
 from appliance.tasks.outcomes import Outcomes
-from appliance.tasks.planning import Job, Planner
+from appliance.tasks.planning import Planner
 from appliance.tasks.store import Changes, Publication, Store
 from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 
@@ -172,9 +173,9 @@ class Ledger:
     # --- the publisher's side -----------------------------------------------------------------
 
     def next_publication(self, timeout_s: float) -> tuple[int, Publication] | None:
-        """The oldest publication that is due, or ``None`` after the time or at the stop."""
+        """The oldest publication that is due, or ``None`` after the time."""
         with self.lock:
-            if not self._outbox and not self.stopping:
+            if not self._outbox:
                 self._posted.wait(timeout_s)
             return self._outbox[0] if self._outbox else None
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
+from appliance.tasks.book import SECOND_NS
+from appliance.tasks.lanes import Job, JobKind
 from appliance.tasks.ledger import ClosedError, Ledger
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.planning import SECOND_NS, Job, JobKind
 from appliance.tasks.records import Record
 from appliance.tasks.selection import AllowList, TaskList, ambiguity
 from appliance.tasks.triggers import OWN_OUTCOME

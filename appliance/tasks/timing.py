@@ -13,10 +13,11 @@ import msgspec
 from appliance.errors import UsageError
 from appliance.model import Cause, Message
 from appliance.state import TimerState
+from appliance.tasks.book import SECOND_NS
 from appliance.tasks.ledger import Ledger
 from appliance.tasks.outcomes import time_text
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.planning import SECOND_NS, Planner
+from appliance.tasks.planning import Planner
 from appliance.tasks.store import Publication
 from appliance.tasks.triggers import Options
 from appliance.timers import Firing, Timers

@@ -242,7 +242,7 @@ def test_fixed_rules_chain_tasks(qlik, tmp_path: Path) -> None:
             own(topic, payload, retain, properties)
             rig.source.put(topic, payload, retain=retain, client_id="$appliance")
 
-        rig.engine._publish = journaled
+        rig.engine._threads._publish = journaled
         rig.source.put(START_TOPIC, first.id)
         rig.broker.wait_for(second.id, "succeeded")
         rig.wait_until(

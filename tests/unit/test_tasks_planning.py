@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from appliance.model import Cause, ExecutionState, Message, Task
 from appliance.qlik.server import Again, QlikError, Report
-from appliance.tasks.planning import SECOND_NS, Job, JobKind, Limits, Planner
+from appliance.tasks.book import SECOND_NS
+from appliance.tasks.lanes import Job, JobKind, Limits
+from appliance.tasks.planning import Planner
 from appliance.tasks.records import Record, Reply
 from appliance.tasks.redelivery import Redeliveries
 from appliance.tasks.triggers import Options
