@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from appliance import __version__
 from appliance.errors import ApplianceError, UsageError
-from appliance.model import Execution, Message, Task
+from appliance.model import Execution, ExecutionState, Message, Task
 from appliance.service import Appliance
 from appliance.state import (
     ClientState,
@@ -29,6 +29,16 @@ logger = logging.getLogger("appliance.operator")
 
 _SHOWN_EXECUTIONS = 200
 _CALL_S = 10.0
+_EVERYDAY = frozenset(ExecutionState) | {
+    "started",
+    "started elsewhere",
+    "timers fired",
+    "merged",
+    "retries",
+    "redeliveries",
+    "found by looking",
+}
+"""What the tasks count that is neither a refusal nor a bound that bit."""
 
 
 class View(Engine):
@@ -85,7 +95,11 @@ class View(Engine):
     def _counters(self) -> tuple[tuple[str, int], ...]:
         appliance = self._appliance
         merged = dict(appliance.counters)
-        merged.update(appliance.tasks.counters())
+        merged.update(
+            (name, value)
+            for name, value in appliance.tasks.counters().items()
+            if name not in _EVERYDAY
+        )
         merged.update(appliance.journal.counters())
         if appliance.live.uncounted_topics:
             merged["topics not counted: limit reached"] = appliance.live.uncounted_topics
