@@ -73,22 +73,16 @@ class View(Engine):
             rate_out=rate_out,
             rate_history=history,
             counters=self._counters(),
-            run_until_ns=self._run_until_ns(),
+            run_until_ns=appliance.run_until_ns,
             stopping=appliance.stopping.is_set(),
             config_path=appliance.config.file,
             data_dir=str(appliance.data_dir),
             first_run=appliance.is_first_run,
         )
 
-    def _run_until_ns(self) -> int | None:
-        appliance = self._appliance
-        if appliance.run_for_s is None:
-            return None
-        return appliance.started_ns + int(appliance.run_for_s * 1_000_000_000)
-
     def _timers(self) -> tuple[TimerState, ...]:
         timers = self._appliance.tasks.timers()
-        if (until := self._run_until_ns()) is not None:
+        if (until := self._appliance.run_until_ns) is not None:
             timers = (TimerState("run limit", "run limit", until), *timers)
         return timers
 
