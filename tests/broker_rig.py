@@ -354,27 +354,22 @@ class Wire:
         first = kind << 4 | (2 if kind == 6 else 0)
         self.send(packet(first, number(id), b"" if reason is None else bytes((reason,))))
 
-    def subscribe_packet(
-        self,
-        *filters: tuple[str, int] | str,
-        id: int = 9,
-        raw_options: int | None = None,
-        **more: Any,
-    ) -> bytes:
+    def subscribe_packet(self, *filters: tuple[str, int] | str, id: int = 9, **more: Any) -> bytes:
         wanted = [(each, 0) if isinstance(each, str) else each for each in filters]
-        if self.version == 5 and raw_options is None:
+        properties = b""
+        if self.version == 5:
             identifier = more.pop("identifier", None)
-            more.setdefault("retain_as_published", False)
-            return mqtt5.SubscribePacket(
-                id,
-                [mqtt5.TopicFilter(name, max_qos=mqtt5.QoS(qos), **more) for name, qos in wanted],
-                subscription_id=identifier,
-            ).write()
-        body = b"".join(
-            text(name) + bytes((qos if raw_options is None else raw_options,))
-            for name, qos in wanted
+            properties = b"\0"
+            if identifier is not None:
+                inner = b"\x0b" + length(identifier)
+                properties = length(len(inner)) + inner
+        extra = (
+            (4 if more.pop("no_local", False) else 0)
+            | (8 if more.pop("retain_as_published", False) else 0)
+            | more.pop("retain_handling", 0) << 4
         )
-        return packet(0x82, number(id), b"\0" if self.version == 5 else b"", body)
+        body = b"".join(text(name) + bytes((qos | extra,)) for name, qos in wanted)
+        return packet(0x82, number(id), properties, body)
 
     async def subscribe(self, *filters: tuple[str, int] | str, **options: Any) -> list[int]:
         """Subscribe; returns the reason codes."""

@@ -124,11 +124,12 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._output.is_paused = False
         self._update_reading()
-        if self.session is not None and self.is_open:
-            self.session.outbox.pump()
+        if self._output.outbox is not None and self.is_open:
+            self._output.outbox.pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         self._closing = self._output.is_closed = True
+        self._output.outbox = None
         self.is_open = False
         if self._linger is not None:
             self._linger.cancel()
@@ -380,6 +381,7 @@ class Connection(asyncio.Protocol):
                 )
             )
         self._broker.opened(self)
+        self._output.outbox = self.session.outbox
         self.session.outbox.attach(self._output)
         self.go_on()
 

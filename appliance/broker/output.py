@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from appliance.broker import mqtt5_packets as v5
 from appliance.broker import packets
-from appliance.broker.outbox import Delivery
+from appliance.broker.outbox import Delivery, Outbox
 from appliance.model import Message
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Output:
         "is_closed",
         "is_paused",
         "largest",
+        "outbox",
         "version",
         "window",
     )
@@ -46,6 +47,8 @@ class Output:
         self.is_closed = False
         self.is_paused = False
         """The operating system takes no more for this client now."""
+        self.outbox: Outbox | None = None
+        """Asked for more whenever there is room again."""
         self.version = 4
         self.window = broker.limits.max_inflight_per_client
         self.largest: int | None = None
@@ -79,6 +82,8 @@ class Output:
             self._out.clear()
             self._out_bytes = 0
             self._transport.write(data)
+            if self.outbox is not None and not self.is_paused:
+                self.outbox.pump()
 
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
         """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
