@@ -5,7 +5,7 @@ import time
 from email.utils import formatdate
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik.failures import exception_error, retry_after, status_error, tls_error
@@ -89,6 +89,7 @@ def test_a_tls_connection_that_ends_is_not_called_unestablished() -> None:
         assert (told.label, told.again) == ("dropped", Again.LOOK_FIRST)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30))
 def test_retry_after_is_bounded_whatever_it_says(value: str) -> None:
     """No Retry-After header makes the appliance wait longer than a day, or crash."""

@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik.simulated.filters import FilterError, parse
@@ -60,6 +60,7 @@ def test_what_is_not_a_filter_is_refused_as_the_server_does(text: str) -> None:
         parse(text)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(string.ascii_letters + " '()=.0123456789andoreq", max_size=80))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     """No text crashes the parser."""
@@ -69,6 +70,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         pass
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40))
 def test_quoting_by_doubling_is_exact(name: str) -> None:
     """A quoted value stands for itself, whatever characters it is made of."""

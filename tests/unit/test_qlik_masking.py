@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik.masking import mask, mask_last_lines, mask_line
@@ -34,12 +34,14 @@ _FORMS = [
 
 
 @pytest.mark.parametrize("form", _FORMS)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(secret=_SECRETS)
 def test_no_form_of_secret_gets_through(form: str, secret: str) -> None:
     """Whatever the password is, none of the forms in which sources carry one shows it."""
     assert secret not in mask(form.format(secret=secret)).replace("***", "")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=st.text(max_size=200), secret=_SECRETS, after=st.text(max_size=200))
 def test_surroundings_do_not_help_a_secret(before: str, secret: str, after: str) -> None:
     """Text of any kind around a connection string does not switch the masking off."""

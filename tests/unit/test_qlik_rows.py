@@ -1,7 +1,7 @@
 """Reading the Repository Service's rows: states, times, attempts, reasons."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.model import ExecutionState, TaskKind
@@ -119,6 +119,7 @@ _FIELDS = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_FIELDS, _JSON, max_size=10), st.booleans())
 def test_rows_of_any_shape_are_read(row: dict[str, object], with_session: bool) -> None:
     """A server of another version, or one gone mad, does not crash the appliance."""
@@ -128,6 +129,7 @@ def test_rows_of_any_shape_are_read(row: dict[str, object], with_session: bool) 
     rows.grouped(rows.rows([row, 1, None]))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(min_value=0, max_value=4_000_000_000_000))
 def test_times_survive_the_way_there_and_back(milliseconds: int) -> None:
     """A time that is written for a filter is read as the same millisecond."""
