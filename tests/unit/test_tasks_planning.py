@@ -266,7 +266,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 assert execution.state in (ExecutionState.REFUSED, ExecutionState.SKIPPED)
 
 
-PlannerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+PlannerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestPlanner = PlannerMachine.TestCase
 
 
