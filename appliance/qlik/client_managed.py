@@ -131,12 +131,13 @@ class ClientManaged:
         already gone is final, the other way round the server might have retried in between.
         """
         del task_ids  # The execution id is enough here; Qlik Cloud needs the task's.
-        wanted = {execution_id.lower(): execution_id for execution_id in execution_ids}
+        # Ids of another edition, from before the configuration was changed, are simply unknown.
+        wanted = {each.lower(): each for each in execution_ids if _GUID.fullmatch(each)}
         if not wanted:
             return {}
         sessions = self._sessions()
         reports: dict[str, Report] = {}
-        for some in _batches([_guid(execution_id) for execution_id in wanted]):
+        for some in _batches(list(wanted)):
             condition = " or ".join(f"executionID eq {execution_id}" for execution_id in some)
             results = rows.grouped(
                 self._list("/executionresult/full", condition, orderby="startTime desc")

@@ -106,6 +106,8 @@ class Cloud:
         """Reports for these executions, one call each; see ``QlikServer.poll``."""
         reports: dict[str, Report] = {}
         for execution_id, task_id in zip(execution_ids, task_ids, strict=True):
+            if not _ID.fullmatch(execution_id.replace(":", "")) or not _ID.fullmatch(task_id):
+                continue  # Of another edition, from before the configuration was changed.
             if execution_id.startswith((RUN, _RUN_AFTER)):
                 report = self._run_report(execution_id, task_id)
             else:
@@ -240,7 +242,8 @@ class Cloud:
         try:
             reply = self._get(f"/reloads/{quote(reload_id, safe='')}")
         except StatusError as error:
-            if error.status == 404:
+            # One reload that may not be seen any more does not keep the others from being seen.
+            if error.status in {400, 403, 404}:
                 return None
             raise
         return reload_report(as_object(reply))

@@ -33,6 +33,7 @@ class Connections:
         self._context = context
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._is_cut = False
         self._pools = _pools(self)
 
     def adapter(self) -> HTTPAdapter:
@@ -45,15 +46,26 @@ class Connections:
     def remember(self, opened: socket.socket) -> None:
         with self._lock:
             self._sockets.add(opened)
+            is_late = self._is_cut
+        if is_late:
+            _shut_down(opened)
 
     def cut(self) -> None:
-        """Shut every socket down; whoever reads from one sees the connection end."""
+        """Shut every socket down, also those that are being opened at this moment.
+
+        Whoever reads from one sees the connection end.
+        """
         with self._lock:
+            self._is_cut = True
             sockets = list(self._sockets)
         for opened in sockets:
-            with contextlib.suppress(OSError):
-                # Not SSLSocket.shutdown: that would free the TLS state under a thread that reads.
-                socket.socket.shutdown(opened, socket.SHUT_RDWR)
+            _shut_down(opened)
+
+
+def _shut_down(opened: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: that would free the TLS state under a thread that reads.
+        socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 class _Adapter(HTTPAdapter):

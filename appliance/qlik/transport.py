@@ -2,8 +2,9 @@
 
 Every call has a limit on connecting, on waiting, on its whole length and on the bytes it reads;
 certificates are always verified; redirects are followed only while signing in and only on the same
-server; nothing is ever repeated here. Thread-safe: each thread has its own ``requests`` session
-over one shared cookie jar, because a proxy allows a user few sessions (docs/qlik.md, "Ways in").
+server; nothing is ever repeated here. Thread-safe: each call has a ``requests`` session to itself,
+from a pool, over one shared cookie jar, because a proxy allows a user few sessions (docs/qlik.md,
+"Ways in").
 Not for: paths, JSON shapes and retries.
 """
 
@@ -39,6 +40,8 @@ BODY_LIMIT = 64 * 1024 * 1024
 _PIECE = 65536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
+_IDLE_LIMIT = 8
+"""Sessions that are kept for the next call; more only while more calls are under way."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -120,8 +123,7 @@ class Transport:
         self._body_limit = body_limit
         self._clock = clock
         self._cookies = RequestsCookieJar()
-        self._local = threading.local()
-        self._sessions: list[requests.Session] = []
+        self._idle: list[requests.Session] = []
         self._lock = threading.Lock()
         if tls is None and base_url.startswith("https:"):
             tls = ssl.create_default_context()
@@ -197,7 +199,7 @@ class Transport:
         """Close every connection; calls under way end with a ``QlikError``."""
         with self._lock:
             self._closed = True
-            sessions, self._sessions = self._sessions, []
+            sessions, self._idle = self._idle, []
         self._connections.cut()
         for session in sessions:
             session.close()
@@ -215,16 +217,19 @@ class Transport:
         where = f"{method} {self._shown(url)}"
         began = time.monotonic()
         try:
-            with self._session().request(
-                method,
-                url,
-                params=params,
-                headers=headers,
-                json=json_body,
-                timeout=(self._timeout_s, self._timeout_s),
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                self._session(where) as session,
+                session.request(
+                    method,
+                    url,
+                    params=params,
+                    headers=headers,
+                    json=json_body,
+                    timeout=(self._timeout_s, self._timeout_s),
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 self._note_clock(response.headers.get("Date"))
                 content = self._read(response, where, began, keep_last)
                 return Reply(
@@ -234,7 +239,12 @@ class Transport:
                     where,
                     time.monotonic() - began,
                 )
-        except (requests.RequestException, OSError, ValueError) as error:
+        except (
+            requests.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+            ValueError,
+        ) as error:
             # ValueError: what the HTTP library raises for a socket that close() cut under it.
             if self._closed:
                 raise closed_error(where) from None
@@ -264,26 +274,38 @@ class Transport:
                 raise too_slow_error(where, limit_s)
         return bytes(body)
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
+    @contextlib.contextmanager
+    def _session(self, where: str) -> Iterator[requests.Session]:
+        """A session for one call: an idle one, whose connection is warm, or a new one."""
+        with self._lock:
+            if self._closed:
+                raise closed_error(where)
+            session = self._idle.pop() if self._idle else None
         if session is None:
-            session = requests.Session()
-            # Not the environment: a .netrc would replace our Authorization header.
-            session.trust_env = False
-            session.proxies = dict(self._http_proxies)
-            session.cookies = self._cookies
-            session.headers.update(self._headers)
-            if self._auth is not None:
-                session.auth = self._auth()
-            for scheme in ("https://", "http://"):
-                session.mount(scheme, self._connections.adapter())
-            with self._lock:
-                if self._closed:
-                    raise closed_error(self._shown(self.base_url))
-                self._sessions.append(session)
-            self._local.session = session
-        elif self._closed:
-            raise closed_error(self._shown(self.base_url))
+            session = self._new_session()
+        try:
+            yield session
+        except BaseException:
+            session.close()  # Its connection is in a state that nobody knows.
+            raise
+        with self._lock:
+            kept = not self._closed and len(self._idle) < _IDLE_LIMIT
+            if kept:
+                self._idle.append(session)
+        if not kept:
+            session.close()
+
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        # Not the environment: a .netrc would replace our Authorization header.
+        session.trust_env = False
+        session.proxies = dict(self._http_proxies)
+        session.cookies = self._cookies
+        session.headers.update(self._headers)
+        if self._auth is not None:
+            session.auth = self._auth()
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, self._connections.adapter())
         return session
 
     def _note_clock(self, date: str | None) -> None:

@@ -226,6 +226,18 @@ def test_many_threads_share_one_client(qlik: SimulatedQlik) -> None:
     client.close()
 
 
+def test_threads_that_come_and_go_leave_nothing_behind(qlik: SimulatedQlik) -> None:
+    """A call from a new thread each time uses the same connection, not a new one for ever."""
+    client = client_of(qlik.url)
+    for _ in range(50):
+        thread = threading.Thread(target=client.check)
+        thread.start()
+        thread.join()
+    assert len(qlik.requests) == 50
+    assert qlik.connections == 1
+    client.close()
+
+
 def test_the_environment_does_not_change_who_we_are(
     qlik: SimulatedQlik, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:

@@ -45,6 +45,8 @@ class Listener:
         self._lock = threading.Lock()
         self.port = port
         self.tls_failures = 0
+        self.connections = 0
+        """Connections that were accepted, TLS established."""
 
     def open(self) -> None:
         """Begin to listen; nothing happens if it listens already."""
@@ -57,6 +59,7 @@ class Listener:
                 context=self._context,
                 now=self._now,
                 tls_failed=self._failed,
+                accepted=self._accepted,
             )
             self.port = server.server_address[1]
             self._server = server
@@ -79,7 +82,12 @@ class Listener:
         thread.join()
 
     def _failed(self) -> None:
-        self.tls_failures += 1
+        with self._lock:
+            self.tls_failures += 1
+
+    def _accepted(self) -> None:
+        with self._lock:
+            self.connections += 1
 
 
 class _Server(ThreadingHTTPServer):
@@ -97,11 +105,13 @@ class _Server(ThreadingHTTPServer):
         context: ssl.SSLContext | None,
         now: Callable[[], int],
         tls_failed: Callable[[], None],
+        accepted: Callable[[], None],
     ) -> None:
         self.serve = serve
         self.now = now
         self._context = context
         self._tls_failed = tls_failed
+        self._accepted = accepted
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
         super().__init__(address, _Handler)
@@ -115,6 +125,7 @@ class _Server(ThreadingHTTPServer):
             except (ssl.SSLError, OSError):
                 self._tls_failed()
                 return
+        self._accepted()
         with self._open_lock:
             self._open.add(request)
         try:

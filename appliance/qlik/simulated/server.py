@@ -186,6 +186,11 @@ class SimulatedQlik:
         """TLS handshakes that failed."""
         return self._listener.tls_failures
 
+    @property
+    def connections(self) -> int:
+        """Connections that were accepted."""
+        return self._listener.connections
+
     # --- tasks -------------------------------------------------------------------------------
 
     def add_task(self, name: str, **settings: object) -> SimulatedTask:
