@@ -9,6 +9,8 @@ Not for: what is drawn.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import queue
 import select
 import sys
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING
 if sys.platform == "win32":
     from textual.drivers.windows_driver import WindowsDriver as PlatformDriver
 else:
+    import termios
+
     from textual.drivers.linux_driver import LinuxDriver as PlatformDriver
 
 if TYPE_CHECKING:
@@ -25,6 +29,12 @@ if TYPE_CHECKING:
 
 _PARTING_S = 1.0
 """How long the end of the UI waits for a terminal to take the last writes, in seconds."""
+
+
+_FLUSHES = 40
+
+_RESTORE = b"\x1b[?2026l\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
+"""Gives back an xterm: no mouse, no bracketed paste, the main screen, the cursor."""
 
 
 class PatientDriver(PlatformDriver):
@@ -84,15 +94,40 @@ class PatientDriver(PlatformDriver):
         super().stop_application_mode()
 
     def close(self) -> None:
-        """End the writer; what a hung terminal keeps of it is a daemon thread."""
+        """End the writer; what a hung terminal has not read by then is thrown away."""
         thread = self._writer_thread
         if thread is None:
             return
-        try:
+        with contextlib.suppress(queue.Full):
             thread._queue.put(None, timeout=max(0.05, self._patience))  # noqa: SLF001 - see write
-        except queue.Full:
-            return
-        thread.join(_PARTING_S)
+            thread.join(_PARTING_S)
+        if thread.is_alive() and sys.platform != "win32":
+            self._throw_away(thread)
+
+    def _terminal_number(self) -> int:
+        file = self._file
+        assert file is not None  # Textual's driver was given a terminal
+        return file.fileno()
+
+    def _throw_away(self, thread: WriterThread) -> None:
+        """Empty the queue and the terminal's buffer, so that nothing of this process hangs on it.
+
+        Without this, the interpreter would wait at its end for the lock that the writer holds.
+        """
+        terminal = self._terminal_number()
+        for _attempt in range(_FLUSHES):
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    thread._queue.get_nowait()  # noqa: SLF001 - see write
+            with contextlib.suppress(queue.Full):
+                thread._queue.put_nowait(None)  # noqa: SLF001 - see write
+            with contextlib.suppress(OSError, termios.error):
+                termios.tcflush(terminal, termios.TCOFLUSH)
+            thread.join(0.05)
+            if not thread.is_alive():
+                with contextlib.suppress(OSError):
+                    os.write(terminal, _RESTORE)
+                return
 
     def _run_input_thread(self) -> None:
         """Read keys until the end of the UI or of the terminal."""

@@ -520,6 +520,7 @@ def main() -> None:
     parser.add_argument("--bad", action="store_true")
     parser.add_argument("--run-for", type=float, default=600.0)
     parser.add_argument("--remember", type=Path)
+    parser.add_argument("--report", type=Path, help="a file for why the UI ended")
     parser.add_argument("--still", action="store_true", help="the clock stands still")
     wanted = parser.parse_args()
     clock = Clock() if wanted.still else Clock(time.time_ns())
@@ -540,7 +541,10 @@ def main() -> None:
     limit.daemon = True
     limit.start()
     end = run(engine, settings=UiSettings(remember=wanted.remember), clock_ns=engine.clock_ns)
-    print(f"UI ended: {end}")
+    if wanted.report:
+        wanted.report.write_text(end.value)
+    else:
+        print(f"UI ended: {end}")
 
 
 if __name__ == "__main__":

@@ -123,31 +123,32 @@ class TestTasks:
             await pilot.press(*"retired", "enter")
             await until(pilot, "is disabled")
 
-    @pytest.mark.parametrize(
-        ("keys", "question", "expected"),
-        [
-            (["3", "down", "x"], "Stop Reload Stock?", "stop_execution"),
-            (["3", "r"], "Start Reload HR again?", "start_task"),
-            (["3", "shift+tab", "down", "down", "f"], "Do now what nightly-sync", "fire_timer"),
-            (["4", "down", "x"], "Disconnect hmi-east?", "disconnect"),
-        ],
-    )
-    async def test_acts_ask_first(self, keys, question, expected):
-        """Nothing is done on n or Enter; on y the engine is asked."""
+    async def test_acts_ask_first(self):
+        """Nothing is done on Enter, the safe answer; on y the engine is asked."""
         engine = story()
         async with app_for(engine).run_test(size=NARROW) as pilot:
             await settle(pilot)
-            for key in keys:
-                await pilot.press(key)
-                await settle(pilot)
-            assert question in await settle(pilot)
-            await pilot.press("enter")
-            assert question not in await settle(pilot)
-            assert not engine.calls
-            await pilot.press(keys[-1])
-            await settle(pilot)
-            await pilot.press("y")
-            assert (await called(pilot, engine))[0] == expected
+            for keys, question, expected in [
+                (["3", "down", "x"], "Stop Reload Stock?", "stop_execution"),
+                (["r"], "Start Reload Stock again?", "start_task"),
+                (["shift+tab", "down", "down", "f"], "Do now what nightly-sync", "fire_timer"),
+                (["4", "down", "x"], "Disconnect hmi-east?", "disconnect"),
+                (
+                    ["2", "slash", *"line2", "enter", "end", "delete"],
+                    "Remove the",
+                    "clear_retained",
+                ),
+            ]:
+                engine.called.clear()
+                asked = len(engine.calls)
+                for key in keys:
+                    await pilot.press(key)
+                assert question in await settle(pilot)
+                await pilot.press("enter")
+                assert question not in await settle(pilot)
+                assert len(engine.calls) == asked
+                await pilot.press(keys[-1], "y")
+                assert (await called(pilot, engine))[0] == expected
 
     async def test_a_timer_is_paused_with_space(self):
         """Pausing needs no question: it is undone by the same key."""

@@ -62,7 +62,7 @@ class FilterBar(Horizontal):
         field = self.query_one(Input)
         field.value = source
         self.display = True
-        field.focus()
+        self.screen.set_focus(field)  # at once: focus() would let keys pass that are typed fast
         field.cursor_position = len(source)
 
     def _check(self, source: str) -> bool:

@@ -1,0 +1,204 @@
+"""The UI as a real process on a real terminal: tmux for what is seen, a pty for what goes wrong."""
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+
+ENGINE = str(Path(__file__).parent / "fake_engine.py")
+DEADLINE_S = 60
+
+
+class Tmux:
+    """One window of a tmux server of its own."""
+
+    def __init__(self, folder, *arguments, columns=80, rows=24, environment=""):
+        self.base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
+        command = f"{environment} {sys.executable} {ENGINE} {' '.join(arguments)}; exec cat"
+        self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), command)
+
+    def _run(self, *arguments):
+        return subprocess.run(
+            [*self.base, *arguments], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+
+    def keys(self, *names):
+        for name in names:
+            self._run("send-keys", name)
+
+    def screen(self, *options):
+        return self._run("capture-pane", "-p", *options)
+
+    def wait(self, *wanted):
+        """Wait until all of ``wanted`` is on the screen; returns it."""
+        end = time.monotonic() + DEADLINE_S
+        text = ""
+        while time.monotonic() < end:
+            text = self.screen()
+            if all(one in text for one in wanted):
+                return text
+            select.select([], [], [], 0.05)  # tmux can't tell when the screen changes
+        raise AssertionError(f"{wanted} never came; the screen was:\n{text}")
+
+    def close(self):
+        subprocess.run([*self.base, "kill-server"], check=False, capture_output=True, timeout=30)
+
+
+@pytest.fixture
+def tmux(tmp_path):
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    opened = []
+
+    def start(*arguments, **options):
+        opened.append(Tmux(tmp_path, "--run-for", "50", *arguments, **options))
+        return opened[-1]
+
+    yield start
+    for window in opened:
+        window.close()
+
+
+def test_a_whole_story_by_keys(tmux):
+    """From the failed message to its execution, its reason and its retry, then out: by keys."""
+    window = tmux("--rate", "20")
+    window.wait("✓ all well", "Reload HR")
+    window.keys("/")
+    window.keys(*"task:hr", "Enter")
+    window.wait("filter task:hr", "✗ failed")
+    window.keys("Enter")
+    window.wait("What it led to", "table HR.Employees was not found")
+    window.keys("3")
+    window.wait("RULE / TIMER", "Reload HR")
+    window.keys("Enter")
+    window.wait("Script log", "Error: table HR.Employees")
+    window.keys("r")
+    window.wait("Start Reload HR again?")
+    window.keys("y")
+    window.keys("Escape")
+    window.wait("Reload HR", "requested")
+    window.keys("q")
+    window.wait("Stop the appliance?")
+    window.keys("y")
+    text = window.wait("UI ended: quit")
+    assert "Traceback" not in text
+
+
+def test_no_colour_reaches_the_terminal(tmux):
+    """With NO_COLOR set, no colour is sent, and the screen says the same."""
+    window = tmux("--bad", columns=140, rows=40, environment="NO_COLOR=1")
+    window.wait("✗ 1 problem", "403 for user", "✗ failed")
+    sent = window.screen("-e")
+    assert "\x1b[3" not in sent.replace("\x1b[39m", "")
+    assert "\x1b[38" not in sent
+    assert "\x1b[48" not in sent
+
+
+class OnPty:
+    """The UI on a pseudo terminal whose other end is ours."""
+
+    def __init__(self, folder, *arguments):
+        self.report = folder / "end"
+        self.ours, theirs = os.openpty()
+        environment = dict(os.environ, TERM="xterm-256color", COLUMNS="100", LINES="30")
+        self.process = subprocess.Popen(
+            [sys.executable, ENGINE, "--report", str(self.report), *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def read_until(self, wanted):
+        """Read what the UI writes until ``wanted`` comes."""
+        end = time.monotonic() + DEADLINE_S
+        seen = b""
+        while time.monotonic() < end:
+            if not select.select([self.ours], [], [], 1)[0]:
+                continue
+            seen = seen[-100_000:] + os.read(self.ours, 65536)
+            if wanted in seen:
+                return
+        raise AssertionError(f"{wanted!r} never came; the last was {seen[-2000:]!r}")
+
+    def ended(self):
+        """Wait for the end of the process; returns why the UI ended."""
+        assert self.process.wait(timeout=DEADLINE_S) == 0
+        return self.report.read_text()
+
+    def close(self):
+        if self.ours >= 0:
+            os.close(self.ours)
+            self.ours = -1
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(timeout=30)
+
+
+@pytest.fixture
+def on_pty(tmp_path):
+    opened = []
+
+    def start(*arguments):
+        opened.append(OnPty(tmp_path, *arguments))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_a_terminal_that_reads_nothing_holds_nothing_up(on_pty):
+    """A hung terminal: the engine stops, and the process ends in order, nobody reading."""
+    ui = on_pty("--rate", "2000", "--run-for", "3")
+    assert ui.ended() == "stopping"
+
+
+def test_a_terminal_that_hung_shows_the_present_again(on_pty):
+    """When the terminal reads on, the whole screen is painted anew."""
+    ui = on_pty("--rate", "2000", "--run-for", "45")
+    ui.read_until(b"all well")
+    hung_until = time.monotonic() + 2.5
+    while time.monotonic() < hung_until:  # the hang itself; some 30 writes fill the queue
+        select.select([], [], [], 0.1)
+    while select.select([ui.ours], [], [], 0.05)[0] and time.monotonic() < hung_until + 0.5:
+        os.read(ui.ours, 65536)  # what was written before and at the beginning of the hang
+    ui.read_until(b"all well")  # only a full repaint sends this part of the line again
+    os.write(ui.ours, b"q")
+    ui.read_until(b"Stop the appliance?")
+    os.write(ui.ours, b"y")
+    ui.read_until(b"\x1b[?1049l")  # the terminal is given back
+    while select.select([ui.ours], [], [], 0.2)[0]:
+        try:
+            if not os.read(ui.ours, 65536):
+                break
+        except OSError:  # the other end is closed
+            break
+    assert ui.ended() == "quit"
+
+
+def test_a_terminal_that_goes_away_ends_the_ui_alone(on_pty):
+    """A closed SSH session: the UI ends cleanly, the engine is not stopped by it."""
+    ui = on_pty("--run-for", "45")
+    ui.read_until(b"all well")
+    os.close(ui.ours)
+    ui.ours = -1
+    assert ui.ended() == "hangup"
+
+
+def test_sighup_ends_the_ui_alone(on_pty):
+    """The signal of a lost terminal does not kill the process."""
+    ui = on_pty("--run-for", "45")
+    ui.read_until(b"all well")
+    os.kill(ui.process.pid, signal.SIGHUP)
+    assert ui.ended() == "hangup"
