@@ -10,6 +10,7 @@ as a formula get an apostrophe in front. Not for: files.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -22,12 +23,15 @@ MAX_COLUMNS = 200
 
 _PAYLOAD = "payload"
 
+# Topics, client ids and names of states come again and again; long texts don't.
+_CACHED_LENGTH = 100
+
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _string = msgspec.json.Decoder(str)
 
-_NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
+_NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$').search
 # https://owasp.org/www-community/attacks/CSV_Injection; a plain number may keep its sign.
-_FORMULA = re.compile(r"[=+\-@\t\r\n]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 
 
@@ -42,6 +46,7 @@ class CsvFormat:
         self.name = "csv+metadata" if metadata else "csv"
         self._metadata = metadata
         self._keys: tuple[str, ...] = ()
+        self._known: frozenset[str] = frozenset()
 
     @property
     def memory(self) -> str:
@@ -49,10 +54,12 @@ class CsvFormat:
 
     def recall(self, memory: str) -> None:
         self._keys = msgspec.json.decode(memory, type=tuple[str, ...]) if memory else ()
+        self._known = frozenset(self._keys)
 
     def opening(self, first: Message) -> bytes:
-        fields = _fields(first.payload)
+        fields = _fields(json_value(first.payload, indent=False))
         self._keys = tuple(fields) if fields is not None and len(fields) <= MAX_COLUMNS else ()
+        self._known = frozenset(self._keys)
         names: list[str] = []
         if self._metadata:
             names.extend(metadata.FIELDS)
@@ -61,63 +68,69 @@ class CsvFormat:
             while unique in names:  # a payload may have a key "topic" or "payload" of its own
                 unique += "_"
             names.append(unique)
-        return _row([guarded(name) for name in names])
+        return _row([_text_cell(name) for name in names])
 
     def element(self, message: Message) -> bytes:
+        value = json_value(message.payload, indent=False)
         cells: list[str] = []
         if self._metadata:
-            cells.extend(guarded(_plain(value)) for value in metadata.values(message))
-        fields = _fields(message.payload)
-        if fields is not None and self._keys and fields.keys() <= set(self._keys):
-            cells.extend(_cell(fields[key]) if key in fields else "" for key in self._keys)
+            cells += (
+                str(message.seq),
+                metadata.iso_time(message.received_ns),
+                _text_cell(message.topic),
+                _text_cell(message.client_id),
+                str(message.qos),
+                "true" if message.retain else "false",
+            )
+        fields = _fields(value) if self._keys else None
+        if fields is not None and fields.keys() <= self._known:
+            for key in self._keys:
+                raw = fields.get(key)
+                cells.append("" if raw is None else _json_cell(bytes(raw)))
             cells.append("")
         else:
             cells.extend("" for _ in self._keys)
-            cells.append(_whole(message.payload))
+            cells.append(_whole(message.payload, value))
         return _row(cells)
 
 
-def _fields(payload: bytes) -> dict[str, bytes] | None:
-    """Key and JSON text of each field, if the payload is a JSON object that fits into cells."""
-    if not payload.lstrip().startswith(b"{"):
-        return None
-    value = json_value(payload, indent=False)
+def _fields(value: bytes) -> dict[str, msgspec.Raw] | None:
+    """Key and JSON text of each field, if the value is a JSON object that fits into cells."""
     # What is wrapped ($text and the like) is told apart by its first key.
-    if value.startswith((b'{"$text": ', b'{"$base64": ', b'{"$json": ')):
+    if not value.startswith(b"{") or value.startswith((b'{"$', b'{"\\u')):
         return None
-    return {key: bytes(raw) for key, raw in _object.decode(value).items()}
+    return _object.decode(value)
 
 
-def _cell(value: bytes) -> str:
+def _json_cell(value: bytes) -> str:
+    """The cell for a field's JSON text: strings without their quotes, null as nothing."""
     if value.startswith(b'"'):
-        return guarded(_string.decode(value))
+        return _text_cell(_string.decode(value))
+    if value.startswith((b"{", b"[")):
+        return _text_cell(value.decode())
     return "" if value == b"null" else value.decode()
 
 
-def _whole(payload: bytes) -> str:
+def _whole(payload: bytes, value: bytes) -> str:
     """A payload in one cell: a text as it is, JSON on one line, other bytes as ``$base64``."""
-    value = json_value(payload, indent=False)
-    if value.startswith(b'{"$text": '):
-        return guarded(payload.decode())
-    return guarded(value.decode())
+    return _text_cell((payload if value.startswith(b'{"$text": ') else value).decode())
 
 
-def _plain(value: metadata.Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _text_cell(text: str) -> str:
+    """The cell for a text, guarded and quoted where that is needed."""
+    return _cached_cell(text) if len(text) <= _CACHED_LENGTH else _make_cell(text)
 
 
-def guarded(text: str) -> str:
-    """The cell, with an apostrophe in front if a spreadsheet would take it for a formula."""
-    if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
-        return "'" + text
-    return text
+def _make_cell(text: str) -> str:
+    if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        text = "'" + text
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES(text) else text
+
+
+_cached_cell = lru_cache(maxsize=4096)(_make_cell)
 
 
 def _row(cells: list[str]) -> bytes:
-    quoted = [
-        '"' + cell.replace('"', '""') + '"' if _NEEDS_QUOTES.search(cell) else cell
-        for cell in cells
-    ]
     # A row whose only cell is empty would be an empty line, which readers skip.
-    line = '""' if quoted == [""] else ",".join(quoted)
+    line = '""' if cells == [""] else ",".join(cells)
     return line.encode() + b"\r\n"

@@ -5,13 +5,9 @@ Not for: payloads that are not JSON (payload.py wraps them).
 
 from __future__ import annotations
 
-import msgspec
-
 from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.payload import json_value
-
-_encode = msgspec.json.Encoder().encode
 
 
 class JsonFormat:
@@ -33,12 +29,9 @@ class JsonFormat:
         value = json_value(message.payload, indent=True)
         if not self._metadata:
             return value.replace(b"\n", b"\n  ")
-        lines = [
-            b'    "%b": %b' % (name.encode(), _encode(field))
-            for name, field in zip(metadata.FIELDS, metadata.values(message), strict=True)
-        ]
-        lines.append(b'    "payload": ' + value.replace(b"\n", b"\n    "))
-        return b"{\n" + b",\n".join(lines) + b"\n  }"
+        fields = metadata.json_fields(message, b",\n    ")
+        value = value.replace(b"\n", b"\n    ")
+        return b'{\n    %b,\n    "payload": %b\n  }' % (fields, value)
 
     def recall(self, memory: str) -> None:
         """Nothing to know."""

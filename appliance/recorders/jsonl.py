@@ -5,13 +5,9 @@ Not for: payloads that are not JSON (payload.py wraps them).
 
 from __future__ import annotations
 
-import msgspec
-
 from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.payload import json_value
-
-_encode = msgspec.json.Encoder().encode
 
 
 class JsonLinesFormat:
@@ -33,11 +29,8 @@ class JsonLinesFormat:
         value = json_value(message.payload, indent=False)
         if not self._metadata:
             return value + b"\n"
-        fields = [
-            b'"%b": %b' % (name.encode(), _encode(field))
-            for name, field in zip(metadata.FIELDS, metadata.values(message), strict=True)
-        ]
-        return b"{" + b", ".join(fields) + b', "payload": ' + value + b"}\n"
+        fields = metadata.json_fields(message, b", ")
+        return b'{%b, "payload": %b}\n' % (fields, value)
 
     def recall(self, memory: str) -> None:
         """Nothing to know."""

@@ -20,9 +20,10 @@ RESERVED = frozenset({"$text", "$base64", "$json"})
 
 # How much longer the indented form may be than the payload itself.
 _MAX_GROWTH = 16
-# At most this long, the worst growth is a few kilobytes, so nothing needs to be counted.
-_SHORT = 64
+# At most this long, a payload can't be nested too deep, so nothing needs to be counted.
+_SHORT = 2 * MAX_DEPTH
 
+_format = msgspec.json.format
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -44,10 +45,13 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
     try:
         if not payload.isascii():
             payload.decode()
-        text = msgspec.json.format(payload, indent=width)
+        text = _format(payload, indent=width)
     except (UnicodeDecodeError, msgspec.DecodeError):
         return _wrapped(payload, width)
-    if text[:1] == b"{" and (b'"$' in text or b"\\u" in text) and _is_reserved(text):
+    if width and len(text) > _MAX_GROWTH * len(payload) + _SHORT:
+        width = 0
+        text = _format(payload, indent=0)
+    if (b"$" in payload or b"\\u" in payload) and _is_reserved(text):
         return _object(b"$json", text, width)
     return text
 
@@ -85,7 +89,7 @@ def _grows_too_much(payload: bytes, openings: int) -> bool:
 
 
 def _is_reserved(text: bytes) -> bool:
-    return not RESERVED.isdisjoint(_top_level.decode(text))
+    return text.startswith(b"{") and not RESERVED.isdisjoint(_top_level.decode(text))
 
 
 def _wrapped(payload: bytes, width: int) -> bytes:

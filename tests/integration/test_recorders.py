@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -452,3 +454,39 @@ def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
     assert [int(row["n"]) for row in table] == [m.seq for m in messages]
     assert {p.name for p in (tmp_path / "rec").iterdir()} == {"a.json", "b.jsonl", "all.csv"}
     assert len(messages) > 1000
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of its own with 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if sys.platform != "linux" or mount is None or os.geteuid() != 0:
+        pytest.skip("a small file system can only be mounted by root on Linux")
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_full_disk_leaves_a_whole_recording_that_goes_on_later(tmp_path, small_disk):
+    """A write that the disk had no room for is undone at once and made up for later."""
+    path = small_disk / "one.json"
+    with Plant(tmp_path, ("t", path, {})) as plant:
+        plant.publish("first")
+        plant.settle()
+        ballast = small_disk / "ballast"
+        with ballast.open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(b"\0" * 4096)
+        plant.publish("x" * 10_000, "y" * 10_000)
+        plant.until(lambda states: states[0].health.level == "bad")
+        assert load(path) == ["first"]
+        ballast.unlink()
+        plant.until(lambda states: states[0].health.level == "ok" and states[0].recorded == 3)
+    assert load(path) == ["first", "x" * 10_000, "y" * 10_000]
+    assert list(small_disk.iterdir()) == [path]
