@@ -14,6 +14,7 @@ import pytest
 from appliance_process import ApplianceProcess, free_port, until
 
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.faults import FaultKind
 from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import Outcome, SimulatedTask
 
@@ -164,31 +165,60 @@ def test_every_accepted_form_of_payload_starts_its_task(appliance, qlik):
     assert appliance.end() == 0
 
 
-@pytest.mark.parametrize(
-    ("payload", "kept"),
-    [
-        ("not a task id", {"$text": "not a task id"}),
-        ("{", {"$text": "{"}),
-        ('{"taskId": 5}', {"taskId": 5}),
-        ("", {"$text": ""}),
-        ("[]", []),
-        ("\x00", {"$text": "\x00"}),
-        (b"\xff\xfe", {"$base64": "//4="}),
-    ],
-)
-def test_what_is_not_a_task_is_rejected_and_kept(appliance, qlik, payload, kept):
-    """Anything else starts nothing, is said in the log, and stays in the journal."""
+REJECTED = [
+    ("not a task id", {"$text": "not a task id"}),
+    ("{", {"$text": "{"}),
+    ('{"taskId": 5}', {"taskId": 5}),
+    ("", {"$text": ""}),
+    ("[]", []),
+    ("\x00", {"$text": "\x00"}),
+    (b"\xff\xfe", {"$base64": "//4="}),
+    (f"{TASK} {FAILING}", {"$text": f"{TASK} {FAILING}"}),
+]
+
+
+def test_what_is_not_a_task_is_rejected_and_kept(appliance, qlik):
+    """Anything else starts nothing, is said in the log with a reason, and stays in the journal."""
     appliance.start()
     with Publisher(appliance.port) as publisher:
-        publisher.publish("qliksense/start_task", payload)
+        for payload, _ in REJECTED:
+            publisher.publish("qliksense/start_task", payload)
         publisher.publish("qliksense/start_task", TASK)
         assert qlik.wait_for(lambda: qlik.starts(TASK) == 1, 20)
     assert qlik.starts() == 1
     assert appliance.end() == 0
-    assert any("qliksense/start_task" in line and "WARN" in line for line in appliance.lines)
-    journaled = exported(appliance)
-    starts = [m["payload"] for m in journaled if m["topic"] == "qliksense/start_task"]
-    assert starts == [kept, {"$text": TASK}]
+    said = [line for line in appliance.lines if "WARN" in line and "qliksense/start_task" in line]
+    assert len(said) == len(REJECTED)
+    kept = [m["payload"] for m in exported(appliance) if m["topic"] == "qliksense/start_task"]
+    assert kept == [*(kept for _, kept in REJECTED), {"$text": TASK}]
+
+
+@pytest.mark.parametrize(
+    ("fault", "part"),
+    [
+        ({"kind": FaultKind.STATUS, "status": 403, "text": "Forbidden"}, "403"),
+        ({"kind": FaultKind.STATUS, "status": 404, "text": "Not found"}, "404"),
+        ({"kind": FaultKind.LOGIN_PAGE}, "sign"),
+    ],
+)
+def test_a_server_that_says_no_is_explained_and_not_asked_again(appliance, qlik, fault, part):
+    """403, 404 and a login page: one clear line, one POST, the outcome is published, no traceback."""
+    appliance.start()
+    qlik.fail(method="POST", **fault)
+    with Publisher(appliance.port) as publisher:
+        publisher.subscribe("appliance/tasks/#")
+        publisher.publish("qliksense/start_task", TASK)
+        last = until(
+            lambda: [m for m in publisher.messages if m.topic == f"appliance/tasks/{TASK}/last"],
+            "the outcome is published",
+        )
+    outcome = json.loads(last[0].payload)
+    assert outcome["state"] == "rejected"
+    assert part in outcome["reason"]
+    assert qlik.starts() == 1
+    assert appliance.end() == 0
+    assert any(part in line and "WARN" in line for line in appliance.lines)
+    assert "Traceback" not in "\n".join(appliance.lines)
 
 
 def exported(process: ApplianceProcess) -> list[dict]:
