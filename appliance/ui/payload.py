@@ -15,6 +15,9 @@ from appliance.ui.text import printable
 _PREVIEW_BYTES = 400
 """More than any column shows; the rest of a long payload is not even decoded for a list."""
 
+_LONG_BYTES = 1000
+"""From here on a list says how long a payload is, besides showing its beginning."""
+
 _PRETTY_LIMIT = 1_000_000
 """Bytes beyond which a payload is shown raw: indenting it would make the UI wait."""
 
@@ -68,7 +71,7 @@ def preview(data: bytes, full_size: int | None = None) -> str:
     text = decode(head, cut=len(data) > _PREVIEW_BYTES or full_size is not None)
     if text is None:
         return f"<{kind(data[:16])} {clock.size(whole)}>"
-    if whole > _PREVIEW_BYTES:
+    if whole >= _LONG_BYTES:
         return f"<{clock.size(whole)}> {printable(text)}"
     return printable(text)
 

@@ -80,7 +80,8 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     ports = _ports(snapshot)
     broker: Line = [*_light(worst([one.health for one in snapshot.listeners])), (" broker ", "")]
     if wide:
-        broker += [(" ".join(ports), "dim"), (f"  {snapshot.clients_connected} clients  ", "")]
+        count = snapshot.clients_connected
+        broker += [(" ".join(ports), "dim"), (f"  {count} client{'s' * (count != 1)}  ", "")]
         broker += [(f"{clock.number(round(snapshot.rate_in))} msg/s", "strong")]
     else:
         more = f"+{len(ports) - 1}" if len(ports) > 1 else ""

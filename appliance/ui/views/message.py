@@ -43,16 +43,17 @@ def heading(cells: int, *, show_age: bool) -> Line:
 def row(message: Message, mark: Mark | None, when: str, full_size: int | None, cells: int) -> Line:
     """One message in a list: time, client, topic, QoS and retain, payload, what it led to."""
     client, topic, body = _columns(cells)
+    own = message.client_id.startswith("$")  # the appliance's own, which nobody waits for
     line: Line = [(fit(when, _TIME_CELLS) + " ", "dim")]
     if client:
         line.append((fit(printable(message.client_id), client) + " ", "dim"))
     retain = "R" if message.retain else " "
     line += [
-        (fit(cut_start(printable(message.topic), topic), topic) + " ", ""),
+        (fit(cut_start(printable(message.topic), topic), topic) + " ", "dim" if own else ""),
         (f"{message.qos} {retain} ", "dim"),
     ]
     text = payload.preview(message.payload, full_size)
-    line.append((fit(text, body), "info" if text.startswith("<") else ""))
+    line.append((fit(text, body), "dim" if own else "info" if text.startswith("<") else ""))
     if mark is not None:
         line.append((" ", ""))
         line.append((cut(mark_text(mark), MARK_CELLS), symbols.tone(mark.state)))

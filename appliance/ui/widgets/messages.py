@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from msgspec.structs import replace
+
 from appliance.model import Message
 from appliance.state import Engine, Mark
-from appliance.ui import clock
+from appliance.ui import clock, symbols
 from appliance.ui.lines import Line
 from appliance.ui.settings import Remembered
 from appliance.ui.views import message as view
@@ -30,7 +32,10 @@ class MessageRows(Rows[Message]):
     def look_up(self, engine: Engine, remembered: Remembered, now_ns: int) -> None:
         """Ask what the messages in view led to, and how long those are that were cut."""
         seen = self.in_view
-        marks = engine.marks([one.seq for one in seen])
+        marks = {
+            seq: _timed(mark, engine, now_ns)
+            for seq, mark in engine.marks([one.seq for one in seen]).items()
+        }
         sizes = {one.seq: size for one in seen if (size := engine.full_size(one.seq)) is not None}
         aging = remembered.show_age or self.show_age
         if marks != self.marks or sizes != self.sizes or aging or remembered.utc != self.utc:
@@ -55,3 +60,13 @@ class MessageRows(Rows[Message]):
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, show_age=self.show_age)
+
+
+def _timed(mark: Mark, engine: Engine, now_ns: int) -> Mark:
+    """A mark of something under way without a label gets the time that it runs."""
+    if mark.label or mark.state.is_final or not mark.execution:
+        return mark
+    execution = engine.execution(mark.execution)
+    seconds = None if execution is None else symbols.seconds_running(execution, now_ns)
+    label = symbols.word(mark.state) if seconds is None else clock.elapsed(seconds)
+    return replace(mark, label=label)
