@@ -35,6 +35,7 @@ class Outcomes:
 
     def of(self, record: Record, execution: Execution) -> list[Publication]:
         """What a state change is told to: the task's topics and, at the end, who asked for it."""
+        _log_change(execution)
         payload = msgspec.json.encode(_describe(execution))
         publications = []
         task = execution.task_id
@@ -80,6 +81,26 @@ class Outcomes:
             _log.warning("Message %d: no answer to its response topic: %s", message.seq, problem)
             return None
         return Reply(topic, properties.correlation_data)
+
+
+def _log_change(execution: Execution) -> None:
+    """One line a change: enough for somebody who has nothing but the log."""
+    if execution.log_tail:
+        return
+    state, cause = execution.state, execution.cause
+    text = f"{execution.task_name or execution.task_id or 'a task'}: {state.value}"
+    if state.is_final and execution.started_ns is not None and execution.ended_ns is not None:
+        text += f" after {max(execution.ended_ns - execution.started_ns, 0) / _NS:.1f} s"
+    if execution.reason:
+        text += f": {execution.reason}"
+    by = f"{cause.client_id} on {cause.topic}, message {cause.seq}" if cause.seq else cause.kind
+    if state.is_bad or state is ExecutionState.RETRYING:
+        level = logging.WARNING
+    elif state.is_final or state is ExecutionState.RUNNING:
+        level = logging.INFO
+    else:
+        level = logging.DEBUG
+    _log.log(level, "%s (execution %d, asked for by %s)", text, execution.id, by)
 
 
 def _describe(execution: Execution) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_what_is_not_a_task_is_rejected_and_kept(appliance, qlik):
     [
         ({"kind": FaultKind.STATUS, "status": 403, "text": "Forbidden"}, "403"),
         ({"kind": FaultKind.STATUS, "status": 404, "text": "Not found"}, "404"),
-        ({"kind": FaultKind.LOGIN_PAGE}, "sign"),
+        ({"kind": FaultKind.LOGIN_PAGE}, "answered with"),
     ],
 )
 def test_a_server_that_says_no_is_explained_and_not_asked_again(appliance, qlik, fault, part):
