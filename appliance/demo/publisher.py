@@ -30,10 +30,10 @@ _ARCHIVE = "6d2e8f1b-c7a0-4b95-a9d3-04f5e6b7c812"
 
 SCRIPT: dict[int, tuple[str, str]] = {
     1: (START_TOPIC, _COPY_FILES),
-    2: (START_TOPIC, json.dumps({"taskId": _LINE_7})),
-    3: ("plant/hall1/stock/imported", json.dumps({"rows": 1834})),
-    5: (START_TOPIC, _SUPPLIERS),
-    8: (START_TOPIC, "not a task id"),
+    2: (START_TOPIC, _SUPPLIERS),
+    3: (START_TOPIC, json.dumps({"taskId": _LINE_7})),
+    5: ("plant/hall1/stock/imported", json.dumps({"rows": 1834})),
+    7: (START_TOPIC, "not a task id"),
     12: (START_TOPIC, json.dumps([_LINE_7, _LINE_8])),
     17: (START_TOPIC, _ARCHIVE),
     23: (START_TOPIC, _COPY_FILES.upper()),
