@@ -3,7 +3,8 @@
 Every accepted message goes in through ``append`` and is reported through ``on_commit`` once it is
 safe; followers read it back in order. Other modules may keep tables of their own in the same
 database (``define``, ``transact``, ``query``) and so share the group commit and its order.
-Not for: how it is stored (store.py, chunks.py), written (writer.py) or deleted (retention.py).
+Not for: how it is stored (store.py, chunks.py), written (writer.py), read (reading.py) or deleted
+(retention.py).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from appliance import files
 from appliance.errors import UnavailableError
+from appliance.journal.condition import Condition, OnHealth
 from appliance.journal.follower import MAX_BYTES, Follower
 from appliance.journal.high_water import HighWater
 from appliance.journal.inbox import Entry, Inbox, Statement
-from appliance.journal.retention import OVERRUN, Retention, Step, used_bytes
+from appliance.journal.reading import Reading
+from appliance.journal.retention import Retention
 from appliance.journal.store import Store
 from appliance.journal.tail import Tail
 from appliance.journal.writer import Writer
@@ -30,11 +32,7 @@ from appliance.model import Message
 from appliance.state import Health, JournalState
 
 OnCommit = Callable[[Sequence[Entry]], None]
-OnHealth = Callable[[str, str], None]
 OnRefused = Callable[[object, Exception], None]
-
-LOW_SPACE_BYTES = 500 * 1000**2
-"""Free space below which the journal warns, before the disk is full."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,31 +64,22 @@ class Journal:
         clock_ns: Callable[[], int] = time.time_ns,
         housekeeping_s: float = 1.0,
     ) -> None:
-        self.removed_to = 0
-        """Last sequence number that retention deleted although a follower needed it."""
-        self.forced_removals = 0
-        """How many steps of retention had to do that."""
         self._path = path
         self._clock_ns = clock_ns
         self._store = Store(path, sync)
+        self._reading = Reading(self._store)
         self._high_water = HighWater(path.with_name(f"{path.name}.high"))
         self._inbox = Inbox()
         self._writer = Writer(self._store, self._inbox, self._high_water, self, housekeeping_s)
         self._retention = Retention(keep_s, max_bytes)
-        self._max_bytes = max_bytes
+        self._condition = Condition(path, max_bytes)
         self._followers: list[Follower] = []
         self._followers_lock = threading.Lock()
         self._tail = Tail(0)
         self._seq = 0
         self._first_seq = 0
         self._last_seq = 0
-        self._size = 0
-        self._free = 0
-        self._failing: str | None = None
-        self._concern: Health | None = None
-        self._health = Health("off", "not started")
         self._on_commit: OnCommit = _ignore
-        self._on_health: OnHealth | None = None
         self._on_refused: OnRefused | None = None
 
         self.append: Callable[[Message, object], None] = self._inbox.append
@@ -131,23 +120,23 @@ class Journal:
             UnavailableError: the database can't be opened or written.
         """
         self._on_commit = on_commit
-        self._on_health = on_health
+        self._condition.on_health = on_health
         self._on_refused = on_refused
         connection = self._store.open(self._clock_ns())
         try:
-            self._first_seq, last = self._store.bounds()
+            self._first_seq, last = self._reading.bounds()
             if self._store.is_new:
                 last = max(last, self._high_water.limit)
             self._seq = self._last_seq = max(last, minimum_seq)
             self._high_water.cover(self._seq + 1)
-            self._look_at_disk(connection)
+            self._condition.look_at_disk(connection)
         except (OSError, sqlite3.Error) as error:
             connection.close()
             raise UnavailableError(
                 f"The journal {self._path} can't be written: {error}. Mend that and start again."
             ) from error
         self._tail = Tail(self._seq)
-        self._update_health()
+        self._condition.judge()
         self._writer.start(connection)
 
     def flush(self, timeout_s: float) -> bool:
@@ -168,7 +157,7 @@ class Journal:
         for follower in self._open_followers():
             follower.wake()
         self._store.close()
-        self._health = Health("off", "closed")
+        self._condition.health = Health("off", "closed")
         return complete
 
     # --- the engine's thread ---------------------------------------------------------------------
@@ -196,6 +185,11 @@ class Journal:
         return self._last_seq
 
     @property
+    def removed_to(self) -> int:
+        """Last sequence number that was deleted although a follower needed it."""
+        return self._condition.removed_to
+
+    @property
     def set_aside(self) -> Path | None:
         """Where this start moved a damaged database, if it had to."""
         return self._store.set_aside
@@ -207,7 +201,7 @@ class Journal:
             UnavailableError: the journal is closed.
             sqlite3.Error: the disk or the SQL is at fault.
         """
-        return self._store.query(sql, params)
+        return self._reading.query(sql, params)
 
     def read(self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """Committed messages after ``after_seq``, oldest first, within both bounds.
@@ -219,7 +213,7 @@ class Journal:
     def recent(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]:
         """Like ``read``; from memory if all of it is there."""
         found = self._tail.read(after_seq, limit, max_bytes)
-        return self._store.read(after_seq, limit, max_bytes) if found is None else found
+        return self._reading.read(after_seq, limit, max_bytes) if found is None else found
 
     def get(self, seq: int) -> Message | None:
         """One message; ``None`` if there is none (deleted by retention, or not yet committed)."""
@@ -234,7 +228,7 @@ class Journal:
         Raises like ``query``.
         """
         high = self._last_seq + 1
-        low = self._store.bounds()[0] or high
+        low = self._reading.bounds()[0] or high
         while low < high:
             middle = (low + high) // 2
             found = self.recent(middle - 1, 1, MAX_BYTES)
@@ -255,10 +249,10 @@ class Journal:
         before = self._last_seq + 1 if before_seq is None else before_seq
         while True:
             if newest_first:
-                chunk = self._store.chunk_before(before)
+                chunk = self._reading.chunk_before(before)
                 chunk = [message for message in reversed(chunk) if message.seq > after_seq]
             else:
-                chunk = self._store.chunk_after(after_seq)
+                chunk = self._reading.chunk_after(after_seq)
                 chunk = [message for message in chunk if message.seq < before]
             if not chunk:
                 return
@@ -293,21 +287,21 @@ class Journal:
         """The journal's state; cheap (the disk is looked at once a second, elsewhere)."""
         durations = list(self._writer.durations_s)
         return JournalState(
-            health=self._health,
+            health=self._condition.health,
             last_seq=self._last_seq,
             first_seq=self._first_seq,
             pending=self._inbox.count,
             commits=self._writer.commits,
             commit_ms=median(durations) * 1000 if durations else 0.0,
-            size_bytes=self._size,
-            disk_free_bytes=self._free,
+            size_bytes=self._condition.size_bytes,
+            disk_free_bytes=self._condition.free_bytes,
         )
 
     def counters(self) -> tuple[tuple[str, int], ...]:
         """Every bound that bit and every repeated attempt: (name, how often)."""
         return (
             ("journal commit retries", self._writer.retries),
-            ("journal forced removals", self.forced_removals),
+            ("journal forced removals", self._condition.forced_removals),
         )
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------
@@ -335,81 +329,20 @@ class Journal:
 
     def failing(self, text: str | None) -> None:
         """The disk refuses (or works again)."""
-        if text == self._failing:
-            return
-        if text is None:
-            _log.warning("The journal %s is written again", self._path)
-        else:
-            _log.error(
-                "The journal %s can't be written: %s. Nothing is acknowledged until it can be;"
-                " it is tried again by itself",
-                self._path,
-                text,
-            )
-        self._failing = text
-        self._update_health()
+        self._condition.failing(text)
 
     def idle(self, connection: sqlite3.Connection) -> bool:
         """Housekeeping between two commits; returns whether retention has more to do."""
-        self._look_at_disk(connection)
-        needed_after = min((f.advanced for f in self._open_followers()), default=self._last_seq)
+        self._condition.look_at_disk(connection)
+        followers = self._open_followers()
+        needed_after = min((f.advanced for f in followers), default=self._last_seq)
         step = self._retention.step(connection, self._clock_ns(), needed_after)
-        self._after_retention(step)
-        self._update_health()
-        return step.more
-
-    def _after_retention(self, step: Step) -> None:
         if step.removed_to:
             self._tail.forget(step.removed_to)
-            self._store.forget()
-            self._first_seq = self._store.bounds()[0]
-        if step.forced:
-            self.removed_to = step.removed_to
-            self.forced_removals += 1
-        slowest = min(self._open_followers(), key=lambda f: f.advanced, default=None)
-        behind = self._last_seq - slowest.advanced if slowest else 0
-        if step.forced and slowest:
-            self._concern = Health(
-                "bad", f"too big: messages deleted that {slowest.name} needs ({behind} behind)"
-            )
-            _log.error(
-                "The journal %s is more than %d %% of max_size: messages up to %d were deleted"
-                " although %s had not read them. Find out why it is slow, or raise max_size in"
-                " [journal]",
-                self._path,
-                OVERRUN * 100,
-                step.removed_to,
-                slowest.name,
-            )
-        elif slowest and slowest.advanced < self.removed_to:
-            pass  # the loss stays visible until that follower has got over it
-        elif step.held_back and slowest and self._size > self._max_bytes:
-            self._concern = Health(
-                "warn", f"bigger than max_size: {slowest.name} is {behind} behind"
-            )
-        elif not step.more:
-            self._concern = None
-
-    def _look_at_disk(self, connection: sqlite3.Connection) -> None:
-        self._size = used_bytes(connection)
-        try:
-            self._free = files.free_bytes(self._path.parent)
-        except OSError as error:
-            _log.warning("Free space of %s can't be read: %s", self._path.parent, error.strerror)
-
-    def _update_health(self) -> None:
-        if self._failing is not None:
-            health = Health("bad", self._failing)
-        elif self._concern is not None:
-            health = self._concern
-        elif self._free < LOW_SPACE_BYTES:
-            health = Health("warn", f"only {self._free // 1000**2} MB free on the disk")
-        else:
-            health = Health("ok")
-        if health != self._health:
-            self._health = health
-            if self._on_health is not None:
-                self._on_health(health.level, health.text)
+            self._reading.forget()
+            self._first_seq = self._reading.bounds()[0]
+        self._condition.after_retention(step, followers, self._last_seq)
+        return step.more
 
 
 def _ignore(entries: Sequence[Entry]) -> None:

@@ -14,12 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Protocol, cast
+from typing import Protocol
 
-from appliance.journal import chunks
+from appliance.journal.batch import Batch
 from appliance.journal.high_water import HighWater
-from appliance.journal.inbox import OVERHEAD_BYTES, Entry, Inbox, Item, Statements
+from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.store import Store, explain, primary_code
 from appliance.model import Message
 
@@ -30,21 +29,6 @@ RETRY_S = (0.1, 1.0)
 """First and longest pause between attempts to commit the same batch."""
 
 _BETWEEN_STEPS_S = 0.05
-_ROWS_A_STATEMENT = 16
-_ONE_ROW = "(?, ?, ?, ?, ?)"
-_INSERTS = [
-    "INSERT INTO chunk VALUES " + ", ".join([_ONE_ROW] * count)  # noqa: S608  # placeholders only
-    for count in range(1, _ROWS_A_STATEMENT + 1)
-]
-
-# The statement itself is wrong: trying it again can't help, whatever happens to the disk.
-_REFUSED_CODES = {
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_MISMATCH,
-    sqlite3.SQLITE_TOOBIG,
-    sqlite3.SQLITE_RANGE,
-}
 
 _log = logging.getLogger(__name__)
 
@@ -61,49 +45,6 @@ class Owner(Protocol):
 
     def idle(self, connection: sqlite3.Connection) -> bool:
         """Between two commits: housekeeping. Returns whether there is more to do soon."""
-
-
-class _Batch:
-    """What one commit holds, packed once however often it is tried."""
-
-    def __init__(self, items: list[Item]) -> None:
-        self.messages = [content for content, _ in items if isinstance(content, Message)]
-        self.refused: list[tuple[Entry, Exception]] = []
-        self.size = OVERHEAD_BYTES * len(items) + sum([len(m.payload) for m in self.messages])
-        self.statements: list[tuple[Statements, Entry]] = []
-        self.entries: list[Entry] = []
-        if len(self.messages) == len(items):
-            self.entries = cast("list[Entry]", items)
-        else:
-            for content, token in items:
-                entry: Entry = (None if isinstance(content, Statements) else content, token)
-                self.entries.append(entry)
-                if isinstance(content, Statements):
-                    self.statements.append((content, entry))
-        self.rows = self._pack()
-
-    def _pack(self) -> list[chunks.Row]:
-        try:
-            return chunks.encode(self.messages)
-        except (ValueError, TypeError, OverflowError):
-            # One message can't be stored. Find it, so that the others can be.
-            good = []
-            for entry in self.entries:
-                message = entry[0]
-                if message is None:
-                    continue
-                try:
-                    chunks.encode([message])
-                except (ValueError, TypeError, OverflowError) as error:
-                    self.refuse(entry, error)
-                else:
-                    good.append(message)
-            self.messages = good
-            return chunks.encode(good)
-
-    def refuse(self, entry: Entry, error: Exception) -> None:
-        self.refused.append((entry, error))
-        self.entries = [other for other in self.entries if other is not entry]
 
 
 class Writer:
@@ -156,7 +97,7 @@ class Writer:
             while True:
                 items = inbox.take(MAX_ENTRIES)
                 if items:
-                    if not self._commit(_Batch(items)):
+                    if not self._commit(Batch(items)):
                         return
                 elif self._stopping:
                     return
@@ -201,7 +142,7 @@ class Writer:
 
     # --- one commit ----------------------------------------------------------------------------
 
-    def _commit(self, batch: _Batch) -> bool:
+    def _commit(self, batch: Batch) -> bool:
         """Commit until it succeeds; false if it was given up because the appliance stops."""
         pause_s = RETRY_S[0]
         failed = False
@@ -238,64 +179,12 @@ class Writer:
         self._owner.committed(batch.messages, batch.entries)
         return True
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         if batch.messages:
             self._high_water.cover(batch.messages[-1].seq)
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._store.reopen()
-        if not batch.statements:
-            # One INSERT is a transaction by itself: the interpreter's lock is given up and taken
-            # again once, not three times.
-            if len(batch.rows) <= _ROWS_A_STATEMENT:
-                self._insert(connection, batch.rows)
-                return
-            connection.execute("BEGIN IMMEDIATE")
-            self._insert(connection, batch.rows)
-            connection.execute("COMMIT")
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        self._insert(connection, batch.rows)
-        try:
-            self._run_statements(connection, batch)
-        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            if not _is_refusal(error):
-                raise
-            connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-            self._insert(connection, batch.rows)
-            self._run_one_by_one(connection, batch)
-        connection.execute("COMMIT")
-
-    @staticmethod
-    def _insert(connection: sqlite3.Connection, rows: Sequence[chunks.Row]) -> None:
-        for start in range(0, len(rows), _ROWS_A_STATEMENT):
-            part = rows[start : start + _ROWS_A_STATEMENT]
-            connection.execute(_INSERTS[len(part) - 1], [value for row in part for value in row])
-
-    @staticmethod
-    def _run_statements(connection: sqlite3.Connection, batch: _Batch) -> None:
-        run = [statement for statements, _ in batch.statements for statement in statements.run]
-        for sql, group in groupby(run, key=lambda statement: statement[0]):
-            connection.executemany(sql, [params for _, params in group])
-
-    @staticmethod
-    def _run_one_by_one(connection: sqlite3.Connection, batch: _Batch) -> None:
-        good = []
-        for statements, entry in batch.statements:
-            connection.execute("SAVEPOINT entry")
-            try:
-                for sql, params in statements.run:
-                    connection.execute(sql, params)
-            except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-                if not _is_refusal(error):
-                    raise
-                connection.execute("ROLLBACK TO entry")
-                batch.refuse(entry, error)
-            else:
-                good.append((statements, entry))
-            connection.execute("RELEASE entry")
-        batch.statements = good
+        if self._connection is None:
+            self._connection = self._store.reopen()
+        batch.write(self._connection)
 
     def _recover(self, error: OSError | sqlite3.Error) -> None:
         self._roll_back()
@@ -315,11 +204,3 @@ class Writer:
         if self._connection is not None and self._connection.in_transaction:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
-
-
-def _is_refusal(error: Exception) -> bool:
-    if isinstance(error, sqlite3.Error):
-        code = primary_code(error)
-        # Errors of Python's own checks (wrong number of values, unknown type) have no code.
-        return code in _REFUSED_CODES or code == 0
-    return True

@@ -26,15 +26,15 @@ from appliance.errors import ApplianceError, ConfigError
 from appliance.model import Message
 from appliance.recorders.formats import make_format
 from appliance.recorders.progress import Progress, ProgressStore
+from appliance.recorders.recorder import RETRY_S, Recorder
 from appliance.recorders.recording import Recording
-from appliance.state import Health, RecorderState
+from appliance.state import RecorderState
 from appliance.topics import Matcher
 
 BATCH_MESSAGES = 5000
 PACE_S = 0.05
 """While messages keep coming, pause between two batches: the longest that one waits, nearly."""
 
-RETRY_S = 1.0
 SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without anything being recorded."""
 
@@ -61,51 +61,6 @@ class Source(Protocol):
     def wake(self) -> None: ...
 
 
-class _Recorder:
-    """One recorder at run time. Only the recorders' thread changes it."""
-
-    def __init__(self, config: RecorderConfig, key: str) -> None:
-        self.config = config
-        self.key = key
-        self.recording: Recording | None = None
-        """``None`` until its file could be prepared."""
-        self.stored: Progress | None = None
-        """As it stands in the database."""
-        self.batch: list[Message] = []
-        self.behind = True
-        """Whether it reads for itself, because it could not keep pace with the others."""
-        self.health = Health("ok")
-        self.retry_at = 0.0
-        self.failures = 0
-
-    @property
-    def cursor(self) -> int:
-        """The last message that it has looked at."""
-        progress = self.recording.progress if self.recording else self.stored
-        return progress.seq if progress else 0
-
-    def fail(self, error: BaseException) -> None:
-        text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        health = Health("bad", text)
-        if health != self.health:
-            _log.error(
-                "%s can't be recorded: %s. Nothing is lost; it is tried again by itself",
-                self.config.path,
-                text,
-                exc_info=None if isinstance(error, OSError | sqlite3.Error) else error,
-            )
-        self.health = health
-        self.behind = True
-        self.failures += 1
-        self.retry_at = time.monotonic() + RETRY_S
-
-    def recover(self) -> None:
-        note = self.recording.note if self.recording else ""
-        if self.health.level == "bad":
-            _log.warning("%s is recorded again", self.config.path)
-        self.health = Health("warn", note) if note else Health("ok")
-
-
 class Recorders:
     """Every configured recorder.
 
@@ -127,11 +82,9 @@ class Recorders:
     ) -> None:
         self._clock_ns = clock_ns
         self._store = ProgressStore(state_path)
-        self._recorders = [
-            _Recorder(config, _key(Path(config.path), state_path.parent)) for config in configs
-        ]
-        self._routes: Matcher[_Recorder] = Matcher()
-        seen: dict[str, _Recorder] = {}
+        self._recorders = [Recorder(config, state_path.parent) for config in configs]
+        self._routes: Matcher[Recorder] = Matcher()
+        seen: dict[str, Recorder] = {}
         for recorder in self._recorders:
             name = os.path.normcase(os.path.realpath(recorder.config.path))
             other = seen.setdefault(name, recorder)
@@ -199,7 +152,7 @@ class Recorders:
     def states(self) -> tuple[RecorderState, ...]:
         """Each recorder's state, in the order of the configuration. Any thread, no disk."""
         last_seq = self._source.last_seq if self._source else 0
-        return tuple(_state(recorder, last_seq) for recorder in self._recorders)
+        return tuple(recorder.state(last_seq) for recorder in self._recorders)
 
     def counters(self) -> tuple[tuple[str, int], ...]:
         """Failed attempts to record: (name, how often)."""
@@ -258,7 +211,7 @@ class Recorders:
                 source.advance(min((r.cursor for r in self._recorders), default=source.position))
         return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._recorders))
 
-    def _may_retry(self, recorder: _Recorder) -> bool:
+    def _may_retry(self, recorder: Recorder) -> bool:
         return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at
 
     def _record(self, messages: Sequence[Message], last: int) -> None:
@@ -271,7 +224,7 @@ class Recorders:
             if not recorder.behind:
                 self._append(recorder, batch, last)
 
-    def _append(self, recorder: _Recorder, batch: Sequence[Message], last: int) -> bool:
+    def _append(self, recorder: Recorder, batch: Sequence[Message], last: int) -> bool:
         recording = recorder.recording
         assert recording is not None
         cursor = recorder.cursor
@@ -291,7 +244,7 @@ class Recorders:
             recorder.recover()
         return True
 
-    def _catch_up(self, recorder: _Recorder, source: Source) -> None:
+    def _catch_up(self, recorder: Recorder, source: Source) -> None:
         """Read for one recorder alone, until it stands where the others stand."""
         if recorder.recording is None and not self._prepare(recorder, source):
             return
@@ -309,7 +262,7 @@ class Recorders:
             recorder.behind = False
             recorder.recover()
 
-    def _prepare(self, recorder: _Recorder, source: Source) -> bool:
+    def _prepare(self, recorder: Recorder, source: Source) -> bool:
         """Make or check the file; what an interrupted write left is put right."""
         assert recorder.stored is not None
         recording = Recording(
@@ -380,26 +333,3 @@ class Recorders:
         self._saved_at = time.monotonic()
         for recorder, progress in rows:
             recorder.stored = progress
-
-
-def _key(path: Path, data_dir: Path) -> str:
-    """What a recording's cursor is kept under.
-
-    Below the data directory, which may be moved, the path within it; elsewhere the whole path.
-    """
-    if path.is_relative_to(data_dir):
-        return path.relative_to(data_dir).as_posix()
-    return str(path)
-
-
-def _state(recorder: _Recorder, last_seq: int) -> RecorderState:
-    progress = recorder.recording.progress if recorder.recording else recorder.stored
-    return RecorderState(
-        topic=recorder.config.topic,
-        path=recorder.config.path,
-        format=recorder.config.format,
-        health=recorder.health,
-        recorded=progress.count if progress else 0,
-        lag=max(0, last_seq - recorder.cursor),
-        size_bytes=progress.length if progress else 0,
-    )

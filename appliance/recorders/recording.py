@@ -18,7 +18,7 @@ import io
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -27,14 +27,9 @@ from appliance import files
 from appliance.model import Message
 from appliance.recorders.formats import Format
 from appliance.recorders.progress import Progress
+from appliance.recorders.writes import common, positioned, read_at, write_at
 
 SEAM_BYTES = 128
-PAGE_BYTES = 4096
-MAX_PAGES = 8
-MAX_WRITES = 8
-"""A batch of more pages than the one is divided into the other: each write gives up the
-interpreter's lock, and getting it back from a busy engine takes longer than the write."""
-
 # More than this behind the end was not written by an interrupted write of ours.
 _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
@@ -123,13 +118,13 @@ class Recording:
         end = self._body_end
         if size - end > _MAX_UNFINISHED_BYTES:
             return False
-        found = _read(file, end, size - end)
+        found = read_at(file, end, size - end)
         if self._padded:
             found = found.rstrip(_BLANK)
         if self._end.startswith(found):  # our own repair was interrupted
             return True
         expected = regenerate(len(found))
-        length = _common(found, expected)
+        length = common(found, expected)
         # Behind what was written stands a closing of ours, or the rest of the one before.
         return found[length:] in {b"", self._format.closing, self._end[length:]}
 
@@ -156,7 +151,7 @@ class Recording:
             try:
                 self._make_room(file, sum(map(len, pieces)))
                 for offset, data in positioned(pieces, body_end, self._format.closing):
-                    _write(file, offset, data)
+                    write_at(file, offset, data)
                 files.sync_file(file.fileno())
             except BaseException:
                 self._unfinished = True
@@ -214,7 +209,7 @@ class Recording:
                 self._add_room(file, wanted - self._room)
 
     def _add_room(self, file: io.FileIO, size: int) -> None:
-        _write(file, self.progress.length + self._room, _BLANK * size)
+        write_at(file, self.progress.length + self._room, _BLANK * size)
         self._room += size
 
     def _open_checked(self) -> io.FileIO:
@@ -253,7 +248,7 @@ class Recording:
         if room < 0 or room > (_MAX_ROOM_BYTES * 2 if self._padded else 0):
             return False
         expected = self.progress.seam + self._end
-        found = _read(file, self.progress.length - len(expected), len(expected) + room)
+        found = read_at(file, self.progress.length - len(expected), len(expected) + room)
         # An editor may have added or removed white space behind the end: no harm done.
         if not found.startswith(expected) or found[len(expected) :].strip():
             return False
@@ -264,12 +259,12 @@ class Recording:
         seam = self.progress.seam
         if size < self._body_end:
             return False
-        return _read(file, self._body_end - len(seam), len(seam)) == seam
+        return read_at(file, self._body_end - len(seam), len(seam)) == seam
 
     def _restore(self, file: io.FileIO) -> None:
         """Back to the state that ``progress`` speaks of."""
         file.truncate(self._body_end)
-        _write(file, self._body_end, self._end)
+        write_at(file, self._body_end, self._end)
         files.sync_file(file.fileno())
         self._room = 0
         self._unfinished = False
@@ -281,7 +276,7 @@ class Recording:
         kept = 0
         with target.open("ab") as copy:
             for offset in range(self._body_end, size, _COPY_BYTES):
-                part = _read(file, offset, min(_COPY_BYTES, size - offset))
+                part = read_at(file, offset, min(_COPY_BYTES, size - offset))
                 if offset == self._body_end and part.startswith(self._end):
                     part = part.removeprefix(self._end).lstrip(_BLANK)
                 kept += copy.write(part)
@@ -320,59 +315,3 @@ class Recording:
         # Opened anew for each batch: the name decides, so a file that was replaced is noticed, and
         # on Windows others may rename or remove it in between.
         return io.FileIO(self._path, "r+")
-
-
-def positioned(pieces: Sequence[bytes], start: int, closing: bytes) -> Iterator[tuple[int, bytes]]:
-    """Divide an append into writes after each of which the file is whole.
-
-    A write that stays within one page of the file is carried out by the operating system as good
-    as at once, so writes end at the last message that fits the page; a message that crosses into
-    the next page is written alone. A big batch (``MAX_PAGES``) is divided into ``MAX_WRITES``.
-
-    Yields:
-        Offset in the file and bytes, which end with ``closing``.
-    """
-    total = sum([len(piece) for piece in pieces])
-    paged = total <= MAX_PAGES * PAGE_BYTES
-    group: list[bytes] = []
-    size = 0
-    for piece in pieces:
-        room = PAGE_BYTES - start % PAGE_BYTES if paged else total / MAX_WRITES
-        if group and (size + len(piece) + len(closing) > room if paged else size >= room):
-            yield start, b"".join((*group, closing))
-            start += size
-            group, size = [], 0
-        group.append(piece)
-        size += len(piece)
-    yield start, b"".join((*group, closing))
-
-
-def _common(one: bytes, other: bytes) -> int:
-    """Length of the common beginning."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # by halving, because comparing slices is fast and a loop over bytes is not
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def _read(file: io.FileIO, offset: int, size: int) -> bytes:
-    file.seek(offset)
-    parts = []
-    while size > 0:
-        part = file.read(size)
-        if not part:
-            break
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _write(file: io.FileIO, offset: int, data: bytes) -> None:
-    file.seek(offset)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) or 0 :]

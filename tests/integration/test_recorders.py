@@ -346,7 +346,7 @@ def test_reader_finds_a_whole_array_while_messages_come_in(tmp_path):
     with Plant(tmp_path, ONE) as plant:
         reader = threading.Thread(target=read)
         reader.start()
-        for number in range(60):
+        for number in range(30):
             plant.publish({"Generated number": str(number)})
             plant.settle()
         stop.set()
@@ -394,7 +394,7 @@ def test_white_space_behind_the_end_is_nobody_s_change(tmp_path):
     st.integers(0, 5),
     st.integers(0, 8000),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 def test_write_that_was_cut_anywhere_is_put_right(batches, broken, cut):
     """Whatever part of a write a crash let through, the next start makes the file whole again."""
     with tempfile.TemporaryDirectory() as folder:

@@ -33,7 +33,7 @@ properties = st.none() | st.builds(
         max_size=30,
     )
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 def test_chunks_give_back_exactly_what_was_put_in(parts):
     """Payload bytes, any Unicode topic and MQTT 5 properties come back as they were."""
     messages = [
@@ -64,7 +64,7 @@ def test_chunks_stay_below_their_bounds():
     st.integers(0, 40_000),
     st.integers(1, 9000),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 def test_tail_never_skips_a_message(batches, after, limit):
     """What the tail returns follows without a gap; what it has dropped it says it doesn't have."""
     tail = Tail(0)

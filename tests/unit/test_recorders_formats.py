@@ -14,7 +14,7 @@ from appliance.recorders.csv import CsvFormat
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.jsonl import JsonLinesFormat
 from appliance.recorders.payload import MAX_DEPTH, json_value, nesting
-from appliance.recorders.recording import MAX_WRITES, PAGE_BYTES, positioned
+from appliance.recorders.writes import MAX_WRITES, PAGE_BYTES, positioned
 
 SEED = """[
   {
@@ -124,7 +124,7 @@ json_texts = st.recursive(
 @example(b"],[")
 @example(b"01")
 @example(b"\x00")
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_any_payload_can_be_had_back_from_a_recording(payload):
     """Numbers keep their digits, keys their order and doubles; anything else comes back in bytes."""
     for indent in (True, False):
@@ -197,7 +197,7 @@ def test_nesting_up_to_the_limit_is_kept_as_json():
 
 
 @given(json_texts)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_nesting_is_counted_right(payload):
     """Brackets in strings don't count, whatever is escaped there."""
 
@@ -288,7 +288,7 @@ def test_spreadsheets_are_given_no_formulas(text, cell):
     st.lists(st.binary(max_size=30) | json_texts, min_size=1, max_size=6),
     st.booleans(),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_every_csv_file_is_a_proper_table(payloads, metadata):
     """Whatever is published: one row a message, every row as wide as the header."""
     messages = [message(payload, seq) for seq, payload in enumerate(payloads, 1)]
@@ -316,7 +316,7 @@ def test_csv_file_is_continued_with_its_own_columns():
     st.lists(st.integers(0, 6000), min_size=1, max_size=60),
     st.integers(0, 10_000),
 )
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 def test_file_is_valid_after_every_single_write(sizes, before):
     """Between any two writes a reader finds a complete array, and small writes keep to a page."""
     file_format = JsonFormat(metadata=False)
