@@ -429,15 +429,18 @@ class Wire:
         return await self.expect(3)
 
     async def messages(self, count: int, *, ack: bool = True) -> list[Packet]:
-        """So many messages, acknowledged."""
-        found = []
-        while len(found) < count:
+        """So many messages, acknowledged to the end."""
+        found: list[Packet] = []
+        releases = 0
+        while len(found) < count or releases:
             answer = await self.receive()
             if answer.kind == 3:
                 found.append(answer)
                 if ack and answer.qos:
                     self.ack(4 if answer.qos == 1 else 5, answer.id)
+                    releases += answer.qos == 2
             elif answer.kind == 6:
+                releases -= 1
                 self.ack(7, answer.id)
             else:
                 raise AssertionError(f"unexpected {answer}")
@@ -452,6 +455,12 @@ class Wire:
                     last = await self.receive()
         except Closed:
             return last
+
+    async def nothing_more_until(self, condition: Any) -> None:
+        """Nothing has come when this is the case."""
+        while not condition():
+            await asyncio.sleep(0.01)
+        assert not self.reader._buffer
 
     async def nothing_more(self) -> None:
         """Nothing but the answer to a ping comes: all that was to come has come."""

@@ -62,6 +62,8 @@ class MqttBroker:
         self.door = door
         self.host = SessionHost()
         self.counters = counters
+        self.stop_s = _STOP_S
+        """How long an ordered stop waits for the journal, and then for the clients."""
         self._records = records
         self._executor = executor
         self._clock_ns = clock_ns
@@ -138,7 +140,7 @@ class MqttBroker:
         for connection in list(self._connections):
             connection.pause()
         try:
-            await asyncio.wait_for(self.door.settled(), _STOP_S)
+            await asyncio.wait_for(self.door.settled(), self.stop_s)
         except TimeoutError:
             logger.warning(
                 "stopping although the journal can't be written: what it lacks was not acknowledged"
@@ -152,7 +154,7 @@ class MqttBroker:
             connection.end_quietly(Reason.SERVER_SHUTTING_DOWN)
         if leaving:
             waits = [self.loop.create_task(connection.ended.wait()) for connection in leaving]
-            _, late = await asyncio.wait(waits, timeout=_STOP_S)
+            _, late = await asyncio.wait(waits, timeout=self.stop_s)
             for connection in leaving:
                 if not connection.ended.is_set():
                     connection.abort()

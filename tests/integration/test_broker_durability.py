@@ -1,0 +1,328 @@
+"""Acknowledged means on disk: crashes, stops, full disks and what a restart finds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from broker_rig import Closed, Rig, Wire, both, hang_up, packet, rig, states  # noqa: F401
+
+BROKER = Path(__file__).parents[1] / "broker_rig.py"
+
+
+@contextlib.asynccontextmanager
+async def child(folder: Path, sync: str = "always"):
+    """The broker in a process of its own: (process, port)."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(BROKER), str(folder), sync, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        port = int(await process.stdout.readline())
+        yield process, port
+    finally:
+        await hang_up()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+class Publisher:
+    """Publishes numbered messages as fast as its window allows, and does what QoS 2 asks for."""
+
+    def __init__(self, qos: int, version: int) -> None:
+        self.qos = qos
+        self.version = version
+        self.next = 1
+        self.open: dict[int, int] = {}
+        """Packet id to number: sent, not acknowledged in any form."""
+        self.releasing: dict[int, int] = {}
+        self.acknowledged: list[int] = []
+
+    async def run(self, port: int, total: int, *, stop_at: int | None = None) -> None:
+        """Until all of it is acknowledged, ``stop_at`` are, or the broker is gone."""
+        wire = await Wire.open(port, self.version)
+        await wire.connect("publisher", clean=False)
+        for packet_id in self.releasing:
+            wire.ack(6, packet_id)
+        for packet_id, number in self.open.items():
+            self._send(wire, packet_id, number, dup=True)
+        while len(self.acknowledged) < total:
+            if stop_at is not None and len(self.acknowledged) >= stop_at:
+                return
+            while self.next <= total and len(self.open) + len(self.releasing) < 200:
+                packet_id = self.next % 60000 + 1
+                self.open[packet_id] = self.next
+                self._send(wire, packet_id, self.next)
+                self.next += 1
+            answer = await wire.receive()
+            if answer.kind == 5:
+                self.releasing[answer.id] = self.open.pop(answer.id)
+                wire.ack(6, answer.id)
+            else:
+                done = self.open if answer.kind == 4 else self.releasing
+                self.acknowledged.append(done.pop(answer.id))
+
+    def _send(self, wire: Wire, packet_id: int, number: int, *, dup: bool = False) -> None:
+        wire.publish("burst", b"%d" % number, self.qos, id=packet_id, dup=dup)
+
+
+async def journaled(folder: Path) -> list[int]:
+    async with Rig(folder) as rig:
+        return [int(m.payload) for m in rig.journaled("burst")]
+
+
+@pytest.mark.parametrize(("version", "qos", "at"), [(4, 1, 700), (5, 2, 700), (4, 2, 1)])
+async def test_kill_in_a_burst(tmp_path, version, qos, at):
+    """Killed at any moment, nothing acknowledged is missing, and QoS 2 is there exactly once."""
+    folder = tmp_path / "data"
+    publisher = Publisher(qos, version)
+    async with child(folder, "os" if at == 1 else "always") as (process, port):
+        running = asyncio.create_task(publisher.run(port, 2000))
+        while len(publisher.acknowledged) < at and not running.done():
+            await asyncio.sleep(0)
+        process.kill()
+        with contextlib.suppress(Closed):
+            await running
+    found = await journaled(folder)
+    taken = set(publisher.acknowledged) | set(publisher.releasing.values())
+    assert taken <= set(found)
+    assert found == sorted(found)
+    async with child(folder) as (process, port):
+        await publisher.run(port, 2000)
+        process.kill()
+    found = await journaled(folder)
+    assert set(found) == set(range(1, 2001))
+    if qos == 2:
+        assert len(found) == 2000
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+@pytest.mark.parametrize("qos", [2])
+async def test_terminate_in_a_burst(tmp_path, qos):
+    """Stopped in a burst, the appliance ends in order and nothing acknowledged is missing."""
+    folder = tmp_path / "data"
+    publisher = Publisher(qos, 4)
+    async with child(folder) as (process, port):
+        running = asyncio.create_task(publisher.run(port, 60000))
+        while len(publisher.acknowledged) < 300 and not running.done():
+            await asyncio.sleep(0)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(Closed):
+            await running
+        assert await process.wait() == 0
+    found = await journaled(folder)
+    taken = set(publisher.acknowledged) | set(publisher.releasing.values())
+    assert taken <= set(found)
+    assert found == sorted(set(found))
+
+
+@both
+@pytest.mark.parametrize("keepalive", [0, 60])
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_disconnect_behind_the_last_publish(rig, version, keepalive, qos):
+    """A client may say DISCONNECT straight behind its last PUBLISH: all of it has arrived."""
+    reader = await rig.wire(version, client_id="reader")
+    await reader.subscribe(("burst", qos))
+    wire = await rig.socket(version)
+    data = wire.connect_packet("brief", keepalive=keepalive)
+    data += b"".join(
+        wire.publish_packet("burst", b"%d" % n, qos, id=n if qos else 0) for n in range(1, 1001)
+    )
+    wire.send(data + b"\xe0\0")
+    await wire.closed()
+    await rig.settled()
+    assert [int(m.payload) for m in rig.journaled("burst")] == list(range(1, 1001))
+    assert [int(m.payload) for m in await reader.messages(1000)] == list(range(1, 1001))
+
+
+@pytest.mark.parametrize("version", [5])
+async def test_delivery_at_qos_2_over_a_crash(tmp_path, version):
+    """A persistent subscriber gets each QoS 2 message exactly once, whenever the broker is killed."""
+    folder = tmp_path / "data"
+    total = 400
+    got: list[int] = []
+    held: set[int] = set()
+
+    async def read(port: int, enough: int) -> None:
+        wire = await Wire.open(port, version)
+        await wire.connect("reader", clean=False)
+        await wire.subscribe(("burst", 2)) if not got else None
+        ready.set()
+        while len(got) < enough or (enough == total and held):
+            answer = await wire.receive()
+            if answer.kind == 3:
+                if answer.id not in held:
+                    held.add(answer.id)
+                    got.append(int(answer.payload))
+                wire.ack(5, answer.id)
+            elif answer.kind == 6:
+                held.discard(answer.id)
+                wire.ack(7, answer.id)
+
+    publisher = Publisher(2, version)
+    ready = asyncio.Event()
+    for stop_at in (1, 170, total):
+        async with child(folder, "os") as (process, port):
+            ready.clear()
+            reading = asyncio.create_task(read(port, stop_at))
+            await ready.wait()
+            if stop_at == 1:
+                await publisher.run(port, total)
+            await reading
+            process.kill()
+    assert got == list(range(1, total + 1))
+
+
+@both
+@states("MQTT-3.1.2-4", "MQTT-3.3.1-5", "MQTT-4.4.0-1", "MQTT5-4.1.0-1")
+async def test_restart(tmp_path, version):
+    """Sessions, queued messages, open QoS 2 exchanges and retained messages outlive a restart."""
+    folder = tmp_path / "data"
+    async with Rig(folder) as rig:
+        reader = await rig.wire(version, client_id="reader", clean=False)
+        await reader.subscribe(("q/#", 2), ("gone", 1))
+        await reader.unsubscribe("gone")
+        reader.disconnect()
+        await reader.closed()
+        writer = await rig.wire(version, client_id="writer", clean=False)
+        for count in range(50):
+            await writer.publish_acked(f"q/{count}", b"%d" % count, 1 + count % 2)
+        await writer.publish_acked("r", b"kept", 1, retain=True)
+        await writer.publish_acked("s", b"removed", 1, retain=True)
+        await writer.publish_acked("s", b"", 1, retain=True)
+        await writer.publish_acked("gone", b"x", 1)
+        writer.publish("half", b"once", 2, id=9)
+        await writer.expect(5)
+        brief = await rig.wire(version, client_id="brief")
+        await brief.subscribe(("q/#", 2))
+    async with Rig(folder) as rig:
+        reader = await rig.socket(version)
+        assert (await reader.connect("reader", clean=False)).body[0] == 1
+        found = await reader.messages(50)
+        for qos in (1, 2):
+            numbers = [int(m.payload) for m in found if m.qos == qos]
+            assert numbers == list(range(qos - 1, 50, 2))
+        await rig.until(lambda: rig.broker.sessions.get("reader").outbox.queued == 0)
+        await reader.subscribe("r", "s")
+        kept = await reader.message()
+        assert (kept.topic, kept.payload, kept.retain) == ("r", b"kept", True)
+        writer = await rig.wire(version, client_id="writer", clean=False)
+        writer.publish("half", b"once", 2, id=9, dup=True)
+        await writer.expect(5)
+        assert len(rig.journaled("half")) == 1
+        brief = await rig.socket(version)
+        assert (await brief.connect("brief", clean=False)).body[0] == 0
+
+
+@both
+async def test_ended_session_stays_ended(tmp_path, version):
+    """A session that its client ended does not come back with a restart."""
+    folder = tmp_path / "data"
+    async with Rig(folder) as rig:
+        wire = await rig.wire(version, client_id="c", clean=False)
+        await wire.subscribe(("t", 1))
+        if version == 5:
+            wire.send(packet(0xE0, b"\0\x05\x11\0\0\0\0"))
+        else:
+            wire.abort()
+            wire = await rig.wire(version, client_id="c", clean=True)
+            wire.disconnect()
+        await rig.until(lambda: not rig.broker._connections)
+    async with Rig(folder) as rig:
+        assert len(rig.broker.sessions) == 0
+        wire = await rig.socket(version)
+        assert (await wire.connect("c", clean=False)).body[0] == 0
+
+
+@pytest.mark.parametrize("version", [4])
+async def test_suback_is_durable(tmp_path, version):
+    """A persistent subscription that was acknowledged is there after a kill."""
+    folder = tmp_path / "data"
+    async with child(folder) as (process, port):
+        wire = await Wire.open(port, version)
+        await wire.connect("c", clean=False)
+        await wire.subscribe(("t", 1))
+        process.kill()
+    async with Rig(folder) as rig:
+        assert [o.topic_filter for o in rig.subscriptions.of("c")] == ["t"]
+
+
+# --- the disk ---------------------------------------------------------------------------------
+
+
+@both
+async def test_locked_database(tmp_path, version):
+    """While the journal can't be written nothing is acknowledged; then all of it is, unasked."""
+    async with Rig(tmp_path / "data", max_pending=65536) as rig:
+        wire = await rig.wire(version, keepalive=1)
+        await wire.publish_acked("t", b"before", 1)
+        lock = sqlite3.connect(rig.folder / "journal.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        wire.publish("t", b"1", 1, id=1)
+        wire.publish("t", b"2", 2, id=2)
+        await wire.nothing_more()
+        await rig.until(lambda: rig.journal.stats().health.level == "bad")
+        wire.publish("t", b"x" * 100_000, 1, id=3)
+        await rig.until(lambda: rig.counters["publishers slowed: journal behind"])
+        wire.publish("t", b"4", 1, id=4)
+        await wire.nothing_more_until(lambda: len(rig.journaled()) == 1)
+        lock.execute("ROLLBACK")
+        lock.close()
+        answers = [await wire.receive() for _ in range(4)]
+        assert [(a.kind, a.id) for a in answers] == [(4, 1), (5, 2), (4, 3), (4, 4)]
+        assert len(rig.journaled()) == 5
+        await rig.until(lambda: rig.journal.stats().health.level != "bad")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process's files")
+async def test_full_disk(tmp_path):
+    """On a full disk acknowledgements stop and clients stay; with room again they come."""
+    import resource
+
+    folder = tmp_path / "data"
+    async with child(folder) as (process, port):
+        wire = await Wire.open(port)
+        await wire.connect("c")
+        await wire.publish_acked("burst", b"0", 1)
+        full = max(each.stat().st_size for each in folder.iterdir())
+        hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (full, hard))
+        for count in range(1, 51):
+            wire.publish("burst", b"%d" % count + b" " * 20_000, 1, id=count)
+        acked = []
+        while True:
+            # What fits before the disk is full may be acknowledged; a ping is answered always.
+            wire.send(b"\xc0\0")
+            answer = await wire.receive()
+            while answer.kind == 4:
+                acked.append(answer.id)
+                answer = await wire.receive()
+            break
+        assert len(acked) < 50
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        while len(acked) < 50:
+            acked.append((await wire.expect(4)).id)
+        assert acked == list(range(1, 51))
+        process.kill()
+    assert await journaled(folder) == list(range(51))
+
+
+async def test_stop_while_the_disk_refuses(tmp_path):
+    """The appliance can be stopped while the journal can't be written, without false promises."""
+    async with Rig(tmp_path / "data") as rig:
+        wire = await rig.wire()
+        lock = sqlite3.connect(rig.folder / "journal.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        wire.publish("t", b"1", 1)
+        rig.broker.stop_s = 0.1
+        await rig.broker.stop()
+        assert await wire.closed() is None
+        lock.execute("ROLLBACK")
+        lock.close()
+        await rig.broker.host.start()
