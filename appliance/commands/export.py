@@ -16,6 +16,7 @@ from typing import BinaryIO
 from appliance.config import RecorderConfig, TopicFilter, WritePath, load, parse_duration
 from appliance.errors import EXIT_OK, NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME
+from appliance.journal.reading import Reading
 from appliance.journal.store import Store
 from appliance.model import Message
 from appliance.recorders.formats import make_format
@@ -44,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
         )
     store = Store(path, config.journal.sync)
     try:
-        messages = _wanted(store, filters, since_ns, options.limit)
+        messages = _wanted(Reading(store), filters, since_ns, options.limit)
         if options.output == "-":
             count = _write(sys.stdout.buffer, messages, options)
         else:
@@ -79,11 +80,11 @@ def _created(name: str) -> BinaryIO:
 
 
 def _wanted(
-    store: Store, filters: list[str], since_ns: int, limit: int | None
+    journal: Reading, filters: list[str], since_ns: int, limit: int | None
 ) -> Iterator[Message]:
     after, left = 0, limit
     while True:
-        messages = store.read(after, _AT_A_TIME, _BYTES_AT_A_TIME)
+        messages = journal.read(after, _AT_A_TIME, _BYTES_AT_A_TIME)
         if not messages:
             return
         for message in messages:
