@@ -61,6 +61,10 @@ def run(appliance: Appliance, *, headless: bool) -> int:
     Raises:
         ApplianceError: it could not be started.
     """
+    if not headless and (appliance.config.ui.theme or appliance.config.ui.keys):
+        from appliance.ui_settings import ui_settings  # noqa: PLC0415
+
+        ui_settings(appliance.config)  # a mistake is told before anything is started
     with Signals(appliance):
         appliance.start()
         if headless:
@@ -69,10 +73,11 @@ def run(appliance: Appliance, *, headless: bool) -> int:
                 pass
         else:
             from appliance.ui.app import run as run_ui  # noqa: PLC0415 - see the docstring above
+            from appliance.ui_settings import ui_settings  # noqa: PLC0415
             from appliance.view import View  # noqa: PLC0415
 
             try:
-                run_ui(View(appliance))
+                run_ui(View(appliance), settings=ui_settings(appliance.config))
             finally:
                 appliance.stop()
                 appliance.wait(_STOP_S)

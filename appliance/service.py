@@ -278,6 +278,8 @@ class Appliance:
             edition="" if config.qlik is None else config.qlik.edition,
             database=self.data_dir / "tasks.db",
             publish=self._publish_outcome,
+            timers=config.timer,
+            max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
             sync=config.journal.sync,

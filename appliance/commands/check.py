@@ -11,6 +11,8 @@ from pathlib import Path
 from appliance.config import (
     Config,
     QlikConfig,
+    TimerConfig,
+    TopicFilter,
     TriggerConfig,
     advice,
     anonymous_allowed,
@@ -85,6 +87,13 @@ def _deeper(config: Config) -> Iterator[str]:
                 Condition(trigger.when, where=f"{shown}: [[trigger]] {number}")
             except ConfigError as error:
                 yield str(error)
+    if config.ui.theme or config.ui.keys:
+        from appliance.ui_settings import ui_settings  # noqa: PLC0415  it imports the UI
+
+        try:
+            ui_settings(config)
+        except ConfigError as error:
+            yield str(error)
     if config.access.users_file is not None:
         try:
             Users(config.access.users_file)
@@ -128,6 +137,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "allow", "only the tasks that [allow] lists may be started"
     elif config.qlik:
         yield "allow", "every task that the user may start"
+    for timer in config.timer:
+        yield "timer", f"{timer.name}: {_timer(timer)}"
     for recorder in config.recorder:
         more = " with time, topic and client" if recorder.metadata else ""
         yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
@@ -159,23 +170,26 @@ def _qlik(qlik: QlikConfig) -> str:
     return f"{qlik.edition} at {qlik.url}{user}, with {how}"
 
 
-def _trigger(trigger: TriggerConfig) -> str:
+def _target(trigger: TriggerConfig) -> str:
     match trigger.selector:
         case "payload":
-            target = "the task that the payload names"
+            return "the task that the payload names"
         case "topic":
-            target = "the task that the topic's level names"
+            return "the task that the topic's level names"
         case ByName(name):
-            target = f"the task {name}"
+            return f"the task {name}"
         case ByTag(tag):
-            target = f"all tasks with tag {tag}"
+            return f"all tasks with tag {tag}"
         case ByProperty(name, value):
-            target = f"all tasks with {name} = {value}"
+            return f"all tasks with {name} = {value}"
         case ByApp(app):
-            target = f"a reload of app {app}"
+            return f"a reload of app {app}"
         case task:
-            target = f"task {task}"
-    parts = [f"a message on {trigger.topic} starts {target}"]
+            return f"task {task}"
+
+
+def _trigger(trigger: TriggerConfig) -> str:
+    parts = [f"a message on {trigger.topic} starts {_target(trigger)}"]
     if trigger.when:
         parts.append(f"when {', '.join(trigger.when)} fit")
     if trigger.debounce:
@@ -183,6 +197,22 @@ def _trigger(trigger: TriggerConfig) -> str:
     if trigger.cooldown:
         parts.append(f"at most once in {format_duration(trigger.cooldown)}")
     return ", ".join(parts)
+
+
+def _timer(timer: TimerConfig) -> str:
+    if timer.silence is not None:
+        when = f"when nothing came on {timer.topic} for {format_duration(timer.silence)}, an alarm"
+    elif timer.every is not None:
+        when = f"every {format_duration(timer.every)}"
+    else:
+        when = f"at {timer.cron} ({timer.timezone})"
+    acts = []
+    if timer.task is not None:
+        # The same words as for a trigger that names its task.
+        acts.append(_target(TriggerConfig(topic=TopicFilter("#"), task=timer.task)))
+    if timer.publish is not None:
+        acts.append(f"a message on {timer.publish.topic}")
+    return ", ".join([when, *acts])
 
 
 def _print(text: str) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from appliance.config.problems import Place, Problems, shown
 from appliance.config.tables import Config, QlikConfig, TriggerConfig
+from appliance.config.timer_checks import timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
 from appliance.topics import topic_problem
 
@@ -38,6 +39,17 @@ def check(config: Config, problems: Problems) -> None:
                 f"value {shown(task)}: not a task id; a name goes into `names`",
             )
     _recorders(config, say)
+    for number, timer in enumerate(config.timer, 1):
+        table = f"[[timer]] {number}"
+        for key, text in timer_problems(timer):
+            say(Place(table, key), text)
+        if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
+            say(Place(table, "task"), f"value {_task_shown(timer.task)}: {problem}")
+        if timer.task is not None and config.qlik is None:
+            say(Place(table, "task"), "there is no Qlik server to start tasks on; add [qlik]")
+        if any(timer.name == other.name for other in config.timer[: number - 1]):
+            say(Place(table, "name"), f"{shown(timer.name)} is taken; choose another name")
+    _metrics(config, say)
 
 
 def advice(config: Config) -> list[str]:
@@ -224,7 +236,9 @@ def _triggers(config: Config, say: Say) -> None:
                 "there is no Qlik server to start tasks on; add [qlik], for a try with "
                 'edition = "simulated"',
             )
-        problem = _task_problem(trigger, config.qlik)
+        problem = _topic_task_problem(trigger) or _task_problem(
+            trigger.task, config.qlik, by_message=True
+        )
         if problem:
             say(Place(table, "task"), f"value {_task_shown(trigger.task)}: {problem}")
         if trigger.name and trigger.name in names:
@@ -242,16 +256,23 @@ def _triggers(config: Config, say: Say) -> None:
             )
 
 
-def _task_problem(trigger: TriggerConfig, qlik: QlikConfig | None) -> str | None:
-    task = trigger.task
+def _topic_task_problem(trigger: TriggerConfig) -> str | None:
+    if trigger.task == "topic" and trigger.topic.split("/").count("+") != 1:
+        return (
+            "the level that names the task is the filter's +, so `topic` has exactly one; "
+            'write for example "qliksense/start/+"'
+        )
+    return None
+
+
+def _task_problem(
+    task: str | dict[str, str], qlik: QlikConfig | None, *, by_message: bool = False
+) -> str | None:
     if isinstance(task, str):
-        if task == "topic" and trigger.topic.split("/").count("+") != 1:
-            return (
-                "the level that names the task is the filter's +, so `topic` has exactly one; "
-                'write for example "qliksense/start/+"'
-            )
-        if task in ("payload", "topic") or _GUID.fullmatch(task):
+        if (by_message and task in ("payload", "topic")) or _GUID.fullmatch(task):
             return None
+        if not by_message:
+            return f"not a task id; a task is named with task = {{name = {shown(task)}}}"
         if task.lower() in ("payload", "topic"):
             return f'did you mean "{task.lower()}"?'
         return (
@@ -288,6 +309,31 @@ def _recorders(config: Config, say: Say) -> None:
         elif key == os.path.normcase(config.service.data_dir):
             say(place, f"value {shown(str(recorder.path))}: this is `data_dir`; name a file in it")
         paths.setdefault(key, number)
+
+
+def _metrics(config: Config, say: Say) -> None:
+    bind = config.metrics.bind
+    if bind is None:
+        return
+    place = Place("[metrics]", "bind")
+    try:
+        host, port = parse_bind(bind)
+    except ValueError as error:
+        say(place, f"value {shown(bind)}: {error}")
+        return
+    if not is_loopback(host) and not config.metrics.remote:
+        say(
+            place,
+            f"value {shown(bind)}: other machines could read it without a password; write "
+            f'"127.0.0.1:{port}", or add remote = true if that is meant',
+        )
+    for number, listener in enumerate(config.listener, 1):
+        try:
+            other, taken = parse_bind(listener.bind)
+        except ValueError:
+            continue
+        if port and port == taken and _collide(host, other):
+            say(place, f"value {shown(bind)}: [[listener]] {number} has this port; choose another")
 
 
 def _advice(config: Config) -> Iterator[str]:

@@ -40,6 +40,9 @@ class ServiceConfig(Base, frozen=True):
     at a time may use it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe kind of log line that is written."""
+    log_format: Literal["text", "json"] = "text"
+    """How a log line is written: for people, or as one JSON object for a log collector. Under
+    systemd, text lines carry their severity for the system's journal."""
     run_for: Annotated[Duration | None, Between(0.001), Key('"8h"')] = None
     """Stop in good order after this time. Without it the appliance runs until it is stopped.
     `--run-for` on the command line goes first."""
@@ -209,6 +212,9 @@ class QlikConfig(Base, frozen=True):
     """How long the server may take to answer one call."""
     max_concurrent: Annotated[int, Between(1, 64)] = 4
     """Calls to the server at one time."""
+    max_running: Annotated[int | None, Between(1, 10_000), Key("5")] = None
+    """Runs that the appliance has going on at one time; by default the server's scheduler
+    decides."""
     health_check: Annotated[Duration, Between(1, 86400)] = Duration(30)
     """How often the server is asked whether it is there."""
 
@@ -312,6 +318,67 @@ class RecorderConfig(Base, frozen=True):
     """Whether time, topic, client and the like are recorded beside the payload."""
 
 
+class PublishConfig(Base, frozen=True):
+    """A message that a timer publishes."""
+
+    topic: Annotated[str, Key('"plant/tick"')]
+    """Where it is published."""
+    payload: Annotated[str, Key('"now"')] = ""
+    """What it says."""
+    retain: bool = False
+    """Whether the broker keeps it for later subscribers."""
+
+
+class TimerConfig(Base, frozen=True):
+    """Something that happens by itself at a time. May come more than once.
+
+    It has one of `cron`, `every` and `silence`, and a `task`, a `publish` or both; a silence watch
+    needs neither.
+    """
+
+    name: Annotated[str, Key('"nightly"')]
+    """What the UI, the log and topics call it: letters, digits, blanks, `-`, `_` and `.`."""
+    cron: Annotated[str | None, Key('"30 6 * * MON-FRI"')] = None
+    """When: minute, hour, day of month, month, day of week."""
+    timezone: Annotated[str, Key('"Europe/Berlin"')] = "UTC"
+    """The time zone that `cron` is meant in, by its IANA name."""
+    every: Annotated[Duration | None, Between(1), Key('"15m"')] = None
+    """Instead of `cron`: once in this time, counted from when the timer was first configured."""
+    silence: Annotated[Duration | None, Between(1), Key('"10m"')] = None
+    """Instead of `cron`: an alarm when no message came on `topic` for this long."""
+    topic: Annotated[TopicFilter | None, Key('"plant/7/#"')] = None
+    """With `silence`: the messages that are awaited."""
+    task: Annotated[str | dict[str, str] | None, Key('{name = "Reload Sales"}')] = None
+    """What is started: a task id or `{name = ...}`, `{tag = ...}`, `{property = ..., value = ...}`,
+    `{app = ...}`."""
+    publish: Annotated[PublishConfig | None, Key('{topic = "plant/tick"}')] = None
+    """What is published."""
+    catch_up: bool = False
+    """Whether a time that passed while the appliance was down is made up for, once, at its
+    start."""
+
+
+class UiConfig(Base, frozen=True):
+    """The terminal UI."""
+
+    theme: Annotated[str, Key('"appliance-light"')] = ""
+    """The colours, by the name that the command palette (Ctrl+P) has for them; by default those
+    that were chosen last."""
+    keys: Annotated[dict[str, str] | None, Key('{pause = "f5", quit = "q,f10"}')] = None
+    """Other keys for what the UI can do: the action's name, and the keys with commas between them.
+    """
+
+
+class MetricsConfig(Base, frozen=True):
+    """A small HTTP port for monitoring: `/healthz` and, for Prometheus, `/metrics`."""
+
+    bind: Annotated[str | None, Key('"127.0.0.1:9464"')] = None
+    """Address and port; without it, there is none. Nobody signs in here, and what stands there are
+    states and numbers: no payloads, no topics of clients, no secrets."""
+    remote: bool = False
+    """Whether `bind` may be an address that other machines reach."""
+
+
 class Config(Base, frozen=True):
     """The whole configuration."""
 
@@ -324,6 +391,9 @@ class Config(Base, frozen=True):
     trigger: tuple[TriggerConfig, ...] = ()
     allow: AllowConfig = AllowConfig()
     recorder: tuple[RecorderConfig, ...] = ()
+    timer: tuple[TimerConfig, ...] = ()
+    ui: UiConfig = UiConfig()
+    metrics: MetricsConfig = MetricsConfig()
     file: str = ""
     """Not a key: the absolute path of the file that this was read from, or an empty string."""
 

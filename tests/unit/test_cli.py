@@ -432,3 +432,21 @@ def test_selftest_finds_this_installation_whole() -> None:
     done = in_process("selftest")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("theme = 'appliance-drak'", 'did you mean "appliance-dark"?'),
+        ("keys = {puase = 'f5'}", 'there is no such action; did you mean "pause"?'),
+        ("keys = {pause = ' , '}", 'write for example pause = "f5"'),
+    ],
+)
+def test_a_slip_in_the_ui_s_table_is_told_before_anything_starts(
+    appliance, tmp_path: Path, text: str, said: str
+) -> None:
+    """A theme or an action that there is not is a configuration error with a way to mend it."""
+    (tmp_path / "config.toml").write_text(f"[ui]\n{text}\n")
+    done = appliance("check")
+    assert done.code == 78
+    assert said in done.err

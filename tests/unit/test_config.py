@@ -56,6 +56,7 @@ topic = "/demo/integers"
 path = "recordings/integers.json"
 format = "json"
 """
+TIMER = "[[timer]]\nname = 'tick'\npublish = {topic = 'a'}\n"
 CERTIFICATE = 'certificate = {certfile = "a", keyfile = "b"}\n'
 MANAGED = '[qlik]\nedition = "client-managed"\nurl = "https://sense:4242"\nuser = \'D\\u\'\n'
 CLOUD = '[qlik]\nedition = "cloud"\nurl = "https://t.eu.qlikcloud.com"\n'
@@ -232,6 +233,27 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
             r"\[\[recorder\]\] 1 writes this file",
         ),
         ("[[recorder]]\ntopic='a'\npath='.'", "this is `data_dir`"),
+        (f"{TIMER}every='0.5s'", "`every`.*too small; the least is 1s"),
+        (f"{TIMER}", '`every`: this key is missing; write for example every = "15m"'),
+        (f"{TIMER}every='1m'\ncron='* * * * *'", "`every`: `cron` says when, too"),
+        (f"{TIMER}cron='* * * *'", "`cron`.*five fields"),
+        (f"{TIMER}cron='61 * * * *'", "`cron`.*bad minute.*five fields"),
+        (f"{TIMER}cron='0 0 30 2 *'", "`cron`.*(never|bad)"),
+        (f"{TIMER}cron='* * * * *'\ntimezone='Europe/Berlim'", "`timezone`.*Europe/Berlin"),
+        (f"{TIMER}every='1m'\nevry='1m'", "`evry`: this key is not known; did you mean `every`"),
+        (f"{TIMER}every='1m'\ntopic='a'", "`topic`: it belongs to `silence`"),
+        (f"{TIMER}silence='1m'", "`topic`: this key is missing; `silence` needs it"),
+        (f"{TIMER.replace('tick', 't/ck')}every='1m'", "`name`.*letters, digits"),
+        (f"{TIMER}every='1m'\n{TIMER}every='1m'", r"\[\[timer\]\] 2 `name`.*taken"),
+        ("[[timer]]\nname='a'\nevery='1m'", "does nothing"),
+        ("[[timer]]\nname='a'\nevery='1m'\npublish={topic='#'}", "`publish.topic`"),
+        (f"[[timer]]\nname='a'\nevery='1m'\ntask='{GUID}'", "there is no Qlik server"),
+        (f"{SIMULATED}[[timer]]\nname='a'\nevery='1m'\ntask='payload'", "not a task id"),
+        ("[metrics]\nbind='0.0.0.0:9464'", '"127.0.0.1:9464", or add remote = true'),
+        ("[metrics]\nbind='127.0.0.1:1883'", r"\[\[listener\]\] 1 has this port"),
+        ("[metrics]\nbind='9464'", "not an address"),
+        ("[ui]\nkeys = {pause = ['f5']}", "texts in quotes within the braces"),
+        ("[qlick]\nurl = 'x'", r"did you mean \[qlik\]"),
     ],
 )
 def test_a_mistake_is_named_with_its_mend(text: str, said: str) -> None:
@@ -256,6 +278,12 @@ def test_a_mistake_is_named_with_its_mend(text: str, said: str) -> None:
         "[[listener]]\nbind='127.0.0.1:0'\n[[listener]]\nbind='127.0.0.1:0'",
         "[[listener]]\nbind='127.0.0.1:1'\n[[listener]]\nbind='[::1]:1'",
         "[access]\nusers_file='u'\n[[listener]]\nbind='0.0.0.0:1883'",
+        f"{TIMER}every='1m'\ncatch_up=true",
+        f"{TIMER}cron='30 6 * * MON-FRI'\ntimezone='Europe/Berlin'",
+        f"{SIMULATED}[[timer]]\nname='a'\nevery='1s'\ntask={{name='x'}}",
+        "[[timer]]\nname='a b-c_d.e'\nsilence='1m'\ntopic='a/#'",
+        "[metrics]\nbind='0.0.0.0:9464'\nremote=true",
+        "[metrics]\nbind='127.0.0.1:0'\n[ui]\ntheme='x'\n[ui.keys]\npause='f5,space'",
     ],
 )
 def test_what_the_documentation_allows_is_accepted(text: str) -> None:

@@ -53,6 +53,15 @@ NEEDED = {
     },
     "[[recorder]]": {"topic": "topic = 'a'", "path": "path = 'a'"},
     "[qlik]": {"edition": "edition = 'simulated'"},
+    "[[timer]]": {
+        "name": "name = 'n'",
+        "every": "every = '1s'",
+        "publish": "publish = {topic = 'a'}",
+    },
+}
+INNER = {
+    "header": {"name": "name = 'x'"},
+    "publish": {"topic": "topic = 'x'"},
 }
 
 
@@ -62,14 +71,14 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
     table, _, inner = heading.partition(" ")
     key = example.partition(" ")[0]
     if inner:
-        keys = (
-            {"name": "name = 'x'"}
-            if inner == "header"
-            else {"certfile": "certfile = 'a'", "keyfile": "keyfile = 'b'"}
-        )
+        keys = {**INNER.get(inner, {"certfile": "certfile = 'a'", "keyfile": "keyfile = 'b'"})}
         keys[key] = example
         example, key = f"{inner} = {{{', '.join(keys.values())}}}", inner
     lines = {**NEEDED.get(table, {}), key: example}
+    if key in ("cron", "silence", "topic") and table == "[[timer]]":
+        del lines["every"]
+        lines |= {} if key == "cron" else {"silence": "silence = '1s'", "topic": "topic = 'a'"}
+        lines[key] = example
     text = f"{table}\n" + "\n".join(lines.values()) + "\n"
     for each in ("[qlik]", "[access]"):
         if each not in text:
