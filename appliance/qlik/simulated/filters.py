@@ -55,14 +55,14 @@ class _Parser:
         while self._word() == "or":
             self._position += 1
             tests.append(self._both(depth))
-        return lambda row: any(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
 
     def _both(self, depth: int) -> Test:
         tests = [self._one(depth)]
         while self._word() == "and":
             self._position += 1
             tests.append(self._one(depth))
-        return lambda row: all(test(row) for test in tests)
+        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
 
     def _one(self, depth: int) -> Test:
         if depth > _DEPTH_LIMIT:
@@ -82,7 +82,7 @@ class _Parser:
             or wanted_kind not in {"word", "text"}
         ):
             raise FilterError(self._text)
-        return _comparison(value.lower().split("."), operator.lower(), wanted)
+        return _comparison(value, operator.lower(), wanted)
 
     def _word(self) -> str:
         if self._position < len(self._tokens):
@@ -118,11 +118,29 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
             yield "word", word
 
 
-def _comparison(path: list[str], operator: str, wanted: str) -> Test:
+def _comparison(name: str, operator: str, wanted: str) -> Test:
+    target = _Target(wanted)
+    path = name.lower().split(".")
+
     def test(row: Row) -> bool:
-        return any(_holds(value, operator, wanted) for value in _values(row, path))
+        value = row.get(name)
+        if isinstance(value, str | int):
+            return _holds(value, operator, target)  # By far the usual case.
+        return any(_holds(value, operator, target) for value in _values(row, path))
 
     return test
+
+
+class _Target:
+    """A value of a filter in each of its readings, worked out once."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.lower()
+        self.date = _date(text)
+        try:
+            self.number: float | None = float(text)
+        except ValueError:
+            self.number = None
 
 
 def _values(value: object, path: list[str]) -> Iterator[object]:
@@ -137,7 +155,7 @@ def _values(value: object, path: list[str]) -> Iterator[object]:
                 yield from _values(inner, path[1:])
 
 
-def _holds(value: object, operator: str, wanted: str) -> bool:
+def _holds(value: object, operator: str, wanted: _Target) -> bool:
     left, right = _comparable(value, wanted)
     match operator:
         case "eq":
@@ -163,16 +181,24 @@ def _holds(value: object, operator: str, wanted: str) -> bool:
             return left <= right  # type: ignore[operator]  # as above
 
 
-def _comparable(value: object, wanted: str) -> tuple[str | float, str | float]:
+def _comparable(value: object, wanted: _Target) -> tuple[str | float, str | float]:
     if isinstance(value, bool):
-        return str(value).lower(), wanted.lower()
+        return str(value).lower(), wanted.text
     if isinstance(value, int | float):
-        try:
-            return float(value), float(wanted)
-        except ValueError:
-            return str(value), wanted.lower()
+        return (str(value), wanted.text) if wanted.number is None else (value, wanted.number)
     text = "" if value is None else str(value)
+    if wanted.date is not None:
+        date = _date(text)
+        if date is not None:
+            return date, wanted.date
+    return text.lower(), wanted.text
+
+
+def _date(text: str) -> float | None:
+    """Seconds since the epoch, if the text is a date with a time."""
+    if text[10:11] not in {"T", " "}:
+        return None
     try:
-        return datetime.fromisoformat(text).timestamp(), datetime.fromisoformat(wanted).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
-        return text.lower(), wanted.lower()
+        return None

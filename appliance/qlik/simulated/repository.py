@@ -162,8 +162,15 @@ class Repository:
         return _listed(request, [_session_row(run) for run in self.site.sessions()])
 
     def _results(self, request: Request) -> Answer:
+        attempts = {
+            attempt.result_id: attempt for run in self.site.runs() for attempt in run.attempts
+        }
         rows = [_result_row(run, attempt) for run in self.site.runs() for attempt in run.attempts]
-        return _listed(request, rows)
+
+        def with_details(row: dict[str, object]) -> dict[str, object]:
+            return row | {"details": _details(attempts[str(row["id"])])}
+
+        return _listed(request, rows, with_details)
 
     def _log_reference(self, request: Request, task_id: str) -> Answer:
         if not self.old_script_log:
@@ -195,8 +202,12 @@ class Repository:
         return text_answer("Not found", 404)
 
 
-def _listed(request: Request, rows: Sequence[dict[str, object]]) -> Answer:
-    """Apply ``filter`` and ``orderby`` of a request to a list."""
+def _listed(
+    request: Request,
+    rows: Sequence[dict[str, object]],
+    complete: Callable[[dict[str, object]], dict[str, object]] | None = None,
+) -> Answer:
+    """Apply ``filter`` and ``orderby`` of a request to a list; then ``complete`` what is left."""
     wanted = request.query.get("filter", "")
     kept = list(rows)
     if wanted.strip():
@@ -208,7 +219,7 @@ def _listed(request: Request, rows: Sequence[dict[str, object]]) -> Answer:
     name, _, direction = unquote(request.query.get("orderby", "")).partition(" ")
     if name:
         kept.sort(key=lambda row: str(row.get(name, "")), reverse=direction.lower() == "desc")
-    return json_answer(kept)
+    return json_answer([complete(row) for row in kept] if complete is not None else kept)
 
 
 def _reference(found: tuple[Run, Attempt] | None) -> Answer:
@@ -234,10 +245,8 @@ def _condensed_result(attempt: Attempt) -> dict[str, object]:
     }
 
 
-def _result_row(run: Run, attempt: Attempt) -> dict[str, object]:
-    changed = attempt.details[-1][0] if attempt.details else attempt.created_ns
-    # The server does not promise an order of the details, so they come back turned round.
-    details = [
+def _details(attempt: Attempt) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = [
         {
             "id": str(uuid.uuid5(uuid.UUID(attempt.result_id), str(number))),
             "detailsType": kind,
@@ -246,7 +255,14 @@ def _result_row(run: Run, attempt: Attempt) -> dict[str, object]:
             "privileges": None,
         }
         for number, (at, kind, message) in enumerate(attempt.details)
-    ][::-1]
+    ]
+    # The server does not promise an order of the details, so they come back turned round.
+    return rows[::-1]
+
+
+def _result_row(run: Run, attempt: Attempt) -> dict[str, object]:
+    """An execution result, without its details."""
+    changed = attempt.details[-1][0] if attempt.details else attempt.created_ns
     return _condensed_result(attempt) | {
         "createdDate": date(attempt.created_ns),
         "modifiedDate": date(changed),
@@ -255,7 +271,6 @@ def _result_row(run: Run, attempt: Attempt) -> dict[str, object]:
         "executionID": run.execution_id,
         "appID": run.task.app_id or ZERO_ID,
         "executingNodeID": _NODE_ID,
-        "details": details,
         "scriptLogLocation": "",
         "scriptLogSize": 18231 if attempt.file_reference != ZERO_ID else 0,
         "schemaPath": "ExecutionResult",

@@ -298,15 +298,13 @@ class SimulatedQlik:
         with self._arrived:
             self.requests.append(seen)
             if request.method == "POST" and "/start" in request.path:
-                known = [part for part in request.path.split("/") if part in self._known_ids()]
-                self.start_posts[known[0] if known else "?"] += 1
+                parts = request.path.lower().split("/")
+                known = next((part for part in parts if part in self.site.tasks), "?")
+                self.start_posts[known] += 1
             elif request.method == "POST" and request.path == "/api/v1/reloads":
                 self.start_posts[self.cloud.app_of(request) or "?"] += 1
             self._arrived.notify_all()
         return seen
-
-    def _known_ids(self) -> set[str]:
-        return {spelling for key in self.site.tasks for spelling in (key, key.upper())}
 
     def _answer_with(
         self, fault: Fault | None, request: Request
