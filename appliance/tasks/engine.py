@@ -23,13 +23,14 @@ from appliance.tasks.following import FIRST_POLL_S, SLOWEST_POLL_S, Following
 from appliance.tasks.intake import Intake, Source
 from appliance.tasks.lanes import Limits
 from appliance.tasks.ledger import Ledger
+from appliance.tasks.notices import Notices
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import Planner
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.selection import AllowList, TaskList
-from appliance.tasks.settings import TimerConfig
+from appliance.tasks.settings import NotifyConfig, TimerConfig
 from appliance.tasks.store import Store
 from appliance.tasks.threads import Publish, Serving, Threads
 from appliance.tasks.timing import Timing
@@ -54,6 +55,7 @@ class TaskEngine:
         database: Path,
         publish: Publish,
         timers: Sequence[TimerConfig] = (),
+        notify: Sequence[NotifyConfig] = (),
         edition: str = "",
         max_concurrent: int = 4,
         max_running: int | None = None,
@@ -118,7 +120,16 @@ class TaskEngine:
             )
             runner = Runner(self._ledger, server, self._tasks, self._allow, outcomes)
             serving = Serving(server, runner, following, self._tasks, limits.slots, health_check_s)
-        self._threads = Threads(self._ledger, self._intake, self._timing, publish, serving)
+        notices = Notices(notify, self._planner.count)
+        self._ledger.offer = notices.offer
+        self._threads = Threads(
+            self._ledger,
+            self._intake,
+            self._timing,
+            publish,
+            serving=serving,
+            notices=notices,
+        )
         self.is_new = False
         """After ``open``: the database was not there before. If the journal has messages all the
         same (somebody removed the file), the caller decides where reading begins."""

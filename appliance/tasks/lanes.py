@@ -395,6 +395,18 @@ class Lanes(Book):
         ended = ended_ns or now
         record.log_wanted = was_running and state == ExecutionState.FAILED
         record.tries = 0
+        task_id = record.execution.task_id
+        if task_id and (was_running or state.is_bad):
+            history = self.histories.get(task_id, TaskHistory())
+            record.recovered = history.last_bad and state == ExecutionState.SUCCEEDED
+            if state == ExecutionState.SUCCEEDED and began is not None:
+                took = duration_s if duration_s is not None else (ended - began) / SECOND_NS
+                durations = (*history.durations_s, max(took, 0.0))[-KEPT_DURATIONS:]
+                history = msgspec.structs.replace(history, durations_s=durations)
+            name = record.execution.task_name or self._name(task_id)
+            self._remember(
+                task_id, msgspec.structs.replace(history, last_bad=state.is_bad, name=name)
+            )
         self._set(
             record,
             state,
@@ -405,17 +417,6 @@ class Lanes(Book):
             next_attempt_ns=None,
         )
         self.count(state.value)
-        task_id = record.execution.task_id
-        if was_running and task_id:
-            history = self.histories.get(task_id, TaskHistory())
-            if state == ExecutionState.SUCCEEDED and began is not None:
-                took = duration_s if duration_s is not None else (ended - began) / SECOND_NS
-                durations = (*history.durations_s, max(took, 0.0))[-KEPT_DURATIONS:]
-                history = msgspec.structs.replace(history, durations_s=durations)
-            name = record.execution.task_name
-            self._remember(
-                task_id, msgspec.structs.replace(history, last_bad=state.is_bad, name=name)
-            )
         if record.log_wanted:
             self._logs.append(record)
         self._consider_waiting(task_id, now)

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.lanes import Job
+from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planning import Planner
 from appliance.tasks.store import Changes, Publication, Store
@@ -62,7 +63,10 @@ class Ledger:
         self.stopping = False
         self._closed = False
         self._outcomes = outcomes
+        self.offer: Callable[[Notice], None] = lambda _: None
+        """Who is told what people may want to know."""
         self._held: list[Job] = []
+        self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
         self._next_publication = 1
@@ -124,6 +128,10 @@ class Ledger:
         for record, execution in told:
             for publication in self._outcomes.of(record, execution):
                 self.publish(publication)
+            if (notice := notice_of(record, execution)) is not None:
+                self._held_notices.append(notice)
+        self._held_notices.extend(Notice("slow", one) for one in planner.slow)
+        planner.slow.clear()
         changes = planner.changes
         if changes or (flush and self._published > self._published_on_disk):
             if changes.publications:
@@ -151,6 +159,9 @@ class Ledger:
         for job in self._held:
             self.jobs.put(job)
         self._held.clear()
+        for notice in self._held_notices:
+            self.offer(notice)
+        self._held_notices.clear()
         self.changed.notify_all()
         return True
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from appliance.model import Cause, ExecutionState, Task
+from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.book import to_ns
 from appliance.tasks.lanes import Lanes, Limits, key_of, merges
@@ -22,6 +22,9 @@ from appliance.tasks.records import MAX_REPLIES, Record
 from appliance.tasks.store import TaskHistory
 from appliance.tasks.triggers import Options
 from appliance.tasks.wants import Want
+
+SLOW_FACTOR = 3.0
+SLOW_LEAST_S = 60.0
 
 
 class Planner(Lanes):
@@ -32,6 +35,8 @@ class Planner(Lanes):
     ) -> None:
         super().__init__(limits, name_of)
         self._chance = chance
+        self.slow: list[Execution] = []
+        """Runs that were found to be slow, to be told; the ledger takes them away."""
 
     # --- starts -------------------------------------------------------------------------------
 
@@ -281,6 +286,7 @@ class Planner(Lanes):
                 label="too long",
             )
             return
+        self._watch_pace(record, now - (began or now))
         attempt = f", attempt {report.attempt} of the server" if report.attempt > 1 else ""
         reason = f"The server repeats it{attempt}." if attempt else ""
         if (execution.state, execution.started_ns, execution.reason) != (
@@ -296,6 +302,17 @@ class Planner(Lanes):
                 step=report.state.value.capitalize() + attempt,
                 started_ns=began,
             )
+
+    def _watch_pace(self, record: Record, elapsed_ns: int) -> None:
+        """Say once if a run takes three times as long as usual, and at least a minute more."""
+        usual = record.execution.usual_s
+        if usual is None or record.is_slow:
+            return
+        if elapsed_ns > to_ns(max(SLOW_FACTOR * usual, usual + SLOW_LEAST_S)):
+            record.is_slow = True
+            self.count("slow runs")
+            self._change(record)
+            self.slow.append(record.execution)
 
     def missing(self, record: Record, now: int) -> None:
         """The server knows nothing of a run. Right after the start that is usual."""

@@ -48,6 +48,10 @@ class Record(msgspec.Struct, eq=False):
     """An operator paused its wait: it does not go on before it is let go (or expires)."""
     hurried: bool = False
     """An operator ended its wait: debounce, cooldown and retry do not hold it any longer."""
+    recovered: bool = False
+    """It succeeded, and the task's run before it had ended badly."""
+    is_slow: bool = False
+    """It takes far longer than the task usually does; said once."""
     log_wanted: bool = False
     """It failed, and the script log's last lines have not been fetched yet."""
     report_id: str = ""

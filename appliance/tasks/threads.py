@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,7 @@ from appliance.tasks.book import SECOND_NS
 from appliance.tasks.following import Following
 from appliance.tasks.intake import Intake, Source
 from appliance.tasks.ledger import ClosedError, Ledger
+from appliance.tasks.notices import Notices
 from appliance.tasks.runner import Runner
 from appliance.tasks.selection import TaskList
 from appliance.tasks.store import Publication
@@ -73,8 +75,11 @@ class Threads:
         intake: Intake,
         timing: Timing,
         publish: Publish,
+        *,
         serving: Serving | None,
+        notices: Notices,
     ) -> None:
+        self._notices = notices
         self._ledger = ledger
         self._intake = intake
         self._timing = timing
@@ -92,6 +97,8 @@ class Threads:
         self._begin("journal", lambda: self._intake.read(source, self._stopped))
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
+        for target in self._notices.targets:
+            self._begin(target.name, partial(target.run, self._stopped))
         serving = self._serving
         if serving is None:
             return

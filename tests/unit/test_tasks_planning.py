@@ -574,3 +574,39 @@ def test_without_a_packet_identifier_the_window_is_short() -> None:
     memory.note(published(1, dup=False, packet_id=0))
     assert memory.is_redelivery(published(2, dup=True, packet_id=0, at_s=500))
     assert not memory.is_redelivery(published(3, dup=True, packet_id=0, at_s=700))
+
+
+# --- pace and recovery ------------------------------------------------------------------------
+
+
+def run_once(planner: Planner, began: float, ended: float, state: ExecutionState) -> Record:
+    ask(planner, now=at(began))
+    (job,) = [one for one in planner.begin(at(began)) if one.kind is JobKind.START]
+    planner.started(job.record, f"r{began}", at(began))
+    done = Report(f"r{began}", IDS[0], state, started_ns=at(began), ended_ns=at(ended))
+    planner.report(job.record, done, at(ended))
+    return job.record
+
+
+def test_the_first_success_after_a_bad_end_is_a_recovery() -> None:
+    """Also after a restart, since it is remembered with the task; the next one is not."""
+    planner = make()
+    assert not run_once(planner, 0, 10, ExecutionState.SUCCEEDED).recovered
+    run_once(planner, 20, 30, ExecutionState.ABORTED)
+    assert planner.changes.histories[IDS[0]].last_bad
+    assert run_once(planner, 40, 50, ExecutionState.SUCCEEDED).recovered
+    assert not run_once(planner, 60, 70, ExecutionState.SUCCEEDED).recovered
+
+
+def test_a_run_that_takes_far_longer_than_usual_is_told_once() -> None:
+    """Three times the usual duration, and at least a minute more."""
+    planner = make()
+    for number in range(3):
+        run_once(planner, number * 100, number * 100 + 10, ExecutionState.SUCCEEDED)
+    ask(planner, now=at(300))
+    (job,) = planner.begin(at(300))
+    planner.started(job.record, "slow", at(300))
+    running = Report("slow", IDS[0], ExecutionState.RUNNING, started_ns=at(300))
+    for second in (360, 369, 371, 400):
+        planner.report(job.record, running, at(second))
+        assert len(planner.slow) == int(second > 370)

@@ -1,0 +1,215 @@
+"""``[[notify]]``: tell people by mail, chat or webhook what became of tasks.
+
+Sends through Apprise, an optional extra, in threads of their own: a mail server that hangs delays
+nothing else. Apprise itself keeps some seconds between two mails. A notice that can't be sent is
+tried three times and then left, with a line in the log; notices are not kept over a restart (what
+is on topics is).
+
+Not for: machines, which read topics (outcomes.py).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from appliance.errors import ConfigError
+from appliance.model import Execution, ExecutionState
+from appliance.tasks.records import Record
+from appliance.tasks.settings import NoticeKind, NotifyConfig
+
+_log = logging.getLogger(__name__)
+MAX_WAITING = 500
+TRIES = 3
+RETRY_S = 5.0
+HOUR_S = 3600.0
+LOG_LINES = 10
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """Something that people may want to know."""
+
+    kind: NoticeKind
+    execution: Execution
+
+    @property
+    def title(self) -> str:
+        name = self.execution.task_name or self.execution.task_id or "A task"
+        match self.kind:
+            case "recovered":
+                return f"{name} succeeds again"
+            case "slow":
+                return f"{name} takes longer than usual"
+            case "lost":
+                return f"{name}: outcome lost"
+            case _:
+                return f"{name} {self.execution.state.value}"
+
+    @property
+    def body(self) -> str:
+        execution, cause = self.execution, self.execution.cause
+        lines = [execution.reason] if execution.reason else []
+        if self.kind == "slow" and execution.usual_s is not None:
+            lines.append(f"It usually takes {execution.usual_s:.0f} s.")
+        asked = f"Asked for by {cause.kind}"
+        if cause.seq:
+            asked += f" {cause.seq} on {cause.topic} from {cause.client_id or 'an unknown client'}"
+        elif cause.rule:
+            asked += f" {cause.rule}"
+        lines += [asked, f"Task {execution.task_id}, execution {execution.id}"]
+        lines += execution.log_tail[-LOG_LINES:]
+        return "\n".join(lines)
+
+
+def notice_of(record: Record, execution: Execution) -> Notice | None:
+    """The notice that a state change is worth, if any."""
+    if execution.log_tail:
+        return None  # Told already, when it failed.
+    if execution.state is ExecutionState.LOST:
+        return Notice("lost", execution)
+    if execution.state.is_bad:
+        return Notice("failed", execution)
+    if execution.state is ExecutionState.SUCCEEDED and record.recovered:
+        return Notice("recovered", execution)
+    return None
+
+
+class Target:
+    """One ``[[notify]]``: whom it concerns, how much may be sent, and what waits to be."""
+
+    def __init__(
+        self,
+        config: NotifyConfig,
+        number: int,
+        apprise: Any,
+        *,
+        count: Callable[[str], None],
+        monotonic: Callable[[], float],
+        retry_s: float,
+    ) -> None:
+        where = f"notify {number}"
+        if (config.url is None) == (config.url_file is None):
+            raise ConfigError(f"{where} must have either url or url_file.")
+        url = config.url.reveal() if config.url is not None else _read(config.url_file or "", where)
+        self.name = f"{where} ({url.partition(':')[0]})"
+        self._sender = apprise.Apprise()
+        if not self._sender.add(url):
+            raise ConfigError(
+                f"{where}: the URL is not one that Apprise understands. It begins with the kind of "
+                "service, like mailto:// or msteams://; Apprise's documentation lists them."
+            )
+        self._kinds = frozenset(config.on)
+        self._patterns = tuple(pattern.casefold() for pattern in config.tasks)
+        self._at_most = config.at_most
+        self._count = count
+        self._monotonic = monotonic
+        self._retry_s = retry_s
+        self._waiting: queue.Queue[Notice] = queue.Queue(MAX_WAITING)
+        self._sent: deque[float] = deque()
+        self._left_out = 0
+
+    def offer(self, notice: Notice) -> None:
+        """Take a notice if it concerns this target; never waits."""
+        if self._wants(notice):
+            try:
+                self._waiting.put_nowait(notice)
+            except queue.Full:
+                self._count("notices dropped")
+
+    def _wants(self, notice: Notice) -> bool:
+        execution = notice.execution
+        names = (execution.task_name.casefold(), execution.task_id)
+        return notice.kind in self._kinds and (
+            not self._patterns
+            or any(fnmatchcase(name, pattern) for name in names for pattern in self._patterns)
+        )
+
+    def run(self, stopped: threading.Event) -> None:
+        """A thread: send until the stop."""
+        while not stopped.is_set():
+            try:
+                notice = self._waiting.get(timeout=1.0)
+            except queue.Empty:
+                self._sum_up(stopped)
+                continue
+            self._tell(notice.title, notice.body, stopped)
+
+    def _tell(self, title: str, body: str, stopped: threading.Event) -> None:
+        if not self._has_room():
+            self._left_out += 1
+            self._count("notices left out")
+            return
+        for attempt in range(1, TRIES + 1):
+            self._sent.append(self._monotonic())
+            if self._sender.notify(title=title, body=body):
+                self._count("notices sent")
+                return
+            if attempt < TRIES and stopped.wait(self._retry_s):
+                break
+        self._count("notices failed")
+        _log.warning("%s could not be told: %s", self.name, title)
+
+    def _has_room(self) -> bool:
+        """Whether the hour has room for one more."""
+        now_s = self._monotonic()
+        while self._sent and now_s - self._sent[0] > HOUR_S:
+            self._sent.popleft()
+        return len(self._sent) < self._at_most
+
+    def _sum_up(self, stopped: threading.Event) -> None:
+        if self._left_out and self._has_room():
+            left_out, self._left_out = self._left_out, 0
+            text = f"{left_out} notices were left out: more than allowed in an hour."
+            self._tell("Notices left out", text, stopped)
+
+
+def _read(path: str, where: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: url_file = {path} can't be read: {error}") from None
+
+
+class Notices:
+    """All targets. Each sends from a thread of its own, so one that hangs delays no other."""
+
+    def __init__(
+        self,
+        configs: Sequence[NotifyConfig],
+        count: Callable[[str], None],
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        """Prepare; raises ``ConfigError`` if Apprise is not installed or a URL means nothing."""
+        self.targets: tuple[Target, ...] = ()
+        if not configs:
+            return
+        try:
+            apprise = importlib.import_module("apprise")
+        except ImportError:
+            raise ConfigError(
+                "[[notify]] needs a package that is not installed; install it with "
+                "pip install 'qlik-mqtt-appliance[notify]', or remove the table."
+            ) from None
+        # Its finer lines have the URLs in them, and those have passwords.
+        logging.getLogger("apprise").setLevel(logging.ERROR)
+        self.targets = tuple(
+            Target(config, number, apprise, count=count, monotonic=monotonic, retry_s=retry_s)
+            for number, config in enumerate(configs, 1)
+        )
+
+    def offer(self, notice: Notice) -> None:
+        """Take a notice; never waits."""
+        for target in self.targets:
+            target.offer(notice)

@@ -1,0 +1,213 @@
+"""People are told by webhook and mail, at real local endpoints."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tasks_rig import START_TOPIC, Rig, client_of
+
+from appliance.config import Secret
+from appliance.errors import ConfigError
+from appliance.model import Cause, Execution, ExecutionState
+from appliance.qlik.simulated import Outcome, SimulatedQlik
+from appliance.tasks.notices import Notice, Notices
+from appliance.tasks.settings import NotifyConfig
+
+# Apprise loads every one of its plugins, and some of them use what Python has deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+class Inbox:
+    """What arrived at an endpoint."""
+
+    def __init__(self) -> None:
+        self.arrived: list = []
+        self.refusals = 0
+        self._changed = threading.Condition()
+
+    def add(self, item: object) -> None:
+        with self._changed:
+            self.arrived.append(item)
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> list:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.arrived) >= count, 20), self.arrived
+            return self.arrived
+
+
+@pytest.fixture
+def webhook():
+    inbox = Inbox()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if inbox.refusals:
+                inbox.refusals -= 1
+                self.send_error(500)
+                return
+            self.send_response(200)
+            self.end_headers()
+            inbox.add(json.loads(body))
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        inbox.url = f"json://127.0.0.1:{server.server_port}/hook"
+        yield inbox
+        server.shutdown()
+
+
+@pytest.fixture
+def mailbox():
+    inbox = Inbox()
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 local\r\n")
+            while line := self.rfile.readline():
+                verb = line[:4].upper()
+                if verb == b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    letter = b""
+                    while (text := self.rfile.readline()) != b".\r\n":
+                        letter += text
+                    inbox.add(letter.decode())
+                self.wfile.write(b"221 bye\r\n" if verb == b"QUIT" else b"250 ok\r\n")
+                if verb == b"QUIT":
+                    return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        inbox.url = (
+            f"mailto://127.0.0.1:{port}?from=appliance@example.com&to=ops@example.com&mode=insecure"
+        )
+        yield inbox
+        server.shutdown()
+
+
+def config(url: str, **fields: object) -> NotifyConfig:
+    return NotifyConfig(url=Secret(url), **fields)
+
+
+def test_people_hear_of_a_failure_and_of_the_recovery(webhook, mailbox, tmp_path: Path) -> None:
+    """By webhook and by mail: the task, why it failed, who asked; then that it succeeds again.
+    An ordinary success is no news."""
+    with SimulatedQlik() as qlik:
+        task = qlik.add_task(
+            "Reload sales",
+            duration_s=0.05,
+            outcomes=(Outcome.SUCCESS,),
+            error_text="Table not found",
+        )
+        notify = (config(webhook.url), config(mailbox.url, tasks=("reload *",), on=("failed",)))
+        with Rig(tmp_path / "tasks.db", client_of(qlik), notify=notify) as rig:
+            for number, outcome in enumerate([Outcome.SUCCESS, Outcome.FAIL, Outcome.SUCCESS], 1):
+                task.outcomes = (outcome,)
+                rig.source.put(START_TOPIC, task.id)
+                rig.broker.wait_until(
+                    lambda n=number: (
+                        rig.broker.states(task.id).count("succeeded")
+                        + rig.broker.states(task.id).count("failed")
+                        == n
+                    )
+                )
+            failed, recovered = webhook.wait_for(2)
+            assert failed["title"] == "Reload sales failed"
+            assert "Table not found" in failed["message"]
+            assert f"message 2 on {START_TOPIC} from plc-1" in failed["message"]
+            assert recovered["title"] == "Reload sales succeeds again"
+            letters = mailbox.wait_for(1)
+            assert "ops@example.com" in letters[0]
+            assert "Reload sales failed" in letters[0]
+
+
+def notice(name: str = "Reload sales", kind: str = "failed") -> Notice:
+    execution = Execution(1, "id", name, ExecutionState.FAILED, Cause("operator", rule="ann"), 0)
+    return Notice(kind, execution)
+
+
+class Sender:
+    """A running ``Notices`` with a clock of its own."""
+
+    def __init__(self, *configs: NotifyConfig) -> None:
+        self.counted = Inbox()
+        self.now_s = 0.0
+        self.stopped = threading.Event()
+        self.notices = Notices(
+            configs, self.counted.add, monotonic=lambda: self.now_s, retry_s=0.01
+        )
+        self.threads = [
+            threading.Thread(target=one.run, args=(self.stopped,)) for one in self.notices.targets
+        ]
+
+    def __enter__(self) -> Sender:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_flood_of_failures_is_not_a_flood_of_mail(webhook) -> None:
+    """Beyond ``at_most`` an hour notices are counted, and summed up when there is room again."""
+    with Sender(config(webhook.url, at_most=2)) as sender:
+        for _ in range(5):
+            sender.notices.offer(notice())
+        sender.counted.wait_for(5)
+        sender.now_s = 3601.0
+        summary = webhook.wait_for(3)[2]
+        assert summary["title"] == "Notices left out"
+        assert summary["message"].startswith("3 notices")
+        assert sender.counted.arrived.count("notices left out") == 3
+
+
+def test_a_notice_is_tried_again_and_then_left(webhook, caplog) -> None:
+    """Two refusals are bridged; an endpoint that is gone is one line in the log, without the URL."""
+    webhook.refusals = 2
+    gone = config("json://user:topsecret@127.0.0.1:9/hook", on=("lost",))
+    with Sender(config(webhook.url), gone) as sender:
+        sender.notices.offer(notice())
+        webhook.wait_for(1)
+        sender.notices.offer(notice(kind="lost"))
+        webhook.wait_for(2)
+        sender.counted.wait_for(3)
+    assert "notices failed" in sender.counted.arrived
+    assert "notify 2 (json) could not be told" in caplog.text
+    assert "topsecret" not in caplog.text
+
+
+def test_only_what_was_asked_for_is_told(webhook) -> None:
+    """``on`` and ``tasks`` choose; what nobody wants is not even kept."""
+    with Sender(config(webhook.url, on=("failed",), tasks=("* sales", "id-7"))) as sender:
+        sender.notices.offer(notice("Reload stock"))
+        sender.notices.offer(notice(kind="slow"))
+        sender.notices.offer(notice("Reload Sales"))
+        webhook.wait_for(1)
+    assert [one["title"] for one in webhook.arrived] == ["Reload Sales failed"]
+
+
+def test_a_url_that_means_nothing_is_a_configuration_error(tmp_path: Path) -> None:
+    """The error names the table and the mend, never the URL, which has secrets."""
+    with pytest.raises(ConfigError, match="notify 1: the URL is not one") as caught:
+        Notices([config("nonsense-topsecret")], print)
+    assert "topsecret" not in str(caught.value)
+    with pytest.raises(ConfigError, match="either url or url_file"):
+        Notices([NotifyConfig()], print)
+    with pytest.raises(ConfigError, match="can't be read"):
+        Notices([NotifyConfig(url_file=str(tmp_path / "none"))], print)
+    (tmp_path / "url").write_text("json://127.0.0.1:9/x\n")
+    assert Notices([NotifyConfig(url_file=str(tmp_path / "url"))], print).targets
