@@ -1,0 +1,405 @@
+"""Strangers, intruders and clients that ask for too much: who gets in, and what it may cost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, text  # noqa: F401
+
+from appliance.broker.access import Access
+from appliance.broker.packets import PacketError
+from appliance.config import AccessConfig, AccessRule
+from appliance.users import Users
+
+REFUSED = {4: 4, 5: 0x86}
+FORBIDDEN = {4: 5, 5: 0x87}
+
+
+@pytest.fixture
+async def guarded(tmp_path):
+    """A broker that asks for a password."""
+    path = tmp_path / "users.txt"
+    users = Users(path)
+    users.add("ann", b"secret of ann")
+    users.add("bob", b"secret of bob")
+    async with Rig(tmp_path / "data", users=path, anonymous=False) as running:
+        yield running
+
+
+ANN = {"username": "ann", "password": b"secret of ann"}
+BOB = {"username": "bob", "password": b"secret of bob"}
+
+
+# --- who gets in ------------------------------------------------------------------------------
+
+
+@both
+@states("MQTT-3.2.2-4", "MQTT-3.2.2-5", "MQTT5-3.2.2-7", "MQTT5-3.1.4-2")
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {},
+        {"username": "ann", "password": b"wrong"},
+        {"username": "ann"},
+        {"username": "nobody", "password": b"secret of ann"},
+        {"username": "", "password": b""},
+    ],
+)
+async def test_wrong_credentials(guarded, version, credentials):
+    """Whoever does not know a name and its password is told so and disconnected."""
+    wire = await guarded.socket(version)
+    wire.send(wire.connect_packet("c", **credentials) + wire.publish_packet("t", b"x", 1))
+    last = await wire.closed()
+    assert last.body[:2] == bytes((0, REFUSED[version]))
+    assert guarded.journaled() == []
+    assert len(guarded.broker.sessions) == 0
+
+
+@both
+async def test_failed_login_touches_nobody(guarded, version):
+    """A wrong password neither kicks a client nor touches its session, present or away."""
+    present = await guarded.wire(version, client_id="present", clean=False, **ANN)
+    away = await guarded.wire(version, client_id="away", clean=False, **ANN)
+    await away.subscribe(("t", 1))
+    away.disconnect()
+    await away.closed()
+    for client_id in ("present", "away"):
+        for clean in (True, False):
+            intruder = await guarded.socket(version)
+            intruder.send(
+                intruder.connect_packet(client_id, clean=clean, username="ann", password=b"wrong")
+            )
+            await intruder.closed()
+    await present.ping()
+    await present.publish_acked("t", b"kept", 1, **{})
+    again = await guarded.wire(version, client_id="away", clean=False, **ANN)
+    assert (await again.message()).payload == b"kept"
+
+
+@both
+async def test_another_user_gets_no_session(guarded, version):
+    """Another user with the same client id can't kick its owner, nor read what is kept for it."""
+    owner = await guarded.wire(version, client_id="mine", clean=False, **ANN)
+    await owner.subscribe(("t", 1))
+    other = await guarded.socket(version)
+    other.send(other.connect_packet("mine", clean=False, **BOB))
+    assert (await other.closed()).body[1] in (2, 0x85)
+    await owner.ping()
+    owner.disconnect()
+    await owner.closed()
+    await guarded.until(lambda: not guarded.broker._connections)
+    writer = await guarded.wire(version, client_id="writer", **ANN)
+    await writer.publish_acked("t", b"for ann", 1)
+    other = await guarded.socket(version)
+    assert (await other.connect("mine", clean=False, **BOB)).body[0] == 0
+    await other.nothing_more()
+
+
+async def test_repeated_failures(tmp_path):
+    """Failures from one address are answered ever more slowly, and don't pile up."""
+    path = tmp_path / "users.txt"
+    Users(path).add("ann", b"secret of ann")
+    counted: list[str] = []
+    now = [0.0]
+
+    class Instant:
+        """Checks at once what the users file would take its time for."""
+
+        exists = True
+
+        def verify(self, name: str, password: bytes) -> bool:
+            return password == b"right"
+
+    rig = Rig(tmp_path / "data")
+    async with rig:
+        access = Access(
+            AccessConfig(),
+            users=Instant(),
+            anonymous=False,
+            reserved="appliance",
+            executor=rig.executor,
+            clock=lambda: now[0],
+            count=counted.append,
+        )
+        delays = [access._delay("10.0.0.1") for _ in range(12)]
+        assert delays[:3] == [0, 0, 0]
+        assert delays == sorted(delays)
+        assert delays[-1] == 10
+        assert access._delay("10.0.0.2") == 0
+        now[0] += 1000
+        assert access._delay("10.0.0.1") == 0
+        for _ in range(20):
+            access._delay("10.0.0.1")
+        waiting = [asyncio.create_task(access.admit("ann", b"wrong", "10.0.0.1")) for _ in range(8)]
+        await rig.until(lambda: access._waiting["10.0.0.1"] == 8)
+        with pytest.raises(PacketError):
+            await access.admit("ann", b"right", "10.0.0.1")
+        assert await access.admit("ann", b"right", "10.0.0.9")
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not access._waiting
+
+
+async def test_failures_take_no_memory(tmp_path):
+    """Ten thousand addresses that fail leave a bounded trace, and networks count as one."""
+    async with Rig(tmp_path / "data") as rig:
+        access = rig.access
+        for number in range(10_000):
+            access._delay(f"10.0.{number // 256}.{number % 256}")
+        assert len(access._failures) <= 4096
+
+
+@both
+async def test_failed_logins_leave_nothing(guarded, version):
+    """Thirty failed logins leave no connection, session or task behind."""
+    guarded.access._delay = lambda _origin: 0.0
+    for number in range(30):
+        wire = await guarded.socket(version)
+        wire.send(wire.connect_packet(f"c{number}", username="x", password=b"y" * 1000))
+        await wire.closed()
+        await wire.close()
+    await guarded.until(lambda: not guarded.broker._connections)
+    assert len(guarded.broker.sessions) == 0
+    assert guarded.broker._unauthenticated == 0
+    gc.collect()
+    left = [o for o in gc.get_objects() if type(o).__name__ == "Connection"]
+    assert len(left) < 10
+    assert guarded.counters["logins refused"] == 30
+
+
+# --- who may do what --------------------------------------------------------------------------
+
+RULES = (
+    AccessRule(user="ann", publish=("plant/%u/#", "cmd/%c"), subscribe=("plant/#",)),
+    AccessRule(user="*", client_id="probe-*", publish=("probe/+",), subscribe=("$share-me/#",)),
+)
+
+
+@pytest.fixture
+async def ruled(tmp_path):
+    path = tmp_path / "users.txt"
+    for name, password in ((ANN["username"], ANN["password"]), (BOB["username"], BOB["password"])):
+        Users(path).add(name, password)
+    async with Rig(tmp_path / "data", users=path, anonymous=False, rules=RULES) as running:
+        yield running
+
+
+@both
+@pytest.mark.parametrize(
+    ("who", "client_id", "topic", "allowed"),
+    [
+        (ANN, "c1", "plant/ann/x", True),
+        (ANN, "c1", "plant/bob/x", False),
+        (ANN, "c1", "cmd/c1", True),
+        (ANN, "c1", "cmd/c2", False),
+        (ANN, "a/+", "cmd/a/b", False),
+        (BOB, "c1", "plant/bob/x", False),
+        (BOB, "probe-7", "probe/1", True),
+        (BOB, "probe-7", "probe/1/2", False),
+        (ANN, "c1", "appliance/status", False),
+    ],
+)
+async def test_publish_rules(ruled, version, who, client_id, topic, allowed):
+    """A client publishes to what a rule permits, and nothing else is journaled."""
+    wire = await ruled.wire(version, client_id=client_id, **who)
+    wire.publish(topic, b"x", 1)
+    if allowed:
+        assert (await wire.expect(4)).codes in ([], [0])
+    elif version == 5:
+        assert (await wire.expect(4)).codes == [0x87]
+        await wire.ping()
+    else:
+        assert await wire.closed() is None
+    await ruled.settled()
+    assert len(ruled.journaled()) == allowed
+
+
+@both
+async def test_subscribe_rules(ruled, version):
+    """A client subscribes within what a rule permits; wider filters are refused."""
+    wire = await ruled.wire(version, client_id="c1", **ANN)
+    no = 0x87 if version == 5 else 0x80
+    wanted = ["plant/#", "plant/+/x", "#", "+/ann", "other", "$share/g/plant/a", "$share/g/#"]
+    assert await wire.subscribe(*wanted) == [0, 0, no, no, no, 0, no]
+
+
+@both
+async def test_will_rules(ruled, version):
+    """A will that its client may not publish is refused at CONNECT, before anything happens."""
+    wire = await ruled.socket(version)
+    wire.send(wire.connect_packet("c1", will=("plant/bob/x", b"", 0, False), **ANN))
+    assert (await wire.closed()).body[1] == FORBIDDEN[version]
+    assert len(ruled.broker.sessions) == 0
+
+
+# --- how much a client may cost ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "counter"),
+    [
+        ({"max_connections": 3}, "in all"),
+        ({"max_connections_per_address": 3}, "per address"),
+        ({"max_unauthenticated": 1}, "not yet authenticated"),
+    ],
+)
+async def test_too_many_connections(tmp_path, limits, counter):
+    """A connection too many is refused at once, not queued, and room is given back."""
+    async with Rig(tmp_path / "data", **limits) as rig:
+        if "max_unauthenticated" in limits:
+            wires = [await rig.socket()]
+            await rig.until(lambda: rig.broker._unauthenticated == 1)
+        else:
+            wires = [await rig.wire(client_id=f"c{n}") for n in range(3)]
+        refused = await rig.socket()
+        assert await refused.closed() is None
+        assert rig.counters[f"connections refused: limit {counter}"] == 1
+        wires[0].abort()
+        await rig.until(lambda: len(rig.broker._connections) == len(wires) - 1)
+        await rig.wire(client_id="again")
+
+
+@both
+async def test_too_many_subscriptions(tmp_path, version):
+    """Subscriptions beyond the limit are refused one by one; replacing one is always possible."""
+    async with Rig(tmp_path / "data", max_subscriptions_per_client=3) as rig:
+        wire = await rig.wire(version)
+        no = 0x97 if version == 5 else 0x80
+        assert await wire.subscribe("a", "b") == [0, 0]
+        assert await wire.subscribe("c", "d") == [0, no]
+        assert await wire.subscribe(("a", 2)) == [2]
+        assert rig.counters["subscriptions refused: limit reached"] == 1
+        wire.send(wire.subscribe_packet(*(f"t{n}" for n in range(4))))
+        await wire.closed()
+        assert len(rig.subscriptions) == 0
+
+
+@both
+async def test_too_many_retained(tmp_path, version):
+    """Retained messages are bounded in number, also within one burst; known topics still change."""
+    async with Rig(tmp_path / "data", max_retained=3) as rig:
+        wire = await rig.wire(version)
+        for n in range(5):
+            wire.publish(f"r/{n}", b"x", 1, retain=True)
+        for _ in range(5):
+            await wire.expect(4)
+        assert len(rig.retained) == 3
+        assert rig.counters["retained messages refused: limit reached"] == 2
+        await wire.publish_acked("r/0", b"y", 1, retain=True)
+        await wire.publish_acked("r/1", b"", 1, retain=True)
+        await wire.publish_acked("r/9", b"z", 1, retain=True)
+        assert len(rig.journaled()) == 8
+    async with Rig(tmp_path / "data", max_retained=3) as rig:
+        assert {t: rig.retained.get(t).payload for t in ("r/0", "r/2", "r/9")} == {
+            "r/0": b"y",
+            "r/2": b"x",
+            "r/9": b"z",
+        }
+
+
+@both
+async def test_queue_of_an_absent_client(tmp_path, version):
+    """For a client that is away the newest messages are kept, the oldest dropped and counted."""
+    async with Rig(tmp_path / "data", max_queued_per_client=5) as rig:
+        reader = await rig.wire(version, client_id="reader", clean=False)
+        await reader.subscribe(("t", 1))
+        reader.disconnect()
+        await reader.closed()
+        for n in range(12):
+            rig.door.publish("t", b"%d" % n)
+        await rig.settled()
+        assert rig.counters["deliveries dropped: queue full"] == 7
+        again = await rig.wire(version, client_id="reader", clean=False)
+        assert [int(m.payload) for m in await again.messages(5)] == [7, 8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_stalled_subscriber(tmp_path, qos):
+    """A subscriber that does not read costs bounded memory and disturbs nobody."""
+    async with Rig(tmp_path / "data", max_client_backlog=65536, max_queued_per_client=50) as rig:
+        stalled = await rig.wire(client_id="stalled")
+        await stalled.subscribe(("t", qos))
+        stalled.reader._transport.pause_reading()
+        brisk = await rig.wire(client_id="brisk")
+        await brisk.subscribe(("t", qos))
+        writer = await rig.wire(client_id="writer")
+        payload = b"x" * 50_000
+        for _ in range(300):
+            await writer.publish_acked("t", payload, 1)
+            assert len((await brisk.messages(1))[0].payload) == 50_000
+        connection = rig.broker.sessions.get("stalled").connection
+        assert connection._transport.get_write_buffer_size() < 65536 + 3 * 50_000
+        assert rig.broker.sessions.get("stalled").outbox._queued_bytes <= 65536 + 50_000
+        assert any(name.startswith("deliveries dropped") for name in rig.counters)
+        # Its client id can be taken over although its connection can't be closed in peace.
+        await rig.wire(client_id="stalled")
+
+
+async def test_sessions_are_bounded(tmp_path):
+    """Sessions that outlive their connections are bounded in number; clean ones still come in."""
+    async with Rig(tmp_path / "data", max_connections=2) as rig:
+        for n in range(10):
+            wire = await rig.wire(client_id=f"c{n}", clean=False)
+            wire.disconnect()
+            await wire.closed()
+            await rig.until(lambda: not rig.broker._connections)
+        refused = await rig.socket()
+        refused.send(refused.connect_packet("c10", clean=False))
+        assert (await refused.closed()).body == b"\0\3"
+        assert rig.counters["connections refused: limit of sessions"] == 1
+        await rig.wire(client_id="c11")
+        await rig.wire(client_id="c3", clean=False)
+
+
+async def test_connect_of_a_stranger_is_small(rig):
+    """Before it is known who connects, no packet larger than a CONNECT can be is read."""
+    wire = await rig.socket()
+    wire.send(b"\x10" + length(300_000) + text("MQTT"))
+    assert await wire.closed() is None
+    assert rig.counters["connections ended: protocol error"] == 1
+
+
+@both
+async def test_publisher_is_slowed(tmp_path, version):
+    """A publisher that is faster than the disk is slowed, and loses nothing."""
+    async with Rig(tmp_path / "data", max_pending=65536) as rig:
+        wire = await rig.wire(version)
+        for n in range(1, 401):
+            wire.publish("t", b"x" * 5000, 1, id=n)
+        assert [(await wire.expect(4)).id for _ in range(400)] == list(range(1, 401))
+        assert rig.counters["publishers slowed: journal behind"] > 0
+
+
+async def test_random_bytes(rig):
+    """Whatever a stranger or a client sends, the broker stays and says nothing it should not."""
+    import random
+
+    dice = random.Random(4711)
+    for turn in range(150):
+        version = dice.choice((4, 5))
+        wire = await rig.socket(version)
+        if turn % 2:
+            await wire.connect(f"c{turn}")
+        data = bytearray(
+            wire.connect_packet("x")
+            + wire.subscribe_packet("a/b")
+            + wire.publish_packet("a/b", b"x" * 30, 2)
+            + packet(0xE0)
+        )
+        for _ in range(dice.randrange(1, 8)):
+            data[dice.randrange(len(data))] = dice.randrange(256)
+        wire.send(bytes(data))
+        wire.writer.write_eof()
+        try:
+            while True:
+                await asyncio.wait_for(wire.reader.read(1000), 0.02) or wire.abort()
+                if wire.writer.transport.is_closing():
+                    break
+        except (Closed, ConnectionError, TimeoutError):
+            wire.abort()
+    survivor = await rig.wire()
+    await survivor.publish_acked("t", b"x", 2)
+    assert isinstance(survivor, Wire)
