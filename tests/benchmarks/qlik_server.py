@@ -1,0 +1,38 @@
+"""The simulated Qlik server as a process, for latency.py: ``python qlik_server.py TASKS``.
+
+Says ``port NUMBER``, then at each line that it reads prints the start POSTs that arrived since the
+last, as JSON ``{task id: nanoseconds since the epoch}``. Task ids are ``00000000-0000-4000-8000-``
+and twelve digits. Ends when its input ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from appliance.qlik.simulated import SimulatedQlik, SimulatedTask
+
+
+def task_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def main(count: int) -> None:
+    tasks = [
+        SimulatedTask(f"Task {number}", id=task_id(number), duration_s=0.2)
+        for number in range(count)
+    ]
+    with SimulatedQlik(tasks, keep_requests=200_000) as server:
+        server.site.concurrency = count
+        print(f"port {server.port}", flush=True)
+        for _ in sys.stdin:
+            arrived: dict[str, int] = {}
+            for seen in list(server.requests):
+                if seen.method == "POST" and "/start" in seen.path:
+                    arrived.setdefault(seen.path.split("/")[3].lower(), seen.at_ns)
+            server.requests.clear()
+            print(json.dumps(arrived), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
