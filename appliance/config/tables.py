@@ -346,8 +346,8 @@ class TimerConfig(Base, frozen=True):
     """Instead of `cron`: once in this time, counted from when the timer was first configured."""
     silence: Annotated[Duration | None, Between(1), Key('"10m"')] = None
     """Instead of `cron`: an alarm when no message came on `topic` for this long."""
-    topic: Annotated[TopicFilter | None, Key('"plant/7/#"')] = None
-    """With `silence`: the messages that are awaited."""
+    topic: Annotated[str | None, Key('"plant/7/#"')] = None
+    """With `silence`: the topic filter of the messages that are awaited."""
     task: Annotated[str | dict[str, str] | None, Key('{name = "Reload Sales"}')] = None
     """What is started: a task id or `{name = ...}`, `{tag = ...}`, `{property = ..., value = ...}`,
     `{app = ...}`."""

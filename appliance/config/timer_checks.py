@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from appliance.config.problems import shown
 from appliance.config.tables import TimerConfig
-from appliance.topics import topic_problem
+from appliance.topics import filter_problem, topic_problem
 
 _NAME = re.compile(r"[\w .-]{1,60}")
 
@@ -29,6 +29,8 @@ def timer_problems(timer: TimerConfig) -> Iterator[tuple[str, str]]:
         yield ways[1], f"`{ways[0]}` says when, too; keep one of them"
     if timer.silence is None and timer.topic is not None:
         yield "topic", "it belongs to `silence`, which is missing; remove it or add `silence`"
+    if timer.topic is not None and (problem := filter_problem(timer.topic)):
+        yield "topic", f"value {shown(timer.topic)}: not a topic filter: {problem}"
     if timer.silence is not None and timer.topic is None:
         yield "topic", 'this key is missing; `silence` needs it; write for example "plant/7/#"'
     if timer.silence is None and timer.task is None and timer.publish is None:

@@ -242,6 +242,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         (f"{TIMER}cron='* * * * *'\ntimezone='Europe/Berlim'", "`timezone`.*Europe/Berlin"),
         (f"{TIMER}every='1m'\nevry='1m'", "`evry`: this key is not known; did you mean `every`"),
         (f"{TIMER}every='1m'\ntopic='a'", "`topic`: it belongs to `silence`"),
+        (f"{TIMER}silence='1m'\ntopic='a#'", "`topic`.*not a topic filter"),
         (f"{TIMER}silence='1m'", "`topic`: this key is missing; `silence` needs it"),
         (f"{TIMER.replace('tick', 't/ck')}every='1m'", "`name`.*letters, digits"),
         (f"{TIMER}every='1m'\n{TIMER}every='1m'", r"\[\[timer\]\] 2 `name`.*taken"),
