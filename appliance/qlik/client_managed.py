@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import string
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -28,7 +27,6 @@ from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_KEY_ALPHABET = string.ascii_letters + string.digits
 _IDS_PER_URL = 40
 """Longer URLs meet the limits of proxies in between (8 KB)."""
 _LISTS = (
@@ -352,7 +350,8 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _xrfkey() -> str:
-    return "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+    """Sixteen characters of 0-9 and a-f; letters and digits are allowed."""
+    return secrets.token_hex(8)
 
 
 def _guid(value: str) -> str:
