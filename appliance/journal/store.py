@@ -22,7 +22,10 @@ from appliance.journal import chunks
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x514D4A4C  # "QMJL", https://www.sqlite.org/pragma.html#pragma_application_id
-PAGE_SIZE = 8192
+PAGE_SIZE = 4096
+LOG_PAGES = 512
+"""The write-ahead log is moved into the database and begun anew beyond this. It is kept small, so
+that it soon stops growing: syncing a file that does not grow is nearly twice as fast."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS chunk (
@@ -163,6 +166,7 @@ class Store:
         # macOS: fsync leaves the data in the drive's cache, F_FULLFSYNC does not.
         connection.execute(f"PRAGMA fullfsync = {int(self._sync == 'always')}")
         connection.execute("PRAGMA checkpoint_fullfsync = 1")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -227,7 +231,7 @@ class Store:
             connection.execute("PRAGMA query_only = 1")
         try:
             yield connection
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         self._give_back(connection)
