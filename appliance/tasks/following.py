@@ -10,11 +10,13 @@ Not for: what a report means (planning.py).
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from appliance.model import Task
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.book import SECOND_NS
 from appliance.tasks.ledger import Ledger
+from appliance.tasks.records import Record
 from appliance.tasks.selection import TaskList
 
 _log = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ class Following:
                 self._next_elsewhere = now + self._elsewhere
                 self._look_elsewhere()
         except QlikError as error:
-            self._note_failure(error)
+            self._note_failure(due, error)
 
     def _look_elsewhere(self) -> None:
         reports = self._server.running()
@@ -112,9 +114,11 @@ class Following:
                 if task is not None and not report.state.is_final:
                     planner.elsewhere(report, task.name, now)
 
-    def _note_failure(self, error: QlikError) -> None:
+    def _note_failure(self, due: Sequence[Record], error: QlikError) -> None:
         _log.info("Asking about running tasks failed: %s", error)
         with self._ledger.change() as planner:
             planner.count("polls failed")
+            for record in due:
+                planner.unanswered(record, error, self._ledger.clock_ns())
             if self._ledger.circuit.failed(error):
                 _log.warning("The Qlik server does not answer, starts wait: %s", error)

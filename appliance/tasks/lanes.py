@@ -26,6 +26,7 @@ from appliance.tasks.views import PAUSED
 from appliance.tasks.wants import Want
 
 KEPT_DURATIONS = 20
+_WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 _WAITS_FOR_RUN = "Waits for the present run to end."
 
 
@@ -199,6 +200,8 @@ class Lanes(Book):
             self._is_ready.add(record.id)
             is_start = record.posted_ns is None and bool(record.execution.task_id)
             heapq.heappush(self._ready, (int(is_start), record.id))
+            if self.circuit_open and not record.execution.reason:
+                self._set(record, record.execution.state, _WAITS_FOR_SERVER, now)
 
     def _wake_at(self, record: Record, at: int) -> None:
         if self._alarms.get(record.id) != at:
@@ -316,6 +319,7 @@ class Lanes(Book):
         if record.first_attempt_ns is None:
             record.first_attempt_ns = now
         record.hurried = False
+        record.label = ""
         attempts = record.execution.attempts + 1
         self._set(
             record,

@@ -144,6 +144,7 @@ class Planner(Lanes):
             return
         record.posted_ns = None
         self.count("retries")
+        record.label = error.label
         record.tries += 1
         first = record.first_attempt_ns or now
         record.first_attempt_ns = first
@@ -276,15 +277,7 @@ class Planner(Lanes):
                 duration_s=report.duration_s,
             )
             return
-        if now - (began or execution.requested_ns) > to_ns(self.limits.follow_limit_s):
-            self._finish(
-                record,
-                ExecutionState.LOST,
-                f"It still runs after {self.limits.follow_limit_s / 3600:g} hours and is not "
-                "followed any longer. Look at the task in the management console.",
-                now,
-                label="too long",
-            )
+        if self._is_over_limit(record, now):
             return
         self._watch_pace(record, now - (began or now))
         attempt = f", attempt {report.attempt} of the server" if report.attempt > 1 else ""
@@ -302,6 +295,30 @@ class Planner(Lanes):
                 step=report.state.value.capitalize() + attempt,
                 started_ns=began,
             )
+
+    def unanswered(self, record: Record, error: QlikError, now: int) -> None:
+        """The server could not be asked about a run: said beside it, until it can be again."""
+        if record.id not in self.running:
+            return
+        if self._is_over_limit(record, now):
+            return
+        text = f"The server can't be asked about it: {error}"
+        if record.execution.reason != text:
+            self._change(record, reason=text)
+
+    def _is_over_limit(self, record: Record, now: int) -> bool:
+        began = record.execution.started_ns or record.execution.requested_ns
+        if now - began <= to_ns(self.limits.follow_limit_s):
+            return False
+        self._finish(
+            record,
+            ExecutionState.LOST,
+            f"No end was seen in {self.limits.follow_limit_s / 3600:g} hours; it is not followed "
+            "any longer. Look at the task in the management console.",
+            now,
+            label="too long",
+        )
+        return True
 
     def _watch_pace(self, record: Record, elapsed_ns: int) -> None:
         """Say once if a run takes three times as long as usual, and at least a minute more."""

@@ -176,9 +176,11 @@ def test_polls_that_fail_lose_no_outcome(qlik, rig) -> None:
     qlik.fail(FaultKind.STATUS, method="GET", path="/execution")
     qlik.site.finish(task.id)
     rig.wait_until(lambda: rig.engine.counters().get("polls failed", 0) >= 2)
+    rig.wait_until(lambda: "503" in rig.newest().reason)
     assert rig.newest().state is ExecutionState.RUNNING
     qlik.heal()
     rig.broker.wait_for(task.id, "succeeded")
+    assert not rig.newest().reason
 
 
 def test_a_server_that_hangs_does_not_keep_the_stop(qlik, tmp_path: Path) -> None:

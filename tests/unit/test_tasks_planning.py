@@ -610,3 +610,32 @@ def test_a_run_that_takes_far_longer_than_usual_is_told_once() -> None:
     for second in (360, 369, 371, 400):
         planner.report(job.record, running, at(second))
         assert len(planner.slow) == int(second > 370)
+
+
+def test_a_run_without_an_end_is_given_up_at_the_limit() -> None:
+    """Whether the server says that it runs or can't be asked at all: it does not stay for ever."""
+    limit_s = LIMITS.follow_limit_s
+    for asked in (True, False):
+        planner = make()
+        ask(planner)
+        (job,) = planner.begin(NOW)
+        planner.started(job.record, "r1", NOW)
+        report = Report("r1", IDS[0], ExecutionState.RUNNING, started_ns=NOW)
+        for second in (limit_s - 1, limit_s + 1):
+            assert not job.record.execution.state.is_final
+            if asked:
+                planner.report(job.record, report, at(second))
+            else:
+                planner.unanswered(job.record, HUNG, at(second))
+        assert job.record.execution.state is ExecutionState.LOST
+
+
+def test_what_waits_for_the_server_says_so() -> None:
+    """While the circuit is open a request says what it waits for."""
+    planner = make()
+    planner.circuit_open = True
+    number = ask(planner)
+    assert "Qlik server" in planner.open[number].execution.reason
+    planner.server_is_back(at(1))
+    (job,) = planner.begin(at(1))
+    assert not job.record.execution.reason

@@ -1,0 +1,138 @@
+"""What may be read at any moment, and what the database keeps of the past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from appliance.model import Cause, Execution, ExecutionState
+from appliance.tasks.records import Record
+from appliance.tasks.store import Answer, Changes, Store
+from appliance.tasks.triggers import Options
+from appliance.tasks.views import DAY_NS, MAX_EXECUTIONS, MAX_MESSAGES, Views
+from appliance.tasks.wants import Want
+
+NOW = 100 * DAY_NS
+
+
+def execution(number: int, state: ExecutionState, **fields: object) -> Execution:
+    return Execution(number, f"task-{number}", "T", state, Cause("message", number), NOW, **fields)
+
+
+def show(views: Views, *executions: Execution, label: str = "") -> None:
+    views.show([(one, label) for one in executions])
+
+
+def test_the_newest_are_shown_and_whatever_runs() -> None:
+    """Newest first, at most as many as asked for; a run that goes on is never pushed out, neither
+    of the list nor of the memory."""
+    views = Views()
+    show(views, execution(1, ExecutionState.RUNNING))
+    for number in range(2, MAX_EXECUTIONS + 500):
+        show(views, execution(number, ExecutionState.SUCCEEDED))
+    shown = [one.id for one in views.executions(3)]
+    newest = MAX_EXECUTIONS + 499
+    assert shown == [newest, newest - 1, newest - 2, 1]
+    assert views.execution(2) is None
+    assert views.execution(1) is not None
+
+
+def test_a_mark_shows_what_still_happens_then_what_went_wrong() -> None:
+    """Of several executions of one message the most urgent is shown, with how many there are."""
+    views = Views()
+    second = 1_000_000_000
+    show(
+        views,
+        execution(1, ExecutionState.SUCCEEDED, started_ns=NOW, ended_ns=NOW + 75 * second),
+        execution(3, ExecutionState.RUNNING),
+    )
+    views.show([(execution(2, ExecutionState.REJECTED), "403")])
+    views.answer([Answer(7, number, "", NOW) for number in (1, 2, 3)])
+    mark = views.marks([7, 8])[7]
+    assert (mark.state, mark.execution, mark.count) == (ExecutionState.RUNNING, 3, 3)
+    show(views, execution(3, ExecutionState.SUCCEEDED))
+    assert views.marks([7])[7].label == "403"
+    views.answer([Answer(9, 1, "", NOW)])
+    assert views.marks([9])[9].label == "1m15s"
+    views.answer([], moved=[(1, 2)])
+    assert views.marks([9])[9].execution == 2
+
+
+def test_marks_are_bounded() -> None:
+    """Only the newest messages that led to anything are remembered."""
+    views = Views()
+    show(views, execution(1, ExecutionState.SUCCEEDED))
+    views.answer([Answer(seq, 1, "", NOW) for seq in range(1, MAX_MESSAGES + 2)])
+    assert not views.marks([1])
+    assert views.marks([2])
+
+
+def test_the_last_day_is_counted() -> None:
+    """Running, waiting, failed and succeeded; what is older than a day does not count."""
+    views = Views()
+    show(
+        views,
+        execution(1, ExecutionState.SUCCEEDED, ended_ns=NOW - DAY_NS - 1),
+        execution(2, ExecutionState.SUCCEEDED, ended_ns=NOW - 5),
+        execution(3, ExecutionState.FAILED, ended_ns=NOW - 4),
+        execution(4, ExecutionState.SKIPPED, ended_ns=NOW - 3),
+        execution(5, ExecutionState.RUNNING),
+        execution(6, ExecutionState.WAITING),
+    )
+    assert views.counts(NOW) == (1, 1, 1, 1)
+
+
+def test_waits_stand_among_the_timers_by_what_they_wait_for() -> None:
+    """Soonest first, at most a hundred."""
+    views = Views()
+    for number in range(1, 200):
+        show(
+            views,
+            execution(
+                number,
+                ExecutionState.RETRYING if number == 7 else ExecutionState.WAITING,
+                next_attempt_ns=NOW + number,
+                reason="Waits for the cooldown after the last start." if number == 8 else "",
+            ),
+        )
+    timers = views.timers()
+    assert len(timers) == 100
+    assert [one.kind for one in timers[5:9]] == ["debounce", "retry", "cooldown", "debounce"]
+    assert timers[6].name == "T #7"
+    assert views.timers() is timers
+
+
+def record(number: int, state: ExecutionState, **fields: object) -> Record:
+    one = execution(number, state, **fields)
+    return Record(one, Want("id", one.task_id), Options(), 0, 0)
+
+
+def test_history_is_bounded_by_age_and_count(tmp_path: Path) -> None:
+    """Ended executions go when they are too old or too many; what is open stays."""
+    store = Store(tmp_path / "tasks.db")
+    store.open()
+    changes = Changes()
+    for number in range(1, 101):
+        old = number <= 20
+        state = ExecutionState.RUNNING if number == 5 else ExecutionState.SUCCEEDED
+        ended = None if number == 5 else NOW - (DAY_NS * 50 if old else 0)
+        changes.records[number] = record(number, state, ended_ns=ended)
+        changes.answers.append(Answer(number, number, "", NOW))
+    store.write(changes)
+    assert store.prune(NOW - DAY_NS, 1000, 0) == 19
+    assert store.prune(NOW - DAY_NS, 30, 0) == 50
+    assert store.sizes() == [31, 30]
+    assert [one.id for one in store.open_records()] == [5]
+    assert store.execution(5).state is ExecutionState.RUNNING
+    assert store.execution(21) is None
+    store.close()
+
+
+def test_records_of_an_earlier_version_stay_readable() -> None:
+    """A record without the fields that came later is read with their defaults."""
+    whole = msgspec.to_builtins(record(1, ExecutionState.SUCCEEDED))
+    for late in ("label", "held", "hurried", "recovered", "is_slow", "log_wanted"):
+        del whole[late]
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(whole), type=Record)
+    assert read.execution.state is ExecutionState.SUCCEEDED
