@@ -119,6 +119,7 @@ class ApplianceApp(App[UiEnd]):
         """Why the engine's state could not be read at the last poll; empty if it could."""
         for theme in palette.THEMES:
             self.register_theme(theme)
+        self._choose_theme()  # before the style sheet is read, or it would be read twice
         self.set_keymap({name: ",".join(chosen) for name, chosen in self.settings.keys.items()})
 
     # --- themes --------------------------------------------------------------------------------
@@ -146,7 +147,6 @@ class ApplianceApp(App[UiEnd]):
     # --- life ----------------------------------------------------------------------------------
 
     def on_mount(self) -> None:
-        self._choose_theme()
         self._theme_changed()
         self.theme_changed_signal.subscribe(self, lambda _theme: self._theme_changed())
         for name, page in self.PAGES.items():

@@ -47,15 +47,21 @@ def elapsed(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """``now``, ``0.4s``, ``12s``, ``3m``, ``2h``, ``5d``: how long ago, in five cells at most."""
-    if seconds < 0.05:
+    """``now``, ``4s``, ``3m``, ``2h``, ``5d``: how long ago, in five cells at most.
+
+    Whole seconds: a tenth that changes ten times a second makes a screen restless, and costs.
+    """
+    if seconds < 1:
         return "now"
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
     for unit, length, limit in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 2 * _DAY_S)):
         if seconds < limit:
             return f"{int(seconds / length)}{unit}"
     return f"{int(seconds / _DAY_S)}d"
+
+
+def ago(seconds: float) -> str:
+    """``just now``, ``4s ago``."""
+    return "just now" if seconds < 1 else f"{age(seconds)} ago"
 
 
 def took(seconds: float) -> str:

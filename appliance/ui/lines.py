@@ -55,7 +55,8 @@ def cut_line(line: Line, cells: int) -> Line:
 def rule(title: Line, cells: int, right: Line | None = None) -> Line:
     """A horizontal line with a title in it: ``── Tasks ── 2 running ─────``."""
     ending: Line = [(" ", ""), *right, (" ─", "dim")] if right else []
-    start: Line = [("── ", "dim"), *title, (" ", "dim")]
+    safe = [(printable(text), tone) for text, tone in title]  # its width counts here
+    start: Line = [("── ", "dim"), *safe, (" ", "dim")]
     start = cut_line(start, max(0, cells - line_width(ending)))
     fill = cells - line_width(start) - line_width(ending)
     return [*start, ("─" * max(0, fill), "dim"), *ending]

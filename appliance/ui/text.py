@@ -11,6 +11,7 @@ Not for: colours, layout, payload formats (payload.py).
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 from rich.cells import cell_len, get_character_cell_size
 
@@ -64,6 +65,11 @@ def printable(text: str) -> str:
     """Return ``text`` as one line that can't do anything to a terminal but be read."""
     if text.isascii() and text.isprintable():
         return text
+    return _made_printable(text)
+
+
+@lru_cache(maxsize=4096)
+def _made_printable(text: str) -> str:
     return _thin_marks(text.translate(_TABLE))
 
 

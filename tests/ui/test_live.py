@@ -293,7 +293,7 @@ async def test_age_and_zone():
         await pilot.press("T")
         text = await settle(pilot)
         assert "AGE" in text
-        assert " 4.0s" in text
+        assert " 4s " in text
         await pilot.press("U")
         assert "12:08:47Z" in (await settle(pilot)).split("\n")[0]
 

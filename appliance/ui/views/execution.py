@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from appliance.model import Execution, ExecutionState
 from appliance.state import RuleState, TimerState
 from appliance.ui import clock, symbols
-from appliance.ui.lines import Line
+from appliance.ui.lines import Line, spread
 from appliance.ui.text import cut_start, fit, fit_right, printable
 from appliance.ui.views import work
 from appliance.ui.views.message import cause_line
@@ -150,4 +150,4 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
 
 def heading(cells: int) -> Line:
     """The row above a list of executions."""
-    return [("  STARTED  TASK" + " " * max(0, cells - 30) + "BY", "head")]
+    return spread([("  STARTED  TASK", "head")], [("BY ", "head")], cells - 1)

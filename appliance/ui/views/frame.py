@@ -88,19 +88,21 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
         broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
         broker += [(f"{clock.short_count(snapshot.rate_in)}/s", "strong")]
     now: Line = [(clock.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
-    parts = [verdict(snapshot), broker, _qlik(snapshot, wide), _recorder(snapshot, wide)]
+    parts = [verdict(snapshot), broker, _qlik(snapshot, wide, 40), _recorder(snapshot, wide)]
     if wide:
         parts.insert(0, [(f"{snapshot.name} {snapshot.version}", "strong")])
-    gap = "  │  " if wide else " │ "
-    left: Line = [(" ", ""), *join(parts, gap)]
-    if line_width(left) + line_width(now) >= cells:
-        left = [(" ", ""), *join(parts, "│")]
+    left: Line = []
+    for gap in ("  │  ", " │ ", "│") if wide else (" │ ", "│"):
+        left = [(" ", ""), *join(parts, gap)]
+        if line_width(left) + line_width(now) < cells:
+            break
+        parts[-2] = _qlik(snapshot, wide, 12)
     return spread(left, now, cells)
 
 
-def _qlik(snapshot: Snapshot, wide: bool) -> Line:
+def _qlik(snapshot: Snapshot, wide: bool, label_cells: int) -> Line:
     qlik = snapshot.qlik
-    label = qlik.label if wide else qlik.label.split(".")[0][:12]
+    label = qlik.label if wide and len(qlik.label) <= label_cells else qlik.label.split(".")[0][:12]
     line: Line = [*_light(qlik.health), (f" {label or 'Qlik'}", "")]
     if qlik.health.level == "off":
         return [*line, (" off", "dim")]

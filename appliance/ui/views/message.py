@@ -68,13 +68,13 @@ def mark_text(mark: Mark) -> str:
 
 def facts(message: Message, snapshot: Snapshot, size: int, *, utc: bool, now_ns: int) -> list[Line]:
     """The head of a message's detail."""
-    age = clock.age((now_ns - message.received_ns) / 1e9)
+    age = clock.ago((now_ns - message.received_ns) / 1e9)
     received = clock.date_and_time(message.received_ns, utc=utc)
     client = printable(message.client_id)
     user = f"  user {printable(message.username)}" if message.username else ""
     lines: list[Line] = [
         [(" topic    ", "dim"), (printable(message.topic), "strong")],
-        [(" received ", "dim"), (received, ""), (f"  ({age} ago)", "dim")],
+        [(" received ", "dim"), (received, ""), (f"  ({age})", "dim")],
         [(" client   ", "dim"), (client, ""), (f"  {message.address}{user}", "dim")],
         [
             (" qos ", "dim"),
@@ -178,7 +178,7 @@ def peek(
     """The selected message beside its outcome, for the foot of a wide screen."""
     left_cells = cells * 5 // 9
     seconds = (now_ns - message.received_ns) / 1e9
-    who = f" {printable(message.client_id)}  {message.address}  {clock.age(seconds)} ago"
+    who = f" {printable(message.client_id)}  {message.address}  {clock.ago(seconds)}"
     facts_text = f"{who}  qos {message.qos}  {clock.size(size)}"
     text = payload.pretty(message.payload) if size == len(message.payload) else None
     shown = text if text is not None else [payload.preview(message.payload, size)]

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from rich.style import Style
-from textual.app import RenderResult
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -31,18 +30,29 @@ def tones_of(widget: Widget) -> dict[str, Style]:
 
 
 class Pane(Widget):
-    """Shows the lines it was given, cut to its width and height."""
+    """Shows the lines it was given, cut to its width and height.
+
+    It draws without Textual's box model, so it must have neither border nor padding of its own.
+    """
 
     def __init__(self, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id, classes=classes)
         self._lines: Sequence[Line] = ()
+        self._strips: dict[int, Strip] = {}
+        self._look: tuple[object, ...] = ()
 
     def show(self, lines: Sequence[Line]) -> None:
-        """Put other lines there; the same lines again cost nothing."""
-        if lines != self._lines:
-            grown = len(lines) != len(self._lines)
-            self._lines = lines
-            self.refresh(layout=grown and self.styles.is_auto_height)
+        """Put other lines there; only those that differ are drawn again."""
+        before, self._lines = self._lines, lines
+        if len(before) != len(lines):
+            self._strips.clear()
+            self.refresh(layout=self.styles.is_auto_height)
+            return
+        changed = [y for y, line in enumerate(lines) if line != before[y]]
+        for y in changed:
+            self._strips.pop(y, None)
+        if changed:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
     @property
     def shown(self) -> Sequence[Line]:
@@ -51,12 +61,23 @@ class Pane(Widget):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's signature
         return len(self._lines)
 
-    def render(self) -> RenderResult:
-        return ""  # never called: render_line draws
-
-    def render_line(self, y: int) -> Strip:
+    def render_lines(self, crop: Region) -> list[Strip]:
         cells = self.size.width
         base = self.rich_style
+        tones = tones_of(self)
+        look = (cells, base, id(tones))
+        if look != self._look:
+            self._look = look
+            self._strips.clear()
+        strips = [self._strip(y, cells, base, tones) for y in range(crop.y, crop.bottom)]
+        if crop.x or crop.width < cells:
+            strips = [strip.crop(crop.x, crop.right) for strip in strips]
+        return strips
+
+    def _strip(self, y: int, cells: int, base: Style, tones: dict[str, Style]) -> Strip:
         if y >= len(self._lines):
             return Strip.blank(cells, base)
-        return strip_of(self._lines[y], cells, base, tones_of(self))
+        strip = self._strips.get(y)
+        if strip is None:
+            strip = self._strips[y] = strip_of(self._lines[y], cells, base, tones)
+        return strip
