@@ -35,8 +35,7 @@ class Follower:
         self, name: str, after_seq: int, reader: Reader, leave: Callable[[Follower], None]
     ) -> None:
         self.name = name
-        self.missed = 0
-        """Messages that retention had to delete before they were read (journal far too big)."""
+        self._missed = 0
         self._reader = reader
         self._leave = leave
         self._position = after_seq
@@ -53,6 +52,11 @@ class Follower:
     def advanced(self) -> int:
         """How far the owner has said that it will not look back."""
         return self._advanced
+
+    @property
+    def missed(self) -> int:
+        """Messages that retention had to delete before they were read (journal far too big)."""
+        return self._missed
 
     @property
     def last_seq(self) -> int:
@@ -75,7 +79,7 @@ class Follower:
         """
         removed_to = self._reader.removed_to
         if self._position < removed_to:
-            self.missed += removed_to - self._position
+            self._missed += removed_to - self._position
             self._position = removed_to
         newest = self._reader.last_seq
         messages = self._reader.recent(self._position, limit, max_bytes)

@@ -50,6 +50,9 @@ class Source(Protocol):
     @property
     def last_seq(self) -> int: ...
 
+    @property
+    def missed(self) -> int: ...
+
     def wait(self, timeout_s: float) -> bool: ...
 
     def next(self, limit: int) -> list[Message]: ...
@@ -59,6 +62,8 @@ class Source(Protocol):
     def advance(self, seq: int) -> None: ...
 
     def wake(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class Recorders:
@@ -101,6 +106,7 @@ class Recorders:
         self._deadline = float("inf")
         self._saved_at = 0.0
         self._unsaved = False
+        self._missed = 0
 
     def open(self, last_seq: int) -> int:
         """Read the cursors.
@@ -126,6 +132,9 @@ class Recorders:
     def start(self, source: Source) -> None:
         """Prepare the files and begin to record, in a thread of its own."""
         self._source = source
+        if not self._recorders:
+            source.close()  # or the journal would keep everything for nobody
+            return
         for recorder in self._recorders:
             self._prepare(recorder, source)
         self._save()
@@ -155,8 +164,11 @@ class Recorders:
         return tuple(recorder.state(last_seq) for recorder in self._recorders)
 
     def counters(self) -> tuple[tuple[str, int], ...]:
-        """Failed attempts to record: (name, how often)."""
-        return (("recorder retries", sum(recorder.failures for recorder in self._recorders)),)
+        """Failed attempts to record, and what could not be recorded: (name, how often)."""
+        return (
+            ("recorder messages missed", self._missed),
+            ("recorder retries", sum(recorder.failures for recorder in self._recorders)),
+        )
 
     # --- the thread ------------------------------------------------------------------------------
 
@@ -187,6 +199,7 @@ class Recorders:
                     with contextlib.suppress(OSError):
                         recorder.recording.finish()
             self._store.close()
+            source.close()
 
     def _is_done(self, source: Source) -> bool:
         if time.monotonic() >= self._deadline:
@@ -204,12 +217,22 @@ class Recorders:
         messages: list[Message] = []
         if not self._unsaved:
             messages = source.next(BATCH_MESSAGES)
+            self._notice_missed(source)
             self._record(messages, source.position)
         if self._must_save():
             self._save()
             if not self._unsaved:
                 source.advance(min((r.cursor for r in self._recorders), default=source.position))
         return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._recorders))
+
+    def _notice_missed(self, source: Source) -> None:
+        if source.missed != self._missed:
+            _log.error(
+                "%d messages were deleted from the journal before they could be recorded; raise"
+                " max_size in [journal]",
+                source.missed - self._missed,
+            )
+            self._missed = source.missed
 
     def _may_retry(self, recorder: Recorder) -> bool:
         return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at

@@ -274,6 +274,48 @@ def test_recorder_in_trouble_loses_nothing_and_disturbs_nobody(tmp_path, caplog)
     assert dict(plant.recorders.counters())["recorder retries"] > 0
 
 
+def test_without_recorders_the_journal_keeps_nothing_for_them(tmp_path):
+    """An appliance that records nothing doesn't hold old messages back from retention."""
+    journal = Journal(
+        tmp_path / "journal.db", sync="os", keep_s=0.0, max_bytes=10**9, housekeeping_s=0.02
+    )
+    journal.start(lambda entries: None)
+    recorders = Recorders([], tmp_path / "recorders.db")
+    recorders.start(journal.follower("recorders", recorders.open(journal.last_seq)))
+    pause = threading.Event()
+    for _ in range(3):
+        journal.append(Message(journal.next_seq(), time.time_ns(), "t", b"x"), None)
+        assert journal.flush(30)
+    for _ in range(600):
+        if journal.get(1) is None:
+            break
+        pause.wait(0.05)
+    assert journal.get(1) is None
+    assert recorders.stop(5)
+    journal.close(5)
+
+
+def test_recorded_messages_are_released_to_retention(tmp_path):
+    """What is safely in the recordings, or of no concern to them, is no longer held back."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1, 2)
+        plant.publish("of no concern", topic="elsewhere")
+        plant.until(lambda states: plant.follower.advanced == 3)
+
+
+def test_messages_lost_to_retention_are_counted(tmp_path, caplog):
+    """If the journal had to give messages up before they were recorded, that is said and counted."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+        plant.settle()
+        plant.journal._condition.removed_to = 5
+        for number in range(2, 8):
+            plant.publish(number)
+        plant.settle()
+        assert dict(plant.recorders.counters())["recorder messages missed"] > 0
+    assert "before they could be recorded" in caplog.text
+
+
 def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path):
     """A file never runs ahead of its cursor: locked cursors stop recording until they are free."""
     with Plant(tmp_path, ONE) as plant:
