@@ -124,6 +124,11 @@ def _parse(given: list[str]) -> argparse.Namespace:
     return options
 
 
+def command_parser() -> argparse.ArgumentParser:
+    """The whole command line, for making completions and the manual page of it."""
+    return _parser()[0]
+
+
 def _parser() -> tuple[_Parser, list[str]]:
     parser = _Parser(
         prog="appliance",
