@@ -68,13 +68,15 @@ class TaskEngine:
         slowest_poll_s: float = SLOWEST_POLL_S,
         elsewhere_s: float = SLOWEST_POLL_S,
         clock_ns: Callable[[], int] = time.time_ns,
+        boot_ns: int | None = None,
         chance: random.Random | None = None,
     ) -> None:
         """Compile the rules (raises ``ConfigError``); nothing is opened yet.
 
         ``server`` is ``None`` where no ``[qlik]`` table is configured: messages are then rejected
         with that reason. ``keep_s`` and ``keep_count`` bound the history of executions;
-        ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere.
+        ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere. ``boot_ns`` is when
+        the machine was started (by default found out).
         """
         rules = Triggers(triggers, service_name=service_name)
         outcomes = Outcomes(service_name, rules.concern)
@@ -94,6 +96,7 @@ class TaskEngine:
             name_of=self._name_of,
             chance=chance or random.Random(),  # noqa: S311 - jitter, not a secret
         )
+        self._planner.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._ledger = Ledger(self._store, self._planner, self._views, outcomes, clock_ns)
         self._timing = Timing(
             self._ledger,
@@ -235,6 +238,7 @@ class TaskEngine:
         if not self._allow.allows(found, details):
             raise UsageError(self._allow.refusal(found, details).reason)
         with self._ledger.change() as planner:
+            planner.changes.is_forced = True
             cause = Cause("operator", rule=by)
             answer = planner.ask(Want("id", found), Options(), cause, self._clock_ns())
         if isinstance(answer, Rejection):
@@ -292,3 +296,11 @@ class TaskEngine:
             raise UnavailableError("No Qlik server is configured: add a [qlik] table.")
         if self._ledger.stopping:
             raise UnavailableError("The appliance is stopping; nothing is started any more.")
+
+
+def _boot_ns(clock_ns: Callable[[], int]) -> int:
+    """When the machine was started, or later: where the clock stops in sleep, by that time.
+
+    ``time.monotonic`` counts from the start of the machine on Linux, Windows and macOS.
+    """
+    return clock_ns() - time.monotonic_ns()

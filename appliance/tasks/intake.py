@@ -187,6 +187,7 @@ class Intake:
         asked = 0
         problem = "no trigger concerns it"
         with self._ledger.change() as planner:
+            planner.changes.is_forced = True
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:
                     problem = decision.rejection.reason

@@ -83,6 +83,9 @@ class Lanes(Book):
     def __init__(self, limits: Limits, name_of: Callable[[str], str]) -> None:
         super().__init__(name_of)
         self.limits = limits
+        self.boot_ns = 0
+        """When the machine was started. What was asked for before may have been started already,
+        by a call whose record a power cut took away."""
         self.circuit_open = False
         self._lanes: dict[str | Want, _Lane] = {}
         self._in_flight: set[int] = set()
@@ -117,6 +120,8 @@ class Lanes(Book):
         target = lane.waiting
         if target is not None and merges(options) and now < expires:
             self._merge(target, now, expires, replies, merged=1)
+            if target.look_since_ns is not None:
+                target.look_since_ns = max(target.look_since_ns, asked)
             self._answer(cause.seq, target.id, now)
             return target.id
         if len(self.open) >= self.limits.max_open:
@@ -129,6 +134,8 @@ class Lanes(Book):
             )
         record = self._new(want, options, cause, now, asked=asked, expires=expires, replies=replies)
         self._answer(cause.seq, record.id, now)
+        if asked < self.boot_ns:
+            record.look_since_ns = asked
         if want.kind == "id" and options.if_running == "skip" and lane.active:
             self._finish(record, ExecutionState.SKIPPED, "The task runs already.", now)
         else:
@@ -311,10 +318,14 @@ class Lanes(Book):
             lane.waiting = None
         lane.separate.pop(record.id, None)
         lane.active[record.id] = record
+        if record.posted_ns is None and not record.execution.task_id:
+            return Job(JobKind.RESOLVE, record)
+        if record.look_since_ns is not None:
+            record.posted_ns, record.look_since_ns = record.look_since_ns, None
+            self.count("looks after a power cut")
+            self._change(record)
         if record.posted_ns is not None:
             return Job(JobKind.LOOK, record)
-        if not record.execution.task_id:
-            return Job(JobKind.RESOLVE, record)
         record.posted_ns = now
         if record.first_attempt_ns is None:
             record.first_attempt_ns = now

@@ -406,5 +406,7 @@ class Planner(Lanes):
             return
         if execution.state == ExecutionState.STARTING:
             self._change(record, state=ExecutionState.REQUESTED)
+        if record.last_asked_ns < self.boot_ns:
+            record.look_since_ns = record.last_asked_ns
         self._put_in_lane(record, now)
         self._consider(record, now)

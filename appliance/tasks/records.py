@@ -38,6 +38,9 @@ class Record(msgspec.Struct, eq=False):
     posted_ns: int | None = None
     """When the start call was made whose answer is not known. Written before the call, so a
     crash in between is found here: look first, then start."""
+    look_since_ns: int | None = None
+    """It is from before the machine's start, and what was written of it last may be lost: before
+    its first start call the server is asked for runs since then."""
     first_attempt_ns: int | None = None
     tries: int = 0
     """Calls in a row that failed, or looks that found nothing: what the waits grow with."""

@@ -4,6 +4,12 @@ One SQLite file (WAL). Everything that one event changes is written in one trans
 the journal's sequence number together with the requests that the messages caused: after a crash
 a message is either not read yet or has its requests, never both or neither.
 
+A killed process loses nothing that was written. A power cut may take the last seconds away (the
+file stays whole): forcing each start call to the disk would cost more than the call. The messages
+are in the journal, which is forced, so they are read again, and whatever is older than the
+machine's start is looked for at the server before it is started (``look_since_ns`` in records.py).
+What has no message behind it, the acts of operators and timers, is forced to the disk.
+
 Not for: deciding anything. Used under the ledger's lock (ledger.py), so it needs none itself.
 """
 
@@ -87,6 +93,8 @@ class Changes:
         self.published: int | None = None
         """Publications up to this id are done with."""
         self.meta: dict[str, int] = {}
+        self.is_forced = False
+        """Whether it must survive a power cut by itself."""
 
     def __bool__(self) -> bool:
         return bool(
@@ -106,7 +114,7 @@ class Store:
     """The database file. Opens and creates it; every method may raise ``sqlite3.Error``."""
 
     def __init__(self, path: Path, *, sync: Literal["always", "os"] = "always") -> None:
-        """``sync``: ``"always"`` survives a power cut, ``"os"`` a killed process."""
+        """``sync``: ``"always"`` forces acts of operators and timers to the disk, ``"os"`` not."""
         self._path = path
         self._sync = sync
         self._connection: sqlite3.Connection | None = None
@@ -128,9 +136,7 @@ class Store:
             ) from error
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(
-                f"PRAGMA synchronous = {'FULL' if self._sync == 'always' else 'NORMAL'}"
-            )
+            connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(_SCHEMA)
             self._connection = connection
             version = self.meta("version")
@@ -165,6 +171,16 @@ class Store:
     def write(self, changes: Changes) -> None:
         """Write everything or nothing."""
         database = self._db
+        is_forced = changes.is_forced and self._sync == "always"
+        if is_forced:
+            database.execute("PRAGMA synchronous = FULL")
+        try:
+            self._write_at_once(database, changes)
+        finally:
+            if is_forced:
+                database.execute("PRAGMA synchronous = NORMAL")
+
+    def _write_at_once(self, database: sqlite3.Connection, changes: Changes) -> None:
         database.execute("BEGIN IMMEDIATE")
         try:
             self._write(database, changes)

@@ -50,6 +50,8 @@ class Timing:
     def tick(self, planner: Planner) -> None:
         """Do what is due, within a change."""
         firings, moved = self._timers.take_due(self._ledger.clock_ns())
+        if moved:
+            planner.changes.is_forced = True
         for timer in moved:
             planner.changes.meta.update(self._timers.marks(timer))
         for firing in firings:
@@ -121,6 +123,7 @@ class Timing:
             timer = self._timers.pause(name, self._ledger.clock_ns(), paused=paused)
             if timer is None:
                 return False
+            planner.changes.is_forced = True
             planner.changes.meta.update(self._timers.marks(timer))
         _log.info("Timer %s was %s by %s", name, "paused" if paused else "let go on", by)
         return True
@@ -136,6 +139,7 @@ class Timing:
                 return False
             if timer.config.silence is not None:
                 raise UsageError(f"{name} watches for silence; it can be paused, not fired.")
+            planner.changes.is_forced = True
             self._do(planner, Firing(timer, self._ledger.clock_ns()))
         _log.info("Timer %s was fired by %s", name, by)
         return True

@@ -103,3 +103,24 @@ def test_killed_while_the_call_had_not_arrived(qlik, tmp_path: Path) -> None:
     looked = [one for one in qlik.requests if "/executionresult" in one.path]
     posted = [one for one in qlik.requests if one.method == "POST"]
     assert looked[0].at_ns < posted[0].at_ns
+
+
+def test_a_power_cut_starts_nothing_twice(qlik, tmp_path: Path) -> None:
+    """The power fails and the disk has an older state of the database, from before the message:
+    the journal gives the message again, its run is found at the server, and followed."""
+    task = qlik.add_task("Reload sales", duration_s=0.1)
+    source = MemorySource()
+    database = tmp_path / "tasks.db"
+    with Rig(database, client_of(qlik), source=source):
+        pass
+    older = database.read_bytes()
+    with Rig(database, client_of(qlik), source=source) as rig:
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded")
+    database.write_bytes(older)
+    for extra in ("tasks.db-wal", "tasks.db-shm"):
+        (tmp_path / extra).unlink(missing_ok=True)
+    with Rig(database, client_of(qlik), source=source, boot_ns=time.time_ns()) as again:
+        again.broker.wait_for(task.id, "succeeded")
+        assert qlik.starts() == 1
+        assert again.newest().cause.seq == 1

@@ -639,3 +639,26 @@ def test_what_waits_for_the_server_says_so() -> None:
     planner.server_is_back(at(1))
     (job,) = planner.begin(at(1))
     assert not job.record.execution.reason
+
+
+def test_what_is_older_than_the_machine_s_start_is_looked_for_first() -> None:
+    """A power cut may take away the record of a start call, never the message: a request from
+    before the machine's start is looked for, then started; a newer one is started at once."""
+    planner = make()
+    planner.boot_ns = at(-10)
+    old = ask(planner, asked_ns=at(-60))
+    (job,) = planner.begin(NOW)
+    assert (job.kind, job.record.posted_ns) == (JobKind.LOOK, at(-60))
+    planner.not_found(job.record, NOW)
+    (job,) = planner.begin(NOW)
+    assert (job.kind, job.record.id) == (JobKind.START, old)
+    planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 2), NOW, asked_ns=at(-5))
+    (job,) = planner.begin(NOW)
+    assert job.kind is JobKind.START
+    again = make()
+    again.boot_ns = at(10)
+    planner.circuit_open = True
+    planner.ask(Want("id", IDS[2]), PLAIN, Cause("message", 3), NOW)
+    record = next(one for one in planner.open.values() if one.execution.task_id == IDS[2])
+    again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record), at(20))
+    assert [one.kind for one in again.begin(at(20))] == [JobKind.LOOK]
