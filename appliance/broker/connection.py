@@ -424,6 +424,9 @@ class Connection(asyncio.Protocol):
         self._closing = self._output.is_closed = True
         self.is_open = False
         self._linger = self._loop.call_later(_LINGER_S, self._transport.abort)
+        if not self._transport.is_closing():
+            # TLS ends with an answer of the client, which must be read.
+            self._transport.resume_reading()
         self._transport.close()
 
     def abort(self) -> None:

@@ -39,7 +39,8 @@ class TlsServer(asyncio.Protocol):
         self._high = 0
         self._face = Face(self)
         self._tls: asyncio.Transport | None = None
-        self._early: list[bytes] = []
+        self._early_in: list[bytes] = []
+        self._early_out: list[bytes] = []
         self._task: asyncio.Task[None] | None = None
         self._is_lost = False
         self.below: asyncio.Transport
@@ -78,16 +79,21 @@ class TlsServer(asyncio.Protocol):
             return
         self._tls = self.below = made
         made.set_write_buffer_limits(high=self._high)
-        early, self._early = self._early, []
-        for data in early:
+        for data in self._early_out:
             made.write(data)
+        for data in self._early_in:
+            self._connection.data_received(data)
+        self._early_in, self._early_out = [], []
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost(exc)
 
     def received(self, data: bytes) -> None:
-        """Bytes came out of TLS."""
-        self._connection.data_received(data)
+        """Bytes came out of TLS, perhaps before its transport is known here."""
+        if self._tls is None:
+            self._early_in.append(data)
+        else:
+            self._connection.data_received(data)
 
     def lost(self, exc: Exception | None) -> None:
         """The connection is gone, at whatever stage."""
@@ -107,7 +113,7 @@ class TlsServer(asyncio.Protocol):
         if self._tls is not None:
             self._tls.write(data)
         else:
-            self._early.append(data)
+            self._early_out.append(data)
 
     def say_goodbye(self) -> None:
         """Close TLS, then the connection; before the handshake's end there is no TLS to close."""
