@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from appliance.model import Execution, Message, Task
 from appliance.state import ClientState, Mark, TimerState
 from appliance.ui.screens.dialogs import Ask
-from appliance.ui.screens.picker import TaskPicker
-from appliance.ui.screens.publish import Draft, PublishDialog
 from appliance.ui.settings import used
 from appliance.ui.text import cut, printable
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from appliance.ui.app import ApplianceApp
+    from appliance.ui.screens.publish import Draft
 
 
 def operator() -> str:
@@ -60,6 +59,7 @@ class Acts:
 
     def run_task(self) -> None:
         """Pick a task of the server and start it."""
+        from appliance.ui.screens.picker import TaskPicker  # noqa: PLC0415 - not before it is needed: the first screen comes sooner
 
         def picked(task: Task | None) -> None:
             if task is not None:
@@ -154,6 +154,7 @@ class Acts:
 
     def publish(self, topic: str = "") -> None:
         """Write a message and publish it."""
+        from appliance.ui.screens.publish import PublishDialog  # noqa: PLC0415 - as in run_task
 
         def written(draft: Draft | None) -> None:
             if draft is None:

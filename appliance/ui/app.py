@@ -31,7 +31,6 @@ from appliance.ui import export, keys, palette, payload
 from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
-from appliance.ui.screens.clients import ClientsScreen
 from appliance.ui.screens.dialogs import (
     MIN_COLUMNS,
     MIN_ROWS,
@@ -46,8 +45,6 @@ from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.log import LogFeed, LogScreen
 from appliance.ui.screens.message import MessageScreen
 from appliance.ui.screens.page import Page
-from appliance.ui.screens.tasks import TasksScreen
-from appliance.ui.screens.topics import TopicsScreen
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.text import printable
 
@@ -82,13 +79,6 @@ class ApplianceApp(App[UiEnd]):
     BINDINGS: ClassVar = keys.bindings(keys.EVERYWHERE)
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
-    PAGES: ClassVar[dict[str, type[Page]]] = {
-        "live": LiveScreen,
-        "topics": TopicsScreen,
-        "tasks": TasksScreen,
-        "clients": ClientsScreen,
-        "log": LogScreen,
-    }
 
     def __init__(
         self,
@@ -149,12 +139,13 @@ class ApplianceApp(App[UiEnd]):
     def on_mount(self) -> None:
         self._theme_changed()
         self.theme_changed_signal.subscribe(self, lambda _theme: self._theme_changed())
-        for name, page in self.PAGES.items():
-            self._pages[name] = page()
-            self.install_screen(self._pages[name], name)
-        self.push_screen("live")
+        self.push_screen(self._page("live"))
         self._check_size(self.size)
         self.set_interval(FRAME_S, self._frame)
+        wrong = keys.unknown(self.settings.keys)
+        if wrong:
+            known = ", ".join(key.name for key in keys.TABLE)
+            self.say(f"[ui.keys] has no {', '.join(wrong)}; there are: {known}", bad=True)
 
     def _frame(self) -> None:
         """Poll the engine once and show what it said; never lets an error of it end the UI."""
@@ -220,18 +211,26 @@ class ApplianceApp(App[UiEnd]):
         elif covered and not small:
             self.pop_screen()
 
+    def _page(self, name: str) -> Page:
+        """One of the screens, made when it is first asked for and kept."""
+        if name not in self._pages:
+            self._pages[name] = _new_page(name)
+            self.install_screen(self._pages[name], name)
+        return self._pages[name]
+
     # --- screens -------------------------------------------------------------------------------
 
     def action_show(self, name: str) -> None:
         """Go to one of the screens, from wherever."""
-        if name not in self._pages or isinstance(self.screen, TooSmall):
+        if isinstance(self.screen, TooSmall):
             return
-        while len(self.screen_stack) > 1 and self.screen is not self._pages[name]:
+        page = self._page(name)
+        while len(self.screen_stack) > 1 and self.screen is not page:
             top = self.screen
             if isinstance(top, Page) and top.TAB_ROOT:
                 break
             self.pop_screen()
-        if self.screen is not self._pages[name]:
+        if self.screen is not page:
             self.switch_screen(name)
 
     def action_help(self) -> None:
@@ -420,6 +419,23 @@ def run(
         if engine.snapshot().stopping:
             return UiEnd.STOPPING
     return UiEnd.CRASHED
+
+
+def _new_page(name: str) -> Page:
+    """A screen by its name; most are imported when first shown, so the first one comes sooner."""
+    if name == "topics":
+        from appliance.ui.screens.topics import TopicsScreen  # noqa: PLC0415 - see the docstring
+
+        return TopicsScreen()
+    if name == "tasks":
+        from appliance.ui.screens.tasks import TasksScreen  # noqa: PLC0415 - see the docstring
+
+        return TasksScreen()
+    if name == "clients":
+        from appliance.ui.screens.clients import ClientsScreen  # noqa: PLC0415 - see the docstring
+
+        return ClientsScreen()
+    return LogScreen() if name == "log" else LiveScreen()
 
 
 @contextmanager

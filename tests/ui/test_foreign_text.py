@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from rich.style import Style
 
 from appliance.ui import payload
@@ -84,6 +84,7 @@ def test_any_payload_can_be_shown_in_every_form(data):
     assert payload.kind(data)
 
 
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

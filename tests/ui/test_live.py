@@ -372,3 +372,10 @@ async def test_states_are_told_apart_without_colour():
 
     looks = {(symbols.sign(state), symbols.word(state)) for state in ExecutionState}
     assert len(looks) == len(ExecutionState)
+
+
+async def test_an_unknown_name_in_the_keys_is_said():
+    """A typing error in [ui.keys] does not go unnoticed."""
+    app = app_for(story(), keys={"pauze": ("f6",)})
+    async with app.run_test(size=NARROW, notifications=True) as pilot:
+        await until(pilot, "has no pauze")

@@ -34,6 +34,7 @@ class TopicRows(Rows[tree.Node]):
 
     opened: set[str]
     last: dict[int, Message]
+    sizes: dict[int, int | None]
     sort = "rate"
     now_ns = 0
 
@@ -41,6 +42,7 @@ class TopicRows(Rows[tree.Node]):
         super().__init__(id=id)
         self.opened = set()
         self.last = {}
+        self.sizes = {}
 
     def key(self, item: tree.Node) -> Hashable:
         return item.path
@@ -51,7 +53,8 @@ class TopicRows(Rows[tree.Node]):
     def line(self, item: tree.Node, cells: int) -> Line:
         message = self.last.get(item.leaf.last_seq) if item.leaf is not None else None
         opened = item.path in self.opened
-        return view.row(item, message, self.now_ns, cells, opened=opened)
+        size = self.sizes.get(message.seq) if message is not None else None
+        return view.row(item, message, size, self.now_ns, cells, opened=opened)
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, self.sort)
@@ -119,6 +122,7 @@ class TopicsScreen(Page):
         last = self.ui.feed.by_seq(seqs)
         if last != rows.last:
             rows.last = last
+            rows.sizes = {seq: self.ui.engine.full_size(seq) for seq in last}
             rows.refresh()
         cells = self.size.width
         title: Line = [
@@ -137,7 +141,12 @@ class TopicsScreen(Page):
             pane.show([])
             return
         count = _FOOT_ROWS if self.size.height < 36 else 3 * _FOOT_ROWS
-        found = [one for one in self.ui.feed.newest if one.topic == node.path][-200:]
+        below = f"{node.path}/"
+        found = [
+            one
+            for one in self.ui.feed.newest
+            if one.topic == node.path or (node.children and one.topic.startswith(below))
+        ][-200:]
         lines = view.foot(node.path, found, cells, count, utc=self.ui.remembered.utc)
         pane.show([rule([(node.path, "head")], cells), *lines])
 

@@ -34,7 +34,9 @@ def heading(cells: int, sort: str) -> Line:
     return [(f"{topic}{''.join(columns)}  R  LAST PAYLOAD", "head")]
 
 
-def row(node: Node, message: Message | None, now_ns: int, cells: int, *, opened: bool) -> Line:
+def row(
+    node: Node, message: Message | None, size: int | None, now_ns: int, cells: int, *, opened: bool
+) -> Line:
     """One level: its sums, and the last payload if it is a topic."""
     sign = ("▾ " if opened else "▸ ") if node.children else "  "
     label = f"{'  ' * min(node.depth, 12)}{sign}{printable(node.label) or '(empty level)'}"
@@ -43,7 +45,7 @@ def row(node: Node, message: Message | None, now_ns: int, cells: int, *, opened:
     leaf = node.leaf
     body = ""
     if leaf is not None and message is not None:
-        body = payload.preview(message.payload)
+        body = payload.preview(message.payload, size)
     return [
         (fit(label, _topic_cells(cells)), "" if leaf is not None else "dim"),
         (fit_right(_rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
