@@ -1,0 +1,198 @@
+"""The outbox as a state machine: order, window, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from appliance.broker.outbox import Delivery, Outbox
+from appliance.model import Message
+
+
+class Client:
+    """A client at the other end, as MQTT wants it: it knows which QoS 2 messages it has."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.stalled = False
+        self.wire: list[tuple[str, int, int]] = []
+        """What is on its way to the client: kind, packet id, number."""
+
+    def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
+        self.wire.append((f"publish{delivery.qos}", packet_id, int(delivery.message.payload)))
+        return True
+
+    def send_release(self, packet_id: int) -> None:
+        self.wire.append(("release", packet_id, 0))
+
+
+class Notes:
+    """A disk that takes its time."""
+
+    def __init__(self) -> None:
+        self.waiting: list = []
+
+    def sending(self, packet_id, delivery, then) -> None:
+        self.waiting.append(then)
+
+    def received(self, packet_id, delivery, then) -> None:
+        self.waiting.append(then)
+
+    def completed(self, packet_id, delivery) -> None:
+        self.waiting.append(lambda: None)
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Messages go in; connections, acknowledgements and stalls come as they please."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+        self.outbox = Outbox(
+            "c",
+            limit=10**6,
+            max_bytes=10**9,
+            count=lambda name: self.counted.update([name]),
+            current=lambda _topic: None,
+        )
+        self.outbox.persistent = True
+        self.notes = Notes()
+        self.outbox.keeper = self.notes
+        self.client: Client | None = None
+        self.number = 0
+        self.sent: dict[int, list[int]] = {1: [], 2: []}
+        self.got: dict[int, list[int]] = {1: [], 2: []}
+        self.held: set[int] = set()
+        self.settled: set[int] = set()
+
+    @rule(qos=st.sampled_from([1, 2]))
+    def deliver(self, qos: int) -> None:
+        self.number += 1
+        self.sent[qos].append(self.number)
+        self.outbox.deliver(Message(self.number, 0, "t", b"%d" % self.number), qos, retain=False)
+
+    @precondition(lambda self: self.client is None)
+    @rule(window=st.integers(1, 4))
+    def connect(self, window: int) -> None:
+        self.client = Client(window)
+        self.outbox.attach(self.client)
+
+    @precondition(lambda self: self.client is not None)
+    @rule()
+    def vanish(self) -> None:
+        """What is on the wire is lost."""
+        self.client = None
+        self.outbox.detach()
+
+    @precondition(lambda self: self.client is not None)
+    @rule(stalled=st.booleans())
+    def stall(self, stalled: bool) -> None:
+        self.client.stalled = stalled
+        if not stalled:
+            self.outbox.pump()
+
+    @precondition(lambda self: self.notes.waiting)
+    @rule()
+    def commit(self) -> None:
+        waiting, self.notes.waiting = self.notes.waiting, []
+        for then in waiting:
+            then()
+
+    @precondition(lambda self: self.client is not None and self.client.wire)
+    @rule(reply=st.booleans())
+    def read(self, reply: bool) -> None:
+        """The client reads a packet; its answer arrives or not."""
+        kind, packet_id, number = self.client.wire.pop(0)
+        if kind == "publish1":
+            assert number not in self.settled
+            if not self.got[1] or number > self.got[1][-1]:
+                self.got[1].append(number)
+            if reply:
+                self.settled.add(number)
+                self.outbox.acknowledged(packet_id)
+        elif kind == "publish2":
+            if packet_id not in self.held:
+                self.held.add(packet_id)
+                self.got[2].append(number)
+            if reply:
+                self.outbox.received(packet_id)
+        else:
+            self.held.discard(packet_id)
+            if reply:
+                self.outbox.completed(packet_id)
+
+    @rule(packet_id=st.integers(1, 65535), kind=st.sampled_from(["ack", "rec", "comp"]))
+    def nonsense(self, packet_id: int, kind: str) -> None:
+        """Acknowledgements of nothing change nothing."""
+        if packet_id not in self.outbox._inflight:
+            assert not getattr(
+                self.outbox, {"ack": "acknowledged", "rec": "received", "comp": "completed"}[kind]
+            )(packet_id)
+
+    @invariant()
+    def window_is_kept(self) -> None:
+        if self.client is not None:
+            noting = sum(d.noting for d in self.outbox._inflight.values())
+            on_the_way = self.outbox.in_flight - len(self.outbox._again) - noting
+            assert on_the_way <= self.client.window
+
+    @invariant()
+    def order_is_kept(self) -> None:
+        for qos in (1, 2):
+            assert self.got[qos] == self.sent[qos][: len(self.got[qos])]
+
+    def teardown(self) -> None:
+        """Left alone with a client that reads, everything arrives; at QoS 2 exactly once."""
+        if self.client is None:
+            self.connect(3)
+        self.client.stalled = False
+        self.outbox.pump()
+        for _ in range(self.number * 8 + 50):
+            if self.notes.waiting:
+                self.commit()
+            if self.client.wire:
+                self.read(True)
+        if self.outbox.in_flight:
+            # An answer may have been lost without the connection: a reconnect mends that.
+            self.vanish()
+            self.connect(3)
+            for _ in range(self.number * 8 + 50):
+                if self.notes.waiting:
+                    self.commit()
+                if self.client.wire:
+                    self.read(True)
+        assert self.got == self.sent
+        assert self.outbox.queued == 0
+        assert not self.counted
+
+
+OutboxMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+TestOutbox = OutboxMachine.TestCase
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_bounds(limit):
+    """Beyond its bounds a queue drops the oldest and counts it."""
+    counted: list[str] = []
+    outbox = Outbox(
+        "c", limit=limit, max_bytes=1000, count=counted.append, current=lambda _topic: None
+    )
+    outbox.persistent = True
+    for number in range(5):
+        outbox.deliver(Message(number, 0, "t", b"x" * 300), 1, retain=False)
+    assert outbox.queued == limit
+    assert len(counted) == outbox.dropped == 5 - limit
+    assert outbox.unsettled_seq() == 5 - limit
+    outbox.deliver(Message(9, 0, "t", b"x" * 900), 1, retain=False)
+    assert outbox.queued == 1
+
+
+def test_not_persistent():
+    """Without a persistent session nothing is kept for a client that is away."""
+    outbox = Outbox("c", limit=9, max_bytes=99, count=print, current=lambda _topic: None)
+    outbox.deliver(Message(1, 0, "t", b"x"), 2, retain=False)
+    assert outbox.queued == 0
