@@ -9,7 +9,7 @@ carried out because the server is down.
 Needs Node.js; MQTT.js and axios are installed into the folder with npm, in the versions of
 package.json.
 
-Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 300]
+Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 200]
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from rig import HERE, Broker, Meter, Process, Results
 
 TOPIC = "qliksense/start_task"
 WARM_UP = 20
-BETWEEN_S = (0.01, 0.05)
+BETWEEN_S = (0.05, 0.15)
 STEADY_RATE = 1000
 QUEUED = 10_000
 QLIK = """
@@ -221,7 +221,7 @@ def settle(broker: Broker) -> None:
 
 
 def main() -> None:
-    options = rig.arguments(__doc__ or "", starts=300, seconds=3.0)
+    options = rig.arguments(__doc__ or "", starts=200, seconds=3.0)
     results = Results("Publish to POST")
     requests = Results("10,000 queued requests")
     starter = install_starter(options.folder)

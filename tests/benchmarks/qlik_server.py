@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-from appliance.qlik.simulated import SimulatedQlik, SimulatedTask
+from appliance.qlik.simulated import SimulatedQlik, SimulatedTask, Site
 
 
 def task_id(number: int) -> str:
@@ -22,8 +22,11 @@ def main(count: int) -> None:
         SimulatedTask(f"Task {number}", id=task_id(number), duration_s=0.2)
         for number in range(count)
     ]
-    with SimulatedQlik(tasks, keep_requests=200_000) as server:
-        server.site.concurrency = count
+    # Few old runs are kept: looking through them would slow the server, and with it our calls.
+    site = Site(concurrency=count, keep_runs=60)
+    for task in tasks:
+        site.add_task(task)
+    with SimulatedQlik(site=site, keep_requests=200_000) as server:
         print(f"port {server.port}", flush=True)
         for _ in sys.stdin:
             arrived: dict[str, int] = {}
