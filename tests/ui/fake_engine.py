@@ -521,6 +521,7 @@ def main() -> None:
     parser.add_argument("--run-for", type=float, default=600.0)
     parser.add_argument("--remember", type=Path)
     parser.add_argument("--report", type=Path, help="a file for why the UI ended")
+    parser.add_argument("--crash", action="store_true", help="one fault while drawing")
     parser.add_argument("--still", action="store_true", help="the clock stands still")
     wanted = parser.parse_args()
     clock = Clock() if wanted.still else Clock(time.time_ns())
@@ -537,6 +538,17 @@ def main() -> None:
             "client-managed", "qlik01", Health("bad", "403 for user INTERNAL\\sa_repository: check"
             " the user in [qlik]"), failed_24h=3,
         )  # fmt: skip
+    if wanted.crash:
+        good = engine.marks
+
+        def fails_once(seqs: Sequence[int]) -> dict[int, Mark]:
+            engine.marks = good  # type: ignore[method-assign]
+            raise ZeroDivisionError("secret=hunter2")
+
+        def break_it() -> None:
+            engine.marks = fails_once  # type: ignore[method-assign]
+
+        threading.Timer(1.5, break_it).start()
     limit = threading.Timer(wanted.run_for, engine.stop)
     limit.daemon = True
     limit.start()

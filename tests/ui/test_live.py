@@ -379,3 +379,18 @@ async def test_an_unknown_name_in_the_keys_is_said():
     app = app_for(story(), keys={"pauze": ("f6",)})
     async with app.run_test(size=NARROW, notifications=True) as pilot:
         await until(pilot, "has no pauze")
+
+
+async def test_the_mouse():
+    """A click chooses a row, a second one opens it, the wheel scrolls, a tab is a button."""
+    async with app_for(story()).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.click("#messages", offset=(20, 5))
+        text = await settle(pilot)
+        assert "PAUSED" in text
+        assert text.split("\n")[7].startswith("▌")
+        await pilot.click("#messages", offset=(20, 5), times=2)
+        assert "What it led to" in await until(pilot, "What it led to")
+        await pilot.press("escape")
+        await pilot.click("#tabs", offset=(24, 0))
+        assert "[3]Tasks" in await settle(pilot)

@@ -122,14 +122,14 @@ class OnPty:
     def read_until(self, wanted):
         """Read what the UI writes until ``wanted`` comes."""
         end = time.monotonic() + DEADLINE_S
-        seen = b""
+        self.seen = b""
         while time.monotonic() < end:
             if not select.select([self.ours], [], [], 1)[0]:
                 continue
-            seen = seen[-100_000:] + os.read(self.ours, 65536)
-            if wanted in seen:
+            self.seen = self.seen[-100_000:] + os.read(self.ours, 65536)
+            if wanted in self.seen:
                 return
-        raise AssertionError(f"{wanted!r} never came; the last was {seen[-2000:]!r}")
+        raise AssertionError(f"{wanted!r} never came; the last was {self.seen[-2000:]!r}")
 
     def ended(self):
         """Wait for the end of the process; returns why the UI ended."""
@@ -184,6 +184,20 @@ def test_a_terminal_that_hung_shows_the_present_again(on_pty):
                 break
         except OSError:  # the other end is closed
             break
+    assert ui.ended() == "quit"
+
+
+def test_a_fault_while_drawing_brings_the_ui_back(on_pty):
+    """The UI starts again by itself, the engine was never touched, no value is printed."""
+    ui = on_pty("--crash", "--run-for", "45")
+    ui.read_until(b"all well")
+    ui.read_until(b"\x1b[?1049l")  # the UI fell
+    assert b"hunter2" not in ui.seen
+    ui.read_until(b"all well")  # and is back
+    os.write(ui.ours, b"q")
+    ui.read_until(b"Stop the appliance?")
+    os.write(ui.ours, b"y")
+    ui.read_until(b"\x1b[?1049l")
     assert ui.ended() == "quit"
 
 

@@ -20,7 +20,7 @@ from appliance.ui.text import fit, printable
 from appliance.ui.widgets.rows import Rows
 
 _KEPT = 5000
-_SOURCE_CELLS = 12
+_SOURCE_CELLS = 14
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 _NAMES = {10: ("DEBUG", "dim"), 20: ("INFO", ""), 30: ("WARN", "warn"), 40: ("ERROR", "bad")}
 

@@ -15,17 +15,27 @@ from appliance.ui.lines import Line
 from appliance.ui.text import cut, cut_start, fit, printable, wrap
 from appliance.ui.views.work import by, first_line, progress
 
-MARK_CELLS = 10
+_MARK_CELLS = 10
+_ROOMY_MARK_CELLS = 18
 _TIME_CELLS = 12
 _CLIENT_CELLS = 8
 _WITH_CLIENT = 82
 """Columns from which a list of messages has one for the client."""
 
 
+_ROOMY = 96
+"""Columns from which what a message led to has room for a reason."""
+
+
+def _mark_cells(cells: int) -> int:
+    return _ROOMY_MARK_CELLS if cells >= _ROOMY else _MARK_CELLS
+
+
 def _columns(cells: int) -> tuple[int, int, int]:
     """Cells for client, topic and payload."""
     client = _CLIENT_CELLS if cells >= _WITH_CLIENT else 0
-    flexible = cells - _TIME_CELLS - 1 - (client + 1 if client else 0) - 4 - 1 - MARK_CELLS - 1
+    mark = _mark_cells(cells)
+    flexible = cells - _TIME_CELLS - 1 - (client + 1 if client else 0) - 4 - 1 - mark - 1
     topic = max(12, min(40, flexible * 45 // 100))
     return client, topic, max(4, flexible - topic)
 
@@ -56,7 +66,7 @@ def row(message: Message, mark: Mark | None, when: str, full_size: int | None, c
     line.append((fit(text, body), "dim" if own else "info" if text.startswith("<") else ""))
     if mark is not None:
         line.append((" ", ""))
-        line.append((cut(mark_text(mark), MARK_CELLS), symbols.tone(mark.state)))
+        line.append((cut(mark_text(mark), _mark_cells(cells)), symbols.tone(mark.state)))
     return line
 
 

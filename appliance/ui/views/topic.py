@@ -93,7 +93,7 @@ def foot(
     lines: list[Line] = []
     found = [(number_in(one.payload)) for one in messages[-(cells - 40) :]]
     numbers = [one for one in found if one is not None]
-    if len(numbers) > 1:
+    if len(numbers) > 1 and all(one.topic == topic for one in messages):
         name = numbers[-1][0]
         values = [value for field, value in numbers if field == name]
         low, high = min(values), max(values)
