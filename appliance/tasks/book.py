@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from appliance.model import Cause, Execution, ExecutionState, Step
+from appliance.model import Cause, Execution, ExecutionState, Step, Task
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
 from appliance.tasks.store import Answer, Changes, TaskHistory
@@ -26,11 +26,11 @@ _KNOWN_RUNS = 2000
 class Book:
     """All open requests, what is known of tasks and runs, and what changed since the last write.
 
-    Not thread-safe: the ledger's lock guards it. ``name_of`` gives the name of a task id as far
-    as it is known, else an empty string.
+    Not thread-safe: the ledger's lock guards it. ``known`` gives what is known of a task
+    id without asking the server.
     """
 
-    def __init__(self, name_of: Callable[[str], str]) -> None:
+    def __init__(self, known: Callable[[str], Task | None]) -> None:
         self.changes = Changes()
         """What must be written; the ledger takes it away."""
         self.told: list[tuple[Record, Execution]] = []
@@ -42,7 +42,7 @@ class Book:
         self.started_by: dict[str, int] = {}
         """How many starts each rule led to, since the appliance was started."""
         self.next_id = 1
-        self._name_of = name_of
+        self._known = known
         self._runs: OrderedDict[str, int] = OrderedDict()
 
     def _new(
@@ -101,10 +101,11 @@ class Book:
             self._runs.popitem(last=False)
 
     def usual_s(self, task_id: str) -> float | None:
-        """Median duration of the task's recent successful runs."""
+        """Median duration of the task's recent successful runs, else what the server says."""
         history = self.histories.get(task_id)
         if history is None or not history.durations_s:
-            return None
+            task = self._known(task_id)
+            return task.last_duration_s if task is not None else None
         ordered = sorted(history.durations_s)
         return ordered[len(ordered) // 2]
 
@@ -117,8 +118,10 @@ class Book:
         self.changes.histories[task_id] = history
 
     def _name(self, task_id: str) -> str:
-        known = self.histories.get(task_id)
-        return self._name_of(task_id) or (known.name if known is not None else "")
+        if (task := self._known(task_id)) is not None:
+            return task.name
+        history = self.histories.get(task_id)
+        return history.name if history is not None else ""
 
     def _change(self, record: Record, **fields: object) -> None:
         record.execution = msgspec.structs.replace(record.execution, **fields)

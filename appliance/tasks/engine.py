@@ -93,7 +93,7 @@ class TaskEngine:
         self._database = database
         self._planner = Planner(
             limits,
-            name_of=self._name_of,
+            known=self._tasks.known,
             chance=chance or random.Random(),  # noqa: S311 - jitter, not a secret
         )
         self._planner.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
@@ -136,10 +136,6 @@ class TaskEngine:
         self.is_new = False
         """After ``open``: the database was not there before. If the journal has messages all the
         same (somebody removed the file), the caller decides where reading begins."""
-
-    def _name_of(self, task: str) -> str:
-        known = self._tasks.known(task)
-        return known.name if known else ""
 
     # --- life ---------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from appliance.model import Cause, ExecutionState
+from appliance.model import Cause, ExecutionState, Task
 from appliance.tasks.book import SECOND_NS, Book, to_ns
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
@@ -80,8 +80,8 @@ class _Lane:
 class Lanes(Book):
     """The book, and the order in which its requests are carried out."""
 
-    def __init__(self, limits: Limits, name_of: Callable[[str], str]) -> None:
-        super().__init__(name_of)
+    def __init__(self, limits: Limits, known: Callable[[str], Task | None]) -> None:
+        super().__init__(known)
         self.limits = limits
         self.boot_ns = 0
         """When the machine was started. What was asked for before may have been started already,
@@ -211,7 +211,10 @@ class Lanes(Book):
                 self._set(record, record.execution.state, _WAITS_FOR_SERVER, now)
 
     def _wake_at(self, record: Record, at: int) -> None:
-        if self._alarms.get(record.id) != at:
+        # An earlier alarm finds out by itself that it is too early: many messages that put a start
+        # off make one entry, not one each.
+        present = self._alarms.get(record.id)
+        if present is None or at < present:
             self._alarms[record.id] = at
             heapq.heappush(self._due, (at, record.id))
 
@@ -411,7 +414,8 @@ class Lanes(Book):
         record.log_wanted = was_running and state == ExecutionState.FAILED
         record.tries = 0
         task_id = record.execution.task_id
-        if task_id and (was_running or state.is_bad):
+        # What never ran is remembered only of tasks that exist: anybody can make up an id.
+        if task_id and (was_running or (state.is_bad and task_id in self.histories)):
             history = self.histories.get(task_id, TaskHistory())
             record.recovered = history.last_bad and state == ExecutionState.SUCCEEDED
             if state == ExecutionState.SUCCEEDED and began is not None:

@@ -31,9 +31,9 @@ class Planner(Lanes):
     """The whole state machine. Not thread-safe: the ledger's lock guards it."""
 
     def __init__(
-        self, limits: Limits, *, name_of: Callable[[str], str], chance: random.Random
+        self, limits: Limits, *, known: Callable[[str], Task | None], chance: random.Random
     ) -> None:
-        super().__init__(limits, name_of)
+        super().__init__(limits, known)
         self._chance = chance
         self.slow: list[Execution] = []
         """Runs that were found to be slow, to be told; the ledger takes them away."""

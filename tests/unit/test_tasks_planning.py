@@ -19,6 +19,7 @@ from appliance.qlik.server import Again, QlikError, Report
 from appliance.tasks.book import SECOND_NS
 from appliance.tasks.lanes import Job, JobKind, Limits
 from appliance.tasks.planning import Planner
+from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
 from appliance.tasks.redelivery import Redeliveries
 from appliance.tasks.triggers import Options
@@ -32,7 +33,11 @@ PLAIN = Options()
 
 
 def make(limits: Limits = LIMITS) -> Planner:
-    return Planner(limits, name_of=lambda task: f"name of {task[-1]}", chance=random.Random(1))
+    return Planner(
+        limits,
+        known={IDS[0]: Task(IDS[0], "One", last_duration_s=7.0)}.get,
+        chance=random.Random(1),
+    )
 
 
 class Run(msgspec.Struct, eq=False):
@@ -662,3 +667,38 @@ def test_what_is_older_than_the_machine_s_start_is_looked_for_first() -> None:
     record = next(one for one in planner.open.values() if one.execution.task_id == IDS[2])
     again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record), at(20))
     assert [one.kind for one in again.begin(at(20))] == [JobKind.LOOK]
+
+
+def test_a_start_that_is_put_off_a_million_times_costs_one_entry() -> None:
+    """Memory does not grow with the messages that a debounce holds back."""
+    planner = make()
+    options = Options(debounce_s=3600, debounce_max_s=36000)
+    for number in range(2000):
+        ask(planner, options, at(number / 10))
+    assert len(planner._due) <= 2
+    assert planner.begin(at(3700)) == []
+    (job,) = planner.begin(at(3800))
+    assert job.record.execution.merged == 1999
+
+
+def test_made_up_ids_leave_nothing_behind() -> None:
+    """Anybody who may publish can name tasks that do not exist: each is rejected and forgotten."""
+    planner = make()
+    for number in range(50):
+        want = Want("id", f"00000000-0000-0000-0000-{number:012d}")
+        planner.ask(want, PLAIN, Cause("message", 1), NOW)
+        (job,) = planner.begin(NOW)
+        planner.not_allowed(job.record, Rejection("404", "No such task."), NOW)
+    assert not planner.open
+    assert not planner.histories
+    assert not planner._lanes
+    assert not planner._alarms
+
+
+def test_the_usual_duration_is_the_server_s_until_there_is_our_own() -> None:
+    """So that the first run has something to be compared with."""
+    planner = make()
+    assert planner.usual_s(IDS[0]) == 7.0
+    run_once(planner, 0, 10, ExecutionState.SUCCEEDED)
+    assert planner.usual_s(IDS[0]) == 10.0
+    assert planner.usual_s(IDS[1]) is None
