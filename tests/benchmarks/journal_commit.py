@@ -74,7 +74,8 @@ class Engine:
                 work(PAYLOAD)
                 seq = journal.next_seq()
                 journal.append(
-                    Message(seq, time.time_ns(), "plant/press/12", PAYLOAD, 1, client_id="p12"), None
+                    Message(seq, time.time_ns(), "plant/press/12", PAYLOAD, 1, client_id="p12"),
+                    None,
                 )
                 sent += 1
             self._news.wait()
@@ -118,9 +119,7 @@ def main() -> None:
     for _ in range(ROUNDS):
         bares.append(bare(folder, seconds / 2))
         for name, sync, window, recorders in cases:
-            result = measure(
-                folder, sync=sync, window=window, seconds=seconds, recorders=recorders
-            )
+            result = measure(folder, sync=sync, window=window, seconds=seconds, recorders=recorders)
             results.setdefault(name, []).append(result)
     (folder / "bare").unlink()
     base = median(bares)
