@@ -159,7 +159,7 @@ def _parser() -> tuple[_Parser, list[str]]:
         )
         if into is None:  # an action belongs to its command's module
             names.append(name)
-            added.set_defaults(module=name)
+            added.set_defaults(module=name.replace("-", ""))
         return added
 
     _add_run(add)
@@ -169,6 +169,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_publish(add)
     _add_export(add)
     _add_tasks_and_selftest(add)
+    _add_care(add)
     return parser, names
 
 
@@ -356,6 +357,53 @@ def _add_tasks_and_selftest(add: _Add) -> None:
     add(
         "selftest",
         "see whether this installation is whole",
-        "Load every part, write a small database, hash a password, look for TLS.",
+        "Load every part, write a small database and recordings, hash a password, look for TLS, "
+        "show the UI without a terminal.",
         "  appliance selftest",
     )
+
+
+def _add_care(add: _Add) -> None:
+    parser = add(
+        "health",
+        "see how a running appliance fares",
+        "Tell how the appliance of a configuration fares. The exit code is 0 while messages are "
+        "accepted, else 69.",
+        "  appliance health\n  appliance health --json -c /etc/appliance/config.toml",
+    )
+    parser.add_argument("--json", action="store_true", help="for programs")
+    _config_option(parser)
+    parser = add(
+        "reload",
+        "have a running appliance read its configuration again",
+        "Have a running appliance read its configuration again. What counts from the next start "
+        "only is named. (Outside Windows, SIGHUP does the same.)",
+        "  appliance reload -c /etc/appliance/config.toml",
+    )
+    _config_option(parser)
+    parser = add(
+        "log-level",
+        "set a running appliance's log level",
+        "Set the log level of a running appliance until its next start or reload.",
+        "  appliance log-level debug",
+    )
+    parser.add_argument("level", metavar="LEVEL", choices=("debug", "info", "warning", "error"),
+                        help="debug, info, warning or error")  # fmt: skip
+    _config_option(parser)
+    parser = add(
+        "backup",
+        "copy the journal, recordings and pending tasks",
+        "Copy the data directory into a new folder. The appliance may be running.",
+        "  appliance backup /backup/appliance-monday",
+    )
+    parser.add_argument("folder", metavar="DIR", help="the new folder")
+    _config_option(parser)
+    parser = add(
+        "restore",
+        "put a backup back",
+        "Put a backup in the place of a data directory. The appliance must not run, and a journal "
+        "that is there is never overwritten.",
+        "  appliance restore /backup/appliance-monday",
+    )
+    parser.add_argument("folder", metavar="DIR", help="what appliance backup has written")
+    _config_option(parser)

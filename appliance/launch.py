@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.qlik.server import QlikServer
 from appliance.service import Appliance
+from appliance.upkeep import Upkeep
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ def start_log(config: Config, *, headless: bool) -> logs.Log:
         service.log_level,
         owns_terminal=not headless,
         secrets=all_secrets(config),
+        form=service.log_format,
     )
 
 
@@ -65,7 +69,11 @@ def run(appliance: Appliance, *, headless: bool) -> int:
         from appliance.ui_settings import ui_settings  # noqa: PLC0415
 
         ui_settings(appliance.config)  # a mistake is told before anything is started
-    with Signals(appliance):
+    upkeep = Upkeep(appliance)
+    appliance.when_ready(upkeep.begin)
+    # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
+    as_daemon = headless and not sys.stderr.isatty()
+    with Signals(appliance, upkeep.reload_soon if as_daemon else None):
         appliance.start()
         if headless:
             # In steps: a wait without end would not let a signal through on Windows.
@@ -90,11 +98,13 @@ def run(appliance: Appliance, *, headless: bool) -> int:
 class Signals:
     """Ctrl+C, SIGTERM and SIGHUP stop the appliance in order; a second Ctrl+C at once.
 
-    The handlers that were there are put back afterwards. Main thread only.
+    With ``on_hangup``, SIGHUP calls that instead. The handlers that were there are put back
+    afterwards. Main thread only.
     """
 
-    def __init__(self, appliance: Appliance) -> None:
+    def __init__(self, appliance: Appliance, on_hangup: Callable[[], None] | None = None) -> None:
         self._appliance = appliance
+        self._on_hangup = on_hangup
         self._before: dict[int, Any] = {}
         self._asked = False
 
@@ -110,6 +120,9 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._on_hangup is not None and number == getattr(signal, "SIGHUP", None):
+            self._on_hangup()
+            return
         if self._asked and number == signal.SIGINT:
             os._exit(_EXIT_FORCED)
         self._asked = True

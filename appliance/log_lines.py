@@ -5,16 +5,30 @@ Not for: where lines go (logs.py).
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from appliance.safe_text import escape
 
 _REPEATS = 30
 _REPEAT_WINDOW_S = 10.0
 _REPEAT_KEYS = 512
+
+Form = Literal["text", "json", "journal"]
+"""How lines are written; ``"journal"`` is for systemd's."""
+
+_SEVERITIES = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+"""syslog's, RFC 5424 section 6.2.1."""
 
 
 class Line:
@@ -36,6 +50,30 @@ class Line:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         name = logging.getLevelName(self.level)
         return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
+
+    def written(self, form: Form) -> str:
+        """The line as a file or stream gets it, the traceback with it."""
+        if form == "json":
+            return self._as_json()
+        trace = [f"    {each}" for each in self.trace]
+        if form == "text":
+            return "\n".join([self.shown(), *trace])
+        # systemd knows the time, and the severity by this prefix, sd-daemon(3).
+        prefix = f"<{_SEVERITIES.get(self.level, 6)}>"
+        return "\n".join(prefix + each for each in (f"{self.source}: {self.text}", *trace))
+
+    def _as_json(self) -> str:
+        seconds, rest = divmod(self.at_ns, 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        body = {
+            "time": f"{stamp}.{rest // 1_000_000:03d}Z",
+            "level": logging.getLevelName(self.level).lower(),
+            "source": self.source,
+            "message": self.text,
+        }
+        if self.trace:
+            body["trace"] = "\n".join(self.trace)
+        return json.dumps(body, ensure_ascii=False)
 
 
 class Repeats:

@@ -11,18 +11,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import logging.handlers
+import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from appliance.config.values import Secret
 from appliance.errors import NoPermissionError, UnavailableError
-from appliance.log_lines import Line, Repeats
+from appliance.log_lines import Form, Line, Repeats
 from appliance.safe_text import Masks, escape
 from appliance.state import LogLine
 
@@ -48,7 +50,10 @@ _TALKATIVE = ("amqtt", "transitions", "websockets", "asyncio", "urllib3")
 class Log:
     """The running log: ``lines`` for the UI, ``close`` at the end. Made by ``start``."""
 
-    def __init__(self, stream: TextIO | None, file: logging.Handler | None) -> None:
+    def __init__(
+        self, stream: TextIO | None, file: logging.Handler | None, form: Form = "text"
+    ) -> None:
+        self._form = form
         self._stream = stream
         self._file = file
         self._masks = Masks()
@@ -131,11 +136,9 @@ class Log:
         self._offer(line)
 
     def _offer(self, line: Line) -> None:
-        shown = line.shown()
-        if line.trace:
-            shown += "".join(f"\n    {self._masks.apply(escape(each))}" for each in line.trace)
+        line.trace = [self._masks.apply(escape(each)) for each in line.trace]
         try:
-            self._queue.put_nowait(shown)
+            self._queue.put_nowait(line.written(self._form))
         except queue.Full:
             self._lost += 1
 
@@ -159,7 +162,9 @@ class Log:
                 return
             if self._lost > told:
                 # Not through logging: the queue may still be full.
-                line += f"\n    ({self._lost - told} lines before this one were lost: too slow)"
+                text = f"{self._lost - told} lines before this one were lost: too slow"
+                lost = Line(time.time_ns(), logging.WARNING, "logs", text)
+                line = f"{lost.written(self._form)}\n{line}"
                 told = self._lost
             self._write(line)
 
@@ -216,6 +221,7 @@ def start(
     stream: TextIO | None = None,
     file: str | None = None,
     secrets: Iterable[Secret] = (),
+    form: Form = "text",
 ) -> Log:
     """Begin logging: to the ring for the UI, and to ``stream`` and ``file`` unless ``None``.
 
@@ -236,7 +242,7 @@ def start(
             raise UnavailableError(
                 f"{file}: the log file can't be written: {error.strerror}"
             ) from None
-    log = Log(stream, handler)
+    log = Log(stream, handler, form)
     log.mask(*secrets)
     log.set_level(level)
     log._begin()  # noqa: SLF001  the two are one module
@@ -244,10 +250,25 @@ def start(
 
 
 def start_for(
-    data_dir: str, level: str, *, owns_terminal: bool, secrets: Iterable[Secret] = ()
+    data_dir: str,
+    level: str,
+    *,
+    owns_terminal: bool,
+    secrets: Iterable[Secret] = (),
+    form: Literal["text", "json"] = "text",
 ) -> Log:
     """Log to stderr, or to ``<data_dir>/logs/appliance.log`` while the UI has the terminal."""
     if owns_terminal:
         file = str(Path(data_dir) / "logs" / "appliance.log")
-        return start(level, file=file, secrets=secrets)
-    return start(level, stream=sys.stderr, secrets=secrets)
+        return start(level, file=file, secrets=secrets, form=form)
+    to_journal = form == "text" and _goes_to_the_journal(sys.stderr)
+    return start(level, stream=sys.stderr, secrets=secrets, form="journal" if to_journal else form)
+
+
+def _goes_to_the_journal(stream: TextIO) -> bool:
+    """Whether systemd reads the stream: ``$JOURNAL_STREAM`` names it, systemd.exec(5)."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it is closed, or none of the system's
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

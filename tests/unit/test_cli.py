@@ -20,7 +20,8 @@ from appliance.commands.user import read_password
 from appliance.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest")
+COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest",
+            "health", "reload", "log-level", "backup", "restore")  # fmt: skip
 
 
 class Outcome:

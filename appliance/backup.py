@@ -1,0 +1,216 @@
+"""A copy of the data directory, taken while the appliance runs, and the way back.
+
+The order makes the copy whole: first how far recorders and tasks have come, then the recordings,
+last the journal. So the journal's copy has every message that anything else in the copy speaks
+of, and an appliance that starts with it goes on exactly there. What came later is not in it.
+A copy has its name only when it is complete and on the disk.
+Not for: what stands in the files, the configuration, secrets and users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from appliance import __version__, files
+from appliance.errors import NoPermissionError, UnavailableError, UsageError
+from appliance.journal import FILE_NAME as JOURNAL
+
+_MANIFEST = "backup.json"
+_DATABASES = ".db"
+_NOT_COPIED = frozenset({"appliance.lock", "health.json", "request.json", "answer.json", "logs"})
+_COPY_BYTES = 1024 * 1024
+_ATTEMPTS = 20
+"""So often a file that grows meanwhile is copied anew before its last copy has to do. A recording
+that was caught in the middle of a write is mended by its recorder at the start."""
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """One file of a backup."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup holds."""
+
+    version: str
+    taken: str
+    """UTC, ISO 8601."""
+    files: tuple[Copied, ...]
+
+
+def backup(data_dir: Path, target: Path) -> Manifest:
+    """Copy ``data_dir`` to the new folder ``target``.
+
+    Raises:
+        UsageError: ``target`` exists, or lies in the data directory.
+        UnavailableError: there is nothing to copy, or the disk does not take it.
+        NoPermissionError: something may not be read or written.
+    """
+    if not (data_dir / JOURNAL).exists():
+        raise UnavailableError(f"{data_dir} has no journal; there is nothing to back up.")
+    if target.exists():
+        raise UsageError(f"{target} exists and stays as it is; name a new folder.")
+    if data_dir.resolve() in (target.resolve(), *target.resolve().parents):
+        raise UsageError(f"{target} lies in the data directory itself; name a folder elsewhere.")
+    partial = target.with_name(f"{target.name}.partial")
+    with _explained(f"the backup {target}"):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True, mode=0o700)
+        try:
+            copied = [_copy(data_dir, path, partial) for path in _in_order(data_dir)]
+            manifest = Manifest(
+                __version__, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), tuple(copied)
+            )
+            files.replace_file(
+                partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest))
+            )
+            partial.rename(target)
+            files.sync_directory(target.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return manifest
+
+
+def restore(source: Path, data_dir: Path) -> Manifest:
+    """Put a backup in the place of a data directory that has no journal.
+
+    Every file is compared with what the backup's list says. The appliance must not run.
+
+    Raises:
+        UsageError: ``source`` is no whole backup, or ``data_dir`` has a journal.
+        UnavailableError: an appliance uses ``data_dir``, or the disk does not take it.
+        NoPermissionError: something may not be read or written.
+    """
+    manifest = _manifest(source)
+    with files.DirectoryLock(data_dir), _explained(f"the data directory {data_dir}"):
+        if (data_dir / JOURNAL).exists():
+            raise UsageError(
+                f"{data_dir} has a journal, which is not overwritten. Move the folder away, or set"
+                " data_dir in [service] to another one."
+            )
+        for each in sorted(manifest.files, key=lambda each: each.path == JOURNAL):
+            target = data_dir / each.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new = target.with_name(f"{target.name}.new")
+            if _copy_file(source / each.path, new) != each.sha256:
+                new.unlink()
+                raise UsageError(
+                    f"{source / each.path} is not what the backup's list says; it was damaged or"
+                    " changed. Take another backup."
+                )
+            new.replace(target)
+            files.sync_directory(target.parent)
+    return manifest
+
+
+def _manifest(source: Path) -> Manifest:
+    try:
+        manifest = msgspec.json.decode((source / _MANIFEST).read_bytes(), type=Manifest)
+    except (OSError, msgspec.MsgspecError):
+        raise UsageError(
+            f'{source} is not a whole backup: it has no {_MANIFEST}. Name a folder that "appliance'
+            ' backup" has written.'
+        ) from None
+    for each in manifest.files:
+        parts = Path(each.path).parts
+        if Path(each.path).is_absolute() or ".." in parts:
+            raise UsageError(f"{source}: its list names {each.path!r}, which lies outside of it.")
+    return manifest
+
+
+def _in_order(data_dir: Path) -> Iterator[Path]:
+    """The files to copy, relative: other databases, then all the rest, then the journal."""
+    databases = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
+    yield from (Path(name) for name in databases if name != JOURNAL)
+    for folder, below, names in os.walk(data_dir):
+        inside = Path(folder).relative_to(data_dir)
+        below[:] = sorted(each for each in below if str(inside / each) not in _NOT_COPIED)
+        for name in sorted(names):
+            path = inside / name
+            if str(path) in _NOT_COPIED or name.endswith(".new"):
+                continue
+            at_top = path.parent == Path()
+            if at_top and any(name.startswith(each) for each in databases):
+                continue  # a database, or the log and index beside it
+            yield path
+    yield Path(JOURNAL)
+
+
+def _copy(data_dir: Path, path: Path, to: Path) -> Copied:
+    target = to / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = data_dir / path
+    if path.parent == Path() and path.suffix == _DATABASES:
+        _copy_database(source, target)
+        digest = _digest(target)
+    else:
+        digest = _copy_growing(source, target)
+    files.sync_directory(target.parent)
+    return Copied(path.as_posix(), target.stat().st_size, digest)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """One read transaction for all pages: writers go on, and the copy is of one moment."""
+    with (
+        contextlib.closing(sqlite3.connect(source, timeout=10)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        old.backup(new, pages=-1)
+        # The copy travels alone: without a log beside it.
+        new.execute("PRAGMA journal_mode = DELETE")
+    with target.open("r+b") as file:
+        files.sync_file(file.fileno())
+
+
+def _copy_growing(source: Path, target: Path) -> str:
+    for _attempt in range(_ATTEMPTS):
+        before = source.stat()
+        digest = _copy_file(source, target)
+        after = source.stat()
+        if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+            break
+    return digest
+
+
+def _copy_file(source: Path, target: Path) -> str:
+    """Copy and sync; returns the SHA-256 of what was copied, in hex."""
+    digest = hashlib.sha256()
+    with source.open("rb") as old, target.open("wb") as new:
+        while chunk := old.read(_COPY_BYTES):
+            digest.update(chunk)
+            new.write(chunk)
+        new.flush()
+        files.sync_file(new.fileno())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise NoPermissionError(
+            f"{what}: this user may not read or write {error.filename}. Do it as the appliance's"
+            " own user or as an administrator."
+        ) from None
+    except (OSError, sqlite3.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UnavailableError(f"{what} can't be made: {reason}. Nothing is left of it.") from None

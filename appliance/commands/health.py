@@ -1,0 +1,54 @@
+"""``appliance health``: how a running appliance fares, for monitoring, containers and people."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from appliance.config import load
+from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
+from appliance.health import Report, is_old, read
+from appliance.safe_text import escape
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Tell it; the exit code is 0 while messages are accepted, else 69."""
+    data_dir = Path(load(options.config).service.data_dir)
+    found = read(data_dir)
+    now = time.time_ns()
+    why = ""
+    if found is None:
+        why = f"no appliance runs with the data directory {data_dir}"
+    elif is_old(found, now):
+        age = (now - found.taken_ns) / 1e9
+        why = f"the appliance (pid {found.pid}) has not said anything for {age:.0f} s"
+    if options.json:
+        sys.stdout.write(_json(found, why) + "\n")
+    elif why:
+        sys.stdout.write(f"bad: {why}\n")
+    else:
+        assert found is not None
+        sys.stdout.write(_text(found, now))
+    return EXIT_UNAVAILABLE if why or found is None or found.is_bad else EXIT_OK
+
+
+def _json(found: Report | None, why: str) -> str:
+    body = {} if found is None else msgspec.to_builtins(found)
+    if why:
+        body |= {"status": "bad", "reason": why}
+    return msgspec.json.format(msgspec.json.encode(body)).decode()
+
+
+def _text(found: Report, now: int) -> str:
+    hours, rest = divmod(max(0, now - found.started_ns) // 1_000_000_000, 3600)
+    head = f"{found.status}: {found.name} {found.version}, pid {found.pid}"
+    counts = f"{found.clients} clients, {found.messages_in} messages accepted"
+    lines = [f"{head}, running for {hours}h{rest // 60:02d}m, {counts}"]
+    for part in found.parts:
+        text = f"  {escape(part.text)}" if part.text else ""
+        lines.append(f"  {part.level:<5}{escape(part.name)}{text}")
+    return "\n".join(lines) + "\n"

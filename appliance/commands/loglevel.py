@@ -1,0 +1,18 @@
+"""``appliance log-level``: another log level for a running appliance, until its next start."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from appliance.config import load
+from appliance.control import ask
+from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Ask and tell what came of it."""
+    answer = ask(Path(load(options.config).service.data_dir), "log-level", level=options.level)
+    sys.stdout.write("".join(f"{line}\n" for line in answer.lines))
+    return EXIT_OK if answer.done else EXIT_UNAVAILABLE

@@ -1,0 +1,22 @@
+"""``appliance restore``: a backup back into its place, while the appliance does not run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from appliance.backup import restore
+from appliance.config import load
+from appliance.errors import EXIT_OK
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Copy back; returns the exit code."""
+    data_dir = Path(load(options.config).service.data_dir)
+    manifest = restore(Path(options.folder), data_dir)
+    sys.stdout.write(
+        f"{data_dir} has {len(manifest.files)} files of {manifest.taken}; what came later is not"
+        " there, and tasks that were asked for then are not asked for again\n"
+    )
+    return EXIT_OK

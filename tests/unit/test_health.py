@@ -1,0 +1,235 @@
+"""What programs that watch the appliance are promised: one word, numbers, and no stale news."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance import cli, health
+from appliance.errors import UnavailableError
+from appliance.metrics import exposition
+from appliance.monitoring import MonitoringPort
+from appliance.service_manager import ServiceManager
+from appliance.state import (
+    Health,
+    JournalState,
+    ListenerState,
+    QlikState,
+    RecorderState,
+    RuleState,
+    Snapshot,
+)
+
+OK = Health("ok")
+SNAPSHOT = Snapshot(
+    taken_ns=10**18,
+    name="appliance",
+    version="1",
+    started_ns=10**18 - 90 * 10**9,
+    listeners=(ListenerState("mqtt", "127.0.0.1:1883", "tcp", tls=False, health=OK),),
+    clients_connected=3,
+    journal=JournalState(OK, last_seq=7),
+    qlik=QlikState("simulated", "simulated", OK),
+    recorders=(RecorderState("#", 'a "b"\\c\n.json', "json", OK, recorded=5),),
+    rules=(RuleState("rule", "a/#", "task x", matched=2, started=1, rejected=1),),
+    timers=(),
+    executions=(),
+    messages_in=7,
+    counters=(("refused: too many", 4),),
+)
+replace = msgspec.structs.replace
+
+
+def test_what_is_bad_is_what_keeps_messages_out() -> None:
+    """A journal that can't write is bad; a Qlik server that is down is a warning, since a restart
+    of the appliance would not mend it."""
+    assert health.report(SNAPSHOT).status == "ok"
+    off = replace(SNAPSHOT, qlik=replace(SNAPSHOT.qlik, health=Health("off")))
+    assert health.report(off).status == "ok"
+    down = replace(SNAPSHOT, qlik=replace(SNAPSHOT.qlik, health=Health("bad", "refused")))
+    assert health.report(down).status == "warn"
+    full = replace(SNAPSHOT, journal=JournalState(Health("bad", "disk full")))
+    assert health.report(full).is_bad
+    listener = replace(SNAPSHOT.listeners[0], health=Health("bad"))
+    assert health.report(replace(SNAPSHOT, listeners=(listener,))).is_bad
+
+
+def test_the_metrics_can_be_read_by_prometheus() -> None:
+    """Prometheus' own parser reads every line, whatever characters a name has."""
+    found = {
+        (sample.name, *map(sample.labels.get, sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(exposition(SNAPSHOT).decode())
+        for sample in family.samples
+    }
+    assert found["appliance_messages_received_total",] == 7
+    assert found["appliance_clients",] == 3
+    assert found["appliance_recorded_messages_total", 'a "b"\\c\n.json'] == 5
+    assert found["appliance_trigger_messages_total", "rejected", "rule"] == 1
+    assert found["appliance_events_total", "refused: too many"] == 4
+    assert found["appliance_health", "all"] == 0
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out + err
+
+
+def test_health_believes_no_old_report(tmp_path, monkeypatch, capsys) -> None:
+    """An appliance that was killed, or stands still, is told from one that runs."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    code, out = call(capsys, "health")
+    assert code == 69
+    assert "no appliance runs" in out
+    data = tmp_path / "data"
+    data.mkdir()
+    now = time.time_ns()
+    assert health.write(data, health.report(replace(SNAPSHOT, taken_ns=now)))
+    code, out = call(capsys, "health")
+    assert code == 0
+    assert out.startswith("ok: appliance 1, pid")
+    code, out = call(capsys, "health", "--json")
+    assert code == 0
+    assert json.loads(out)["status"] == "ok"
+    health.write(data, health.report(replace(SNAPSHOT, taken_ns=now - 60 * 10**9)))
+    code, out = call(capsys, "health", "--json")
+    assert code == 69
+    assert json.loads(out)["status"] == "bad"
+    assert "has not said anything for 6" in json.loads(out)["reason"]
+    (data / "health.json").write_text("{")
+    assert call(capsys, "health")[0] == 69
+
+
+def test_a_full_disk_costs_the_report_and_nothing_else(tmp_path) -> None:
+    """Where the report can't be written, nothing fails."""
+    (tmp_path / "health.json.new").mkdir()
+    assert not health.write(tmp_path, health.report(SNAPSHOT))
+    health.remove(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd is on Linux")
+def test_systemd_hears_ready_alive_and_stopping(tmp_path) -> None:
+    """The states arrive as sd_notify(3) has them; without systemd nothing happens."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        listening.settimeout(10)
+        manager = ServiceManager(
+            {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}
+        )
+        manager.ready("listening")
+        manager.alive("3\nclients")
+        manager.stopping()
+        assert listening.recv(1000) == b"READY=1\nSTATUS=listening"
+        assert listening.recv(1000) == b"WATCHDOG=1\nSTATUS=3 clients"
+        assert listening.recv(1000).startswith(b"STOPPING=1")
+        other = ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"})
+        other.alive("x")
+        assert listening.recv(1000) == b"STATUS=x"
+    manager.alive("nobody listens any more")
+    ServiceManager({}).ready("no systemd")
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd is on Linux")
+def test_a_systemd_that_does_not_read_holds_nothing_up(tmp_path) -> None:
+    """With its queue full, telling returns at once."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(path)
+        manager = ServiceManager({"NOTIFY_SOCKET": path})
+        for _ in range(2000):
+            manager.alive("x" * 1000)
+
+
+class Port:
+    """A monitoring port on a loop in a thread, asked by a real HTTP client."""
+
+    def __init__(self) -> None:
+        self.snapshot = SNAPSHOT
+        self.loop = asyncio.new_event_loop()
+        self.port = MonitoringPort(lambda: self.snapshot)
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+
+    def start(self, bind: str = "127.0.0.1:0") -> str:
+        return asyncio.run_coroutine_threadsafe(self.port.start(bind), self.loop).result(10)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self.port.close(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+
+@pytest.fixture
+def port():
+    found = Port()
+    yield found
+    found.stop()
+
+
+def get(address: str, path: str, **more: object) -> tuple[int, bytes]:
+    request = urllib.request.Request(f"http://{address}{path}", **more)
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            request, timeout=10
+        ) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def test_healthz_and_metrics_over_http(port) -> None:
+    """/healthz is 200 or 503 with the report as JSON; /metrics is text; all else is refused."""
+    address = port.start()
+    status, body = get(address, "/healthz")
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+    status, body = get(address, "/metrics?x=1")
+    assert status == 200
+    assert b"\nappliance_clients 3.0\n" in body
+    port.snapshot = replace(SNAPSHOT, journal=JournalState(Health("bad", "disk full")))
+    status, body = get(address, "/healthz")
+    assert (status, json.loads(body)["status"]) == (503, "bad")
+    assert get(address, "/")[0] == 404
+    assert get(address, "/healthz", data=b"x")[0] == 405
+    assert get(address, "/healthz", method="HEAD") == (503, b"")
+
+
+def test_silent_and_talkative_strangers_cost_the_port_nothing(port) -> None:
+    """Connections that say nothing are bounded in number, a head without end is cut off, and the
+    port serves on."""
+    address = port.start()
+    where = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with socket.create_connection(where, 10) as talker:
+        talker.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
+        try:
+            assert talker.recv(100) == b""
+        except ConnectionResetError:
+            pass
+    silent = [socket.create_connection(where, 10) for _ in range(20)]
+    refused = socket.create_connection(where, 10)
+    assert refused.recv(100) == b""
+    for each in (*silent, refused):
+        each.close()
+    assert port.port.refused == 1
+    assert get(address, "/healthz")[0] == 200
+
+
+def test_a_port_in_use_is_told(port) -> None:
+    """What is wrong and what to do, without a traceback."""
+    address = port.start()
+    with pytest.raises(UnavailableError, match="choose another address or port"):
+        asyncio.run_coroutine_threadsafe(port.port.start(address), port.loop).result(10)
