@@ -222,7 +222,7 @@ class Appliance:
         self.recorders.start(
             self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
         )
-        stack.push_async_callback(asyncio.to_thread, self.recorders.stop, _STOP_S)
+        stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:
             # Nobody asked for what lies in the journal from before there were tasks.
             tasks_cursor = self.journal.last_seq
@@ -243,6 +243,11 @@ class Appliance:
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
         self._publish_status("online")
+
+    def _stop_recorders(self) -> None:
+        """What was accepted is committed first, so that it is recorded too."""
+        self.journal.flush(_STOP_S)
+        self.recorders.stop(_STOP_S)
 
     def _users(self) -> Users | None:
         path = self.config.access.users_file

@@ -95,6 +95,7 @@ class View(Engine):
             if name not in _EVERYDAY
         )
         merged.update(appliance.journal.counters())
+        merged.update(appliance.recorders.counters())
         if appliance.live.uncounted_topics:
             merged["topics not counted: limit reached"] = appliance.live.uncounted_topics
         return tuple(sorted((name, value) for name, value in merged.items() if value))
