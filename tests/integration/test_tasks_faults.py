@@ -238,3 +238,44 @@ def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     rig.engine._store.close()
     with pytest.raises(UnavailableError, match="later version"):
         Rig(tmp_path / "tasks.db", None)
+
+
+def test_after_an_outage_with_a_restart_each_task_runs_once(qlik, tmp_path: Path) -> None:
+    """The server is down, thirty messages ask for three tasks, the appliance is restarted in
+    between: afterwards each task is started once, for all of its messages."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.05) for number in range(3)]
+    source = MemorySource()
+    clients = [client_of(qlik), client_of(qlik)]
+    qlik.refuse()
+    for client in clients:
+        with Rig(tmp_path / "tasks.db", client, source=source) as rig:
+            for number in range(15):
+                source.put(START_TOPIC, tasks[number % 3].id)
+            rig.wait_until(lambda: source.advanced == len(source.messages))
+            rig.wait_until(
+                lambda: sum(not one.state.is_final for one in rig.engine.executions(50)) == 3
+            )
+    qlik.heal()
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as rig:
+        for task in tasks:
+            rig.broker.wait_for(task.id, "succeeded")
+            assert qlik.starts(task.id) == 1
+        marks = rig.engine.marks(range(1, 31))
+        assert {one.state for one in marks.values()} == {ExecutionState.SUCCEEDED}
+        assert len(marks) == 30
+
+
+def test_a_hung_server_delays_no_message(qlik, rig) -> None:
+    """While every call hangs, messages are still read and marked; when the server answers again,
+    each request runs once."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.05) for number in range(6)]
+    qlik.fail(FaultKind.HANG)
+    for task in tasks:
+        rig.source.put(START_TOPIC, task.id)
+    bad = rig.source.put(START_TOPIC, "nonsense")
+    rig.wait_until(lambda: len(rig.engine.marks(range(1, bad.seq + 1))) == bad.seq)
+    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG.value] >= 4)
+    qlik.heal()
+    for task in tasks:
+        rig.broker.wait_for(task.id, "succeeded")
+        assert task.runs == 1
