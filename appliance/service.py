@@ -193,17 +193,20 @@ class Appliance:
         )
         await self._make_tasks(stack)
         tasks_cursor = self.tasks.open()
-        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
 
         def settle(entries: Sequence[Any]) -> None:
             self.door.committed(entries)
 
         # A journal that came from a backup must not number messages below what its followers
         # have seen: they would take them for old ones.
-        self.journal.start(
-            settle,
-            minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
-        )
+        try:
+            self.journal.start(
+                settle,
+                minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
+            )
+        except BaseException:
+            self.tasks.stop(_STOP_S / 2)
+            raise
         stack.push_async_callback(asyncio.to_thread, self.journal.close, _STOP_S)
         self.was_new = self.journal.last_seq == 0
         self.door = Door(
@@ -227,6 +230,8 @@ class Appliance:
             # Nobody asked for what lies in the journal from before there were tasks.
             tasks_cursor = self.journal.last_seq
         self.tasks.start(self.journal.follower("tasks", tasks_cursor))
+        # Before the recorders and the journal: what it publishes at the end is kept as well.
+        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
         self.broker = MqttBroker(
             listeners=config.listener,
             limits=config.limits,
