@@ -9,7 +9,7 @@ carried out because the server is down.
 Needs Node.js; MQTT.js and axios are installed into the folder with npm, in the versions of
 package.json.
 
-Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 200]
+Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 150]
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def beside_a_load(broker: Broker, is_wanted: bool, seconds: float) -> Iterator[N
         process.wait()
 
 
-def measure(results: Results, options: object, folder: Path, starter: Path) -> None:
+def measure(found: dict[str, list[float]], options: object, folder: Path, starter: Path) -> None:
     starts = options.starts
     for text, is_loaded in (("quiet", False), ("beside 1000 messages/s", True)):
         for name in ("parts", "appliance, headless", "appliance with UI"):
@@ -169,10 +169,11 @@ def measure(results: Results, options: object, folder: Path, starter: Path) -> N
                     make = rig.appliance(here, everything, ui="UI" in name)
                 with make as broker, beside_a_load(broker, is_loaded, 600):
                     time.sleep(1)  # what begins with the process (the task list) is over by then
-                    found = latencies(broker, qlik, starts)
+                    times = latencies(broker, qlik, starts)
                 what = f"{name}, {text}"
-                results.add(f"p50, {what}", rig.percentile(found, 0.5), "ms")
-                results.add(f"p99, {what}", rig.percentile(found, 0.99), "ms")
+                found.setdefault(what, []).extend(times)
+                middle, far = rig.percentile(times, 0.5), rig.percentile(times, 0.99)
+                print(f"  {what}: p50 {middle:.2f} ms, p99 {far:.2f} ms", file=sys.stderr)
 
 
 def queued(results: Results, options: object, folder: Path) -> None:
@@ -221,19 +222,23 @@ def settle(broker: Broker) -> None:
 
 
 def main() -> None:
-    options = rig.arguments(__doc__ or "", starts=200, seconds=3.0)
-    results = Results("Publish to POST")
+    options = rig.arguments(__doc__ or "", starts=150, seconds=3.0)
+    results = Results("Publish to POST (all rounds together)")
     requests = Results("10,000 queued requests")
+    found: dict[str, list[float]] = {}
     starter = install_starter(options.folder)
     with rig.scratch(options.folder) as folder:
         for number in range(options.rounds):
             here = folder / str(number)
             here.mkdir()
             here.chmod(0o755)
-            measure(results, options, here, starter)
+            measure(found, options, here, starter)
             if options.only in "queued":
                 (here / "queued").mkdir()
                 queued(requests, options, here / "queued")
+    for share, part in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
+        for what, times in found.items():
+            results.add(f"{share}, {what}", rig.percentile(times, part), "ms")
     for text in ("quiet", "beside 1000 messages/s"):
         for share in ("p50", "p99"):
             for name in ("appliance with UI", "appliance, headless"):

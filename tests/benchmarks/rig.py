@@ -26,6 +26,8 @@ sys.path.insert(0, str(HERE.parent))
 
 from appliance_process import free_port, until  # noqa: E402  # tests/ is on the path since the line above
 
+# Bytecode is kept, as it is wherever the appliance is installed.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 _TICKS = os.sysconf("SC_CLK_TCK")
 START_S = 30.0
 

@@ -3,11 +3,12 @@
 Times are from exec. "Listening" is the log line that says so; "first paint" is the first text on a
 terminal of 140 x 40, beside a Textual application with one line of text.
 
-Usage: python tests/benchmarks/startup.py [--folder DIR] [--rounds 5]
+Usage: python tests/benchmarks/startup.py [--folder DIR] [--rounds 3]
 """
 
 from __future__ import annotations
 
+import compileall
 import subprocess
 import sys
 import time
@@ -97,6 +98,7 @@ def memory(results: Results, folder: Path, extra: str, *, ui: bool, what: str) -
 def main() -> None:
     options = rig.arguments(__doc__ or "")
     results = Results("Start and memory")
+    compileall.compile_dir(HERE.parent.parent / "appliance", quiet=1)
     with rig.scratch(options.folder) as folder:
         cases = {"nothing configured": "", "recorder, trigger, Qlik": DEMO_LIKE}
         for number in range(options.rounds):
