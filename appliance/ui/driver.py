@@ -77,15 +77,16 @@ class PatientDriver(PlatformDriver):
 
     @property
     def hung_up(self) -> bool:
-        """Whether the terminal's other end is closed. Windows has no such thing."""
-        if self.gone or sys.platform == "win32":
+        """Whether the terminal's other end is closed.
+
+        Only Linux can be asked: macOS can't poll terminals (poll(2), BUGS) and tells by SIGHUP
+        and a failing read; Windows closes the whole console.
+        """
+        if self.gone or sys.platform != "linux":
             return self.gone
         poll = select.poll()
         poll.register(self.fileno, select.POLLIN)
-        self.gone = any(
-            events & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
-            for _, events in poll.poll(0)
-        )
+        self.gone = any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
         return self.gone
 
     def stop_application_mode(self) -> None:

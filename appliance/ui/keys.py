@@ -74,6 +74,7 @@ TABLE = (
     Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
     Key("publish", "publish", "n", "new message", "publish a message", ACTING),
     Key("repeat", "repeat", "r", "repeat", "do again what it caused", REPEAT),
+    Key("its_execution", "execution", "enter", "execution", "what it started", DETAIL, footer=True),
     Key("pretty", "pretty", "p", "pretty/raw", "pretty or raw", DETAIL, footer=True),
     Key("hex", "hex", "x", "hex", "bytes in hex", DETAIL, footer=True),
     Key("difference", "difference", "d", "diff", "against the one before", DETAIL, footer=True),

@@ -379,3 +379,41 @@ class TestClientsAndLog:
             assert "another one" not in text
             await pilot.press("space")
             assert "another one" in await settle(pilot)
+
+
+class TestTheTableOfKeys:
+    PAGES = (
+        "live.LiveScreen",
+        "topics.TopicsScreen",
+        "tasks.TasksScreen",
+        "clients.ClientsScreen",
+        "log.LogScreen",
+        "message.MessageScreen",
+        "execution.ExecutionScreen",
+        "search.SearchScreen",
+    )
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_every_key_of_a_screen_does_one_thing_that_exists(self, name):
+        """No key stands for two acts on one screen, and none of them leads nowhere."""
+        from importlib import import_module
+
+        from appliance.ui import keys
+        from appliance.ui.widgets.rows import Rows
+
+        module, page_name = name.split(".")
+        page = getattr(import_module(f"appliance.ui.screens.{module}"), page_name)
+        seen = {}
+        for key in keys.of(*page.PLACES, keys.EVERYWHERE):
+            for one in key.keys.split(","):
+                assert one not in seen, f"{one} is both {seen.get(one)} and {key.name}"
+                seen[one] = key.name
+            action = "action_" + key.action.split("(")[0]
+            assert any(hasattr(place, action) for place in (page, Rows, ApplianceApp)), key.name
+
+    def test_names_are_unique(self):
+        """[ui.keys] means one thing by a name."""
+        from appliance.ui import keys
+
+        names = [key.name for key in keys.TABLE]
+        assert len(set(names)) == len(names)

@@ -76,6 +76,8 @@ def test_a_whole_story_by_keys(tmux):
     window.wait("filter task:hr", "✗ failed")
     window.keys("Enter")
     window.wait("What it led to", "table HR.Employees was not found")
+    window.keys("Enter")
+    window.wait("── Execution 13")
     window.keys("3")
     window.wait("RULE / TIMER", "Reload HR")
     window.keys("Enter")

@@ -15,6 +15,7 @@ from appliance.model import Message
 from appliance.state import Snapshot
 from appliance.ui import clock, keys, payload
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens.execution import ExecutionScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.views import message as view
 from appliance.ui.widgets.pane import Pane
@@ -26,9 +27,9 @@ _OUTCOME_ROWS = 6
 class MessageScreen(Page):
     """Opened over a list; ← and → go to the messages beside it in that list."""
 
-    PLACES = (keys.DETAIL,)
+    PLACES = (keys.DETAIL, keys.ACTING, keys.REPEAT)
     TAB_ROOT = False
-    BINDINGS: ClassVar = keys.bindings(keys.DETAIL)
+    BINDINGS: ClassVar = keys.bindings(keys.DETAIL, keys.ACTING, keys.REPEAT)
 
     def __init__(self, message: Message, among: Sequence[Message] = (), tab: str = "live") -> None:
         super().__init__()
@@ -173,3 +174,17 @@ class MessageScreen(Page):
 
     def action_copy_topic(self) -> None:
         self.ui.copy(self._message.topic, "the topic")
+
+    def action_execution(self) -> None:
+        """The execution that the message started."""
+        mark = self.ui.engine.marks([self._message.seq]).get(self._message.seq)
+        execution = self.ui.engine.execution(mark.execution) if mark and mark.execution else None
+        if execution is None:
+            self.ui.say("This message started nothing.")
+        else:
+            self.ui.push_screen(ExecutionScreen(execution, self.tab))
+
+    def action_repeat(self) -> None:
+        """Do again what the message caused."""
+        seq = self._message.seq
+        self.ui.acts.repeat(self._message, self.ui.engine.marks([seq]).get(seq))

@@ -47,7 +47,7 @@ class MessageRows(Rows[Message]):
         return item.seq
 
     def version(self, item: Message) -> Hashable:
-        return (self.marks.get(item.seq), self._when(item))
+        return (self.marks.get(item.seq), self.sizes.get(item.seq), self._when(item))
 
     def _when(self, item: Message) -> str:
         if self.show_age:
