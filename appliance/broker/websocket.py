@@ -18,6 +18,8 @@ from appliance.broker.face import Face
 
 _MQTT = Subprotocol("mqtt")
 _SWITCHING_PROTOCOLS = 101
+_GOODBYE_S = 2.0
+"""How long a client may take to agree to the end."""
 
 
 class WebSocketServer(asyncio.Protocol):
@@ -33,6 +35,7 @@ class WebSocketServer(asyncio.Protocol):
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
         self._connection = make_connection()
         self._is_open = False
+        self._deadline: asyncio.TimerHandle | None = None
         self.below: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -62,6 +65,8 @@ class WebSocketServer(asyncio.Protocol):
         self._send_pending()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -76,8 +81,9 @@ class WebSocketServer(asyncio.Protocol):
                 self.below.write(data)
             else:
                 self.below.close()
-        if self._protocol.close_expected():
-            self.below.close()
+        if self._protocol.close_expected() and self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(_GOODBYE_S, self.below.abort)
 
     def send(self, data: bytes) -> None:
         """Send MQTT bytes as one binary frame."""
@@ -86,9 +92,13 @@ class WebSocketServer(asyncio.Protocol):
             self._send_pending()
 
     def say_goodbye(self) -> None:
-        """Close in the WebSocket's way, then the connection below it."""
+        """Close in the WebSocket's way: the connection below is closed when the client agrees.
+
+        A client that does not is cut off after two seconds.
+        """
         if self._is_open and not self.below.is_closing():
             self._is_open = False
             self._protocol.send_close(1000)
             self._send_pending()
-        self.below.close()
+        else:
+            self.below.close()

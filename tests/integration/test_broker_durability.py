@@ -193,7 +193,7 @@ async def test_restart(tmp_path, version):
         writer = await rig.wire(version, client_id="writer", clean=False)
         for count in range(50):
             await writer.publish_acked(f"q/{count}", b"%d" % count, 1 + count % 2)
-        await writer.publish_acked("r", b"kept", 1, retain=True)
+        await writer.publish_acked("r", b"\xff\0kept", 1, retain=True)
         await writer.publish_acked("s", b"removed", 1, retain=True)
         await writer.publish_acked("s", b"", 1, retain=True)
         await writer.publish_acked("gone", b"x", 1)
@@ -211,7 +211,7 @@ async def test_restart(tmp_path, version):
         await rig.until(lambda: rig.broker.sessions.get("reader").outbox.queued == 0)
         await reader.subscribe("r", "s")
         kept = await reader.message()
-        assert (kept.topic, kept.payload, kept.retain) == ("r", b"kept", True)
+        assert (kept.topic, kept.payload, kept.retain) == ("r", b"\xff\0kept", True)
         writer = await rig.wire(version, client_id="writer", clean=False)
         writer.publish("half", b"once", 2, id=9, dup=True)
         await writer.expect(5)
