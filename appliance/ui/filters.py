@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 import msgspec
 
@@ -74,16 +75,18 @@ class Filter(msgspec.Struct, frozen=True):
         if not self.takes_time(message.received_ns):
             return False
         topic = message.topic
-        if self.topics and not any(topics.matches(one, topic) for one in self.topics):
+        if self.topics and not _matches_any(self.topics, topic):
             return False
-        if any(topics.matches(one, topic) for one in self.not_topics):
+        if self.not_topics and _matches_any(self.not_topics, topic):
             return False
         if (self.clients or self.not_clients) and not self.takes_client(message.client_id):
             return False
         if not (self.texts or self.not_texts):
             return True
-        payload = message.payload.decode("utf-8", "replace")
-        return self.takes_text(topic, payload, message.client_id)
+        look = _Haystack(topic, message.client_id, message.payload)
+        return all(look.has(one) for one in self.texts) and not any(
+            look.has(one) for one in self.not_texts
+        )
 
     def takes_time(self, at_ns: int) -> bool:
         """Whether a moment lies within since: and until:."""
@@ -137,6 +140,40 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 EMPTY = Filter()
+
+
+class _Haystack:
+    """A message to look for words in; the payload is decoded only for words beyond ASCII."""
+
+    __slots__ = ("_decoded", "_head", "_lower", "_payload")
+
+    def __init__(self, topic: str, client_id: str, payload: bytes) -> None:
+        self._head = _folded_head(topic, client_id)
+        self._payload = payload
+        self._lower: bytes | None = None
+        self._decoded: str | None = None
+
+    def has(self, word: str) -> bool:
+        """Whether a casefolded word is in topic, client id or payload."""
+        if word in self._head:
+            return True
+        if word.isascii():
+            if self._lower is None:
+                self._lower = self._payload.lower()
+            return word.encode() in self._lower
+        if self._decoded is None:
+            self._decoded = self._payload.decode("utf-8", "replace").casefold()
+        return word in self._decoded
+
+
+@lru_cache(maxsize=4096)
+def _folded_head(topic: str, client_id: str) -> str:
+    return f"{topic}\n{client_id}".casefold()
+
+
+@lru_cache(maxsize=8192)
+def _matches_any(topic_filters: tuple[str, ...], topic: str) -> bool:
+    return any(topics.matches(one, topic) for one in topic_filters)
 
 
 def _like(pattern: str, name: str) -> bool:

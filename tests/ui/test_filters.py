@@ -48,6 +48,13 @@ def test_words_mean_what_the_help_says(source, expected):
     assert takes(source) is expected
 
 
+def test_words_beyond_ascii_are_found_in_any_case():
+    """ÖFFNET is found in geöffnet, and binary payloads are searched too."""
+    assert takes("ÖFFNET", payload="geöffnet".encode())
+    assert takes("jfif", payload=b"\xff\xd8\xff\xe0\x00\x10JFIF")
+    assert not takes("ü", payload=b"\xff\xfe")
+
+
 def test_since_leaves_out_what_is_older():
     """since: takes an age, a time of day or a date."""
     assert not takes("since:10s", at=T0 - 11 * S)
