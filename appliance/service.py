@@ -88,6 +88,7 @@ class Appliance:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked: asyncio.Event | None = None
         # Made in start order by _serve:
+        self.access: Access
         self.journal: Journal
         self.recorders: Recorders
         self.tasks: TaskEngine
@@ -191,6 +192,7 @@ class Appliance:
         self.recorders = Recorders(
             config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
         )
+        self.access = self._access(users, executor)
         await self._make_tasks(stack)
         tasks_cursor = self.tasks.open()
 
@@ -235,7 +237,7 @@ class Appliance:
         self.broker = MqttBroker(
             listeners=config.listener,
             limits=config.limits,
-            access=self._access(users, executor),
+            access=self.access,
             subscriptions=subscriptions,
             retained=self.retained,
             door=self.door,
@@ -289,6 +291,12 @@ class Appliance:
             database=self.data_dir / "tasks.db",
             publish=self._publish_outcome,
             timers=config.timer,
+            notify=config.notify,
+            # An answer goes where its asker may listen: a response topic must not lend anybody
+            # the appliance's right to publish.
+            may_answer=lambda message, topic: self.access.may_subscribe(
+                message.username, message.client_id, topic
+            ),
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,

@@ -21,9 +21,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cronsim import CronSim, CronSimError
 
+from appliance.config import TimerConfig
 from appliance.errors import ConfigError
 from appliance.state import TimerState
-from appliance.tasks.settings import TimerConfig
 from appliance.tasks.triggers import fixed_want
 from appliance.tasks.wants import Want
 from appliance.topics import filter_problem, matches, topic_problem

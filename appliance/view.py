@@ -161,6 +161,14 @@ class View(Engine):
         logger.info("%s asks to stop execution %d", by, execution)
         self._appliance.tasks.stop_execution(execution, by)
 
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:
+        logger.info("%s %s timer %s", by, "pauses" if paused else "continues", name)
+        self._appliance.tasks.pause_timer(name, paused, by)
+
+    def fire_timer(self, name: str, by: str) -> None:
+        logger.info("%s fires timer %s", by, name)
+        self._appliance.tasks.fire_timer(name, by)
+
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
         if problem := topic_problem(topic):
             raise UsageError(f"Topic {topic!r}: {problem}.")

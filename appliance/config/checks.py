@@ -39,6 +39,12 @@ def check(config: Config, problems: Problems) -> None:
                 f"value {shown(task)}: not a task id; a name goes into `names`",
             )
     _recorders(config, say)
+    for number, notify in enumerate(config.notify, 1):
+        if (notify.url is None) == (notify.url_file is None):
+            say(
+                Place(f"[[notify]] {number}", "url_file"),
+                "whom to tell stands in `url` or in `url_file`, in one of them",
+            )
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer):

@@ -86,12 +86,13 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
     A file that can't be read is passed over: whoever needs its secret says so.
     """
     qlik = config.qlik
-    if qlik is None:
-        return ()
-    found = [qlik.header.value if qlik.header else None]
-    for name in ("jwt", "password", "api_key", "client_secret"):
+    found = [qlik.header.value if qlik and qlik.header else None]
+    for name in ("jwt", "password", "api_key", "client_secret") if qlik else ():
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.append(read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file")))
+    for notify in config.notify:
+        with contextlib.suppress(ConfigError, NoPermissionError):
+            found.append(read_secret(notify.url, notify.url_file))
     return tuple(secret for secret in found if secret)
 
 
@@ -121,6 +122,9 @@ def _read_paths(config: Config) -> Iterator[tuple[str, str]]:
             yield f"{where}.keyfile`", listener.tls.keyfile
             if listener.tls.client_ca:
                 yield f"{where}.client_ca`", listener.tls.client_ca
+    for number, notify in enumerate(config.notify, 1):
+        if notify.url_file is not None:
+            yield f"[[notify]] {number} `url_file`", notify.url_file
     qlik = config.qlik
     if qlik is None or qlik.edition == "simulated":
         return

@@ -379,6 +379,26 @@ class MetricsConfig(Base, frozen=True):
     """Whether `bind` may be an address that other machines reach."""
 
 
+NoticeKind = Literal["failed", "recovered", "lost", "slow"]
+
+
+class NotifyConfig(Base, frozen=True):
+    """Whom to tell about outcomes. May come more than once. Needs the extra `notify`."""
+
+    url: Annotated[Secret | None, Key('"mailto://user:password@example.com"')] = None
+    """Where to, as an Apprise URL."""
+    url_file: Annotated[ReadPath | None, Key('"notify_url.txt"')] = None
+    """The file that holds the URL, instead of `url`."""
+    on: tuple[NoticeKind, ...] = ("failed", "recovered", "lost")
+    """What is told: a request that ended badly (failed, aborted, refused, rejected, expired), the
+    first success after that, a run whose outcome can't be had, a run that takes three times as long
+    as usual and at least a minute more."""
+    tasks: Annotated[tuple[str, ...], Key('["Reload *"]')] = ()
+    """Task names or ids, `*` for any text; empty: all tasks."""
+    at_most: Annotated[int, Between(1)] = 20
+    """Notices in an hour; what is beyond that is summed up in one."""
+
+
 class Config(Base, frozen=True):
     """The whole configuration."""
 
@@ -392,6 +412,7 @@ class Config(Base, frozen=True):
     allow: AllowConfig = AllowConfig()
     recorder: tuple[RecorderConfig, ...] = ()
     timer: tuple[TimerConfig, ...] = ()
+    notify: tuple[NotifyConfig, ...] = ()
     ui: UiConfig = UiConfig()
     metrics: MetricsConfig = MetricsConfig()
     file: str = ""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from appliance.config import AllowConfig, TriggerConfig
+from appliance.config import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
 from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
@@ -30,7 +30,6 @@ from appliance.tasks.planning import Planner
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.selection import AllowList, TaskList
-from appliance.tasks.settings import NotifyConfig, TimerConfig
 from appliance.tasks.store import Store
 from appliance.tasks.threads import Publish, Serving, Threads
 from appliance.tasks.timing import Timing
@@ -56,6 +55,7 @@ class TaskEngine:
         publish: Publish,
         timers: Sequence[TimerConfig] = (),
         notify: Sequence[NotifyConfig] = (),
+        may_answer: Callable[[Message, str], bool] = lambda _message, _topic: True,
         edition: str = "",
         max_concurrent: int = 4,
         max_running: int | None = None,
@@ -76,10 +76,11 @@ class TaskEngine:
         ``server`` is ``None`` where no ``[qlik]`` table is configured: messages are then rejected
         with that reason. ``keep_s`` and ``keep_count`` bound the history of executions;
         ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere. ``boot_ns`` is when
-        the machine was started (by default found out).
+        the machine was started (by default found out). ``may_answer`` says whether the sender of
+        a message may have its outcome on a topic.
         """
         rules = Triggers(triggers, service_name=service_name)
-        outcomes = Outcomes(service_name, rules.concern)
+        outcomes = Outcomes(service_name, rules.concern, may_answer)
         limits = limits or Limits(slots=max_concurrent, max_running=max_running)
         self._server = server
         self._edition = edition

@@ -23,10 +23,10 @@ from typing import Any
 
 import msgspec
 
+from appliance.config import NoticeKind, NotifyConfig
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.records import Record
-from appliance.tasks.settings import NoticeKind, NotifyConfig
 
 _log = logging.getLogger(__name__)
 MAX_WAITING = 500

@@ -25,9 +25,16 @@ _NS = 1_000_000_000
 class Outcomes:
     """Makes publications. ``concerns`` says whether a trigger listens on a topic."""
 
-    def __init__(self, service_name: str, concerns: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        service_name: str,
+        concerns: Callable[[str], bool],
+        may_answer: Callable[[Message, str], bool] = lambda _message, _topic: True,
+    ) -> None:
+        self._own = f"{service_name}/"
         self._prefix = f"{service_name}/tasks/"
         self._concerns = concerns
+        self._may_answer = may_answer
 
     def is_about(self, topic: str, task: str) -> bool:
         """Whether a topic is one on which this task's outcomes are published."""
@@ -75,6 +82,10 @@ class Outcomes:
         problem = topic_problem(topic)
         if problem is None and topic.startswith("$"):
             problem = "topics that begin with $ are the broker's own"
+        if problem is None and f"{topic}/".startswith(self._own):
+            problem = "topics below the appliance's own name are its own"
+        if problem is None and not self._may_answer(message, topic):
+            problem = "its client may not subscribe to it"
         if problem is None and self._concerns(topic):
             problem = "a trigger listens on it"
         if problem is not None:

@@ -16,7 +16,7 @@ from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.tasks.notices import Notice, Notices
-from appliance.tasks.settings import NotifyConfig
+from appliance.config import NotifyConfig
 
 # Apprise loads every one of its plugins, and some of them use what Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

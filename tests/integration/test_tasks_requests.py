@@ -167,6 +167,20 @@ def test_the_sender_gets_an_answer_on_its_response_topic(qlik, tmp_path: Path) -
         assert not [one for one in rig.broker.published if one[0] == START_TOPIC]
 
 
+@pytest.mark.parametrize("topic", ["appliance/status", "appliance", "secret/answers"])
+def test_a_response_topic_lends_nobody_the_right_to_publish(qlik, tmp_path: Path, topic) -> None:
+    """No answer goes to the appliance's own topics, nor where its asker may not listen."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    with Rig(
+        tmp_path / "tasks.db",
+        client_of(qlik),
+        may_answer=lambda _message, wanted: not wanted.startswith("secret/"),
+    ) as rig:
+        rig.source.put(START_TOPIC, task.id, properties=MessageProperties(response_topic=topic))
+        rig.broker.wait_for(task.id, "succeeded")
+        assert not [one for one in rig.broker.published if one[0] == topic]
+
+
 def test_an_operator_starts_repeats_and_stops(qlik, tmp_path: Path) -> None:
     """From the terminal: start by id, do again what a message did, take back, end a run."""
     task = qlik.add_task("Reload sales", duration_s=600)

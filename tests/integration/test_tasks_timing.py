@@ -11,7 +11,7 @@ from appliance.config import TriggerConfig
 from appliance.errors import UsageError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import ManualClock, SimulatedQlik
-from appliance.tasks.settings import PublishConfig, TimerConfig
+from appliance.config import PublishConfig, TimerConfig
 
 
 @pytest.fixture

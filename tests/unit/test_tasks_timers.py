@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from appliance.config import TopicFilter
 from appliance.errors import ConfigError
-from appliance.tasks.settings import PublishConfig, TimerConfig
+from appliance.config import PublishConfig, TimerConfig
 from appliance.timers import SECOND_NS, Timers
 
 BERLIN = ZoneInfo("Europe/Berlin")
