@@ -1,24 +1,62 @@
-"""``appliance selftest``: is this installation whole? For packages and first support."""
+"""``appliance selftest``: is this installation whole? For packages and first support.
+
+It does what the appliance does, in a temporary folder and on loopback: modules, data files and
+codecs that are found by name only are asked for by name, a broker accepts a message, a recorder
+writes it, a task of the simulated Qlik server is started, every screen is shown without a terminal.
+Not for: a configuration (``appliance check``).
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import importlib
+import importlib.metadata
+import importlib.util
+import json
 import pkgutil
 import platform
+import socket
 import sqlite3
 import ssl
 import sys
 import tempfile
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import appliance
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.users import Users
 
+if TYPE_CHECKING:
+    from appliance.service import Appliance
+
 # SQLite before 3.35 lacks what the journal uses (RETURNING); Python 3.11 may be built with it.
 _LEAST_SQLITE = (3, 35)
+_PATIENCE_S = 30.0
+_TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
+_CONFIG = f"""
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[[listener]]
+bind = "127.0.0.1:0"
+transport = "websocket"
+[qlik]
+edition = "simulated"
+[[trigger]]
+topic = "selftest/json"
+task = "{_TASK}"
+""" + "".join(
+    f'[[recorder]]\ntopic = "selftest/#"\npath = "a.{each}"\nformat = "{each}"\n'
+    for each in ("json", "jsonl", "csv")
+)
 
 
 def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command has options
@@ -26,9 +64,14 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
     checks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("program", _program),
         ("modules", _modules),
+        ("files", _files),
+        ("codecs", _codecs),
         ("journal", _journal),
         ("passwords", _passwords),
         ("TLS", _tls),
+        ("timers", _timers),
+        ("sign-ins", _sign_ins),
+        ("broker", _broker),
     )
     failures = 0
     for name, check in checks:
@@ -38,6 +81,7 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
             failures += 1
             text = f"FAILED: {type(error).__name__}: {error}"
         sys.stdout.write(f"{name:<10} {text}\n")
+        sys.stdout.flush()
     return EXIT_SOFTWARE if failures else EXIT_OK
 
 
@@ -52,9 +96,34 @@ def _modules() -> str:
         for each in pkgutil.walk_packages(appliance.__path__, "appliance.")
         if not each.name.endswith("__main__")
     ]
+    # What libraries import by a string, at a time when nobody expects a missing file.
+    plugins = ("authentication", "persistence", "topic_checking")
+    names += [f"amqtt.plugins.{each}" for each in plugins]
     for name in names:
         importlib.import_module(name)
-    return f"{len(names)} load"
+    widgets = importlib.import_module("textual.widgets")
+    for name in widgets.__all__:
+        getattr(widgets, name)
+    importlib.metadata.version("amqtt")
+    return f"{len(names)} load, {len(widgets.__all__)} widgets"
+
+
+def _files() -> str:
+    wanted = ("config/example.toml", "demo/demo.toml", "ui/appliance.tcss")
+    sizes = [len(resources.files("appliance").joinpath(each).read_bytes()) for each in wanted]
+    if not all(sizes):
+        raise RuntimeError("a file is empty")
+    return ", ".join(wanted)
+
+
+def _codecs() -> str:
+    names = ("utf-8", "utf-16", "latin-1", "cp1252", "cp850", "cp437", "ascii")
+    for name in names:
+        if "MQTT".encode(name).decode(name) != "MQTT":
+            raise RuntimeError(f"{name} does not give back what it got")
+    if "büro.example".encode("idna") != b"xn--bro-hoa.example":
+        raise RuntimeError("idna")
+    return ", ".join((*names, "idna"))
 
 
 def _journal() -> str:
@@ -85,8 +154,112 @@ def _passwords() -> str:
 
 
 def _tls() -> str:
-    context = ssl.create_default_context()
-    if not ssl.HAS_TLSv1_2:
-        raise RuntimeError("no TLS 1.2")
-    authorities = len(context.get_ca_certs())
-    return f"{ssl.OPENSSL_VERSION}, {authorities} authorities in the system's store"
+    import certifi  # noqa: PLC0415  as the other libraries here: the check says if it is missing
+
+    if not (ssl.HAS_TLSv1_2 and ssl.HAS_TLSv1_3):
+        raise RuntimeError("TLS 1.2 or 1.3 is missing")
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    system = len(ssl.create_default_context().get_ca_certs())
+    bundle = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bundle.load_verify_locations(certifi.where())
+    carried = len(bundle.get_ca_certs())
+    if not carried:
+        raise RuntimeError("the bundle of authorities is empty")
+    return f"{ssl.OPENSSL_VERSION}, {carried} authorities carried, {system} in the system's store"
+
+
+def _timers() -> str:
+    from zoneinfo import ZoneInfo  # noqa: PLC0415
+
+    from cronsim import CronSim  # noqa: PLC0415
+
+    begin = datetime(2026, 1, 1, tzinfo=UTC).astimezone(ZoneInfo("Europe/Berlin"))
+    due = next(CronSim("30 6 * * MON-FRI", begin))
+    if due.isoformat() != "2026-01-01T06:30:00+01:00":
+        raise RuntimeError(f"a schedule says {due.isoformat()}")
+    return "schedules and time zones"
+
+
+def _sign_ins() -> str:
+    requests = importlib.import_module("requests")
+    kinds = ["certificate", "header", "JWT", "API key", "OAuth"]
+    if importlib.util.find_spec("requests_ntlm") is not None:
+        importlib.import_module("requests_ntlm").HttpNtlmAuth("D\\u", "p")
+        kinds.append("NTLM")
+    elif getattr(sys, "frozen", False):
+        raise RuntimeError("NTLM is missing in this program")
+    return f"requests {requests.__version__}: {', '.join(kinds)}"
+
+
+def _broker() -> str:
+    """The whole way of a message, then the UI over the appliance that carried it."""
+    from appliance.config import load  # noqa: PLC0415
+    from appliance.service import Appliance  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "config.toml"
+        port = _free_port()
+        path.write_text(_CONFIG.replace("PORT", str(port)), "utf-8")
+        running = Appliance(load(path))
+        running.start()
+        try:
+            _carry(running, port)
+            screens = asyncio.run(_show(running))
+        finally:
+            running.stop()
+            running.wait(_PATIENCE_S)
+        for name, lines in (("a.json", None), ("a.jsonl", 2), ("a.csv", 3)):
+            text = (Path(folder) / "data" / name).read_text("utf-8")
+            if lines is None:
+                if json.loads(text) != [{"n": 1}, {"n": 1}]:
+                    raise RuntimeError(f"{name} has {text!r}")
+            elif text.count("\n") != lines:
+                raise RuntimeError(f"{name} has {text!r}")
+    return f"messages recorded as json, jsonl and csv, a task started, {screens} screens shown"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _carry(running: Appliance, port: int) -> None:
+    from appliance.commands.mqtt_client import Client, Target  # noqa: PLC0415
+    from appliance.metrics import exposition  # noqa: PLC0415
+    from appliance.view import View  # noqa: PLC0415
+
+    for qos in (1, 2):
+        with Client(Target("127.0.0.1", port, f"selftest-{qos}")) as client:
+            client.publish("selftest/json", b'{"n": 1}', qos=qos, retain=qos == 2)
+    view = View(running)
+    _until(lambda: all(each.recorded == 2 for each in running.recorders.states()), "a recording")
+    _until(lambda: any(each.started_ns for each in view.snapshot().executions), "a task's start")
+    if b"appliance_messages_received_total" not in exposition(view.snapshot()):
+        raise RuntimeError("the metrics are empty")
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while not holds():
+        if time.monotonic() > end:
+            raise RuntimeError(f"{what} did not come in {_PATIENCE_S:.0f} s")
+        time.sleep(0.02)
+
+
+async def _show(running: Appliance) -> int:
+    from appliance.ui.app import ApplianceApp  # noqa: PLC0415
+    from appliance.view import View  # noqa: PLC0415
+
+    app = ApplianceApp(View(running))
+    shown = set()
+    async with app.run_test(size=(100, 30)) as pilot:
+        for key in ("1", "2", "3", "4", "5", "question_mark", "escape", "1", "n", "escape", "t"):
+            await pilot.press(key)
+            await pilot.pause()
+            shown.add(type(app.screen).__name__)
+        with contextlib.suppress(Exception):
+            await pilot.press("escape")
+    if len(shown) < 6:
+        raise RuntimeError(f"only these screens came: {', '.join(sorted(shown))}")
+    return len(shown)
