@@ -29,17 +29,19 @@ from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import Config
+from appliance.desk.desk import Desk
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.files import DirectoryLock
 from appliance.journal import FILE_NAME, Journal
 from appliance.live import LiveView
 from appliance.logs import Log
-from appliance.model import MessageProperties
+from appliance.model import Message, MessageProperties
 from appliance.qlik.connect import connect
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
 from appliance.tasks.engine import TaskEngine
 from appliance.users import Users
+from appliance.view import View
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +96,7 @@ class Appliance:
         self.tasks: TaskEngine
         self.door: Door
         self.broker: MqttBroker
+        self.desk: Desk
         self.retained: Retained
 
     # --- life ---------------------------------------------------------------------------------
@@ -247,14 +250,33 @@ class Appliance:
             clock_ns=self.clock_ns,
             reload_users=None if users is None else users.reload_if_changed,
         )
+        self.desk = self._desk(subscriptions)
+        self.broker.desk = self.desk.take
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
+        self.desk.start()
+        stack.push_async_callback(self.desk.stop)
         self._publish_status("online")
 
     def _stop_recorders(self) -> None:
         """What was accepted is committed first, so that it is recorded too."""
         self.journal.flush(_STOP_S)
         self.recorders.stop(_STOP_S)
+
+    def _desk(self, subscriptions: Subscriptions) -> Desk:
+        door = self.door
+
+        async def record(asked: Message, what: bytes) -> None:
+            await door.publish_settled(asked.topic, what, asked)
+
+        return Desk(
+            View(self),
+            hand=door.hand,
+            is_subscribed=subscriptions.has,
+            record=record,
+            role_of=self.access.role,
+            count=self._count,
+        )
 
     def _users(self) -> Users | None:
         path = self.config.access.users_file

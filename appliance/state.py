@@ -181,6 +181,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     data_dir: str = ""
     first_run: bool = False
     """Nothing is configured yet and no message ever came: show what to do next."""
+    link: Health | None = None
+    """How a terminal elsewhere reaches the appliance; ``None`` where both are one process."""
 
 
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:
@@ -191,9 +193,13 @@ def _lacks(ability: str, *_arguments: object) -> UnavailableError:
 class Engine(Protocol):
     """What the UI is given. Every method is safe to call from any thread.
 
+    ``is_remote``: it runs elsewhere, and goes on when the UI ends.
+
     Methods in the first group return at once. Those in the second may read the disk or wait for
     the engine's loop: call them from a worker thread.
     """
+
+    is_remote: bool = False
 
     def snapshot(self) -> Snapshot: ...
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from appliance import __version__
 from appliance.errors import ApplianceError, UsageError
 from appliance.model import Execution, ExecutionState, Message, Task
-from appliance.service import Appliance
 from appliance.state import (
     ClientState,
     Engine,
@@ -24,6 +24,9 @@ from appliance.state import (
     TopicState,
 )
 from appliance.topics import topic_problem
+
+if TYPE_CHECKING:
+    from appliance.service import Appliance  # which makes the view it gives to the desk
 
 logger = logging.getLogger("appliance.operator")
 

@@ -7,6 +7,7 @@ Not for: the users file (appliance.users), limits on connections (listener.py).
 from __future__ import annotations
 
 import asyncio
+import enum
 import ipaddress
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from appliance.broker.packets import PacketError, Reason
-from appliance.config import AccessConfig, AccessRule
+from appliance.config import AccessConfig, AccessRule, is_loopback
+from appliance.desk.topics import PREFIX, is_own_request, is_own_topic
 from appliance.topics import covers, matches
 
 _FAILURES_BEFORE_DELAY = 3
@@ -24,6 +26,15 @@ _DOUBLINGS = 16
 _WAITING_AT_ONCE = 8
 _REMEMBERED_ORIGINS = 4096
 _FORGET_AFTER_S = 300.0
+
+
+class Role(enum.StrEnum):
+    """What somebody who attaches a terminal may do."""
+
+    OPERATOR = "operator"
+    """Look and act."""
+    VIEWER = "viewer"
+    """Look."""
 
 
 class Credentials(Protocol):
@@ -63,6 +74,8 @@ class Access:
         count: Callable[[str], None],
     ) -> None:
         self._rules = config.rule
+        self._operators = config.operators
+        self._viewers = config.viewers
         self._users = users
         self._anonymous = anonymous
         self._open_without_users = anonymous if open_without_users is None else open_without_users
@@ -133,8 +146,38 @@ class Access:
             for allowed in _filled(rule.publish, username, client_id)
         )
 
-    def may_subscribe(self, username: str | None, client_id: str, topic_filter: str) -> bool:
-        """Whether a client may subscribe to a (valid) filter: it must lie within one rule."""
+    def role(self, username: str | None, address: str) -> Role | None:
+        """What a client that came in from ``address`` (``host:port``) may do with a terminal.
+
+        Where there are no users, whoever is on this machine is an operator: they could stop the
+        process as well.
+        """
+        if self._users is None or not self._users.exists:
+            host = address.rpartition(":")[0].strip("[]")
+            return Role.OPERATOR if is_loopback(host) else None
+        if username is None:
+            return None
+        if any(fnmatchcase(username, pattern) for pattern in self._operators):
+            return Role.OPERATOR
+        if any(fnmatchcase(username, pattern) for pattern in self._viewers):
+            return Role.VIEWER
+        return None
+
+    def may_ask(self, username: str | None, client_id: str, topic: str, address: str) -> bool:
+        """Whether this topic is where this client may ask the desk for something."""
+        return is_own_request(topic, client_id) and self.role(username, address) is not None
+
+    def may_subscribe(
+        self, username: str | None, client_id: str, topic_filter: str, address: str = ""
+    ) -> bool:
+        """Whether a client may subscribe to a (valid) filter: it must lie within one rule.
+
+        What the desk says to a terminal is for that terminal alone, and rules don't matter there.
+        """
+        if topic_filter.startswith(PREFIX):
+            return is_own_topic(topic_filter, client_id) and (
+                self.role(username, address) is not None
+            )
         if not self._rules:
             return True
         return any(

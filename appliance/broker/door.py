@@ -182,6 +182,31 @@ class Door:
             self._keep(message)
         return message.seq
 
+    async def publish_settled(self, topic: str, payload: bytes, sender: Message) -> None:
+        """``publish`` in the name of another message's sender; returns when it is kept."""
+        self.publish(
+            topic,
+            payload,
+            client_id=sender.client_id,
+            username=sender.username,
+            address=sender.address,
+        )
+        await self.settled()
+
+    def hand(self, topic: str, payload: bytes) -> int:
+        """Hand a payload to whoever subscribed, at QoS 0, past the journal and the counters.
+
+        For what is of no worth a moment later. Returns how many clients it was handed to.
+        """
+        message = Message(
+            seq=0,
+            received_ns=self.clock_ns(),
+            topic=topic,
+            payload=payload,
+            client_id=self._own_client_id,
+        )
+        return self._subscriptions.fan_out((message,))
+
     def publish_soon(
         self,
         topic: str,

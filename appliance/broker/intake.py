@@ -151,6 +151,9 @@ class Intake:
                         raise
                     acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
                     continue
+                if topic[0] == "$":
+                    self._ask(topic, data[payload_start:stop], qos, now)
+                    continue
             if qos:
                 acks += b"\x40\x02" if qos == 1 else b"\x50\x02"
                 acks += data[topic_end : topic_end + 2]
@@ -176,6 +179,22 @@ class Intake:
                 )
             )
         return position
+
+    def _ask(self, topic: str, payload: bytes, qos: int, now_ns: int) -> None:
+        """Hand on a request to the desk; it is not a message, and not journaled as one."""
+        if qos:
+            raise PacketError("what is asked of the desk is asked at QoS 0", Reason.PROTOCOL_ERROR)
+        self._broker.ask_desk(
+            Message(
+                seq=0,
+                received_ns=now_ns,
+                topic=topic,
+                payload=payload,
+                client_id=self._client_id,
+                username=self._username,
+                address=self._address,
+            )
+        )
 
     def release(self, packet_id: int) -> None:
         """PUBREL came: the client will not send this QoS 2 message again (section 4.3.3)."""
@@ -205,6 +224,10 @@ class Intake:
         if topic is not None:
             return topic
         topic = packets.publish_topic(raw)
+        if topic[0] == "$" and self._broker.access.may_ask(
+            self._username, self._client_id, topic, self._address
+        ):
+            return topic  # and not remembered: remembered topics are those of messages
         if not self._broker.access.may_publish(self._username, self._client_id, topic):
             self._broker.count("publishes refused: not allowed")
             # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be

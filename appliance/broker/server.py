@@ -22,6 +22,7 @@ from appliance.broker.packets import Connect, PacketError, Reason, Will
 from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import LimitsConfig, ListenerConfig
+from appliance.model import Message
 from appliance.state import ClientState, ListenerState
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class MqttBroker:
         self._wills: dict[str, tuple[int, Connection, Will]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
+        self.desk: Callable[[Message], None] | None = None
+        """Who answers attached terminals; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
     def _maker(self, name: str) -> Callable[[], asyncio.Protocol]:
@@ -108,6 +111,13 @@ class MqttBroker:
     def count(self, name: str) -> None:
         """Count a refusal or a bound that bit."""
         self.counters[name] += 1
+
+    def ask_desk(self, message: Message) -> None:
+        """An attached terminal asks for something."""
+        if self.desk is None:
+            self.count("desk requests refused: no desk")
+        else:
+            self.desk(message)
 
     # --- start and stop -----------------------------------------------------------------------
 

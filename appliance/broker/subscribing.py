@@ -143,7 +143,9 @@ class Subscribing:
         plain = options.topic_filter if shared is None else shared[1]
         if not packets.filter_is_valid(plain):
             return Reason.TOPIC_FILTER_INVALID
-        if not broker.access.may_subscribe(connection.username, connection.client_id, plain):
+        if not broker.access.may_subscribe(
+            connection.username, connection.client_id, plain, connection.address
+        ):
             broker.count("subscriptions refused: not allowed")
             return Reason.NOT_AUTHORIZED
         is_full = (

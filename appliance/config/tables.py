@@ -102,6 +102,11 @@ class AccessConfig(Base, frozen=True):
     users_file: Annotated[ReadPath | None, Key('"users.txt"')] = None
     """Names and hashed passwords, written by `appliance user add NAME`. A change is noticed
     without a restart."""
+    operators: Annotated[tuple[str, ...], Key('["admin"]')] = ()
+    """Users who may look and act from another terminal (`appliance attach`); `*` stands for any
+    characters. While there is no users file, whoever is on this machine may."""
+    viewers: Annotated[tuple[str, ...], Key('["anna", "screen-*"]')] = ()
+    """Users who may look from another terminal and not act."""
     rule: tuple[AccessRule, ...] = ()
     """See `[[access.rule]]`."""
 
