@@ -167,6 +167,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_init_and_check(add)
     _add_user(add)
     _add_publish(add)
+    _add_attach(add)
     _add_export(add)
     _add_tasks_and_selftest(add)
     _add_care(add)
@@ -184,6 +185,20 @@ def _config_option(parser: argparse.ArgumentParser) -> None:
         default=DEFAULT_CONFIG,
         help="the configuration (default: %(default)s in the current folder)",
     )
+
+
+def _connection_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, help="its port (default: 1883, with TLS 8883)")
+    parser.add_argument("-u", "--username", metavar="NAME", help="sign in; asks for the password")
+    parser.add_argument(
+        "--password-stdin", action="store_true", help="read the password from the first input line"
+    )
+    parser.add_argument("--client-id", metavar="ID", default="", help="(default: made up)")
+    parser.add_argument("--tls", action="store_true", help="speak TLS")
+    parser.add_argument("--ca-file", metavar="FILE", help="the authority that signed the broker's")
+    parser.add_argument("--certfile", metavar="FILE", help="a client certificate")
+    parser.add_argument("--keyfile", metavar="FILE", help="its private key")
+    parser.add_argument("--timeout", metavar="TIME", default="10s", help="(default: %(default)s)")
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
@@ -307,18 +322,27 @@ def _add_publish(add: _Add) -> None:
                         help="quality of service (default: %(default)s)")  # fmt: skip
     parser.add_argument("-r", "--retain", action="store_true", help="keep it as the topic's last")
     parser.add_argument("--host", help="another broker than the configuration's")
-    parser.add_argument("--port", type=int, help="its port (default: 1883, with TLS 8883)")
-    parser.add_argument("-u", "--username", metavar="NAME", help="sign in; asks for the password")
-    parser.add_argument(
-        "--password-stdin", action="store_true", help="read the password from the first input line"
-    )
-    parser.add_argument("--client-id", metavar="ID", default="", help="(default: made up)")
-    parser.add_argument("--tls", action="store_true", help="speak TLS")
-    parser.add_argument("--ca-file", metavar="FILE", help="the authority that signed the broker's")
-    parser.add_argument("--certfile", metavar="FILE", help="a client certificate")
-    parser.add_argument("--keyfile", metavar="FILE", help="its private key")
-    parser.add_argument("--timeout", metavar="TIME", default="10s", help="(default: %(default)s)")
+    _connection_options(parser)
     _config_option(parser)
+
+
+def _add_attach(add: _Add) -> None:
+    parser = add(
+        "attach",
+        "the terminal UI for an appliance that runs as a service",
+        "Show the terminal UI for an appliance that runs already, on this machine or another. "
+        "Users whom [access] operators names may look and act, viewers may look; where there are "
+        "no users, whoever is on its machine may. Leaving the UI leaves the appliance running.",
+        "  appliance attach                              that of config.toml, or here\n"
+        "  appliance attach plant7.example.com --tls -u anna\n"
+        "  appliance attach -c /etc/appliance/config.toml -u admin",
+    )
+    parser.add_argument("host", metavar="HOST", nargs="?",
+                        help="where it runs (default: as configured, or here)")  # fmt: skip
+    _connection_options(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
 
 
 def _add_export(add: _Add) -> None:

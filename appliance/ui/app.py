@@ -65,6 +65,8 @@ class UiEnd(enum.StrEnum):
     """The operator asked for the end of the appliance; ``engine.stop`` was called."""
     STOPPING = "stopping"
     """The engine is stopping by itself."""
+    DETACHED = "detached"
+    """The operator left; the engine runs elsewhere and was left alone."""
     HANGUP = "hangup"
     """The terminal is gone (a closed SSH session); the engine was left alone."""
     CRASHED = "crashed"
@@ -238,6 +240,9 @@ class ApplianceApp(App[UiEnd]):
         page = self.page
         places = page.PLACES if page is not None else ()
         lines = help_lines(places, self.settings.keys, min(self.size.width - 4, 116))
+        if self.engine.is_remote:
+            leaving = "Attached: quit leaves the appliance running; a command stops it."
+            lines = [[(leaving, "info")], *lines]
         self.push_screen(Tell("Help", [*lines, *SIGNS]))
 
     async def action_back(self) -> None:
@@ -246,7 +251,13 @@ class ApplianceApp(App[UiEnd]):
             self.screen.go_back()
 
     def action_ask_quit(self) -> None:
-        """Ask, then stop the whole appliance."""
+        """Ask, then stop the whole appliance; from an attached terminal, leave at once."""
+        if self.engine.is_remote:
+            self.exit(UiEnd.DETACHED)
+            return
+        self._ask_stop()
+
+    def _ask_stop(self) -> None:
         if any(isinstance(screen, Ask) for screen in self.screen_stack):
             return
         self.push_screen(
@@ -276,6 +287,12 @@ class ApplianceApp(App[UiEnd]):
                 f"{key.label[:1].upper()}{key.label[1:]}  [{shown}]".replace("[", r"\["),
                 key.help,
                 self._runner(key.action, screen),
+            )
+        if self.engine.is_remote:
+            yield SystemCommand(
+                "Stop the appliance",
+                "the broker too (asks)",
+                lambda: self.call_later(self._ask_stop),
             )
         if not self.no_color:
             for name in sorted(set(self.available_themes) - palette.HIDDEN):
@@ -345,7 +362,7 @@ class ApplianceApp(App[UiEnd]):
 
     def export(self, what: str, items: Sequence[object]) -> None:
         """Write rows to a file in the data directory."""
-        folder = Path(self.snapshot.data_dir or ".") / "exports"
+        folder = self.settings.exports or Path(self.snapshot.data_dir or ".") / "exports"
 
         def work() -> None:
             path = export.write(self.engine, what, items, folder, self.clock_ns())

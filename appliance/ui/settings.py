@@ -21,12 +21,14 @@ class UiSettings(msgspec.Struct, frozen=True):
 
     ``keys`` maps an action of the table of keys to the keys that do it (``{"pause": ("f5",)}``);
     ``theme`` is a name of the themes the UI offers, empty for what was remembered or the default;
-    ``remember`` is the file that keeps the settings, ``None`` to forget them.
+    ``remember`` is the file that keeps the settings, ``None`` to forget them; ``exports`` is the
+    folder for exported rows, ``None`` for the one in the data directory.
     """
 
     keys: Mapping[str, tuple[str, ...]] = {}
     theme: str = ""
     remember: Path | None = None
+    exports: Path | None = None
 
 
 class Remembered(msgspec.Struct):

@@ -41,6 +41,8 @@ def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
         if health.level in ("bad", "warn"):
             found.append((health.level, f"{what}: {health.text or 'not well'}"))
 
+    if snapshot.link is not None:
+        look("connection", snapshot.link)
     look("journal", snapshot.journal.health)
     for listener in snapshot.listeners:
         look(f"listener {listener.name or listener.bind}", listener.health)

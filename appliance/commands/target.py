@@ -1,0 +1,97 @@
+"""Where a command connects to and as whom: from its options and, for the rest, a configuration.
+
+Not for: connecting (mqtt_client.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import ssl
+
+from appliance.commands.mqtt_client import Target
+from appliance.commands.user import read_password
+from appliance.config import ListenerConfig, Secret, load, parse_bind, parse_duration
+from appliance.errors import ConfigError, UsageError
+
+_LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
+
+
+def target_of(options: argparse.Namespace, *, config: str | None, client: str) -> Target:
+    """The broker that the options name; what they leave open is the first listener's.
+
+    ``config`` is a configuration file, or ``None`` if only the options count, which then name the
+    host. ``client`` is what the made-up client id begins with. Asks for a password, or reads it,
+    if there is a user name. Raises ``ApplianceError`` for what can't be.
+    """
+    try:
+        timeout_s = parse_duration(options.timeout)
+    except ValueError as error:
+        raise UsageError(f"--timeout {options.timeout}: {error}") from None
+    listener: ListenerConfig | None = None
+    if config is not None:
+        listener, host, port = _listener(options, config)
+        host = options.host or host
+    else:
+        host = options.host
+        port = 8883 if _wants_tls(options) else 1883
+    if options.port is not None:
+        if not 0 < options.port < 65536:
+            raise UsageError(f"--port {options.port}: a port is a number from 1 to 65535")
+        port = options.port
+    password = None
+    if options.username is not None:
+        typed = read_password(options, f"Password for {options.username}: ", twice=False)
+        password = Secret(typed.decode("utf-8", "surrogateescape"))
+    return Target(
+        host=host,
+        port=port,
+        # A broker need not accept an empty client id in MQTT 3.1.1 (section 3.1.3.1).
+        client_id=options.client_id or f"{client}-{secrets.token_hex(4)}",
+        username=options.username,
+        password=password,
+        tls=_tls(options, listener),
+        timeout_s=timeout_s,
+    )
+
+
+def _listener(options: argparse.Namespace, config: str) -> tuple[ListenerConfig, str, int]:
+    """The configuration's first listener that this client can speak to."""
+    for listener in load(config).listener:
+        host, port = parse_bind(listener.bind)
+        if listener.transport == "tcp" and (port or options.port):
+            return listener, _LOCAL.get(host, host), port
+    raise UsageError(
+        f"{config} has no listener with transport tcp and a fixed port; name the host "
+        "and its --port"
+    )
+
+
+def _wants_tls(options: argparse.Namespace) -> bool:
+    return bool(options.tls or options.ca_file or options.certfile)
+
+
+def _tls(options: argparse.Namespace, listener: ListenerConfig | None) -> ssl.SSLContext | None:
+    own = listener.tls if listener is not None else None
+    if own is None and not _wants_tls(options):
+        return None
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
+    try:
+        if options.ca_file:
+            context.load_verify_locations(options.ca_file)
+        elif own is not None:
+            # The listener of this very configuration: its certificate itself is what is trusted,
+            # so it matters neither that it is for another name than 127.0.0.1 nor that it may
+            # lack what RFC 5280 wants (Python 3.13 is strict about that by default).
+            context.load_verify_locations(own.certfile)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+            context.check_hostname = False
+        if options.certfile:
+            context.load_cert_chain(options.certfile, options.keyfile)
+    except OSError as error:  # ssl.SSLError is one too
+        raise ConfigError(
+            f"the certificates can't be used: {error.strerror or error}; check --ca-file, "
+            "--certfile, --keyfile and [[listener]] tls"
+        ) from None
+    return context
