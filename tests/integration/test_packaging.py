@@ -1,0 +1,255 @@
+"""What packages promise, as far as that can be tried without building and installing them.
+
+``packaging/verify`` tries the artefacts themselves.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tomllib
+import xml.etree.ElementTree as ET
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from appliance import errors
+from appliance.cli import command_parser
+from appliance.commands import selftest
+from appliance.config import loads
+
+ROOT = Path(__file__).parents[2]
+PACKAGING = ROOT / "packaging"
+UNIT = PACKAGING / "linux" / "appliance.service"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="a script for Linux")
+
+
+def unit() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_unit_s_exposure_is_small() -> None:
+    """systemd's own tool gives the unit 1.5 or less."""
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        pytest.skip("systemd-analyze is not there")
+    done = subprocess.run(
+        [tool, "security", "--offline=true", "--threshold=15", "--no-pager", str(UNIT)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_the_unit_starts_what_there_is_and_does_not_loop() -> None:
+    """Its command line is one that the appliance has; what a restart can't mend is not restarted;
+    it waits for READY and watches."""
+    lines = unit()
+    program, *arguments = shlex.split(lines["ExecStart"][0])
+    assert program == "/usr/bin/appliance"
+    options = command_parser().parse_args(arguments)
+    assert (options.module, options.headless) == ("run", True)
+    assert lines["ConditionPathExists"] == [options.config]
+    prevented = set(map(int, lines["RestartPreventExitStatus"][0].split()))
+    assert {errors.EXIT_USAGE, errors.EXIT_NO_PERMISSION, errors.EXIT_CONFIG} <= prevented
+    assert lines["Type"] == ["notify"]
+    assert int(lines["WatchdogSec"][0]) >= 10
+
+
+def test_the_packaged_configuration_is_valid_and_writes_where_a_service_may(tmp_path) -> None:
+    """What the deb and rpm offer to copy is valid and puts all data into the service's folder."""
+    script = (PACKAGING / "linux" / "packages").read_text()
+    text = (ROOT / "appliance" / "config" / "example.toml").read_text()
+    edits = re.findall(r"s\|\^(.*?)\|(.*?)\|'", script)
+    assert len(edits) == 2
+    for old, new in edits:
+        assert text.count(f"\n{old}") == 1, old
+        text = text.replace(f"\n{old}", f"\n{new}")
+    config = loads(text, file="/etc/appliance/config.toml")
+    if sys.platform != "win32":
+        assert config.service.data_dir == "/var/lib/appliance"
+        assert config.access.users_file == "/var/lib/appliance/users.txt"
+
+
+@POSIX
+def test_installing_makes_the_user_and_starts_nothing(tmp_path) -> None:
+    """The script that deb and rpm run makes user and folders and says what comes next; an upgrade
+    may restart what ran, and nothing is ever enabled or started by it."""
+    calls = tmp_path / "calls"
+    for name in ("groupadd", "useradd", "mkdir", "chown", "chmod", "systemctl", "getent"):
+        stub = tmp_path / name
+        code = 1 if name == "getent" else 0
+        stub.write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\nexit {code}\n')
+        stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
+    env = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    done = subprocess.run(
+        ["/bin/sh", PACKAGING / "linux" / "postinst", "configure"],
+        env=env, check=True, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    said = calls.read_text()
+    assert "useradd --system --gid appliance" in said
+    assert "chmod 0700 /etc/appliance/credentials" in said
+    assert "systemctl enable --now appliance" in done.stdout
+    text = (PACKAGING / "linux" / "postinst").read_text()
+    orders = re.findall(r"^\s*systemctl (.*)", text, re.MULTILINE)
+    assert [each.split()[0] for each in orders] == ["daemon-reload", "try-restart"]
+    for phase, stops in (("upgrade", False), ("1", False), ("remove", True), ("0", True)):
+        script = (PACKAGING / "linux" / "prerm").read_text().replace("/run/systemd/system", "/")
+        calls.write_text("")
+        subprocess.run(["/bin/sh", "-c", script, "prerm", phase], env=env, check=True, timeout=30)
+        assert ("disable --now" in calls.read_text()) == stops
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "script",
+    ["build", "verify", "lock", "glibc-floor", "linux/packages", "linux/postinst", "linux/prerm",
+     "linux/postrm"],
+)  # fmt: skip
+def test_the_shell_scripts_are_sound(script: str) -> None:
+    """shellcheck finds nothing, or where it is not there, the shell at least reads the script."""
+    path = PACKAGING / script
+    tool = ["shellcheck"] if shutil.which("shellcheck") else ["bash", "-n"]
+    done = subprocess.run([*tool, path], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_windows_service_runs_what_there_is() -> None:
+    """WinSW's configuration is well-formed; its command line is one that the appliance has."""
+    service = ET.parse(PACKAGING / "windows" / "appliance-service.xml").getroot()
+    options = command_parser().parse_args(shlex.split(service.findtext("arguments")))
+    assert (options.module, options.headless) == ("run", True)
+    assert service.find("serviceaccount/username").text == r"NT SERVICE\appliance"
+    last = service.findall("onfailure")[-1]
+    assert last.get("action") == "none"
+
+
+@pytest.mark.parametrize("name", ["install.ps1", "uninstall.ps1"])
+def test_the_windows_scripts_can_be_read_by_any_powershell(name: str) -> None:
+    """Plain ASCII (PowerShell 5 guesses otherwise), brackets that close, nothing downloaded, every
+    command of the appliance that they call exists."""
+    text = (PACKAGING / "windows" / name).read_text("ascii")
+    for opening, closing in ("{}", "()", "[]"):
+        assert text.count(opening) == text.count(closing), opening
+    assert not re.search(r"Invoke-WebRequest|Invoke-RestMethod|curl|Start-BitsTransfer", text)
+    commands = re.findall(r"appliance\.exe'\)\)? (?:@\()?'?(\w+)", text)
+    for command in commands:
+        command_parser().parse_args([command])
+    tool = shutil.which("pwsh")
+    if tool:
+        parse = (
+            "$e = $null; [void][System.Management.Automation.Language.Parser]::ParseFile("
+            f"'{PACKAGING / 'windows' / name}', [ref]$null, [ref]$e); exit $e.Count"
+        )
+        subprocess.run([tool, "-NoProfile", "-Command", parse], check=True, timeout=60)
+
+
+def test_the_container_is_not_root_and_asks_the_program_itself() -> None:
+    """It runs as a user with a number, and its health check and command are ones there are."""
+    text = (PACKAGING / "container" / "Containerfile").read_text()
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    check, run = re.findall(r"CMD (\[.*\])", text)
+    program, *arguments = yaml.safe_load(check)
+    assert command_parser().parse_args(arguments).module == "health"
+    assert program in text.partition("ENTRYPOINT")[2]
+    assert command_parser().parse_args(yaml.safe_load(run)).module == "run"
+
+
+def test_every_package_is_pinned_with_its_hashes() -> None:
+    """The lock has every dependency of pyproject.toml, hashes for all of them, and no address."""
+    text = (PACKAGING / "requirements" / "runtime.txt").read_text()
+    pinned = set(re.findall(r"^([\w.-]+)==", text, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["ntlm"]]
+    names = {re.match(r"[\w.-]+", each)[0].lower() for each in wanted}
+    assert names <= pinned, names - pinned
+    for kind in ("runtime", "build"):
+        text = (PACKAGING / "requirements" / f"{kind}.txt").read_text()
+        assert "://" not in text
+        entries = re.split(r"\n(?=\S)", text.strip())
+        assert all("--hash=sha256:" in each for each in entries)
+
+
+def test_the_release_is_built_and_verified_on_each_system() -> None:
+    """The workflow builds and verifies on Linux, Windows and macOS, and what it makes is a draft."""
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
+    for system in ("linux", "windows", "macos"):
+        steps = " ".join(str(step.get("run")) for step in flow["jobs"][system]["steps"])
+        assert "packaging/build" in steps, system
+        assert "packaging/verify" in steps, system
+    assert "glibc-floor tree 2.28" in str(flow["jobs"]["linux"])
+    assert "--draft" in str(flow["jobs"]["draft"])
+
+
+def python(*arguments: object, **more: object) -> str:
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], check=True, capture_output=True, text=True,
+        timeout=60, encoding="utf-8", cwd=ROOT, **more,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_an_archive_is_the_same_each_time(tmp_path) -> None:
+    """Packed twice, with other times on the files, the zip file has the same bytes."""
+    folder = tmp_path / "appliance"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "b").write_text("b")
+    (folder / "a").write_text("a")
+    (folder / "a").chmod(0o755)
+    env = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+    for number in (1, 2):
+        python(PACKAGING / "archive.py", folder, tmp_path / f"{number}.zip", env=env)
+        os.utime(folder / "a", (1, 1))
+    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "2.zip").read_bytes()
+    with zipfile.ZipFile(tmp_path / "1.zip") as packed:
+        assert packed.namelist() == ["appliance/a", "appliance/lib/b"]
+
+
+def test_every_package_that_is_carried_has_its_licence() -> None:
+    """The text has each pinned package that is installed here, none without a licence."""
+    text = python(PACKAGING / "licences.py", PACKAGING / "requirements" / "runtime.txt")
+    for name in ("amqtt", "msgspec", "textual", "cryptography"):
+        version = importlib.metadata.version(name)
+        assert re.search(rf"^{name} {re.escape(version)}: \w", text, re.MULTILINE), name
+    assert "not declared" not in text
+
+
+@POSIX
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump is not there")
+def test_the_floor_of_glibc_is_checked(tmp_path) -> None:
+    """A program that wants a newer glibc than is allowed is refused by name."""
+    shutil.copy("/bin/sh", tmp_path / "program")
+    floor = [PACKAGING / "glibc-floor", tmp_path]
+    done = subprocess.run([*floor, "2.99"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert re.match(r"glibc 2\.\d+ or newer is needed \(because of program\)", done.stdout)
+    done = subprocess.run([*floor, "2.1"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+
+
+def test_the_self_test_notices_what_is_missing(capsys, monkeypatch) -> None:
+    """A broken part is named, the others are still tried, and the exit code is not 0."""
+
+    def broken() -> str:
+        raise ModuleNotFoundError("No module named 'x__mypyc'")
+
+    monkeypatch.setattr(selftest, "_modules", broken)
+    monkeypatch.setattr(selftest, "_broker", lambda: "left out")
+    assert selftest.execute(None) == errors.EXIT_SOFTWARE
+    out = capsys.readouterr().out
+    assert "modules    FAILED: ModuleNotFoundError: No module named 'x__mypyc'" in out
+    assert re.search(r"^passwords +argon2id$", out, re.MULTILINE)
