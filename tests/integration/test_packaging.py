@@ -253,3 +253,44 @@ def test_the_self_test_notices_what_is_missing(capsys, monkeypatch) -> None:
     out = capsys.readouterr().out
     assert "modules    FAILED: ModuleNotFoundError: No module named 'x__mypyc'" in out
     assert re.search(r"^passwords +argon2id$", out, re.MULTILINE)
+
+
+def pages() -> list[Path]:
+    return [
+        ROOT / "docs" / f"{name}.md"
+        for name in ("installing", "windows", "publishers", "troubleshooting")
+    ]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
+def test_what_the_pages_tell_to_type_exists(page: Path) -> None:
+    """Each `appliance ...` in them is a command with options that there are; each link leads to a
+    file."""
+    text = page.read_text("utf-8")
+    parser = command_parser()
+    commands = parser.format_help()
+    for line in re.findall(r"\bappliance(?:\.exe)? ((?:[a-z-]+)(?: --?[a-z][\w-]*)?)", text):
+        command, _, option = line.partition(" ")
+        if not re.search(rf"^    {command} ", commands, re.MULTILINE):
+            continue  # a sentence about the appliance
+        done = subprocess.run(
+            [sys.executable, "-m", "appliance", command, "--help"],
+            capture_output=True, text=True, timeout=60, cwd=ROOT,
+        )  # fmt: skip
+        if option and command != "user":
+            assert f"{option}" in done.stdout, line
+    for command in re.findall(r"`(?:sudo -u appliance )?appliance ([a-z-]+)", text):
+        assert re.search(rf"^    {command} ", commands, re.MULTILINE), command
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_examples_of_publishers_are_valid(tmp_path) -> None:
+    """The Python example compiles; TOML examples in the pages are configurations."""
+    text = (ROOT / "docs" / "publishers.md").read_text("utf-8")
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        compile(example, "publishers.md", "exec")
+    text = (ROOT / "docs" / "installing.md").read_text("utf-8")
+    assert "[metrics]" in text
+    for example in re.findall(r"```toml\n(\[.*?)```", text, re.DOTALL):
+        loads(example)
