@@ -271,7 +271,7 @@ def test_what_the_pages_tell_to_type_exists(page: Path) -> None:
     commands = parser.format_help()
     for line in re.findall(r"\bappliance(?:\.exe)? ((?:[a-z-]+)(?: --?[a-z][\w-]*)?)", text):
         command, _, option = line.partition(" ")
-        if not re.search(rf"^    {command} ", commands, re.MULTILINE):
+        if not re.search(rf"^    {command}\b", commands, re.MULTILINE):
             continue  # a sentence about the appliance
         done = subprocess.run(
             [sys.executable, "-m", "appliance", command, "--help"],
@@ -280,7 +280,7 @@ def test_what_the_pages_tell_to_type_exists(page: Path) -> None:
         if option and command != "user":
             assert f"{option}" in done.stdout, line
     for command in re.findall(r"`(?:sudo -u appliance )?appliance ([a-z-]+)", text):
-        assert re.search(rf"^    {command} ", commands, re.MULTILINE), command
+        assert re.search(rf"^    {command}\b", commands, re.MULTILINE), command
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
 
