@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
-from textual.events import Resize
+from textual.events import Event, Key, Resize
 from textual.geometry import Size
 from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import Input
 
 from appliance.errors import ApplianceError
 from appliance.model import Message
@@ -106,6 +109,7 @@ class ApplianceApp(App[UiEnd]):
         self.frames = 0
         """Polls so far."""
         self._asked_quit = False
+        self._aims: deque[tuple[Key, Widget | None]] = deque(maxlen=128)
         self._pages: dict[str, Page] = {}
         self.trouble = ""
         """Why the engine's state could not be read at the last poll; empty if it could."""
@@ -148,6 +152,30 @@ class ApplianceApp(App[UiEnd]):
         if wrong:
             known = ", ".join(key.name for key in keys.TABLE)
             self.say(f"[ui.keys] has no {', '.join(wrong)}; there are: {known}", bad=True)
+
+    async def on_event(self, event: Event) -> None:
+        """Bring keys that are typed fast to the line that an earlier one of them opened.
+
+        Textual sends a key to the widget that has the focus when the key arrives. Of ``/hr`` typed
+        at once (or pasted), ``h`` and ``r`` are on their way to the list while ``/`` is still
+        being worked on; without this they would be taken for commands when they come back.
+        """
+        if isinstance(event, Key):
+            if not event.is_forwarded:
+                self._aims.append((event, self.focused))
+            elif self._passed_on(event):
+                return
+        await super().on_event(event)
+
+    def _passed_on(self, event: Key) -> bool:
+        focused = self.focused
+        if not isinstance(focused, Input):
+            return False
+        aim = next((target for key, target in self._aims if key is event), focused)
+        if aim is focused:
+            return False
+        focused._forward_event(Key(event.key, event.character))  # noqa: SLF001 - what Textual does itself
+        return True
 
     def _frame(self) -> None:
         """Poll the engine once and show what it said; never lets an error of it end the UI."""

@@ -44,6 +44,7 @@ def test_marks_do_not_pile_up_over_other_lines():
     assert len(printable("z" + "\u0301" * 20)) <= 4
 
 
+@settings(max_examples=50)
 @given(st.text(), st.integers(0, 40))
 @example(NASTY, 7)
 def test_a_column_is_exactly_as_wide_as_it_should_be(text, cells):
@@ -64,6 +65,7 @@ def test_wrapping_loses_nothing(text, cells):
     assert all(width(piece) <= cells for piece in pieces)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.text(), st.sampled_from(["", "bad", "dim"]))), st.integers(0, 60))
 @example([(NASTY, ""), (NASTY, "bad")], 33)
 def test_every_line_on_the_screen_is_safe_and_fits(line, cells):
@@ -73,6 +75,7 @@ def test_every_line_on_the_screen_is_safe_and_fits(line, cells):
     assert width(strip.text) == cells
 
 
+@settings(max_examples=50)
 @given(st.binary())
 @example(NASTY.encode("utf-8", "surrogatepass"))
 @example(b"\x00" * 20)

@@ -84,7 +84,7 @@ class ClientsScreen(Page):
         yield Pane(id="broker")
 
     def on_mount(self) -> None:
-        self.query_one(ClientRows).focus()
+        self.set_focus(self.query_one(ClientRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         seconds = (now_ns - self._asked_ns) / 1e9

@@ -51,7 +51,7 @@ class Ask(ModalScreen[bool]):
                 yield Button(f"n  {self._no}", id="no", compact=True)
 
     def on_mount(self) -> None:
-        self.query_one("#no", Button).focus()
+        self.set_focus(self.query_one("#no", Button))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")

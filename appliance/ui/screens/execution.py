@@ -42,7 +42,7 @@ class ExecutionScreen(Page):
         yield Viewer(id="story")
 
     def on_mount(self) -> None:
-        self.query_one(Viewer).focus()
+        self.set_focus(self.query_one(Viewer))
         engine, task_id = self.ui.engine, self._execution.task_id
 
         def work() -> None:

@@ -47,7 +47,7 @@ class LiveScreen(Page):
         yield Pane(id="narrow-clock")
 
     def on_mount(self) -> None:
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     @property
     def rows(self) -> MessageRows:

@@ -93,7 +93,7 @@ class LogScreen(Page):
         yield rows
 
     def on_mount(self) -> None:
-        self.query_one(LogRows).focus()
+        self.set_focus(self.query_one(LogRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the log has its own feed
         new = self.ui.log_feed.poll(self.ui.engine)

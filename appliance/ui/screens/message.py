@@ -50,7 +50,7 @@ class MessageScreen(Page):
         yield Pane(id="outcome")
 
     def on_mount(self) -> None:
-        self.query_one(Viewer).focus()
+        self.set_focus(self.query_one(Viewer))
         self._fetch()
 
     @property

@@ -155,7 +155,7 @@ class Page(Screen[None]):
         """Give the keys back to the first list."""
         for widget in self.query("Rows"):
             if widget.display:
-                widget.focus()
+                self.set_focus(widget)
                 return
 
     def go_back(self) -> None:

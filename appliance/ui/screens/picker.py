@@ -71,7 +71,7 @@ class TaskPicker(ModalScreen[Task]):
     def on_mount(self) -> None:
         self._tasks: Sequence[Task] = ()
         self._title([("asking the server …", "dim")])
-        self.query_one(Input).focus()
+        self.set_focus(self.query_one(Input))
         app = cast("ApplianceApp", self.app)
 
         def work() -> None:

@@ -56,10 +56,10 @@ class PublishDialog(ModalScreen[Draft]):
         self.query_one("#publish-title", Pane).show(
             [[("New message", "accent"), ("   tab next field   Esc leaves", "dim")]]
         )
-        self.query_one("#topic", Input).focus()
+        self.set_focus(self.query_one("#topic", Input))
 
     def on_input_submitted(self) -> None:
-        self.query_one(TextArea).focus()
+        self.set_focus(self.query_one(TextArea))
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         button = event.button

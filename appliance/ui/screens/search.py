@@ -99,7 +99,7 @@ class SearchScreen(Page):
         yield MessageRows(id="found", follow=False)
 
     def on_mount(self) -> None:
-        self.query_one(MessageRows).focus()
+        self.set_focus(self.query_one(MessageRows))
         self.set_filter(self._source)
         if not self._source:
             self.action_filter()

@@ -86,7 +86,7 @@ class TasksScreen(Page):
         yield Pane(id="reason")
 
     def on_mount(self) -> None:
-        self.query_one(ExecutionRows).focus()
+        self.set_focus(self.query_one(ExecutionRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         utc = self.ui.remembered.utc
@@ -144,7 +144,7 @@ class TasksScreen(Page):
         rules = self.query_one(RuleRows)
         if rules.has_focus and rules.current is not None:
             self.set_filter(f'"{rules.current.name}"')
-            self.query_one(ExecutionRows).focus()
+            self.set_focus(self.query_one(ExecutionRows))
         elif self._execution is not None:
             self.ui.push_screen(ExecutionScreen(self._execution))
 

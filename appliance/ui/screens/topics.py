@@ -81,7 +81,7 @@ class TopicsScreen(Page):
         yield Pane(id="topic-foot")
 
     def on_mount(self) -> None:
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     @property
     def rows(self) -> TopicRows:
