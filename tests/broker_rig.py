@@ -33,7 +33,7 @@ from appliance.model import Message
 from appliance.users import Users
 
 PATIENCE_S = 10.0
-TCP = ListenerConfig(name="tcp", bind="127.0.0.1:0")
+TCP = ListenerConfig(name="tcp", bind="127.0.0.1:0", max_connections=5000)
 PLENTY = {"max_connections": 5000, "max_connections_per_address": 5000, "max_unauthenticated": 2000}
 
 

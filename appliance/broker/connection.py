@@ -425,7 +425,7 @@ class Connection(asyncio.Protocol):
         self.is_open = False
         self._linger = self._loop.call_later(_LINGER_S, self._transport.abort)
         if not self._transport.is_closing():
-            # TLS ends with an answer of the client, which must be read.
+            # WebSocket ends with an answer of the client, which must be read.
             self._transport.resume_reading()
         self._transport.close()
 

@@ -29,14 +29,12 @@ class Listener:
         make_connection: Callable[[], asyncio.Protocol],
         *,
         largest_packet: int,
-        handshake_s: float,
         count: Callable[[str], None],
     ) -> None:
         self.config = config
         self.connections = 0
         self._make_connection = make_connection
         self._largest_frame = max(largest_packet, 64 * 1024)
-        self._handshake_s = handshake_s
         self._count = count
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -76,9 +74,7 @@ class Listener:
     def _accept(self) -> asyncio.Protocol:
         if self._context is None:
             return self._make_plain()
-        return TlsServer(
-            self._make_plain, self._context, handshake_s=self._handshake_s, count=self._count
-        )
+        return TlsServer(self._make_plain, self._context, count=self._count)
 
     def _make_plain(self) -> asyncio.Protocol:
         if self.config.transport == "websocket":
@@ -88,6 +84,7 @@ class Listener:
     def _make_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
         self._load_certificates(context)
         return context
 

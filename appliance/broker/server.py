@@ -81,7 +81,6 @@ class MqttBroker:
                 config,
                 self._maker(config.name or config.bind),
                 largest_packet=int(limits.max_packet_size),
-                handshake_s=float(limits.connect_timeout),
                 count=self.count,
             )
             for config in listeners
