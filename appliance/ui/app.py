@@ -104,7 +104,7 @@ class ApplianceApp(App[UiEnd]):
         self.remembered: Remembered = load(self.settings.remember)
         self.snapshot: Snapshot = engine.snapshot()
         self.acts = Acts(self)
-        self.feed = LiveFeed()
+        self.feed = LiveFeed(show_own=self.remembered.show_own)
         self.log_feed = LogFeed()
         self.frames = 0
         """Polls so far."""

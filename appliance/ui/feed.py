@@ -26,7 +26,10 @@ _MARK_POLLS = 5
 class LiveFeed:
     """Holds the newest ``capacity`` messages and the view of them that the filter leaves."""
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, *, show_own: bool = True) -> None:
+        """``show_own``: whether the unfiltered view has what the appliance says of itself."""
+        self._show_own = show_own
+        self._own = ""
         self._capacity = capacity
         self._kept: deque[Message] = deque(maxlen=capacity)
         self._passed: deque[Message] = deque(maxlen=capacity)
@@ -53,7 +56,28 @@ class LiveFeed:
         """What to show, oldest first; it stands still while paused."""
         if self._frozen is not None:
             return self._frozen
-        return self._kept if self._filter.is_empty else self._passed
+        return self._kept if self._shows_all else self._passed
+
+    @property
+    def _shows_all(self) -> bool:
+        return self._filter.is_empty and self._show_own
+
+    def _takes(self, message: Message) -> bool:
+        """Whether a message is in view, outcomes aside.
+
+        Status and outcomes that the appliance publishes stand in the panels already; among the
+        messages they crowd out what came from outside. A filter, though, searches everything.
+        """
+        if self._filter.is_empty:
+            return self._show_own or not (
+                message.client_id[:1] == "$" and message.topic.startswith(self._own)
+            )
+        return self._filter.takes(message)
+
+    def show_own(self, shown: bool, engine: Engine) -> None:
+        """Show what the appliance says of itself among the messages, or leave it out."""
+        self._show_own = shown
+        self.set_filter(self._filter, engine)
 
     @property
     def kept(self) -> int:
@@ -77,6 +101,8 @@ class LiveFeed:
 
     def poll(self, engine: Engine) -> bool:
         """Take over what is new; returns whether ``view`` changed."""
+        if not self._own:
+            self._own = f"{engine.snapshot().name}/"
         limit = self._capacity if self._first_poll else min(_PER_POLL, self._capacity)
         new = engine.live(self._last_seq, limit)
         self._polls += 1
@@ -87,12 +113,12 @@ class LiveFeed:
         self._first_poll = False
         self._last_seq = new[-1].seq
         self._kept.extend(new)
-        if self._filter.is_empty:
+        if self._shows_all:
             passed: Sequence[Message] = new
         elif self._filter.needs_marks:
             return self._again(engine)
         else:
-            passed = [message for message in new if self._filter.takes(message)]
+            passed = [message for message in new if self._takes(message)]
             self._passed.extend(passed)
         if self.paused:
             self.waiting += len(passed)
@@ -108,7 +134,7 @@ class LiveFeed:
         """Run the whole filter over everything that is kept."""
         before = self._passed[-1].seq if self._passed else 0
         count = len(self._passed)
-        passed = [message for message in self._kept if self._filter.takes(message)]
+        passed = [message for message in self._kept if self._takes(message)]
         if self._filter.needs_marks:
             marks = engine.marks([message.seq for message in passed])
             tasks: dict[int, str] = {}
@@ -140,7 +166,7 @@ class LiveFeed:
         self._frozen = None
         self._filter = wanted
         self._passed.clear()
-        if not wanted.is_empty:
+        if not self._shows_all:
             self._refilter(engine)
         if was_paused:
             self.pause()

@@ -70,6 +70,7 @@ TABLE = (
     Key("export", "export", "e", "export", "write the rows to a file", LISTS),
     Key("pause", "pause", "space,p", "pause", "freeze the view, go on", FOLLOW, footer=True),
     Key("age", "toggle_age", "T", "clock/age", "clock or age", LIVE),
+    Key("own", "toggle_own", "o", "own", "what the appliance says", LIVE),
     Key("search", "search", "b", "journal", "search the journal", LIVE, footer=True),
     Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
     Key("publish", "publish", "n", "new message", "publish a message", ACTING),

@@ -37,6 +37,7 @@ class Remembered(msgspec.Struct):
     theme: str = ""
     utc: bool = False
     show_age: bool = False
+    show_own: bool = False
     filters: list[str] = []
     """Filters that were used, the newest first."""
     publish_topics: list[str] = []

@@ -408,3 +408,21 @@ async def test_the_mouse():
         await pilot.press("escape")
         await pilot.click("#tabs", offset=(24, 0))
         assert "[3]Tasks" in await settle(pilot)
+
+
+async def test_what_the_appliance_says_of_itself_does_not_crowd_out_the_rest():
+    """Own status and outcomes are left out until they are asked for, by key or by filter; what an
+    operator publishes is shown at once."""
+    engine = story()
+    engine.publish_from("appliance/status", b"own words", client_id="$appliance")
+    engine.publish_from("plant/new", b"by the operator", client_id="$appliance")
+    async with app_for(engine).run_test(size=WIDE) as pilot:
+        text = await settle(pilot)
+        assert "by the operator" in text
+        assert "own words" not in text
+        await pilot.press("o")
+        assert "own words" in await settle(pilot)
+        await pilot.press("o")
+        assert "own words" not in await settle(pilot)
+        await pilot.press("slash", *"appliance/#", "enter")
+        assert "own words" in await settle(pilot)

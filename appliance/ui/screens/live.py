@@ -217,6 +217,18 @@ class LiveScreen(Page):
         """Clock or age in the first column."""
         self.ui.remember(show_age=not self.ui.remembered.show_age)
 
+    def action_toggle_own(self) -> None:
+        """Among the messages: what the appliance says of itself, or not."""
+        shown = not self.ui.remembered.show_own
+        self.ui.remember(show_own=shown)
+        self.ui.feed.show_own(shown, self.ui.engine)
+        self.feed_changed()
+        self.ui.say(
+            "The appliance's own status and outcomes are shown too."
+            if shown
+            else "The appliance's own status and outcomes are left out."
+        )
+
     def action_repeat(self) -> None:
         """Do again what the message under the cursor caused."""
         message = self.rows.current
