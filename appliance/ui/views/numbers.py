@@ -5,7 +5,7 @@ Not for: one number on the status line (frame.py).
 
 from __future__ import annotations
 
-from appliance.state import JournalState, RecorderState, Snapshot
+from appliance.state import Health, JournalState, RecorderState, Snapshot
 from appliance.ui import clock
 from appliance.ui.lines import Line, join
 from appliance.ui.symbols import level_sign, level_tone
@@ -40,6 +40,12 @@ def journal_line(journal: JournalState) -> Line:
     return line
 
 
+def _link_line(link: Health) -> Line:
+    """How an attached terminal reaches the appliance, and as what."""
+    tone = level_tone(link.level)
+    return [(f" {level_sign(link.level)} ", tone), ("attached ", ""), (printable(link.text), "dim")]
+
+
 def recorder_line(recorder: RecorderState, cells: int) -> Line:
     """A recorder: health, file, messages, how far behind."""
     tone = level_tone(recorder.health.level)
@@ -57,7 +63,8 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
 
 def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
     """Traffic, journal, recorders, then every bound that bit."""
-    lines = [traffic_line(snapshot), journal_line(snapshot.journal)]
+    lines = [] if snapshot.link is None else [_link_line(snapshot.link)]
+    lines += [traffic_line(snapshot), journal_line(snapshot.journal)]
     lines += [recorder_line(one, cells) for one in snapshot.recorders]
     hits = [(name, count) for name, count in snapshot.counters if count]
     if hits:

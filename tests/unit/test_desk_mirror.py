@@ -1,0 +1,267 @@
+"""Frames and mirror together: a terminal's copy of the state is the engine's state."""
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from appliance.attach.mirror import Mirror
+from appliance.desk import wire
+from appliance.desk.frames import Frames, Place
+from appliance.model import Cause, Execution, ExecutionState, Message
+from appliance.state import (
+    ClientState,
+    Engine,
+    Health,
+    JournalState,
+    LogLine,
+    Mark,
+    QlikState,
+    Snapshot,
+    TopicState,
+)
+
+
+class PlainEngine(Engine):
+    """An engine that is what the test says."""
+
+    def __init__(self):
+        self.now_ns = 1000
+        self.messages = []
+        self.states = {}
+        self.marked = {}
+        self.present = {}
+        self.lines = []
+        self.reads = 0
+
+    def snapshot(self):
+        self.reads += 1
+        executions = tuple(
+            Execution(number, "task", "Task", state, Cause("operator"), 1)
+            for number, state in sorted(self.states.items(), reverse=True)
+        )
+        return Snapshot(
+            taken_ns=self.now_ns,
+            name="plant",
+            version="1",
+            started_ns=7,
+            listeners=(),
+            clients_connected=len(self.present),
+            journal=JournalState(Health("ok"), last_seq=len(self.messages)),
+            qlik=QlikState("simulated", "simulated", Health("ok")),
+            recorders=(),
+            rules=(),
+            timers=(),
+            executions=executions,
+            messages_in=len(self.messages),
+        )
+
+    def live(self, after_seq, limit):
+        return [one for one in self.messages if one.seq > after_seq][-limit:]
+
+    def full_size(self, seq):
+        return None
+
+    def marks(self, seqs):
+        return {seq: self.marked[seq] for seq in seqs if seq in self.marked}
+
+    def clients(self):
+        return tuple(self.present.values())
+
+    def topics(self, limit):
+        counts = {}
+        for one in self.messages:
+            counts[one.topic] = counts.get(one.topic, 0) + 1
+        return [TopicState(topic, count, 0.0, 1, 1) for topic, count in counts.items()][:limit]
+
+    def log(self, after_number, limit):
+        return [one for one in self.lines if one.number > after_number][-limit:]
+
+    # --- what tests do to it ------------------------------------------------------------------
+
+    def receive(self, size=3):
+        seq = len(self.messages) + 1
+        self.messages.append(Message(seq, seq, f"t/{seq % 5}", bytes([seq % 256]) * size))
+
+    def run(self, number, state):
+        self.states[number] = state
+        if number <= len(self.messages):
+            self.marked[number] = Mark(state, "x", number)
+
+    def come(self, name, count):
+        self.present[name] = ClientState(name, "a:1", "5.0", True, 1, messages_in=count)
+
+    def go(self, name):
+        self.present.pop(name, None)
+
+    def log_line(self, text):
+        self.lines.append(LogLine(len(self.lines) + 1, 1, 20, "x", text))
+
+
+class Terminal:
+    """A place at the desk and the mirror behind it."""
+
+    def __init__(self, engine, frames):
+        self.engine, self.frames = engine, frames
+        self.place = Place(0, 0)
+        self.mirror = Mirror(lambda: engine.now_ns)
+
+    def frame(self, others=()):
+        self.frames.refresh([self.place, *(one.place for one in others)])
+        data = self.frames.frame(self.place)
+        assert self.mirror.apply(data) == self.place.number
+        return data
+
+
+STATES = st.sampled_from(list(ExecutionState))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("receive"), st.sampled_from([0, 3, 2000])),
+        st.tuples(st.just("run"), st.integers(1, 6), STATES),
+        st.tuples(st.just("come"), st.sampled_from("abc"), st.integers(0, 3)),
+        st.tuples(st.just("go"), st.sampled_from("abc")),
+        st.tuples(st.just("log_line"), st.text(max_size=20)),
+        st.tuples(st.just("frame"), st.integers(0, 1)),
+    ),
+    max_size=50,
+)
+
+
+@settings(max_examples=60)
+@given(STEPS)
+def test_a_terminal_shows_what_the_engine_is(steps):
+    """Whatever happens and however seldom a terminal gets a frame, it ends with the same view."""
+    engine, clock = PlainEngine(), itertools.count(0, 100)
+    frames = Frames(engine, lambda: float(next(clock)))
+    terminals = [Terminal(engine, frames), Terminal(engine, frames)]
+    for name, *arguments in steps:
+        if name == "frame":
+            chosen = terminals[arguments[0]]
+            chosen.frame([one for one in terminals if one is not chosen])
+        else:
+            getattr(engine, name)(*arguments)
+    for one in terminals:
+        others = [other for other in terminals if other is not one]
+        one.frame(others)
+        one.frame(others)  # marks are those of messages that have been sent
+        mirror = one.mirror
+        assert mirror.snapshot() == engine.snapshot()
+        assert {one.client_id: one for one in mirror.clients()} == engine.present
+        assert [line.text for line in mirror.log(0, 1000)] == [line.text for line in engine.lines]
+        assert {one.topic: one.count for one in mirror.topics(100)} == {
+            one.topic: one.count for one in engine.topics(100)
+        }
+        seqs = [message.seq for message in engine.messages]
+        assert [message.seq for message in mirror.live(0, 10_000)] == seqs
+        assert mirror.marks(seqs) == engine.marks(seqs)
+        for message in engine.messages:
+            [shown] = mirror.live(message.seq - 1, 10_000)[:1]
+            assert shown.payload == message.payload[: wire.SHOWN_BYTES]
+            cut = len(message.payload) > wire.SHOWN_BYTES
+            assert mirror.full_size(message.seq) == (len(message.payload) if cut else None)
+
+
+def test_a_flood_costs_a_frame_its_bound_and_the_gap_is_seen():
+    """Between two frames come 50,000 messages: the newest arrive, the numbers show the gap."""
+    engine = PlainEngine()
+    frames = Frames(engine, lambda: 0.0)
+    terminal = Terminal(engine, frames)
+    engine.receive()
+    terminal.frame()
+    for _ in range(50_000):
+        engine.receive(size=600)
+    data = terminal.frame()
+    assert len(data) < 2 * wire.FRAME_BYTES
+    shown = terminal.mirror.live(0, 100_000)
+    assert shown[0].seq == 1
+    assert shown[-1].seq == 50_001
+    assert 10 < len(shown) <= 1 + wire.LIVE_PER_FRAME
+    terminal.frame()
+    assert terminal.mirror.live(50_001, 10) == []
+
+
+def test_much_state_comes_in_several_frames_of_bounded_size():
+    """Two thousand clients with long names don't make one huge frame."""
+    engine = PlainEngine()
+    for number in range(2000):
+        engine.come(f"client-{number:04}-" + "x" * 200, 1)
+    terminal = Terminal(engine, Frames(engine, lambda: 0.0))
+    sizes = []
+    while len(terminal.mirror.clients()) < 2000:
+        sizes.append(len(terminal.frame()))
+    assert max(sizes) < 2 * wire.FRAME_BYTES
+    assert len(sizes) > 3
+
+
+def test_a_quiet_engine_makes_small_frames():
+    """When nothing happens, a frame is little more than the time."""
+    engine = PlainEngine()
+    terminal = Terminal(engine, Frames(engine, lambda: 0.0))
+    engine.receive()
+    terminal.frame()
+    engine.now_ns += 1
+    assert len(terminal.frame()) < 250
+
+
+def test_the_time_shown_is_the_engines():
+    """A terminal whose clock is years off shows times by the appliance's clock."""
+    engine = PlainEngine()
+    terminal = Terminal(engine, Frames(engine, lambda: 0.0))
+    here = [5]
+    mirror = terminal.mirror = Mirror(lambda: here[0])
+    assert mirror.now_ns() == 0
+    engine.now_ns = 10**18
+    terminal.frame()
+    assert mirror.now_ns() == 10**18
+    here[0] += 50
+    assert mirror.now_ns() == 10**18 + 50
+    engine.now_ns += 60
+    here[0] += 40  # a frame that travelled long: the quickest one tells the difference
+    terminal.frame()
+    assert mirror.now_ns() == 10**18 + 90
+
+
+def test_after_a_break_the_terminal_goes_on_and_keeps_what_it_had():
+    """A new connection begins at frame 1: what is gone vanishes, messages and log go on."""
+    engine = PlainEngine()
+    frames = Frames(engine, lambda: 0.0)
+    terminal = Terminal(engine, frames)
+    engine.receive()
+    engine.come("a", 1)
+    engine.log_line("one")
+    terminal.frame()
+    engine.go("a")
+    engine.receive()
+    engine.log_line("two")
+    mirror = terminal.mirror
+    stale = frames.frame(terminal.place)
+    mirror.begin()
+    assert mirror.apply(stale) == 0  # of the connection that broke
+    seq, run, log = mirror.resume
+    assert (seq, run, log) == (1, 7, 1)
+    terminal.place = Place(seq, log)
+    terminal.frames = Frames(engine, lambda: 0.0)
+    terminal.frame()
+    assert [one.seq for one in mirror.live(0, 10)] == [1, 2]
+    assert [one.text for one in mirror.log(0, 10)] == ["one", "two"]
+    assert mirror.clients() == ()
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_no_frame(data):
+    """Whatever arrives instead of a frame is refused, and the state stays as it was."""
+    mirror = Mirror(lambda: 1)
+    with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
+        mirror.apply(data)
+    assert not mirror.is_complete
+
+
+def test_an_act_in_the_journal_has_no_payload_but_its_length():
+    """What was published stands in the journal once, as the message itself."""
+    body = wire.audit(wire.Publish("a/b", b"secret", 1, retain=False))
+    assert b"secret" not in body
+    assert msgspec.json.decode(body) == {
+        "ask": "publish", "topic": "a/b", "payload": "6 bytes", "qos": 1, "retain": False,
+    }  # fmt: skip
