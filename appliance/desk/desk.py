@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_TERMINALS = 32
 """Terminals that may be attached at a time."""
 _WORKERS = 4
+_AFTER_FAILURE_S = 1.0
 _OPERATOR = "operator"
 
 
@@ -86,6 +87,7 @@ class Desk:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="desk")
         self._decoder = msgspec.json.Decoder(wire.Request)
         self._sender: asyncio.Task[None] | None = None
+        self._failure = ""
         self.frames_made = 0
 
     @property
@@ -119,14 +121,21 @@ class Desk:
                 try:
                     places = [one.place for one in self._terminals.values()]
                     frames = await loop.run_in_executor(self._pool, self._make, ready, places)
-                except Exception:
-                    logger.exception("no frame could be made for attached terminals")
+                except Exception as error:  # noqa: BLE001 - the engine goes on whatever it is
+                    self._failed(error)
                     frames = []
+                    await asyncio.sleep(_AFTER_FAILURE_S)
                 for terminal, frame in frames:
                     # Not to a terminal that attached anew meanwhile: that one begins at frame 1.
                     if self._terminals.get(terminal.client_id) is terminal:
                         self._hand(state_topic(terminal.client_id), frame)
             await asyncio.sleep(1 / wire.FRAMES_A_SECOND)
+
+    def _failed(self, error: Exception) -> None:
+        """Say why terminals get nothing, once for each reason."""
+        if repr(error) != self._failure:
+            self._failure = repr(error)
+            logger.error("no frame could be made for attached terminals", exc_info=error)
 
     def _make(self, ready: list[_Terminal], places: list[Place]) -> list[tuple[_Terminal, bytes]]:
         self._frames.refresh(places)
@@ -211,7 +220,7 @@ class Desk:
         self._terminals[client_id] = _Terminal(client_id, message.username, place)
         self._somebody.set()
         logger.info("%s has attached as %s", _who(message), role)
-        self._answer(client_id, wire.Answer(number, msgspec.Raw(msgspec.msgpack.encode(role))))
+        self._answer(client_id, wire.Answer(number, msgspec.Raw(wire.encode(role))))
 
     async def _serve(
         self, terminal: _Terminal, message: Message, request: wire.Request, role: str
@@ -259,11 +268,11 @@ class Desk:
 
     def _answer(self, client_id: str, answer: wire.Answer) -> None:
         if answer.number:
-            self._hand(reply_topic(client_id), msgspec.msgpack.encode(answer))
+            self._hand(reply_topic(client_id), wire.encode(answer))
 
 
 def _encoded(engine: Engine, ask: wire.AnyAsk, by: str) -> msgspec.Raw:
-    found = msgspec.msgpack.encode(carry_out(engine, ask, by))
+    found = wire.encode(carry_out(engine, ask, by))
     if len(found) > wire.LARGEST_ANSWER:
         raise ApplianceError("The answer is too large for an attached terminal.")
     return msgspec.Raw(found)

@@ -63,7 +63,6 @@ class Frames:
         self._topics: Table[str] = Table()
         self._watched: OrderedDict[int, Mark | None] = OrderedDict()
         self._open_marks: OrderedDict[int, Mark] = OrderedDict()
-        self._encode = msgspec.msgpack.Encoder().encode
 
     # --- reading the engine -------------------------------------------------------------------
 
@@ -131,7 +130,7 @@ class Frames:
         clients, place.clients, size = self._clients.since(place.clients, left)
         left -= size
         topics, place.topics, _ = self._topics.since(place.topics, left)
-        return self._encode(
+        return wire.encode(
             wire.EncodedFrame(
                 number=place.number,
                 snapshot=fields,

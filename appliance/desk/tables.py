@@ -12,6 +12,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from appliance.desk.wire import encode
+
 K = TypeVar("K", int, str)
 _GONE = msgspec.Raw(b"\xc0")  # MessagePack's nil
 
@@ -30,7 +32,6 @@ class Table(Generic[K]):
 
     def __init__(self) -> None:
         self._entries: OrderedDict[K, _Entry] = OrderedDict()
-        self._encode = msgspec.msgpack.Encoder().encode
         self.version = 0
         """Number of the last change."""
 
@@ -42,7 +43,7 @@ class Table(Generic[K]):
         entry = self._entries.get(key)
         if entry is not None and (entry.value is value or entry.value == value):
             return
-        self._change(key, value, msgspec.Raw(self._encode(value)))
+        self._change(key, value, msgspec.Raw(encode(value)))
 
     def keep_only(self, keys: Iterable[K]) -> None:
         """Note as gone what is not among these keys."""

@@ -201,6 +201,18 @@ class EncodedFrame(msgspec.Struct, frozen=True):
     log: list[LogLine]
 
 
+def _plain(value: object) -> object:
+    """Values of the configuration (topic filters, paths, durations) as what they are made of."""
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    raise TypeError(f"{type(value).__name__} does not travel")
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+"""Encode frames, answers and parts of them. Raises ``TypeError``."""
+
+
 def audit(ask: AnyAsk) -> bytes:
     """An act as it stands in the journal: JSON, a payload as its length alone.
 

@@ -1,9 +1,12 @@
 """The desk's tables: whoever reads the changes at whatever pace ends with the same state."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from appliance.config import Duration, Size, TopicFilter, WritePath
+from appliance.desk import wire
 from appliance.desk.tables import Table
 
 VALUES = st.one_of(st.integers(0, 3), st.text(max_size=30))
@@ -69,6 +72,14 @@ def test_what_has_not_changed_is_not_sent_again():
     _, version, _ = table.since(0, 1000)
     table.put("a", (1, 2))
     assert table.since(version, 1000) == ({}, version, 0)
+
+
+def test_values_of_the_configuration_travel():
+    """Topic filters, paths and durations of the state arrive as plain text and numbers."""
+    for value in (TopicFilter("a/#"), WritePath("x.json"), Duration(1.5), Size(7)):
+        assert msgspec.msgpack.decode(wire.encode((value,))) == [value]
+    with pytest.raises(TypeError, match="object does not travel"):
+        wire.encode(object())
 
 
 def test_notes_of_what_is_gone_do_not_pile_up():

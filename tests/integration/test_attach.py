@@ -1,0 +1,396 @@
+"""Attached terminals: a real appliance process, real sockets, the engine object of the terminal."""
+
+import contextlib
+import itertools
+import json
+import queue
+import signal
+
+import attached_appliance
+import msgspec
+import paho.mqtt.client as mqtt
+import pytest
+from appliance_process import until
+from attached_appliance import PASSWORD, publish, target
+
+from appliance.attach.engine import AttachedEngine
+from appliance.desk import wire
+from appliance.desk.topics import reply_topic, request_topic, state_topic
+from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
+from appliance.model import ExecutionState
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """One appliance for all tests that leave it running."""
+    with attached_appliance.make(tmp_path_factory.mktemp("attach")) as process:
+        yield process.start()
+
+
+@pytest.fixture
+def attach():
+    """Attaches terminals, and detaches them at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def do(process, user, client_id=None):
+            name = client_id or f"{user}-{next(_numbers)}"
+            engine = attached_appliance.attach(process, user, name)
+            stack.callback(engine.close)
+            return engine
+
+        yield do
+
+
+def topics(engine):
+    return [message.topic for message in engine.live(0, 10_000)]
+
+
+def test_a_terminal_shows_state_messages_and_log(running, attach):
+    """What the UI reads is there within moments: snapshot, messages, topics, clients, log."""
+    engine = attach(running, "anna")
+    assert engine.role == "viewer"
+    publish(running, "plant/a", b"x" * 5000)
+    until(lambda: "plant/a" in topics(engine), "the message at the terminal")
+    message = [one for one in engine.live(0, 100) if one.topic == "plant/a"][-1]
+    assert message.payload == b"x" * wire.SHOWN_BYTES
+    assert engine.full_size(message.seq) == 5000
+    assert message.username == "plc-7"
+    snapshot = engine.snapshot()
+    assert snapshot.name == "appliance"
+    assert snapshot.link.level == "ok"
+    assert snapshot.listeners[0].bind.endswith(str(running.port))
+    assert abs(engine.clock_ns() - snapshot.taken_ns) < 60 * 10**9
+    until(lambda: "plant/a" in [one.topic for one in engine.topics(100)], "the topic")
+    until(lambda: any(one.username == "anna" for one in engine.clients()), "itself as a client")
+    until(lambda: any("listening on" in one.text for one in engine.log(0, 1000)), "the log")
+
+
+def test_a_terminal_reads_the_journal(running, attach):
+    """The whole message, older messages and a point in time are had by asking."""
+    publish(running, "plant/whole", b"y" * 200_000)
+    engine = attach(running, "anna")
+    until(lambda: "plant/whole" in topics(engine), "the message at the terminal")
+    last = [one for one in engine.live(0, 100) if one.topic == "plant/whole"][-1]
+    assert engine.message(last.seq).payload == b"y" * 200_000
+    assert engine.message(10**9) is None
+    assert [one.seq for one in engine.history(last.seq + 1, 2)] == [last.seq - 1, last.seq]
+    assert engine.seq_at(last.received_ns) <= last.seq
+    assert engine.tasks()
+    assert list(engine.executions(1 << 62, 10, "no such task")) == []
+
+
+def test_an_operator_starts_a_task_and_sees_its_outcome(running, attach):
+    """The act is carried out, followed to its end, and stands in journal and log with its name."""
+    engine = attach(running, "admin", "desk-admin")
+    task = engine.tasks()[0]
+    number = engine.start_task(task.id, "ignored")
+    until(lambda: engine.execution(number) is not None, "the execution")
+    assert engine.execution(number).task_id == task.id
+    running.wait_for_line('"ask":"start_task"')
+    line = next(one for one in running.lines if '"ask":"start_task"' in one)
+    assert "admin (terminal desk-admin at 127.0.0.1:" in line
+    assert task.id in line
+    until(lambda: request_topic("desk-admin") in topics(engine), "the act in the journal")
+    act = [one for one in engine.live(0, 100) if one.topic == request_topic("desk-admin")][-1]
+    assert (act.username, act.client_id) == ("admin", "desk-admin")
+    assert json.loads(act.payload) == {"ask": "start_task", "task_id": task.id}
+
+
+def test_a_message_that_started_something_is_marked(running, attach):
+    """Beside a message stands what it led to, also at a terminal elsewhere."""
+    engine = attach(running, "admin")
+    task = engine.tasks()[0]
+    publish(running, "qliksense/start_task", task.id.encode())
+    until(lambda: "qliksense/start_task" in topics(engine), "the message")
+    [seq] = [one.seq for one in engine.live(0, 100) if one.topic == "qliksense/start_task"][-1:]
+    until(lambda: seq in engine.marks([seq]), "the mark")
+    assert isinstance(engine.marks([seq])[seq].state, ExecutionState)
+
+
+def test_an_operator_publishes_and_disconnects(running, attach):
+    """Acts on the broker work from elsewhere, and their refusals come back in words."""
+    engine = attach(running, "admin")
+    seq = engine.publish("plant/from-terminal", b"hello", 1, False, "ignored")
+    assert until(lambda: engine.message(seq), "the message").payload == b"hello"
+    other = attach(running, "anna", "anna-to-go")
+    engine.disconnect("anna-to-go", "ignored")
+    until(lambda: other.snapshot().link.level == "bad", "the lost connection")
+    with pytest.raises(ApplianceError, match="nobody-here is not connected"):
+        engine.disconnect("nobody-here", "ignored")
+    with pytest.raises(UsageError, match="Topic"):
+        engine.publish("plant/#", b"", 0, False, "ignored")
+
+
+def test_a_viewer_may_not_act(running, attach):
+    """Every act of a viewer is refused by the appliance, in words, with a line in the log."""
+    engine = attach(running, "anna", "anna-acting")
+    for act in (
+        lambda: engine.start_task("2ce4dc25-9d8c-4d0c-8e57-7d0bd4a7ea34", ""),
+        lambda: engine.repeat(1, ""),
+        lambda: engine.stop_execution(1, ""),
+        lambda: engine.publish("a", b"", 0, False, ""),
+        lambda: engine.clear_retained("a", ""),
+        lambda: engine.disconnect("anna-acting", ""),
+        lambda: engine.pause_timer("a", True, ""),
+        lambda: engine.fire_timer("a", ""),
+        engine.stop,
+    ):
+        with pytest.raises(NoPermissionError, match=r"anna may look and not act.*\[access\]"):
+            act()
+    running.wait_for_line('refused {"ask":"stop"} to anna (terminal anna-acting at 127.0.0.1:')
+    until(
+        lambda: dict(engine.snapshot().counters).get("acts refused: viewers may only look", 0) >= 9,
+        "the counter",
+    )
+    assert "anna-acting" not in [one.client_id for one in engine.history(1 << 62, 1000)]
+    assert running.process.poll() is None
+
+
+def test_a_stranger_is_not_let_in(running):
+    """A user in neither list is told so and where that is written; a wrong password too."""
+    for engine, text in (
+        (AttachedEngine(target(running, "plc-7")), r"plc-7 may not attach.*\[access\] operators"),
+        (AttachedEngine(target(running, "admin", password="wrong")), "refused"),
+    ):
+        try:
+            with pytest.raises(NoPermissionError, match=text) as caught:
+                engine.open(20)
+        finally:
+            engine.close()
+        assert PASSWORD not in str(caught.value)
+
+
+def test_looking_leaves_no_trace(running, attach):
+    """A terminal that only looks, however long, does not make the journal grow."""
+    engine = attach(running, "admin", "looker")
+    engine.history(1 << 62, 100)
+    engine.tasks()
+    engine.message(1)
+    heard = engine.snapshot().taken_ns
+    until(lambda: engine.snapshot().taken_ns > heard + 10**9, "a second of frames")
+    assert "looker" not in [one.client_id for one in engine.history(1 << 62, 1000)]
+
+
+def test_several_terminals_at_once(running, attach):
+    """Each sees the same, and one's leaving disturbs no other."""
+    engines = [attach(running, user) for user in ("admin", "anna", "admin")]
+    publish(running, "plant/all", b"1")
+    for engine in engines:
+        until(lambda engine=engine: "plant/all" in topics(engine), "the message everywhere")
+    engines[0].close()
+    publish(running, "plant/rest", b"1")
+    for engine in engines[1:]:
+        until(lambda engine=engine: "plant/rest" in topics(engine), "the message at the others")
+
+
+# --- what clients could try -------------------------------------------------------------------
+
+
+class Raw:
+    """An MQTT 5 client that sends what it likes."""
+
+    def __init__(self, process, user, client_id):
+        self.subscribed, self.received = queue.Queue(), queue.Queue()
+        self.gone = queue.Queue()
+        self.client = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5
+        )
+        connected = queue.Queue()
+        self.client.username_pw_set(user, PASSWORD)
+        self.client.on_connect = lambda *arguments: connected.put(arguments[3])
+        self.client.on_subscribe = lambda *arguments: self.subscribed.put(arguments[3])
+        self.client.on_message = lambda _client, _data, message: self.received.put(message)
+        self.client.on_disconnect = lambda *arguments: self.gone.put(arguments[3])
+        self.client.connect("127.0.0.1", process.port, clean_start=True)
+        self.client.loop_start()
+        assert connected.get(timeout=15) == "Success"
+
+    def subscribe(self, *wanted):
+        self.client.subscribe([(one, mqtt.SubscribeOptions(qos=1)) for one in wanted])
+        return [one.value for one in self.subscribed.get(timeout=15)]
+
+    def ask(self, client_id, ask, number=0, qos=0):
+        payload = msgspec.json.encode(wire.Request(number, ask))
+        return self.client.publish(request_topic(client_id), payload, qos=qos)
+
+    def frame(self, timeout=15):
+        return msgspec.msgpack.decode(self.received.get(timeout=timeout).payload, type=wire.Frame)
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def raw(running):
+    with contextlib.ExitStack() as stack:
+
+        def make(user, client_id):
+            client = Raw(running, user, client_id)
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+def test_nobody_listens_in(running, raw, attach):
+    """Wildcards don't take what the desk says; another's topics are refused, to operators too."""
+    listener = raw("plc-7", "listener")
+    assert listener.subscribe("#", "+/request/+", state_topic("listener")) == [1, 1, 0x87]
+    spy = raw("admin", "spy")
+    refused = [state_topic("victim"), reply_topic("victim"), "$desk/#", "$desk/+/spy",
+               "$share/x/$desk/state/victim", request_topic("spy")]  # fmt: skip
+    assert spy.subscribe(*refused) == [0x87] * len(refused)
+    engine = attach(running, "admin", "victim")
+    engine.publish("plant/heard", b"1", 1, False, "")
+    heard = []
+    while "plant/heard" not in heard:
+        heard.append(listener.received.get(timeout=15).topic)
+    assert not [topic for topic in heard if topic.startswith("$desk")]
+    until(lambda: b"plant/heard" in (running.data / "all.jsonl").read_bytes(), "the recording")
+    assert b"$desk" not in (running.data / "all.jsonl").read_bytes()
+
+
+def test_nobody_asks_for_another(running, raw):
+    """A request on another's topic, or of a user without a role, ends the connection."""
+    for user, mine in (("admin", "asker-1"), ("plc-7", "asker-2")):
+        client = raw(user, mine)
+        client.ask("anna-terminal" if user == "admin" else mine, wire.StopAppliance())
+        client.gone.get(timeout=15)
+    last = raw("admin", "asker-3")
+    last.ask("asker-3", wire.StopAppliance(), qos=1)  # requests have no acknowledgement to wait for
+    last.gone.get(timeout=15)
+    assert running.process.poll() is None
+
+
+def test_a_will_is_no_request(running):
+    """What a client leaves behind can't ask the desk for anything when its connection is cut."""
+    refused = queue.Queue()
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, "willful", protocol=mqtt.MQTTv5)
+    client.username_pw_set("admin", PASSWORD)
+    client.will_set(request_topic("willful"), b'{"number":0,"ask":{"ask":"stop"}}')
+    client.on_connect = lambda *arguments: refused.put(arguments[3])
+    client.connect("127.0.0.1", running.port)
+    client.loop_start()
+    try:
+        assert refused.get(timeout=15) == "Not authorized"
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_nonsense_is_counted_and_harms_nobody(running, raw, attach):
+    """Bytes that are no request are dropped; the terminal goes on."""
+    client = raw("admin", "nonsense")
+    assert client.subscribe(state_topic("nonsense"), reply_topic("nonsense")) == [1, 1]
+    for payload in (b"", b"{", b"\xff\xfe", b'{"number":1,"ask":{"ask":"rm -rf"}}', b"[" * 10_000):
+        client.client.publish(request_topic("nonsense"), payload)
+    client.ask("nonsense", wire.Attach(wire.PROTOCOL + 1), number=5)
+    answer = msgspec.msgpack.decode(client.received.get(timeout=15).payload, type=wire.Answer)
+    assert answer.number == 5
+    assert "same version" in answer.error
+    client.ask("nonsense", wire.Attach(wire.PROTOCOL, after_seq=-5, after_log=-1))
+    assert client.frame().number == 1
+    counters = dict(attach(running, "anna").snapshot().counters)
+    assert counters["desk requests refused: not understood"] >= 5
+
+
+def test_a_stalled_terminal_gets_two_frames_and_no_more(running, raw, attach):
+    """What is not confirmed is not sent on: nothing piles up for a terminal that hangs."""
+    client = raw("anna", "stalled")
+    client.subscribe(state_topic("stalled"))
+    client.ask("stalled", wire.Attach(wire.PROTOCOL))
+    assert [client.frame().number, client.frame().number] == [1, 2]
+    other = attach(running, "admin")
+    for number in range(12):
+        seq = other.publish("plant/flood", bytes([number]) * 1000, 1, False, "")
+        until(lambda: other.live(seq - 1, 1), "the message at the terminal that reads")
+    assert client.received.empty()
+    client.ask("stalled", wire.Seen(2))
+    frame = client.frame()
+    assert frame.number == 3
+    assert frame.messages[-1].seq == seq  # at once what is new, not what it missed frame by frame
+
+
+def test_too_many_requests_at_a_time_are_refused(running, raw):
+    """One terminal can't occupy the appliance with requests."""
+    client = raw("admin", "greedy")
+    client.subscribe(reply_topic("greedy"), state_topic("greedy"))
+    client.ask("greedy", wire.Attach(wire.PROTOCOL), number=1)
+    for number in range(2, 200):
+        client.ask("greedy", wire.GetHistory(1 << 62, 2000), number=number)
+    answers = []
+    while len(answers) < 199:
+        message = client.received.get(timeout=15)
+        if message.topic == reply_topic("greedy"):
+            answers.append(msgspec.msgpack.decode(message.payload, type=wire.Answer))
+    assert any("Too much was asked" in one.error for one in answers)
+    assert any(not one.error and one.number > 1 for one in answers)
+
+
+# --- faults -------------------------------------------------------------------------------------
+
+
+def test_a_killed_appliance_and_its_return(tmp_path, attach):
+    """While it is away the terminal says so and refuses acts; when it is back it goes on itself."""
+    process = attached_appliance.make(tmp_path)
+    with process.start():
+        engine = attach(process, "admin")
+        publish(process, "plant/before", b"1")
+        until(lambda: "plant/before" in topics(engine), "the message before")
+        lines = [line.text for line in engine.log(0, 1000)]
+        process.kill()
+        until(lambda: engine.snapshot().link.level == "bad", "the trouble")
+        assert "trying again" in engine.snapshot().link.text
+        assert "plant/before" in topics(engine)
+        with pytest.raises(UnavailableError, match="no connection"):
+            engine.publish("plant/lost", b"", 1, False, "")
+        process.start()
+        publish(process, "plant/after", b"1")
+        until(lambda: "plant/after" in topics(engine), "the message after", 60)
+        assert engine.snapshot().link.level == "ok"
+        seen = topics(engine)
+        assert seen.count("plant/before") == 1
+        seqs = [message.seq for message in engine.live(0, 10_000)]
+        assert seqs == sorted(set(seqs))
+        after = [line.text for line in engine.log(0, 1000)]
+        assert after[: len(lines)] == lines
+        assert any("listening on" in text for text in after[len(lines) :])
+        numbers = [line.number for line in engine.log(0, 1000)]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_an_appliance_that_hangs_is_said_to(tmp_path, attach):
+    """A stopped process sends nothing: the terminal says so, and recovers with it."""
+    if not hasattr(signal, "SIGSTOP"):
+        pytest.skip("processes can't be stopped here")
+    process = attached_appliance.make(tmp_path)
+    with process.start():
+        engine = attach(process, "admin")
+        process.send(signal.SIGSTOP)
+        until(lambda: engine.snapshot().link.level == "warn", "the silence", 20)
+        assert "nothing heard" in engine.snapshot().link.text
+        process.send(signal.SIGCONT)
+        until(lambda: engine.snapshot().link.level == "ok", "the frames again", 20)
+
+
+def test_an_operator_stops_the_appliance(tmp_path, attach):
+    """The stop asked for from a terminal is the ordered one."""
+    process = attached_appliance.make(tmp_path)
+    with process.start():
+        engine = attach(process, "admin")
+        engine.stop()
+        assert process.exit_code() == 0
+        until(lambda: engine.snapshot().link.level == "bad", "the trouble")
+
+
+def test_nothing_there_is_said(tmp_path):
+    """A port where nothing listens ends the attempt with the reason."""
+    engine = AttachedEngine(target(attached_appliance.make(tmp_path), "admin"))
+    try:
+        with pytest.raises(UnavailableError, match="out of reach"):
+            engine.open(5)
+    finally:
+        engine.close()
