@@ -36,7 +36,6 @@ from appliance.journal import FILE_NAME, Journal
 from appliance.live import LiveView
 from appliance.logs import Log
 from appliance.model import Message, MessageProperties
-from appliance.qlik.connect import connect
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
 from appliance.tasks.engine import TaskEngine
@@ -301,6 +300,9 @@ class Appliance:
     async def _make_tasks(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         if self.server is None and config.qlik is not None:
+            # The HTTP client is six megabytes that an appliance without Qlik need not have.
+            from appliance.qlik.connect import connect  # noqa: PLC0415
+
             self.server = await asyncio.to_thread(connect, config.qlik)
         if self.server is not None:
             stack.callback(self.server.close)
