@@ -206,6 +206,7 @@ class Appliance:
         try:
             self.journal.start(
                 settle,
+                on_refused=self._refused,
                 minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
             )
         except BaseException:
@@ -256,6 +257,14 @@ class Appliance:
         self.desk.start()
         stack.push_async_callback(self.desk.stop)
         self._publish_status("online")
+
+    def _refused(self, _token: object, error: Exception) -> None:
+        """The journal can't store an entry whatever the disk does: a defect, so it is counted.
+
+        Nothing is acknowledged for it. No client's input is known that causes it.
+        """
+        self._count("entries the journal refused")
+        logger.error("an entry was left out of the journal: %s", error)
 
     def _stop_recorders(self) -> None:
         """What was accepted is committed first, so that it is recorded too."""
