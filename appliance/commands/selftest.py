@@ -71,6 +71,7 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
         ("TLS", _tls),
         ("timers", _timers),
         ("sign-ins", _sign_ins),
+        ("notices", _notices),
         ("broker", _broker),
     )
     failures = 0
@@ -189,6 +190,19 @@ def _sign_ins() -> str:
     elif getattr(sys, "frozen", False):
         raise RuntimeError("NTLM is missing in this program")
     return f"requests {requests.__version__}: {', '.join(kinds)}"
+
+
+def _notices() -> str:
+    if importlib.util.find_spec("apprise") is None:
+        if getattr(sys, "frozen", False):
+            raise RuntimeError("the library for [[notify]] is missing in this program")
+        return "none; [[notify]] needs: pip install 'qlik-mqtt-appliance[notify]'"
+    found = importlib.import_module("apprise").Apprise()
+    # No message is sent: the services only have to know their addresses.
+    for url in ("mailto://u:p@example.com", "json://127.0.0.1", "ntfy://topic"):
+        if not found.add(url):
+            raise RuntimeError(f"nobody knows what {url.partition(':')[0]} is")
+    return f"{len(found.details()['schemas'])} services"
 
 
 def _broker() -> str:
