@@ -62,8 +62,8 @@ def _listener(options: argparse.Namespace, config: str) -> tuple[ListenerConfig,
         if listener.transport == "tcp" and (port or options.port):
             return listener, _LOCAL.get(host, host), port
     raise UsageError(
-        f"{config} has no listener with transport tcp and a fixed port; name the host "
-        "and its --port"
+        f"{config} has no listener with transport tcp and a fixed port; name host and port "
+        "(--host and --port; attach: HOST and --port)"
     )
 
 
