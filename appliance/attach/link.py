@@ -51,6 +51,8 @@ class Link:
         self._lost_at: float | None = None
         self._trouble = ""
         self._role = ""
+        self.was_connected = False
+        """Whether the broker has ever accepted the connection."""
         self._answers = msgspec.msgpack.Decoder(wire.Answer)
         self._client = self._make_client()
 
@@ -176,6 +178,7 @@ class Link:
         if reason.is_failure:
             self._fail(NoPermissionError(f"{self._target.shown} refused: {reason.getName()}"))
             return
+        self.was_connected = True
         mine = self._target.client_id
         client.subscribe([(state_topic(mine), 0), (reply_topic(mine), 0)])
 

@@ -7,33 +7,39 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from appliance.commands.mqtt_client import Client
-from appliance.commands.run import is_headless
+from appliance.commands.mqtt_client import Client, Target
 from appliance.commands.target import target_of
 from appliance.config import load
-from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
+from appliance.errors import EXIT_OK, EXIT_SOFTWARE, ApplianceError, UsageError
+
+if TYPE_CHECKING:
+    from appliance.attach.engine import AttachedEngine
 
 _USUAL_CONFIG = "config.toml"
 _REMEMBERED = "ui.json"
+_NO_TERMINAL = (
+    "there is no terminal to show the appliance on; what it does is in its log, and its status is "
+    "published on <name>/status"
+)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Attach until the operator leaves; returns the exit code."""
-    if is_headless(False):
-        raise UsageError(
-            "there is no terminal to show the appliance on; its log is where it was started, and "
-            "its status is published on <name>/status"
-        )
+    if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        raise UsageError(_NO_TERMINAL)
     config = _config(options)
     if config is None and options.host is None:
         options.host = "127.0.0.1"
     target = target_of(options, config=config, client="terminal")
-    with Client(target):
-        """It is within reach and lets us in: this client knows how to say why it would not."""
-    # Mistakes are told before the UI's imports.
+    if options.password_stdin:
+        _turn_to_terminal()
+    if not sys.stdin.isatty():
+        raise UsageError(_NO_TERMINAL)
+    # Mistakes in what was typed are told before these imports.
     from appliance import logs  # noqa: PLC0415
     from appliance.attach.engine import AttachedEngine  # noqa: PLC0415
     from appliance.ui.app import UiEnd, run  # noqa: PLC0415
@@ -50,7 +56,7 @@ def execute(options: argparse.Namespace) -> int:
     engine = AttachedEngine(target)
     log = logs.start("info", file=str(folder / "attach.log"))
     try:
-        engine.open(target.timeout_s)
+        _open(engine, target)
         end = run(engine, settings=settings, clock_ns=engine.clock_ns)
     finally:
         engine.close()
@@ -63,6 +69,18 @@ def execute(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _open(engine: AttachedEngine, target: Target) -> None:
+    """Attach. Raises ``ApplianceError`` in the words of the client that has them for each cause."""
+    try:
+        engine.open(target.timeout_s)
+    except ApplianceError:
+        if not engine.was_connected:
+            engine.close()
+            with Client(target):
+                pass
+        raise
+
+
 def _config(options: argparse.Namespace) -> str | None:
     """The configuration that says what the options leave open, if there is one."""
     if options.config is not None:
@@ -70,6 +88,21 @@ def _config(options: argparse.Namespace) -> str | None:
     if options.host is None and Path(_USUAL_CONFIG).is_file():
         return _USUAL_CONFIG
     return None
+
+
+def _turn_to_terminal() -> None:
+    """Take keys from the terminal, now that the password has been read from the input.
+
+    Raises ``UsageError`` where there is no terminal, or no way to do that.
+    """
+    if sys.platform == "win32":  # a console's input can't be put in the place of a pipe there
+        raise UsageError("--password-stdin needs the input that the keys come from; type it")
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError:
+        raise UsageError(_NO_TERMINAL) from None
+    os.dup2(terminal, 0)
+    os.close(terminal)
 
 
 def state_folder() -> Path:

@@ -230,6 +230,9 @@ class Desk:
         try:
             if ask.is_act:
                 await self._permit(message, ask, role)
+            if isinstance(ask, wire.StopAppliance):
+                # Afterwards there may be nobody left to answer.
+                self._answer(message.client_id, wire.Answer(request.number))
             found = await loop.run_in_executor(
                 self._pool, _encoded, self._engine, ask, _who(message)
             )

@@ -1,0 +1,149 @@
+"""``appliance attach`` as an operator types it: tmux, the real UI, a real appliance process."""
+
+import os
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+
+import attached_appliance
+import pytest
+from appliance_process import free_port
+from attached_appliance import PASSWORD, publish
+
+from appliance.commands.attach import state_folder
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+
+APPLIANCE = f"{shlex.quote(sys.executable)} -m appliance"
+DEADLINE_S = 60
+
+
+class Window:
+    """A shell in a tmux server of its own, 80x24."""
+
+    def __init__(self, folder):
+        self._base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
+        environment = f"XDG_STATE_HOME={folder} PS1='ready> ' TERM=screen-256color"
+        self._run("new-session", "-d", "-x", "80", "-y", "24", "-c", str(folder),
+                  f"{environment} exec sh")  # fmt: skip
+        self.wait("ready>")
+
+    def _run(self, *arguments):
+        return subprocess.run(
+            [*self._base, *arguments], check=True, capture_output=True, text=True, timeout=30
+        ).stdout
+
+    def type(self, text):
+        self._run("send-keys", "-l", text)
+        self.keys("Enter")
+
+    def keys(self, *names):
+        for name in names:
+            self._run("send-keys", name)
+
+    def wait(self, *wanted):
+        end = time.monotonic() + DEADLINE_S
+        text = ""
+        while time.monotonic() < end:
+            text = self._run("capture-pane", "-p")
+            if all(one in text.replace("\n", "") for one in wanted):
+                return text
+            select.select([], [], [], 0.05)  # tmux can't tell when the screen changes
+        raise AssertionError(f"{wanted} never came; the screen was:\n{text}")
+
+    def close(self):
+        subprocess.run([*self._base, "kill-server"], check=False, capture_output=True, timeout=30)
+
+
+@pytest.fixture
+def window(tmp_path):
+    opened = Window(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with attached_appliance.make(tmp_path_factory.mktemp("attach")) as process:
+        yield process.start()
+
+
+def test_an_operator_attaches_and_leaves(running, window):
+    """The password is asked for, the screens show the appliance, q leaves and it goes on."""
+    window.type(f"{APPLIANCE} attach 127.0.0.1 --port {running.port} -u admin; echo rc $?")
+    window.wait("Password for admin:")
+    window.type(PASSWORD)
+    window.wait("✓ all well", f":{running.port}")
+    publish(running, "plant/shown", b'{"value":42}')
+    window.wait("plant/shown", '{"value":42}')
+    window.keys("4")
+    window.wait("attached", "as operator", "terminal-")
+    window.keys("q")
+    text = window.wait("Detached from", "the appliance goes on", "rc 0")
+    assert "Traceback" not in text
+    assert PASSWORD not in text
+    assert running.process.poll() is None
+
+
+def test_with_the_configuration_nothing_but_the_name_is_said(running, window):
+    """In the configuration's folder its first listener is meant; the password may be piped in."""
+    window.type(f"cd {shlex.quote(str(running.folder))}")
+    window.type(
+        f"echo {shlex.quote(PASSWORD)} | {APPLIANCE} attach -u anna --password-stdin; echo rc $?"
+    )
+    window.wait("✓ all well", f":{running.port}")
+    window.keys("4")
+    window.wait("as viewer")
+    window.keys("q")
+    window.wait("Detached from", "rc 0")
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "said"),
+    [
+        ("plc-7", PASSWORD, "may not attach"),
+        ("admin", "wrong", "wrong user name or password"),
+    ],
+)
+def test_who_may_not_is_told_so(running, window, user, password, said):
+    """Exit code 77 and a sentence, before any screen."""
+    window.type(
+        f"echo {shlex.quote(password)} | {APPLIANCE} attach 127.0.0.1 --port {running.port} "
+        f"-u {user} --password-stdin; echo rc $?"
+    )
+    text = window.wait(said, "rc 77")
+    assert "Traceback" not in text
+
+
+def test_nothing_there_is_told(window):
+    """Exit code 69 and where it was looked for."""
+    port = free_port()
+    window.type(f"{APPLIANCE} attach --port {port}; echo rc $?")
+    window.wait(f"nothing listens at 127.0.0.1:{port}", "rc 69")
+
+
+def test_no_terminal_is_told(running):
+    """In a script there is nothing to show: exit code 64, and no waiting."""
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance", "attach", "127.0.0.1", "--port", str(running.port)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 64
+    assert "no terminal" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_is_remembered_has_a_place_of_its_own(monkeypatch, tmp_path):
+    """The attached UI's settings lie with the user, never in an appliance's data directory."""
+    name = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_STATE_HOME"
+    monkeypatch.setenv(name, str(tmp_path))
+    if sys.platform == "darwin":
+        monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_folder().is_relative_to(tmp_path)
+    assert os.path.basename(state_folder()) == "appliance"
