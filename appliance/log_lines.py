@@ -12,11 +12,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from appliance.safe_text import escape
-
 _REPEATS = 30
 _REPEAT_WINDOW_S = 10.0
 _REPEAT_KEYS = 512
+_LONGEST_EXAMPLE = 200
+"""Characters of a line that the count of its kind repeats."""
 
 Form = Literal["text", "json", "journal"]
 """How lines are written; ``"journal"`` is for systemd's."""
@@ -85,11 +85,14 @@ class Repeats:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
-        self._over: dict[tuple[str, int, str], int] = {}
+        self._over: dict[tuple[str, int, str], _LeftOut] = {}
         self._next_look = 0.0
 
-    def admit(self, record: logging.LogRecord) -> tuple[list[Line], bool]:
-        """Reports that are due, and whether the record itself is to be written."""
+    def admit(self, record: logging.LogRecord, text: str) -> tuple[list[Line], bool]:
+        """Reports that are due, and whether the record itself is to be written.
+
+        ``text`` is the record's with its values, already safe: the report shows one as an example.
+        """
         key = (record.name, record.levelno, str(record.msg)[:200])
         now = record.created
         reports = list(self._due(now)) if self._over and now >= self._next_look else []
@@ -106,7 +109,7 @@ class Repeats:
         if not self._over:
             self._next_look = now + _REPEAT_WINDOW_S
         if key in self._over or len(self._over) < _REPEAT_KEYS:
-            self._over[key] = self._over.get(key, 0) + 1
+            self._over.setdefault(key, _LeftOut(text)).count += 1
         return reports, False
 
     def finish(self) -> list[Line]:
@@ -114,11 +117,22 @@ class Repeats:
         return list(self._due(time.time()))
 
     def _due(self, now: float) -> Iterator[Line]:
-        for (name, level, text), count in self._over.items():
+        for (name, level, _), left_out in self._over.items():
             yield Line(
                 int(now * 1e9),
                 level,
                 name.removeprefix("appliance."),
-                f'{count} further lines like "{escape(text)}" were left out',
+                f'{left_out.count} further lines like "{left_out.example}" were left out',
             )
         self._over = {}
+
+
+class _LeftOut:
+    """The lines of one kind that were not written: how many, and the text of the first."""
+
+    __slots__ = ("count", "example")
+
+    def __init__(self, text: str) -> None:
+        self.count = 0
+        is_long = len(text) > _LONGEST_EXAMPLE
+        self.example = f"{text[:_LONGEST_EXAMPLE]}..." if is_long else text

@@ -119,7 +119,7 @@ class Log:
         """Take one record (called by logging, from any thread)."""
         text = self._text(record)
         with self._lock:
-            reports, wanted = self._repeats.admit(record)
+            reports, wanted = self._repeats.admit(record, text)
             for report in reports:
                 report.text = self._masks.apply(report.text)
                 self._keep(report)

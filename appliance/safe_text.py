@@ -11,7 +11,17 @@ from appliance.config.values import Secret
 
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates: what could
 # end a line, move a terminal's cursor, show text in another order than it has or not be encoded.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_COMMANDS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+
+# What is drawn as nothing, so that a name could look like another one: Unicode's
+# Default_Ignorable_Code_Point (DerivedCoreProperties.txt), its other format characters, and the
+# blank Braille pattern. Format characters that are drawn, such as the Arabic number sign, stay.
+_INVISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_UNSAFE = re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # What looks like a secret in the text of a foreign library's error.
@@ -25,7 +35,7 @@ _LEAST_SECRET = 4
 
 
 def escape(text: str) -> str:
-    """``text`` on one line, with everything that a terminal would act on written out."""
+    """``text`` on one line, with all that a terminal acts on or shows as nothing written out."""
     return _UNSAFE.sub(_escaped, text)
 
 
@@ -34,6 +44,8 @@ def _escaped(match: re.Match[str]) -> str:
     if character in _SHORT_ESCAPES:
         return _SHORT_ESCAPES[character]
     code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,30 @@ def test_escaped_text_is_inert(text: str) -> None:
     safe.encode()
 
 
+def test_a_name_with_invisible_characters_is_told_from_the_name_it_looks_like() -> None:
+    """Characters that are drawn as nothing are written out in the log."""
+    stream, log = written()
+    LOG.info("client %s", "ad\u200bmin\ufeff\xad\u200d\u2063\u3164\ufe0f\U000e0041 connected")
+    log.close()
+    said = "client ad\\u200bmin\\ufeff\\xad\\u200d\\u2063\\u3164\\ufe0f\\U000e0041 connected"
+    assert said in stream.getvalue()
+
+
+def test_no_format_character_of_unicode_is_shown_raw() -> None:
+    """Whatever Unicode calls a format character is written out, unless it is drawn (Arabic signs)."""
+    drawn = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD,
+             0x110CD}  # fmt: skip
+    formats = {code for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"}
+    assert {code for code in formats if escape(chr(code)) == chr(code)} <= drawn
+
+
+def test_ordinary_letters_of_every_script_stay_readable() -> None:
+    """Names in any language are written as they are."""
+    for name in ("Füllstand", "Ёлка", "温度センサー", "센서", "درجة", "טמפרטורה", "तापमान",
+                 "อุณหภูมิ", "ქართული", "e\u0301", "🌡"):  # fmt: skip
+        assert escape(name) == name
+
+
 def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
     """A known secret, or what looks like one, is in no line, no traceback and not in the ring."""
     file = tmp_path / "logs" / "appliance.log"
@@ -108,7 +133,8 @@ def test_a_defect_s_traceback_is_written_indented() -> None:
 
 
 def test_a_line_that_repeats_is_counted_instead() -> None:
-    """A storm of one kind of line shows thirty and a count; another kind still passes."""
+    """A storm of one kind of line shows thirty and a count with one of them as it would have read;
+    another kind still passes."""
     stream, log = written()
     for number in range(1000):
         LOG.warning("refused %d", number)
@@ -118,7 +144,7 @@ def test_a_line_that_repeats_is_counted_instead() -> None:
     assert len(lines) == 32
     assert lines[29].endswith("refused 29")
     assert lines[30].endswith("something else")
-    assert lines[31].endswith('970 further lines like "refused %d" were left out')
+    assert lines[31].endswith('970 further lines like "refused 30" were left out')
 
 
 def test_the_count_of_repeats_comes_when_ten_seconds_are_over() -> None:
