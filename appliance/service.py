@@ -250,7 +250,7 @@ class Appliance:
             clock_ns=self.clock_ns,
             reload_users=None if users is None else users.reload_if_changed,
         )
-        self.desk = self._desk(subscriptions)
+        self.desk = self._desk()
         self.broker.desk = self.desk.take
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
@@ -271,7 +271,7 @@ class Appliance:
         self.journal.flush(_STOP_S)
         self.recorders.stop(_STOP_S)
 
-    def _desk(self, subscriptions: Subscriptions) -> Desk:
+    def _desk(self) -> Desk:
         door = self.door
 
         async def record(asked: Message, what: bytes) -> None:
@@ -280,7 +280,7 @@ class Appliance:
         return Desk(
             View(self),
             hand=door.hand,
-            is_subscribed=subscriptions.has,
+            is_listening=self.broker.is_listening,
             record=record,
             role_of=self.access.role,
             count=self._count,

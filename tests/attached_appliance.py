@@ -32,9 +32,9 @@ metadata = true
 """
 
 
-def make(folder, *, port=None) -> ApplianceProcess:
+def make(folder, *, config=CONFIG) -> ApplianceProcess:
     """The process, not yet started; admin may act, anna may look, plc-7 neither."""
-    process = ApplianceProcess(folder, CONFIG, port=port)
+    process = ApplianceProcess(folder, config)
     users = Users(str(folder / "users.txt"))
     for name in ("admin", "anna", "plc-7"):
         users.add(name, PASSWORD.encode())

@@ -111,6 +111,15 @@ class MqttBroker:
         """Count a refusal or a bound that bit."""
         self.counters[name] += 1
 
+    def is_listening(self, client_id: str, topic_filter: str) -> bool:
+        """Whether a client is connected and has subscribed to exactly this filter."""
+        session = self.sessions.get(client_id)
+        return (
+            session is not None
+            and session.connection is not None
+            and self.subscriptions.has(client_id, topic_filter)
+        )
+
     def ask_desk(self, message: Message) -> None:
         """An attached terminal asks for something."""
         if self.desk is None:

@@ -350,6 +350,11 @@ def _advice(config: Config) -> Iterator[str]:
                 f"[[listener]] {number} ({listener.bind}) has no `tls`: passwords and payloads "
                 "cross the network readable"
             )
+    if (config.access.operators or config.access.viewers) and config.access.users_file is None:
+        yield (
+            "[access] `operators` and `viewers` mean users of a users file, which is missing: "
+            "whoever is on this machine may look and act"
+        )
     if config.access.rule and config.access.anonymous:
         yield '[[access.rule]]: clients without a name have only what rules for user "*" allow'
     if config.qlik is not None and config.qlik.edition == "simulated":

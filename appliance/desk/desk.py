@@ -57,9 +57,9 @@ class Desk:
     """Serves attached terminals. Engine's loop only.
 
     ``hand`` gives a payload to whoever subscribed to a topic, without the journal;
-    ``is_subscribed`` says whether a client has a subscription; ``record`` puts an act into the
-    journal in the name of who asked and returns when it is kept; ``role_of`` says what a user at
-    an address may do: ``"operator"``, ``"viewer"`` or nothing (``None``).
+    ``is_listening`` says whether a client is there and has a subscription; ``record`` puts an act
+    into the journal in the name of who asked and returns when it is kept; ``role_of`` says what a
+    user at an address may do: ``"operator"``, ``"viewer"`` or nothing (``None``).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Desk:
         engine: Engine,
         *,
         hand: Callable[[str, bytes], int],
-        is_subscribed: Callable[[str, str], bool],
+        is_listening: Callable[[str, str], bool],
         record: Callable[[Message, bytes], Awaitable[None]],
         role_of: Callable[[str | None, str], str | None],
         count: Callable[[str], None],
@@ -75,7 +75,7 @@ class Desk:
     ) -> None:
         self._engine = engine
         self._hand = hand
-        self._is_subscribed = is_subscribed
+        self._is_listening = is_listening
         self._record = record
         self._role_of = role_of
         self._count = count
@@ -145,7 +145,7 @@ class Desk:
     def _let_go(self) -> None:
         """Forget the terminals that are gone; with the last of them, the tables too."""
         for client_id in list(self._terminals):
-            if not self._is_subscribed(client_id, state_topic(client_id)):
+            if not self._is_listening(client_id, state_topic(client_id)):
                 self._forget(client_id)
 
     def _forget(self, client_id: str) -> None:
@@ -161,9 +161,16 @@ class Desk:
         """Take what a client published on its request topic (the broker has checked whose)."""
         try:
             request = self._decoder.decode(message.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             self._count("desk requests refused: not understood")
             return
+        try:
+            self._take(message, request)
+        except Exception:
+            # It is on the way of every client's bytes: nothing may go wrong there because of it.
+            logger.exception("a request of an attached terminal failed")
+
+    def _take(self, message: Message, request: wire.Request) -> None:
         role = self._role_of(message.username, message.address)
         if role is None:
             self._count("desk requests refused: not allowed")
@@ -205,7 +212,7 @@ class Desk:
         elif client_id not in self._terminals and len(self._terminals) >= MAX_TERMINALS:
             self._count("terminals refused: limit reached")
             problem = f"{MAX_TERMINALS} terminals are attached already; close one of them."
-        elif not self._is_subscribed(client_id, state_topic(client_id)):
+        elif not self._is_listening(client_id, state_topic(client_id)):
             problem = "Subscribe to the topic of the state first."
         if problem:
             self._answer_error(client_id, number, UsageError(problem))
