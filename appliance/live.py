@@ -6,6 +6,7 @@ ten times a second; one lock, held for microseconds. Not for: the whole history 
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,6 +18,12 @@ from appliance.state import TopicState
 
 KEPT_MESSAGES = 10_000
 KEPT_TOPICS = 5_000
+"""The topics heard last are held, at least so many; those silent longest are forgotten."""
+
+FORGOTTEN_AT_ONCE = 500
+"""Finding out who was silent longest costs time: not at every message, nor at every new topic."""
+
+
 SHOWN_BYTES = 4096
 _SECONDS = 60
 
@@ -47,7 +54,7 @@ class LiveView:
         self._rate_in = 0.0
         self._rate_out = 0.0
         self._history: deque[float] = deque(maxlen=_SECONDS)
-        self.uncounted_topics = 0
+        self.forgotten_topics = 0
         self.heard_a_client = False
 
     def add(self, messages: Sequence[Message]) -> None:
@@ -65,14 +72,23 @@ class LiveView:
             for message in shown:
                 topic = topics.get(message.topic)
                 if topic is None:
-                    if len(topics) >= KEPT_TOPICS:
-                        self.uncounted_topics += 1
-                        continue
+                    if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
+                        self._forget_topics()
                     topic = topics[message.topic] = _Topic()
                 topic.count += 1
                 topic.recent += 1
                 topic.last_seq = message.seq
                 topic.last_ns = message.received_ns
+
+    def _forget_topics(self) -> None:
+        """Make room for new topics. Under the lock."""
+        topics = self._topics
+        silent = heapq.nsmallest(
+            FORGOTTEN_AT_ONCE, topics.items(), key=lambda item: item[1].last_seq
+        )
+        for name, _ in silent:
+            del topics[name]
+        self.forgotten_topics += len(silent)
 
     def _cut(self, message: Message) -> Message:
         with self._lock:
@@ -115,6 +131,11 @@ class LiveView:
         """Messages a second in and out, and the last minute's rates in, oldest first."""
         with self._lock:
             return self._rate_in, self._rate_out, tuple(self._history)
+
+    @property
+    def known_topics(self) -> int:
+        """How many topics are held."""
+        return len(self._topics)
 
     def topics(self, limit: int, is_retained: Callable[[str], bool]) -> list[TopicState]:
         """What each topic has seen, the busiest first."""

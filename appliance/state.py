@@ -97,6 +97,8 @@ class TimerState(msgspec.Struct, frozen=True):
     due_ns: int | None
     paused: bool = False
     detail: str = ""
+    silent_since_ns: int | None = None
+    """Of a silence watch whose alarm is raised: when the last message came; else ``None``."""
 
 
 class RuleState(msgspec.Struct, frozen=True):
@@ -183,6 +185,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Nothing is configured yet and no message ever came: show what to do next."""
     link: Health | None = None
     """How a terminal elsewhere reaches the appliance; ``None`` where both are one process."""
+    topics_known: int = 0
+    """Topics that are counted now, of which ``Engine.topics`` gives the busiest."""
+    topics_forgotten: int = 0
+    """How many topics that were silent longest were forgotten, because there were too many."""
 
 
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:

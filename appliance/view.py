@@ -81,6 +81,8 @@ class View(Engine):
             config_path=appliance.config.file,
             data_dir=str(appliance.data_dir),
             first_run=appliance.is_first_run,
+            topics_known=appliance.live.known_topics,
+            topics_forgotten=appliance.live.forgotten_topics,
         )
 
     def _timers(self) -> tuple[TimerState, ...]:
@@ -99,8 +101,7 @@ class View(Engine):
         )
         merged.update(appliance.journal.counters())
         merged.update(appliance.recorders.counters())
-        if appliance.live.uncounted_topics:
-            merged["topics not counted: limit reached"] = appliance.live.uncounted_topics
+        merged["topics forgotten: limit reached"] = appliance.live.forgotten_topics
         return tuple(sorted((name, value) for name, value in merged.items() if value))
 
     def live(self, after_seq: int, limit: int) -> Sequence[Message]:

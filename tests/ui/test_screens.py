@@ -293,6 +293,27 @@ class TestTopics:
             assert 'filter topic:"plant/#"' in text
             assert "hall/east" not in text
 
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"topics_known": 5400}, "the busiest of 5,400"),
+            ({"topics_known": 8, "topics_forgotten": 500}, "those heard last, there were more"),
+        ],
+    )
+    async def test_more_topics_than_are_shown(self, changes, said):
+        """Where topics are missing on the screen, it says so, and what a filter does not find is
+        not told to be no topic."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("2")
+            assert "▲" not in (await settle(pilot)).split("\n")[2]
+            engine.changes.update(changes)
+            engine.clock_ns.go(2)
+            assert said in (await settle(pilot)).split("\n")[2]
+            await pilot.press("slash", *"brandnew", "enter")
+            assert "The filter takes none of the topics" in await until(pilot, "takes none")
+
     async def test_an_engine_without_topic_counts(self):
         """The tree is made of the messages at hand then."""
         engine = story()

@@ -27,6 +27,7 @@ _EVERY_NS = 1_000_000_000
 
 _FOOT_ROWS = 4
 _OPEN_AT_FIRST = 30
+_NONE_TAKEN = "The filter takes none of the topics that are known."
 
 
 class TopicRows(Rows[tree.Node]):
@@ -72,6 +73,7 @@ class TopicsScreen(Page):
         self._root = tree.build([])
         self._built_ns = 0
         self._seen_any = False
+        self._left_out = ""
 
     def body(self) -> Iterable[Widget]:
         yield Pane(id="topics-title")
@@ -87,18 +89,19 @@ class TopicsScreen(Page):
     def rows(self) -> TopicRows:
         return self.query_one(TopicRows)
 
-    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - topics are asked for
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         if not self._built_ns <= now_ns < self._built_ns + _EVERY_NS or not self._seen_any:
-            self._build(now_ns)
+            self._build(snapshot, now_ns)
         self._show(now_ns)
 
-    def _build(self, now_ns: int) -> None:
+    def _build(self, snapshot: Snapshot, now_ns: int) -> None:
         self._built_ns = now_ns
         kept = self.ui.feed.newest
         try:
             states = self.ui.engine.topics(_LIMIT)
         except ApplianceError:
             states = tree.from_messages(kept, now_ns)
+        self._left_out = view.left_out(len(states), snapshot)
         wanted = self.filter
         states = [
             one
@@ -108,6 +111,7 @@ class TopicsScreen(Page):
             and wanted.takes_text(one.topic)
         ]
         self._root = tree.build(states)
+        self.rows.empty_text = "No topic yet." if wanted.is_empty else _NONE_TAKEN
         if states and not self._seen_any:
             self._seen_any = True
             if len(states) <= _OPEN_AT_FIRST:
@@ -130,6 +134,8 @@ class TopicsScreen(Page):
             (f" ── {clock.short_count(self._root.count)} messages", "dim"),
             (f" ── {self._root.rate:.1f}/s", "dim"),
         ]
+        if self._left_out:
+            title.append((f" ── ▲ {self._left_out}", "warn"))
         right: Line = [(f"sorted by {rows.sort}", "dim")]
         self.query_one("#topics-title", Pane).show([rule(title, cells, right)])
         self._show_foot(now_ns, cells)

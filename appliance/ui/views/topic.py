@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from appliance.model import Message
+from appliance.state import Snapshot
 from appliance.ui import clock, payload
 from appliance.ui.lines import Line
 from appliance.ui.text import fit, fit_right, printable
@@ -58,6 +59,13 @@ def row(
 
 def _rate(rate: float) -> str:
     return f"{rate:.1f}" if 0 < rate < 10 else clock.short_count(rate)
+
+
+def left_out(shown: int, snapshot: Snapshot) -> str:
+    """That there are or were more topics than these, and which are missing; empty if none is."""
+    if snapshot.topics_known > shown:
+        return f"the busiest of {clock.number(snapshot.topics_known)}"
+    return "those heard last, there were more" if snapshot.topics_forgotten else ""
 
 
 def number_in(data: bytes) -> tuple[str, float] | None:
