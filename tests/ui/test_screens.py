@@ -297,7 +297,7 @@ class TestTopics:
         ("changes", "said"),
         [
             ({"topics_known": 5400}, "the busiest of 5,400"),
-            ({"topics_known": 8, "topics_forgotten": 500}, "those heard last, there were more"),
+            ({"topics_known": 8, "topics_forgotten": 500}, "the latest of more"),
         ],
     )
     async def test_more_topics_than_are_shown(self, changes, said):

@@ -135,7 +135,7 @@ class TopicsScreen(Page):
             (f" ── {self._root.rate:.1f}/s", "dim"),
         ]
         if self._left_out:
-            title.append((f" ── ▲ {self._left_out}", "warn"))
+            title.insert(1, (f" ▲ {self._left_out}", "warn"))
         right: Line = [(f"sorted by {rows.sort}", "dim")]
         self.query_one("#topics-title", Pane).show([rule(title, cells, right)])
         self._show_foot(now_ns, cells)

@@ -65,7 +65,7 @@ def left_out(shown: int, snapshot: Snapshot) -> str:
     """That there are or were more topics than these, and which are missing; empty if none is."""
     if snapshot.topics_known > shown:
         return f"the busiest of {clock.number(snapshot.topics_known)}"
-    return "those heard last, there were more" if snapshot.topics_forgotten else ""
+    return "the latest of more" if snapshot.topics_forgotten else ""
 
 
 def number_in(data: bytes) -> tuple[str, float] | None:
