@@ -26,6 +26,8 @@ from appliance.journal import FILE_NAME as JOURNAL
 
 _MANIFEST = "backup.json"
 _DATABASES = ".db"
+_DATABASE_FILES = ("", "-wal", "-shm", "-journal")
+"""A database and what SQLite puts beside it, which its backup takes into account."""
 _NOT_COPIED = frozenset({"appliance.lock", "health.json", "request.json", "answer.json", "logs"})
 _COPY_BYTES = 1024 * 1024
 _ATTEMPTS = 20
@@ -135,6 +137,7 @@ def _in_order(data_dir: Path) -> Iterator[Path]:
     """The files to copy, relative: other databases, then all the rest, then the journal."""
     databases = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
     yield from (Path(name) for name in databases if name != JOURNAL)
+    not_again = {f"{name}{beside}" for name in databases for beside in _DATABASE_FILES}
     for folder, below, names in os.walk(data_dir):
         inside = Path(folder).relative_to(data_dir)
         below[:] = sorted(each for each in below if str(inside / each) not in _NOT_COPIED)
@@ -142,10 +145,8 @@ def _in_order(data_dir: Path) -> Iterator[Path]:
             path = inside / name
             if str(path) in _NOT_COPIED or name.endswith(".new"):
                 continue
-            at_top = path.parent == Path()
-            if at_top and any(name.startswith(each) for each in databases):
-                continue  # a database, or the log and index beside it
-            yield path
+            if str(path) not in not_again:
+                yield path
     yield Path(JOURNAL)
 
 

@@ -38,7 +38,7 @@ def execute(options: argparse.Namespace) -> int:
     what = "is added to" if is_new else "has a new password in"
     _print(f"{options.name} {what} {path}")
     if is_first and config.access.anonymous is None:
-        _print("From its next start on, the appliance lets nobody in without a password.")
+        _print("From now on, the appliance lets nobody in without a password.")
     return EXIT_OK
 
 

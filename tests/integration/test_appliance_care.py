@@ -141,6 +141,10 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_gone_on_with(appliance, ca
     appliance.data.rename(appliance.folder / "old")
     assert call("restore", "copy")[0] == 0
     assert recorded(appliance) == [0, 1, 2, 3, 4]
+    kept = {each.name for each in appliance.data.iterdir()}
+    left_out = {"appliance.lock", "health.json", "answer.json"}
+    missing = {each.name for each in (appliance.folder / "old").iterdir()} - kept - left_out
+    assert not missing, "what a part of the appliance keeps is in the backup"
     appliance.start()
     assert call("publish", "-t", "/demo/integers", "-m", "6")[0] == 0
     until(lambda: recorded(appliance) == [0, 1, 2, 3, 4, 6], "it goes on after the backup")
