@@ -5,10 +5,8 @@ import itertools
 import json
 import queue
 import signal
-import ssl
 
 import attached_appliance
-import certificates
 import msgspec
 import paho.mqtt.client as mqtt
 import pytest
@@ -387,30 +385,6 @@ def test_an_operator_stops_the_appliance(tmp_path, attach):
         engine.stop()
         assert process.exit_code() == 0
         until(lambda: engine.snapshot().link.level == "bad", "the trouble")
-
-
-def test_over_tls(tmp_path, attach):
-    """With the listener's TLS the terminal checks the certificate, and attaches."""
-    files = certificates.make(tmp_path / "tls")
-    listener = 'bind = "127.0.0.1:PORT"'
-    tls = f"tls = {{certfile = {files.server!r}, keyfile = {files.server_key!r}}}"
-    config = attached_appliance.CONFIG.replace(listener, f"{listener}\n{tls}")
-    with attached_appliance.make(tmp_path, config=config).start() as process:
-        trusted = ssl.create_default_context(cafile=files.root)
-        for context, is_let_in in ((trusted, True), (ssl.create_default_context(), False)):
-            wanted = msgspec.structs.replace(
-                target(process, "anna", "anna-tls"), host="localhost", tls=context
-            )
-            engine = AttachedEngine(wanted)
-            try:
-                if is_let_in:
-                    engine.open(20)
-                    assert engine.snapshot().listeners[0].tls
-                else:
-                    with pytest.raises(UnavailableError, match="certificate"):
-                        engine.open(20)
-            finally:
-                engine.close()
 
 
 def test_nothing_there_is_said(tmp_path):

@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import attached_appliance
+import certificates
 import pytest
 from appliance_process import free_port
 from attached_appliance import PASSWORD, publish
@@ -26,7 +28,7 @@ class Window:
 
     def __init__(self, folder):
         self._base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
-        environment = f"XDG_STATE_HOME={folder} PS1='ready> ' TERM=screen-256color"
+        environment = f"XDG_STATE_HOME={folder}/state PS1='ready> ' TERM=screen-256color"
         self._run("new-session", "-d", "-x", "80", "-y", "24", "-c", str(folder),
                   f"{environment} exec sh")  # fmt: skip
         self.wait("ready>")
@@ -116,6 +118,25 @@ def test_who_may_not_is_told_so(running, window, user, password, said):
     )
     text = window.wait(said, "rc 77")
     assert "Traceback" not in text
+
+
+def test_over_tls(window, tmp_path):
+    """The listener's certificate is checked before anything is sent; with its authority named, the
+    terminal attaches."""
+    files = certificates.make(tmp_path / "tls")
+    bind = 'bind = "127.0.0.1:PORT"'
+    config = attached_appliance.CONFIG.replace(
+        bind, f"{bind}\ntls = {{certfile = {files.server!r}, keyfile = {files.server_key!r}}}"
+    )
+    with attached_appliance.make(tmp_path, config=config).start() as process:
+        command = f"echo {shlex.quote(PASSWORD)} | {APPLIANCE} attach -u anna --password-stdin"
+        there = f"localhost --port {process.port}"
+        window.type(f"{command} {there} --tls; echo rc $?")
+        window.wait(f"certificate of localhost:{process.port} is not trusted", "rc 69")
+        window.type(f"clear; {command} {there} --ca-file tls/{Path(files.root).name}; echo rc $?")
+        window.wait("✓ all well", f":{process.port}")
+        window.keys("q")
+        window.wait("Detached from localhost", "rc 0")
 
 
 def test_nothing_there_is_told(window):
