@@ -1,6 +1,6 @@
-"""Pack a folder into a zip file, the same bytes each time. Usage: archive.py FOLDER FILE.zip
+"""Pack a folder into a zip file, the same bytes each time.
 
-Not for: systems with GNU tar.
+Usage: archive.py FOLDER FILE.zip. Not for: systems with GNU tar.
 """
 
 from __future__ import annotations

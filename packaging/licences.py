@@ -57,7 +57,7 @@ def main() -> int:
         write(f"\n{_RULE}\n{found.metadata['Name']} {found.version}: {kind}\n{_RULE}\n")
         write("\n\n".join(bodies) + "\n")
     write(f"\n{_RULE}\nPython {sys.version.split()[0]}: Python Software Foundation License\n")
-    write("with OpenSSL (Apache License 2.0), SQLite (public domain), zlib, libffi, Expat and mpdec")
+    write("with OpenSSL (Apache License 2.0), SQLite (public domain), zlib, libffi, Expat, mpdec")
     write(f"\n{_RULE}\n")
     for folder in (Path(sysconfig.get_path("stdlib")), Path(sys.base_prefix)):
         for name in ("LICENSE.txt", "LICENSE"):
