@@ -100,6 +100,11 @@ class TimerState(msgspec.Struct, frozen=True):
     silent_since_ns: int | None = None
     """Of a silence watch whose alarm is raised: when the last message came; else ``None``."""
 
+    @property
+    def is_alarm(self) -> bool:
+        """Whether it calls for attention: its alarm is raised, and nobody has paused it."""
+        return self.silent_since_ns is not None and not self.paused
+
 
 class RuleState(msgspec.Struct, frozen=True):
     """A trigger and how it fared."""
