@@ -10,6 +10,7 @@ from __future__ import annotations
 from appliance.config.checks import advice
 from appliance.config.files import all_secrets, anonymous_allowed, check_files, read_secret
 from appliance.config.reading import load, loads
+from appliance.config.recorder_paths import not_a_recording
 from appliance.config.tables import (
     AccessConfig,
     AccessRule,
@@ -97,6 +98,7 @@ __all__ = [
     "is_loopback",
     "load",
     "loads",
+    "not_a_recording",
     "parse_bind",
     "parse_duration",
     "parse_size",

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance.config.problems import Place, Problems, shown
+from appliance.config.recorder_paths import path_problems
 from appliance.config.tables import Config, QlikConfig, TriggerConfig
 from appliance.config.timer_checks import timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
@@ -312,9 +313,9 @@ def _recorders(config: Config, say: Say) -> None:
                 f"value {shown(str(recorder.path))}: [[recorder]] {paths[key]} writes this file; "
                 "choose another",
             )
-        elif key == os.path.normcase(config.service.data_dir):
-            say(place, f"value {shown(str(recorder.path))}: this is `data_dir`; name a file in it")
         paths.setdefault(key, number)
+    for place, text in path_problems(config):
+        say(place, text)
 
 
 def _metrics(config: Config, say: Say) -> None:

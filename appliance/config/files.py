@@ -1,4 +1,4 @@
-"""The files that keys name: are they there, may they be read, and what do they hold.
+"""The files that keys name: are they there, may they be read or written, and what do they hold.
 
 ``load`` opens nothing, so that a configuration can be judged on another machine; ``check`` and
 ``run`` call this. Not for: parsing certificates (the listener and the Qlik client do that).
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.config.key_files import key_files
+from appliance.config.recorder_paths import disk_problems
 from appliance.config.tables import Config
 from appliance.config.values import ReadPath, Secret
 from appliance.errors import ConfigError, NoPermissionError
@@ -20,13 +21,15 @@ _LARGEST_SECRET = 64 * 1024
 
 
 def check_files(config: Config) -> list[str]:
-    """What is wrong with the files that ``config`` reads, one line each: missing or unreadable.
+    """What is wrong with the files that ``config`` names, one line each.
 
-    A missing users file is none of it: on loopback it means that nobody has to sign in.
+    Those that are read may be missing or unreadable; a recorder may not write what is something
+    else than a recording. A missing users file is none of it: on loopback it means that nobody
+    has to sign in.
     """
     problems: list[str] = []
     shown = config.file or "configuration"
-    for where, path in _read_paths(config):
+    for where, path in key_files(config):
         problem = _unreadable(path)
         if problem:
             problems.append(f"{shown}: {where}: {problem}")
@@ -40,6 +43,7 @@ def check_files(config: Config) -> list[str]:
             f"{shown}: [access] `users_file`: {users} does not exist, so nobody could sign in; "
             'write it with "appliance user add NAME"'
         )
+    problems.extend(f"{shown}: {place}: {text}" for place, text in disk_problems(config))
     return problems
 
 
@@ -112,26 +116,3 @@ def _unreadable(path: str) -> str | None:
         return f"{path} is a folder; name a file"
     except OSError as error:
         return f"{path} can't be read: {error.strerror}"
-
-
-def _read_paths(config: Config) -> Iterator[tuple[str, str]]:
-    for number, listener in enumerate(config.listener, 1):
-        if listener.tls:
-            where = f"[[listener]] {number} `tls"
-            yield f"{where}.certfile`", listener.tls.certfile
-            yield f"{where}.keyfile`", listener.tls.keyfile
-            if listener.tls.client_ca:
-                yield f"{where}.client_ca`", listener.tls.client_ca
-    for number, notify in enumerate(config.notify, 1):
-        if notify.url_file is not None:
-            yield f"[[notify]] {number} `url_file`", notify.url_file
-    qlik = config.qlik
-    if qlik is None or qlik.edition == "simulated":
-        return
-    if qlik.certificate:
-        yield "[qlik] `certificate.certfile`", qlik.certificate.certfile
-        yield "[qlik] `certificate.keyfile`", qlik.certificate.keyfile
-    for name in ("jwt_file", "password_file", "api_key_file", "client_secret_file", "ca_file"):
-        path = getattr(qlik, name)
-        if path is not None:
-            yield f"[qlik] `{name}`", path

@@ -64,12 +64,10 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
     absolute = Path(file).absolute() if file else Path.cwd() / "config.toml"
     problems = Problems(shown)
     walk = Walk(problems, str(absolute.parent), os.environ if environ is None else environ)
-    config = walk.config(document)
+    config = msgspec.structs.replace(walk.config(document), file=str(absolute) if file else "")
     checks.check(config, problems)
     problems.raise_if_any()
-    return msgspec.structs.replace(
-        config, listener=_named(config.listener), file=str(absolute) if file else ""
-    )
+    return msgspec.structs.replace(config, listener=_named(config.listener))
 
 
 def _decode(data: bytes, shown: str) -> str:

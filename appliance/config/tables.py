@@ -315,7 +315,8 @@ class RecorderConfig(Base, frozen=True):
     topic: Annotated[TopicFilter, Key('"/demo/integers"')]
     """Messages that are recorded."""
     path: Annotated[WritePath, Key('"recordings/integers.json"')]
-    """The file; its folders are made when they do not exist."""
+    """The file; its folders are made when they do not exist. A folder is refused, and so is a file
+    that the appliance keeps or reads itself."""
     format: Literal["json", "jsonl", "csv"] = "json"
     """`json`: one array, valid at any moment; `jsonl`: one JSON value a line; `csv`: one row a
     message."""

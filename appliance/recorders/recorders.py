@@ -21,7 +21,7 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.config import RecorderConfig
+from appliance.config import RecorderConfig, not_a_recording
 from appliance.errors import ApplianceError, ConfigError
 from appliance.model import Message
 from appliance.recorders.formats import make_format
@@ -75,7 +75,8 @@ class Recorders:
         clock_ns: present time, for the names of files that are set aside.
 
     Raises:
-        ConfigError: two recorders write the same file.
+        ConfigError: two recorders write the same file, or one would write over what is no
+            recording: a file that the appliance keeps beside ``state_path``, a folder, a device.
     """
 
     def __init__(
@@ -91,6 +92,12 @@ class Recorders:
         self._routes: Matcher[Recorder] = Matcher()
         seen: dict[str, Recorder] = {}
         for recorder in self._recorders:
+            problem = not_a_recording(recorder.config.path, str(state_path.parent))
+            if problem:
+                raise ConfigError(
+                    f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
+                    " written over. Name another file."
+                )
             name = os.path.normcase(os.path.realpath(recorder.config.path))
             other = seen.setdefault(name, recorder)
             if other is not recorder:

@@ -14,6 +14,7 @@ Not for: which messages belong in (recorders.py) and how they look (the formats)
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -293,6 +294,9 @@ class Recording:
     # --- beginning anew ------------------------------------------------------------------------
 
     def _set_aside(self, why: str) -> None:
+        if not self._path.is_file():
+            # A folder or device that came here since the start is somebody's, and no recording.
+            raise OSError(errno.EEXIST, f"it is no file; {why}", str(self._path))
         target = files.set_aside(self._path, "before", self._clock_ns())
         self._begin_anew(f"{why}; it is now {target}")
         self.note = f"{why}; it is now {target.name}"

@@ -143,6 +143,32 @@ def test_two_recorders_of_one_file_are_refused(tmp_path):
         Plant(tmp_path, ONE, ("#", "rec/../rec/one.json", {"format": "csv"}))
 
 
+@pytest.mark.parametrize("path", ["journal.db", "tasks.db", "link.json", "folder"])
+def test_no_recorder_writes_over_the_appliance_s_own_files(tmp_path, path):
+    """Whoever made the configuration: the journal and folders are refused and stay as they are."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.json").symlink_to("journal.db")
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1)
+    with pytest.raises(ConfigError, match="never written over"):
+        Plant(tmp_path, ("t", path, {}))
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(2)
+    assert load(tmp_path / "rec/one.json") == [1, 2]
+    assert (tmp_path / "folder").is_dir()
+
+
+def test_a_folder_that_takes_a_recording_s_place_is_left_alone(tmp_path):
+    """A folder that comes after the start, too: it stays where it is, with what it holds."""
+    path = tmp_path / "one.json"
+    path.mkdir()
+    (path / "letter.txt").write_text("somebody's")
+    recording = Recording(path, JsonFormat(metadata=False), Progress("", 0), lambda: NOW_NS)
+    with pytest.raises(OSError, match="one.json"):
+        recording.begin()
+    assert (path / "letter.txt").read_text() == "somebody's"
+
+
 def test_recording_that_was_removed_is_begun_anew(tmp_path, caplog):
     """Removing a recording while the appliance runs or stands still just begins a new one."""
     path = tmp_path / "rec/one.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -232,7 +233,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
             "[[recorder]]\ntopic='a'\npath='x.json'\n[[recorder]]\ntopic='b'\npath='y/../x.json'",
             r"\[\[recorder\]\] 1 writes this file",
         ),
-        ("[[recorder]]\ntopic='a'\npath='.'", "this is `data_dir`"),
+        ("[[recorder]]\ntopic='a'\npath='.'", "this is `data_dir`; write for example"),
         (f"{TIMER}every='0.5s'", "`every`.*too small; the least is 1s"),
         (f"{TIMER}", '`every`: this key is missing; write for example every = "15m"'),
         (f"{TIMER}every='1m'\ncron='* * * * *'", "`every`: `cron` says when, too"),
@@ -387,6 +388,70 @@ def test_files_that_keys_name_are_looked_at_on_demand(tmp_path: Path) -> None:
     (tmp_path / "root.pem").mkdir()
     [line] = check_files(config)
     assert "is a folder" in line
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "journal.db",
+        "JOURNAL.db-wal",
+        "journal.db-shm",
+        "journal.db.high",
+        "tasks.db",
+        "recorders.db",
+        "sub/../recorders.db-wal",
+        "appliance.lock",
+        "health.json",
+        "ui.json",
+        "logs/appliance.log",
+        "logs/mine.json",
+        "../my.toml",
+        "../users.txt",
+        "../root.pem",
+        "..",
+    ],
+)
+def test_no_recorder_writes_what_the_appliance_keeps_or_reads(tmp_path: Path, path: str) -> None:
+    """A slip in `path` can not cost the journal, the users or a key: the file is refused."""
+    file = tmp_path / "my.toml"
+    file.write_text(MINIMAL.replace("recordings/integers.json", path))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    [line] = str(caught.value).split("\n")
+    assert "[[recorder]] 1 `path`: value " in line
+    assert "write for example" in line
+
+
+@pytest.mark.parametrize("path", ["journal.json", "a/journal.db.json", "logs.csv", "../other.json"])
+def test_a_recording_may_be_named_much_like_a_file_of_the_appliance(path: str) -> None:
+    """Only the very files are refused."""
+    loads(MINIMAL.replace("recordings/integers.json", path))
+
+
+def test_links_and_folders_are_no_recordings(tmp_path: Path) -> None:
+    """The check looks where a path really leads, and never takes a folder for a file."""
+    (tmp_path / "data" / "folder").mkdir(parents=True)
+    users = tmp_path / "users.txt"
+    users.write_text("")
+    (tmp_path / "data" / "link.json").symlink_to("journal.db")
+    (tmp_path / "data" / "users.json").symlink_to(users)
+    (tmp_path / "data" / "same.json").hardlink_to(users)
+    paths = {
+        "folder": "this is a folder",
+        "link.json": "this is a database of the appliance",
+        "users.json": "this is the file of [access] `users_file`",
+        "same.json": "this is the file of [access] `users_file`",
+        os.devnull: "this is a device",
+        "fine.json": "",
+    }
+    recorders = "".join(f"[[recorder]]\ntopic = 'a'\npath = '{path}'\n" for path in paths)
+    (tmp_path / "config.toml").write_text(f"[access]\nusers_file = 'users.txt'\n{recorders}")
+    found = check_files(load(tmp_path / "config.toml"))
+    said = [text for text in paths.values() if text]
+    assert len(found) == len(said)
+    for number, (line, text) in enumerate(zip(found, said, strict=True), 1):
+        assert f"[[recorder]] {number} `path`: value " in line
+        assert text in line
 
 
 def test_anonymous_only_while_nobody_else_could_come_in(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Which keys name a file that is read: certificates, private keys, secrets.
+
+Not for: opening them (files.py). The users file is not among them, since it may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from appliance.config.tables import Config
+
+
+def key_files(config: Config) -> Iterator[tuple[str, str]]:
+    """Each such key as it is written in messages, and its file."""
+    for number, listener in enumerate(config.listener, 1):
+        if listener.tls:
+            where = f"[[listener]] {number} `tls"
+            yield f"{where}.certfile`", listener.tls.certfile
+            yield f"{where}.keyfile`", listener.tls.keyfile
+            if listener.tls.client_ca:
+                yield f"{where}.client_ca`", listener.tls.client_ca
+    for number, notify in enumerate(config.notify, 1):
+        if notify.url_file is not None:
+            yield f"[[notify]] {number} `url_file`", notify.url_file
+    qlik = config.qlik
+    if qlik is None or qlik.edition == "simulated":
+        return
+    if qlik.certificate:
+        yield "[qlik] `certificate.certfile`", qlik.certificate.certfile
+        yield "[qlik] `certificate.keyfile`", qlik.certificate.keyfile
+    for name in ("jwt_file", "password_file", "api_key_file", "client_secret_file", "ca_file"):
+        path = getattr(qlik, name)
+        if path is not None:
+            yield f"[qlik] `{name}`", path

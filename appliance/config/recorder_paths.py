@@ -1,0 +1,107 @@
+"""Paths that no recorder may write: what the appliance itself keeps, what it reads, and folders.
+
+A recording that meets a foreign file sets it aside, which would end the journal or lose the users.
+Not for: two recorders with one path (checks.py), writing (the recorders).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.config.key_files import key_files
+from appliance.config.problems import Place, shown
+from appliance.config.tables import Config
+
+_OWN = re.compile(
+    r"(?P<database>.+\.db(?:-wal|-shm|-journal)?|journal\.db\..*)"
+    r"|appliance\.lock|(?:health|request|answer|ui)\.json(?:\.new)?|logs"
+)
+"""Names in the data directory. Every database there is the appliance's: backups treat it so."""
+
+_ELSEWHERE = 'write for example "recordings/integers.json"'
+
+
+def own_file(path: str, data_dir: str) -> str | None:
+    """What the appliance itself keeps at ``path`` or above it, in words; ``None`` if nothing.
+
+    Both are absolute. The file system is not looked at; letter case is never told apart, since
+    some file systems don't.
+    """
+    where, folder = (os.path.normcase(each).casefold() for each in (path, data_dir))
+    if where == folder or folder.startswith(where.rstrip(os.sep) + os.sep):
+        return "`data_dir`" if where == folder else "a folder that holds `data_dir`"
+    if not folder.endswith(os.sep):
+        folder += os.sep
+    if not where.startswith(folder):
+        return None
+    match = _OWN.fullmatch(where.removeprefix(folder).split(os.sep, 1)[0])
+    if match is None:
+        return None
+    return "a database of the appliance" if match["database"] else "a file of the appliance itself"
+
+
+def not_a_recording(path: str, data_dir: str) -> str | None:
+    """Why no recording may be at ``path`` as the disk is now, in words; ``None`` if one may.
+
+    Links are followed. What can't be looked at is left to whoever writes.
+    """
+    own = own_file(os.path.realpath(path), os.path.realpath(data_dir))
+    if own:
+        return f"this is {own}"
+    try:
+        kind = Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return None
+    if stat.S_ISDIR(kind):
+        return "this is a folder"
+    return None if stat.S_ISREG(kind) else "this is a device or a pipe, not a file"
+
+
+def path_problems(config: Config) -> Iterator[tuple[Place, str]]:
+    """What is wrong with the recorders' paths as they are written, nothing being opened."""
+    read = {os.path.normcase(path): where for where, path in files_read(config)}
+    for number, recorder in enumerate(config.recorder, 1):
+        what = own_file(recorder.path, config.service.data_dir)
+        what = what or read.get(os.path.normcase(recorder.path))
+        if what:
+            yield _place(number), _said(recorder.path, f"this is {what}")
+
+
+def disk_problems(config: Config) -> Iterator[tuple[Place, str]]:
+    """The same, links followed, and what already stands at the paths."""
+    for number, recorder in enumerate(config.recorder, 1):
+        problem = not_a_recording(recorder.path, config.service.data_dir)
+        same = (where for where, path in files_read(config) if _is_same(path, recorder.path))
+        if problem is None and (what := next(same, None)):
+            problem = f"this is {what}"
+        if problem:
+            yield _place(number), _said(recorder.path, problem)
+
+
+def files_read(config: Config) -> Iterator[tuple[str, str]]:
+    """Every file that the appliance reads because of ``config``: what it is, and its path."""
+    if config.file:
+        yield "the configuration itself", config.file
+    if config.access.users_file is not None:
+        yield "the file of [access] `users_file`", config.access.users_file
+    for where, path in key_files(config):
+        yield f"the file of {where}", path
+
+
+def _is_same(path: str, other: str) -> bool:
+    try:
+        return Path(path).samefile(other)
+    except (OSError, ValueError):  # one of them is not there, so nothing can be overwritten yet
+        return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _place(number: int) -> Place:
+    return Place(f"[[recorder]] {number}", "path")
+
+
+def _said(path: str, problem: str) -> str:
+    return f"value {shown(path)}: {problem}; {_ELSEWHERE}"
