@@ -3,7 +3,7 @@
 import string
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik.masking import mask, mask_last_lines, mask_line
@@ -38,6 +38,7 @@ _FORMS = [
 @given(secret=_SECRETS)
 def test_no_form_of_secret_gets_through(form: str, secret: str) -> None:
     """Whatever the password is, none of the forms in which sources carry one shows it."""
+    assume(secret not in form.format(secret=""))  # a word of the form itself gives nothing away
     assert secret not in mask(form.format(secret=secret)).replace("***", "")
 
 
