@@ -35,8 +35,9 @@ class Part(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, rename="camel"):
     """What ``appliance health --json`` and ``/healthz`` give.
 
-    ``status`` is ``"bad"`` when messages can't be accepted, ``"warn"`` when something else is not
-    as it should be (a restart would not mend a Qlik server that is down), else ``"ok"``.
+    ``status`` is ``"bad"`` when messages can't be accepted or a thread of the task engine fails,
+    ``"warn"`` when something else is not as it should be (a restart would not mend a Qlik server
+    that is down), else ``"ok"``.
     """
 
     status: str
@@ -61,6 +62,7 @@ def report(snapshot: Snapshot) -> Report:
     needed = [
         *(Part(f"listener {each.name}", *_of(each.health)) for each in snapshot.listeners),
         Part("journal", *_of(snapshot.journal.health)),
+        Part("tasks", *_of(snapshot.qlik.engine or Health("ok"))),
     ]
     others = [
         Part("qlik", *_of(snapshot.qlik.health)),

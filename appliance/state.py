@@ -85,6 +85,8 @@ class QlikState(msgspec.Struct, frozen=True):
     waiting: int = 0
     failed_24h: int = 0
     succeeded_24h: int = 0
+    engine: Health | None = None
+    """The task engine's own condition, apart from the server's: bad while a part of it fails."""
 
 
 class TimerState(msgspec.Struct, frozen=True):

@@ -79,9 +79,19 @@ class Reply(msgspec.Struct, frozen=True):
         if self.is_sign_in:
             raise login_page_error(self.where)
         try:
-            return json.loads(self.content)
+            return _without_surrogates(json.loads(self.content), self.content)
         except ValueError:
             raise not_json_error(self.where, self.status) from None
+
+
+def _without_surrogates(value: Any, source: bytes) -> Any:
+    """Put a question mark where JSON escapes half of a surrogate pair (RFC 8259, section 8.2).
+
+    No text file, topic or database takes such a half.
+    """
+    if b"\\ud" not in source and b"\\uD" not in source:
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
 
 
 class Transport:

@@ -193,17 +193,21 @@ class TaskEngine:
         return (*self._timing.states(), *self._views.timers())
 
     def qlik_state(self) -> QlikState:
+        """The server's health, or the engine's own where that is worse."""
         running, waiting, failed, succeeded = self._views.counts(self._clock_ns())
+        defects = self._ledger.defects.health()
         if self._server is None:
-            return QlikState(self._edition or "none", "", Health("off", "not configured"))
+            health = _worse(defects, Health("off", "not configured"))
+            return QlikState(self._edition or "none", "", health, engine=defects)
         return QlikState(
             edition=self._edition,
             label=self._server.label,
-            health=self._ledger.circuit.health(),
+            health=_worse(defects, self._ledger.circuit.health()),
             running=running,
             waiting=waiting,
             failed_24h=failed,
             succeeded_24h=succeeded,
+            engine=defects,
         )
 
     def counters(self) -> dict[str, int]:
@@ -293,6 +297,13 @@ class TaskEngine:
             raise UnavailableError("No Qlik server is configured: add a [qlik] table.")
         if self._ledger.stopping:
             raise UnavailableError("The appliance is stopping; nothing is started any more.")
+
+
+def _worse(own: Health, server: Health) -> Health:
+    """Our own defects are shown first, but not a small one in place of a server that is down."""
+    if own.level == "bad" or (own.level == "warn" and server.level != "bad"):
+        return own
+    return server
 
 
 def _boot_ns(clock_ns: Callable[[], int]) -> int:

@@ -1,10 +1,14 @@
 """From the journal to requests: read, ask the rules, note what came of each message.
 
+A message that can't be dealt with by a mistake of ours is tried twice, then set aside as rejected:
+it must neither end the starts of all others nor get lost unseen.
+
 Not for: what a rule means (triggers.py) or when a request is carried out (planning.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -16,7 +20,7 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Message
 from appliance.state import RuleState
 from appliance.tasks.book import SECOND_NS
-from appliance.tasks.ledger import Ledger
+from appliance.tasks.ledger import ClosedError, Ledger
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import Planner
@@ -31,6 +35,10 @@ SAVE_POSITION_EVERY_S = 1.0
 MAX_LINES_A_SECOND = 20
 """Log lines about rejected messages; more in the same second are only counted."""
 
+MAX_TRIES = 2
+"""How often a message is tried that the appliance itself can't deal with."""
+
+_INTERNAL_ERROR = Rejection("internal error", "An error in the appliance; see its log.")
 _NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
 _REDELIVERY = Rejection(
     "redelivery", "The same message again, from a client that got no answer.", harmless=True
@@ -77,6 +85,8 @@ class Intake:
         self._outcomes = outcomes
         self._has_server = has_server
         self._position = 0
+        """Up to here the messages were dealt with, if maybe not written yet."""
+        self._untaken: Sequence[Message] = ()
         self._saved_at = 0.0
         self._tallies = {rule: _Tally() for rule in triggers.rules}
         self._line_second = 0
@@ -90,23 +100,72 @@ class Intake:
                 # What can't be written is not read: the journal keeps it for us.
                 stopped.wait(WAIT_S)
                 continue
-            if source.wait(WAIT_S) and (messages := source.next(BATCH)):
-                self.take(messages)
+            if not self._untaken and source.wait(WAIT_S):
+                self._untaken = source.next(BATCH)
+            if self._untaken:
+                # Kept until it is dealt with: whoever runs this again goes on with it.
+                self.take([one for one in self._untaken if one.seq > self._position])
+                self._untaken = ()
                 source.advance(self._ledger.durable_seq)
 
     def take(self, messages: Sequence[Message]) -> None:
         """Deal with messages: their requests and the position in the journal, in one change."""
-        self._hear(messages)
+        if not messages:
+            return
+        self._let_hear(messages)
         concerned = [one for one in messages if self._triggers.concern(one.topic)]
-        self._position = messages[-1].seq
         if not concerned:
+            self._position = messages[-1].seq
             if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
         with self._ledger.change() as planner:
             for message in concerned:
-                self._take_one(planner, message)
+                self._take_or_set_aside(planner, message)
+            self._position = messages[-1].seq
             self._note_position()
+
+    def _let_hear(self, messages: Sequence[Message]) -> None:
+        try:
+            self._hear(messages)
+        except ClosedError:
+            raise
+        except Exception:  # noqa: BLE001 - the silence watches' defect is not the triggers'
+            _log.exception("An error in the appliance, please report it: silence watches are deaf")
+            self._ledger.planner.count("internal errors")
+            self._ledger.defects.set_aside("a silence watch")
+
+    def _take_or_set_aside(self, planner: Planner, message: Message) -> None:
+        done: set[tuple[Trigger, int]] = set()
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                self._take_one(planner, message, done)
+            except Exception as error:  # noqa: BLE001 - a defect; see the top of the module
+                if attempt < MAX_TRIES:
+                    continue
+                _log.exception(
+                    "Message %d on %s is set aside: an error in the appliance (%s), please report "
+                    "it. Once that is mended, the message can be repeated from the terminal",
+                    message.seq,
+                    message.topic,
+                    type(error).__name__,
+                )
+                self._set_aside(planner, message)
+            else:
+                return
+
+    def _set_aside(self, planner: Planner, message: Message) -> None:
+        cause = Cause("message", message.seq, message.topic, message.client_id)
+        planner.reject(cause, _INTERNAL_ERROR, self._now())
+        planner.count("internal errors")
+        planner.count("messages rejected")
+        self._ledger.defects.set_aside(f"message {message.seq}")
+        # Either of these may be the very thing that fails.
+        with contextlib.suppress(Exception):
+            self._note_sighting(planner, message)
+        with contextlib.suppress(Exception):
+            if (reply := self._outcomes.reply_to(message)) is not None:
+                self._ledger.publish(self._outcomes.of_rejection(reply, cause, _INTERNAL_ERROR))
 
     def save_position(self) -> None:
         """Write how far the journal was read."""
@@ -118,7 +177,8 @@ class Intake:
         self._saved_at = time.monotonic()
         self._ledger.read_to(self._position)
 
-    def _take_one(self, planner: Planner, message: Message) -> None:
+    def _take_one(self, planner: Planner, message: Message, done: set[tuple[Trigger, int]]) -> None:
+        """``done`` has which wants of which rule were asked for, when this is a second try."""
         decisions = self._triggers.decide(message)
         if not decisions:
             return
@@ -126,12 +186,21 @@ class Intake:
             planner.count("redeliveries")
             planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
             return
+        for decision in decisions:
+            self._act(planner, message, decision, done)
+        self._note_sighting(planner, message)
+
+    def _note_sighting(self, planner: Planner, message: Message) -> None:
         if sighting := self.redeliveries.note(message):
             planner.changes.sightings.append(sighting)
-        for decision in decisions:
-            self._act(planner, message, decision)
 
-    def _act(self, planner: Planner, message: Message, decision: Decision) -> None:
+    def _act(
+        self,
+        planner: Planner,
+        message: Message,
+        decision: Decision,
+        done: set[tuple[Trigger, int]],
+    ) -> None:
         now = self._now()
         tally = self._tallies[decision.trigger]
         tally.matched += 1
@@ -142,7 +211,9 @@ class Intake:
         if rejection is None and not self._has_server:
             rejection = _NO_SERVER
         if rejection is None:
-            for want in decision.wants:
+            for number, want in enumerate(decision.wants):
+                if (decision.trigger, number) in done:
+                    continue
                 answer = planner.ask(
                     want,
                     decision.trigger.options,
@@ -154,6 +225,7 @@ class Intake:
                 if isinstance(answer, Rejection):
                     rejection = answer
                     break
+                done.add((decision.trigger, number))
         if rejection is None:
             return
         planner.reject(cause, rejection, now)

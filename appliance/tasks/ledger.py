@@ -19,11 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
+from appliance.tasks.defects import Defects
 from appliance.tasks.lanes import Job
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planning import Planner
+from appliance.tasks.records import Record
 from appliance.tasks.store import Changes, Publication, Store
 from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 
@@ -51,6 +54,7 @@ class Ledger:
         self.planner = planner
         self.views = views
         self.circuit = Circuit()
+        self.defects = Defects()
         self.clock_ns = clock_ns
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -126,10 +130,10 @@ class Ledger:
             self._held.extend(planner.begin(self.clock_ns()))
         told, planner.told = planner.told, []
         for record, execution in told:
-            for publication in self._outcomes.of(record, execution):
-                self.publish(publication)
-            if (notice := notice_of(record, execution)) is not None:
-                self._held_notices.append(notice)
+            try:
+                self._tell(record, execution)
+            except Exception:  # noqa: BLE001 - one that can't be told must not silence the others
+                self._set_aside(f"the news of execution {execution.id}")
         self._held_notices.extend(Notice("slow", one) for one in planner.slow)
         planner.slow.clear()
         changes = planner.changes
@@ -139,7 +143,7 @@ class Ledger:
             if self._published > self._published_on_disk:
                 changes.published = self._published
             try:
-                self.store.write(changes)
+                self._write(changes)
             except sqlite3.Error as error:
                 if not self.trouble:
                     _log.error(
@@ -164,6 +168,32 @@ class Ledger:
         self._held_notices.clear()
         self.changed.notify_all()
         return True
+
+    def _tell(self, record: Record, execution: Execution) -> None:
+        for publication in self._outcomes.of(record, execution):
+            self.publish(publication)
+        if (notice := notice_of(record, execution)) is not None:
+            self._held_notices.append(notice)
+
+    def _write(self, changes: Changes) -> None:
+        """Write; what no disk could ever take must not hold everything else back for ever."""
+        try:
+            self.store.write(changes)
+        except sqlite3.Error:
+            raise
+        except Exception:
+            left_out = self.store.leave_out(changes)
+            if not left_out:
+                raise
+            for what in left_out:
+                self._set_aside(what)
+            self.store.write(changes)
+
+    def _set_aside(self, what: str) -> None:
+        """Within the handling of an exception: log it, count it, let it be seen."""
+        _log.exception("An error in the appliance, please report it: %s was left out", what)
+        self.planner.count("internal errors")
+        self.defects.set_aside(what)
 
     def _take_effect(self, changes: Changes) -> None:
         self.durable_seq = changes.meta.get("seq", self.durable_seq)

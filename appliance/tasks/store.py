@@ -219,6 +219,30 @@ class Store:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
         database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changes.meta.items())
 
+    def leave_out(self, changes: Changes) -> list[str]:
+        """Take out what can't be put into bytes (a defect); returns what that was.
+
+        Only news and statistics may be left out. A request that can't be written must not be
+        carried out either, so it stays where it is and the write goes on failing.
+        """
+        left_out: list[str] = []
+        for number, publication in list(changes.publications):
+            if not self._can_encode(publication):
+                changes.publications.remove((number, publication))
+                left_out.append(f"a publication on {publication.topic}")
+        for task_id, history in list(changes.histories.items()):
+            if not self._can_encode(history):
+                del changes.histories[task_id]
+                left_out.append(f"the history of task {task_id}")
+        return left_out
+
+    def _can_encode(self, value: object) -> bool:
+        try:
+            self._encode(value)
+        except Exception:  # noqa: BLE001 - the question is whether it can be, not why not
+            return False
+        return True
+
     def _row(self, record: Record) -> tuple[int, str, int, int, bytes]:
         execution = record.execution
         is_open = not execution.state.is_final or record.log_wanted

@@ -1,7 +1,8 @@
 """The threads of the task engine: what each waits for, what it then does, how all of them end.
 
 One reads the journal, one watches the time, some call the server, one polls it, one checks its
-health, one publishes. All are daemons: a server that hangs must not keep the process alive.
+health, one publishes. All are daemons: a server that hangs must not keep the process alive. One
+that fails by a mistake of ours is run again (defects.py).
 
 Not for: any rule about requests (planning.py).
 """
@@ -86,6 +87,7 @@ class Threads:
         self._publish = publish
         self._serving = serving
         self._source: Source | None = None
+        self._next_prune = 0.0
         self._threads: list[threading.Thread] = []
         self._workers: list[threading.Thread] = []
         self._stopped = threading.Event()
@@ -98,7 +100,7 @@ class Threads:
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
         for target in self._notices.targets:
-            self._begin(target.name, partial(target.run, self._stopped))
+            self._begin(target.name, partial(target.run, self._stopped), is_vital=False)
         serving = self._serving
         if serving is None:
             return
@@ -107,12 +109,19 @@ class Threads:
         self._workers.append(self._begin("following", lambda: self._follow(serving.following)))
         self._workers.append(self._begin("health", lambda: self._check_health(serving)))
 
-    def _begin(self, name: str, work: Callable[[], None]) -> threading.Thread:
-        def run() -> None:
+    def _begin(
+        self, name: str, work: Callable[[], None], *, is_vital: bool = True
+    ) -> threading.Thread:
+        def until_closed() -> None:
             try:
                 work()
             except ClosedError:
                 return  # It came back from the server after the stop.
+
+        def run() -> None:
+            self._ledger.defects.supervise(
+                name, until_closed, self._stopped.wait, is_vital=is_vital
+            )
 
         thread = threading.Thread(target=run, name=f"tasks-{name}", daemon=True)
         self._threads.append(thread)
@@ -142,11 +151,10 @@ class Threads:
 
     def _watch_time(self, keep_s: float, keep_count: int) -> None:
         ledger = self._ledger
-        next_prune = 0.0
         with ledger.lock:
             while not ledger.stopping:
-                if time.monotonic() >= next_prune:
-                    next_prune = time.monotonic() + PRUNE_EVERY_S
+                if time.monotonic() >= self._next_prune:
+                    self._next_prune = time.monotonic() + PRUNE_EVERY_S
                     self._intake.prune(keep_s, keep_count)
                 due = _earliest(ledger.planner.next_due(), self._timing.next_due())
                 now = ledger.clock_ns()
@@ -154,9 +162,12 @@ class Threads:
                     wait_s = TICK_S if due is None else max((due - now) / SECOND_NS, 0.001)
                     ledger.changed.wait(TICK_S if ledger.trouble else min(wait_s, TICK_S))
                 if not ledger.stopping:
-                    if not ledger.trouble:
-                        self._timing.tick(ledger.planner)
-                    ledger.settle(flush=True)
+                    try:
+                        if not ledger.trouble:
+                            self._timing.tick(ledger.planner)
+                    finally:
+                        # The waits of requests end, whatever is the matter with the timers.
+                        ledger.settle(flush=True)
 
     def _follow(self, following: Following) -> None:
         ledger = self._ledger
@@ -171,14 +182,7 @@ class Threads:
                 due = following.next_due()
                 if due is None or due > ledger.clock_ns():
                     continue
-            try:
-                following.poll()
-            except ClosedError:
-                raise
-            except Exception:  # noqa: BLE001 - see the next line
-                # A mistake of ours must not end the following of all runs.
-                _log.exception("Asking about running tasks failed")
-                self._stopped.wait(TICK_S)
+            following.poll()
 
     def _check_health(self, serving: Serving) -> None:
         failures = 0
@@ -199,11 +203,6 @@ class Threads:
                         _log.warning("The Qlik server does not answer, starts wait: %s", error)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
-            except ClosedError:
-                raise
-            except Exception:  # noqa: BLE001 - see the next line
-                # A mistake of ours must not leave the circuit open for ever.
-                _log.exception("The health check failed")
 
     def _publish_outcomes(self) -> None:
         failures = 0

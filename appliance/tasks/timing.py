@@ -55,7 +55,13 @@ class Timing:
         for timer in moved:
             planner.changes.meta.update(self._timers.marks(timer))
         for firing in firings:
-            self._do(planner, firing)
+            try:
+                self._do(planner, firing)
+            except Exception:  # noqa: BLE001 - one timer's defect is not the other timers'
+                name = f"timer {firing.timer.name}"
+                _log.exception("An error in the appliance, please report it: %s did nothing", name)
+                planner.count("internal errors")
+                self._ledger.defects.set_aside(name)
 
     def hear(self, messages: Sequence[Message]) -> None:
         """Note that messages came, for the silence watches."""
