@@ -67,6 +67,11 @@ def report(snapshot: Snapshot) -> Report:
     others = [
         Part("qlik", *_of(snapshot.qlik.health)),
         *(Part(f"recorder {each.path}", *_of(each.health)) for each in snapshot.recorders),
+        *(
+            Part(f"timer {each.name}", "bad", each.detail)
+            for each in snapshot.timers
+            if each.is_alarm
+        ),
     ]
     if any(part.level == "bad" for part in needed):
         status = "bad"
