@@ -120,12 +120,11 @@ class Timer:
             detail = f"every {self.config.every:g} s"
         elif self.raised_ns:
             moment = datetime.fromtimestamp(self.last_ns // SECOND_NS, UTC)
-            detail = (
-                f"alarm: no message on {self.config.topic} since {moment:%Y-%m-%d %H:%M:%S} UTC"
-            )
+            detail = f"no message on {self.config.topic} since {moment:%Y-%m-%d %H:%M:%S} UTC"
         else:
             detail = f"messages on {self.config.topic}"
-        return TimerState(self.name, self.kind, due, paused=self.paused, detail=detail)
+        silent_since = self.last_ns if self.raised_ns else None
+        return TimerState(self.name, self.kind, due, self.paused, detail, silent_since)
 
 
 def _zone(name: str, where: str) -> ZoneInfo:

@@ -6,7 +6,7 @@ from fake_engine import HOSTILE, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, screen_text, settle, until
 
 from appliance.model import ExecutionState
-from appliance.state import Health, QlikState
+from appliance.state import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 
@@ -36,6 +36,81 @@ async def test_one_look_says_what_is_wrong():
         assert "403 for user x" in lines[2]
         engine.changes.clear()
         assert "403" not in await settle(pilot)
+
+
+def silent(clock, **more):
+    since = clock() - 25 * S
+    detail = "no message on plant/line7/# since 2026-11-18 12:08:22 UTC"
+    return TimerState("quiet", "silence", None, detail=detail, silent_since_ns=since, **more)
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_a_raised_alarm_is_a_problem(size):
+    """A silence alarm changes the first word, has the line that says what is wrong, and stands on
+    top of the timers with its own sign and for how long it is silent; paused, it does not."""
+    engine = story()
+    timers = engine.snapshot().timers
+    engine.changes["timers"] = (*timers, silent(engine.clock_ns))
+    async with app_for(engine).run_test(size=size) as pilot:
+        text = await settle(pilot)
+        assert "✗ 1 problem" in text.split("\n")[0]
+        assert "timer quiet: no message on plant/line7/# since" in text.split("\n")[2]
+        if size == WIDE:
+            assert "✗ quiet" in text
+        await pilot.press("3")
+        rows = (await settle(pilot)).split("\n")
+        row = next(number for number, row in enumerate(rows) if "✗ quiet" in row)
+        assert "ALARM: silent for 0:25" in rows[row]
+        assert "→ nightly-sync" in rows[row + 1]
+        engine.changes["timers"] = (*timers, silent(engine.clock_ns, paused=True))
+        assert "✓ all well" in await settle(pilot)
+
+
+async def test_every_problem_has_its_words_on_the_clients_screen():
+    """The alert line counts the problems besides the worst; screen 4 says what they are."""
+    engine = story()
+    engine.changes["qlik"] = QlikState("client-managed", "qlik01", Health("bad", "403 for user x"))
+    engine.changes["timers"] = (silent(engine.clock_ns),)
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        text = await settle(pilot)
+        assert "✗ 2 problems" in text
+        assert "+1 more on 4 Clients" in text
+        await pilot.press("4")
+        text = await settle(pilot)
+        assert "403 for user x" in text
+        assert "timer quiet: no message on plant/line7/#" in text
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("127.0.0.1", "● 127.0.0.1 0▶"),
+        ("192.168.100.101", "● 192.168.100.101 0▶"),
+        ("fe80::ff:fe00:1", "● fe80::ff:fe00:1 0▶"),
+        ("qlik01.example.com", "● qlik01 0▶"),
+    ],
+)
+async def test_a_server_is_called_by_its_name_or_its_whole_address(label, shown):
+    """At 80 columns a host goes without its domain; of an address nothing is left out."""
+    engine = story()
+    engine.changes["qlik"] = QlikState("client-managed", label, Health("ok"))
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        first = (await settle(pilot)).split("\n")[0]
+        assert shown in first
+        assert "12:08:47" in first
+
+
+async def test_the_sum_of_what_was_counted_accuses_nobody():
+    """The bottom line says that something was noted; screen 4 says what it was."""
+    engine = story()
+    engine.changes["counters"] = (("polls failed", 2), ("topics forgotten: limit reached", 500))
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        text = (await settle(pilot)).split("\n")
+        line = next(row for row in text if "pending" in row)
+        assert "▲ 502 noted" in line
+        assert "refused" not in line
+        await pilot.press("4")
+        assert "polls failed" in await settle(pilot)
 
 
 @pytest.mark.parametrize("size", [NARROW, WIDE])
@@ -272,11 +347,22 @@ async def test_the_first_run_says_what_to_do_next():
 async def test_a_terminal_that_is_too_small_says_so():
     """Below 80x24 there is no broken layout; growing brings the screen back."""
     async with app_for(story()).run_test(size=(79, 24)) as pilot:
-        assert "Terminal too small" in await settle(pilot)
+        assert "Too small: 79x24" in await settle(pilot)
         await pilot.resize_terminal(80, 24)
         assert "all well" in await settle(pilot)
         await pilot.resize_terminal(80, 10)
-        assert "Terminal too small" in await settle(pilot)
+        assert "Too small: 80x10" in await settle(pilot)
+
+
+@pytest.mark.parametrize("size", [(20, 8), (12, 10), (20, 2)])
+async def test_the_notice_of_a_small_terminal_fits_it(size):
+    """However small it is, no line of the notice is cut, and the size that is needed is there."""
+    async with app_for(story()).run_test(size=size) as pilot:
+        words = (await settle(pilot)).split()
+        assert {f"{size[0]}x{size[1]}", "80x24"} <= set(words)
+        assert "…" not in "".join(words)
+        if size[1] > 2:
+            assert "The appliance runs on. q asks to stop it." in " ".join(words)
 
 
 async def test_a_storm_of_resizes_ends_in_a_right_screen():

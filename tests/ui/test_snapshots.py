@@ -7,7 +7,7 @@ import pytest
 from fake_engine import HOSTILE, Clock, FakeEngine, story
 from screens import NARROW, WIDE
 
-from appliance.state import Health, QlikState
+from appliance.state import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 
@@ -28,6 +28,20 @@ def trouble():
     return engine
 
 
+def alarm():
+    engine = live()
+    since = engine.clock_ns() - 95 * 10**9
+    quiet = TimerState(
+        "line 7 is quiet",
+        "silence",
+        None,
+        detail="no message on plant/line7/# since 2026-11-18 12:07:12 UTC",
+        silent_since_ns=since,
+    )
+    engine.changes["timers"] = (*engine.snapshot().timers, quiet)
+    return engine
+
+
 def first():
     engine = FakeEngine(Clock())
     engine.changes["first_run"] = True
@@ -41,6 +55,8 @@ CASES = [
     ("topics", NARROW, live, ["2"], ""),
     ("tasks", NARROW, live, ["3"], ""),
     ("tasks", WIDE, live, ["3"], ""),
+    ("alarm", NARROW, alarm, ["3"], ""),
+    ("alarm", WIDE, alarm, [], ""),
     ("execution", NARROW, live, ["3", "enter"], ""),
     ("clients", WIDE, live, ["4"], ""),
     ("log", NARROW, live, ["5"], ""),

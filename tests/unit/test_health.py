@@ -28,6 +28,7 @@ from appliance.state import (
     RecorderState,
     RuleState,
     Snapshot,
+    TimerState,
 )
 
 OK = Health("ok")
@@ -62,6 +63,17 @@ def test_what_is_bad_is_what_keeps_messages_out() -> None:
     assert health.report(full).is_bad
     listener = replace(SNAPSHOT.listeners[0], health=Health("bad"))
     assert health.report(replace(SNAPSHOT, listeners=(listener,))).is_bad
+
+
+def test_a_raised_alarm_is_a_warning() -> None:
+    """A machine that has fallen silent is told to a monitor, with the timer's name; it is no
+    reason to start the appliance again, and none at all once an operator paused the timer."""
+    quiet = TimerState("quiet", "silence", None, detail="no message on a/#", silent_since_ns=1)
+    found = health.report(replace(SNAPSHOT, timers=(quiet,)))
+    assert found.status == "warn"
+    assert health.Part("timer quiet", "bad", "no message on a/#") in found.parts
+    paused = replace(quiet, paused=True)
+    assert health.report(replace(SNAPSHOT, timers=(paused,))).status == "ok"
 
 
 def test_the_metrics_can_be_read_by_prometheus() -> None:

@@ -153,12 +153,16 @@ def test_silence_is_noticed_once_and_its_end_too() -> None:
     assert not timers.concern("a/status")
     assert fired(timers, begin, begin + timedelta(minutes=14)) == []
     assert len(fired(timers, begin + timedelta(minutes=14), begin + timedelta(minutes=60))) == 1
-    assert "alarm" in timers.states()[0].detail
+    alarm = timers.states()[0]
+    assert alarm.is_alarm
+    assert alarm.silent_since_ns == ns(begin + timedelta(minutes=5))
+    assert "no message on # since 2026-05-01 00:05:00 UTC" in alarm.detail
     timer = timers.timers["t"]
     again = started(begin, silence=600, topic=TopicFilter("#"), publish=None)
     again.load(timers.marks(timer), ns(begin + timedelta(hours=2)))
     (over,) = again.heard("plant/7", ns(begin + timedelta(hours=2)))
     assert over.cleared
+    assert not again.states()[0].is_alarm
     assert again.heard("plant/7", ns(begin + timedelta(hours=2))) == []
 
 

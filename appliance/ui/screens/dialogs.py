@@ -63,15 +63,15 @@ class Ask(ModalScreen[bool]):
         self.focus_next()
 
 
-def _words(text: str) -> list[str]:
+def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
     """Break at blanks; a word that is longer than the line is broken where it must be."""
     lines = [""]
     for word in printable(text).split(" "):
         candidate = f"{lines[-1]} {word}".strip() if lines[-1] else word
-        if len(candidate) <= _TEXT_CELLS:
+        if len(candidate) <= cells:
             lines[-1] = candidate
         else:
-            lines += wrap(word, _TEXT_CELLS)
+            lines += wrap(word, cells)
     return lines
 
 
@@ -113,14 +113,16 @@ class TooSmall(ModalScreen[None]):
         yield Pane(id="toosmall")
 
     def on_resize(self) -> None:
+        """Word it so that it fits: the most needed first, each line broken at blanks."""
         columns, rows = self.app.size
+        texts = (
+            (f"Too small: {columns}x{rows}", "warn"),
+            (f"Needs {MIN_COLUMNS}x{MIN_ROWS}", ""),
+            ("The appliance runs on.", "dim"),
+            ("q asks to stop it.", "dim"),
+        )
         self.query_one(Pane).show(
-            [
-                [("Terminal too small", "warn")],
-                [(f"is {columns}x{rows}, needs {MIN_COLUMNS}x{MIN_ROWS}", "")],
-                [("The appliance runs on.", "dim")],
-                [("q ", "key"), ("quit", "dim")],
-            ]
+            [[(line, tone)] for text, tone in texts for line in _words(text, columns)][:rows]
         )
 
 

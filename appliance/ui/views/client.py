@@ -9,7 +9,7 @@ from appliance.state import ClientState, Snapshot
 from appliance.ui import clock, symbols
 from appliance.ui.lines import Line, join
 from appliance.ui.text import fit, fit_right, printable
-from appliance.ui.views import numbers
+from appliance.ui.views import frame, numbers
 
 _FIXED = 47
 
@@ -77,6 +77,14 @@ def subscriptions(client: ClientState) -> Line:
     return [*head, *(join(parts, "   ") or [("no subscriptions", "dim")])]
 
 
+def more_problems(snapshot: Snapshot) -> list[Line]:
+    """Every problem but the worst."""
+    return [
+        [(f" {symbols.level_sign(level)} {printable(text)}", symbols.level_tone(level))]
+        for level, text in frame.problems(snapshot)[1:]
+    ]
+
+
 def listeners(snapshot: Snapshot) -> list[Line]:
     """The doors of the broker."""
     lines: list[Line] = []
@@ -96,6 +104,9 @@ def listeners(snapshot: Snapshot) -> list[Line]:
 
 
 def foot(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
-    """Listeners, then traffic, journal, recorders and every bound that bit."""
-    doors = listeners(snapshot)
+    """Further problems, listeners, then traffic, journal, recorders and every bound that bit.
+
+    The worst problem stands in the alert line already, which counts the others.
+    """
+    doors = [*more_problems(snapshot), *listeners(snapshot)]
     return [*doors, *numbers.counter_lines(snapshot, cells, max(3, rows - len(doors)))][:rows]

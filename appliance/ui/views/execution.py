@@ -105,8 +105,8 @@ def rule_heading(cells: int) -> Line:
     """The row above the list of rules and timers."""
     first, second = _columns(cells)
     return [
-        (fit("  RULE / TIMER", first) + " " + fit("STARTS", second), "head"),
-        ("   LAST  MATCHED  STARTED  REJECTED", "head"),
+        (fit("  RULE / TIMER", first) + " " + fit("STARTS", second - 2), "head"),
+        ("LAST/NEXT  MATCHED  STARTED  REJECTED", "head"),
     ]
 
 
@@ -134,6 +134,9 @@ def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
 def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
     """A timer, when it is due, or that it is paused."""
     first, second = _columns(cells)
+    if timer.is_alarm:
+        name = fit(printable(timer.name), first - 2)
+        return [*work.alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
     line: Line = [
         (f"{symbols.PAUSED} " if timer.paused else "→ ", "warn" if timer.paused else "info"),
         (fit(printable(timer.name), first - 2) + " ", "dim" if timer.paused else ""),

@@ -8,6 +8,8 @@ Not for: the body of a screen.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from ipaddress import ip_address
 
 from appliance.state import Health, Snapshot
 from appliance.ui import clock, keys
@@ -25,6 +27,7 @@ TABS = (
     ("log", "Log"),
 )
 _ORDER = {"bad": 0, "warn": 1, "off": 2, "ok": 3}
+_HOST_CELLS = 12
 _LOW_DISK_BYTES = 1_000_000_000
 
 
@@ -49,6 +52,11 @@ def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
     look(f"Qlik {snapshot.qlik.label}", snapshot.qlik.health)
     for recorder in snapshot.recorders:
         look(f"recorder {recorder.path}", recorder.health)
+    found += [
+        ("bad", f"timer {timer.name}: {timer.detail}")
+        for timer in snapshot.timers
+        if timer.is_alarm
+    ]
     free = snapshot.journal.disk_free_bytes
     if 0 < free < _LOW_DISK_BYTES and snapshot.journal.health.level == "ok":
         found.append(("warn", f"disk: only {clock.size(free)} free in {snapshot.data_dir}"))
@@ -102,9 +110,19 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     return spread(left, now, cells)
 
 
+@lru_cache(maxsize=8)
+def _short(label: str) -> str:
+    """A host without its domain; half an address would be another machine's."""
+    try:
+        ip_address(label.strip("[]"))
+    except ValueError:
+        return label.partition(".")[0][:_HOST_CELLS]
+    return label
+
+
 def _qlik(snapshot: Snapshot, wide: bool, label_cells: int) -> Line:
     qlik = snapshot.qlik
-    label = qlik.label if wide and len(qlik.label) <= label_cells else qlik.label.split(".")[0][:12]
+    label = qlik.label if wide and len(qlik.label) <= label_cells else _short(qlik.label)
     line: Line = [*_light(qlik.health), (f" {label or 'Qlik'}", "")]
     if qlik.health.level == "off":
         return [*line, (" off", "dim")]

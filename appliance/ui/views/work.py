@@ -135,11 +135,16 @@ def execution_lines(
 
 
 def due_first(timers: Sequence[TimerState]) -> list[TimerState]:
-    """Timers in the order in which they come due; paused ones and those without a time last."""
+    """Raised alarms, then timers as they come due; those without a time and paused ones last."""
     far = 1 << 63
     return sorted(
         timers,
-        key=lambda one: (one.paused, one.due_ns if one.due_ns is not None else far, one.name),
+        key=lambda one: (
+            not one.is_alarm,
+            one.paused,
+            one.due_ns if one.due_ns is not None else far,
+            one.name,
+        ),
     )
 
 
@@ -166,7 +171,7 @@ def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
         parts.append([("behind ", "dim"), (clock.short_count(lag), "warn")])
     hits = sum(count for _, count in snapshot.counters)
     if hits:
-        parts.append([(f"▲ {clock.short_count(hits)} refused", "warn")])
+        parts.append([(f"▲ {clock.short_count(hits)} noted", "warn")])
     return [(" ", ""), *join(parts, " │ ")]
 
 
@@ -194,6 +199,8 @@ def timer_line(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line
     name = fit(printable(timer.name), _name_cells(cells))
     if timer.paused:
         return [(f" {symbols.PAUSED} ", "warn"), ("paused   ", "warn"), (name, "dim")]
+    if timer.is_alarm:
+        return [(" ", ""), *alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
     if timer.due_ns is None:
         return [(" ○ ", "dim"), ("         ", ""), (name, "dim"), (f" {timer.kind}", "dim")]
     left = clock.elapsed((timer.due_ns - now_ns) / 1e9)
@@ -204,3 +211,13 @@ def timer_line(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line
         (f" in {left}", "strong"),
     ]
     return spread(line, [(printable(timer.detail or timer.kind), "dim"), (" ", "")], cells)
+
+
+def alarm(timer: TimerState, name: str, now_ns: int) -> Line:
+    """The beginning of a raised alarm's line: what needs attention, and for how long already."""
+    since = timer.silent_since_ns if timer.silent_since_ns is not None else now_ns
+    return [
+        (f"{symbols.level_sign('bad')} ", "bad"),
+        (name, "bad"),
+        (f" ALARM: silent for {clock.elapsed((now_ns - since) / 1e9)}", "bad"),
+    ]
