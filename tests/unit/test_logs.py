@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import re
+import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -293,3 +295,41 @@ def test_a_long_text_is_cut() -> None:
     log.close()
     assert len(stream.getvalue()) < 5000
     assert "(1000000 characters)" in stream.getvalue()
+
+
+def test_a_line_as_json_is_one_object_with_its_traceback() -> None:
+    """With log_format = "json" every line is one JSON object, whatever a record's text holds."""
+    stream = io.StringIO()
+    log = logs.start("info", stream=stream, form="json", secrets=[Secret("hunter2")])
+    LOG.info('a "quoted" line\nbreak hunter2')
+    try:
+        raise ValueError("hunter2")
+    except ValueError:
+        LOG.exception("it failed")
+    log.close()
+    first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert first["level"] == "info"
+    assert '"quoted"' in first["message"]
+    assert "ValueError" in second["trace"]
+    assert "hunter2" not in stream.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="systemd is on Linux")
+def test_the_system_s_journal_gets_severities_and_no_second_time(tmp_path, monkeypatch) -> None:
+    """Where $JOURNAL_STREAM names standard error, each line begins with its severity; elsewhere,
+    even with the variable set, lines are as people read them."""
+    for named, said in (
+        (True, r"<4>test: careful\n<3>test: it failed"),
+        (False, r"20\d\d-.*Z WARN"),
+    ):
+        with (tmp_path / "err").open("w+", encoding="utf-8") as stream:
+            status = os.fstat(stream.fileno())
+            name = f"{status.st_dev}:{status.st_ino + (not named)}"
+            monkeypatch.setenv("JOURNAL_STREAM", name)
+            monkeypatch.setattr(sys, "stderr", stream)
+            log = logs.start_for(str(tmp_path), "info", owns_terminal=False)
+            logging.getLogger("appliance.test").warning("careful")
+            logging.getLogger("appliance.test").error("it failed")
+            log.close()
+            stream.seek(0)
+            assert re.match(said, stream.read())
