@@ -113,11 +113,15 @@ def main() -> None:
             for name in ("plain", "recorder", "ui", "all"):
                 (here / name).mkdir(parents=True)
             here.chmod(0o755)
-            results.add("1 x 1, bare loop, file grows", bare(folder, seconds / 2), "writes/s")
-            results.add("1 x 1, bare loop, in place", in_place(folder, seconds / 2), "writes/s")
             case("mosquitto", rig.mosquitto(here), everything)
             case("amqtt", rig.stock_amqtt(here), everything)
-            case("appliance", rig.appliance(here / "plain"), everything)
+            # Around the appliance, because a shared disk is fast in one minute and slow in the next.
+            before = bare(folder, seconds / 2), in_place(folder, seconds / 2)
+            case("appliance", rig.appliance(here / "plain"), ["1 x 1"])
+            after = bare(folder, seconds / 2), in_place(folder, seconds / 2)
+            results.add("1 x 1, bare loop, file grows", (before[0] + after[0]) / 2, "writes/s")
+            results.add("1 x 1, bare loop, in place", (before[1] + after[1]) / 2, "writes/s")
+            case("appliance", rig.appliance(here / "plain"), ["10 x 100", "1 x 20"])
             case(
                 "with a recorder",
                 rig.appliance(here / "recorder", rig.RECORDER),

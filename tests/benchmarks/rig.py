@@ -268,14 +268,17 @@ class Results:
         lines = [
             f"### {self.title}",
             "",
-            "| Measured | Median | Lowest to highest | Processor |",
-            "|---|--:|--:|--:|",
+            "| Measured | Median | Lowest to highest | Processor | For a whole core |",
+            "|---|--:|--:|--:|--:|",
         ]
         for name, values in self.values.items():
             spread = f"{_figure(min(values))} to {_figure(max(values))}" if len(values) > 1 else ""
-            cpu = f"{median(self.cpu[name]):.0%}" if name in self.cpu else ""
+            cpu = whole = ""
+            if shares := self.cpu.get(name):
+                cpu = f"{median(shares):.0%}"
+                whole = _figure(median([a / b for a, b in zip(values, shares, strict=True) if b]))
             value = f"{_figure(median(values))} {self.units[name]}".rstrip()
-            lines.append(f"| {name} | {value} | {spread} | {cpu} |")
+            lines.append(f"| {name} | {value} | {spread} | {cpu} | {whole} |")
         if self.ratios or self.limits:
             lines += ["", "| Compared | Measured | Target | |", "|---|--:|--:|---|"]
         for text, over, under, target in self.ratios:
@@ -340,7 +343,7 @@ def finish(options: argparse.Namespace, *results: Results) -> None:
         if options.out:
             with options.out.open("a", encoding="utf-8") as file:
                 file.write(one.table() + "\n")
-            record = {"title": one.title, "values": one.values, "units": one.units}
+            record = {"title": one.title, "values": one.values, "cpu": one.cpu, "units": one.units}
             with options.out.with_suffix(".jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
