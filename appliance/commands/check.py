@@ -24,7 +24,7 @@ from appliance.config import (
     parse_bind,
 )
 from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
-from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE, ApplianceError, ConfigError
+from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks.conditions import Condition
 from appliance.users import Users
 
@@ -58,7 +58,7 @@ def _connect(config: Config) -> int:
     findings = diagnose(config.qlik)
     for finding in findings:
         _print(f"  {finding.level:<5}{finding.text}")
-    return EXIT_UNAVAILABLE if any(each.level == "bad" for each in findings) else EXIT_OK
+    return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
 
 
 def _deeper(config: Config) -> Iterator[str]:

@@ -8,21 +8,22 @@ import sys
 import msgspec
 
 from appliance.config import load
-from appliance.errors import EXIT_OK, ConfigError, UnavailableError
+from appliance.errors import EXIT_OK, ConfigError
 from appliance.model import Task
 from appliance.qlik.connect import connect
-from appliance.qlik.server import Again, QlikError, QlikServer
 from appliance.safe_text import escape
 
 
 def execute(options: argparse.Namespace) -> int:
-    """List the tasks; returns the exit code."""
+    """List the tasks; returns the exit code. Raises ``ConfigError`` or ``QlikError``."""
     config = load(options.config)
     if config.qlik is None:
         raise ConfigError(f'{options.config}: there is no [qlik]; add it, see "appliance init"')
     server = connect(config.qlik)
     try:
-        tasks = _tasks(server)
+        # What it raises says by its exit code whether it may pass, is denied or is to be mended.
+        server.check()
+        tasks = server.tasks()
     finally:
         server.close()
     wanted = options.search.casefold()
@@ -39,17 +40,6 @@ def execute(options: argparse.Namespace) -> int:
         what = f"whose name has {options.search!r}" if wanted else "that this user may see"
         sys.stderr.write(f"{server.label} has no task {what}\n")
     return EXIT_OK
-
-
-def _tasks(server: QlikServer) -> list[Task]:
-    """The server's tasks. Raises ``UnavailableError`` for what may pass, else ``ConfigError``."""
-    try:
-        server.check()
-        return list(server.tasks())
-    except QlikError as error:
-        if error.again is Again.NEVER:
-            raise ConfigError(str(error)) from None
-        raise UnavailableError(str(error)) from None
 
 
 def _remarks(task: Task) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from appliance.config import QlikConfig
-from appliance.errors import ApplianceError
+from appliance.errors import EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import Task, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud
@@ -42,6 +42,8 @@ class Finding(msgspec.Struct, frozen=True):
     """``"ok"``, ``"warn"`` or ``"bad"``."""
     text: str
     """A sentence: what was found, and what to do if that is needed. Never a secret."""
+    exit_code: int = EXIT_UNAVAILABLE
+    """With ``"bad"``: what a command that ends because of it should end with."""
 
 
 def diagnose(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
@@ -57,7 +59,7 @@ def _steps(config: QlikConfig, clock: Callable[[], int]) -> Iterator[Finding]:
     try:
         server = connect(config, clock=clock)
     except ApplianceError as error:
-        yield Finding("bad", str(error))
+        yield Finding("bad", str(error), error.exit_code)
         return
     try:
         if config.edition != "simulated":
@@ -167,7 +169,7 @@ def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
     try:
         info = server.check()
     except QlikError as error:
-        yield Finding("bad", str(error) + _more(config, error))
+        yield Finding("bad", str(error) + _more(config, error), error.exit_code)
         return
     yield Finding("ok", f"{server.label} answers: {info.text}, in {info.rtt_s * 1000:.0f} ms.")
     if isinstance(server, ClientManaged | Cloud):
@@ -175,13 +177,13 @@ def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
     try:
         tasks = server.tasks()
     except QlikError as error:
-        yield Finding("bad", f"The tasks can't be listed. {error}")
+        yield Finding("bad", f"The tasks can't be listed. {error}", error.exit_code)
         return
     yield _visible(config, tasks)
     try:
         running = server.running()
     except QlikError as error:
-        yield Finding("bad", f"Executions can't be followed. {error}")
+        yield Finding("bad", f"Executions can't be followed. {error}", error.exit_code)
         return
     yield Finding("ok", f"Executions can be read; {len(running)} under way now.")
 

@@ -45,6 +45,7 @@ _NOT_TLS = (
     "PACKET_LENGTH_TOO_LONG",
     "RECORD_LAYER_FAILURE",
 )
+_DENYING = frozenset({401, 403})
 _OLD_TLS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 
 
@@ -60,7 +61,13 @@ class StatusError(QlikError):
         retry_after_s: float | None = None,
         label: str = "",
     ) -> None:
-        super().__init__(text, label=label or str(status), again=again, retry_after_s=retry_after_s)
+        super().__init__(
+            text,
+            label=label or str(status),
+            again=again,
+            retry_after_s=retry_after_s,
+            is_denied=status in _DENYING,
+        )
         self.status = status
 
 
@@ -79,6 +86,7 @@ def login_page_error(where: str) -> QlikError:
         "user and password). Port 4242 with a client certificate needs no proxy.",
         label="login page",
         again=Again.NEVER,
+        is_denied=True,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.errors import ApplianceError
+from appliance.errors import EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import ExecutionState, Task
 
 
@@ -33,14 +33,25 @@ class QlikError(ApplianceError):
 
     ``str()`` is for the operator: what happened, at which address, what to do. ``label`` is a few
     characters for a table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``).
-    ``retry_after_s`` is the server's own wish, in seconds, if it said one. No secret is in any of
-    them.
+    ``retry_after_s`` is the server's own wish, in seconds, if it said one. ``is_denied``: the
+    server does not let us in or not do this, whatever may be right with the rest. No secret is in
+    any of them.
     """
 
     def __init__(
-        self, text: str, *, label: str, again: Again, retry_after_s: float | None = None
+        self,
+        text: str,
+        *,
+        label: str,
+        again: Again,
+        retry_after_s: float | None = None,
+        is_denied: bool = False,
     ) -> None:
         super().__init__(text)
+        if is_denied:
+            self.exit_code = EXIT_NO_PERMISSION
+        else:
+            self.exit_code = EXIT_CONFIG if again is Again.NEVER else EXIT_UNAVAILABLE
         self.label = label
         self.again = again
         self.retry_after_s = retry_after_s
