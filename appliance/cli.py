@@ -259,8 +259,9 @@ def _add_init_and_check(add: _Add) -> None:
     parser = add(
         "check",
         "see what a configuration means and what is wrong with it",
-        "Read a configuration, say everything that is wrong with it, or else what it means. "
-        "Nothing is started and no port is opened.",
+        "Read a configuration and say what is wrong with it, or else what it means. First come "
+        "mistakes in keys and values; once there are none, those in the files that it names, in "
+        "`when` and in [ui]. Nothing is started and no port is opened.",
         "  appliance check\n"
         "  appliance check -c plant.toml\n"
         "  appliance check --connect                     also sign in to the Qlik server",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,14 +16,18 @@ import msgspec
 from appliance.config.problems import Place, Problems, shown
 from appliance.config.recorder_paths import path_problems
 from appliance.config.tables import Config, QlikConfig, TriggerConfig
-from appliance.config.timer_checks import timer_problems
+from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
 from appliance.topics import topic_problem
 
 _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to
 
-Say = Callable[[Place, str], None]
+
+class Say(Protocol):
+    """Notes a problem, unless it may follow from another with the keys that it is ``about``."""
+
+    def __call__(self, place: Place, text: str, /, *about: str) -> None: ...
 
 
 def check(config: Config, problems: Problems) -> None:
@@ -38,6 +43,7 @@ def check(config: Config, problems: Problems) -> None:
             say(
                 Place("[allow]", f"tasks[{number}]"),
                 f"value {shown(task)}: not a task id; a name goes into `names`",
+                "tasks",
             )
     _recorders(config, say)
     for number, notify in enumerate(config.notify, 1):
@@ -45,17 +51,20 @@ def check(config: Config, problems: Problems) -> None:
             say(
                 Place(f"[[notify]] {number}", "url_file"),
                 "whom to tell stands in `url` or in `url_file`, in one of them",
+                "url",
+                "url_file",
             )
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer):
-            say(Place(table, key), text)
+            say(Place(table, key), text, *TIMER_KEYS.get(key, (key,)))
         if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
-            say(Place(table, "task"), f"value {_task_shown(timer.task)}: {problem}")
+            say(Place(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
         if timer.task is not None and config.qlik is None:
-            say(Place(table, "task"), "there is no Qlik server to start tasks on; add [qlik]")
+            text = "there is no Qlik server to start tasks on; add [qlik]"
+            say(Place(table, "task"), text, "task")
         if any(timer.name == other.name for other in config.timer[: number - 1]):
-            say(Place(table, "name"), f"{shown(timer.name)} is taken; choose another name")
+            say(Place(table, "name"), f"{shown(timer.name)} is taken; choose another name", "name")
     _metrics(config, say)
 
 
@@ -85,7 +94,7 @@ def _service(config: Config, say: Say) -> None:
     if problem is None and (not name.isprintable() or name != name.strip() or len(name) > 100):
         problem = "at most 100 visible characters, no blanks at its ends"
     if problem:
-        say(place, f'value {shown(name)}: {problem}; write for example "appliance"')
+        say(place, f'value {shown(name)}: {problem}; write for example "appliance"', "name")
 
 
 def _listeners(config: Config, say: Say) -> None:
@@ -96,13 +105,17 @@ def _listeners(config: Config, say: Say) -> None:
     for number, listener in enumerate(config.listener, 1):
         table = f"[[listener]] {number}"
         if listener.name and listener.name in names:
-            say(Place(table, "name"), f"{shown(listener.name)} is taken; choose another name")
+            say(
+                Place(table, "name"),
+                f"{shown(listener.name)} is taken; choose another name",
+                "name",
+            )
         names.add(listener.name)
         bind = Place(table, "bind")
         try:
             host, port = parse_bind(listener.bind)
         except ValueError as error:
-            say(bind, f"value {shown(listener.bind)}: {error}")
+            say(bind, f"value {shown(listener.bind)}: {error}", "bind")
             continue
         for (other_host, other_port), other in seen.items():
             if port and port == other_port and _collide(host, other_host):
@@ -110,6 +123,7 @@ def _listeners(config: Config, say: Say) -> None:
                     bind,
                     f"value {shown(listener.bind)}: [[listener]] {other} has this port already; "
                     "choose another port",
+                    "bind",
                 )
         seen[host, port] = number
         if is_loopback(host):
@@ -119,12 +133,14 @@ def _listeners(config: Config, say: Say) -> None:
                 Place("[access]", "anonymous"),
                 f"value true: {table} ({listener.bind}) can be reached from other machines; "
                 "remove `anonymous` and add users, or bind to 127.0.0.1",
+                "anonymous",
             )
         elif config.access.users_file is None:
             say(
                 bind,
                 f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
                 'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
+                "bind",
             )
 
 
@@ -150,7 +166,12 @@ def _qlik(qlik: QlikConfig, say: Say) -> None:
 
 
 def _qlik_url(qlik: QlikConfig, say: Say) -> None:
-    place = Place("[qlik]", "url")
+    problem = _url_problem(qlik)
+    if problem:
+        say(Place("[qlik]", "url"), problem, "url", "edition")
+
+
+def _url_problem(qlik: QlikConfig) -> str | None:
     example = (
         "https://sense.example.com:4242"
         if qlik.edition == "client-managed"
@@ -158,27 +179,27 @@ def _qlik_url(qlik: QlikConfig, say: Say) -> None:
     )
     write = f'write for example "{example}"'
     if not qlik.url:
-        say(place, f'this key is missing for edition "{qlik.edition}"; {write}')
-        return
+        return f'this key is missing for edition "{qlik.edition}"; {write}'
     try:
         parts = urlsplit(qlik.url)
         host, _ = parts.hostname or "", parts.port
     except ValueError:
-        say(place, f"value {shown(qlik.url)}: not an address; {write}")
-        return
+        return f"value {shown(qlik.url)}: not an address; {write}"
     if parts.username or parts.password:
-        say(place, "value (not shown): a name or password does not belong here; use `user` and "
-            "a key for the secret")  # fmt: skip
-    elif parts.scheme not in ("http", "https") or not host:
-        say(place, f"value {shown(qlik.url)}: not an address; {write}")
-    elif parts.query or parts.fragment:
-        say(place, f"value {shown(qlik.url)}: an address has no ? or #; {write}")
-    elif parts.scheme == "http" and not is_loopback(host):
-        say(
-            place,
-            f"value {shown(qlik.url)}: http:// would send the sign-in readable over the network; "
-            "write https://",
+        return (
+            "value (not shown): a name or password does not belong here; use `user` and a key for "
+            "the secret"
         )
+    if parts.scheme not in ("http", "https") or not host:
+        return f"value {shown(qlik.url)}: not an address; {write}"
+    if parts.query or parts.fragment:
+        return f"value {shown(qlik.url)}: an address has no ? or #; {write}"
+    if parts.scheme == "http" and not is_loopback(host):
+        return (
+            f"value {shown(qlik.url)}: http:// would send the sign-in readable over the network; "
+            "write https://"
+        )
+    return None
 
 
 def _client_managed(qlik: QlikConfig, say: Say) -> None:
@@ -242,24 +263,39 @@ def _triggers(config: Config, say: Say) -> None:
                 Place(table),
                 "there is no Qlik server to start tasks on; add [qlik], for a try with "
                 'edition = "simulated"',
+                "task",
             )
         problem = _topic_task_problem(trigger) or _task_problem(
             trigger.task, config.qlik, by_message=True
         )
         if problem:
-            say(Place(table, "task"), f"value {_task_shown(trigger.task)}: {problem}")
+            say(
+                Place(table, "task"),
+                f"value {_task_shown(trigger.task)}: {problem}",
+                "task",
+                "topic",
+            )
         if trigger.name and trigger.name in names:
-            say(Place(table, "name"), f"{shown(trigger.name)} is taken; choose another name")
+            say(
+                Place(table, "name"), f"{shown(trigger.name)} is taken; choose another name", "name"
+            )
         names.add(trigger.name)
         if trigger.debounce_max is None:
             continue
         if trigger.debounce is None:
-            say(Place(table, "debounce_max"), "it bounds `debounce`, which is missing; add it")
+            say(
+                Place(table, "debounce_max"),
+                "it bounds `debounce`, which is missing; add it",
+                "debounce",
+                "debounce_max",
+            )
         elif trigger.debounce_max < trigger.debounce:
             say(
                 Place(table, "debounce_max"),
                 f'value "{format_duration(trigger.debounce_max)}": shorter than `debounce` '
                 f'("{format_duration(trigger.debounce)}"); write a longer time',
+                "debounce",
+                "debounce_max",
             )
 
 
@@ -312,10 +348,11 @@ def _recorders(config: Config, say: Say) -> None:
                 place,
                 f"value {shown(str(recorder.path))}: [[recorder]] {paths[key]} writes this file; "
                 "choose another",
+                "path",
             )
         paths.setdefault(key, number)
     for place, text in path_problems(config):
-        say(place, text)
+        say(place, text, "path")
 
 
 def _metrics(config: Config, say: Say) -> None:
@@ -326,13 +363,15 @@ def _metrics(config: Config, say: Say) -> None:
     try:
         host, port = parse_bind(bind)
     except ValueError as error:
-        say(place, f"value {shown(bind)}: {error}")
+        say(place, f"value {shown(bind)}: {error}", "bind")
         return
     if not is_loopback(host) and not config.metrics.remote:
         say(
             place,
             f"value {shown(bind)}: other machines could read it without a password; write "
             f'"127.0.0.1:{port}", or add remote = true if that is meant',
+            "bind",
+            "remote",
         )
     for number, listener in enumerate(config.listener, 1):
         try:
@@ -340,7 +379,11 @@ def _metrics(config: Config, say: Say) -> None:
         except ValueError:
             continue
         if port and port == taken and _collide(host, other):
-            say(place, f"value {shown(bind)}: [[listener]] {number} has this port; choose another")
+            say(
+                place,
+                f"value {shown(bind)}: [[listener]] {number} has this port; choose another",
+                "bind",
+            )
 
 
 def _advice(config: Config) -> Iterator[str]:

@@ -6,6 +6,7 @@ Not for: finding problems (walk.py, checks.py, files.py).
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -50,26 +51,42 @@ class Problems:
     def __init__(self, file: str) -> None:
         self._file = file
         self._lines: list[str] = []
-        self._broken: set[str] = set()
+        self._broken: dict[str, set[str]] = {}
 
     def add(self, place: Place, text: str) -> None:
         """Note that ``text`` (what is wrong; what to write instead) is so at ``place``."""
         self._lines.append(f"{self._file}: {place}: {text}")
-        self._broken.add(place.table)
+        self._broken.setdefault(place.table, set()).add(_first(place.path))
+
+    def unknown(self, place: Place, text: str) -> None:
+        """The same about a key that there is not: any other may be meant by it."""
+        self.add(place, text)
+        self._broken[place.table].add("")
 
     def value(self, place: Place, value: Any, text: str, *, secret: bool = False) -> None:
         """The same about a value, which is shown unless it is a secret."""
         self.add(place, f"value {'(not shown)' if secret else shown(value)}: {text}")
 
-    def add_unless_broken(self, place: Place, text: str) -> None:
-        """Note it only if nothing else was wrong with the table: it may follow from that."""
-        if place.table not in self._broken:
+    def add_unless_broken(self, place: Place, text: str, *about: str) -> None:
+        """Note it unless it may follow from what was noted before.
+
+        ``about`` names the keys of the table from which it was concluded; without any, it is
+        everything in the table.
+        """
+        broken = self._broken.get(place.table, set())
+        follows = broken & {"", *about} if about else broken
+        if not follows:
             self._lines.append(f"{self._file}: {place}: {text}")
 
     def raise_if_any(self) -> None:
         """Raise ``ConfigError`` with all of them, one a line, if there are any."""
         if self._lines:
             raise ConfigError("\n".join(self._lines))
+
+
+def _first(path: str) -> str:
+    """The key of the table itself: ``tls`` of ``tls.certfile``, ``tasks`` of ``tasks[2]``."""
+    return re.split(r"[.\[]", path, maxsplit=1)[0]
 
 
 def shown(value: Any) -> str:

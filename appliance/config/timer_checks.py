@@ -14,6 +14,13 @@ from appliance.config.problems import shown
 from appliance.config.tables import TimerConfig
 from appliance.topics import filter_problem, topic_problem
 
+_WHEN = ("cron", "every", "silence")
+TIMER_KEYS = {key: (key, *_WHEN) for key in ("cron", "every", "topic")} | {
+    "task": ("task", "publish", *_WHEN),
+    "publish.topic": ("publish",),
+}
+"""From which keys a problem with a key is concluded, if not from that one alone."""
+
 _NAME = re.compile(r"[\w .-]{1,60}")
 
 
@@ -22,7 +29,7 @@ def timer_problems(timer: TimerConfig) -> Iterator[tuple[str, str]]:
     if not _NAME.fullmatch(timer.name) or not timer.name.strip():
         text = "a name has 1 to 60 letters, digits, blanks, - _ or . only"
         yield "name", f"value {shown(timer.name)}: {text}"
-    ways = [key for key in ("cron", "every", "silence") if getattr(timer, key) is not None]
+    ways = [key for key in _WHEN if getattr(timer, key) is not None]
     if not ways:
         yield "every", 'this key is missing; write for example every = "15m", or `cron`, `silence`'
     elif len(ways) > 1:

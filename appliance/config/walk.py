@@ -43,6 +43,12 @@ from appliance.topics import filter_problem
 _NOT_KEYS = frozenset({"file"})
 """Fields of ``Config`` that no file sets."""
 
+_LATER = {"bridge": "bridges to other brokers"}
+"""Tables that this version does not have, and what they would be."""
+
+_NEAR = 0.7
+"""How alike a key and a suggestion are at least: transposed letters in a short name are 0.75."""
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -98,9 +104,9 @@ class Walk:
         fields = {each.name: each for each in msgspec.structs.fields(kind)}
         for name in _NOT_KEYS:
             fields.pop(name, None)
-        for key in value:
+        for key, unread in value.items():
             if key not in fields:
-                self._unknown(place, key, sorted(fields))
+                self._unknown(place, key, unread, sorted(fields))
         found: dict[str, Any] = {}
         for name, field in fields.items():
             if name in value:
@@ -119,18 +125,23 @@ class Walk:
                 found[name] = self._value(field.default, field.type, place.key(name))
         return kind(**found)
 
-    def _unknown(self, place: Place, key: str, known: list[str]) -> None:
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, 0.6)
+    def _unknown(self, place: Place, key: str, value: Any, known: list[str]) -> None:
         top = not place.name
-        if near:
+        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _NEAR)
+        if top and key in _LATER:
+            mend = f"{_LATER[key]} are for a later version; remove it"
+        elif near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
             mend = f"did you mean {name}?"
         else:
             mend = "known here: " + ", ".join(
                 brackets(name) if top else f"`{name}`" for name in known
             )
-        what = "this table is not known" if top else "this key is not known"
-        self._problems.add(Place(f"[{key}]") if top else place.key(key), f"{what}; {mend}")
+        if top:
+            written = f"[[{key}]]" if isinstance(value, list) else f"[{key}]"
+            self._problems.unknown(Place(written), f"this table is not known; {mend}")
+        else:
+            self._problems.unknown(place.key(key), f"this key is not known; {mend}")
 
     def _value(self, value: Any, annotated: Any, place: Place) -> Any:
         kind, hints = _unwrap(annotated)

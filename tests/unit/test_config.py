@@ -256,6 +256,11 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         ("[metrics]\nbind='9464'", "not an address"),
         ("[ui]\nkeys = {pause = ['f5']}", "texts in quotes within the braces"),
         ("[qlick]\nurl = 'x'", r"did you mean \[qlik\]"),
+        (
+            "[[bridge]]\nhost = 'x'",
+            r"\[\[bridge\]\]: .*not known; bridges.*later version; remove it$",
+        ),
+        ("[[fridge]]\nhost = 'x'", r"\[\[fridge\]\]: .*not known; known here: "),
     ],
 )
 def test_a_mistake_is_named_with_its_mend(text: str, said: str) -> None:
@@ -388,6 +393,48 @@ def test_files_that_keys_name_are_looked_at_on_demand(tmp_path: Path) -> None:
     (tmp_path / "root.pem").mkdir()
     [line] = check_files(config)
     assert "is a folder" in line
+
+
+@pytest.mark.parametrize(
+    ("table", "keys"),
+    [
+        (f"{SIMULATED}[[trigger]]\ntopic='a'\nexpire='5'\ntask='b'", ["expire", "task"]),
+        (
+            f"{SIMULATED}[[trigger]]\ntopic='a'\nexpire='5'\ntask='payload'\ndebounce_max='1s'",
+            ["expire", "debounce_max"],
+        ),
+        ("[[recorder]]\ntopic='a#'\npath='tasks.db'", ["topic", "path"]),
+        ("[[listener]]\nbind='here'\nmax_connections=0", ["max_connections", "bind"]),
+        (
+            f"{TIMER}cron='* *'\ncatch_up=1\ntimezone='X'",
+            ["catch_up", "timezone", "cron"],
+        ),
+        (f"{MANAGED.replace('https', 'http')}{CERTIFICATE}timeout=5", ["timeout", "url"]),
+    ],
+)
+def test_one_mistake_does_not_hide_another_in_its_table(table: str, keys: list[str]) -> None:
+    """A table with two mistakes is mended in one go."""
+    said = [re.search("`(.*?)`", line)[1] for line in problems(table)]
+    assert said == keys
+
+
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        (f"{SIMULATED}[[trigger]]\ntopic='a#'\ntask='topic'", "topic"),
+        (
+            f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\ndebounce=5\ndebounce_max='1s'",
+            "debounce",
+        ),
+        (f"{TIMER}every=5\n", "every"),
+        (f"{TIMER}silense='5m'\ntopic='a'", "silense"),
+        ("[[notify]]\nurl=5", "url"),
+    ],
+)
+def test_a_mistake_is_not_told_again_by_what_follows_from_it(table: str, key: str) -> None:
+    """One mistake is one line, also when another key is judged by it."""
+    [line] = problems(table)
+    assert f"`{key}`" in line
 
 
 @pytest.mark.parametrize(
