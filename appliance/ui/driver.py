@@ -10,12 +10,13 @@ Not for: what is drawn.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import select
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if sys.platform == "win32":
     from textual.drivers.windows_driver import WindowsDriver as PlatformDriver
@@ -25,6 +26,7 @@ else:
     from textual.drivers.linux_driver import LinuxDriver as PlatformDriver
 
 if TYPE_CHECKING:
+    from textual.app import App
     from textual.drivers._writer_thread import WriterThread
 
 _PARTING_S = 1.0
@@ -35,6 +37,24 @@ _FLUSHES = 40
 
 _RESTORE = b"\x1b[?2026l\x1b[<u\x1b[?1000l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1049l\x1b[?25h"
 """Gives back an xterm: no mouse, no bracketed paste, the main screen, the cursor."""
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _standard_output() -> io.TextIOWrapper | None:
+    """What to draw on where standard error was sent to a file (``2>errors``).
+
+    Textual draws on standard error. Standard output gets a stream of its own: what a terminal that
+    went away did not take would otherwise be an error when Python flushes it at the end.
+    """
+    output = sys.__stdout__
+    if output is None:
+        return None
+    raw = io.FileIO(output.fileno(), "w", closefd=False)
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, encoding=output.encoding, errors="backslashreplace")
 
 
 class PatientDriver(PlatformDriver):
@@ -50,6 +70,18 @@ class PatientDriver(PlatformDriver):
     """Whether the terminal has been closed."""
 
     _deadline: float | None = None
+
+    def __init__(
+        self,
+        app: App[Any],
+        *,
+        debug: bool = False,
+        mouse: bool = True,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(app, debug=debug, mouse=mouse, size=size)
+        if sys.platform != "win32" and not _is_terminal(sys.__stderr__):
+            self._file = _standard_output()
 
     def write(self, data: str) -> None:
         """Queue ``data`` for the terminal, or drop it if the terminal does not keep up."""

@@ -20,9 +20,9 @@ DEADLINE_S = 60
 class Tmux:
     """One window of a tmux server of its own."""
 
-    def __init__(self, folder, *arguments, columns=80, rows=24, environment=""):
+    def __init__(self, folder, *arguments, columns=80, rows=24, environment="", after=""):
         self.base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
-        command = f"{environment} {sys.executable} {ENGINE} {' '.join(arguments)}; exec cat"
+        command = f"{environment} {sys.executable} {ENGINE} {' '.join(arguments)} {after}; exec cat"
         self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), command)
 
     def _run(self, *arguments):
@@ -104,10 +104,21 @@ def test_no_colour_reaches_the_terminal(tmux):
     assert "\x1b[48" not in sent
 
 
+def test_errors_sent_to_a_file_leave_the_screen_alone(tmux, tmp_path):
+    """``2>errors``: the screen is where it always is, keys work, and the file is no picture."""
+    window = tmux(after=f"2>{tmp_path}/errors")
+    window.wait("✓ all well", "Reload HR")
+    window.keys("q")
+    window.wait("Stop the appliance?")
+    window.keys("y")
+    window.wait("UI ended: quit")
+    assert "\x1b" not in (tmp_path / "errors").read_text()
+
+
 class OnPty:
     """The UI on a pseudo terminal whose other end is ours."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, errors=None):
         self.report = folder / "end"
         self.ours, theirs = os.openpty()
         environment = dict(os.environ, TERM="xterm-256color", COLUMNS="100", LINES="30")
@@ -115,7 +126,7 @@ class OnPty:
             [sys.executable, ENGINE, "--report", str(self.report), *arguments],
             stdin=theirs,
             stdout=theirs,
-            stderr=theirs,
+            stderr=theirs if errors is None else errors,
             env=environment,
             start_new_session=True,
         )
@@ -160,8 +171,8 @@ class OnPty:
 def on_pty(tmp_path):
     opened = []
 
-    def start(*arguments):
-        opened.append(OnPty(tmp_path, *arguments))
+    def start(*arguments, **options):
+        opened.append(OnPty(tmp_path, *arguments, **options))
         return opened[-1]
 
     yield start
@@ -212,6 +223,17 @@ def test_a_terminal_that_goes_away_ends_the_ui_alone(on_pty):
     os.close(ui.ours)
     ui.ours = -1
     assert ui.ended() == "hangup"
+
+
+def test_a_terminal_that_goes_away_with_errors_in_a_file(on_pty, tmp_path):
+    """The same where standard error is a file: a clean end, and nothing to complain about."""
+    with (tmp_path / "errors").open("wb") as errors:
+        ui = on_pty("--run-for", "45", errors=errors)
+    ui.read_until(b"all well")
+    os.close(ui.ours)
+    ui.ours = -1
+    assert ui.ended() == "hangup"
+    assert (tmp_path / "errors").read_bytes() == b""
 
 
 def test_sighup_ends_the_ui_alone(on_pty):
