@@ -6,13 +6,16 @@ a terminal to show it. Not for: the engine's own life (service.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import stat
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from appliance import logs
 from appliance.config import Config, all_secrets
@@ -24,6 +27,7 @@ from appliance.upkeep import Upkeep
 logger = logging.getLogger(__name__)
 
 _STOP_S = 30.0
+_PARTING_S = 1.0
 _EXIT_FORCED = 130
 
 
@@ -93,6 +97,42 @@ def run(appliance: Appliance, *, headless: bool) -> int:
         logger.error("the appliance ended because of a failure: %s", appliance.failure)
         return EXIT_SOFTWARE
     return EXIT_OK
+
+
+def say_at_end(text: str) -> bool:
+    """Print ``text`` if standard output takes it; returns whether it did.
+
+    The terminal may have been closed or hang by then: the first is no error any more, the second
+    is given up after a second. The text goes past Python's buffer, which is written to the
+    terminal once more at the very end, and a thread that hangs must not hold the buffer's lock.
+    """
+    output = sys.stdout
+    # A terminal that is gone does not say any more that it is one.
+    if not _is_device(output):
+        print(text, flush=True)  # noqa: T201  a file, or a pipe whose reader may take its time
+        return True
+    data = memoryview(f"{text}\n".encode(output.encoding, "backslashreplace"))
+    done = threading.Event()
+
+    def write() -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < len(data):
+                sent += os.write(output.fileno(), data[sent:])
+            done.set()
+
+    thread = threading.Thread(target=write, name="parting words", daemon=True)
+    thread.start()
+    thread.join(_PARTING_S)
+    return done.is_set()
+
+
+def _is_device(output: TextIO) -> bool:
+    """Whether it is a terminal or may have been one."""
+    try:
+        return stat.S_ISCHR(os.fstat(output.fileno()).st_mode)
+    except OSError:  # no file of the system at all
+        return False
 
 
 class Signals:

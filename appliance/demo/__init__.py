@@ -16,7 +16,7 @@ from appliance.config import load
 from appliance.demo.publisher import DemoPublisher
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.launch import run as run_appliance
-from appliance.launch import start_log
+from appliance.launch import say_at_end, start_log
 from appliance.model import ExecutionState
 from appliance.service import Appliance
 from appliance.users import Users
@@ -47,7 +47,7 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
             code = run_appliance(appliance, headless=headless)
     finally:
         log.close()
-    print(_summary(appliance))  # noqa: T201 - what the command is for
+    say_at_end(_summary(appliance))
     return code
 
 

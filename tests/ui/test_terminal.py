@@ -236,6 +236,58 @@ def test_a_terminal_that_goes_away_with_errors_in_a_file(on_pty, tmp_path):
     assert (tmp_path / "errors").read_bytes() == b""
 
 
+PARTING = """
+import os, sys
+from appliance.launch import say_at_end
+if "full" in sys.argv:
+    os.set_blocking(1, False)
+    try:
+        while True:
+            os.write(1, bytes(4096))
+    except BlockingIOError:
+        os.set_blocking(1, True)
+if "gone" in sys.argv:
+    sys.stdin.buffer.read(1)
+said = say_at_end("What happened: " + "x" * 5000 + " \\N{SNOWMAN} end")
+sys.stderr.write(f"said: {said}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("full", "said: False"), ("gone", "said: False"), ("well", "said: True")]
+)
+def test_parting_words_hold_nothing_up(state, said, tmp_path):
+    """A terminal that hangs or is gone when the appliance has stopped: the process ends, cleanly."""
+    ours, theirs = os.openpty()
+    with (tmp_path / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PARTING, state],
+            stdin=subprocess.PIPE,
+            stdout=theirs,
+            stderr=errors,
+            start_new_session=True,
+        )
+    os.close(theirs)
+    try:
+        if state == "gone":
+            os.close(ours)
+            process.stdin.write(b".")
+            process.stdin.flush()
+        if state == "well":
+            seen = b""
+            while not seen.endswith(b"end\r\n"):
+                seen += os.read(ours, 65536)
+        assert process.wait(timeout=DEADLINE_S) == 0
+        assert (tmp_path / "errors").read_text() == said
+    finally:
+        process.stdin.close()
+        if process.poll() is None:
+            process.kill()
+            process.wait(timeout=30)
+        if state != "gone":
+            os.close(ours)
+
+
 def test_sighup_ends_the_ui_alone(on_pty):
     """The signal of a lost terminal does not kill the process."""
     ui = on_pty("--run-for", "45")
