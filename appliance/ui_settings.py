@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from textual.keys import KEY_NAME_REPLACEMENTS, Keys, key_to_character
 from textual.theme import BUILTIN_THEMES
 
 from appliance.config import Config
@@ -19,9 +20,15 @@ from appliance.ui.settings import UiSettings
 
 _REMEMBERED = "ui.json"
 
+_MODIFIERS = frozenset({"alt", "ctrl", "hyper", "meta", "shift", "super"})
+_NAMED = {each.value.rpartition("+")[2] for each in Keys if each.value[0].isalpha()} | set(
+    KEY_NAME_REPLACEMENTS.values()
+)
+"""Keys with a name of Textual's, without modifiers."""
+
 
 def ui_settings(config: Config) -> UiSettings:
-    """The UI's settings. Raises ``ConfigError`` for an action or a theme that it does not have."""
+    """The UI's settings. Raises ``ConfigError`` for an action, key or theme that there is not."""
     ui = config.ui
     where = f"{config.file or 'configuration'}: [ui]"
     themes = {theme.name for theme in THEMES} | (set(BUILTIN_THEMES) - HIDDEN)
@@ -33,13 +40,52 @@ def ui_settings(config: Config) -> UiSettings:
         if name not in actions:
             raise ConfigError(f"{where} `keys.{name}`: there is no such action; "
                               f"{_mend(name, actions)}")  # fmt: skip
-        chosen[name] = tuple(key.strip() for key in keys.split(",") if key.strip())
-        if not chosen[name]:
+        given = [key.strip() for key in keys.split(",") if key.strip()]
+        if not given:
             raise ConfigError(
                 f'{where} `keys.{name}`: no key is named; write for example {name} = "f5"'
             )
+        for key in given:
+            if problem := _key_problem(key):
+                raise ConfigError(f'{where} `keys.{name}`: value "{key}": {problem}')
+        chosen[name] = tuple(map(_as_pressed, given))
     remembered = Path(config.service.data_dir) / _REMEMBERED
     return UiSettings(keys=chosen, theme=ui.theme, remember=remembered)
+
+
+def _key_problem(key: str) -> str | None:
+    """Why no key press can be ``key``, and what to write; ``None`` if one can.
+
+    Textual names a key by its character, by that character's Unicode name or by a name of its
+    own (``textual.keys``), with modifiers before it.
+    """
+    *modifiers, name = _parts(key)
+    example = 'write for example "f5", "ctrl+r" or "question_mark"'
+    for modifier in modifiers:
+        if modifier not in _MODIFIERS:
+            return f'there is no modifier "{modifier}"; {example}'
+    if (len(name) == 1 and name.isprintable()) or name in _NAMED or _is_character(name):
+        return None
+    near = difflib.get_close_matches(name.lower(), sorted(_NAMED), 1)
+    if near:
+        return f'no key has this name; did you mean "{"+".join([*modifiers, near[0]])}"?'
+    return f"no key has this name; {example}"
+
+
+def _as_pressed(key: str) -> str:
+    """``key`` with its modifiers in the order in which Textual reports them."""
+    *modifiers, name = _parts(key)
+    return "+".join([*sorted(modifiers), name])
+
+
+def _parts(key: str) -> list[str]:
+    return [key] if len(key) == 1 else key.split("+")  # + may be the key itself
+
+
+def _is_character(name: str) -> bool:
+    character = key_to_character(name)
+    is_other = name in KEY_NAME_REPLACEMENTS  # Textual has another name for it
+    return character is not None and character.isprintable() and name.islower() and not is_other
 
 
 def _mend(given: str, known: set[str]) -> str:

@@ -65,22 +65,18 @@ def _deeper(config: Config) -> Iterator[str]:
     """What shows only when files and rules are really used."""
     shown = config.file or "configuration"
     for number, listener in enumerate(config.listener, 1):
-        if listener.tls is None:
-            continue
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        key = "tls.certfile"
-        try:
-            # An empty passphrase: otherwise OpenSSL would ask for it at the terminal.
-            context.load_cert_chain(listener.tls.certfile, listener.tls.keyfile, password="")
-            key = "tls.client_ca"
-            if listener.tls.client_ca:
-                context.load_verify_locations(listener.tls.client_ca)
-        except OSError as error:  # ssl.SSLError is one too; missing files were told before
-            if not isinstance(error, FileNotFoundError | PermissionError):
-                yield (
-                    f"{shown}: [[listener]] {number} `{key}`: {_tls_problem(error)}; a PEM "
-                    "certificate and the key that belongs to it, without a passphrase, are wanted"
-                )
+        tls = listener.tls
+        if tls is not None:
+            where = f"{shown}: [[listener]] {number} `tls"
+            yield from _pair_problem(f"{where}.certfile`", tls.certfile, tls.keyfile)
+            if tls.client_ca:
+                yield from _authority_problem(f"{where}.client_ca`", tls.client_ca)
+    qlik = config.qlik
+    if qlik is not None and qlik.edition != "simulated":
+        if pair := qlik.certificate:
+            yield from _pair_problem(f"{shown}: [qlik] `certificate`", pair.certfile, pair.keyfile)
+        if qlik.ca_file:
+            yield from _authority_problem(f"{shown}: [qlik] `ca_file`", qlik.ca_file)
     for number, trigger in enumerate(config.trigger, 1):
         if trigger.when is not None:
             try:
@@ -101,11 +97,52 @@ def _deeper(config: Config) -> Iterator[str]:
             yield str(error)
 
 
-def _tls_problem(error: OSError) -> str:
+def _pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
+    """What is wrong with a certificate and its private key; missing files were told before."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An empty passphrase: otherwise OpenSSL would ask for it at the terminal.
+        context.load_cert_chain(certfile, keyfile, password="")
+    except (FileNotFoundError, PermissionError):
+        return
+    except OSError as error:  # ssl.SSLError is one too
+        yield (
+            f"{where}: {_pair_reason(error, certfile, keyfile)}; a PEM certificate and the private "
+            "key that belongs to it, without a passphrase, are wanted"
+        )
+
+
+def _pair_reason(error: OSError, certfile: str, keyfile: str) -> str:
+    """In words: OpenSSL says "PEM lib" of nearly everything."""
+    if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+        return f"{certfile} and {keyfile}: certificate and key don't belong together"
+    if b"CERTIFICATE-----" not in _head(certfile):
+        return f"{certfile} holds no certificate"
+    key = _head(keyfile)
+    if b"PRIVATE KEY-----" not in key:
+        return f"{keyfile} holds no private key"
+    if b"ENCRYPTED" in key:
+        return f"{keyfile} is protected by a passphrase"
+    return f"{certfile} and {keyfile}: {_tls_reason(error)}"
+
+
+def _head(path: str) -> bytes:
+    with Path(path).open("rb") as file:
+        return file.read(1024 * 1024)
+
+
+def _authority_problem(where: str, path: str) -> Iterator[str]:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (FileNotFoundError, PermissionError):
+        return
+    except OSError as error:
+        yield f"{where}: {path}: {_tls_reason(error)}; PEM certificates are wanted"
+
+
+def _tls_reason(error: OSError) -> str:
     reason = getattr(error, "reason", None) or ""
-    if reason == "KEY_VALUES_MISMATCH":
-        return "certificate and key don't belong together"
-    return f"it can't be used ({str(reason).lower().replace('_', ' ') or error})"
+    return f"can't be used ({str(reason).lower().replace('_', ' ') or error})"
 
 
 def _meaning(config: Config) -> Iterator[tuple[str, str]]:

@@ -12,12 +12,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import certificates
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from appliance import __version__, cli
 from appliance.commands import run as run_command
 from appliance.commands.user import read_password
+from appliance.config import load
 from appliance.errors import UsageError
+from appliance.ui.keys import TABLE
+from appliance.ui_settings import ui_settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest",
@@ -243,10 +248,58 @@ def test_check_names_every_problem_and_ends_with_78(appliance, tmp_path: Path) -
     done = appliance("check")
     assert done.code == 78
     assert "none.pem does not exist" in done.err
-    assert "[[listener]] 2 `tls.certfile`: it can't be used" in done.err
+    said = f"[[listener]] 2 `tls.certfile`: {tmp_path / 'k.pem'} holds no certificate"
+    assert said in done.err
     assert "almost" in done.err
     assert "users.txt, line 1" in done.err
     assert "hunter2" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("certfile", "keyfile", "said"),
+    [
+        ("client.pem", "client_key.pem", ""),
+        ("client.pem", "root.pem", "root.pem holds no private key"),
+        ("client_key.pem", "client_key.pem", "client_key.pem holds no certificate"),
+        ("client.pem", "server_key.pem", "certificate and key don't belong together"),
+        ("client.pem", "locked.pem", "locked.pem is protected by a passphrase"),
+    ],
+)
+def test_check_tries_the_certificate_for_the_qlik_server(
+    appliance, tmp_path: Path, certfile: str, keyfile: str, said: str
+) -> None:
+    """A key file that is no key is told by `check`, not by the service that does not start."""
+    certificates.make(tmp_path)
+    locked = serialization.load_pem_private_key((tmp_path / "client_key.pem").read_bytes(), None)
+    (tmp_path / "locked.pem").write_bytes(
+        locked.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"hunter2"),
+        )
+    )
+    (tmp_path / "config.toml").write_text(
+        "[qlik]\nedition = 'client-managed'\nurl = 'https://sense.example.com:4242'\n"
+        "user = 'INTERNAL\\sa_repository'\nca_file = 'root.pem'\n"
+        f"certificate = {{certfile = '{certfile}', keyfile = '{keyfile}'}}\n"
+    )
+    done = appliance("check")
+    assert done.code == (78 if said else 0), done.err
+    if said:
+        assert "[qlik] `certificate`: " in done.err
+        assert said in done.err
+
+
+def test_check_tries_the_authority_of_the_qlik_server(appliance, tmp_path: Path) -> None:
+    """An authority's file without a certificate in it is told by `check`, with its key."""
+    (tmp_path / "root.pem").write_text("this is no certificate")
+    (tmp_path / "config.toml").write_text(
+        "[qlik]\nedition = 'cloud'\nurl = 'https://t.eu.qlikcloud.com'\napi_key = 'k'\n"
+        "ca_file = 'root.pem'\n"
+    )
+    done = appliance("check")
+    assert done.code == 78
+    assert "[qlik] `ca_file`: " in done.err
 
 
 def test_check_connect_tries_the_server(appliance) -> None:
@@ -428,6 +481,18 @@ def test_no_terminal_means_headless(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_command.is_headless(False)
 
 
+def test_every_key_that_the_ui_has_itself_may_be_chosen(appliance, tmp_path: Path) -> None:
+    """What the help and the table of keys name is accepted, and characters as they are."""
+    known = {key for each in TABLE for key in each.keys.split(",")}
+    known |= {"+", "ctrl+plus", "ü", "/", "f12", "shift+tab", "ctrl+shift+f5", "comma", "minus"}
+    for key in sorted(known):
+        (tmp_path / "config.toml").write_text(f"[ui]\nkeys = {{pause = '{key}'}}\n")
+        ui_settings(load(tmp_path / "config.toml"))
+    (tmp_path / "config.toml").write_text("[ui]\nkeys = {pause = 'ctrl+alt+p'}\n")
+    # As Textual reports it, or the key would do nothing.
+    assert ui_settings(load(tmp_path / "config.toml")).keys == {"pause": ("alt+ctrl+p",)}
+
+
 def test_selftest_finds_this_installation_whole() -> None:
     """Every module loads, a database is written, a password is hashed, TLS is there."""
     done = in_process("selftest")
@@ -441,6 +506,9 @@ def test_selftest_finds_this_installation_whole() -> None:
         ("theme = 'appliance-drak'", 'did you mean "appliance-dark"?'),
         ("keys = {puase = 'f5'}", 'there is no such action; did you mean "pause"?'),
         ("keys = {pause = ' , '}", 'write for example pause = "f5"'),
+        ("keys = {pause = 'ctrl+alt+zork'}", 'no key has this name; write for example "f5"'),
+        ("keys = {pause = 'f5, ctrl+escpe'}", 'did you mean "ctrl+escape"?'),
+        ("keys = {pause = 'strg+p'}", 'there is no modifier "strg"; write for example "f5"'),
     ],
 )
 def test_a_slip_in_the_ui_s_table_is_told_before_anything_starts(
