@@ -71,7 +71,9 @@ class Book:
         )
         self.next_id += 1
         self.changes.meta["next_id"] = self.next_id
-        record = Record(execution, want, options, expires, asked, reply_to=replies)
+        record = Record(
+            execution, want, options, expires, asked, reply_to=replies, last_seq=message_of(cause)
+        )
         self.open[record.id] = record
         self.changes.records[record.id] = record
         self.told.append((record, execution))
@@ -151,6 +153,11 @@ class Book:
         self._change(record, state=state, reason=reason, steps=steps, **fields)
         if state != before.state:
             self.told.append((record, record.execution))
+
+
+def message_of(cause: Cause) -> int:
+    """The message that itself asked, 0 where it was somebody else (an operator repeated it)."""
+    return cause.seq if cause.kind == "message" else 0
 
 
 def to_ns(seconds: float) -> int:

@@ -57,6 +57,18 @@ class Source(Protocol):
     def wake(self) -> None: ...
 
 
+class _Effects:
+    """What a message led to so far: a second try does not do it again."""
+
+    __slots__ = ("asked", "is_answered")
+
+    def __init__(self) -> None:
+        self.asked: set[tuple[Trigger, int]] = set()
+        """Which wants of which rule were asked for."""
+        self.is_answered = False
+        """Whether its sender was told of a rejection."""
+
+
 class _Tally:
     __slots__ = ("last_ns", "matched", "rejected")
 
@@ -136,10 +148,10 @@ class Intake:
             self._ledger.defects.set_aside("a silence watch")
 
     def _take_or_set_aside(self, planner: Planner, message: Message) -> None:
-        done: set[tuple[Trigger, int]] = set()
+        effects = _Effects()
         for attempt in range(1, MAX_TRIES + 1):
             try:
-                self._take_one(planner, message, done)
+                self._take_one(planner, message, effects)
             except Exception as error:  # noqa: BLE001 - a defect; see the top of the module
                 if attempt < MAX_TRIES:
                     continue
@@ -177,8 +189,7 @@ class Intake:
         self._saved_at = time.monotonic()
         self._ledger.read_to(self._position)
 
-    def _take_one(self, planner: Planner, message: Message, done: set[tuple[Trigger, int]]) -> None:
-        """``done`` has which wants of which rule were asked for, when this is a second try."""
+    def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
         decisions = self._triggers.decide(message)
         if not decisions:
             return
@@ -186,8 +197,9 @@ class Intake:
             planner.count("redeliveries")
             planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
             return
-        for decision in decisions:
-            self._act(planner, message, decision, done)
+        # Rules that start something first: their outcomes are the sender's answer.
+        for decision in sorted(decisions, key=lambda one: one.rejection is not None):
+            self._act(planner, message, decision, effects)
         self._note_sighting(planner, message)
 
     def _note_sighting(self, planner: Planner, message: Message) -> None:
@@ -199,7 +211,7 @@ class Intake:
         planner: Planner,
         message: Message,
         decision: Decision,
-        done: set[tuple[Trigger, int]],
+        effects: _Effects,
     ) -> None:
         now = self._now()
         tally = self._tallies[decision.trigger]
@@ -212,7 +224,7 @@ class Intake:
             rejection = _NO_SERVER
         if rejection is None:
             for number, want in enumerate(decision.wants):
-                if (decision.trigger, number) in done:
+                if (decision.trigger, number) in effects.asked:
                     continue
                 answer = planner.ask(
                     want,
@@ -225,7 +237,7 @@ class Intake:
                 if isinstance(answer, Rejection):
                     rejection = answer
                     break
-                done.add((decision.trigger, number))
+                effects.asked.add((decision.trigger, number))
         if rejection is None:
             return
         planner.reject(cause, rejection, now)
@@ -233,7 +245,11 @@ class Intake:
             return
         tally.rejected += 1
         planner.count("messages rejected")
-        if reply is not None:
+        # Beside a start, a rule that understood nothing is no news for the sender; a start that
+        # was wished for and not taken is.
+        is_news = not effects.asked or decision.rejection is None
+        if reply is not None and is_news and not effects.is_answered:
+            effects.is_answered = True
             self._ledger.publish(self._outcomes.of_rejection(reply, cause, rejection))
         self._log_rejection(message, decision.trigger, rejection)
 

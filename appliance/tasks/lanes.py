@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from appliance.model import Cause, ExecutionState, Task
-from appliance.tasks.book import SECOND_NS, Book, to_ns
+from appliance.tasks.book import SECOND_NS, Book, message_of, to_ns
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
 from appliance.tasks.store import TaskHistory
@@ -119,7 +119,11 @@ class Lanes(Book):
         lane = self._lane(_key(want))
         target = lane.waiting
         if target is not None and merges(options) and now < expires:
-            self._merge(target, now, expires, replies, merged=1)
+            # Two rules that one message concerns ask once, not twice.
+            seq = message_of(cause)
+            is_same = seq != 0 and target.last_seq == seq
+            target.last_seq = seq or target.last_seq
+            self._merge(target, now, expires, replies, merged=0 if is_same else 1)
             if target.look_since_ns is not None:
                 target.look_since_ns = max(target.look_since_ns, asked)
             self._answer(cause.seq, target.id, now)
@@ -148,12 +152,13 @@ class Lanes(Book):
     ) -> None:
         target.expires_ns = max(target.expires_ns, expires)
         target.last_asked_ns = max(target.last_asked_ns, now)
-        kept = (*target.reply_to, *replies)
+        kept = target.with_replies(replies)
         if len(kept) > MAX_REPLIES:
             self.count("replies dropped", len(kept) - MAX_REPLIES)
         target.reply_to = kept[:MAX_REPLIES]
         self._change(target, merged=target.execution.merged + merged)
-        self.count("merged", merged)
+        if merged:
+            self.count("merged", merged)
         if target.options.debounce_s:
             self._consider(target, now)
 
@@ -171,12 +176,14 @@ class Lanes(Book):
 
     def _absorb(self, target: Record, other: Record, now: int) -> None:
         """Let ``target`` answer what ``other``, which exists already, was to answer."""
+        is_same = other.last_seq != 0 and other.last_seq == target.last_seq
+        target.last_seq = max(target.last_seq, other.last_seq)
         self._merge(
             target,
             other.last_asked_ns,
             other.expires_ns,
             other.reply_to,
-            merged=other.execution.merged + 1,
+            merged=other.execution.merged + (0 if is_same else 1),
         )
         other.reply_to = ()
         self.changes.moved_answers.append((other.id, target.id))
@@ -207,8 +214,14 @@ class Lanes(Book):
             self._is_ready.add(record.id)
             is_start = record.posted_ns is None and bool(record.execution.task_id)
             heapq.heappush(self._ready, (int(is_start), record.id))
-            if self.circuit_open and not record.execution.reason:
-                self._set(record, record.execution.state, _WAITS_FOR_SERVER, now)
+            if self.circuit_open:
+                self._wait_for_server(record, now)
+
+    def _wait_for_server(self, record: Record, now: int) -> None:
+        """Say so; a request whose last call failed goes on saying why."""
+        execution = record.execution
+        if execution.state != ExecutionState.RETRYING and execution.reason != _WAITS_FOR_SERVER:
+            self._set(record, ExecutionState.WAITING, _WAITS_FOR_SERVER, now, next_attempt_ns=None)
 
     def _wake_at(self, record: Record, at: int) -> None:
         # An earlier alarm finds out by itself that it is too early: many messages that put a start
@@ -375,9 +388,19 @@ class Lanes(Book):
         self._change(record, next_attempt_ns=None)
         self._consider(record, now)
 
+    def server_is_away(self, now: int) -> None:
+        """The circuit opens: what could go now waits for the server, and says so."""
+        self.circuit_open = True
+        for number in sorted(self._is_ready):
+            self._wait_for_server(self.open[number], now)
+
     def server_is_back(self, now: int) -> None:
         """The circuit closes: what waits for a retry is tried at once."""
         self.circuit_open = False
+        for number in sorted(self._is_ready):
+            ready = self.open[number]
+            if ready.execution.reason == _WAITS_FOR_SERVER:
+                self._set(ready, ExecutionState.REQUESTED, "", now, step="The server answers again")
         for lane in list(self._lanes.values()):
             for record in (lane.waiting, *lane.separate.values(), *lane.active.values()):
                 if (

@@ -107,8 +107,14 @@ class Ledger:
         with self.lock:
             if self._closed:
                 raise ClosedError
+            self._mind_circuit()
             yield self.planner
             self.settle()
+
+    def _mind_circuit(self) -> None:
+        if self.circuit.is_open and not self.planner.circuit_open:
+            self.planner.server_is_away(self.clock_ns())
+        self.planner.circuit_open = self.circuit.is_open
 
     def read_to(self, seq: int) -> None:
         """Within ``change``: the messages up to ``seq`` are dealt with by this change."""
@@ -125,7 +131,7 @@ class Ledger:
         ``flush`` also writes what could wait for the next change.
         """
         planner = self.planner
-        planner.circuit_open = self.circuit.is_open
+        self._mind_circuit()
         if not self.stopping and not self.trouble:
             self._held.extend(planner.begin(self.clock_ns()))
         told, planner.told = planner.told, []

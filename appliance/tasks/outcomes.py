@@ -91,7 +91,7 @@ class Outcomes:
         if problem is not None:
             _log.warning("Message %d: no answer to its response topic: %s", message.seq, problem)
             return None
-        return Reply(topic, properties.correlation_data)
+        return Reply(topic, properties.correlation_data, message.seq)
 
 
 def _log_change(execution: Execution) -> None:

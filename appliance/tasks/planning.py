@@ -83,7 +83,7 @@ class Planner(Lanes):
         if found is not None:
             if not found.execution.task_name:
                 self._change(found, task_name=task.name)
-            found.reply_to = (*found.reply_to, *record.reply_to)[:MAX_REPLIES]
+            found.reply_to = found.with_replies(record.reply_to)[:MAX_REPLIES]
 
     def started(self, record: Record, run: str, now: int) -> None:
         """The server took it and gave the run an id."""

@@ -5,6 +5,8 @@ Not for: reading and writing it (store.py) or changing it (planning.py).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from appliance.model import Execution
@@ -20,6 +22,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 
     topic: str
     correlation: bytes | None = None
+    seq: int = 0
+    """The message that asked: it is answered once, however many rules took it up."""
 
 
 class Record(msgspec.Struct, eq=False):
@@ -60,8 +64,15 @@ class Record(msgspec.Struct, eq=False):
     report_id: str = ""
     """The server's id of the result that the log belongs to."""
     file_reference: str = ""
+    last_seq: int = 0
+    """The last message that it answers, 0 if that is not known."""
     seen_ns: int | None = None
     """When the server last knew of the run."""
+
+    def with_replies(self, further: Iterable[Reply]) -> tuple[Reply, ...]:
+        """All replies together, those to one and the same message only once."""
+        known = set(self.reply_to)
+        return (*self.reply_to, *(one for one in further if not one.seq or one not in known))
 
     @property
     def id(self) -> int:

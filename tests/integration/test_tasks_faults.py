@@ -83,6 +83,20 @@ def test_what_repeating_can_t_mend_is_not_repeated(qlik, rig, kind, settings, pa
     assert part in rig.engine.marks([message.seq])[message.seq].label
 
 
+def test_a_request_while_the_server_is_down_says_what_it_waits_for(qlik, rig) -> None:
+    """The server is gone before the message comes: its request waits for the server, and says so;
+    when the server answers again it runs and says that no longer."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.refuse()
+    rig.wait_until(lambda: rig.engine.qlik_state().health.level == "bad")
+    rig.source.put(START_TOPIC, task.id)
+    rig.broker.wait_for(task.id, "waiting")
+    rig.wait_until(lambda: rig.newest().reason == "Waits for the Qlik server to answer.")
+    qlik.heal()
+    rig.broker.wait_for(task.id, "succeeded")
+    assert not rig.newest().reason
+
+
 def test_an_unknown_task_is_rejected(qlik, rig) -> None:
     """An id that the server does not have ends with what the server said."""
     rig.source.put(START_TOPIC, "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10")

@@ -167,6 +167,31 @@ def test_the_sender_gets_an_answer_on_its_response_topic(qlik, tmp_path: Path) -
         assert not [one for one in rig.broker.published if one[0] == START_TOPIC]
 
 
+def test_a_message_that_several_triggers_concern_is_answered_once(qlik, tmp_path: Path) -> None:
+    """Two triggers ask for the same task and a third understands nothing: one start, one answer;
+    where all three understand nothing, one rejection."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    rules = [
+        TriggerConfig(topic=filter_, task=target)
+        for filter_, target in (
+            ("start/#", "payload"),
+            ("start/+", "payload"),
+            ("start/+", "topic"),
+        )
+    ]
+    asked = MessageProperties(response_topic="plc/answers", correlation_data=b"1")
+    with Rig(tmp_path / "tasks.db", client_of(qlik), *rules) as rig:
+        rig.source.put("start/00000000-0000-0000-0000-000000000000", task.id, properties=asked)
+        rig.broker.wait_for(task.id, "succeeded")
+        rig.source.put("start/00000000-0000-0000-0000-000000000000", "", properties=asked)
+        rig.source.put(f"start/{task.id}", task.id, properties=asked)
+        rig.broker.wait_for(task.id, "succeeded", times=2)
+    answers = [body for topic, body, *_ in rig.broker.published if topic == "plc/answers"]
+    assert [one["state"] for one in answers] == ["succeeded", "rejected", "succeeded"]
+    assert [one.get("merged", 0) for one in answers] == [0, 0, 0]
+    assert qlik.starts() == 2
+
+
 @pytest.mark.parametrize("topic", ["appliance/status", "appliance", "secret/answers"])
 def test_a_response_topic_lends_nobody_the_right_to_publish(qlik, tmp_path: Path, topic) -> None:
     """No answer goes to the appliance's own topics, nor where its asker may not listen."""

@@ -6,6 +6,7 @@ answers, refuses, loses answers and is restarted; a few plain tests state single
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import msgspec
@@ -28,6 +29,8 @@ from appliance.tasks.wants import Want
 IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
 DOWN = QlikError("refused", label="refused", again=Again.SAFE)
 HUNG = QlikError("timeout", label="timeout", again=Again.LOOK_FIRST)
+SEQS = itertools.count(1)
+"""Sequence numbers: each request of a test is another message's."""
 LIMITS = Limits(slots=2, look_settle_s=10.0, lost_after_s=30.0)
 PLAIN = Options()
 
@@ -102,7 +105,9 @@ class PlannerMachine(RuleBasedStateMachine):
     def ask(self, task: str, at_once: int) -> None:
         for _ in range(at_once):
             options = self.options[task]
-            number = self.planner.ask(Want("id", task), options, Cause("message", 1), self.now)
+            number = self.planner.ask(
+                Want("id", task), options, Cause("message", next(SEQS)), self.now
+            )
             assert isinstance(number, int)
             self.asked.append((self.now, number, task, options))
         self.settle()
@@ -281,7 +286,13 @@ NOW = 1_000_000 * SECOND_NS
 
 
 def ask(planner: Planner, options: Options = PLAIN, now: int = NOW, **fields: object) -> int:
-    number = planner.ask(Want("id", IDS[0]), options, Cause("message", 1), now, **fields)
+    number = planner.ask(Want("id", IDS[0]), options, Cause("message", next(SEQS)), now, **fields)
+    assert isinstance(number, int)
+    return number
+
+
+def ask_for(planner: Planner, task: str) -> int:
+    number = planner.ask(Want("id", task), PLAIN, Cause("message", next(SEQS)), NOW)
     assert isinstance(number, int)
     return number
 
@@ -372,7 +383,7 @@ def test_a_request_that_nobody_wants_any_more_expires() -> None:
     number = ask(planner, Options(expire_s=60), asked_ns=NOW - 10 * SECOND_NS)
     record = planner.open[number]
     planner.begin(at(49))
-    assert record.execution.state is ExecutionState.REQUESTED
+    assert record.execution.state is ExecutionState.WAITING
     planner.begin(at(50))
     assert record.execution.state is ExecutionState.EXPIRED
 
@@ -536,7 +547,7 @@ def test_the_story_of_an_execution_is_bounded() -> None:
         planner.note(planner.open[number], f"step {step}", NOW)
     steps = planner.open[number].execution.steps
     assert len(steps) == 40
-    assert steps[0].text.startswith("Asked for by message 1")
+    assert steps[0].text.startswith("Asked for by message")
     assert steps[-1].text == "step 99"
 
 
@@ -638,12 +649,40 @@ def test_a_run_without_an_end_is_given_up_at_the_limit() -> None:
 def test_what_waits_for_the_server_says_so() -> None:
     """While the circuit is open a request says what it waits for."""
     planner = make()
-    planner.circuit_open = True
-    number = ask(planner)
-    assert "Qlik server" in planner.open[number].execution.reason
-    planner.server_is_back(at(1))
-    (job,) = planner.begin(at(1))
-    assert not job.record.execution.reason
+    early = planner.open[ask(planner, Options(debounce_s=1))]
+    planner.server_is_away(NOW)
+    late = planner.open[planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 9), NOW)]
+    assert planner.begin(at(2)) == []
+    for record in (early, late):
+        assert record.execution.state is ExecutionState.WAITING
+        assert record.execution.reason == "Waits for the Qlik server to answer."
+    planner.server_is_back(at(3))
+    assert [one.execution.state for one in (early, late)] == [ExecutionState.REQUESTED] * 2
+    assert [job.record.execution.reason for job in planner.begin(at(3))] == ["", ""]
+
+
+def test_what_was_about_to_go_when_the_server_went_says_so_too() -> None:
+    """Requests that only waited for a free slot wait for the server from then on."""
+    planner = make(Limits(slots=1))
+    ask(planner)
+    second = planner.open[ask_for(planner, IDS[1])]
+    assert len(planner.begin(NOW)) == 1
+    assert second.execution.state is ExecutionState.REQUESTED
+    planner.server_is_away(at(1))
+    assert second.execution.state is ExecutionState.WAITING
+    assert "Qlik server" in second.execution.reason
+
+
+def test_one_message_that_two_rules_concern_is_answered_once() -> None:
+    """The same start asked for twice by one message: one answer, and nothing was merged; another
+    message with the same response topic is merged and gets its own."""
+    planner = make()
+    for seq in (5, 5, 6, 6):
+        cause, reply = Cause("message", seq), Reply("answers", b"x", seq)
+        planner.ask(Want("id", IDS[0]), Options(debounce_s=1), cause, NOW, reply=reply)
+    (record,) = planner.open.values()
+    assert [one.seq for one in record.reply_to] == [5, 6]
+    assert record.execution.merged == 1
 
 
 def test_what_is_older_than_the_machine_s_start_is_looked_for_first() -> None:
