@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from appliance import __version__
+from appliance import __version__, interrupts
 from appliance.errors import (
     EXIT_NO_PERMISSION,
     EXIT_OK,
@@ -25,9 +25,10 @@ from appliance.errors import (
     EXIT_USAGE,
     ApplianceError,
 )
+from appliance.interrupts import EXIT_INTERRUPTED
 
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells have it, for commands that Ctrl+C cut short."""
+_ENDS_AT_ONCE = frozenset({"run", "demo"})
+"""Commands that Ctrl+C may end at any moment until they take their signals into their own hands."""
 
 DEFAULT_CONFIG = "config.toml"
 
@@ -69,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(given)
         debug = options.debug
         module = importlib.import_module(f"appliance.commands.{options.module}")
+        if options.module not in _ENDS_AT_ONCE:
+            interrupts.raise_again()
         execute: Callable[[argparse.Namespace], int] = module.execute
         code = execute(options)
         sys.stdout.flush()

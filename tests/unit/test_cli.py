@@ -86,6 +86,7 @@ def test_version_is_printed_without_loading_the_appliance() -> None:
         "appliance",
         "appliance.cli",
         "appliance.errors",
+        "appliance.interrupts",
     }
     heavy = {"asyncio", "textual", "amqtt", "msgspec", "requests", "ssl", "sqlite3", "logging"}
     assert not loaded & heavy
@@ -464,6 +465,47 @@ def test_interrupted_commands_say_so(
     monkeypatch.setattr("appliance.commands.init.execute", interrupted)
     assert cli.main(["init"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+_INTERRUPTED_WHEN_IMPORTED = """
+import os, runpy, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {name!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:  # a library may do so around an import of its own
+                pass
+
+sys.meta_path.insert(0, Finder())
+sys.argv = ["appliance", "run", "--headless", "--run-for", "1ms"]
+runpy.run_module("appliance", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["appliance.cli", "argparse", "appliance.commands.run", "appliance.config",
+             "appliance.launch", "appliance.broker.server"],
+)  # fmt: skip
+@pytest.mark.skipif(os.name == "nt", reason="os.kill would end the process itself there")
+def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_traceback(
+    name: str, tmp_path: Path
+) -> None:
+    """From the first import to the last one, Ctrl+C is exit code 130 and one line."""
+    (tmp_path / "config.toml").write_text("[[listener]]\nbind = '127.0.0.1:0'\n")
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED_WHEN_IMPORTED.format(name=name)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "appliance: interrupted\n")
 
 
 def test_no_terminal_means_headless(monkeypatch: pytest.MonkeyPatch) -> None:
