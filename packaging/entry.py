@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from appliance import interrupts
 
-from appliance.cli import main
+interrupts.end_at_once()  # before the imports that take time
+
+import sys  # noqa: E402  see above
+
+from appliance.cli import main  # noqa: E402  see above
 
 if __name__ == "__main__":
     sys.exit(main())
