@@ -9,6 +9,7 @@ Usage: python tests/benchmarks/startup.py [--folder DIR] [--rounds 3]
 from __future__ import annotations
 
 import compileall
+import resource
 import subprocess
 import sys
 import time
@@ -28,28 +29,24 @@ topic = "qliksense/start_task"
 task = "payload"
 """
 )
+CASES = {"nothing configured": "", "recorder, trigger, Qlik": DEMO_LIKE}
 MESSAGES = 100_000
 REST_S = 3.0
 
 
-def version() -> float:
+def short(command: list[str]) -> tuple[float, float]:
+    """Milliseconds until a short command has ended, and how many of them on a processor."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
-    subprocess.run(
-        [str(Path(sys.executable).with_name("appliance")), "--version"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    return time.perf_counter() - began
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    taken = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return taken * 1000, used * 1000
 
 
-def python() -> float:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "pass"], check=True)
-    return time.perf_counter() - began
-
-
-def listening(folder: Path, extra: str) -> float:
-    """Seconds until the log says "listening on"."""
+def listening(folder: Path, extra: str) -> tuple[float, float]:
+    """The same until the log says "listening on"."""
     port = rig.write_config(folder, extra)
     command = [sys.executable, "-m", "appliance", "run", "--headless"]
     began = time.perf_counter()
@@ -64,6 +61,7 @@ def listening(folder: Path, extra: str) -> float:
         for line in process.stderr:
             if "listening on" in line:
                 taken = time.perf_counter() - began
+                used = rig.cpu_s(process.pid)
                 break
         else:
             raise SystemExit("it never listened")
@@ -71,17 +69,18 @@ def listening(folder: Path, extra: str) -> float:
         process.terminate()
         process.stderr.read()
     process.wait()
-    return taken
+    return taken * 1000, used * 1000
 
 
-def first_paint(folder: Path, command: list[str], log: str) -> float:
-    """Seconds until there is text on the terminal."""
+def first_paint(folder: Path, command: list[str], log: str) -> tuple[float, float]:
+    """The same until there is text on the terminal."""
     process = Process(
         log, [sys.executable, str(HERE / "terminal.py"), *command], folder / log, cwd=folder
     )
     try:
         rig.until(lambda: process.said("painted"), f"{log} paints", rig.START_S)
-        return float(process.log.read_text().split("painted ")[1].split()[0])
+        taken, used = process.log.read_text().split("painted ")[1].split()[:2]
+        return float(taken) * 1000, float(used) * 1000
     finally:
         process.end()
 
@@ -95,34 +94,42 @@ def memory(results: Results, folder: Path, extra: str, *, ui: bool, what: str) -
         results.add(f"memory after 100,000 messages, {what}", rig.rss_kb(broker.pid) / 1000, "MB")
 
 
+def starts(results: Results, here: Path) -> None:
+    def add(what: str, measured: tuple[float, float]) -> None:
+        results.add(what, measured[0], "ms")
+        results.add(f"{what}: of that on a processor", measured[1], "ms")
+
+    add("python -c pass", short([sys.executable, "-c", "pass"]))
+    command = str(Path(sys.executable).with_name("appliance"))
+    add("appliance --version", short([command, "--version"]))
+    for what, extra in CASES.items():
+        place = here / what
+        place.mkdir()
+        add(f"listening, {what}", listening(place, extra))
+    empty = [sys.executable, str(HERE / "empty_app.py")]
+    add("first paint, empty Textual app", first_paint(here, empty, "empty"))
+    rig.write_config(here, DEMO_LIKE)
+    ours = [sys.executable, "-m", "appliance", "run", "-c", str(here / "config.toml")]
+    add("first paint, appliance", first_paint(here, ours, "ours"))
+
+
 def main() -> None:
     options = rig.arguments(__doc__ or "")
     results = Results("Start and memory")
     compileall.compile_dir(HERE.parent.parent / "appliance", quiet=1)
     with rig.scratch(options.folder) as folder:
-        cases = {"nothing configured": "", "recorder, trigger, Qlik": DEMO_LIKE}
         for number in range(options.rounds):
             here = folder / str(number)
-            results.add("python -c pass", python() * 1000, "ms")
-            results.add("appliance --version", version() * 1000, "ms")
-            for what, extra in cases.items():
-                place = here / what
-                place.mkdir(parents=True)
-                results.add(f"listening, {what}", listening(place, extra) * 1000, "ms")
-                results.add(f"listening again, {what}", listening(place, extra) * 1000, "ms")
-            command = [sys.executable, str(HERE / "empty_app.py")]
-            results.add(
-                "first paint, empty Textual app", first_paint(here, command, "empty") * 1000, "ms"
-            )
-            rig.write_config(here, DEMO_LIKE)
-            command = [sys.executable, "-m", "appliance", "run", "-c", str(here / "config.toml")]
-            results.add("first paint, appliance", first_paint(here, command, "ours") * 1000, "ms")
-            for what, extra in cases.items():
-                for ui in (False, True):
-                    place = here / f"{what} {ui}"
-                    place.mkdir()
-                    name = f"{what}, {'with UI' if ui else 'headless'}"
-                    memory(results, place, extra, ui=ui, what=name)
+            here.mkdir()
+            if options.only in "start":
+                starts(results, here)
+            if options.only in "memory":
+                for what, extra in CASES.items():
+                    for ui in (False, True):
+                        place = here / f"{what} {ui}"
+                        place.mkdir()
+                        name = f"{what}, {'with UI' if ui else 'headless'}"
+                        memory(results, place, extra, ui=ui, what=name)
     for name, limit in (
         ("appliance --version", 150),
         ("listening, recorder, trigger, Qlik", 600),
@@ -135,6 +142,11 @@ def main() -> None:
         "first paint, appliance",
         "first paint, empty Textual app",
         "<= 1.5",
+    )
+    results.compare(
+        "first paint: to an empty Textual app, on a processor",
+        "first paint, appliance: of that on a processor",
+        "first paint, empty Textual app: of that on a processor",
     )
     rig.finish(options, results)
 

@@ -1,7 +1,7 @@
 """Runs a command in a terminal of 140 x 40 whose screen is read and thrown away.
 
 ``python terminal.py COMMAND...`` prints ``pid NUMBER`` and, once the first text was painted,
-``painted SECONDS`` (since the command was started). Ends with the command; SIGTERM is passed on.
+``painted SECONDS SECONDS`` (since the command was started, and how much processor time it used). Ends with the command; SIGTERM is passed on.
 Text is what is left of the output without control sequences and blanks. Not for: looking at what
 was painted (the tests of the UI do that).
 """
@@ -18,6 +18,7 @@ import struct
 import sys
 import termios
 import time
+from pathlib import Path
 
 ROWS, COLUMNS = 40, 140
 ENOUGH = 20
@@ -26,6 +27,11 @@ ENOUGH = 20
 _CONTROL = re.compile(
     rb"\x1b(?:\[[0-9;:?<>=!]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_=>])"
 )
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main(command: list[str]) -> int:
@@ -53,7 +59,8 @@ def main(command: list[str]) -> int:
             seen = (seen + data)[-65536:]
             if len(re.sub(rb"\s", b"", _CONTROL.sub(b"", seen))) >= ENOUGH:
                 painted = True
-                print(f"painted {time.monotonic() - began:.4f}", flush=True)
+                taken = time.monotonic() - began
+                print(f"painted {taken:.4f} {cpu_s(pid):.4f}", flush=True)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
