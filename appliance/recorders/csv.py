@@ -10,6 +10,7 @@ as a formula get an apostrophe in front. Not for: files.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -51,6 +52,9 @@ class CsvFormat:
     @property
     def memory(self) -> str:
         return msgspec.json.encode(self._keys).decode()
+
+    def elements(self, messages: Sequence[Message]) -> list[bytes]:
+        return [self.element(message) for message in messages]
 
     def recall(self, memory: str) -> None:
         self._keys = msgspec.json.decode(memory, type=tuple[str, ...]) if memory else ()

@@ -6,6 +6,7 @@ a file without any is ``empty``. Not for: files; a format never sees one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from appliance.config import RecorderConfig
@@ -32,6 +33,9 @@ class Format(Protocol):
 
     def element(self, message: Message) -> bytes:
         """One message."""
+
+    def elements(self, messages: Sequence[Message]) -> list[bytes]:
+        """The element of each message: one by one or, where that is quicker, together."""
 
     @property
     def memory(self) -> str:

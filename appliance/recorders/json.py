@@ -5,9 +5,11 @@ Not for: payloads that are not JSON (payload.py wraps them).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from appliance.model import Message
 from appliance.recorders import metadata
-from appliance.recorders.payload import json_value
+from appliance.recorders.payload import json_value, objects
 
 
 class JsonFormat:
@@ -32,6 +34,13 @@ class JsonFormat:
         fields = metadata.json_fields(message, b",\n    ")
         value = value.replace(b"\n", b"\n    ")
         return b'{\n    %b,\n    "payload": %b\n  }' % (fields, value)
+
+    def elements(self, messages: Sequence[Message]) -> list[bytes]:
+        if not self._metadata:
+            found = objects([message.payload for message in messages])
+            if found is not None:
+                return found
+        return [self.element(message) for message in messages]
 
     def recall(self, memory: str) -> None:
         """Nothing to know."""

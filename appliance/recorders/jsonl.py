@@ -5,6 +5,8 @@ Not for: payloads that are not JSON (payload.py wraps them).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.payload import json_value
@@ -31,6 +33,9 @@ class JsonLinesFormat:
             return value + b"\n"
         fields = metadata.json_fields(message, b", ")
         return b'{%b, "payload": %b}\n' % (fields, value)
+
+    def elements(self, messages: Sequence[Message]) -> list[bytes]:
+        return [self.element(message) for message in messages]
 
     def recall(self, memory: str) -> None:
         """Nothing to know."""

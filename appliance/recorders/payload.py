@@ -8,6 +8,7 @@ Not for: what stands around the value (json.py, jsonl.py, csv.py).
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 
 import msgspec
 
@@ -25,6 +26,7 @@ _SHORT = 2 * MAX_DEPTH
 
 _format = msgspec.json.format
 _top_level = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def json_value(payload: bytes, *, indent: bool) -> bytes:
@@ -54,6 +56,34 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
     if (b"$" in payload or b"\\u" in payload) and _is_reserved(text):
         return _object(b"$json", text, width)
     return text
+
+
+def objects(payloads: Sequence[bytes]) -> list[bytes] | None:
+    """Short JSON objects as the elements of one indented array, all in one go.
+
+    Each is what ``json_value(..., indent=True)`` makes of it, two blanks further in; taken
+    together they cost a third. ``None``: at least one payload needs a closer look, or is no
+    object.
+    """
+    joined = b"[%b]" % b",".join(payloads)
+    sizes = [len(payload) for payload in payloads]
+    if max(sizes) > _SHORT or b"$" in joined or b"\\u" in joined:
+        return None
+    try:
+        joined.decode()
+        # Each payload is one element by itself, or the commas between them mean something else.
+        if [bytes(one) for one in _elements.decode(joined)] != list(payloads):
+            return None
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        return None
+    if {payload[:1] for payload in payloads} != {b"{"}:
+        return None
+    # Only at the top level is a brace two blanks in, and no string has a line break of its own.
+    text = _format(joined, indent=2)
+    found = [b"{" + rest for rest in text[5:-2].split(b",\n  {")]
+    if max([len(one) for one in found]) > _MAX_GROWTH * min(sizes) + _SHORT:
+        return None
+    return found
 
 
 def nesting(payload: bytes) -> int:

@@ -173,12 +173,13 @@ class Recording:
 
     def pieces(self, messages: Sequence[Message]) -> list[bytes]:
         """What each message adds to the file, in order."""
-        element = self._format.element
         separator = self._format.separator
         if self.progress.count:
-            return [separator + element(message) for message in messages]
-        first = self._format.opening(messages[0]) + element(messages[0])
-        return [first, *(separator + element(message) for message in messages[1:])]
+            return [separator + element for element in self._format.elements(messages)]
+        # The opening comes first: a format may learn from it what elements look like.
+        opening = self._format.opening(messages[0])
+        first, *others = self._format.elements(messages)
+        return [opening + first, *(separator + element for element in others)]
 
     def skip(self, seq: int) -> None:
         """Everything up to ``seq`` was looked at, and nothing of it belongs in."""

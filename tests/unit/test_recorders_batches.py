@@ -1,0 +1,48 @@
+"""A recording is the same, however many messages were written at a time."""
+
+from __future__ import annotations
+
+import json
+
+from appliance.model import Message
+from appliance.recorders.json import JsonFormat
+from appliance.recorders.payload import objects
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+PAYLOADS = st.one_of(
+    st.dictionaries(st.text(), VALUES).map(lambda value: json.dumps(value).encode()),
+    st.dictionaries(st.text(), VALUES).map(
+        lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(
+            errors="surrogatepass"
+        )
+    ),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.binary(),
+    st.text(alphabet='{}[],:"\\\\ \\n1a$').map(str.encode),
+)
+
+
+@given(st.lists(PAYLOADS, min_size=1, max_size=8))
+@example([b"{}", b'{"a":1}', b"{}"])
+@example([b'{"a":1', b'"b":2}'])
+@example([b"{},{}", b'{"a":[', b"]}"])
+@example([b'{"a":"},\\n  {"}', b'{"b":2}'])
+@example([b"{}", b'{"a":' + b"[" * 97 + b"]" * 97 + b"}"])
+@example([b'{"a":"\xc3', b'\xa4"}'])
+@example([b' {"a": 1}', b'{"a": 1}'])
+def test_messages_written_together_are_recorded_as_if_written_one_by_one(payloads):
+    """A reader can't tell, and no payload can reach beyond its own element."""
+    messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
+    form = JsonFormat(metadata=False)
+    assert form.elements(messages) == [form.element(message) for message in messages]
+
+
+def test_ordinary_payloads_are_formatted_together():
+    """What machines send takes the quick way, so that a recorder keeps up with the broker."""
+    payloads = [b'{"Generated number": "%d", "ok": true}' % number for number in range(100)]
+    assert objects(payloads) is not None
