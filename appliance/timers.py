@@ -215,6 +215,11 @@ class Timers:
             self._due[timer.name] = timer.due_ns()
         return firings, moved
 
+    @property
+    def watches_anything(self) -> bool:
+        """Whether there is any silence watch at all."""
+        return bool(self._watches)
+
     def concern(self, topic: str) -> bool:
         """Whether a silence watch listens on a topic."""
         return any(self._is_heard(timer, topic) for timer in self._watches)

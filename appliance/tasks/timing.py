@@ -65,6 +65,8 @@ class Timing:
 
     def hear(self, messages: Sequence[Message]) -> None:
         """Note that messages came, for the silence watches."""
+        if not self._timers.watches_anything:
+            return
         watched = [one for one in messages if self._timers.concern(one.topic)]
         if not watched:
             return
