@@ -47,6 +47,8 @@ class Following:
         self._slowest = int(slowest_poll_s * SECOND_NS)
         self._elsewhere = int(elsewhere_s * SECOND_NS)
         self._next_elsewhere = 0
+        self._strangers: set[str] = set()
+        """Runs on the server of tasks that the last look did not know."""
         self._polls: dict[int, tuple[int, int]] = {}
         """Execution id to (when it is due, the interval after that)."""
 
@@ -107,6 +109,11 @@ class Following:
         if not unknown:
             return
         known = {task.id: task for task in self._tasks.get()}
+        strangers = {one.execution_id for one in unknown if one.task_id.lower() not in known}
+        if strangers - self._strangers:
+            # A task may be new. Asked once for each run: some tasks are not ours to see.
+            known = {task.id: task for task in self._tasks.get(0)}
+        self._strangers = strangers
         with self._ledger.change() as planner:
             now = self._ledger.clock_ns()
             for report in unknown:
