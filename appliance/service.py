@@ -39,6 +39,7 @@ from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
 from appliance.tasks.engine import TaskEngine
+from appliance.tasks.outcomes import time_text
 from appliance.users import Users
 from appliance.view import View
 
@@ -382,8 +383,8 @@ class Appliance:
             "status": status,
             "name": self.config.service.name,
             "version": __version__,
-            "startedAt": _iso(self.started_ns),
-            "time": _iso(self.clock_ns()),
+            "startedAt": time_text(self.started_ns),
+            "time": time_text(self.clock_ns()),
             "clients": self.broker.clients_connected,
             "messagesIn": self.door.messages_in,
             "messagesOut": self.door.messages_out,
@@ -437,12 +438,6 @@ class Appliance:
         except TimeoutError:
             future.cancel()
             raise UnavailableError("The engine does not answer.") from None
-
-
-def _iso(at_ns: int) -> str:
-    seconds, rest = divmod(at_ns, 1_000_000_000)
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{stamp}.{rest // 1_000_000:03d}Z"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
