@@ -262,6 +262,8 @@ class Outbox:
         delivery.noting = False
         if self.sink is not None and self._inflight.get(packet_id) is delivery:
             self._send(packet_id, delivery)
+            # One that the client can't take has left the window, and nothing else asks for more.
+            self.pump()
 
     def _send(self, packet_id: int, delivery: Delivery) -> None:
         sink = self.sink
