@@ -110,9 +110,16 @@ class SessionStore:
         )
 
     def subscribe(self, client_id: str, options: SubscribeOptions, since_seq: int) -> None:
-        """Keep a subscription: messages behind ``since_seq`` are for it."""
+        """Keep a subscription: messages behind ``since_seq`` are for it.
+
+        One that replaces another keeps the place of that one if that is later.
+        """
         values = (client_id, options.topic_filter, since_seq, msgspec.msgpack.encode(options))
-        self._record([("INSERT OR REPLACE INTO subscription VALUES (?, ?, ?, ?)", values)])
+        sql = (
+            "INSERT INTO subscription VALUES (?, ?, ?, ?) ON CONFLICT (client_id, filter)"
+            " DO UPDATE SET body = excluded.body, since_seq = max(since_seq, excluded.since_seq)"
+        )
+        self._record([(sql, values)])
 
     def unsubscribe(self, client_id: str, topic_filter: str) -> None:
         """Forget a subscription."""

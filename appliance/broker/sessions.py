@@ -179,9 +179,12 @@ class Sessions:
 
     def subscribe(self, session: Session, options: SubscribeOptions) -> bool:
         """Add or replace a subscription; returns whether it is new."""
+        # Where messages wait for the client because of the subscription that this one replaces,
+        # a restart must find them again.
+        keeps = self._subscriptions.qos(session.client_id, options.topic_filter) > 0
         new = self._subscriptions.add(session.outbox, options)
         if session.persistent:
-            self._store.subscribe(session.client_id, options, self._last_seq())
+            self._store.subscribe(session.client_id, options, 0 if keeps else self._last_seq())
         return new
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:

@@ -85,6 +85,11 @@ class Subscriptions:
         """Whether the client has subscribed to exactly this filter."""
         return topic_filter in self._by_client.get(client_id, ())
 
+    def qos(self, client_id: str, topic_filter: str) -> int:
+        """The QoS at which the client has subscribed to exactly this filter; 0 if it has not."""
+        found = self._by_client.get(client_id, {}).get(topic_filter)
+        return 0 if found is None else found.options.qos
+
     def add(self, outbox: Outbox, options: SubscribeOptions) -> bool:
         """Subscribe; a subscription to the same filter is replaced (section 3.8.4).
 

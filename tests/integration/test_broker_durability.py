@@ -220,6 +220,28 @@ async def test_restart(tmp_path, version):
         assert (await brief.connect("brief", clean=False)).body[0] == 0
 
 
+@pytest.mark.parametrize("version", [4])
+async def test_subscribing_again_loses_nothing_in_a_restart(tmp_path, version):
+    """What waits for a client that subscribes again, as most do at every connect, stays kept."""
+    folder = tmp_path / "data"
+    async with Rig(folder) as rig:
+        reader = await rig.wire(version, client_id="reader", clean=False)
+        await reader.subscribe(("waits", 1), ("upgraded", 0))
+        reader.disconnect()
+        await reader.closed()
+        writer = await rig.wire(version, client_id="writer")
+        for topic in ("waits", "upgraded", "waits"):
+            await writer.publish_acked(topic, b"x", 1)
+        reader = await rig.wire(version, client_id="reader", clean=False)
+        reader.send(reader.subscribe_packet(("waits", 1), ("upgraded", 1)))
+        while (await reader.receive()).kind != 9:
+            pass
+    async with Rig(folder) as rig:
+        reader = await rig.wire(version, client_id="reader", clean=False)
+        assert [m.topic for m in await reader.messages(2)] == ["waits", "waits"]
+        await reader.nothing_more()
+
+
 @both
 async def test_ended_session_stays_ended(tmp_path, version):
     """A session that its client ended does not come back with a restart."""
