@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -26,6 +27,7 @@ _DOUBLINGS = 16
 _WAITING_AT_ONCE = 8
 _REMEMBERED_ORIGINS = 4096
 _FORGET_AFTER_S = 300.0
+_PLACEHOLDER = re.compile("%[uc]")
 
 
 class Role(enum.StrEnum):
@@ -42,6 +44,9 @@ class Credentials(Protocol):
 
     def verify(self, name: str, password: bytes) -> bool:
         """Check a password. Blocks for tens of milliseconds: for worker threads."""
+
+    def recognises(self, name: str, password: bytes) -> bool:
+        """Whether a check of these succeeded before. Reads a file's status: for worker threads."""
 
     @property
     def exists(self) -> bool:
@@ -90,27 +95,31 @@ class Access:
         """Whether these credentials let a client in.
 
         Repeated failures from one address are answered ever more slowly, up to ten seconds; while
-        several of its failures wait for their answer, nothing further from there is looked at.
+        several of its failures wait for their answer, only credentials that were right before are
+        looked at. A success does not make up for failures: it may be another user's, or the
+        guesser's own.
 
         Raises:
             PacketError: the address has to wait.
         """
+        origin = _origin(host)
         if self._users is None or not self._users.exists:
             # A name proves nothing here; where anybody may come in it is still welcome.
             admitted = self._open_without_users
         elif username is None and password is None:
             admitted = self._anonymous
         else:
-            origin = _origin(host)
-            if self._waiting.get(origin, 0) >= _WAITING_AT_ONCE:
+            crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
+            admitted = await asyncio.get_running_loop().run_in_executor(
+                self._executor,
+                self._users.recognises if crowded else self._users.verify,
+                username or "",
+                password or b"",
+            )
+            if crowded and not admitted:
                 self._count("logins refused: too many failures")
                 raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
-            admitted = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._users.verify, username or "", password or b""
-            )
-        origin = _origin(host)
         if admitted:
-            self._failures.pop(origin, None)
             return True
         self._count("logins refused")
         self._waiting[origin] += 1
@@ -195,18 +204,17 @@ class Access:
 
 
 def _filled(filters: tuple[str, ...], username: str | None, client_id: str) -> list[str]:
-    filled = []
-    for text in filters:
-        if "%u" in text and not _fills(username):
-            continue
-        if "%c" in text and not _fills(client_id):
-            continue
-        filled.append(text.replace("%u", username or "").replace("%c", client_id))
-    return filled
+    names = {"%u": username or "", "%c": client_id}
+    return [
+        # In one pass, because a name may itself look like a placeholder.
+        _PLACEHOLDER.sub(lambda found: names[found[0]], text)
+        for text in filters
+        if all(_fills(names[found]) for found in _PLACEHOLDER.findall(text))
+    ]
 
 
-def _fills(name: str | None) -> bool:
-    return name is not None and name != "" and not any(sign in name for sign in "/+#")
+def _fills(name: str) -> bool:
+    return name != "" and not any(sign in name for sign in "/+#")
 
 
 def _origin(host: str) -> str:

@@ -99,7 +99,11 @@ async def test_another_user_gets_no_session(guarded, version):
 
 
 async def test_repeated_failures(tmp_path):
-    """Failures from one address are answered ever more slowly, and don't pile up."""
+    """Failures from one address are answered ever more slowly, and don't pile up.
+
+    A guesser can't make up for them with a login of its own, nor keep others at the same address
+    out who were in before.
+    """
     path = tmp_path / "users.txt"
     Users(path).add("ann", b"secret of ann")
     counted: list[str] = []
@@ -112,6 +116,9 @@ async def test_repeated_failures(tmp_path):
 
         def verify(self, name: str, password: bytes) -> bool:
             return password == b"right"
+
+        def recognises(self, name: str, password: bytes) -> bool:
+            return name == "known" and password == b"right"
 
     rig = Rig(tmp_path / "data")
     async with rig:
@@ -133,10 +140,13 @@ async def test_repeated_failures(tmp_path):
         assert access._delay("10.0.0.1") == 0
         for _ in range(20):
             access._delay("10.0.0.1")
+        assert await access.admit("bob", b"right", "10.0.0.1")
+        assert access._delay("10.0.0.1") == 10
         waiting = [asyncio.create_task(access.admit("ann", b"wrong", "10.0.0.1")) for _ in range(8)]
         await rig.until(lambda: access._waiting["10.0.0.1"] == 8)
         with pytest.raises(PacketError):
             await access.admit("ann", b"right", "10.0.0.1")
+        assert await access.admit("known", b"right", "10.0.0.1")
         assert await access.admit("ann", b"right", "10.0.0.9")
         for task in waiting:
             task.cancel()
@@ -216,6 +226,16 @@ async def test_publish_rules(ruled, version, who, client_id, topic, allowed):
         assert await wire.closed() is None
     await ruled.settled()
     assert len(ruled.journaled()) == allowed
+
+
+@pytest.mark.parametrize("version", [5])
+async def test_name_like_a_placeholder(tmp_path, version):
+    """A user name that looks like a placeholder of a rule is a name, and opens nothing."""
+    rules = (AccessRule(publish=("plant/%u/#",)),)
+    async with Rig(tmp_path / "data", rules=rules) as rig:
+        wire = await rig.wire(version, client_id="+", username="%c")
+        assert (await wire.publish_acked("plant/other/x", b"x", 1)).codes == [0x87]
+        assert (await wire.publish_acked("plant/%c/x", b"x", 1)).codes == [0]
 
 
 @both

@@ -110,8 +110,13 @@ def test_reconnecting_is_cheap_and_only_for_what_was_right(
     assert len(calls) == 1
     assert not users.verify("plc", b"password-2")
     assert not users.verify("plc", b"password-2")
+    assert users.recognises("plc", b"password-1")
+    assert not users.recognises("plc", b"password-2")
+    assert not users.recognises("nobody", b"password-1")
     assert len(calls) == 3
     assert b"password-1" not in repr(users._good).encode()
+    users.add("plc", b"password-3")
+    assert not users.recognises("plc", b"password-1")
 
 
 def test_the_memory_of_good_sign_ins_is_bounded(
