@@ -102,7 +102,7 @@ class Access:
         Raises:
             PacketError: the address has to wait.
         """
-        origin = _origin(host)
+        origin = origin_of(host)
         if self._users is None or not self._users.exists:
             # A name proves nothing here; where anybody may come in it is still welcome.
             admitted = self._open_without_users
@@ -217,8 +217,8 @@ def _fills(name: str) -> bool:
     return name != "" and not any(sign in name for sign in "/+#")
 
 
-def _origin(host: str) -> str:
-    """What failures are counted for: an IPv4 address, or the /64 network of an IPv6 address.
+def origin_of(host: str) -> str:
+    """What strangers are counted for: an IPv4 address, or the /64 network of an IPv6 address.
 
     Whoever has one IPv6 address usually has 2**64 of them.
     """

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from appliance.broker.access import Access
+from appliance.broker.access import Access, origin_of
 from appliance.broker.connection import Connection
 from appliance.broker.door import Door
 from appliance.broker.host import SessionHost
@@ -88,6 +88,8 @@ class MqttBroker:
         self._connections: set[Connection] = set()
         self._by_address: Counter[str] = Counter()
         self._unauthenticated = 0
+        self._strangers: dict[str, dict[Connection, None]] = {}
+        """Connections that are not yet authenticated, the oldest first, by where they are from."""
         self._wills: dict[str, tuple[int, Connection, Will]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
@@ -192,8 +194,11 @@ class MqttBroker:
         """A socket was accepted; returns whether there is room for it."""
         listener = self._listeners[connection.listener_name]
         host = connection.peer[0]
+        origin = origin_of(host)
         if self._stopping:
             return False
+        if self._unauthenticated >= self.limits.max_unauthenticated:
+            self._make_room(origin)
         for bound, present, counter in (
             (self.limits.max_connections, len(self._connections), "in all"),
             (listener.config.max_connections, listener.connections, "on the listener"),
@@ -206,12 +211,34 @@ class MqttBroker:
         self._connections.add(connection)
         self._by_address[host] += 1
         self._unauthenticated += 1
+        self._strangers.setdefault(origin, {})[connection] = None
         listener.connections += 1
         return True
 
+    def _make_room(self, origin: str) -> None:
+        """End the oldest stranger from where most are, if a newcomer's origin has fewer.
+
+        So nobody keeps everybody else out with connections that never log in.
+        """
+        crowd = max(self._strangers.values(), key=len, default={})
+        if len(crowd) > len(self._strangers.get(origin, ())) + 1:
+            oldest = next(iter(crowd))
+            self.count("connections ended: most of those not yet authenticated")
+            self.departed(oldest)
+            oldest.abort()
+
+    def _known(self, connection: Connection) -> None:
+        """A connection is no stranger any more: it was admitted, or is gone."""
+        origin = origin_of(connection.peer[0])
+        crowd = self._strangers[origin]
+        del crowd[connection]
+        if not crowd:
+            del self._strangers[origin]
+        self._unauthenticated -= 1
+
     def opened(self, connection: Connection) -> None:
         """A connection was admitted."""
-        self._unauthenticated -= 1
+        self._known(connection)
         connection.counted_as_open = True
         logger.info(
             "client %s connected from %s (MQTT %s)",
@@ -230,7 +257,7 @@ class MqttBroker:
         if not self._by_address[host]:
             del self._by_address[host]
         if not connection.counted_as_open:
-            self._unauthenticated -= 1
+            self._known(connection)
         self._listeners[connection.listener_name].connections -= 1
 
     async def take_over(self, connection: Connection, asked: Connect) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 
 import pytest
@@ -281,6 +282,31 @@ async def test_too_many_connections(tmp_path, limits, counter):
         wires[0].abort()
         await rig.until(lambda: len(rig.broker._connections) == len(wires) - 1)
         await rig.wire(client_id="again")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one loopback address only")
+async def test_strangers_keep_nobody_else_out(tmp_path):
+    """Whoever holds all places for strangers loses the oldest one to a client from elsewhere."""
+    async with Rig(tmp_path / "data", max_unauthenticated=5) as rig:
+        mute = [await rig.socket() for _ in range(5)]
+        await rig.until(lambda: rig.broker._unauthenticated == 5)
+        from_elsewhere = await asyncio.open_connection(
+            "127.0.0.1", rig.port, local_addr=("127.0.0.9", 0)
+        )
+        client = Wire(*from_elsewhere, 4)
+        await client.connect("client")
+        assert await mute[0].closed() is None
+        assert rig.broker._unauthenticated == 4
+        assert rig.counters["connections ended: most of those not yet authenticated"] == 1
+        mute.append(await rig.socket())
+        more = await rig.socket()
+        assert await more.closed() is None
+        await client.ping()
+        client.abort()
+        for wire in mute[1:]:
+            wire.abort()
+        await rig.until(lambda: not rig.broker._connections)
+        assert not rig.broker._strangers
 
 
 @both
