@@ -67,9 +67,9 @@ class Reading:
         while True:
             rows = self.query(
                 "SELECT first_seq, last_seq, body FROM chunk WHERE first_seq >= coalesce("
-                "(SELECT max(first_seq) FROM chunk WHERE first_seq <= ?1), 0)"
-                " AND last_seq >= ?1 ORDER BY first_seq LIMIT 1",
-                (after_seq + 1,),
+                "(SELECT max(first_seq) FROM chunk WHERE first_seq <= ?), 0)"
+                " AND last_seq >= ? ORDER BY first_seq LIMIT 1",
+                (after_seq + 1, after_seq + 1),
             )
             if not rows:
                 return []
