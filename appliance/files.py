@@ -1,7 +1,8 @@
 """What differs between operating systems about files, in one place.
 
-The lock of a data directory, atomic replacement, syncing to the disk, free space, and setting a
-file aside instead of destroying it. Not for: what stands in any of those files.
+The lock of a data directory, atomic replacement, syncing to the disk, free space, how many files
+may be open, and setting a file aside instead of destroying it. Not for: what stands in any of
+those files.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+    import resource
 
 _LOCK_NAME = "appliance.lock"
 # Windows locks are mandatory: the locked byte lies far behind the pid, so that others can read it.
@@ -207,3 +209,22 @@ def free_bytes(directory: Path) -> int:
         OSError: the directory can't be looked at.
     """
     return shutil.disk_usage(directory).free
+
+
+def allow_open_files(wanted: int) -> bool:
+    """Let this process have so many files and sockets open at once; returns whether it may.
+
+    Where the operating system counts sockets as files, a process often may have 1024 at first and
+    more if it asks. Windows does not count them.
+    """
+    if sys.platform != "win32":
+        unlimited = resource.RLIM_INFINITY
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != unlimited and soft < wanted:
+            most = wanted if hard == unlimited else min(wanted, hard)
+            # macOS has a further limit (kern.maxfilesperproc) that the hard one does not show.
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+                soft = most
+            return soft >= wanted
+    return True

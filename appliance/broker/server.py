@@ -22,6 +22,7 @@ from appliance.broker.packets import Connect, PacketError, Reason, Will
 from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import LimitsConfig, ListenerConfig
+from appliance.files import allow_open_files
 from appliance.model import Message
 from appliance.state import ClientState, ListenerState
 
@@ -32,6 +33,8 @@ _STOP_S = 5.0
 _TAKE_OVER_S = 1.0
 _SESSIONS_A_CONNECTION = 5
 """How many sessions there may be for each connection that there may be."""
+_OTHER_FILES = 256
+"""Open files that are not clients' connections: databases, recordings, HTTP, the log."""
 
 
 _PROTOCOLS = {0: "", 4: "3.1.1", 5: "5.0"}
@@ -137,6 +140,7 @@ class MqttBroker:
         Raises:
             ApplianceError: a listener can't be opened; those before it are closed again.
         """
+        self._check_open_files()
         self.sessions.load(self._records)
         await self.host.start()
         try:
@@ -147,6 +151,18 @@ class MqttBroker:
             await self.host.stop()
             raise
         self._sweeper = self.loop.create_task(self._sweep(), name="broker sweep")
+
+    def _check_open_files(self) -> None:
+        """Clients may not use up what journal, recordings and task starts need too."""
+        listeners = sum(listener.config.max_connections for listener in self._listeners.values())
+        bound = min(self.limits.max_connections, listeners)
+        if not allow_open_files(bound + _OTHER_FILES):
+            logger.warning(
+                "the operating system lets this process open too few files for %d connections:"
+                " raise the limit (ulimit -n, or LimitNOFILE in the service), or lower"
+                " limits.max_connections",
+                bound,
+            )
 
     def close_listeners(self) -> None:
         """No new connections from now on."""

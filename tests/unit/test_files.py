@@ -97,3 +97,17 @@ def test_setting_aside_never_overwrites(tmp_path):
 def test_free_space_is_known(tmp_path):
     """The UI can show how much room the disk has."""
     assert files.free_bytes(tmp_path) > 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not count sockets as files")
+def test_limit_of_open_files_is_raised_as_far_as_it_goes():
+    """A low limit of open files is raised to what is needed, and it is told if that can't be."""
+    asks = """
+import resource
+from appliance.files import allow_open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))
+print(allow_open_files(100), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print(allow_open_files(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+    told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["True", "100", "False", "128"]
