@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -65,20 +65,24 @@ class LiveView:
         ]
         if not self.heard_a_client:
             self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
+        # Counted a topic, not a message: most of a batch is of few topics.
+        names = [message.topic for message in shown]
+        counts = Counter(names)
         with self._lock:
             self._ring.extend(shown)
             self._in_second += len(shown)
             topics = self._topics
-            for message in shown:
-                topic = topics.get(message.topic)
+            for name, last in dict(zip(names, shown, strict=True)).items():
+                topic = topics.get(name)
                 if topic is None:
                     if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
                         self._forget_topics()
-                    topic = topics[message.topic] = _Topic()
-                topic.count += 1
-                topic.recent += 1
-                topic.last_seq = message.seq
-                topic.last_ns = message.received_ns
+                    topic = topics[name] = _Topic()
+                count = counts[name]
+                topic.count += count
+                topic.recent += count
+                topic.last_seq = last.seq
+                topic.last_ns = last.received_ns
 
     def _forget_topics(self) -> None:
         """Make room for new topics. Under the lock."""

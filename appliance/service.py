@@ -199,8 +199,8 @@ class Appliance:
         await self._make_tasks(stack)
         tasks_cursor = self.tasks.open()
 
-        def settle(entries: Sequence[Any]) -> None:
-            self.door.committed(entries)
+        def settle(messages: Sequence[Message], entries: Sequence[Any]) -> None:
+            self.door.committed(messages, entries)
 
         # A journal that came from a backup must not number messages below what its followers
         # have seen: they would take them for old ones.

@@ -80,7 +80,7 @@ class Rig:
         self.journal.define(SESSIONS_SCHEMA)
         self.subscriptions = Subscriptions()
         self.retained = Retained(self.limits.max_retained)
-        self.journal.start(lambda entries: self.door.committed(entries))
+        self.journal.start(lambda *committed: self.door.committed(*committed))
         self.door = Door(
             self.journal,
             subscriptions=self.subscriptions,

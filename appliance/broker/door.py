@@ -41,7 +41,13 @@ class Log(Protocol):
 
     def next_seq(self) -> int: ...
 
+    def newest_seq(self) -> int: ...
+
+    def number_to(self, seq: int) -> None: ...
+
     def append(self, message: Message, token: object) -> None: ...
+
+    def extend(self, messages: Sequence[Message], payload_size: int, token: object) -> None: ...
 
     def transact(self, statements: Sequence[Statement], token: object) -> None: ...
 
@@ -51,8 +57,8 @@ class Log(Protocol):
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
 
 
-Entry = tuple[Message | None, object]
-"""What the journal gives back once it is committed: the message and the door's token."""
+Entry = tuple[Sequence[Message], object]
+"""What the journal gives back once it is committed: messages and the door's token."""
 
 
 class Door:
@@ -86,6 +92,8 @@ class Door:
         self._count = count
         self._paused: set[Publisher] = set()
         self.next_seq = journal.next_seq
+        self.newest_seq = journal.newest_seq
+        self.number_to = journal.number_to
         self.fanned_out_seq = 0
         """Every message up to this one has been handed to the clients that were subscribed."""
         self.messages_in = 0
@@ -98,27 +106,32 @@ class Door:
             if isinstance(body, bytes):
                 self._retained.keep(msgspec.msgpack.decode(body, type=Message))
 
-    def enter(self, messages: Sequence[Message], publisher: Publisher, acks: bytes) -> None:
+    def enter(
+        self,
+        messages: Sequence[Message],
+        payload_size: int,
+        publisher: Publisher,
+        acks: bytes,
+        retained: Sequence[Message],
+    ) -> None:
         """Take what one client sent in one go; ``acks`` leave when all of it is committed.
 
-        The messages must be permitted, valid, and numbered by ``next_seq`` in this order.
+        Args:
+            messages: permitted, valid, and numbered by ``next_seq`` in this order.
+            payload_size: bytes of their payloads.
+            publisher: who gets the acknowledgements.
+            acks: these, as they go out; maybe none.
+            retained: those of ``messages`` that have the retain flag.
         """
-        append = self._journal.append
-        last = len(messages) - 1
-        size = 0
-        for index, message in enumerate(messages):
-            size += len(message.payload)
-            if message.retain:
-                append(message, None)
+        token = (publisher, acks) if acks else None
+        if messages:
+            self._journal.extend(messages, payload_size, None if retained else token)
+            self.messages_in += len(messages)
+            self.bytes_in += payload_size
+            for message in retained:
                 self._keep(message)
-                if index == last and acks:
-                    self._journal.transact((), (publisher, acks))
-            else:
-                append(message, (publisher, acks) if acks and index == last else None)
-        if not messages and acks:
-            self._journal.transact((), (publisher, acks))
-        self.messages_in += len(messages)
-        self.bytes_in += size
+        if token is not None and (retained or not messages):
+            self._journal.transact((), token)
         if self._journal.pending_bytes > self._max_pending:
             self._count("publishers slowed: journal behind")
             self._paused.add(publisher)
@@ -220,17 +233,14 @@ class Door:
                 lambda: self.publish(topic, payload, retain=retain, properties=properties)
             )
 
-    def committed(self, entries: Sequence[Entry]) -> None:
+    def committed(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
         """The journal's writer thread says what is on disk now."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._settle, entries)
+            self._loop.call_soon_threadsafe(self._settle, messages, entries)
 
-    def _settle(self, entries: Sequence[Entry]) -> None:
-        messages: list[Message] = []
+    def _settle(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
         callbacks: list[Callable[[], None]] = []
-        for message, token in entries:
-            if message is not None:
-                messages.append(message)
+        for _, token in entries:
             if token is None:
                 continue
             if isinstance(token, tuple):

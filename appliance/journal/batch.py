@@ -8,13 +8,11 @@ left out and reported, so that it can't hold up the others. Not for: when to com
 from __future__ import annotations
 
 import sqlite3
-from itertools import groupby
-from typing import cast
+from itertools import chain, groupby
 
 from appliance.journal import chunks
 from appliance.journal.inbox import OVERHEAD_BYTES, Entry, Item, Statements
 from appliance.journal.store import primary_code
-from appliance.model import Message
 
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"
@@ -37,39 +35,37 @@ class Batch:
     """What one commit holds, packed once however often it is tried."""
 
     def __init__(self, items: list[Item]) -> None:
-        self.messages = [content for content, _ in items if isinstance(content, Message)]
         self.refused: list[tuple[Entry, Exception]] = []
-        self.size = OVERHEAD_BYTES * len(items) + sum([len(m.payload) for m in self.messages])
         self.statements: list[tuple[Statements, Entry]] = []
         self.entries: list[Entry] = []
-        if len(self.messages) == len(items):
-            self.entries = cast("list[Entry]", items)
-        else:
-            for content, token in items:
-                entry: Entry = (None if isinstance(content, Statements) else content, token)
-                self.entries.append(entry)
-                if isinstance(content, Statements):
-                    self.statements.append((content, entry))
+        self.size = 0
+        for content, token, size in items:
+            self.size += size
+            if isinstance(content, Statements):
+                entry: Entry = ((), token)
+                self.statements.append((content, entry))
+            else:
+                entry = (content, token)
+            self.entries.append(entry)
+        self.messages = list(chain.from_iterable([entry[0] for entry in self.entries]))
+        self.count = len(self.messages) + len(self.statements)
+        """Messages and statements, those included that turn out to be refused."""
+        self.payload_size = self.size - self.count * OVERHEAD_BYTES
         self.rows = self._pack()
 
     def _pack(self) -> list[chunks.Row]:
         try:
-            return chunks.encode(self.messages)
+            return chunks.encode(self.messages, self.payload_size)
         except (ValueError, TypeError, OverflowError):
-            # One message can't be stored. Find it, so that the others can be.
-            good = []
-            for entry in self.entries:
-                message = entry[0]
-                if message is None:
-                    continue
+            # One message can't be stored. Find its entry, so that the others can be.
+            for entry in list(self.entries):
                 try:
-                    chunks.encode([message])
+                    chunks.encode(entry[0], self.payload_size)
                 except (ValueError, TypeError, OverflowError) as error:
                     self._refuse(entry, error)
-                else:
-                    good.append(message)
-            self.messages = good
-            return chunks.encode(good)
+            self.messages = list(chain.from_iterable([entry[0] for entry in self.entries]))
+            self.payload_size = sum([len(message.payload) for message in self.messages])
+            return chunks.encode(self.messages, self.payload_size)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         self.refused.append((entry, error))

@@ -24,23 +24,32 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
-def encode(messages: Sequence[Message]) -> list[Row]:
+def encode(messages: Sequence[Message], payload_size: int) -> list[Row]:
     """Pack messages, which must be in order, into as few chunks as the limits allow.
+
+    Args:
+        messages: none, one or many.
+        payload_size: bytes of their payloads, or more.
 
     Raises:
         UnicodeEncodeError, TypeError, OverflowError: a message holds what can't be stored, such as
             half a surrogate pair in its topic.
     """
     rows: list[Row] = []
+    may_be_big = payload_size > MAX_BYTES
     for start in range(0, len(messages), MAX_MESSAGES):
-        _add(rows, messages[start : start + MAX_MESSAGES])
+        _add(rows, messages[start : start + MAX_MESSAGES], may_be_big=may_be_big)
     return rows
 
 
-def _add(rows: list[Row], messages: Sequence[Message]) -> None:
+def _add(rows: list[Row], messages: Sequence[Message], *, may_be_big: bool) -> None:
     # Packing first and halving when it came out too big keeps the usual case free of any work
     # a message; a chunk that is certainly too big is not packed in vain.
-    if len(messages) > 1 and sum([len(message.payload) for message in messages]) > MAX_BYTES:
+    if (
+        may_be_big
+        and len(messages) > 1
+        and sum([len(message.payload) for message in messages]) > MAX_BYTES
+    ):
         _halve(rows, messages)
         return
     body = _encoder.encode(messages)
@@ -53,8 +62,8 @@ def _add(rows: list[Row], messages: Sequence[Message]) -> None:
 
 def _halve(rows: list[Row], messages: Sequence[Message]) -> None:
     middle = len(messages) // 2
-    _add(rows, messages[:middle])
-    _add(rows, messages[middle:])
+    _add(rows, messages[:middle], may_be_big=True)
+    _add(rows, messages[middle:], may_be_big=True)
 
 
 def decode(body: bytes) -> list[Message]:

@@ -16,11 +16,11 @@ from appliance.model import Message
 Statement = tuple[str, tuple[Any, ...]]
 """SQL with ``?`` placeholders, and their values."""
 
-Entry = tuple[Message | None, object]
-"""What a commit reports: the message (``None`` for statements) and the token given with it."""
+Entry = tuple[Sequence[Message], object]
+"""What a commit reports: messages (none for statements) and the token given with them."""
 
 OVERHEAD_BYTES = 128
-"""Counted for each entry besides its payload: topic, client id and the objects themselves."""
+"""Counted for each message besides its payload: topic, client id and the objects themselves."""
 
 
 class Statements:
@@ -32,7 +32,8 @@ class Statements:
         self.run = run
 
 
-Item = tuple[Message | Statements, object]
+Item = tuple[Sequence[Message] | Statements, object, int]
+"""What waits, its token, and the bytes that it counts."""
 
 
 class Inbox:
@@ -40,25 +41,36 @@ class Inbox:
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        # One number of each pair is only written by the engine, the other only by the writer.
         self._bytes_in = 0
         self._bytes_done = 0
-        self._in_flight = 0
+        self._count_in = 0
+        self._count_done = 0
         self._sleeping = False
         # SimpleQueue is the cheapest way to wake a thread; it never holds more than a few tokens,
         # because only a sleeping writer is woken.
         self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.closed = False
 
-    def append(self, message: Message, token: object) -> None:
-        """Hand over a message (engine's thread only). Never waits.
+    def extend(self, messages: Sequence[Message], size: int, token: object) -> None:
+        """Hand over messages that are stored or refused as one (engine's thread only).
+
+        ``size`` is the bytes of their payloads. Never waits.
 
         Raises:
             RuntimeError: the journal is closed.
         """
-        self._items.append((message, token))
-        self._bytes_in += len(message.payload) + OVERHEAD_BYTES
+        count = len(messages)
+        size += count * OVERHEAD_BYTES
+        self._items.append((messages, token, size))
+        self._bytes_in += size
+        self._count_in += count
         if self._sleeping:
             self.wake()
+
+    def append(self, message: Message, token: object) -> None:
+        """``extend`` with one message."""
+        self.extend((message,), len(message.payload), token)
 
     def transact(self, statements: Sequence[Statement], token: object) -> None:
         """Hand over statements for the same group commit, in order (engine's thread only).
@@ -66,8 +78,9 @@ class Inbox:
         Raises:
             RuntimeError: the journal is closed.
         """
-        self._items.append((Statements(statements), token))
+        self._items.append((Statements(statements), token, OVERHEAD_BYTES))
         self._bytes_in += OVERHEAD_BYTES
+        self._count_in += 1
         if self._sleeping:
             self.wake()
 
@@ -80,12 +93,12 @@ class Inbox:
 
     @property
     def count(self) -> int:
-        """Entries accepted and not committed yet."""
-        return len(self._items) + self._in_flight
+        """Messages and statements accepted and not committed yet."""
+        return self._count_in - self._count_done
 
     @property
     def bytes(self) -> int:
-        """Bytes accepted and not committed yet, ``OVERHEAD_BYTES`` an entry included."""
+        """Bytes accepted and not committed yet, ``OVERHEAD_BYTES`` a message included."""
         return self._bytes_in - self._bytes_done
 
     # --- the writer's side ---------------------------------------------------------------------
@@ -99,18 +112,27 @@ class Inbox:
                 self._wakeups.get(timeout=timeout_s)
         self._sleeping = False
 
-    def take(self, limit: int) -> list[Item]:
-        """Remove the oldest entries, at most ``limit``; they count as pending until ``done``."""
-        items = self._items[:limit]
-        self._in_flight = len(items)
+    def take(self, max_bytes: int) -> list[Item]:
+        """Remove the oldest entries, up to so many bytes and at least one.
+
+        They count as pending until ``done``.
+        """
+        waiting = self._items
+        end = len(waiting)
+        if self._bytes_in - self._bytes_done > max_bytes:
+            total = end = 0
+            while end < len(waiting) and (total <= max_bytes or not end):
+                total += waiting[end][2]
+                end += 1
+        items = waiting[:end]
         # Appends may come between these two lines; they go to the end and are not touched.
-        del self._items[: len(items)]
+        del waiting[:end]
         return items
 
-    def done(self, size: int) -> None:
-        """The entries taken are committed; ``size`` is what they counted in bytes."""
+    def done(self, count: int, size: int) -> None:
+        """What was taken is committed; ``count`` and ``size`` are what it counted."""
         self._bytes_done += size
-        self._in_flight = 0
+        self._count_done += count
 
     def close(self) -> None:
         """Refuse further entries once the writer sleeps for good."""

@@ -31,7 +31,7 @@ from appliance.journal.writer import Writer
 from appliance.model import Message
 from appliance.state import Health, JournalState
 
-OnCommit = Callable[[Sequence[Entry]], None]
+OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]
 
 _log = logging.getLogger(__name__)
@@ -82,9 +82,12 @@ class Journal:
         self._on_commit: OnCommit = _ignore
         self._on_refused: OnRefused | None = None
 
+        self.extend: Callable[[Sequence[Message], int, object], None] = self._inbox.extend
+        """``extend(messages, payload_size, token)``: hand over messages that are stored or refused
+        as one, and the bytes of their payloads. Engine's thread only; never waits. Each ``seq`` is
+        from ``next_seq``, in order. The token comes back through ``on_commit``."""
         self.append: Callable[[Message, object], None] = self._inbox.append
-        """``append(message, token)``: hand over a message. Engine's thread only; never waits.
-        ``message.seq`` is from ``next_seq``. The token comes back through ``on_commit``."""
+        """``append(message, token)``: ``extend`` with one message."""
         self.transact: Callable[[Sequence[Statement], object], None] = self._inbox.transact
         """``transact(statements, token)``: rows of tables from ``define``, in the same order and
         the same group commit as messages; all of them or none. Engine's thread only."""
@@ -106,8 +109,9 @@ class Journal:
         """Open the database and begin to commit.
 
         Args:
-            on_commit: called in the writer's thread after each group commit, with its
-                (message or ``None``, token) pairs in order; commits come in order too.
+            on_commit: called in the writer's thread after each group commit, with its messages
+                and its (messages, token) pairs, both in order; the pairs of ``transact`` have no
+                messages. Commits come in order too.
             on_health: called with (level, text) in the writer's thread when the health changes.
             on_refused: called with (token, error) for an entry that can't be stored whatever the
                 disk does (wrong SQL, text with half a surrogate pair). It is not in the journal.
@@ -167,11 +171,19 @@ class Journal:
         self._seq += 1
         return self._seq
 
+    def newest_seq(self) -> int:
+        """The sequence number allocated last (engine's thread only)."""
+        return self._seq
+
+    def number_to(self, seq: int) -> None:
+        """Allocate all sequence numbers up to this one (engine's thread only)."""
+        self._seq = seq
+
     # --- any thread ------------------------------------------------------------------------------
 
     @property
     def pending_count(self) -> int:
-        """Entries accepted and not committed yet."""
+        """Messages and statements accepted and not committed yet."""
         return self._inbox.count
 
     @property
@@ -306,15 +318,17 @@ class Journal:
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------
 
-    def committed(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
+    def committed(
+        self, messages: Sequence[Message], payload_size: int, entries: Sequence[Entry]
+    ) -> None:
         """A group commit is safe."""
         if messages:
-            self._tail.extend(messages)
+            self._tail.extend(messages, payload_size)
             self._last_seq = messages[-1].seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq
         try:
-            self._on_commit(entries)
+            self._on_commit(messages, entries)
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal
             _log.exception("What follows a commit failed")
         if messages:
@@ -345,5 +359,5 @@ class Journal:
         return step.more
 
 
-def _ignore(entries: Sequence[Entry]) -> None:
+def _ignore(messages: Sequence[Message], entries: Sequence[Entry]) -> None:
     """Before ``start`` there is nothing to report."""

@@ -28,12 +28,14 @@ class Tail:
         self._bytes = 0
         self._after = after
 
-    def extend(self, messages: Sequence[Message]) -> None:
-        """Add newly committed messages (the writer calls this once a commit)."""
-        size = sum([len(message.payload) for message in messages])
+    def extend(self, messages: Sequence[Message], payload_size: int) -> None:
+        """Add newly committed messages (the writer calls this once a commit).
+
+        ``payload_size`` is the bytes of their payloads.
+        """
         with self._lock:
             self._messages.extend(messages)
-            self._bytes += size
+            self._bytes += payload_size
             # A quarter of slack, so that a list of this length is not shifted at every commit.
             if len(self._messages) > MAX_MESSAGES * 5 // 4 or self._bytes > MAX_BYTES:
                 self._trim()

@@ -22,7 +22,7 @@ from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.store import Store, explain, primary_code
 from appliance.model import Message
 
-MAX_ENTRIES = 8000
+MAX_BYTES = 2 * 1024 * 1024
 """In one commit, so that the first of many does not wait for the last."""
 
 RETRY_S = (0.1, 1.0)
@@ -36,7 +36,9 @@ _log = logging.getLogger(__name__)
 class Owner(Protocol):
     """Whom the writer tells what it did; called in the writer's thread."""
 
-    def committed(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None: ...
+    def committed(
+        self, messages: Sequence[Message], payload_size: int, entries: Sequence[Entry]
+    ) -> None: ...
 
     def refused(self, entry: Entry, error: Exception) -> None: ...
 
@@ -95,7 +97,7 @@ class Writer:
         last_idle = time.monotonic()
         try:
             while True:
-                items = inbox.take(MAX_ENTRIES)
+                items = inbox.take(MAX_BYTES)
                 if items:
                     if not self._commit(Batch(items)):
                         return
@@ -173,10 +175,10 @@ class Writer:
         self.commits += 1
         if failed:
             self._owner.failing(None)
-        self._inbox.done(batch.size)
+        self._inbox.done(batch.count, batch.size)
         for entry, reason in batch.refused:
             self._owner.refused(entry, reason)
-        self._owner.committed(batch.messages, batch.entries)
+        self._owner.committed(batch.messages, batch.payload_size, batch.entries)
         return True
 
     def _write(self, batch: Batch) -> None:

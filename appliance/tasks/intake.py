@@ -90,7 +90,7 @@ class Intake:
         *,
         has_server: bool,
     ) -> None:
-        """``hear`` is told of all messages, for those who wait for any."""
+        """``hear`` is told of the last message of each topic, for those who wait for any."""
         self._hear = hear
         self._ledger = ledger
         self._triggers = triggers
@@ -116,7 +116,9 @@ class Intake:
                 self._untaken = source.next(BATCH)
             if self._untaken:
                 # Kept until it is dealt with: whoever runs this again goes on with it.
-                self.take([one for one in self._untaken if one.seq > self._position])
+                if self._untaken[0].seq <= self._position:
+                    self._untaken = [one for one in self._untaken if one.seq > self._position]
+                self.take(self._untaken)
                 self._untaken = ()
                 source.advance(self._ledger.durable_seq)
 
@@ -124,16 +126,19 @@ class Intake:
         """Deal with messages: their requests and the position in the journal, in one change."""
         if not messages:
             return
-        self._let_hear(messages)
-        concerned = [one for one in messages if self._triggers.concern(one.topic)]
-        if not concerned:
+        # What concerns nobody, mostly all of it, is told by its topics, of which there are few.
+        latest = {one.topic: one for one in messages}
+        self._let_hear(list(latest.values()))
+        topics = {topic for topic in latest if self._triggers.concern(topic)}
+        if not topics:
             self._position = messages[-1].seq
             if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
         with self._ledger.change() as planner:
-            for message in concerned:
-                self._take_or_set_aside(planner, message)
+            for message in messages:
+                if message.topic in topics:
+                    self._take_or_set_aside(planner, message)
             self._position = messages[-1].seq
             self._note_position()
 

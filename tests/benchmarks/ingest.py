@@ -69,7 +69,7 @@ def prefill(folder: Path, count: int) -> None:
     path = folder / "data" / "journal.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(path, sync="os", keep_s=30 * 86400, max_bytes=10**10)
-    journal.start(lambda _entries: None)
+    journal.start(lambda _messages, _entries: None)
     payload = b"x" * 64
     batch = 20_000
     for start in range(0, count, batch):

@@ -89,7 +89,7 @@ def measure(folder: Path, *, sync: str, window: int, seconds: float, recorders: 
         path = Path(name)
         journal = Journal(path / "journal.db", sync=sync, keep_s=1e6, max_bytes=10**10)
         engine = Engine(journal, window)
-        journal.start(lambda entries: engine.committed(entries))
+        journal.start(lambda _messages, entries: engine.committed(entries))
         stack.callback(journal.close, 30)
         configs = [
             RecorderConfig(topic="plant/#", path=str(path / f"{n}.{kind}"), format=kind)

@@ -27,7 +27,7 @@ class Harness:
         self.journal.start(self._on_commit, self._on_health, **more)
         return self
 
-    def _on_commit(self, entries):
+    def _on_commit(self, _messages, entries):
         with self.changed:
             self.tokens.extend(token for _, token in entries)
             self.changed.notify_all()
@@ -223,7 +223,7 @@ def test_bug_in_what_follows_a_commit_does_not_end_the_journal(make, caplog):
     one = make()
     seen = []
 
-    def on_commit(entries):
+    def on_commit(_messages, entries):
         seen.extend(entries)
         if len(seen) == 1:
             raise ValueError("a bug")

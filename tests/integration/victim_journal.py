@@ -17,8 +17,8 @@ journal.define("CREATE TABLE IF NOT EXISTS note (seq INTEGER PRIMARY KEY);")
 room = threading.Semaphore(700)
 
 
-def committed(entries):
-    last = max((message.seq for message, _ in entries if message), default=0)
+def committed(messages, entries):
+    last = max((message.seq for message in messages), default=0)
     os.write(1, b"%d\n" % last)
     for _ in entries:
         room.release()
