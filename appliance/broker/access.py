@@ -91,6 +91,13 @@ class Access:
         self._failures: dict[str, tuple[int, float]] = {}
         self._waiting: Counter[str] = Counter()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether clients may come in without a password."""
+        if self._users is None or not self._users.exists:
+            return self._open_without_users
+        return self._anonymous
+
     async def admit(self, username: str | None, password: bytes | None, host: str) -> bool:
         """Whether these credentials let a client in.
 
@@ -103,11 +110,10 @@ class Access:
             PacketError: the address has to wait.
         """
         origin = origin_of(host)
-        if self._users is None or not self._users.exists:
-            # A name proves nothing here; where anybody may come in it is still welcome.
-            admitted = self._open_without_users
-        elif username is None and password is None:
-            admitted = self._anonymous
+        nameless = username is None and password is None
+        if self._users is None or not self._users.exists or nameless:
+            # Where there are no users a name proves nothing; it is still welcome.
+            admitted = self.is_open
         else:
             crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
             admitted = await asyncio.get_running_loop().run_in_executor(

@@ -21,7 +21,7 @@ _BACKLOG = 512
 
 
 class Listener:
-    """One ``[[listener]]``."""
+    """One ``[[listener]]``. ``is_open``: whether clients may come in without a password now."""
 
     def __init__(
         self,
@@ -29,12 +29,14 @@ class Listener:
         make_connection: Callable[[], asyncio.Protocol],
         *,
         largest_packet: int,
+        is_open: Callable[[], bool],
         count: Callable[[str], None],
     ) -> None:
         self.config = config
         self.connections = 0
         self._make_connection = make_connection
         self._largest_frame = max(largest_packet, 64 * 1024)
+        self._is_open = is_open
         self._count = count
         self._server: asyncio.Server | None = None
         self._context: ssl.SSLContext | None = None
@@ -78,7 +80,12 @@ class Listener:
 
     def _make_plain(self) -> asyncio.Protocol:
         if self.config.transport == "websocket":
-            return WebSocketServer(self._make_connection, largest_frame=self._largest_frame)
+            return WebSocketServer(
+                self._make_connection,
+                largest_frame=self._largest_frame,
+                is_open=self._is_open,
+                count=self._count,
+            )
         return self._make_connection()
 
     def _make_context(self) -> ssl.SSLContext:

@@ -84,6 +84,7 @@ class MqttBroker:
                 config,
                 self._maker(config.name or config.bind),
                 largest_packet=int(limits.max_packet_size),
+                is_open=lambda: self.access.is_open,
                 count=self.count,
             )
             for config in listeners

@@ -7,7 +7,10 @@ joins it to asyncio. Not for: MQTT itself (connection.py).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
@@ -15,6 +18,9 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from appliance.broker.face import Face
+from appliance.config import is_loopback
+
+logger = logging.getLogger(__name__)
 
 _MQTT = Subprotocol("mqtt")
 _SWITCHING_PROTOCOLS = 101
@@ -27,13 +33,24 @@ class WebSocketServer(asyncio.Protocol):
 
     The connection above is there from the accept on, so that it is counted and timed; it gets
     bytes once the WebSocket handshake is done.
+
+    A browser lets every page connect to this machine. While ``is_open`` says that no password is
+    needed, only pages that this machine served itself may (RFC 6455, section 10.2); what is no
+    browser sends no Origin.
     """
 
     def __init__(
-        self, make_connection: Callable[[], asyncio.Protocol], *, largest_frame: int
+        self,
+        make_connection: Callable[[], asyncio.Protocol],
+        *,
+        largest_frame: int,
+        is_open: Callable[[], bool],
+        count: Callable[[str], None],
     ) -> None:
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
         self._connection = make_connection()
+        self._lets_everybody_in = is_open
+        self._count = count
         self._is_open = False
         self._deadline: asyncio.TimerHandle | None = None
         self.below: asyncio.Transport
@@ -47,7 +64,12 @@ class WebSocketServer(asyncio.Protocol):
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
-                response = self._protocol.accept(event)
+                if self._is_foreign(event):
+                    response = self._protocol.reject(
+                        HTTPStatus.FORBIDDEN, "Pages of other machines need a broker with users.\n"
+                    )
+                else:
+                    response = self._protocol.accept(event)
                 self._protocol.send_response(response)
                 self._is_open = response.status_code == _SWITCHING_PROTOCOLS
             elif isinstance(event, Frame):
@@ -59,6 +81,19 @@ class WebSocketServer(asyncio.Protocol):
                     self._protocol.fail(1003, "MQTT is sent in binary frames")
                     break
         self._send_pending()
+
+    def _is_foreign(self, request: Request) -> bool:
+        """Whether a page asks that another machine served, while no password is needed."""
+        origins = request.headers.get_all("Origin")
+        if not self._lets_everybody_in() or all(_is_local(each) for each in origins):
+            return False
+        self._count("connections refused: page of another machine")
+        logger.warning(
+            "%s: a page from %.200r may not connect while no password is needed: add users",
+            self.below.get_extra_info("peername"),
+            origins,
+        )
+        return True
 
     def eof_received(self) -> None:
         self._protocol.receive_eof()
@@ -102,3 +137,10 @@ class WebSocketServer(asyncio.Protocol):
             self._send_pending()
         else:
             self.below.close()
+
+
+def _is_local(origin: str) -> bool:
+    try:
+        return is_loopback(urlsplit(origin).hostname or "")
+    except ValueError:
+        return False

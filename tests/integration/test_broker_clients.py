@@ -324,3 +324,24 @@ async def test_websocket_text_is_refused(everywhere):
         assert caught.value.rcvd.code == 1003
     with pytest.raises(websockets.InvalidStatus):
         await websockets.connect(url, subprotocols=["chat"])
+
+
+@pytest.mark.parametrize("kind", ["ws", "wss"])
+async def test_websocket_of_a_foreign_page(everywhere, files, kind):
+    """While no password is needed, a page of another machine can't use the operator's browser."""
+    import websockets
+
+    scheme = "wss" if kind == "wss" else "ws"
+    url = f"{scheme}://localhost:{everywhere.broker.ports[kind]}/mqtt"
+    options = {"subprotocols": ["mqtt"], "ssl": context(files) if kind == "wss" else None}
+    for origin in ("http://localhost:8080", "http://[::1]", "https://127.0.0.1"):
+        async with websockets.connect(url, origin=origin, **options):
+            pass
+    for origin in ("https://example.com", "http://localhost.example.com", "null", "http://[x"):
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(url, origin=origin, **options)
+        assert caught.value.response.status_code == 403
+    assert everywhere.counters["connections refused: page of another machine"] == 4
+    everywhere.access._anonymous = everywhere.access._open_without_users = False
+    async with websockets.connect(url, origin="https://example.com", **options):
+        pass
