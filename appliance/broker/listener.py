@@ -6,7 +6,9 @@ Not for: what a connection does (connection.py), how many connections there may 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,12 @@ from appliance.errors import ApplianceError, ConfigError, NoPermissionError, Una
 from appliance.state import Health, ListenerState
 
 _BACKLOG = 512
+_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""When the operating system asks a silent peer whether it is there: seconds, seconds, times.
+
+The first goes by another name on macOS. A client that gave MQTT keepalive 0 is watched by nobody
+else, and its machine may have vanished without a word.
+"""
 
 
 class Listener:
@@ -71,6 +79,8 @@ class Listener:
             )
         except OSError as error:
             raise _explain(self.config.bind, error) from error
+        for listening in self._server.sockets:
+            _probe_peers(listening)
         self._health = Health("ok")
 
     def _accept(self) -> asyncio.Protocol:
@@ -156,6 +166,15 @@ class Listener:
             health=self._health,
             connections=self.connections,
         )
+
+
+def _probe_peers(listening: socket.socket) -> None:
+    """Have connections that come in from here probed; they inherit it from the listening socket."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):  # a system that knows the name and not the option
+                listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _reason(error: OSError) -> str:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import ssl
+import sys
 import threading
 from pathlib import Path
 
@@ -241,6 +242,21 @@ async def test_old_tls_is_refused(everywhere, files):
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await asyncio.open_connection("localhost", everywhere.broker.ports["tls"], ssl=old)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where options are inherited")
+async def test_vanished_machines_are_found_out(everywhere):
+    """Also a client without MQTT keepalive is asked within minutes whether it is still there."""
+    wire = await Wire.open(everywhere.broker.ports["tcp"])
+    await wire.connect(keepalive=0)
+    (connection,) = everywhere.broker._connections
+    sock = connection._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    idle, interval, probes = (
+        sock.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert idle + interval * probes <= 120
 
 
 @pytest.mark.parametrize("kind", ["tls", "ws", "wss"])
