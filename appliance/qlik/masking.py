@@ -9,6 +9,7 @@ which are ``config.Secret`` and never become text.
 from __future__ import annotations
 
 import re
+from functools import cache
 
 MASK = "***"
 _LINE_LIMIT = 2000
@@ -22,36 +23,46 @@ _NAMES = (
 # name = value in connection strings, JSON and INI: quoted, in braces (ODBC), or up to the next
 # semicolon, quote or line end. A value may hold blanks and commas, so these do not end it. Every
 # repetition that could be tried from many places is bounded: a hostile line costs linear time.
-_ASSIGNED = re.compile(
-    rf"(?P<name>(?:{_NAMES})[\w-]{{0,40}}[\"']{{0,2}}\s*(?:=|:|:=|=>)\s*)"
-    r"(?P<value>\"(?:[^\"\\\r\n]|\\.|\"\")*\"?|'(?:[^'\\\r\n]|\\.|'')*'?|\{[^}\r\n]*\}?|[^;\"'\r\n]+)",
+_ASSIGNED = (
+    (
+        rf"(?P<name>(?:{_NAMES})[\w-]{{0,40}}[\"']{{0,2}}\s*(?:=|:|:=|=>)\s*)"
+        r"(?P<value>\"(?:[^\"\\\r\n]|\\.|\"\")*\"?|'(?:[^'\\\r\n]|\\.|'')*'?|\{[^}\r\n]*\}?|[^;\"'\r\n]+)"
+    ),
     re.IGNORECASE,
 )
-_SPOKEN = re.compile(
-    r"(?P<name>\b(?:password|passwd|pwd|secret|passphrase)\s+(?:is\s+|was\s+|for\s+\S+\s+is\s+)?)"
-    r"(?P<value>\"[^\"]*\"?|'[^']*'?|(?<=is )\S+|(?<=was )\S+)",
+_SPOKEN = (
+    (
+        r"(?P<name>\b(?:password|passwd|pwd|secret|passphrase)\s+(?:is\s+|was\s+|for\s+\S+\s+is\s+)?)"
+        r"(?P<value>\"[^\"]*\"?|'[^']*'?|(?<=is )\S+|(?<=was )\S+)"
+    ),
     re.IGNORECASE,
 )
-_IDENTIFIED = re.compile(
-    r"(?P<name>\bIDENTIFIED\s+BY\s+)(?P<value>\"[^\"]*\"?|'[^']*'?|\S+)", re.IGNORECASE
+_IDENTIFIED = (r"(?P<name>\bIDENTIFIED\s+BY\s+)(?P<value>\"[^\"]*\"?|'[^']*'?|\S+)", re.IGNORECASE)
+_SCHEME = (
+    r"(?P<name>\b(?:Bearer|Basic|Negotiate|NTLM)\s+)(?P<value>[\w.~+/=-]{8,})",
+    re.IGNORECASE,
 )
-_SCHEME = re.compile(
-    r"(?P<name>\b(?:Bearer|Basic|Negotiate|NTLM)\s+)(?P<value>[\w.~+/=-]{8,})", re.IGNORECASE
-)
-_JWT = re.compile(r"(?P<name>)(?P<value>\beyJ[\w-]{4,600}\.[\w-]+(?:\.[\w-]*)?)")
-_URL = re.compile(
+_JWT = (r"(?P<name>)(?P<value>\beyJ[\w-]{4,600}\.[\w-]+(?:\.[\w-]*)?)", re.NOFLAG)
+_URL = (
     r"(?P<name>\b[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"']*:)(?P<value>[^\s/\"']*)(?=@)",
     re.IGNORECASE,
 )
-_KEY_BLOCK = re.compile(
-    r"(?P<name>-----BEGIN [A-Z ]*PRIVATE KEY-----)(?P<value>.*?)(?=-----END|\Z)", re.DOTALL
+_KEY_BLOCK = (
+    r"(?P<name>-----BEGIN [A-Z ]*PRIVATE KEY-----)(?P<value>.*?)(?=-----END|\Z)",
+    re.DOTALL,
 )
 _ALL = (_KEY_BLOCK, _URL, _ASSIGNED, _SPOKEN, _IDENTIFIED, _SCHEME, _JWT)
 
 
+@cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    """Compiled for the first text: that takes ten milliseconds, which a start would wait for."""
+    return tuple(re.compile(*each) for each in _ALL)
+
+
 def mask(text: str) -> str:
     """The text with ``***`` in place of whatever looks like a secret."""
-    for pattern in _ALL:
+    for pattern in _patterns():
         text = pattern.sub(_masked, text)
     return text
 
