@@ -7,6 +7,7 @@ a terminal to show it. Not for: the engine's own life (service.py).
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -15,17 +16,21 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from appliance import logs
 from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
-from appliance.qlik.server import QlikServer
-from appliance.service import Appliance
-from appliance.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from appliance.qlik.server import QlikServer
+
+    # Half a second of loading, for which the UI's first paint does not wait.
+    from appliance.service import Appliance
 
 logger = logging.getLogger(__name__)
 
+_STEP_S = 0.5
 _STOP_S = 30.0
 _PARTING_S = 1.0
 _EXIT_FORCED = 130
@@ -44,9 +49,14 @@ def main(
         ApplianceError: it could not be started.
     """
     log = start_log(config, headless=headless)
+
+    def make() -> Appliance:
+        from appliance.service import Appliance  # noqa: PLC0415 - see the import above
+
+        return Appliance(config, log=log, run_for_s=run_for_s, server=server)
+
     try:
-        appliance = Appliance(config, log=log, run_for_s=run_for_s, server=server)
-        return run(appliance, headless=headless)
+        return run(make, config, headless=headless)
     finally:
         log.close()
 
@@ -63,40 +73,81 @@ def start_log(config: Config, *, headless: bool) -> logs.Log:
     )
 
 
-def run(appliance: Appliance, *, headless: bool) -> int:
-    """Start an appliance, serve, and say how it ended. Main thread only.
+def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int:
+    """Make and start an appliance, serve, and say how it ended. Main thread only.
 
     Raises:
-        ApplianceError: it could not be started.
+        ApplianceError: it could not be made or started.
     """
-    if not headless and (appliance.config.ui.theme or appliance.config.ui.keys):
-        from appliance.ui_settings import ui_settings  # noqa: PLC0415
 
-        ui_settings(appliance.config)  # a mistake is told before anything is started
-    upkeep = Upkeep(appliance)
-    appliance.when_ready(upkeep.begin)
-    # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
-    as_daemon = headless and not sys.stderr.isatty()
-    with Signals(appliance, upkeep.reload_soon if as_daemon else None):
-        appliance.start()
-        if headless:
-            # In steps: a wait without end would not let a signal through on Windows.
-            while not appliance.wait(0.5):
-                pass
-        else:
-            from appliance.ui.app import run as run_ui  # noqa: PLC0415 - see the docstring above
-            from appliance.ui_settings import ui_settings  # noqa: PLC0415
-            from appliance.view import View  # noqa: PLC0415
+    def made() -> Appliance:
+        appliance = make()
+        appliance.when_ready(gc.enable)
+        return appliance
 
-            try:
-                run_ui(View(appliance), settings=ui_settings(appliance.config))
-            finally:
-                appliance.stop()
-                appliance.wait(_STOP_S)
-    if appliance.failure is not None:
+    # What a start makes stays: looking for garbage among it would be a tenth of the start.
+    gc.disable()
+    try:
+        appliance = _headless(made) if headless else _with_ui(made, config)
+    finally:
+        gc.enable()
+    if appliance is not None and appliance.failure is not None:
         logger.error("the appliance ended because of a failure: %s", appliance.failure)
         return EXIT_SOFTWARE
     return EXIT_OK
+
+
+def _headless(make: Callable[[], Appliance]) -> Appliance:
+    from appliance.upkeep import Upkeep  # noqa: PLC0415 - imports the service
+
+    appliance = make()
+    upkeep = Upkeep(appliance)
+    appliance.when_ready(upkeep.begin)
+    # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
+    as_daemon = not sys.stderr.isatty()
+    with Signals(appliance.stop, upkeep.reload_soon if as_daemon else None):
+        appliance.start()
+        # In steps: a wait without end would not let a signal through on Windows.
+        while not appliance.wait(_STEP_S):
+            pass
+    return appliance
+
+
+def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
+    """Paint first, then start the engine behind it; returns the appliance if it was made."""
+    from appliance.starting import StartingEngine  # noqa: PLC0415 - see the module's docstring
+    from appliance.ui.app import UiEnd  # noqa: PLC0415
+    from appliance.ui.app import run as run_ui  # noqa: PLC0415
+    from appliance.ui_settings import ui_settings  # noqa: PLC0415
+
+    settings = ui_settings(config)  # a mistake is told before anything is started
+
+    def made() -> Appliance:
+        from appliance.upkeep import Upkeep  # noqa: PLC0415 - imports the service
+
+        appliance = make()
+        appliance.when_ready(Upkeep(appliance).begin)
+        return appliance
+
+    engine = StartingEngine(made, name=config.service.name)
+    outlives = config.ui.on_hangup == "continue"
+    with Signals(engine.stop, (lambda: None) if outlives else None):
+        try:
+            end = run_ui(engine, settings=settings, when_painted=engine.begin)
+            goes_on = end is UiEnd.HANGUP and outlives
+            if end is UiEnd.CRASHED:
+                say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")
+            if goes_on or end is UiEnd.CRASHED:
+                logger.warning("the appliance goes on without its terminal UI")
+                engine.begin()
+                while not engine.wait(_STEP_S):
+                    pass
+        finally:
+            engine.stop()
+            engine.wait(_STOP_S)
+    if engine.failure is not None:
+        raise engine.failure
+    return engine.appliance
 
 
 def say_at_end(text: str) -> bool:
@@ -136,14 +187,16 @@ def _is_device(output: TextIO) -> bool:
 
 
 class Signals:
-    """Ctrl+C, SIGTERM and SIGHUP stop the appliance in order; a second Ctrl+C at once.
+    """Ctrl+C, SIGTERM and SIGHUP call ``stop`` for an ordered end; a second Ctrl+C at once.
 
     With ``on_hangup``, SIGHUP calls that instead. The handlers that were there are put back
     afterwards. Main thread only.
     """
 
-    def __init__(self, appliance: Appliance, on_hangup: Callable[[], None] | None = None) -> None:
-        self._appliance = appliance
+    def __init__(
+        self, stop: Callable[[], object], on_hangup: Callable[[], None] | None = None
+    ) -> None:
+        self._stop = stop
         self._on_hangup = on_hangup
         self._before: dict[int, Any] = {}
         self._asked = False
@@ -166,4 +219,4 @@ class Signals:
         if self._asked and number == signal.SIGINT:
             os._exit(_EXIT_FORCED)
         self._asked = True
-        self._appliance.stop()
+        self._stop()

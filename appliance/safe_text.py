@@ -6,6 +6,7 @@ Not for: payloads in the UI, which keep their line breaks (ui/).
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from appliance.config.values import Secret
 
@@ -21,7 +22,6 @@ _INVISIBLE = (
     "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
-_UNSAFE = re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 # What looks like a secret in the text of a foreign library's error.
@@ -36,7 +36,15 @@ _LEAST_SECRET = 4
 
 def escape(text: str) -> str:
     """``text`` on one line, with all that a terminal acts on or shows as nothing written out."""
-    return _UNSAFE.sub(_escaped, text)
+    if text.isascii() and text.isprintable():
+        return text
+    return _unsafe().sub(_escaped, text)
+
+
+@cache
+def _unsafe() -> re.Pattern[str]:
+    """What is written out; compiling it costs a start five milliseconds."""
+    return re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -186,6 +186,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Every bound that bit and every refusal: (name, how often), names sorted."""
     run_until_ns: int | None = None
     stopping: bool = False
+    starting: bool = False
+    """The engine is not there yet; everything else here is empty."""
     config_path: str = ""
     data_dir: str = ""
     first_run: bool = False
@@ -213,6 +215,10 @@ class Engine(Protocol):
     """
 
     is_remote: bool = False
+
+    def running(self) -> Engine:
+        """Whom to ask from now on: itself, unless it stands in for one that starts."""
+        return self
 
     def snapshot(self) -> Snapshot: ...
 

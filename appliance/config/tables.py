@@ -373,6 +373,9 @@ class UiConfig(Base, frozen=True):
     keys: Annotated[dict[str, str] | None, Key('{pause = "f5", quit = "q,f10"}')] = None
     """Other keys for what the UI can do: the action's name, and the keys with commas between them.
     """
+    on_hangup: Literal["stop", "continue"] = "stop"
+    """What the appliance does when its terminal is closed (the end of an SSH session): stop in
+    order, or go on without a terminal until it is told to stop (SIGTERM)."""
 
 
 class MetricsConfig(Base, frozen=True):

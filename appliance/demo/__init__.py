@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.config import load
 from appliance.demo.publisher import DemoPublisher
@@ -18,8 +19,10 @@ from appliance.errors import NoPermissionError, UnavailableError
 from appliance.launch import run as run_appliance
 from appliance.launch import say_at_end, start_log
 from appliance.model import ExecutionState
-from appliance.service import Appliance
 from appliance.users import Users
+
+if TYPE_CHECKING:
+    from appliance.service import Appliance
 
 USER, PASSWORD = "wiredflow", b"wiredflow"
 _PORT = 1883
@@ -40,14 +43,23 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
     folder = Path(data_dir or "demo-data").absolute()
     config = load(_prepare(folder))
     log = start_log(config, headless=headless)
-    try:
+    served: list[Appliance] = []
+
+    def make() -> Appliance:
+        from appliance.service import Appliance  # noqa: PLC0415 - loaded behind the first paint
+
         appliance = Appliance(config, log=log, run_for_s=run_for_s)
+        appliance.when_ready(publisher.start)
+        appliance.when_ready(lambda: served.append(appliance))
+        return appliance
+
+    try:
         with DemoPublisher(config.listener[0].bind, USER, PASSWORD) as publisher:
-            appliance.when_ready(publisher.start)
-            code = run_appliance(appliance, headless=headless)
+            code = run_appliance(make, config, headless=headless)
     finally:
         log.close()
-    say_at_end(_summary(appliance))
+    if served:
+        say_at_end(_summary(served[0]))
     return code
 
 

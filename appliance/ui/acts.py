@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from appliance.model import Execution, Message, Task
 from appliance.state import ClientState, Mark, TimerState
-from appliance.ui.screens.dialogs import Ask
 from appliance.ui.settings import used
 from appliance.ui.text import cut, printable
 
@@ -41,6 +40,7 @@ class Acts:
 
     def _ask(self, question: str, yes: str, act: Callable[[], str]) -> None:
         """Ask; on yes, run ``act`` in a worker and say what it returned."""
+        from appliance.ui.screens.dialogs import Ask  # noqa: PLC0415 - not before it is shown
 
         def answered(sure: bool | None) -> None:
             if sure:

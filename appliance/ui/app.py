@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,32 +30,24 @@ from textual.widgets import Input
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.state import Engine, Snapshot
-from appliance.ui import export, keys, palette, payload
+from appliance.ui import keys, palette, payload
 from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
-from appliance.ui.screens.dialogs import (
-    MIN_COLUMNS,
-    MIN_ROWS,
-    SIGNS,
-    Ask,
-    Tell,
-    TooSmall,
-    help_lines,
-    told,
-)
 from appliance.ui.screens.live import LiveScreen
-from appliance.ui.screens.log import LogFeed, LogScreen
-from appliance.ui.screens.message import MessageScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.text import printable
+from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
 
 FRAME_S = 0.1
 """One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
 
 _COPY_BYTES = 100_000
 """Terminals drop longer clipboard sequences (OSC 52)."""
+
+_WRITTEN_S = 0.01
+"""Within this time the terminal's writer has written a frame, in seconds."""
 
 _MAX_CRASHES = 3
 _LOG = logging.getLogger(__name__)
@@ -92,6 +84,7 @@ class ApplianceApp(App[UiEnd]):
         clock_ns: Callable[[], int] = time.time_ns,
         *,
         driver_class: Any = None,
+        when_painted: Callable[[], object] | None = None,
     ) -> None:
         self._tones: dict[str, Style] = dict.fromkeys(palette.styles({}, ansi=True), Style())
         # With the terminal's own colours, Textual's NO_COLOR filter takes them all out; with RGB
@@ -105,10 +98,14 @@ class ApplianceApp(App[UiEnd]):
         self.snapshot: Snapshot = engine.snapshot()
         self.acts = Acts(self)
         self.feed = LiveFeed(show_own=self.remembered.show_own)
-        self.log_feed = LogFeed()
         self.frames = 0
         """Polls so far."""
+        self._when_painted = when_painted
+        self._curtain = ExitStack()
+        """Keeps Textual from painting the screen before there is anything on it."""
         self._asked_quit = False
+        self._cover: Screen[None] | None = None
+        """What hides everything while the terminal is too small."""
         self._aims: deque[tuple[Key, Widget | None]] = deque(maxlen=128)
         self._pages: dict[str, Page] = {}
         self.trouble = ""
@@ -124,6 +121,13 @@ class ApplianceApp(App[UiEnd]):
     def tones(self) -> dict[str, Style]:
         """The style of every tone in the present theme; another object for another theme."""
         return self._tones
+
+    def refresh_css(self, animate: bool = True) -> None:
+        """Apply the theme; before there is a screen, its variables are all that it takes."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:  # or the style sheet would be read twice before the first paint
+            self.stylesheet.set_variables(self.get_css_variables())
 
     def _choose_theme(self) -> None:
         if self.no_color:
@@ -145,6 +149,7 @@ class ApplianceApp(App[UiEnd]):
     def on_mount(self) -> None:
         self._theme_changed()
         self.theme_changed_signal.subscribe(self, lambda _theme: self._theme_changed())
+        self._curtain.enter_context(self.batch_update())
         self.push_screen(self._page("live"))
         self._check_size(self.size)
         self.set_interval(FRAME_S, self._frame)
@@ -182,6 +187,7 @@ class ApplianceApp(App[UiEnd]):
         if not self.is_running:
             return
         self.frames += 1
+        self._curtain.close()
         driver = self._driver
         if isinstance(driver, PatientDriver):
             if self.frames % 10 == 0 and driver.hung_up:
@@ -191,6 +197,7 @@ class ApplianceApp(App[UiEnd]):
                 driver.stale = False
                 self.refresh(layout=True)
         try:
+            self.engine = self.engine.running()
             self.snapshot = self.engine.snapshot()
             changed = self.feed.poll(self.engine)
         except Exception as error:  # noqa: BLE001 - whatever the engine does wrong, the UI stays
@@ -217,6 +224,15 @@ class ApplianceApp(App[UiEnd]):
         page = self.page
         if page is not None and self.is_running:
             page.tick(self.snapshot, self.clock_ns())
+            if page.has_shown:
+                self._curtain.close()
+
+    def post_display_hook(self) -> None:
+        """Once something was painted: say so, a moment later, since what begins then takes time."""
+        page = self.page
+        if self._when_painted is not None and page is not None and page.has_shown:
+            self.set_timer(_WRITTEN_S, self._when_painted)
+            self._when_painted = None
 
     @property
     def page(self) -> Page | None:
@@ -235,10 +251,13 @@ class ApplianceApp(App[UiEnd]):
         """Cover everything while the terminal is too small, uncover it when it has grown."""
         columns, rows = size
         small = columns < MIN_COLUMNS or rows < MIN_ROWS
-        covered = isinstance(self.screen, TooSmall)
-        if small and not covered:
-            self.push_screen(TooSmall())
-        elif covered and not small:
+        if small and self._cover is None:
+            from appliance.ui.screens.dialogs import TooSmall  # noqa: PLC0415 - see _new_page
+
+            self._cover = TooSmall()
+            self.push_screen(self._cover)
+        elif self._cover is not None and not small and self.screen is self._cover:
+            self._cover = None
             self.pop_screen()
 
     def _page(self, name: str) -> Page:
@@ -252,7 +271,7 @@ class ApplianceApp(App[UiEnd]):
 
     def action_show(self, name: str) -> None:
         """Go to one of the screens, from wherever."""
-        if isinstance(self.screen, TooSmall):
+        if self._cover is not None:
             return
         page = self._page(name)
         while len(self.screen_stack) > 1 and self.screen is not page:
@@ -265,6 +284,8 @@ class ApplianceApp(App[UiEnd]):
 
     def action_help(self) -> None:
         """Every key that holds here."""
+        from appliance.ui.screens.dialogs import SIGNS, Tell, help_lines  # noqa: PLC0415 - see _new_page
+
         page = self.page
         places = page.PLACES if page is not None else ()
         lines = help_lines(places, self.settings.keys, min(self.size.width - 4, 116))
@@ -286,6 +307,8 @@ class ApplianceApp(App[UiEnd]):
         self._ask_stop()
 
     def _ask_stop(self) -> None:
+        from appliance.ui.screens.dialogs import Ask  # noqa: PLC0415 - see _new_page
+
         if any(isinstance(screen, Ask) for screen in self.screen_stack):
             return
         self.push_screen(
@@ -366,6 +389,8 @@ class ApplianceApp(App[UiEnd]):
 
     def tell(self, title: str, text: str) -> None:
         """A text over the screen, until a key."""
+        from appliance.ui.screens.dialogs import Tell, told  # noqa: PLC0415 - see _new_page
+
         self.push_screen(Tell(title, told(text)))
 
     def open_message(self, seq: int, tab: str) -> None:
@@ -379,9 +404,15 @@ class ApplianceApp(App[UiEnd]):
             if message is None:
                 self.from_worker(self.say, f"The journal has no message {seq} any more.")
             else:
-                self.from_worker(self.push_screen, MessageScreen(message, (), tab))
+                self.from_worker(self.show_message, message, (), tab)
 
         self.in_worker(work, group="message")
+
+    def show_message(self, message: Message, others: Sequence[Message], tab: str = "live") -> None:
+        """Show the whole of a message; ``others``: what "next" and "previous" lead to."""
+        from appliance.ui.screens.message import MessageScreen  # noqa: PLC0415 - see _new_page
+
+        self.push_screen(MessageScreen(message, others, tab))
 
     def show_live(self, source: str) -> None:
         """Go to the Live screen with a filter."""
@@ -390,6 +421,8 @@ class ApplianceApp(App[UiEnd]):
 
     def export(self, what: str, items: Sequence[object]) -> None:
         """Write rows to a file in the data directory."""
+        from appliance.ui import export  # noqa: PLC0415 - see _new_page
+
         folder = self.settings.exports or Path(self.snapshot.data_dir or ".") / "exports"
 
         def work() -> None:
@@ -449,14 +482,23 @@ def run(
     *,
     settings: UiSettings | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
+    when_painted: Callable[[], object] | None = None,
 ) -> UiEnd:
     """Show the UI on this terminal until the operator quits or the engine stops.
+
+    ``when_painted`` is called once the first frame is on its way to the terminal.
 
     Runs in the main thread. A failure of the UI leaves the engine alone: the UI is started again,
     up to three times.
     """
     for _attempt in range(_MAX_CRASHES):
-        app = ApplianceApp(engine, settings, clock_ns, driver_class=PatientDriver)
+        app = ApplianceApp(
+            engine.running(),
+            settings,
+            clock_ns,
+            driver_class=PatientDriver,
+            when_painted=when_painted,
+        )
         with _hangup_ends(app):
             end = app.run()
         if end is not None:
@@ -480,7 +522,11 @@ def _new_page(name: str) -> Page:
         from appliance.ui.screens.clients import ClientsScreen  # noqa: PLC0415 - see the docstring
 
         return ClientsScreen()
-    return LogScreen() if name == "log" else LiveScreen()
+    if name == "log":
+        from appliance.ui.screens.log import LogScreen  # noqa: PLC0415 - see the docstring
+
+        return LogScreen()
+    return LiveScreen()
 
 
 @contextmanager

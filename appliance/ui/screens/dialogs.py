@@ -19,9 +19,9 @@ from textual.widgets import Button
 from appliance.ui import keys
 from appliance.ui.lines import Line
 from appliance.ui.text import fit, printable, wrap
+from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
 
-MIN_COLUMNS, MIN_ROWS = 80, 24
 _TEXT_CELLS = 66
 
 

@@ -14,9 +14,7 @@ from textual.widget import Widget
 from appliance.state import Snapshot
 from appliance.ui import clock, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.screens.message import MessageScreen
 from appliance.ui.screens.page import Page
-from appliance.ui.screens.search import SearchScreen
 from appliance.ui.views import first, numbers, work
 from appliance.ui.views import message as view
 from appliance.ui.widgets.messages import MessageRows
@@ -61,6 +59,7 @@ class LiveScreen(Page):
         self.rows.set_items(self.ui.feed.view)
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
+        self.rows.empty_text = self._why_empty(snapshot)
         started = not snapshot.first_run or self.ui.feed.kept > 0
         self.rows.display = started
         page = self.query_one("#first-run", Pane)
@@ -72,6 +71,11 @@ class LiveScreen(Page):
             self._update_wide(snapshot, now_ns)
         else:
             self._update_narrow(snapshot, now_ns)
+
+    def _why_empty(self, snapshot: Snapshot) -> str:
+        if snapshot.starting:
+            return "Starting: the journal, then the listeners."
+        return "" if self.filter.is_empty else "No message here passes the filter. Esc clears it."
 
     def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
         cells = self.size.width
@@ -163,9 +167,7 @@ class LiveScreen(Page):
 
     def filter_changed(self) -> None:
         self.ui.feed.set_filter(self.filter, self.ui.engine)
-        self.rows.empty_text = (
-            "" if self.filter.is_empty else "No message here passes the filter. Esc clears it."
-        )
+        self.rows.empty_text = self._why_empty(self.ui.snapshot)
         self.feed_changed()
 
     def action_pause(self) -> None:
@@ -198,7 +200,7 @@ class LiveScreen(Page):
         message = self.rows.current
         if message is not None:
             self.on_rows_left_end()
-            self.ui.push_screen(MessageScreen(message, list(self.rows.items)))
+            self.ui.show_message(message, list(self.rows.items))
 
     def action_copy(self) -> None:
         """Copy the payload (on the first run: the command to try)."""
@@ -237,6 +239,8 @@ class LiveScreen(Page):
 
     def action_search(self) -> None:
         """Look for the same in the journal, from the newest back."""
+        from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - not before it is shown
+
         self.ui.push_screen(SearchScreen(self.filter.source))
 
     def action_export(self) -> None:

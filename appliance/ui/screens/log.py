@@ -84,6 +84,7 @@ class LogScreen(Page):
 
     def __init__(self) -> None:
         super().__init__()
+        self._feed = LogFeed()
         self._level = logging.INFO
         self._changed = True
 
@@ -96,12 +97,12 @@ class LogScreen(Page):
         self.set_focus(self.query_one(LogRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the log has its own feed
-        new = self.ui.log_feed.poll(self.ui.engine)
+        new = self._feed.poll(self.ui.engine)
         rows = self.query_one(LogRows)
         rows.utc = self.ui.remembered.utc
         if (new and rows.follow) or self._changed:
             self._changed = False
-            rows.set_items(self.ui.log_feed.view(self.filter, self._level))
+            rows.set_items(self._feed.view(self.filter, self._level))
 
     def mode(self) -> Line:
         name, _ = level_name(self._level)

@@ -54,6 +54,8 @@ class Page(Screen[None]):
         super().__init__()
         self.filter = filters.EMPTY
         self.tab = self.TAB
+        self.has_shown = False
+        """Whether it was ever told what to show."""
 
     @property
     def ui(self) -> ApplianceApp:
@@ -111,6 +113,7 @@ class Page(Screen[None]):
         chosen = self.ui.settings.keys
         self.query_one("#footer", Pane).show([frame.footer(self.PLACES, chosen, cells)])
         self.update_body(snapshot, now_ns)
+        self.has_shown = True
 
     def _right(self) -> Line:
         mode = self.mode()

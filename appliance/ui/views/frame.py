@@ -16,6 +16,9 @@ from appliance.ui import clock, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone
 
+MIN_COLUMNS, MIN_ROWS = 80, 24
+"""The smallest terminal that the screens are laid out for."""
+
 WIDE = 120
 """Columns from which the wide layout is used."""
 
@@ -71,6 +74,8 @@ def verdict(snapshot: Snapshot) -> Line:
     """All is well, or how much is not."""
     if snapshot.stopping:
         return [("■ stopping", "warn")]
+    if snapshot.starting:
+        return [("◌ starting", "info")]
     found = problems(snapshot)
     if not found:
         return [("✓ all well", "ok")]

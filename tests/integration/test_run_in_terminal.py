@@ -1,0 +1,155 @@
+"""``appliance run`` with its UI on a terminal: how it starts, fails to start, and loses the terminal."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from appliance_process import free_port, until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+
+DEADLINE_S = 30
+CONFIG = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:{port}"
+[ui]
+on_hangup = "{on_hangup}"
+"""
+FAILING = """
+import sys
+from appliance.config import load
+from appliance.launch import main
+from appliance.ui.screens.live import LiveScreen
+
+def fail(*_): raise RuntimeError("hunter2")
+
+LiveScreen.update_body = fail
+sys.exit(main(load("config.toml"), headless=False))
+"""
+
+
+class OnTerminal:
+    """A command on a pseudo terminal of 100x30 whose other end is ours."""
+
+    def __init__(self, folder, *command):
+        self.ours, theirs = os.openpty()
+        self.seen = b""
+        self.process = subprocess.Popen(
+            [sys.executable, *command],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=folder,
+            env=dict(os.environ, TERM="xterm-256color", COLUMNS="100", LINES="30"),
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def read_until(self, wanted):
+        """Read until ``wanted`` comes, or (``None``) to the end."""
+        end = time.monotonic() + DEADLINE_S
+        while wanted is None or wanted not in self.seen:
+            assert time.monotonic() < end, f"{wanted!r} never came: {self.seen[-2000:]!r}"
+            if select.select([self.ours], [], [], 0.2)[0]:
+                try:
+                    data = os.read(self.ours, 65536)
+                except OSError:  # how Linux says that the other end is closed
+                    data = b""
+                if not data:
+                    assert wanted is None, f"{wanted!r} never came: {self.seen[-2000:]!r}"
+                    return
+                self.seen += data
+
+    def hang_up(self):
+        os.close(self.ours)
+        self.ours = -1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(DEADLINE_S)
+        if self.ours >= 0:
+            os.close(self.ours)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Start ``appliance run``, or another command, with a configuration: (terminal, port)."""
+    opened = []
+
+    def start(*command, port=None, on_hangup="stop"):
+        port = port or free_port()
+        text = CONFIG.format(port=port, on_hangup=on_hangup)
+        (tmp_path / "config.toml").write_text(text, "utf-8")
+        opened.append(OnTerminal(tmp_path, *(command or ("-m", "appliance", "run"))))
+        return opened[-1], port
+
+    yield start
+    for one in opened:
+        one.__exit__()
+
+
+def accepts(port):
+    with socket.create_connection(("127.0.0.1", port), 1):
+        return True
+
+
+def test_the_screen_stands_before_the_engine_and_ends_with_it(run):
+    """It paints while it starts, says so, then that all is well; SIGTERM ends both with 0."""
+    terminal, port = run()
+    terminal.read_until("◌ starting".encode())
+    terminal.read_until("✓ all well".encode())
+    assert accepts(port)
+    terminal.process.send_signal(signal.SIGTERM)
+    terminal.read_until(None)
+    assert terminal.process.wait(DEADLINE_S) == 0
+
+
+def test_a_start_that_fails_says_why_on_the_normal_screen(run):
+    """The port is taken: the screen is given back, then one message, and exit code 69."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        terminal, port = run(port=other.getsockname()[1])
+        terminal.read_until(None)
+        assert terminal.process.wait(DEADLINE_S) == 69
+    said = terminal.seen.rpartition(b"\x1b[?1049l")[2].decode()
+    assert f"127.0.0.1:{port}" in said
+    assert "in use" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("on_hangup", ["stop", "continue"])
+def test_a_closed_terminal_does_what_the_configuration_says(run, tmp_path, on_hangup):
+    """The SSH session ends: the appliance stops in order, or goes on until it is told to stop."""
+    terminal, port = run(on_hangup=on_hangup)
+    terminal.read_until("✓ all well".encode())
+    terminal.process.send_signal(signal.SIGHUP)
+    terminal.hang_up()
+    if on_hangup == "continue":
+        log = tmp_path / "data" / "logs" / "appliance.log"
+        until(lambda: "goes on without its terminal" in log.read_text(), "it goes on")
+        assert accepts(port)
+        terminal.process.send_signal(signal.SIGTERM)
+    assert terminal.process.wait(DEADLINE_S) == 0
+
+
+def test_a_ui_that_keeps_failing_leaves_the_engine_running(run):
+    """A fault in a widget, again and again: the terminal is given back, the broker goes on."""
+    terminal, port = run("-c", FAILING)
+    terminal.read_until(b"The terminal UI failed")
+    assert b"hunter2" not in terminal.seen
+    assert until(lambda: accepts(port), "it accepts connections")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.read_until(None)
+    assert terminal.process.wait(DEADLINE_S) == 0
