@@ -35,7 +35,7 @@ class Format(Protocol):
         """One message."""
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:
-        """The element of each message: one by one or, where that is quicker, together."""
+        """The elements, in order: one by one or, where that is quicker, several as one."""
 
     @property
     def memory(self) -> str:

@@ -11,6 +11,9 @@ from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.payload import json_value, objects
 
+_PARTS = 16
+"""Elements of a big batch are made together, in about so many parts."""
+
 
 class JsonFormat:
     """An array whose elements are the payloads, or objects with ``metadata`` and ``payload``."""
@@ -36,11 +39,18 @@ class JsonFormat:
         return b'{\n    %b,\n    "payload": %b\n  }' % (fields, value)
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:
-        if not self._metadata:
-            found = objects([message.payload for message in messages])
-            if found is not None:
-                return found
-        return [self.element(message) for message in messages]
+        if self._metadata:
+            return [self.element(message) for message in messages]
+        together = max(1, len(messages) // _PARTS)
+        found: list[bytes] = []
+        for start in range(0, len(messages), together):
+            part = messages[start : start + together]
+            text = objects([message.payload for message in part]) if len(part) > 1 else None
+            if text is not None:
+                found.append(text)
+            else:
+                found += [self.element(message) for message in part]
+        return found
 
     def recall(self, memory: str) -> None:
         """Nothing to know."""

@@ -21,6 +21,9 @@ RESERVED = frozenset({"$text", "$base64", "$json"})
 
 # How much longer the indented form may be than the payload itself.
 _MAX_GROWTH = 16
+# Where no line of an array of payloads is so far in, no byte of a payload has become more than
+# _MAX_GROWTH bytes of text: itself, a blank behind a colon, a line break and its blanks.
+_DEEP = b"\n" + b" " * (_MAX_GROWTH - 2)
 # At most this long, a payload can't be nested too deep, so nothing needs to be counted.
 _SHORT = 2 * MAX_DEPTH
 
@@ -58,32 +61,35 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
     return text
 
 
-def objects(payloads: Sequence[bytes]) -> list[bytes] | None:
+def objects(payloads: Sequence[bytes]) -> bytes | None:
     """Short JSON objects as the elements of one indented array, all in one go.
 
-    Each is what ``json_value(..., indent=True)`` makes of it, two blanks further in; taken
-    together they cost a third. ``None``: at least one payload needs a closer look, or is no
-    object.
+    Each is what ``json_value(..., indent=True)`` makes of it, two blanks further in; between them
+    stands what stands between such elements. Taken together they cost a fifth. ``None``: at least
+    one payload needs a closer look, or is no object.
     """
+    if max(map(len, payloads)) > _SHORT:
+        return None
     joined = b"[%b]" % b",".join(payloads)
-    sizes = [len(payload) for payload in payloads]
-    if max(sizes) > _SHORT or b"$" in joined or b"\\u" in joined:
+    if b"$" in joined or b"\\u" in joined:
         return None
     try:
-        joined.decode()
+        if not joined.isascii():
+            joined.decode()
         # Each payload is one element by itself, or the commas between them mean something else.
-        if [bytes(one) for one in _elements.decode(joined)] != list(payloads):
+        # What stands between elements here is part of none: a NUL is not JSON.
+        if b"\0".join(_elements.decode(joined)) != b"\0".join(payloads):
             return None
     except (UnicodeDecodeError, msgspec.DecodeError):
         return None
-    if {payload[:1] for payload in payloads} != {b"{"}:
+    text = _format(joined, indent=2)
+    # Nothing is nested so deep that it could grow by more than json_value lets it.
+    if _DEEP in text:
         return None
     # Only at the top level is a brace two blanks in, and no string has a line break of its own.
-    text = _format(joined, indent=2)
-    found = [b"{" + rest for rest in text[5:-2].split(b",\n  {")]
-    if max([len(one) for one in found]) > _MAX_GROWTH * min(sizes) + _SHORT:
+    if not text.startswith(b"[\n  {") or text.count(b",\n  {") != len(payloads) - 1:
         return None
-    return found
+    return text[4:-2]
 
 
 def nesting(payload: bytes) -> int:

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from appliance.config import RecorderConfig
-from appliance.model import Message
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording
 from appliance.state import Health, RecorderState
@@ -31,7 +30,6 @@ class Recorder:
         """``None`` until its file could be prepared."""
         self.stored: Progress | None = None
         """As it stands in the database."""
-        self.batch: list[Message] = []
         self.behind = True
         """Whether it reads for itself, because it could not keep pace with the others."""
         self.health = Health("ok")

@@ -245,14 +245,16 @@ class Recorders:
         return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at
 
     def _record(self, messages: Sequence[Message], last: int) -> None:
-        match = self._routes.match
-        for message in messages:
-            for recorder in match(message.topic):
-                recorder.batch.append(message)
+        # Asked for each topic, not for each message: most of a batch is of few topics.
+        routes = {topic: self._routes.match(topic) for topic in {m.topic for m in messages}}
         for recorder in self._recorders:
-            batch, recorder.batch = recorder.batch, []
-            if not recorder.behind:
-                self._append(recorder, batch, last)
+            if recorder.behind:
+                continue
+            topics = {topic for topic, found in routes.items() if recorder in found}
+            batch = messages
+            if len(topics) < len(routes):
+                batch = [message for message in messages if message.topic in topics]
+            self._append(recorder, batch, last)
 
     def _append(self, recorder: Recorder, batch: Sequence[Message], last: int) -> bool:
         recording = recorder.recording

@@ -172,7 +172,7 @@ class Recording:
             self._keep_room(file, len(body))
 
     def pieces(self, messages: Sequence[Message]) -> list[bytes]:
-        """What each message adds to the file, in order."""
+        """What the messages add to the file, in order; after each piece the file may end."""
         separator = self._format.separator
         if self.progress.count:
             return [separator + element for element in self._format.elements(messages)]

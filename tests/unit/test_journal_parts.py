@@ -40,7 +40,7 @@ def test_chunks_give_back_exactly_what_was_put_in(parts):
         Message(seq, seq * 7, topic, payload, 1, True, client_id=client, properties=more)
         for seq, (topic, payload, client, more) in enumerate(parts, 1)
     ]
-    decoded = [m for row in chunks.encode(messages) for m in chunks.decode(row[4])]
+    decoded = [m for row in chunks.encode(messages, 10**6) for m in chunks.decode(row[4])]
     assert decoded == messages
 
 
@@ -49,7 +49,7 @@ def test_chunks_stay_below_their_bounds():
     messages = [message(seq) for seq in range(1, 2501)]
     messages += [message(seq, b"y" * 400_000) for seq in range(2501, 2511)]
     messages += [message(2511, b"z" * 3_000_000)]
-    rows = chunks.encode(messages)
+    rows = chunks.encode(messages, 10**7)
     for first, last, first_ns, last_ns, body in rows:
         decoded = chunks.decode(body)
         assert (decoded[0].seq, decoded[-1].seq) == (first, last)
@@ -70,7 +70,7 @@ def test_tail_never_skips_a_message(batches, after, limit):
     tail = Tail(0)
     last = 0
     for size in batches:
-        tail.extend([message(seq) for seq in range(last + 1, last + size + 1)])
+        tail.extend([message(seq) for seq in range(last + 1, last + size + 1)], size)
         last += size
     found = tail.read(after, limit, 10**9)
     if found is None:
@@ -84,7 +84,7 @@ def test_tail_is_bounded_in_bytes():
     """A burst of large messages does not stay in memory."""
     tail = Tail(0)
     for seq in range(1, 40):
-        tail.extend([message(seq, b"x" * 1_000_000)])
+        tail.extend([message(seq, b"x" * 1_000_000)], 1_000_000)
         kept = tail.read(max(0, seq - 8), 100, 10**9)
         assert kept is None or sum(len(m.payload) for m in kept) <= MAX_BYTES
     assert tail.read(30, 100, 10**9) is None

@@ -35,14 +35,35 @@ PAYLOADS = st.one_of(
 @example([b"{}", b'{"a":' + b"[" * 97 + b"]" * 97 + b"}"])
 @example([b'{"a":"\xc3', b'\xa4"}'])
 @example([b' {"a": 1}', b'{"a": 1}'])
+@example([b'{"a":"}', b'{","b":1}', b"{},{}"])
+@example([b'{"a":[{}', b"{}]}", b"{},{}"])
+@example([b'{"a\0":1}', b"{}"])
 def test_messages_written_together_are_recorded_as_if_written_one_by_one(payloads):
     """A reader can't tell, and no payload can reach beyond its own element."""
     messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
     form = JsonFormat(metadata=False)
-    assert form.elements(messages) == [form.element(message) for message in messages]
+    one_by_one = [form.element(message) for message in messages]
+    assert form.separator.join(form.elements(messages)) == form.separator.join(one_by_one)
+    elements = objects(payloads)
+    assert elements is None or elements == form.separator.join(one_by_one)
 
 
 def test_ordinary_payloads_are_formatted_together():
     """What machines send takes the quick way, so that a recorder keeps up with the broker."""
     payloads = [b'{"Generated number": "%d", "ok": true}' % number for number in range(100)]
     assert objects(payloads) is not None
+    form = JsonFormat(metadata=False)
+    messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
+    together = form.elements(messages)
+    assert len(together) < 20
+    assert form.separator.join(together) == form.separator.join(map(form.element, messages))
+
+
+def test_one_odd_payload_among_many_is_recorded_like_any():
+    """What is no JSON object stands in its own place among those that are."""
+    form = JsonFormat(metadata=False)
+    payloads = [b'{"n": %d}' % number for number in range(200)]
+    payloads[77] = b"\xff not JSON"
+    messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
+    one_by_one = form.separator.join(map(form.element, messages))
+    assert form.separator.join(form.elements(messages)) == one_by_one
