@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -168,10 +169,17 @@ def appliance(
     )
     try:
         until(lambda: terminal.said("painted"), f"{name} paints", START_S)
+        until(lambda: _accepts(port), f"{name} listens", START_S)
         pid = int(terminal.log.read_text().split()[1])
         yield Broker(name, port, pid)
     finally:
         terminal.end()
+
+
+def _accepts(port: int) -> bool:
+    """Whether somebody listens; raises otherwise."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
 
 
 @contextlib.contextmanager
