@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import os
 import re
@@ -114,10 +115,31 @@ def test_installing_makes_the_user_and_starts_nothing(tmp_path) -> None:
         assert ("disable --now" in calls.read_text()) == stops
 
 
+def test_deb_and_rpm_carry_what_a_service_needs_and_no_configuration() -> None:
+    """nfpm's file names scripts and sources that there are; program, unit, completion and manual
+    page have their places; nothing is put into /etc or /var, so no upgrade can change what is
+    there."""
+    packed = yaml.safe_load((PACKAGING / "linux" / "nfpm.yaml").read_text())
+    for script in packed["scripts"].values():
+        assert (PACKAGING / "linux" / script).is_file(), script
+    places = [each["dst"] for each in packed["contents"]]
+    assert all(place.startswith("/usr/") for place in places)
+    for place in (
+        unit()["ExecStart"][0].split()[0],
+        "/usr/lib/systemd/system/appliance.service",
+        "/usr/share/bash-completion/completions/appliance",
+        "/usr/share/zsh/site-functions/_appliance",
+        "/usr/share/fish/vendor_completions.d/appliance.fish",
+        "/usr/share/man/man1/appliance.1.gz",
+    ):
+        assert place in places
+    assert "@" not in packed["maintainer"]  # no person and no host is made up
+
+
 @POSIX
 @pytest.mark.parametrize(
     "script",
-    ["build", "verify", "lock", "glibc-floor", "linux/packages", "linux/postinst", "linux/prerm",
+    ["build", "verify", "install-check", "lock", "glibc-floor", "linux/packages", "linux/postinst", "linux/prerm",
      "linux/postrm"],
 )  # fmt: skip
 def test_the_shell_scripts_are_sound(script: str) -> None:
@@ -167,6 +189,10 @@ def test_the_container_is_not_root_and_asks_the_program_itself() -> None:
     assert command_parser().parse_args(arguments).module == "health"
     assert program in text.partition("ENTRYPOINT")[2]
     assert command_parser().parse_args(yaml.safe_load(run)).module == "run"
+    archive = re.search(r"^ARG ARCHIVE=dist/(\S+)$", text, re.MULTILINE)[1]
+    assert fnmatch.fnmatch("appliance-1.2.3-linux-x86_64.tar.xz", archive)
+    if shutil.which("hadolint"):
+        subprocess.run(["hadolint", PACKAGING / "container" / "Containerfile"], check=True)
 
 
 def test_every_package_is_pinned_with_its_hashes() -> None:
@@ -192,6 +218,8 @@ def test_the_release_is_built_and_verified_on_each_system() -> None:
         assert "packaging/build" in steps, system
         assert "packaging/verify" in steps, system
     assert "glibc-floor tree 2.28" in str(flow["jobs"]["linux"])
+    assert "install-check / dist/*.rpm" in str(flow["jobs"]["linux"])
+    assert "install-check / dist/*.deb" in str(flow["jobs"]["debian"])
     assert "--draft" in str(flow["jobs"]["draft"])
 
 
