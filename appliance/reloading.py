@@ -1,63 +1,118 @@
 """The configuration read again while the appliance runs: what counts at once, what waits.
 
-A configuration that is wrong changes nothing. What would cut connections, move the journal or
-change rules under requests that are on their way waits for a restart, and it is said that it does.
-Not for: the users file, whose changes the broker notices by itself.
+All or nothing: everything is read, checked and compiled before anything is changed, and a
+configuration that is wrong changes nothing. Which keys count at once is written down in
+config/changes.py; the others are named, with the reason. Not for: the users file and certificates,
+whose changes the broker notices by itself.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from appliance.config import Config, all_secrets, check_files, load
-from appliance.errors import ApplianceError
-from appliance.logs import Log
+from appliance.broker.access import Terms
+from appliance.broker.enforcement import Enforced
+from appliance.config import Config, all_secrets, changes, check_files, load, recheck, taken_over
+from appliance.errors import ApplianceError, ConfigError
+from appliance.recorders.plan import Plan
+from appliance.tasks.engine import Rules
 
-_AT_ONCE = frozenset({"log_level"})
-"""Keys of ``[service]`` that count at once."""
+if TYPE_CHECKING:
+    from appliance.service import Appliance
+
+_RECORDERS_S = 5.0
 
 
-def reload(running: Config, log: Log | None) -> tuple[bool, list[str]]:
-    """Read the running configuration's file again and apply what can be.
+class _Prepared(msgspec.Struct, frozen=True):
+    """What is to count, compiled."""
 
-    Returns whether it is valid, and in lines for people what came of it. Reads files, so not on
-    the engine's loop.
+    config: Config
+    terms: Terms
+    rules: Rules
+    plan: Plan
+
+
+def reload(appliance: Appliance) -> tuple[bool, list[str]]:
+    """Read the running configuration's file again and let count what can.
+
+    Returns whether that was done, and in lines for people what came of it. Reads files, so not on
+    the engine's loop; one at a time.
     """
+    running = appliance.config
     if not running.file:
         return False, ["this appliance was started without a configuration file"]
     try:
         new = load(running.file)
+        if problems := check_files(new):
+            raise ConfigError("\n".join(problems))
+        prepared = _prepare(appliance, new)
     except ApplianceError as error:
         return False, [
             "the configuration is wrong and nothing is changed:",
             *str(error).split("\n"),
         ]
-    if problems := check_files(new):
-        return False, ["the configuration is wrong and nothing is changed:", *problems]
-    if log is not None:
-        log.mask(*all_secrets(new))
-        log.set_level(new.service.log_level)
-    waits = list(_waits(running, new))
+    found = changes(running, new)
+    if appliance.log is not None:
+        appliance.log.mask(*all_secrets(new))
+        # Also if it has not changed: it may have been set otherwise for a while.
+        appliance.log.set_level(new.service.log_level)
     lines = [f"{running.file} is read again; log_level is {new.service.log_level}"]
+    try:
+        enforced, is_late = _apply(appliance, prepared)
+    except ApplianceError as error:
+        return False, [f"the configuration is right, but could not be changed: {error}"]
+    at_once = [each.where for each in found if not each.waits]
+    if at_once:
+        lines.append(f"changed, and counts now: {', '.join(at_once)}")
+    lines += _consequences(enforced)
+    if is_late:
+        lines.append("[[recorder]] counts once the disk of the recordings answers")
+    waits = [f"{each.where} ({each.waits})" for each in found if each.waits]
     if waits:
         lines.append(f"changed, and counts from the next start: {', '.join(waits)}")
+    if not found:
+        lines.append("nothing has changed")
     return True, lines
 
 
-def _waits(running: Config, new: Config) -> list[str]:
-    found = []
-    for field in msgspec.structs.fields(Config):
-        before, after = getattr(running, field.name), getattr(new, field.name)
-        if before == after:
-            continue
-        if field.name == "service":
-            found += [
-                f"[service] {key}"
-                for key in before.__struct_fields__
-                if key not in _AT_ONCE and getattr(before, key) != getattr(after, key)
-            ]
-        elif isinstance(field.default, tuple):
-            found.append(f"[[{field.name}]]")
-        else:
-            found.append(f"[{field.name}]")
-    return found
+def _prepare(appliance: Appliance, new: Config) -> _Prepared:
+    """Check and compile; raises ``ApplianceError``, and nothing is changed."""
+    config = taken_over(appliance.config, new)
+    try:
+        recheck(config)
+    except ConfigError as error:
+        raise ConfigError(
+            "it is right for a start, but what would count now does not go with what waits for"
+            f" the next start. Restart the appliance:\n{error}"
+        ) from None
+    return _Prepared(
+        config,
+        appliance.terms_of(config),
+        appliance.tasks.rules_of(config.trigger, config.timer, config.allow, config.notify),
+        appliance.recorders.plan(config.recorder),
+    )
+
+
+def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced, bool]:
+    """Let it count: first what may still be refused, by a disk. Raises ``ApplianceError``."""
+    config = prepared.config
+    is_done = True
+    if config.recorder != appliance.config.recorder:
+        is_done = appliance.recorders.take(
+            prepared.plan, lambda: appliance.journal.follower("recorders"), _RECORDERS_S
+        )
+    appliance.tasks.take(prepared.rules)
+    appliance.journal.bound(config.journal.keep, config.journal.max_size)
+    enforced: Enforced = appliance.call(lambda: appliance.take(config, prepared.terms))
+    return enforced, not is_done
+
+
+def _consequences(enforced: Enforced) -> list[str]:
+    said = []
+    if enforced.disconnected:
+        said.append(f"clients disconnected: {enforced.disconnected}")
+    if enforced.unsubscribed:
+        said.append(f"subscriptions ended: {enforced.unsubscribed}")
+    return [", ".join(said)] if said else []

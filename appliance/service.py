@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import logging
 import sys
 import threading
@@ -22,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from appliance import __version__
-from appliance.broker.access import Access
+from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_SCHEMA, Door
+from appliance.broker.enforcement import Enforced
 from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
@@ -38,8 +37,8 @@ from appliance.logs import Log
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
+from appliance.status import StatusTopic
 from appliance.tasks.engine import TaskEngine
-from appliance.tasks.outcomes import time_text
 from appliance.users import Users
 from appliance.view import View
 
@@ -48,7 +47,6 @@ logger = logging.getLogger(__name__)
 _STEP_S = 0.5
 _STOP_S = 10.0
 _TICK_S = 1.0
-_STATUS_EVERY_S = 30
 _OUTCOME_S = 10.0
 _RECORDERS = "recorders.db"
 
@@ -81,6 +79,7 @@ class Appliance:
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
         self.server = server
+        self._users: Users | None = None
         self.was_new = False
         self._lock = DirectoryLock(self.data_dir)
         self._ready = threading.Event()
@@ -98,6 +97,7 @@ class Appliance:
         self.broker: MqttBroker
         self.desk: Desk
         self.retained: Retained
+        self.status: StatusTopic
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class Appliance:
             self.stopping.set()
             logger.info("stopping: no new connections, finishing what was accepted")
             ticker.cancel()
-            self._publish_status("offline")
+            self.status.publish("offline")
         logger.info(
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
             self.door.messages_in,
@@ -189,13 +189,20 @@ class Appliance:
     async def _serve(self, stack: contextlib.AsyncExitStack, executor: ThreadPoolExecutor) -> None:
         config = self.config
         loop = asyncio.get_running_loop()
-        users = self._users()
         subscriptions = Subscriptions()
         self.retained = Retained(config.limits.max_retained)
         self.recorders = Recorders(
             config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
         )
-        self.access = self._access(users, executor)
+        terms = self.terms_of(config)
+        self._users = terms.users if isinstance(terms.users, Users) else None
+        self.access = Access(
+            terms,
+            reserved=config.service.name,
+            executor=executor,
+            clock=time.monotonic,
+            count=self._count,
+        )
         await self._make_tasks(stack)
         tasks_cursor = self.tasks.open()
 
@@ -249,7 +256,6 @@ class Appliance:
             executor=executor,
             counters=self.counters,
             clock_ns=self.clock_ns,
-            reload_users=None if users is None else users.reload_if_changed,
         )
         self.desk = self._desk()
         self.broker.desk = self.desk.take
@@ -257,7 +263,10 @@ class Appliance:
         stack.push_async_callback(self.broker.stop)
         self.desk.start()
         stack.push_async_callback(self.desk.stop)
-        self._publish_status("online")
+        self.status = StatusTopic(
+            View(self).snapshot, lambda: self.journal.stats().health, self.door, self.retained
+        )
+        self.status.publish("online")
 
     def _refused(self, _token: object, error: Exception) -> None:
         """The journal can't store an entry whatever the disk does: a defect, so it is counted.
@@ -287,25 +296,33 @@ class Appliance:
             count=self._count,
         )
 
-    def _users(self) -> Users | None:
-        path = self.config.access.users_file
-        return None if path is None else Users(path)
+    def terms_of(self, config: Config) -> Terms:
+        """What a configuration says about access. Reads the users file if it is another one.
 
-    def _access(self, users: Users | None, executor: ThreadPoolExecutor) -> Access:
-        return Access(
-            self.config.access,
-            users=users,
-            anonymous=self.config.access.anonymous is True,
+        Raises:
+            ApplianceError: that can't be read.
+        """
+        access, users = config.access, None
+        if access.users_file is not None:
+            users = self._users
+            if users is None or users.path != Path(access.users_file):
+                users = Users(access.users_file)
+        return Terms(
+            access,
+            users,
+            anonymous=access.anonymous is True,
             open_without_users=(
-                self.config.is_loopback_only
-                if self.config.access.anonymous is None
-                else self.config.access.anonymous
+                config.is_loopback_only if access.anonymous is None else access.anonymous
             ),
-            reserved=self.config.service.name,
-            executor=executor,
-            clock=time.monotonic,
-            count=self._count,
         )
+
+    def take(self, config: Config, terms: Terms) -> Enforced:
+        """Let another configuration count for the broker. On the engine's loop."""
+        self.config = config
+        self._users = terms.users if isinstance(terms.users, Users) else None
+        self.access.take(terms)
+        self.broker.take_limits(config.limits, config.listener)
+        return self.broker.enforce_access()
 
     async def _make_tasks(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
@@ -374,26 +391,7 @@ class Appliance:
             await asyncio.sleep(_TICK_S)
             self.live.tick(self.door.messages_out)
             seconds += 1
-            if seconds % _STATUS_EVERY_S == 0:
-                self._publish_status("online")
-
-    def _publish_status(self, status: str) -> None:
-        journal = self.journal.stats()
-        body = {
-            "status": status,
-            "name": self.config.service.name,
-            "version": __version__,
-            "startedAt": time_text(self.started_ns),
-            "time": time_text(self.clock_ns()),
-            "clients": self.broker.clients_connected,
-            "messagesIn": self.door.messages_in,
-            "messagesOut": self.door.messages_out,
-            "journal": {"health": journal.health.level, "lastSequence": journal.last_seq},
-            "counters": dict(sorted(self.counters.items())),
-        }
-        self.door.publish(
-            f"{self.config.service.name}/status", json.dumps(body).encode(), retain=True
-        )
+            self.status.tick(seconds)
 
     def _announce(self) -> None:
         for listener in self.broker.listener_states():

@@ -180,6 +180,28 @@ class Timers:
                 timer.last_ns = now
             self._due[timer.name] = timer.due_ns()
 
+    def take_over(self, before: Timers, marks: Mapping[str, int], now: int) -> list[Timer]:
+        """Begin in place of other timers: those that are the same go on where they stand.
+
+        Timers without a predecessor are taken up from ``marks`` as ``load`` does. Returns the
+        silence watches whose alarm ends because they are gone or watch something else now.
+        """
+        self.load(marks, now)
+        over: list[Timer] = []
+        for name, old in before.timers.items():
+            new = self.timers.get(name)
+            if new is not None and new.key == old.key and new.config.topic == old.config.topic:
+                new.last_ns, new.paused, new.raised_ns = old.last_ns, old.paused, old.raised_ns
+            else:
+                if old.raised_ns:
+                    over.append(old)
+                if new is not None:
+                    new.raised_ns = 0
+                    new.last_ns = now if new.config.silence is not None else new.last_ns
+            if new is not None:
+                self._due[name] = new.due_ns()
+        return over
+
     def marks(self, timer: Timer) -> dict[str, int]:
         """What has to be kept of a timer."""
         return {

@@ -95,7 +95,7 @@ class Upkeep:
         )
 
     async def _reload(self) -> tuple[bool, list[str]]:
-        done, lines = await asyncio.to_thread(reload, self._appliance.config, self._appliance.log)
+        done, lines = await asyncio.to_thread(reload, self._appliance)
         for line in lines:
             logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
         return done, lines

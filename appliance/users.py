@@ -39,6 +39,7 @@ _LONGEST_PASSWORD = 65535
 """Bytes. MQTT's limit for the password field (MQTT 3.1.1, section 3.1.3.5)."""
 
 _MARKS = frozenset("_.-@")
+_MARK_KEY = secrets.token_bytes(32)
 
 
 class Users:
@@ -54,6 +55,7 @@ class Users:
         self._hashes: dict[str, str] = {}
         self._seen: tuple[int, int, int] | None = None
         self._complained: str = ""
+        self._changes = 0
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, str] = OrderedDict()
         self._nobody: str | None = None
@@ -84,10 +86,7 @@ class Users:
 
     def _look_up(self, name: str, password: bytes) -> tuple[str | None, bytes]:
         """A user's hash as the file has it now, and under what a success is remembered."""
-        try:
-            self.reload_if_changed()
-        except (ConfigError, NoPermissionError) as error:
-            self._complain(str(error))
+        self.refresh()
         with self._lock:
             expected = self._hashes.get(name)
         mark = hmac.digest(self._key, name.encode(errors="replace") + b"\0" + password, "sha256")
@@ -109,7 +108,29 @@ class Users:
         hashes = _users(_read(self.path), self.path)
         with self._lock:
             self._hashes, self._seen, self._complained = hashes, signature, ""
+            self._changes += 1
         return True
+
+    def refresh(self) -> int:
+        """``reload_if_changed`` for a running appliance: a problem is logged once.
+
+        Returns how often the file was read so far, so that whoever asks sees a change that
+        another caller noticed.
+        """
+        try:
+            self.reload_if_changed()
+        except (ConfigError, NoPermissionError) as error:
+            self._complain(str(error))
+        return self._changes
+
+    def mark(self, name: str) -> bytes | None:
+        """What changes when the user's password does; ``None`` if there is no such user.
+
+        It tells nothing of the password, and is the same for the same line in another file.
+        """
+        with self._lock:
+            encoded = self._hashes.get(name)
+        return None if encoded is None else hmac.digest(_MARK_KEY, encoded.encode(), "sha256")
 
     @property
     def exists(self) -> bool:

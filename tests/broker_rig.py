@@ -22,7 +22,7 @@ from typing import Any
 import mqtt5
 import pytest
 
-from appliance.broker.access import Access
+from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_SCHEMA, Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
@@ -95,9 +95,12 @@ class Rig:
         self.door.fanned_out_seq = self.journal.last_seq
         self.door.load_retained()
         self.access = Access(
-            AccessConfig(rule=self.rules),
-            users=self.users,
-            anonymous=self.anonymous,
+            Terms(
+                AccessConfig(rule=self.rules),
+                self.users,
+                anonymous=self.anonymous,
+                open_without_users=self.anonymous,
+            ),
             reserved="appliance",
             executor=self.executor,
             clock=time.monotonic,
@@ -114,7 +117,6 @@ class Rig:
             executor=self.executor,
             counters=self.counters,
             clock_ns=self.clock_ns,
-            reload_users=None if self.users is None else self.users.reload_if_changed,
         )
         await self.broker.start()
         return self

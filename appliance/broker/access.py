@@ -16,6 +16,8 @@ from concurrent.futures import Executor
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+import msgspec
+
 from appliance.broker.packets import PacketError, Reason
 from appliance.config import AccessConfig, AccessRule, is_loopback
 from appliance.desk.topics import PREFIX, is_own_request, is_own_topic
@@ -52,38 +54,50 @@ class Credentials(Protocol):
     def exists(self) -> bool:
         """Whether there are users at all: from then on a password is needed."""
 
+    def mark(self, name: str) -> bytes | None:
+        """What changes when the user's password does; ``None`` if there is no such user."""
+
+    def refresh(self) -> int:
+        """Look for changes; returns how often there were any. Reads files: for worker threads."""
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a configuration says about access."""
+
+    config: AccessConfig
+    users: Credentials | None
+    anonymous: bool
+    """Whether clients without a name may come in where there are users."""
+    open_without_users: bool
+    """Whether anybody may come in while there are no users."""
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """On what a client was admitted."""
+
+    mark: bytes | None = None
+    """The mark of the user whose password was right; ``None`` if none was asked for."""
+
 
 class Access:
-    """The access rules of one configuration.
+    """Who may do what, by the terms that count now.
 
     Without rules, everybody who got in may publish and subscribe to everything but the topics
     that are the appliance's own. With rules, a client may do what at least one rule that fits its
     user name and client id permits. ``%u`` and ``%c`` in a rule's filter stand for the user name
     and client id; a name that has ``/``, ``+`` or ``#`` never fits such a filter.
-
-    ``anonymous`` says whether clients without a name may come in where there are users, and
-    ``open_without_users`` whether anybody may come in while there are none (on loopback alone; by
-    default as ``anonymous``).
     """
 
     def __init__(
         self,
-        config: AccessConfig,
+        terms: Terms,
         *,
-        users: Credentials | None,
-        anonymous: bool,
-        open_without_users: bool | None = None,
         reserved: str,
         executor: Executor,
         clock: Callable[[], float],
         count: Callable[[str], None],
     ) -> None:
-        self._rules = config.rule
-        self._operators = config.operators
-        self._viewers = config.viewers
-        self._users = users
-        self._anonymous = anonymous
-        self._open_without_users = anonymous if open_without_users is None else open_without_users
+        self.take(terms)
         self._reserved = f"{reserved}/#"
         self._executor = executor
         self._clock = clock
@@ -95,11 +109,32 @@ class Access:
     def is_open(self) -> bool:
         """Whether clients may come in without a password."""
         if self._users is None or not self._users.exists:
-            return self._open_without_users
-        return self._anonymous
+            return self._terms.open_without_users
+        return self._terms.anonymous
 
-    async def admit(self, username: str | None, password: bytes | None, host: str) -> bool:
-        """Whether these credentials let a client in.
+    def take(self, terms: Terms) -> None:
+        """Let other terms count from now on. Those who are there: enforcement.py."""
+        self._terms = terms
+        self._rules = terms.config.rule
+        self._users = terms.users
+
+    def refresh(self) -> int:
+        """Look for changes in the users file; returns how often there were any.
+
+        Reads files: for worker threads.
+        """
+        return 0 if self._users is None else self._users.refresh()
+
+    def still_admits(self, username: str | None, proof: Proof) -> bool:
+        """Whether a client that was admitted would be admitted now, without asking it again."""
+        if self._users is None or not self._users.exists:
+            return self._terms.open_without_users
+        if proof.mark is None:
+            return username is None and self._terms.anonymous
+        return proof.mark == self._users.mark(username or "")
+
+    async def admit(self, username: str | None, password: bytes | None, host: str) -> Proof | None:
+        """Whether these credentials let a client in: on what, or ``None``.
 
         Repeated failures from one address are answered ever more slowly, up to ten seconds; while
         several of its failures wait for their answer, only credentials that were right before are
@@ -110,23 +145,29 @@ class Access:
             PacketError: the address has to wait.
         """
         origin = origin_of(host)
+        proof = Proof()
         nameless = username is None and password is None
         if self._users is None or not self._users.exists or nameless:
             # Where there are no users a name proves nothing; it is still welcome.
             admitted = self.is_open
         else:
             crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
-            admitted = await asyncio.get_running_loop().run_in_executor(
+            mark = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
+                _verified,
+                self._users,
                 self._users.recognises if crowded else self._users.verify,
                 username or "",
                 password or b"",
             )
-            if crowded and not admitted:
+            if crowded and mark is None:
                 self._count("logins refused: too many failures")
                 raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
+            proof = Proof(mark)
+            # The rules may have become others while the password was checked.
+            admitted = mark is not None and self.still_admits(username, proof)
         if admitted:
-            return True
+            return proof
         self._count("logins refused")
         self._waiting[origin] += 1
         try:
@@ -135,7 +176,7 @@ class Access:
             self._waiting[origin] -= 1
             if not self._waiting[origin]:
                 del self._waiting[origin]
-        return False
+        return None
 
     def _delay(self, origin: str) -> float:
         now = self._clock()
@@ -172,9 +213,9 @@ class Access:
             return Role.OPERATOR if is_loopback(host) else None
         if username is None:
             return None
-        if any(fnmatchcase(username, pattern) for pattern in self._operators):
+        if any(fnmatchcase(username, pattern) for pattern in self._terms.config.operators):
             return Role.OPERATOR
-        if any(fnmatchcase(username, pattern) for pattern in self._viewers):
+        if any(fnmatchcase(username, pattern) for pattern in self._terms.config.viewers):
             return Role.VIEWER
         return None
 
@@ -207,6 +248,20 @@ class Access:
             for rule in self._rules
             if fnmatchcase(username or "", rule.user) and fnmatchcase(client_id, rule.client_id)
         ]
+
+
+def _verified(
+    users: Credentials, check: Callable[[str, bytes], bool], name: str, password: bytes
+) -> bytes | None:
+    """The mark of what a password was checked against; ``None``: it is wrong. For workers."""
+    users.refresh()
+    while True:
+        mark = users.mark(name)
+        if not check(name, password):
+            return None
+        # The file may have been changed in between; then it is looked at again.
+        if users.mark(name) == mark:
+            return mark
 
 
 def _filled(filters: tuple[str, ...], username: str | None, client_id: str) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.broker import mqtt5_decoding, packets
+from appliance.broker.access import Proof
 from appliance.broker.packets import Connect, PacketError, Reason
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Admitted(msgspec.Struct, frozen=True):
     client_id: str
     assigned: bool
     """The client id is the broker's choice, because the client gave none."""
+    proof: Proof
 
 
 def decode_connect(packet: bytes, offset: int, version: int) -> Connect:
@@ -67,7 +69,8 @@ async def admit(broker: MqttBroker, asked: Connect, host: str) -> Admitted:
             "a client id has at most 1024 characters and does not begin with $",
             Reason.CLIENT_ID_NOT_VALID,
         )
-    if not await broker.access.admit(asked.username, asked.password, host):
+    proof = await broker.access.admit(asked.username, asked.password, host)
+    if proof is None:
         raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
     will = asked.will
     if will is not None and not broker.access.may_publish(asked.username, client_id, will.topic):
@@ -75,7 +78,7 @@ async def admit(broker: MqttBroker, asked: Connect, host: str) -> Admitted:
         raise PacketError(
             f"the will may not be published to {will.topic[:80]!r}", Reason.NOT_AUTHORIZED
         )
-    return Admitted(_without_password(asked), client_id, client_id != asked.client_id)
+    return Admitted(_without_password(asked), client_id, client_id != asked.client_id, proof)
 
 
 def _without_password(asked: Connect) -> Connect:

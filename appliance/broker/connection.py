@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from appliance.broker import mqtt5_decoding, packets
 from appliance.broker import mqtt5_packets as v5
+from appliance.broker.access import Proof
 from appliance.broker.admission import Admitted, admit, decode_connect
 from appliance.broker.intake import Intake
 from appliance.broker.output import Output
@@ -51,6 +52,8 @@ class Connection(asyncio.Protocol):
         self.address = ""
         self.client_id = ""
         self.username: str | None = None
+        self.proof: Proof | None = None
+        """On what it was admitted."""
         self.version = 0
         self.last_received = 0.0
         self.keepalive_s = 0.0
@@ -78,6 +81,10 @@ class Connection(asyncio.Protocol):
     def messages_in(self) -> int:
         """Messages that the client has published on this connection."""
         return self._intake.taken
+
+    def forget_topics(self) -> None:
+        """The rules have changed: where the client may publish is asked again."""
+        self._intake.forget_topics()
 
     # --- asyncio's side -----------------------------------------------------------------------
 
@@ -190,7 +197,9 @@ class Connection(asyncio.Protocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            self._broker.count("connections ended: protocol error")
+            too_large = error.reason is Reason.PACKET_TOO_LARGE
+            why = "packet too large" if too_large else "protocol error"
+            self._broker.count(f"connections ended: {why}")
             self.end(error.reason, str(error))
 
     def _take_packets(self, data: bytes) -> None:
@@ -335,6 +344,7 @@ class Connection(asyncio.Protocol):
             self._asked = admitted.asked
             self.client_id = admitted.client_id
             self.username = admitted.asked.username
+            self.proof = admitted.proof
             session_present = await self._broker.take_over(self, admitted.asked)
             if self._closing:
                 return
@@ -380,7 +390,7 @@ class Connection(asyncio.Protocol):
                     session_expiry_s=asked.session_expiry_s,
                 )
             )
-        self._broker.opened(self)
+        self._broker.opened(self, asked)
         self._output.outbox = self.session.outbox
         self.session.outbox.attach(self._output)
         self.go_on()

@@ -100,6 +100,10 @@ class Door:
         self.bytes_in = 0
         self.messages_out = 0
 
+    def bound(self, max_pending: int) -> None:
+        """Let another bound count for what is accepted and not committed."""
+        self._max_pending = max_pending
+
     def load_retained(self) -> None:
         """Take the retained messages over from the last run. Reads the database: at start only."""
         for (body,) in self._journal.query("SELECT body FROM retained"):

@@ -85,6 +85,10 @@ class Intake:
         self._username = username
         self._address = address
 
+    def forget_topics(self) -> None:
+        """Ask again where the client may publish."""
+        self._topics.clear()
+
     def enter(self) -> None:
         """Hand what has been gathered to the door."""
         if not self._messages and not self._acks:

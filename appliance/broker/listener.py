@@ -20,6 +20,7 @@ from appliance.errors import ApplianceError, ConfigError, NoPermissionError, Una
 from appliance.state import Health, ListenerState
 
 _BACKLOG = 512
+_SMALLEST_FRAME = 64 * 1024
 _PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """When the operating system asks a silent peer whether it is there: seconds, seconds, times.
 
@@ -42,8 +43,9 @@ class Listener:
     ) -> None:
         self.config = config
         self.connections = 0
+        self.max_connections = config.max_connections
         self._make_connection = make_connection
-        self._largest_frame = max(largest_packet, 64 * 1024)
+        self._largest_frame = max(largest_packet, _SMALLEST_FRAME)
         self._is_open = is_open
         self._count = count
         self._server: asyncio.Server | None = None
@@ -150,6 +152,11 @@ class Listener:
             return f"{error} The certificate in use stays."
         self._health = Health("ok")
         return f"listener {self.name}: changed certificate taken into use"
+
+    def bound(self, max_connections: int, largest_packet: int) -> None:
+        """Let other bounds count for connections that are made from now on."""
+        self.max_connections = max_connections
+        self._largest_frame = max(largest_packet, _SMALLEST_FRAME)
 
     def stop(self) -> None:
         """Close the socket: no new connections. Those that are there stay."""

@@ -75,6 +75,7 @@ class Outbox:
         "_again",
         "_count",
         "_current",
+        "_held",
         "_inflight",
         "_last_id",
         "_limit",
@@ -116,6 +117,7 @@ class Outbox:
         self._inflight: dict[int, Delivery] = {}
         self._again: deque[int] = deque()
         """In flight from an earlier connection, and to be sent again on this one."""
+        self._held = False
         self._last_id = 0
         self._count = count
         self._current = current
@@ -135,6 +137,11 @@ class Outbox:
         waiting = [d.message.seq for d in self._inflight.values() if not d.received]
         waiting += [d.message.seq for d in self._queue]
         return min(waiting, default=None)
+
+    def unsettled(self) -> list[Delivery]:
+        """What the client has not acknowledged yet, in the order of the journal."""
+        waiting = [each for each in self._inflight.values() if not each.received]
+        return sorted([*waiting, *self._queue], key=lambda each: each.message.seq)
 
     # --- what the client is to get --------------------------------------------------------------
 
@@ -164,6 +171,10 @@ class Outbox:
         self._queue.append(Delivery(message, qos, retain, identifiers))
         if sink is not None:
             self.pump()
+            is_held = bool(self._queue) and not sink.stalled
+            if is_held and not self._held:
+                self._count("deliveries held: too many unacknowledged")
+            self._held = is_held
 
     def deliver_retained(
         self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]
@@ -212,6 +223,27 @@ class Outbox:
     def restore(self, packet_id: int, delivery: Delivery) -> None:
         """An exchange that was under way when the appliance ended."""
         self._inflight[packet_id] = delivery
+
+    def bound(self, limit: int, max_bytes: int) -> None:
+        """Let other bounds of the queue count, from the next message on."""
+        self._limit, self._max_bytes = limit, max_bytes
+
+    def withhold(self, may_have: Callable[[str], bool]) -> None:
+        """Drop what waits on topics that the client may not have any more.
+
+        What is with a client that is connected stays until it is acknowledged.
+        """
+        self.activity += 1
+        kept = [one for one in self._queue if may_have(one.message.topic)]
+        self._queue = deque(kept)
+        self._queued_bytes = sum(len(one.message.payload) for one in kept)
+        self._retained = deque(
+            (one for one in each if may_have(one.message.topic)) for each in self._retained
+        )
+        for packet_id, delivery in list(self._inflight.items()):
+            is_with_client = delivery.sent and self.sink is not None
+            if not (delivery.received or is_with_client or may_have(delivery.message.topic)):
+                self._finish(packet_id, delivery)
 
     # --- sending --------------------------------------------------------------------------------
 

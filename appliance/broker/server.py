@@ -12,15 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
+from appliance.broker import session_store
 from appliance.broker.access import Access, origin_of
 from appliance.broker.connection import Connection
 from appliance.broker.door import Door
+from appliance.broker.enforcement import Enforced, enforce
 from appliance.broker.host import SessionHost
 from appliance.broker.listener import Listener
 from appliance.broker.outbox import Outbox
 from appliance.broker.packets import Connect, PacketError, Reason, Will
+from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.broker.wills import Wills
 from appliance.config import LimitsConfig, ListenerConfig
 from appliance.files import allow_open_files
 from appliance.model import Message
@@ -31,8 +35,6 @@ logger = logging.getLogger(__name__)
 _SWEEP_S = 1.0
 _STOP_S = 5.0
 _TAKE_OVER_S = 1.0
-_SESSIONS_A_CONNECTION = 5
-"""How many sessions there may be for each connection that there may be."""
 _OTHER_FILES = 256
 """Open files that are not clients' connections: databases, recordings, HTTP, the log."""
 
@@ -56,7 +58,6 @@ class MqttBroker:
         executor: Executor,
         counters: Counter[str],
         clock_ns: Callable[[], int],
-        reload_users: Callable[[], object] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
@@ -71,7 +72,6 @@ class MqttBroker:
         self._records = records
         self._executor = executor
         self._clock_ns = clock_ns
-        self._reload_users = reload_users
         self.sessions = Sessions(
             subscriptions,
             make_outbox=self._make_outbox,
@@ -94,7 +94,8 @@ class MqttBroker:
         self._unauthenticated = 0
         self._strangers: dict[str, dict[Connection, None]] = {}
         """Connections that are not yet authenticated, the oldest first, by where they are from."""
-        self._wills: dict[str, tuple[int, Connection, Will]] = {}
+        self.wills = Wills(self.sessions.store, self._publish_will)
+        self._users_seen = 0
         self._sweeper: asyncio.Task[None] | None = None
         self._stopping = False
         self.desk: Callable[[Message], None] | None = None
@@ -142,7 +143,13 @@ class MqttBroker:
             ApplianceError: a listener can't be opened; those before it are closed again.
         """
         self._check_open_files()
+        wills = session_store.wills(self._records)
         self.sessions.load(self._records)
+        # The rules may be others than they were when these subscriptions were granted.
+        self.enforce_access()
+        self.wills.load(
+            wills, lambda client_id: self.sessions.get(client_id) is not None, self._clock_ns()
+        )
         await self.host.start()
         try:
             for listener in self._listeners.values():
@@ -155,7 +162,7 @@ class MqttBroker:
 
     def _check_open_files(self) -> None:
         """Clients may not use up what journal, recordings and task starts need too."""
-        listeners = sum(listener.config.max_connections for listener in self._listeners.values())
+        listeners = sum(listener.max_connections for listener in self._listeners.values())
         bound = min(self.limits.max_connections, listeners)
         if not allow_open_files(bound + _OTHER_FILES):
             logger.warning(
@@ -218,7 +225,7 @@ class MqttBroker:
             self._make_room(origin)
         for bound, present, counter in (
             (self.limits.max_connections, len(self._connections), "in all"),
-            (listener.config.max_connections, listener.connections, "on the listener"),
+            (listener.max_connections, listener.connections, "on the listener"),
             (self.limits.max_connections_per_address, self._by_address[host], "per address"),
             (self.limits.max_unauthenticated, self._unauthenticated, "not yet authenticated"),
         ):
@@ -253,8 +260,11 @@ class MqttBroker:
             del self._strangers[origin]
         self._unauthenticated -= 1
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: Connection, asked: Connect) -> None:
         """A connection was admitted."""
+        session, will = connection.session, asked.will
+        if will is not None and will.delay_s and session is not None and session.persistent:
+            self.wills.announce(_kept(connection, will))
         self._known(connection)
         connection.counted_as_open = True
         logger.info(
@@ -308,7 +318,8 @@ class MqttBroker:
             session = self.sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
             self.sessions.resume(session, asked.session_expiry_s)
-        self._wills.pop(client_id, None)
+        if resumed:
+            self.wills.returned(client_id)
         session.connection = connection
         session.version = connection.version
         connection.session = session
@@ -329,14 +340,14 @@ class MqttBroker:
         Raises:
             PacketError: there are too many.
         """
-        bound = self.limits.max_connections * _SESSIONS_A_CONNECTION
+        bound = self.limits.max_sessions
         if asked.session_expiry_s and len(self.sessions) >= bound:
             if self.sessions.get(client_id) is not None:
                 return
             self.count("connections refused: limit of sessions")
             raise PacketError(
                 f"there are {bound} sessions already: let clients connect with a clean session,"
-                " or raise limits.max_connections",
+                " or raise limits.max_sessions",
                 Reason.QUOTA_EXCEEDED,
             )
 
@@ -344,7 +355,7 @@ class MqttBroker:
         self, connection: Connection, session: Session, asked: Connect | None, *, said_goodbye: bool
     ) -> bool:
         """A client's connection has ended; returns whether its session has too."""
-        will = None if asked is None or said_goodbye or self._stopping else asked.will
+        will = None if asked is None or not connection.counted_as_open else asked.will
         if connection.counted_as_open:
             logger.info(
                 "client %s disconnected%s",
@@ -352,30 +363,36 @@ class MqttBroker:
                 "" if said_goodbye else " without saying so",
             )
         ended = self.sessions.leave(session)
-        if will is not None and connection.counted_as_open:
-            if will.delay_s and not ended:
-                due = self._clock_ns() + will.delay_s * 1_000_000_000
-                self._wills[connection.client_id] = (due, connection, will)
-            else:
-                self._publish_will(connection, will)
+        if will is None:
+            return ended
+        if said_goodbye:
+            if will.delay_s:
+                self.wills.drop(connection.client_id)
+        elif will.delay_s and not ended:
+            self.wills.begin(_kept(connection, will), self._clock_ns())
+        elif not self._stopping:
+            self._publish_will(_kept(connection, will))
         return ended
 
-    def _publish_will(self, connection: Connection, will: Will) -> None:
+    def _publish_will(self, kept: KeptWill) -> None:
+        will = kept.will
+        if not self.access.may_publish(kept.username, kept.client_id, will.topic):
+            # It was permitted when the client connected.
+            self.count("publishes refused: not allowed")
+            return
         self.door.publish(
             will.topic,
             will.payload,
             qos=will.qos,
             retain=will.retain,
             properties=will.properties,
-            client_id=connection.client_id,
-            username=connection.username,
-            address=connection.address,
+            client_id=kept.client_id,
+            username=kept.username,
+            address=kept.address,
         )
 
     def _end_session(self, client_id: str) -> None:
-        waiting = self._wills.pop(client_id, None)
-        if waiting is not None:
-            self._publish_will(waiting[1], waiting[2])
+        self.wills.end(client_id)
         self.sessions.end(client_id)
 
     # --- what happens by itself ---------------------------------------------------------------
@@ -392,27 +409,48 @@ class MqttBroker:
         now = self.loop.time()
         for connection in list(self._connections):
             if (why := connection.overdue(now)) is not None:
-                self.count("connections ended: silent")
+                late = "silent" if connection.is_open else "no CONNECT in time"
+                self.count(f"connections ended: {late}")
                 connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
         now_ns = self._clock_ns()
-        for client_id, (due, connection, will) in list(self._wills.items()):
-            if now_ns >= due:
-                del self._wills[client_id]
-                self._publish_will(connection, will)
+        self.wills.publish_due(now_ns)
         for session in self.sessions.all():
             if session.expired(now_ns):
                 self._end_session(session.client_id)
                 await self.host.forget(session.client_id)
         self.sessions.save_places()
         self._clients = self._client_states()
-        await self.loop.run_in_executor(self._executor, self._reload_files)
+        seen = await self.loop.run_in_executor(self._executor, self._reload_files)
+        if seen != self._users_seen:
+            self._users_seen = seen
+            self.enforce_access()
 
-    def _reload_files(self) -> None:
+    def _reload_files(self) -> int:
         for listener in self._listeners.values():
             if (said := listener.reload_certificates()) is not None:
                 logger.warning("%s", said)
-        if self._reload_users is not None:
-            self._reload_users()
+        return self.access.refresh()
+
+    # --- another configuration ----------------------------------------------------------------
+
+    def enforce_access(self) -> Enforced:
+        """Let the terms of access that count now count for those who are there, too."""
+        return enforce(
+            self.access, list(self._connections), self.sessions, self.subscriptions, self.count
+        )
+
+    def take_limits(self, limits: LimitsConfig, listeners: Sequence[ListenerConfig]) -> None:
+        """Let other bounds count: at once, or for connections that are made from now on."""
+        self.limits = limits
+        self.retained.bound(limits.max_retained)
+        self.door.bound(int(limits.max_pending))
+        for session in self.sessions.all():
+            session.outbox.bound(limits.max_queued_per_client, int(limits.max_client_backlog))
+        for config in listeners:
+            listener = self._listeners.get(config.name or config.bind)
+            if listener is not None:
+                listener.bound(config.max_connections, int(limits.max_packet_size))
+        self._check_open_files()
 
     # --- for the operator ---------------------------------------------------------------------
 
@@ -461,3 +499,7 @@ class MqttBroker:
             return False
         session.connection.end(Reason.ADMINISTRATIVE_ACTION, "an operator ended the connection")
         return True
+
+
+def _kept(connection: Connection, will: Will) -> KeptWill:
+    return KeptWill(connection.client_id, connection.username, connection.address, will)

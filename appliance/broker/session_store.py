@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from appliance.broker.outbox import Delivery
-from appliance.broker.packets import SubscribeOptions
+from appliance.broker.packets import SubscribeOptions, Will
 from appliance.model import Message
 
 if TYPE_CHECKING:
@@ -35,9 +35,13 @@ CREATE TABLE IF NOT EXISTS outgoing(
 CREATE TABLE IF NOT EXISTS settled(
     client_id TEXT NOT NULL, seq INTEGER NOT NULL,
     PRIMARY KEY (client_id, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS queue(
+    client_id TEXT PRIMARY KEY, scanned_seq INTEGER NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS will(
+    client_id TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 """
 
-_TABLES = ("session", "subscription", "unreleased", "outgoing", "settled")
+_TABLES = ("session", "subscription", "unreleased", "outgoing", "settled", "queue", "will")
 
 
 class Records(Protocol):
@@ -75,6 +79,34 @@ class ExchangeRow(msgspec.Struct, frozen=True):
     received: bool
     retain: bool
     identifiers: tuple[int, ...]
+
+
+class Queued(msgspec.Struct, frozen=True, array_like=True):
+    """A message that a session's client still has to get."""
+
+    seq: int
+    qos: int
+    retain: bool
+    identifiers: tuple[int, ...]
+
+
+class QueueRow(msgspec.Struct, frozen=True):
+    """A session's queue as it was noted."""
+
+    scanned_seq: int
+    """What the client has to get of the messages up to here is in ``queued``."""
+    queued: tuple[Queued, ...]
+
+
+class KeptWill(msgspec.Struct):
+    """A delayed will and whose it is."""
+
+    client_id: str
+    username: str | None
+    address: str
+    will: Will
+    due_ns: int = 0
+    """When it is to be published; 0 while its client is connected."""
 
 
 class SessionStore:
@@ -177,6 +209,20 @@ class SessionStore:
             ]
         )
 
+    def save_queue(self, client_id: str, row: QueueRow) -> None:
+        """Note what a client still has to get, so that a restart need not look for it."""
+        values = (client_id, row.scanned_seq, msgspec.msgpack.encode(row.queued))
+        self._record([("INSERT OR REPLACE INTO queue VALUES (?, ?, ?)", values)])
+
+    def keep_will(self, kept: KeptWill) -> None:
+        """Keep a delayed will."""
+        values = (kept.client_id, msgspec.msgpack.encode(kept))
+        self._record([("INSERT OR REPLACE INTO will VALUES (?, ?)", values)])
+
+    def forget_will(self, client_id: str) -> None:
+        """Forget a delayed will."""
+        self._record([("DELETE FROM will WHERE client_id = ?", (client_id,))])
+
     def discard_uncommitted(self, last_seq: int) -> None:
         """Remove notes about messages that did not reach the journal before a crash."""
         self._record([("DELETE FROM unreleased WHERE seq > ?", (last_seq,))])
@@ -232,6 +278,26 @@ def settled(records: Records) -> set[tuple[str, int]]:
     """QoS 2 messages that clients have, behind their sessions' places: client id, sequence."""
     rows = records.query("SELECT client_id, seq FROM settled")
     return {(str(client_id), int(str(seq))) for client_id, seq in rows}
+
+
+def queues(records: Records) -> dict[str, QueueRow]:
+    """The queues that were noted, by client id."""
+    rows = records.query("SELECT client_id, scanned_seq, body FROM queue")
+    return {
+        str(client_id): QueueRow(
+            int(str(seq)), msgspec.msgpack.decode(body, type=tuple[Queued, ...])
+        )
+        for client_id, seq, body in rows
+        if isinstance(body, bytes)
+    }
+
+
+def wills(records: Records) -> list[KeptWill]:
+    """The delayed wills that were kept."""
+    rows = records.query("SELECT body FROM will")
+    return [
+        msgspec.msgpack.decode(body, type=KeptWill) for (body,) in rows if isinstance(body, bytes)
+    ]
 
 
 class _SessionFields(SessionRow, frozen=True, array_like=True):

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from appliance.broker import session_store as kept
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.broker.packets import FOR_EVER, SubscribeOptions
-from appliance.broker.session_store import SCHEMA, Record, Records, SessionRow, SessionStore
+from appliance.broker.session_store import (
+    SCHEMA,
+    Queued,
+    QueueRow,
+    Record,
+    Records,
+    SessionRow,
+    SessionStore,
+)
 from appliance.broker.subscriptions import Subscriptions
 from appliance.model import Message
 from appliance.topics import Matcher
@@ -26,6 +34,11 @@ __all__ = ["SCHEMA", "Records", "Session", "Sessions"]
 _READ_AT_ONCE = 1000
 _LONGEST_LAG = 10_000
 """A session without traffic has its place noted when the journal is so many messages ahead."""
+_LONGEST_SCAN = 100_000
+"""A queue is noted when the journal is so many messages ahead of where a restart would begin to
+look for what belongs into it: that is a fraction of a second."""
+_QUEUES_AT_ONCE = 50
+"""How many queues are noted in one go; each is some kilobytes."""
 
 
 class Session:
@@ -104,10 +117,12 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._subscriptions = subscriptions
         self._make_outbox = make_outbox
-        self._store = SessionStore(record)
+        self.store = SessionStore(record)
         self._clock_ns = clock_ns
         self._last_seq = last_seq
         self._places: dict[str, tuple[int, int]] = {}
+        self._scanned: dict[str, int] = {}
+        """Up to where each session's queue was noted."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -143,7 +158,7 @@ class Sessions:
         session.outbox.persistent = session.persistent
         if session.persistent:
             if session.outbox.keeper is None:
-                session.outbox.keeper = _Keeper(session.client_id, self._store)
+                session.outbox.keeper = _Keeper(session.client_id, self.store)
             self._save(session)
         elif was_persistent:
             session.outbox.keeper = None
@@ -173,7 +188,8 @@ class Sessions:
 
     def _erase(self, client_id: str) -> None:
         self._places.pop(client_id, None)
-        self._store.erase(client_id)
+        self._scanned.pop(client_id, None)
+        self.store.erase(client_id)
 
     # --- what a client does in its session ------------------------------------------------------
 
@@ -184,20 +200,20 @@ class Sessions:
         keeps = self._subscriptions.qos(session.client_id, options.topic_filter) > 0
         new = self._subscriptions.add(session.outbox, options)
         if session.persistent:
-            self._store.subscribe(session.client_id, options, 0 if keeps else self._last_seq())
+            self.store.subscribe(session.client_id, options, 0 if keeps else self._last_seq())
         return new
 
     def unsubscribe(self, session: Session, topic_filter: str) -> bool:
         """Remove a subscription; returns whether there was one."""
         removed = self._subscriptions.remove(session.client_id, topic_filter)
         if removed and session.persistent:
-            self._store.unsubscribe(session.client_id, topic_filter)
+            self.store.unsubscribe(session.client_id, topic_filter)
         return removed
 
     def note_exchanges(self, session: Session, exchanges: Iterable[tuple[int, int]]) -> None:
         """QoS 2 packet ids: (id, sequence number) was taken, (id, 0) was released."""
         if session.persistent:
-            self._store.note_exchanges(session.client_id, exchanges)
+            self.store.note_exchanges(session.client_id, exchanges)
 
     # --- the place in the journal ---------------------------------------------------------------
 
@@ -207,9 +223,12 @@ class Sessions:
         A session that nothing happened to is left alone for a while: no message behind its place
         is for it.
         """
+        queues = 0
         for session in self._sessions.values():
             if not session.persistent:
                 continue
+            if all_of_them or queues < _QUEUES_AT_ONCE:
+                queues += self._save_late_queue(session, 0 if all_of_them else _LONGEST_SCAN)
             place, activity = self._places.get(session.client_id, (-1, -1))
             now = self._place(session)
             if place == now:
@@ -218,14 +237,40 @@ class Sessions:
             if all_of_them or now - place > lag:
                 self._save(session)
 
+    def _save_late_queue(self, session: Session, lag: int) -> bool:
+        """Note a queue if a restart would look through more messages than ``lag`` to fill it."""
+        last = self._last_seq()
+        scanned = max(
+            self._scanned.get(session.client_id, 0), self._places.get(session.client_id, (0, 0))[0]
+        )
+        if last - scanned <= lag or not session.outbox.queued:
+            return False
+        self.save_queue(session)
+        return True
+
+    def save_queue(self, session: Session) -> None:
+        """Note what the client still has to get."""
+        if session.persistent:
+            row = QueueRow(
+                self._last_seq(),
+                tuple(
+                    Queued(each.message.seq, each.qos, each.retain, each.identifiers)
+                    for each in session.outbox.unsettled()
+                ),
+            )
+            self._scanned[session.client_id] = row.scanned_seq
+            self.store.save_queue(session.client_id, row)
+
     def _place(self, session: Session) -> int:
+        """Up to where the client has everything; a retained message that is sent late is older."""
         unsettled = session.outbox.unsettled_seq()
-        return self._last_seq() if unsettled is None else unsettled - 1
+        noted, _ = self._places.get(session.client_id, (0, 0))
+        return self._last_seq() if unsettled is None else max(noted, unsettled - 1)
 
     def _save(self, session: Session) -> None:
         place = self._place(session)
         self._places[session.client_id] = (place, session.outbox.activity)
-        self._store.save(
+        self.store.save(
             SessionRow(
                 session.client_id, session.username, session.expiry_s, place, session.left_ns
             )
@@ -241,18 +286,19 @@ class Sessions:
         allows; at QoS 2 each settled message is on record, so nothing is repeated.
         """
         now = self._clock_ns()
-        self._store.discard_uncommitted(self._last_seq())
+        self.store.discard_uncommitted(self._last_seq())
         places: dict[str, int] = {}
         for row in kept.sessions(records):
             session = Session(self._make_outbox(row.client_id), row.username, row.expiry_s)
             session.left_ns = now if row.left_ns is None else row.left_ns
             if session.expired(now):
-                self._store.erase(row.client_id)
+                self.store.erase(row.client_id)
                 continue
             session.outbox.persistent = True
-            session.outbox.keeper = _Keeper(row.client_id, self._store)
+            session.outbox.keeper = _Keeper(row.client_id, self.store)
             self._sessions[row.client_id] = session
             places[row.client_id] = row.place
+            self._places[row.client_id] = (row.place, session.outbox.activity)
         for client_id, packet_id in kept.unreleased(records, self._last_seq()):
             if client_id in self._sessions:
                 self._sessions[client_id].unreleased.add(packet_id)
@@ -267,8 +313,34 @@ class Sessions:
             since[client_id, options.topic_filter] = since_seq
             if not options.topic_filter.startswith("$share/"):
                 matcher.add(options.topic_filter, (client_id, options))
+        self._refill_noted(records, places, settled)
         if places and len(matcher):
             self._refill(records, places, since, matcher, settled)
+
+    def _refill_noted(
+        self, records: Records, places: dict[str, int], settled: set[tuple[str, int]]
+    ) -> None:
+        """Fill the queues with what was noted; ``places`` are then where looking begins."""
+        wanted: list[tuple[int, str, Queued]] = []
+        for client_id, row in kept.queues(records).items():
+            place = places.get(client_id)
+            if place is None or row.scanned_seq <= place:
+                continue
+            places[client_id] = self._scanned[client_id] = row.scanned_seq
+            wanted += [
+                (each.seq, client_id, each)
+                for each in row.queued
+                if each.seq > place and (client_id, each.seq) not in settled
+            ]
+        found: dict[int, Message] = {}
+        # In the journal's order, so that each of its chunks is read once.
+        for seq, client_id, each in sorted(wanted, key=lambda one: one[:2]):
+            if seq not in found:
+                found = {message.seq: message for message in records.read(seq - 1, 1)}
+            if (message := found.get(seq)) is not None:  # retention may have taken it
+                self._sessions[client_id].outbox.deliver(
+                    message, each.qos, retain=each.retain, identifiers=each.identifiers
+                )
 
     def _restore_exchanges(self, records: Records) -> set[tuple[str, int]]:
         """Outgoing QoS 2 exchanges go on under their packet ids; returns their messages."""

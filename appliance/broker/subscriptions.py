@@ -206,6 +206,10 @@ class Retained:
     def __len__(self) -> int:
         return len(self._messages)
 
+    def bound(self, limit: int) -> None:
+        """Let another bound count; what is beyond it stays until it is replaced or removed."""
+        self._limit = limit
+
     def make_room(self, message: Message) -> bool:
         """Whether a message that will be kept stays within the bound; counts it from now on."""
         topic = message.topic

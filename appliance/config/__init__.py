@@ -7,9 +7,10 @@ Not for: opening anything that a key names, save in ``files``, which ``check`` a
 
 from __future__ import annotations
 
+from appliance.config.changes import Change, changes, counts_at_once, taken_over
 from appliance.config.checks import advice
 from appliance.config.files import all_secrets, anonymous_allowed, check_files, read_secret
-from appliance.config.reading import load, loads
+from appliance.config.reading import load, loads, recheck
 from appliance.config.recorder_paths import not_a_recording
 from appliance.config.tables import (
     AccessConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "ByProperty",
     "ByTag",
     "CertificateConfig",
+    "Change",
     "Config",
     "Duration",
     "FolderPath",
@@ -92,7 +94,9 @@ __all__ = [
     "advice",
     "all_secrets",
     "anonymous_allowed",
+    "changes",
     "check_files",
+    "counts_at_once",
     "format_duration",
     "format_size",
     "is_loopback",
@@ -103,4 +107,6 @@ __all__ = [
     "parse_duration",
     "parse_size",
     "read_secret",
+    "recheck",
+    "taken_over",
 ]

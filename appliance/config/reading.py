@@ -70,6 +70,16 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
     return msgspec.structs.replace(config, listener=_named(config.listener))
 
 
+def recheck(config: Config) -> None:
+    """Check a configuration that was put together of two that are right.
+
+    Raises ``ConfigError`` with one line a problem.
+    """
+    problems = Problems(config.file or "configuration")
+    checks.check(config, problems)
+    problems.raise_if_any()
+
+
 def _decode(data: bytes, shown: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{shown}: this is UTF-16 text; save it as UTF-8")

@@ -73,7 +73,8 @@ class ListenerConfig(Base, frozen=True):
     tls: TlsConfig | None = None
     """With it, the listener speaks TLS (1.2 or newer) only."""
     max_connections: Annotated[int, Between(1, 1_000_000)] = 1000
-    """Connections to this listener at one time; one more is refused."""
+    """Connections to this listener at one time; one more is refused (counter `connections
+    refused: limit on the listener`)."""
 
 
 class AccessRule(Base, frozen=True):
@@ -112,32 +113,48 @@ class AccessConfig(Base, frozen=True):
 
 
 class LimitsConfig(Base, frozen=True):
-    """Bounds that keep one client from harming the others. Each has a counter in the UI."""
+    """Bounds that keep one client from harming the others.
+
+    Each has a counter of how often it bit: on the UI's screen 4, in `<name>/status` and in
+    `/metrics`.
+    """
 
     max_packet_size: Annotated[Size, Between(1024, 256 * 1024 * 1024), Key('"256KiB"')] = Size(
         1024 * 1024
     )
-    """The largest MQTT packet; a larger one ends the connection before it is read."""
+    """The largest MQTT packet; a larger one ends the connection before it is read (counter
+    `connections ended: packet too large`)."""
     connect_timeout: Annotated[Duration, Between(0.1, 3600)] = Duration(10)
-    """How long a new connection may take until its CONNECT packet is complete."""
+    """How long a new connection may take until its CONNECT packet is complete (counter
+    `connections ended: no CONNECT in time`)."""
     max_connections: Annotated[int, Between(1, 1_000_000)] = 2000
-    """Connections to all listeners together."""
+    """Connections to all listeners together (counter `connections refused: limit in all`)."""
     max_connections_per_address: Annotated[int, Between(1, 1_000_000)] = 500
-    """Connections from one IP address."""
+    """Connections from one IP address (counter `connections refused: limit per address`)."""
     max_unauthenticated: Annotated[int, Between(1, 1_000_000)] = 100
-    """Connections that have not yet shown who they are."""
+    """Connections that have not yet shown who they are (counter `connections refused: limit not
+    yet authenticated`)."""
+    max_sessions: Annotated[int, Between(1, 10_000_000)] = 10000
+    """Sessions, those of clients that are away among them. Beyond it, only clients that ask for no
+    lasting session come in (counter `connections refused: limit of sessions`)."""
     max_subscriptions_per_client: Annotated[int, Between(1, 1_000_000)] = 1000
-    """Topic filters that one client may subscribe to."""
+    """Topic filters that one client may subscribe to (counter `subscriptions refused: limit
+    reached`)."""
     max_queued_per_client: Annotated[int, Between(1, 10_000_000)] = 1000
-    """Messages that wait for a client that is away or slow; beyond it, the oldest is dropped."""
+    """Messages that wait for a client that is away or slow; beyond it, the oldest is dropped
+    (counter `deliveries dropped: queue full`)."""
     max_inflight_per_client: Annotated[int, Between(1, 65535)] = 100
-    """Messages that were sent to a client and that it has not yet acknowledged."""
+    """Messages that were sent to a client and that it has not yet acknowledged; beyond it, the
+    next ones wait (counter `deliveries held: too many unacknowledged`)."""
     max_client_backlog: Annotated[Size, Between(65536)] = Size(4 * 1024 * 1024)
-    """Bytes that wait to be sent to one slow client."""
+    """Bytes that wait to be sent to one slow client; beyond it, messages at QoS 0 are dropped
+    (counter `deliveries dropped: slow subscriber`), the others count as those of
+    `max_queued_per_client`."""
     max_retained: Annotated[int, Between(0, 10_000_000)] = 10000
-    """Topics that have a retained message."""
+    """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_pending: Annotated[Size, Between(65536)] = Size(64 * 1024 * 1024)
-    """Bytes accepted and not yet committed; beyond it, publishers are slowed."""
+    """Bytes accepted and not yet committed; beyond it, publishers are slowed (counter
+    `publishers slowed: journal behind`)."""
 
 
 class JournalConfig(Base, frozen=True):

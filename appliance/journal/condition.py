@@ -36,7 +36,7 @@ class Condition:
         """How many steps of retention had to do that."""
         self.on_health: OnHealth | None = None
         self._path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._failing: str | None = None
         self._concern: Health | None = None
 
@@ -89,7 +89,7 @@ class Condition:
             )
         elif slowest and slowest.advanced < self.removed_to:
             pass  # the loss stays visible until that follower has got over it
-        elif step.held_back and slowest and self.size_bytes > self._max_bytes:
+        elif step.held_back and slowest and self.size_bytes > self.max_bytes:
             text = f"bigger than max_size: {slowest.name} is {behind} behind"
             self._concern = Health("warn", text)
         elif not step.more:

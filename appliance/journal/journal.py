@@ -143,6 +143,11 @@ class Journal:
         self._condition.judge()
         self._writer.start(connection)
 
+    def bound(self, keep_s: float, max_bytes: int) -> None:
+        """Let other bounds of what is kept count, from the next look of retention on."""
+        self._retention.bound(keep_s, max_bytes)
+        self._condition.max_bytes = max_bytes
+
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything appended so far is committed; false if the time ran out."""
         end = time.monotonic() + timeout_s

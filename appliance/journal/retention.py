@@ -35,8 +35,11 @@ class Retention:
     """The rule; carried out by the writer's thread between commits."""
 
     def __init__(self, keep_s: float, max_bytes: int) -> None:
-        self._keep_ns = int(keep_s * 1e9)
-        self._max_bytes = max_bytes
+        self.bound(keep_s, max_bytes)
+
+    def bound(self, keep_s: float, max_bytes: int) -> None:
+        """Let other bounds count; from any thread."""
+        self._keep_ns, self._max_bytes = int(keep_s * 1e9), max_bytes
 
     def step(self, connection: sqlite3.Connection, now_ns: int, needed_after: int) -> Step:
         """Delete a few chunks, if any are due.

@@ -111,7 +111,16 @@ class ProgressStore:
         connection.executescript(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        rows = connection.execute(
+        return self.load()
+
+    def load(self) -> dict[str, Progress]:
+        """What the open database holds.
+
+        Raises:
+            sqlite3.Error: it can't be read.
+        """
+        assert self._connection is not None
+        rows = self._connection.execute(
             "SELECT key, format, seq, length, count, seam, memory FROM recording"
         ).fetchall()
         return {key: Progress(*values) for key, *values in rows}

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -21,15 +20,15 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.config import RecorderConfig, not_a_recording
-from appliance.errors import ApplianceError, ConfigError
+from appliance.config import RecorderConfig
+from appliance.errors import ApplianceError, UnavailableError
 from appliance.model import Message
 from appliance.recorders.formats import make_format
+from appliance.recorders.plan import Plan, make_plan
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recorder import RETRY_S, Recorder
 from appliance.recorders.recording import Recording
 from appliance.state import RecorderState
-from appliance.topics import Matcher
 
 BATCH_MESSAGES = 5000
 PACE_S = 0.05
@@ -88,25 +87,11 @@ class Recorders:
     ) -> None:
         self._clock_ns = clock_ns
         self._store = ProgressStore(state_path)
-        self._recorders = [Recorder(config, state_path.parent) for config in configs]
-        self._routes: Matcher[Recorder] = Matcher()
-        seen: dict[str, Recorder] = {}
-        for recorder in self._recorders:
-            problem = not_a_recording(recorder.config.path, str(state_path.parent))
-            if problem:
-                raise ConfigError(
-                    f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
-                    " written over. Name another file."
-                )
-            name = os.path.normcase(os.path.realpath(recorder.config.path))
-            other = seen.setdefault(name, recorder)
-            if other is not recorder:
-                raise ConfigError(
-                    f"Two recorders write {recorder.config.path}: those of topics"
-                    f" {other.config.topic} and {recorder.config.topic}. Give each a path of its"
-                    " own under [[recorder]]."
-                )
-            self._routes.add(recorder.config.topic, recorder)
+        self._data_dir = state_path.parent
+        self._plan = make_plan(configs, self._data_dir)
+        self._wanted: Plan | None = None
+        """What is to take the plan's place, as soon as the thread has come to it."""
+        self._is_taken = threading.Event()
         self._source: Source | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -128,27 +113,92 @@ class Recorders:
             ConfigError, UnavailableError: the database of the cursors can't be used.
         """
         stored = self._store.open(self._clock_ns())
-        for recorder in self._recorders:
+        for recorder in self._plan.recorders:
             recorder.stored = stored.get(recorder.key)
             if recorder.stored is None:
                 # Stored before its file exists: should that fail, it still begins here later.
                 recorder.stored = Progress(format="", seq=last_seq)
                 self._store.save([(recorder.key, recorder.stored)])
-        return min((recorder.cursor for recorder in self._recorders), default=last_seq)
+        return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
     def start(self, source: Source) -> None:
         """Prepare the files and begin to record, in a thread of its own."""
         self._source = source
-        if not self._recorders:
+        if not self._plan.recorders:
             source.close()  # or the journal would keep everything for nobody
             return
-        for recorder in self._recorders:
+        self._begin(source)
+
+    def _begin(self, source: Source) -> None:
+        for recorder in self._plan.recorders:
             self._prepare(recorder, source)
         self._save()
         self._thread = threading.Thread(
             target=self._run, args=(source,), name="recorders", daemon=True
         )
         self._thread.start()
+
+    def plan(self, configs: Sequence[RecorderConfig]) -> Plan:
+        """Other recorders, for ``take``; those whose tables are the same stay.
+
+        Raises:
+            ConfigError: as making ``Recorders`` does; nothing is changed.
+        """
+        return make_plan(configs, self._data_dir, self._plan.recorders)
+
+    def take(self, plan: Plan, make_source: Callable[[], Source], timeout_s: float) -> bool:
+        """Let other recorders count, from the journal's present end on.
+
+        A recording that was left at any time is gone on with where it was left. ``make_source``
+        is called if there was nobody to read for. Returns whether it is done; where the disk
+        hangs, it will be done once it answers.
+
+        Raises:
+            UnavailableError: the cursors can't be read, or the recorders have ended.
+        """
+        thread = self._thread
+        if thread is None:
+            if not plan.recorders:
+                return True
+            source = make_source()
+            try:
+                self._change(plan, source.last_seq)
+            except sqlite3.Error as error:
+                source.close()
+                raise UnavailableError(f"The recorders' cursors can't be read: {error}.") from None
+            self._source = source
+            self._begin(source)
+            return True
+        if not thread.is_alive() or self._source is None:
+            raise UnavailableError("The recorders have ended. Restart the appliance.")
+        self._is_taken.clear()
+        self._wanted = plan
+        self._source.wake()
+        return self._is_taken.wait(timeout_s)
+
+    def _take_wanted(self, source: Source) -> None:
+        plan = self._wanted
+        if plan is None or self._stopping.is_set():
+            return
+        self._save()
+        if self._unsaved:
+            return
+        self._change(plan, source.last_seq)
+        self._wanted = None
+        self._is_taken.set()
+
+    def _change(self, plan: Plan, last_seq: int) -> None:
+        """Raises ``sqlite3.Error`` before anything is changed."""
+        stored = self._store.load()
+        for recorder in plan.recorders:
+            if recorder.stored is None:
+                begin = Progress(format="", seq=last_seq)
+                recorder.stored = stored.get(recorder.key, begin)
+        for recorder in self._plan.recorders:
+            if recorder not in plan.recorders and recorder.recording is not None:
+                with contextlib.suppress(OSError):
+                    recorder.recording.finish()
+        self._plan = plan
 
     def stop(self, timeout_s: float) -> bool:
         """Record what the journal has committed by now, then end.
@@ -163,18 +213,18 @@ class Recorders:
         self._stopping.set()
         source.wake()
         thread.join(timeout_s + RETRY_S)
-        return not thread.is_alive() and not any(r.behind for r in self._recorders)
+        return not thread.is_alive() and not any(r.behind for r in self._plan.recorders)
 
     def states(self) -> tuple[RecorderState, ...]:
         """Each recorder's state, in the order of the configuration. Any thread, no disk."""
         last_seq = self._source.last_seq if self._source else 0
-        return tuple(recorder.state(last_seq) for recorder in self._recorders)
+        return tuple(recorder.state(last_seq) for recorder in self._plan.recorders)
 
     def counters(self) -> tuple[tuple[str, int], ...]:
         """Failed attempts to record, and what could not be recorded: (name, how often)."""
         return (
             ("recorder messages missed", self._missed),
-            ("recorder retries", sum(recorder.failures for recorder in self._recorders)),
+            ("recorder retries", sum(recorder.failures for recorder in self._plan.recorders)),
         )
 
     # --- the thread ------------------------------------------------------------------------------
@@ -184,6 +234,7 @@ class Recorders:
             while True:
                 began = time.monotonic()
                 try:
+                    self._take_wanted(source)
                     full = self._turn(source)
                 except (ApplianceError, sqlite3.Error, OSError) as error:
                     _log.warning("The recorders can't read the journal: %s", error)
@@ -197,11 +248,11 @@ class Recorders:
                     # A pause lets messages gather: one write and sync for all of them.
                     self._stopping.wait(max(0.0, PACE_S - (time.monotonic() - began)))
         except Exception as error:  # noqa: BLE001  # a bug of ours must be seen in the UI, too
-            for recorder in self._recorders:
+            for recorder in self._plan.recorders:
                 recorder.fail(error)
         finally:
             self._save()
-            for recorder in self._recorders:
+            for recorder in self._plan.recorders:
                 if recorder.recording is not None:
                     with contextlib.suppress(OSError):
                         recorder.recording.finish()
@@ -211,15 +262,15 @@ class Recorders:
     def _is_done(self, source: Source) -> bool:
         if time.monotonic() >= self._deadline:
             return True
-        healthy = [recorder for recorder in self._recorders if recorder.health.level != "bad"]
+        healthy = [recorder for recorder in self._plan.recorders if recorder.health.level != "bad"]
         return all(recorder.cursor >= source.last_seq for recorder in healthy)
 
     def _turn(self, source: Source) -> bool:
         """Take one batch and write it; returns whether there was more than one batch holds."""
-        late = [recorder for recorder in self._recorders if self._may_retry(recorder)]
+        late = [recorder for recorder in self._plan.recorders if self._may_retry(recorder)]
         for recorder in late:
             self._catch_up(recorder, source)
-        if not late:
+        if not late and self._wanted is None:
             source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
         messages: list[Message] = []
         if not self._unsaved:
@@ -229,8 +280,10 @@ class Recorders:
         if self._must_save():
             self._save()
             if not self._unsaved:
-                source.advance(min((r.cursor for r in self._recorders), default=source.position))
-        return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._recorders))
+                source.advance(
+                    min((r.cursor for r in self._plan.recorders), default=source.position)
+                )
+        return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._plan.recorders))
 
     def _notice_missed(self, source: Source) -> None:
         if source.missed != self._missed:
@@ -246,8 +299,8 @@ class Recorders:
 
     def _record(self, messages: Sequence[Message], last: int) -> None:
         # Asked for each topic, not for each message: most of a batch is of few topics.
-        routes = {topic: self._routes.match(topic) for topic in {m.topic for m in messages}}
-        for recorder in self._recorders:
+        routes = {topic: self._plan.routes.match(topic) for topic in {m.topic for m in messages}}
+        for recorder in self._plan.recorders:
             if recorder.behind:
                 continue
             topics = {topic for topic, found in routes.items() if recorder in found}
@@ -286,7 +339,7 @@ class Recorders:
             messages = [message for message in messages if message.seq <= position]
             # Nothing left up to there: retention was forced to remove it.
             last = messages[-1].seq if messages else position
-            match = self._routes.match
+            match = self._plan.routes.match
             batch = [message for message in messages if recorder in match(message.topic)]
             if not self._append(recorder, batch, last):
                 return
@@ -313,7 +366,7 @@ class Recorders:
                 if not messages:
                     break
                 cursor = messages[-1].seq
-                match = self._routes.match
+                match = self._plan.routes.match
                 found.extend(m for m in messages if recorder in match(m.topic))
                 pieces = recording.pieces(found) if found else []
             return b"".join(pieces)
@@ -333,7 +386,7 @@ class Recorders:
 
     def _must_save(self) -> bool:
         changed = False
-        for recorder in self._recorders:
+        for recorder in self._plan.recorders:
             if recorder.recording is not None and recorder.stored is not None:
                 progress, stored = recorder.recording.progress, recorder.stored
                 if msgspec.structs.replace(stored, seq=progress.seq) != progress:
@@ -346,7 +399,7 @@ class Recorders:
     def _save(self) -> None:
         rows = [
             (recorder, recorder.recording.progress)
-            for recorder in self._recorders
+            for recorder in self._plan.recorders
             if recorder.recording is not None and recorder.recording.progress != recorder.stored
         ]
         if not rows:

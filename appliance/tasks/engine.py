@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from appliance.config import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
 from appliance.errors import UnavailableError, UsageError
@@ -23,7 +26,7 @@ from appliance.tasks.following import FIRST_POLL_S, SLOWEST_POLL_S, Following
 from appliance.tasks.intake import Intake, Source
 from appliance.tasks.lanes import Limits
 from appliance.tasks.ledger import Ledger
-from appliance.tasks.notices import Notices
+from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import Planner
@@ -39,6 +42,15 @@ from appliance.tasks.wants import Want, task_id
 from appliance.timers import Timers
 
 _log = logging.getLogger(__name__)
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """Compiled tables of a configuration, ready to count."""
+
+    triggers: Triggers
+    timers: Timers
+    allow: AllowConfig
+    targets: tuple[Target, ...]
 
 
 class TaskEngine:
@@ -79,8 +91,9 @@ class TaskEngine:
         the machine was started (by default found out). ``may_answer`` says whether the sender of
         a message may have its outcome on a topic.
         """
+        self._service_name = service_name
         rules = Triggers(triggers, service_name=service_name)
-        outcomes = Outcomes(service_name, rules.concern, may_answer)
+        outcomes = Outcomes(service_name, self._concern, may_answer)
         limits = limits or Limits(slots=max_concurrent, max_running=max_running)
         self._server = server
         self._edition = edition
@@ -124,15 +137,15 @@ class TaskEngine:
             )
             runner = Runner(self._ledger, server, self._tasks, self._allow, outcomes)
             serving = Serving(server, runner, following, self._tasks, limits.slots, health_check_s)
-        notices = Notices(notify, self._planner.count)
-        self._ledger.offer = notices.offer
+        self._notices = Notices(notify, self._planner.count)
+        self._ledger.offer = self._notices.offer
         self._threads = Threads(
             self._ledger,
             self._intake,
             self._timing,
             publish,
             serving=serving,
-            notices=notices,
+            notices=self._notices,
         )
         self.is_new = False
         """After ``open``: the database was not there before. If the journal has messages all the
@@ -157,6 +170,40 @@ class TaskEngine:
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
         self._threads.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
+
+    def rules_of(
+        self,
+        triggers: Sequence[TriggerConfig],
+        timers: Sequence[TimerConfig],
+        allow: AllowConfig,
+        notify: Sequence[NotifyConfig],
+    ) -> Rules:
+        """Compile other tables for ``take``; raises ``ConfigError``, and nothing is changed."""
+        return Rules(
+            Triggers(triggers, service_name=self._service_name),
+            Timers(timers, service_name=self._service_name),
+            allow,
+            self._notices.targets_for(notify),
+        )
+
+    def take(self, rules: Rules) -> None:
+        """Let other rules count from now on.
+
+        Requests that wait go on as they were asked for: debounce, cooldown and retries too. Only
+        ``[allow]`` is asked again when their turn comes. Raises ``UnavailableError`` if the
+        database can't be read; nothing is changed then.
+        """
+        with self._ledger.lock:
+            try:
+                self._timing.take_timers(rules.timers)
+            except sqlite3.Error as error:
+                raise UnavailableError(f"The task database can't be read: {error}.") from None
+            self._intake.take_rules(rules.triggers)
+            self._allow.take(rules.allow)
+            self._threads.tell(self._notices.take(rules.targets))
+
+    def _concern(self, topic: str) -> bool:
+        return self._intake.concern(topic)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End in order, within the time: no new starts, calls under way may finish, then close.

@@ -105,6 +105,20 @@ class Intake:
         self._lines = 0
         self.redeliveries = Redeliveries()
 
+    def take_rules(self, triggers: Triggers) -> None:
+        """Let other rules count for the messages that are read from now on.
+
+        What was asked for goes on as it was asked for; a rule that stays keeps its numbers.
+        """
+        with self._ledger.lock:
+            before = {rule.identity: tally for rule, tally in self._tallies.items()}
+            self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
+            self._triggers = triggers
+
+    def concern(self, topic: str) -> bool:
+        """Whether any rule listens on a topic."""
+        return self._triggers.concern(topic)
+
     def read(self, source: Source, stopped: threading.Event) -> None:
         """Read the journal until the stop."""
         while not stopped.is_set():

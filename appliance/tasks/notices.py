@@ -10,6 +10,7 @@ Not for: machines, which read topics (outcomes.py).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import queue
@@ -23,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.config import NoticeKind, NotifyConfig
+from appliance.config import NoticeKind, NotifyConfig, Secret
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.records import Record
@@ -102,6 +103,9 @@ class Target:
             raise ConfigError(f"{where} must have either url or url_file.")
         url = config.url.reveal() if config.url is not None else _read(config.url_file or "", where)
         self.name = f"{where} ({url.partition(':')[0]})"
+        self.identity = (config, Secret(url))
+        """What makes it the same target: its table, and the URL where that stands in a file."""
+        self._is_retired = False
         self._sender = apprise.Apprise()
         if not self._sender.add(url):
             raise ConfigError(
@@ -134,9 +138,17 @@ class Target:
             or any(fnmatchcase(name, pattern) for name in names for pattern in self._patterns)
         )
 
+    def retire(self) -> None:
+        """The configuration has it no more: what waits is not sent."""
+        self._is_retired = True
+        while not self._waiting.empty():
+            with contextlib.suppress(queue.Empty):
+                self._waiting.get_nowait()
+                self._count("notices dropped")
+
     def run(self, stopped: threading.Event) -> None:
         """A thread: send until the stop."""
-        while not stopped.is_set():
+        while not (stopped.is_set() or self._is_retired):
             try:
                 notice = self._waiting.get(timeout=1.0)
             except queue.Empty:
@@ -192,9 +204,15 @@ class Notices:
         retry_s: float = RETRY_S,
     ) -> None:
         """Prepare; raises ``ConfigError`` if Apprise is not installed or a URL means nothing."""
-        self.targets: tuple[Target, ...] = ()
+        self._count = count
+        self._monotonic = monotonic
+        self._retry_s = retry_s
+        self.targets = self.targets_for(configs)
+
+    def targets_for(self, configs: Sequence[NotifyConfig]) -> tuple[Target, ...]:
+        """The targets of these tables, made for ``take``. Raises as making ``Notices`` does."""
         if not configs:
-            return
+            return ()
         try:
             apprise = importlib.import_module("apprise")
         except ImportError:
@@ -204,10 +222,29 @@ class Notices:
             ) from None
         # Its finer lines have the URLs in them, and those have passwords.
         logging.getLogger("apprise").setLevel(logging.ERROR)
-        self.targets = tuple(
-            Target(config, number, apprise, count=count, monotonic=monotonic, retry_s=retry_s)
+        return tuple(
+            Target(
+                config,
+                number,
+                apprise,
+                count=self._count,
+                monotonic=self._monotonic,
+                retry_s=self._retry_s,
+            )
             for number, config in enumerate(configs, 1)
         )
+
+    def take(self, targets: Sequence[Target]) -> list[Target]:
+        """Let other targets count; those that stay keep what waits and their hour.
+
+        Returns the new ones, whose threads are to be begun.
+        """
+        before, present = self.targets, {one.identity: one for one in self.targets}
+        self.targets = tuple(present.pop(one.identity, one) for one in targets)
+        for target in before:
+            if target not in self.targets:
+                target.retire()
+        return [one for one in targets if one in self.targets]
 
     def offer(self, notice: Notice) -> None:
         """Take a notice; never waits."""

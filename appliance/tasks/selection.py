@@ -105,29 +105,51 @@ def ambiguity(want: Want, tasks: Sequence[Task]) -> Rejection | None:
     )
 
 
+class _Allowed(msgspec.Struct, frozen=True):
+    ids: frozenset[str]
+    names: frozenset[str]
+    tags: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, config: AllowConfig) -> _Allowed:
+        return cls(
+            frozenset(task_id(one) or one for one in config.tasks),
+            frozenset(config.names),
+            frozenset(config.tags),
+            frozenset((one.property, one.value) for one in config.properties),
+        )
+
+    @property
+    def everything(self) -> bool:
+        return not (self.ids or self.names or self.tags or self.pairs)
+
+
 class AllowList:
     """``[allow]``: what may be started, whoever asks. Empty lists allow everything."""
 
     def __init__(self, config: AllowConfig) -> None:
-        self._ids = frozenset(task_id(one) or one for one in config.tasks)
-        self._names = frozenset(config.names)
-        self._tags = frozenset(config.tags)
-        self._pairs = frozenset((one.property, one.value) for one in config.properties)
-        self._everything = not (self._ids or self._names or self._tags or self._pairs)
+        self._allowed = _Allowed.of(config)
+
+    def take(self, config: AllowConfig) -> None:
+        """Let another table count, for what is started from now on. Any thread."""
+        self._allowed = _Allowed.of(config)
 
     def decides_by_id(self, task: str) -> bool:
         """Whether the id alone says enough, so that the server need not be asked."""
-        only_ids = not (self._names or self._tags or self._pairs)
-        return self._everything or only_ids or task in self._ids
+        allowed = self._allowed
+        only_ids = not (allowed.names or allowed.tags or allowed.pairs)
+        return only_ids or task in allowed.ids
 
     def allows(self, task: str, details: Task | None) -> bool:
         """Whether a task may be started; ``details`` is what the server says of it now."""
-        if self._everything or task in self._ids:
+        allowed = self._allowed
+        if allowed.everything or task in allowed.ids:
             return True
         return details is not None and (
-            details.name in self._names
-            or not self._tags.isdisjoint(details.tags)
-            or not self._pairs.isdisjoint(details.properties)
+            details.name in allowed.names
+            or not allowed.tags.isdisjoint(details.tags)
+            or not allowed.pairs.isdisjoint(details.properties)
         )
 
     def refusal(self, task: str, details: Task | None) -> Rejection:

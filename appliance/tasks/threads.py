@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from appliance.tasks.book import SECOND_NS
 from appliance.tasks.following import Following
 from appliance.tasks.intake import Intake, Source
 from appliance.tasks.ledger import ClosedError, Ledger
-from appliance.tasks.notices import Notices
+from appliance.tasks.notices import Notices, Target
 from appliance.tasks.runner import Runner
 from appliance.tasks.selection import TaskList
 from appliance.tasks.store import Publication
@@ -99,8 +99,7 @@ class Threads:
         self._begin("journal", lambda: self._intake.read(source, self._stopped))
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
-        for target in self._notices.targets:
-            self._begin(target.name, partial(target.run, self._stopped), is_vital=False)
+        self.tell(self._notices.targets)
         serving = self._serving
         if serving is None:
             return
@@ -108,6 +107,12 @@ class Threads:
             self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
         self._workers.append(self._begin("following", lambda: self._follow(serving.following)))
         self._workers.append(self._begin("health", lambda: self._check_health(serving)))
+
+    def tell(self, targets: Iterable[Target]) -> None:
+        """Begin a thread for each of these targets of notices."""
+        self._threads = [one for one in self._threads if one.is_alive()]
+        for target in targets:
+            self._begin(target.name, partial(target.run, self._stopped), is_vital=False)
 
     def _begin(
         self, name: str, work: Callable[[], None], *, is_vital: bool = True

@@ -43,6 +43,19 @@ class Timing:
             # Kept from the beginning: what the first schedule misses is to be known too.
             self._ledger.planner.changes.meta.update(self._timers.marks(timer))
 
+    def take_timers(self, timers: Timers) -> None:
+        """Let other timers count; what stays the same goes on where it stands."""
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            for timer in timers.take_over(self._timers, self._ledger.store.metas(), now):
+                timer.raised_ns = 0
+                planner.changes.meta.update(self._timers.marks(timer))
+                self._alarm(Firing(timer, now, cleared=True), "cleared")
+            self._timers = timers
+            planner.changes.is_forced = True
+            for timer in timers.timers.values():
+                planner.changes.meta.update(timers.marks(timer))
+
     def next_due(self) -> int | None:
         """When ``tick`` has something to do. Call under the ledger's lock."""
         return self._timers.next_due()
@@ -121,7 +134,7 @@ class Timing:
                 "Timer %s: no message on %s for %.0f s", timer.name, timer.config.topic, silent_s
             )
         else:
-            _log.info("Timer %s: messages on %s come again", timer.name, timer.config.topic)
+            _log.info("Timer %s: the alarm about %s is over", timer.name, timer.config.topic)
 
     # --- what an operator may do ----------------------------------------------------------------
 

@@ -78,6 +78,11 @@ class Trigger:
         self.fixed = fixed_want(task, where)
 
     @property
+    def identity(self) -> tuple[str, str, str]:
+        """What makes it the same rule for whoever counts: name, topic filter, target."""
+        return self.name, self.topic, self.target
+
+    @property
     def target(self) -> str:
         """What it starts, in words."""
         if self.fixed is not None:

@@ -75,12 +75,13 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
     code, told = call("reload")
     assert code == 78, told
     appliance.config.write_text(
-        text.replace('"data"', '"data"\nlog_level = "warning"').replace("demo/", "other/")
+        text.replace('"data"', '"data"\nlog_level = "warning"').replace(":0", ":9464")
     )
     code, told = call("reload")
     assert code == 0, told
     assert "log_level is warning" in told
-    assert "counts from the next start: [[recorder]]" in told
+    assert "counts now: [service] log_level" in told
+    assert "counts from the next start: [metrics] bind" in told
     until(lambda: json.loads(call("health", "--json")[1])["logLevel"] == "warning", "it counts")
     assert appliance.end() == 0
     code, told = call("health")
@@ -106,7 +107,7 @@ def test_systemd_s_view_ready_fed_reloaded_stopped(appliance, tmp_path, monkeypa
         assert manager.recv(1000).startswith(b"WATCHDOG=1")
         appliance.config.write_text(appliance.config.read_text() + "\n[limits]\nmax_retained = 5\n")
         appliance.send(signal.SIGHUP)
-        appliance.wait_for_line("counts from the next start: [limits]")
+        appliance.wait_for_line("counts now: [limits] max_retained")
         appliance.config.write_text("[nonsense]\n")
         appliance.send(signal.SIGHUP)
         appliance.wait_for_line("the configuration is wrong and nothing is changed")

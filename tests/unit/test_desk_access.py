@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.broker.access import Access, Role
+from appliance.broker.access import Access, Role, Terms
 from appliance.config import AccessConfig, AccessRule
 from appliance.desk.topics import PREFIX, is_own_topic, reply_topic, request_topic, state_topic
 from appliance.topics import matches
@@ -17,9 +17,12 @@ EVERYTHING = (AccessRule(publish=("#", "$desk/#"), subscribe=("#", "$desk/#")),)
 
 def access(*, users=True, rules=(), operators=("admin",), viewers=("anna", "screen-*")):
     return Access(
-        AccessConfig(operators=operators, viewers=viewers, rule=rules),
-        users=SimpleNamespace(exists=True) if users else None,
-        anonymous=not users,
+        Terms(
+            AccessConfig(operators=operators, viewers=viewers, rule=rules),
+            SimpleNamespace(exists=True) if users else None,
+            anonymous=not users,
+            open_without_users=not users,
+        ),
         reserved="appliance",
         executor=None,
         clock=lambda: 0.0,

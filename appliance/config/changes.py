@@ -1,0 +1,137 @@
+"""What a changed configuration means for a running appliance: which keys count at once.
+
+Every key does that is not named here; those that are wait for the next start, each for a reason
+that is told to whoever changed it. docs/configuration.md is marked from this table. Not for:
+reading the file (reading.py) or making a change count (appliance/reloading.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from appliance.config.checks import brackets
+from appliance.config.tables import (
+    Base,
+    Config,
+    ListenerConfig,
+    MetricsConfig,
+    QlikConfig,
+    UiConfig,
+)
+
+Table = TypeVar("Table", bound=Base)
+
+_SOCKET = "clients are connected to the open socket"
+_SERVER = "the appliance is signed in there, and follows runs"
+_UI = "the terminal is set up with it"
+_PORT = "the monitoring port is open"
+
+RESTART: Mapping[str, Mapping[str, str]] = {
+    "service": {
+        "name": "its topics, sessions and outcomes are under way by this name",
+        "data_dir": "the databases in it are open",
+        "log_format": "the log is open in its form",
+        "run_for": "it counts from the start",
+    },
+    "listener": {"name": _SOCKET, "bind": _SOCKET, "transport": _SOCKET, "tls": _SOCKET},
+    "journal": {"sync": "the database is open in this mode"},
+    "qlik": {field.name: _SERVER for field in msgspec.structs.fields(QlikConfig)},
+    "ui": {field.name: _UI for field in msgspec.structs.fields(UiConfig)},
+    "metrics": {field.name: _PORT for field in msgspec.structs.fields(MetricsConfig)},
+}
+"""Table, key, and why it waits for the next start."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference between two configurations."""
+
+    where: str
+    """As a user writes it: ``[limits] max_retained``, ``[[trigger]]``."""
+    waits: str = ""
+    """Why it counts from the next start only; empty: it counts at once."""
+
+
+def counts_at_once(table: str, key: str) -> bool:
+    """Whether a key (``"limits"``, ``"max_retained"``) counts without a restart."""
+    return key not in RESTART.get(table, {})
+
+
+def changes(before: Config, after: Config) -> tuple[Change, ...]:
+    """Every difference, in the order of the tables."""
+    return tuple(_changes(before, after))
+
+
+def _changes(before: Config, after: Config) -> Iterator[Change]:
+    for field in msgspec.structs.fields(Config):
+        table = field.name
+        old, new = getattr(before, table), getattr(after, table)
+        if old == new or table == "file":
+            continue
+        if table == "listener":
+            yield from _listener_changes(old, new)
+        elif isinstance(old, Base) and isinstance(new, Base):
+            for key in _differing(old, new):
+                where = "[[access.rule]]" if (table, key) == ("access", "rule") else None
+                yield _change(where or f"{brackets(table)} {key}", table, key)
+        elif table == "recorder" and before.service.data_dir != after.service.data_dir:
+            yield Change("[[recorder]]", "its paths count from data_dir, which waits")
+        elif table in RESTART:  # one of them is None: the whole table came or went
+            yield Change(brackets(table), next(iter(RESTART[table].values())))
+        else:
+            yield Change(brackets(table))
+
+
+def _listener_changes(
+    before: tuple[ListenerConfig, ...], after: tuple[ListenerConfig, ...]
+) -> Iterator[Change]:
+    old = {each.name: each for each in before}
+    new = {each.name: each for each in after}
+    for name in [*old, *(each for each in new if each not in old)]:
+        if name in old and name in new:
+            for key in _differing(old[name], new[name]):
+                yield _change(f"[[listener]] {name} {key}", "listener", key)
+        else:
+            came = "is new" if name in new else "is gone"
+            yield Change(f"[[listener]] {name} ({came})", "sockets are opened at the start")
+
+
+def _differing(old: Base, new: Base) -> list[str]:
+    return [key for key in old.__struct_fields__ if getattr(old, key) != getattr(new, key)]
+
+
+def _change(where: str, table: str, key: str) -> Change:
+    return Change(where, RESTART.get(table, {}).get(key, ""))
+
+
+def taken_over(running: Config, new: Config) -> Config:
+    """The running configuration with what counts at once of the new one."""
+    tables: dict[str, object] = {}
+    for field in msgspec.structs.fields(Config):
+        table = field.name
+        old, wanted = getattr(running, table), getattr(new, table)
+        if table == "recorder" and running.service.data_dir != new.service.data_dir:
+            continue
+        if table == "listener":
+            tables[table] = tuple(_listener_taken_over(each, new.listener) for each in old)
+        elif table == "file" or old is None or wanted is None:
+            tables[table] = old
+        elif isinstance(old, Base):
+            tables[table] = _mixed(table, old, wanted)
+        else:
+            tables[table] = wanted
+    return msgspec.structs.replace(running, **tables)
+
+
+def _listener_taken_over(
+    running: ListenerConfig, new: tuple[ListenerConfig, ...]
+) -> ListenerConfig:
+    same = [each for each in new if each.name == running.name]
+    return _mixed("listener", running, same[0]) if same else running
+
+
+def _mixed(table: str, running: Table, new: Table) -> Table:
+    at_once = [key for key in running.__struct_fields__ if counts_at_once(table, key)]
+    return msgspec.structs.replace(running, **{key: getattr(new, key) for key in at_once})

@@ -1,0 +1,56 @@
+"""Which recorders there are: made from a configuration, and checked against each other.
+
+Not for: what they do (recorder.py, recorders.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from appliance.config import RecorderConfig, not_a_recording
+from appliance.errors import ConfigError
+from appliance.recorders.recorder import Recorder
+from appliance.topics import Matcher
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All recorders, and which of them a topic is for."""
+
+    recorders: tuple[Recorder, ...]
+    routes: Matcher[Recorder]
+
+
+def make_plan(
+    configs: Sequence[RecorderConfig], data_dir: Path, present: Sequence[Recorder] = ()
+) -> Plan:
+    """Make the recorders; one of the ``present`` ones stays if its table has not changed.
+
+    Raises:
+        ConfigError: two recorders write the same file, or one would write over what is no
+            recording: a file that the appliance keeps in ``data_dir``, a folder, a device.
+    """
+    known = {recorder.config: recorder for recorder in present}
+    recorders = tuple(known.get(config) or Recorder(config, data_dir) for config in configs)
+    routes: Matcher[Recorder] = Matcher()
+    seen: dict[str, Recorder] = {}
+    for recorder in recorders:
+        problem = not_a_recording(recorder.config.path, str(data_dir))
+        if problem:
+            raise ConfigError(
+                f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
+                " written over. Name another file."
+            )
+        name = os.path.normcase(os.path.realpath(recorder.config.path))
+        if name in seen:
+            raise ConfigError(
+                f"Two recorders write {recorder.config.path}: those of topics"
+                f" {seen[name].config.topic} and {recorder.config.topic}. Give each a path of its"
+                " own under [[recorder]]."
+            )
+        seen[name] = recorder
+        routes.add(recorder.config.topic, recorder)
+    return Plan(recorders, routes)
