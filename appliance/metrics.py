@@ -43,6 +43,9 @@ class _Numbers:
         for listener in found.listeners:
             connections.add_metric((listener.name,), listener.connections)
         yield connections
+        yield _gauge(
+            "loop_lag_seconds", "Lateness of the loop, p99 of a minute", found.loop_lag_ms / 1000
+        )
         journal = found.journal
         yield _gauge("journal_last_sequence", "Number of the newest message", journal.last_seq)
         yield _gauge("journal_pending_messages", "Accepted, not yet committed", journal.pending)

@@ -34,6 +34,7 @@ from appliance.files import DirectoryLock
 from appliance.journal import FILE_NAME, Journal
 from appliance.live import LiveView
 from appliance.logs import Log
+from appliance.loop_lag import LoopLag
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
@@ -75,6 +76,7 @@ class Appliance:
         """When the run limit ends this run; known once it serves."""
         self.counters: Counter[str] = Counter()
         self.live = LiveView(time.monotonic)
+        self.loop_lag = LoopLag()
         self.data_dir = Path(config.service.data_dir)
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
@@ -157,6 +159,7 @@ class Appliance:
             self._define_journal()
             await self._serve(stack, executor)
             ticker = self._loop.create_task(self._tick(), name="tick")
+            watch = self._loop.create_task(self.loop_lag.watch(), name="loop lag")
             gc.collect()
             gc.freeze()
             self._ready.set()
@@ -167,6 +170,7 @@ class Appliance:
             self.stopping.set()
             logger.info("stopping: no new connections, finishing what was accepted")
             ticker.cancel()
+            watch.cancel()
             self.status.publish("offline")
         logger.info(
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
@@ -242,7 +246,7 @@ class Appliance:
         if self.tasks.is_new:
             # Nobody asked for what lies in the journal from before there were tasks.
             tasks_cursor = self.journal.last_seq
-        self.tasks.start(self.journal.follower("tasks", tasks_cursor))
+        self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
         # Before the recorders and the journal: what it publishes at the end is kept as well.
         stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
         self.broker = MqttBroker(

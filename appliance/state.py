@@ -194,6 +194,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Nothing is configured yet and no message ever came: show what to do next."""
     link: Health | None = None
     """How a terminal elsewhere reaches the appliance; ``None`` where both are one process."""
+    loop_lag_ms: float = 0.0
+    """How late the engine's loop was, 99 of 100 times at most, over the last minute."""
     topics_known: int = 0
     """Topics that are counted now, of which ``Engine.topics`` gives the busiest."""
     topics_forgotten: int = 0

@@ -81,6 +81,7 @@ class View(Engine):
             config_path=appliance.config.file,
             data_dir=str(appliance.data_dir),
             first_run=appliance.is_first_run,
+            loop_lag_ms=appliance.loop_lag.p99_ms,
             topics_known=appliance.live.known_topics,
             topics_forgotten=appliance.live.forgotten_topics,
         )

@@ -1,4 +1,4 @@
-"""The terminal UI: the app that polls the engine ten times a second and shows what it got.
+"""The terminal UI: the app that polls the engine up to ten times a second and shows what it got.
 
 It runs in the main thread with its own loop; the engine has its own threads and never waits for
 it. Not for: what a screen says (views/), what a key is called (keys.py).
@@ -34,14 +34,12 @@ from appliance.ui import keys, palette, payload
 from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
+from appliance.ui.pace import FRAME_S, Pace
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.text import printable
 from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
-
-FRAME_S = 0.1
-"""One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
 
 _COPY_BYTES = 100_000
 """Terminals drop longer clipboard sequences (OSC 52)."""
@@ -98,6 +96,7 @@ class ApplianceApp(App[UiEnd]):
         self.snapshot: Snapshot = engine.snapshot()
         self.acts = Acts(self)
         self.feed = LiveFeed(show_own=self.remembered.show_own)
+        self._pace = Pace()
         self.frames = 0
         """Polls so far."""
         self._when_painted = when_painted
@@ -152,7 +151,7 @@ class ApplianceApp(App[UiEnd]):
         self._curtain.enter_context(self.batch_update())
         self.push_screen(self._page("live"))
         self._check_size(self.size)
-        self.set_interval(FRAME_S, self._frame)
+        self.set_timer(FRAME_S, self._beat)
         wrong = keys.unknown(self.settings.keys)
         if wrong:
             known = ", ".join(key.name for key in keys.TABLE)
@@ -182,6 +181,11 @@ class ApplianceApp(App[UiEnd]):
         focused._forward_event(Key(event.key, event.character))  # noqa: SLF001 - what Textual does itself
         return True
 
+    def _beat(self) -> None:
+        self._frame()
+        self.feed.frame_s = self._pace.next_s(self.snapshot.rate_in)
+        self.set_timer(self.feed.frame_s, self._beat)
+
     def _frame(self) -> None:
         """Poll the engine once and show what it said; never lets an error of it end the UI."""
         if not self.is_running:
@@ -190,7 +194,7 @@ class ApplianceApp(App[UiEnd]):
         self._curtain.close()
         driver = self._driver
         if isinstance(driver, PatientDriver):
-            if self.frames % 10 == 0 and driver.hung_up:
+            if self.frames % 5 == 0 and driver.hung_up:
                 self.exit(UiEnd.HANGUP)
                 return
             if driver.stale and driver.has_room:

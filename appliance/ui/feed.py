@@ -14,10 +14,14 @@ from collections.abc import Iterable, Sequence
 from appliance.model import Message
 from appliance.state import Engine
 from appliance.ui import filters
+from appliance.ui.pace import FRAME_S
 
 CAPACITY = 10_000
-_PER_POLL = 2_000
-"""At ten polls a second, all of 20,000 messages a second pass through the filter."""
+_PER_SECOND = 20_000
+"""All of so many messages a second pass through the filter."""
+
+_UNFILTERED = 2_000
+"""Without a filter, so many a poll are enough where polls are far apart: more only scroll by."""
 
 _MARK_POLLS = 5
 """With a filter on outcomes all kept messages are looked at again; every fifth poll is enough."""
@@ -38,6 +42,8 @@ class LiveFeed:
         self._last_seq = 0
         self._first_poll = True
         self._polls = 0
+        self.frame_s = FRAME_S
+        """Seconds between two polls at present."""
         self.missed = 0
         """Messages that came and went between two polls."""
         self.waiting = 0
@@ -99,11 +105,18 @@ class LiveFeed:
                 found[seq] = kept[index]
         return found
 
+    @property
+    def _limit(self) -> int:
+        wanted = int(_PER_SECOND * self.frame_s)
+        if self._filter.is_empty and self.frame_s > 2 * FRAME_S:
+            wanted = _UNFILTERED
+        return min(wanted, self._capacity)
+
     def poll(self, engine: Engine) -> bool:
         """Take over what is new; returns whether ``view`` changed."""
         if not self._own:
             self._own = f"{engine.snapshot().name}/"
-        limit = self._capacity if self._first_poll else min(_PER_POLL, self._capacity)
+        limit = self._capacity if self._first_poll else self._limit
         new = engine.live(self._last_seq, limit)
         self._polls += 1
         if not new:
@@ -117,8 +130,16 @@ class LiveFeed:
             passed: Sequence[Message] = new
         elif self._filter.needs_marks:
             return self._again(engine)
+        elif self._filter.is_empty:
+            own = self._own
+            passed = [
+                message
+                for message in new
+                if message.client_id[:1] != "$" or not message.topic.startswith(own)
+            ]
+            self._passed.extend(passed)
         else:
-            passed = [message for message in new if self._takes(message)]
+            passed = [message for message in new if self._filter.takes(message)]
             self._passed.extend(passed)
         if self.paused:
             self.waiting += len(passed)

@@ -11,15 +11,24 @@ from appliance.ui.lines import Line, join
 from appliance.ui.symbols import level_sign, level_tone
 from appliance.ui.text import cut_start, printable
 
+_ROOMY = 70
+"""Columns from which the loop's lateness stands beside the traffic."""
 
-def traffic_line(snapshot: Snapshot) -> Line:
-    """Messages and bytes since the start and now."""
+_LATE_MS = 50.0
+"""Lateness of the loop that clients notice."""
+
+
+def traffic_line(snapshot: Snapshot, cells: int) -> Line:
+    """Messages and bytes since the start and now; how late the loop is, if there is room."""
     parts: list[Line] = [
         [("in ", "dim"), (f"{clock.number(round(snapshot.rate_in))}/s", "strong")],
         [("out ", "dim"), (f"{clock.number(round(snapshot.rate_out))}/s", "")],
         [("total ", "dim"), (clock.number(snapshot.messages_in), "")],
         [(clock.size(snapshot.bytes_in), "dim")],
     ]
+    if cells >= _ROOMY or snapshot.loop_lag_ms >= _LATE_MS:
+        tone = "warn" if snapshot.loop_lag_ms >= _LATE_MS else ""
+        parts.append([("loop ", "dim"), (f"{snapshot.loop_lag_ms:.0f} ms late", tone)])
     return [(" ", ""), *join(parts, "  ")]
 
 
@@ -64,7 +73,7 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
 def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
     """Traffic, journal, recorders, then every bound that bit."""
     lines = [] if snapshot.link is None else [_link_line(snapshot.link)]
-    lines += [traffic_line(snapshot), journal_line(snapshot.journal)]
+    lines += [traffic_line(snapshot, cells), journal_line(snapshot.journal)]
     lines += [recorder_line(one, cells) for one in snapshot.recorders]
     hits = [(name, count) for name, count in snapshot.counters if count]
     if hits:

@@ -1,0 +1,53 @@
+"""How often the screen is brought up to date: ten times a second, and less often under load.
+
+A frame costs processor time whatever is on it, and the interpreter's lock lets one thread run at a
+time: what the UI takes at full load, the engine lacks. Nobody reads lines that scroll by at 20,000
+a second, so there the pictures come further apart. Keys are answered at once all the same.
+Not for: what a frame shows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+FRAME_S = 0.1
+"""One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
+
+_STEPS = ((20_000.0, 0.7, 0.5), (4_000.0, 0.4, 0.2))
+"""(messages a second, share of a core that this process uses, seconds between frames): from either
+on, frames are so far apart."""
+
+_SMOOTH = 0.3
+"""Weight of the newest interval, so that one long moment is not taken for load."""
+
+
+class Pace:
+    """Seconds until the next frame.
+
+    Args:
+        clock: seconds that have passed, from any beginning.
+        processor: processor time of this process, in seconds.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        processor: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._clock = clock
+        self._processor = processor
+        self._before = (clock(), processor())
+        self._busy = 0.0
+
+    def next_s(self, rate: float) -> float:
+        """Seconds until the next frame, at ``rate`` messages a second. Called once a frame."""
+        now, used = self._clock(), self._processor()
+        then, used_then = self._before
+        self._before = (now, used)
+        if now > then:
+            self._busy += _SMOOTH * ((used - used_then) / (now - then) - self._busy)
+        for least_rate, least_busy, seconds in _STEPS:
+            if rate >= least_rate or self._busy >= least_busy:
+                return seconds
+        return FRAME_S
