@@ -11,6 +11,9 @@ from typing import Generic, TypeVar
 
 MAX_TOPIC_BYTES = 65535
 """An MQTT string's length is two bytes (MQTT 3.1.1, section 1.5.3)."""
+MAX_LEVELS = 200
+"""Levels of a topic or filter. Each level of a filter costs memory, and 64 KB of slashes would be
+65,535 of them; mosquitto draws the line at the same number."""
 
 _CACHED_TOPICS = 8192
 
@@ -40,6 +43,8 @@ def filter_problem(topic_filter: str) -> str | None:
 def _string_problem(text: str) -> str | None:
     if "\0" in text:
         return "the null character is not allowed"
+    if text.count("/") >= MAX_LEVELS:
+        return f"it has more than {MAX_LEVELS} levels"
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -86,6 +91,87 @@ def covers(wide: str, narrow: str) -> bool:
 
 
 V = TypeVar("V", bound=Hashable)
+
+
+class Topics(Generic[V]):
+    """Values kept under topics, one each, found by filter: what ``Matcher`` does the other way.
+
+    A tree of levels too, so a filter costs what it finds, however many topics there are. Not
+    thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._root: _Place[V] = _Place()
+        self._places: dict[str, _Place[V]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self._places
+
+    def get(self, topic: str) -> V | None:
+        """The value kept under ``topic``."""
+        place = self._places.get(topic)
+        return None if place is None else place.value
+
+    def put(self, topic: str, value: V) -> None:
+        """Keep ``value`` under ``topic``, in place of any that was there."""
+        place = self._places.get(topic)
+        if place is None:
+            place = self._root
+            for level in topic.split("/"):
+                place = place.below.setdefault(level, _Place())
+            self._places[topic] = place
+        place.value = value
+
+    def remove(self, topic: str) -> None:
+        """Forget what is kept under ``topic``, if there is something."""
+        place = self._places.pop(topic, None)
+        if place is None:
+            return
+        place.value = None
+        path = [self._root]
+        levels = topic.split("/")
+        for level in levels[:-1]:
+            path.append(path[-1].below[level])
+        for above, level in zip(reversed(path), reversed(levels), strict=True):
+            if above.below[level].below or above.below[level].value is not None:
+                break
+            del above.below[level]
+
+    def matching(self, topic_filter: str) -> list[V]:
+        """The values of all topics that a (valid) filter matches; ``+`` and ``#`` spare ``$``."""
+        levels = topic_filter.split("/")
+        last = len(levels)
+        found: list[V] = []
+        waiting = [(self._root, 0)]
+        while waiting:
+            place, depth = waiting.pop()
+            level = "" if depth == last else levels[depth]
+            if depth == last or level == "#":
+                if place.value is not None:
+                    found.append(place.value)
+                if depth == last:
+                    continue
+            if level in ("+", "#"):
+                after = depth if level == "#" else depth + 1
+                waiting += [
+                    (below, after)
+                    for name, below in reversed(place.below.items())
+                    if place is not self._root or not name.startswith("$")
+                ]
+            elif (exact := place.below.get(level)) is not None:
+                waiting.append((exact, depth + 1))
+        return found
+
+
+class _Place(Generic[V]):
+    __slots__ = ("below", "value")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Place[V]] = {}
+        self.value: V | None = None
 
 
 class _Node(Generic[V]):

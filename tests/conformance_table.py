@@ -36,6 +36,7 @@ Where the standards leave a choice, the appliance
 - lets no client publish to topics that begin with `$`, or to the appliance's own topics;
 - refuses a client id that another user's connected client has;
 - sends a message to overlapping subscriptions once, at the highest of their QoS;
+- refuses topics and topic filters of more than 200 levels;
 - drops the oldest message when a client's queue is full, and counts it;
 - does not publish wills when it is stopped in order, nor those of clients that were connected when
   it was killed;

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from appliance.broker.outbox import Outbox
 from appliance.broker.packets import SubscribeOptions
 from appliance.model import Message
-from appliance.topics import Matcher, matches
+from appliance.topics import Matcher, Topics
 
 
 class Subscription:
@@ -200,7 +200,7 @@ class Retained:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._messages: dict[str, Message] = {}
+        self._messages: Topics[Message] = Topics()
         self._expected: set[str] = set()
 
     def __len__(self) -> int:
@@ -223,9 +223,9 @@ class Retained:
         """Keep it in place of the topic's last one; an empty payload removes (MQTT-3.3.1-10)."""
         if message.payload:
             self._expected.discard(message.topic)
-            self._messages[message.topic] = message
+            self._messages.put(message.topic, message)
         else:
-            self._messages.pop(message.topic, None)
+            self._messages.remove(message.topic)
 
     def get(self, topic: str) -> Message | None:
         """The retained message of one topic."""
@@ -233,7 +233,4 @@ class Retained:
 
     def matching(self, topic_filter: str) -> list[Message]:
         """Retained messages that a new subscription to this filter gets."""
-        if "+" not in topic_filter and "#" not in topic_filter:
-            found = self._messages.get(topic_filter)
-            return [found] if found is not None else []
-        return [m for topic, m in self._messages.items() if matches(topic_filter, topic)]
+        return self._messages.matching(topic_filter)

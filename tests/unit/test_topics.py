@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.topics import Matcher, covers, filter_problem, matches, topic_problem
+from appliance.topics import (
+    MAX_LEVELS,
+    Matcher,
+    Topics,
+    covers,
+    filter_problem,
+    matches,
+    topic_problem,
+)
 
 LEVEL = st.sampled_from(["", "a", "b", "$x", "sensor é"])
 TOPIC = st.lists(LEVEL, min_size=1, max_size=5).map("/".join).filter(bool)
@@ -43,6 +51,37 @@ def test_the_specifications_own_examples(topic_filter, topic, expected):
     matcher.add(topic_filter, 1)
     assert matches(topic_filter, topic) is expected
     assert bool(matcher.match(topic)) is expected
+
+
+@given(st.lists(TOPIC, max_size=12), st.sets(TOPIC, max_size=4), filters())
+def test_the_other_tree_finds_what_the_rule_says(topics, gone, topic_filter):
+    """Topics that are kept are found by filter as the plain rule says, each once."""
+    kept = Topics()
+    for number, topic in enumerate(topics):
+        kept.put(topic, (number, topic))
+    for topic in gone:
+        kept.remove(topic)
+    expected = {t: (n, t) for n, t in enumerate(topics) if t not in gone}
+    assert len(kept) == len(expected)
+    assert all(kept.get(topic) == value for topic, value in expected.items())
+    assert sorted(kept.matching(topic_filter)) == sorted(
+        value for topic, value in expected.items() if matches(topic_filter, topic)
+    )
+    for topic in expected:
+        kept.remove(topic)
+    assert not kept._root.below
+
+
+def test_levels_are_bounded():
+    """A topic of nothing but levels is refused; the deepest that is allowed is found."""
+    deepest = "/" * (MAX_LEVELS - 1)
+    assert topic_problem(deepest) is None
+    matcher = Matcher()
+    matcher.add(deepest, 1)
+    assert matcher.match(deepest) == (1,)
+    assert filter_problem("+/" * (MAX_LEVELS - 1) + "#") is None
+    assert "levels" in topic_problem("/" * MAX_LEVELS)
+    assert "levels" in filter_problem("a/" * MAX_LEVELS + "#")
 
 
 @given(st.lists(filters(), max_size=12), TOPIC)
