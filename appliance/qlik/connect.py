@@ -55,7 +55,7 @@ def tls_context(config: QlikConfig) -> ssl.SSLContext:
     """What ``[qlik]`` says of certificates, tried out on the spot.
 
     Without ``ca_file``, the authorities of the system (which may hold a company's own) and those
-    that requests brings along (the system's may be missing in a single binary) are trusted.
+    of Mozilla that certifi brings (the system's may be missing in a single binary) are trusted.
 
     Raises:
         ConfigError: a file is not what it should be.

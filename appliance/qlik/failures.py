@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
-import requests
-
 from appliance.qlik.masking import mask_line
 from appliance.qlik.server import Again, QlikError
 
@@ -250,14 +248,14 @@ def exception_error(
     told = tls_error(tls, where, has_certificate=has_certificate) if tls is not None else None
     if told is not None:
         return told
-    if isinstance(error, requests.ConnectTimeout):
+    if "ConnectTimeoutError" in names:
         return QlikError(
             f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
             "url, and the firewall in between.",
             label="no answer",
             again=Again.SAFE,
         )
-    if isinstance(error, requests.exceptions.ProxyError):
+    if "ProxyError" in names:
         return QlikError(
             f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
             "for the Qlik server, or mend the proxy's address.",
@@ -279,14 +277,14 @@ def exception_error(
             label="no route",
             again=Again.SAFE,
         )
-    if isinstance(error, requests.Timeout) or names & {"ReadTimeoutError", "TimeoutError"}:
+    if names & {"ReadTimeoutError", "TimeoutError"}:
         return QlikError(
             f"{where}: connected, but no answer within {timeout_s:g} seconds. The server may be "
             "overloaded; raise [qlik] timeout if that is usual.",
             label="timeout",
             again=Again.LOOK_FIRST,
         )
-    if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+    if names & {"InvalidURL", "LocationParseError", "LocationValueError"}:
         return QlikError(
             f"{where}: this is not an address. Write [qlik] url as https://host:port.",
             label="bad url",

@@ -2,10 +2,8 @@
 
 Every call has a limit on connecting, on waiting, on its whole length and on the bytes it reads;
 certificates are always verified; redirects are followed only while signing in and only on the same
-server; nothing is ever repeated here. Thread-safe: each call has a ``requests`` session to itself,
-from a pool, over one shared cookie jar, because a proxy allows a user few sessions (docs/qlik.md,
-"Ways in").
-Not for: paths, JSON shapes and retries.
+server; nothing is ever repeated here. Thread-safe: each call has a connection to itself while it
+lasts. Not for: paths, JSON shapes and retries; connections and cookies (connections.py).
 """
 
 from __future__ import annotations
@@ -13,20 +11,17 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import msgspec
-import requests
-import urllib3
-from requests.cookies import RequestsCookieJar
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError
 
-from appliance.config import is_loopback
-from appliance.qlik.connections import Connections
+from appliance.qlik.connections import Connections, Exchange
 from appliance.qlik.failures import (
     closed_error,
     exception_error,
@@ -36,12 +31,13 @@ from appliance.qlik.failures import (
     too_slow_error,
 )
 
+if TYPE_CHECKING:
+    from requests.auth import AuthBase
+
 BODY_LIMIT = 64 * 1024 * 1024
 _PIECE = 65536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
-_IDLE_LIMIT = 8
-"""Sessions that are kept for the next call; more only while more calls are under way."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -105,7 +101,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         has_certificate: bool = False,
-        auth: Callable[[], requests.auth.AuthBase] | None = None,
+        auth: Callable[[], AuthBase] | None = None,
         body_limit: int = BODY_LIMIT,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -119,31 +115,32 @@ class Transport:
             tls: for https: whom to trust, and our certificate if we have one; by default those
                 that the system trusts.
             has_certificate: whether there is one, for error texts.
-            auth: makes an authentication handler for a session (NTLM keeps state).
+            auth: makes the handler that signs a connection in (NTLM).
             body_limit: bytes of an answer that are read at most.
             clock: our time in nanoseconds since the epoch.
         """
         self.base_url = base_url
         self.clock_offset_s = 0.0
         """How far the server's clock is ahead of ours, from its last Date header (to 1 s)."""
+        parts = urlsplit(base_url)
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._prefix = parts.path
         self._timeout_s = timeout_s
-        self._headers = dict(headers or {})
+        self._headers = {"Accept-Encoding": "gzip, deflate", **(headers or {})}
         self._has_certificate = has_certificate
-        self._auth = auth
         self._body_limit = body_limit
         self._clock = clock
-        self._cookies = RequestsCookieJar()
-        self._idle: list[requests.Session] = []
-        self._lock = threading.Lock()
-        if tls is None and base_url.startswith("https:"):
+        self._is_closed = False
+        if tls is None and parts.scheme == "https":
             tls = ssl.create_default_context()
-        self._connections = Connections(tls)
-        self._closed = False
-        # An HTTP proxy of the environment can't reach our own loopback addresses.
-        is_near = is_loopback(urlsplit(base_url).hostname or "")
-        self._http_proxies = (
-            {} if is_near else requests.utils.get_environ_proxies(base_url, no_proxy=None)
-        )
+        self._exchange: Exchange
+        if auth is None:
+            self._exchange = Connections(base_url, tls=tls, timeout_s=timeout_s)
+        else:
+            # Only here: it takes a library that the other ways in have no use for.
+            from appliance.qlik.windows_login import SignedSessions  # noqa: PLC0415  see above
+
+            self._exchange = SignedSessions(base_url, tls=tls, timeout_s=timeout_s, auth=auth)
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A time of ours (now without an argument) as the server's clock would show it."""
@@ -174,13 +171,12 @@ class Transport:
         Raises:
             QlikError: no answer, or one that is too large or too slow.
         """
+        body = None
+        if json_body is not None:
+            body = msgspec.json.encode(json_body)
+            headers = {**(headers or {}), "Content-Type": "application/json"}
         return self._send(
-            method,
-            self.base_url + path,
-            params=params,
-            headers=headers,
-            json_body=json_body,
-            keep_last=keep_last,
+            method, self._target(path, params), headers, body=body, keep_last=keep_last
         )
 
     def sign_in(self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]) -> Reply:
@@ -189,74 +185,57 @@ class Transport:
         Raises:
             QlikError: no answer, or the sign-in leads to a login form or elsewhere.
         """
-        url = self.base_url + path
-        asked: Mapping[str, str] | None = params
+        url = self._origin + self._target(path, params)
         for _ in range(_SIGN_IN_HOPS):
-            reply = self._send("GET", url, params=asked, headers=headers)
-            target = reply.headers.get("location")
-            if reply.status not in _REDIRECTS or not target:
+            parts = urlsplit(url)
+            query = f"?{parts.query}" if parts.query else ""
+            reply = self._send("GET", f"{parts.path or '/'}{query}", headers)
+            location = reply.headers.get("location")
+            if reply.status not in _REDIRECTS or not location:
                 return reply
-            url, asked = urljoin(url, target), None
+            url = urljoin(url, location)
             if _origin(url) != _origin(self.base_url):
                 break  # Never take our secrets to another server.
-        raise login_page_error(f"GET {self._shown(self.base_url + path)}")
+        raise login_page_error(f"GET {self.base_url}{path}")
 
     def forget_cookies(self) -> None:
         """Drop the proxy's session, so that the next sign-in makes a new one."""
-        self._cookies.clear()
+        self._exchange.forget_cookies()
 
     def close(self) -> None:
         """Close every connection; calls under way end with a ``QlikError``."""
-        with self._lock:
-            self._closed = True
-            sessions, self._idle = self._idle, []
-        self._connections.cut()
-        for session in sessions:
-            session.close()
+        self._is_closed = True
+        self._exchange.close()
+
+    def _target(self, path: str, params: Mapping[str, str] | None) -> str:
+        query = f"?{urlencode(params)}" if params else ""
+        return f"{self._prefix}{path}{query}"
 
     def _send(
         self,
         method: str,
-        url: str,
-        *,
-        params: Mapping[str, str] | None,
+        target: str,
         headers: Mapping[str, str] | None,
-        json_body: object = None,
+        *,
+        body: bytes | None = None,
         keep_last: int | None = None,
     ) -> Reply:
-        where = f"{method} {self._shown(url)}"
+        where = f"{method} {self._origin}{target.partition('?')[0]}"
         began = time.monotonic()
+        if self._is_closed:
+            raise closed_error(where)
+        sent = {**self._headers, **headers} if headers else self._headers
         try:
-            with (
-                self._session(where) as session,
-                session.request(
-                    method,
-                    url,
-                    params=params,
-                    headers=headers,
-                    json=json_body,
-                    timeout=(self._timeout_s, self._timeout_s),
-                    allow_redirects=False,
-                    stream=True,
-                ) as response,
-            ):
+            with self._exchange.answer(method, target, sent, body) as response:
                 self._note_clock(response.headers.get("Date"))
                 content = self._read(response, where, began, keep_last)
                 return Reply(
-                    response.status_code,
-                    response.headers,
-                    content,
-                    where,
-                    time.monotonic() - began,
+                    response.status, response.headers, content, where, time.monotonic() - began
                 )
-        except (
-            requests.RequestException,
-            urllib3.exceptions.HTTPError,
-            OSError,
-            ValueError,
-        ) as error:
-            # ValueError: what the HTTP library raises for a socket that close() cut under it.
-            if self._closed:
+        except (HTTPError, OSError, ValueError) as error:
+            # OSError: what requests raises, too. ValueError: what is raised for a socket that
+            # close() cut under it.
+            if self._is_closed:
                 raise closed_error(where) from None
             raise exception_error(
                 error, where, timeout_s=self._timeout_s, has_certificate=self._has_certificate
@@ -264,7 +243,7 @@ class Transport:
 
     def _read(
         self,
-        response: requests.Response,
+        response: BaseHTTPResponse,
         where: str,
         began: float,
         keep_last: int | None,
@@ -272,7 +251,8 @@ class Transport:
         limit_s = 4 * self._timeout_s
         body = bytearray()
         total = 0
-        for piece in _pieces(response):
+        # Not read(): that waits until a piece is full, however slowly it drips.
+        while piece := response.read1(_PIECE, decode_content=True):
             total += len(piece)
             body += piece
             if keep_last is not None and len(body) > 2 * keep_last:
@@ -284,60 +264,10 @@ class Transport:
                 raise too_slow_error(where, limit_s)
         return bytes(body)
 
-    @contextlib.contextmanager
-    def _session(self, where: str) -> Iterator[requests.Session]:
-        """A session for one call: an idle one, whose connection is warm, or a new one."""
-        with self._lock:
-            if self._closed:
-                raise closed_error(where)
-            session = self._idle.pop() if self._idle else None
-        if session is None:
-            session = self._new_session()
-        try:
-            yield session
-        except BaseException:
-            session.close()  # Its connection is in a state that nobody knows.
-            raise
-        with self._lock:
-            kept = not self._closed and len(self._idle) < _IDLE_LIMIT
-            if kept:
-                self._idle.append(session)
-        if not kept:
-            session.close()
-
-    def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        # Not the environment: a .netrc would replace our Authorization header.
-        session.trust_env = False
-        session.proxies = dict(self._http_proxies)
-        session.cookies = self._cookies
-        session.headers.update(self._headers)
-        if self._auth is not None:
-            session.auth = self._auth()
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, self._connections.adapter())
-        return session
-
     def _note_clock(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError):
             server_s = parsedate_to_datetime(date or "").timestamp()
             self.clock_offset_s = server_s - self._clock() / 1e9
-
-    @staticmethod
-    def _shown(url: str) -> str:
-        return url.partition("?")[0]
-
-
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """The body as it comes, decoded, so that limits are looked at between two pieces.
-
-    Not ``iter_content``: that waits until a piece is full, however slowly it drips.
-    """
-    try:
-        while piece := response.raw.read1(_PIECE, decode_content=True):
-            yield piece
-    except urllib3.exceptions.HTTPError as error:
-        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -37,6 +37,8 @@ class Book:
         """State changes that are to be told, in order: the record and what it was then."""
         self.open: dict[int, Record] = {}
         self.running: dict[int, Record] = {}
+        self.followed = 0
+        """How many runs were ever followed."""
         self.histories: dict[str, TaskHistory] = {}
         self.counters: dict[str, int] = {}
         self.started_by: dict[str, int] = {}

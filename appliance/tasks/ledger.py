@@ -15,6 +15,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 _log = logging.getLogger(__name__)
 MAX_OUTBOX = 20_000
 """Publications that wait for the broker; beyond it the oldest are dropped and counted."""
+
+NEWS_WAIT_S = 0.005
 
 
 class ClosedError(Exception):
@@ -58,7 +61,8 @@ class Ledger:
         self.clock_ns = clock_ns
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        """Notified when the time of the next event may have become another one."""
+        """Notified when the time of the next event may have become another one, and only then: who
+        is woken shares the interpreter's lock with the start call that a change hands out."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.trouble = ""
         """Why the database can't be written at present, else empty."""
@@ -69,6 +73,7 @@ class Ledger:
         self._outcomes = outcomes
         self.offer: Callable[[Notice], None] = lambda _: None
         """Who is told what people may want to know."""
+        self._announced: tuple[object, ...] = ()
         self._held: list[Job] = []
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
@@ -159,21 +164,31 @@ class Ledger:
                     )
                     planner.count("database write failed")
                 self.trouble = str(error)
-                self.changed.notify_all()
+                self._wake_waiters()
                 return False
             if self.trouble:
                 _log.info("The task database can be written again")
                 self.trouble = ""
             planner.changes = Changes()
-            self._take_effect(changes)
+        # First of all: a worker wakes up while the rest is done.
         for job in self._held:
             self.jobs.put(job)
         self._held.clear()
+        if changes:
+            self._take_effect(changes)
         for notice in self._held_notices:
             self.offer(notice)
         self._held_notices.clear()
-        self.changed.notify_all()
+        self._wake_waiters(is_certain=changes.is_forced)
         return True
+
+    def _wake_waiters(self, *, is_certain: bool = False) -> None:
+        """Wake who waits for a time, if that may be another now (an operator's act may do that)."""
+        planner = self.planner
+        present = (planner.next_due(), planner.followed, self.circuit.is_open, self.trouble)
+        if is_certain or present != self._announced:
+            self._announced = present
+            self.changed.notify_all()
 
     def _tell(self, record: Record, execution: Execution) -> None:
         for publication in self._outcomes.of(record, execution):
@@ -222,8 +237,14 @@ class Ledger:
     def next_publication(self, timeout_s: float) -> tuple[int, Publication] | None:
         """The oldest publication that is due, or ``None`` after the time."""
         with self.lock:
+            if self._outbox:
+                return self._outbox[0]
+            self._posted.wait(timeout_s)
             if not self._outbox:
-                self._posted.wait(timeout_s)
+                return None
+        # News of a start let the start itself go first: both need the interpreter's lock.
+        time.sleep(NEWS_WAIT_S)
+        with self.lock:
             return self._outbox[0] if self._outbox else None
 
     def was_published(self, number: int) -> None:

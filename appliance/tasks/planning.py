@@ -364,6 +364,7 @@ class Planner(Lanes):
 
     def _follow(self, record: Record, run: str) -> None:
         self.running[record.id] = record
+        self.followed += 1
         self.note_run(run, record.id)
 
     def _forget(self, record: Record) -> None:

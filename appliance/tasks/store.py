@@ -10,11 +10,15 @@ are in the journal, which is forced, so they are read again, and whatever is old
 machine's start is looked for at the server before it is started (``look_since_ns`` in records.py).
 What has no message behind it, the acts of operators and timers, is forced to the disk.
 
+SQLite's log is moved into the file by a thread that nobody waits for (``checkpoint``): done within
+a write, as SQLite does it by itself, it would hold up one start call in a hundred.
+
 Not for: deciding anything. Used under the ledger's lock (ledger.py), so it needs none itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +31,10 @@ from appliance.model import Execution, ExecutionState
 from appliance.tasks.records import Record
 
 SCHEMA_VERSION = 1
+LOG_COMMITS = 500
+"""After so many commits (some 20 MB of log) ``checkpoint`` has something to do."""
+LOG_PAGES = 20_000
+"""A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS executions (
@@ -118,6 +126,8 @@ class Store:
         self._path = path
         self._sync = sync
         self._connection: sqlite3.Connection | None = None
+        self._commits = 0
+        """Since the log was moved into the file."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Record).decode
 
@@ -137,6 +147,7 @@ class Store:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             connection.executescript(_SCHEMA)
             self._connection = connection
             version = self.meta("version")
@@ -185,39 +196,56 @@ class Store:
         try:
             self._write(database, changes)
             database.execute("COMMIT")
+            self._commits += 1
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
 
     def _write(self, database: sqlite3.Connection, changes: Changes) -> None:
-        database.executemany(
-            "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, ?)",
-            (self._row(record) for record in changes.records.values()),
-        )
-        database.executemany(
-            "DELETE FROM executions WHERE id = ?", ((one,) for one in changes.removed)
-        )
-        database.executemany(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
-            map(msgspec.structs.astuple, changes.answers),
-        )
-        database.executemany(
-            "UPDATE answers SET execution = ? WHERE execution = ?",
-            ((new, old) for old, new in changes.moved_answers),
-        )
-        database.executemany("INSERT OR REPLACE INTO sightings VALUES (?, ?)", changes.sightings)
-        database.executemany(
-            "INSERT OR REPLACE INTO histories VALUES (?, ?)",
-            ((task_id, self._encode(one)) for task_id, one in changes.histories.items()),
-        )
-        database.executemany(
-            "INSERT INTO outbox VALUES (?, ?)",
-            ((number, self._encode(one)) for number, one in changes.publications),
-        )
+        # Nothing is run in vain: each statement gives the interpreter's lock away, and a start
+        # call waits until this thread has it back.
+        for statement, rows in (
+            (
+                "INSERT OR REPLACE INTO executions VALUES (?, ?, ?, ?, ?)",
+                [self._row(record) for record in changes.records.values()],
+            ),
+            ("DELETE FROM executions WHERE id = ?", [(one,) for one in changes.removed]),
+            (
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
+                [msgspec.structs.astuple(one) for one in changes.answers],
+            ),
+            (
+                "UPDATE answers SET execution = ? WHERE execution = ?",
+                [(new, old) for old, new in changes.moved_answers],
+            ),
+            ("INSERT OR REPLACE INTO sightings VALUES (?, ?)", changes.sightings),
+            (
+                "INSERT OR REPLACE INTO histories VALUES (?, ?)",
+                [(task_id, self._encode(one)) for task_id, one in changes.histories.items()],
+            ),
+            (
+                "INSERT INTO outbox VALUES (?, ?)",
+                [(number, self._encode(one)) for number, one in changes.publications],
+            ),
+            ("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(changes.meta.items())),
+        ):
+            if rows:
+                database.executemany(statement, rows)
         if changes.published is not None:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
-        database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", changes.meta.items())
+
+    def checkpoint(self) -> bool:
+        """Move the log into the file if it is long; returns whether it was.
+
+        For a thread of its own, without the ledger's lock: writes go on meanwhile.
+        """
+        if self._commits < LOG_COMMITS:
+            return False
+        self._commits = 0
+        with contextlib.closing(sqlite3.connect(self._path, timeout=0.0)) as other:
+            other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        return True
 
     def leave_out(self, changes: Changes) -> list[str]:
         """Take out what can't be put into bytes (a defect); returns what that was.

@@ -1,8 +1,8 @@
 """The threads of the task engine: what each waits for, what it then does, how all of them end.
 
 One reads the journal, one watches the time, some call the server, one polls it, one checks its
-health, one publishes. All are daemons: a server that hangs must not keep the process alive. One
-that fails by a mistake of ours is run again (defects.py).
+health, one publishes, one keeps the database's log short. All are daemons: a server that hangs
+must not keep the process alive. One that fails by a mistake of ours is run again (defects.py).
 
 Not for: any rule about requests (planning.py).
 """
@@ -10,6 +10,7 @@ Not for: any rule about requests (planning.py).
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -38,6 +39,7 @@ STOPPING_TICK_S = 0.05
 FIRST_CHECK_S = 1.0
 """The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 PUBLISH_TRIES = 3
+CHECKPOINT_EVERY_S = 5.0
 
 
 class Publish(Protocol):
@@ -99,6 +101,7 @@ class Threads:
         self._begin("journal", lambda: self._intake.read(source, self._stopped))
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
+        self._begin("checkpoint", self._keep_log_short, is_vital=False)
         self.tell(self._notices.targets)
         serving = self._serving
         if serving is None:
@@ -208,6 +211,13 @@ class Threads:
                         _log.warning("The Qlik server does not answer, starts wait: %s", error)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
+
+    def _keep_log_short(self) -> None:
+        while not self._stopped.wait(CHECKPOINT_EVERY_S):
+            try:
+                self._ledger.store.checkpoint()
+            except sqlite3.Error as error:
+                _log.info("The log of the task database could not be moved into it: %s", error)
 
     def _publish_outcomes(self) -> None:
         failures = 0

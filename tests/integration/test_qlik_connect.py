@@ -4,6 +4,8 @@ import datetime
 import ipaddress
 import logging
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +164,39 @@ def test_a_client_certificate_opens_the_repository_service(qlik: SimulatedQlik, 
     assert qlik.requests[0].headers["x-qlik-user"] == "UserDirectory=INTERNAL;UserId=sa_repository"
     assert qlik.posts[0].headers["content-length"] == "0"
     server.close()
+
+
+def test_starting_a_task_takes_no_more_than_it_needs(qlik: SimulatedQlik, site: Site) -> None:
+    """A start after a health check finds its connection open, TLS and all; and what only other
+    ways in and proxies need is not even loaded, which memory and the time to start would pay."""
+    task = qlik.add_task("A")
+    given = config(qlik.url, site)
+    assert given.certificate is not None
+    script = f"""
+import sys
+from appliance.config import CertificateConfig, QlikConfig, ReadPath
+from appliance.qlik.connect import connect
+pair = CertificateConfig(
+    certfile=ReadPath({str(given.certificate.certfile)!r}),
+    keyfile=ReadPath({str(given.certificate.keyfile)!r}),
+)
+server = connect(
+    QlikConfig(
+        edition="client-managed", url={given.url!r}, user={given.user!r},
+        ca_file=ReadPath({str(given.ca_file)!r}), certificate=pair,
+    )
+)
+server.check()
+assert server.start({task.id!r}).execution_id
+server.close()
+print(sorted(sys.modules.keys() & {{"requests", "charset_normalizer", "requests_ntlm"}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert qlik.starts(task.id) == 1
+    assert qlik.connections == 1
 
 
 def test_a_working_connection_is_said_to_work(qlik: SimulatedQlik, site: Site) -> None:

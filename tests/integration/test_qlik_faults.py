@@ -1,5 +1,6 @@
 """What the Qlik client does when things go wrong on the wire: one POST, a clear error, in time."""
 
+import base64
 import socket
 import threading
 import tracemalloc
@@ -264,6 +265,57 @@ def test_an_http_proxy_of_the_environment_is_named_and_loopback_goes_without(
     near.close()
     with pytest.raises(QlikError, match="NO_PROXY") as caught:
         client_of("http://sense.invalid").check()
+    assert (caught.value.label, caught.value.again) == ("HTTP proxy", Again.SAFE)
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("http://sense.invalid", "GET http://sense.invalid/qrs/about?xrfkey="),
+        ("https://sense.invalid", "CONNECT sense.invalid:443 "),
+    ],
+)
+def test_an_http_proxy_that_wants_a_password_gets_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, line: str
+) -> None:
+    """Name and password of a proxy's address go to the proxy, and our own headers to it only
+    where it is to hand them on."""
+    heads: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def serve() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                heads.append(connection.recv(65536).decode())
+                connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{proxy.getsockname()[1]}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://plant:p%40ss@{address}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "10.0.0.0/8")
+        with pytest.raises(QlikError) as caught:
+            client_of(url).check()
+        thread.join()
+    (head,) = heads
+    assert head.startswith(line)
+    assert f"Proxy-Authorization: Basic {base64.b64encode(b'plant:p@ss').decode()}" in head
+    assert ("X-Qlik-User" in head) is url.startswith("http:")
+    assert "p@ss" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["socks5://127.0.0.1:1", "ftp://127.0.0.1", "http://["])
+def test_a_proxy_address_that_is_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """What the environment has wrong is not blamed on the server's address."""
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(QlikError, match="HTTPS_PROXY") as caught:
+        client_of("https://sense.invalid").check()
     assert (caught.value.label, caught.value.again) == ("HTTP proxy", Again.SAFE)
 
 
