@@ -380,6 +380,12 @@ def encode_refusal(reason: Reason) -> bytes:
     return b"\x20\x02\x00" + bytes((_AS_311.get(reason, Refused.UNAVAILABLE),))
 
 
+def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
+    """A 3.1.1 SUBACK with one return code a filter (section 3.9.3)."""
+    body = packet_id.to_bytes(2, "big") + bytes(codes)
+    return b"\x90" + encode_length(len(body)) + body
+
+
 def encode_host_connect(client_id: str, *, clean: bool) -> bytes:
     """The CONNECT that the session host behind the door gets: identity and clean flag alone.
 

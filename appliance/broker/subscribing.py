@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 class Subscribing:
     """One connection's side of the session host (a ``host.Guest``)."""
 
-    __slots__ = ("_answer", "_broker", "_codes", "_connection", "_retained", "_wanted")
+    __slots__ = ("_answer", "_broker", "_codes", "_connection", "_packet_id", "_retained", "_wanted")
 
     def __init__(self, broker: MqttBroker, connection: Connection) -> None:
         self._broker = broker
         self._connection = connection
+        self._packet_id = 0
         self._wanted: deque[SubscribeOptions] | None = None
         self._codes: list[int] = []
         self._answer = b""
@@ -44,12 +45,12 @@ class Subscribing:
         """
         body = packet[offset:]
         decode = packets.decode_subscribe if version == 4 else mqtt5_decoding.subscribe
-        packet_id, wanted = decode(body)
+        self._packet_id, wanted = decode(body)
         self._check(len(wanted))
         self._wanted = deque(wanted)
         self._codes = []
         self._retained = []
-        return packets.encode_host_subscribe(packet_id, wanted)
+        return packets.encode_host_subscribe(self._packet_id, wanted)
 
     def unsubscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
         """Decode an UNSUBSCRIBE; returns what the session host gets.
@@ -59,11 +60,11 @@ class Subscribing:
         """
         body = packet[offset:]
         decode = packets.decode_unsubscribe if version == 4 else mqtt5_decoding.unsubscribe
-        packet_id, filters = decode(body)
+        self._packet_id, filters = decode(body)
         self._check(len(filters))
         self._codes = []
         self._retained = []
-        return packets.encode_host_unsubscribe(packet_id, filters)
+        return packets.encode_host_unsubscribe(self._packet_id, filters)
 
     def _check(self, filters: int) -> None:
         if filters > self._broker.limits.max_subscriptions_per_client:
@@ -86,14 +87,13 @@ class Subscribing:
         if packet_type == packets.CONNACK:
             self._connection.seated()
             return
-        packet_id = packet[2] << 8 | packet[3]
         codes = tuple(self._codes)
         if self._connection.version == 5:
             encode = v5.encode_suback if packet_type == packets.SUBACK else v5.encode_unsuback
-            self._answer = encode(packet_id, codes)
+            self._answer = encode(self._packet_id, codes)
         elif packet_type == packets.SUBACK:
             codes = tuple(min(code, packets.SUBSCRIBE_FAILED) for code in codes)
-            self._answer = packet[:4] + bytes(codes)
+            self._answer = packets.encode_suback(self._packet_id, codes)
         else:
             self._answer = packet
         # amqtt asks for retained messages right behind its answer, in the same step of the loop.

@@ -226,6 +226,13 @@ async def test_suback(rig, version):
     bad = 0x8F if version == 5 else 0x80
     assert answer.id == 777
     assert answer.codes == [2, bad, 0, bad, 1]
+    many = [f"many/{number}" for number in range(300)]
+    wire.send(
+        wire.subscribe_packet(*[(each, number % 3) for number, each in enumerate(many)], id=778)
+    )
+    answer = await wire.expect(9)
+    assert (answer.id, answer.codes) == (778, [0, 1, 2] * 100)
+    assert await wire.unsubscribe(*many) == ([0] * 300 if version == 5 else [])
 
 
 @both
