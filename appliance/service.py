@@ -282,7 +282,8 @@ class Appliance:
 
     def _stop_recorders(self) -> None:
         """What was accepted is committed first, so that it is recorded too."""
-        self.journal.flush(_STOP_S)
+        if not self.journal.lost_threads():
+            self.journal.flush(_STOP_S)
         self.recorders.stop(_STOP_S)
 
     def _desk(self) -> Desk:
@@ -414,6 +415,13 @@ class Appliance:
         """Nothing is configured that would do anything, and no client ever published."""
         configured = self.config.trigger or self.config.recorder or self.config.qlik
         return not configured and self.was_new and not self.live.heard_a_client
+
+    def lost_threads(self) -> tuple[str, ...]:
+        """Threads that are gone and that only a restart brings back; nothing works without them.
+
+        Not the recorders': what they would write is in the journal, and messages are accepted.
+        """
+        return (*self.journal.lost_threads(), *self.tasks.lost_threads())
 
     # --- for other threads --------------------------------------------------------------------
 

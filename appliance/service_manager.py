@@ -33,6 +33,10 @@ class ServiceManager:
         watchdog = "WATCHDOG=1\n" if self.has_watchdog else ""
         self._say(f"{watchdog}STATUS={_line(status)}")
 
+    def failing(self, status: str) -> None:
+        """Tell the status line alone: a watchdog that is fed no more has the service restarted."""
+        self._say(f"STATUS={_line(status)}")
+
     def reloading(self, monotonic_us: int) -> None:
         """Say that the configuration is read again; ``ready`` says that this is over."""
         self._say(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")

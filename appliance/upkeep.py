@@ -33,13 +33,16 @@ class Upkeep:
         self._view = View(appliance)
         self._manager = manager or ServiceManager()
         self._port = MonitoringPort(self._view.snapshot)
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
 
     def begin(self) -> None:
         """Begin; on the engine's loop, once the listeners accept connections."""
         self._manager.ready("listening")
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="upkeep")
+        loop = asyncio.get_running_loop()
+        # The watchdog by itself: a disk that hangs holds up the rest, and a restart mends no disk.
+        self._tasks.append(loop.create_task(self._feed(), name="watchdog"))
+        self._tasks.append(loop.create_task(self._run(), name="upkeep"))
 
     def reload_soon(self) -> None:
         """Read the configuration again within a second. For signal handlers too."""
@@ -71,10 +74,33 @@ class Upkeep:
         else:
             logger.info("monitoring on http://%s/healthz and /metrics", where)
 
+    async def _feed(self) -> None:
+        """Feed the watchdog while a restart would mend nothing.
+
+        That is so with a Qlik server or a disk that is down, and with a thread that is run again
+        after an error. A thread that is gone, and this loop when it stands still, need a restart.
+        """
+        appliance = self._appliance
+        told = False
+        while not appliance.stopping.is_set():
+            lost = appliance.lost_threads()
+            if not lost:
+                clients, messages = appliance.broker.clients_connected, appliance.door.messages_in
+                self._manager.alive(f"{clients} clients, {messages} messages")
+            elif not told:
+                told = True
+                names = ", ".join(lost)
+                self._manager.failing(f"threads have ended: {names}")
+                logger.critical(
+                    "these threads have ended by a defect, please report it: %s. A restart is"
+                    " needed; a watchdog is not fed any more",
+                    names,
+                )
+            await asyncio.sleep(_TICK_S)
+
     async def _second(self, seconds: int) -> None:
-        found = self._view.snapshot()
-        self._manager.alive(f"{found.clients_connected} clients, {found.messages_in} messages")
         if seconds % health.WRITE_EVERY_S == 0:
+            found = self._view.snapshot()
             level = logging.getLevelName(logging.getLogger().level).lower()
             report = msgspec.structs.replace(health.report(found), log_level=level)
             await asyncio.to_thread(health.write, self._appliance.data_dir, report)

@@ -201,6 +201,10 @@ class Journal:
         """Sequence number of the newest committed message."""
         return self._last_seq
 
+    def lost_threads(self) -> tuple[str, ...]:
+        """Threads that have ended by a defect: without them nothing is accepted until a restart."""
+        return ("journal-writer",) if self._writer.is_lost else ()
+
     @property
     def removed_to(self) -> int:
         """Last sequence number that was deleted although a follower needed it."""

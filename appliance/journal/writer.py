@@ -91,6 +91,12 @@ class Writer:
         self._thread.join(timeout_s + RETRY_S[1])
         return not self._thread.is_alive() and self._inbox.count == 0
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the thread has ended although nobody asked it to."""
+        begun = self._thread.ident is not None
+        return begun and not self._stopping and not self._thread.is_alive()
+
     def _run(self) -> None:
         inbox = self._inbox
         soon = False

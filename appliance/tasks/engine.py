@@ -242,7 +242,7 @@ class TaskEngine:
     def qlik_state(self) -> QlikState:
         """The server's health, or the engine's own where that is worse."""
         running, waiting, failed, succeeded = self._views.counts(self._clock_ns())
-        defects = self._ledger.defects.health()
+        defects = self._own_health()
         if self._server is None:
             health = _worse(defects, Health("off", "not configured"))
             return QlikState(self._edition or "none", "", health, engine=defects)
@@ -256,6 +256,16 @@ class TaskEngine:
             succeeded_24h=succeeded,
             engine=defects,
         )
+
+    def lost_threads(self) -> tuple[str, ...]:
+        """Threads that have ended by a defect: without them tasks stand still until a restart."""
+        return self._threads.lost()
+
+    def _own_health(self) -> Health:
+        lost = self._threads.lost()
+        if lost:
+            return Health("bad", f"the thread {lost[0]} has ended; restart the appliance")
+        return self._ledger.defects.health()
 
     def counters(self) -> dict[str, int]:
         """How often what happened, since the start."""

@@ -92,6 +92,7 @@ class Threads:
         self._next_prune = 0.0
         self._threads: list[threading.Thread] = []
         self._workers: list[threading.Thread] = []
+        self._vital: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._ended = threading.Event()
 
@@ -134,7 +135,15 @@ class Threads:
         thread = threading.Thread(target=run, name=f"tasks-{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
+        if is_vital:
+            self._vital.append(thread)
         return thread
+
+    def lost(self) -> tuple[str, ...]:
+        """Vital threads that have ended although nobody asked them to."""
+        if self._stopped.is_set():
+            return ()
+        return tuple(one.name for one in self._vital if not one.is_alive())
 
     def stop(self, timeout_s: float) -> None:
         """End all within the time; calls under way are broken off when two thirds have passed."""
