@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 class Subscribing:
     """One connection's side of the session host (a ``host.Guest``)."""
 
-    __slots__ = ("_answer", "_broker", "_codes", "_connection", "_packet_id", "_retained", "_wanted")
+    __slots__ = (
+        "_answer",
+        "_broker",
+        "_codes",
+        "_connection",
+        "_packet_id",
+        "_retained",
+        "_wanted",
+    )
 
     def __init__(self, broker: MqttBroker, connection: Connection) -> None:
         self._broker = broker
