@@ -8,12 +8,18 @@ with ``advance`` how far it has come, because retention must not delete what is 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from appliance.model import Message
 
 MAX_BYTES = 8 * 1024 * 1024
+
+UNREAD = 4096
+"""Messages of no interest are read at the latest when so many wait: while memory has them all."""
+
+Interest = Callable[[str], bool]
+"""Whether messages on this topic are worth waking up for. Asked in the journal's thread."""
 
 
 class Reader(Protocol):
@@ -25,6 +31,9 @@ class Reader(Protocol):
     @property
     def removed_to(self) -> int: ...
 
+    @property
+    def is_crowded(self) -> bool: ...
+
     def recent(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]: ...
 
 
@@ -32,15 +41,22 @@ class Follower:
     """One reader's place in the journal. ``next`` is for one thread, the rest for any."""
 
     def __init__(
-        self, name: str, after_seq: int, reader: Reader, leave: Callable[[Follower], None]
+        self,
+        name: str,
+        after_seq: int,
+        reader: Reader,
+        leave: Callable[[Follower], None],
+        interest: Interest | None = None,
     ) -> None:
         self.name = name
+        self.interest = interest
         self._missed = 0
         self._reader = reader
         self._leave = leave
         self._position = after_seq
         self._advanced = after_seq
         self._news = threading.Event()
+        self._worth_reading_to = -1
         self._closed = False
 
     @property
@@ -63,12 +79,25 @@ class Follower:
         """Sequence number of the newest committed message, 0 if there was never one."""
         return self._reader.last_seq
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether messages come in faster than they are committed one by one."""
+        return self._reader.is_crowded
+
     def wait(self, timeout_s: float) -> bool:
-        """Whether ``next`` has something; waits for it at most so long, or until ``wake``."""
-        if not self._closed and self._reader.last_seq <= self._position:
+        """Whether ``next`` has something; waits for it at most so long, or until ``wake``.
+
+        A follower with an interest goes on waiting, for at most the same time, while there is
+        nothing of interest and not much of it.
+        """
+        if self.interest is None or self._worth_reading_to < 0:
+            self._worth_reading_to = self._reader.last_seq
+        if not self._closed and self._worth_reading_to <= self._position:
             self._news.wait(timeout_s)
             self._news.clear()
-        return self._reader.last_seq > self._position
+            if self._worth_reading_to <= self._position:
+                self._worth_reading_to = self._reader.last_seq
+        return self._worth_reading_to > self._position
 
     def next(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """The next messages, oldest first: as many as there are within both bounds, maybe none.
@@ -102,8 +131,17 @@ class Follower:
         """Let a present or else the next ``wait`` return at once."""
         self._news.set()
 
-    def notify(self) -> None:
-        """A commit took place (the writer calls this once a commit)."""
+    def notify(self, last_seq: int, topics: Collection[str]) -> None:
+        """A commit took place (the writer calls this once a commit).
+
+        Args:
+            last_seq: its last message.
+            topics: of its messages; only looked at if there is an interest.
+        """
+        if self.interest is not None:
+            if last_seq - self._position < UNREAD and not any(map(self.interest, topics)):
+                return
+            self._worth_reading_to = last_seq
         if not self._news.is_set():
             self._news.set()
 

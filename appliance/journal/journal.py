@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from appliance.errors import UnavailableError
 from appliance.journal.condition import Condition, OnHealth
-from appliance.journal.follower import MAX_BYTES, Follower
+from appliance.journal.follower import MAX_BYTES, Follower, Interest
 from appliance.journal.high_water import HighWater
 from appliance.journal.inbox import Entry, Inbox, Statement
 from appliance.journal.reading import Reading
@@ -33,6 +33,9 @@ from appliance.state import Health, JournalState
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]
+
+CROWD = 100
+"""Messages a commit, and more, that only come together when publishers wait for the engine."""
 
 _log = logging.getLogger(__name__)
 
@@ -196,14 +199,19 @@ class Journal:
         """Bytes accepted and not committed yet, for back-pressure."""
         return self._inbox.bytes
 
+    def lost_threads(self) -> tuple[str, ...]:
+        """Threads that have ended by a defect: without them nothing is accepted until a restart."""
+        return ("journal-writer",) if self._writer.is_lost else ()
+
     @property
     def last_seq(self) -> int:
         """Sequence number of the newest committed message."""
         return self._last_seq
 
-    def lost_threads(self) -> tuple[str, ...]:
-        """Threads that have ended by a defect: without them nothing is accepted until a restart."""
-        return ("journal-writer",) if self._writer.is_lost else ()
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much comes in that messages gather by the hundred for each commit."""
+        return self._writer.gathered >= CROWD
 
     @property
     def removed_to(self) -> int:
@@ -283,14 +291,17 @@ class Journal:
             else:
                 after_seq = chunk[-1].seq
 
-    def follower(self, name: str, after_seq: int | None = None) -> Follower:
+    def follower(
+        self, name: str, after_seq: int | None = None, *, interest: Interest | None = None
+    ) -> Follower:
         """Open a follower behind ``after_seq``; ``None``: it gets what comes from now on.
 
+        With an ``interest`` it gets every message all the same, but is not woken for each.
         Until it is closed, retention keeps what it has not said to be done with. Open it before
         the first message is appended, or at the latest before the next look of retention.
         """
         start = self._last_seq if after_seq is None else after_seq
-        follower = Follower(name, start, self, self._leave)
+        follower = Follower(name, start, self, self._leave, interest)
         with self._followers_lock:
             self._followers.append(follower)
         return follower
@@ -341,8 +352,12 @@ class Journal:
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal
             _log.exception("What follows a commit failed")
         if messages:
-            for follower in self._open_followers():
-                follower.notify()
+            followers = self._open_followers()
+            topics: set[str] = set()
+            if any(follower.interest is not None for follower in followers):
+                topics = {message.topic for message in messages}
+            for follower in followers:
+                follower.notify(messages[-1].seq, topics)
 
     def refused(self, entry: Entry, error: Exception) -> None:
         """An entry can't be stored and was left out."""

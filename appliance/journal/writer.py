@@ -63,6 +63,8 @@ class Writer:
         self.commits = 0
         self.retries = 0
         self.durations_s: deque[float] = deque(maxlen=101)
+        self.gathered = 0.0
+        """Messages a commit, lately."""
         self._store = store
         self._inbox = inbox
         self._high_water = high_water
@@ -179,6 +181,7 @@ class Writer:
             self.durations_s.append(time.perf_counter() - began)
             break
         self.commits += 1
+        self.gathered += (len(batch.messages) - self.gathered) / 8
         if failed:
             self._owner.failing(None)
         self._inbox.done(batch.count, batch.size)

@@ -3,6 +3,8 @@
 The thread takes what the journal has committed, sorts it by recorder, appends each recorder's
 share in one go (one sync a file and batch) and stores how far it has come. Under load it does so
 some twenty times a second, so recording costs little; a single message is written at once.
+When publishers send more than the engine can take, acknowledging them comes first: recording
+follows behind, within bounds.
 A recorder whose file can't be written stands still and is tried again; the others go on.
 Not for: files (recording.py), formats, or where messages come from (``Source``).
 """
@@ -34,6 +36,11 @@ BATCH_MESSAGES = 5000
 PACE_S = 0.05
 """While messages keep coming, pause between two batches: the longest that one waits, nearly."""
 
+POLITE_SHARE = 1 / 8
+"""Of a core, while publishers wait for the engine: all threads share one interpreter."""
+POLITE_LAG = 500_000
+"""Messages. A recorder further behind than this takes what it needs."""
+
 SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without anything being recorded."""
 
@@ -51,6 +58,9 @@ class Source(Protocol):
 
     @property
     def missed(self) -> int: ...
+
+    @property
+    def is_crowded(self) -> bool: ...
 
     def wait(self, timeout_s: float) -> bool: ...
 
@@ -232,7 +242,7 @@ class Recorders:
     def _run(self, source: Source) -> None:
         try:
             while True:
-                began = time.monotonic()
+                began, used = time.monotonic(), time.thread_time()
                 try:
                     self._take_wanted(source)
                     full = self._turn(source)
@@ -244,9 +254,9 @@ class Recorders:
                 if self._stopping.is_set():
                     if self._is_done(source):
                         return
-                elif not full:
-                    # A pause lets messages gather: one write and sync for all of them.
-                    self._stopping.wait(max(0.0, PACE_S - (time.monotonic() - began)))
+                else:
+                    pace_s = pace(source, full=full, worked_s=time.thread_time() - used)
+                    self._stopping.wait(max(0.0, pace_s - (time.monotonic() - began)))
         except Exception as error:  # noqa: BLE001  # a bug of ours must be seen in the UI, too
             for recorder in self._plan.recorders:
                 recorder.fail(error)
@@ -418,3 +428,18 @@ class Recorders:
         self._saved_at = time.monotonic()
         for recorder, progress in rows:
             recorder.stored = progress
+
+
+def pace(source: Source, *, full: bool, worked_s: float) -> float:
+    """Seconds from the beginning of one batch to the next.
+
+    Args:
+        source: where the next batch comes from.
+        full: whether there was more than one batch holds.
+        worked_s: processor time that this batch took.
+    """
+    # A pause lets messages gather: one write and sync for all of them.
+    pace_s = 0.0 if full else PACE_S
+    if source.is_crowded and source.last_seq - source.position < POLITE_LAG:
+        pace_s = max(pace_s, worked_s / POLITE_SHARE)
+    return pace_s

@@ -167,6 +167,10 @@ class TaskEngine:
             self._timing.open()
         return self._ledger.durable_seq
 
+    def concern(self, topic: str) -> bool:
+        """Whether a message on this topic may lead to anything. Any thread."""
+        return self._intake.concern(topic) or self._timing.concern(topic)
+
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
         self._threads.start(source, keep_s=self._keep_s, keep_count=self._keep_count)

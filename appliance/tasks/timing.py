@@ -76,6 +76,10 @@ class Timing:
                 planner.count("internal errors")
                 self._ledger.defects.set_aside(name)
 
+    def concern(self, topic: str) -> bool:
+        """Whether a silence watch listens on a topic."""
+        return self._timers.concern(topic)
+
     def hear(self, messages: Sequence[Message]) -> None:
         """Note that messages came, for the silence watches."""
         if not self._timers.watches_anything:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ConfigError, UnavailableError
+from appliance.journal.follower import UNREAD
 from appliance.journal import Journal
 from appliance.model import Message
 
@@ -189,6 +190,34 @@ def test_follower_wakes_for_news_and_when_told(harness):
     follower.next(10)
     follower.wake()
     assert not follower.wait(60)
+
+
+def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(harness):
+    """A burst that concerns nobody wakes nobody; all of it is read all the same, in order: with
+    the next message of interest, when much has gathered, or when the waiting ends."""
+    one = harness().start()
+    one.put(3)
+    one.settle()
+    follower = one.journal.follower("tasks", 0, interest="start".__eq__)
+    assert follower.wait(0)  # what was there before it came
+    assert seqs(follower.next(10)) == [1, 2, 3]
+    one.put(4)
+    one.until(lambda: len(one.entries) == 7)
+    one.put(1)
+    one.until(lambda: len(one.entries) == 8)  # by now all that follows the first commit is done
+    assert not follower._news.is_set()
+    one.put(1, topic="start")
+    assert follower.wait(60)
+    assert seqs(follower.next(10)) == [4, 5, 6, 7, 8, 9]
+    one.put(1)
+    one.settle()
+    assert follower.wait(0)
+    assert seqs(follower.next(10)) == [10]
+    one.put(UNREAD)
+    assert follower.wait(60)
+    while follower.position < 10 + UNREAD:
+        follower.next(1000)
+        follower.wait(60)
 
 
 def test_reads_are_bounded_in_bytes(harness):
