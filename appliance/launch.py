@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 _STEP_S = 0.5
 _STOP_S = 30.0
 _PARTING_S = 1.0
+_TURN_S = 0.001
+"""How long a thread may keep the interpreter from the others: the engine must not wait five
+milliseconds, Python's default, whenever the UI draws or a recorder writes."""
 _EXIT_FORCED = 130
 
 
@@ -85,6 +88,7 @@ def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int
         appliance.when_ready(gc.enable)
         return appliance
 
+    sys.setswitchinterval(_TURN_S)
     # What a start makes stays: looking for garbage among it would be a tenth of the start.
     gc.disable()
     try:
