@@ -192,6 +192,7 @@ class ApplianceApp(App[UiEnd]):
             return
         self.frames += 1
         self._curtain.close()
+        blind = caught_up = False
         driver = self._driver
         if isinstance(driver, PatientDriver):
             if self.frames % 5 == 0 and driver.hung_up:
@@ -199,7 +200,9 @@ class ApplianceApp(App[UiEnd]):
                 return
             if driver.stale and driver.has_room:
                 driver.stale = False
+                caught_up = True
                 self.refresh(layout=True)
+            blind = driver.stale
         try:
             self.engine = self.engine.running()
             self.snapshot = self.engine.snapshot()
@@ -211,8 +214,10 @@ class ApplianceApp(App[UiEnd]):
         if self.snapshot.stopping:
             self.exit(UiEnd.QUIT if self._asked_quit else UiEnd.STOPPING)
             return
+        if blind:  # nothing that is drawn now would ever be seen
+            return
         live = self._pages["live"]
-        if changed and isinstance(live, LiveScreen) and live.is_current:
+        if (changed or caught_up) and isinstance(live, LiveScreen) and live.is_current:
             live.feed_changed()
         self.show_now()
 
