@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, text  # noqa: F401
 
 from appliance.broker.access import Access, Terms
 from appliance.broker.packets import PacketError
-from appliance.config import AccessConfig, AccessRule
+from appliance.config import AccessConfig, AccessRule, LimitsConfig
 from appliance.users import Users
 
 REFUSED = {4: 4, 5: 0x86}
@@ -271,9 +273,9 @@ async def test_will_rules(ruled, version):
 @pytest.mark.parametrize(
     ("limits", "counter"),
     [
-        ({"max_connections": 3}, "in all"),
-        ({"max_connections_per_address": 3}, "per address"),
-        ({"max_unauthenticated": 1}, "not yet authenticated"),
+        ({"max_connections": 3}, "connections refused: limit in all"),
+        ({"max_connections_per_address": 3}, "connections refused: limit per address"),
+        ({"max_unauthenticated": 1}, "connections refused: limit not yet authenticated"),
     ],
 )
 async def test_too_many_connections(tmp_path, limits, counter):
@@ -286,7 +288,7 @@ async def test_too_many_connections(tmp_path, limits, counter):
             wires = [await rig.wire(client_id=f"c{n}") for n in range(3)]
         refused = await rig.socket()
         assert await refused.closed() is None
-        assert rig.counters[f"connections refused: limit {counter}"] == 1
+        assert rig.counters[counter] == 1
         wires[0].abort()
         await rig.until(lambda: len(rig.broker._connections) == len(wires) - 1)
         await rig.wire(client_id="again")
@@ -388,7 +390,8 @@ async def test_stalled_subscriber(tmp_path, qos):
         connection = rig.broker.sessions.get("stalled").connection
         assert connection._transport.get_write_buffer_size() < 65536 + 3 * 50_000
         assert rig.broker.sessions.get("stalled").outbox._queued_bytes <= 65536 + 50_000
-        assert any(name.startswith("deliveries dropped") for name in rig.counters)
+        told = "deliveries dropped: queue full" if qos else "deliveries dropped: slow subscriber"
+        assert rig.counters[told]
         # Its client id can be taken over although its connection can't be closed in peace.
         await rig.wire(client_id="stalled")
 
@@ -407,6 +410,35 @@ async def test_sessions_are_bounded(tmp_path):
         assert rig.counters["connections refused: limit of sessions"] == 1
         await rig.wire(client_id="c11")
         await rig.wire(client_id="c3", clean=False)
+
+
+async def test_a_full_window_and_a_silent_stranger_are_counted(tmp_path):
+    """A subscriber that leaves too much unacknowledged, and a connection that never says CONNECT,
+    are counted as every other bound that bites."""
+    async with Rig(tmp_path / "data", max_inflight_per_client=2, connect_timeout=0.1) as rig:
+        stranger = await rig.socket()
+        reader, writer = await rig.wire(client_id="r"), await rig.wire(client_id="w")
+        await reader.subscribe(("t", 1))
+        for _ in range(5):
+            await writer.publish_acked("t", b"x", 1)
+        assert rig.counters["deliveries held: too many unacknowledged"] == 1
+        await reader.messages(5)
+        await stranger.closed()
+        assert rig.counters["connections ended: no CONNECT in time"] == 1
+        assert not any(name.startswith("deliveries dropped") for name in rig.counters)
+
+
+def test_every_bound_names_its_counter():
+    """docs/configuration.md names for each key of [limits] the counter that tells how often it bit,
+    and it is one that a test of this file has seen counting."""
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text("utf-8")
+    table = page.split("\n## [limits]\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.M))
+    assert set(rows) == set(LimitsConfig.__struct_fields__)
+    tested = Path(__file__).read_text("utf-8")
+    for key, row in rows.items():
+        [counter, *_] = re.findall(r"counter `([^`]+)`", row)
+        assert f'"{counter}"' in tested, (key, counter)
 
 
 async def test_connect_of_a_stranger_is_small(rig):
