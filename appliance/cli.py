@@ -404,8 +404,9 @@ def _add_care(add: _Add) -> None:
     parser = add(
         "reload",
         "have a running appliance read its configuration again",
-        "Have a running appliance read its configuration again. What counts from the next start "
-        "only is named. (Outside Windows, SIGHUP does the same.)",
+        "Have a running appliance read its configuration again, all or nothing. What counts at "
+        "once and what counts from the next start is named. (Outside Windows, SIGHUP does the "
+        "same.)",
         "  appliance reload -c /etc/appliance/config.toml",
     )
     _config_option(parser)

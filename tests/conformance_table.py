@@ -39,7 +39,10 @@ Where the standards leave a choice, the appliance
 - refuses topics and topic filters of more than 200 levels;
 - drops the oldest message when a client's queue is full, and counts it;
 - does not publish wills when it is stopped in order, nor those of clients that were connected when
-  it was killed;
+  it was killed, but for delayed wills of sessions that outlive their connections: their delay runs
+  from the stop, or from the next start if it was killed, and a client that is back by then has its
+  will dropped;
+- checks a will's topic again when it is published: the rules may have changed since CONNECT;
 - sends the messages that a shared subscription's members had not acknowledged to nobody else when
   it is restarted.
 
