@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +15,11 @@ from appliance_process import ApplianceProcess, until
 from broker_rig import Wire
 
 from appliance.config import Config, changes, counts_at_once, loads, taken_over
+from appliance.control import ask
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import SimulatedTask
+from appliance.users import Users
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,31 +40,27 @@ def appliance(tmp_path) -> Iterator[ApplianceProcess]:
     """An appliance that is set up with the users ann and bob, and not started."""
     with ApplianceProcess(tmp_path, BASE) as process:
         for name in ("ann", "bob"):
-            user(process, "add", name)
+            users(process).add(name, b"secret")
         yield process
 
 
-def run(process: ApplianceProcess, *arguments: str, typed: str = "") -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "appliance", *arguments, "-c", str(process.config)],
-        input=typed, text=True, capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout + done.stderr
-
-
-def user(process: ApplianceProcess, act: str, name: str, password: str = "secret") -> None:
-    more = ("--password-stdin",) if act == "add" else ()
-    code, told = run(process, "user", act, name, *more, typed=password)
-    assert code == 0, told
+def users(process: ApplianceProcess) -> Users:
+    """The users file, as ``appliance user`` has it."""
+    return Users(process.folder / "users.txt")
 
 
 def configure(process: ApplianceProcess, text: str) -> str:
     """Write another configuration, have it read, and return what was said."""
-    process.config.write_text(text.replace("PORT", str(process.port)), "utf-8")
-    code, told = run(process, "reload")
-    assert code == 0, told
+    done, told = reload(process, text)
+    assert done, told
     return told
+
+
+def reload(process: ApplianceProcess, text: str) -> tuple[bool, str]:
+    process.config.write_text(text.replace("PORT", str(process.port)), "utf-8")
+    until(lambda: (process.data / "health.json").exists(), "it can be asked")
+    answer = ask(process.data, "reload")
+    return answer.done, "\n".join(answer.lines)
 
 
 async def client(process: ApplianceProcess, version: int, name: str, **more) -> Wire:
@@ -122,14 +117,14 @@ async def test_users_that_are_gone_or_have_another_password_are_disconnected(app
     the others stay."""
     appliance.start()
     ann, bob = await client(appliance, 5, "ann-1"), await client(appliance, 4, "bob-1")
-    user(appliance, "remove", "ann")
+    users(appliance).remove("ann")
     goodbye = await ann.closed()
     assert goodbye is not None
     assert goodbye.body[0] == 0x87
     await bob.ping()
-    user(appliance, "add", "ann")
+    users(appliance).add("ann", b"secret")
     ann = await client(appliance, 5, "ann-1")
-    user(appliance, "add", "bob", "another")
+    users(appliance).add("bob", b"another")
     assert await bob.closed() is None
     await ann.ping()
     with pytest.raises(AssertionError, match="refused with 0x4"):
@@ -284,14 +279,8 @@ def test_a_wrong_configuration_changes_nothing(appliance) -> None:
         ),
     ):
         (appliance.folder / "broken.txt").write_text("ann secret\n", "utf-8")
-        appliance.config.write_text(text.replace("PORT", str(appliance.port)), "utf-8")
-        if "max_sesions" in text:
-            code, told = run(appliance, "reload")
-        else:
-            appliance.send(signal.SIGHUP)
-            told = appliance.wait_for_line(said)
-            code = 78
-        assert code == 78, told
+        done, told = reload(appliance, text)
+        assert not done
         assert said in told
     with Listener(appliance) as listener:  # which subscribes to more than RULES allow
         listener.publish("other/topic")
