@@ -146,13 +146,15 @@ def appliance(
     data: str = "data",
     ui: bool = False,
     name: str = "appliance",
+    under: Sequence[str] = (),
 ) -> Iterator[Broker]:
     """``appliance run``, headless or with its UI in a terminal of 140 x 40 that is read but not shown.
 
-    ``extra`` is appended to the configuration; the data is in ``folder``.
+    ``extra`` is appended to the configuration; the data is in ``folder``; ``under`` is a command
+    that runs the appliance as its own process.
     """
     port = write_config(folder, extra, sync=sync, data=data)
-    run = [sys.executable, "-m", "appliance", "run", "-c", str(folder / "config.toml")]
+    run = [*under, sys.executable, "-m", "appliance", "run", "-c", str(folder / "config.toml")]
     if not ui:
         process = Process(name, [*run, "--headless"], folder / "appliance.log", cwd=folder)
         try:
