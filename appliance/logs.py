@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.handlers
 import os
 import queue
 import sys
@@ -23,15 +22,10 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from appliance.config.values import Secret
-from appliance.errors import NoPermissionError, UnavailableError
 from appliance.log_lines import Form, Line, Repeats
 from appliance.safe_text import Masks, escape
 from appliance.state import LogLine
 
-FILE_BYTES = 10 * 1000 * 1000
-"""Size at which the log file is set aside; five old ones are kept."""
-
-_OLD_FILES = 5
 _QUEUED_LINES = 10_000
 _RING_LINES = 2_000
 _LONGEST_TEXT = 4_000
@@ -188,15 +182,6 @@ class _Handler(logging.Handler):
         self._log.take(record)
 
 
-class _File(logging.handlers.RotatingFileHandler):
-    """A log file whose full disk is not a reason to print a traceback over the UI."""
-
-    failures = 0
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's name
-        self.failures += 1
-
-
 def _trace(record: logging.LogRecord) -> Sequence[str]:
     """The lines of a traceback; they are written indented, so that none looks like a record."""
     if not record.exc_info or record.exc_info[1] is None:
@@ -228,20 +213,12 @@ def start(
     ``file`` grows to 10 MB and is then set aside, five old ones being kept; its folder is made.
     Raises ``NoPermissionError`` or ``UnavailableError`` when the file can't be written.
     """
-    handler: _File | None = None
+    handler: logging.Handler | None = None
     if file is not None:
-        try:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            handler = _File(file, maxBytes=FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
-        except PermissionError:
-            raise NoPermissionError(
-                f"{file}: this user may not write the log file; change the folder's rights or "
-                "[service] data_dir"
-            ) from None
-        except OSError as error:
-            raise UnavailableError(
-                f"{file}: the log file can't be written: {error.strerror}"
-            ) from None
+        # Only here: a service logs to stderr and starts sooner without it.
+        from appliance.log_file import open_log_file  # noqa: PLC0415  see above
+
+        handler = open_log_file(file)
     log = Log(stream, handler, form)
     log.mask(*secrets)
     log.set_level(level)

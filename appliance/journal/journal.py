@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Literal
 
 from appliance.errors import UnavailableError
@@ -317,14 +316,14 @@ class Journal:
 
     def stats(self) -> JournalState:
         """The journal's state; cheap (the disk is looked at once a second, elsewhere)."""
-        durations = list(self._writer.durations_s)
+        durations = sorted(self._writer.durations_s)
         return JournalState(
             health=self._condition.health,
             last_seq=self._last_seq,
             first_seq=self._first_seq,
             pending=self._inbox.count,
             commits=self._writer.commits,
-            commit_ms=median(durations) * 1000 if durations else 0.0,
+            commit_ms=durations[len(durations) // 2] * 1000 if durations else 0.0,
             size_bytes=self._condition.size_bytes,
             disk_free_bytes=self._condition.free_bytes,
         )

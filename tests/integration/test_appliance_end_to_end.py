@@ -416,8 +416,9 @@ def test_an_unreadable_certificate_ends_with_78(tmp_path):
         assert "Traceback" not in text
 
 
-def test_headless_never_imports_textual(tmp_path):
-    """Without a terminal the engine runs without the UI's library in memory."""
+def test_headless_never_imports_what_it_does_not_use(tmp_path):
+    """Without a terminal the engine starts without the UI's library, and without others that take
+    long to import and that this configuration has no use for."""
     import sys
 
     (tmp_path / "config.toml").write_text('[[listener]]\nbind = "127.0.0.1:0"\n')
@@ -425,7 +426,10 @@ def test_headless_never_imports_textual(tmp_path):
         "import sys, appliance.launch as launch, appliance.config as config\n"
         f"loaded = config.load({str(tmp_path / 'config.toml')!r})\n"
         "assert launch.main(loaded, headless=True, run_for_s=0.2) == 0\n"
-        "sys.exit(any(name.split('.')[0] in ('textual', 'rich') for name in sys.modules))"
+        "print(*{name.partition('.')[0] for name in sys.modules} | set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+    unused = {"textual", "rich", "yaml", "apprise", "paho", "prometheus_client", "requests"}
+    assert not unused & set(done.stdout.split())
+    assert "logging.handlers" not in done.stdout.split()

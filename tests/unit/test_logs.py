@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import logs
+from appliance import log_file, logs
 from appliance.config import Secret
 from appliance.errors import ApplianceError
 from appliance.safe_text import Masks, escape
@@ -230,7 +230,7 @@ def test_a_reader_that_has_gone_ends_nothing() -> None:
 
 def test_the_file_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log file can't fill the disk: it is set aside at a size, and old ones go."""
-    monkeypatch.setattr(logs, "FILE_BYTES", 2000)
+    monkeypatch.setattr(log_file, "FILE_BYTES", 2000)
     file = tmp_path / "appliance.log"
     log = logs.start("info", file=str(file))
     for number in range(300):
