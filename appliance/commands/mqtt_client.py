@@ -278,7 +278,9 @@ class Client:
         elif isinstance(error, ConnectionError):
             if self._what == "the connection" and self._version == 5:
                 raise _OldBroker from None
-            port = "does not speak TLS" if self._target.tls else "wants TLS"
+            port = "wants TLS"
+            if self._target.tls:
+                port = "does not speak TLS or wants a client certificate: --certfile, --keyfile"
             text = (
                 f"{shown} closed the connection instead of taking {self._what}; its log says why "
                 f"(a missing right, a message that is too large, a port that {port})"

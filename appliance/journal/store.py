@@ -155,18 +155,24 @@ class Store:
         except OSError:
             return False
 
-    def connect(self) -> sqlite3.Connection:
-        """A connection that may write, with the durability that the configuration asks for."""
+    def connect(self, *, may_write: bool = True) -> sqlite3.Connection:
+        """A connection with the durability that the configuration asks for."""
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
-        # FULL syncs the WAL at every commit. NORMAL leaves that to the operating system (and to
-        # checkpoints): a killed process loses nothing, a power cut may lose the last commits.
-        connection.execute(f"PRAGMA synchronous = {'FULL' if self._sync == 'always' else 'NORMAL'}")
-        # macOS: fsync leaves the data in the drive's cache, F_FULLFSYNC does not.
-        connection.execute(f"PRAGMA fullfsync = {int(self._sync == 'always')}")
-        connection.execute("PRAGMA checkpoint_fullfsync = 1")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        is_full = self._sync == "always"
+        try:
+            # FULL syncs the WAL at every commit. NORMAL leaves that to the operating system (and to
+            # checkpoints): a killed process loses nothing, a power cut may lose the last commits.
+            connection.execute(f"PRAGMA synchronous = {'FULL' if is_full else 'NORMAL'}")
+            # macOS: fsync leaves the data in the drive's cache, F_FULLFSYNC does not.
+            connection.execute(f"PRAGMA fullfsync = {int(is_full)}")
+            connection.execute("PRAGMA checkpoint_fullfsync = 1")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+            connection.execute(f"PRAGMA query_only = {int(not may_write)}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -227,8 +233,7 @@ class Store:
                 raise UnavailableError(f"The journal {self.path} is closed.")
             connection = self._readers.pop() if self._readers else None
         if connection is None:
-            connection = self.connect()
-            connection.execute("PRAGMA query_only = 1")
+            connection = self.connect(may_write=False)
         try:
             yield connection
         except BaseException:
