@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -25,6 +26,8 @@ class Tail:
     def __init__(self, after: int) -> None:
         self._lock = threading.Lock()
         self._messages: list[Message] = []
+        self._commits: deque[tuple[int, int]] = deque()
+        """Messages and payload bytes of each commit that is held, the oldest maybe in part."""
         self._bytes = 0
         self._after = after
 
@@ -35,29 +38,42 @@ class Tail:
         """
         with self._lock:
             self._messages.extend(messages)
+            self._commits.append((len(messages), payload_size))
             self._bytes += payload_size
             # A quarter of slack, so that a list of this length is not shifted at every commit.
             if len(self._messages) > MAX_MESSAGES * 5 // 4 or self._bytes > MAX_BYTES:
                 self._trim()
 
     def _trim(self) -> None:
-        count = max(0, len(self._messages) - MAX_MESSAGES)
-        freed = sum([len(message.payload) for message in self._messages[:count]])
-        while count < len(self._messages) and self._bytes - freed > MAX_BYTES * 3 // 4:
-            freed += len(self._messages[count].payload)
-            count += 1
+        # By whole commits, of which the sizes are known: nothing is done for each message.
+        count = 0
+        while self._commits and (
+            len(self._messages) - count - self._commits[0][0] >= MAX_MESSAGES
+            or self._bytes > MAX_BYTES * 3 // 4
+        ):
+            messages, size = self._commits.popleft()
+            count += messages
+            self._bytes -= size
         self._drop(count)
 
     def _drop(self, count: int) -> None:
         if count:
             self._after = self._messages[count - 1].seq
-            self._bytes -= sum([len(message.payload) for message in self._messages[:count]])
             del self._messages[:count]
 
     def forget(self, seq: int) -> None:
         """Messages up to ``seq`` were deleted from the journal."""
         with self._lock:
-            count = bisect_right(self._messages, seq, key=_sequence)
+            left = count = bisect_right(self._messages, seq, key=_sequence)
+            while left:
+                messages, size = self._commits.popleft()
+                if messages > left:
+                    part = self._messages[count - left : count]
+                    freed = sum([len(message.payload) for message in part])
+                    self._commits.appendleft((messages - left, size - freed))
+                    messages, size = left, freed
+                left -= messages
+                self._bytes -= size
             self._drop(count)
 
     def read(self, after_seq: int, limit: int, max_bytes: int) -> list[Message] | None:

@@ -1,6 +1,6 @@
 """Promises of the journal's small parts: chunks, the tail in memory, the high-water mark."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.journal import chunks
@@ -90,6 +90,29 @@ def test_tail_is_bounded_in_bytes():
     assert tail.read(30, 100, 10**9) is None
     assert [m.seq for m in tail.read(37, 100, 10**9)] == [38, 39]
     assert [m.seq for m in tail.read(37, 100, 10)] == [38], "a bound in bytes lets one through"
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(0, 30)),
+        max_size=12,
+    )
+)
+@example([([1, 2, 3], 2), ([4], 3)])
+def test_tail_forgets_what_was_deleted_and_counts_the_rest(steps):
+    """What retention deleted is not there any more; the bytes that bound memory stay right."""
+    tail = Tail(0)
+    held = []
+    last = 0
+    for sizes, deleted_to in steps:
+        new = [message(last + place, b"x" * size) for place, size in enumerate(sizes, 1)]
+        tail.extend(new, sum(sizes))
+        last += len(new)
+        tail.forget(deleted_to)
+        held = [one for one in held + new if one.seq > deleted_to]
+        assert tail._bytes == sum(len(one.payload) for one in held)
+        assert tail.read(held[0].seq - 1 if held else last, 100, 10**9) == held
+        assert not held or held[0].seq == 1 or tail.read(held[0].seq - 2, 1, 10) is None
 
 
 def test_high_water_is_written_before_a_number_is_used(tmp_path):
