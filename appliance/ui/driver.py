@@ -80,8 +80,9 @@ class PatientDriver(PlatformDriver):
         size: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(app, debug=debug, mouse=mouse, size=size)
+        self._own_stream: io.TextIOWrapper | None = None
         if sys.platform != "win32" and not _is_terminal(sys.__stderr__):
-            self._file = _standard_output()
+            self._file = self._own_stream = _standard_output()
 
     def write(self, data: str) -> None:
         """Queue ``data`` for the terminal, or drop it if the terminal does not keep up."""
@@ -136,6 +137,10 @@ class PatientDriver(PlatformDriver):
             thread.join(_PARTING_S)
         if thread.is_alive() and sys.platform != "win32":
             self._throw_away(thread)
+        if self._own_stream is not None and not thread.is_alive():
+            # What a terminal that went away did not take; Python 3.13 complains of it at the end.
+            with contextlib.suppress(OSError):
+                self._own_stream.close()
 
     def _terminal_number(self) -> int:
         file = self._file
