@@ -1,10 +1,11 @@
-"""The connections to one server: urllib3's pool, with our TLS settings, and kept hold of.
+"""The connections to one server: urllib3's, kept open between calls and kept hold of.
 
-``requests`` stands on the same pool. It is left out here because it takes three times as long to
-put a call together, which is most of what lies between a message and its start call
-(docs/performance.md); what needs it signs in through windows_login.py. One ``ssl.SSLContext`` of
-ours says whom to trust, and every socket is known, because nothing else ends a call that waits for
-an answer. Not for: limits and errors (transport.py).
+Neither ``requests`` nor urllib3's own pool stands in between: putting a call together takes them
+three times and one and a half times as long, and that is most of what lies between a message and
+its start call (docs/performance.md). What needs more than a connection, a proxy or NTLM, goes
+through sessions.py. One ``ssl.SSLContext`` of ours says whom to trust, and every socket is known,
+because nothing else ends a call that waits for an answer. Not for: limits and errors
+(transport.py).
 """
 
 from __future__ import annotations
@@ -16,27 +17,20 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import urllib3
-from urllib3 import (
-    BaseHTTPResponse,
-    HTTPConnectionPool,
-    HTTPSConnectionPool,
-    PoolManager,
-    ProxyManager,
-)
+from urllib3 import BaseHTTPResponse
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import LocationParseError
+from urllib3.util import parse_url
 
 from appliance.config import is_loopback
 from appliance.qlik.cookies import Cookies
 
 IDLE_LIMIT = 8
 """Connections that are kept for the next call; more only while more calls are under way."""
-# The appliance's rule is that a POST is never repeated by itself, and no secret is redirected.
-_NEVER = urllib3.Retry(False)
 
 
 class Exchange(Protocol):
@@ -54,7 +48,8 @@ class Exchange(Protocol):
             body: or ``None``.
 
         Raises:
-            urllib3.exceptions.HTTPError, OSError, ValueError: there is no answer.
+            urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError: there is
+                no answer.
         """
 
     def forget_cookies(self) -> None:
@@ -65,7 +60,7 @@ class Exchange(Protocol):
 
 
 class Connections:
-    """The open connections of one client."""
+    """The open connections of one client. Thread-safe: each call has one to itself."""
 
     def __init__(self, base_url: str, *, tls: ssl.SSLContext | None, timeout_s: float) -> None:
         """Start without connections.
@@ -78,91 +73,94 @@ class Connections:
         parts = urlsplit(base_url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._tls = tls
-        self._timeout = urllib3.Timeout(connect=timeout_s, read=timeout_s)
+        self._timeout_s = timeout_s
         self._sockets = Sockets()
         self._cookies = Cookies()
+        self._idle: list[HTTPConnection] = []
+        self._is_closed = False
         self._lock = threading.Lock()
-        self._pool: HTTPConnectionPool | None = None
-        self._before_target = ""
+        # A client that nobody closes (a check that failed, a test) leaves no sockets behind.
+        weakref.finalize(self, _close_all, self._idle)
 
     @contextlib.contextmanager
     def answer(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
-        pool = self._pool or self._open()
         cookie = self._cookies.header(self._origin + target)
-        response = pool.urlopen(
-            method,
-            self._before_target + target,
-            body=body,
-            headers={**headers, "Cookie": cookie} if cookie else headers,
-            retries=_NEVER,
-            redirect=False,
-            assert_same_host=False,
-            preload_content=False,
-        )
+        if cookie:
+            headers = {**headers, "Cookie": cookie}
+        connection = self._take()
         try:
-            self._cookies.keep(response, self._origin + target)
-            yield response
-        finally:
-            # Nothing of both happens if it was read to its end: the connection is kept then.
-            response.close()
-            response.release_conn()
+            connection.request(method, target, body=body, headers=headers, preload_content=False)
+            # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
+            with contextlib.closing(connection.getresponse()) as response:
+                self._cookies.keep(response, self._origin + target)
+                yield response
+        except BaseException:
+            connection.close()  # It is in a state that nobody knows.
+            raise
+        self._give_back(connection)
 
     def forget_cookies(self) -> None:
         self._cookies.clear()
 
     def close(self) -> None:
-        self._sockets.cut()
-        pool = self._pool
-        if pool is not None:
-            pool.close()
-
-    def _open(self) -> HTTPConnectionPool:
         with self._lock:
-            if self._pool is None:
-                manager = self._manager(environment_proxy(self._origin))
-                if isinstance(manager, ProxyManager) and self._origin.startswith("http:"):
-                    self._before_target = self._origin  # RFC 9112, section 3.2.2
-                self._pool = manager.connection_from_url(self._origin)
-            return self._pool
+            self._is_closed = True
+        self._sockets.cut()
+        _close_all(self._idle)
 
-    def _manager(self, proxy: str) -> PoolManager:
-        settings: dict[str, Any] = {
-            "timeout": self._timeout,
-            "ssl_context": self._tls,
-            "cert_reqs": "CERT_REQUIRED",
-        }
-        if not proxy:
-            direct = PoolManager(maxsize=IDLE_LIMIT, **settings)
-            direct.pool_classes_by_scheme = self._sockets.pools
-            return direct
-        # Only here: requests knows the forms that a proxy's address takes (password, SOCKS).
-        from requests.adapters import HTTPAdapter  # noqa: PLC0415  see above
+    def _take(self) -> HTTPConnection:
+        """The connection that was used last, which the server is least likely to have closed."""
+        with self._lock:
+            connection = self._idle.pop() if self._idle else None
+        if connection is None:
+            return self._new()
+        if not connection.is_connected:
+            connection.close()  # The request opens it again.
+        return connection
 
-        adapter = HTTPAdapter(pool_maxsize=IDLE_LIMIT, max_retries=0)
-        try:
-            address = proxy if "://" in proxy else f"http://{proxy}"
-            manager: PoolManager = adapter.proxy_manager_for(address, **settings)
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise urllib3.exceptions.ProxyError("The proxy's address is not one", error) from None
-        if isinstance(manager, ProxyManager):  # SOCKS has pools of its own.
-            manager.pool_classes_by_scheme = self._sockets.pools
-        return manager
+    def _give_back(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            is_kept = not self._is_closed and len(self._idle) < IDLE_LIMIT
+            if is_kept:
+                self._idle.append(connection)
+        if not is_kept:
+            connection.close()
+
+    def _new(self) -> HTTPConnection:
+        address = parse_url(self._origin)
+        if not address.host:
+            raise LocationParseError(self._origin)
+        host = address.host.strip("[]")
+        if address.scheme == "https":
+            return self._sockets.tls_connection(
+                host,
+                address.port,
+                timeout=self._timeout_s,
+                ssl_context=self._tls,
+                cert_reqs="CERT_REQUIRED",
+            )
+        return self._sockets.connection(host, address.port, timeout=self._timeout_s)
 
 
-def environment_proxy(origin: str) -> str:
+def _close_all(connections: list[HTTPConnection]) -> None:
+    while connections:
+        connections.pop().close()
+
+
+def environment_proxy(base_url: str) -> str:
     """The proxy that the environment (or the system) names for a server, or nothing.
 
     A proxy can't reach our own loopback addresses, so it is not asked to.
     """
-    if is_loopback(urlsplit(origin).hostname or "") or not getproxies():
+    if is_loopback(urlsplit(base_url).hostname or "") or not getproxies():
         return ""
     # Only here: requests knows the forms that NO_PROXY takes (ranges of addresses, ports).
     from requests import utils  # noqa: PLC0415  see above
 
-    return utils.select_proxy(origin, utils.get_environ_proxies(origin, no_proxy=None)) or ""
+    return utils.select_proxy(base_url, utils.get_environ_proxies(base_url, no_proxy=None)) or ""
 
 
 class Sockets:
@@ -172,8 +170,8 @@ class Sockets:
         self._open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._is_cut = False
-        self.pools = _pools(self)
-        """Connection pools by scheme, whose sockets are remembered here."""
+        self.connection, self.tls_connection = _connections(self)
+        """Kinds of connection whose sockets are remembered here."""
 
     def remember(self, opened: socket.socket) -> None:
         with self._lock:
@@ -200,7 +198,7 @@ def _shut_down(opened: socket.socket) -> None:
         socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
-def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
+def _connections(sockets: Sockets) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
     class KnownConnection(HTTPConnection):
         def connect(self) -> None:
             super().connect()
@@ -211,10 +209,4 @@ def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
             super().connect()
             sockets.remember(self.sock)
 
-    class Pool(HTTPConnectionPool):
-        ConnectionCls = KnownConnection
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = KnownTlsConnection
-
-    return {"http": Pool, "https": TlsPool}
+    return KnownConnection, KnownTlsConnection

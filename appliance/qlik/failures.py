@@ -44,6 +44,8 @@ _NOT_TLS = (
     "RECORD_LAYER_FAILURE",
 )
 _DENYING = frozenset({401, 403})
+_PROXY_ERRORS = frozenset({"InvalidProxyURL", "InvalidSchema", "ProxyError", "ProxySchemeUnknown"})
+"""Names of exceptions; the second is that of a proxy whose kind needs a package (SOCKS)."""
 _OLD_TLS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 
 
@@ -230,7 +232,7 @@ def exception_error(
     """The error for a request that got no answer.
 
     Args:
-        error: what requests or the socket raised.
+        error: what urllib3, requests, http.client or the socket raised.
         where: method and address.
         timeout_s: the limit that a timeout ran into.
         has_certificate: whether a client certificate is configured.
@@ -255,7 +257,7 @@ def exception_error(
             label="no answer",
             again=Again.SAFE,
         )
-    if "ProxyError" in names:
+    if names & _PROXY_ERRORS:
         return QlikError(
             f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
             "for the Qlik server, or mend the proxy's address.",

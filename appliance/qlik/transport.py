@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -21,7 +22,7 @@ import msgspec
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
-from appliance.qlik.connections import Connections, Exchange
+from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
     exception_error,
@@ -134,13 +135,16 @@ class Transport:
         if tls is None and parts.scheme == "https":
             tls = ssl.create_default_context()
         self._exchange: Exchange
-        if auth is None:
+        proxy = environment_proxy(base_url)
+        if auth is None and not proxy:
             self._exchange = Connections(base_url, tls=tls, timeout_s=timeout_s)
         else:
-            # Only here: it takes a library that the other ways in have no use for.
-            from appliance.qlik.windows_login import SignedSessions  # noqa: PLC0415  see above
+            # Only here: it takes a library that the usual way has no use for.
+            from appliance.qlik.sessions import Sessions  # noqa: PLC0415  see above
 
-            self._exchange = SignedSessions(base_url, tls=tls, timeout_s=timeout_s, auth=auth)
+            self._exchange = Sessions(
+                base_url, tls=tls, timeout_s=timeout_s, proxy=proxy, auth=auth
+            )
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A time of ours (now without an argument) as the server's clock would show it."""
@@ -232,7 +236,7 @@ class Transport:
                 return Reply(
                     response.status, response.headers, content, where, time.monotonic() - began
                 )
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPError, HTTPException, OSError, ValueError) as error:
             # OSError: what requests raises, too. ValueError: what is raised for a socket that
             # close() cut under it.
             if self._is_closed:

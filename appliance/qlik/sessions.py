@@ -1,8 +1,8 @@
-"""Signing in the Windows way (NTLM), which ``requests-ntlm`` does on sessions of ``requests``.
+"""What takes more than a connection: a proxy in between, or NTLM; done by ``requests``.
 
 NTLM signs a connection in, over several requests on it, so a session with a connection of its own
 is what each call gets here; the cookies are shared, because a proxy allows a user few sessions.
-Imported only where ``[qlik] ntlm`` asks for it. Not for: any other way in (connections.py).
+Imported only where it is needed. Not for: any other way in (connections.py).
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
-from urllib3 import BaseHTTPResponse
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
+from urllib3.exceptions import LocationParseError, ProxyError
 
-from appliance.qlik.connections import IDLE_LIMIT, Sockets, environment_proxy
+from appliance.qlik.connections import IDLE_LIMIT, Sockets
 
 
-class SignedSessions:
-    """An ``Exchange`` whose connections are signed in."""
+class Sessions:
+    """An ``Exchange`` over sessions of ``requests``."""
 
     def __init__(
         self,
@@ -31,7 +32,8 @@ class SignedSessions:
         *,
         tls: ssl.SSLContext | None,
         timeout_s: float,
-        auth: Callable[[], requests.auth.AuthBase],
+        proxy: str,
+        auth: Callable[[], requests.auth.AuthBase] | None,
     ) -> None:
         """Start without connections.
 
@@ -39,12 +41,14 @@ class SignedSessions:
             base_url: scheme, host and port; the rest is not looked at.
             tls: for ``https``; ``None`` if only ``http`` is used.
             timeout_s: seconds to connect, and between two pieces of an answer.
-            auth: makes the authentication handler of a session (it keeps state).
+            proxy: address of an HTTP proxy, perhaps with a password, or nothing.
+            auth: makes the authentication handler of a session (it keeps state), if there is one.
         """
         parts = urlsplit(base_url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._tls = tls
         self._timeout_s = timeout_s
+        self._proxies = {"all": proxy} if proxy else {}
         self._auth = auth
         self._sockets = Sockets()
         self._cookies = RequestsCookieJar()
@@ -57,19 +61,24 @@ class SignedSessions:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
-        with (
-            self._session() as session,
-            session.request(
-                method,
-                self._origin + target,
-                headers=dict(headers),
-                data=body,
-                timeout=self._timeout_s,
-                allow_redirects=False,
-                stream=True,
-            ) as response,
-        ):
-            yield cast("BaseHTTPResponse", response.raw)
+        with self._session() as session:
+            try:
+                response = session.request(
+                    method,
+                    self._origin + target,
+                    headers=dict(headers),
+                    data=body,
+                    timeout=self._timeout_s,
+                    allow_redirects=False,
+                    stream=True,
+                )
+            except (LocationParseError, requests.exceptions.InvalidURL) as error:
+                if not self._proxies:
+                    raise
+                # The configuration was read: the server's address is one.
+                raise ProxyError("The proxy's address is not one", error) from None
+            with response:
+                yield cast("BaseHTTPResponse", response.raw)
 
     def forget_cookies(self) -> None:
         self._cookies.clear()
@@ -105,30 +114,46 @@ class SignedSessions:
         session = requests.Session()
         # Not the environment: a .netrc would replace our own sign-in.
         session.trust_env = False
-        proxy = environment_proxy(self._origin)
-        session.proxies = {"all": proxy} if proxy else {}
+        session.proxies = dict(self._proxies)
         session.cookies = self._cookies
         session.headers.clear()  # All that is sent is given with each request.
-        session.auth = self._auth()
+        if self._auth is not None:
+            session.auth = self._auth()
         for scheme in ("https://", "http://"):
             # No retries: the appliance's rule is that a POST is never repeated by itself.
-            adapter = _Adapter(self._tls, pool_connections=2, pool_maxsize=2, max_retries=0)
-            adapter.poolmanager.pool_classes_by_scheme = self._sockets.pools
+            adapter = _Adapter(
+                self._tls, self._sockets, pool_connections=2, pool_maxsize=2, max_retries=0
+            )
             session.mount(scheme, adapter)
         return session
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, context: ssl.SSLContext | None, **settings: Any) -> None:
+    def __init__(self, context: ssl.SSLContext | None, sockets: Sockets, **settings: Any) -> None:
         self._context = context
+        self._pools = _pools(sockets)
         super().__init__(**settings)
 
     def init_poolmanager(self, *args: Any, **settings: Any) -> None:
         super().init_poolmanager(*args, ssl_context=self._context, **settings)
+        self.poolmanager.pool_classes_by_scheme = self._pools
 
     def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
-        return super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
+        manager = super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
+        if isinstance(manager, ProxyManager):  # SOCKS has pools of its own.
+            manager.pool_classes_by_scheme = self._pools
+        return manager
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         del url, verify, cert  # All of it is in the context, and verifying is not optional.
         conn.cert_reqs = "CERT_REQUIRED"
+
+
+def _pools(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
+    class Pool(HTTPConnectionPool):
+        ConnectionCls = sockets.connection
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = sockets.tls_connection
+
+    return {"http": Pool, "https": TlsPool}
