@@ -372,7 +372,8 @@ class Connection(asyncio.Protocol):
             return
         asked = admitted.asked
         self.is_open = True
-        self.keepalive_s = asked.keepalive_s * 1.5
+        told = self._shorter_keepalive(asked)
+        self.keepalive_s = (asked.keepalive_s if told is None else told) * 1.5
         self._output.window = min(self._output.window, asked.receive_maximum)
         self._output.largest = asked.maximum_packet_size
         self._intake.open(self.session, self.version, self.username, self.address)
@@ -384,7 +385,7 @@ class Connection(asyncio.Protocol):
                     asked,
                     session_present=session_present,
                     assigned_client_id=self.client_id if admitted.assigned else None,
-                    keepalive_s=None,
+                    keepalive_s=told,
                     receive_maximum=65535,
                     maximum_packet_size=int(self._limits.max_packet_size),
                     session_expiry_s=asked.session_expiry_s,
@@ -394,6 +395,12 @@ class Connection(asyncio.Protocol):
         self._output.outbox = self.session.outbox
         self.session.outbox.attach(self._output)
         self.go_on()
+
+    def _shorter_keepalive(self, asked: Connect) -> int | None:
+        """What the client is told to use in place of its keepalive (MQTT 5, section 3.2.2.3.14)."""
+        longest = int(self._limits.max_keepalive)
+        is_within = not longest or 0 < asked.keepalive_s <= longest
+        return None if self.version == 4 or is_within else longest
 
     # --- ending -------------------------------------------------------------------------------
 

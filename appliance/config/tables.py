@@ -127,6 +127,10 @@ class LimitsConfig(Base, frozen=True):
     connect_timeout: Annotated[Duration, Between(0.1, 3600)] = Duration(10)
     """How long a new connection may take until its CONNECT packet is complete (counter
     `connections ended: no CONNECT in time`)."""
+    max_keepalive: Annotated[Duration, Between(0, 65535)] = Duration(0)
+    """The longest keepalive of an MQTT 5 client: one that asks for a longer one or for none is told
+    to use this (counter `connections ended: silent`). `0s`: as the client asks. The operating
+    system finds out about a machine that vanished within two minutes in any case."""
     max_connections: Annotated[int, Between(1, 1_000_000)] = 2000
     """Connections to all listeners together (counter `connections refused: limit in all`)."""
     max_connections_per_address: Annotated[int, Between(1, 1_000_000)] = 500

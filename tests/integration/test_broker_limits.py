@@ -428,6 +428,22 @@ async def test_a_full_window_and_a_silent_stranger_are_counted(tmp_path):
         assert not any(name.startswith("deliveries dropped") for name in rig.counters)
 
 
+@states("MQTT5-3.1.2-21", "MQTT5-3.1.2-22")
+@pytest.mark.parametrize(("asked", "told"), [(0, 20), (60, 20), (20, None), (5, None)])
+async def test_server_keepalive(tmp_path, asked, told):
+    """A client that asks for a longer keepalive than it may have is told which, and held to it."""
+    async with Rig(tmp_path / "data", max_keepalive=20) as rig:
+        wire = await rig.socket(5)
+        accepted = await wire.connect(keepalive=asked)
+        assert accepted.v5.server_keep_alive == told
+        (connection,) = rig.broker._connections
+        assert connection.keepalive_s == 1.5 * (told or asked)
+        connection.last_received -= 31
+        await rig.broker._sweep_once()
+        assert (await wire.closed()).body[0] == 0x8D
+        assert rig.counters["connections ended: silent"] == 1
+
+
 def test_every_bound_names_its_counter():
     """docs/configuration.md names for each key of [limits] the counter that tells how often it bit,
     and it is one that a test of this file has seen counting."""
