@@ -34,6 +34,7 @@ def main() -> int:
     page = Manpage(parser, format="single-commands-section")  # dated by SOURCE_DATE_EPOCH
     page.source = f"appliance {__version__}"
     page.manual = "Appliance"
+    page.description = "MQTT broker that starts Qlik Sense tasks"  # what apropos(1) shows
     (folder / "appliance.1").write_text(str(page), "utf-8", newline="\n")
     return 0
 
