@@ -38,6 +38,7 @@ from appliance.loop_lag import LoopLag
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
+from appliance.run_limit import RunLimit
 from appliance.status import StatusTopic
 from appliance.tasks.engine import TaskEngine
 from appliance.users import Users
@@ -71,9 +72,8 @@ class Appliance:
         self.log = log
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
-        self.run_for_s = config.service.run_for if run_for_s is None else run_for_s
-        self.run_until_ns: int | None = None
-        """When the run limit ends this run; known once it serves."""
+        run_for_s = config.service.run_for if run_for_s is None else run_for_s
+        self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
         self.counters: Counter[str] = Counter()
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
@@ -383,12 +383,18 @@ class Appliance:
             raise RuntimeError("the engine is not running")
         if self.stopping.is_set():
             return
-        if self.run_for_s is not None:
-            self.run_until_ns = self.clock_ns() + int(self.run_for_s * 1_000_000_000)
+        asked = asyncio.create_task(self._stop_asked.wait())
+        if self.run_limit is None:
+            await asked
+            return
+        over = asyncio.create_task(self.run_limit.wait())
         try:
-            await asyncio.wait_for(self._stop_asked.wait(), self.run_for_s)
-        except TimeoutError:
-            logger.info("the run limit of %s s is reached", f"{self.run_for_s:g}")
+            await asyncio.wait((asked, over), return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                logger.info("the run limit is reached")
+        finally:
+            asked.cancel()
+            over.cancel()
 
     # --- what happens by itself ---------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from appliance import __version__
+from appliance import __version__, run_limit
 from appliance.errors import ApplianceError, UsageError
 from appliance.model import Execution, ExecutionState, Message, Task
 from appliance.state import (
@@ -76,7 +76,7 @@ class View(Engine):
             rate_out=rate_out,
             rate_history=history,
             counters=self._counters(),
-            run_until_ns=appliance.run_until_ns,
+            run_until_ns=None if appliance.run_limit is None else appliance.run_limit.until_ns,
             stopping=appliance.stopping.is_set(),
             config_path=appliance.config.file,
             data_dir=str(appliance.data_dir),
@@ -88,9 +88,8 @@ class View(Engine):
 
     def _timers(self) -> tuple[TimerState, ...]:
         timers = self._appliance.tasks.timers()
-        if (until := self._appliance.run_until_ns) is not None:
-            timers = (TimerState("run limit", "run limit", until), *timers)
-        return timers
+        limit = self._appliance.run_limit
+        return timers if limit is None else (limit.state(), *timers)
 
     def _counters(self) -> tuple[tuple[str, int], ...]:
         appliance = self._appliance
@@ -168,11 +167,19 @@ class View(Engine):
 
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         logger.info("%s %s timer %s", by, "pauses" if paused else "continues", name)
-        self._appliance.tasks.pause_timer(name, paused, by)
+        limit = self._appliance.run_limit
+        if limit is not None and name == run_limit.NAME:
+            limit.pause(paused)
+        else:
+            self._appliance.tasks.pause_timer(name, paused, by)
 
     def fire_timer(self, name: str, by: str) -> None:
         logger.info("%s fires timer %s", by, name)
-        self._appliance.tasks.fire_timer(name, by)
+        limit = self._appliance.run_limit
+        if limit is not None and name == run_limit.NAME:
+            limit.fire()
+        else:
+            self._appliance.tasks.fire_timer(name, by)
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
         if problem := topic_problem(topic):

@@ -189,7 +189,7 @@ def timer_lines(snapshot: Snapshot, now_ns: int, cells: int, rows: int, *, utc: 
     for timer in due_first(snapshot.timers):
         if len(lines) >= rows:
             break
-        if timer.kind != "run limit":
+        if timer.kind != "run limit" or timer.paused:
             lines.append(timer_line(timer, now_ns, cells, utc=utc))
     return lines
 
