@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from appliance.errors import NoPermissionError, UnavailableError
+from appliance.errors import ConfigError, NoPermissionError, UnavailableError
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.records import Record
 
@@ -132,7 +132,10 @@ class Store:
         self._decode = msgspec.msgpack.Decoder(Record).decode
 
     def open(self) -> None:
-        """Open or create. Raises ``NoPermissionError`` or ``UnavailableError`` with the mend."""
+        """Open or create.
+
+        Raises ``NoPermissionError``, ``UnavailableError`` or ``ConfigError`` with the mend.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Used by several threads, one at a time, under the ledger's lock.
@@ -162,7 +165,8 @@ class Store:
             ) from error
         if version > SCHEMA_VERSION:
             self.close()
-            raise UnavailableError(
+            # As for the journal: a restart mends nothing, so a service must stay down.
+            raise ConfigError(
                 f"{self._path} was written by a later version of the appliance "
                 f"(layout {version}, this one knows {SCHEMA_VERSION}). Use that version, or "
                 "move the file away: its requests and history are then left out."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 
-from appliance.errors import UnavailableError
+from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
 from appliance.tasks.store import Changes
@@ -247,13 +247,13 @@ def test_a_damaged_database_is_an_error_that_says_what_to_do(tmp_path: Path) -> 
 
 
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
-    """The appliance does not touch what it does not understand."""
+    """The appliance does not touch what it does not understand, and a service is not restarted."""
     rig = Rig(tmp_path / "tasks.db", None)
     changes = Changes()
     changes.meta["version"] = 99
     rig.engine._store.write(changes)
     rig.engine._store.close()
-    with pytest.raises(UnavailableError, match="later version"):
+    with pytest.raises(ConfigError, match="later version"):
         Rig(tmp_path / "tasks.db", None)
 
 
