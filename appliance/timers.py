@@ -237,6 +237,11 @@ class Timers:
             self._due[timer.name] = timer.due_ns()
         return firings, moved
 
+    def raise_now(self, timer: Timer, now: int) -> None:
+        """Raise a silence watch's alarm before its time; the next message clears it as ever."""
+        timer.raised_ns = now
+        self._due[timer.name] = timer.due_ns()
+
     @property
     def watches_anything(self) -> bool:
         """Whether there is any silence watch at all."""

@@ -156,16 +156,23 @@ class Timing:
     def fire(self, name: str, by: str) -> bool:
         """Do now what a timer would do; its schedule stays. Returns whether there is one.
 
-        Raises ``UsageError`` for a silence watch, which has nothing to do early.
+        Raises ``UsageError`` for a silence watch whose alarm is raised already.
         """
         with self._ledger.change() as planner:
             timer = self._timers.timers.get(name)
             if timer is None:
                 return False
+            now = self._ledger.clock_ns()
             if timer.config.silence is not None:
-                raise UsageError(f"{name} watches for silence; it can be paused, not fired.")
+                if timer.raised_ns:
+                    raise UsageError(
+                        f"The alarm of {name} is raised already; a message on "
+                        f"{timer.config.topic} clears it."
+                    )
+                self._timers.raise_now(timer, now)
+                planner.changes.meta.update(self._timers.marks(timer))
             planner.changes.is_forced = True
-            self._do(planner, Firing(timer, self._ledger.clock_ns()))
+            self._do(planner, Firing(timer, now))
         _log.info("Timer %s was fired by %s", name, by)
         return True
 

@@ -83,6 +83,24 @@ def test_silence_raises_an_alarm_and_a_message_clears_it(tmp_path: Path) -> None
         assert rig.broker.published[1][1]["state"] == "cleared"
 
 
+def test_an_alarm_can_be_tried_out(tmp_path: Path) -> None:
+    """Fired by an operator, a silence watch raises its alarm at once, and only once; a message
+    clears it, and the watch goes on."""
+    watch = TimerConfig(name="line 7", silence=600, topic="plant/7/#")
+    clock = ManualClock()
+    with Rig(tmp_path / "tasks.db", None, timers=(watch,), clock_ns=clock) as rig:
+        rig.engine.fire_timer("line 7", "anna")
+        rig.broker.wait_until(lambda: rig.broker.published)
+        assert rig.engine.timers()[0].is_alarm
+        with pytest.raises(UsageError, match="raised already"):
+            rig.engine.fire_timer("line 7", "anna")
+        rig.source.put("plant/7/temperature", "21", received_ns=clock())
+        rig.broker.wait_until(lambda: len(rig.broker.published) == 2)
+        states = [body["state"] for _, body, _, _ in rig.broker.published]
+        assert states == ["raised", "cleared"]
+        assert rig.engine.timers()[0].due_ns == clock() + 600 * 10**9
+
+
 def test_a_request_s_wait_can_be_paused_and_ended(qlik, tmp_path: Path) -> None:
     """Debounce, cooldown and retry stand among the timers; an operator pauses or ends a wait."""
     task = qlik.add_task("Reload sales", duration_s=0.05)
