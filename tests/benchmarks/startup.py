@@ -4,15 +4,18 @@ Times are from exec. "Listening" is the log line that says so; "first paint" is 
 terminal of 140 x 40, beside a Textual application with one line of text.
 
 Usage: python tests/benchmarks/startup.py [--folder DIR] [--rounds 3]
+With APPLIANCE_PROGRAM=.../appliance, the frozen program of packaging/build is measured as well.
 """
 
 from __future__ import annotations
 
 import compileall
+import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import load
@@ -32,6 +35,7 @@ task = "payload"
 CASES = {"nothing configured": "", "recorder, trigger, Qlik": DEMO_LIKE}
 MESSAGES = 100_000
 REST_S = 3.0
+PROGRAM = (sys.executable, "-m", "appliance")
 
 
 def short(command: list[str]) -> tuple[float, float]:
@@ -45,10 +49,12 @@ def short(command: list[str]) -> tuple[float, float]:
     return taken * 1000, used * 1000
 
 
-def listening(folder: Path, extra: str) -> tuple[float, float]:
-    """The same until the log says "listening on"."""
+def listening(
+    folder: Path, extra: str, program: Sequence[str] = PROGRAM
+) -> tuple[float, float, float]:
+    """The same until the log says "listening on", and the memory at rest in MB."""
     port = rig.write_config(folder, extra)
-    command = [sys.executable, "-m", "appliance", "run", "--headless"]
+    command = [*program, "run", "--headless"]
     began = time.perf_counter()
     process = subprocess.Popen(
         [*command, "-c", str(folder / "config.toml")],
@@ -66,10 +72,14 @@ def listening(folder: Path, extra: str) -> tuple[float, float]:
         else:
             raise SystemExit("it never listened")
         load.connect("127.0.0.1", port, "proof").close()
+        resting = 0.0
+        if program is not PROGRAM:
+            time.sleep(REST_S)
+            resting = rig.rss_kb(process.pid) / 1000
         process.terminate()
         process.stderr.read()
     process.wait()
-    return taken * 1000, used * 1000
+    return taken * 1000, used * 1000, resting
 
 
 def first_paint(folder: Path, command: list[str], log: str) -> tuple[float, float]:
@@ -105,7 +115,13 @@ def starts(results: Results, here: Path) -> None:
     for what, extra in CASES.items():
         place = here / what
         place.mkdir()
-        add(f"listening, {what}", listening(place, extra))
+        add(f"listening, {what}", listening(place, extra)[:2])
+        if frozen := os.environ.get("APPLIANCE_PROGRAM"):
+            place = here / f"{what} frozen"
+            place.mkdir()
+            taken, used, resting = listening(place, extra, [frozen])
+            add(f"listening, {what}, frozen", (taken, used))
+            results.add(f"memory at rest, {what}, headless, frozen", resting, "MB")
     empty = [sys.executable, str(HERE / "empty_app.py")]
     add("first paint, empty Textual app", first_paint(here, empty, "empty"))
     rig.write_config(here, DEMO_LIKE)
