@@ -377,9 +377,15 @@ def _add_tasks_and_selftest(add: _Add) -> None:
         "tasks",
         "list the Qlik tasks that may be started",
         "List the tasks that the configured user sees on the Qlik server, with their ids.",
-        "  appliance tasks\n  appliance tasks sales                         whose name has this",
+        "  appliance tasks\n  appliance tasks sales                         by name, app, tag",
     )
-    parser.add_argument("search", metavar="TEXT", nargs="?", default="", help="a part of the name")
+    parser.add_argument(
+        "search",
+        metavar="TEXT",
+        nargs="?",
+        default="",
+        help="a part of name, id, app, tag or property=value",
+    )
     parser.add_argument("--json", action="store_true", help="for programs: one JSON list")
     _config_option(parser)
     add(

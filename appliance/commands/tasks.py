@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 
 import msgspec
 
@@ -12,6 +13,7 @@ from appliance.errors import EXIT_OK, ConfigError
 from appliance.model import Task
 from appliance.qlik.connect import connect
 from appliance.safe_text import escape
+from appliance.tasks.selection import AllowList
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -28,24 +30,36 @@ def execute(options: argparse.Namespace) -> int:
         server.close()
     wanted = options.search.casefold()
     found = sorted(
-        (task for task in tasks if wanted in task.name.casefold() or wanted == task.id),
+        (task for task in tasks if any(wanted in text.casefold() for text in _texts(task))),
         key=lambda task: task.name.casefold(),
     )
+    allow = AllowList(config.allow)
     if options.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
         return EXIT_OK
     for task in found:
-        sys.stdout.write(f"{task.id}  {escape(task.name)}{_remarks(task)}\n")
+        sys.stdout.write(f"{task.id}  {escape(task.name)}{_remarks(task, allow)}\n")
     if not found:
-        what = f"whose name has {options.search!r}" if wanted else "that this user may see"
+        what = "that this user may see"
+        if wanted:
+            what = f"with {options.search!r} in its name, id, app, tags or properties"
         sys.stderr.write(f"{server.label} has no task {what}\n")
     return EXIT_OK
 
 
-def _remarks(task: Task) -> str:
+def _texts(task: Task) -> Iterator[str]:
+    """What a search looks at: whatever a trigger may name a task by."""
+    yield from (task.name, task.id, task.app_name, task.app_id, *task.tags)
+    yield from (f"{name}={value}" for name, value in task.properties)
+
+
+def _remarks(task: Task, allow: AllowList) -> str:
     remarks = [] if task.enabled else ["disabled"]
+    if not allow.allows(task.id.lower(), task):
+        remarks.append("not in [allow]")
     if task.app_name:
         remarks.append(f"app {escape(task.app_name)}")
     if task.tags:
         remarks.append(f"tags {', '.join(map(escape, task.tags))}")
+    remarks += [f"{escape(name)}={escape(value)}" for name, value in task.properties]
     return f"  ({'; '.join(remarks)})" if remarks else ""

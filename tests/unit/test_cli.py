@@ -21,6 +21,7 @@ from appliance.commands import run as run_command
 from appliance.commands.user import read_password
 from appliance.config import load
 from appliance.errors import UsageError
+from appliance.qlik.simulated import SimulatedQlik
 from appliance.ui.keys import TABLE
 from appliance.ui_settings import ui_settings
 
@@ -331,7 +332,26 @@ def test_tasks_lists_and_searches(appliance) -> None:
     assert task["name"] == "Reload sales"
     done = appliance("tasks", "no such task")
     assert (done.code, done.out) == (0, "")
-    assert "no task whose name has" in done.err
+    assert "no task with 'no such task' in its name" in done.err
+
+
+def test_tasks_are_found_by_whatever_a_trigger_names_them_by(appliance, tmp_path: Path) -> None:
+    """A search looks at tags and properties too, and says what [allow] does not let start."""
+    with SimulatedQlik() as qlik:
+        qlik.add_task("Reload sales", tags=("nightly",), properties=(("plant", "north"),))
+        qlik.add_task("Reload HR")
+        (tmp_path / "config.toml").write_text(
+            f"[qlik]\nedition = 'client-managed'\nurl = '{qlik.url}'\nheader = {{name = "
+            "'X-Qlik-User', value = 'UserDirectory=INTERNAL;UserId=sa_repository'}\n"
+            "[allow]\ntags = ['nightly']\n"
+        )
+        for search in ("NIGHT", "plant=north"):
+            (line,) = appliance("tasks", search).out.splitlines()
+            assert "Reload sales" in line
+            assert "tags nightly; plant=north" in line
+            assert "[allow]" not in line
+        (line,) = appliance("tasks", "hr").out.splitlines()
+        assert "not in [allow]" in line
 
 
 def test_users_are_added_listed_and_removed(appliance, tmp_path: Path) -> None:
