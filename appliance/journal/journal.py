@@ -210,7 +210,7 @@ class Journal:
     @property
     def is_crowded(self) -> bool:
         """Whether so much comes in that messages gather by the hundred for each commit."""
-        return self._writer.gathered >= CROWD
+        return self._inbox.count > 0 and self._writer.gathered >= CROWD
 
     @property
     def removed_to(self) -> int:

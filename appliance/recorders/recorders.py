@@ -37,7 +37,7 @@ PACE_S = 0.05
 """While messages keep coming, pause between two batches: the longest that one waits, nearly."""
 
 POLITE_SHARE = 1 / 8
-"""Of a core, while publishers wait for the engine: all threads share one interpreter."""
+"""Of the time, while publishers wait for the engine: all threads share one interpreter."""
 POLITE_LAG = 500_000
 """Messages. A recorder further behind than this takes what it needs."""
 
@@ -107,6 +107,7 @@ class Recorders:
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._saved_at = 0.0
+        self._worked_s = 0.0
         self._unsaved = False
         self._missed = 0
 
@@ -242,7 +243,7 @@ class Recorders:
     def _run(self, source: Source) -> None:
         try:
             while True:
-                began, used = time.monotonic(), time.thread_time()
+                began = time.monotonic()
                 try:
                     self._take_wanted(source)
                     full = self._turn(source)
@@ -255,7 +256,7 @@ class Recorders:
                     if self._is_done(source):
                         return
                 else:
-                    pace_s = pace(source, full=full, worked_s=time.thread_time() - used)
+                    pace_s = pace(source, full=full, worked_s=self._worked_s)
                     self._stopping.wait(max(0.0, pace_s - (time.monotonic() - began)))
         except Exception as error:  # noqa: BLE001  # a bug of ours must be seen in the UI, too
             for recorder in self._plan.recorders:
@@ -283,10 +284,12 @@ class Recorders:
         if not late and self._wanted is None:
             source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
         messages: list[Message] = []
+        began = time.monotonic()
         if not self._unsaved:
             messages = source.next(BATCH_MESSAGES)
             self._notice_missed(source)
             self._record(messages, source.position)
+        self._worked_s = time.monotonic() - began
         if self._must_save():
             self._save()
             if not self._unsaved:
@@ -436,7 +439,7 @@ def pace(source: Source, *, full: bool, worked_s: float) -> float:
     Args:
         source: where the next batch comes from.
         full: whether there was more than one batch holds.
-        worked_s: processor time that this batch took.
+        worked_s: what this batch took.
     """
     # A pause lets messages gather: one write and sync for all of them.
     pace_s = 0.0 if full else PACE_S

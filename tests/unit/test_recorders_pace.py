@@ -16,7 +16,7 @@ def test_messages_gather_for_a_moment_and_a_backlog_does_not_wait():
 
 
 def test_acknowledgements_come_first_in_a_burst():
-    """While publishers wait for the engine, recording takes an eighth of a core at most."""
+    """While publishers wait for the engine, recording works for an eighth of the time at most."""
     assert pace(source(lag=10_000, is_crowded=True), full=True, worked_s=0.01) == 0.08
     assert POLITE_SHARE == 1 / 8
 
