@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import itertools
 import logging
 import os
 import secrets
@@ -33,6 +34,7 @@ _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 _CACHED = 4096
 """Successful checks that are remembered; 100 bytes each."""
 
+_REVISIONS = itertools.count(1)
 _LARGEST_FILE = 64 * 1024 * 1024
 _LONGEST_NAME = 64
 _LONGEST_PASSWORD = 65535
@@ -55,7 +57,7 @@ class Users:
         self._hashes: dict[str, str] = {}
         self._seen: tuple[int, int, int] | None = None
         self._complained: str = ""
-        self._changes = 0
+        self._revision = 0
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, str] = OrderedDict()
         self._nobody: str | None = None
@@ -108,20 +110,20 @@ class Users:
         hashes = _users(_read(self.path), self.path)
         with self._lock:
             self._hashes, self._seen, self._complained = hashes, signature, ""
-            self._changes += 1
+            self._revision = next(_REVISIONS)
         return True
 
     def refresh(self) -> int:
         """``reload_if_changed`` for a running appliance: a problem is logged once.
 
-        Returns how often the file was read so far, so that whoever asks sees a change that
-        another caller noticed.
+        Returns the number of what was read last, so that whoever asks sees a change that another
+        caller noticed. No two files, and no two contents of one, have the same.
         """
         try:
             self.reload_if_changed()
         except (ConfigError, NoPermissionError) as error:
             self._complain(str(error))
-        return self._changes
+        return self._revision
 
     def mark(self, name: str) -> bytes | None:
         """What changes when the user's password does; ``None`` if there is no such user.

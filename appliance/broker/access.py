@@ -58,7 +58,7 @@ class Credentials(Protocol):
         """What changes when the user's password does; ``None`` if there is no such user."""
 
     def refresh(self) -> int:
-        """Look for changes; returns how often there were any. Reads files: for worker threads."""
+        """Look for changes; returns another number after each. Reads files: for worker threads."""
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -119,7 +119,7 @@ class Access:
         self._users = terms.users
 
     def refresh(self) -> int:
-        """Look for changes in the users file; returns how often there were any.
+        """Look for changes in the users file; returns another number after each.
 
         Reads files: for worker threads.
         """

@@ -37,8 +37,10 @@ _LONGEST_LAG = 10_000
 _LONGEST_SCAN = 100_000
 """A queue is noted when the journal is so many messages ahead of where a restart would begin to
 look for what belongs into it: that is a fraction of a second."""
-_QUEUES_AT_ONCE = 50
-"""How many queues are noted in one go; each is some kilobytes."""
+_NOTED_AT_ONCE = 10_000
+"""How many queued messages are noted in one go, which takes some milliseconds of the loop."""
+_LONGEST_NOTE = 100_000
+"""A longer queue is noted at an ordered stop only."""
 
 
 class Session:
@@ -223,12 +225,12 @@ class Sessions:
         A session that nothing happened to is left alone for a while: no message behind its place
         is for it.
         """
-        queues = 0
+        noted = 0
         for session in self._sessions.values():
             if not session.persistent:
                 continue
-            if all_of_them or queues < _QUEUES_AT_ONCE:
-                queues += self._save_late_queue(session, 0 if all_of_them else _LONGEST_SCAN)
+            if all_of_them or noted < _NOTED_AT_ONCE:
+                noted += self._save_late_queue(session, at_stop=all_of_them)
             place, activity = self._places.get(session.client_id, (-1, -1))
             now = self._place(session)
             if place == now:
@@ -237,16 +239,17 @@ class Sessions:
             if all_of_them or now - place > lag:
                 self._save(session)
 
-    def _save_late_queue(self, session: Session, lag: int) -> bool:
-        """Note a queue if a restart would look through more messages than ``lag`` to fill it."""
-        last = self._last_seq()
+    def _save_late_queue(self, session: Session, *, at_stop: bool) -> int:
+        """Note a queue if a restart would take long to fill it; returns how many were noted."""
+        last, queued = self._last_seq(), session.outbox.queued
         scanned = max(
             self._scanned.get(session.client_id, 0), self._places.get(session.client_id, (0, 0))[0]
         )
-        if last - scanned <= lag or not session.outbox.queued:
-            return False
+        is_late = last > scanned if at_stop else last - scanned > _LONGEST_SCAN
+        if not is_late or not queued or (queued > _LONGEST_NOTE and not at_stop):
+            return 0
         self.save_queue(session)
-        return True
+        return queued
 
     def save_queue(self, session: Session) -> None:
         """Note what the client still has to get."""

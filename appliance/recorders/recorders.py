@@ -154,7 +154,10 @@ class Recorders:
 
         Raises:
             ConfigError: as making ``Recorders`` does; nothing is changed.
+            UnavailableError: it could not be taken now.
         """
+        if self._thread is not None and not self._thread.is_alive():
+            raise UnavailableError("The recorders have ended. Restart the appliance.")
         return make_plan(configs, self._data_dir, self._plan.recorders)
 
     def take(self, plan: Plan, make_source: Callable[[], Source], timeout_s: float) -> bool:

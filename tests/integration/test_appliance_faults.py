@@ -13,12 +13,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from appliance_process import ApplianceProcess, until
-from broker_rig import Wire
+from broker_rig import Wire, hang_up
 
 CONFIG = """
 [service]
@@ -31,6 +31,13 @@ max_pending = 65536
 bind = "127.0.0.1:0"
 """
 Fault = Callable[[Path], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_is_left() -> AsyncIterator[None]:
+    """A connection belongs to its test's loop."""
+    yield
+    await hang_up()
 
 
 def as_root(*command: str | Path) -> None:

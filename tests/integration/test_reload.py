@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import certificates
@@ -12,7 +12,7 @@ import msgspec
 import paho.mqtt.client as mqtt
 import pytest
 from appliance_process import ApplianceProcess, until
-from broker_rig import Wire
+from broker_rig import Wire, hang_up
 
 from appliance.config import Config, changes, counts_at_once, loads, taken_over
 from appliance.control import ask
@@ -33,6 +33,13 @@ bind = "127.0.0.1:PORT"
 [access]
 users_file = "users.txt"
 """
+
+
+@pytest.fixture(autouse=True)
+async def no_connection_is_left() -> AsyncIterator[None]:
+    """A connection belongs to its test's loop."""
+    yield
+    await hang_up()
 
 
 @pytest.fixture
@@ -288,8 +295,8 @@ def test_a_wrong_configuration_changes_nothing(appliance) -> None:
 
 
 async def test_bounds_count_at_once(appliance) -> None:
-    """[limits], a listener's bound and the journal's are other ones without a restart; what waits
-    is named by key, with the reason."""
+    """[limits], a listener's bound and the journal's are other ones without a restart, and the
+    first recorder records; what waits is named by key, with the reason."""
     appliance.start()
     here = await client(appliance, 4, "ann-1", clean=False)
     told = configure(
@@ -298,7 +305,8 @@ async def test_bounds_count_at_once(appliance) -> None:
             'PORT"', 'PORT"\nmax_connections = 3'
         )
         + "[limits]\nmax_sessions = 1\nmax_packet_size = 2048\n"
-        + "[journal]\nkeep = '1d'\nsync = 'os'\n[metrics]\nbind = '127.0.0.1:0'\n",
+        + "[journal]\nkeep = '1d'\nsync = 'os'\n[metrics]\nbind = '127.0.0.1:0'\n"
+        + "[[recorder]]\ntopic = 't'\npath = 't.json'\n",
     )
     now = re.search("counts now: (.*)", told)[1]
     assert now.split(", ") == [
@@ -306,6 +314,7 @@ async def test_bounds_count_at_once(appliance) -> None:
         "[limits] max_packet_size",
         "[limits] max_sessions",
         "[journal] keep",
+        "[[recorder]]",
     ]
     waits = re.search("from the next start: (.*)", told)[1]
     for key in ("[service] name (", "[service] log_format (", "[journal] sync (", "[metrics] bind"):
@@ -316,7 +325,9 @@ async def test_bounds_count_at_once(appliance) -> None:
     large = await client(appliance, 4, "ann-3")
     large.publish("t", b"x" * 3000, 1)
     await large.closed()
-    await here.publish_acked("t", b"x" * 3000, 1)  # its connection is older
+    await here.publish_acked("t", b"1" * 3000, 1)  # its connection is older
+    recording = appliance.data / "t.json"
+    until(lambda: json.loads(recording.read_text()) == [int("1" * 3000)], "it is recorded")
     assert configure(appliance, appliance.config.read_text()).count("counts now") == 0
 
 
