@@ -92,7 +92,7 @@ class StartingEngine(Engine):
             return True
         return self.appliance.wait(max(0.0, deadline - time.monotonic()))
 
-    def stop(self) -> None:
+    def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - nobody has begun to log
         # In this order, so that an appliance that is being made sees one or the other.
         self._stop_asked.set()
         if self.appliance is not None:

@@ -74,6 +74,8 @@ class RecorderState(msgspec.Struct, frozen=True):
     lag: int = 0
     """Messages in the journal that this recorder has not looked at yet."""
     size_bytes: int = 0
+    looked_at: int = 0
+    """Number of the newest message that it has looked at; ``recorded`` counts up to there."""
 
 
 class QlikState(msgspec.Struct, frozen=True):
@@ -257,7 +259,7 @@ class Engine(Protocol):
     def repeat(self, seq: int, by: str) -> int:
         """Do again what this message caused; returns how many starts were asked for."""
 
-    def stop(self) -> None:
+    def stop(self, by: str = "operator") -> None:
         """Begin the ordered stop of the whole appliance."""
 
     # --- further abilities: an engine that lacks one inherits the refusal --------------------
@@ -275,6 +277,10 @@ class Engine(Protocol):
     def seq_at(self, time_ns: int) -> int:
         """Sequence number of the first message received at or after a time."""
         raise _lacks("look up a time in the journal", time_ns)
+
+    def retained(self, topic: str) -> Message | None:
+        """The message that the broker holds for new subscribers of a topic."""
+        raise _lacks("read retained messages", topic)
 
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
         """Executions with ``id < before_id``, newest first; of one task if ``task_id`` is set."""

@@ -144,6 +144,9 @@ class View(Engine):
     def seq_at(self, time_ns: int) -> int:
         return self._appliance.journal.seq_at(time_ns)
 
+    def retained(self, topic: str) -> Message | None:
+        return self._appliance.retained.get(topic)
+
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
         return self._appliance.tasks.history(before_id, limit, task_id)
 
@@ -206,6 +209,6 @@ class View(Engine):
         if not self._appliance.call(lambda: broker.disconnect(client_id), _CALL_S):
             raise ApplianceError(f"Client {client_id} is not connected.")
 
-    def stop(self) -> None:
-        logger.info("the operator asks to stop the appliance")
+    def stop(self, by: str = "operator") -> None:
+        logger.info("%s asks to stop the appliance", by)
         self._appliance.stop()

@@ -143,6 +143,10 @@ class AttachedEngine(Engine):
     def seq_at(self, time_ns: int) -> int:
         return int(self._link.ask(wire.GetSeqAt(time_ns), _NUMBER))
 
+    def retained(self, topic: str) -> Message | None:
+        found: Message | None = self._link.ask(wire.GetRetained(topic), _MESSAGE)
+        return found
+
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
         found: list[Execution] = self._link.ask(
             wire.GetExecutions(before_id, limit, task_id), _EXECUTIONS
@@ -180,5 +184,5 @@ class AttachedEngine(Engine):
     def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.ask(wire.FireTimer(name))
 
-    def stop(self) -> None:
+    def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - as above
         self._link.ask(wire.StopAppliance())

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from appliance.desk import wire
 from appliance.errors import ApplianceError
 from appliance.model import Message
@@ -32,6 +34,13 @@ def _message(engine: Engine, ask: wire.GetMessage, _by: str) -> Message | None:
     return message
 
 
+def _retained(engine: Engine, ask: wire.GetRetained, _by: str) -> Message | None:
+    message = engine.retained(ask.topic)
+    if message is not None and len(message.payload) > wire.SHOWN_BYTES:
+        return msgspec.structs.replace(message, payload=message.payload[: wire.SHOWN_BYTES])
+    return message
+
+
 def _history(engine: Engine, ask: wire.GetHistory, _by: str) -> Sequence[Message]:
     """The newest messages that fit into one answer: the terminal asks on if it wants more."""
     found: list[Message] = []
@@ -50,6 +59,7 @@ _DO: dict[type[wire.Ask], _Do] = {
     wire.GetTasks: lambda engine, _ask, _by: engine.tasks(),
     wire.GetHistory: _history,
     wire.GetSeqAt: lambda engine, ask, _by: engine.seq_at(ask.time_ns),
+    wire.GetRetained: _retained,
     wire.GetExecutions: lambda engine, ask, _by: engine.executions(
         ask.before_id, min(ask.limit, _MOST_EXECUTIONS), ask.task_id
     ),
@@ -64,7 +74,7 @@ _DO: dict[type[wire.Ask], _Do] = {
     wire.Disconnect: lambda engine, ask, by: engine.disconnect(ask.client_id, by),
     wire.PauseTimer: lambda engine, ask, by: engine.pause_timer(ask.name, ask.paused, by),
     wire.FireTimer: lambda engine, ask, by: engine.fire_timer(ask.name, by),
-    wire.StopAppliance: lambda engine, _ask, _by: engine.stop(),
+    wire.StopAppliance: lambda engine, _ask, by: engine.stop(by),
 }
 
 

@@ -14,7 +14,7 @@ import msgspec
 from appliance.model import Execution, Message
 from appliance.state import ClientState, LogLine, Mark, TopicState
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Grows when an older terminal or engine could not make sense of what is sent."""
 FRAMES_A_SECOND = 10
 WINDOW = 2
@@ -69,6 +69,10 @@ class GetHistory(Ask, frozen=True, tag="history"):
 
 class GetSeqAt(Ask, frozen=True, tag="seq_at"):
     time_ns: int
+
+
+class GetRetained(Ask, frozen=True, tag="retained"):
+    topic: str
 
 
 class GetExecutions(Ask, frozen=True, tag="executions"):
@@ -136,6 +140,7 @@ AnyAsk = (
     | GetTasks
     | GetHistory
     | GetSeqAt
+    | GetRetained
     | GetExecutions
     | GetMarks
     | StartTask

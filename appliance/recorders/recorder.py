@@ -72,7 +72,8 @@ class Recorder:
             format=self.config.format,
             health=self.health,
             recorded=progress.count if progress else 0,
-            lag=max(0, last_seq - self.cursor),
+            lag=max(0, last_seq - (progress.seq if progress else 0)),
+            looked_at=progress.seq if progress else 0,
             size_bytes=progress.length if progress else 0,
         )
 

@@ -36,7 +36,8 @@ class Acts:
 
     def __init__(self, app: ApplianceApp) -> None:
         self._app = app
-        self._by = operator()
+        self.by = operator()
+        """Who acts, for the engine and its log."""
 
     def _ask(self, question: str, yes: str, act: Callable[[], str]) -> None:
         """Ask; on yes, run ``act`` in a worker and say what it returned."""
@@ -69,7 +70,7 @@ class Acts:
 
     def _start(self, task_id: str, name: str) -> None:
         def act() -> str:
-            number = self._app.engine.start_task(task_id, self._by)
+            number = self._app.engine.start_task(task_id, self.by)
             return f"Asked for {name}: execution {number}."
 
         self._do(act)
@@ -79,7 +80,7 @@ class Acts:
         name = execution.task_name or execution.task_id
 
         def act() -> str:
-            number = self._app.engine.start_task(execution.task_id, self._by)
+            number = self._app.engine.start_task(execution.task_id, self.by)
             return f"Asked for {name}: execution {number}."
 
         self._ask(f"Start {cut(printable(name), 60)} again?", "Start it", act)
@@ -91,7 +92,7 @@ class Acts:
             return
 
         def act() -> str:
-            count = self._app.engine.repeat(message.seq, self._by)
+            count = self._app.engine.repeat(message.seq, self.by)
             return f"Asked again for {count} start{'s' * (count != 1)}."
 
         topic = cut(printable(message.topic), 60)
@@ -104,7 +105,7 @@ class Acts:
             return
 
         def act() -> str:
-            self._app.engine.stop_execution(execution.id, self._by)
+            self._app.engine.stop_execution(execution.id, self.by)
             return "Asked for the end of the run."
 
         name = cut(printable(execution.task_name or execution.task_id), 60)
@@ -116,7 +117,7 @@ class Acts:
         """Pause a timer, or let it go on."""
 
         def act() -> str:
-            self._app.engine.pause_timer(timer.name, not timer.paused, self._by)
+            self._app.engine.pause_timer(timer.name, not timer.paused, self.by)
             return f"{timer.name} {'goes on' if timer.paused else 'is paused'}."
 
         self._do(act)
@@ -125,7 +126,7 @@ class Acts:
         """Do now what a timer would do later."""
 
         def act() -> str:
-            self._app.engine.fire_timer(timer.name, self._by)
+            self._app.engine.fire_timer(timer.name, self.by)
             return f"{timer.name} was fired."
 
         self._ask(f"Do now what {cut(printable(timer.name), 40)} does at its time?", "Fire it", act)
@@ -136,7 +137,7 @@ class Acts:
         """Close a client's connection."""
 
         def act() -> str:
-            self._app.engine.disconnect(client.client_id, self._by)
+            self._app.engine.disconnect(client.client_id, self.by)
             return f"{client.client_id} was disconnected."
 
         name = cut(printable(client.client_id), 60)
@@ -146,7 +147,7 @@ class Acts:
         """Remove a topic's retained message."""
 
         def act() -> str:
-            self._app.engine.clear_retained(topic, self._by)
+            self._app.engine.clear_retained(topic, self.by)
             return f"The retained message on {topic} was removed."
 
         shown = cut(printable(topic), 100)
@@ -164,7 +165,7 @@ class Acts:
 
             def act() -> str:
                 seq = app.engine.publish(
-                    draft.topic, draft.payload.encode(), draft.qos, draft.retain, self._by
+                    draft.topic, draft.payload.encode(), draft.qos, draft.retain, self.by
                 )
                 return f"Published as message {seq}."
 

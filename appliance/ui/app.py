@@ -328,7 +328,12 @@ class ApplianceApp(App[UiEnd]):
         if sure:
             self._asked_quit = True
             self.say("Stopping: what was accepted is written first.")
-            self.in_worker(self.engine.stop, group="stop")
+            self.in_worker(lambda: self.engine.stop(self.acts.by), group="stop")
+
+    def action_zoom(self) -> None:
+        """The pane with the keys alone, or everything again."""
+        if isinstance(self.screen, Page):
+            self.screen.zoom()
 
     def action_toggle_zone(self) -> None:
         """UTC or local time, everywhere."""

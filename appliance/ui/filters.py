@@ -31,6 +31,7 @@ HELP = (
 )
 
 _WORD = re.compile(r'(!?)((?:[a-z]+:)?)("[^"]*"?|\S+)')
+_TIMES = "30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
 _KEYS = ("topic", "client", "task", "state", "since", "until")
 _AGO = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -196,6 +197,9 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
             key, word = "", prefix + word  # a text with a colon in it, JSON for example
         if not word:
             continue
+        if not (key or quoted) and word.endswith(":") and word[:-1] in _KEYS:
+            what = f"a time: {_TIMES}" if word in ("since:", "until:") else "something behind it"
+            raise FilterError(f"{word} wants {what}")
         name = {"topic": "topics", "client": "clients", "task": "tasks"}.get(key) or _kind(
             word, quoted=quoted
         )
@@ -259,9 +263,7 @@ def _bound(key: str, word: str, now_ns: int, *, utc: bool) -> int:
     try:
         return moment(word, now_ns, utc=utc)
     except ValueError:
-        raise FilterError(
-            f"{key}:{word} is not a time; write 30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
-        ) from None
+        raise FilterError(f"{key}:{word} is not a time; write {_TIMES}") from None
 
 
 def moment(word: str, now_ns: int, *, utc: bool) -> int:

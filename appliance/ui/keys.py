@@ -53,10 +53,9 @@ TABLE = (
     Key("help", "help", "question_mark,f1", "help", "this help", EVERYWHERE, footer=True),
     Key("back", "back", "escape", "back", "back; clears a filter", EVERYWHERE),
     Key("commands", "command_palette", "ctrl+p", "commands", "every command", EVERYWHERE),
-    Key("zone", "toggle_zone", "U", "UTC/local", "UTC or local time", EVERYWHERE),
-    Key(
-        "quit", "ask_quit", "q,ctrl+c", "quit", "stop the appliance (asks)", EVERYWHERE, footer=True
-    ),
+    Key("zoom", "zoom", "z", "zoom", "zoom; UTC or local", EVERYWHERE),
+    Key("zone", "toggle_zone", "U", "UTC/local", "zoom; UTC or local", EVERYWHERE),
+    Key("quit", "ask_quit", "q,ctrl+c", "quit", "stop it all (asks)", EVERYWHERE, footer=True),
     Key("up", "up", "up,k", "up", "row up, down", MOVE),
     Key("down", "down", "down,j", "down", "row up, down", MOVE),
     Key("page_up", "page_up", "pageup", "page up", "page up, down", MOVE),
@@ -71,7 +70,8 @@ TABLE = (
     Key("pause", "pause", "space,p", "pause", "freeze the view, go on", FOLLOW, footer=True),
     Key("age", "toggle_age", "T", "clock/age", "clock or age", LIVE),
     Key("own", "toggle_own", "o", "own", "what the appliance says", LIVE),
-    Key("search", "search", "b", "journal", "search the journal", LIVE, footer=True),
+    Key("search", "search", "b", "journal", "search journal; a time", LIVE, footer=True),
+    Key("jump", "jump", "J", "jump to a time", "search journal; a time", LIVE),
     Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
     Key("publish", "publish", "n", "new message", "publish a message", ACTING),
     Key("repeat", "repeat", "r", "repeat", "do again what it caused", REPEAT),

@@ -5,6 +5,7 @@ import itertools
 import json
 import queue
 import signal
+from pathlib import Path
 
 import attached_appliance
 import msgspec
@@ -14,10 +15,12 @@ from appliance_process import until
 from attached_appliance import PASSWORD, publish, target
 
 from appliance.attach.engine import AttachedEngine
+from appliance.commands.mqtt_client import Client
 from appliance.desk import wire
 from appliance.desk.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.model import ExecutionState
+from appliance.ui import lookup
 
 _numbers = itertools.count()
 
@@ -395,3 +398,23 @@ def test_nothing_there_is_said(tmp_path):
             engine.open(5)
     finally:
         engine.close()
+
+
+def test_a_terminal_elsewhere_finds_the_line_of_a_recording(running, attach):
+    """The line that is said is the one in the file, and what a topic retains can be seen."""
+    for number in range(5):
+        publish(running, f"line/{number % 2}", f"value {number}".encode())
+    with Client(target(running, "plc-7", "keeper")) as client:
+        client.publish("line/kept", b"held", qos=1, retain=True)
+    engine = attach(running, "anna")
+    newest = engine.history(1 << 62, 1)[-1].seq
+    until(lambda: engine.snapshot().recorders[0].looked_at >= newest, "everything is recorded")
+    recorder = engine.snapshot().recorders[0]
+    lines = Path(recorder.path).read_text("utf-8").splitlines()
+    found = [one for one in engine.history(1 << 62, 100) if one.topic.startswith("line/")]
+    assert len(found) == 6
+    for message in found:
+        where = lookup.place(engine, recorder, message.seq).removeprefix("line ")
+        assert message.payload.decode() in lines[int(where.replace(",", "")) - 1]
+    assert engine.retained("line/kept").payload == b"held"
+    assert engine.retained("line/0") is None

@@ -225,6 +225,7 @@ class FakeEngine(Engine):
                         1204,
                         0,
                         88_000,
+                        looked_at=self.seq,
                     ),
                 ),
                 "rules": (
@@ -329,7 +330,10 @@ class FakeEngine(Engine):
         self._called("repeat", seq, by)
         return 1
 
-    def stop(self) -> None:
+    def retained(self, topic: str) -> Message | None:
+        return next((one for one in reversed(self.ring) if one.retain and one.topic == topic), None)
+
+    def stop(self, by: str = "operator") -> None:
         self._called("stop")
         self.stopping = True
 

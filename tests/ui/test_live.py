@@ -512,3 +512,58 @@ async def test_what_the_appliance_says_of_itself_does_not_crowd_out_the_rest():
         assert "own words" not in await settle(pilot)
         await pilot.press("slash", *"appliance/#", "enter")
         assert "own words" in await settle(pilot)
+
+
+async def test_the_detail_says_where_in_the_recording_a_message_stands():
+    """File and record, counted back from what is written; what the topic retains stands there too."""
+    engine = story()
+    seq = engine.publish_from("/demo/integers", b"8", retain=True)
+    engine.publish_from("/demo/integers", b"9")
+    engine.publish_from("plant/line1/sensor7/state", b"not recorded")
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        pilot.app.open_message(seq, "live")
+        text = await until(pilot, "integers.json, record 1,203")
+        assert "retained this message" in text
+        pilot.app.open_message(seq + 1, "live")
+        text = await until(pilot, "integers.json, record 1,204")
+        assert f"retained message {seq} 8" in text
+
+
+async def test_the_difference_goes_back_in_the_journal():
+    """The message before on the topic need not be in view, and the filter does not matter."""
+    engine = story()
+    engine.old.append(msgspec.structs.replace(engine.ring[0], seq=0, topic="a/b", payload=b"1"))
+    engine.publish_from("a/b", b"2")
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("enter")
+        await until(pilot, "── Message")
+        await pilot.press("d")
+        text = await until(pilot, "── difference")
+        assert " - 1" in text
+        assert " + 2" in text
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_zoom_gives_one_pane_the_screen(size):
+    """z leaves the list alone on the screen, z again brings the rest back."""
+    async with app_for(story()).run_test(size=size) as pilot:
+        assert "24 h:" in await settle(pilot)
+        await pilot.press("z")
+        text = await until(pilot, "ZOOM")
+        assert "24 h:" not in text
+        assert "hall/east/door" in text
+        await pilot.press("z")
+        assert "ZOOM" not in await until(pilot, "24 h:")
+
+
+async def test_jump_to_a_time():
+    """J asks for a time and shows the journal as it was then, newest last."""
+    engine = story()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("U", "J", *"12:08", "enter")
+        text = await until(pilot, "filter until:12:08")
+        assert "00000004-1111" in await until(pilot, " found")
+        assert "hall/east/door" not in text

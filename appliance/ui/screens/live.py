@@ -243,6 +243,12 @@ class LiveScreen(Page):
 
         self.ui.push_screen(SearchScreen(self.filter.source))
 
+    def action_jump(self) -> None:
+        """Look at the journal as it was at a time that is asked for."""
+        from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - as above
+
+        self.ui.push_screen(SearchScreen(self.filter.source, ask="until:"))
+
     def action_export(self) -> None:
         """Write the messages in view to a file."""
         self.ui.export("messages", list(self.rows.items))

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
+from appliance import topics
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.state import Snapshot
-from appliance.ui import clock, keys, payload
+from appliance.ui import clock, keys, lookup, payload
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.execution import ExecutionScreen
 from appliance.ui.screens.page import Page
@@ -38,6 +39,8 @@ class MessageScreen(Page):
         self._message = message
         self._whole = False
         self._gone = ""
+        self._places: dict[str, str] = {}
+        self._retained: Line = []
         self._form = "pretty"
         self._wrapped = True
         self._difference: list[tuple[str, str]] = []
@@ -71,6 +74,29 @@ class MessageScreen(Page):
             self.ui.from_worker(self._fetched, seq, whole, gone)
 
         self.ui.in_worker(work, group="message")
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """Where it is recorded and what its topic retains: one after the other, as they come."""
+        message, engine = self._message, self.ui.engine
+        recorders = [
+            one for one in self.ui.snapshot.recorders if topics.matches(one.topic, message.topic)
+        ]
+
+        def work() -> None:
+            kept = view.retained_line(message, engine.retained(message.topic))
+            self.ui.from_worker(self._looked_up, message.seq, {}, kept)
+            for one in recorders:
+                place = lookup.place(engine, one, message.seq)
+                self.ui.from_worker(self._looked_up, message.seq, {one.path: place}, kept)
+
+        self.ui.in_worker(work, group="lookup")
+
+    def _looked_up(self, seq: int, places: dict[str, str], retained: Line) -> None:
+        if seq == self._message.seq:
+            self._places |= places
+            self._retained = retained
+            self.ui.show_now()
 
     def _fetched(self, seq: int, whole: Message | None, gone: str) -> None:
         if seq != self._message.seq:
@@ -88,7 +114,15 @@ class MessageScreen(Page):
         size = engine.full_size(message.seq)
         size = size if size is not None and not self._whole else len(message.payload)
         title: Line = [("Message ", "head"), (clock.number(message.seq), "strong")]
-        facts = view.facts(message, snapshot, size, utc=utc, now_ns=now_ns)
+        facts = view.facts(
+            message,
+            snapshot,
+            size,
+            utc=utc,
+            now_ns=now_ns,
+            places=self._places,
+            retained=self._retained,
+        )
         if self._gone:
             facts.append([(" ▲ ", "warn"), (self._gone, "warn")])
         right: Line = [("←→ beside   Esc back", "dim")]
@@ -140,14 +174,24 @@ class MessageScreen(Page):
         self.ui.show_now()
 
     def action_difference(self) -> None:
-        """Against the message before it on the same topic, of those in the list."""
-        topic, seq = self._message.topic, self._message.seq
-        before = [one for one in self._among if one.topic == topic and one.seq < seq]
-        if not before:
-            self.ui.say("No earlier message on this topic is in the list.")
-            return
-        self._difference = payload.diff(before[-1].payload, self._message.payload)
-        self._show_form("difference")
+        """Against the message before it on the same topic, whatever the list holds."""
+        message, engine = self._message, self.ui.engine
+
+        def work() -> None:
+            before = lookup.previous(engine, message)
+            if before is None:
+                said = "No earlier message on this topic is in the journal, or not for long before."
+                self.ui.from_worker(self.ui.say, said)
+            else:
+                difference = payload.diff(before.payload, message.payload)
+                self.ui.from_worker(self._compared, message.seq, difference)
+
+        self.ui.in_worker(work, group="difference")
+
+    def _compared(self, seq: int, difference: list[tuple[str, str]]) -> None:
+        if seq == self._message.seq:
+            self._difference = difference
+            self._show_form("difference")
 
     def _go(self, by: int) -> None:
         seqs = [one.seq for one in self._among]
@@ -158,6 +202,7 @@ class MessageScreen(Page):
             self._message = self._among[index]
             self._whole = False
             self._gone = ""
+            self._places, self._retained = {}, []
             self._form = "pretty" if self._form == "difference" else self._form
             self.query_one(Viewer).action_first()
             self._fetch()

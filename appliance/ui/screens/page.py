@@ -54,6 +54,8 @@ class Page(Screen[None]):
         super().__init__()
         self.filter = filters.EMPTY
         self.tab = self.TAB
+        self._aside: list[Widget] = []
+        """What is hidden while one pane has the screen."""
         self.has_shown = False
         """Whether it was ever told what to show."""
 
@@ -96,6 +98,26 @@ class Page(Screen[None]):
 
     # --- the frame -----------------------------------------------------------------------------
 
+    def zoom(self) -> None:
+        """Give the whole screen to the pane that has the keys, or to all panes again."""
+        for widget in self._aside:
+            widget.remove_class("-aside")
+        focused = self.focused
+        if self._aside or focused is None:
+            self._aside = []
+            return
+        kept = focused.ancestors_with_self
+        self._aside = [
+            widget
+            for place in kept
+            if isinstance(place, Widget) and place is not focused
+            for widget in place.children
+            if widget not in kept and not widget.has_class("bar") and widget.id != "filterbar"
+        ]
+        for widget in self._aside:
+            widget.add_class("-aside")
+        self.call_after_refresh(self.ui.show_now)
+
     def tick(self, snapshot: Snapshot, now_ns: int) -> None:
         """Show this moment, frame and body."""
         if not self.is_mounted or not self.size.width:
@@ -117,6 +139,8 @@ class Page(Screen[None]):
 
     def _right(self) -> Line:
         mode = self.mode()
+        if self._aside:
+            mode = [("ZOOM  ", "info"), *mode]
         if self.filter.is_empty:
             return mode
         words: Line = [(" filter ", "dim"), (self.filter.source[:40], "warn")]
@@ -130,13 +154,14 @@ class Page(Screen[None]):
 
     # --- filter --------------------------------------------------------------------------------
 
-    def action_filter(self) -> None:
-        """Open the filter bar."""
+    def action_filter(self, more: str = "") -> None:
+        """Open the filter bar; ``more`` stands behind the present filter."""
         self.query_one(FilterBar).open(
             self.filter.source,
             self.ui.remembered.filters,
             self.ui.clock_ns(),
             utc=self.ui.remembered.utc,
+            more=more,
         )
 
     def set_filter(self, source: str) -> None:

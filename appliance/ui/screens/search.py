@@ -86,8 +86,10 @@ class SearchScreen(Page):
     TAB_ROOT = False
     BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.SEARCH, keys.REPEAT)
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, ask: str = "") -> None:
+        """``ask``: the filter's last word, of which the operator is asked for the rest."""
         super().__init__()
+        self._ask = ask
         self.tab = "live"
         self._source = source
         self._search = Search(filters.EMPTY, 1)
@@ -101,8 +103,8 @@ class SearchScreen(Page):
     def on_mount(self) -> None:
         self.set_focus(self.query_one(MessageRows))
         self.set_filter(self._source)
-        if not self._source:
-            self.action_filter()
+        if self._ask or not self._source:
+            self.action_filter(self._ask)
 
     def on_unmount(self) -> None:
         self._search.cancelled.set()

@@ -23,6 +23,8 @@ from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 
 _OLDER = 200
+_TALL = 36
+_PLOT_ROWS = 5
 
 
 class RuleRows(Rows[RuleState | TimerState]):
@@ -118,6 +120,11 @@ class TasksScreen(Page):
                 rule(title, cells),
                 [(" ", ""), (work.first_line(text) or execution.state.value, tone)],
                 cause_line(execution),
+                *view.plot(
+                    [one for one in self._all if one.task_id == execution.task_id],
+                    cells,
+                    _PLOT_ROWS if self.size.height >= _TALL else 1,
+                ),
             ]
         )
 

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from appliance import topics as mqtt
 from appliance.errors import ApplianceError
 from appliance.model import Message
-from appliance.state import Snapshot
+from appliance.state import Snapshot, TopicState
 from appliance.ui import clock, keys, tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
@@ -74,6 +74,9 @@ class TopicsScreen(Page):
         self._built_ns = 0
         self._seen_any = False
         self._left_out = ""
+        self._asked: tuple[str, int] = ("", 0)
+        """Of which topic, and which of its messages, the retained one was asked for last."""
+        self._retained: Message | None = None
 
     def body(self) -> Iterable[Widget]:
         yield Pane(id="topics-title")
@@ -153,8 +156,29 @@ class TopicsScreen(Page):
             for one in self.ui.feed.newest
             if one.topic == node.path or (node.children and one.topic.startswith(below))
         ][-200:]
-        lines = view.foot(node.path, found, cells, count, utc=self.ui.remembered.utc)
-        pane.show([rule([(node.path, "head")], cells), *lines])
+        utc = self.ui.remembered.utc
+        head: list[Line] = [rule([(node.path, "head")], cells)]
+        if node.leaf is not None and node.leaf.retained:
+            self._ask_retained(node.leaf)
+            if self._retained is not None and self._retained.topic == node.path:
+                head.append(view.retained_line(self._retained, utc=utc))
+        pane.show([*head, *view.foot(node.path, found, cells, count, utc=utc)])
+
+    def _ask_retained(self, leaf: TopicState) -> None:
+        wanted = (leaf.topic, leaf.last_seq)
+        if wanted == self._asked:
+            return
+        self._asked = wanted
+        engine = self.ui.engine
+
+        def work() -> None:
+            self.ui.from_worker(self._found_retained, engine.retained(leaf.topic))
+
+        self.ui.in_worker(work, group="retained")
+
+    def _found_retained(self, message: Message | None) -> None:
+        self._retained = message
+        self.ui.show_now()
 
     def filter_changed(self) -> None:
         self._built_ns = 0

@@ -16,6 +16,10 @@ from appliance.ui.views import work
 from appliance.ui.views.message import cause_line
 
 _HISTORY_CELLS = 40
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_LABEL_CELLS = 10
+_LEAST_PLOT = 3
+"""Rows below which the runs are a single line."""
 
 
 def history_line(executions: Sequence[Execution]) -> Line:
@@ -34,6 +38,38 @@ def history_line(executions: Sequence[Execution]) -> Line:
     line.append((f"  {clock.took(min(known))} to {clock.took(max(known))}", "dim"))
     line.append((f"  {len(runs)} runs, {failed} failed", "bad" if failed else "dim"))
     return line
+
+
+def plot(executions: Sequence[Execution], cells: int, rows: int) -> list[Line]:
+    """A task's runs, newest last, as columns as high as they took long; what failed has its sign.
+
+    ``executions`` are newest first, as lists of them are.
+    """
+    if rows < _LEAST_PLOT:
+        return [history_line(executions)]
+    runs = [one for one in executions if one.state.is_final][: max(1, cells - _LABEL_CELLS)][::-1]
+    seconds = [symbols.seconds_running(one, 0) or 0.0 for one in runs]
+    longest = max(seconds, default=0.0)
+    if not longest:
+        return [history_line(executions)]
+    failed = sum(1 for one in runs if one.state.is_bad)
+    height = rows - 1
+    lines: list[Line] = []
+    for row in range(height - 1, -1, -1):
+        label = clock.took(longest) if row == height - 1 else "0" if row == 0 else ""
+        line: Line = [(f"{fit_right(label, _LABEL_CELLS - 3)} ", "dim"), ("│", "dim")]
+        for run, took in zip(runs, seconds, strict=True):
+            eighths = min(8, max(0, round(took / longest * height * 8) - row * 8))
+            sign = _EIGHTHS[eighths]
+            if row == 0 and run.state is not ExecutionState.SUCCEEDED:
+                sign = symbols.sign(run.state)
+            elif row == 0 and not eighths:
+                sign = _EIGHTHS[1]
+            line.append((sign, symbols.tone(run.state)))
+        lines.append(line)
+    caption = f"{len(runs)} runs, the newest last, {failed} failed"
+    lines.append([(" " * _LABEL_CELLS, ""), (caption, "bad" if failed else "dim")])
+    return lines
 
 
 def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:

@@ -5,7 +5,7 @@ Not for: fetching it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from appliance import topics
 from appliance.model import Execution, Message
@@ -76,8 +76,20 @@ def mark_text(mark: Mark) -> str:
     return f"{symbols.sign(mark.state)} {printable(mark.label)}{times}".rstrip()
 
 
-def facts(message: Message, snapshot: Snapshot, size: int, *, utc: bool, now_ns: int) -> list[Line]:
-    """The head of a message's detail."""
+def facts(
+    message: Message,
+    snapshot: Snapshot,
+    size: int,
+    *,
+    utc: bool,
+    now_ns: int,
+    places: Mapping[str, str],
+    retained: Line,
+) -> list[Line]:
+    """The head of a message's detail.
+
+    ``places``: where in each recorder's file it stands; ``retained``: what the topic retains.
+    """
     age = clock.ago((now_ns - message.received_ns) / 1e9)
     received = clock.date_and_time(message.received_ns, utc=utc)
     client = printable(message.client_id)
@@ -99,14 +111,26 @@ def facts(message: Message, snapshot: Snapshot, size: int, *, utc: bool, now_ns:
             (payload.kind(message.payload, cut=size > len(message.payload)), ""),
         ],
     ]
+    if retained:
+        lines.append([(" retained ", "dim"), *retained])
     lines += _properties(message)
     lines += [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
     lines += [
-        _recorded(one, message.seq)
+        _recorded(one, places.get(one.path, ""))
         for one in snapshot.recorders
         if topics.matches(one.topic, message.topic)
     ]
     return lines
+
+
+def retained_line(message: Message, kept: Message | None) -> Line:
+    """What the broker holds for new subscribers of the message's topic."""
+    if kept is None:
+        return [("nothing", "dim")] if message.retain else []
+    if kept.seq == message.seq:
+        return [("this message", "ok")]
+    shown = payload.preview(kept.payload)
+    return [(f"message {clock.number(kept.seq)} ", ""), (shown, "dim")]
 
 
 def _rule(rule: RuleState) -> Line:
@@ -118,9 +142,9 @@ def _rule(rule: RuleState) -> Line:
     ]
 
 
-def _recorded(recorder: RecorderState, seq: int) -> Line:
-    waits = "  (not yet written)" if recorder.lag and seq == 0 else ""
-    return [(" recorded ", "dim"), (printable(recorder.path), ""), (waits, "dim")]
+def _recorded(recorder: RecorderState, place: str) -> Line:
+    where: Line = [(f", {place}", "strong")] if place else []
+    return [(" recorded ", "dim"), (printable(recorder.path), ""), *where]
 
 
 def _properties(message: Message) -> list[Line]:
@@ -198,9 +222,7 @@ def peek(
     right = [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
     right += outcome(mark, execution, now_ns, utc=utc)
     right += [
-        _recorded(one, message.seq)
-        for one in snapshot.recorders
-        if topics.matches(one.topic, message.topic)
+        _recorded(one, "") for one in snapshot.recorders if topics.matches(one.topic, message.topic)
     ]
     return _beside(left, right[:rows], left_cells)
 

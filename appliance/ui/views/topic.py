@@ -94,6 +94,15 @@ def _number(value: object) -> float | None:
     return found if -1e300 < found < 1e300 else None  # neither nan nor infinite
 
 
+def retained_line(message: Message, *, utc: bool) -> Line:
+    """The message that the broker holds on a topic."""
+    return [
+        (" retained R  ", "accent"),
+        (clock.date_and_time(message.received_ns, utc=utc), "dim"),
+        (f"  {payload.preview(message.payload)}", ""),
+    ]
+
+
 def foot(
     topic: str, messages: Sequence[Message], cells: int, rows: int, *, utc: bool
 ) -> list[Line]:

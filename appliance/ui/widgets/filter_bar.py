@@ -52,18 +52,21 @@ class FilterBar(Horizontal):
         self.display = False
         self.query_one("#filterlabel", Pane).show([[(" filter ", "key")]])
 
-    def open(self, source: str, history: Sequence[str], now_ns: int, *, utc: bool) -> None:
-        """Show the bar with the present filter in it."""
+    def open(
+        self, source: str, history: Sequence[str], now_ns: int, *, utc: bool, more: str = ""
+    ) -> None:
+        """Show the bar with the present filter in it, and the beginning of what is to follow."""
         self._before = source
         self._history = [source, *(old for old in history if old != source)]
         self._at = 0
         self._now_ns = now_ns
         self._utc = utc
         field = self.query_one(Input)
-        field.value = source
+        field.value = f"{source} {more}".strip()
         self.display = True
+        field.select_on_focus = not more  # what is typed replaces the old filter, or goes on
         self.screen.set_focus(field)  # at once: focus() would let keys pass that are typed fast
-        field.cursor_position = len(source)
+        field.cursor_position = len(field.value)
 
     def _check(self, source: str) -> bool:
         problem = ""

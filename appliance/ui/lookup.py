@@ -1,0 +1,54 @@
+"""What of a message only the journal can tell: its place in a recording, the one before it.
+
+Every function here reads the journal through the engine: call it from a worker thread.
+Not for: searching (screens/search.py).
+"""
+
+from __future__ import annotations
+
+from appliance import topics
+from appliance.model import Message
+from appliance.state import Engine, RecorderState
+from appliance.ui import clock
+
+_CHUNK = 2000
+_FAR = 100_000
+"""Messages that are looked at for one answer; over a connection, a tenth of that."""
+
+
+def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
+    """Where in the recorder's file a message stands: ``line 1,204``, ``record 7``; "" if unknown.
+
+    A recorder counts what it has written; the messages that came after this one are counted back
+    from there, so the recordings need no index.
+    """
+    if seq > recorder.looked_at:
+        return "not written yet"
+    before, later, left = recorder.looked_at + 1, 0, _limit(engine)
+    while before > seq + 1:
+        chunk = engine.history(before, min(_CHUNK, before - seq - 1)) if left > 0 else ()
+        if not chunk:
+            return ""
+        later += sum(one.seq > seq and topics.matches(recorder.topic, one.topic) for one in chunk)
+        left -= len(chunk)
+        before = chunk[0].seq
+    number = recorder.recorded - later
+    if number < 1:
+        return "before this file was begun"
+    return f"{'line' if recorder.format == 'jsonl' else 'record'} {clock.number(number)}"
+
+
+def previous(engine: Engine, message: Message) -> Message | None:
+    """The message before this one on its topic, if it is not too far back."""
+    before, left = message.seq, _limit(engine)
+    while left > 0 and (chunk := engine.history(before, _CHUNK)):
+        for one in reversed(chunk):
+            if one.topic == message.topic:
+                return one
+        left -= len(chunk)
+        before = chunk[0].seq
+    return None
+
+
+def _limit(engine: Engine) -> int:
+    return _FAR // 10 if engine.is_remote else _FAR
