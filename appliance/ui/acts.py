@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+from collections import deque
 from typing import TYPE_CHECKING
 
 from appliance.model import Execution, Message, Task
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from appliance.ui.app import ApplianceApp
     from appliance.ui.screens.publish import Draft
+
+
+_DRAFTS = 20
 
 
 def operator() -> str:
@@ -38,6 +42,8 @@ class Acts:
         self._app = app
         self.by = operator()
         """Who acts, for the engine and its log."""
+        self._drafts: deque[Draft] = deque(maxlen=_DRAFTS)
+        """What was published, the newest first; never on the disk, since payloads may be secret."""
 
     def _ask(self, question: str, yes: str, act: Callable[[], str]) -> None:
         """Ask; on yes, run ``act`` in a worker and say what it returned."""
@@ -161,6 +167,7 @@ class Acts:
             if draft is None:
                 return
             app = self._app
+            self._drafts.appendleft(draft)
             app.remember(publish_topics=used(app.remembered.publish_topics, draft.topic))
 
             def act() -> str:
@@ -172,4 +179,4 @@ class Acts:
             self._do(act)
 
         history = self._app.remembered.publish_topics
-        self._app.push_screen(PublishDialog(topic, history), written)
+        self._app.push_screen(PublishDialog(topic, history, tuple(self._drafts)), written)

@@ -6,6 +6,8 @@ import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, settle, until
 
+from textual.widgets import Input
+
 from appliance.errors import UnavailableError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.state import Engine
@@ -185,7 +187,7 @@ class TestLiveActs:
             assert (await called(pilot, engine))[:2] == ("repeat", 13)
 
     async def test_publishing_a_message(self):
-        """Topic, payload, QoS and retain; a wildcard in the topic is refused with the reason."""
+        """Topic, payload, QoS, retain; a wildcard is refused with the reason; ↑ brings it back."""
         engine = story()
         app = app_for(engine)
         async with app.run_test(size=NARROW) as pilot:
@@ -200,6 +202,12 @@ class TestLiveActs:
             await pilot.click("#publish")
             assert (await called(pilot, engine))[:5] == ("publish", "a/b", b"hello", 1, True)
             assert app.remembered.publish_topics == ["a/b"]
+            await pilot.press("n", "end", "c")
+            await pilot.press("up")
+            text = await until(pilot, "hello")
+            assert "QoS 1" in text
+            assert "retain: yes" in text
+            assert app.screen.query_one("#topic", Input).value == "a/b"
 
     async def test_searching_back_in_the_journal(self):
         """Messages that left the memory long ago are found, in chunks, without the UI waiting."""

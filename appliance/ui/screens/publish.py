@@ -30,12 +30,15 @@ class Draft(NamedTuple):
 class PublishDialog(ModalScreen[Draft]):
     """Gives the draft, or ``None``. Tab goes from field to field."""
 
-    BINDINGS: ClassVar = [("escape", "leave")]
+    BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]
 
-    def __init__(self, topic: str, history: Sequence[str]) -> None:
+    def __init__(self, topic: str, history: Sequence[str], drafts: Sequence[Draft] = ()) -> None:
+        """``history``: topics that were used, ``drafts``: what was published, the newest first."""
         super().__init__()
         self._topic = topic or (history[0] if history else "")
         self._history = list(history)
+        self._drafts = drafts
+        self._at = -1
         self._qos = 0
         self._retain = False
 
@@ -54,7 +57,12 @@ class PublishDialog(ModalScreen[Draft]):
 
     def on_mount(self) -> None:
         self.query_one("#publish-title", Pane).show(
-            [[("New message", "accent"), ("   tab next field   Esc leaves", "dim")]]
+            [
+                [
+                    ("New message", "accent"),
+                    ("   tab next field   ↑↓ earlier ones   Esc leaves", "dim"),
+                ]
+            ]
         )
         self.set_focus(self.query_one("#topic", Input))
 
@@ -65,10 +73,10 @@ class PublishDialog(ModalScreen[Draft]):
         button = event.button
         if button.id == "qos":
             self._qos = (self._qos + 1) % 3
-            button.label = f"QoS {self._qos}"
+            self._label()
         elif button.id == "retain":
             self._retain = not self._retain
-            button.label = f"retain: {'yes' if self._retain else 'no'}"
+            self._label()
         elif button.id == "leave":
             self.dismiss(None)
         else:
@@ -83,6 +91,27 @@ class PublishDialog(ModalScreen[Draft]):
             return
         text = self.query_one(TextArea).text
         self.dismiss(Draft(topic, text, self._qos, self._retain))
+
+    def action_older(self) -> None:
+        self._recall(self._at + 1)
+
+    def action_newer(self) -> None:
+        self._recall(self._at - 1)
+
+    def _recall(self, at: int) -> None:
+        """Put a message there that was published before."""
+        if not 0 <= at < len(self._drafts):
+            return
+        self._at = at
+        draft = self._drafts[at]
+        self.query_one("#topic", Input).value = draft.topic
+        self.query_one(TextArea).text = draft.payload
+        self._qos, self._retain = draft.qos, draft.retain
+        self._label()
+
+    def _label(self) -> None:
+        self.query_one("#qos", Button).label = f"QoS {self._qos}"
+        self.query_one("#retain", Button).label = f"retain: {'yes' if self._retain else 'no'}"
 
     def action_leave(self) -> None:
         self.dismiss(None)
