@@ -1,11 +1,10 @@
 """The connections to one server: urllib3's, kept open between calls and kept hold of.
 
 Neither ``requests`` nor urllib3's own pool stands in between: putting a call together takes them
-three times and one and a half times as long, and that is most of what lies between a message and
-its start call (docs/performance.md). What needs more than a connection, a proxy or NTLM, goes
-through sessions.py. One ``ssl.SSLContext`` of ours says whom to trust, and every socket is known,
-because nothing else ends a call that waits for an answer. Not for: limits and errors
-(transport.py).
+three times and one and a half times as long, and a start call waits for that. What needs more than
+a connection, a proxy or NTLM, goes through sessions.py. One ``ssl.SSLContext`` of ours says whom
+to trust, and every socket is known, because nothing else ends a call that waits for an answer.
+Not for: limits and errors (transport.py).
 """
 
 from __future__ import annotations
@@ -108,8 +107,8 @@ class Connections:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
-        self._sockets.cut()
-        _close_all(self._idle)
+            self._sockets.cut()
+            _close_all(self._idle)
 
     def _take(self) -> HTTPConnection:
         """The connection that was used last, which the server is least likely to have closed."""
