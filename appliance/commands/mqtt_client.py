@@ -149,6 +149,8 @@ class Client:
         self._deadline = time.monotonic() + target.timeout_s
         try:
             plain = socket.create_connection((target.host, target.port), target.timeout_s)
+            # Or a ping behind a message would wait for the other side's delayed acknowledgement.
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = plain
             if target.tls is not None:
                 self._socket = target.tls.wrap_socket(plain, server_hostname=target.host)

@@ -4,12 +4,19 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 
 import pytest
 from appliance_process import free_port, until
+
+from appliance.commands.mqtt_client import Client, Target
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 
@@ -40,6 +47,7 @@ class OnTerminal:
 
     def __init__(self, folder, *command):
         self.ours, theirs = os.openpty()
+        self.resize(30, 100)
         self.seen = b""
         self.process = subprocess.Popen(
             [sys.executable, *command],
@@ -47,10 +55,13 @@ class OnTerminal:
             stdout=theirs,
             stderr=theirs,
             cwd=folder,
-            env=dict(os.environ, TERM="xterm-256color", COLUMNS="100", LINES="30"),
+            env={**os.environ, "TERM": "xterm-256color"},
             start_new_session=True,
         )
         os.close(theirs)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read_until(self, wanted):
         """Read until ``wanted`` comes, or (``None``) to the end."""
@@ -127,6 +138,30 @@ def test_a_start_that_fails_says_why_on_the_normal_screen(run):
     assert f"127.0.0.1:{port}" in said
     assert "in use" in said
     assert "Traceback" not in said
+
+
+def test_a_flood_with_large_payloads_and_a_storm_of_resizes(run):
+    """A megabyte among many messages, the window pulled about meanwhile: keys are answered."""
+    terminal, port = run()
+    terminal.read_until("✓ all well".encode())
+    picture = b"\xff\xd8\xff\xe0" + bytes(1_000_000)
+    with Client(Target("127.0.0.1", port, client_id="cam1")) as client:
+        for _ in range(5):
+            client.publish("plant/cam1", picture, qos=1, retain=False)
+            for rows, columns in ((10, 20), (60, 200), (24, 80), (30, 100)):
+                terminal.resize(rows, columns)
+                terminal.process.send_signal(signal.SIGWINCH)
+                for number in range(20):
+                    client.publish("plant/sensor", b"%d" % number, qos=0, retain=False)
+        client.publish("plant/cam1", picture, qos=1, retain=False)
+    terminal.read_until(b"<jpeg 1.0 MB>")
+    os.write(terminal.ours, b" ")
+    terminal.read_until(b"PAUSED")
+    os.write(terminal.ours, b"q")
+    terminal.read_until(b"Stop the appliance?")
+    os.write(terminal.ours, b"y")
+    terminal.read_until(None)
+    assert terminal.process.wait(DEADLINE_S) == 0
 
 
 @pytest.mark.parametrize("on_hangup", ["stop", "continue"])
