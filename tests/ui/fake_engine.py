@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from appliance.errors import NoPermissionError
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
 from appliance.state import (
@@ -494,6 +496,27 @@ def story(clock: Clock | None = None, *, rate: float = 0.0) -> FakeEngine:
     engine.story_seq = engine.seq
     engine._produced_ns = clock()
     return engine
+
+
+def earlier_runs(engine: FakeEngine) -> None:
+    """Thirty hourly runs of the task that was asked for last, two of them failed."""
+    last = max(engine.runs.values(), key=lambda one: one.id)
+    for number in range(1, 31):
+        bad = number in (7, 22)
+        began = engine.clock_ns() - number * 3600 * S
+        engine.put(
+            replace(
+                last,
+                id=-number,
+                state=ExecutionState.FAILED if bad else ExecutionState.SUCCEEDED,
+                cause=Cause("timer", rule="hourly-hr"),
+                requested_ns=began,
+                started_ns=began,
+                ended_ns=began + (2 + number * 7 % 11) * S,
+                reason="timeout" if bad else "",
+                log_tail=(),
+            )
+        )
 
 
 def _clients(now: int) -> tuple[ClientState, ...]:

@@ -3,13 +3,11 @@
 A changed picture is a changed screen: look at it, then accept it with ``--snapshot-update``.
 """
 
-import msgspec
 import pytest
-from fake_engine import HOSTILE, Clock, FakeEngine, S, story
+from fake_engine import HOSTILE, Clock, FakeEngine, earlier_runs, story
 from screens import NARROW, WIDE
 
 from appliance.errors import NoPermissionError
-from appliance.model import Cause, ExecutionState
 from appliance.state import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -52,25 +50,8 @@ def first():
 
 
 def tasks():
-    """The story, with earlier runs of the task that failed."""
     engine = live()
-    failed = max(engine.runs.values(), key=lambda one: one.id)
-    now = engine.clock_ns()
-    for number in range(1, 31):
-        bad = number in (7, 22)
-        began = now - number * 3600 * S
-        engine.put(
-            msgspec.structs.replace(
-                failed,
-                id=-number,
-                state=ExecutionState.FAILED if bad else ExecutionState.SUCCEEDED,
-                cause=Cause("timer", rule="nightly-hr"),
-                requested_ns=began,
-                started_ns=began,
-                ended_ns=began + (2 + number * 7 % 11) * S,
-                reason="timeout" if bad else "",
-            )
-        )
+    earlier_runs(engine)
     return engine
 
 
