@@ -15,6 +15,7 @@ from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, tex
 from appliance.broker.access import Access, Terms
 from appliance.broker.packets import PacketError
 from appliance.config import AccessConfig, AccessRule, LimitsConfig
+from appliance.desk.topics import state_topic
 from appliance.users import Users
 
 REFUSED = {4: 4, 5: 0x86}
@@ -265,6 +266,30 @@ async def test_will_rules(ruled, version):
     wire.send(wire.connect_packet("c1", will=("plant/bob/x", b"", 0, False), **ANN))
     assert (await wire.closed()).body[1] == FORBIDDEN[version]
     assert len(ruled.broker.sessions) == 0
+
+
+async def test_a_terminal_that_loses_its_right_gets_nothing_more(guarded):
+    """A user who is no operator or viewer any more has no place at the desk, at once."""
+    listen = state_topic("screen")
+
+    def terms(*operators: str) -> Terms:
+        return Terms(
+            AccessConfig(operators=operators),
+            guarded.users,
+            anonymous=False,
+            open_without_users=False,
+        )
+
+    guarded.access.take(terms("ann"))
+    wire = await guarded.wire(client_id="screen", **ANN)
+    assert await wire.subscribe((listen, 0), ("t", 0)) == [0, 0]
+    assert guarded.broker.is_listening("screen", listen)
+    guarded.access.take(terms())
+    found = guarded.broker.enforce_access()
+    assert (found.disconnected, found.unsubscribed) == (0, 1)
+    assert not guarded.broker.is_listening("screen", listen)
+    assert guarded.door.hand(listen, b"x") == 0
+    assert guarded.broker.is_listening("screen", "t")
 
 
 # --- how much a client may cost ---------------------------------------------------------------

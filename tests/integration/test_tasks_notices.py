@@ -16,7 +16,7 @@ from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.tasks.notices import Notice, Notices
-from appliance.config import NotifyConfig
+from appliance.config import AllowConfig, NotifyConfig, TriggerConfig
 
 # Apprise loads every one of its plugins, and some of them use what Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -160,6 +160,39 @@ class Sender:
         self.stopped.set()
         for thread in self.threads:
             thread.join()
+
+
+def test_other_people_are_told_without_a_restart(webhook, mailbox, tmp_path: Path) -> None:
+    """When [[notify]] changes under way, a target that is new is told from then on, one that is
+    gone is not, and one that stays keeps its count of the hour."""
+    with SimulatedQlik() as qlik:
+        task = qlik.add_task("Reload sales", duration_s=0.05, outcomes=(Outcome.FAIL,))
+        mail, hook = config(mailbox.url, on=("recovered",)), config(webhook.url, at_most=2)
+        with Rig(tmp_path / "tasks.db", client_of(qlik), notify=(hook,)) as rig:
+
+            def fail(count: int) -> None:
+                rig.source.put(START_TOPIC, task.id)
+                rig.broker.wait_for(task.id, "failed", count)
+
+            def tell(*notify: NotifyConfig) -> None:
+                rule = TriggerConfig(topic=START_TOPIC, task="payload")
+                rig.engine.take(rig.engine.rules_of((rule,), (), AllowConfig(), notify))
+
+            fail(1)
+            webhook.wait_for(1)
+            tell(hook, mail)
+            fail(2)
+            webhook.wait_for(2)
+            fail(3)
+            rig.wait_until(lambda: rig.engine.counters().get("notices left out"))
+            tell(mail)
+            task.outcomes = (Outcome.SUCCESS,)
+            rig.source.put(START_TOPIC, task.id)
+            assert "succeeds again" in mailbox.wait_for(1)[0]
+            assert len(webhook.arrived) == 2
+            assert rig.engine.counters()["notices left out"] == 1
+            with pytest.raises(ConfigError):
+                tell(config("nonsense"))
 
 
 def test_a_flood_of_failures_is_not_a_flood_of_mail(webhook) -> None:

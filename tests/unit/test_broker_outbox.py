@@ -196,3 +196,34 @@ def test_not_persistent():
     outbox = Outbox("c", limit=9, max_bytes=99, count=print, current=lambda _topic: None)
     outbox.deliver(Message(1, 0, "t", b"x"), 2, retain=False)
     assert outbox.queued == 0
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_a_client_may_not_have_any_more_is_not_sent(connected: bool) -> None:
+    """When a right is withdrawn, what waits because of it is dropped, retained messages too, and
+    of what was sent only that which is with a client that is connected is still awaited."""
+    retained = {"no/r": Message(1, 0, "no/r", b"1"), "yes/r": Message(2, 0, "yes/r", b"2")}
+    outbox = Outbox("c", limit=100, max_bytes=1000, count=lambda _name: None, current=retained.get)
+    outbox.persistent = True
+    outbox.keeper = notes = Notes()
+    client = Client(3)
+    outbox.attach(client)
+    for number, (topic, qos) in enumerate(
+        [("no", 1), ("no", 2), ("yes", 1), ("no", 1), ("yes", 1)]
+    ):
+        message = Message(number + 3, 0, topic, b"%d" % (number + 3))
+        outbox.deliver(message, qos, retain=False)
+    outbox.deliver_retained(list(retained.values()), 0, ())
+    assert [number for _, _, number in client.wire] == [3, 5]
+    if not connected:
+        outbox.detach()
+    outbox.withhold(lambda topic: topic.startswith("yes"))
+    assert outbox.in_flight == (2 if connected else 1)  # 3, if it is with the client, and 5
+    client.wire.clear()
+    client.window = 100
+    if not connected:
+        outbox.attach(client)
+    outbox.pump()
+    for then in notes.waiting:
+        then()
+    assert sorted(number for _, _, number in client.wire) == ([2, 7] if connected else [2, 5, 7])
