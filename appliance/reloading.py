@@ -43,8 +43,11 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
     running = appliance.config
     if not running.file:
         return False, ["this appliance was started without a configuration file"]
+    log = appliance.log
     try:
         new = load(running.file)
+        if log is not None:
+            log.mask(*all_secrets(new))
         if problems := check_files(new):
             raise ConfigError("\n".join(problems))
         prepared = _prepare(appliance, new)
@@ -54,15 +57,14 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
             *str(error).split("\n"),
         ]
     found = changes(running, new)
-    if appliance.log is not None:
-        appliance.log.mask(*all_secrets(new))
-        # Also if it has not changed: it may have been set otherwise for a while.
-        appliance.log.set_level(new.service.log_level)
     lines = [f"{running.file} is read again; log_level is {new.service.log_level}"]
     try:
         enforced, is_late = _apply(appliance, prepared)
     except ApplianceError as error:
         return False, [f"the configuration is right, but could not be changed: {error}"]
+    if log is not None:
+        # Also if it has not changed: it may have been set otherwise for a while.
+        log.set_level(new.service.log_level)
     at_once = [each.where for each in found if not each.waits]
     if at_once:
         lines.append(f"changed, and counts now: {', '.join(at_once)}")
