@@ -20,7 +20,7 @@ CAPACITY = 10_000
 _PER_SECOND = 20_000
 """All of so many messages a second pass through the filter."""
 
-_UNFILTERED = 2_000
+_UNFILTERED = 500
 """Without a filter, so many a poll are enough where polls are far apart: more only scroll by."""
 
 _MARK_POLLS = 5
