@@ -19,7 +19,8 @@ from broker_rig import Rig, Wire, both, hang_up
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
-from appliance.config import ListenerConfig, TlsConfig
+from appliance.broker.access import Terms
+from appliance.config import AccessConfig, ListenerConfig, TlsConfig
 
 CLIENT = Path(__file__).with_name("mqttjs_client.mjs")
 
@@ -358,6 +359,6 @@ async def test_websocket_of_a_foreign_page(everywhere, files, kind):
             await websockets.connect(url, origin=origin, **options)
         assert caught.value.response.status_code == 403
     assert everywhere.counters["connections refused: page of another machine"] == 4
-    everywhere.access._anonymous = everywhere.access._open_without_users = False
+    everywhere.access.take(Terms(AccessConfig(), None, anonymous=False, open_without_users=False))
     async with websockets.connect(url, origin="https://example.com", **options):
         pass
