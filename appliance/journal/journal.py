@@ -346,16 +346,21 @@ class Journal:
             self._last_seq = messages[-1].seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq
+        followers = self._open_followers() if messages else []
+        topics: set[str] = set()
+        if any(follower.interest is not None for follower in followers):
+            topics = {message.topic for message in messages}
+        # Who waits for just this goes first, then the acknowledgements, then who reads everything:
+        # each that is woken competes with the others for the interpreter.
+        for follower in followers:
+            if follower.interest is not None:
+                follower.notify(messages[-1].seq, topics)
         try:
             self._on_commit(messages, entries)
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal
             _log.exception("What follows a commit failed")
-        if messages:
-            followers = self._open_followers()
-            topics: set[str] = set()
-            if any(follower.interest is not None for follower in followers):
-                topics = {message.topic for message in messages}
-            for follower in followers:
+        for follower in followers:
+            if follower.interest is None:
                 follower.notify(messages[-1].seq, topics)
 
     def refused(self, entry: Entry, error: Exception) -> None:

@@ -41,6 +41,9 @@ POLITE_SHARE = 1 / 8
 POLITE_LAG = 500_000
 """Messages. A recorder further behind than this takes what it needs."""
 
+GIVE_WAY_S = 0.005
+"""Between a commit and recording it: what is urgent about it is done by then."""
+
 SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without anything being recorded."""
 
@@ -285,7 +288,9 @@ class Recorders:
         for recorder in late:
             self._catch_up(recorder, source)
         if not late and self._wanted is None:
-            source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
+            is_news = source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
+            if is_news:  # a start call that the same message leads to goes first
+                self._stopping.wait(GIVE_WAY_S)
         messages: list[Message] = []
         began = time.monotonic()
         if not self._unsaved:
