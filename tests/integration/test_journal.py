@@ -21,7 +21,7 @@ class Harness:
     """A journal whose commits can be waited for."""
 
     def __init__(self, path, **settings):
-        self.settings = {"sync": "os", "keep_s": 1e6, "max_bytes": 10**10} | settings
+        self.settings = {"sync": "os", "keep_s": 1e10, "max_bytes": 10**10} | settings
         self.journal = Journal(path, **self.settings)
         self.entries = []
         self.refused = []

@@ -17,7 +17,7 @@ from appliance.model import Message
 
 class Harness:
     def __init__(self, path, **settings):
-        settings = {"sync": "always", "keep_s": 1e6, "max_bytes": 10**10} | settings
+        settings = {"sync": "always", "keep_s": 1e10, "max_bytes": 10**10} | settings
         self.journal = Journal(path, **settings)
         self.tokens = []
         self.health = []

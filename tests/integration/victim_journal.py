@@ -6,6 +6,7 @@ Arguments: folder, sync. Each line is the last committed sequence number.
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 from appliance.journal import Journal
@@ -30,5 +31,6 @@ while True:
         room.acquire()
     for _ in range(49):
         seq = journal.next_seq()
-        journal.append(Message(seq, seq, "a/b", b"%d" % seq * 3), seq)
+        # As old as it is: retention looks at it while the machine is slow.
+        journal.append(Message(seq, time.time_ns(), "a/b", b"%d" % seq * 3), seq)
     journal.transact([("INSERT INTO note VALUES (?)", (seq,))], None)
