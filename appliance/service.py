@@ -196,7 +196,7 @@ class Appliance:
         config = self.config
         loop = asyncio.get_running_loop()
         subscriptions = Subscriptions()
-        self.retained = Retained(config.limits.max_retained)
+        self.retained = Retained(config.limits.max_retained, int(config.limits.max_retained_size))
         self.recorders = Recorders(
             config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
         )

@@ -79,7 +79,7 @@ class Rig:
         self.journal.define(RETAINED_SCHEMA)
         self.journal.define(SESSIONS_SCHEMA)
         self.subscriptions = Subscriptions()
-        self.retained = Retained(self.limits.max_retained)
+        self.retained = Retained(self.limits.max_retained, int(self.limits.max_retained_size))
         self.journal.start(lambda *committed: self.door.committed(*committed))
         self.door = Door(
             self.journal,

@@ -144,7 +144,11 @@ class Door:
     def _keep(self, message: Message) -> None:
         if not self._retained.make_room(message):
             self._count("retained messages refused: limit reached")
-            return
+            if not self._retained.expects(message.topic):
+                return
+            # What was retained is not the last any more: better none than an old one.
+            message = msgspec.structs.replace(message, payload=b"")
+            self._retained.make_room(message)
         statement: Statement
         if message.payload:
             statement = (

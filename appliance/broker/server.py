@@ -442,7 +442,7 @@ class MqttBroker:
     def take_limits(self, limits: LimitsConfig, listeners: Sequence[ListenerConfig]) -> None:
         """Let other bounds count: at once, or for connections that are made from now on."""
         self.limits = limits
-        self.retained.bound(limits.max_retained)
+        self.retained.bound(limits.max_retained, int(limits.max_retained_size))
         self.door.bound(int(limits.max_pending))
         for session in self.sessions.all():
             session.outbox.bound(limits.max_queued_per_client, int(limits.max_client_backlog))

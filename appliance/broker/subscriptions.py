@@ -196,36 +196,56 @@ class Subscriptions:
 
 
 class Retained:
-    """The last retained message of each topic (section 3.3.1.3), bounded in number."""
+    """The last retained message of each topic (section 3.3.1.3), bounded in number and bytes."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, max_bytes: int) -> None:
         self._limit = limit
+        self._max_bytes = max_bytes
         self._messages: Topics[Message] = Topics()
-        self._expected: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        """Payload bytes of what is kept or, once it is committed, will be."""
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._messages)
 
-    def bound(self, limit: int) -> None:
-        """Let another bound count; what is beyond it stays until it is replaced or removed."""
+    def bound(self, limit: int, max_bytes: int) -> None:
+        """Let other bounds count; what is beyond them stays until it is replaced or removed."""
         self._limit = limit
+        self._max_bytes = max_bytes
 
     def make_room(self, message: Message) -> bool:
-        """Whether a message that will be kept stays within the bound; counts it from now on."""
-        topic = message.topic
-        if message.payload and topic not in self._messages and topic not in self._expected:
-            if len(self._messages) + len(self._expected) >= self._limit:
+        """Whether a message that will be kept stays within the bounds; counts it from now on."""
+        size = len(message.payload)
+        before = self._sizes.get(message.topic)
+        if size:
+            if before is None and len(self._sizes) >= self._limit:
                 return False
-            self._expected.add(topic)
+            grows = size - (before or 0)
+            if grows > 0 and self._bytes + grows > self._max_bytes:
+                return False
+        self._note(message.topic, size)
         return True
+
+    def expects(self, topic: str) -> bool:
+        """Whether a message of this topic is kept, or will be once it is committed."""
+        return topic in self._sizes
+
+    def _note(self, topic: str, size: int) -> None:
+        self._bytes += size - self._sizes.pop(topic, 0)
+        if size:
+            self._sizes[topic] = size
 
     def keep(self, message: Message) -> None:
         """Keep it in place of the topic's last one; an empty payload removes (MQTT-3.3.1-10)."""
+        topic = message.topic
         if message.payload:
-            self._expected.discard(message.topic)
-            self._messages.put(message.topic, message)
+            self._messages.put(topic, message)
+            if topic not in self._sizes:  # it comes from the last run, or will be removed at once
+                self._note(topic, len(message.payload))
         else:
-            self._messages.remove(message.topic)
+            self._messages.remove(topic)
+            self._note(topic, 0)
 
     def get(self, topic: str) -> Message | None:
         """The retained message of one topic."""

@@ -383,6 +383,30 @@ async def test_too_many_retained(tmp_path, version):
 
 
 @both
+async def test_retained_messages_are_bounded_in_bytes(tmp_path, version):
+    """Large retained messages can't fill the memory. One that does not fit is journaled and not
+    retained, and nobody who subscribes later takes the one before it for the last; what fits is
+    taken again once there is room."""
+    big = b"x" * 30_000
+    async with Rig(tmp_path / "data", max_retained_size=65536) as rig:
+        wire = await rig.wire(version)
+        for topic, payload in (("r/0", big), ("r/1", b"small"), ("r/2", big), ("r/1", big)):
+            await wire.publish_acked(topic, payload, 1, retain=True)
+        assert rig.counters["retained messages refused: limit reached"] == 1
+        assert rig.retained.get("r/1") is None
+        assert len(rig.retained) == 2
+        assert len(rig.journaled()) == 4
+    async with Rig(tmp_path / "data", max_retained_size=65536) as rig:
+        assert rig.retained.get("r/1") is None
+        wire = await rig.wire(version)
+        await wire.publish_acked("r/1", big, 1, retain=True)
+        assert rig.retained.get("r/1") is None
+        await wire.publish_acked("r/0", b"", 1, retain=True)
+        await wire.publish_acked("r/1", big, 1, retain=True)
+        assert rig.retained.get("r/1").payload == big
+
+
+@both
 async def test_queue_of_an_absent_client(tmp_path, version):
     """For a client that is away the newest messages are kept, the oldest dropped and counted."""
     async with Rig(tmp_path / "data", max_queued_per_client=5) as rig:
