@@ -7,7 +7,7 @@ import json
 from appliance.model import Message
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.payload import objects
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 VALUES = st.recursive(
@@ -28,6 +28,7 @@ PAYLOADS = st.one_of(
 
 
 @given(st.lists(PAYLOADS, min_size=1, max_size=8))
+@settings(deadline=None, max_examples=50)
 @example([b"{}", b'{"a":1}', b"{}"])
 @example([b'{"a":1', b'"b":2}'])
 @example([b"{},{}", b'{"a":[', b"]}"])
