@@ -34,6 +34,8 @@ class Reader(Protocol):
     @property
     def is_crowded(self) -> bool: ...
 
+    def may_lag(self, position: int) -> bool: ...
+
     def recent(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]: ...
 
 
@@ -83,6 +85,11 @@ class Follower:
     def is_crowded(self) -> bool:
         """Whether messages come in faster than they are committed one by one."""
         return self._reader.is_crowded
+
+    @property
+    def may_lag(self) -> bool:
+        """Whether there is no need to hurry: not far behind, and the journal has room."""
+        return self._reader.may_lag(self._position)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether ``next`` has something; waits for it at most so long, or until ``wake``.

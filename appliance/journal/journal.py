@@ -36,6 +36,11 @@ OnRefused = Callable[[object, Exception], None]
 CROWD = 100
 """Messages a commit, and more, that only come together when publishers wait for the engine."""
 
+MAX_LAG = 2_000_000
+"""Messages that a follower may lag behind out of politeness, where the journal has room."""
+SMALL_BYTES = 256
+"""On the disk, at least assumed for a message: its size is only looked at once a second."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -211,6 +216,13 @@ class Journal:
     def is_crowded(self) -> bool:
         """Whether so much comes in that messages gather by the hundred for each commit."""
         return self._inbox.count > 0 and self._writer.gathered >= CROWD
+
+    def may_lag(self, position: int) -> bool:
+        """Whether who has read up to there need not hurry for retention's sake."""
+        unread = self._last_seq - position
+        held = max(1, self._last_seq - self._first_seq)
+        size = max(SMALL_BYTES, self._condition.size_bytes // held)
+        return unread < MAX_LAG and unread * size < self._condition.max_bytes // 4
 
     @property
     def removed_to(self) -> int:

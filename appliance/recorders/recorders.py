@@ -36,10 +36,10 @@ BATCH_MESSAGES = 5000
 PACE_S = 0.05
 """While messages keep coming, pause between two batches: the longest that one waits, nearly."""
 
-POLITE_SHARE = 1 / 8
+POLITE_SHARE = 1 / 24
 """Of the time, while publishers wait for the engine: all threads share one interpreter."""
-POLITE_LAG = 500_000
-"""Messages. A recorder further behind than this takes what it needs."""
+CATCH_UP_SHARE = 1 / 2
+"""Of the time, while there is a backlog and the engine has time for others."""
 
 GIVE_WAY_S = 0.005
 """Between a commit and recording it: what is urgent about it is done by then."""
@@ -64,6 +64,9 @@ class Source(Protocol):
 
     @property
     def is_crowded(self) -> bool: ...
+
+    @property
+    def may_lag(self) -> bool: ...
 
     def wait(self, timeout_s: float) -> bool: ...
 
@@ -451,6 +454,7 @@ def pace(source: Source, *, full: bool, worked_s: float) -> float:
     """
     # A pause lets messages gather: one write and sync for all of them.
     pace_s = 0.0 if full else PACE_S
-    if source.is_crowded and source.last_seq - source.position < POLITE_LAG:
-        pace_s = max(pace_s, worked_s / POLITE_SHARE)
+    if source.may_lag:
+        share = POLITE_SHARE if source.is_crowded else CATCH_UP_SHARE
+        pace_s = max(pace_s, worked_s / share)
     return pace_s

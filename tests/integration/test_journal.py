@@ -220,6 +220,20 @@ def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(ha
         follower.next(1000)
 
 
+def test_a_polite_follower_hurries_before_a_small_journal_overflows(harness):
+    """What a follower leaves unread out of politeness never fills a quarter of the journal."""
+    one = harness(max_bytes=1_000_000).start()
+    follower = one.journal.follower("recorders", 0)
+    one.put(500)
+    one.settle()
+    assert follower.may_lag
+    one.put(600)
+    one.settle()
+    assert not follower.may_lag
+    follower.next(1000)
+    assert follower.may_lag
+
+
 def test_reads_are_bounded_in_bytes(harness):
     """One read never brings more into memory than asked for, except a single bigger message."""
     one = harness().start()
