@@ -114,17 +114,12 @@ CASES = {
 }
 
 
-NARROW_ONLY = {"jump", "question", "timers", "zoom"}
-"""What looks elsewhere like another of these."""
-
-
 @pytest.mark.parametrize(
     ("name", "size"),
     [
         pytest.param(name, size, id=f"{name}-{size[0]}x{size[1]}")
         for name in CASES
         for size in (NARROW, WIDE)
-        if size == NARROW or name not in NARROW_ONLY
     ],
 )
 def test_screen(snap_compare, name, size):
@@ -148,14 +143,19 @@ def app_for(engine, theme):
 def shown(app, keys):
     """Press keys, and let workers and repaints finish."""
 
+    async def settle(pilot):
+        await app.workers.wait_for_complete()
+        await pilot.pause()
+        app._frame()
+        await pilot.pause()
+
     async def bring(pilot):
         app.animation_level = "none"
+        await settle(pilot)  # a key means what it means for what is on the screen by then
         for key in keys:
             await pilot.press(key)
-        for _ in range(2):
-            await app.workers.wait_for_complete()
-            await pilot.pause()
-            app._frame()
+            await settle(pilot)
+        await settle(pilot)
         for field in app.screen.query("Input, TextArea"):
             field.cursor_blink = False
         await pilot.pause()
