@@ -208,16 +208,18 @@ class Intake:
             if first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:
                 # The next packet is as long as this one: maybe it says the same things.
                 packet = data[begin:stop]
-                if self._alike(message, packet, topic_end - begin, memoryview(data)[stop:end]):
-                    position += (messages[-1].seq - message.seq) * len(packet)
+                following = memoryview(data)[stop:end]
+                count = self._alike(message, packet, topic_end - begin, following)
+                position += count * len(packet)
         return position
 
-    def _alike(self, like: Message, packet: bytes, id_at: int, following: memoryview) -> bool:
+    def _alike(self, like: Message, packet: bytes, id_at: int, following: memoryview) -> int:
         """Take the packets that begin ``following`` and differ from ``packet`` as devices' do.
 
         That is in packet id and payload, whose length is the same. Most of what a client sends in
         one go is like that, and taken apart together it costs a third. What is out of the ordinary
         is left to ``publishes``. ``id_at`` is where the packet id of ``packet`` is, if it has one.
+        Returns how many were taken.
         """
         payload_size = len(like.payload)
         width = len(packet)
@@ -258,7 +260,7 @@ class Intake:
             self._acks += acks
         self._size += payload_size * count
         self._door.number_to(seq)
-        return count > 0
+        return count
 
     def _ask(self, topic: str, payload: bytes, qos: int, now_ns: int) -> None:
         """Hand on a request to the desk; it is not a message, and not journaled as one."""
