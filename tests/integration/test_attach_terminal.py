@@ -14,55 +14,26 @@ import certificates
 import pytest
 from appliance_process import free_port
 from attached_appliance import PASSWORD, publish
+from tmux_window import DEADLINE_S, Window
 
 from appliance.commands.attach import state_folder
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
 APPLIANCE = f"{shlex.quote(sys.executable)} -m appliance"
-DEADLINE_S = 60
 
 
-class Window:
-    """A shell in a tmux server of its own, 80x24."""
-
-    def __init__(self, folder):
-        self._base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
-        environment = f"XDG_STATE_HOME={folder}/state PS1='ready> ' TERM=screen-256color"
-        self._run("new-session", "-d", "-x", "80", "-y", "24", "-c", str(folder),
-                  f"{environment} exec sh")  # fmt: skip
-        self.wait("ready>")
-
-    def _run(self, *arguments):
-        return subprocess.run(
-            [*self._base, *arguments], check=True, capture_output=True, text=True, timeout=30
-        ).stdout
-
-    def type(self, text):
-        self._run("send-keys", "-l", text)
-        self.keys("Enter")
-
-    def keys(self, *names):
-        for name in names:
-            self._run("send-keys", name)
-
-    def wait(self, *wanted):
-        end = time.monotonic() + DEADLINE_S
-        text = ""
-        while time.monotonic() < end:
-            text = self._run("capture-pane", "-p")
-            if all(one in text.replace("\n", "") for one in wanted):
-                return text
-            select.select([], [], [], 0.05)  # tmux can't tell when the screen changes
-        raise AssertionError(f"{wanted} never came; the screen was:\n{text}")
-
-    def close(self):
-        subprocess.run([*self._base, "kill-server"], check=False, capture_output=True, timeout=30)
+def shell(folder):
+    """A shell that waits for its first command."""
+    environment = f"XDG_STATE_HOME={folder}/state PS1='ready> ' TERM=screen-256color"
+    opened = Window(folder, f"{environment} exec sh", wrapped=True)
+    opened.wait("ready>")
+    return opened
 
 
 @pytest.fixture
 def window(tmp_path):
-    opened = Window(tmp_path)
+    opened = shell(tmp_path)
     yield opened
     opened.close()
 

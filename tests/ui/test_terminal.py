@@ -10,46 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
+from tmux_window import DEADLINE_S, Window
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
 
 ENGINE = str(Path(__file__).parent / "fake_engine.py")
-DEADLINE_S = 60
 
 
-class Tmux:
-    """One window of a tmux server of its own."""
-
-    def __init__(self, folder, *arguments, columns=80, rows=24, environment="", after=""):
-        self.base = ["tmux", "-S", str(folder / "tmux.sock"), "-f", "/dev/null"]
-        command = f"{environment} {sys.executable} {ENGINE} {' '.join(arguments)} {after}; exec cat"
-        self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), command)
-
-    def _run(self, *arguments):
-        return subprocess.run(
-            [*self.base, *arguments], check=True, capture_output=True, text=True, timeout=30
-        ).stdout
-
-    def keys(self, *names):
-        for name in names:
-            self._run("send-keys", name)
-
-    def screen(self, *options):
-        return self._run("capture-pane", "-p", *options)
-
-    def wait(self, *wanted):
-        """Wait until all of ``wanted`` is on the screen; returns it."""
-        end = time.monotonic() + DEADLINE_S
-        text = ""
-        while time.monotonic() < end:
-            text = self.screen()
-            if all(one in text for one in wanted):
-                return text
-            select.select([], [], [], 0.05)  # tmux can't tell when the screen changes
-        raise AssertionError(f"{wanted} never came; the screen was:\n{text}")
-
-    def close(self):
-        subprocess.run([*self.base, "kill-server"], check=False, capture_output=True, timeout=30)
+def opened_with(folder, *arguments, environment="", after="", **size):
+    """A window in which the UI runs, and that stays when it has ended."""
+    command = f"{environment} {sys.executable} {ENGINE} {' '.join(arguments)} {after}; exec cat"
+    return Window(folder, command, **size)
 
 
 @pytest.fixture
@@ -59,7 +30,7 @@ def tmux(tmp_path):
     opened = []
 
     def start(*arguments, **options):
-        opened.append(Tmux(tmp_path, "--run-for", "50", *arguments, **options))
+        opened.append(opened_with(tmp_path, "--run-for", "50", *arguments, **options))
         return opened[-1]
 
     yield start
