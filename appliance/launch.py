@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from appliance import logs
 from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
+from appliance.right_of_way import starts
 
 if TYPE_CHECKING:
     from appliance.qlik.server import QlikServer
@@ -125,6 +126,7 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     from appliance.ui_settings import ui_settings  # noqa: PLC0415
 
     settings = ui_settings(config)  # a mistake is told before anything is started
+    starts.is_wanted = True
 
     def made() -> Appliance:
         from appliance.upkeep import Upkeep  # noqa: PLC0415 - imports the service

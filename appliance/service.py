@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 _STEP_S = 0.5
 _STOP_S = 10.0
+_REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _OUTCOME_S = 10.0
 _RECORDERS = "recorders.db"
@@ -75,6 +76,7 @@ class Appliance:
         run_for_s = config.service.run_for if run_for_s is None else run_for_s
         self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
         self.counters: Counter[str] = Counter()
+        self._disk_refuses = False
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
         self.data_dir = Path(config.service.data_dir)
@@ -226,7 +228,7 @@ class Appliance:
         except BaseException:
             self.tasks.stop(_STOP_S / 2)
             raise
-        stack.push_async_callback(asyncio.to_thread, self.journal.close, _STOP_S)
+        stack.push_async_callback(asyncio.to_thread, self._close_journal)
         self.was_new = self.journal.last_seq == 0
         self.door = Door(
             self.journal,
@@ -238,6 +240,7 @@ class Appliance:
             own_client_id=f"${config.service.name}",
             observe=self.live.add,
             count=self._count,
+            may_start=self.tasks.concern,
         )
         self.door.fanned_out_seq = self.journal.last_seq
         self.door.load_retained()
@@ -250,7 +253,7 @@ class Appliance:
             tasks_cursor = self.journal.last_seq
         self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
         # Before the recorders and the journal: what it publishes at the end is kept as well.
-        stack.push_async_callback(asyncio.to_thread, self.tasks.stop, _STOP_S / 2)
+        stack.push_async_callback(asyncio.to_thread, self._stop_tasks)
         self.broker = MqttBroker(
             listeners=config.listener,
             limits=config.limits,
@@ -282,11 +285,23 @@ class Appliance:
         self._count("entries the journal refused")
         logger.error("an entry was left out of the journal: %s", error)
 
+    def _stop_tasks(self) -> None:
+        """What was accepted is committed first, so that what it asks for is noted."""
+        self._flush_journal()
+        self.tasks.stop(_STOP_S / 2)
+
     def _stop_recorders(self) -> None:
-        """What was accepted is committed first, so that it is recorded too."""
-        if not self.journal.lost_threads():
-            self.journal.flush(_STOP_S)
+        """What was accepted, and what the tasks still said, is recorded too."""
+        self._flush_journal()
         self.recorders.stop(_STOP_S)
+
+    def _close_journal(self) -> None:
+        self.journal.close(_REFUSED_STOP_S if self._disk_refuses else _STOP_S)
+
+    def _flush_journal(self) -> None:
+        """A disk that refuses is waited for once, not at every step of the stop."""
+        if not self._disk_refuses and not self.journal.lost_threads():
+            self._disk_refuses = not self.journal.flush(_STOP_S)
 
     def _desk(self) -> Desk:
         door = self.door

@@ -1,6 +1,6 @@
 """A task engine in a process of its own, which may kill itself at a step on the way.
 
-Arguments: folder, URL of the simulated server, step or ``-``. Reads the journal from
+Arguments: folder, URL of the simulated server, step or ``-``, seconds of debounce. Reads the journal from
 ``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each one is
 appended to ``published.jsonl`` before.
 """
@@ -11,19 +11,22 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from tasks_rig import MemorySource, make_engine
+from tasks_rig import MemorySource, make_engine, start_trigger
 
 import appliance.tasks.engine as engine_module
 from appliance.model import Message
 from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.server import nothing
 from appliance.qlik.transport import Transport
 from appliance.tasks.store import Changes, Store
 
 FOLDER, URL, STEP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+DEBOUNCE = float(sys.argv[4])
 
 
 def die_at(step: str) -> None:
@@ -46,10 +49,15 @@ class MortalStore(Store):
 
 
 class MortalClient(ClientManaged):
-    """Dies when the answer to the start call is there and nobody knows of it yet."""
+    """Dies around the start call: last when its answer is there and nobody knows of it yet."""
 
-    def start(self, task_id: str) -> Any:
-        answer = super().start(task_id)
+    def start(self, task_id: str, sent: Callable[[], None] = nothing) -> Any:
+        def has_left() -> None:
+            die_at("when the start call has left")
+            sent()
+
+        die_at("before the start call")
+        answer = super().start(task_id, has_left)
         die_at("after the start call")
         return answer
 
@@ -68,7 +76,7 @@ def main() -> None:
 
     headers = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}
     client = MortalClient(Transport(URL, headers=headers))
-    engine = make_engine(FOLDER / "tasks.db", publish, client)
+    engine = make_engine(FOLDER / "tasks.db", publish, client, start_trigger(DEBOUNCE))
     source = MemorySource()
     for line in (FOLDER / "journal.jsonl").read_bytes().splitlines():
         source.messages.append(msgspec.json.decode(line, type=Message))

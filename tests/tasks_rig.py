@@ -23,6 +23,11 @@ START_TOPIC = "qliksense/start_task"
 PATIENCE_S = 20.0
 
 
+def start_trigger(debounce_s: float = 0.0) -> TriggerConfig:
+    """The rule that the payload of ``START_TOPIC`` names the task."""
+    return TriggerConfig(topic=START_TOPIC, task="payload", debounce=debounce_s or None)
+
+
 class MemorySource:
     """A journal in memory: what a follower sees of it."""
 
@@ -43,6 +48,10 @@ class MemorySource:
             self.messages.append(message)
             self._changed.notify_all()
         return message
+
+    @property
+    def last_seq(self) -> int:
+        return len(self.messages)
 
     def wait(self, timeout_s: float) -> bool:
         with self._changed:
@@ -136,7 +145,7 @@ def make_engine(
         "slowest_poll_s": 0.2,
         "elsewhere_s": 0.2,
     } | settings
-    rules = triggers or (TriggerConfig(topic=START_TOPIC, task="payload"),)
+    rules = triggers or (start_trigger(),)
     return TaskEngine(
         service_name="appliance",
         triggers=rules,

@@ -7,10 +7,10 @@ with ``advance`` how far it has come, because retention must not delete what is 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from appliance.journal.nap import Nap
 from appliance.model import Message
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -57,7 +57,7 @@ class Follower:
         self._leave = leave
         self._position = after_seq
         self._advanced = after_seq
-        self._news = threading.Event()
+        self._nap = Nap()
         self._worth_reading_to = -1
         self._closed = False
 
@@ -97,14 +97,16 @@ class Follower:
         A follower with an interest goes on waiting, for at most the same time, while there is
         nothing of interest and not much of it.
         """
-        if self.interest is None or self._worth_reading_to < 0:
-            self._worth_reading_to = self._reader.last_seq
-        if not self._closed and self._worth_reading_to <= self._position:
-            self._news.wait(timeout_s)
-            self._news.clear()
+        if not self._need_not_wait():
+            self._nap.take(timeout_s, self._need_not_wait)
             if self._worth_reading_to <= self._position:
                 self._worth_reading_to = self._reader.last_seq
         return self._worth_reading_to > self._position
+
+    def _need_not_wait(self) -> bool:
+        if self.interest is None or self._worth_reading_to < 0:
+            self._worth_reading_to = self._reader.last_seq
+        return self._closed or self._worth_reading_to > self._position
 
     def next(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """The next messages, oldest first: as many as there are within both bounds, maybe none.
@@ -136,7 +138,7 @@ class Follower:
 
     def wake(self) -> None:
         """Let a present or else the next ``wait`` return at once."""
-        self._news.set()
+        self._nap.end()
 
     def notify(self, last_seq: int, topics: Collection[str]) -> None:
         """A commit took place (the writer calls this once a commit).
@@ -149,11 +151,11 @@ class Follower:
             if last_seq - self._position < UNREAD and not any(map(self.interest, topics)):
                 return
             self._worth_reading_to = last_seq
-        if not self._news.is_set():
-            self._news.set()
+        if self._nap.is_on:
+            self._nap.end()
 
     def close(self) -> None:
         """Stop holding messages back from retention."""
         self._closed = True
-        self._news.set()
+        self._nap.end()
         self._leave(self)

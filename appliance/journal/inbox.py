@@ -6,11 +6,10 @@ event loop: no lock is taken, and the writer is woken only when it sleeps.
 
 from __future__ import annotations
 
-import contextlib
-import queue
 from collections.abc import Sequence
 from typing import Any
 
+from appliance.journal.nap import Nap
 from appliance.model import Message
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -46,10 +45,7 @@ class Inbox:
         self._bytes_done = 0
         self._count_in = 0
         self._count_done = 0
-        self._sleeping = False
-        # SimpleQueue is the cheapest way to wake a thread; it never holds more than a few tokens,
-        # because only a sleeping writer is woken.
-        self._wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._nap = Nap()
         self.closed = False
 
     def extend(self, messages: Sequence[Message], size: int, token: object) -> None:
@@ -65,7 +61,7 @@ class Inbox:
         self._items.append((messages, token, size))
         self._bytes_in += size
         self._count_in += count
-        if self._sleeping:
+        if self._nap.is_on:
             self.wake()
 
     def append(self, message: Message, token: object) -> None:
@@ -81,15 +77,14 @@ class Inbox:
         self._items.append((Statements(statements), token, OVERHEAD_BYTES))
         self._bytes_in += OVERHEAD_BYTES
         self._count_in += 1
-        if self._sleeping:
+        if self._nap.is_on:
             self.wake()
 
     def wake(self) -> None:
         """Let the writer look again."""
         if self.closed:
             raise RuntimeError("the journal is closed")
-        self._sleeping = False
-        self._wakeups.put(None)
+        self._nap.end()
 
     @property
     def count(self) -> int:
@@ -105,12 +100,7 @@ class Inbox:
 
     def sleep(self, timeout_s: float) -> None:
         """Return when something waits, when woken, or after the time."""
-        self._sleeping = True
-        # Looked at after the flag is up: an append either sees the flag or is seen here.
-        if not self._items:
-            with contextlib.suppress(queue.Empty):
-                self._wakeups.get(timeout=timeout_s)
-        self._sleeping = False
+        self._nap.take(timeout_s, self._items.__len__)
 
     def take(self, max_bytes: int) -> list[Item]:
         """Remove the oldest entries, up to so many bytes and at least one.
@@ -137,4 +127,4 @@ class Inbox:
     def close(self) -> None:
         """Refuse further entries once the writer sleeps for good."""
         self.closed = True
-        self._sleeping = True
+        self._nap.is_on = True

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -36,7 +36,12 @@ class Exchange(Protocol):
     """A way for a request to its answer."""
 
     def answer(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        sent: Callable[[], None],
     ) -> AbstractContextManager[BaseHTTPResponse]:
         """Send one request, once; the answer's body has not been read yet.
 
@@ -45,6 +50,7 @@ class Exchange(Protocol):
             target: path and query.
             headers: all that are sent, but for the host and the body's length.
             body: or ``None``.
+            sent: is called when the request has left (or just before, where that can't be told).
 
         Raises:
             urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError: there is
@@ -83,7 +89,12 @@ class Connections:
 
     @contextlib.contextmanager
     def answer(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        sent: Callable[[], None],
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         cookie = self._cookies.header(self._origin + target)
@@ -92,6 +103,7 @@ class Connections:
         connection = self._take()
         try:
             connection.request(method, target, body=body, headers=headers, preload_content=False)
+            sent()
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
                 self._cookies.keep(response, self._origin + target)

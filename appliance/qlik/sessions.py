@@ -58,10 +58,16 @@ class Sessions:
 
     @contextlib.contextmanager
     def answer(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        sent: Callable[[], None],
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         with self._session() as session:
+            sent()  # A session sends and waits in one.
             try:
                 response = session.request(
                     method,

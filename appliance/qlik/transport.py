@@ -31,6 +31,7 @@ from appliance.qlik.failures import (
     too_large_error,
     too_slow_error,
 )
+from appliance.qlik.server import nothing
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase
@@ -160,6 +161,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         json_body: object = None,
         keep_last: int | None = None,
+        sent: Callable[[], None] = nothing,
     ) -> Reply:
         """Send one request and read its answer, whatever its status.
 
@@ -171,6 +173,7 @@ class Transport:
             json_body: is sent as JSON, if it is not ``None``.
             keep_last: keep only about this many of the body's last bytes (for logs), from the
                 beginning of a line.
+            sent: is called when the request has left, before its answer is read.
 
         Raises:
             QlikError: no answer, or one that is too large or too slow.
@@ -180,7 +183,7 @@ class Transport:
             body = msgspec.json.encode(json_body)
             headers = {**(headers or {}), "Content-Type": "application/json"}
         return self._send(
-            method, self._target(path, params), headers, body=body, keep_last=keep_last
+            method, self._target(path, params), headers, body=body, keep_last=keep_last, sent=sent
         )
 
     def sign_in(self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]) -> Reply:
@@ -223,14 +226,15 @@ class Transport:
         *,
         body: bytes | None = None,
         keep_last: int | None = None,
+        sent: Callable[[], None] = nothing,
     ) -> Reply:
         where = f"{method} {self._origin}{target.partition('?')[0]}"
         began = time.monotonic()
         if self._is_closed:
             raise closed_error(where)
-        sent = {**self._headers, **headers} if headers else self._headers
+        all_headers = {**self._headers, **headers} if headers else self._headers
         try:
-            with self._exchange.answer(method, target, sent, body) as response:
+            with self._exchange.answer(method, target, all_headers, body, sent) as response:
                 self._note_clock(response.headers.get("Date"))
                 content = self._read(response, where, began, keep_last)
                 return Reply(

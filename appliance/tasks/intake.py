@@ -48,6 +48,9 @@ _REDELIVERY = Rejection(
 class Source(Protocol):
     """The journal, as its followers see it."""
 
+    @property
+    def last_seq(self) -> int: ...
+
     def wait(self, timeout_s: float) -> bool: ...
 
     def next(self, limit: int) -> Sequence[Message]: ...
@@ -120,13 +123,18 @@ class Intake:
         return self._triggers.concern(topic)
 
     def read(self, source: Source, stopped: threading.Event) -> None:
-        """Read the journal until the stop."""
-        while not stopped.is_set():
+        """Read the journal until the stop, and then what is left in it.
+
+        So the next start finds noted what was asked for, and need not look at the server for it.
+        """
+        while True:
+            is_last = stopped.is_set()
             if self._ledger.trouble:
                 # What can't be written is not read: the journal keeps it for us.
-                stopped.wait(WAIT_S)
+                if stopped.wait(WAIT_S):
+                    return
                 continue
-            if not self._untaken and source.wait(WAIT_S):
+            if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
                 self._untaken = source.next(BATCH)
             if self._untaken:
                 # Kept until it is dealt with: whoever runs this again goes on with it.
@@ -134,7 +142,10 @@ class Intake:
                     self._untaken = [one for one in self._untaken if one.seq > self._position]
                 self.take(self._untaken)
                 self._untaken = ()
-                source.advance(self._ledger.durable_seq)
+            elif is_last:
+                return
+            # Not only after reading: a start call goes before the note of its message.
+            source.advance(self._ledger.durable_seq)
 
     def take(self, messages: Sequence[Message]) -> None:
         """Deal with messages: their requests and the position in the journal, in one change."""

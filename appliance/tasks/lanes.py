@@ -84,8 +84,12 @@ class Lanes(Book):
         super().__init__(known)
         self.limits = limits
         self.boot_ns = 0
-        """When the machine was started. What was asked for before may have been started already,
-        by a call whose record a power cut took away."""
+        """When the machine was started. What is noted as asked for before then may have been
+        started since: the note of its start call may be lost in a power cut."""
+        self.earlier_seq = 0
+        """The journal's newest message when this process began. What it and those before it ask
+        for, if nothing is noted of them, may have been started: by a call that was under way in a
+        crash, or of which a power cut took the note away."""
         self.circuit_open = False
         self._lanes: dict[str | Want, _Lane] = {}
         self._in_flight: set[int] = set()
@@ -138,7 +142,7 @@ class Lanes(Book):
             )
         record = self._new(want, options, cause, now, asked=asked, expires=expires, replies=replies)
         self._answer(cause.seq, record.id, now)
-        if asked < self.boot_ns:
+        if 0 < message_of(cause) <= self.earlier_seq:
             record.look_since_ns = asked
         if want.kind == "id" and options.if_running == "skip" and lane.active:
             self._finish(record, ExecutionState.SKIPPED, "The task runs already.", now)
@@ -288,8 +292,8 @@ class Lanes(Book):
     def begin(self, now: int) -> list[Job]:
         """Hand out what can be done now, as far as there are slots.
 
-        A start is noted (``posted_ns``) before it is handed out: written by the ledger before
-        anybody makes the call.
+        A start is noted (``posted_ns``) before it is handed out; when that is written, is the
+        ledger's business.
         """
         while self._due and self._due[0][0] <= now:
             at, number = heapq.heappop(self._due)
@@ -338,7 +342,7 @@ class Lanes(Book):
             return Job(JobKind.RESOLVE, record)
         if record.look_since_ns is not None:
             record.posted_ns, record.look_since_ns = record.look_since_ns, None
-            self.count("looks after a power cut")
+            self.count("looks after a crash")
             self._change(record)
         if record.posted_ns is not None:
             return Job(JobKind.LOOK, record)

@@ -6,6 +6,12 @@ workers, outcomes to the publisher and new states to the views. If the disk refu
 changes and effects are held back together and the write is tried again; meanwhile no further
 messages are read.
 
+One effect need not wait: the start call for a message that the journal would give again after a
+crash, because nothing written so far says that it was dealt with. The journal is its note; the
+next process looks at the server before it starts what such a message asks for
+(``Lanes.earlier_seq``). So the call leaves first, and the worker that made it writes the change
+while the server thinks about its answer (``write_owed``).
+
 Not for: deciding (planning.py), calling the server (runner.py, following.py).
 """
 
@@ -21,9 +27,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from appliance.model import Execution
+from appliance.tasks.book import message_of
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.defects import Defects
-from appliance.tasks.lanes import Job
+from appliance.tasks.lanes import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planning import Planner
@@ -75,6 +82,8 @@ class Ledger:
         """Who is told what people may want to know."""
         self._announced: tuple[object, ...] = ()
         self._held: list[Job] = []
+        self._owes = False
+        """Whether a change waits to be written until a start call has left."""
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
@@ -139,6 +148,9 @@ class Ledger:
         self._mind_circuit()
         if not self.stopping and not self.trouble:
             self._held.extend(planner.begin(self.clock_ns()))
+            if not flush and self._hand_out_early():
+                return True
+        self._owes = False
         told, planner.told = planner.told, []
         for record, execution in told:
             try:
@@ -181,6 +193,25 @@ class Ledger:
         self._held_notices.clear()
         self._wake_waiters(is_certain=changes.is_forced)
         return True
+
+    def _hand_out_early(self) -> bool:
+        """Hand out the starts whose note is the journal; returns whether there were any."""
+        early = [job for job in self._held if self._is_journaled(job)]
+        for job in early:
+            self._held.remove(job)
+            self.jobs.put(job)
+        self._owes = self._owes or bool(early)
+        return bool(early)
+
+    def _is_journaled(self, job: Job) -> bool:
+        cause = job.record.execution.cause
+        return job.kind is JobKind.START and message_of(cause) > self.durable_seq
+
+    def write_owed(self) -> None:
+        """Write what a start call was not kept waiting for, if nobody else did meanwhile."""
+        with self.lock:
+            if self._owes and not self._closed:
+                self.settle()
 
     def _wake_waiters(self, *, is_certain: bool = False) -> None:
         """Wake who waits for a time, if that may be another now (an operator's act may do that)."""

@@ -40,11 +40,11 @@ class Record(msgspec.Struct, eq=False):
     last_asked_ns: int
     """When the last message that it answers asked for it (debounce counts from here)."""
     posted_ns: int | None = None
-    """When the start call was made whose answer is not known. Written before the call, so a
-    crash in between is found here: look first, then start."""
+    """When the start call was made whose answer is not known. If this is on disk after a crash:
+    look first, then start. When it gets there: ledger.py."""
     look_since_ns: int | None = None
-    """It is from before the machine's start, and what was written of it last may be lost: before
-    its first start call the server is asked for runs since then."""
+    """An earlier process, or the machine before a power cut, may have started it without a note
+    of that: before its first start call the server is asked for runs since then."""
     first_attempt_ns: int | None = None
     tries: int = 0
     """Calls in a row that failed, or looks that found nothing: what the waits grow with."""

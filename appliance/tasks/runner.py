@@ -9,8 +9,10 @@ Not for: when a job is due and what its result means (planning.py).
 from __future__ import annotations
 
 import logging
+import time
 
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
+from appliance.right_of_way import starts
 from appliance.tasks.book import SECOND_NS
 from appliance.tasks.lanes import Job, JobKind
 from appliance.tasks.ledger import ClosedError, Ledger
@@ -22,6 +24,7 @@ from appliance.tasks.triggers import OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
+WRITE_WAIT_S = 0.002
 
 
 class Runner:
@@ -130,7 +133,7 @@ class Runner:
                 planner.not_allowed(record, refusal, self._ledger.clock_ns())
             return
         try:
-            answer = self._server.start(task)
+            answer = self._server.start(task, self._write_owed)
         except QlikError as error:
             if error.again is Again.LOOK_FIRST:
                 self._note_failure(error)
@@ -205,6 +208,16 @@ class Runner:
             planner.log_fetched(record, lines)
 
     # --- parts --------------------------------------------------------------------------------
+
+    def _write_owed(self) -> None:
+        starts.release()
+        # What takes the call to the server goes first: the processor is what both need.
+        time.sleep(WRITE_WAIT_S)
+        try:
+            self._ledger.write_owed()
+        except Exception:  # noqa: BLE001 - see the next line
+            # The call has left, whatever else is the matter: what it began must be heard.
+            _log.exception("An error in the appliance, please report it: a change was not written")
 
     def _refusal(self, task: str) -> Rejection | None:
         """Why a task may not be started, or ``None``. May ask for the task list."""

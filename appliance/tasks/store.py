@@ -6,9 +6,9 @@ a message is either not read yet or has its requests, never both or neither.
 
 A killed process loses nothing that was written. A power cut may take the last seconds away (the
 file stays whole): forcing each start call to the disk would cost more than the call. The messages
-are in the journal, which is forced, so they are read again, and whatever is older than the
-machine's start is looked for at the server before it is started (``look_since_ns`` in records.py).
-What has no message behind it, the acts of operators and timers, is forced to the disk.
+are in the journal, which is forced, so they are read again, and what may have been started before
+is looked for at the server first (``look_since_ns`` in records.py). What has no message behind it,
+the acts of operators and timers, is forced to the disk.
 
 SQLite's log is moved into the file by a thread that nobody waits for (``checkpoint``): done within
 a write, as SQLite does it by itself, it would hold up one start call in a hundred.

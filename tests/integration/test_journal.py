@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,13 +202,16 @@ def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(ha
     follower = one.journal.follower("tasks", 0, interest="start".__eq__)
     assert follower.wait(0)  # what was there before it came
     assert seqs(follower.next(10)) == [1, 2, 3]
-    one.put(4)
-    one.until(lambda: len(one.entries) == 7)
-    one.put(1)
-    one.until(lambda: len(one.entries) == 8)  # by now all that follows the first commit is done
-    assert not follower._news.is_set()
-    one.put(1, topic="start")
-    assert follower.wait(60)
+    with ThreadPoolExecutor(1) as sleepers:
+        sleeper = sleepers.submit(follower.wait, 60)
+        one.until(lambda: follower._nap.is_on)
+        one.put(4)
+        one.until(lambda: len(one.entries) == 7)
+        one.put(1)
+        one.until(lambda: len(one.entries) == 8)  # by now all that follows the first is done
+        assert follower._nap.is_on
+        one.put(1, topic="start")
+        assert sleeper.result(60)
     assert seqs(follower.next(10)) == [4, 5, 6, 7, 8, 9]
     one.put(1)
     one.settle()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from pathlib import Path
 
@@ -222,10 +224,7 @@ def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> Non
     there is room again, every request runs."""
     tasks = [qlik.add_task(f"Reload {number}", duration_s=0.1) for number in range(20)]
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
-        database = rig.engine._store._db
-        with rig.engine._ledger.lock:
-            (pages,) = database.execute("PRAGMA page_count").fetchone()
-            database.execute(f"PRAGMA max_page_count = {pages}")
+        fill(rig)
         for task in tasks:
             rig.source.put(START_TOPIC, task.id)
         rig.wait_until(lambda: rig.engine._ledger.trouble)
@@ -233,10 +232,74 @@ def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> Non
         begun = qlik.starts()
         assert begun < len(tasks)
         with rig.engine._ledger.lock:
-            database.execute("PRAGMA max_page_count = 100000")
+            rig.engine._store._db.execute("PRAGMA max_page_count = 100000")
         for task in tasks:
             rig.broker.wait_for(task.id, "succeeded")
         assert qlik.starts() == len(tasks)
+
+
+def fill(rig: Rig) -> None:
+    """Let the task database's disk be full."""
+    database = rig.engine._store._db
+    with rig.engine._ledger.lock:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        database.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def test_what_has_no_message_behind_it_is_noted_before_its_call(qlik, tmp_path: Path) -> None:
+    """An operator's start is not in the journal: while it can't be noted, it is not made."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=60) for number in range(50)]
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        fill(rig)
+        asked = []
+        while not rig.engine._ledger.trouble:
+            asked.append(tasks.pop().id)
+            rig.engine.start_task(asked[-1], "ann")
+        assert qlik.starts(asked[-1]) == 0
+        rig.engine.start_task(tasks[0].id, "ann")
+        assert qlik.starts(tasks[0].id) == 0
+    assert qlik.starts() < len(asked)
+
+
+def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
+    qlik, tmp_path: Path
+) -> None:
+    """The journal has the message, so its start call does not wait for the task database; while
+    the server keeps its answer back, the database has the call, for whoever comes after a crash."""
+    task = qlik.add_task("Reload sales", duration_s=0.1)
+    qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
+    database = tmp_path / "tasks.db"
+    with (
+        Rig(database, client_of(qlik)) as rig,
+        contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")  # nobody else can write
+        rig.source.put(START_TOPIC, task.id)
+        assert qlik.wait_for(lambda: qlik.starts() == 1)
+        assert rig.engine._ledger.durable_seq == 0
+        other.execute("ROLLBACK")
+        rig.wait_until(lambda: rig.engine._ledger.durable_seq == 1)
+        (record,) = rig.engine._store.open_records()
+        assert record.posted_ns is not None
+        assert rig.states() == [ExecutionState.STARTING]
+        qlik.heal()
+
+
+def test_what_left_before_the_disk_refused_is_not_started_again(qlik, tmp_path: Path) -> None:
+    """A start call left, its note could not be written, and the process ended: the next one finds
+    the run at the server, and starts the task of the later message alone."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.1) for number in range(20)]
+    source = MemorySource()
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as rig:
+        fill(rig)
+        for task in tasks:
+            source.put(START_TOPIC, task.id)
+        rig.wait_until(lambda: rig.engine._ledger.trouble)
+        assert qlik.wait_for(lambda: qlik.starts() > rig.engine._ledger.durable_seq)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as again:
+        for task in tasks:
+            again.broker.wait_for(task.id, "succeeded")
+            assert qlik.starts(task.id) == 1
 
 
 def test_a_damaged_database_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:

@@ -685,21 +685,31 @@ def test_one_message_that_two_rules_concern_is_answered_once() -> None:
     assert record.execution.merged == 1
 
 
-def test_what_is_older_than_the_machine_s_start_is_looked_for_first() -> None:
-    """A power cut may take away the record of a start call, never the message: a request from
-    before the machine's start is looked for, then started; a newer one is started at once."""
+def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
+    """A crash may come between a start call and its note: what a message asks for that was in the
+    journal before this process, and of which nothing is noted, is looked for, then started; later
+    messages, and what an operator asks for again, are started at once."""
     planner = make()
-    planner.boot_ns = at(-10)
-    old = ask(planner, asked_ns=at(-60))
+    planner.earlier_seq = 1
+    old = planner.ask(Want("id", IDS[0]), PLAIN, Cause("message", 1), NOW, asked_ns=at(-60))
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.posted_ns) == (JobKind.LOOK, at(-60))
     planner.not_found(job.record, NOW)
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.id) == (JobKind.START, old)
-    planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 2), NOW, asked_ns=at(-5))
+    planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 2), NOW, asked_ns=at(-60))
     (job,) = planner.begin(NOW)
     assert job.kind is JobKind.START
     again = make()
+    again.earlier_seq = 1
+    again.ask(Want("id", IDS[2]), PLAIN, Cause("operator", 1), NOW)
+    (job,) = again.begin(NOW)
+    assert job.kind is JobKind.START
+
+
+def test_what_was_noted_before_the_machine_s_start_is_looked_for_first() -> None:
+    """A power cut may take away the note of a start call, but leave that of its request."""
+    planner, again = make(), make()
     again.boot_ns = at(10)
     planner.circuit_open = True
     planner.ask(Want("id", IDS[2]), PLAIN, Cause("message", 3), NOW)

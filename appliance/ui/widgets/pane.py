@@ -13,6 +13,7 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
+from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
 
 
@@ -43,6 +44,7 @@ class Pane(Widget):
 
     def show(self, lines: Sequence[Line]) -> None:
         """Put other lines there; only those that differ are drawn again."""
+        breathe()
         before, self._lines = self._lines, lines
         if len(before) != len(lines):
             self._strips.clear()
@@ -62,6 +64,7 @@ class Pane(Widget):
         return len(self._lines)
 
     def render_lines(self, crop: Region) -> list[Strip]:
+        breathe()
         cells = self.size.width
         base = self.rich_style
         tones = tones_of(self)
@@ -79,5 +82,6 @@ class Pane(Widget):
             return Strip.blank(cells, base)
         strip = self._strips.get(y)
         if strip is None:
+            breathe()
             strip = self._strips[y] = strip_of(self._lines[y], cells, base, tones)
         return strip

@@ -18,6 +18,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from appliance.ui import keys
+from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
 from appliance.ui.symbols import CURSOR
 from appliance.ui.widgets.pane import tones_of
@@ -229,6 +230,7 @@ class Rows(Widget, Generic[T], can_focus=True):
         return strip_of([(" ", ""), *heading], self.size.width, base + tones["head"], tones)
 
     def _strip(self, index: int, item: T, base: Style, tones: dict[str, Style]) -> Strip:
+        breathe()
         cells = self.size.width
         if self.has_cursor() and self._top + index == self._cursor:
             line = self.line(item, cells - 1)
