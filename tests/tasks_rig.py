@@ -61,6 +61,12 @@ class MemorySource:
             self._woken = False
             return self.position < len(self.messages)
 
+    def coming(self) -> Sequence[Message]:
+        return ()
+
+    def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
+        return False
+
     def next(self, limit: int) -> Sequence[Message]:
         with self._changed:
             batch = self.messages[self.position : self.position + limit]
@@ -75,6 +81,59 @@ class MemorySource:
     def wake(self) -> None:
         with self._changed:
             self._woken = True
+            self._changed.notify_all()
+
+
+class AheadSource(MemorySource):
+    """A journal whose disk takes its time: ``put`` begins a commit, ``commit`` ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.committed = 0
+        self._coming: list[Message] = []
+        self._then: Callable[[], None] = lambda: None
+
+    @property
+    def last_seq(self) -> int:
+        return self.committed
+
+    def put(self, topic: str, payload: bytes | str, **fields: Any) -> Message:
+        message = super().put(topic, payload, **fields)
+        with self._changed:
+            self._coming.append(message)
+            self._woken = True
+            self._changed.notify_all()
+        return message
+
+    def wait(self, timeout_s: float) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self.position < self.committed or self._woken, timeout_s)
+            self._woken = False
+            return self.position < self.committed
+
+    def coming(self) -> Sequence[Message]:
+        with self._changed:
+            coming, self._coming = self._coming, []
+            return coming
+
+    def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
+        with self._changed:
+            if self.committed >= seq:
+                return False
+            self._then = then
+            return True
+
+    def next(self, limit: int) -> Sequence[Message]:
+        with self._changed:
+            batch = self.messages[self.position : self.committed]
+            self.position = self.committed
+            return batch
+
+    def commit(self) -> None:
+        with self._changed:
+            self.committed = len(self.messages)
+            then, self._then = self._then, lambda: None
+            then()
             self._changed.notify_all()
 
 

@@ -36,6 +36,9 @@ OnRefused = Callable[[object, Exception], None]
 CROWD = 100
 """Messages a commit, and more, that only come together when publishers wait for the engine."""
 
+FORETOLD = 8
+"""Messages in a commit; of more, none is told of before it is on disk: there is no time to lose."""
+
 MAX_LAG = 2_000_000
 """Messages that a follower may lag behind out of politeness, where the journal has room."""
 SMALL_BYTES = 256
@@ -348,6 +351,12 @@ class Journal:
         )
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------
+
+    def writing(self, messages: Sequence[Message]) -> None:
+        """While the disk works, who waits for just this may think about it."""
+        if 0 < len(messages) <= FORETOLD:
+            for follower in self._open_followers():
+                follower.foretell(messages)
 
     def committed(
         self, messages: Sequence[Message], payload_size: int, entries: Sequence[Entry]

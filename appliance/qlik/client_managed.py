@@ -292,8 +292,8 @@ class ClientManaged:
         key = _xrfkey()
         return self._transport.call(
             method,
-            f"/qrs{path}",
-            params={**(params or {}), "xrfkey": key},
+            f"/qrs{path}?xrfkey={key}",
+            params=params,
             headers={"X-Qlik-Xrfkey": key},
             keep_last=keep_last,
             sent=sent,

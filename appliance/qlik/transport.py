@@ -167,8 +167,8 @@ class Transport:
 
         Args:
             method: an HTTP method.
-            path: is appended to the base URL.
-            params: the query.
+            path: is appended to the base URL; may have the beginning of the query.
+            params: the query, or the rest of it.
             headers: beside those that go with every request.
             json_body: is sent as JSON, if it is not ``None``.
             keep_last: keep only about this many of the body's last bytes (for logs), from the
@@ -215,8 +215,9 @@ class Transport:
         self._exchange.close()
 
     def _target(self, path: str, params: Mapping[str, str] | None) -> str:
-        query = f"?{urlencode(params)}" if params else ""
-        return f"{self._prefix}{path}{query}"
+        if not params:
+            return f"{self._prefix}{path}"
+        return f"{self._prefix}{path}{'&' if '?' in path else '?'}{urlencode(params)}"
 
     def _send(
         self,

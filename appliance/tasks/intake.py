@@ -53,6 +53,10 @@ class Source(Protocol):
 
     def wait(self, timeout_s: float) -> bool: ...
 
+    def coming(self) -> Sequence[Message]: ...
+
+    def once_committed(self, seq: int, then: Callable[[], None]) -> bool: ...
+
     def next(self, limit: int) -> Sequence[Message]: ...
 
     def advance(self, seq: int) -> None: ...
@@ -102,6 +106,8 @@ class Intake:
         self._position = 0
         """Up to here the messages were dealt with, if maybe not written yet."""
         self._untaken: Sequence[Message] = ()
+        self._ahead: set[int] = set()
+        """Messages that were taken and have not been read yet."""
         self._saved_at = 0.0
         self._tallies = {rule: _Tally() for rule in triggers.rules}
         self._line_second = 0
@@ -134,8 +140,12 @@ class Intake:
                 if stopped.wait(WAIT_S):
                     return
                 continue
-            if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
-                self._untaken = source.next(BATCH)
+            if not self._untaken:
+                has_news = source.wait(0.0 if is_last else WAIT_S)
+                if not is_last and (coming := source.coming()):
+                    self._take_ahead(coming, source)
+                if has_news:
+                    self._untaken = source.next(BATCH)
             if self._untaken:
                 # Kept until it is dealt with: whoever runs this again goes on with it.
                 if self._untaken[0].seq <= self._position:
@@ -155,17 +165,34 @@ class Intake:
         latest = {one.topic: one for one in messages}
         self._let_hear(list(latest.values()))
         topics = {topic for topic in latest if self._triggers.concern(topic)}
-        if not topics:
+        concerned = [one for one in messages if one.topic in topics] if topics else []
+        left = [one for one in concerned if one.seq not in self._ahead]
+        if not left:
             self._position = messages[-1].seq
-            if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
+            if concerned:
+                self._ahead.difference_update(one.seq for one in concerned)
+                self._ledger.write_owed(unless_called=True)
+            elif time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
         with self._ledger.change() as planner:
-            for message in messages:
-                if message.topic in topics:
-                    self._take_or_set_aside(planner, message)
+            for message in left:
+                self._take_or_set_aside(planner, message)
+            self._ahead.difference_update(one.seq for one in concerned)
             self._position = messages[-1].seq
             self._note_position()
+
+    def _take_ahead(self, messages: Sequence[Message], source: Source) -> None:
+        """Decide, while they are written to the journal, what messages lead to.
+
+        A start call leaves when they are there, and so does everything else have its effect.
+        """
+        with self._ledger.change_ahead(messages[-1].seq, source.once_committed) as planner:
+            for message in messages:
+                if self._triggers.concern(message.topic):
+                    self._ahead.add(message.seq)
+                    self._take_or_set_aside(planner, message)
+            self._ledger.read_to(messages[-1].seq)
 
     def _let_hear(self, messages: Sequence[Message]) -> None:
         try:

@@ -23,7 +23,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from appliance.model import Execution
@@ -82,8 +82,14 @@ class Ledger:
         """Who is told what people may want to know."""
         self._announced: tuple[object, ...] = ()
         self._held: list[Job] = []
+        self._ahead_seq = 0
+        """The last message that was dealt with before it was known to be in the journal."""
+        self.journaled_to: Callable[[], int] = lambda: 0
+        """The journal's newest message."""
         self._owes = False
         """Whether a change waits to be written until a start call has left."""
+        self._is_called = False
+        """Whether a worker has such a start call, and will write the change."""
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
@@ -148,9 +154,12 @@ class Ledger:
         self._mind_circuit()
         if not self.stopping and not self.trouble:
             self._held.extend(planner.begin(self.clock_ns()))
-            if not flush and self._hand_out_early():
-                return True
-        self._owes = False
+        if self._is_ahead():
+            self._owes = True
+            return False
+        if not flush and self._hand_out_early():
+            return True
+        self._owes = self._is_called = False
         told, planner.told = planner.told, []
         for record, execution in told:
             try:
@@ -183,8 +192,7 @@ class Ledger:
                 self.trouble = ""
             planner.changes = Changes()
         # First of all: a worker wakes up while the rest is done.
-        for job in self._held:
-            self.jobs.put(job)
+        self._hand_out(self._held)
         self._held.clear()
         if changes:
             self._take_effect(changes)
@@ -194,23 +202,60 @@ class Ledger:
         self._wake_waiters(is_certain=changes.is_forced)
         return True
 
+    @contextmanager
+    def change_ahead(
+        self, seq: int, once_committed: Callable[[int, Callable[[], None]], bool]
+    ) -> Iterator[Planner]:
+        """Like ``change``, for messages up to ``seq`` that are on their way to the journal.
+
+        Until they are there nothing is written and nothing has effects, whoever changes what.
+        ``once_committed`` arranges for a call then (see ``Follower.once_committed``).
+        """
+        with self.lock:
+            if self._closed:
+                raise ClosedError
+            self._mind_circuit()
+            self._ahead_seq = seq
+            yield self.planner
+            self._owes = True
+            if not self.stopping and not self.trouble:
+                self._held.extend(self.planner.begin(self.clock_ns()))
+            early = self._take_early()
+            if not once_committed(seq, lambda: self._hand_out(early)):
+                self._hand_out(early)
+
+    def _is_ahead(self) -> bool:
+        return self._ahead_seq > self.journaled_to()
+
     def _hand_out_early(self) -> bool:
         """Hand out the starts whose note is the journal; returns whether there were any."""
+        early = self._take_early()
+        self._hand_out(early)
+        self._owes = self._owes or bool(early)
+        return bool(early)
+
+    def _take_early(self) -> list[Job]:
         early = [job for job in self._held if self._is_journaled(job)]
         for job in early:
             self._held.remove(job)
+        self._is_called = self._is_called or bool(early)
+        return early
+
+    def _hand_out(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
             self.jobs.put(job)
-        self._owes = self._owes or bool(early)
-        return bool(early)
 
     def _is_journaled(self, job: Job) -> bool:
         cause = job.record.execution.cause
         return job.kind is JobKind.START and message_of(cause) > self.durable_seq
 
-    def write_owed(self) -> None:
-        """Write what a start call was not kept waiting for, if nobody else did meanwhile."""
+    def write_owed(self, *, unless_called: bool = False) -> None:
+        """Write what a start call was not kept waiting for, if nobody else did meanwhile.
+
+        ``unless_called``: a worker that makes a start call will do it.
+        """
         with self.lock:
-            if self._owes and not self._closed:
+            if self._owes and not self._closed and not (unless_called and self._is_called):
                 self.settle()
 
     def _wake_waiters(self, *, is_certain: bool = False) -> None:

@@ -35,6 +35,7 @@ WARM_UP = 20
 BETWEEN_S = (0.05, 0.15)
 STEADY_RATE = 1000
 QUEUED = 10_000
+INGESTS = 2
 QLIK = """
 [qlik]
 edition = "client-managed"
@@ -182,13 +183,9 @@ def queued(results: Results, options: object, folder: Path) -> None:
     with rig.appliance(folder, everything) as broker:
         load.publish(broker.port, 100_000)
         time.sleep(1)
-        before = rig.rss_kb(broker.pid)
-        meter = Meter(broker.pid)
-        rate = load.run(
-            broker.port, connections=10, window=100, seconds=options.seconds, begun=meter.begin
-        )
-        meter.end()
-        results.add("ingest without requests", rate, "acks/s", meter.share)
+        ingest(broker, options)  # the first run in a process is not like the next ones
+        for _ in range(INGESTS):
+            results.add("ingest without requests", *ingest(broker, options))
         before = rig.rss_kb(broker.pid)
         sock = load.connect("127.0.0.1", broker.port, "many")
         for first in range(0, QUEUED, 100):
@@ -201,13 +198,18 @@ def queued(results: Results, options: object, folder: Path) -> None:
         time.sleep(3)
         meter.end()
         results.add("processor, idle with 10,000 queued requests", meter.share * 100, "%")
-        meter = Meter(broker.pid)
-        rate = load.run(
-            broker.port, connections=10, window=100, seconds=options.seconds, begun=meter.begin
-        )
-        meter.end()
-        results.add("ingest with 10,000 queued requests", rate, "acks/s", meter.share)
+        for _ in range(INGESTS):
+            results.add("ingest with 10,000 queued requests", *ingest(broker, options))
         sock.close()
+
+
+def ingest(broker: Broker, options: object) -> tuple[float, str, float]:
+    meter = Meter(broker.pid)
+    rate = load.run(
+        broker.port, connections=10, window=100, seconds=options.seconds, begun=meter.begin
+    )
+    meter.end()
+    return rate, "acks/s", meter.share
 
 
 def settle(broker: Broker) -> None:
