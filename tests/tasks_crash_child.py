@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tasks_rig import MemorySource, make_engine, start_trigger
 import appliance.tasks.engine as engine_module
 from appliance.model import Message
 from appliance.qlik.client_managed import ClientManaged
-from appliance.qlik.server import nothing
+from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.transport import Transport
 from appliance.tasks.store import Changes, Store
 
@@ -51,13 +50,17 @@ class MortalStore(Store):
 class MortalClient(ClientManaged):
     """Dies around the start call: last when its answer is there and nobody knows of it yet."""
 
-    def start(self, task_id: str, sent: Callable[[], None] = nothing) -> Any:
-        def has_left() -> None:
-            die_at("when the start call has left")
-            sent()
+    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Any:
+        class Watched(Departure):
+            def before(self) -> None:
+                departure.before()
+                die_at("before the start call")
 
-        die_at("before the start call")
-        answer = super().start(task_id, has_left)
+            def after(self) -> None:
+                die_at("when the start call has left")
+                departure.after()
+
+        answer = super().start(task_id, Watched())
         die_at("after the start call")
         return answer
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from appliance.model import Task, TaskKind
 from appliance.qlik import rows
+from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import (
     StatusError,
     login_page_error,
@@ -23,7 +24,7 @@ from appliance.qlik.failures import (
     unexpected_error,
 )
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started, nothing
+from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -99,10 +100,10 @@ class ClientManaged:
             raise refusal
         return found
 
-    def start(self, task_id: str, sent: Callable[[], None] = nothing) -> Started:
+    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
         """Start a task with one POST; see ``QlikServer.start``."""
         checked = _guid(task_id)
-        reply = self._post(f"/task/{checked}/start/synchronous", sent)
+        reply = self._post(f"/task/{checked}/start/synchronous", departure)
         if reply.status in {400, 404}:
             raise status_error(
                 reply.where,
@@ -259,7 +260,7 @@ class ClientManaged:
         self._expect_success(reply)
         return reply
 
-    def _post(self, path: str, sent: Callable[[], None] = nothing) -> Reply:
+    def _post(self, path: str, departure: Departure = AT_ONCE) -> Reply:
         """One POST, never repeated. Through a proxy, a GET signs in before it."""
         if self._through_proxy:
             try:
@@ -268,7 +269,7 @@ class ClientManaged:
                 if error.again is Again.LOOK_FIRST:
                     error.again = Again.SAFE  # The POST itself was not sent.
                 raise
-        reply = self._call("POST", path, None, sent=sent)
+        reply = self._call("POST", path, None, departure=departure)
         if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
             # The proxy kept the request to itself, so it may be made again, after a sign-in.
             self._signed_in.clear()
@@ -287,7 +288,7 @@ class ClientManaged:
         params: Mapping[str, str] | None,
         *,
         keep_last: int | None = None,
-        sent: Callable[[], None] = nothing,
+        departure: Departure = AT_ONCE,
     ) -> Reply:
         key = _xrfkey()
         return self._transport.call(
@@ -296,7 +297,7 @@ class ClientManaged:
             params=params,
             headers={"X-Qlik-Xrfkey": key},
             keep_last=keep_last,
-            sent=sent,
+            departure=departure,
         )
 
     def _sign_in(self, *, again: bool = False) -> None:

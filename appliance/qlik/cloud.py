@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
@@ -29,9 +29,10 @@ from appliance.qlik.cloud_rows import (
     run_report,
     run_started_ns,
 )
+from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import StatusError, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started, nothing
+from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -88,12 +89,12 @@ class Cloud:
                 )
         return found
 
-    def start(self, task_id: str, sent: Callable[[], None] = nothing) -> Started:
+    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
         """Reload an app (a UUID) or start a Qlik Cloud task (any other id), with one POST."""
         checked = _checked(task_id)
         if not _UUID.fullmatch(checked):
-            return self._start_task(checked, sent)
-        reply = self._post("/reloads", {"appId": checked}, sent)
+            return self._start_task(checked, departure)
+        reply = self._post("/reloads", {"appId": checked}, departure)
         if reply.status == 409:
             return Started("", error_text(reply) or "the app can't be reloaded now")
         expect_success(reply, not_found="There is no app with this id that [qlik] may reload.")
@@ -181,10 +182,10 @@ class Cloud:
 
     # --- Qlik Cloud tasks --------------------------------------------------------------------
 
-    def _start_task(self, task_id: str, sent: Callable[[], None]) -> Started:
+    def _start_task(self, task_id: str, departure: Departure) -> Started:
         before = self._last_run_id(task_id)
         began_ns = self._transport.server_time_ns()
-        reply = self._post(f"/tasks/{quote(task_id, safe='')}/actions/start", None, sent)
+        reply = self._post(f"/tasks/{quote(task_id, safe='')}/actions/start", None, departure)
         if reply.status == 409:
             return Started("", error_text(reply) or "the task can't be started now")
         expect_success(reply, not_found="There is no task with this id that [qlik] may start.")
@@ -290,7 +291,7 @@ class Cloud:
         expect_success(reply)
         return reply
 
-    def _post(self, path: str, body: object, sent: Callable[[], None] = nothing) -> Reply:
+    def _post(self, path: str, body: object, departure: Departure = AT_ONCE) -> Reply:
         """One POST, never repeated."""
         try:
             token = self._tokens.token()
@@ -303,7 +304,7 @@ class Cloud:
             f"/api/v1{path}",
             headers={"Authorization": f"Bearer {token}"},
             json_body=body,
-            sent=sent,
+            departure=departure,
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(

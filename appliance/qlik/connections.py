@@ -14,9 +14,9 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -27,6 +27,7 @@ from urllib3.util import parse_url
 
 from appliance.config import is_loopback
 from appliance.qlik.cookies import Cookies
+from appliance.qlik.departure import AT_ONCE, Departure
 
 IDLE_LIMIT = 8
 """Connections that are kept for the next call; more only while more calls are under way."""
@@ -41,7 +42,7 @@ class Exchange(Protocol):
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        sent: Callable[[], None],
+        departure: Departure,
     ) -> AbstractContextManager[BaseHTTPResponse]:
         """Send one request, once; the answer's body has not been read yet.
 
@@ -50,7 +51,7 @@ class Exchange(Protocol):
             target: path and query.
             headers: all that are sent, but for the host and the body's length.
             body: or ``None``.
-            sent: is called when the request has left (or just before, where that can't be told).
+            departure: may hold the request back when it is ready, and hears that it has left.
 
         Raises:
             urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError: there is
@@ -94,7 +95,7 @@ class Connections:
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        sent: Callable[[], None],
+        departure: Departure,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         cookie = self._cookies.header(self._origin + target)
@@ -102,8 +103,10 @@ class Connections:
             headers = {**headers, "Cookie": cookie}
         connection = self._take()
         try:
+            if isinstance(connection, _Departing):
+                connection.departure = departure
             connection.request(method, target, body=body, headers=headers, preload_content=False)
-            sent()
+            departure.after()
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
                 self._cookies.keep(response, self._origin + target)
@@ -209,13 +212,23 @@ def _shut_down(opened: socket.socket) -> None:
         socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
+class _Departing(HTTPConnection):
+    """Asks whether a request may leave once it is put together."""
+
+    departure: Departure = AT_ONCE
+
+    def endheaders(self, *args: Any, **settings: Any) -> None:
+        self.departure.before()
+        super().endheaders(*args, **settings)
+
+
 def _connections(sockets: Sockets) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
-    class KnownConnection(HTTPConnection):
+    class KnownConnection(_Departing, HTTPConnection):
         def connect(self) -> None:
             super().connect()
             sockets.remember(self.sock)
 
-    class KnownTlsConnection(HTTPSConnection):
+    class KnownTlsConnection(_Departing, HTTPSConnection):
         def connect(self) -> None:
             super().connect()
             sockets.remember(self.sock)

@@ -8,17 +8,14 @@ They keep no state about executions.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from appliance.errors import EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import ExecutionState, Task
-
-
-def nothing() -> None:
-    """Who need not know when a request has left says so with this."""
+from appliance.qlik.departure import AT_ONCE, Departure
 
 
 class Again(enum.Enum):
@@ -118,11 +115,10 @@ class QlikServer(Protocol):
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
 
-    def start(self, task_id: str, sent: Callable[[], None] = nothing) -> Started:
+    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
         """Start a task now. Makes exactly one POST: it never repeats by itself.
 
-        ``sent`` is called when the POST has left, or as shortly before as can be told, and may
-        take a while: the server has its time for the answer anyway. It must not raise.
+        ``departure`` may hold the POST back when all else is done.
         """
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:

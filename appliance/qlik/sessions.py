@@ -21,6 +21,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3.exceptions import LocationParseError, ProxyError
 
 from appliance.qlik.connections import IDLE_LIMIT, Sockets
+from appliance.qlik.departure import Departure
 
 
 class Sessions:
@@ -63,11 +64,12 @@ class Sessions:
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        sent: Callable[[], None],
+        departure: Departure,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         with self._session() as session:
-            sent()  # A session sends and waits in one.
+            departure.before()
+            departure.after()  # A session sends and waits in one.
             try:
                 response = session.request(
                     method,

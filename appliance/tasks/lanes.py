@@ -18,6 +18,7 @@ import msgspec
 
 from appliance.model import Cause, ExecutionState, Task
 from appliance.tasks.book import SECOND_NS, Book, message_of, to_ns
+from appliance.tasks.gate import Gate
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
 from appliance.tasks.store import TaskHistory
@@ -63,6 +64,8 @@ class JobKind(enum.Enum):
 class Job(msgspec.Struct, frozen=True):
     kind: JobKind
     record: Record
+    gate: Gate | None = None
+    """A start call leaves when this is open."""
 
 
 class _Lane:

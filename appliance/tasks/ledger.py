@@ -12,6 +12,10 @@ next process looks at the server before it starts what such a message asks for
 (``Lanes.earlier_seq``). So the call leaves first, and the worker that made it writes the change
 while the server thinks about its answer (``write_owed``).
 
+While the journal writes a message, its request is decided already and a worker gets the call
+ready (``change_ahead``): it leaves when the message is on disk. Until then nothing whatever is
+written or takes effect, because the change may be one that never was.
+
 Not for: deciding (planning.py), calling the server (runner.py, following.py).
 """
 
@@ -26,10 +30,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from appliance.model import Execution
 from appliance.tasks.book import message_of
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.defects import Defects
+from appliance.tasks.gate import Gate
 from appliance.tasks.lanes import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
@@ -220,9 +227,12 @@ class Ledger:
             self._owes = True
             if not self.stopping and not self.trouble:
                 self._held.extend(self.planner.begin(self.clock_ns()))
-            early = self._take_early()
-            if not once_committed(seq, lambda: self._hand_out(early)):
-                self._hand_out(early)
+            if early := self._take_early():
+                # A worker gets the call ready meanwhile.
+                gate = Gate()
+                self._hand_out(msgspec.structs.replace(job, gate=gate) for job in early)
+                if not once_committed(seq, gate.open):
+                    gate.open()
 
     def _is_ahead(self) -> bool:
         return self._ahead_seq > self.journaled_to()

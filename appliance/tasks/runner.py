@@ -11,9 +11,11 @@ from __future__ import annotations
 import logging
 import time
 
+from appliance.qlik.departure import Departure
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
 from appliance.right_of_way import starts
 from appliance.tasks.book import SECOND_NS
+from appliance.tasks.gate import Gate
 from appliance.tasks.lanes import Job, JobKind
 from appliance.tasks.ledger import ClosedError, Ledger
 from appliance.tasks.outcomes import Outcomes
@@ -25,6 +27,35 @@ from appliance.tasks.triggers import OWN_OUTCOME
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
 WRITE_WAIT_S = 0.002
+STOP_LOOK_S = 0.25
+"""How often a call that waits for its message looks whether the appliance stops."""
+
+
+class _StoppingError(Exception):
+    """The appliance stops while a call waits for its message to be on disk."""
+
+
+class _StartCall(Departure):
+    """Leaves when its message is on disk; then what it did not wait for is written."""
+
+    def __init__(self, ledger: Ledger, gate: Gate | None) -> None:
+        self._ledger = ledger
+        self._gate = gate
+
+    def before(self) -> None:
+        while self._gate is not None and not self._gate.wait(STOP_LOOK_S):
+            if self._ledger.stopping:
+                raise _StoppingError
+
+    def after(self) -> None:
+        starts.release()
+        # What takes the call to the server goes first: the processor is what both need.
+        time.sleep(WRITE_WAIT_S)
+        try:
+            self._ledger.write_owed()
+        except Exception:  # noqa: BLE001 - see the next line
+            # The call has left, whatever else is the matter: what it began must be heard.
+            _log.exception("An error in the appliance, please report it: a change was not written")
 
 
 class Runner:
@@ -45,7 +76,6 @@ class Runner:
         self._allow = allow
         self._ways = {
             JobKind.RESOLVE: self._resolve,
-            JobKind.START: self._start,
             JobKind.LOOK: self._look,
             JobKind.LOG: self._fetch_log,
         }
@@ -61,17 +91,25 @@ class Runner:
     def do(self, job: Job) -> None:
         """Do one job and report what came of it."""
         if self._ledger.stopping:
-            with self._ledger.change() as planner:
-                planner.nothing_done(job.record, self._ledger.clock_ns())
+            self._give_back(job.record)
             return
         try:
-            self._ways[job.kind](job.record)
+            if job.kind is JobKind.START:
+                self._start(job.record, job.gate)
+            else:
+                self._ways[job.kind](job.record)
         except ClosedError:
             raise
+        except _StoppingError:
+            self._give_back(job.record)
         except Exception:  # noqa: BLE001 - see the next line
             # A mistake of ours must not end the thread, nor leave the request in the air.
             _log.exception("Execution %d: %s failed", job.record.id, job.kind.value)
             self._give_up(job)
+
+    def _give_back(self, record: Record) -> None:
+        with self._ledger.change() as planner:
+            planner.nothing_done(record, self._ledger.clock_ns())
 
     def _give_up(self, job: Job) -> None:
         record, now = job.record, self._ledger.clock_ns()
@@ -121,7 +159,7 @@ class Runner:
             else:
                 planner.resolved(record, others, now)
 
-    def _start(self, record: Record) -> None:
+    def _start(self, record: Record, gate: Gate | None) -> None:
         task = record.execution.task_id
         try:
             refusal = self._refusal(task)
@@ -133,7 +171,7 @@ class Runner:
                 planner.not_allowed(record, refusal, self._ledger.clock_ns())
             return
         try:
-            answer = self._server.start(task, self._write_owed)
+            answer = self._server.start(task, _StartCall(self._ledger, gate))
         except QlikError as error:
             if error.again is Again.LOOK_FIRST:
                 self._note_failure(error)
@@ -208,16 +246,6 @@ class Runner:
             planner.log_fetched(record, lines)
 
     # --- parts --------------------------------------------------------------------------------
-
-    def _write_owed(self) -> None:
-        starts.release()
-        # What takes the call to the server goes first: the processor is what both need.
-        time.sleep(WRITE_WAIT_S)
-        try:
-            self._ledger.write_owed()
-        except Exception:  # noqa: BLE001 - see the next line
-            # The call has left, whatever else is the matter: what it began must be heard.
-            _log.exception("An error in the appliance, please report it: a change was not written")
 
     def _refusal(self, task: str) -> Rejection | None:
         """Why a task may not be started, or ``None``. May ask for the task list."""
