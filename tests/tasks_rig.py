@@ -113,7 +113,10 @@ class AheadSource(MemorySource):
 
     def coming(self) -> Sequence[Message]:
         with self._changed:
-            coming, self._coming = self._coming, []
+            coming = [one for one in self._coming if one.seq > self.committed]
+            if coming and coming[0].seq != self.position + 1:
+                return ()
+            self._coming = []
             return coming
 
     def once_committed(self, seq: int, then: Callable[[], None]) -> bool:

@@ -144,11 +144,13 @@ class Follower:
     def coming(self) -> Sequence[Message]:
         """Messages of interest that are on their way to the disk at this moment, each told once.
 
-        They may get there or not; ``next`` returns them once they have, like all others. Only a
-        follower that waits is told, so everything of interest before them has been returned.
+        They may get there or not; ``next`` returns them once they have, like all others. None is
+        returned before ``next`` has returned everything in front of them.
         """
         coming, self._coming = self._coming, ()
-        return coming if coming and coming[-1].seq > self._reader.last_seq else ()
+        if not coming or coming[0].seq != self._position + 1:
+            return ()
+        return coming if coming[-1].seq > self._reader.last_seq else ()
 
     def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
         """Have ``then`` called as soon as a message is on disk, in the writer's thread.

@@ -140,12 +140,8 @@ class Intake:
                 if stopped.wait(WAIT_S):
                     return
                 continue
-            if not self._untaken:
-                has_news = source.wait(0.0 if is_last else WAIT_S)
-                if not is_last and (coming := source.coming()):
-                    self._take_ahead(coming, source)
-                if has_news:
-                    self._untaken = source.next(BATCH)
+            if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
+                self._untaken = source.next(BATCH)
             if self._untaken:
                 # Kept until it is dealt with: whoever runs this again goes on with it.
                 if self._untaken[0].seq <= self._position:
@@ -154,6 +150,9 @@ class Intake:
                 self._untaken = ()
             elif is_last:
                 return
+            # Behind what was read: they are taken in the journal's order.
+            if not is_last and (coming := source.coming()):
+                self._take_ahead(coming, source)
             # Not only after reading: a start call goes before the note of its message.
             source.advance(self._ledger.durable_seq)
 

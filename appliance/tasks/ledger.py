@@ -145,7 +145,9 @@ class Ledger:
 
     def read_to(self, seq: int) -> None:
         """Within ``change``: the messages up to ``seq`` are dealt with by this change."""
-        self.planner.changes.meta["seq"] = seq
+        meta = self.planner.changes.meta
+        # Never back: what was taken ahead is dealt with, though it is read later.
+        meta["seq"] = max(seq, meta.get("seq", self.durable_seq))
 
     def publish(self, publication: Publication) -> None:
         """Within ``change``: publish once the change is durable."""

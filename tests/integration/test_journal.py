@@ -214,6 +214,7 @@ def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(ha
         assert follower._nap.is_on
         one.put(1, topic="start")
         assert sleeper.result(60)
+    one.settle()  # it is woken when the commit begins
     assert seqs(follower.next(10)) == [4, 5, 6, 7, 8, 9]
     one.put(1)
     one.settle()
@@ -393,3 +394,21 @@ def test_nobody_is_told_ahead_who_has_something_to_read_or_to_do(harness, monkey
         follower.next(100)
         go.clear()
     go.set()
+
+
+def test_nothing_is_told_before_what_stands_in_front_of_it(harness, monkeypatch):
+    """A follower that has not read everything yet is not told of what comes behind it, even if it
+    was about to sleep when that was on its way: the order is the journal's."""
+    one = harness().start()
+    follower = one.journal.follower("tasks", 0, interest="start".__eq__)
+    one.put(1, topic="start")
+    one.settle()
+    go = held_back(one, monkeypatch)
+    follower._nap.is_on = True  # between this and its look at what there is
+    one.put(1, topic="start")
+    one.until(lambda: follower._foretold == 2)
+    assert seqs(follower.coming()) == []
+    go.set()
+    one.settle()
+    assert follower.wait(0)
+    assert seqs(follower.next(10)) == [1, 2]

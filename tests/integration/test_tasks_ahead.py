@@ -84,3 +84,16 @@ def test_messages_one_after_the_other_each_start_once(qlik, tmp_path: Path) -> N
         rig.wait_until(lambda: source.advanced == len(tasks))
         (rule,) = rig.engine.rules()
         assert (rule.matched, rule.started, rule.rejected) == (8, 6, 2)
+
+
+def test_the_place_in_the_journal_never_goes_back(qlik, tmp_path: Path) -> None:
+    """What was read after something was taken ahead does not undo that it is dealt with."""
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        ledger = rig.engine._ledger
+        with ledger.change():
+            ledger.read_to(5)
+            ledger.read_to(3)
+        assert ledger.durable_seq == 5
+        with ledger.change():
+            ledger.read_to(4)
+        assert ledger.durable_seq == rig.engine._store.meta("seq") == 5
