@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,12 @@ class MortalClient(ClientManaged):
 
     def start(self, task_id: str, departure: Departure = AT_ONCE) -> Any:
         class Watched(Departure):
-            def before(self) -> None:
-                departure.before()
+            def before(self, push: Callable[[], None]) -> None:
+                def push_or_die() -> None:
+                    die_at("before the start call")
+                    push()
+
+                departure.before(push_or_die)
                 die_at("before the start call")
 
             def after(self) -> None:

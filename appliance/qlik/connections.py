@@ -213,13 +213,43 @@ def _shut_down(opened: socket.socket) -> None:
 
 
 class _Departing(HTTPConnection):
-    """Asks whether a request may leave once it is put together."""
+    """Asks whether a request may leave once it is put together and the connection stands."""
 
     departure: Departure = AT_ONCE
+    _is_held = False
 
     def endheaders(self, *args: Any, **settings: Any) -> None:
-        self.departure.before()
+        if self.sock is None:
+            self.connect()
+        self._is_held = True
         super().endheaders(*args, **settings)
+
+    def send(self, data: Any) -> None:
+        if self._is_held:
+            self._is_held = False
+            head = _Unsent(self.sock, data)
+            self.departure.before(head.push)
+            data = head.rest
+        if data:
+            super().send(data)
+
+
+class _Unsent:
+    """What is left to send of the beginning of a request."""
+
+    def __init__(self, connected: socket.socket, data: bytes) -> None:
+        self.rest = data
+        self._socket = connected
+
+    def push(self) -> None:
+        """Send what the socket takes without waiting; see ``Departure.before``."""
+        timeout_s = self._socket.gettimeout()
+        # Whatever fails here fails again, and is told, when the rest is sent.
+        with contextlib.suppress(Exception):
+            self._socket.settimeout(0)
+            self.rest = self.rest[self._socket.send(self.rest) :]
+        with contextlib.suppress(OSError):
+            self._socket.settimeout(timeout_s)
 
 
 def _connections(sockets: Sockets) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:

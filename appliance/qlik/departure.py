@@ -5,6 +5,8 @@ Not for: its answer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class Departure:
     """Whoever makes a call may hold it back when it is ready, and hear that it has left.
@@ -12,10 +14,15 @@ class Departure:
     This one does neither.
     """
 
-    def before(self) -> None:
+    def before(self, push: Callable[[], None]) -> None:
         """All is ready: return when it may leave.
 
         What is raised here is raised to the caller, and nothing leaves.
+
+        Args:
+            push: sends as much as can be sent without any waiting, and never raises. It may be
+                called once it may leave, in any thread, but not any more once this has returned
+                or raised. It need not be called: what is left leaves anyway.
         """
 
     def after(self) -> None:

@@ -68,7 +68,7 @@ class Sessions:
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         with self._session() as session:
-            departure.before()
+            departure.before(lambda: None)
             departure.after()  # A session sends and waits in one.
             try:
                 response = session.request(

@@ -30,6 +30,10 @@ from appliance.tasks.triggers import Decision, Trigger, Triggers
 _log = logging.getLogger(__name__)
 BATCH = 500
 WAIT_S = 1.0
+AHEAD_WAIT_S = 0.02
+"""When messages that were dealt with ahead are read, at the latest. Nobody wakes us for them, so
+that they do not come in the way of their own start calls; nor of the next message's, if read now.
+"""
 SAVE_POSITION_EVERY_S = 1.0
 """How often the position is saved while no message concerns any rule."""
 MAX_LINES_A_SECOND = 20
@@ -140,7 +144,8 @@ class Intake:
                 if stopped.wait(WAIT_S):
                     return
                 continue
-            if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
+            wait_s = AHEAD_WAIT_S if self._ahead else WAIT_S
+            if not self._untaken and source.wait(0.0 if is_last else wait_s):
                 self._untaken = source.next(BATCH)
             if self._untaken:
                 # Kept until it is dealt with: whoever runs this again goes on with it.

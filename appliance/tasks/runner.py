@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from appliance.qlik.departure import Departure
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
@@ -42,8 +43,8 @@ class _StartCall(Departure):
         self._ledger = ledger
         self._gate = gate
 
-    def before(self) -> None:
-        while self._gate is not None and not self._gate.wait(STOP_LOOK_S):
+    def before(self, push: Callable[[], None]) -> None:
+        while self._gate is not None and not self._gate.wait(STOP_LOOK_S, push):
             if self._ledger.stopping:
                 raise _StoppingError
 
