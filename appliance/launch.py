@@ -126,7 +126,6 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     from appliance.ui_settings import ui_settings  # noqa: PLC0415
 
     settings = ui_settings(config)  # a mistake is told before anything is started
-    starts.is_wanted = True
 
     def made() -> Appliance:
         from appliance.upkeep import Upkeep  # noqa: PLC0415 - imports the service
@@ -139,7 +138,8 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     outlives = config.ui.on_hangup == "continue"
     with Signals(engine.stop, (lambda: None) if outlives else None):
         try:
-            end = run_ui(engine, settings=settings, when_painted=engine.begin)
+            with starts.minded():
+                end = run_ui(engine, settings=settings, when_painted=engine.begin)
             goes_on = end is UiEnd.HANGUP and outlives
             if end is UiEnd.CRASHED:
                 say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")

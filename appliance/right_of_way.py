@@ -1,17 +1,19 @@
-"""Start calls go before pictures: the thread that draws keeps still while one is on its way.
+"""Start calls go first: who draws, or deals with outcomes, keeps still while one is on its way.
 
 All threads share the interpreter's lock. From the PUBLISH to the POST it changes hands eight
 times, and each time a thread that draws may keep it for a millisecond. So whoever draws asks here
 every half a millisecond (``ui/breath.py``), and waits while a message that may start a task is
-being dealt with.
+being dealt with; so does whoever is about to deal with many outcomes (``tasks/following.py``).
 
 Not for: anything that has to happen. Who has claimed may forget to release: it ends by itself.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 LONGEST_S = 0.005
 """What takes longer waits for a disk or a server, not for the interpreter."""
@@ -24,7 +26,7 @@ _STEP_S = 0.0003
 
 
 class RightOfWay:
-    """Claimed by the engine, respected by the UI. Safe from any thread; nothing here waits long.
+    """Claimed by the engine, respected by others. Safe from any thread; nothing here waits long.
 
     Args:
         clock: seconds that have passed, from any beginning.
@@ -39,8 +41,23 @@ class RightOfWay:
         self._clock = clock
         self._sleep = sleep
         self._until = self._rested_at = float("-inf")
-        self.is_wanted = False
+        self._lock = threading.Lock()
+        self._minders = 0
+        self.is_minded = False
         """Whether anybody gives way: if not, nobody need find out whether to claim."""
+
+    @contextmanager
+    def minded(self) -> Iterator[None]:
+        """While this lasts, somebody gives way."""
+        with self._lock:
+            self._minders += 1
+            self.is_minded = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._minders -= 1
+                self.is_minded = self._minders > 0
 
     def claim(self) -> None:
         """A message that may start a task has come in."""

@@ -41,6 +41,7 @@ from appliance.recorders import Recorders, highest_cursor
 from appliance.run_limit import RunLimit
 from appliance.status import StatusTopic
 from appliance.tasks.engine import TaskEngine
+from appliance.tasks.store import Publication
 from appliance.users import Users
 from appliance.view import View
 
@@ -51,6 +52,11 @@ _STOP_S = 10.0
 _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _OUTCOME_S = 10.0
+_GARBAGE = (5_000, 10, 10)
+"""How many more objects there are before they are looked through. A frame of the UI makes a
+thousand and forgets as many: with Python's 700 each frame would have a look, which stops all
+threads.
+"""
 _RECORDERS = "recorders.db"
 
 
@@ -170,6 +176,7 @@ class Appliance:
             # what others wait for.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*_GARBAGE)
             await self._until_stopped()
             self.stopping.set()
             logger.info("stopping: no new connections, finishing what was accepted")
@@ -362,7 +369,7 @@ class Appliance:
             server=self.server,
             edition="" if config.qlik is None else config.qlik.edition,
             database=self.data_dir / "tasks.db",
-            publish=self._publish_outcome,
+            publish=self._publish_outcomes,
             timers=config.timer,
             notify=config.notify,
             # An answer goes where its asker may listen: a response topic must not lend anybody
@@ -377,18 +384,18 @@ class Appliance:
             clock_ns=self.clock_ns,
         )
 
-    def _publish_outcome(
-        self,
-        topic: str,
-        payload: bytes,
-        retain: bool,
-        properties: MessageProperties | None = None,
-    ) -> None:
-        """Publish in the appliance's name; returns when it is in the journal. Not on the loop."""
+    def _publish_outcomes(self, publications: Sequence[Publication]) -> None:
+        """Publish in the appliance's name; returns when all are in the journal. Not on the loop."""
         door = self.door
 
         async def publish() -> None:
-            door.publish(topic, payload, retain=retain, properties=properties)
+            for one in publications:
+                properties = MessageProperties(
+                    payload_format=1,
+                    content_type=one.content_type or None,
+                    correlation_data=one.correlation,
+                )
+                door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
             await door.settled()
 
         self._wait_for(publish(), _OUTCOME_S)

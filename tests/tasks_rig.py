@@ -18,6 +18,7 @@ from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Transport
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.lanes import Limits
+from appliance.tasks.store import Publication
 
 START_TOPIC = "qliksense/start_task"
 PATIENCE_S = 20.0
@@ -213,8 +214,18 @@ def make_engine(
         triggers=rules,
         server=server,
         database=database,
-        publish=publish,
+        publish=lambda publications: [
+            publish(one.topic, one.payload, one.retain, properties_of(one)) for one in publications
+        ],
         **settings,
+    )
+
+
+def properties_of(one: Publication) -> MessageProperties:
+    return MessageProperties(
+        payload_format=1,
+        content_type=one.content_type or None,
+        correlation_data=one.correlation,
     )
 
 

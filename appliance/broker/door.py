@@ -137,7 +137,7 @@ class Door:
         token = (publisher, acks) if acks else None
         if messages:
             self._journal.extend(messages, payload_size, None if retained else token)
-            if starts.is_wanted and len(messages) <= _FEW and self._may_start(messages[-1].topic):
+            if starts.is_minded and len(messages) <= _FEW and self._may_start(messages[-1].topic):
                 starts.claim()
             self.messages_in += len(messages)
             self.bytes_in += payload_size

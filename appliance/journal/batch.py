@@ -47,6 +47,7 @@ class Batch:
             else:
                 entry = (content, token)
             self.entries.append(entry)
+        self._has_statements = any(statements.run for statements, _ in self.statements)
         self.messages = list(chain.from_iterable([entry[0] for entry in self.entries]))
         self.count = len(self.messages) + len(self.statements)
         """Messages and statements, those included that turn out to be refused."""
@@ -77,7 +78,7 @@ class Batch:
         Raises:
             sqlite3.Error: the disk or another program is in the way; try again.
         """
-        if not self.statements and len(self.rows) <= _ROWS_A_STATEMENT:
+        if not self._has_statements and len(self.rows) <= _ROWS_A_STATEMENT:
             # One INSERT is a transaction by itself: the interpreter's lock is given up and taken
             # again once, not three times.
             self._insert(connection)

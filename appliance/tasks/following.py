@@ -13,7 +13,8 @@ import logging
 from collections.abc import Sequence
 
 from appliance.model import Task
-from appliance.qlik.server import QlikError, QlikServer
+from appliance.qlik.server import QlikError, QlikServer, Report
+from appliance.right_of_way import starts
 from appliance.tasks.book import SECOND_NS
 from appliance.tasks.ledger import Ledger
 from appliance.tasks.records import Record
@@ -25,6 +26,10 @@ GROWTH = 1.5
 SLOWEST_POLL_S = 15.0
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
+
+NOTED_TOGETHER = 3
+MAX_NOTES = 20
+"""Reports in one change, and changes for one poll: those of many runs take several milliseconds."""
 
 
 class Following:
@@ -88,20 +93,35 @@ class Following:
                 self._polls[record.id] = (now + longer, longer)
         try:
             if due:
-                reports = self._server.poll(runs, tasks)
-                with self._ledger.change() as planner:
-                    now = self._ledger.clock_ns()
-                    for record, run in zip(due, runs, strict=True):
-                        report = reports.get(run)
-                        if report is None:
-                            planner.missing(record, now)
-                        else:
-                            planner.report(record, report, now)
+                self._note(due, runs, self._ask(runs, tasks))
             if self._elsewhere and now >= self._next_elsewhere:
                 self._next_elsewhere = now + self._elsewhere
                 self._look_elsewhere()
         except QlikError as error:
             self._note_failure(due, error)
+
+    def _ask(self, runs: Sequence[str], tasks: Sequence[str]) -> dict[str, Report]:
+        with starts.minded():
+            starts.give_way()
+            return self._server.poll(runs, tasks)
+
+    def _note(
+        self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
+    ) -> None:
+        """A few at a time: a start call needs the ledger, too."""
+        together = max(NOTED_TOGETHER, len(records) // MAX_NOTES)
+        pairs = list(zip(records, runs, strict=True))
+        for first in range(0, len(pairs), together):
+            with starts.minded():
+                starts.give_way()
+            with self._ledger.change() as planner:
+                now = self._ledger.clock_ns()
+                for record, run in pairs[first : first + together]:
+                    report = reports.get(run)
+                    if report is None:
+                        planner.missing(record, now)
+                    else:
+                        planner.report(record, report, now)
 
     def _look_elsewhere(self) -> None:
         reports = self._server.running()

@@ -34,7 +34,7 @@ AHEAD_WAIT_S = 0.02
 """When messages that were dealt with ahead are read, at the latest. Nobody wakes us for them, so
 that they do not come in the way of their own start calls; nor of the next message's, if read now.
 """
-SAVE_POSITION_EVERY_S = 1.0
+SAVE_POSITION_EVERY_S = 5.0
 """How often the position is saved while no message concerns any rule."""
 MAX_LINES_A_SECOND = 20
 """Log lines about rejected messages; more in the same second are only counted."""

@@ -29,6 +29,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import msgspec
 
@@ -322,21 +323,20 @@ class Ledger:
 
     # --- the publisher's side -----------------------------------------------------------------
 
-    def next_publication(self, timeout_s: float) -> tuple[int, Publication] | None:
-        """The oldest publication that is due, or ``None`` after the time."""
+    def next_publications(self, timeout_s: float, most: int) -> list[tuple[int, Publication]]:
+        """The oldest publications that are due; none if there are none within the time."""
         with self.lock:
-            if self._outbox:
-                return self._outbox[0]
-            self._posted.wait(timeout_s)
             if not self._outbox:
-                return None
+                self._posted.wait(timeout_s)
+            if not self._outbox:
+                return []
         # News of a start let the start itself go first: both need the interpreter's lock.
         time.sleep(NEWS_WAIT_S)
         with self.lock:
-            return self._outbox[0] if self._outbox else None
+            return list(islice(self._outbox, most))
 
     def was_published(self, number: int) -> None:
-        """The broker has it: it need not be kept any longer."""
+        """The broker has them up to this one: they need not be kept any longer."""
         with self.lock:
             self._published = max(self._published, number)
             while self._outbox and self._outbox[0][0] <= number:

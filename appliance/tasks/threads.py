@@ -19,7 +19,6 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.model import MessageProperties
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.book import SECOND_NS
 from appliance.tasks.following import Following
@@ -39,23 +38,19 @@ STOPPING_TICK_S = 0.05
 FIRST_CHECK_S = 1.0
 """The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 PUBLISH_TRIES = 3
+PUBLISHED_TOGETHER = 50
+"""Publications in one commit of the journal."""
 CHECKPOINT_EVERY_S = 5.0
 
 
 class Publish(Protocol):
-    """Publishes in the appliance's own name.
+    """Publishes in the appliance's own name, in this order.
 
-    Called from a thread of the task engine; returns once the message is accepted (best: once it
-    is in the journal) and raises if it can't be.
+    Called from a thread of the task engine; returns once all are accepted (best: once they are in
+    the journal) and raises if they can't be. Then some may have been published nevertheless.
     """
 
-    def __call__(
-        self,
-        topic: str,
-        payload: bytes,
-        retain: bool,
-        properties: MessageProperties | None = None,
-    ) -> object: ...
+    def __call__(self, publications: Sequence[Publication]) -> object: ...
 
 
 class Serving(msgspec.Struct):
@@ -230,19 +225,23 @@ class Threads:
 
     def _publish_outcomes(self) -> None:
         failures = 0
+        suspects = 0
+        """So many that come next could not be published together: the fault may lie in one."""
         while not self._ended.is_set():
-            due = self._ledger.next_publication(
-                STOPPING_TICK_S if self._stopped.is_set() else TICK_S
+            due = self._ledger.next_publications(
+                STOPPING_TICK_S if self._stopped.is_set() else TICK_S,
+                1 if suspects else PUBLISHED_TOGETHER,
             )
-            if due is None:
+            if not due:
                 if self._is_over():
                     return
                 continue
-            number, publication = due
+            number, publication = due[-1]
             try:
-                self._publish_one(publication)
+                self._publish([one for _, one in due])
             except Exception as error:  # noqa: BLE001 - whatever the broker says, it is on disk
                 failures += 1
+                suspects = max(suspects, len(due))
                 _log.warning("%s can't be published: %s", publication.topic, error)
                 if self._stopped.is_set():
                     return  # The next run of the appliance publishes it.
@@ -252,15 +251,8 @@ class Threads:
                 with self._ledger.lock:
                     self._ledger.planner.count("publications dropped")
             failures = 0
+            suspects = max(0, suspects - 1)
             self._ledger.was_published(number)
-
-    def _publish_one(self, publication: Publication) -> None:
-        properties = MessageProperties(
-            payload_format=1,
-            content_type=publication.content_type or None,
-            correlation_data=publication.correlation,
-        )
-        self._publish(publication.topic, publication.payload, publication.retain, properties)
 
     def _is_over(self) -> bool:
         """Whether nothing will come any more that is to be published."""

@@ -14,6 +14,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from appliance.ui.strips import RowStrip
 from appliance.ui.text import cut, printable, width
 
 Line = list[tuple[str, str]]
@@ -93,4 +94,4 @@ def strip_of(line: Line, cells: int, base: Style, styles: Mapping[str, Style]) -
             break
     if used < cells:
         segments.append(Segment(" " * (cells - used), base))
-    return Strip(segments, cells)
+    return RowStrip(segments, cells)

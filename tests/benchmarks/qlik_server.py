@@ -17,7 +17,13 @@ def task_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012d}"
 
 
+TURN_S = 0.0001
+"""A request that arrives is noted at once, also while the answer to another is put together: a real
+server has more than one lock."""
+
+
 def main(count: int) -> None:
+    sys.setswitchinterval(TURN_S)
     tasks = [
         SimulatedTask(f"Task {number}", id=task_id(number), duration_s=0.2)
         for number in range(count)

@@ -277,9 +277,10 @@ def test_fixed_rules_chain_tasks(qlik, tmp_path: Path) -> None:
     with Rig(tmp_path / "tasks.db", client_of(qlik), *rules) as rig:
         own = rig.broker
 
-        def journaled(topic, payload, retain, properties=None):
-            own(topic, payload, retain, properties)
-            rig.source.put(topic, payload, retain=retain, client_id="$appliance")
+        def journaled(publications):
+            for one in publications:
+                own(one.topic, one.payload, one.retain)
+                rig.source.put(one.topic, one.payload, retain=one.retain, client_id="$appliance")
 
         rig.engine._threads._publish = journaled
         rig.source.put(START_TOPIC, first.id)

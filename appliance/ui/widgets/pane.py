@@ -15,6 +15,7 @@ from textual.widget import Widget
 
 from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
+from appliance.ui.strips import blank_strip
 
 
 class HasTones(Protocol):
@@ -79,7 +80,7 @@ class Pane(Widget):
 
     def _strip(self, y: int, cells: int, base: Style, tones: dict[str, Style]) -> Strip:
         if y >= len(self._lines):
-            return Strip.blank(cells, base)
+            return blank_strip(cells, base)
         strip = self._strips.get(y)
         if strip is None:
             breathe()

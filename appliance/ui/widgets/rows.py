@@ -20,6 +20,7 @@ from textual.widget import Widget
 from appliance.ui import keys
 from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
+from appliance.ui.strips import blank_strip
 from appliance.ui.symbols import CURSOR
 from appliance.ui.widgets.pane import tones_of
 
@@ -219,7 +220,7 @@ class Rows(Widget, Generic[T], can_focus=True):
         if not visible and self.empty_text:
             empty: Line = [(" ", ""), (self.empty_text, "dim")]
             strips.append(strip_of(empty, self.size.width, base, tones))
-        blank = Strip.blank(self.size.width, base)
+        blank = blank_strip(self.size.width, base)
         strips += [blank] * (crop.bottom - len(strips))
         strips = strips[crop.y : crop.bottom]
         if crop.x or crop.width < self.size.width:
