@@ -13,7 +13,7 @@ from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
-from appliance.tasks.store import Changes
+from appliance.tasks.store import Changes, Publication
 
 
 @pytest.fixture
@@ -359,3 +359,27 @@ def test_a_hung_server_delays_no_message(qlik, rig) -> None:
     for task in tasks:
         rig.broker.wait_for(task.id, "succeeded")
         assert task.runs == 1
+
+
+def test_a_publication_that_nobody_takes_holds_up_no_other(qlik, tmp_path: Path) -> None:
+    """Many are published together; one that can't be is tried thrice by itself, then left out and
+    counted, and all others arrive, in their order."""
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        calls: list[list[str]] = []
+
+        def publish(publications) -> None:
+            calls.append([one.topic for one in publications])
+            if "t/10" in calls[-1]:
+                raise OSError("no room for it")
+
+        rig.engine._threads._publish = publish
+        ledger = rig.engine._ledger
+        with ledger.change() as planner:
+            for number in range(200):
+                ledger.publish(Publication(f"t/{number}", b"{}"))
+        rig.wait_until(lambda: calls and calls[-1][-1] == "t/199")
+        taken = [topic for call in calls if "t/10" not in call for topic in call]
+        assert taken == [f"t/{number}" for number in range(200) if number != 10]
+        assert calls.count(["t/10"]) == 3
+        assert planner.counters["publications dropped"] == 1
+        assert len(calls) < 70

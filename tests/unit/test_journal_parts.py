@@ -1,11 +1,14 @@
 """Promises of the journal's small parts: chunks, the tail in memory, the high-water mark."""
 
+import sqlite3
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from appliance.journal import chunks
+from appliance.journal.batch import Batch
 from appliance.journal.high_water import BLOCK, HighWater
-from appliance.journal.inbox import Inbox
+from appliance.journal.inbox import Inbox, Statements
 from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
 from appliance.model import Message, MessageProperties
 
@@ -152,3 +155,18 @@ def test_pending_counts_what_is_not_committed():
     inbox.done(4, 4 * (100 + 128))
     assert inbox.count == 6
     assert inbox.bytes == 6 * (100 + 128)
+
+
+def test_who_only_waits_for_a_commit_makes_it_no_longer() -> None:
+    """Publications of the appliance itself wait so; their commit stays one statement."""
+    asked: list[str] = []
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.execute("CREATE TABLE chunk (a, b, c, d, e)")
+    connection.set_trace_callback(lambda sql: asked.append(sql.split()[0]))
+    entered, waits = object(), object()
+    batch = Batch([((message(1),), entered, 200), (Statements(()), waits, 100)])
+    batch.write(connection)
+    assert asked == ["INSERT"]
+    assert [token for _, token in batch.entries] == [entered, waits]
+    assert batch.count == 2
+    connection.close()

@@ -60,3 +60,14 @@ def test_messages_one_upon_the_other_slow_the_pictures_by_a_tenth() -> None:
         clock.now += 0.0005  # a piece of a frame
     share = LONGEST_S / (LONGEST_S + REST_S)
     assert share * 0.9 < clock.slept < share * 1.2
+
+
+def test_it_is_minded_while_anybody_gives_way() -> None:
+    """Nobody need find out whether a message may start a task while nobody would wait for it."""
+    way, _ = make()
+    assert not way.is_minded
+    with way.minded():
+        with way.minded():
+            assert way.is_minded
+        assert way.is_minded
+    assert not way.is_minded
