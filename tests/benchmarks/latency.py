@@ -9,7 +9,7 @@ carried out because the server is down.
 Needs Node.js; MQTT.js and axios are installed into the folder with npm, in the versions of
 package.json.
 
-Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 150]
+Usage: python tests/benchmarks/latency.py [--folder DIR] [--rounds 3] [--starts 300]
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def settle(broker: Broker) -> None:
 
 
 def main() -> None:
-    options = rig.arguments(__doc__ or "", starts=150, seconds=3.0)
+    options = rig.arguments(__doc__ or "", starts=300, seconds=3.0)
     results = Results("Publish to POST (all rounds together)")
     requests = Results("Requests that wait (10,000, the server is down)")
     found: dict[str, list[float]] = {}

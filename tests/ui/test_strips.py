@@ -14,9 +14,8 @@ from textual.strip import Strip
 from appliance.ui.strips import RowStrip, blank_strip
 
 STYLES = st.sampled_from([None, Style(color="red"), Style(bold=True)])
-SEGMENTS = st.lists(
-    st.builds(Segment, st.text("ab 汉", min_size=1, max_size=5), STYLES), max_size=5
-)
+TEXTS = st.text("ab 汉", min_size=1, max_size=5)
+SEGMENTS = st.lists(st.builds(Segment, TEXTS, STYLES, st.none()), max_size=5)
 
 
 @given(SEGMENTS, st.sets(st.integers(1, 30), min_size=1))
