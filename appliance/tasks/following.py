@@ -93,17 +93,13 @@ class Following:
                 self._polls[record.id] = (now + longer, longer)
         try:
             if due:
-                self._note(due, runs, self._ask(runs, tasks))
+                with starts.minded():
+                    self._note(due, runs, self._server.poll(runs, tasks))
             if self._elsewhere and now >= self._next_elsewhere:
                 self._next_elsewhere = now + self._elsewhere
                 self._look_elsewhere()
         except QlikError as error:
             self._note_failure(due, error)
-
-    def _ask(self, runs: Sequence[str], tasks: Sequence[str]) -> dict[str, Report]:
-        with starts.minded():
-            starts.give_way()
-            return self._server.poll(runs, tasks)
 
     def _note(
         self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
@@ -112,8 +108,7 @@ class Following:
         together = max(NOTED_TOGETHER, len(records) // MAX_NOTES)
         pairs = list(zip(records, runs, strict=True))
         for first in range(0, len(pairs), together):
-            with starts.minded():
-                starts.give_way()
+            starts.give_way()
             with self._ledger.change() as planner:
                 now = self._ledger.clock_ns()
                 for record, run in pairs[first : first + together]:
