@@ -121,7 +121,7 @@ def restore(source: Path, data_dir: Path) -> Manifest:
 def _manifest(source: Path) -> Manifest:
     try:
         manifest = msgspec.json.decode((source / _MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, ValueError, RecursionError):
         raise UsageError(
             f'{source} is not a whole backup: it has no {_MANIFEST}. Name a folder that "appliance'
             ' backup" has written.'

@@ -113,7 +113,7 @@ def _read(path: Path, kind: type[Kind]) -> Kind | None:
     try:
         with path.open("rb") as file:
             return msgspec.json.decode(file.read(_LARGEST_FILE), type=kind)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 

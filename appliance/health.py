@@ -117,7 +117,7 @@ def read(data_dir: Path) -> Report | None:
     try:
         with (data_dir / FILE_NAME).open("rb") as file:
             return msgspec.json.decode(file.read(_LARGEST_FILE), type=Report)
-    except (FileNotFoundError, NotADirectoryError, msgspec.MsgspecError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
 
 

@@ -262,7 +262,7 @@ class Link:
                 self._take_answer(bytes(message.payload))
             else:
                 self._take_frame(bytes(message.payload))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self._fail(UnavailableError(f"what it sends can't be read: {error}"))
 
     def _take_answer(self, payload: bytes) -> None:

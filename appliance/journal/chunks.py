@@ -70,6 +70,6 @@ def decode(body: bytes) -> list[Message]:
     """The messages of a chunk, in order.
 
     Raises:
-        msgspec.DecodeError: the bytes are damaged.
+        ValueError: the bytes are damaged (msgspec.DecodeError, or UnicodeDecodeError for a text).
     """
     return _decoder.decode(body)

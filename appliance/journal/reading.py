@@ -10,8 +10,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from appliance.journal import chunks
 from appliance.journal.store import Store
 from appliance.model import Message
@@ -99,7 +97,7 @@ class Reading:
     def _decode(self, first: int, last: int, body: bytes) -> list[Message]:
         try:
             return chunks.decode(body)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             _log.error(  # a damaged file is no programming error
                 "Messages %d to %d in %s are damaged and were skipped: %s",
                 first,

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from appliance import files
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal import chunks
@@ -207,7 +205,7 @@ class Store:
             if row is not None:
                 try:
                     chunks.decode(row[0])
-                except msgspec.DecodeError as error:
+                except ValueError as error:
                     raise _damage(str(error)) from error
 
     def _move_away(self, error: sqlite3.Error, now_ns: int) -> None:

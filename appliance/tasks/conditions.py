@@ -51,7 +51,9 @@ class Condition:
         """Whether the payload is JSON that meets every condition; never raises."""
         try:
             document: object = msgspec.json.decode(payload)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # JSON is UTF-8 (RFC 8259, section 8.1). msgspec raises UnicodeDecodeError for a text
+            # in another encoding, and that error is no msgspec.DecodeError.
             return False
         return all(_holds(name, _find(document, path), value) for path, name, value in self._tests)
 

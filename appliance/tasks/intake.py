@@ -25,7 +25,7 @@ from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planning import Planner
 from appliance.tasks.redelivery import WINDOW_S, Redeliveries
-from appliance.tasks.triggers import Decision, Trigger, Triggers
+from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 
 _log = logging.getLogger(__name__)
 BATCH = 500
@@ -42,7 +42,6 @@ MAX_LINES_A_SECOND = 20
 MAX_TRIES = 2
 """How often a message is tried that the appliance itself can't deal with."""
 
-_INTERNAL_ERROR = Rejection("internal error", "An error in the appliance; see its log.")
 _NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
 _REDELIVERY = Rejection(
     "redelivery", "The same message again, from a client that got no answer.", harmless=True
@@ -229,7 +228,7 @@ class Intake:
 
     def _set_aside(self, planner: Planner, message: Message) -> None:
         cause = Cause("message", message.seq, message.topic, message.client_id)
-        planner.reject(cause, _INTERNAL_ERROR, self._now())
+        planner.reject(cause, INTERNAL_ERROR, self._now())
         planner.count("internal errors")
         planner.count("messages rejected")
         self._ledger.defects.set_aside(f"message {message.seq}")
@@ -238,7 +237,7 @@ class Intake:
             self._note_sighting(planner, message)
         with contextlib.suppress(Exception):
             if (reply := self._outcomes.reply_to(message)) is not None:
-                self._ledger.publish(self._outcomes.of_rejection(reply, cause, _INTERNAL_ERROR))
+                self._ledger.publish(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
 
     def save_position(self) -> None:
         """Write how far the journal was read."""
@@ -306,6 +305,9 @@ class Intake:
             return
         tally.rejected += 1
         planner.count("messages rejected")
+        if rejection is INTERNAL_ERROR:
+            planner.count("internal errors")
+            self._ledger.defects.set_aside(f"message {message.seq}")
         # Beside a start, a rule that understood nothing is no news for the sender; a start that
         # was wished for and not taken is.
         is_news = not effects.asked or decision.rejection is None

@@ -6,6 +6,7 @@ Not for: whether a message came before (redelivery.py), finding the tasks that a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -18,6 +19,8 @@ from appliance.tasks.payloads import Rejection, read_wants
 from appliance.tasks.wants import ZERO_ID, Want, task_id
 from appliance.topics import Matcher
 
+_log = logging.getLogger(__name__)
+
 BRIDGE_CLIENT = "$bridge"
 """Client ids of bridges begin so. A bridge marks what the other broker replays as retained."""
 
@@ -26,6 +29,7 @@ DEBOUNCE_MAX_FACTOR = 10
 keep a task from ever running."""
 
 
+INTERNAL_ERROR = Rejection("internal error", "An error in the appliance; see its log.")
 OWN_OUTCOME = Rejection("own outcome", "A task is not started by its own outcome.")
 
 
@@ -173,7 +177,7 @@ class Triggers:
         for trigger in dict.fromkeys(matched):
             if self._is_own(message) and not self._may_chain(trigger):
                 continue
-            answer = refusal or trigger.wants(message)
+            answer = refusal or _ask(trigger, message)
             if answer is None:
                 continue
             if isinstance(answer, Rejection):
@@ -194,6 +198,20 @@ class Triggers:
         started, and start it again, for ever.
         """
         return trigger.fixed is not None and trigger.topic.startswith(self._own_prefix)
+
+
+def _ask(trigger: Trigger, message: Message) -> tuple[Want, ...] | Rejection | None:
+    """What one rule says; an error in the appliance costs the message this rule and no other."""
+    try:
+        return trigger.wants(message)
+    except Exception:  # noqa: BLE001 - one rule's defect is not the others'
+        _log.exception(
+            "Trigger %s can't read message %d on %s: an error in the appliance, please report it",
+            trigger.name,
+            message.seq,
+            message.topic,
+        )
+        return INTERNAL_ERROR
 
 
 def _about(message: Message, want: Want) -> bool:

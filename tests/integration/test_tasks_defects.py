@@ -17,6 +17,7 @@ from appliance.model import ExecutionState, Message, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Reply
 from appliance.state import Health, JournalState, Snapshot
+from appliance.tasks.conditions import Condition
 from appliance.tasks.defects import STEADY_S, Defects
 from appliance.tasks.planning import Planner
 from appliance.tasks.store import Publication
@@ -136,6 +137,47 @@ def test_a_message_that_can_t_be_dealt_with_is_set_aside(
         again.broker.wait_for(first.id, "succeeded")
         assert tried == [poison.seq] * 2
         assert again.engine.marks([poison.seq])[poison.seq].label == "internal error"
+
+
+def test_a_rule_that_fails_takes_no_start_from_the_others(
+    qlik, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """Two rules on one topic: an error in reading for one is counted and logged, the other starts."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    holds = Condition.holds
+
+    def failing(condition: Condition, payload: bytes) -> bool:
+        if b"poison" in payload:
+            raise TypeError("never seen before")
+        return holds(condition, payload)
+
+    monkeypatch.setattr(Condition, "holds", failing)
+    picky = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id, when={"state": "done"})
+    plain = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), picky, plain) as rig:
+        poison = rig.source.put("plant/line", "poison")
+        rig.broker.wait_for(task.id, "succeeded")
+        assert qlik.starts(task.id) == 1
+        assert rig.engine.counters()["internal errors"] == 1
+        assert f"message {poison.seq}" in rig.engine.qlik_state().health.text
+    assert "please report it" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "shift_jis"])
+def test_json_that_is_not_utf_8_loses_no_start(qlik, tmp_path: Path, encoding: str) -> None:
+    """A PLC's JSON in another encoding meets no condition; a rule without one starts its task."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    picky = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id, when={"state": "done"})
+    plain = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id)
+    text = (
+        '{"state": "done", "name": "M\u00fcller"}' if encoding != "shift_jis" else '{"a": "\u30bd"}'
+    )
+    with Rig(tmp_path / "tasks.db", client_of(qlik), picky, plain) as rig:
+        rig.source.put("plant/line", text.encode(encoding))
+        rig.broker.wait_for(task.id, "succeeded")
+        assert qlik.starts(task.id) == 1
+        assert "internal errors" not in rig.engine.counters()
+        assert not report_of(rig).is_bad
 
 
 def test_a_second_try_starts_nothing_twice(qlik, tmp_path: Path, monkeypatch) -> None:

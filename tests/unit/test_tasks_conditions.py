@@ -62,7 +62,20 @@ def test_conditions_mean_what_the_documentation_says(when: dict, expected: bool)
     assert holds(when) is expected
 
 
-@pytest.mark.parametrize("payload", [b"", b"hello", b"\xff", b"[" * 50_000, b"3", b"null", b"[]"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"hello",
+        b"\xff",
+        '{"state": "done", "name": "M\u00fcller"}'.encode("latin-1"),
+        '{"state": "done"}'.encode("utf-16"),
+        b"[" * 50_000,
+        b"3",
+        b"null",
+        b"[]",
+    ],
+)
 def test_a_payload_that_is_no_object_meets_no_condition(payload: bytes) -> None:
     """A condition on a field is false where there are no fields."""
     assert not Condition({"state": "done"}, where="t").holds(payload)
@@ -93,6 +106,9 @@ plain = st.text(max_size=5) | st.integers() | st.booleans() | st.floats(allow_na
 @given(
     st.dictionaries(st.text(min_size=1, max_size=6), plain, min_size=1, max_size=3),
     st.binary(max_size=100)
+    | st.dictionaries(st.text(), plain).map(
+        lambda v: json.dumps(v, ensure_ascii=False).encode("latin-1", "replace")
+    )
     | st.dictionaries(st.text(), plain).map(lambda v: json.dumps(v).encode()),
 )
 def test_no_payload_raises(when: dict, payload: bytes) -> None:

@@ -70,7 +70,7 @@ class Cloud:
         """The app that a reload request names, in lower case."""
         try:
             body = msgspec.json.decode(request.body)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             return ""
         return str(body.get("appId", "")).lower() if isinstance(body, dict) else ""
 
@@ -89,7 +89,7 @@ class Cloud:
     def _token(self, request: Request) -> Answer:
         try:
             body = msgspec.json.decode(request.body, type=dict[str, str])
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):
             return _error(400, "HTTP-400", "Bad request")
         wanted = ("client_credentials", self.client_id, self.client_secret)
         if (body.get("grant_type"), body.get("client_id"), body.get("client_secret")) != wanted:
