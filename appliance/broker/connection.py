@@ -43,7 +43,7 @@ class Connection(asyncio.Protocol):
         self._door = broker.door
         self._limits = broker.limits
         self._loop = broker.loop
-        self._output = Output(broker)
+        self._output = Output(broker, self.fail)
         self._intake = Intake(broker, self)
         self.queue = self._output.queue
         self.listener_name = listener_name
@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._paused_by_door = False
         self._closing = False
+        self._failed = False
         self._said_goodbye = False
         self._subscribing: Subscribing | None = None
         self._seat: Seat | None = None
@@ -201,6 +202,8 @@ class Connection(asyncio.Protocol):
             why = "packet too large" if too_large else "protocol error"
             self._broker.count(f"connections ended: {why}")
             self.end(error.reason, str(error))
+        except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
+            self.fail(error)
 
     def _take_packets(self, data: bytes) -> None:
         intake = self._intake
@@ -358,9 +361,9 @@ class Connection(asyncio.Protocol):
             self.end(error.reason, str(error))
         except asyncio.CancelledError:
             raise
-        except Exception:
-            logger.exception("client at %s: admission failed", self.address)
-            self.end(Reason.UNSPECIFIED, "internal error")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
+            self._note(error)
+            self.end_quietly(Reason.UNSPECIFIED)
 
     def seated(self) -> None:
         """Amqtt accepted the connection."""
@@ -408,10 +411,30 @@ class Connection(asyncio.Protocol):
         """End the connection for a reason that the client is told, in its version."""
         if self._closing:
             return
-        who = self.client_id or (self._asked.client_id if self._asked else "") or "?"
-        logger.warning("client %s at %s: %s", who, self.address, text)
+        logger.warning("client %s at %s: %s", self._who, self.address, text)
         self._tell(reason)
         self.close()
+
+    @property
+    def _who(self) -> str:
+        return self.client_id or (self._asked.client_id if self._asked else "") or "?"
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once because of an error of the appliance's own."""
+        self._note(error)
+        self.abort()
+
+    def _note(self, error: Exception) -> None:
+        """Count and log the first error of the appliance's own on this connection."""
+        if not self._failed:
+            self._failed = True
+            self._broker.count("connections ended: internal error")
+            logger.error(
+                "client %s at %s: internal error, the connection ends",
+                self._who,
+                self.address,
+                exc_info=error,
+            )
 
     def end_quietly(self, reason: Reason) -> None:
         """End the connection as part of the appliance's own stop."""

@@ -12,12 +12,17 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from appliance.broker.guard import Guard
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config import ListenerConfig, parse_bind
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
 from appliance.state import Health, ListenerState
+
+if TYPE_CHECKING:
+    from appliance.broker.connection import Connection
 
 _BACKLOG = 512
 _SMALLEST_FRAME = 64 * 1024
@@ -35,7 +40,7 @@ class Listener:
     def __init__(
         self,
         config: ListenerConfig,
-        make_connection: Callable[[], asyncio.Protocol],
+        make_connection: Callable[[], Connection],
         *,
         largest_packet: int,
         is_open: Callable[[], bool],
@@ -86,19 +91,18 @@ class Listener:
         self._health = Health("ok")
 
     def _accept(self) -> asyncio.Protocol:
-        if self._context is None:
-            return self._make_plain()
-        return TlsServer(self._make_plain, self._context, count=self._count)
-
-    def _make_plain(self) -> asyncio.Protocol:
+        connection = self._make_connection()
+        outermost: asyncio.Protocol = connection
         if self.config.transport == "websocket":
-            return WebSocketServer(
-                self._make_connection,
+            outermost = WebSocketServer(
+                connection,
                 largest_frame=self._largest_frame,
                 is_open=self._is_open,
                 count=self._count,
             )
-        return self._make_connection()
+        if self._context is not None:
+            outermost = TlsServer(outermost, self._context, count=self._count)
+        return Guard(outermost, connection.fail)
 
     def _make_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

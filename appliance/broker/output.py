@@ -6,6 +6,7 @@ Not for: which messages go out and in which order (outbox.py), reading (connecti
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from appliance.broker import mqtt5_packets as v5
@@ -22,6 +23,7 @@ class Output:
 
     __slots__ = (
         "_broker",
+        "_fail",
         "_flush_scheduled",
         "_loop",
         "_most_bytes",
@@ -36,8 +38,10 @@ class Output:
         "window",
     )
 
-    def __init__(self, broker: MqttBroker) -> None:
+    def __init__(self, broker: MqttBroker, fail: Callable[[Exception], None]) -> None:
+        """``fail`` is called with an exception of what runs by itself, outside any callback."""
         self._broker = broker
+        self._fail = fail
         self._loop = broker.loop
         self._most_bytes = int(broker.limits.max_client_backlog)
         self._transport: asyncio.Transport | None = None
@@ -72,7 +76,13 @@ class Output:
         self._out_bytes += len(data)
         if not self._flush_scheduled:
             self._flush_scheduled = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
+            self._fail(error)
 
     def flush(self) -> None:
         """Hand what is queued to the operating system."""

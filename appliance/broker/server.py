@@ -102,7 +102,7 @@ class MqttBroker:
         """Who answers attached terminals; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
-    def _maker(self, name: str) -> Callable[[], asyncio.Protocol]:
+    def _maker(self, name: str) -> Callable[[], Connection]:
         return lambda: Connection(self, name)
 
     def _make_outbox(self, client_id: str) -> Outbox:

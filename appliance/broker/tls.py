@@ -26,12 +26,12 @@ class TlsServer(asyncio.Protocol):
 
     def __init__(
         self,
-        make_connection: Callable[[], asyncio.Protocol],
+        connection: asyncio.Protocol,
         context: ssl.SSLContext,
         *,
         count: Callable[[str], None],
     ) -> None:
-        self._connection = make_connection()
+        self._connection = connection
         self._count = count
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()

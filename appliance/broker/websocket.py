@@ -41,14 +41,14 @@ class WebSocketServer(asyncio.Protocol):
 
     def __init__(
         self,
-        make_connection: Callable[[], asyncio.Protocol],
+        connection: asyncio.Protocol,
         *,
         largest_frame: int,
         is_open: Callable[[], bool],
         count: Callable[[str], None],
     ) -> None:
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
-        self._connection = make_connection()
+        self._connection = connection
         self._lets_everybody_in = is_open
         self._count = count
         self._is_open = False
