@@ -30,7 +30,7 @@ from textual.widgets import Input
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.state import Engine, Snapshot
-from appliance.ui import keys, palette, payload
+from appliance.ui import filters, keys, palette, payload
 from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
@@ -428,10 +428,10 @@ class ApplianceApp(App[UiEnd]):
 
         self.push_screen(MessageScreen(message, others, tab))
 
-    def show_live(self, source: str) -> None:
+    def show_live(self, wanted: filters.Filter) -> None:
         """Go to the Live screen with a filter."""
         self.action_show("live")
-        self._pages["live"].set_filter(source)
+        self._pages["live"].use_filter(wanted)
 
     def export(self, what: str, items: Sequence[object]) -> None:
         """Write rows to a file in the data directory."""

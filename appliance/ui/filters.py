@@ -1,6 +1,7 @@
 """The filter language: ``plant/+/state !heartbeat client:plc-07 state:failed since:10m``.
 
-Words are split at blanks; quotes keep blanks together. Several topic filters are alternatives,
+Words are split at blanks; quotes keep blanks together, and a quote between them is doubled:
+``"2"" pipe"``. Several topic filters are alternatives,
 everything else must hold together. Not for: where the messages come from (feed.py, search).
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from functools import lru_cache
 
 import msgspec
@@ -30,7 +30,7 @@ HELP = (
     ("until:14:03", "older than: the same"),
 )
 
-_WORD = re.compile(r'(!?)((?:[a-z]+:)?)("[^"]*"?|\S+)')
+_WORD = re.compile(r'(!?)((?:[a-z]+:)?)("(?:[^"]|"")*"?|\S+)')
 _TIMES = "30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
 _KEYS = ("topic", "client", "task", "state", "since", "until")
 _AGO = re.compile(r"(\d+)([smhd])")
@@ -47,7 +47,10 @@ class FilterError(ValueError):
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """A parsed filter. ``source`` is what the operator typed."""
+    """A parsed filter, or one that a screen made (``for_client`` and its siblings).
+
+    ``source`` is what the operator typed, or would type.
+    """
 
     source: str = ""
     topics: tuple[str, ...] = ()
@@ -178,7 +181,45 @@ def _matches_any(topic_filters: tuple[str, ...], topic: str) -> bool:
 
 
 def _like(pattern: str, name: str) -> bool:
-    return fnmatchcase(name, pattern) if "*" in pattern else pattern in name
+    if "*" not in pattern:
+        return pattern in name
+    return _pattern(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _pattern(text: str) -> re.Pattern[str]:
+    """Only ``*`` stands for something else: client ids have brackets and question marks."""
+    return re.compile(".*".join(map(re.escape, re.split(r"\*+", text))), re.DOTALL)
+
+
+def for_client(client_id: str) -> Filter:
+    """The filter for what a client sends."""
+    if not client_id:
+        return EMPTY
+    return Filter(f"client:{_quoted(client_id)}", clients=(client_id.casefold(),))
+
+
+def for_topic(topic: str, *, below: bool) -> Filter:
+    """The filter for a topic, or for it and all topics ``below`` it."""
+    wanted = f"{topic}/#" if below else topic
+    return Filter(f"topic:{_quoted(wanted)}", topics=(wanted,)) if wanted else EMPTY
+
+
+def for_text(text: str) -> Filter:
+    """The filter for what has a text in it, be it a word of the filter language."""
+    return Filter(_quoted(text), texts=(text.casefold(),)) if text else EMPTY
+
+
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _unquoted(body: str) -> str:
+    """The text between quotes; the last quote may be missing, since it is typed last."""
+    inner = body[1:]
+    ended = (len(inner) - len(inner.rstrip('"'))) % 2 == 1
+    return (inner[:-1] if ended else inner).replace('""', '"')
 
 
 def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
@@ -191,7 +232,7 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
     bounds = {"since": 0, "until": 0}
     for negative, prefix, body in _WORD.findall(source):
         quoted = body.startswith('"')
-        word = body.strip('"') if quoted else body
+        word = _unquoted(body) if quoted else body
         key = prefix[:-1]
         if key and key not in _KEYS:
             key, word = "", prefix + word  # a text with a colon in it, JSON for example
@@ -258,11 +299,11 @@ def _states(word: str) -> frozenset[ExecutionState]:
 
 
 def _bound(key: str, word: str, now_ns: int, *, utc: bool) -> int:
-    if ago := _AGO.fullmatch(word):
-        return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 10**9)
     try:
+        if ago := _AGO.fullmatch(word):
+            return max(0, now_ns - int(ago[1]) * _SECONDS[ago[2]] * 10**9)
         return moment(word, now_ns, utc=utc)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # the last two: years that the platform lacks
         raise FilterError(f"{key}:{word} is not a time; write {_TIMES}") from None
 
 

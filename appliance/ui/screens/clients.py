@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from textual.widget import Widget
 
 from appliance.state import ClientState, Snapshot
-from appliance.ui import keys
+from appliance.ui import filters, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.views import client as view
@@ -152,7 +152,7 @@ class ClientsScreen(Page):
     def action_open(self) -> None:
         """The messages that the client sends, on the Live screen."""
         if self._client is not None:
-            self.ui.show_live(f'client:"{self._client.client_id}"')
+            self.ui.show_live(filters.for_client(self._client.client_id))
 
     def action_disconnect(self) -> None:
         if self._client is None:

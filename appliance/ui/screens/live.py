@@ -241,13 +241,13 @@ class LiveScreen(Page):
         """Look for the same in the journal, from the newest back."""
         from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - not before it is shown
 
-        self.ui.push_screen(SearchScreen(self.filter.source))
+        self.ui.push_screen(SearchScreen(self.filter))
 
     def action_jump(self) -> None:
         """Look at the journal as it was at a time that is asked for."""
         from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - as above
 
-        self.ui.push_screen(SearchScreen(self.filter.source, ask="until:"))
+        self.ui.push_screen(SearchScreen(self.filter, ask="until:"))
 
     def action_export(self) -> None:
         """Write the messages in view to a file."""

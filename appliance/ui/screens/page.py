@@ -53,6 +53,8 @@ class Page(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.filter = filters.EMPTY
+        self._filter_before = filters.EMPTY
+        """The filter that holds again if the operator leaves the filter bar with Esc."""
         self.tab = self.TAB
         self._aside: list[Widget] = []
         """What is hidden while one pane has the screen."""
@@ -156,6 +158,7 @@ class Page(Screen[None]):
 
     def action_filter(self, more: str = "") -> None:
         """Open the filter bar; ``more`` stands behind the present filter."""
+        self._filter_before = self.filter
         self.query_one(FilterBar).open(
             self.filter.source,
             self.ui.remembered.filters,
@@ -165,8 +168,17 @@ class Page(Screen[None]):
         )
 
     def set_filter(self, source: str) -> None:
-        """Filter by ``source``; raises ``filters.FilterError``."""
-        self.filter = filters.parse(source, self.ui.clock_ns(), utc=self.ui.remembered.utc)
+        """Filter by what was typed; text that is no filter changes nothing and is told."""
+        try:
+            wanted = filters.parse(source, self.ui.clock_ns(), utc=self.ui.remembered.utc)
+        except filters.FilterError as error:
+            self.ui.say(str(error), bad=True)
+        else:
+            self.use_filter(wanted)
+
+    def use_filter(self, wanted: filters.Filter) -> None:
+        """Show what passes a filter."""
+        self.filter = wanted
         self.filter_changed()
         self.ui.show_now()
 
@@ -174,9 +186,11 @@ class Page(Screen[None]):
         self.set_filter(event.source)
 
     def on_filter_bar_closed(self, event: FilterBar.Closed) -> None:
-        self.set_filter(event.source)
         if event.kept:
+            self.set_filter(event.source)
             self.ui.remember_filter(event.source.strip())
+        else:
+            self.use_filter(self._filter_before)
         self.focus_body()
 
     def focus_body(self) -> None:
@@ -189,6 +203,6 @@ class Page(Screen[None]):
     def go_back(self) -> None:
         """Clear the filter, or leave a screen that lies over another."""
         if not self.filter.is_empty:
-            self.set_filter("")
+            self.use_filter(filters.EMPTY)
         elif not self.TAB_ROOT:
             self.dismiss()

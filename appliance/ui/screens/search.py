@@ -86,12 +86,12 @@ class SearchScreen(Page):
     TAB_ROOT = False
     BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.SEARCH, keys.REPEAT)
 
-    def __init__(self, source: str, ask: str = "") -> None:
+    def __init__(self, wanted: filters.Filter, ask: str = "") -> None:
         """``ask``: the filter's last word, of which the operator is asked for the rest."""
         super().__init__()
         self._ask = ask
         self.tab = "live"
-        self._source = source
+        self._wanted = wanted
         self._search = Search(filters.EMPTY, 1)
         self._running = False
         self._shown: tuple[int, int] = (-1, -1)
@@ -102,8 +102,8 @@ class SearchScreen(Page):
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(MessageRows))
-        self.set_filter(self._source)
-        if self._ask or not self._source:
+        self.use_filter(self._wanted)
+        if self._ask or self._wanted.is_empty:
             self.action_filter(self._ask)
 
     def on_unmount(self) -> None:

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from appliance.model import Execution
 from appliance.state import RuleState, Snapshot, TimerState
-from appliance.ui import clock, keys
+from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.execution import ExecutionScreen
 from appliance.ui.screens.page import Page
@@ -150,7 +150,7 @@ class TasksScreen(Page):
         """An execution's detail, or the executions of a rule."""
         rules = self.query_one(RuleRows)
         if rules.has_focus and rules.current is not None:
-            self.set_filter(f'"{rules.current.name}"')
+            self.use_filter(filters.for_text(rules.current.name))
             self.set_focus(self.query_one(ExecutionRows))
         elif self._execution is not None:
             self.ui.push_screen(ExecutionScreen(self._execution))

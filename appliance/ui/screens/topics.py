@@ -14,7 +14,7 @@ from appliance import topics as mqtt
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.state import Snapshot, TopicState
-from appliance.ui import clock, keys, tree
+from appliance.ui import clock, filters, keys, tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.views import topic as view
@@ -238,7 +238,7 @@ class TopicsScreen(Page):
         """The messages of the topic, or of everything below it, on the Live screen."""
         node = self.rows.current
         if node is not None:
-            self.ui.show_live(f'topic:"{node.path}{"/#" if node.children else ""}"')
+            self.ui.show_live(filters.for_topic(node.path, below=bool(node.children)))
 
     def action_clear_retained(self) -> None:
         node = self.rows.current

@@ -1,0 +1,165 @@
+"""Names that others chose never become words of the filter language, on any way between screens."""
+
+import unicodedata
+
+import pytest
+from fake_engine import T0, story
+from hypothesis import example, given, strategies as st
+from msgspec.structs import replace
+from screens import NARROW, settle, until
+from textual.widgets import Input
+
+from appliance import topics
+from appliance.ui import filters
+from appliance.ui.app import ApplianceApp
+from appliance.ui.settings import UiSettings
+
+NASTY = (
+    'x" since:zz',
+    'x"" since:zz',
+    '"',
+    '""""',
+    "back\\slash\\",
+    '\\"',
+    "since:zz",
+    "state:nonsense",
+    "!task:x",
+    "two  words ",
+    "[red]",
+    "[red]*?",
+    "a\x1b[2Jb",
+    "line\nbreak\tand\r",
+    "İstanbul",
+    "x" * 4000,
+)
+
+
+@given(st.text() | st.text(alphabet='" \\!:*[]/#+\n'))
+@example('x" since:zz')
+def test_the_text_of_a_filter_that_a_screen_made_is_that_filter(text):
+    """What the filter bar shows, confirmed, filters the same as before."""
+    made = [filters.for_client(text), filters.for_text(text)]
+    made += [
+        filters.for_topic(text, below=below)
+        for below in (False, True)
+        if topics.filter_problem(f"{text}/#" if below else text) is None
+    ]
+    for one in made:
+        assert filters.parse(one.source, T0) == one
+    assert filters.for_client(text).takes_client(text)
+    assert filters.for_text(text).takes_text(text)
+
+
+@given(st.text(alphabet="0123456789-:T_smhd٣+Z"))
+@example("0001-01-01")
+@example("9999-12-31")
+@example("9" * 5000 + "d")
+def test_any_time_is_a_time_or_a_clear_error(text):
+    """Years that a platform has no time stamps for are refused as every other wrong time is."""
+    for utc in (True, False):
+        try:
+            filters.parse(f'since:"{text}"', T0, utc=utc)
+        except filters.FilterError as error:
+            assert str(error)
+
+
+def _app(engine):
+    return ApplianceApp(engine, UiSettings(), engine.clock_ns)
+
+
+async def _confirm(pilot, page, wanted):
+    """The filter in the bar, confirmed and then given back by Esc, is still the same filter."""
+    assert page.filter == wanted
+    for key in ("enter", "escape"):
+        await pilot.press("slash")
+        await settle(pilot)
+        assert pilot.app.screen.query_one(Input).value == wanted.source.strip()
+        await pilot.press(key)
+        text = await settle(pilot)
+        assert page.filter == wanted
+        assert not any(unicodedata.category(one) == "Cc" for one in text.replace("\n", ""))
+
+
+@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+async def test_the_messages_of_a_client(name):
+    """Enter on a client shows the messages of that client."""
+    engine = story()
+    engine.client_list = tuple(replace(one, client_id=name) for one in engine.client_list[:1])
+    engine.publish_from("hall/door", b"from the client", client_id=name)
+    async with _app(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("4")
+        await settle(pilot)
+        await pilot.press("enter")
+        assert "from the client" in await settle(pilot)
+        await _confirm(pilot, pilot.app.page, filters.for_client(name))
+
+
+@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+async def test_the_messages_of_a_topic(name):
+    """Enter on a topic, or on a level with topics below it, shows their messages."""
+    engine = story()
+    engine.ring.clear()
+    engine.publish_from(name, b"on the topic")
+    engine.publish_from(f"{name}/below", b"below the topic")
+    async with _app(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        for keys, below in (("home",), True), (("home", "down"), False):
+            await pilot.press("2")
+            await settle(pilot)
+            await pilot.press(*keys, "enter")
+            text = await settle(pilot)
+            assert "below the topic" in text
+            assert ("on the topic" in text) is below
+            path = name if below else f"{name}/below"
+            await _confirm(pilot, pilot.app.page, filters.for_topic(path, below=below))
+
+
+@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+async def test_the_executions_of_a_rule_or_timer(name):
+    """Enter on a rule or a timer shows its executions."""
+    engine = story()
+    rule = engine.snapshot().rules[0]
+    engine.changes = {"rules": (replace(rule, name=name),)}
+    run = next(iter(engine.runs.values()))
+    engine.put(replace(run, cause=replace(run.cause, rule=name), reason="started by the rule"))
+    async with _app(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("3")
+        await settle(pilot)
+        await pilot.press("shift+tab", "enter")
+        await settle(pilot)
+        await _confirm(pilot, pilot.app.page, filters.for_text(name))
+
+
+@pytest.mark.parametrize("name", NASTY, ids=range(len(NASTY)))
+async def test_the_search_in_the_journal_takes_the_filter_along(name):
+    """A search begins with the filter of the Live screen, whatever is in it."""
+    engine = story()
+    engine.publish_from("hall/door", b"from the client", client_id=name)
+    async with _app(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        pilot.app.show_live(filters.for_client(name))
+        await settle(pilot)
+        pilot.app.page.action_search()
+        await until(pilot, "from the client")
+        assert pilot.app.page.filter == filters.for_client(name)
+
+
+def test_a_name_that_is_empty_filters_nothing():
+    """There is nothing to filter for."""
+    assert filters.for_client("").is_empty
+    assert filters.for_text("").is_empty
+    assert filters.for_topic("", below=False).is_empty
+    assert filters.for_topic("", below=True).topics == ("/#",)
+
+
+async def test_text_that_is_no_filter_is_told_and_changes_nothing():
+    """No way leads from a wrong filter to the end of the UI."""
+    async with _app(story()).run_test(size=NARROW, notifications=True) as pilot:
+        await settle(pilot)
+        page = pilot.app.page
+        page.set_filter("hall/#")
+        page.set_filter("since:zz")
+        await until(pilot, "is not a time")
+        assert page.filter.topics == ("hall/#",)
