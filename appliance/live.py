@@ -13,10 +13,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from appliance.message_cost import cost_of
 from appliance.model import Message
 from appliance.state import TopicState
 
 KEPT_MESSAGES = 10_000
+KEPT_BYTES = 32 * 1024 * 1024
+"""The cost of the messages together (message_cost); beyond it, the oldest are forgotten."""
 KEPT_TOPICS = 5_000
 """The topics heard last are held, at least so many; those silent longest are forgotten."""
 
@@ -40,12 +43,15 @@ class _Topic:
 
 
 class LiveView:
-    """The last 10,000 messages (payloads cut at 4096 bytes) and rates over the last minute."""
+    """The last messages, at most 10,000 (payloads cut at 4096 bytes), and a minute's rates."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._ring: deque[Message] = deque(maxlen=KEPT_MESSAGES)
+        self._ring: deque[Message] = deque()
+        self._costs: deque[int] = deque()
+        self.kept_bytes = 0
+        """What the messages cost together."""
         self._sizes: dict[int, int] = {}
         self._topics: dict[str, _Topic] = {}
         self._in_second = 0
@@ -68,8 +74,14 @@ class LiveView:
         # Counted a topic, not a message: most of a batch is of few topics.
         names = [message.topic for message in shown]
         counts = Counter(names)
+        costs = [cost_of(message) for message in shown]
         with self._lock:
             self._ring.extend(shown)
+            self._costs.extend(costs)
+            self.kept_bytes += sum(costs)
+            while len(self._ring) > KEPT_MESSAGES or self.kept_bytes > KEPT_BYTES:
+                self._ring.popleft()
+                self.kept_bytes -= self._costs.popleft()
             self._in_second += len(shown)
             topics = self._topics
             for name, last in dict(zip(names, shown, strict=True)).items():

@@ -198,8 +198,11 @@ class Connection(asyncio.Protocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            too_large = error.reason is Reason.PACKET_TOO_LARGE
-            why = "packet too large" if too_large else "protocol error"
+            why = "protocol error"
+            if error.reason is Reason.PACKET_TOO_LARGE:
+                why = "packet too large"
+            elif isinstance(error, mqtt5_decoding.TooManyPropertiesError):
+                why = "too many properties"
             self._broker.count(f"connections ended: {why}")
             self.end(error.reason, str(error))
         except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback

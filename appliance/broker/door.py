@@ -51,7 +51,7 @@ class Log(Protocol):
 
     def append(self, message: Message, token: object) -> None: ...
 
-    def extend(self, messages: Sequence[Message], payload_size: int, token: object) -> None: ...
+    def extend(self, messages: Sequence[Message], content_size: int, token: object) -> None: ...
 
     def transact(self, statements: Sequence[Statement], token: object) -> None: ...
 
@@ -124,6 +124,8 @@ class Door:
         publisher: Publisher,
         acks: bytes,
         retained: Sequence[Message],
+        *,
+        beside: int,
     ) -> None:
         """Take what one client sent in one go; ``acks`` leave when all of it is committed.
 
@@ -133,10 +135,11 @@ class Door:
             publisher: who gets the acknowledgements.
             acks: these, as they go out; maybe none.
             retained: those of ``messages`` that have the retain flag.
+            beside: bytes of their topics and properties (``message_cost.beside_payload``).
         """
         token = (publisher, acks) if acks else None
         if messages:
-            self._journal.extend(messages, payload_size, None if retained else token)
+            self._journal.extend(messages, payload_size + beside, None if retained else token)
             if starts.is_minded and len(messages) <= _FEW and self._may_start(messages[-1].topic):
                 starts.claim()
             self.messages_in += len(messages)

@@ -16,6 +16,7 @@ from appliance.broker import mqtt5_decoding, packets
 from appliance.broker import mqtt5_packets as v5
 from appliance.broker.packets import PacketError, Reason
 from appliance.broker.sessions import Session
+from appliance.message_cost import beside_payload
 from appliance.model import Message
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Intake:
         "_acks",
         "_address",
         "_aliases",
+        "_beside",
         "_broker",
         "_client_id",
         "_door",
@@ -72,6 +74,7 @@ class Intake:
         self._messages: list[Message] = []
         self._retained: list[Message] = []
         self._size = 0
+        self._beside = 0
         self._acks = bytearray()
         self._exchanges: list[tuple[int, int]] = []
         self.taken = 0
@@ -103,8 +106,9 @@ class Intake:
             retained, self._retained = self._retained, []
         acks, self._acks = bytes(self._acks), bytearray()
         size, self._size = self._size, 0
+        beside, self._beside = self._beside, 0
         self.taken += len(messages)
-        self._door.enter(messages, size, self._publisher, acks, retained)
+        self._door.enter(messages, size, self._publisher, acks, retained, beside=beside)
 
     def publishes(self, data: bytes, position: int, end: int, limit: int) -> int:
         """Take the whole PUBLISH packets that stand in a row from ``position`` on.
@@ -164,9 +168,17 @@ class Intake:
                 if payload_start < stop and not data[payload_start]:
                     payload_start += 1
                 else:
-                    properties, alias, payload_start = mqtt5_decoding.publish_properties(
-                        data, payload_start, stop
-                    )
+                    try:
+                        properties, alias, payload_start = mqtt5_decoding.publish_properties(
+                            data, payload_start, stop
+                        )
+                    except mqtt5_decoding.TooManyPropertiesError as error:
+                        if not qos:
+                            raise
+                        self._broker.count("publishes refused: too many properties")
+                        acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
+                        position = stop
+                        continue
             position = stop
             if topic is None or alias is not None:
                 try:
@@ -203,6 +215,7 @@ class Intake:
             )
             messages.append(message)
             self._size += stop - payload_start
+            self._beside += beside_payload(message)
             if message.retain:
                 self._retained.append(message)
             if first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:
@@ -259,6 +272,7 @@ class Intake:
                 acks[2 + at :: 4] = bytes(whole[id_at + at : count * width : width])
             self._acks += acks
         self._size += payload_size * count
+        self._beside += beside_payload(like) * count
         self._door.number_to(seq)
         return count
 

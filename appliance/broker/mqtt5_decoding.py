@@ -7,7 +7,7 @@ standard forbids, and ends the process on a string that is not UTF-8. Not for: f
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from appliance.broker.packets import (
     Body,
@@ -69,6 +69,32 @@ _IN_UNSUBSCRIBE = frozenset({_USER_PROPERTY})
 _IN_ACKNOWLEDGEMENT = frozenset({_REASON_STRING, _USER_PROPERTY})
 _IN_DISCONNECT = frozenset({_SESSION_EXPIRY, _REASON_STRING, _USER_PROPERTY})
 
+
+class PropertyLimit(NamedTuple):
+    """How much one property list may hold.
+
+    The standard sets no bound. A property is decoded into objects many times its size, so a packet
+    of the largest size would cost much time and memory.
+    """
+
+    size: int
+    """Bytes as they come."""
+    pairs: int
+    """User properties."""
+
+
+class TooManyPropertiesError(PacketError):
+    """A packet holds more properties than the client may send."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Reason.QUOTA_EXCEEDED)
+
+
+STRANGER_LIMIT = PropertyLimit(8 * 1024, 100)
+"""For CONNECT and the will in it: the client has not been admitted yet."""
+CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
+"""For all other packets."""
+
 _ACKNOWLEDGED = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _RELEASED = frozenset({0x00, 0x92})
 _DISCONNECTED = frozenset({0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x95, 0x96, 0x97})
@@ -128,9 +154,15 @@ _READ: dict[int, Any] = {
 }
 
 
-def _properties(body: Body, allowed: frozenset[int]) -> dict[int, Any]:
+def _properties(
+    body: Body, allowed: frozenset[int], limit: PropertyLimit = CLIENT_LIMIT
+) -> dict[int, Any]:
     """Read a property list (section 2.2.2); user properties come as a list of pairs."""
     size = variable_number(body)
+    if limit.size < size <= body.left:
+        raise TooManyPropertiesError(
+            f"{size} bytes of properties in a packet, more than {limit.size}"
+        )
     end = body.position + size
     found: dict[int, Any] = {}
     while body.position < end:
@@ -139,7 +171,10 @@ def _properties(body: Body, allowed: frozenset[int]) -> dict[int, Any]:
             raise PacketError(f"property {identifier:#x} does not belong in this packet")
         value = _READ[identifier](body)
         if identifier == _USER_PROPERTY:
-            found.setdefault(_USER_PROPERTY, []).append(value)
+            pairs = found.setdefault(_USER_PROPERTY, [])
+            if len(pairs) == limit.pairs:
+                raise TooManyPropertiesError(f"more than {limit.pairs} user properties in a packet")
+            pairs.append(value)
         elif identifier in found:
             raise PacketError(f"property {identifier:#x} comes twice", Reason.PROTOCOL_ERROR)
         else:
@@ -196,7 +231,7 @@ def connect(data: bytes) -> Connect:
         raise PacketError("the will's QoS is 3 [MQTT5-3.1.2-12]")
     if not flags & 0x04 and flags & 0x38:
         raise PacketError("will flags without a will [MQTT5-3.1.2-11]")
-    found = _properties(body, _IN_CONNECT)
+    found = _properties(body, _IN_CONNECT, STRANGER_LIMIT)
     if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
@@ -220,7 +255,7 @@ def connect(data: bytes) -> Connect:
 
 
 def _will(body: Body, flags: int) -> Will:
-    found = _properties(body, _IN_WILL)
+    found = _properties(body, _IN_WILL, STRANGER_LIMIT)
     topic = body.text()
     if problem := topic_problem(topic):
         raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)

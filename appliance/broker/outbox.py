@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.message_cost import cost_of
 from appliance.model import Message
 
 
@@ -66,7 +67,7 @@ class Keeper(Protocol):
 class Outbox:
     """Delivery to one client, in order, within bounds.
 
-    ``limit`` bounds the queue in messages and ``max_bytes`` in bytes of payload; beyond it the
+    ``limit`` bounds the queue in messages and ``max_bytes`` in bytes of their cost; beyond it the
     oldest is dropped and counted through ``count`` (MQTT 3.1.1 section 4.4 leaves resource limits
     to the server). ``current`` tells the retained message of a topic as it is now.
     """
@@ -163,11 +164,11 @@ class Outbox:
         if sink is None and not self.persistent:
             return
         self.activity += 1
-        size = len(message.payload)
+        size = cost_of(message)
         while self._queue and (
             len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
         ):
-            self._queued_bytes -= len(self._queue.popleft().message.payload)
+            self._queued_bytes -= cost_of(self._queue.popleft().message)
             self._drop("deliveries dropped: queue full")
         self._queued_bytes += size
         self._queue.append(Delivery(message, qos, retain, identifiers))
@@ -238,7 +239,7 @@ class Outbox:
         self.activity += 1
         kept = [one for one in self._queue if may_have(one.message.topic)]
         self._queue = deque(kept)
-        self._queued_bytes = sum(len(one.message.payload) for one in kept)
+        self._queued_bytes = sum(cost_of(one.message) for one in kept)
         self._retained = deque(
             (one for one in each if may_have(one.message.topic)) for each in self._retained
         )
@@ -280,7 +281,7 @@ class Outbox:
         if not self._queue:
             return None
         delivery = self._queue.popleft()
-        self._queued_bytes -= len(delivery.message.payload)
+        self._queued_bytes -= cost_of(delivery.message)
         return delivery
 
     def _begin(self, delivery: Delivery) -> None:

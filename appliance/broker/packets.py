@@ -222,6 +222,11 @@ class Body:
     def at_end(self) -> bool:
         return self.position >= len(self._data)
 
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read yet."""
+        return len(self._data) - self.position
+
     def must_end(self) -> None:
         if not self.at_end:
             raise PacketError("the packet has bytes behind its last field")

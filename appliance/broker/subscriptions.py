@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from appliance.broker.outbox import Outbox
 from appliance.broker.packets import SubscribeOptions
+from appliance.message_cost import cost_of
 from appliance.model import Message
 from appliance.topics import Matcher, Topics
 
@@ -203,7 +204,7 @@ class Retained:
         self._max_bytes = max_bytes
         self._messages: Topics[Message] = Topics()
         self._sizes: dict[str, int] = {}
-        """Payload bytes of what is kept or, once it is committed, will be."""
+        """Bytes that it costs, of what is kept or, once it is committed, will be."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -216,7 +217,7 @@ class Retained:
 
     def make_room(self, message: Message) -> bool:
         """Whether a message that will be kept stays within the bounds; counts it from now on."""
-        size = len(message.payload)
+        size = cost_of(message) if message.payload else 0
         before = self._sizes.get(message.topic)
         if size:
             if before is None and len(self._sizes) >= self._limit:
@@ -242,7 +243,7 @@ class Retained:
         if message.payload:
             self._messages.put(topic, message)
             if topic not in self._sizes:  # it comes from the last run, or will be removed at once
-                self._note(topic, len(message.payload))
+                self._note(topic, cost_of(message))
         else:
             self._messages.remove(topic)
             self._note(topic, 0)

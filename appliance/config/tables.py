@@ -157,9 +157,9 @@ class LimitsConfig(Base, frozen=True):
     max_retained: Annotated[int, Between(0, 10_000_000)] = 10000
     """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_retained_size: Annotated[Size, Between(65536)] = Size(64 * 1024 * 1024)
-    """Payload bytes of all retained messages together; one that does not fit is delivered, but not
-    retained, nor is the one before it any longer (counter `retained messages refused: limit
-    reached`)."""
+    """Bytes of all retained messages together (payload, topic, properties, and 128 for each); one
+    that does not fit is delivered, but not retained, nor is the one before it any longer (counter
+    `retained messages refused: limit reached`)."""
     max_pending: Annotated[Size, Between(65536)] = Size(64 * 1024 * 1024)
     """Bytes accepted and not yet committed; beyond it, publishers are slowed (counter
     `publishers slowed: journal behind`)."""

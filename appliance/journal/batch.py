@@ -11,8 +11,9 @@ import sqlite3
 from itertools import chain, groupby
 
 from appliance.journal import chunks
-from appliance.journal.inbox import OVERHEAD_BYTES, Entry, Item, Statements
+from appliance.journal.inbox import Entry, Item, Statements
 from appliance.journal.store import primary_code
+from appliance.message_cost import OVERHEAD_BYTES, content_of
 
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"
@@ -51,22 +52,22 @@ class Batch:
         self.messages = list(chain.from_iterable([entry[0] for entry in self.entries]))
         self.count = len(self.messages) + len(self.statements)
         """Messages and statements, those included that turn out to be refused."""
-        self.payload_size = self.size - self.count * OVERHEAD_BYTES
+        self.content_size = self.size - self.count * OVERHEAD_BYTES
         self.rows = self._pack()
 
     def _pack(self) -> list[chunks.Row]:
         try:
-            return chunks.encode(self.messages, self.payload_size)
+            return chunks.encode(self.messages, self.content_size)
         except (ValueError, TypeError, OverflowError):
             # One message can't be stored. Find its entry, so that the others can be.
             for entry in list(self.entries):
                 try:
-                    chunks.encode(entry[0], self.payload_size)
+                    chunks.encode(entry[0], self.content_size)
                 except (ValueError, TypeError, OverflowError) as error:
                     self._refuse(entry, error)
             self.messages = list(chain.from_iterable([entry[0] for entry in self.entries]))
-            self.payload_size = sum([len(message.payload) for message in self.messages])
-            return chunks.encode(self.messages, self.payload_size)
+            self.content_size = sum([content_of(message) for message in self.messages])
+            return chunks.encode(self.messages, self.content_size)
 
     def _refuse(self, entry: Entry, error: Exception) -> None:
         self.refused.append((entry, error))

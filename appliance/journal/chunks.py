@@ -24,19 +24,19 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
-def encode(messages: Sequence[Message], payload_size: int) -> list[Row]:
+def encode(messages: Sequence[Message], content_size: int) -> list[Row]:
     """Pack messages, which must be in order, into as few chunks as the limits allow.
 
     Args:
         messages: none, one or many.
-        payload_size: bytes of their payloads, or more.
+        content_size: the sum of ``message_cost.content_of`` them, or more.
 
     Raises:
         UnicodeEncodeError, TypeError, OverflowError: a message holds what can't be stored, such as
             half a surrogate pair in its topic.
     """
     rows: list[Row] = []
-    may_be_big = payload_size > MAX_BYTES
+    may_be_big = content_size > MAX_BYTES
     for start in range(0, len(messages), MAX_MESSAGES):
         _add(rows, messages[start : start + MAX_MESSAGES], may_be_big=may_be_big)
     return rows

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.journal.nap import Nap
+from appliance.message_cost import OVERHEAD_BYTES, content_of
 from appliance.model import Message
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -17,9 +18,6 @@ Statement = tuple[str, tuple[Any, ...]]
 
 Entry = tuple[Sequence[Message], object]
 """What a commit reports: messages (none for statements) and the token given with them."""
-
-OVERHEAD_BYTES = 128
-"""Counted for each message besides its payload: topic, client id and the objects themselves."""
 
 
 class Statements:
@@ -51,7 +49,7 @@ class Inbox:
     def extend(self, messages: Sequence[Message], size: int, token: object) -> None:
         """Hand over messages that are stored or refused as one (engine's thread only).
 
-        ``size`` is the bytes of their payloads. Never waits.
+        ``size`` is the sum of ``message_cost.content_of`` them. Never waits.
 
         Raises:
             RuntimeError: the journal is closed.
@@ -66,7 +64,7 @@ class Inbox:
 
     def append(self, message: Message, token: object) -> None:
         """``extend`` with one message."""
-        self.extend((message,), len(message.payload), token)
+        self.extend((message,), content_of(message), token)
 
     def transact(self, statements: Sequence[Statement], token: object) -> None:
         """Hand over statements for the same group commit, in order (engine's thread only).

@@ -93,7 +93,7 @@ class Journal:
         self._on_refused: OnRefused | None = None
 
         self.extend: Callable[[Sequence[Message], int, object], None] = self._inbox.extend
-        """``extend(messages, payload_size, token)``: hand over messages that are stored or refused
+        """``extend(messages, content_size, token)``: hand over messages that are stored or refused
         as one, and the bytes of their payloads. Engine's thread only; never waits. Each ``seq`` is
         from ``next_seq``, in order. The token comes back through ``on_commit``."""
         self.append: Callable[[Message, object], None] = self._inbox.append
@@ -359,11 +359,11 @@ class Journal:
                 follower.foretell(messages)
 
     def committed(
-        self, messages: Sequence[Message], payload_size: int, entries: Sequence[Entry]
+        self, messages: Sequence[Message], content_size: int, entries: Sequence[Entry]
     ) -> None:
         """A group commit is safe."""
         if messages:
-            self._tail.extend(messages, payload_size)
+            self._tail.extend(messages, content_size)
             self._last_seq = messages[-1].seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq

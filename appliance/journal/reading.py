@@ -12,6 +12,7 @@ from typing import Any
 
 from appliance.journal import chunks
 from appliance.journal.store import Store
+from appliance.message_cost import content_of
 from appliance.model import Message
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Reading:
             if not chunk:
                 break
             for message in chunk:
-                size += len(message.payload)
+                size += content_of(message)
                 if len(found) == limit or (size > max_bytes and found):
                     return found
                 found.append(message)

@@ -11,11 +11,12 @@ from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
 
+from appliance.message_cost import content_of
 from appliance.model import Message
 
 MAX_MESSAGES = 16_384
 MAX_BYTES = 8 * 1024 * 1024
-"""Payload bytes; topics are shared strings in practice."""
+"""Bytes of payloads, topics and properties."""
 
 _sequence = attrgetter("seq")
 
@@ -27,19 +28,19 @@ class Tail:
         self._lock = threading.Lock()
         self._messages: list[Message] = []
         self._commits: deque[tuple[int, int]] = deque()
-        """Messages and payload bytes of each commit that is held, the oldest maybe in part."""
+        """Messages and bytes of content of each commit that is held, the oldest maybe in part."""
         self._bytes = 0
         self._after = after
 
-    def extend(self, messages: Sequence[Message], payload_size: int) -> None:
+    def extend(self, messages: Sequence[Message], content_size: int) -> None:
         """Add newly committed messages (the writer calls this once a commit).
 
-        ``payload_size`` is the bytes of their payloads.
+        ``content_size`` is the sum of ``message_cost.content_of`` them.
         """
         with self._lock:
             self._messages.extend(messages)
-            self._commits.append((len(messages), payload_size))
-            self._bytes += payload_size
+            self._commits.append((len(messages), content_size))
+            self._bytes += content_size
             # A quarter of slack, so that a list of this length is not shifted at every commit.
             if len(self._messages) > MAX_MESSAGES * 5 // 4 or self._bytes > MAX_BYTES:
                 self._trim()
@@ -69,7 +70,7 @@ class Tail:
                 messages, size = self._commits.popleft()
                 if messages > left:
                     part = self._messages[count - left : count]
-                    freed = sum([len(message.payload) for message in part])
+                    freed = sum([content_of(message) for message in part])
                     self._commits.appendleft((messages - left, size - freed))
                     messages, size = left, freed
                 left -= messages
@@ -88,10 +89,10 @@ class Tail:
 
 
 def cut(messages: list[Message], max_bytes: int) -> list[Message]:
-    """As many of the first messages as fit into ``max_bytes`` of payload, at least one."""
+    """As many of the first messages as fit into ``max_bytes`` of content, at least one."""
     total = 0
     for index, message in enumerate(messages):
-        total += len(message.payload)
+        total += content_of(message)
         if total > max_bytes and index:
             return messages[:index]
     return messages

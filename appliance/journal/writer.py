@@ -40,7 +40,7 @@ class Owner(Protocol):
         """These go to the disk now, perhaps not for the first time."""
 
     def committed(
-        self, messages: Sequence[Message], payload_size: int, entries: Sequence[Entry]
+        self, messages: Sequence[Message], content_size: int, entries: Sequence[Entry]
     ) -> None: ...
 
     def refused(self, entry: Entry, error: Exception) -> None: ...
@@ -190,7 +190,7 @@ class Writer:
         self._inbox.done(batch.count, batch.size)
         for entry, reason in batch.refused:
             self._owner.refused(entry, reason)
-        self._owner.committed(batch.messages, batch.payload_size, batch.entries)
+        self._owner.committed(batch.messages, batch.content_size, batch.entries)
         return True
 
     def _write(self, batch: Batch) -> None:

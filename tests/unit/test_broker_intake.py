@@ -37,7 +37,7 @@ class Desk:
     def number_to(self, seq):
         self.seq = seq
 
-    def enter(self, messages, payload_size, _publisher, acks, retained):
+    def enter(self, messages, payload_size, _publisher, acks, retained, *, beside):
         self.entered += messages
         self.retained += retained
         self.size += payload_size

@@ -179,7 +179,7 @@ def test_bounds(limit):
     """Beyond its bounds a queue drops the oldest and counts it."""
     counted: list[str] = []
     outbox = Outbox(
-        "c", limit=limit, max_bytes=1000, count=counted.append, current=lambda _topic: None
+        "c", limit=limit, max_bytes=1500, count=counted.append, current=lambda _topic: None
     )
     outbox.persistent = True
     for number in range(5):
@@ -187,7 +187,7 @@ def test_bounds(limit):
     assert outbox.queued == limit
     assert len(counted) == outbox.dropped == 5 - limit
     assert outbox.unsettled_seq() == 5 - limit
-    outbox.deliver(Message(9, 0, "t", b"x" * 900), 1, retain=False)
+    outbox.deliver(Message(9, 0, "t", b"x" * 1200), 1, retain=False)
     assert outbox.queued == 1
 
 

@@ -10,6 +10,7 @@ from appliance.journal.batch import Batch
 from appliance.journal.high_water import BLOCK, HighWater
 from appliance.journal.inbox import Inbox, Statements
 from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
+from appliance.message_cost import content_of, cost_of
 from appliance.model import Message, MessageProperties
 
 
@@ -109,11 +110,11 @@ def test_tail_forgets_what_was_deleted_and_counts_the_rest(steps):
     last = 0
     for sizes, deleted_to in steps:
         new = [message(last + place, b"x" * size) for place, size in enumerate(sizes, 1)]
-        tail.extend(new, sum(sizes))
+        tail.extend(new, sum(map(content_of, new)))
         last += len(new)
         tail.forget(deleted_to)
         held = [one for one in held + new if one.seq > deleted_to]
-        assert tail._bytes == sum(len(one.payload) for one in held)
+        assert tail._bytes == sum(map(content_of, held))
         assert tail.read(held[0].seq - 1 if held else last, 100, 10**9) == held
         assert not held or held[0].seq == 1 or tail.read(held[0].seq - 2, 1, 10) is None
 
@@ -146,15 +147,16 @@ def test_damaged_high_water_is_no_reason_not_to_start(tmp_path):
 def test_pending_counts_what_is_not_committed():
     """Back-pressure sees everything that was accepted, also what a commit is working on."""
     inbox = Inbox()
+    cost = cost_of(message(1, b"x" * 100))
     for seq in range(1, 11):
         inbox.append(message(seq, b"x" * 100), None)
     assert inbox.count == 10
-    taken = inbox.take(3 * (100 + 128))
+    taken = inbox.take(3 * cost)
     assert (len(taken), inbox.count) == (4, 10)
-    assert inbox.bytes == 10 * (100 + 128)
-    inbox.done(4, 4 * (100 + 128))
+    assert inbox.bytes == 10 * cost
+    inbox.done(4, 4 * cost)
     assert inbox.count == 6
-    assert inbox.bytes == 6 * (100 + 128)
+    assert inbox.bytes == 6 * cost
 
 
 def test_who_only_waits_for_a_commit_makes_it_no_longer() -> None:

@@ -1,0 +1,50 @@
+"""What a message costs in memory: the one measure of every bound that counts bytes.
+
+Payload, topic and MQTT 5 properties count, and a fixed overhead. An MQTT 5 client can put a
+megabyte into the properties of a message with an empty payload, so no bound may leave them out.
+The same message always has the same cost. Not for: what it takes on the wire or on disk.
+"""
+
+from __future__ import annotations
+
+from appliance.model import Message, MessageProperties
+
+OVERHEAD_BYTES = 128
+"""Counted for each message: client id, address and the objects themselves."""
+
+_PROPERTIES_BYTES = 112
+"""The object that holds the properties, without their contents."""
+_PAIR_BYTES = 168
+"""A user property without its text: a tuple, its place in another one, two strings' heads."""
+
+
+def _text_bytes(text: str) -> int:
+    # CPython stores each character of a string in as many bytes as its widest one needs.
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def _properties_bytes(properties: MessageProperties) -> int:
+    size = _PROPERTIES_BYTES + len(properties.correlation_data or b"")
+    size += _text_bytes(properties.content_type or "")
+    size += _text_bytes(properties.response_topic or "")
+    for name, value in properties.user_properties:
+        size += _PAIR_BYTES + _text_bytes(name) + _text_bytes(value)
+    return size
+
+
+def beside_payload(message: Message) -> int:
+    """Bytes of a message's topic and properties."""
+    topic = message.topic  # inline: this is done for every message, more than once
+    size = len(topic) if topic.isascii() else 4 * len(topic)
+    properties = message.properties
+    return size if properties is None else size + _properties_bytes(properties)
+
+
+def content_of(message: Message) -> int:
+    """Bytes of a message's payload, topic and properties."""
+    return len(message.payload) + beside_payload(message)
+
+
+def cost_of(message: Message) -> int:
+    """Bytes that a message costs in memory, ``OVERHEAD_BYTES`` included."""
+    return OVERHEAD_BYTES + len(message.payload) + beside_payload(message)

@@ -1,0 +1,117 @@
+"""MQTT 5 properties count like payload, and one packet may hold only so many."""
+
+from __future__ import annotations
+
+import pytest
+from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
+
+from appliance import live
+from appliance.broker.mqtt5_decoding import CLIENT_LIMIT, STRANGER_LIMIT
+from appliance.live import LiveView
+from appliance.message_cost import cost_of
+from appliance.model import Message, MessageProperties
+
+QUOTA_EXCEEDED = 0x97
+PAIR = b"\x26" + text("a") + text("b")
+MANY = CLIENT_LIMIT.pairs * PAIR
+
+
+def properties(inner: bytes) -> bytes:
+    return length(len(inner)) + inner
+
+
+def publish(inner: bytes, qos: int = 0, packet_id: int = 1) -> bytes:
+    ids = number(packet_id) if qos else b""
+    return packet(0x30 | qos << 1, text("own"), ids, properties(inner), b"x")
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [140_000 * PAIR, MANY + PAIR, b"\x26" + text("a") + text("b" * 65_535)],
+    ids=["megabyte", "one pair too many", "bytes"],
+)
+async def test_too_many_properties(rig, inner):  # noqa: F811
+    """At QoS 1 and 2 the message is refused and the client goes on; at QoS 0 it is ended."""
+    wire = await rig.wire(5)
+    for qos, answer in ((1, 4), (2, 5)):
+        wire.send(publish(inner, qos))
+        assert (await wire.expect(answer)).codes == [QUOTA_EXCEEDED]
+    wire.send(publish(MANY, 1))
+    assert (await wire.expect(4)).codes == [0]
+    assert rig.counters["publishes refused: too many properties"] == 2
+    wire.send(publish(inner))
+    last = await wire.closed()
+    assert (last.kind, last.body[0]) == (14, QUOTA_EXCEEDED)
+    assert rig.counters["connections ended: too many properties"] == 1
+    assert len(rig.journaled()) == 1
+
+
+@pytest.mark.parametrize("place", ["connect", "will"])
+async def test_properties_of_a_stranger(rig, place):  # noqa: F811
+    """A CONNECT holds a few kilobytes of properties, its will too; more is refused with 0x97."""
+    for inner, code in (
+        (STRANGER_LIMIT.pairs * PAIR, 0),
+        ((STRANGER_LIMIT.pairs + 1) * PAIR, QUOTA_EXCEEDED),
+        (3 * (b"\x26" + text("a") + text("b" * 63_000)), QUOTA_EXCEEDED),
+    ):
+        wire = await rig.socket(5)
+        own, of_will = (inner, b"") if place == "connect" else (b"", inner)
+        head = text("MQTT") + bytes((5, 0x06)) + number(0) + properties(own) + text("c")
+        wire.send(packet(0x10, head, properties(of_will), text("gone"), text("x")))
+        assert (await wire.expect(2)).body[1] == code
+    assert rig.counters["connections ended: too many properties"] == 2
+
+
+async def test_properties_count_in_every_bound(tmp_path, monkeypatch):
+    """Messages of one byte and many properties fill a queue, the retained and the live view."""
+    monkeypatch.setattr(live, "KEPT_BYTES", 2**20)
+    view = LiveView(lambda: 0.0)
+    async with Rig(
+        tmp_path / "data", observe=view.add, max_client_backlog=2**20, max_retained_size=2**20
+    ) as rig:  # noqa: F811
+        absent = await rig.wire(5, client_id="absent", clean=False)
+        await absent.subscribe(("own", 1))
+        absent.disconnect()
+        await absent.closed()
+        wire = await rig.wire(5)
+        for packet_id in range(1, 41):
+            wire.send(publish(MANY, 1, packet_id))
+            assert (await wire.expect(4)).codes == [0]
+        await rig.settled()
+        cost = cost_of(rig.journaled()[0])
+        assert cost > 150 * CLIENT_LIMIT.pairs
+        fitting = 2**20 // cost
+        assert len(view.newest(0, 100)) == fitting
+        assert view.kept_bytes == fitting * cost
+        assert rig.broker.sessions.get("absent").outbox.queued == fitting
+        assert rig.counters["deliveries dropped: queue full"] == 40 - fitting
+        for place in range(10):
+            topic = text(f"kept/{place}")
+            wire.send(packet(0x33, topic, number(place + 1), properties(MANY), b"x"))
+            await wire.expect(4)
+        await rig.settled()
+        assert len(rig.retained) == fitting
+        assert rig.counters["retained messages refused: limit reached"] == 10 - fitting
+
+
+async def test_properties_slow_their_publisher(tmp_path):
+    """What is accepted and not committed is bounded by its real size."""
+    async with Rig(tmp_path / "data", max_pending=10**5) as rig:  # noqa: F811
+        wire = await rig.wire(5)
+        wire.send(publish(MANY, 1))
+        await wire.expect(4)
+        assert rig.counters["publishers slowed: journal behind"] == 1
+
+
+def test_cost():
+    """Each part of a message counts; text beyond ASCII as CPython may store it."""
+    plain = Message(1, 0, "t", b"xyz")
+    assert cost_of(plain) == 128 + 1 + 3
+    assert cost_of(Message(1, 0, "t" * 1000 + "\N{ROCKET}", b"")) >= 4000
+    for one in (
+        MessageProperties(content_type="c" * 1000),
+        MessageProperties(response_topic="r" * 1000),
+        MessageProperties(correlation_data=b"d" * 1000),
+        MessageProperties(user_properties=(("k" * 500, "v" * 500),)),
+    ):
+        assert cost_of(Message(1, 0, "t", b"xyz", properties=one)) >= cost_of(plain) + 1000
