@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
-from textual.events import Event, Key, Resize
+from textual.await_complete import AwaitComplete
+from textual.events import Event, InputEvent, Key, Resize
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widget import Widget
@@ -48,6 +49,9 @@ _WRITTEN_S = 0.01
 """Within this time the terminal's writer has written a frame, in seconds."""
 
 _MAX_CRASHES = 3
+_CRASHES_S = 60.0
+"""The UI is given up after ``_MAX_CRASHES`` failures within so many seconds."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -164,6 +168,8 @@ class ApplianceApp(App[UiEnd]):
         at once (or pasted), ``h`` and ``r`` are on their way to the list while ``/`` is still
         being worked on; without this they would be taken for commands when they come back.
         """
+        if isinstance(event, InputEvent) and not self.screen_stack:
+            return  # the UI is ending: its screens have gone, keys and clicks still come
         if isinstance(event, Key):
             if not event.is_forwarded:
                 self._aims.append((event, self.focused))
@@ -277,6 +283,16 @@ class ApplianceApp(App[UiEnd]):
         return self._pages[name]
 
     # --- screens -------------------------------------------------------------------------------
+
+    def pop_screen(self) -> AwaitComplete:
+        """Take the uppermost screen away; one of the five always stays.
+
+        Textual's own dialogs (the command palette) may ask for it more than once.
+        """
+        top = self.screen
+        if isinstance(top, Page) and top.TAB_ROOT:
+            return AwaitComplete()
+        return super().pop_screen()
 
     def action_show(self, name: str) -> None:
         """Go to one of the screens, from wherever."""
@@ -473,9 +489,19 @@ class ApplianceApp(App[UiEnd]):
         self.run_worker(guarded, group=group, thread=True, exit_on_error=False)
 
     def from_worker(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-        """Call back in the UI's thread; after the end of the UI, nothing happens."""
+        """Call back in the UI's thread.
+
+        Nothing happens after the end of the UI, or if the screen that waited has left since.
+        """
+
+        def call() -> object:
+            owner = getattr(callback, "__self__", None)
+            if isinstance(owner, Widget) and not owner.is_attached:
+                return None
+            return callback(*args, **kwargs)
+
         if self.is_running:
-            self.call_later(callback, *args, **kwargs)
+            self.call_later(call)
 
     # --- faults --------------------------------------------------------------------------------
 
@@ -497,15 +523,17 @@ def run(
     settings: UiSettings | None = None,
     clock_ns: Callable[[], int] = time.time_ns,
     when_painted: Callable[[], object] | None = None,
+    monotonic_s: Callable[[], float] = time.monotonic,
 ) -> UiEnd:
     """Show the UI on this terminal until the operator quits or the engine stops.
 
     ``when_painted`` is called once the first frame is on its way to the terminal.
 
     Runs in the main thread. A failure of the UI leaves the engine alone: the UI is started again,
-    up to three times.
+    unless it has failed three times within a minute. ``monotonic_s`` is the clock for that.
     """
-    for _attempt in range(_MAX_CRASHES):
+    failed_s: deque[float] = deque(maxlen=_MAX_CRASHES)
+    while len(failed_s) < _MAX_CRASHES or failed_s[-1] - failed_s[0] > _CRASHES_S:
         app = ApplianceApp(
             engine.running(),
             settings,
@@ -519,6 +547,7 @@ def run(
             return end
         if engine.snapshot().stopping:
             return UiEnd.STOPPING
+        failed_s.append(monotonic_s())
     return UiEnd.CRASHED
 
 

@@ -18,6 +18,7 @@ from textual.widgets import Button
 
 from appliance.ui import keys
 from appliance.ui.lines import Line
+from appliance.ui.screens.leaving import Leaving
 from appliance.ui.text import fit, printable, wrap
 from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
@@ -25,7 +26,7 @@ from appliance.ui.widgets.pane import Pane
 _TEXT_CELLS = 66
 
 
-class Ask(ModalScreen[bool]):
+class Ask(Leaving[bool], ModalScreen[bool]):
     """A question before something that can't be taken back. Enter alone does nothing bad."""
 
     BINDINGS: ClassVar = [
@@ -75,7 +76,7 @@ def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
     return lines
 
 
-class Tell(ModalScreen[None]):
+class Tell(Leaving[None], ModalScreen[None]):
     """A text to read; any key closes it."""
 
     def __init__(self, title: str, lines: Sequence[Line]) -> None:
@@ -90,6 +91,8 @@ class Tell(ModalScreen[None]):
             yield pane
 
     def on_key(self, event: KeyEvent) -> None:
+        if not self.is_current:
+            return  # the key came after the one that closed this: it is for the screen below
         event.stop()
         event.prevent_default()
         self.dismiss()

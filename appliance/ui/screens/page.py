@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.events import Click
-from textual.screen import Screen
 from textual.widget import Widget
 
 from appliance.state import Snapshot
 from appliance.ui import filters
 from appliance.ui.lines import Line
+from appliance.ui.screens.leaving import Leaving
 from appliance.ui.views import frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
@@ -35,7 +35,7 @@ class Tabs(Pane):
             await self.app.run_action(f"show('{name}')")
 
 
-class Page(Screen[None]):
+class Page(Leaving[None]):
     """A screen over the whole terminal. It is told what to show by ``tick`` and asks nothing."""
 
     PLACES: ClassVar[tuple[str, ...]] = ()

@@ -17,6 +17,7 @@ from appliance.errors import ApplianceError
 from appliance.model import Task
 from appliance.ui import clock
 from appliance.ui.lines import Line
+from appliance.ui.screens.leaving import Leaving
 from appliance.ui.text import fit, printable
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
@@ -51,7 +52,7 @@ class TaskRows(Rows[Task]):
         ]
 
 
-class TaskPicker(ModalScreen[Task]):
+class TaskPicker(Leaving[Task], ModalScreen[Task]):
     """Gives the task that was picked, or ``None``."""
 
     BINDINGS: ClassVar = [

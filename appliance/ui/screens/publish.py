@@ -15,6 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, TextArea
 
 from appliance import topics
+from appliance.ui.screens.leaving import Leaving
 from appliance.ui.widgets.pane import Pane
 
 
@@ -27,7 +28,7 @@ class Draft(NamedTuple):
     retain: bool
 
 
-class PublishDialog(ModalScreen[Draft]):
+class PublishDialog(Leaving[Draft], ModalScreen[Draft]):
     """Gives the draft, or ``None``. Tab goes from field to field."""
 
     BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]

@@ -1,0 +1,125 @@
+"""Keys that come faster than screens change never end the UI."""
+
+import asyncio
+import random
+
+import attached_appliance
+import pytest
+from fake_engine import story
+from screens import NARROW, settle
+from textual.events import Key
+
+from appliance.ui import app as ui
+from appliance.ui.app import ApplianceApp, UiEnd
+from appliance.ui.settings import UiSettings
+
+KEYS = (
+    "f1 1 2 3 4 5 1 2 3 4 5 escape escape enter enter tab shift+tab question_mark slash ctrl+p "
+    "up down left right home end j k t r p n y f m d s e c z x b space plus minus backspace J U"
+).split()
+PAUSES_S = (0, 0, 0, 0.001, 0.003, 0.01, 0.03)
+
+
+def app_for(engine):
+    return ApplianceApp(engine, UiSettings(), engine.clock_ns)
+
+
+async def type_fast(app, keys, chance):
+    """Keys as a terminal sends them: none waits until the one before has done its work."""
+    for key in keys:
+        await asyncio.sleep(chance.choice(PAUSES_S))
+        if app.is_running:
+            app.post_message(Key(key, key if len(key) == 1 else None))
+
+
+async def storm(engine, seed, count):
+    """Random keys; a fault of the UI is raised at the end of ``run_test``."""
+    chance = random.Random(seed)
+    keys = chance.choices(KEYS, k=count)
+    app = app_for(engine)
+    try:
+        async with app.run_test(size=NARROW) as pilot:
+            await pilot.pause()
+            await type_fast(app, keys, chance)
+            await pilot.pause()
+    except Exception as error:
+        raise AssertionError(f"the UI ended after {' '.join(keys)} (seed {seed})") from error
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "f1 4 5",
+        "f1 escape escape 2",
+        "ctrl+p escape escape 3",
+        "q n n 4",
+        "t escape escape 5",
+        "3 enter escape escape 1",
+    ],
+)
+async def test_keys_that_leave_a_dialog_twice_leave_the_screen_below_alone(keys):
+    """Whatever lies over a screen leaves once, and the next key works as ever."""
+    app = app_for(story())
+    first, *rest = keys.split()
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press(first)
+        await settle(pilot)
+        for key in rest:  # all are on their way before the first has done its work
+            app.post_message(Key(key, key if len(key) == 1 else None))
+        await settle(pilot)
+        await pilot.press("escape", "escape", "2")
+        assert "[2]Topics" in await settle(pilot)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_key_storm(seed):
+    """Random keys on the story's engine; the campaign has many more."""
+    await storm(story(), seed, 25)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("block", range(10))
+async def test_many_key_storms(block):
+    """The same, often enough to meet rare orders of events."""
+    for seed in range(30):
+        await storm(story(), f"{block}-{seed}", 60)
+
+
+@pytest.fixture
+def running(tmp_path):
+    with attached_appliance.make(tmp_path) as process:
+        yield process.start()
+
+
+async def storms_on(process, count, length):
+    engine = attached_appliance.attach(process, "admin")
+    try:
+        for number in range(8):
+            attached_appliance.publish(process, "plant/x", str(number).encode())
+        for seed in range(count):
+            await storm(engine, seed, length)
+    finally:
+        engine.close()
+
+
+async def test_a_key_storm_on_a_real_engine(running):
+    """An attached terminal over a real appliance: answers come when screens have gone."""
+    await storms_on(running, 2, 40)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+async def test_key_storms_on_a_real_engine(running):
+    """Minutes of keys on a real appliance."""
+    await storms_on(running, 60, 100)
+
+
+def test_the_ui_is_given_up_after_three_failures_within_a_minute(monkeypatch):
+    """A failure now and then is got over for ever; one after the other is not."""
+    starts = []
+    monkeypatch.setattr(ApplianceApp, "run", lambda app: starts.append(app))
+    times = iter([0, 50, 61, 122, 183, 190, 200])
+    assert ui.run(story(), monotonic_s=lambda: next(times)) is UiEnd.CRASHED
+    assert len(starts) == 7
