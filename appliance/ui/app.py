@@ -27,6 +27,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.worker import WorkerFailed
 
 from appliance.errors import ApplianceError
 from appliance.model import Message
@@ -504,6 +505,17 @@ class ApplianceApp(App[UiEnd]):
             self.call_later(call)
 
     # --- faults --------------------------------------------------------------------------------
+
+    def _handle_exception(self, error: Exception) -> None:
+        """Keep the UI when a worker of Textual's own fails.
+
+        The command palette's worker looks for its list after the palette has left (Textual 8.2).
+        The appliance's own workers end nothing either; see ``in_worker``.
+        """
+        if isinstance(error, WorkerFailed):
+            _LOG.warning("a worker of the terminal UI failed: %s", error)
+        else:
+            super()._handle_exception(error)
 
     def _fatal_error(self) -> None:
         """Textual would print a traceback with the values of local variables: secrets, payloads."""

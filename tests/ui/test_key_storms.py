@@ -116,6 +116,21 @@ async def test_key_storms_on_a_real_engine(running):
     await storms_on(running, 60, 100)
 
 
+async def test_a_palette_that_leaves_while_it_looks_for_commands_ends_nothing():
+    """A worker of Textual's that fails is noted in the log; the UI goes on."""
+    app = app_for(story())
+
+    async def fails():
+        raise LookupError("no list")
+
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        app.run_worker(fails())
+        await pilot.pause()
+        await pilot.press("2")
+        assert "[2]Topics" in await settle(pilot)
+
+
 def test_the_ui_is_given_up_after_three_failures_within_a_minute(monkeypatch):
     """A failure now and then is got over for ever; one after the other is not."""
     starts = []
