@@ -5,7 +5,7 @@ Not for: anything but handing over; cli.py has the commands.
 
 from __future__ import annotations
 
-from appliance import interrupts
+from appliance.process import interrupts
 
 interrupts.end_at_once()  # before the imports that take time
 

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from appliance import __version__, interrupts
+from appliance import __version__
 from appliance.errors import (
     EXIT_NO_PERMISSION,
     EXIT_OK,
@@ -25,7 +25,8 @@ from appliance.errors import (
     EXIT_USAGE,
     ApplianceError,
 )
-from appliance.interrupts import EXIT_INTERRUPTED
+from appliance.process import interrupts
+from appliance.process.interrupts import EXIT_INTERRUPTED
 
 _ENDS_AT_ONCE = frozenset({"run", "demo"})
 """Commands that Ctrl+C may end at any moment until they take their signals into their own hands."""

@@ -3,7 +3,7 @@
 All threads share the interpreter's lock. From the PUBLISH to the POST it changes hands eight
 times, and each time a thread that draws may keep it for a millisecond. So whoever draws asks here
 every half a millisecond (``ui/breath.py``), and waits while a message that may start a task is
-being dealt with; so does whoever is about to deal with many outcomes (``tasks/following.py``).
+being dealt with; so does whoever is about to deal with many outcomes (``tasks/poller.py``).
 
 Not for: anything that has to happen. Who has claimed may forget to release: it ends by itself.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance import interrupts
+from appliance.process import interrupts
 
 interrupts.end_at_once()  # before the imports that take time
 

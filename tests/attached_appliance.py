@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from appliance_process import ApplianceProcess
 
-from appliance.attach.engine import AttachedEngine
-from appliance.commands.mqtt_client import Client, Target
+from appliance.remote.client_engine import AttachedEngine
+from appliance.mqtt.client import Client, Target
 from appliance.config import Secret
-from appliance.users import Users
+from appliance.broker.users import Users
 
 PASSWORD = "correct horse"
 CONFIG = """

@@ -30,7 +30,7 @@ from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import AccessConfig, AccessRule, LimitsConfig, ListenerConfig, TlsConfig
 from appliance.journal import Journal
 from appliance.model import Message
-from appliance.users import Users
+from appliance.broker.users import Users
 
 PATIENCE_S = 10.0
 TCP = ListenerConfig(name="tcp", bind="127.0.0.1:0", max_connections=5000)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from appliance.model import Cause, Execution, Message
-from appliance.state import (
+from appliance.engine_api import (
     ClientState,
     Engine,
     Health,

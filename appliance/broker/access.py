@@ -1,7 +1,7 @@
 """Who may come in, and who may publish and subscribe to what.
 
 Credentials are checked in a worker thread, before anything else of the broker sees the CONNECT.
-Not for: the users file (appliance.users), limits on connections (listener.py).
+Not for: the users file (users.py), limits on connections (listener.py).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.broker.packets import PacketError, Reason
 from appliance.config import AccessConfig, AccessRule, is_loopback
-from appliance.desk.topics import PREFIX, is_own_request, is_own_topic
-from appliance.topics import covers, matches
+from appliance.mqtt.packets import PacketError, Reason
+from appliance.mqtt.topics import covers, matches
+from appliance.remote.topics import PREFIX, is_own_request, is_own_topic
 
 _FAILURES_BEFORE_DELAY = 3
 _LONGEST_DELAY_S = 10.0
@@ -113,7 +113,7 @@ class Access:
         return self._terms.anonymous
 
     def take(self, terms: Terms) -> None:
-        """Let other terms count from now on. Those who are there: enforcement.py."""
+        """Let other terms count from now on. Those who are there: reauthorize.py."""
         self._terms = terms
         self._rules = terms.config.rule
         self._users = terms.users

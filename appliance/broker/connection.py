@@ -1,7 +1,7 @@
 """One client's connection: from the socket's bytes to packets, and from accept to close.
 
 Each read is taken apart in one loop; what the packets mean is decided next door: PUBLISH in
-intake.py, CONNECT in admission.py, SUBSCRIBE in subscribing.py, sending in output.py and
+publish.py, CONNECT in connect.py, SUBSCRIBE in subscribe.py, sending in output.py and
 outbox.py. Not for: sockets and their limits (listener.py, server.py).
 References are to MQTT 3.1.1 unless said otherwise.
 """
@@ -13,18 +13,18 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from appliance.broker import mqtt5_decoding, packets
-from appliance.broker import mqtt5_packets as v5
 from appliance.broker.access import Proof
-from appliance.broker.admission import Admitted, admit, decode_connect
-from appliance.broker.intake import Intake
+from appliance.broker.connect import Admitted, admit, decode_connect
 from appliance.broker.output import Output
-from appliance.broker.packets import Connect, PacketError, Reason, check_flags, frame
+from appliance.broker.publish import Intake
 from appliance.broker.sessions import Session
-from appliance.broker.subscribing import Subscribing
+from appliance.broker.subscribe import Subscribing
+from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import v5_encode as v5
+from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, frame
 
 if TYPE_CHECKING:
-    from appliance.broker.host import Seat
+    from appliance.broker.amqtt_host import Seat
     from appliance.broker.server import MqttBroker
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ class Connection(asyncio.Protocol):
             why = "protocol error"
             if error.reason is Reason.PACKET_TOO_LARGE:
                 why = "packet too large"
-            elif isinstance(error, mqtt5_decoding.TooManyPropertiesError):
+            elif isinstance(error, v5_decode.TooManyPropertiesError):
                 why = "too many properties"
             self._broker.count(f"connections ended: {why}")
             self.end(error.reason, str(error))
@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
         body = packet[offset:]
         if self.version == 4:
             return packets.decode_packet_id(body), 0
-        return mqtt5_decoding.acknowledgement(body, is_of_release=is_of_release)
+        return v5_decode.acknowledgement(body, is_of_release=is_of_release)
 
     def _puback(self, packet: bytes, offset: int) -> None:
         packet_id, _ = self._acknowledged(packet, offset)
@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
 
     def _disconnect(self, packet: bytes, offset: int) -> None:
         if self.version == 5:
-            reason, expiry = mqtt5_decoding.disconnect(packet[offset:])
+            reason, expiry = v5_decode.disconnect(packet[offset:])
             if expiry is not None and self.session is not None:
                 if expiry and not self.session.expiry_s:
                     raise PacketError(

@@ -18,8 +18,8 @@ from appliance.broker.guard import Guard
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config import ListenerConfig, parse_bind
+from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
-from appliance.state import Health, ListenerState
 
 if TYPE_CHECKING:
     from appliance.broker.connection import Connection

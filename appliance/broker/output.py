@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.model import Message
+from appliance.mqtt import packets
+from appliance.mqtt import v5_encode as v5
 
 if TYPE_CHECKING:
     from appliance.broker.server import MqttBroker

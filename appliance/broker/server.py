@@ -14,21 +14,21 @@ from concurrent.futures import Executor
 
 from appliance.broker import session_store
 from appliance.broker.access import Access, origin_of
+from appliance.broker.amqtt_host import SessionHost
 from appliance.broker.connection import Connection
 from appliance.broker.door import Door
-from appliance.broker.enforcement import Enforced, enforce
-from appliance.broker.host import SessionHost
 from appliance.broker.listener import Listener
 from appliance.broker.outbox import Outbox
-from appliance.broker.packets import Connect, PacketError, Reason, Will
+from appliance.broker.reauthorize import Enforced, enforce
 from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.wills import Wills
 from appliance.config import LimitsConfig, ListenerConfig
+from appliance.engine_api import ClientState, ListenerState
 from appliance.files import allow_open_files
 from appliance.model import Message
-from appliance.state import ClientState, ListenerState
+from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 logger = logging.getLogger(__name__)
 

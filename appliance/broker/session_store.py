@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from appliance.broker.outbox import Delivery
-from appliance.broker.packets import SubscribeOptions, Will
 from appliance.model import Message
+from appliance.mqtt.packets import SubscribeOptions, Will
 
 if TYPE_CHECKING:
     from appliance.broker.door import Statement

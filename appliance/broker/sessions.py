@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from appliance.broker import session_store as kept
 from appliance.broker.outbox import Delivery, Outbox
-from appliance.broker.packets import FOR_EVER, SubscribeOptions
 from appliance.broker.session_store import (
     SCHEMA,
     Queued,
@@ -24,7 +23,8 @@ from appliance.broker.session_store import (
 )
 from appliance.broker.subscriptions import Subscriptions
 from appliance.model import Message
-from appliance.topics import Matcher
+from appliance.mqtt.packets import FOR_EVER, SubscribeOptions
+from appliance.mqtt.topics import Matcher
 
 if TYPE_CHECKING:
     from appliance.broker.connection import Connection

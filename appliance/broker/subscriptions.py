@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from appliance.broker.outbox import Outbox
-from appliance.broker.packets import SubscribeOptions
 from appliance.message_cost import cost_of
 from appliance.model import Message
-from appliance.topics import Matcher, Topics
+from appliance.mqtt.packets import SubscribeOptions
+from appliance.mqtt.topics import Matcher, Topics
 
 
 class Subscription:

@@ -14,7 +14,7 @@ import logging
 import ssl
 from collections.abc import Callable
 
-from appliance.broker.face import Face
+from appliance.broker.carrier_transport import Face
 
 logger = logging.getLogger(__name__)
 

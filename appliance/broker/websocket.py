@@ -17,7 +17,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from appliance.broker.face import Face
+from appliance.broker.carrier_transport import Face
 from appliance.config import is_loopback
 
 logger = logging.getLogger(__name__)

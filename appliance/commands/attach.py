@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from appliance.commands.mqtt_client import Client, Target
 from appliance.commands.target import target_of
 from appliance.config import load
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE, ApplianceError, UsageError
+from appliance.mqtt.client import Client, Target
 
 if TYPE_CHECKING:
-    from appliance.attach.engine import AttachedEngine
+    from appliance.remote.client_engine import AttachedEngine
 
 _USUAL_CONFIG = "config.toml"
 _REMEMBERED = "ui.json"
@@ -40,11 +40,11 @@ def execute(options: argparse.Namespace) -> int:
     if not sys.stdin.isatty():
         raise UsageError(_NO_TERMINAL)
     # Mistakes in what was typed are told before these imports.
-    from appliance import logs  # noqa: PLC0415
-    from appliance.attach.engine import AttachedEngine  # noqa: PLC0415
+    from appliance.log import logs  # noqa: PLC0415
+    from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
+    from appliance.remote.client_engine import AttachedEngine  # noqa: PLC0415
     from appliance.ui.app import UiEnd, run  # noqa: PLC0415
     from appliance.ui.settings import UiSettings  # noqa: PLC0415
-    from appliance.ui_settings import ui_settings  # noqa: PLC0415
 
     settings = UiSettings() if config is None else ui_settings(load(config))
     folder = state_folder()

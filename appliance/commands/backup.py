@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from appliance.backup import backup
 from appliance.config import format_size, load
 from appliance.errors import EXIT_OK
+from appliance.ops.backup import backup
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.broker.users import Users
 from appliance.config import (
     Config,
     QlikConfig,
@@ -26,7 +27,6 @@ from appliance.config import (
 from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks.conditions import Condition
-from appliance.users import Users
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -84,7 +84,7 @@ def _deeper(config: Config) -> Iterator[str]:
             except ConfigError as error:
                 yield str(error)
     if config.ui.theme or config.ui.keys:
-        from appliance.ui_settings import ui_settings  # noqa: PLC0415  it imports the UI
+        from appliance.process.ui_settings import ui_settings  # noqa: PLC0415  it imports the UI
 
         try:
             ui_settings(config)

@@ -19,8 +19,8 @@ from appliance.journal import FILE_NAME
 from appliance.journal.reading import Reading
 from appliance.journal.store import Store
 from appliance.model import Message
+from appliance.mqtt.topics import filter_problem, matches
 from appliance.recorders.formats import make_format
-from appliance.topics import filter_problem, matches
 
 _AT_A_TIME = 1000
 _BYTES_AT_A_TIME = 8 * 1024 * 1024

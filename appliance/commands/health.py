@@ -11,8 +11,8 @@ import msgspec
 
 from appliance.config import load
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
-from appliance.health import Report, is_old, read
-from appliance.safe_text import escape
+from appliance.log.sanitize import escape
+from appliance.ops.health import Report, is_old, read
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from appliance.commands.mqtt_client import Client
 from appliance.commands.target import target_of
 from appliance.errors import EXIT_OK, UsageError
-from appliance.topics import topic_problem
+from appliance.mqtt.client import Client
+from appliance.mqtt.topics import topic_problem
 
 
 def execute(options: argparse.Namespace) -> int:

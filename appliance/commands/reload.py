@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from appliance.config import load
-from appliance.control import ask
 from appliance.errors import EXIT_CONFIG, EXIT_OK
+from appliance.ops.control_file import ask
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from appliance.backup import restore
 from appliance.config import load
 from appliance.errors import EXIT_OK
+from appliance.ops.backup import restore
 
 
 def execute(options: argparse.Namespace) -> int:

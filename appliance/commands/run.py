@@ -16,9 +16,9 @@ def execute(options: argparse.Namespace) -> int:
     config = load(options.config)
     require_files(config)
     # Mistakes are told before the broker's second of imports.
-    from appliance import launch  # noqa: PLC0415
+    from appliance.process import run  # noqa: PLC0415
 
-    return launch.main(config, headless=is_headless(options.headless), run_for_s=seconds)
+    return run.main(config, headless=is_headless(options.headless), run_for_s=seconds)
 
 
 def require_files(config: Config) -> None:

@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import appliance
+from appliance.broker.users import Users
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
-from appliance.users import Users
 
 if TYPE_CHECKING:
-    from appliance.service import Appliance
+    from appliance.engine.service import Appliance
 
 # SQLite before 3.35 lacks what the journal uses (RETURNING); Python 3.11 may be built with it.
 _LEAST_SQLITE = (3, 35)
@@ -208,7 +208,7 @@ def _notices() -> str:
 def _broker() -> str:
     """The whole way of a message, then the UI over the appliance that carried it."""
     from appliance.config import load  # noqa: PLC0415
-    from appliance.service import Appliance  # noqa: PLC0415
+    from appliance.engine.service import Appliance  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "config.toml"
@@ -239,9 +239,9 @@ def _free_port() -> int:
 
 
 def _carry(running: Appliance, port: int) -> None:
-    from appliance.commands.mqtt_client import Client, Target  # noqa: PLC0415
-    from appliance.metrics import exposition  # noqa: PLC0415
-    from appliance.view import View  # noqa: PLC0415
+    from appliance.engine.view import View  # noqa: PLC0415
+    from appliance.mqtt.client import Client, Target  # noqa: PLC0415
+    from appliance.ops.metrics import exposition  # noqa: PLC0415
 
     for qos in (1, 2):
         with Client(Target("127.0.0.1", port, f"selftest-{qos}")) as client:
@@ -262,8 +262,8 @@ def _until(holds: Callable[[], bool], what: str) -> None:
 
 
 async def _show(running: Appliance) -> int:
+    from appliance.engine.view import View  # noqa: PLC0415
     from appliance.ui.app import ApplianceApp  # noqa: PLC0415
-    from appliance.view import View  # noqa: PLC0415
 
     app = ApplianceApp(View(running))
     shown = set()

@@ -9,10 +9,11 @@ import argparse
 import secrets
 import ssl
 
-from appliance.commands.mqtt_client import Target
 from appliance.commands.user import read_password
-from appliance.config import ListenerConfig, Secret, load, parse_bind, parse_duration
+from appliance.config import ListenerConfig, load, parse_bind, parse_duration
 from appliance.errors import ConfigError, UsageError
+from appliance.mqtt.client import Target
+from appliance.secret import Secret
 
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
 

@@ -10,10 +10,10 @@ import msgspec
 
 from appliance.config import load
 from appliance.errors import EXIT_OK, ConfigError
+from appliance.log.sanitize import escape
 from appliance.model import Task
 from appliance.qlik.connect import connect
-from appliance.safe_text import escape
-from appliance.tasks.selection import AllowList
+from appliance.tasks.catalog import AllowList
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import argparse
 import getpass
 import sys
 
+from appliance.broker.users import Users, name_problem
 from appliance.config import load
 from appliance.errors import EXIT_OK, ConfigError, UsageError
-from appliance.users import Users, name_problem
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -44,7 +44,6 @@ from appliance.config.values import (
     Duration,
     FolderPath,
     ReadPath,
-    Secret,
     Size,
     TopicFilter,
     WritePath,
@@ -55,6 +54,7 @@ from appliance.config.values import (
     parse_duration,
     parse_size,
 )
+from appliance.secret import Secret
 
 __all__ = [
     "AccessConfig",

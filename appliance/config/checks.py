@@ -18,7 +18,7 @@ from appliance.config.recorder_paths import path_problems
 from appliance.config.tables import Config, QlikConfig, TriggerConfig
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
-from appliance.topics import topic_problem
+from appliance.mqtt.topics import topic_problem
 
 _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to

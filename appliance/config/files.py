@@ -13,8 +13,9 @@ from pathlib import Path
 from appliance.config.key_files import key_files
 from appliance.config.recorder_paths import disk_problems
 from appliance.config.tables import Config
-from appliance.config.values import ReadPath, Secret
+from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
+from appliance.secret import Secret
 
 _LARGEST_SECRET = 64 * 1024
 """Bytes. A JSON Web Token is a few kilobytes at most."""

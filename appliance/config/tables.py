@@ -16,13 +16,13 @@ from appliance.config.values import (
     FolderPath,
     Key,
     ReadPath,
-    Secret,
     Size,
     TopicFilter,
     WritePath,
     is_loopback,
     parse_bind,
 )
+from appliance.secret import Secret
 
 
 class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

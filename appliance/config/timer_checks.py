@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from appliance.config.problems import shown
 from appliance.config.tables import TimerConfig
-from appliance.topics import filter_problem, topic_problem
+from appliance.mqtt.topics import filter_problem, topic_problem
 
 _WHEN = ("cron", "every", "silence")
 TIMER_KEYS = {key: (key, *_WHEN) for key in ("cron", "every", "topic")} | {

@@ -29,7 +29,6 @@ from appliance.config.values import (
     FolderPath,
     Key,
     ReadPath,
-    Secret,
     Size,
     TopicFilter,
     WritePath,
@@ -38,7 +37,8 @@ from appliance.config.values import (
     parse_duration,
     parse_size,
 )
-from appliance.topics import filter_problem
+from appliance.mqtt.topics import filter_problem
+from appliance.secret import Secret
 
 _NOT_KEYS = frozenset({"file"})
 """Fields of ``Config`` that no file sets."""

@@ -13,16 +13,16 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.broker.users import Users
 from appliance.config import load
 from appliance.demo.publisher import DemoPublisher
 from appliance.errors import NoPermissionError, UnavailableError
-from appliance.launch import run as run_appliance
-from appliance.launch import say_at_end, start_log
 from appliance.model import ExecutionState
-from appliance.users import Users
+from appliance.process.run import run as run_appliance
+from appliance.process.run import say_at_end, start_log
 
 if TYPE_CHECKING:
-    from appliance.service import Appliance
+    from appliance.engine.service import Appliance
 
 USER, PASSWORD = "wiredflow", b"wiredflow"
 _PORT = 1883
@@ -46,7 +46,7 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
     served: list[Appliance] = []
 
     def make() -> Appliance:
-        from appliance.service import Appliance  # noqa: PLC0415 - loaded behind the first paint
+        from appliance.engine.service import Appliance  # noqa: PLC0415 - loaded behind the first paint
 
         appliance = Appliance(config, log=log, run_for_s=run_for_s)
         appliance.when_ready(publisher.start)

@@ -11,9 +11,10 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from appliance.commands.mqtt_client import Client, Target
-from appliance.config import Secret, parse_bind
+from appliance.config import parse_bind
 from appliance.errors import ApplianceError
+from appliance.mqtt.client import Client, Target
+from appliance.secret import Secret
 
 logger = logging.getLogger(__name__)
 

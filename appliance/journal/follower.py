@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from appliance.journal.nap import Nap
+from appliance.journal.wakeup import Nap
 from appliance.model import Message
 
 MAX_BYTES = 8 * 1024 * 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.journal.nap import Nap
+from appliance.journal.wakeup import Nap
 from appliance.message_cost import OVERHEAD_BYTES, content_of
 from appliance.model import Message
 

@@ -17,18 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from appliance.engine_api import Health, JournalState
 from appliance.errors import UnavailableError
 from appliance.journal.condition import Condition, OnHealth
 from appliance.journal.follower import MAX_BYTES, Follower, Interest
-from appliance.journal.high_water import HighWater
 from appliance.journal.inbox import Entry, Inbox, Statement
 from appliance.journal.reading import Reading
 from appliance.journal.retention import Retention
+from appliance.journal.sequence_reservation import HighWater
 from appliance.journal.store import Store
 from appliance.journal.tail import Tail
 from appliance.journal.writer import Writer
 from appliance.model import Message
-from appliance.state import Health, JournalState
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from appliance.journal.batch import Batch
-from appliance.journal.high_water import HighWater
 from appliance.journal.inbox import Entry, Inbox
+from appliance.journal.sequence_reservation import HighWater
 from appliance.journal.store import Store, explain, primary_code
 from appliance.model import Message
 

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from appliance.config import Secret
 from appliance.qlik import rows
 from appliance.qlik.cloud_rows import expect_success
 from appliance.qlik.failures import status_error, unexpected_error
 from appliance.qlik.transport import Transport
+from appliance.secret import Secret
 
 _TOKEN_MARGIN_NS = 60_000_000_000
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import certifi
 
-from appliance.config import QlikConfig, Secret, read_secret
+from appliance.config import QlikConfig, read_secret
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud
 from appliance.qlik.cloud_login import ApiKey, OAuth, TokenSource
 from appliance.qlik.server import QlikServer
 from appliance.qlik.transport import Transport
+from appliance.secret import Secret
 
 _AGENT = "qlik-mqtt-appliance"
 _NTLM_AGENT = "Windows"

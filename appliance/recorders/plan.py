@@ -13,8 +13,8 @@ import msgspec
 
 from appliance.config import RecorderConfig, not_a_recording
 from appliance.errors import ConfigError
+from appliance.mqtt.topics import Matcher
 from appliance.recorders.recorder import Recorder
-from appliance.topics import Matcher
 
 
 class Plan(msgspec.Struct, frozen=True):

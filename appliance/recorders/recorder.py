@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from appliance.config import RecorderConfig
+from appliance.engine_api import Health, RecorderState
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording
-from appliance.state import Health, RecorderState
 
 RETRY_S = 1.0
 

@@ -23,6 +23,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.config import RecorderConfig
+from appliance.engine_api import RecorderState
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.model import Message
 from appliance.recorders.formats import make_format
@@ -30,7 +31,6 @@ from appliance.recorders.plan import Plan, make_plan
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recorder import RETRY_S, Recorder
 from appliance.recorders.recording import Recording
-from appliance.state import RecorderState
 
 BATCH_MESSAGES = 5000
 PACE_S = 0.05

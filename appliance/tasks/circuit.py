@@ -1,12 +1,12 @@
 """Does the Qlik server answer? While it does not, nothing is sent to it but a health check.
 
-Not for: retries of single requests (planning.py).
+Not for: retries of single requests (planner.py).
 """
 
 from __future__ import annotations
 
+from appliance.engine_api import Health
 from appliance.qlik.server import Again, QlikError, ServerInfo
-from appliance.state import Health
 
 OPENS_AFTER = 3
 """Calls in a row that failed to reach the server."""

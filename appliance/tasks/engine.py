@@ -2,7 +2,7 @@
 
 Puts the parts of this package together and is what the rest of the appliance sees of them.
 
-Not for: any rule of its own (planning.py), threads (threads.py).
+Not for: any rule of its own (planner.py), threads (workers.py).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typing import Literal
 import msgspec
 
 from appliance.config import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
+from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState
 from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
-from appliance.state import Health, Mark, QlikState, RuleState, TimerState
-from appliance.tasks.following import FIRST_POLL_S, SLOWEST_POLL_S, Following
-from appliance.tasks.intake import Intake, Source
-from appliance.tasks.lanes import Limits
-from appliance.tasks.ledger import Ledger
+from appliance.tasks.catalog import AllowList, TaskList
+from appliance.tasks.consumer import Intake, Source
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.planning import Planner
+from appliance.tasks.planner import Planner
+from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, Following
+from appliance.tasks.queues import Limits
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
-from appliance.tasks.selection import AllowList, TaskList
+from appliance.tasks.schedule import Timing
+from appliance.tasks.selector import Want, task_id
+from appliance.tasks.state_store import Ledger
 from appliance.tasks.store import Store
-from appliance.tasks.threads import Publish, Serving, Threads
-from appliance.tasks.timing import Timing
+from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
-from appliance.tasks.wants import Want, task_id
-from appliance.timers import Timers
+from appliance.tasks.workers import Publish, Serving, Threads
 
 _log = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from typing import Any
 
 import msgspec
 
-from appliance.config import NoticeKind, NotifyConfig, Secret
+from appliance.config import NoticeKind, NotifyConfig
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState
+from appliance.secret import Secret
 from appliance.tasks.records import Record
 
 _log = logging.getLogger(__name__)

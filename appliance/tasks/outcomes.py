@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from appliance.model import Cause, Execution, ExecutionState, Message
+from appliance.mqtt.topics import topic_problem
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
 from appliance.tasks.store import Publication
-from appliance.topics import topic_problem
 
 _log = logging.getLogger(__name__)
 _NS = 1_000_000_000

@@ -6,14 +6,14 @@ items of the body of Butler's start call (``PUT /v4/reloadtask/{id}/start`` in t
 documentation: ``{"type": "starttaskid", "payload": {"taskId"}}`` and its two relatives), or one
 list of any of these. A message is understood as a whole or rejected as a whole.
 
-Not for: whether the tasks exist or may be started (selection.py).
+Not for: whether the tasks exist or may be started (catalog.py).
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from appliance.tasks.wants import ZERO_ID, Want, task_id
+from appliance.tasks.selector import ZERO_ID, Want, task_id
 
 MAX_PAYLOAD = 64 * 1024
 """Bytes. 100 ids as JSON are 4 KB; whatever is far longer is not a start request."""

@@ -1,6 +1,6 @@
 """What is kept about a request besides what everybody may see of it (``model.Execution``).
 
-Not for: reading and writing it (store.py) or changing it (planning.py).
+Not for: reading and writing it (store.py) or changing it (planner.py).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 import msgspec
 
 from appliance.model import Execution
+from appliance.tasks.selector import Want
 from appliance.tasks.triggers import Options
-from appliance.tasks.wants import Want
 
 MAX_REPLIES = 100
 """Response topics that one execution answers; later messages that were merged get none."""
@@ -41,7 +41,7 @@ class Record(msgspec.Struct, eq=False):
     """When the last message that it answers asked for it (debounce counts from here)."""
     posted_ns: int | None = None
     """When the start call was made whose answer is not known. If this is on disk after a crash:
-    look first, then start. When it gets there: ledger.py."""
+    look first, then start. When it gets there: state_store.py."""
     look_since_ns: int | None = None
     """An earlier process, or the machine before a power cut, may have started it without a note
     of that: before its first start call the server is asked for runs since then."""

@@ -1,9 +1,9 @@
 """The work that one job asks of the server: find tasks, start, look, fetch a log.
 
-Runs in the worker threads, the only place besides following.py that waits for the server. This
+Runs in the worker threads, the only place besides poller.py that waits for the server. This
 is also the one place where a task is started, so the allow-list is enforced here, whoever asked.
 
-Not for: when a job is due and what its result means (planning.py).
+Not for: when a job is due and what its result means (planner.py).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Callable
 from appliance.qlik.departure import Departure
 from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
 from appliance.right_of_way import starts
-from appliance.tasks.book import SECOND_NS
+from appliance.tasks.catalog import AllowList, TaskList, ambiguity
 from appliance.tasks.gate import Gate
-from appliance.tasks.lanes import Job, JobKind
-from appliance.tasks.ledger import ClosedError, Ledger
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
+from appliance.tasks.queues import Job, JobKind
 from appliance.tasks.records import Record
-from appliance.tasks.selection import AllowList, TaskList, ambiguity
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.state_store import ClosedError, Ledger
 from appliance.tasks.triggers import OWN_OUTCOME
 
 _log = logging.getLogger(__name__)

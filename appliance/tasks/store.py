@@ -13,7 +13,7 @@ the acts of operators and timers, is forced to the disk.
 SQLite's log is moved into the file by a thread that nobody waits for (``checkpoint``): done within
 a write, as SQLite does it by itself, it would hold up one start call in a hundred.
 
-Not for: deciding anything. Used under the ledger's lock (ledger.py), so it needs none itself.
+Not for: deciding anything. Used under the ledger's lock (state_store.py), so it needs none itself.
 """
 
 from __future__ import annotations

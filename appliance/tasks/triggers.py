@@ -1,7 +1,7 @@
 """Rules that turn a message into wants: which rule matches, and what it asks for.
 
-Not for: whether a message came before (redelivery.py), finding the tasks that a want means
-(selection.py), when they start (planning.py).
+Not for: whether a message came before (dedup.py), finding the tasks that a want means
+(catalog.py), when they start (planner.py).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import msgspec
 from appliance.config import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
+from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
 from appliance.tasks.payloads import Rejection, read_wants
-from appliance.tasks.wants import ZERO_ID, Want, task_id
-from appliance.topics import Matcher
+from appliance.tasks.selector import ZERO_ID, Want, task_id
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from appliance.engine_api import Mark, TimerState
 from appliance.model import Execution, ExecutionState
-from appliance.state import Mark, TimerState
 from appliance.tasks.store import Answer
 
 MAX_EXECUTIONS = 2000

@@ -29,13 +29,13 @@ from textual.widget import Widget
 from textual.widgets import Input
 from textual.worker import WorkerFailed
 
+from appliance.engine_api import Engine, Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
-from appliance.state import Engine, Snapshot
 from appliance.ui import filters, keys, palette, payload
-from appliance.ui.acts import Acts
 from appliance.ui.driver import PatientDriver
 from appliance.ui.feed import LiveFeed
+from appliance.ui.operator_actions import Acts
 from appliance.ui.pace import FRAME_S, Pace
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page

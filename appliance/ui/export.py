@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from appliance.engine_api import Engine
 from appliance.errors import NoPermissionError
 from appliance.model import Message
-from appliance.state import Engine
 from appliance.ui import payload
 
 

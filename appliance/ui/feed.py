@@ -11,8 +11,8 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from appliance.engine_api import Engine
 from appliance.model import Message
-from appliance.state import Engine
 from appliance.ui import filters
 from appliance.ui.pace import FRAME_S
 

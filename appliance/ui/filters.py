@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import msgspec
 
-from appliance import topics
+from appliance.engine_api import Mark
 from appliance.model import Execution, ExecutionState, Message
-from appliance.state import Mark
+from appliance.mqtt import topics
 from appliance.ui import symbols
 
 HELP = (

@@ -6,9 +6,9 @@ Not for: searching (screens/search.py).
 
 from __future__ import annotations
 
-from appliance import topics
+from appliance.engine_api import Engine, RecorderState
 from appliance.model import Message
-from appliance.state import Engine, RecorderState
+from appliance.mqtt import topics
 from appliance.ui import clock
 
 _CHUNK = 2000

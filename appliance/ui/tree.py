@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from appliance.engine_api import TopicState
 from appliance.model import Message
-from appliance.state import TopicState
 
 SORTS = ("rate", "name", "messages", "last")
 

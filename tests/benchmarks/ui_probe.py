@@ -10,7 +10,8 @@ import os
 import sys
 import time
 
-from appliance import cli, loop_lag
+from appliance import cli
+from appliance.engine import loop_lag
 
 PIPE = int(sys.argv[1])
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from appliance_process import ApplianceProcess, until
 
-from appliance import backup as backups
+from appliance.ops import backup as backups
 from appliance import cli
 from appliance.errors import UsageError
 from appliance.journal import FILE_NAME

@@ -14,10 +14,10 @@ import pytest
 from appliance_process import until
 from attached_appliance import PASSWORD, publish, target
 
-from appliance.attach.engine import AttachedEngine
-from appliance.commands.mqtt_client import Client
-from appliance.desk import wire
-from appliance.desk.topics import reply_topic, request_topic, state_topic
+from appliance.remote.client_engine import AttachedEngine
+from appliance.mqtt.client import Client
+from appliance.remote import protocol
+from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.model import ExecutionState
 from appliance.ui import lookup
@@ -57,7 +57,7 @@ def test_a_terminal_shows_state_messages_and_log(running, attach):
     publish(running, "plant/a", b"x" * 5000)
     until(lambda: "plant/a" in topics(engine), "the message at the terminal")
     message = [one for one in engine.live(0, 100) if one.topic == "plant/a"][-1]
-    assert message.payload == b"x" * wire.SHOWN_BYTES
+    assert message.payload == b"x" * protocol.SHOWN_BYTES
     assert engine.full_size(message.seq) == 5000
     assert message.username == "plc-7"
     snapshot = engine.snapshot()
@@ -215,11 +215,13 @@ class Raw:
         return [one.value for one in self.subscribed.get(timeout=15)]
 
     def ask(self, client_id, ask, number=0, qos=0):
-        payload = msgspec.json.encode(wire.Request(number, ask))
+        payload = msgspec.json.encode(protocol.Request(number, ask))
         return self.client.publish(request_topic(client_id), payload, qos=qos)
 
     def frame(self, timeout=15):
-        return msgspec.msgpack.decode(self.received.get(timeout=timeout).payload, type=wire.Frame)
+        return msgspec.msgpack.decode(
+            self.received.get(timeout=timeout).payload, type=protocol.Frame
+        )
 
     def close(self):
         self.client.disconnect()
@@ -260,10 +262,12 @@ def test_nobody_asks_for_another(running, raw):
     """A request on another's topic, or of a user without a role, ends the connection."""
     for user, mine in (("admin", "asker-1"), ("plc-7", "asker-2")):
         client = raw(user, mine)
-        client.ask("anna-terminal" if user == "admin" else mine, wire.StopAppliance())
+        client.ask("anna-terminal" if user == "admin" else mine, protocol.StopAppliance())
         client.gone.get(timeout=15)
     last = raw("admin", "asker-3")
-    last.ask("asker-3", wire.StopAppliance(), qos=1)  # requests have no acknowledgement to wait for
+    last.ask(
+        "asker-3", protocol.StopAppliance(), qos=1
+    )  # requests have no acknowledgement to wait for
     last.gone.get(timeout=15)
     assert running.process.poll() is None
 
@@ -291,11 +295,11 @@ def test_nonsense_is_counted_and_harms_nobody(running, raw, attach):
     for payload in (b"", b"{", b"\xff\xfe", b'{"number":1,"ask":{"ask":"rm -rf"}}', b"[" * 10_000,
                     b'{"x":' + b"[" * 100_000):  # fmt: skip
         client.client.publish(request_topic("nonsense"), payload)
-    client.ask("nonsense", wire.Attach(wire.PROTOCOL + 1), number=5)
-    answer = msgspec.msgpack.decode(client.received.get(timeout=15).payload, type=wire.Answer)
+    client.ask("nonsense", protocol.Attach(protocol.PROTOCOL + 1), number=5)
+    answer = msgspec.msgpack.decode(client.received.get(timeout=15).payload, type=protocol.Answer)
     assert answer.number == 5
     assert "same version" in answer.error
-    client.ask("nonsense", wire.Attach(wire.PROTOCOL, after_seq=-5, after_log=-1))
+    client.ask("nonsense", protocol.Attach(protocol.PROTOCOL, after_seq=-5, after_log=-1))
     assert client.frame().number == 1
     counters = dict(attach(running, "anna").snapshot().counters)
     assert counters["desk requests refused: not understood"] >= 5
@@ -305,14 +309,14 @@ def test_a_stalled_terminal_gets_two_frames_and_no_more(running, raw, attach):
     """What is not confirmed is not sent on: nothing piles up for a terminal that hangs."""
     client = raw("anna", "stalled")
     client.subscribe(state_topic("stalled"))
-    client.ask("stalled", wire.Attach(wire.PROTOCOL))
+    client.ask("stalled", protocol.Attach(protocol.PROTOCOL))
     assert [client.frame().number, client.frame().number] == [1, 2]
     other = attach(running, "admin")
     for number in range(12):
         seq = other.publish("plant/flood", bytes([number]) * 1000, 1, False, "")
         until(lambda: other.live(seq - 1, 1), "the message at the terminal that reads")
     assert client.received.empty()
-    client.ask("stalled", wire.Seen(2))
+    client.ask("stalled", protocol.Seen(2))
     frame = client.frame()
     assert frame.number == 3
     assert frame.messages[-1].seq == seq  # at once what is new, not what it missed frame by frame
@@ -322,14 +326,14 @@ def test_too_many_requests_at_a_time_are_refused(running, raw):
     """One terminal can't occupy the appliance with requests."""
     client = raw("admin", "greedy")
     client.subscribe(reply_topic("greedy"), state_topic("greedy"))
-    client.ask("greedy", wire.Attach(wire.PROTOCOL), number=1)
+    client.ask("greedy", protocol.Attach(protocol.PROTOCOL), number=1)
     for number in range(2, 200):
-        client.ask("greedy", wire.GetHistory(1 << 62, 2000), number=number)
+        client.ask("greedy", protocol.GetHistory(1 << 62, 2000), number=number)
     answers = []
     while len(answers) < 199:
         message = client.received.get(timeout=15)
         if message.topic == reply_topic("greedy"):
-            answers.append(msgspec.msgpack.decode(message.payload, type=wire.Answer))
+            answers.append(msgspec.msgpack.decode(message.payload, type=protocol.Answer))
     assert any("Too much was asked" in one.error for one in answers)
     assert any(not one.error and one.number > 1 for one in answers)
 

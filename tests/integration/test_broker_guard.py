@@ -13,7 +13,7 @@ import websockets
 from broker_rig import Rig, Wire, rig  # noqa: F401
 
 from appliance.broker.connection import Connection
-from appliance.broker.intake import Intake
+from appliance.broker.publish import Intake
 from appliance.broker.output import Output
 from appliance.broker.server import MqttBroker
 from appliance.config import ListenerConfig, TlsConfig

@@ -13,10 +13,10 @@ import pytest
 from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, text  # noqa: F401
 
 from appliance.broker.access import Access, Terms
-from appliance.broker.packets import PacketError
+from appliance.mqtt.packets import PacketError
 from appliance.config import AccessConfig, AccessRule, LimitsConfig
-from appliance.desk.topics import state_topic
-from appliance.users import Users
+from appliance.remote.topics import state_topic
+from appliance.broker.users import Users
 
 REFUSED = {4: 4, 5: 0x86}
 FORBIDDEN = {4: 5, 5: 0x87}

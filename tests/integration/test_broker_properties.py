@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
 
-from appliance import live
-from appliance.broker.mqtt5_decoding import CLIENT_LIMIT, STRANGER_LIMIT
-from appliance.live import LiveView
+from appliance.engine import live
+from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
+from appliance.engine.live import LiveView
 from appliance.message_cost import cost_of
 from appliance.model import Message, MessageProperties
 

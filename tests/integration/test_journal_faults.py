@@ -11,7 +11,7 @@ import pytest
 
 from appliance.errors import UnavailableError
 from appliance.journal import Journal
-from appliance.journal.high_water import BLOCK
+from appliance.journal.sequence_reservation import BLOCK
 from appliance.model import Message
 
 

@@ -16,7 +16,7 @@ import pytest
 from appliance_process import free_port
 
 from appliance import cli
-from appliance.commands.mqtt_client import Client, Target
+from appliance.mqtt.client import Client, Target
 
 pytestmark = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
 

@@ -15,11 +15,11 @@ from appliance_process import ApplianceProcess, until
 from broker_rig import Wire, hang_up
 
 from appliance.config import Config, changes, counts_at_once, loads, taken_over
-from appliance.control import ask
+from appliance.ops.control_file import ask
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import SimulatedTask
-from appliance.users import Users
+from appliance.broker.users import Users
 
 ROOT = Path(__file__).parents[2]
 

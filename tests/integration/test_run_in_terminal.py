@@ -12,7 +12,7 @@ import time
 import pytest
 from appliance_process import free_port, until
 
-from appliance.commands.mqtt_client import Client, Target
+from appliance.mqtt.client import Client, Target
 
 if sys.platform != "win32":
     import fcntl
@@ -32,7 +32,7 @@ on_hangup = "{on_hangup}"
 FAILING = """
 import sys
 from appliance.config import load
-from appliance.launch import main
+from appliance.process.run import main
 from appliance.ui.screens.live import LiveScreen
 
 def fail(*_): raise RuntimeError("hunter2")

@@ -10,18 +10,18 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 from tasks_rig import START_TOPIC, Rig, client_of
 
-from appliance import health
+from appliance.ops import health
 from appliance.config import TimerConfig, TopicFilter, TriggerConfig
 from appliance.config.tables import PublishConfig
 from appliance.model import ExecutionState, Message, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Reply
-from appliance.state import Health, JournalState, Snapshot
+from appliance.engine_api import Health, JournalState, Snapshot
 from appliance.tasks.conditions import Condition
-from appliance.tasks.defects import STEADY_S, Defects
-from appliance.tasks.planning import Planner
+from appliance.tasks.internal_errors import STEADY_S, Defects
+from appliance.tasks.planner import Planner
 from appliance.tasks.store import Publication
-from appliance.tasks.timing import Timing
+from appliance.tasks.schedule import Timing
 from appliance.tasks.triggers import Triggers
 
 

@@ -12,9 +12,9 @@ import pytest
 from appliance_process import free_port, until
 
 from appliance.config import loads
-from appliance.service import Appliance
-from appliance.service_manager import ServiceManager
-from appliance.upkeep import Upkeep
+from appliance.engine.service import Appliance
+from appliance.ops.systemd import ServiceManager
+from appliance.ops.supervisor import Upkeep
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no systemd")
 

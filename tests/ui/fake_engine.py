@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from appliance.errors import NoPermissionError
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
-from appliance.state import (
+from appliance.engine_api import (
     ClientState,
     Engine,
     Health,

@@ -4,7 +4,7 @@ import msgspec
 from fake_engine import FakeEngine, story
 from screens import NARROW, settle, until
 
-from appliance.state import Health
+from appliance.engine_api import Health
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 

@@ -5,7 +5,7 @@ from fake_engine import T0, Clock, FakeEngine, S, story
 from hypothesis import given, strategies as st
 
 from appliance.model import ExecutionState, Message
-from appliance.state import Mark
+from appliance.engine_api import Mark
 from appliance.ui import filters
 from appliance.ui.feed import LiveFeed
 

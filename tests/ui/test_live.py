@@ -6,7 +6,7 @@ from fake_engine import HOSTILE, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, screen_text, settle, until
 
 from appliance.model import ExecutionState
-from appliance.state import Health, QlikState, TimerState
+from appliance.engine_api import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 

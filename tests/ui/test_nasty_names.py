@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from screens import NARROW, settle, until
 from textual.widgets import Input
 
-from appliance import topics
+from appliance.mqtt import topics
 from appliance.ui import filters
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings

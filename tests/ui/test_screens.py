@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from appliance.errors import UnavailableError
 from appliance.model import Cause, Execution, ExecutionState
-from appliance.state import Engine
+from appliance.engine_api import Engine
 from appliance.ui import tree
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings

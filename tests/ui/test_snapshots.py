@@ -8,7 +8,7 @@ from fake_engine import HOSTILE, Clock, FakeEngine, earlier_runs, story
 from screens import NARROW, WIDE
 
 from appliance.errors import NoPermissionError
-from appliance.state import Health, QlikState, TimerState
+from appliance.engine_api import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 

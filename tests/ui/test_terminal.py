@@ -209,7 +209,7 @@ def test_a_terminal_that_goes_away_with_errors_in_a_file(on_pty, tmp_path):
 
 PARTING = """
 import os, sys
-from appliance.launch import say_at_end
+from appliance.process.run import say_at_end
 if "full" in sys.argv:
     os.set_blocking(1, False)
     try:

@@ -11,7 +11,7 @@ from amqtt.broker import Broker
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from appliance.broker import host
+from appliance.broker import amqtt_host
 
 PARTS = {
     Session._init_states: "63c76988bf4f81ce",
@@ -40,12 +40,12 @@ SOURCES = {
 
 def test_version():
     """Another amqtt than the one that was read is not used unnoticed."""
-    assert version("amqtt") == host.AMQTT_VERSION
+    assert version("amqtt") == amqtt_host.AMQTT_VERSION
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_upstream_is_unchanged(name):
-    """If this fails, amqtt has changed a method: read it, adapt broker/host.py, note it here."""
+    """If this fails, amqtt has changed a method: read it, adapt broker/amqtt_host.py, note it here."""
     source = inspect.getsource(getattr(Broker, name))
     assert hashlib.sha256(source.encode()).hexdigest()[:16] == SOURCES[name]
 
@@ -61,8 +61,8 @@ def test_everything_overridden_is_watched():
     """Every override is on the list above, and every name on the list is still overridden."""
     mine = {
         name
-        for name, value in vars(host._HostedBroker).items()
+        for name, value in vars(amqtt_host._HostedBroker).items()
         if callable(value) and name != "__init__"
     }
-    assert mine == set(host.OVERRIDDEN)
+    assert mine == set(amqtt_host.OVERRIDDEN)
     assert mine <= set(SOURCES)

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliance.broker import mqtt5_packets as v5
-from appliance.broker import packets
-from appliance.broker.intake import Intake
-from appliance.broker.packets import PacketError
+from appliance.mqtt import v5_encode as v5
+from appliance.mqtt import packets
+from appliance.broker.publish import Intake
+from appliance.mqtt.packets import PacketError
 from appliance.model import Message, MessageProperties
 
 LIMIT = 2**20

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliance.broker import mqtt5_decoding, mqtt5_packets, packets
+from appliance.mqtt import v5_decode
+from appliance.mqtt import v5_encode
+from appliance.mqtt import packets
 from appliance.broker.outbox import Delivery
-from appliance.broker.packets import PacketError, Reason
+from appliance.mqtt.packets import PacketError, Reason
 from appliance.model import Message, MessageProperties
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
@@ -21,13 +23,13 @@ DECODERS = [
     packets.decode_packet_id,
     packets.publish_topic,
     packets.protocol_version,
-    mqtt5_decoding.connect,
-    mqtt5_decoding.subscribe,
-    mqtt5_decoding.unsubscribe,
-    mqtt5_decoding.disconnect,
-    lambda body: mqtt5_decoding.acknowledgement(body, is_of_release=True),
-    lambda body: mqtt5_decoding.acknowledgement(body, is_of_release=False),
-    lambda body: mqtt5_decoding.publish_properties(body, 0, len(body)),
+    v5_decode.connect,
+    v5_decode.subscribe,
+    v5_decode.unsubscribe,
+    v5_decode.disconnect,
+    lambda body: v5_decode.acknowledgement(body, is_of_release=True),
+    lambda body: v5_decode.acknowledgement(body, is_of_release=False),
+    lambda body: v5_decode.publish_properties(body, 0, len(body)),
 ]
 
 
@@ -80,7 +82,7 @@ def test_connect_5(client_id, clean, keepalive, username, password, will, expiry
         max_packet_size=largest,
     ).write()
     first, data = body(raw)
-    asked = mqtt5_decoding.connect(data)
+    asked = v5_decode.connect(data)
     assert first == 0x10
     assert asked == packets.Connect(
         version=5,
@@ -111,7 +113,7 @@ PROPERTIES = st.builds(
 def test_publish_5(topic, payload, qos, retain, properties):
     """What is sent as PUBLISH has the properties that it came with, and is read back so."""
     message = Message(1, 0, topic, payload, properties=properties)
-    raw = mqtt5_packets.encode_publish(
+    raw = v5_encode.encode_publish(
         message,
         qos,
         retain=retain,
@@ -123,7 +125,7 @@ def test_publish_5(topic, payload, qos, retain, properties):
     first, data = body(raw)
     assert first == 0x30 | qos << 1 | retain
     start = 2 + len(topic.encode()) + (2 if qos else 0)
-    found, alias, payload_start = mqtt5_decoding.publish_properties(data, start, len(data))
+    found, alias, payload_start = v5_decode.publish_properties(data, start, len(data))
     assert (found or MessageProperties()) == properties
     assert alias is None
     assert data[payload_start:] == payload
@@ -155,7 +157,7 @@ def test_subscribe(wanted, packet_id):
             for name, qos in [("a/b", 1), ("#", 2)]
         ],
     ).write()
-    assert mqtt5_decoding.subscribe(body(raw)[1])[1] == (
+    assert v5_decode.subscribe(body(raw)[1])[1] == (
         packets.SubscribeOptions("a/b", 1),
         packets.SubscribeOptions("#", 2),
     )
@@ -175,13 +177,13 @@ def test_length(size):
     assert len(data) == 1 + (size > 127) + (size > 16383) + (size > 2097151)
     assert packets.frame(b"\x30" + data, 0, 2**30) == (1 + len(data), 1 + len(data) + size)
     assert packets.frame(b"\x30" + data[:-1], 0, 2**30) is None
-    assert mqtt5_decoding.variable_number(packets.Body(data)) == size
+    assert v5_decode.variable_number(packets.Body(data)) == size
 
 
 @pytest.mark.parametrize("reason", list(Reason))
 def test_every_refusal_is_one_that_the_standard_has(reason):
     """A CONNACK has only reason codes that clients know in a CONNACK."""
-    raw = mqtt5_packets.encode_refusal(reason)
+    raw = v5_encode.encode_refusal(reason)
     if reason in (
         Reason.SUCCESS,
         Reason.NO_SUBSCRIPTION_EXISTED,

@@ -23,7 +23,7 @@ from appliance.config import load
 from appliance.errors import UsageError
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.ui.keys import TABLE
-from appliance.ui_settings import ui_settings
+from appliance.process.ui_settings import ui_settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest",
@@ -87,7 +87,8 @@ def test_version_is_printed_without_loading_the_appliance() -> None:
         "appliance",
         "appliance.cli",
         "appliance.errors",
-        "appliance.interrupts",
+        "appliance.process",
+        "appliance.process.interrupts",
     }
     heavy = {"asyncio", "textual", "amqtt", "msgspec", "requests", "ssl", "sqlite3", "logging"}
     assert not loaded & heavy
@@ -508,7 +509,7 @@ runpy.run_module("appliance", run_name="__main__", alter_sys=True)
 
 @pytest.mark.parametrize(
     "name", ["appliance.cli", "argparse", "appliance.commands.run", "appliance.config",
-             "appliance.launch", "appliance.broker.server"],
+             "appliance.process.run", "appliance.broker.server"],
 )  # fmt: skip
 @pytest.mark.skipif(os.name == "nt", reason="os.kill would end the process itself there")
 def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_traceback(

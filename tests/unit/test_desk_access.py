@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from appliance.broker.access import Access, Role, Terms
 from appliance.config import AccessConfig, AccessRule
-from appliance.desk.topics import PREFIX, is_own_topic, reply_topic, request_topic, state_topic
-from appliance.topics import matches
+from appliance.remote.topics import PREFIX, is_own_topic, reply_topic, request_topic, state_topic
+from appliance.mqtt.topics import matches
 
 EVERYTHING = (AccessRule(publish=("#", "$desk/#"), subscribe=("#", "$desk/#")),)
 

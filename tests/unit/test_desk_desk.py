@@ -8,8 +8,9 @@ import msgspec
 import pytest
 from plain_engine import PlainEngine
 
-from appliance.desk import desk, wire
-from appliance.desk.topics import reply_topic, request_topic, state_topic
+from appliance.remote import server
+from appliance.remote import protocol
+from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError
 from appliance.model import Message
 
@@ -26,7 +27,7 @@ class Place:
         self.recorded = []
         self.counted = []
         self.roles = {"admin": "operator", "anna": "viewer"}
-        self.desk = desk.Desk(
+        self.desk = server.Desk(
             self.engine,
             hand=self._hand,
             is_listening=lambda client, topic: topic in self.listening,
@@ -46,7 +47,7 @@ class Place:
         self.listening |= {state_topic(client), reply_topic(client)}
 
     def ask(self, client, ask, number=0, user="admin"):
-        payload = msgspec.json.encode(wire.Request(number, ask))
+        payload = msgspec.json.encode(protocol.Request(number, ask))
         self.desk.take(Message(0, 1, request_topic(client), payload, client_id=client,
                                username=user, address="127.0.0.1:5"))  # fmt: skip
 
@@ -59,10 +60,10 @@ class Place:
                     return payload
 
     async def answer(self, client):
-        return msgspec.msgpack.decode(await self.next(reply_topic(client)), type=wire.Answer)
+        return msgspec.msgpack.decode(await self.next(reply_topic(client)), type=protocol.Answer)
 
     async def frame(self, client):
-        return msgspec.msgpack.decode(await self.next(state_topic(client)), type=wire.Frame)
+        return msgspec.msgpack.decode(await self.next(state_topic(client)), type=protocol.Frame)
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ async def place():
     await it.desk.stop()
 
 
-ATTACH = wire.Attach(wire.PROTOCOL)
+ATTACH = protocol.Attach(protocol.PROTOCOL)
 
 
 async def test_nothing_is_made_while_nobody_is_attached(place):
@@ -98,9 +99,9 @@ async def test_who_lost_the_right_gets_no_more_answers(place):
     place.ask("t1", ATTACH, number=1)
     assert (await place.answer("t1")).error == ""
     place.roles.clear()
-    place.ask("t1", wire.GetTasks(), number=2)
+    place.ask("t1", protocol.GetTasks(), number=2)
     place.roles["admin"] = "viewer"
-    place.ask("t1", wire.StopAppliance(), number=3)
+    place.ask("t1", protocol.StopAppliance(), number=3)
     answer = await place.answer("t1")
     assert (answer.number, answer.kind) == (3, "NoPermissionError")
     assert place.counted == [
@@ -111,14 +112,14 @@ async def test_who_lost_the_right_gets_no_more_answers(place):
 
 async def test_there_is_a_bound_on_terminals(place):
     """One more than may be attached is told so, and the others stay."""
-    for number in range(desk.MAX_TERMINALS + 1):
+    for number in range(server.MAX_TERMINALS + 1):
         place.come(f"t{number}")
         place.ask(f"t{number}", ATTACH, number=1)
-    answer = await place.answer(f"t{desk.MAX_TERMINALS}")
+    answer = await place.answer(f"t{server.MAX_TERMINALS}")
     assert "attached already" in answer.error
-    assert place.desk.attached == desk.MAX_TERMINALS
+    assert place.desk.attached == server.MAX_TERMINALS
     place.ask("t0", ATTACH, number=2)  # who is attached may attach anew
-    assert place.desk.attached == desk.MAX_TERMINALS
+    assert place.desk.attached == server.MAX_TERMINALS
     assert place.counted == ["terminals refused: limit reached"]
 
 
@@ -146,9 +147,9 @@ async def test_an_engine_that_fails_does_not_end_the_desk(place, caplog):
 
     place.engine.snapshot = broken
     with caplog.at_level(logging.ERROR):
-        place.ask("t1", wire.Seen(1))
+        place.ask("t1", protocol.Seen(1))
         while (await place.frame("t1")).number < 3:
-            place.ask("t1", wire.Seen(2))
+            place.ask("t1", protocol.Seen(2))
     assert len([one for one in caplog.records if "no frame" in one.message]) == 1
 
 
@@ -164,10 +165,10 @@ async def test_a_fault_of_the_engine_becomes_an_answer(place):
         return do
 
     place.engine.message = fail(ApplianceError("It was removed."))
-    place.ask("t1", wire.GetMessage(1), number=2)
+    place.ask("t1", protocol.GetMessage(1), number=2)
     assert (await place.answer("t1")).error == "It was removed."
     place.engine.message = fail(KeyError("secret"))
-    place.ask("t1", wire.GetMessage(1), number=3)
+    place.ask("t1", protocol.GetMessage(1), number=3)
     answer = await place.answer("t1")
     assert "KeyError" in answer.error
     assert "secret" not in answer.error
@@ -177,16 +178,16 @@ async def test_an_answer_is_bounded(place):
     """What would clog a terminal's line for minutes is refused in words."""
     place.come("t1")
     place.ask("t1", ATTACH)
-    place.engine.message = lambda seq: Message(seq, 1, "big", bytes(wire.LARGEST_ANSWER))
-    place.ask("t1", wire.GetMessage(7), number=2)
+    place.engine.message = lambda seq: Message(seq, 1, "big", bytes(protocol.LARGEST_ANSWER))
+    place.ask("t1", protocol.GetMessage(7), number=2)
     assert "more than is sent" in (await place.answer("t1")).error
     place.engine.tasks = lambda: ["x" * 1000] * 5000
-    place.ask("t1", wire.GetTasks(), number=3)
+    place.ask("t1", protocol.GetTasks(), number=3)
     assert "too large" in (await place.answer("t1")).error
     place.engine.history = lambda before, limit: [
         Message(seq, 1, "t", bytes(100_000)) for seq in range(1, limit + 1)
     ]
-    place.ask("t1", wire.GetHistory(1 << 62, 100), number=4)
+    place.ask("t1", protocol.GetHistory(1 << 62, 100), number=4)
     answer = await place.answer("t1")
     found = msgspec.msgpack.decode(answer.value, type=list[Message])
     assert [one.seq for one in found] == [96, 97, 98, 99, 100]  # the newest; it may ask on
@@ -203,7 +204,7 @@ async def test_an_act_is_kept_before_it_is_done(place):
         return 5
 
     place.engine.start_task = start
-    place.ask("t1", wire.StartTask("some id"), number=2)
+    place.ask("t1", protocol.StartTask("some id"), number=2)
     answer = await place.answer("t1")
     assert msgspec.msgpack.decode(answer.value) == 5
     assert kept == [("admin", b'{"ask":"start_task","task_id":"some id"}')]
@@ -218,5 +219,5 @@ async def test_the_stop_of_the_desk_leaves_nothing_behind(place):
     with contextlib.suppress(asyncio.QueueEmpty):
         while True:
             place.handed.get_nowait()
-    place.ask("t1", wire.Seen(1))
+    place.ask("t1", protocol.Seen(1))
     assert place.handed.empty()

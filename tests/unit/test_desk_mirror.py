@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
-from appliance.attach.mirror import Mirror
-from appliance.desk import wire
-from appliance.desk.frames import Frames, Place
+from appliance.remote.mirror import Mirror
+from appliance.remote import protocol
+from appliance.remote.frames import Frames, Place
 from appliance.model import ExecutionState
 
 
@@ -72,8 +72,8 @@ def test_a_terminal_shows_what_the_engine_is(steps):
         assert mirror.marks(seqs) == engine.marks(seqs)
         for message in engine.messages:
             [shown] = mirror.live(message.seq - 1, 10_000)[:1]
-            assert shown.payload == message.payload[: wire.SHOWN_BYTES]
-            cut = len(message.payload) > wire.SHOWN_BYTES
+            assert shown.payload == message.payload[: protocol.SHOWN_BYTES]
+            cut = len(message.payload) > protocol.SHOWN_BYTES
             assert mirror.full_size(message.seq) == (len(message.payload) if cut else None)
 
 
@@ -87,11 +87,11 @@ def test_a_flood_costs_a_frame_its_bound_and_the_gap_is_seen():
     for _ in range(50_000):
         engine.receive(size=600)
     data = terminal.frame()
-    assert len(data) < 2 * wire.FRAME_BYTES
+    assert len(data) < 2 * protocol.FRAME_BYTES
     shown = terminal.mirror.live(0, 100_000)
     assert shown[0].seq == 1
     assert shown[-1].seq == 50_001
-    assert 10 < len(shown) <= 1 + wire.LIVE_PER_FRAME
+    assert 10 < len(shown) <= 1 + protocol.LIVE_PER_FRAME
     terminal.frame()
     assert terminal.mirror.live(50_001, 10) == []
 
@@ -105,7 +105,7 @@ def test_much_state_comes_in_several_frames_of_bounded_size():
     sizes = []
     while len(terminal.mirror.clients()) < 2000:
         sizes.append(len(terminal.frame()))
-    assert max(sizes) < 2 * wire.FRAME_BYTES
+    assert max(sizes) < 2 * protocol.FRAME_BYTES
     assert len(sizes) > 3
 
 
@@ -174,7 +174,7 @@ def test_foreign_bytes_are_no_frame(data):
 
 def test_an_act_in_the_journal_has_no_payload_but_its_length():
     """What was published stands in the journal once, as the message itself."""
-    body = wire.audit(wire.Publish("a/b", b"secret", 1, retain=False))
+    body = protocol.audit(protocol.Publish("a/b", b"secret", 1, retain=False))
     assert b"secret" not in body
     assert msgspec.json.decode(body) == {
         "ask": "publish", "topic": "a/b", "payload": "6 bytes", "qos": 1, "retain": False,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.config import Duration, Size, TopicFilter, WritePath
-from appliance.desk import wire
-from appliance.desk.tables import Table
+from appliance.remote import protocol
+from appliance.remote.tables import Table
 
 VALUES = st.one_of(st.integers(0, 3), st.text(max_size=30))
 CHANGES = st.lists(
@@ -77,9 +77,9 @@ def test_what_has_not_changed_is_not_sent_again():
 def test_values_of_the_configuration_travel():
     """Topic filters, paths and durations of the state arrive as plain text and numbers."""
     for value in (TopicFilter("a/#"), WritePath("x.json"), Duration(1.5), Size(7)):
-        assert msgspec.msgpack.decode(wire.encode((value,))) == [value]
+        assert msgspec.msgpack.decode(protocol.encode((value,))) == [value]
     with pytest.raises(TypeError, match="object does not travel"):
-        wire.encode(object())
+        protocol.encode(object())
 
 
 def test_notes_of_what_is_gone_do_not_pile_up():

@@ -15,12 +15,13 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from appliance import cli, health
+from appliance import cli
+from appliance.ops import health
 from appliance.errors import UnavailableError
-from appliance.metrics import exposition
-from appliance.monitoring import MonitoringPort
-from appliance.service_manager import ServiceManager
-from appliance.state import (
+from appliance.ops.metrics import exposition
+from appliance.ops.http_port import MonitoringPort
+from appliance.ops.systemd import ServiceManager
+from appliance.engine_api import (
     Health,
     JournalState,
     ListenerState,

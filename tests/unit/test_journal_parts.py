@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from appliance.journal import chunks
 from appliance.journal.batch import Batch
-from appliance.journal.high_water import BLOCK, HighWater
+from appliance.journal.sequence_reservation import BLOCK, HighWater
 from appliance.journal.inbox import Inbox, Statements
 from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
 from appliance.message_cost import content_of, cost_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.live import FORGOTTEN_AT_ONCE, KEPT_TOPICS, LiveView
+from appliance.engine.live import FORGOTTEN_AT_ONCE, KEPT_TOPICS, LiveView
 from appliance.model import Message
 
 

@@ -17,10 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance import log_file, logs
+from appliance.log import file as log_file
+from appliance.log import logs
 from appliance.config import Secret
 from appliance.errors import ApplianceError
-from appliance.safe_text import Masks, escape
+from appliance.log.sanitize import Masks, escape
 
 LOG = logging.getLogger("appliance.broker.door")
 

@@ -1,6 +1,6 @@
 """How late the engine's loop is."""
 
-from appliance.loop_lag import LoopLag
+from appliance.engine.loop_lag import LoopLag
 
 
 def test_the_worst_hundredth_is_left_out():

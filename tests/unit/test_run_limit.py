@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from appliance.run_limit import NAME, RunLimit
-from appliance.state import TimerState
+from appliance.engine.run_limit import NAME, RunLimit
+from appliance.engine_api import TimerState
 
 SECOND_NS = 1_000_000_000
 

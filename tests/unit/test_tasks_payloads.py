@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.tasks.payloads import MAX_PAYLOAD, MAX_WANTS, Rejection, read_wants
-from appliance.tasks.wants import Want, task_id
+from appliance.tasks.selector import Want, task_id
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
 OTHER = "0b8fa8d5-3b3f-4b3e-9d7c-1c2d3e4f5a6b"

@@ -17,14 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from appliance.model import Cause, ExecutionState, Message, Task
 from appliance.qlik.server import Again, QlikError, Report
-from appliance.tasks.book import SECOND_NS
-from appliance.tasks.lanes import Job, JobKind, Limits
-from appliance.tasks.planning import Planner
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.queues import Job, JobKind, Limits
+from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
-from appliance.tasks.redelivery import Redeliveries
+from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
-from appliance.tasks.wants import Want
+from appliance.tasks.selector import Want
 
 IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
 DOWN = QlikError("refused", label="refused", again=Again.SAFE)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from appliance.config import TopicFilter
 from appliance.errors import ConfigError
 from appliance.config import PublishConfig, TimerConfig
-from appliance.timers import SECOND_NS, Timers
+from appliance.tasks.timers import SECOND_NS, Timers
 
 BERLIN = ZoneInfo("Europe/Berlin")
 TICK = PublishConfig(topic="tick")

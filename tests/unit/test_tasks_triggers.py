@@ -8,7 +8,7 @@ from appliance.config import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.tasks.triggers import Options, Trigger, Triggers
-from appliance.tasks.wants import Want
+from appliance.tasks.selector import Want
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
 

@@ -11,7 +11,7 @@ from appliance.tasks.records import Record
 from appliance.tasks.store import Answer, Changes, Store
 from appliance.tasks.triggers import Options
 from appliance.tasks.views import DAY_NS, MAX_EXECUTIONS, MAX_MESSAGES, Views
-from appliance.tasks.wants import Want
+from appliance.tasks.selector import Want
 
 NOW = 100 * DAY_NS
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.topics import (
+from appliance.mqtt.topics import (
     MAX_LEVELS,
     Matcher,
     Topics,

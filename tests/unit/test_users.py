@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance import users as users_module
+from appliance.broker import users as users_module
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UsageError
-from appliance.users import Users, name_problem
+from appliance.broker.users import Users, name_problem
 
 posix = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 
@@ -259,7 +259,7 @@ def test_a_failed_write_leaves_the_old_file(file: Path, monkeypatch: pytest.Monk
 
 _KILLED = """
 import os, sys
-from appliance.users import Users
+from appliance.broker.users import Users
 real = os.fsync
 def dies(descriptor):
     real(descriptor)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from textual.widget import Widget
 
-from appliance.state import ClientState, Snapshot
+from appliance.engine_api import ClientState, Snapshot
 from appliance.ui import filters, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page

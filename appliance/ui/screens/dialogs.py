@@ -26,7 +26,7 @@ from appliance.ui.widgets.pane import Pane
 _TEXT_CELLS = 66
 
 
-class Ask(Leaving[bool], ModalScreen[bool]):
+class Ask(ModalScreen[bool], Leaving[bool]):
     """A question before something that can't be taken back. Enter alone does nothing bad."""
 
     BINDINGS: ClassVar = [
@@ -76,7 +76,7 @@ def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
     return lines
 
 
-class Tell(Leaving[None], ModalScreen[None]):
+class Tell(ModalScreen[None], Leaving[None]):
     """A text to read; any key closes it."""
 
     def __init__(self, title: str, lines: Sequence[Line]) -> None:

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
+from appliance.engine_api import Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Execution
-from appliance.state import Snapshot
 from appliance.ui import keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page

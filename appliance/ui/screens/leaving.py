@@ -1,5 +1,7 @@
 """How a screen leaves: once, and only itself.
 
+A dialog names ``ModalScreen`` first among its bases and ``Leaving`` second: Textual takes the
+style rules of the first one alone.
 Not for: where it leads back to (app.py).
 """
 

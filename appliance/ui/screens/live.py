@@ -11,7 +11,7 @@ from typing import ClassVar
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from appliance.state import Snapshot
+from appliance.engine_api import Snapshot
 from appliance.ui import clock, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page

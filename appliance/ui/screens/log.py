@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
-from appliance.state import Engine, LogLine, Snapshot
+from appliance.engine_api import Engine, LogLine, Snapshot
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, text_of
 from appliance.ui.screens.page import Page

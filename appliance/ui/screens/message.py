@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
-from appliance import topics
+from appliance.engine_api import Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
-from appliance.state import Snapshot
+from appliance.mqtt import topics
 from appliance.ui import clock, keys, lookup, payload
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.execution import ExecutionScreen

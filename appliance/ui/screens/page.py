@@ -12,7 +12,7 @@ from textual.app import ComposeResult
 from textual.events import Click
 from textual.widget import Widget
 
-from appliance.state import Snapshot
+from appliance.engine_api import Snapshot
 from appliance.ui import filters
 from appliance.ui.lines import Line
 from appliance.ui.screens.leaving import Leaving

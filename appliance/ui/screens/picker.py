@@ -52,7 +52,7 @@ class TaskRows(Rows[Task]):
         ]
 
 
-class TaskPicker(Leaving[Task], ModalScreen[Task]):
+class TaskPicker(ModalScreen[Task], Leaving[Task]):
     """Gives the task that was picked, or ``None``."""
 
     BINDINGS: ClassVar = [

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
+from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
-from appliance.state import Engine, Snapshot
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.message import MessageScreen

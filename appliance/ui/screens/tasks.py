@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
+from appliance.engine_api import RuleState, Snapshot, TimerState
 from appliance.model import Execution
-from appliance.state import RuleState, Snapshot, TimerState
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.execution import ExecutionScreen

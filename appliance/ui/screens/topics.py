@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from textual.widget import Widget
 
-from appliance import topics as mqtt
+from appliance.engine_api import Snapshot, TopicState
 from appliance.errors import ApplianceError
 from appliance.model import Message
-from appliance.state import Snapshot, TopicState
+from appliance.mqtt import topics as mqtt
 from appliance.ui import clock, filters, keys, tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page

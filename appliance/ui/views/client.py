@@ -5,7 +5,7 @@ Not for: asking for them.
 
 from __future__ import annotations
 
-from appliance.state import ClientState, Snapshot
+from appliance.engine_api import ClientState, Snapshot
 from appliance.ui import clock, symbols
 from appliance.ui.lines import Line, join
 from appliance.ui.text import fit, fit_right, printable

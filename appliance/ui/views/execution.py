@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from appliance.engine_api import RuleState, TimerState
 from appliance.model import Execution, ExecutionState
-from appliance.state import RuleState, TimerState
 from appliance.ui import clock, symbols
 from appliance.ui.lines import Line, spread
 from appliance.ui.text import cut_start, fit, fit_right, printable

@@ -5,7 +5,7 @@ Not for: anything once a message has come.
 
 from __future__ import annotations
 
-from appliance.state import Snapshot
+from appliance.engine_api import Snapshot
 from appliance.ui.lines import Line
 
 

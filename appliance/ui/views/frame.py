@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 
-from appliance.state import Health, Snapshot
+from appliance.engine_api import Health, Snapshot
 from appliance.ui import clock, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from appliance import topics
+from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
 from appliance.model import Execution, Message
-from appliance.state import Mark, RecorderState, RuleState, Snapshot
+from appliance.mqtt import topics
 from appliance.ui import clock, payload, symbols
 from appliance.ui.lines import Line
 from appliance.ui.text import cut, cut_start, fit, printable, wrap

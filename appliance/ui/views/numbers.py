@@ -5,7 +5,7 @@ Not for: one number on the status line (frame.py).
 
 from __future__ import annotations
 
-from appliance.state import Health, JournalState, RecorderState, Snapshot
+from appliance.engine_api import Health, JournalState, RecorderState, Snapshot
 from appliance.ui import clock
 from appliance.ui.lines import Line, join
 from appliance.ui.symbols import level_sign, level_tone

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from appliance.engine_api import Snapshot
 from appliance.model import Message
-from appliance.state import Snapshot
 from appliance.ui import clock, payload
 from appliance.ui.lines import Line
 from appliance.ui.text import fit, fit_right, printable

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from appliance.engine_api import Snapshot, TimerState
 from appliance.model import Cause, Execution, ExecutionState
-from appliance.state import Snapshot, TimerState
 from appliance.ui import clock, symbols
 from appliance.ui.lines import Line, join, spread
 from appliance.ui.text import fit, printable

@@ -9,8 +9,8 @@ from collections.abc import Hashable
 
 from msgspec.structs import replace
 
+from appliance.engine_api import Engine, Mark
 from appliance.model import Message
-from appliance.state import Engine, Mark
 from appliance.ui import clock, symbols
 from appliance.ui.lines import Line
 from appliance.ui.settings import Remembered

@@ -1,0 +1,348 @@
+"""What a client publishes, from bytes to numbered messages: the hot path of the broker.
+
+An intake gathers what arrived in one read (messages, their acknowledgements, the QoS 2 packet ids
+that were taken or released) and hands it to the door in one go. Not for: framing and the other
+packets (connection.py), the journal (door.py). References are to MQTT 3.1.1 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from appliance.broker.sessions import Session
+from appliance.message_cost import beside_payload
+from appliance.model import Message
+from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import v5_encode as v5
+from appliance.mqtt.packets import PacketError, Reason
+
+if TYPE_CHECKING:
+    from appliance.broker.door import Publisher
+    from appliance.broker.server import MqttBroker
+
+_REMEMBERED_TOPICS = 1024
+_LONGEST_REMEMBERED_TOPIC = 256
+_PUBLISH_BITS = packets.PUBLISH << 4
+_PLAIN = {_PUBLISH_BITS, _PUBLISH_BITS | 2}
+"""First bytes of a PUBLISH of QoS 0 or 1 that is neither retained nor a duplicate."""
+_PUBACK = b"\x40\x02"
+
+
+@lru_cache(maxsize=256)
+def _layout(head: int, qos: int, gap: int, payload: int) -> struct.Struct:
+    """A PUBLISH in four parts of these lengths in bytes; at QoS 0 the packet id is empty text."""
+    return struct.Struct(f">{head}s{'H' if qos else '0s'}{gap}s{payload}s")
+
+
+class Intake:
+    """The publishing side of one connection."""
+
+    __slots__ = (
+        "_acks",
+        "_address",
+        "_aliases",
+        "_beside",
+        "_broker",
+        "_client_id",
+        "_door",
+        "_exchanges",
+        "_messages",
+        "_publisher",
+        "_retained",
+        "_session",
+        "_size",
+        "_topics",
+        "_username",
+        "_version",
+        "taken",
+    )
+
+    def __init__(self, broker: MqttBroker, publisher: Publisher) -> None:
+        self._broker = broker
+        self._door = broker.door
+        self._publisher = publisher
+        self._session: Session | None = None
+        self._version = 0
+        self._client_id = ""
+        self._username: str | None = None
+        self._address = ""
+        self._topics: dict[bytes, str] = {}
+        self._aliases: dict[int, bytes] | None = None
+        self._messages: list[Message] = []
+        self._retained: list[Message] = []
+        self._size = 0
+        self._beside = 0
+        self._acks = bytearray()
+        self._exchanges: list[tuple[int, int]] = []
+        self.taken = 0
+        """Messages that came in on this connection."""
+
+    def open(self, session: Session, version: int, username: str | None, address: str) -> None:
+        """From now on the client may publish."""
+        self._version = version
+        self._session = session
+        self._client_id = session.client_id
+        self._username = username
+        self._address = address
+
+    def forget_topics(self) -> None:
+        """Ask again where the client may publish."""
+        self._topics.clear()
+
+    def enter(self) -> None:
+        """Hand what has been gathered to the door."""
+        if not self._messages and not self._acks:
+            return
+        if self._exchanges:
+            if self._session is not None:
+                self._broker.sessions.note_exchanges(self._session, self._exchanges)
+            self._exchanges = []
+        messages, self._messages = self._messages, []
+        retained: Sequence[Message] = ()
+        if self._retained:
+            retained, self._retained = self._retained, []
+        acks, self._acks = bytes(self._acks), bytearray()
+        size, self._size = self._size, 0
+        beside, self._beside = self._beside, 0
+        self.taken += len(messages)
+        self._door.enter(messages, size, self._publisher, acks, retained, beside=beside)
+
+    def publishes(self, data: bytes, position: int, end: int, limit: int) -> int:
+        """Take the whole PUBLISH packets that stand in a row from ``position`` on.
+
+        Returns the position of what follows: another packet, or one that is not complete yet.
+
+        Raises:
+            PacketError: a packet breaks the protocol, or its topic is not permitted and the
+                protocol has no other way to say so.
+        """
+        topics = self._topics
+        messages = self._messages
+        acks = self._acks
+        next_seq = self._door.next_seq
+        now = self._door.clock_ns()
+        is_5 = self._version == 5
+        client_id, username, address = self._client_id, self._username, self._address
+        while position + 1 < end:
+            begin = position
+            first = data[position]
+            if first & 0xF0 != _PUBLISH_BITS:
+                break
+            size = data[position + 1]
+            if size < 128:
+                body = position + 2
+                stop = body + size
+            else:
+                found = packets.frame(data, position, limit)
+                if found is None:
+                    break
+                body, stop = found
+            if stop > end:
+                break
+            start = body + 2
+            if start > stop:
+                raise PacketError("the packet ends too early")
+            topic_end = payload_start = start + (data[body] << 8 | data[body + 1])
+            qos = first >> 1 & 3
+            packet_id = 0
+            if qos:
+                payload_start += 2
+                if payload_start > stop:
+                    raise PacketError("the packet ends too early")
+                packet_id = data[topic_end] << 8 | data[topic_end + 1]
+                if packet_id == 0:
+                    raise PacketError("packet id 0 [MQTT-2.3.1-1]", Reason.PROTOCOL_ERROR)
+                if qos == 3:
+                    raise PacketError("QoS 3 [MQTT-3.3.1-4]")
+            elif first & 8:
+                raise PacketError("DUP is set at QoS 0 [MQTT-3.3.1-2]")
+            elif payload_start > stop:
+                raise PacketError("the packet ends too early")
+            raw = data[start:topic_end]
+            topic = topics.get(raw)
+            properties = alias = None
+            if is_5:
+                if payload_start < stop and not data[payload_start]:
+                    payload_start += 1
+                else:
+                    try:
+                        properties, alias, payload_start = v5_decode.publish_properties(
+                            data, payload_start, stop
+                        )
+                    except v5_decode.TooManyPropertiesError as error:
+                        if not qos:
+                            raise
+                        self._broker.count("publishes refused: too many properties")
+                        acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
+                        position = stop
+                        continue
+            position = stop
+            if topic is None or alias is not None:
+                try:
+                    topic = self._topic(raw, alias)
+                except PacketError as error:
+                    if not is_5 or not qos or error.reason is not Reason.NOT_AUTHORIZED:
+                        raise
+                    acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
+                    continue
+                if topic[0] == "$":
+                    self._ask(topic, data[payload_start:stop], qos, now)
+                    continue
+            if qos:
+                acks += _PUBACK if qos == 1 else b"\x50\x02"
+                acks += data[topic_end : topic_end + 2]
+                if qos == 2 and self._is_repeated(packet_id):
+                    continue
+            seq = next_seq()
+            if qos == 2:
+                self._exchanges.append((packet_id, seq))
+            message = Message(
+                seq,
+                now,
+                topic,
+                data[payload_start:stop],
+                qos,
+                bool(first & 1),
+                bool(first & 8),
+                client_id,
+                username,
+                address,
+                properties,
+                packet_id,
+            )
+            messages.append(message)
+            self._size += stop - payload_start
+            self._beside += beside_payload(message)
+            if message.retain:
+                self._retained.append(message)
+            if first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:
+                # The next packet is as long as this one: maybe it says the same things.
+                packet = data[begin:stop]
+                following = memoryview(data)[stop:end]
+                count = self._alike(message, packet, topic_end - begin, following)
+                position += count * len(packet)
+        return position
+
+    def _alike(self, like: Message, packet: bytes, id_at: int, following: memoryview) -> int:
+        """Take the packets that begin ``following`` and differ from ``packet`` as devices' do.
+
+        That is in packet id and payload, whose length is the same. Most of what a client sends in
+        one go is like that, and taken apart together it costs a third. What is out of the ordinary
+        is left to ``publishes``. ``id_at`` is where the packet id of ``packet`` is, if it has one.
+        Returns how many were taken.
+        """
+        payload_size = len(like.payload)
+        width = len(packet)
+        qos = like.qos
+        head = packet[:id_at]
+        gap = packet[id_at + 2 * qos : width - payload_size]
+        whole = following[: len(following) // width * width]
+        now, topic, properties = like.received_ns, like.topic, like.properties
+        client_id, username, address = self._client_id, self._username, self._address
+        messages = self._messages
+        first_seq = seq = self._door.newest_seq()
+        layout = _layout(id_at, qos, len(gap), payload_size)
+        for begin, packet_id, between, payload in layout.iter_unpack(whole):
+            if begin != head or between != gap or (qos and not packet_id):
+                break
+            seq += 1
+            messages.append(
+                Message(
+                    seq,
+                    now,
+                    topic,
+                    payload,
+                    qos,
+                    False,
+                    False,
+                    client_id,
+                    username,
+                    address,
+                    properties,
+                    packet_id or 0,
+                )
+            )
+        count = seq - first_seq
+        if qos:
+            acks = bytearray(_PUBACK + b"\0\0") * count
+            for at in (0, 1):
+                acks[2 + at :: 4] = bytes(whole[id_at + at : count * width : width])
+            self._acks += acks
+        self._size += payload_size * count
+        self._beside += beside_payload(like) * count
+        self._door.number_to(seq)
+        return count
+
+    def _ask(self, topic: str, payload: bytes, qos: int, now_ns: int) -> None:
+        """Hand on a request to the desk; it is not a message, and not journaled as one."""
+        if qos:
+            raise PacketError("what is asked of the desk is asked at QoS 0", Reason.PROTOCOL_ERROR)
+        self._broker.ask_desk(
+            Message(
+                seq=0,
+                received_ns=now_ns,
+                topic=topic,
+                payload=payload,
+                client_id=self._client_id,
+                username=self._username,
+                address=self._address,
+            )
+        )
+
+    def release(self, packet_id: int) -> None:
+        """PUBREL came: the client will not send this QoS 2 message again (section 4.3.3)."""
+        session = self._session
+        known = session is not None and packet_id in session.unreleased
+        if session is not None and known:
+            session.unreleased.discard(packet_id)
+            self._exchanges.append((packet_id, 0))
+        reason = 0 if known or self._version == 4 else Reason.PACKET_ID_NOT_FOUND
+        self._acks += v5.encode_ack(0x70, packet_id, reason)
+
+    def _is_repeated(self, packet_id: int) -> bool:
+        """Whether this QoS 2 message has been taken already; if not, it is now (section 4.3.3)."""
+        if self._session is None:
+            return True
+        unreleased = self._session.unreleased
+        if packet_id in unreleased:
+            return True
+        unreleased.add(packet_id)
+        return False
+
+    def _topic(self, raw: bytes, alias: int | None) -> str:
+        """The topic of a PUBLISH, if the client may publish to it."""
+        if alias is not None:
+            raw = self._resolve_alias(raw, alias)
+        topic = self._topics.get(raw)
+        if topic is not None:
+            return topic
+        topic = packets.publish_topic(raw)
+        if topic[0] == "$" and self._broker.access.may_ask(
+            self._username, self._client_id, topic, self._address
+        ):
+            return topic  # and not remembered: remembered topics are those of messages
+        if not self._broker.access.may_publish(self._username, self._client_id, topic):
+            self._broker.count("publishes refused: not allowed")
+            # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
+            # a lie, so the connection ends (section 3.3.5 allows both).
+            raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
+        if len(raw) <= _LONGEST_REMEMBERED_TOPIC:
+            if len(self._topics) >= _REMEMBERED_TOPICS:
+                self._topics.clear()
+            self._topics[raw] = topic
+        return topic
+
+    def _resolve_alias(self, raw: bytes, alias: int) -> bytes:
+        """The topic that an alias stands for (MQTT 5, section 3.3.2.3.4)."""
+        if not 0 < alias <= v5.TOPIC_ALIAS_MAXIMUM:
+            raise PacketError(f"topic alias {alias} is not allowed", Reason.TOPIC_ALIAS_INVALID)
+        if self._aliases is None:
+            self._aliases = {}
+        if raw:
+            self._aliases[alias] = raw
+        elif alias not in self._aliases:
+            raise PacketError(f"topic alias {alias} is unknown", Reason.PROTOCOL_ERROR)
+        return self._aliases[alias]

@@ -1,0 +1,84 @@
+"""What other terms of access mean for the clients that are there: at once, not at their next visit.
+
+A client that would not be admitted any more is disconnected; a subscription that would not be
+granted any more ends, and what was queued for it alone is not delivered; what may be published is
+asked again for every topic. Not for: the rules themselves (access.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import msgspec
+
+from appliance.broker.access import Access
+from appliance.broker.connection import Connection
+from appliance.broker.sessions import Session, Sessions
+from appliance.broker.subscriptions import Subscriptions, split_shared
+from appliance.mqtt.packets import Reason
+from appliance.mqtt.topics import matches
+
+
+class Enforced(msgspec.Struct, frozen=True):
+    """What came of it."""
+
+    disconnected: int = 0
+    unsubscribed: int = 0
+
+
+def enforce(
+    access: Access,
+    connections: Iterable[Connection],
+    sessions: Sessions,
+    subscriptions: Subscriptions,
+    count: Callable[[str], None],
+) -> Enforced:
+    """Look at all connections and sessions by the terms that count now."""
+    disconnected = unsubscribed = 0
+    for connection in connections:
+        connection.forget_topics()
+        proof = connection.proof
+        if proof is not None and not connection.is_gone:
+            if access.still_admits(connection.username, proof):
+                continue
+            disconnected += 1
+            count("connections ended: access withdrawn")
+            connection.end(
+                Reason.NOT_AUTHORIZED, "its user is gone, has another password or may not come in"
+            )
+    for session in sessions.all():
+        lost = _lost(access, session, subscriptions)
+        for topic_filter in lost:
+            sessions.unsubscribe(session, topic_filter)
+            count("subscriptions ended: not allowed any more")
+        if lost:
+            unsubscribed += len(lost)
+            session.outbox.withhold(partial(_any_matches, _filters(session, subscriptions)))
+            sessions.save_queue(session)
+    return Enforced(disconnected, unsubscribed)
+
+
+def _lost(access: Access, session: Session, subscriptions: Subscriptions) -> list[str]:
+    address = "" if session.connection is None else session.connection.address
+    return [
+        options.topic_filter
+        for options in subscriptions.of(session.client_id)
+        if not access.may_subscribe(
+            session.username, session.client_id, _plain(options.topic_filter), address
+        )
+    ]
+
+
+def _filters(session: Session, subscriptions: Subscriptions) -> list[str]:
+    return [_plain(options.topic_filter) for options in subscriptions.of(session.client_id)]
+
+
+def _plain(topic_filter: str) -> str:
+    """The filter of a shared subscription, which is what its member gets messages of."""
+    shared = split_shared(topic_filter)
+    return topic_filter if shared is None else shared[1]
+
+
+def _any_matches(filters: list[str], topic: str) -> bool:
+    return any(matches(each, topic) for each in filters)

@@ -1,0 +1,182 @@
+"""The SUBSCRIBE and UNSUBSCRIBE exchange of one connection, between the client and amqtt.
+
+The client's packet goes to the session host as 3.1.1; the host calls back for each filter, and
+what it answers goes to the client in its own version. Not for: who gets what (subscriptions.py),
+the host itself (amqtt_host.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from appliance.broker.subscriptions import split_shared
+from appliance.model import Message
+from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import v5_encode as v5
+from appliance.mqtt.packets import PacketError, Reason, SubscribeOptions
+
+if TYPE_CHECKING:
+    from appliance.broker.connection import Connection
+    from appliance.broker.server import MqttBroker
+
+
+class Subscribing:
+    """One connection's side of the session host (a ``host.Guest``)."""
+
+    __slots__ = (
+        "_answer",
+        "_broker",
+        "_codes",
+        "_connection",
+        "_packet_id",
+        "_retained",
+        "_wanted",
+    )
+
+    def __init__(self, broker: MqttBroker, connection: Connection) -> None:
+        self._broker = broker
+        self._connection = connection
+        self._packet_id = 0
+        self._wanted: deque[SubscribeOptions] | None = None
+        self._codes: list[int] = []
+        self._answer = b""
+        self._retained: list[tuple[list[Message], SubscribeOptions]] = []
+
+    # --- the client's side ----------------------------------------------------------------------
+
+    def subscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
+        """Decode a SUBSCRIBE; returns what the session host gets.
+
+        Raises:
+            PacketError: it breaks the protocol, or asks for more than any client may have.
+        """
+        body = packet[offset:]
+        decode = packets.decode_subscribe if version == 4 else v5_decode.subscribe
+        self._packet_id, wanted = decode(body)
+        self._check(len(wanted))
+        self._wanted = deque(wanted)
+        self._codes = []
+        self._retained = []
+        return packets.encode_host_subscribe(self._packet_id, wanted)
+
+    def unsubscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
+        """Decode an UNSUBSCRIBE; returns what the session host gets.
+
+        Raises:
+            PacketError: it breaks the protocol.
+        """
+        body = packet[offset:]
+        decode = packets.decode_unsubscribe if version == 4 else v5_decode.unsubscribe
+        self._packet_id, filters = decode(body)
+        self._check(len(filters))
+        self._codes = []
+        self._retained = []
+        return packets.encode_host_unsubscribe(self._packet_id, filters)
+
+    def _check(self, filters: int) -> None:
+        if filters > self._broker.limits.max_subscriptions_per_client:
+            self._broker.count("subscriptions refused: limit reached")
+            raise PacketError(
+                f"{filters} topic filters in one packet are more than"
+                " limits.max_subscriptions_per_client",
+                Reason.QUOTA_EXCEEDED,
+            )
+
+    # --- the session host's side ----------------------------------------------------------------
+
+    @property
+    def peer(self) -> tuple[str, int]:
+        return self._connection.peer
+
+    def host_sent(self, packet: bytes) -> None:
+        """Amqtt answered CONNECT, SUBSCRIBE or UNSUBSCRIBE."""
+        packet_type = packet[0] >> 4
+        if packet_type == packets.CONNACK:
+            self._connection.seated()
+            return
+        codes = tuple(self._codes)
+        if self._connection.version == 5:
+            encode = v5.encode_suback if packet_type == packets.SUBACK else v5.encode_unsuback
+            self._answer = encode(self._packet_id, codes)
+        elif packet_type == packets.SUBACK:
+            codes = tuple(min(code, packets.SUBSCRIBE_FAILED) for code in codes)
+            self._answer = packets.encode_suback(self._packet_id, codes)
+        else:
+            self._answer = packet
+        # amqtt asks for retained messages right behind its answer, in the same step of the loop.
+        self._broker.loop.call_soon(self._finish)
+
+    def _finish(self) -> None:
+        session = self._connection.session
+        answer, retained = self._answer, self._retained
+        if session is None:
+            return
+
+        def reply() -> None:
+            self._connection.queue(answer)
+            for found, options in retained:
+                identifiers = () if options.identifier is None else (options.identifier,)
+                session.outbox.deliver_retained(found, options.qos, identifiers)
+
+        if session.persistent:
+            # What the answer promises outlives a crash: it leaves when it is on disk.
+            self._broker.door.record((), reply)
+        else:
+            reply()
+        self._connection.go_on()
+
+    def host_closed(self) -> None:
+        """Amqtt closed its side: nothing of a session is left to serve."""
+        if self._connection.is_open:
+            self._connection.close()
+
+    def subscribe(self, topic_filter: str) -> int:
+        """Carry out the next subscription of the SUBSCRIBE under way; returns the SUBACK code."""
+        options = self._wanted.popleft() if self._wanted else None
+        code = int(Reason.UNSPECIFIED)
+        if options is not None and options.topic_filter == topic_filter:
+            code = self._grant(options)
+        self._codes.append(code)
+        return min(packets.SUBSCRIBE_FAILED, code)
+
+    def _grant(self, options: SubscribeOptions) -> int:
+        connection, broker = self._connection, self._broker
+        if connection.session is None:
+            return Reason.UNSPECIFIED
+        try:
+            shared = split_shared(options.topic_filter)
+        except ValueError:
+            return Reason.TOPIC_FILTER_INVALID
+        plain = options.topic_filter if shared is None else shared[1]
+        if not packets.filter_is_valid(plain):
+            return Reason.TOPIC_FILTER_INVALID
+        if not broker.access.may_subscribe(
+            connection.username, connection.client_id, plain, connection.address
+        ):
+            broker.count("subscriptions refused: not allowed")
+            return Reason.NOT_AUTHORIZED
+        is_full = (
+            broker.subscriptions.count(connection.client_id)
+            >= broker.limits.max_subscriptions_per_client
+        )
+        if is_full and not broker.subscriptions.has(connection.client_id, options.topic_filter):
+            broker.count("subscriptions refused: limit reached")
+            return Reason.QUOTA_EXCEEDED
+        new = broker.sessions.subscribe(connection.session, options)
+        if shared is None and (
+            options.retain_handling == 0 or (options.retain_handling == 1 and new)
+        ):
+            # As they are now: whatever comes later is delivered as a new message (section 3.8.4).
+            self._retained.append((broker.retained.matching(plain), options))
+        return options.qos
+
+    def unsubscribe(self, topic_filter: str) -> bool:
+        """Carry out one filter of the UNSUBSCRIBE under way."""
+        session = self._connection.session
+        removed = session is not None and self._broker.sessions.unsubscribe(session, topic_filter)
+        self._codes.append(0 if removed else Reason.NO_SUBSCRIPTION_EXISTED)
+        return removed
+
+    def send_retained(self, topic_filter: str) -> None:
+        """Amqtt's turn to deliver retained messages; ``_finish`` does it behind the SUBACK."""

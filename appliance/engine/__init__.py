@@ -1,0 +1,1 @@
+"""The running appliance: its parts, their order of start and stop, the state that terminals see."""

@@ -1,0 +1,172 @@
+"""The live view's memory: the newest messages, rates, and what each topic has seen.
+
+Bounded in messages, bytes and topics. Written by the engine's loop once a commit, read by the UI
+ten times a second; one lock, held for microseconds. Not for: the whole history (the journal).
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from appliance.engine_api import TopicState
+from appliance.message_cost import cost_of
+from appliance.model import Message
+
+KEPT_MESSAGES = 10_000
+KEPT_BYTES = 32 * 1024 * 1024
+"""The cost of the messages together (message_cost); beyond it, the oldest are forgotten."""
+KEPT_TOPICS = 5_000
+"""The topics heard last are held, at least so many; those silent longest are forgotten."""
+
+FORGOTTEN_AT_ONCE = 500
+"""Finding out who was silent longest costs time: not at every message, nor at every new topic."""
+
+
+SHOWN_BYTES = 4096
+_SECONDS = 60
+
+
+class _Topic:
+    __slots__ = ("count", "last_ns", "last_seq", "rate", "recent")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.recent = 0
+        self.rate = 0.0
+        self.last_ns = 0
+        self.last_seq = 0
+
+
+class LiveView:
+    """The last messages, at most 10,000 (payloads cut at 4096 bytes), and a minute's rates."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ring: deque[Message] = deque()
+        self._costs: deque[int] = deque()
+        self.kept_bytes = 0
+        """What the messages cost together."""
+        self._sizes: dict[int, int] = {}
+        self._topics: dict[str, _Topic] = {}
+        self._in_second = 0
+        self._out_before = 0
+        self._second_began = clock()
+        self._rate_in = 0.0
+        self._rate_out = 0.0
+        self._history: deque[float] = deque(maxlen=_SECONDS)
+        self.forgotten_topics = 0
+        self.heard_a_client = False
+
+    def add(self, messages: Sequence[Message]) -> None:
+        """Take committed messages in."""
+        shown = [
+            message if len(message.payload) <= SHOWN_BYTES else self._cut(message)
+            for message in messages
+        ]
+        if not self.heard_a_client:
+            self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
+        # Counted a topic, not a message: most of a batch is of few topics.
+        names = [message.topic for message in shown]
+        counts = Counter(names)
+        costs = [cost_of(message) for message in shown]
+        with self._lock:
+            self._ring.extend(shown)
+            self._costs.extend(costs)
+            self.kept_bytes += sum(costs)
+            while len(self._ring) > KEPT_MESSAGES or self.kept_bytes > KEPT_BYTES:
+                self._ring.popleft()
+                self.kept_bytes -= self._costs.popleft()
+            self._in_second += len(shown)
+            topics = self._topics
+            for name, last in dict(zip(names, shown, strict=True)).items():
+                topic = topics.get(name)
+                if topic is None:
+                    if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
+                        self._forget_topics()
+                    topic = topics[name] = _Topic()
+                count = counts[name]
+                topic.count += count
+                topic.recent += count
+                topic.last_seq = last.seq
+                topic.last_ns = last.received_ns
+
+    def _forget_topics(self) -> None:
+        """Make room for new topics. Under the lock."""
+        topics = self._topics
+        silent = heapq.nsmallest(
+            FORGOTTEN_AT_ONCE, topics.items(), key=lambda item: item[1].last_seq
+        )
+        for name, _ in silent:
+            del topics[name]
+        self.forgotten_topics += len(silent)
+
+    def _cut(self, message: Message) -> Message:
+        with self._lock:
+            self._sizes[message.seq] = len(message.payload)
+            while len(self._sizes) > KEPT_MESSAGES:
+                del self._sizes[next(iter(self._sizes))]
+        return msgspec.structs.replace(message, payload=message.payload[:SHOWN_BYTES])
+
+    def tick(self, messages_out: int) -> None:
+        """Close a second of the rates; called about once a second."""
+        now = self._clock()
+        with self._lock:
+            passed = max(now - self._second_began, 0.001)
+            self._rate_in = self._in_second / passed
+            self._rate_out = (messages_out - self._out_before) / passed
+            self._history.append(self._rate_in)
+            self._in_second = 0
+            self._out_before = messages_out
+            self._second_began = now
+            for topic in self._topics.values():
+                topic.rate = 0.7 * topic.rate + 0.3 * topic.recent / passed
+                topic.recent = 0
+
+    def newest(self, after_seq: int, limit: int) -> list[Message]:
+        """The newest messages beyond ``after_seq``, at most ``limit``, oldest first."""
+        found: list[Message] = []
+        with self._lock:
+            for message in reversed(self._ring):
+                if message.seq <= after_seq or len(found) >= limit:
+                    break
+                found.append(message)
+        found.reverse()
+        return found
+
+    def full_size(self, seq: int) -> int | None:
+        """Payload length of a message that was cut, else ``None``."""
+        return self._sizes.get(seq)
+
+    def rates(self) -> tuple[float, float, tuple[float, ...]]:
+        """Messages a second in and out, and the last minute's rates in, oldest first."""
+        with self._lock:
+            return self._rate_in, self._rate_out, tuple(self._history)
+
+    @property
+    def known_topics(self) -> int:
+        """How many topics are held."""
+        return len(self._topics)
+
+    def topics(self, limit: int, is_retained: Callable[[str], bool]) -> list[TopicState]:
+        """What each topic has seen, the busiest first."""
+        with self._lock:
+            busiest = sorted(
+                self._topics.items(), key=lambda item: (-item[1].rate, -item[1].count)
+            )[:limit]
+            return [
+                TopicState(
+                    topic=name,
+                    count=topic.count,
+                    rate=topic.rate,
+                    last_ns=topic.last_ns,
+                    last_seq=topic.last_seq,
+                    retained=is_retained(name),
+                )
+                for name, topic in busiest
+            ]

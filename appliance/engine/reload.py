@@ -1,0 +1,120 @@
+"""The configuration read again while the appliance runs: what counts at once, what waits.
+
+All or nothing: everything is read, checked and compiled before anything is changed, and a
+configuration that is wrong changes nothing. Which keys count at once is written down in
+config/changes.py; the others are named, with the reason. Not for: the users file and certificates,
+whose changes the broker notices by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from appliance.broker.access import Terms
+from appliance.broker.reauthorize import Enforced
+from appliance.config import Config, all_secrets, changes, check_files, load, recheck, taken_over
+from appliance.errors import ApplianceError, ConfigError
+from appliance.recorders.plan import Plan
+from appliance.tasks.engine import Rules
+
+if TYPE_CHECKING:
+    from appliance.engine.service import Appliance
+
+_RECORDERS_S = 5.0
+
+
+class _Prepared(msgspec.Struct, frozen=True):
+    """What is to count, compiled."""
+
+    config: Config
+    terms: Terms
+    rules: Rules
+    plan: Plan
+
+
+def reload(appliance: Appliance) -> tuple[bool, list[str]]:
+    """Read the running configuration's file again and let count what can.
+
+    Returns whether that was done, and in lines for people what came of it. Reads files, so not on
+    the engine's loop; one at a time.
+    """
+    running = appliance.config
+    if not running.file:
+        return False, ["this appliance was started without a configuration file"]
+    log = appliance.log
+    try:
+        new = load(running.file)
+        if log is not None:
+            log.mask(*all_secrets(new))
+        if problems := check_files(new):
+            raise ConfigError("\n".join(problems))
+        prepared = _prepare(appliance, new)
+    except ApplianceError as error:
+        return False, [
+            "the configuration is wrong and nothing is changed:",
+            *str(error).split("\n"),
+        ]
+    found = changes(running, new)
+    lines = [f"{running.file} is read again; log_level is {new.service.log_level}"]
+    try:
+        enforced, is_late = _apply(appliance, prepared)
+    except ApplianceError as error:
+        return False, [f"the configuration is right, but could not be changed: {error}"]
+    if log is not None:
+        # Also if it has not changed: it may have been set otherwise for a while.
+        log.set_level(new.service.log_level)
+    at_once = [each.where for each in found if not each.waits]
+    if at_once:
+        lines.append(f"changed, and counts now: {', '.join(at_once)}")
+    lines += _consequences(enforced)
+    if is_late:
+        lines.append("[[recorder]] counts once the disk of the recordings answers")
+    waits = [f"{each.where} ({each.waits})" for each in found if each.waits]
+    if waits:
+        lines.append(f"changed, and counts from the next start: {', '.join(waits)}")
+    if not found:
+        lines.append("nothing has changed")
+    return True, lines
+
+
+def _prepare(appliance: Appliance, new: Config) -> _Prepared:
+    """Check and compile; raises ``ApplianceError``, and nothing is changed."""
+    config = taken_over(appliance.config, new)
+    try:
+        recheck(config)
+    except ConfigError as error:
+        raise ConfigError(
+            "it is right for a start, but what would count now does not go with what waits for"
+            f" the next start. Restart the appliance:\n{error}"
+        ) from None
+    return _Prepared(
+        config,
+        appliance.terms_of(config),
+        appliance.tasks.rules_of(config.trigger, config.timer, config.allow, config.notify),
+        appliance.recorders.plan(config.recorder),
+    )
+
+
+def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced, bool]:
+    """Let it count: first what may still be refused, by a disk. Raises ``ApplianceError``."""
+    config = prepared.config
+    is_done = True
+    if config.recorder != appliance.config.recorder:
+        is_done = appliance.recorders.take(
+            prepared.plan, lambda: appliance.journal.follower("recorders"), _RECORDERS_S
+        )
+    appliance.tasks.take(prepared.rules)
+    appliance.journal.bound(config.journal.keep, config.journal.max_size)
+    enforced: Enforced = appliance.call(lambda: appliance.take(config, prepared.terms))
+    return enforced, not is_done
+
+
+def _consequences(enforced: Enforced) -> list[str]:
+    said = []
+    if enforced.disconnected:
+        said.append(f"clients disconnected: {enforced.disconnected}")
+    if enforced.unsubscribed:
+        said.append(f"subscriptions ended: {enforced.unsubscribed}")
+    return [", ".join(said)] if said else []

@@ -1,0 +1,97 @@
+"""The run limit: after how long the appliance ends by itself.
+
+A timer like the others: an operator may pause it, let it go on, and fire it. Not for: ending
+(engine/service.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from appliance.engine_api import TimerState
+
+NAME = "run limit"
+
+
+class RunLimit:
+    """Counts down while it is not paused. ``wait`` is for the engine's loop, the rest for any."""
+
+    def __init__(
+        self,
+        seconds: float,
+        clock_ns: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare; the countdown begins with ``wait``.
+
+        Args:
+            seconds: how long the appliance runs.
+            clock_ns: nanoseconds since the epoch, for what is shown.
+            monotonic: seconds, for what is counted.
+        """
+        self._left_s = seconds
+        self._clock_ns = clock_ns
+        self._monotonic = monotonic
+        self._since_s: float | None = None
+        """When it began to count down from ``_left_s``; ``None`` while it does not."""
+        self._until_ns: int | None = None
+        self._is_paused = False
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: asyncio.Event | None = None
+
+    async def wait(self) -> None:
+        """Count down; returns when the time is over."""
+        self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
+        self.pause(self._is_paused)
+        while (left_s := self._remaining()) is None or left_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left_s)
+            self._changed.clear()
+
+    @property
+    def until_ns(self) -> int | None:
+        """When it ends the appliance; ``None`` while it is paused or nothing serves yet."""
+        return self._until_ns
+
+    def state(self) -> TimerState:
+        return TimerState(NAME, NAME, self._until_ns, paused=self._is_paused)
+
+    def pause(self, paused: bool) -> None:
+        """Stop counting, or go on with the time that was left."""
+        with self._lock:
+            left_s = self._count()
+            self._left_s = self._left_s if left_s is None else left_s
+            self._is_paused = paused
+            self._since_s = None if paused else self._monotonic()
+            self._until_ns = None if paused else self._clock_ns() + int(self._left_s * 1e9)
+        self._wake()
+
+    def fire(self) -> None:
+        """End the appliance now."""
+        with self._lock:
+            self._left_s = 0.0
+            self._is_paused = False
+            self._since_s = self._monotonic()
+            self._until_ns = self._clock_ns()
+        self._wake()
+
+    def _remaining(self) -> float | None:
+        with self._lock:
+            return self._count()
+
+    def _count(self) -> float | None:
+        """Seconds that are left, ``None`` while it is paused."""
+        if self._since_s is None:
+            return None
+        return self._left_s - (self._monotonic() - self._since_s)
+
+    def _wake(self) -> None:
+        loop, changed = self._loop, self._changed
+        if loop is not None and changed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(changed.set)

@@ -1,0 +1,491 @@
+"""The appliance: what it is made of, in which order it starts and stops.
+
+``Appliance.start`` opens everything and returns once the listeners accept connections;
+``Appliance.stop`` takes it down in order: no new connections, what was accepted is journaled and
+recorded, tasks in flight are noted. The engine's loop runs in a thread of its own, so that no
+terminal can stall it. Not for: what the parts do, signals and terminals (process/run.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from appliance.broker.access import Access, Terms
+from appliance.broker.door import RETAINED_SCHEMA, Door
+from appliance.broker.reauthorize import Enforced
+from appliance.broker.server import MqttBroker
+from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
+from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.broker.users import Users
+from appliance.config import Config
+from appliance.engine.live import LiveView
+from appliance.engine.loop_lag import LoopLag
+from appliance.engine.run_limit import RunLimit
+from appliance.engine.status_topic import StatusTopic
+from appliance.engine.view import View
+from appliance.errors import ApplianceError, UnavailableError
+from appliance.files import DirectoryLock
+from appliance.journal import FILE_NAME, Journal
+from appliance.log.logs import Log
+from appliance.model import Message, MessageProperties
+from appliance.qlik.server import QlikServer
+from appliance.recorders import Recorders, highest_cursor
+from appliance.remote.server import Desk
+from appliance.tasks.engine import TaskEngine
+from appliance.tasks.store import Publication
+
+logger = logging.getLogger(__name__)
+
+_STEP_S = 0.5
+_STOP_S = 10.0
+_REFUSED_STOP_S = 1.0
+_TICK_S = 1.0
+_OUTCOME_S = 10.0
+_GARBAGE = (5_000, 10, 10)
+"""How many more objects there are before they are looked through. A frame of the UI makes a
+thousand and forgets as many: with Python's 700 each frame would have a look, which stops all
+threads.
+"""
+_RECORDERS = "recorders.db"
+
+
+class Appliance:
+    """Everything, composed. Safe to use from any thread once started.
+
+    ``server`` replaces the Qlik server that the configuration names (the demo brings its own).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        log: Log | None = None,
+        server: QlikServer | None = None,
+        run_for_s: float | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.clock_ns = clock_ns
+        self.started_ns = clock_ns()
+        run_for_s = config.service.run_for if run_for_s is None else run_for_s
+        self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
+        self.counters: Counter[str] = Counter()
+        self._disk_refuses = False
+        self.live = LiveView(time.monotonic)
+        self.loop_lag = LoopLag()
+        self.data_dir = Path(config.service.data_dir)
+        self.stopping = threading.Event()
+        self.failure: BaseException | None = None
+        self.server = server
+        self._users: Users | None = None
+        self.was_new = False
+        self._lock = DirectoryLock(self.data_dir)
+        self._ready = threading.Event()
+        self._when_ready: list[Callable[[], None]] = []
+        self._done = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_asked: asyncio.Event | None = None
+        # Made in start order by _serve:
+        self.access: Access
+        self.journal: Journal
+        self.recorders: Recorders
+        self.tasks: TaskEngine
+        self.door: Door
+        self.broker: MqttBroker
+        self.desk: Desk
+        self.retained: Retained
+        self.status: StatusTopic
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start; returns when the listeners accept connections.
+
+        Raises:
+            ApplianceError: something that is needed can't be had; nothing is left running.
+        """
+        self._lock.acquire()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+        # Without a limit: a large journal that has to be recovered may take its time. The thread
+        # sets the event however it ends. In steps, so that signals get through on Windows.
+        while not self._ready.wait(_STEP_S):
+            pass
+        if self.failure is not None:
+            self._done.wait(_STOP_S)
+            raise self.failure
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have something called once the listeners accept connections. Before ``start``."""
+        self._when_ready.append(call)
+
+    def stop(self) -> None:
+        """Begin the ordered stop; ``wait`` says when it is over. May be called repeatedly."""
+        self.stopping.set()
+        loop, asked = self._loop, self._stop_asked
+        if loop is not None and asked is not None and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(asked.set)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the appliance has stopped; returns whether it has."""
+        return self._done.wait(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._main())
+        except BaseException as error:
+            self.failure = error
+            if self._ready.is_set() and not isinstance(error, ApplianceError):
+                logger.critical("the engine has failed", exc_info=error)
+        finally:
+            self.stopping.set()
+            self._lock.release()
+            self._ready.set()
+            self._done.set()
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop_asked = asyncio.Event()
+        executor = ThreadPoolExecutor(4, thread_name_prefix="worker")
+        async with contextlib.AsyncExitStack() as stack:
+            stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+            self._define_journal()
+            await self._serve(stack, executor)
+            ticker = self._loop.create_task(self._tick(), name="tick")
+            watch = self._loop.create_task(self.loop_lag.watch(), name="loop lag")
+            self._ready.set()
+            self._announce()
+            for call in self._when_ready:
+                call()
+            # What a start leaves behind is never looked at again. It takes 25 ms, so it comes after
+            # what others wait for.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_GARBAGE)
+            await self._until_stopped()
+            self.stopping.set()
+            logger.info("stopping: no new connections, finishing what was accepted")
+            ticker.cancel()
+            watch.cancel()
+            self.status.publish("offline")
+        logger.info(
+            "stopped: %d messages were accepted in this run, the journal ends with number %d",
+            self.door.messages_in,
+            self.journal.last_seq,
+        )
+
+    def _define_journal(self) -> None:
+        settings = self.config.journal
+        self.journal = Journal(
+            self.data_dir / FILE_NAME,
+            sync=settings.sync,
+            keep_s=settings.keep,
+            max_bytes=settings.max_size,
+            clock_ns=self.clock_ns,
+        )
+        self.journal.define(RETAINED_SCHEMA)
+        self.journal.define(SESSIONS_SCHEMA)
+
+    async def _serve(self, stack: contextlib.AsyncExitStack, executor: ThreadPoolExecutor) -> None:
+        config = self.config
+        loop = asyncio.get_running_loop()
+        subscriptions = Subscriptions()
+        self.retained = Retained(config.limits.max_retained, int(config.limits.max_retained_size))
+        self.recorders = Recorders(
+            config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
+        )
+        terms = self.terms_of(config)
+        self._users = terms.users if isinstance(terms.users, Users) else None
+        self.access = Access(
+            terms,
+            reserved=config.service.name,
+            executor=executor,
+            clock=time.monotonic,
+            count=self._count,
+        )
+        await self._make_tasks(stack)
+        tasks_cursor = self.tasks.open()
+
+        def settle(messages: Sequence[Message], entries: Sequence[Any]) -> None:
+            self.door.committed(messages, entries)
+
+        # A journal that came from a backup must not number messages below what its followers
+        # have seen: they would take them for old ones.
+        try:
+            self.journal.start(
+                settle,
+                on_refused=self._refused,
+                minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
+            )
+        except BaseException:
+            self.tasks.stop(_STOP_S / 2)
+            raise
+        stack.push_async_callback(asyncio.to_thread, self._close_journal)
+        self.was_new = self.journal.last_seq == 0
+        self.door = Door(
+            self.journal,
+            subscriptions=subscriptions,
+            retained=self.retained,
+            loop=loop,
+            clock_ns=self.clock_ns,
+            max_pending=config.limits.max_pending,
+            own_client_id=f"${config.service.name}",
+            observe=self.live.add,
+            count=self._count,
+            may_start=self.tasks.concern,
+        )
+        self.door.fanned_out_seq = self.journal.last_seq
+        self.door.load_retained()
+        self.recorders.start(
+            self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
+        )
+        stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
+        if self.tasks.is_new:
+            # Nobody asked for what lies in the journal from before there were tasks.
+            tasks_cursor = self.journal.last_seq
+        self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
+        # Before the recorders and the journal: what it publishes at the end is kept as well.
+        stack.push_async_callback(asyncio.to_thread, self._stop_tasks)
+        self.broker = MqttBroker(
+            listeners=config.listener,
+            limits=config.limits,
+            access=self.access,
+            subscriptions=subscriptions,
+            retained=self.retained,
+            door=self.door,
+            records=self.journal,
+            executor=executor,
+            counters=self.counters,
+            clock_ns=self.clock_ns,
+        )
+        self.desk = self._desk()
+        self.broker.desk = self.desk.take
+        await self.broker.start()
+        stack.push_async_callback(self.broker.stop)
+        self.desk.start()
+        stack.push_async_callback(self.desk.stop)
+        self.status = StatusTopic(
+            View(self).snapshot, lambda: self.journal.stats().health, self.door, self.retained
+        )
+        self.status.publish("online")
+
+    def _refused(self, _token: object, error: Exception) -> None:
+        """The journal can't store an entry whatever the disk does: a defect, so it is counted.
+
+        Nothing is acknowledged for it. No client's input is known that causes it.
+        """
+        self._count("entries the journal refused")
+        logger.error("an entry was left out of the journal: %s", error)
+
+    def _stop_tasks(self) -> None:
+        """What was accepted is committed first, so that what it asks for is noted."""
+        self._flush_journal()
+        self.tasks.stop(_STOP_S / 2)
+
+    def _stop_recorders(self) -> None:
+        """What was accepted, and what the tasks still said, is recorded too."""
+        self._flush_journal()
+        self.recorders.stop(_STOP_S)
+
+    def _close_journal(self) -> None:
+        self.journal.close(_REFUSED_STOP_S if self._disk_refuses else _STOP_S)
+
+    def _flush_journal(self) -> None:
+        """A disk that refuses is waited for once, not at every step of the stop."""
+        if not self._disk_refuses and not self.journal.lost_threads():
+            self._disk_refuses = not self.journal.flush(_STOP_S)
+
+    def _desk(self) -> Desk:
+        door = self.door
+
+        async def record(asked: Message, what: bytes) -> None:
+            await door.publish_settled(asked.topic, what, asked)
+
+        return Desk(
+            View(self),
+            hand=door.hand,
+            is_listening=self.broker.is_listening,
+            record=record,
+            role_of=self.access.role,
+            count=self._count,
+        )
+
+    def terms_of(self, config: Config) -> Terms:
+        """What a configuration says about access. Reads the users file if it is another one.
+
+        Raises:
+            ApplianceError: that can't be read.
+        """
+        access, users = config.access, None
+        if access.users_file is not None:
+            users = self._users
+            if users is None or users.path != Path(access.users_file):
+                users = Users(access.users_file)
+        return Terms(
+            access,
+            users,
+            anonymous=access.anonymous is True,
+            open_without_users=(
+                config.is_loopback_only if access.anonymous is None else access.anonymous
+            ),
+        )
+
+    def take(self, config: Config, terms: Terms) -> Enforced:
+        """Let another configuration count for the broker. On the engine's loop."""
+        self.config = config
+        self._users = terms.users if isinstance(terms.users, Users) else None
+        self.access.take(terms)
+        self.broker.take_limits(config.limits, config.listener)
+        return self.broker.enforce_access()
+
+    async def _make_tasks(self, stack: contextlib.AsyncExitStack) -> None:
+        config = self.config
+        if self.server is None and config.qlik is not None:
+            # The HTTP client is six megabytes that an appliance without Qlik need not have.
+            from appliance.qlik.connect import connect  # noqa: PLC0415
+
+            self.server = await asyncio.to_thread(connect, config.qlik)
+        if self.server is not None:
+            stack.callback(self.server.close)
+        self.tasks = TaskEngine(
+            service_name=config.service.name,
+            triggers=config.trigger,
+            allow=config.allow,
+            server=self.server,
+            edition="" if config.qlik is None else config.qlik.edition,
+            database=self.data_dir / "tasks.db",
+            publish=self._publish_outcomes,
+            timers=config.timer,
+            notify=config.notify,
+            # An answer goes where its asker may listen: a response topic must not lend anybody
+            # the appliance's right to publish.
+            may_answer=lambda message, topic: self.access.may_subscribe(
+                message.username, message.client_id, topic
+            ),
+            max_running=None if config.qlik is None else config.qlik.max_running,
+            max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
+            health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
+            sync=config.journal.sync,
+            clock_ns=self.clock_ns,
+        )
+
+    def _publish_outcomes(self, publications: Sequence[Publication]) -> None:
+        """Publish in the appliance's name; returns when all are in the journal. Not on the loop."""
+        door = self.door
+
+        async def publish() -> None:
+            for one in publications:
+                properties = MessageProperties(
+                    payload_format=1,
+                    content_type=one.content_type or None,
+                    correlation_data=one.correlation,
+                )
+                door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
+            await door.settled()
+
+        self._wait_for(publish(), _OUTCOME_S)
+
+    async def _until_stopped(self) -> None:
+        if self._stop_asked is None:
+            raise RuntimeError("the engine is not running")
+        if self.stopping.is_set():
+            return
+        asked = asyncio.create_task(self._stop_asked.wait())
+        if self.run_limit is None:
+            await asked
+            return
+        over = asyncio.create_task(self.run_limit.wait())
+        try:
+            await asyncio.wait((asked, over), return_when=asyncio.FIRST_COMPLETED)
+            if over.done():
+                logger.info("the run limit is reached")
+        finally:
+            asked.cancel()
+            over.cancel()
+
+    # --- what happens by itself ---------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        seconds = 0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self.live.tick(self.door.messages_out)
+            seconds += 1
+            self.status.tick(seconds)
+
+    def _announce(self) -> None:
+        for listener in self.broker.listener_states():
+            logger.info(
+                "listening on %s (%s%s)",
+                listener.bind,
+                listener.transport,
+                ", TLS" if listener.tls else "",
+            )
+
+    def _count(self, name: str) -> None:
+        self.counters[name] += 1
+
+    @property
+    def is_first_run(self) -> bool:
+        """Nothing is configured that would do anything, and no client ever published."""
+        configured = self.config.trigger or self.config.recorder or self.config.qlik
+        return not configured and self.was_new and not self.live.heard_a_client
+
+    def lost_threads(self) -> tuple[str, ...]:
+        """Threads that are gone and that only a restart brings back; nothing works without them.
+
+        Not the recorders': what they would write is in the journal, and messages are accepted.
+        """
+        return (*self.journal.lost_threads(), *self.tasks.lost_threads())
+
+    # --- for other threads --------------------------------------------------------------------
+
+    def call(self, function: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+        """Run a function on the engine's loop and return its result. Not from that loop.
+
+        Raises:
+            UnavailableError: the engine has stopped, or does not answer.
+        """
+
+        async def run() -> Any:
+            return function()
+
+        return self._wait_for(run(), timeout_s)
+
+    def _wait_for(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            coroutine.close()
+            raise UnavailableError("The appliance is stopping.")
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            future.cancel()
+            raise UnavailableError("The engine does not answer.") from None
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - optional, and slow to import where it is not wanted
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,70 @@
+"""``<name>/status``: what the appliance says of itself to whoever subscribes, retained.
+
+Published every half a minute, at the start and the end, and as soon as the journal can't be
+written or can be again. While it can't, the message goes past it: it could not be told otherwise.
+Not for: health for programs on the machine (ops/health.py), figures (ops/metrics.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from appliance.broker.door import Door
+from appliance.broker.subscriptions import Retained
+from appliance.engine_api import Health, Snapshot
+from appliance.model import Message
+from appliance.tasks.outcomes import time_text
+
+EVERY_S = 30
+
+
+class StatusTopic:
+    """Publishes the status. Engine's loop only."""
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        journal_health: Callable[[], Health],
+        door: Door,
+        retained: Retained,
+    ) -> None:
+        self._snapshot = snapshot
+        self._journal_health = journal_health
+        self._door = door
+        self._retained = retained
+        self._was_bad = False
+
+    def tick(self, seconds: int) -> None:
+        """Once a second; ``seconds`` counts them."""
+        is_bad = self._journal_health().level == "bad"
+        if seconds % EVERY_S == 0 or is_bad != self._was_bad:
+            self.publish("online")
+
+    def publish(self, status: str) -> None:
+        """Say it now: ``"online"`` or ``"offline"``."""
+        found = self._snapshot()
+        health = found.journal.health
+        journal = {"health": health.level, "lastSequence": found.journal.last_seq}
+        if health.text:
+            journal["reason"] = health.text
+        body = {
+            "status": status,
+            "name": found.name,
+            "version": found.version,
+            "startedAt": time_text(found.started_ns),
+            "time": time_text(found.taken_ns),
+            "clients": found.clients_connected,
+            "messagesIn": found.messages_in,
+            "messagesOut": found.messages_out,
+            "journal": journal,
+            "counters": dict(found.counters),
+        }
+        topic, payload = f"{found.name}/status", json.dumps(body).encode()
+        self._was_bad = health.level == "bad"
+        if not self._was_bad:
+            self._door.publish(topic, payload, retain=True)
+            return
+        self._door.hand(topic, payload)
+        # For those who subscribe later; in memory alone, until the next one is journaled.
+        self._retained.keep(Message(0, found.taken_ns, topic, payload, retain=True))

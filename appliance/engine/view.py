@@ -1,0 +1,215 @@
+"""The engine as the terminal UI sees it: ``state.Engine`` over a running ``Appliance``.
+
+Not for: drawing anything, or deciding anything. Every act of an operator is logged with who did
+it and goes through the same commands and rules as every other entrance.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from appliance import __version__
+from appliance.engine import run_limit
+from appliance.engine_api import (
+    ClientState,
+    Engine,
+    LogLine,
+    Mark,
+    Snapshot,
+    TimerState,
+    TopicState,
+)
+from appliance.errors import ApplianceError, UsageError
+from appliance.model import Execution, ExecutionState, Message, Task
+from appliance.mqtt.topics import topic_problem
+
+if TYPE_CHECKING:
+    from appliance.engine.service import Appliance  # which makes the view it gives to the desk
+
+logger = logging.getLogger("appliance.operator")
+
+_SHOWN_EXECUTIONS = 200
+_CALL_S = 10.0
+_EVERYDAY = frozenset(ExecutionState) | {
+    "started",
+    "started elsewhere",
+    "timers fired",
+    "merged",
+    "retries",
+    "redeliveries",
+    "found by looking",
+}
+"""What the tasks count that is neither a refusal nor a bound that bit."""
+
+
+class View(Engine):
+    """Read by the UI's thread ten times a second; see ``state.Engine`` for each method."""
+
+    def __init__(self, appliance: Appliance) -> None:
+        self._appliance = appliance
+
+    # --- at once ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        appliance = self._appliance
+        door = appliance.door
+        rate_in, rate_out, history = appliance.live.rates()
+        return Snapshot(
+            taken_ns=appliance.clock_ns(),
+            name=appliance.config.service.name,
+            version=__version__,
+            started_ns=appliance.started_ns,
+            listeners=appliance.broker.listener_states(),
+            clients_connected=appliance.broker.clients_connected,
+            journal=appliance.journal.stats(),
+            qlik=appliance.tasks.qlik_state(),
+            recorders=appliance.recorders.states(),
+            rules=appliance.tasks.rules(),
+            timers=self._timers(),
+            executions=appliance.tasks.executions(_SHOWN_EXECUTIONS),
+            messages_in=door.messages_in,
+            messages_out=door.messages_out,
+            bytes_in=door.bytes_in,
+            rate_in=rate_in,
+            rate_out=rate_out,
+            rate_history=history,
+            counters=self._counters(),
+            run_until_ns=None if appliance.run_limit is None else appliance.run_limit.until_ns,
+            stopping=appliance.stopping.is_set(),
+            config_path=appliance.config.file,
+            data_dir=str(appliance.data_dir),
+            first_run=appliance.is_first_run,
+            loop_lag_ms=appliance.loop_lag.p99_ms,
+            topics_known=appliance.live.known_topics,
+            topics_forgotten=appliance.live.forgotten_topics,
+        )
+
+    def _timers(self) -> tuple[TimerState, ...]:
+        timers = self._appliance.tasks.timers()
+        limit = self._appliance.run_limit
+        return timers if limit is None else (limit.state(), *timers)
+
+    def _counters(self) -> tuple[tuple[str, int], ...]:
+        appliance = self._appliance
+        merged = dict(appliance.counters)
+        merged.update(
+            (name, value)
+            for name, value in appliance.tasks.counters().items()
+            if name not in _EVERYDAY
+        )
+        merged.update(appliance.journal.counters())
+        merged.update(appliance.recorders.counters())
+        merged["topics forgotten: limit reached"] = appliance.live.forgotten_topics
+        return tuple(sorted((name, value) for name, value in merged.items() if value))
+
+    def live(self, after_seq: int, limit: int) -> Sequence[Message]:
+        return self._appliance.live.newest(after_seq, limit)
+
+    def full_size(self, seq: int) -> int | None:
+        return self._appliance.live.full_size(seq)
+
+    def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
+        return self._appliance.tasks.marks(seqs)
+
+    def clients(self) -> tuple[ClientState, ...]:
+        return self._appliance.broker.clients()
+
+    def log(self, after_number: int, limit: int) -> Sequence[LogLine]:
+        log = self._appliance.log
+        return () if log is None else log.lines(after_number, limit)
+
+    def execution(self, execution: int) -> Execution | None:
+        return self._appliance.tasks.execution(execution)
+
+    def topics(self, limit: int) -> Sequence[TopicState]:
+        retained = self._appliance.retained
+        return self._appliance.live.topics(limit, lambda topic: retained.get(topic) is not None)
+
+    # --- may wait -----------------------------------------------------------------------------
+
+    def message(self, seq: int) -> Message | None:
+        return self._appliance.journal.get(seq)
+
+    def history(self, before_seq: int, limit: int) -> Sequence[Message]:
+        found: list[Message] = []
+        for chunk in self._appliance.journal.scan(before_seq=before_seq, newest_first=True):
+            found.extend(itertools.islice(chunk, limit - len(found)))
+            if len(found) >= limit:
+                break
+        found.reverse()
+        return found
+
+    def seq_at(self, time_ns: int) -> int:
+        return self._appliance.journal.seq_at(time_ns)
+
+    def retained(self, topic: str) -> Message | None:
+        return self._appliance.retained.get(topic)
+
+    def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
+        return self._appliance.tasks.history(before_id, limit, task_id)
+
+    def tasks(self) -> Sequence[Task]:
+        return self._appliance.tasks.tasks()
+
+    def start_task(self, task_id: str, by: str) -> int:
+        logger.info("%s asks to start task %s", by, task_id)
+        return self._appliance.tasks.start_task(task_id, by)
+
+    def repeat(self, seq: int, by: str) -> int:
+        message = self._appliance.journal.get(seq)
+        if message is None:
+            raise ApplianceError(f"Message {seq} is not in the journal any more.")
+        logger.info("%s asks to repeat what message %d on %s started", by, seq, message.topic)
+        return self._appliance.tasks.repeat(message, by)
+
+    def stop_execution(self, execution: int, by: str) -> None:
+        logger.info("%s asks to stop execution %d", by, execution)
+        self._appliance.tasks.stop_execution(execution, by)
+
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:
+        logger.info("%s %s timer %s", by, "pauses" if paused else "continues", name)
+        limit = self._appliance.run_limit
+        if limit is not None and name == run_limit.NAME:
+            limit.pause(paused)
+        else:
+            self._appliance.tasks.pause_timer(name, paused, by)
+
+    def fire_timer(self, name: str, by: str) -> None:
+        logger.info("%s fires timer %s", by, name)
+        limit = self._appliance.run_limit
+        if limit is not None and name == run_limit.NAME:
+            limit.fire()
+        else:
+            self._appliance.tasks.fire_timer(name, by)
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
+        if problem := topic_problem(topic):
+            raise UsageError(f"Topic {topic!r}: {problem}.")
+        limit = int(self._appliance.config.limits.max_packet_size)
+        if len(payload) > limit:
+            raise UsageError(f"The payload has {len(payload)} bytes, at most {limit} are allowed.")
+        logger.info("%s publishes %d bytes to %s", by, len(payload), topic)
+        door = self._appliance.door
+        return int(
+            self._appliance.call(
+                lambda: door.publish(topic, payload, qos=qos, retain=retain), _CALL_S
+            )
+        )
+
+    def clear_retained(self, topic: str, by: str) -> None:
+        logger.info("%s clears the retained message of %s", by, topic)
+        door = self._appliance.door
+        self._appliance.call(lambda: door.publish(topic, b"", retain=True), _CALL_S)
+
+    def disconnect(self, client_id: str, by: str) -> None:
+        logger.info("%s disconnects client %s", by, client_id)
+        broker = self._appliance.broker
+        if not self._appliance.call(lambda: broker.disconnect(client_id), _CALL_S):
+            raise ApplianceError(f"Client {client_id} is not connected.")
+
+    def stop(self, by: str = "operator") -> None:
+        logger.info("%s asks to stop the appliance", by)
+        self._appliance.stop()

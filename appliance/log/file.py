@@ -1,0 +1,45 @@
+"""The log file: it grows to 10 MB, is then set aside, and five old ones are kept.
+
+Not for: what a line looks like (log/lines.py), who writes it and when (log/logs.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from appliance.errors import NoPermissionError, UnavailableError
+
+FILE_BYTES = 10 * 1000 * 1000
+"""Size at which the log file is set aside."""
+
+_OLD_FILES = 5
+
+
+class _File(RotatingFileHandler):
+    """A log file whose full disk is not a reason to print a traceback over the UI."""
+
+    failures = 0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's name
+        self.failures += 1
+
+
+def open_log_file(path: str) -> logging.Handler:
+    """Open the file for appending; its folder is made.
+
+    Raises:
+        NoPermissionError: this user may not write it.
+        UnavailableError: it can't be written for another reason.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return _File(path, maxBytes=FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8")
+    except PermissionError:
+        raise NoPermissionError(
+            f"{path}: this user may not write the log file; change the folder's rights or "
+            "[service] data_dir"
+        ) from None
+    except OSError as error:
+        raise UnavailableError(f"{path}: the log file can't be written: {error.strerror}") from None

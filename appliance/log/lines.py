@@ -1,0 +1,138 @@
+"""A log line on its way, and the rule that a line which repeats itself is counted, not written.
+
+Not for: where lines go (log/logs.py).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+_REPEATS = 30
+_REPEAT_WINDOW_S = 10.0
+_REPEAT_KEYS = 512
+_LONGEST_EXAMPLE = 200
+"""Characters of a line that the count of its kind repeats."""
+
+Form = Literal["text", "json", "journal"]
+"""How lines are written; ``"journal"`` is for systemd's."""
+
+_SEVERITIES = {
+    logging.DEBUG: 7,
+    logging.INFO: 6,
+    logging.WARNING: 4,
+    logging.ERROR: 3,
+    logging.CRITICAL: 2,
+}
+"""syslog's, RFC 5424 section 6.2.1."""
+
+
+class Line:
+    """One line on its way, its text already safe."""
+
+    __slots__ = ("at_ns", "level", "source", "text", "trace")
+
+    def __init__(
+        self, at_ns: int, level: int, source: str, text: str, trace: Sequence[str] = ()
+    ) -> None:
+        self.at_ns = at_ns
+        self.level = level
+        self.source = source
+        self.text = text
+        self.trace = trace
+
+    def shown(self) -> str:
+        seconds, rest = divmod(self.at_ns, 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        name = logging.getLevelName(self.level)
+        return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
+
+    def written(self, form: Form) -> str:
+        """The line as a file or stream gets it, the traceback with it."""
+        if form == "json":
+            return self._as_json()
+        trace = [f"    {each}" for each in self.trace]
+        if form == "text":
+            return "\n".join([self.shown(), *trace])
+        # systemd knows the time, and the severity by this prefix, sd-daemon(3).
+        prefix = f"<{_SEVERITIES.get(self.level, 6)}>"
+        return "\n".join(prefix + each for each in (f"{self.source}: {self.text}", *trace))
+
+    def _as_json(self) -> str:
+        seconds, rest = divmod(self.at_ns, 1_000_000_000)
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+        body = {
+            "time": f"{stamp}.{rest // 1_000_000:03d}Z",
+            "level": logging.getLevelName(self.level).lower(),
+            "source": self.source,
+            "message": self.text,
+        }
+        if self.trace:
+            body["trace"] = "\n".join(self.trace)
+        return json.dumps(body, ensure_ascii=False)
+
+
+class Repeats:
+    """Counts lines of one kind (same logger, same text before its values are put in).
+
+    The first thirty in ten seconds pass; the others are counted and reported when the ten seconds
+    are over. The time is that of the records.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
+        self._over: dict[tuple[str, int, str], _LeftOut] = {}
+        self._next_look = 0.0
+
+    def admit(self, record: logging.LogRecord, text: str) -> tuple[list[Line], bool]:
+        """Reports that are due, and whether the record itself is to be written.
+
+        ``text`` is the record's with its values, already safe: the report shows one as an example.
+        """
+        key = (record.name, record.levelno, str(record.msg)[:200])
+        now = record.created
+        reports = list(self._due(now)) if self._over and now >= self._next_look else []
+        entry = self._kinds.get(key)
+        if entry is None or not 0 <= now - entry[0] < _REPEAT_WINDOW_S:
+            self._kinds[key] = [now, 1]
+            self._kinds.move_to_end(key)
+            if len(self._kinds) > _REPEAT_KEYS:
+                self._kinds.popitem(last=False)
+            return reports, True
+        entry[1] += 1
+        if entry[1] <= _REPEATS:
+            return reports, True
+        if not self._over:
+            self._next_look = now + _REPEAT_WINDOW_S
+        if key in self._over or len(self._over) < _REPEAT_KEYS:
+            self._over.setdefault(key, _LeftOut(text)).count += 1
+        return reports, False
+
+    def finish(self) -> list[Line]:
+        """What is still to be reported at the end."""
+        return list(self._due(time.time()))
+
+    def _due(self, now: float) -> Iterator[Line]:
+        for (name, level, _), left_out in self._over.items():
+            yield Line(
+                int(now * 1e9),
+                level,
+                name.removeprefix("appliance."),
+                f'{left_out.count} further lines like "{left_out.example}" were left out',
+            )
+        self._over = {}
+
+
+class _LeftOut:
+    """The lines of one kind that were not written: how many, and the text of the first."""
+
+    __slots__ = ("count", "example")
+
+    def __init__(self, text: str) -> None:
+        self.count = 0
+        is_long = len(text) > _LONGEST_EXAMPLE
+        self.example = f"{text[:_LONGEST_EXAMPLE]}..." if is_long else text

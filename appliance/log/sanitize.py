@@ -1,0 +1,78 @@
+"""Text from outside made safe to show: on one line, inert for a terminal, without secrets.
+
+Not for: payloads in the UI, which keep their line breaks (ui/).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from appliance.secret import Secret
+
+# C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates: what could
+# end a line, move a terminal's cursor, show text in another order than it has or not be encoded.
+_COMMANDS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+
+# What is drawn as nothing, so that a name could look like another one: Unicode's
+# Default_Ignorable_Code_Point (DerivedCoreProperties.txt), its other format characters, and the
+# blank Braille pattern. Format characters that are drawn, such as the Arabic number sign, stay.
+_INVISIBLE = (
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+# What looks like a secret in the text of a foreign library's error.
+_CREDENTIAL = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
+_ASSIGNED = re.compile(
+    r"(?i)\b((?:\w*password|\w*secret|api[_-]?key|\w*token|passwd|pwd)[\"']?\s*[:=]\s*)"
+    r"(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
+)
+_LEAST_SECRET = 4
+"""Characters. Masking a shorter one everywhere would hide the text, not the secret."""
+
+
+def escape(text: str) -> str:
+    """``text`` on one line, with all that a terminal acts on or shows as nothing written out."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _unsafe().sub(_escaped, text)
+
+
+@cache
+def _unsafe() -> re.Pattern[str]:
+    """What is written out; compiling it costs a start five milliseconds."""
+    return re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
+
+
+def _escaped(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in _SHORT_ESCAPES:
+        return _SHORT_ESCAPES[character]
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class Masks:
+    """Puts ``***`` where a known secret, or what looks like one, stands in a text."""
+
+    def __init__(self, *secrets: Secret) -> None:
+        self._values: tuple[str, ...] = ()
+        self.add(*secrets)
+
+    def add(self, *secrets: Secret) -> None:
+        """Mask these too, from now on."""
+        values = {secret.reveal() for secret in secrets} | set(self._values)
+        # The longest first: a secret may be part of another.
+        self._values = tuple(
+            sorted((each for each in values if len(each) >= _LEAST_SECRET), key=len, reverse=True)
+        )
+
+    def apply(self, text: str) -> str:
+        for value in self._values:
+            text = text.replace(value, "***")
+        return _ASSIGNED.sub(r"\1***", _CREDENTIAL.sub(r"\1 ***", text))

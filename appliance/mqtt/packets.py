@@ -1,0 +1,425 @@
+"""MQTT control packets as bytes: framing and the 3.1.1 forms that our own front door handles.
+
+Not for: MQTT 5 forms (v5_encode.py), what a packet means for a session (connection.py).
+References are to the OASIS standard MQTT 3.1.1 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+
+import msgspec
+
+from appliance.model import MessageProperties
+from appliance.mqtt.topics import filter_problem, topic_problem
+
+CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
+SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
+
+PINGRESP_BYTES = b"\xd0\x00"
+DISCONNECT_BYTES = b"\xe0\x00"
+SUBSCRIBE_FAILED = 0x80
+
+_REQUIRED_FLAGS = {PUBREL: 2, SUBSCRIBE: 2, UNSUBSCRIBE: 2}
+"""Section 2.2.2: these packets have fixed flags; all others but PUBLISH have 0."""
+
+
+class Reason(enum.IntEnum):
+    """MQTT 5 reason codes (MQTT 5, section 2.4) that this broker sends or keeps in its counters."""
+
+    SUCCESS = 0x00
+    NO_SUBSCRIPTION_EXISTED = 0x11
+    UNSPECIFIED = 0x80
+    MALFORMED_PACKET = 0x81
+    PROTOCOL_ERROR = 0x82
+    UNSUPPORTED_PROTOCOL_VERSION = 0x84
+    CLIENT_ID_NOT_VALID = 0x85
+    BAD_USER_NAME_OR_PASSWORD = 0x86
+    NOT_AUTHORIZED = 0x87
+    SERVER_UNAVAILABLE = 0x88
+    SERVER_BUSY = 0x89
+    SERVER_SHUTTING_DOWN = 0x8B
+    BAD_AUTHENTICATION_METHOD = 0x8C
+    KEEP_ALIVE_TIMEOUT = 0x8D
+    SESSION_TAKEN_OVER = 0x8E
+    TOPIC_FILTER_INVALID = 0x8F
+    TOPIC_NAME_INVALID = 0x90
+    PACKET_ID_NOT_FOUND = 0x92
+    RECEIVE_MAXIMUM_EXCEEDED = 0x93
+    TOPIC_ALIAS_INVALID = 0x94
+    PACKET_TOO_LARGE = 0x95
+    QUOTA_EXCEEDED = 0x97
+    ADMINISTRATIVE_ACTION = 0x98
+    SHARED_SUBSCRIPTIONS_NOT_SUPPORTED = 0x9E
+
+
+class Refused(enum.IntEnum):
+    """CONNACK return codes of 3.1.1 (table 3.1)."""
+
+    PROTOCOL_VERSION = 1
+    IDENTIFIER = 2
+    UNAVAILABLE = 3
+    CREDENTIALS = 4
+    NOT_AUTHORIZED = 5
+
+
+_AS_311 = {
+    Reason.UNSUPPORTED_PROTOCOL_VERSION: Refused.PROTOCOL_VERSION,
+    Reason.CLIENT_ID_NOT_VALID: Refused.IDENTIFIER,
+    Reason.BAD_USER_NAME_OR_PASSWORD: Refused.CREDENTIALS,
+    Reason.NOT_AUTHORIZED: Refused.NOT_AUTHORIZED,
+}
+
+
+class PacketError(Exception):
+    """A packet breaks the protocol: the connection ends.
+
+    ``reason`` is what an MQTT 5 client is told; ``str()`` is for the log and names the rule.
+    """
+
+    def __init__(self, text: str, reason: Reason = Reason.MALFORMED_PACKET) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class Will(msgspec.Struct, frozen=True):
+    """A message that the broker publishes when its client goes away without DISCONNECT."""
+
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    delay_s: int = 0
+    properties: MessageProperties | None = None
+
+
+class Connect(msgspec.Struct, frozen=True):
+    """What a CONNECT asks for, in either version of the protocol."""
+
+    version: int
+    """4 for MQTT 3.1.1, 5 for MQTT 5."""
+    client_id: str
+    clean_start: bool
+    keepalive_s: int
+    username: str | None = None
+    password: bytes | None = None
+    will: Will | None = None
+    session_expiry_s: int = 0
+    """How long the session outlives the connection; 3.1.1 sessions that are not clean: for ever."""
+    receive_maximum: int = 65535
+    maximum_packet_size: int | None = None
+    authentication_method: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Connect(version={self.version}, client_id={self.client_id!r})"
+
+
+FOR_EVER = 0xFFFFFFFF
+"""A session expiry interval that never ends (MQTT 5, section 3.1.2.11.2)."""
+
+
+class SubscribeOptions(msgspec.Struct, frozen=True):
+    """One topic filter of a SUBSCRIBE with its options (MQTT 5, section 3.8.3.1)."""
+
+    topic_filter: str
+    qos: int
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
+    identifier: int | None = None
+
+
+def encode_length(length: int) -> bytes:
+    """The remaining length field (section 2.2.3)."""
+    if length < 128:
+        return bytes((length,))
+    out = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        out.append(digit | 0x80 if length else digit)
+        if not length:
+            return bytes(out)
+
+
+def frame(buffer: bytes | bytearray, start: int, limit: int) -> tuple[int, int] | None:
+    """Find the packet that starts at ``start``: (start of its body, its end).
+
+    ``None`` if the fixed header is not complete yet. The packet itself may still be incomplete:
+    its size is known, and refused if beyond ``limit`` bytes, before it is read.
+
+    Raises:
+        PacketError: the length field is malformed, or the packet is larger than ``limit``.
+    """
+    available = len(buffer)
+    length = shift = 0
+    position = start + 1
+    while True:
+        if position >= available:
+            return None
+        digit = buffer[position]
+        position += 1
+        length |= (digit & 0x7F) << shift
+        if digit < 128:
+            break
+        shift += 7
+        if shift > 21:
+            raise PacketError("the remaining length has more than four bytes [MQTT-2.2.3]")
+    if position - start + length > limit:
+        raise PacketError(
+            f"a packet of {position - start + length} bytes is larger than limits.max_packet_size"
+            f" ({limit})",
+            Reason.PACKET_TOO_LARGE,
+        )
+    return position, position + length
+
+
+def check_flags(first_byte: int) -> int:
+    """The packet type of a fixed header's first byte.
+
+    Raises:
+        PacketError: reserved type, or flags other than section 2.2.2 fixes.
+    """
+    packet_type = first_byte >> 4
+    if packet_type == 0:
+        raise PacketError("packet type 0 is reserved [MQTT-2.2.1]")
+    if packet_type != PUBLISH and first_byte & 0x0F != _REQUIRED_FLAGS.get(packet_type, 0):
+        raise PacketError(f"flags {first_byte & 0x0F:#x} are reserved [MQTT-2.2.2-2]")
+    return packet_type
+
+
+class Body:
+    """Reads the fields of a packet's body one after the other; short bodies raise PacketError."""
+
+    __slots__ = ("_data", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def byte(self) -> int:
+        self.position += 1
+        if self.position > len(self._data):
+            raise PacketError("the packet ends too early")
+        return self._data[self.position - 1]
+
+    def number(self) -> int:
+        return self.byte() << 8 | self.byte()
+
+    def binary(self) -> bytes:
+        size = self.number()
+        end = self.position + size
+        if end > len(self._data):
+            raise PacketError("the packet ends too early")
+        value = self._data[self.position : end]
+        self.position = end
+        return value
+
+    def text(self) -> str:
+        return utf8(self.binary())
+
+    @property
+    def at_end(self) -> bool:
+        return self.position >= len(self._data)
+
+    @property
+    def left(self) -> int:
+        """Bytes that have not been read yet."""
+        return len(self._data) - self.position
+
+    def must_end(self) -> None:
+        if not self.at_end:
+            raise PacketError("the packet has bytes behind its last field")
+
+
+def utf8(data: bytes) -> str:
+    """Decode an MQTT string (section 1.5.3): strict UTF-8, no null character."""
+    try:
+        value = data.decode()
+    except UnicodeDecodeError:
+        raise PacketError("a string is not UTF-8 [MQTT-1.5.3-1]") from None
+    if "\0" in value:
+        raise PacketError("a string has a null character [MQTT-1.5.3-2]")
+    return value
+
+
+def protocol_version(body: bytes) -> int:
+    """The protocol level of a CONNECT body (sections 3.1.2.1 and 3.1.2.2).
+
+    Raises:
+        PacketError: not MQTT, or a version that is not spoken here.
+    """
+    reader = Body(body)
+    name = reader.binary()
+    level = reader.byte()
+    if name == b"MQTT" and level in (4, 5):
+        return level
+    if name == b"MQIsdp":
+        raise PacketError(
+            "MQTT 3.1 is not supported: set the client to MQTT 3.1.1 or 5",
+            Reason.UNSUPPORTED_PROTOCOL_VERSION,
+        )
+    if name == b"MQTT":
+        raise PacketError(
+            f"protocol level {level} is not supported: set the client to MQTT 3.1.1 or 5"
+            " [MQTT-3.1.2-2]",
+            Reason.UNSUPPORTED_PROTOCOL_VERSION,
+        )
+    raise PacketError("the first packet is not an MQTT CONNECT [MQTT-3.1.2-1]")
+
+
+def decode_connect(body: bytes) -> Connect:
+    """Decode a 3.1.1 CONNECT (section 3.1).
+
+    Raises:
+        PacketError: the packet breaks a rule of section 3.1.
+    """
+    reader = Body(body)
+    reader.binary()
+    level = reader.byte()
+    flags = reader.byte()
+    keepalive = reader.number()
+    if flags & 0x01:
+        raise PacketError("the reserved connect flag is set [MQTT-3.1.2-3]")
+    clean = bool(flags & 0x02)
+    will_qos = flags >> 3 & 0x03
+    if flags & 0x04:
+        if will_qos == 3:
+            raise PacketError("the will's QoS is 3 [MQTT-3.1.2-14]")
+    elif flags & 0x38:
+        raise PacketError("will flags without a will [MQTT-3.1.2-11]")
+    if flags & 0x40 and not flags & 0x80:
+        raise PacketError("a password without a user name [MQTT-3.1.2-22]")
+    client_id = reader.text()
+    will = None
+    if flags & 0x04:
+        topic = reader.text()
+        payload = reader.binary()
+        if problem := topic_problem(topic):
+            raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
+        will = Will(topic, payload, will_qos, bool(flags & 0x20))
+    username = reader.text() if flags & 0x80 else None
+    password = reader.binary() if flags & 0x40 else None
+    reader.must_end()
+    return Connect(
+        version=level,
+        client_id=client_id,
+        clean_start=clean,
+        keepalive_s=keepalive,
+        username=username,
+        password=password,
+        will=will,
+        session_expiry_s=0 if clean else FOR_EVER,
+    )
+
+
+def decode_subscribe(body: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
+    """Decode a 3.1.1 SUBSCRIBE: (packet id, filters). Filters may still be invalid as filters."""
+    reader = Body(body)
+    packet_id = _packet_id(reader)
+    wanted = []
+    while not reader.at_end:
+        topic_filter = reader.text()
+        qos = reader.byte()
+        if qos > 2:
+            raise PacketError(f"a subscription asks for QoS {qos} [MQTT-3-8.3-4]")
+        wanted.append(SubscribeOptions(topic_filter, qos))
+    if not wanted:
+        raise PacketError("a SUBSCRIBE without a topic filter [MQTT-3.8.3-3]")
+    return packet_id, tuple(wanted)
+
+
+def decode_unsubscribe(body: bytes) -> tuple[int, tuple[str, ...]]:
+    """Decode a 3.1.1 UNSUBSCRIBE: (packet id, filters)."""
+    reader = Body(body)
+    packet_id = _packet_id(reader)
+    filters = []
+    while not reader.at_end:
+        filters.append(reader.text())
+    if not filters:
+        raise PacketError("an UNSUBSCRIBE without a topic filter [MQTT-3.10.3-2]")
+    return packet_id, tuple(filters)
+
+
+def _packet_id(reader: Body) -> int:
+    packet_id = reader.number()
+    if packet_id == 0:
+        raise PacketError("packet id 0 [MQTT-2.3.1-1]")
+    return packet_id
+
+
+def decode_packet_id(body: bytes) -> int:
+    """The packet id of a 3.1.1 PUBACK, PUBREC, PUBREL or PUBCOMP."""
+    reader = Body(body)
+    packet_id = _packet_id(reader)
+    reader.must_end()
+    return packet_id
+
+
+def publish_topic(data: bytes) -> str:
+    """Decode the topic of a PUBLISH.
+
+    Raises:
+        PacketError: not a topic that can be published to.
+    """
+    topic = utf8(data)
+    if problem := topic_problem(topic):
+        raise PacketError(f"topic {topic[:80]!r}: {problem}", Reason.TOPIC_NAME_INVALID)
+    return topic
+
+
+def encode_publish(
+    topic: bytes, payload: bytes, qos: int, *, retain: bool, duplicate: bool, packet_id: int
+) -> bytes:
+    """A 3.1.1 PUBLISH (section 3.3); ``packet_id`` is left out at QoS 0."""
+    first = 0x30 | (8 if duplicate else 0) | qos << 1 | (1 if retain else 0)
+    if qos:
+        head = struct.pack(">H", len(topic)) + topic + struct.pack(">H", packet_id)
+    else:
+        head = struct.pack(">H", len(topic)) + topic
+    return b"".join((bytes((first,)), encode_length(len(head) + len(payload)), head, payload))
+
+
+def encode_refusal(reason: Reason) -> bytes:
+    """A 3.1.1 CONNACK that refuses (section 3.2)."""
+    return b"\x20\x02\x00" + bytes((_AS_311.get(reason, Refused.UNAVAILABLE),))
+
+
+def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
+    """A 3.1.1 SUBACK with one return code a filter (section 3.9.3)."""
+    body = packet_id.to_bytes(2, "big") + bytes(codes)
+    return b"\x90" + encode_length(len(body)) + body
+
+
+def encode_host_connect(client_id: str, *, clean: bool) -> bytes:
+    """The CONNECT that the session host behind the door gets: identity and clean flag alone.
+
+    Will, keepalive and credentials have been dealt with by then.
+    """
+    identifier = client_id.encode()
+    body = b"\x00\x04MQTT\x04" + (b"\x02" if clean else b"\x00") + b"\x00\x00"
+    body += struct.pack(">H", len(identifier)) + identifier
+    return b"\x10" + encode_length(len(body)) + body
+
+
+def encode_host_subscribe(packet_id: int, wanted: tuple[SubscribeOptions, ...]) -> bytes:
+    """A 3.1.1 SUBSCRIBE for the session host."""
+    body = bytearray(struct.pack(">H", packet_id))
+    for option in wanted:
+        topic_filter = option.topic_filter.encode()
+        body += struct.pack(">H", len(topic_filter)) + topic_filter + bytes((option.qos,))
+    return b"\x82" + encode_length(len(body)) + bytes(body)
+
+
+def encode_host_unsubscribe(packet_id: int, filters: tuple[str, ...]) -> bytes:
+    """A 3.1.1 UNSUBSCRIBE for the session host."""
+    body = bytearray(struct.pack(">H", packet_id))
+    for text in filters:
+        topic_filter = text.encode()
+        body += struct.pack(">H", len(topic_filter)) + topic_filter
+    return b"\xa2" + encode_length(len(body)) + bytes(body)
+
+
+def filter_is_valid(topic_filter: str) -> bool:
+    """Whether a client may subscribe to this filter as far as its form goes."""
+    return filter_problem(topic_filter) is None

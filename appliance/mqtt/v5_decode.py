@@ -1,0 +1,365 @@
+"""MQTT 5 control packets that clients send, decoded strictly into the forms of packets.py.
+
+The ``mqtt5`` codec encodes what we send, but does not decode here: it accepts packets that the
+standard forbids, and ends the process on a string that is not UTF-8. Not for: framing
+(packets.frame), sessions. References are to MQTT 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from appliance.model import MessageProperties
+from appliance.mqtt.packets import (
+    Body,
+    Connect,
+    PacketError,
+    Reason,
+    SubscribeOptions,
+    Will,
+)
+from appliance.mqtt.topics import topic_problem
+
+_PAYLOAD_FORMAT = 0x01
+_MESSAGE_EXPIRY = 0x02
+_CONTENT_TYPE = 0x03
+_RESPONSE_TOPIC = 0x08
+_CORRELATION_DATA = 0x09
+_SUBSCRIPTION_IDENTIFIER = 0x0B
+_SESSION_EXPIRY = 0x11
+_AUTHENTICATION_METHOD = 0x15
+_AUTHENTICATION_DATA = 0x16
+_REQUEST_PROBLEM = 0x17
+_WILL_DELAY = 0x18
+_REQUEST_RESPONSE = 0x19
+_REASON_STRING = 0x1F
+_RECEIVE_MAXIMUM = 0x21
+_TOPIC_ALIAS_MAXIMUM = 0x22
+_TOPIC_ALIAS = 0x23
+_USER_PROPERTY = 0x26
+_MAXIMUM_PACKET_SIZE = 0x27
+
+_OF_MESSAGES = frozenset(
+    {
+        _PAYLOAD_FORMAT,
+        _MESSAGE_EXPIRY,
+        _CONTENT_TYPE,
+        _RESPONSE_TOPIC,
+        _CORRELATION_DATA,
+        _USER_PROPERTY,
+    }
+)
+_IN_CONNECT = frozenset(
+    {
+        _SESSION_EXPIRY,
+        _AUTHENTICATION_METHOD,
+        _AUTHENTICATION_DATA,
+        _REQUEST_PROBLEM,
+        _REQUEST_RESPONSE,
+        _RECEIVE_MAXIMUM,
+        _TOPIC_ALIAS_MAXIMUM,
+        _USER_PROPERTY,
+        _MAXIMUM_PACKET_SIZE,
+    }
+)
+_IN_WILL = _OF_MESSAGES | {_WILL_DELAY}
+_IN_PUBLISH = _OF_MESSAGES | {_TOPIC_ALIAS}
+_IN_SUBSCRIBE = frozenset({_SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY})
+_IN_UNSUBSCRIBE = frozenset({_USER_PROPERTY})
+_IN_ACKNOWLEDGEMENT = frozenset({_REASON_STRING, _USER_PROPERTY})
+_IN_DISCONNECT = frozenset({_SESSION_EXPIRY, _REASON_STRING, _USER_PROPERTY})
+
+
+class PropertyLimit(NamedTuple):
+    """How much one property list may hold.
+
+    The standard sets no bound. A property is decoded into objects many times its size, so a packet
+    of the largest size would cost much time and memory.
+    """
+
+    size: int
+    """Bytes as they come."""
+    pairs: int
+    """User properties."""
+
+
+class TooManyPropertiesError(PacketError):
+    """A packet holds more properties than the client may send."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Reason.QUOTA_EXCEEDED)
+
+
+STRANGER_LIMIT = PropertyLimit(8 * 1024, 100)
+"""For CONNECT and the will in it: the client has not been admitted yet."""
+CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
+"""For all other packets."""
+
+_ACKNOWLEDGED = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
+_RELEASED = frozenset({0x00, 0x92})
+_DISCONNECTED = frozenset({0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x95, 0x96, 0x97})
+_DISCONNECTED |= {0x98, 0x99}
+
+
+def _flag(body: Body) -> int:
+    value = body.byte()
+    if value > 1:
+        raise PacketError(f"a property is {value} where only 0 and 1 are allowed")
+    return value
+
+
+def _four_bytes(body: Body) -> int:
+    return body.number() << 16 | body.number()
+
+
+def _not_zero(value: int) -> int:
+    if not value:
+        raise PacketError("a property is 0, which is not allowed", Reason.PROTOCOL_ERROR)
+    return value
+
+
+def variable_number(body: Body) -> int:
+    """A variable byte integer (section 1.5.5)."""
+    value = shift = 0
+    while True:
+        digit = body.byte()
+        value |= (digit & 0x7F) << shift
+        if digit < 128:
+            return value
+        shift += 7
+        if shift > 21:
+            raise PacketError("a variable byte integer has more than four bytes")
+
+
+_READ: dict[int, Any] = {
+    _PAYLOAD_FORMAT: _flag,
+    _MESSAGE_EXPIRY: _four_bytes,
+    _CONTENT_TYPE: Body.text,
+    _RESPONSE_TOPIC: Body.text,
+    _CORRELATION_DATA: Body.binary,
+    _SUBSCRIPTION_IDENTIFIER: lambda body: _not_zero(variable_number(body)),
+    _SESSION_EXPIRY: _four_bytes,
+    _AUTHENTICATION_METHOD: Body.text,
+    _AUTHENTICATION_DATA: Body.binary,
+    _REQUEST_PROBLEM: _flag,
+    _WILL_DELAY: _four_bytes,
+    _REQUEST_RESPONSE: _flag,
+    _REASON_STRING: Body.text,
+    _RECEIVE_MAXIMUM: lambda body: _not_zero(body.number()),
+    _TOPIC_ALIAS_MAXIMUM: Body.number,
+    # Its bound is the publisher's matter; 0 is answered with a reason of its own (intake.py).
+    _TOPIC_ALIAS: Body.number,
+    _USER_PROPERTY: lambda body: (body.text(), body.text()),
+    _MAXIMUM_PACKET_SIZE: lambda body: _not_zero(_four_bytes(body)),
+}
+
+
+def _properties(
+    body: Body, allowed: frozenset[int], limit: PropertyLimit = CLIENT_LIMIT
+) -> dict[int, Any]:
+    """Read a property list (section 2.2.2); user properties come as a list of pairs."""
+    size = variable_number(body)
+    if limit.size < size <= body.left:
+        raise TooManyPropertiesError(
+            f"{size} bytes of properties in a packet, more than {limit.size}"
+        )
+    end = body.position + size
+    found: dict[int, Any] = {}
+    while body.position < end:
+        identifier = variable_number(body)
+        if identifier not in allowed:
+            raise PacketError(f"property {identifier:#x} does not belong in this packet")
+        value = _READ[identifier](body)
+        if identifier == _USER_PROPERTY:
+            pairs = found.setdefault(_USER_PROPERTY, [])
+            if len(pairs) == limit.pairs:
+                raise TooManyPropertiesError(f"more than {limit.pairs} user properties in a packet")
+            pairs.append(value)
+        elif identifier in found:
+            raise PacketError(f"property {identifier:#x} comes twice", Reason.PROTOCOL_ERROR)
+        else:
+            found[identifier] = value
+    if body.position != end:
+        raise PacketError("the properties do not end where they should")
+    return found
+
+
+def _of_message(found: dict[int, Any]) -> MessageProperties | None:
+    response = found.get(_RESPONSE_TOPIC)
+    if response is not None and (problem := topic_problem(response)):
+        raise PacketError(f"the response topic: {problem}", Reason.TOPIC_NAME_INVALID)
+    properties = MessageProperties(
+        payload_format=found.get(_PAYLOAD_FORMAT, 0),
+        message_expiry_s=found.get(_MESSAGE_EXPIRY),
+        content_type=found.get(_CONTENT_TYPE),
+        response_topic=response,
+        correlation_data=found.get(_CORRELATION_DATA),
+        user_properties=tuple(found.get(_USER_PROPERTY, ())),
+    )
+    return None if properties == MessageProperties() else properties
+
+
+def publish_properties(
+    data: bytes, start: int, stop: int
+) -> tuple[MessageProperties | None, int | None, int]:
+    """The properties of a PUBLISH that begin at ``start`` in a packet that ends at ``stop``.
+
+    Returns those that outlive the packet, the topic alias, and where the payload begins.
+
+    Raises:
+        PacketError: they break the protocol.
+    """
+    body = Body(data[start:stop])
+    found = _properties(body, _IN_PUBLISH)
+    return _of_message(found), found.get(_TOPIC_ALIAS), start + body.position
+
+
+def connect(data: bytes) -> Connect:
+    """The body of a CONNECT (section 3.1).
+
+    Raises:
+        PacketError: it breaks the protocol.
+    """
+    body = Body(data)
+    body.binary()
+    level = body.byte()
+    flags = body.byte()
+    keepalive = body.number()
+    if flags & 0x01:
+        raise PacketError("the reserved connect flag is set [MQTT5-3.1.2-3]")
+    if flags & 0x18 == 0x18:
+        raise PacketError("the will's QoS is 3 [MQTT5-3.1.2-12]")
+    if not flags & 0x04 and flags & 0x38:
+        raise PacketError("will flags without a will [MQTT5-3.1.2-11]")
+    found = _properties(body, _IN_CONNECT, STRANGER_LIMIT)
+    if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
+        raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
+    client_id = body.text()
+    will = _will(body, flags) if flags & 0x04 else None
+    username = body.text() if flags & 0x80 else None
+    password = body.binary() if flags & 0x40 else None
+    body.must_end()
+    return Connect(
+        version=level,
+        client_id=client_id,
+        clean_start=bool(flags & 0x02),
+        keepalive_s=keepalive,
+        username=username,
+        password=password,
+        will=will,
+        session_expiry_s=found.get(_SESSION_EXPIRY, 0),
+        receive_maximum=found.get(_RECEIVE_MAXIMUM, 65535),
+        maximum_packet_size=found.get(_MAXIMUM_PACKET_SIZE),
+        authentication_method=found.get(_AUTHENTICATION_METHOD),
+    )
+
+
+def _will(body: Body, flags: int) -> Will:
+    found = _properties(body, _IN_WILL, STRANGER_LIMIT)
+    topic = body.text()
+    if problem := topic_problem(topic):
+        raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
+    return Will(
+        topic=topic,
+        payload=body.binary(),
+        qos=flags >> 3 & 3,
+        retain=bool(flags & 0x20),
+        delay_s=found.get(_WILL_DELAY, 0),
+        properties=_of_message(found),
+    )
+
+
+def _packet_id(body: Body) -> int:
+    packet_id = body.number()
+    if packet_id == 0:
+        raise PacketError("packet id 0 [MQTT5-2.2.1-3]", Reason.PROTOCOL_ERROR)
+    return packet_id
+
+
+def subscribe(data: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
+    """The body of a SUBSCRIBE (section 3.8): packet id, filters with their options.
+
+    Filters may still be invalid as filters.
+
+    Raises:
+        PacketError: it breaks the protocol.
+    """
+    body = Body(data)
+    packet_id = _packet_id(body)
+    found = _properties(body, _IN_SUBSCRIBE)
+    wanted = []
+    while not body.at_end:
+        topic_filter = body.text()
+        options = body.byte()
+        if options & 0xC0:
+            raise PacketError("reserved bits of subscription options are set [MQTT5-3.8.3-5]")
+        if options & 0x03 == 3 or options & 0x30 == 0x30:
+            raise PacketError("a subscription option has a value of 3", Reason.PROTOCOL_ERROR)
+        if options & 0x04 and topic_filter.startswith("$share/"):
+            raise PacketError(
+                "no local at a shared subscription [MQTT5-3.8.3-4]", Reason.PROTOCOL_ERROR
+            )
+        wanted.append(
+            SubscribeOptions(
+                topic_filter=topic_filter,
+                qos=options & 0x03,
+                no_local=bool(options & 0x04),
+                retain_as_published=bool(options & 0x08),
+                retain_handling=options >> 4 & 3,
+                identifier=found.get(_SUBSCRIPTION_IDENTIFIER),
+            )
+        )
+    if not wanted:
+        raise PacketError("a SUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
+    return packet_id, tuple(wanted)
+
+
+def unsubscribe(data: bytes) -> tuple[int, tuple[str, ...]]:
+    """The body of an UNSUBSCRIBE (section 3.10): packet id, filters.
+
+    Raises:
+        PacketError: it breaks the protocol.
+    """
+    body = Body(data)
+    packet_id = _packet_id(body)
+    _properties(body, _IN_UNSUBSCRIBE)
+    filters = []
+    while not body.at_end:
+        filters.append(body.text())
+    if not filters:
+        raise PacketError("an UNSUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
+    return packet_id, tuple(filters)
+
+
+def acknowledgement(data: bytes, *, is_of_release: bool) -> tuple[int, int]:
+    """The body of PUBACK and PUBREC, or of PUBREL and PUBCOMP: packet id, reason code.
+
+    Raises:
+        PacketError: it breaks the protocol.
+    """
+    body = Body(data)
+    packet_id = _packet_id(body)
+    reason = 0 if body.at_end else body.byte()
+    if reason not in (_RELEASED if is_of_release else _ACKNOWLEDGED):
+        raise PacketError(f"reason {reason:#x} does not belong in this packet")
+    if not body.at_end:
+        _properties(body, _IN_ACKNOWLEDGEMENT)
+        body.must_end()
+    return packet_id, reason
+
+
+def disconnect(data: bytes) -> tuple[int, int | None]:
+    """The body of a DISCONNECT (section 3.14): reason code, session expiry if there is one.
+
+    Raises:
+        PacketError: it breaks the protocol.
+    """
+    body = Body(data)
+    reason = 0 if body.at_end else body.byte()
+    if reason not in _DISCONNECTED:
+        raise PacketError(f"reason {reason:#x} does not belong in this packet")
+    found: dict[int, Any] = {}
+    if not body.at_end:
+        found = _properties(body, _IN_DISCONNECT)
+        body.must_end()
+    return reason, found.get(_SESSION_EXPIRY)

@@ -1,0 +1,1 @@
+"""What operates a running appliance: health, metrics, control, backup, the service manager."""

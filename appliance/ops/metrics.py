@@ -1,0 +1,114 @@
+"""The appliance's numbers in Prometheus' text form, made of one snapshot.
+
+Names follow Prometheus' rules (https://prometheus.io/docs/practices/naming/): base units, totals.
+No label has a value that a client chooses: topics and client ids would grow without bound.
+Not for: serving it (ops/http_port.py), deciding what is healthy (ops/health.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from appliance.engine_api import Snapshot
+from appliance.ops.health import report
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LEVELS = {"ok": 0, "off": 0, "warn": 1, "bad": 2}
+
+
+class _Numbers:
+    """A collector over one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._snapshot
+        info = GaugeMetricFamily("appliance_info", "Name and version", labels=("name", "version"))
+        info.add_metric((found.name, found.version), 1)
+        yield info
+        yield _gauge("start_time_seconds", "When it was started, Unix time", found.started_ns / 1e9)
+        yield _counter("messages_received", "Messages accepted since the start", found.messages_in)
+        yield _counter("messages_sent", "Messages delivered to subscribers", found.messages_out)
+        yield _counter("received_bytes", "Payload bytes accepted", found.bytes_in)
+        yield _gauge("clients", "Clients that are connected", found.clients_connected)
+        connections = GaugeMetricFamily(
+            "appliance_listener_connections", "Connections of a listener", labels=("listener",)
+        )
+        for listener in found.listeners:
+            connections.add_metric((listener.name,), listener.connections)
+        yield connections
+        yield _gauge(
+            "loop_lag_seconds", "Lateness of the loop, p99 of a minute", found.loop_lag_ms / 1000
+        )
+        journal = found.journal
+        yield _gauge("journal_last_sequence", "Number of the newest message", journal.last_seq)
+        yield _gauge("journal_pending_messages", "Accepted, not yet committed", journal.pending)
+        yield _counter("journal_commits", "Group commits", journal.commits)
+        yield _gauge("journal_commit_seconds", "Median of late", journal.commit_ms / 1000)
+        yield _gauge("journal_size_bytes", "Its size on disk", journal.size_bytes)
+        yield _gauge("disk_free_bytes", "Free space for the journal", journal.disk_free_bytes)
+        qlik = found.qlik
+        yield _gauge("executions_running", "Runs of Qlik tasks going on", qlik.running)
+        yield _gauge("executions_waiting", "Starts that wait", qlik.waiting)
+        yield _gauge("executions_failed_24h", "Runs that failed in 24 hours", qlik.failed_24h)
+        yield _gauge("executions_succeeded_24h", "The others", qlik.succeeded_24h)
+        yield from self._recorders()
+        yield from self._rules()
+        levels = GaugeMetricFamily(
+            "appliance_health", "0 is well, 1 a warning, 2 is bad", labels=("part",)
+        )
+        judged = report(found)
+        levels.add_metric(("all",), _LEVELS.get(judged.status, 2))
+        for part in judged.parts:
+            levels.add_metric((part.name,), _LEVELS.get(part.level, 2))
+        yield levels
+        refusals = CounterMetricFamily(
+            "appliance_events", "Every bound that bit and every refusal", labels=("event",)
+        )
+        for name, count in found.counters:
+            refusals.add_metric((name,), count)
+        yield refusals
+
+    def _recorders(self) -> Iterable[Metric]:
+        recorded = CounterMetricFamily(
+            "appliance_recorded_messages", "Messages in a recording", labels=("path",)
+        )
+        lag = GaugeMetricFamily(
+            "appliance_recorder_lag_messages", "Messages it has not looked at", labels=("path",)
+        )
+        for recorder in self._snapshot.recorders:
+            recorded.add_metric((recorder.path,), recorder.recorded)
+            lag.add_metric((recorder.path,), recorder.lag)
+        yield recorded
+        yield lag
+
+    def _rules(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "appliance_trigger_messages", "What came of a trigger's messages",
+            labels=("trigger", "result"),
+        )  # fmt: skip
+        for rule in self._snapshot.rules:
+            for result in ("matched", "started", "rejected"):
+                family.add_metric((rule.name, result), getattr(rule, result))
+        yield family
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"appliance_{name}", text, value=value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"appliance_{name}", text, value=value)
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """The text that Prometheus scrapes."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Numbers(snapshot))
+    return generate_latest(registry)

@@ -1,0 +1,135 @@
+"""What a running appliance does once a second for those who look after it.
+
+Feeds systemd's watchdog from the engine's loop, writes the health report, serves the monitoring
+port, carries out what another process asks. It lives beside the engine and can't hurt it: a
+failure here is a line in the log. Not for: messages, tasks, recordings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from appliance.engine.reload import reload
+from appliance.engine.service import Appliance
+from appliance.engine.view import View
+from appliance.errors import ApplianceError
+from appliance.ops import control_file, health
+from appliance.ops.http_port import MonitoringPort
+from appliance.ops.systemd import ServiceManager
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+
+
+class Upkeep:
+    """Begins when the appliance listens, ends with it."""
+
+    def __init__(self, appliance: Appliance, manager: ServiceManager | None = None) -> None:
+        self._appliance = appliance
+        self._view = View(appliance)
+        self._manager = manager or ServiceManager()
+        self._port = MonitoringPort(self._view.snapshot)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reload_asked = False
+
+    def begin(self) -> None:
+        """Begin; on the engine's loop, once the listeners accept connections."""
+        self._manager.ready("listening")
+        loop = asyncio.get_running_loop()
+        # The watchdog by itself: a disk that hangs holds up the rest, and a restart mends no disk.
+        self._tasks.append(loop.create_task(self._feed(), name="watchdog"))
+        self._tasks.append(loop.create_task(self._run(), name="upkeep"))
+
+    def reload_soon(self) -> None:
+        """Read the configuration again within a second. For signal handlers too."""
+        self._reload_asked = True
+
+    async def _run(self) -> None:
+        bind = self._appliance.config.metrics.bind
+        try:
+            if bind is not None:
+                await self._listen(bind)
+            seconds = 0
+            while not self._appliance.stopping.is_set():
+                try:
+                    await self._second(seconds)
+                except Exception:
+                    logger.exception("upkeep has failed and goes on")
+                seconds += 1
+                await asyncio.sleep(_TICK_S)
+        finally:
+            self._manager.stopping()
+            await self._port.close()
+            health.remove(self._appliance.data_dir)
+
+    async def _listen(self, bind: str) -> None:
+        try:
+            where = await self._port.start(bind)
+        except ApplianceError as error:
+            logger.error("there is no monitoring: %s", error)  # noqa: TRY400  no traceback for this
+        else:
+            logger.info("monitoring on http://%s/healthz and /metrics", where)
+
+    async def _feed(self) -> None:
+        """Feed the watchdog while a restart would mend nothing.
+
+        That is so with a Qlik server or a disk that is down, and with a thread that is run again
+        after an error. A thread that is gone, and this loop when it stands still, need a restart.
+        """
+        appliance = self._appliance
+        told = False
+        while not appliance.stopping.is_set():
+            lost = appliance.lost_threads()
+            if not lost:
+                clients, messages = appliance.broker.clients_connected, appliance.door.messages_in
+                self._manager.alive(f"{clients} clients, {messages} messages")
+            elif not told:
+                told = True
+                names = ", ".join(lost)
+                self._manager.failing(f"threads have ended: {names}")
+                logger.critical(
+                    "these threads have ended by a defect, please report it: %s. A restart is"
+                    " needed; a watchdog is not fed any more",
+                    names,
+                )
+            await asyncio.sleep(_TICK_S)
+
+    async def _second(self, seconds: int) -> None:
+        if seconds % health.WRITE_EVERY_S == 0:
+            found = self._view.snapshot()
+            level = logging.getLevelName(logging.getLogger().level).lower()
+            report = msgspec.structs.replace(health.report(found), log_level=level)
+            await asyncio.to_thread(health.write, self._appliance.data_dir, report)
+        if self._reload_asked:
+            self._reload_asked = False
+            await self._reload()
+        request = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
+        if request is not None:
+            await self._carry_out(request)
+
+    async def _carry_out(self, request: control_file.Request) -> None:
+        if request.ask == "reload":
+            done, lines = await self._reload()
+        else:
+            done, lines = self._set_level(request.level)
+        await asyncio.to_thread(
+            control_file.answer, self._appliance.data_dir, request, done=done, lines=lines
+        )
+
+    async def _reload(self) -> tuple[bool, list[str]]:
+        done, lines = await asyncio.to_thread(reload, self._appliance)
+        for line in lines:
+            logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
+        return done, lines
+
+    def _set_level(self, level: str) -> tuple[bool, list[str]]:
+        log = self._appliance.log
+        if log is None or level not in ("debug", "info", "warning", "error"):
+            return False, [f"the log level can't be set to {level}"]
+        log.set_level(level)
+        logger.warning("the log level is %s until the next start or reload", level)
+        return True, [f"the log level is {level} until the next start or reload"]

@@ -1,0 +1,1 @@
+"""The process: signals, log, terminal or none, exit code."""

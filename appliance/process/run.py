@@ -1,0 +1,227 @@
+"""Running the appliance in this process: signals, log, terminal or none, exit code.
+
+The one place that joins the engine and the terminal UI. Textual is imported only where there is
+a terminal to show it. Not for: the engine's own life (engine/service.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from appliance.config import Config, all_secrets
+from appliance.errors import EXIT_OK, EXIT_SOFTWARE
+from appliance.log import logs
+from appliance.right_of_way import starts
+
+if TYPE_CHECKING:
+    # Half a second of loading, for which the UI's first paint does not wait.
+    from appliance.engine.service import Appliance
+    from appliance.qlik.server import QlikServer
+
+logger = logging.getLogger(__name__)
+
+_STEP_S = 0.5
+_STOP_S = 30.0
+_PARTING_S = 1.0
+_TURN_S = 0.001
+"""How long a thread may keep the interpreter from the others: the engine must not wait five
+milliseconds, Python's default, whenever the UI draws or a recorder writes."""
+_EXIT_FORCED = 130
+
+
+def main(
+    config: Config,
+    *,
+    headless: bool,
+    run_for_s: float | None = None,
+    server: QlikServer | None = None,
+) -> int:
+    """Run an appliance until it is stopped; returns the exit code. Main thread only.
+
+    Raises:
+        ApplianceError: it could not be started.
+    """
+    log = start_log(config, headless=headless)
+
+    def make() -> Appliance:
+        from appliance.engine.service import Appliance  # noqa: PLC0415 - see the import above
+
+        return Appliance(config, log=log, run_for_s=run_for_s, server=server)
+
+    try:
+        return run(make, config, headless=headless)
+    finally:
+        log.close()
+
+
+def start_log(config: Config, *, headless: bool) -> logs.Log:
+    """Begin logging: to the terminal, or into the data directory while the UI has the terminal."""
+    service = config.service
+    return logs.start_for(
+        service.data_dir,
+        service.log_level,
+        owns_terminal=not headless,
+        secrets=all_secrets(config),
+        form=service.log_format,
+    )
+
+
+def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int:
+    """Make and start an appliance, serve, and say how it ended. Main thread only.
+
+    Raises:
+        ApplianceError: it could not be made or started.
+    """
+
+    def made() -> Appliance:
+        appliance = make()
+        appliance.when_ready(gc.enable)
+        return appliance
+
+    sys.setswitchinterval(_TURN_S)
+    # What a start makes stays: looking for garbage among it would be a tenth of the start.
+    gc.disable()
+    try:
+        appliance = _headless(made) if headless else _with_ui(made, config)
+    finally:
+        gc.enable()
+    if appliance is not None and appliance.failure is not None:
+        logger.error("the appliance ended because of a failure: %s", appliance.failure)
+        return EXIT_SOFTWARE
+    return EXIT_OK
+
+
+def _headless(make: Callable[[], Appliance]) -> Appliance:
+    from appliance.ops.supervisor import Upkeep  # noqa: PLC0415 - imports the service
+
+    appliance = make()
+    upkeep = Upkeep(appliance)
+    appliance.when_ready(upkeep.begin)
+    # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
+    as_daemon = not sys.stderr.isatty()
+    with Signals(appliance.stop, upkeep.reload_soon if as_daemon else None):
+        appliance.start()
+        # In steps: a wait without end would not let a signal through on Windows.
+        while not appliance.wait(_STEP_S):
+            pass
+    return appliance
+
+
+def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
+    """Paint first, then start the engine behind it; returns the appliance if it was made."""
+    from appliance.process.starting_engine import StartingEngine  # noqa: PLC0415 - see the module's docstring
+    from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
+    from appliance.ui.app import UiEnd  # noqa: PLC0415
+    from appliance.ui.app import run as run_ui  # noqa: PLC0415
+
+    settings = ui_settings(config)  # a mistake is told before anything is started
+
+    def made() -> Appliance:
+        from appliance.ops.supervisor import Upkeep  # noqa: PLC0415 - imports the service
+
+        appliance = make()
+        appliance.when_ready(Upkeep(appliance).begin)
+        return appliance
+
+    engine = StartingEngine(made, name=config.service.name)
+    outlives = config.ui.on_hangup == "continue"
+    with Signals(engine.stop, (lambda: None) if outlives else None):
+        try:
+            with starts.minded():
+                end = run_ui(engine, settings=settings, when_painted=engine.begin)
+            goes_on = end is UiEnd.HANGUP and outlives
+            if end is UiEnd.CRASHED:
+                say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")
+            if goes_on or end is UiEnd.CRASHED:
+                logger.warning("the appliance goes on without its terminal UI")
+                engine.begin()
+                while not engine.wait(_STEP_S):
+                    pass
+        finally:
+            engine.stop()
+            engine.wait(_STOP_S)
+    if engine.failure is not None:
+        raise engine.failure
+    return engine.appliance
+
+
+def say_at_end(text: str) -> bool:
+    """Print ``text`` if standard output takes it; returns whether it did.
+
+    The terminal may have been closed or hang by then: the first is no error any more, the second
+    is given up after a second. The text goes past Python's buffer, which is written to the
+    terminal once more at the very end, and a thread that hangs must not hold the buffer's lock.
+    """
+    output = sys.stdout
+    # A terminal that is gone does not say any more that it is one.
+    if not _is_device(output):
+        print(text, flush=True)  # noqa: T201  a file, or a pipe whose reader may take its time
+        return True
+    data = memoryview(f"{text}\n".encode(output.encoding, "backslashreplace"))
+    done = threading.Event()
+
+    def write() -> None:
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < len(data):
+                sent += os.write(output.fileno(), data[sent:])
+            done.set()
+
+    thread = threading.Thread(target=write, name="parting words", daemon=True)
+    thread.start()
+    thread.join(_PARTING_S)
+    return done.is_set()
+
+
+def _is_device(output: TextIO) -> bool:
+    """Whether it is a terminal or may have been one."""
+    try:
+        return stat.S_ISCHR(os.fstat(output.fileno()).st_mode)
+    except OSError:  # no file of the system at all
+        return False
+
+
+class Signals:
+    """Ctrl+C, SIGTERM and SIGHUP call ``stop`` for an ordered end; a second Ctrl+C at once.
+
+    With ``on_hangup``, SIGHUP calls that instead. The handlers that were there are put back
+    afterwards. Main thread only.
+    """
+
+    def __init__(
+        self, stop: Callable[[], object], on_hangup: Callable[[], None] | None = None
+    ) -> None:
+        self._stop = stop
+        self._on_hangup = on_hangup
+        self._before: dict[int, Any] = {}
+        self._asked = False
+
+    def __enter__(self) -> Self:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._on_hangup is not None and number == getattr(signal, "SIGHUP", None):
+            self._on_hangup()
+            return
+        if self._asked and number == signal.SIGINT:
+            os._exit(_EXIT_FORCED)
+        self._asked = True
+        self._stop()

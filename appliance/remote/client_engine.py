@@ -1,0 +1,188 @@
+"""The ``state.Engine`` of an attached terminal: reads from the mirror, asks through the link.
+
+Not for: deciding who may do what; the appliance does, for each request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from appliance.engine_api import (
+    ClientState,
+    Engine,
+    Health,
+    LogLine,
+    Mark,
+    Snapshot,
+    TopicState,
+)
+from appliance.model import Execution, Message, Task
+from appliance.mqtt.client import Target
+from appliance.remote import protocol
+from appliance.remote.link import Link
+from appliance.remote.mirror import Mirror
+
+_OPEN_S = 10.0
+_SILENT_S = 3.0
+"""Frames come ten times a second; after this long without one, the operator is told."""
+_ATTACH_AGAIN_S = 6.0
+"""And after this long the terminal attaches anew: a broker may drop what is sent at QoS 0."""
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    return msgspec.msgpack.Decoder(kind).decode
+
+
+_MESSAGE = _decoder(Message | None)
+_MESSAGES = _decoder(list[Message])
+_TASKS = _decoder(list[Task])
+_EXECUTIONS = _decoder(list[Execution])
+_MARKS = _decoder(dict[int, Mark])
+_NUMBER = _decoder(int)
+
+
+class AttachedEngine(Engine):
+    """See ``state.Engine`` for each method. ``open`` before anything else, ``close`` at the end.
+
+    The names that the methods take as ``by`` are not sent: the appliance goes by who signed in.
+    """
+
+    is_remote = True
+
+    def __init__(self, target: Target, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._target = target
+        self._clock_ns = clock_ns
+        self._mirror = Mirror(clock_ns)
+        self._link = Link(target, self._mirror)
+        self._tried_ns = 0
+
+    def open(self, timeout_s: float = _OPEN_S) -> None:
+        """Attach; returns when the first state has come.
+
+        Raises:
+            NoPermissionError: the user may not attach.
+            UnavailableError: the appliance is out of reach, or what answers is none.
+        """
+        self._link.open(timeout_s)
+
+    def close(self) -> None:
+        """Detach; the appliance goes on."""
+        self._link.close()
+
+    def clock_ns(self) -> int:
+        """The time by the appliance's clock, in nanoseconds since the epoch."""
+        return self._mirror.now_ns()
+
+    @property
+    def role(self) -> str:
+        """``"operator"`` or ``"viewer"``."""
+        return self._link.role
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether the broker has ever accepted the connection."""
+        return self._link.was_connected
+
+    # --- at once ------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        # An appliance that stops may be about to start again: the terminal waits for it.
+        return self._mirror.snapshot(link=self._health(), stopping=False)
+
+    def _health(self) -> Health:
+        trouble = self._link.trouble
+        if trouble:
+            return Health("bad", trouble)
+        silent_s = (self._clock_ns() - self._mirror.heard_ns) / 1e9
+        if silent_s > _ATTACH_AGAIN_S and self._clock_ns() - self._tried_ns > _ATTACH_AGAIN_S * 1e9:
+            self._tried_ns = self._clock_ns()
+            self._link.attach_again()
+        if silent_s > _SILENT_S:
+            return Health("warn", f"nothing heard for {silent_s:.0f} s")
+        return Health("ok", f"{self._target.shown} as {self.role or 'viewer'}")
+
+    def live(self, after_seq: int, limit: int) -> Sequence[Message]:
+        return self._mirror.live(after_seq, limit)
+
+    def full_size(self, seq: int) -> int | None:
+        return self._mirror.full_size(seq)
+
+    def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
+        return self._mirror.marks(seqs)
+
+    def clients(self) -> tuple[ClientState, ...]:
+        return self._mirror.clients()
+
+    def log(self, after_number: int, limit: int) -> Sequence[LogLine]:
+        return self._mirror.log(after_number, limit)
+
+    def execution(self, execution: int) -> Execution | None:
+        return self._mirror.execution(execution)
+
+    def topics(self, limit: int) -> Sequence[TopicState]:
+        return self._mirror.topics(limit)
+
+    # --- may wait -----------------------------------------------------------------------------
+
+    def message(self, seq: int) -> Message | None:
+        found: Message | None = self._link.ask(protocol.GetMessage(seq), _MESSAGE)
+        return found
+
+    def history(self, before_seq: int, limit: int) -> Sequence[Message]:
+        found: list[Message] = self._link.ask(protocol.GetHistory(before_seq, limit), _MESSAGES)
+        known = self._mirror.marks([message.seq for message in found])
+        unknown = tuple(message.seq for message in found if message.seq not in known)
+        if unknown:
+            self._mirror.add_marks(self._link.ask(protocol.GetMarks(unknown), _MARKS))
+        return found
+
+    def seq_at(self, time_ns: int) -> int:
+        return int(self._link.ask(protocol.GetSeqAt(time_ns), _NUMBER))
+
+    def retained(self, topic: str) -> Message | None:
+        found: Message | None = self._link.ask(protocol.GetRetained(topic), _MESSAGE)
+        return found
+
+    def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
+        found: list[Execution] = self._link.ask(
+            protocol.GetExecutions(before_id, limit, task_id), _EXECUTIONS
+        )
+        self._mirror.add_executions(found)
+        return found
+
+    def tasks(self) -> Sequence[Task]:
+        found: list[Task] = self._link.ask(protocol.GetTasks(), _TASKS)
+        return found
+
+    # --- acts: for operators ------------------------------------------------------------------
+
+    def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows who
+        return int(self._link.ask(protocol.StartTask(task_id), _NUMBER))
+
+    def repeat(self, seq: int, by: str) -> int:  # noqa: ARG002 - the appliance knows who
+        return int(self._link.ask(protocol.Repeat(seq), _NUMBER))
+
+    def stop_execution(self, execution: int, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.StopExecution(execution))
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:  # noqa: ARG002 - as above
+        return int(self._link.ask(protocol.Publish(topic, payload, qos, retain), _NUMBER))
+
+    def clear_retained(self, topic: str, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.ClearRetained(topic))
+
+    def disconnect(self, client_id: str, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.Disconnect(client_id))
+
+    def pause_timer(self, name: str, paused: bool, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.PauseTimer(name, paused))
+
+    def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.FireTimer(name))
+
+    def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - as above
+        self._link.ask(protocol.StopAppliance())

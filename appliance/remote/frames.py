@@ -1,0 +1,186 @@
+"""Makes frames: reads the engine, keeps what changed in tables, and fills each terminal's next.
+
+The engine is read once for all terminals that are ready for a frame, however many there are; a
+terminal's own part is where it stands in each table. Blocks for about a millisecond: for a worker
+thread, one at a time. Not for: when a frame is due, or sending it (server.py).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from appliance.engine_api import Engine, LogLine, Mark, Snapshot
+from appliance.model import Message
+from appliance.remote import protocol
+from appliance.remote.tables import Table
+
+_SLOW_S = 1.0
+"""Clients and topics are counted once a second by the engine itself."""
+_TOPICS = 2000
+_WATCHED = 3000
+"""Messages, the newest that were sent, whose marks are looked up for each frame."""
+_OPEN_MARKS = 1000
+"""Older messages that led to something which has not ended."""
+_MARKS = 5000
+_LOG_LINES = 200
+_FIRST_LINES = 1000
+_LOG_BYTES = 16 * 1024
+_MESSAGE_BYTES = 48 * 1024
+_OVERHEAD = 160
+"""Bytes that a message or log line has besides its texts."""
+
+
+class Place:
+    """Where one terminal stands: what it has been sent so far."""
+
+    __slots__ = ("clients", "executions", "log", "marks", "number", "seq", "snapshot", "topics")
+
+    def __init__(self, after_seq: int, after_log: int) -> None:
+        self.number = 0
+        self.seq = after_seq
+        self.log = after_log
+        self.snapshot = 0
+        self.executions = 0
+        self.marks = 0
+        self.clients = 0
+        self.topics = 0
+
+
+class Frames:
+    """The tables of one engine, and the frames that are filled from them."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._slow_due = 0.0
+        self._snapshot: Table[str] = Table()
+        self._executions: Table[int] = Table()
+        self._marks: Table[int] = Table()
+        self._clients: Table[str] = Table()
+        self._topics: Table[str] = Table()
+        self._watched: OrderedDict[int, Mark | None] = OrderedDict()
+        self._open_marks: OrderedDict[int, Mark] = OrderedDict()
+
+    # --- reading the engine -------------------------------------------------------------------
+
+    def refresh(self, places: Iterable[Place]) -> None:
+        """Read the engine; ``places`` are those of all attached terminals."""
+        snapshot = self._engine.snapshot()
+        for name in Snapshot.__struct_fields__:
+            if name != "executions":
+                self._snapshot.put(name, getattr(snapshot, name))
+        for execution in reversed(snapshot.executions):
+            self._executions.put(execution.id, execution)
+        self._executions.keep_only(execution.id for execution in snapshot.executions)
+        self._look_up_marks()
+        now = self._clock()
+        if now >= self._slow_due:
+            self._slow_due = now + _SLOW_S
+            self._refresh_slowly(list(places))
+
+    def _refresh_slowly(self, places: Sequence[Place]) -> None:
+        clients = self._engine.clients()
+        for client in clients:
+            self._clients.put(client.client_id, client)
+        self._clients.keep_only(client.client_id for client in clients)
+        for topic in self._engine.topics(_TOPICS):
+            self._topics.put(topic.topic, topic)
+        self._topics.bound(2 * _TOPICS)
+        if places:
+            self._clients.forget_gone(min(place.clients for place in places))
+            self._executions.forget_gone(min(place.executions for place in places))
+
+    def _look_up_marks(self) -> None:
+        found = self._engine.marks((*self._open_marks, *self._watched))
+        for seq, mark in found.items():
+            self._marks.put(seq, mark)
+            if mark.state.is_final:
+                self._open_marks.pop(seq, None)
+            elif seq in self._open_marks:
+                self._open_marks[seq] = mark
+            else:
+                self._watched[seq] = mark
+        while len(self._watched) > _WATCHED:
+            seq, last = self._watched.popitem(last=False)
+            if last is not None and not last.state.is_final:
+                self._open_marks[seq] = last
+        while len(self._open_marks) > _OPEN_MARKS:
+            self._open_marks.popitem(last=False)
+        self._marks.bound(_MARKS)
+
+    # --- filling a frame ----------------------------------------------------------------------
+
+    def frame(self, place: Place) -> bytes:
+        """The next frame for a terminal, which from now on counts as sent."""
+        place.number += 1
+        left = protocol.FRAME_BYTES
+        fields, place.snapshot, size = self._snapshot.since(place.snapshot, left)
+        left -= size
+        log, size = self._log(place)
+        left -= size
+        messages, sizes, size = self._messages(place)
+        left -= size
+        executions, place.executions, size = self._executions.since(place.executions, left)
+        left -= size
+        marks, place.marks, size = self._marks.since(place.marks, left)
+        left -= size
+        clients, place.clients, size = self._clients.since(place.clients, left)
+        left -= size
+        topics, place.topics, _ = self._topics.since(place.topics, left)
+        return protocol.encode(
+            protocol.EncodedFrame(
+                number=place.number,
+                snapshot=fields,
+                executions=executions,
+                marks=marks,
+                clients=clients,
+                topics=topics,
+                messages=messages,
+                sizes=sizes,
+                log=log,
+            )
+        )
+
+    def _messages(self, place: Place) -> tuple[list[Message], dict[int, int], int]:
+        messages: list[Message] = []
+        sizes: dict[int, int] = {}
+        size = 0
+        for message in reversed(self._engine.live(place.seq, protocol.LIVE_PER_FRAME)):
+            shown = message
+            if len(message.payload) > protocol.SHOWN_BYTES:
+                sizes[message.seq] = self._engine.full_size(message.seq) or len(message.payload)
+                shown = msgspec.structs.replace(
+                    message, payload=message.payload[: protocol.SHOWN_BYTES], properties=None
+                )
+            size += len(shown.payload) + len(shown.topic) + len(shown.client_id) + _OVERHEAD
+            if messages and size > _MESSAGE_BYTES:
+                sizes.pop(message.seq, None)
+                break
+            messages.append(shown)
+        messages.reverse()
+        if messages:
+            place.seq = messages[-1].seq
+        for message in messages:
+            self._watched.setdefault(message.seq, None)
+        return messages, sizes, size
+
+    def _log(self, place: Place) -> tuple[list[LogLine], int]:
+        if place.log == 0:
+            # The past as far as it is kept, the first time; from then on line after line.
+            newest = self._engine.log(0, _FIRST_LINES)
+        else:
+            newest = self._engine.log(place.log, _LOG_LINES)
+        lines: list[LogLine] = []
+        size = 0
+        for line in reversed(newest):
+            size += len(line.text) + len(line.source) + _OVERHEAD
+            if lines and size > _LOG_BYTES:
+                break
+            lines.append(line)
+        lines.reverse()
+        if lines:
+            place.log = lines[-1].number
+        return lines, size

@@ -1,0 +1,296 @@
+"""The desk: who is attached, when each gets a frame, and who may have what they ask for.
+
+A terminal confirms each frame, and no more than two are on their way to it: one on a slow line
+gets fewer and larger steps, one that has stalled gets none, and neither costs more than these two
+frames. An act is checked against the role of whoever asks at that moment, journaled in their
+name, carried out, logged and answered; looking leaves no trace.
+Not for: roles and topics (broker/access.py), what is in a frame (frames.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from appliance.engine_api import Engine
+from appliance.errors import ApplianceError, NoPermissionError, UsageError
+from appliance.model import Message
+from appliance.remote import protocol
+from appliance.remote.dispatch import carry_out
+from appliance.remote.frames import Frames, Place
+from appliance.remote.topics import reply_topic, state_topic
+
+logger = logging.getLogger(__name__)
+
+MAX_TERMINALS = 32
+"""Terminals that may be attached at a time."""
+_WORKERS = 4
+_AFTER_FAILURE_S = 1.0
+_OPERATOR = "operator"
+
+
+class _Terminal:
+    """One attached terminal."""
+
+    __slots__ = ("client_id", "confirmed", "open_requests", "place", "username")
+
+    def __init__(self, client_id: str, username: str | None, place: Place) -> None:
+        self.client_id = client_id
+        self.username = username
+        self.place = place
+        self.confirmed = 0
+        self.open_requests = 0
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has confirmed enough for another frame."""
+        return self.place.number - self.confirmed < protocol.WINDOW
+
+
+class Desk:
+    """Serves attached terminals. Engine's loop only.
+
+    ``hand`` gives a payload to whoever subscribed to a topic, without the journal;
+    ``is_listening`` says whether a client is there and has a subscription; ``record`` puts an act
+    into the journal in the name of who asked and returns when it is kept; ``role_of`` says what a
+    user at an address may do: ``"operator"``, ``"viewer"`` or nothing (``None``).
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        hand: Callable[[str, bytes], int],
+        is_listening: Callable[[str, str], bool],
+        record: Callable[[Message, bytes], Awaitable[None]],
+        role_of: Callable[[str | None, str], str | None],
+        count: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._hand = hand
+        self._is_listening = is_listening
+        self._record = record
+        self._role_of = role_of
+        self._count = count
+        self._clock = clock
+        self._frames = Frames(engine, clock)
+        self._terminals: dict[str, _Terminal] = {}
+        self._somebody = asyncio.Event()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="desk")
+        self._decoder = msgspec.json.Decoder(protocol.Request)
+        self._sender: asyncio.Task[None] | None = None
+        self._failure = ""
+        self.frames_made = 0
+
+    @property
+    def attached(self) -> int:
+        """How many terminals are attached."""
+        return len(self._terminals)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._sender = asyncio.get_running_loop().create_task(self._send_frames(), name="desk")
+
+    async def stop(self) -> None:
+        """Serve nobody any more; what was asked for and runs goes on without an answer."""
+        if self._sender is not None:
+            self._sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sender
+        for task in self._requests:
+            task.cancel()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # --- frames -------------------------------------------------------------------------------
+
+    async def _send_frames(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._somebody.wait()
+            self._let_go()
+            ready = [one for one in self._terminals.values() if one.is_ready]
+            if ready:
+                try:
+                    places = [one.place for one in self._terminals.values()]
+                    frames = await loop.run_in_executor(self._pool, self._make, ready, places)
+                except Exception as error:  # noqa: BLE001 - the engine goes on whatever it is
+                    self._failed(error)
+                    frames = []
+                    await asyncio.sleep(_AFTER_FAILURE_S)
+                for terminal, frame in frames:
+                    # Not to a terminal that attached anew meanwhile: that one begins at frame 1.
+                    if self._terminals.get(terminal.client_id) is terminal:
+                        self._hand(state_topic(terminal.client_id), frame)
+            await asyncio.sleep(1 / protocol.FRAMES_A_SECOND)
+
+    def _failed(self, error: Exception) -> None:
+        """Say why terminals get nothing, once for each reason."""
+        if repr(error) != self._failure:
+            self._failure = repr(error)
+            logger.error("no frame could be made for attached terminals", exc_info=error)
+
+    def _make(self, ready: list[_Terminal], places: list[Place]) -> list[tuple[_Terminal, bytes]]:
+        self._frames.refresh(places)
+        self.frames_made += len(ready)
+        return [(terminal, self._frames.frame(terminal.place)) for terminal in ready]
+
+    def _let_go(self) -> None:
+        """Forget the terminals that are gone; with the last of them, the tables too."""
+        for client_id in list(self._terminals):
+            if not self._is_listening(client_id, state_topic(client_id)):
+                self._forget(client_id)
+
+    def _forget(self, client_id: str) -> None:
+        del self._terminals[client_id]
+        logger.info("terminal %s has detached", client_id)
+        if not self._terminals:
+            self._somebody.clear()
+            self._frames = Frames(self._engine, self._clock)
+
+    # --- requests -----------------------------------------------------------------------------
+
+    def take(self, message: Message) -> None:
+        """Take what a client published on its request topic (the broker has checked whose)."""
+        try:
+            request = self._decoder.decode(message.payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            self._count("desk requests refused: not understood")
+            return
+        try:
+            self._take(message, request)
+        except Exception:
+            # It is on the way of every client's bytes: nothing may go wrong there because of it.
+            logger.exception("a request of an attached terminal failed")
+
+    def _take(self, message: Message, request: protocol.Request) -> None:
+        role = self._role_of(message.username, message.address)
+        if role is None:
+            self._count("desk requests refused: not allowed")
+            return
+        if isinstance(request.ask, protocol.Attach):
+            self._attach(message, request.number, request.ask, role)
+            return
+        terminal = self._terminals.get(message.client_id)
+        if terminal is None:
+            return
+        if isinstance(request.ask, protocol.Seen):
+            confirmed = min(request.ask.frame, terminal.place.number)
+            terminal.confirmed = max(terminal.confirmed, confirmed)
+            return
+        if terminal.open_requests >= protocol.MAX_OPEN_REQUESTS:
+            self._count("desk requests refused: too many at a time")
+            self._answer_error(
+                message.client_id,
+                request.number,
+                ApplianceError("Too much was asked for at a time; try again."),
+            )
+            return
+        terminal.open_requests += 1
+        task = asyncio.get_running_loop().create_task(
+            self._serve(terminal, message, request, role), name=f"desk {message.client_id}"
+        )
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    def _attach(self, message: Message, number: int, ask: protocol.Attach, role: str) -> None:
+        client_id = message.client_id
+        problem = ""
+        if ask.protocol != protocol.PROTOCOL:
+            problem = (
+                f"This terminal speaks version {ask.protocol} of what attached terminals and "
+                f"appliances speak, the appliance version {protocol.PROTOCOL}: install the same "
+                "version of the program on both."
+            )
+        elif client_id not in self._terminals and len(self._terminals) >= MAX_TERMINALS:
+            self._count("terminals refused: limit reached")
+            problem = f"{MAX_TERMINALS} terminals are attached already; close one of them."
+        elif not self._is_listening(client_id, state_topic(client_id)):
+            problem = "Subscribe to the topic of the state first."
+        if problem:
+            self._answer_error(client_id, number, UsageError(problem))
+            return
+        snapshot = self._engine.snapshot()
+        same_run = ask.engine_started_ns == snapshot.started_ns
+        place = Place(
+            # A journal that was begun anew has lower numbers than the terminal has seen.
+            max(0, min(ask.after_seq, snapshot.journal.last_seq)),
+            max(0, ask.after_log) if same_run else 0,
+        )
+        self._terminals[client_id] = _Terminal(client_id, message.username, place)
+        self._somebody.set()
+        logger.info("%s has attached as %s", _who(message), role)
+        self._answer(client_id, protocol.Answer(number, msgspec.Raw(protocol.encode(role))))
+
+    async def _serve(
+        self, terminal: _Terminal, message: Message, request: protocol.Request, role: str
+    ) -> None:
+        ask = request.ask
+        loop = asyncio.get_running_loop()
+        try:
+            if ask.is_act:
+                await self._permit(message, ask, role)
+            if isinstance(ask, protocol.StopAppliance):
+                # Afterwards there may be nobody left to answer.
+                self._answer(message.client_id, protocol.Answer(request.number))
+            found = await loop.run_in_executor(
+                self._pool, _encoded, self._engine, ask, _who(message)
+            )
+            self._answer(message.client_id, protocol.Answer(request.number, found))
+        except ApplianceError as error:
+            self._answer_error(message.client_id, request.number, error)
+        except Exception as error:
+            logger.exception("a request of an attached terminal failed")
+            self._answer_error(
+                message.client_id,
+                request.number,
+                ApplianceError(f"That failed: {type(error).__name__}; the log says more."),
+            )
+        finally:
+            terminal.open_requests -= 1
+
+    async def _permit(self, message: Message, ask: protocol.AnyAsk, role: str) -> None:
+        """Journal and log an act, or refuse it.
+
+        Raises:
+            NoPermissionError: only operators may act.
+        """
+        what = protocol.audit(ask)
+        if role != _OPERATOR:
+            self._count("acts refused: viewers may only look")
+            logger.warning("refused %s to %s: a viewer", what.decode(), _who(message))
+            raise NoPermissionError(
+                f"{message.username or 'You'} may look and not act here. Whoever may act is listed "
+                "in the appliance's configuration: [access] operators."
+            )
+        await self._record(message, what)
+        logger.info("%s asks: %s", _who(message), what.decode())
+
+    def _answer_error(self, client_id: str, number: int, error: ApplianceError) -> None:
+        self._answer(
+            client_id, protocol.Answer(number, error=str(error), kind=type(error).__name__)
+        )
+
+    def _answer(self, client_id: str, answer: protocol.Answer) -> None:
+        if answer.number:
+            self._hand(reply_topic(client_id), protocol.encode(answer))
+
+
+def _encoded(engine: Engine, ask: protocol.AnyAsk, by: str) -> msgspec.Raw:
+    found = protocol.encode(carry_out(engine, ask, by))
+    if len(found) > protocol.LARGEST_ANSWER:
+        raise ApplianceError("The answer is too large for an attached terminal.")
+    return msgspec.Raw(found)
+
+
+def _who(message: Message) -> str:
+    """Who asks, as the log and the engine name them."""
+    name = message.username or "somebody"
+    return f"{name} (terminal {message.client_id} at {message.address})"

@@ -1,0 +1,388 @@
+"""From the journal to requests: read, ask the rules, note what came of each message.
+
+A message that can't be dealt with by a mistake of ours is tried twice, then set aside as rejected:
+it must neither end the starts of all others nor get lost unseen.
+
+Not for: what a rule means (triggers.py) or when a request is carried out (planner.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from appliance.engine_api import RuleState
+from appliance.errors import UnavailableError, UsageError
+from appliance.model import Cause, Message
+from appliance.tasks.dedup import WINDOW_S, Redeliveries
+from appliance.tasks.outcomes import Outcomes
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.planner import Planner
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.state_store import ClosedError, Ledger
+from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
+
+_log = logging.getLogger(__name__)
+BATCH = 500
+WAIT_S = 1.0
+AHEAD_WAIT_S = 0.02
+"""When messages that were dealt with ahead are read, at the latest. Nobody wakes us for them, so
+that they do not come in the way of their own start calls; nor of the next message's, if read now.
+"""
+SAVE_POSITION_EVERY_S = 5.0
+"""How often the position is saved while no message concerns any rule."""
+MAX_LINES_A_SECOND = 20
+"""Log lines about rejected messages; more in the same second are only counted."""
+
+MAX_TRIES = 2
+"""How often a message is tried that the appliance itself can't deal with."""
+
+_NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] table.")
+_REDELIVERY = Rejection(
+    "redelivery", "The same message again, from a client that got no answer.", harmless=True
+)
+
+
+class Source(Protocol):
+    """The journal, as its followers see it."""
+
+    @property
+    def last_seq(self) -> int: ...
+
+    def wait(self, timeout_s: float) -> bool: ...
+
+    def coming(self) -> Sequence[Message]: ...
+
+    def once_committed(self, seq: int, then: Callable[[], None]) -> bool: ...
+
+    def next(self, limit: int) -> Sequence[Message]: ...
+
+    def advance(self, seq: int) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+class _Effects:
+    """What a message led to so far: a second try does not do it again."""
+
+    __slots__ = ("asked", "is_answered")
+
+    def __init__(self) -> None:
+        self.asked: set[tuple[Trigger, int]] = set()
+        """Which wants of which rule were asked for."""
+        self.is_answered = False
+        """Whether its sender was told of a rejection."""
+
+
+class _Tally:
+    __slots__ = ("last_ns", "matched", "rejected")
+
+    def __init__(self) -> None:
+        self.matched = 0
+        self.rejected = 0
+        self.last_ns: int | None = None
+
+
+class Intake:
+    """Takes messages in. ``read`` is for one thread, the rest for any."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        triggers: Triggers,
+        outcomes: Outcomes,
+        hear: Callable[[Sequence[Message]], None],
+        *,
+        has_server: bool,
+    ) -> None:
+        """``hear`` is told of the last message of each topic, for those who wait for any."""
+        self._hear = hear
+        self._ledger = ledger
+        self._triggers = triggers
+        self._outcomes = outcomes
+        self._has_server = has_server
+        self._position = 0
+        """Up to here the messages were dealt with, if maybe not written yet."""
+        self._untaken: Sequence[Message] = ()
+        self._ahead: set[int] = set()
+        """Messages that were taken and have not been read yet."""
+        self._saved_at = 0.0
+        self._tallies = {rule: _Tally() for rule in triggers.rules}
+        self._line_second = 0
+        self._lines = 0
+        self.redeliveries = Redeliveries()
+
+    def take_rules(self, triggers: Triggers) -> None:
+        """Let other rules count for the messages that are read from now on.
+
+        What was asked for goes on as it was asked for; a rule that stays keeps its numbers.
+        """
+        with self._ledger.lock:
+            before = {rule.identity: tally for rule, tally in self._tallies.items()}
+            self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
+            self._triggers = triggers
+
+    def concern(self, topic: str) -> bool:
+        """Whether any rule listens on a topic."""
+        return self._triggers.concern(topic)
+
+    def read(self, source: Source, stopped: threading.Event) -> None:
+        """Read the journal until the stop, and then what is left in it.
+
+        So the next start finds noted what was asked for, and need not look at the server for it.
+        """
+        while True:
+            is_last = stopped.is_set()
+            if self._ledger.trouble:
+                # What can't be written is not read: the journal keeps it for us.
+                if stopped.wait(WAIT_S):
+                    return
+                continue
+            wait_s = AHEAD_WAIT_S if self._ahead else WAIT_S
+            if not self._untaken and source.wait(0.0 if is_last else wait_s):
+                self._untaken = source.next(BATCH)
+            if self._untaken:
+                # Kept until it is dealt with: whoever runs this again goes on with it.
+                if self._untaken[0].seq <= self._position:
+                    self._untaken = [one for one in self._untaken if one.seq > self._position]
+                self.take(self._untaken)
+                self._untaken = ()
+            elif is_last:
+                return
+            # Behind what was read: they are taken in the journal's order.
+            if not is_last and (coming := source.coming()):
+                self._take_ahead(coming, source)
+            # Not only after reading: a start call goes before the note of its message.
+            source.advance(self._ledger.durable_seq)
+
+    def take(self, messages: Sequence[Message]) -> None:
+        """Deal with messages: their requests and the position in the journal, in one change."""
+        if not messages:
+            return
+        # What concerns nobody, mostly all of it, is told by its topics, of which there are few.
+        latest = {one.topic: one for one in messages}
+        self._let_hear(list(latest.values()))
+        topics = {topic for topic in latest if self._triggers.concern(topic)}
+        concerned = [one for one in messages if one.topic in topics] if topics else []
+        left = [one for one in concerned if one.seq not in self._ahead]
+        if not left:
+            self._position = messages[-1].seq
+            if concerned:
+                self._ahead.difference_update(one.seq for one in concerned)
+                self._ledger.write_owed(unless_called=True)
+            elif time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
+                self.save_position()
+            return
+        with self._ledger.change() as planner:
+            for message in left:
+                self._take_or_set_aside(planner, message)
+            self._ahead.difference_update(one.seq for one in concerned)
+            self._position = messages[-1].seq
+            self._note_position()
+
+    def _take_ahead(self, messages: Sequence[Message], source: Source) -> None:
+        """Decide, while they are written to the journal, what messages lead to.
+
+        A start call leaves when they are there, and so does everything else have its effect.
+        """
+        with self._ledger.change_ahead(messages[-1].seq, source.once_committed) as planner:
+            for message in messages:
+                if self._triggers.concern(message.topic):
+                    self._ahead.add(message.seq)
+                    self._take_or_set_aside(planner, message)
+            self._ledger.read_to(messages[-1].seq)
+
+    def _let_hear(self, messages: Sequence[Message]) -> None:
+        try:
+            self._hear(messages)
+        except ClosedError:
+            raise
+        except Exception:  # noqa: BLE001 - the silence watches' defect is not the triggers'
+            _log.exception("An error in the appliance, please report it: silence watches are deaf")
+            self._ledger.planner.count("internal errors")
+            self._ledger.defects.set_aside("a silence watch")
+
+    def _take_or_set_aside(self, planner: Planner, message: Message) -> None:
+        effects = _Effects()
+        for attempt in range(1, MAX_TRIES + 1):
+            try:
+                self._take_one(planner, message, effects)
+            except Exception as error:  # noqa: BLE001 - a defect; see the top of the module
+                if attempt < MAX_TRIES:
+                    continue
+                _log.exception(
+                    "Message %d on %s is set aside: an error in the appliance (%s), please report "
+                    "it. Once that is mended, the message can be repeated from the terminal",
+                    message.seq,
+                    message.topic,
+                    type(error).__name__,
+                )
+                self._set_aside(planner, message)
+            else:
+                return
+
+    def _set_aside(self, planner: Planner, message: Message) -> None:
+        cause = Cause("message", message.seq, message.topic, message.client_id)
+        planner.reject(cause, INTERNAL_ERROR, self._now())
+        planner.count("internal errors")
+        planner.count("messages rejected")
+        self._ledger.defects.set_aside(f"message {message.seq}")
+        # Either of these may be the very thing that fails.
+        with contextlib.suppress(Exception):
+            self._note_sighting(planner, message)
+        with contextlib.suppress(Exception):
+            if (reply := self._outcomes.reply_to(message)) is not None:
+                self._ledger.publish(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
+
+    def save_position(self) -> None:
+        """Write how far the journal was read."""
+        if self._position > self._ledger.durable_seq:
+            with self._ledger.change():
+                self._note_position()
+
+    def _note_position(self) -> None:
+        self._saved_at = time.monotonic()
+        self._ledger.read_to(self._position)
+
+    def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
+        decisions = self._triggers.decide(message)
+        if not decisions:
+            return
+        if self.redeliveries.is_redelivery(message):
+            planner.count("redeliveries")
+            planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
+            return
+        # Rules that start something first: their outcomes are the sender's answer.
+        for decision in sorted(decisions, key=lambda one: one.rejection is not None):
+            self._act(planner, message, decision, effects)
+        self._note_sighting(planner, message)
+
+    def _note_sighting(self, planner: Planner, message: Message) -> None:
+        if sighting := self.redeliveries.note(message):
+            planner.changes.sightings.append(sighting)
+
+    def _act(
+        self,
+        planner: Planner,
+        message: Message,
+        decision: Decision,
+        effects: _Effects,
+    ) -> None:
+        now = self._now()
+        tally = self._tallies[decision.trigger]
+        tally.matched += 1
+        tally.last_ns = message.received_ns
+        cause = self._cause(message, decision.trigger)
+        reply = self._outcomes.reply_to(message)
+        rejection = decision.rejection
+        if rejection is None and not self._has_server:
+            rejection = _NO_SERVER
+        if rejection is None:
+            for number, want in enumerate(decision.wants):
+                if (decision.trigger, number) in effects.asked:
+                    continue
+                answer = planner.ask(
+                    want,
+                    decision.trigger.options,
+                    cause,
+                    now,
+                    reply=reply,
+                    asked_ns=message.received_ns,
+                )
+                if isinstance(answer, Rejection):
+                    rejection = answer
+                    break
+                effects.asked.add((decision.trigger, number))
+        if rejection is None:
+            return
+        planner.reject(cause, rejection, now)
+        if rejection.harmless:
+            return
+        tally.rejected += 1
+        planner.count("messages rejected")
+        if rejection is INTERNAL_ERROR:
+            planner.count("internal errors")
+            self._ledger.defects.set_aside(f"message {message.seq}")
+        # Beside a start, a rule that understood nothing is no news for the sender; a start that
+        # was wished for and not taken is.
+        is_news = not effects.asked or decision.rejection is None
+        if reply is not None and is_news and not effects.is_answered:
+            effects.is_answered = True
+            self._ledger.publish(self._outcomes.of_rejection(reply, cause, rejection))
+        self._log_rejection(message, decision.trigger, rejection)
+
+    def _log_rejection(self, message: Message, trigger: Trigger, rejection: Rejection) -> None:
+        second = int(time.monotonic())
+        if second != self._line_second:
+            self._line_second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > MAX_LINES_A_SECOND:
+            self._ledger.planner.count("log lines left out")
+            return
+        _log.warning(
+            "Message %d on %s from %s started nothing (trigger %s): %s",
+            message.seq,
+            message.topic,
+            message.client_id or "an unknown client",
+            trigger.name,
+            rejection.reason,
+        )
+
+    def repeat(self, message: Message, by: str) -> int:
+        """Ask again for what a message asked for, whether or not it was a redelivery."""
+        asked = 0
+        problem = "no trigger concerns it"
+        with self._ledger.change() as planner:
+            planner.changes.is_forced = True
+            for decision in self._triggers.decide(message):
+                if decision.rejection is not None:
+                    problem = decision.rejection.reason
+                cause = Cause("operator", message.seq, message.topic, message.client_id, rule=by)
+                for want in decision.wants:
+                    answer = planner.ask(want, decision.trigger.options, cause, self._now())
+                    if isinstance(answer, Rejection):
+                        raise UnavailableError(answer.reason)
+                    asked += 1
+        if not asked:
+            raise UsageError(f"Message {message.seq} can't be repeated: {problem}")
+        return asked
+
+    def prune(self, keep_s: float, keep_count: int) -> None:
+        """Remove old history. A failure is left to the next time."""
+        now = self._now()
+        try:
+            removed = self._ledger.store.prune(
+                now - int(keep_s * SECOND_NS), keep_count, now - int(WINDOW_S * SECOND_NS)
+            )
+        except sqlite3.Error as error:
+            _log.warning("Old executions could not be removed from the task database: %s", error)
+            return
+        if removed:
+            _log.info("Removed %d old executions from the history", removed)
+
+    def rules(self) -> tuple[RuleState, ...]:
+        """Every trigger and how it fared since the start."""
+        started = self._ledger.planner.started_by
+        return tuple(
+            RuleState(
+                name=rule.name,
+                topic=rule.topic,
+                target=rule.target,
+                matched=tally.matched,
+                started=started.get(rule.name, 0),
+                rejected=tally.rejected,
+                last_ns=tally.last_ns,
+            )
+            for rule, tally in self._tallies.items()
+        )
+
+    def _cause(self, message: Message, trigger: Trigger) -> Cause:
+        return Cause("message", message.seq, message.topic, message.client_id, trigger.name)
+
+    def _now(self) -> int:
+        return self._ledger.clock_ns()

@@ -1,0 +1,146 @@
+"""What the server says of the runs that go on, ours and others': one polling loop for all.
+
+Each run is asked about 2 s after its start, then less often, at most every 15 s; runs that are due
+at about the same time go into one call. Besides, the list of everything that runs is read now and
+then, so runs that somebody started elsewhere are seen, and waited for.
+
+Not for: what a report means (planner.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from appliance.model import Task
+from appliance.qlik.server import QlikError, QlikServer, Report
+from appliance.right_of_way import starts
+from appliance.tasks.catalog import TaskList
+from appliance.tasks.records import Record
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.state_store import Ledger
+
+_log = logging.getLogger(__name__)
+FIRST_POLL_S = 2.0
+GROWTH = 1.5
+SLOWEST_POLL_S = 15.0
+TOGETHER_S = 1.0
+"""Runs that are due within this time are asked about now: one call instead of two."""
+
+NOTED_TOGETHER = 3
+MAX_NOTES = 20
+"""Reports in one change, and changes for one poll: those of many runs take several milliseconds."""
+
+
+class Following:
+    """Polls. Used by one thread; ``changed`` of the ledger wakes it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        server: QlikServer,
+        tasks: TaskList,
+        *,
+        first_poll_s: float = FIRST_POLL_S,
+        slowest_poll_s: float = SLOWEST_POLL_S,
+        elsewhere_s: float = SLOWEST_POLL_S,
+    ) -> None:
+        self._ledger = ledger
+        self._server = server
+        self._tasks = tasks
+        self._first = int(first_poll_s * SECOND_NS)
+        self._slowest = int(slowest_poll_s * SECOND_NS)
+        self._elsewhere = int(elsewhere_s * SECOND_NS)
+        self._next_elsewhere = 0
+        self._strangers: set[str] = set()
+        """Runs on the server of tasks that the last look did not know."""
+        self._polls: dict[int, tuple[int, int]] = {}
+        """Execution id to (when it is due, the interval after that)."""
+
+    def next_due(self) -> int | None:
+        """When ``poll`` has something to do. Call under the ledger's lock."""
+        if self._ledger.circuit.is_open:
+            return None
+        running = self._ledger.planner.running
+        now = self._ledger.clock_ns()
+        for number in [one for one in self._polls if one not in running]:
+            del self._polls[number]
+        for number in running:
+            if number not in self._polls:
+                self._polls[number] = (now + self._first, self._first)
+        due = [at for at, _ in self._polls.values()]
+        if self._elsewhere:
+            due.append(self._next_elsewhere)
+        return min(due, default=None)
+
+    def poll(self) -> None:
+        """Ask about everything that is due."""
+        now = self._ledger.clock_ns()
+        with self._ledger.lock:
+            running = self._ledger.planner.running
+            soon = now + int(TOGETHER_S * SECOND_NS)
+            is_due = any(at <= now for at, _ in self._polls.values())
+            due = [
+                record
+                for number, (at, _) in self._polls.items()
+                if is_due and at <= soon and (record := running.get(number)) is not None
+            ]
+            runs = [one.execution.execution_id for one in due]
+            tasks = [one.execution.task_id for one in due]
+            for record in due:
+                _, interval = self._polls[record.id]
+                longer = min(int(interval * GROWTH), self._slowest)
+                self._polls[record.id] = (now + longer, longer)
+        try:
+            if due:
+                with starts.minded():
+                    self._note(due, runs, self._server.poll(runs, tasks))
+            if self._elsewhere and now >= self._next_elsewhere:
+                self._next_elsewhere = now + self._elsewhere
+                self._look_elsewhere()
+        except QlikError as error:
+            self._note_failure(due, error)
+
+    def _note(
+        self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
+    ) -> None:
+        """A few at a time: a start call needs the ledger, too."""
+        together = max(NOTED_TOGETHER, len(records) // MAX_NOTES)
+        pairs = list(zip(records, runs, strict=True))
+        for first in range(0, len(pairs), together):
+            starts.give_way()
+            with self._ledger.change() as planner:
+                now = self._ledger.clock_ns()
+                for record, run in pairs[first : first + together]:
+                    report = reports.get(run)
+                    if report is None:
+                        planner.missing(record, now)
+                    else:
+                        planner.report(record, report, now)
+
+    def _look_elsewhere(self) -> None:
+        reports = self._server.running()
+        unknown = [one for one in reports if not self._ledger.planner.knows_run(one.execution_id)]
+        if not unknown:
+            return
+        known = {task.id: task for task in self._tasks.get()}
+        strangers = {one.execution_id for one in unknown if one.task_id.lower() not in known}
+        if strangers - self._strangers:
+            # A task may be new. Asked once for each run: some tasks are not ours to see.
+            known = {task.id: task for task in self._tasks.get(0)}
+        self._strangers = strangers
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            for report in unknown:
+                task: Task | None = known.get(report.task_id.lower())
+                if task is not None and not report.state.is_final:
+                    planner.elsewhere(report, task.name, now)
+
+    def _note_failure(self, due: Sequence[Record], error: QlikError) -> None:
+        _log.info("Asking about running tasks failed: %s", error)
+        with self._ledger.change() as planner:
+            planner.count("polls failed")
+            for record in due:
+                planner.unanswered(record, error, self._ledger.clock_ns())
+            if self._ledger.circuit.failed(error):
+                _log.warning("The Qlik server does not answer, starts wait: %s", error)

@@ -1,0 +1,182 @@
+"""What timers do when they are due: ask for starts, publish, raise and clear alarms.
+
+Not for: when they are due (appliance/timers.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import msgspec
+
+from appliance.engine_api import TimerState
+from appliance.errors import UsageError
+from appliance.model import Cause, Message
+from appliance.tasks.outcomes import time_text
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.planner import Planner
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.state_store import Ledger
+from appliance.tasks.store import Publication
+from appliance.tasks.timers import Firing, Timers
+from appliance.tasks.triggers import Options
+
+_log = logging.getLogger(__name__)
+
+
+class Timing:
+    """Timers at work. Everything that a firing changes is one change of the ledger."""
+
+    def __init__(
+        self, ledger: Ledger, timers: Timers, *, service_name: str, has_server: bool
+    ) -> None:
+        self._ledger = ledger
+        self._timers = timers
+        self._prefix = f"{service_name}/alarms/"
+        self._has_server = has_server
+
+    def open(self) -> None:
+        """Take up where the timers stood."""
+        self._timers.load(self._ledger.store.metas(), self._ledger.clock_ns())
+        for timer in self._timers.timers.values():
+            # Kept from the beginning: what the first schedule misses is to be known too.
+            self._ledger.planner.changes.meta.update(self._timers.marks(timer))
+
+    def take_timers(self, timers: Timers) -> None:
+        """Let other timers count; what stays the same goes on where it stands."""
+        with self._ledger.change() as planner:
+            now = self._ledger.clock_ns()
+            for timer in timers.take_over(self._timers, self._ledger.store.metas(), now):
+                timer.raised_ns = 0
+                planner.changes.meta.update(self._timers.marks(timer))
+                self._alarm(Firing(timer, now, cleared=True), "cleared")
+            self._timers = timers
+            planner.changes.is_forced = True
+            for timer in timers.timers.values():
+                planner.changes.meta.update(timers.marks(timer))
+
+    def next_due(self) -> int | None:
+        """When ``tick`` has something to do. Call under the ledger's lock."""
+        return self._timers.next_due()
+
+    def tick(self, planner: Planner) -> None:
+        """Do what is due, within a change."""
+        firings, moved = self._timers.take_due(self._ledger.clock_ns())
+        if moved:
+            planner.changes.is_forced = True
+        for timer in moved:
+            planner.changes.meta.update(self._timers.marks(timer))
+        for firing in firings:
+            try:
+                self._do(planner, firing)
+            except Exception:  # noqa: BLE001 - one timer's defect is not the other timers'
+                name = f"timer {firing.timer.name}"
+                _log.exception("An error in the appliance, please report it: %s did nothing", name)
+                planner.count("internal errors")
+                self._ledger.defects.set_aside(name)
+
+    def concern(self, topic: str) -> bool:
+        """Whether a silence watch listens on a topic."""
+        return self._timers.concern(topic)
+
+    def hear(self, messages: Sequence[Message]) -> None:
+        """Note that messages came, for the silence watches."""
+        if not self._timers.watches_anything:
+            return
+        watched = [one for one in messages if self._timers.concern(one.topic)]
+        if not watched:
+            return
+        with self._ledger.lock:
+            over: list[Firing] = []
+            for message in watched:
+                over += self._timers.heard(message.topic, message.received_ns)
+            if over:
+                with self._ledger.change() as planner:
+                    for firing in over:
+                        planner.changes.meta.update(self._timers.marks(firing.timer))
+                        self._alarm(firing, "cleared")
+
+    def _do(self, planner: Planner, firing: Firing) -> None:
+        timer = firing.timer
+        planner.count("timers fired")
+        if timer.config.silence is not None:
+            self._alarm(firing, "raised")
+        if timer.config.publish is not None:
+            publish = timer.config.publish
+            self._ledger.publish(
+                Publication(
+                    publish.topic, publish.payload.encode(), publish.retain, content_type=""
+                )
+            )
+        if timer.want is None:
+            return
+        if not self._has_server:
+            _log.warning("Timer %s: no Qlik server is configured; nothing is started", timer.name)
+            return
+        cause = Cause("timer", rule=timer.name)
+        answer = planner.ask(timer.want, Options(), cause, self._ledger.clock_ns())
+        if isinstance(answer, Rejection):
+            _log.warning("Timer %s: %s", timer.name, answer.reason)
+
+    def _alarm(self, firing: Firing, state: str) -> None:
+        timer = firing.timer
+        now = self._ledger.clock_ns()
+        body = {
+            "timer": timer.name,
+            "topic": timer.config.topic,
+            "state": state,
+            "since": time_text(now),
+            "lastHeard": time_text(timer.last_ns),
+        }
+        self._ledger.publish(
+            Publication(f"{self._prefix}{timer.name}", msgspec.json.encode(body), retain=True)
+        )
+        if state == "raised":
+            silent_s = (now - timer.last_ns) / SECOND_NS
+            _log.warning(
+                "Timer %s: no message on %s for %.0f s", timer.name, timer.config.topic, silent_s
+            )
+        else:
+            _log.info("Timer %s: the alarm about %s is over", timer.name, timer.config.topic)
+
+    # --- what an operator may do ----------------------------------------------------------------
+
+    def pause(self, name: str, by: str, *, paused: bool) -> bool:
+        """Pause a timer or let it go on; returns whether there is one of that name."""
+        with self._ledger.change() as planner:
+            timer = self._timers.pause(name, self._ledger.clock_ns(), paused=paused)
+            if timer is None:
+                return False
+            planner.changes.is_forced = True
+            planner.changes.meta.update(self._timers.marks(timer))
+        _log.info("Timer %s was %s by %s", name, "paused" if paused else "let go on", by)
+        return True
+
+    def fire(self, name: str, by: str) -> bool:
+        """Do now what a timer would do; its schedule stays. Returns whether there is one.
+
+        Raises ``UsageError`` for a silence watch whose alarm is raised already.
+        """
+        with self._ledger.change() as planner:
+            timer = self._timers.timers.get(name)
+            if timer is None:
+                return False
+            now = self._ledger.clock_ns()
+            if timer.config.silence is not None:
+                if timer.raised_ns:
+                    raise UsageError(
+                        f"The alarm of {name} is raised already; a message on "
+                        f"{timer.config.topic} clears it."
+                    )
+                self._timers.raise_now(timer, now)
+                planner.changes.meta.update(self._timers.marks(timer))
+            planner.changes.is_forced = True
+            self._do(planner, Firing(timer, now))
+        _log.info("Timer %s was fired by %s", name, by)
+        return True
+
+    def states(self) -> tuple[TimerState, ...]:
+        """All configured timers with their countdown."""
+        # Without the lock: what is read are numbers that change one at a time.
+        return self._timers.states()

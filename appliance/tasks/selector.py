@@ -1,0 +1,55 @@
+"""What somebody wants started, before the server's task list was asked.
+
+Not for: reading payloads (payloads.py) or finding the tasks (catalog.py).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+ZERO_ID = "00000000-0000-0000-0000-000000000000"
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+_GUID_LENGTH = 36
+
+Kind = Literal["id", "name", "tag", "property", "app"]
+
+
+class Want(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One id, or one way to find tasks: by name, tag, custom property or app.
+
+    ``key`` is the custom property's name and empty for the other kinds.
+    """
+
+    kind: Kind
+    value: str
+    key: str = ""
+
+    @property
+    def text(self) -> str:
+        """In words, for people: ``"tasks with tag nightly"``."""
+        match self.kind:
+            case "id":
+                return f"task {self.value}"
+            case "name":
+                return f'task "{self.value}"'
+            case "tag":
+                return f'tasks with tag "{self.value}"'
+            case "property":
+                return f'tasks with {self.key} = "{self.value}"'
+            case _:
+                return f'app "{self.value}"'
+
+
+def task_id(text: str) -> str | None:
+    """Return the id in its one form (lower case, bare), or ``None`` if ``text`` is not a GUID.
+
+    Upper case, surrounding blanks and a pair of braces are what people and Windows tools write.
+    """
+    text = text.strip()
+    if len(text) == _GUID_LENGTH + 2 and text[0] == "{" and text[-1] == "}":
+        text = text[1:-1]
+    text = text.lower()
+    return text if len(text) == _GUID_LENGTH and _GUID.fullmatch(text) else None

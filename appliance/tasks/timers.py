@@ -1,0 +1,290 @@
+"""Schedules and silence watches: when each timer is due, and what was missed.
+
+Works on times that it is given, without clock, threads or disk. What has to outlive a restart
+(``marks``: when each timer was dealt with last, what is paused, which alarm is raised) is handed
+out as numbers by name and taken back by ``load``.
+
+Daylight saving, for ``cron`` (cronsim, which keeps to the rules of Debian's cron): a time that the
+clocks skip is run right after the change, a time that comes twice is run once; schedules with *
+in hour or minute follow the time that really passes.
+
+Not for: starting tasks or publishing (tasks/schedule.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from cronsim import CronSim, CronSimError
+
+from appliance.config import TimerConfig
+from appliance.engine_api import TimerState
+from appliance.errors import ConfigError
+from appliance.mqtt.topics import filter_problem, matches, topic_problem
+from appliance.tasks.selector import Want
+from appliance.tasks.triggers import fixed_want
+
+SECOND_NS = 1_000_000_000
+LATE_S = 60.0
+"""A timer that is noticed later than this after its time was missed: the machine slept, the clock
+was set, or the appliance was down. ``catch_up`` then decides."""
+_NAME = re.compile(r"[\w .-]{1,60}")
+
+
+class Firing(msgspec.Struct, frozen=True):
+    """A timer that is to do its work now."""
+
+    timer: Timer
+    due_ns: int
+    cleared: bool = False
+    """A silence watch whose alarm is over."""
+
+
+class Timer:
+    """One ``[[timer]]``: its schedule and where it stands."""
+
+    def __init__(self, config: TimerConfig, number: int) -> None:
+        """Compile; raises ``ConfigError`` that names the timer, the key and the mend."""
+        self.config = config
+        self.name = config.name
+        where = f"timer {number} ({config.name})"
+        self.where = where
+        if not _NAME.fullmatch(config.name) or not config.name.strip():
+            raise ConfigError(
+                f"{where}: a timer's name has 1 to 60 letters, digits, blanks, - _ or . only."
+            )
+        ways = [config.cron, config.every, config.silence]
+        if sum(way is not None for way in ways) != 1:
+            raise ConfigError(f"{where} must have exactly one of cron, every and silence.")
+        self.want: Want | None = fixed_want(config.task, where) if config.task else None
+        if config.publish is not None and (problem := topic_problem(config.publish.topic)):
+            raise ConfigError(f'{where}: publish.topic = "{config.publish.topic}": {problem}.')
+        if config.silence is None and self.want is None and config.publish is None:
+            raise ConfigError(f"{where} does nothing: give it a task or something to publish.")
+        if (config.topic is not None) != (config.silence is not None):
+            raise ConfigError(f"{where}: silence and topic belong together.")
+        if config.topic is not None and (problem := filter_problem(config.topic)):
+            raise ConfigError(f'{where}: topic = "{config.topic}": {problem}.')
+        self._zone = _zone(config.timezone, where)
+        if config.cron is not None:
+            _check_cron(config.cron, self._zone, where)
+        self.last_ns = 0
+        """Up to here the schedule was dealt with; for a silence watch, the last message."""
+        self.paused = False
+        self.raised_ns = 0
+        """Since when a silence watch's alarm is raised, 0 if it is not."""
+
+    @property
+    def kind(self) -> str:
+        return "silence" if self.config.silence is not None else "schedule"
+
+    @property
+    def key(self) -> str:
+        """Another schedule under the same name is another timer: its past does not count."""
+        config = self.config
+        schedule = config.cron or config.every or config.silence
+        return f"timer:{config.name}:{schedule}:{config.timezone}"
+
+    def due_ns(self) -> int | None:
+        """When it is due next; ``None`` for a raised alarm, which waits for a message."""
+        config = self.config
+        if config.silence is not None:
+            return None if self.raised_ns else self.last_ns + int(config.silence * SECOND_NS)
+        return self._after(self.last_ns)
+
+    def _after(self, at_ns: int) -> int | None:
+        if self.config.every is not None:
+            return at_ns + int(self.config.every * SECOND_NS)
+        assert self.config.cron is not None
+        moment = datetime.fromtimestamp(at_ns // SECOND_NS, UTC).astimezone(self._zone)
+        following = next(CronSim(self.config.cron, moment), None)
+        return None if following is None else int(following.timestamp()) * SECOND_NS
+
+    def skip_to(self, now: int) -> None:
+        """Deal with every time up to ``now`` without doing anything."""
+        if self.config.every is not None:
+            step = int(self.config.every * SECOND_NS)
+            self.last_ns += max(0, (now - self.last_ns) // step) * step
+        else:
+            self.last_ns = max(self.last_ns, now)
+
+    def state(self, due: int | None) -> TimerState:
+        detail = self.config.cron or ""
+        if self.config.cron is not None:
+            detail += f" {self.config.timezone}"
+        elif self.config.every is not None:
+            detail = f"every {self.config.every:g} s"
+        elif self.raised_ns:
+            moment = datetime.fromtimestamp(self.last_ns // SECOND_NS, UTC)
+            detail = f"no message on {self.config.topic} since {moment:%Y-%m-%d %H:%M:%S} UTC"
+        else:
+            detail = f"messages on {self.config.topic}"
+        silent_since = self.last_ns if self.raised_ns else None
+        return TimerState(self.name, self.kind, due, self.paused, detail, silent_since)
+
+
+def _zone(name: str, where: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f'{where}: timezone = "{name}" is not known here. Use an IANA name such as '
+            '"Europe/Berlin" or "UTC".'
+        ) from None
+
+
+def _check_cron(expression: str, zone: ZoneInfo, where: str) -> None:
+    if len(expression.split()) != 5:
+        raise ConfigError(
+            f'{where}: cron = "{expression}" must have five fields: minute, hour, day of month, '
+            'month, day of week, like "30 6 * * MON-FRI".'
+        )
+    try:
+        first = next(CronSim(expression, datetime.now(zone)), None)
+    except CronSimError as error:
+        raise ConfigError(
+            f'{where}: cron = "{expression}": {error}. Fields are minute, hour, day of month, '
+            'month, day of week, like "30 6 * * MON-FRI".'
+        ) from None
+    if first is None:
+        raise ConfigError(f'{where}: cron = "{expression}" never comes in the next 50 years.')
+
+
+class Timers:
+    """All timers. Not thread-safe: the ledger's lock guards it."""
+
+    def __init__(self, configs: Sequence[TimerConfig], *, service_name: str = "") -> None:
+        """Compile all; raises ``ConfigError``."""
+        self._own_prefix = f"{service_name}/"
+        self.timers: dict[str, Timer] = {}
+        for number, config in enumerate(configs, 1):
+            timer = Timer(config, number)
+            if config.name in self.timers:
+                raise ConfigError(f"{timer.where}: another timer has this name already.")
+            self.timers[config.name] = timer
+        self._watches = [one for one in self.timers.values() if one.config.silence is not None]
+        self._due: dict[str, int | None] = {}
+
+    def load(self, marks: Mapping[str, int], now: int) -> None:
+        """Take up what was kept; timers that are new begin now."""
+        for timer in self.timers.values():
+            timer.last_ns = marks.get(timer.key, now)
+            timer.paused = bool(marks.get(f"paused:{timer.name}", 0))
+            timer.raised_ns = marks.get(f"raised:{timer.name}", 0)
+            if timer.config.silence is not None and not timer.raised_ns:
+                # While the appliance was down nobody could have been heard.
+                timer.last_ns = now
+            self._due[timer.name] = timer.due_ns()
+
+    def take_over(self, before: Timers, marks: Mapping[str, int], now: int) -> list[Timer]:
+        """Begin in place of other timers: those that are the same go on where they stand.
+
+        Timers without a predecessor are taken up from ``marks`` as ``load`` does. Returns the
+        silence watches whose alarm ends because they are gone or watch something else now.
+        """
+        self.load(marks, now)
+        over: list[Timer] = []
+        for name, old in before.timers.items():
+            new = self.timers.get(name)
+            if new is not None and new.key == old.key and new.config.topic == old.config.topic:
+                new.last_ns, new.paused, new.raised_ns = old.last_ns, old.paused, old.raised_ns
+            else:
+                if old.raised_ns:
+                    over.append(old)
+                if new is not None:
+                    new.raised_ns = 0
+                    new.last_ns = now if new.config.silence is not None else new.last_ns
+            if new is not None:
+                self._due[name] = new.due_ns()
+        return over
+
+    def marks(self, timer: Timer) -> dict[str, int]:
+        """What has to be kept of a timer."""
+        return {
+            timer.key: timer.last_ns,
+            f"paused:{timer.name}": int(timer.paused),
+            f"raised:{timer.name}": timer.raised_ns,
+        }
+
+    def next_due(self) -> int | None:
+        """When ``take_due`` has something to do."""
+        return min((due for due in self._due.values() if due is not None), default=None)
+
+    def take_due(self, now: int) -> tuple[list[Firing], list[Timer]]:
+        """What is to be done now, and all timers that moved on (their marks are to be kept)."""
+        firings: list[Firing] = []
+        moved: list[Timer] = []
+        for timer in self.timers.values():
+            due = self._due[timer.name]
+            if due is None or due > now:
+                continue
+            moved.append(timer)
+            if timer.config.silence is not None:
+                if timer.paused:
+                    timer.last_ns = now
+                else:
+                    timer.raised_ns = now
+                    firings.append(Firing(timer, due))
+            else:
+                in_time = now - due <= LATE_S * SECOND_NS
+                timer.skip_to(max(now, due))
+                if not timer.paused and (in_time or timer.config.catch_up):
+                    firings.append(Firing(timer, due))
+            self._due[timer.name] = timer.due_ns()
+        return firings, moved
+
+    def raise_now(self, timer: Timer, now: int) -> None:
+        """Raise a silence watch's alarm before its time; the next message clears it as ever."""
+        timer.raised_ns = now
+        self._due[timer.name] = timer.due_ns()
+
+    @property
+    def watches_anything(self) -> bool:
+        """Whether there is any silence watch at all."""
+        return bool(self._watches)
+
+    def concern(self, topic: str) -> bool:
+        """Whether a silence watch listens on a topic."""
+        return any(self._is_heard(timer, topic) for timer in self._watches)
+
+    def heard(self, topic: str, at_ns: int) -> list[Firing]:
+        """A message came; returns the alarms that are over by it."""
+        over = []
+        for timer in self._watches:
+            if not self._is_heard(timer, topic):
+                continue
+            timer.last_ns = max(timer.last_ns, at_ns)
+            if timer.raised_ns:
+                timer.raised_ns = 0
+                over.append(Firing(timer, at_ns, cleared=True))
+            self._due[timer.name] = timer.due_ns()
+        return over
+
+    def _is_heard(self, timer: Timer, topic: str) -> bool:
+        """What the appliance says of itself breaks no silence, unless it is asked for by name."""
+        wanted = timer.config.topic
+        assert wanted is not None
+        if topic.startswith(self._own_prefix) and not wanted.startswith(self._own_prefix):
+            return False
+        return matches(wanted, topic)
+
+    def pause(self, name: str, now: int, *, paused: bool) -> Timer | None:
+        """Pause a timer or let it go on (from now: what passed meanwhile is not made up for)."""
+        timer = self.timers.get(name)
+        if timer is not None:
+            timer.paused = paused
+            if not paused and not timer.raised_ns:
+                timer.skip_to(now)
+            self._due[name] = timer.due_ns()
+        return timer
+
+    def states(self) -> tuple[TimerState, ...]:
+        """All timers with their countdown."""
+        return tuple(
+            timer.state(None if timer.paused else self._due.get(timer.name))
+            for timer in self.timers.values()
+        )

@@ -1,0 +1,269 @@
+"""The threads of the task engine: what each waits for, what it then does, how all of them end.
+
+One reads the journal, one watches the time, some call the server, one polls it, one checks its
+health, one publishes, one keeps the database's log short. All are daemons: a server that hangs
+must not keep the process alive. One that fails by a mistake of ours is run again
+(internal_errors.py).
+
+Not for: any rule about requests (planner.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from appliance.qlik.server import QlikError, QlikServer
+from appliance.tasks.catalog import TaskList
+from appliance.tasks.consumer import Intake, Source
+from appliance.tasks.notices import Notices, Target
+from appliance.tasks.poller import Following
+from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.runner import Runner
+from appliance.tasks.schedule import Timing
+from appliance.tasks.state_store import ClosedError, Ledger
+from appliance.tasks.store import Publication
+
+_log = logging.getLogger(__name__)
+PRUNE_EVERY_S = 3600.0
+TICK_S = 1.0
+"""The longest that a thread sleeps: a change of the system's time is noticed by then."""
+STOPPING_TICK_S = 0.05
+FIRST_CHECK_S = 1.0
+"""The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
+PUBLISH_TRIES = 3
+PUBLISHED_TOGETHER = 50
+"""Publications in one commit of the journal."""
+CHECKPOINT_EVERY_S = 5.0
+
+
+class Publish(Protocol):
+    """Publishes in the appliance's own name, in this order.
+
+    Called from a thread of the task engine; returns once all are accepted (best: once they are in
+    the journal) and raises if they can't be. Then some may have been published nevertheless.
+    """
+
+    def __call__(self, publications: Sequence[Publication]) -> object: ...
+
+
+class Serving(msgspec.Struct):
+    """What there is where a Qlik server is configured."""
+
+    server: QlikServer
+    runner: Runner
+    following: Following
+    tasks: TaskList
+    workers: int
+    health_check_s: float
+
+
+class Threads:
+    """All threads, from ``start`` to ``stop``."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        intake: Intake,
+        timing: Timing,
+        publish: Publish,
+        *,
+        serving: Serving | None,
+        notices: Notices,
+    ) -> None:
+        self._notices = notices
+        self._ledger = ledger
+        self._intake = intake
+        self._timing = timing
+        self._publish = publish
+        self._serving = serving
+        self._source: Source | None = None
+        self._next_prune = 0.0
+        self._threads: list[threading.Thread] = []
+        self._workers: list[threading.Thread] = []
+        self._vital: list[threading.Thread] = []
+        self._stopped = threading.Event()
+        self._ended = threading.Event()
+
+    def start(self, source: Source, *, keep_s: float, keep_count: int) -> None:
+        """Start all; history older than ``keep_s`` seconds or beyond ``keep_count`` goes."""
+        self._source = source
+        self._begin("journal", lambda: self._intake.read(source, self._stopped))
+        self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
+        self._begin("outcomes", self._publish_outcomes)
+        self._begin("checkpoint", self._keep_log_short, is_vital=False)
+        self.tell(self._notices.targets)
+        serving = self._serving
+        if serving is None:
+            return
+        for number in range(1, serving.workers + 1):
+            self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
+        self._workers.append(self._begin("following", lambda: self._follow(serving.following)))
+        self._workers.append(self._begin("health", lambda: self._check_health(serving)))
+
+    def tell(self, targets: Iterable[Target]) -> None:
+        """Begin a thread for each of these targets of notices."""
+        self._threads = [one for one in self._threads if one.is_alive()]
+        for target in targets:
+            self._begin(target.name, partial(target.run, self._stopped), is_vital=False)
+
+    def _begin(
+        self, name: str, work: Callable[[], None], *, is_vital: bool = True
+    ) -> threading.Thread:
+        def until_closed() -> None:
+            try:
+                work()
+            except ClosedError:
+                return  # It came back from the server after the stop.
+
+        def run() -> None:
+            self._ledger.defects.supervise(
+                name, until_closed, self._stopped.wait, is_vital=is_vital
+            )
+
+        thread = threading.Thread(target=run, name=f"tasks-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        if is_vital:
+            self._vital.append(thread)
+        return thread
+
+    def lost(self) -> tuple[str, ...]:
+        """Vital threads that have ended although nobody asked them to."""
+        if self._stopped.is_set():
+            return ()
+        return tuple(one.name for one in self._vital if not one.is_alive())
+
+    def stop(self, timeout_s: float) -> None:
+        """End all within the time; calls under way are broken off when two thirds have passed."""
+        deadline = time.monotonic() + timeout_s
+        with self._ledger.lock:
+            self._ledger.stopping = True
+        self._stopped.set()
+        if self._source is not None:
+            self._source.wake()
+        self._ledger.wake_all()
+        for _ in self._workers:
+            self._ledger.jobs.put(None)
+        _join(self._workers, deadline - timeout_s / 3)
+        if self._serving is not None and any(one.is_alive() for one in self._workers):
+            # Calls under way end with an error now, instead of at their time-out.
+            self._serving.server.close()
+            _join(self._workers, deadline - timeout_s / 6)
+        _join(self._threads, deadline)
+        self._ended.set()
+
+    # --- one method for each kind of thread -----------------------------------------------------
+
+    def _watch_time(self, keep_s: float, keep_count: int) -> None:
+        ledger = self._ledger
+        with ledger.lock:
+            while not ledger.stopping:
+                if time.monotonic() >= self._next_prune:
+                    self._next_prune = time.monotonic() + PRUNE_EVERY_S
+                    self._intake.prune(keep_s, keep_count)
+                due = _earliest(ledger.planner.next_due(), self._timing.next_due())
+                now = ledger.clock_ns()
+                if due is None or due > now or ledger.trouble:
+                    wait_s = TICK_S if due is None else max((due - now) / SECOND_NS, 0.001)
+                    ledger.changed.wait(TICK_S if ledger.trouble else min(wait_s, TICK_S))
+                if not ledger.stopping:
+                    try:
+                        if not ledger.trouble:
+                            self._timing.tick(ledger.planner)
+                    finally:
+                        # The waits of requests end, whatever is the matter with the timers.
+                        ledger.settle(flush=True)
+
+    def _follow(self, following: Following) -> None:
+        ledger = self._ledger
+        while True:
+            with ledger.lock:
+                due = following.next_due()
+                wait_s = TICK_S if due is None else (due - ledger.clock_ns()) / SECOND_NS
+                if wait_s > 0 and not ledger.stopping:
+                    ledger.changed.wait(min(wait_s, TICK_S))
+                if ledger.stopping:
+                    return
+                due = following.next_due()
+                if due is None or due > ledger.clock_ns():
+                    continue
+            following.poll()
+
+    def _check_health(self, serving: Serving) -> None:
+        failures = 0
+        wait_s = 0.0
+        while not self._stopped.wait(wait_s):
+            wait_s = serving.health_check_s
+            try:
+                info = serving.server.check()
+                failures = 0
+                with self._ledger.change() as planner:
+                    if self._ledger.circuit.succeeded(info):
+                        _log.info("The Qlik server answers again")
+                        planner.server_is_back(self._ledger.clock_ns())
+                serving.tasks.get()
+            except QlikError as error:
+                with self._ledger.lock:
+                    if self._ledger.circuit.failed(error, is_check=True):
+                        _log.warning("The Qlik server does not answer, starts wait: %s", error)
+                wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
+                failures += 1
+
+    def _keep_log_short(self) -> None:
+        while not self._stopped.wait(CHECKPOINT_EVERY_S):
+            try:
+                self._ledger.store.checkpoint()
+            except sqlite3.Error as error:
+                _log.info("The log of the task database could not be moved into it: %s", error)
+
+    def _publish_outcomes(self) -> None:
+        failures = 0
+        suspects = 0
+        """So many that come next could not be published together: the fault may lie in one."""
+        while not self._ended.is_set():
+            due = self._ledger.next_publications(
+                STOPPING_TICK_S if self._stopped.is_set() else TICK_S,
+                1 if suspects else PUBLISHED_TOGETHER,
+            )
+            if not due:
+                if self._is_over():
+                    return
+                continue
+            number, publication = due[-1]
+            try:
+                self._publish([one for _, one in due])
+            except Exception as error:  # noqa: BLE001 - whatever the broker says, it is on disk
+                failures += 1
+                suspects = max(suspects, len(due))
+                _log.warning("%s can't be published: %s", publication.topic, error)
+                if self._stopped.is_set():
+                    return  # The next run of the appliance publishes it.
+                if failures < PUBLISH_TRIES:
+                    self._stopped.wait(TICK_S)
+                    continue
+                with self._ledger.lock:
+                    self._ledger.planner.count("publications dropped")
+            failures = 0
+            suspects = max(0, suspects - 1)
+            self._ledger.was_published(number)
+
+    def _is_over(self) -> bool:
+        """Whether nothing will come any more that is to be published."""
+        return self._stopped.is_set() and not any(one.is_alive() for one in self._workers)
+
+
+def _earliest(*times: int | None) -> int | None:
+    return min((time for time in times if time is not None), default=None)
+
+
+def _join(threads: Sequence[threading.Thread], deadline: float) -> None:
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
