@@ -25,7 +25,7 @@ hold the appliance to it over real sockets. `MQTT-...` are the numbers of the st
 `MQTT5-...` those of [MQTT 5](https://docs.oasis-open.org/mqtt/mqtt/v5.0/mqtt-v5.0.html). A test
 that is about both runs once with each version.
 
-All statements below hold: `pytest tests/integration -k broker` runs every one of them. The table
+All statements below hold: `pytest tests/integration/broker` runs every one of them. The table
 is written by `python tests/conformance_table.py` and a test compares it with what is there.
 
 Where the standards leave a choice, the appliance
@@ -148,7 +148,7 @@ def load(name: str) -> ModuleType:
     """Import a test module by its path."""
     if name in _loaded:
         return _loaded[name]
-    path = ROOT / "tests" / "integration" / f"test_broker_{name}.py"
+    path = ROOT / "tests" / "integration" / "broker" / f"test_{name}.py"
     spec = importlib.util.spec_from_file_location(f"conformance_{name}", path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
@@ -167,13 +167,13 @@ def table() -> str:
             if key.startswith("test_") and statements:
                 promise = " ".join((value.__doc__ or "").split())
                 lines.append(
-                    f"| {promise} | {', '.join(statements)} | `test_broker_{name}.py::{key}` | holds |"
+                    f"| {promise} | {', '.join(statements)} | `broker/test_{name}.py::{key}` | holds |"
                 )
     defects = []
     for seen, name, key in DEFECTS:
         if not callable(getattr(load(name), key, None)):
-            raise LookupError(f"test_broker_{name}.py has no {key}")
-        defects.append(f"| {seen} | `test_broker_{name}.py::{key}` |")
+            raise LookupError(f"broker/test_{name}.py has no {key}")
+        defects.append(f"| {seen} | `broker/test_{name}.py::{key}` |")
     return HEAD + "\n".join(lines) + "\n" + DEFECTS_HEAD + "\n".join(defects) + "\n"
 
 

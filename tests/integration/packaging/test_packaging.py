@@ -27,7 +27,7 @@ from appliance.cli import command_parser
 from appliance.commands import selftest
 from appliance.config import loads
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGING = ROOT / "packaging"
 UNIT = PACKAGING / "linux" / "appliance.service"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="a script for Linux")

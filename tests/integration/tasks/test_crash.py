@@ -15,7 +15,7 @@ from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 
-TESTS = Path(__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 STEPS = [
     "before the start call",
     "when the start call has left",

@@ -16,7 +16,7 @@ from broker_rig import Closed, Rig, Wire, both, hang_up, packet, rig, states  # 
 from appliance.broker import sessions
 from appliance.journal import Journal
 
-BROKER = Path(__file__).parents[1] / "broker_rig.py"
+BROKER = Path(__file__).parents[2] / "broker_rig.py"
 
 
 @contextlib.asynccontextmanager

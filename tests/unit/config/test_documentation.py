@@ -15,7 +15,7 @@ from appliance.config import Config, loads
 from appliance.config.tables import Base
 from appliance.errors import ConfigError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import SimulatedTask
 from appliance.broker.users import Users
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 
