@@ -4,8 +4,8 @@ amqtt gets a connection through its public ``Broker.external_connected`` once it
 admitted, and from then on the control packets SUBSCRIBE, UNSUBSCRIBE and DISCONNECT. PUBLISH, its
 acknowledgements, PINGREQ, wills, keepalive and delivery stay in front (docs/architecture.md has
 the reasons, each a measured defect). What amqtt's public API can't do is overridden here, in this
-one module, against the pinned version; tests/unit/broker/test_amqtt_host.py fails when upstream changes
-what is overridden.
+one module, against the pinned version; tests/unit/broker/test_amqtt_host.py fails when upstream
+changes what is overridden.
 """
 
 from __future__ import annotations
