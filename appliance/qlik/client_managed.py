@@ -24,7 +24,7 @@ from appliance.qlik.failures import (
     unexpected_error,
 )
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
+from appliance.qlik.server import QlikError, Report, RetryPolicy, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -266,8 +266,8 @@ class ClientManaged:
             try:
                 self._sign_in()
             except QlikError as error:
-                if error.again is Again.LOOK_FIRST:
-                    error.again = Again.SAFE  # The POST itself was not sent.
+                if error.retry is RetryPolicy.LOOK_FIRST:
+                    error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
                 raise
         reply = self._call("POST", path, None, departure=departure)
         if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
@@ -277,7 +277,7 @@ class ClientManaged:
                 f"{reply.where}: the session with the proxy was over. The appliance signs in anew "
                 "and tries again.",
                 label="signed out",
-                again=Again.SAFE,
+                retry=RetryPolicy.SAFE,
             )
         return reply
 
@@ -368,6 +368,6 @@ def _guid(value: str) -> str:
             f"{mask_line(value)[:80]!r} is not the id of a task or execution (a GUID such as "
             "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10).",
             label="not an id",
-            again=Again.NEVER,
+            retry=RetryPolicy.NEVER,
         )
     return value.lower()

@@ -32,7 +32,7 @@ from appliance.qlik.cloud_rows import (
 from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import StatusError, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import Again, QlikError, Report, ServerInfo, Started
+from appliance.qlik.server import QlikError, Report, RetryPolicy, ServerInfo, Started
 from appliance.qlik.transport import Reply, Transport
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -168,7 +168,7 @@ class Cloud:
                     f"The run {execution_id} of task {task_id} can't be stopped: Qlik Cloud shows "
                     "no reload that belongs to it. Stop it in the Qlik Cloud console.",
                     label="no reload",
-                    again=Again.NEVER,
+                    retry=RetryPolicy.NEVER,
                 )
             execution_id = report.result_id
         reply = self._post(f"/reloads/{quote(execution_id, safe='')}/actions/cancel", None)
@@ -296,8 +296,8 @@ class Cloud:
         try:
             token = self._tokens.token()
         except QlikError as error:
-            if error.again is Again.LOOK_FIRST:
-                error.again = Again.SAFE  # The POST itself was not sent.
+            if error.retry is RetryPolicy.LOOK_FIRST:
+                error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
             raise
         reply = self._transport.call(
             "POST",
@@ -311,7 +311,7 @@ class Cloud:
                 f"{reply.where}: the sign-in was over. The appliance signs in anew and tries "
                 "again.",
                 label="signed out",
-                again=Again.SAFE,
+                retry=RetryPolicy.SAFE,
             )
         return reply
 
@@ -326,6 +326,6 @@ def _checked(task_id: str) -> str:
         raise QlikError(
             f"{mask_line(task_id)[:80]!r} is not the id of an app or task in Qlik Cloud.",
             label="not an id",
-            again=Again.NEVER,
+            retry=RetryPolicy.NEVER,
         )
     return task_id

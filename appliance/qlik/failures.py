@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 
 from appliance.qlik.masking import mask_line
-from appliance.qlik.server import Again, QlikError
+from appliance.qlik.server import QlikError, RetryPolicy
 
 _RETRY_AFTER_LIMIT_S = 86400.0
 _TEXT_LIMIT = 200
@@ -57,14 +57,14 @@ class StatusError(QlikError):
         text: str,
         *,
         status: int,
-        again: Again,
+        retry: RetryPolicy,
         retry_after_s: float | None = None,
         label: str = "",
     ) -> None:
         super().__init__(
             text,
             label=label or str(status),
-            again=again,
+            retry=retry,
             retry_after_s=retry_after_s,
             is_denied=status in _DENYING,
         )
@@ -75,7 +75,7 @@ def closed_error(where: str) -> QlikError:
     return QlikError(
         f"{where}: the connection to the Qlik server was closed because the appliance stops.",
         label="closed",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -85,7 +85,7 @@ def login_page_error(where: str) -> QlikError:
         "the virtual proxy's prefix in [qlik] url, and its header name or JWT settings (for NTLM: "
         "user and password). Port 4242 with a client certificate needs no proxy.",
         label="login page",
-        again=Again.NEVER,
+        retry=RetryPolicy.NEVER,
         is_denied=True,
     )
 
@@ -95,7 +95,7 @@ def not_json_error(where: str, status: int) -> QlikError:
         f"{where}: the answer (status {status}) is not the JSON that a Qlik server sends. Check "
         "that [qlik] url leads to a Qlik server and to nothing in between.",
         label="not JSON",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -103,7 +103,7 @@ def unexpected_error(where: str, what: str) -> QlikError:
     return QlikError(
         f"{where}: the server's answer has an unexpected form ({what}).",
         label="bad answer",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -113,7 +113,7 @@ def too_large_error(where: str, limit: int) -> QlikError:
         "to its end. Give the configured user rights to fewer tasks, or check that [qlik] url "
         "leads to a Qlik server.",
         label="too large",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -122,7 +122,7 @@ def too_slow_error(where: str, limit_s: float) -> QlikError:
         f"{where}: the answer was not complete after {limit_s:g} seconds. Raise [qlik] timeout if "
         "the server is known to be this slow.",
         label="timeout",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -139,14 +139,14 @@ def status_error(
         advice: what to do, where the caller knows better than the status does.
     """
     said = _said(body, headers)
-    again = Again.NEVER
+    retry = RetryPolicy.NEVER
     wait_s = None
     if status == 429:
-        again, wait_s = Again.SAFE, retry_after(headers)
+        retry, wait_s = RetryPolicy.SAFE, retry_after(headers)
         what = "the server's request limit was reached"
         advice = advice or "The appliance waits as long as the server asked."
     elif status >= 500 or status == 408:
-        again, wait_s = Again.LOOK_FIRST, retry_after(headers)
+        retry, wait_s = RetryPolicy.LOOK_FIRST, retry_after(headers)
         what = f"the server has a problem of its own (status {status})"
         advice = advice or "See the server's Repository log; the service may be starting."
     elif status == 400:
@@ -173,7 +173,7 @@ def status_error(
         what = f"the server answered with status {status}"
         advice = advice or "Check [qlik] url."
     return StatusError(
-        f"{where}: {what}{said}. {advice}", status=status, again=again, retry_after_s=wait_s
+        f"{where}: {what}{said}. {advice}", status=status, retry=retry, retry_after_s=wait_s
     )
 
 
@@ -244,7 +244,7 @@ def exception_error(
             f"{where}: the host name can't be resolved. Check [qlik] url and the DNS of this "
             "machine.",
             label="no such host",
-            again=Again.SAFE,
+            retry=RetryPolicy.SAFE,
         )
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
     told = tls_error(tls, where, has_certificate=has_certificate) if tls is not None else None
@@ -255,14 +255,14 @@ def exception_error(
             f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
             "url, and the firewall in between.",
             label="no answer",
-            again=Again.SAFE,
+            retry=RetryPolicy.SAFE,
         )
     if names & _PROXY_ERRORS:
         return QlikError(
             f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
             "for the Qlik server, or mend the proxy's address.",
             label="HTTP proxy",
-            again=Again.SAFE,
+            retry=RetryPolicy.SAFE,
         )
     if "ConnectionRefusedError" in names:
         return QlikError(
@@ -270,27 +270,27 @@ def exception_error(
             "in [qlik] url (4242 for the Repository Service, 443 for a proxy) and that the "
             "service runs.",
             label="refused",
-            again=Again.SAFE,
+            retry=RetryPolicy.SAFE,
         )
     if "NewConnectionError" in names:
         return QlikError(
             f"{where}: no connection ({_short(causes[-1])}). Check host and port in [qlik] url and "
             "the network.",
             label="no route",
-            again=Again.SAFE,
+            retry=RetryPolicy.SAFE,
         )
     if names & {"ReadTimeoutError", "TimeoutError"}:
         return QlikError(
             f"{where}: connected, but no answer within {timeout_s:g} seconds. The server may be "
             "overloaded; raise [qlik] timeout if that is usual.",
             label="timeout",
-            again=Again.LOOK_FIRST,
+            retry=RetryPolicy.LOOK_FIRST,
         )
     if names & {"InvalidURL", "LocationParseError", "LocationValueError"}:
         return QlikError(
             f"{where}: this is not an address. Write [qlik] url as https://host:port.",
             label="bad url",
-            again=Again.NEVER,
+            retry=RetryPolicy.NEVER,
         )
     hint = ""
     if where.partition(" ")[2].startswith("https:"):
@@ -304,7 +304,7 @@ def exception_error(
         f"{where}: the connection ended before the answer was complete ({_short(causes[-1])}). The "
         f"server may have restarted.{hint}",
         label="dropped",
-        again=Again.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST,
     )
 
 
@@ -362,7 +362,7 @@ def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> Qlik
         )
     else:
         return None
-    return QlikError(f"{where}: {what}.", label=label, again=Again.SAFE)
+    return QlikError(f"{where}: {what}.", label=label, retry=RetryPolicy.SAFE)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

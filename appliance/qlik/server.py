@@ -18,15 +18,16 @@ from appliance.model import ExecutionState, Task
 from appliance.qlik.departure import AT_ONCE, Departure
 
 
-class Again(enum.Enum):
+class RetryPolicy(enum.Enum):
     """Whether a failed call may be made again (docs/qlik.md, "Retrying a start")."""
 
     SAFE = "safe"
-    """The request certainly did not reach the server: refused, DNS, TLS not established, 429."""
+    """The server did not act on the request: refused, no address, no TLS, 429. Repeat freely."""
     LOOK_FIRST = "look first"
-    """It may have been carried out: read timeout, dropped connection, 502, 503, 504."""
+    """The server may have acted: read timeout, dropped connection, 502, 503, 504. Before a start
+    is repeated, the server's executions are read."""
     NEVER = "never"
-    """Repeating can't help before a person changed something: 400, 401, 403, 404, login page."""
+    """Repeating fails until a person changes something: 400, 401, 403, 404, login page."""
 
 
 class QlikError(ApplianceError):
@@ -44,7 +45,7 @@ class QlikError(ApplianceError):
         text: str,
         *,
         label: str,
-        again: Again,
+        retry: RetryPolicy,
         retry_after_s: float | None = None,
         is_denied: bool = False,
     ) -> None:
@@ -52,9 +53,9 @@ class QlikError(ApplianceError):
         if is_denied:
             self.exit_code = EXIT_NO_PERMISSION
         else:
-            self.exit_code = EXIT_CONFIG if again is Again.NEVER else EXIT_UNAVAILABLE
+            self.exit_code = EXIT_CONFIG if retry is RetryPolicy.NEVER else EXIT_UNAVAILABLE
         self.label = label
-        self.again = again
+        self.retry = retry
         self.retry_after_s = retry_after_s
 
 

@@ -6,7 +6,7 @@ Not for: retries of single requests (planner.py).
 from __future__ import annotations
 
 from appliance.engine_api import Health
-from appliance.qlik.server import Again, QlikError, ServerInfo
+from appliance.qlik.server import QlikError, RetryPolicy, ServerInfo
 
 OPENS_AFTER = 3
 """Calls in a row that failed to reach the server."""
@@ -39,7 +39,7 @@ class Circuit:
         An answer that will never be another (403, a login page) and a wish for patience (429) are
         answers: the server is there.
         """
-        if error.again is Again.NEVER or error.retry_after_s is not None:
+        if error.retry is RetryPolicy.NEVER or error.retry_after_s is not None:
             if is_check:
                 self._error = error
             return False
@@ -55,7 +55,7 @@ class Circuit:
         if self.is_open and self._error is not None:
             return Health("bad", f"{self._error.label}: starts wait until the server answers")
         if self._error is not None:
-            level = "bad" if self._error.again is Again.NEVER else "warn"
+            level = "bad" if self._error.retry is RetryPolicy.NEVER else "warn"
             return Health(level, self._error.label)
         if self._info is None:
             return Health("warn", "not asked yet")

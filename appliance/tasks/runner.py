@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from appliance.qlik.departure import Departure
-from appliance.qlik.server import Again, QlikError, QlikServer, Report, Started
+from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
 from appliance.right_of_way import starts
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
 from appliance.tasks.gate import Gate
@@ -174,7 +174,7 @@ class Runner:
         try:
             answer = self._server.start(task, _StartCall(self._ledger, gate))
         except QlikError as error:
-            if error.again is Again.LOOK_FIRST:
+            if error.retry is RetryPolicy.LOOK_FIRST:
                 self._note_failure(error)
                 with self._ledger.change() as planner:
                     planner.uncertain(record, str(error), self._ledger.clock_ns())
@@ -262,7 +262,7 @@ class Runner:
         self._note_failure(error)
         with self._ledger.change() as planner:
             now = self._ledger.clock_ns()
-            if error.again is Again.NEVER:
+            if error.retry is RetryPolicy.NEVER:
                 planner.not_allowed(record, Rejection(error.label, str(error)), now)
             else:
                 planner.retry(record, error, now)

@@ -10,7 +10,7 @@ from appliance.model import ExecutionState, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.connect import connect
 from appliance.qlik.failures import StatusError
-from appliance.qlik.server import Again, QlikError
+from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Outcome, Proxy, SimulatedQlik
 from appliance.qlik.transport import Transport
 
@@ -162,7 +162,7 @@ def test_unknown_tasks_are_a_permanent_error(client: ClientManaged) -> None:
     """404 is not retried and says what it may mean."""
     with pytest.raises(QlikError, match="no task with this id") as caught:
         client.start(UNKNOWN)
-    assert caught.value.again is Again.NEVER
+    assert caught.value.retry is RetryPolicy.NEVER
 
 
 @pytest.mark.parametrize("task_id", ["", "../../x", "a b", f"{UNKNOWN}/../about", "x' or 1 eq 1"])
@@ -365,7 +365,7 @@ def test_users_without_rights_or_inactive(qlik: SimulatedQlik, clock: ManualCloc
     assert list(nobody.tasks()) == []
     with pytest.raises(QlikError, match="security rule") as caught:
         nobody.start(task.id)
-    assert (caught.value.label, caught.value.again) == ("403", Again.NEVER)
+    assert (caught.value.label, caught.value.retry) == ("403", RetryPolicy.NEVER)
 
 
 # --- through a virtual proxy ---------------------------------------------------------------------
@@ -420,7 +420,7 @@ def test_a_post_that_meets_an_ended_session_is_not_repeated_by_itself(
     qlik.end_sign_ins()
     with pytest.raises(QlikError) as caught:
         client.start(task.id)
-    assert (caught.value.label, caught.value.again) == ("signed out", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("signed out", RetryPolicy.SAFE)
     assert qlik.site.sessions() == []
     assert client.start(task.id).execution_id
     assert len(qlik.posts) == 2
@@ -454,10 +454,10 @@ def test_a_wrong_way_in_is_explained_and_not_retried(
     client = proxied(qlik, url=qlik.url + url, **settings)
     with pytest.raises(QlikError) as caught:
         client.check()
-    assert (caught.value.label, caught.value.again) == (label, Again.NEVER)
+    assert (caught.value.label, caught.value.retry) == (label, RetryPolicy.NEVER)
     with pytest.raises(QlikError) as caught:
         client.start(UNKNOWN)
-    assert caught.value.again is Again.NEVER
+    assert caught.value.retry is RetryPolicy.NEVER
     assert qlik.posts == []
     assert "a.b.c" not in str(caught.value)
     client.close()
@@ -470,6 +470,6 @@ def test_a_sign_in_that_breaks_leaves_the_start_safe_to_repeat(qlik: SimulatedQl
     qlik.fail(FaultKind.DROP_BEFORE, times=1)
     with pytest.raises(QlikError) as caught:
         client.start(task.id)
-    assert caught.value.again is Again.SAFE
+    assert caught.value.retry is RetryPolicy.SAFE
     assert qlik.posts == []
     client.close()

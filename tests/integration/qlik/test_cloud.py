@@ -7,7 +7,7 @@ import pytest
 from appliance.config import QlikConfig, Secret
 from appliance.model import ExecutionState
 from appliance.qlik.connect import connect
-from appliance.qlik.server import Again, QlikError, QlikServer
+from appliance.qlik.server import RetryPolicy, QlikError, QlikServer
 from appliance.qlik.simulated import FaultKind, ManualClock, Outcome, SimulatedQlik, SimulatedTask
 
 APP = "b7c1d9e0-3a52-4f0e-8d11-62c4a9f0e733"
@@ -171,7 +171,7 @@ def test_a_reload_that_nobody_knows_is_absent(qlik: SimulatedQlik, tenant: QlikS
     assert tenant.poll(["673f0c21a7d94e5b8c10f2aa"], [APP]) == {}
     with pytest.raises(QlikError, match="no app with this id") as caught:
         tenant.start(APP)
-    assert caught.value.again is Again.NEVER
+    assert caught.value.retry is RetryPolicy.NEVER
 
 
 def test_what_runs_is_unknown_without_the_tenant_administrators_rights(
@@ -189,7 +189,7 @@ def test_the_request_limit_is_passed_on(qlik: SimulatedQlik, tenant: QlikServer)
     qlik.fail(FaultKind.STATUS, path="/reloads", status=429, retry_after_s=13)
     with pytest.raises(QlikError) as caught:
         tenant.start(APP)
-    assert (caught.value.label, caught.value.again) == ("429", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("429", RetryPolicy.SAFE)
     assert caught.value.retry_after_s == 13
 
 
@@ -218,7 +218,7 @@ def test_a_token_that_was_revoked_is_replaced(qlik: SimulatedQlik, clock: Manual
     qlik.cloud.forget_tokens()
     with pytest.raises(QlikError) as caught:
         tenant.start(APP)
-    assert (caught.value.label, caught.value.again) == ("signed out", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("signed out", RetryPolicy.SAFE)
     assert tenant.start(APP).execution_id
     assert [seen.status for seen in qlik.posts] == [401, 201]
     tenant.close()
@@ -234,7 +234,7 @@ def test_wrong_keys_and_secrets_are_explained_and_not_shown(
     ):
         with pytest.raises(QlikError) as caught:
             tenant.start(APP)
-        assert (caught.value.label, caught.value.again) == ("401", Again.NEVER)
+        assert (caught.value.label, caught.value.retry) == ("401", RetryPolicy.NEVER)
         assert "hunter2" not in f"{caught.value!r}{caught.value}"
         tenant.close()
 
@@ -250,7 +250,7 @@ def test_a_start_whose_answer_was_lost_is_not_repeated(
     after_ns = clock()
     with pytest.raises(QlikError) as caught:
         tenant.start(APP)
-    assert caught.value.again is Again.LOOK_FIRST
+    assert caught.value.retry is RetryPolicy.LOOK_FIRST
     assert qlik.starts(APP) == 1
     assert len(tenant.since(APP, after_ns)) == 1
 

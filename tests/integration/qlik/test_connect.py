@@ -23,7 +23,7 @@ from appliance.qlik.connect import connect, qlik_user
 from appliance.qlik.connections import _Unsent
 from appliance.qlik.departure import Departure
 from appliance.qlik.diagnosis import Finding, diagnose
-from appliance.qlik.server import Again, QlikError
+from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Proxy, SimulatedQlik, TlsFiles
 from appliance.qlik.simulated.server import free_port
 
@@ -314,7 +314,7 @@ def test_a_tls_connection_that_breaks_is_not_safe_to_repeat(
     qlik.fail(kind, method="POST", times=1)
     with pytest.raises(QlikError) as caught:
         server.start(task.id)
-    assert caught.value.again is Again.LOOK_FIRST
+    assert caught.value.retry is RetryPolicy.LOOK_FIRST
     assert qlik.starts() == 1
     server.close()
 
@@ -326,7 +326,7 @@ def test_a_certificate_for_another_name_is_explained_with_its_names(site: Site) 
         server = connect(config(qlik.url, site))
         with pytest.raises(QlikError, match="another host name") as caught:
             server.check()
-        assert (caught.value.label, caught.value.again) == ("certificate", Again.SAFE)
+        assert (caught.value.label, caught.value.retry) == ("certificate", RetryPolicy.SAFE)
         levels, text = findings(config(qlik.url, site))
         assert levels == ["bad"]
         assert "sense.example.com" in text

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from appliance.qlik.client_managed import ClientManaged
-from appliance.qlik.server import Again, QlikError
+from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.qlik.simulated.server import free_port
 from appliance.qlik.transport import Transport
@@ -29,20 +29,20 @@ def client_of(url: str, **settings: object) -> ClientManaged:
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "label", "again", "carried_out"),
+    ("kind", "status", "label", "retry", "carried_out"),
     [
-        (FaultKind.HANG, 0, "timeout", Again.LOOK_FIRST, False),
-        (FaultKind.HANG_AFTER, 0, "timeout", Again.LOOK_FIRST, True),
-        (FaultKind.DROP_BEFORE, 0, "dropped", Again.LOOK_FIRST, False),
-        (FaultKind.DROP_AFTER, 0, "dropped", Again.LOOK_FIRST, True),
-        (FaultKind.GARBAGE, 0, "not JSON", Again.LOOK_FIRST, True),
-        (FaultKind.LOGIN_PAGE, 0, "login page", Again.NEVER, False),
-        (FaultKind.REDIRECT, 0, "login page", Again.NEVER, False),
-        (FaultKind.STATUS, 401, "401", Again.NEVER, False),
-        (FaultKind.STATUS, 403, "403", Again.NEVER, False),
-        (FaultKind.STATUS, 429, "429", Again.SAFE, False),
-        (FaultKind.STATUS, 500, "500", Again.LOOK_FIRST, False),
-        (FaultKind.STATUS, 503, "503", Again.LOOK_FIRST, False),
+        (FaultKind.HANG, 0, "timeout", RetryPolicy.LOOK_FIRST, False),
+        (FaultKind.HANG_AFTER, 0, "timeout", RetryPolicy.LOOK_FIRST, True),
+        (FaultKind.DROP_BEFORE, 0, "dropped", RetryPolicy.LOOK_FIRST, False),
+        (FaultKind.DROP_AFTER, 0, "dropped", RetryPolicy.LOOK_FIRST, True),
+        (FaultKind.GARBAGE, 0, "not JSON", RetryPolicy.LOOK_FIRST, True),
+        (FaultKind.LOGIN_PAGE, 0, "login page", RetryPolicy.NEVER, False),
+        (FaultKind.REDIRECT, 0, "login page", RetryPolicy.NEVER, False),
+        (FaultKind.STATUS, 401, "401", RetryPolicy.NEVER, False),
+        (FaultKind.STATUS, 403, "403", RetryPolicy.NEVER, False),
+        (FaultKind.STATUS, 429, "429", RetryPolicy.SAFE, False),
+        (FaultKind.STATUS, 500, "500", RetryPolicy.LOOK_FIRST, False),
+        (FaultKind.STATUS, 503, "503", RetryPolicy.LOOK_FIRST, False),
     ],
 )
 def test_one_start_is_one_post_whatever_happens(
@@ -50,7 +50,7 @@ def test_one_start_is_one_post_whatever_happens(
     kind: FaultKind,
     status: int,
     label: str,
-    again: Again,
+    retry: RetryPolicy,
     carried_out: bool,
 ) -> None:
     """The client never repeats a POST, and says truthfully whether that may be done."""
@@ -60,7 +60,7 @@ def test_one_start_is_one_post_whatever_happens(
     with pytest.raises(QlikError) as caught:
         client.start(task.id)
     error = caught.value
-    assert (error.label, error.again) == (label, again)
+    assert (error.label, error.retry) == (label, retry)
     assert error.retry_after_s == (7 if status in {429, 500, 503} else None)
     assert f"POST {qlik.url}/qrs/task/{task.id}/start/synchronous: " in str(error)
     assert qlik.starts() == 1
@@ -91,10 +91,10 @@ def test_refused_and_back_again(qlik: SimulatedQlik) -> None:
         client.start(task.id)
     # The connection of before is gone; whether that shows as refused or as dropped is a matter of
     # luck, but a fresh client always sees it refused.
-    assert caught.value.again in {Again.SAFE, Again.LOOK_FIRST}
+    assert caught.value.retry in {RetryPolicy.SAFE, RetryPolicy.LOOK_FIRST}
     with pytest.raises(QlikError, match="connection was refused") as caught:
         client_of(qlik.url).start(task.id)
-    assert (caught.value.label, caught.value.again) == ("refused", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("refused", RetryPolicy.SAFE)
     qlik.heal()
     assert client.start(task.id).execution_id
     assert qlik.starts() == 1
@@ -105,7 +105,7 @@ def test_a_host_that_does_not_exist() -> None:
     """A name that can't be resolved is told apart from a server that is down."""
     with pytest.raises(QlikError, match="can't be resolved") as caught:
         client_of("http://sense.invalid:4242").check()
-    assert (caught.value.label, caught.value.again) == ("no such host", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("no such host", RetryPolicy.SAFE)
 
 
 def test_a_port_that_accepts_and_says_nothing() -> None:
@@ -113,7 +113,7 @@ def test_a_port_that_accepts_and_says_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with pytest.raises(QlikError) as caught:
             client_of(f"http://127.0.0.1:{silent.getsockname()[1]}").check()
-    assert (caught.value.label, caught.value.again) == ("timeout", Again.LOOK_FIRST)
+    assert (caught.value.label, caught.value.retry) == ("timeout", RetryPolicy.LOOK_FIRST)
 
 
 def test_http_to_nothing_is_refused_at_once() -> None:
@@ -178,7 +178,7 @@ def test_broken_answers_are_errors_of_ours(answer: bytes) -> None:
     listening, url = _serve_once([answer] if answer else [], threading.Event())
     with listening, pytest.raises(QlikError) as caught:
         client_of(url).check()
-    assert caught.value.again is Again.LOOK_FIRST
+    assert caught.value.retry is RetryPolicy.LOOK_FIRST
 
 
 def test_close_ends_calls_under_way(qlik: SimulatedQlik) -> None:
@@ -265,7 +265,7 @@ def test_an_http_proxy_of_the_environment_is_named_and_loopback_goes_without(
     near.close()
     with pytest.raises(QlikError, match="NO_PROXY") as caught:
         client_of("http://sense.invalid").check()
-    assert (caught.value.label, caught.value.again) == ("HTTP proxy", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("HTTP proxy", RetryPolicy.SAFE)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +316,7 @@ def test_a_proxy_address_that_is_none_is_named(
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(QlikError, match="HTTPS_PROXY") as caught:
         client_of("https://sense.invalid").check()
-    assert (caught.value.label, caught.value.again) == ("HTTP proxy", Again.SAFE)
+    assert (caught.value.label, caught.value.retry) == ("HTTP proxy", RetryPolicy.SAFE)
 
 
 def test_a_sign_in_never_leaves_the_server(qlik: SimulatedQlik) -> None:
@@ -327,7 +327,7 @@ def test_a_sign_in_never_leaves_the_server(qlik: SimulatedQlik) -> None:
         qlik.fail(FaultKind.REDIRECT, text=f"{other.url}/qrs/about")
         with pytest.raises(QlikError) as caught:
             client.check()
-        assert (caught.value.label, caught.value.again) == ("login page", Again.NEVER)
+        assert (caught.value.label, caught.value.retry) == ("login page", RetryPolicy.NEVER)
         assert list(other.requests) == []
         client.close()
 

@@ -9,23 +9,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.qlik.failures import exception_error, retry_after, status_error, tls_error
-from appliance.qlik.server import Again
+from appliance.qlik.server import RetryPolicy
 
 _WHERE = "POST https://sense:4242/qrs/task/x/start/synchronous"
 
 
 @pytest.mark.parametrize(
-    ("status", "again"),
+    ("status", "retry"),
     [
-        (400, Again.NEVER), (401, Again.NEVER), (403, Again.NEVER), (404, Again.NEVER),
-        (429, Again.SAFE), (408, Again.LOOK_FIRST), (500, Again.LOOK_FIRST),
-        (502, Again.LOOK_FIRST), (503, Again.LOOK_FIRST), (504, Again.LOOK_FIRST),
+        (400, RetryPolicy.NEVER), (401, RetryPolicy.NEVER), (403, RetryPolicy.NEVER), (404, RetryPolicy.NEVER),
+        (429, RetryPolicy.SAFE), (408, RetryPolicy.LOOK_FIRST), (500, RetryPolicy.LOOK_FIRST),
+        (502, RetryPolicy.LOOK_FIRST), (503, RetryPolicy.LOOK_FIRST), (504, RetryPolicy.LOOK_FIRST),
     ],
 )  # fmt: skip
-def test_what_may_be_repeated(status: int, again: Again) -> None:
+def test_what_may_be_repeated(status: int, retry: RetryPolicy) -> None:
     """The retry table of docs/qlik.md."""
     error = status_error(_WHERE, status, "", {})
-    assert error.again is again
+    assert error.retry is retry
     assert error.label == str(status)
     assert _WHERE in str(error)
 
@@ -74,7 +74,7 @@ def test_certificate_errors_say_what_to_do(code: int, advice: str) -> None:
     told = tls_error(error, _WHERE, has_certificate=True)
     assert told is not None
     assert advice in str(told)
-    assert told.again is Again.SAFE
+    assert told.retry is RetryPolicy.SAFE
 
 
 def test_a_tls_connection_that_ends_is_not_called_unestablished() -> None:
@@ -86,7 +86,7 @@ def test_a_tls_connection_that_ends_is_not_called_unestablished() -> None:
     ):
         assert tls_error(error, _WHERE, has_certificate=True) is None
         told = exception_error(error, _WHERE, timeout_s=1, has_certificate=True)
-        assert (told.label, told.again) == ("dropped", Again.LOOK_FIRST)
+        assert (told.label, told.retry) == ("dropped", RetryPolicy.LOOK_FIRST)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

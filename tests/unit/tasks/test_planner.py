@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from appliance.model import Cause, ExecutionState, Message, Task
-from appliance.qlik.server import Again, QlikError, Report
+from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.queues import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
@@ -27,8 +27,8 @@ from appliance.tasks.triggers import Options
 from appliance.tasks.selector import Want
 
 IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
-DOWN = QlikError("refused", label="refused", again=Again.SAFE)
-HUNG = QlikError("timeout", label="timeout", again=Again.LOOK_FIRST)
+DOWN = QlikError("refused", label="refused", retry=RetryPolicy.SAFE)
+HUNG = QlikError("timeout", label="timeout", retry=RetryPolicy.LOOK_FIRST)
 SEQS = itertools.count(1)
 """Sequence numbers: each request of a test is another message's."""
 LIMITS = Limits(slots=2, look_settle_s=10.0, lost_after_s=30.0)
@@ -422,7 +422,7 @@ def test_the_server_s_own_wish_for_patience_is_kept() -> None:
     planner = make()
     ask(planner)
     (job,) = planner.begin(NOW)
-    wish = QlikError("slow down", label="429", again=Again.SAFE, retry_after_s=500)
+    wish = QlikError("slow down", label="429", retry=RetryPolicy.SAFE, retry_after_s=500)
     planner.retry(job.record, wish, NOW)
     assert job.record.execution.next_attempt_ns >= at(500)
 
