@@ -1,4 +1,4 @@
-"""Which tasks a want means, and whether they may be started at all.
+"""Which tasks a selector means, and whether they may be started at all.
 
 Names, tags and properties are compared here, against the server's whole task list, and never put
 into a filter expression of the server: what a message says can't widen a query, and the name and
@@ -20,7 +20,7 @@ from appliance.config import AllowConfig
 from appliance.model import Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.selector import Want, task_id
+from appliance.tasks.selector import TaskSelector, task_id
 
 FRESH_S = 60.0
 """For how long the task list is taken as it is."""
@@ -60,48 +60,51 @@ class TaskList:
         """What is known of a task without asking; of whatever age."""
         return self._tasks.get(task)
 
-    def find(self, want: Want) -> list[Task]:
-        """The tasks that a want means; asks the server again if there are none.
+    def find(self, selector: TaskSelector) -> list[Task]:
+        """The tasks that a selector means; asks the server again if there are none.
 
         Raises ``QlikError``.
         """
-        return find(want, self.get()) or find(want, self.get(RETRY_FRESH_S))
+        return find(selector, self.get()) or find(selector, self.get(RETRY_FRESH_S))
 
-    def similar(self, want: Want) -> str:
+    def similar(self, selector: TaskSelector) -> str:
         """A name close to the one that was not found, else an empty string."""
-        if want.kind == "tag":
+        if selector.kind == "tag":
             names = {tag for task in self._tasks.values() for tag in task.tags}
-        elif want.kind == "name":
+        elif selector.kind == "name":
             names = {task.name for task in self._tasks.values()}
         else:
             return ""
-        close = difflib.get_close_matches(want.value, names, n=1)
+        close = difflib.get_close_matches(selector.value, names, n=1)
         return close[0] if close else ""
 
 
-def find(want: Want, tasks: Sequence[Task]) -> list[Task]:
+def find(selector: TaskSelector, tasks: Sequence[Task]) -> list[Task]:
     """Tasks that match exactly (upper and lower case differ), in the list's order."""
-    match want.kind:
+    match selector.kind:
         case "id":
-            return [task for task in tasks if task.id == want.value]
+            return [task for task in tasks if task.id == selector.value]
         case "name":
-            return [task for task in tasks if task.name == want.value]
+            return [task for task in tasks if task.name == selector.value]
         case "tag":
-            return [task for task in tasks if want.value in task.tags]
+            return [task for task in tasks if selector.value in task.tags]
         case "property":
-            return [task for task in tasks if (want.key, want.value) in task.properties]
+            return [task for task in tasks if (selector.key, selector.value) in task.properties]
         case _:
-            return [task for task in tasks if want.value in (task.app_id.lower(), task.app_name)]
+            return [
+                task for task in tasks if selector.value in (task.app_id.lower(), task.app_name)
+            ]
 
 
-def ambiguity(want: Want, tasks: Sequence[Task]) -> Rejection | None:
+def ambiguity(selector: TaskSelector, tasks: Sequence[Task]) -> Rejection | None:
     """A name or app means one task; tags and properties may mean many."""
-    if len(tasks) < 2 or want.kind in ("tag", "property"):
+    if len(tasks) < 2 or selector.kind in ("tag", "property"):
         return None
     ids = ", ".join(task.id for task in tasks[:5])
     return Rejection(
         "ambiguous",
-        f"{len(tasks)} tasks answer to {want.text} ({ids}). Nothing was started: use the task id.",
+        f"{len(tasks)} tasks answer to {selector.text} ({ids}). Nothing was started: "
+        "use the task id.",
     )
 
 

@@ -74,7 +74,7 @@ class _Effects:
 
     def __init__(self) -> None:
         self.asked: set[tuple[Trigger, int]] = set()
-        """Which wants of which rule were asked for."""
+        """The rule and the number of each selector that was asked for."""
         self.is_answered = False
         """Whether its sender was told of a rejection."""
 
@@ -283,11 +283,11 @@ class Intake:
         if rejection is None and not self._has_server:
             rejection = _NO_SERVER
         if rejection is None:
-            for number, want in enumerate(decision.wants):
+            for number, selector in enumerate(decision.selectors):
                 if (decision.trigger, number) in effects.asked:
                     continue
                 answer = planner.ask(
-                    want,
+                    selector,
                     decision.trigger.options,
                     cause,
                     now,
@@ -343,8 +343,8 @@ class Intake:
                 if decision.rejection is not None:
                     problem = decision.rejection.reason
                 cause = Cause("operator", message.seq, message.topic, message.client_id, rule=by)
-                for want in decision.wants:
-                    answer = planner.ask(want, decision.trigger.options, cause, self._now())
+                for selector in decision.selectors:
+                    answer = planner.ask(selector, decision.trigger.options, cause, self._now())
                     if isinstance(answer, Rejection):
                         raise UnavailableError(answer.reason)
                     asked += 1

@@ -33,7 +33,7 @@ from appliance.tasks.queues import Limits
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
-from appliance.tasks.selector import Want, task_id
+from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import Ledger
 from appliance.tasks.store import Store
 from appliance.tasks.timers import Timers
@@ -304,7 +304,7 @@ class TaskEngine:
         with self._ledger.change() as planner:
             planner.changes.is_forced = True
             cause = Cause("operator", rule=by)
-            answer = planner.ask(Want("id", found), Options(), cause, self._clock_ns())
+            answer = planner.ask(TaskSelector("id", found), Options(), cause, self._clock_ns())
         if isinstance(answer, Rejection):
             raise UnavailableError(answer.reason)
         return answer
@@ -339,13 +339,13 @@ class TaskEngine:
         if not self._timing.pause(name, by, paused=paused):
             with self._ledger.change() as planner:
                 record = self._waiting(name)
-                planner.hold(record, by, self._clock_ns(), held=paused)
+                planner.pause(record, by, self._clock_ns(), paused=paused)
 
     def fire_timer(self, name: str, by: str) -> None:
         """Do now what a timer would do, or end a request's wait. Raises ``UsageError``."""
         if not self._timing.fire(name, by):
             with self._ledger.change() as planner:
-                planner.hurry(self._waiting(name), by, self._clock_ns())
+                planner.expedite(self._waiting(name), by, self._clock_ns())
 
     def _waiting(self, name: str) -> Record:
         """The request whose wait has this name (``"Reload sales #12"``)."""

@@ -125,13 +125,13 @@ class Target:
 
     def offer(self, notice: Notice) -> None:
         """Take a notice if it concerns this target; never waits."""
-        if self._wants(notice):
+        if self._concerns(notice):
             try:
                 self._waiting.put_nowait(notice)
             except queue.Full:
                 self._count("notices dropped")
 
-    def _wants(self, notice: Notice) -> bool:
+    def _concerns(self, notice: Notice) -> bool:
         execution = notice.execution
         names = (execution.task_name.casefold(), execution.task_id)
         return notice.kind in self._kinds and (

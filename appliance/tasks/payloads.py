@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import msgspec
 
-from appliance.tasks.selector import ZERO_ID, Want, task_id
+from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
 MAX_PAYLOAD = 64 * 1024
 """Bytes. 100 ids as JSON are 4 KB; whatever is far longer is not a start request."""
-MAX_WANTS = 100
+MAX_SELECTORS = 100
 """Tasks that one message may name."""
 MAX_TEXT = 256
 """Characters of a name, tag or custom property value."""
 
-_SELECTORS = ("taskId", "taskName", "tag", "customProperty")
+_SELECTOR_KEYS = ("taskId", "taskName", "tag", "customProperty")
 _BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
 
 
@@ -41,8 +41,8 @@ class _NotUnderstoodError(Exception):
         self.rejection = Rejection(label, reason)
 
 
-def read_wants(payload: bytes) -> tuple[Want, ...] | Rejection:
-    """Return what a payload asks for, each want once, in order; never raises."""
+def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
+    """Return what a payload asks for, each selector once, in order; never raises."""
     if len(payload) > MAX_PAYLOAD:
         return Rejection(
             "too long",
@@ -62,7 +62,7 @@ def read_wants(payload: bytes) -> tuple[Want, ...] | Rejection:
         return problem.rejection
 
 
-def _read_json(text: str) -> tuple[Want, ...]:
+def _read_json(text: str) -> tuple[TaskSelector, ...]:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -74,16 +74,16 @@ def _read_json(text: str) -> tuple[Want, ...]:
     items = value if isinstance(value, list) else [value]
     if not items:
         raise _NotUnderstoodError("empty list", "The payload is an empty list. Nothing to start.")
-    if len(items) > MAX_WANTS:
+    if len(items) > MAX_SELECTORS:
         raise _NotUnderstoodError(
             "too many",
-            f"The payload names {len(items)} tasks; one message may name {MAX_WANTS}. "
+            f"The payload names {len(items)} tasks; one message may name {MAX_SELECTORS}. "
             "Use a tag or a custom property, or send several messages.",
         )
     return tuple(dict.fromkeys(_read_item(item) for item in items))
 
 
-def _read_item(item: object) -> Want:
+def _read_item(item: object) -> TaskSelector:
     if isinstance(item, str):
         return _by_id(item)
     if not isinstance(item, dict):
@@ -93,33 +93,33 @@ def _read_item(item: object) -> Want:
         )
     if "type" in item and "payload" in item:
         return _read_butler(item["type"], item["payload"])
-    named = [key for key in _SELECTORS if key in item]
+    named = [key for key in _SELECTOR_KEYS if key in item]
     if len(named) != 1:
         raise _NotUnderstoodError(
             "names no task" if not named else "ambiguous",
             "An object in the payload must have exactly one of "
-            f"{', '.join(_SELECTORS)}; this one has {' and '.join(named) or 'none'}.",
+            f"{', '.join(_SELECTOR_KEYS)}; this one has {' and '.join(named) or 'none'}.",
         )
     key = named[0]
     value = item[key]
     if key == "taskId":
         return _by_id(value)
     if key == "taskName":
-        return Want("name", _text(value, key))
+        return TaskSelector("name", _text(value, key))
     if key == "tag":
-        return Want("tag", _text(value, key))
+        return TaskSelector("tag", _text(value, key))
     if not isinstance(value, dict):
         raise _NotUnderstoodError(
             "bad property", 'customProperty must be an object: {"name": "...", "value": "..."}.'
         )
-    return Want(
+    return TaskSelector(
         "property",
         _text(value.get("value"), "customProperty.value"),
         _text(value.get("name"), "customProperty.name"),
     )
 
 
-def _read_butler(kind: object, payload: object) -> Want:
+def _read_butler(kind: object, payload: object) -> TaskSelector:
     if kind not in _BUTLER_TYPES or not isinstance(payload, dict):
         raise _NotUnderstoodError(
             "unknown type",
@@ -129,15 +129,15 @@ def _read_butler(kind: object, payload: object) -> Want:
     if kind == "starttaskid":
         return _by_id(payload.get("taskId"))
     if kind == "starttasktag":
-        return Want("tag", _text(payload.get("tag"), "tag"))
-    return Want(
+        return TaskSelector("tag", _text(payload.get("tag"), "tag"))
+    return TaskSelector(
         "property",
         _text(payload.get("customPropertyValue"), "customPropertyValue"),
         _text(payload.get("customPropertyName"), "customPropertyName"),
     )
 
 
-def _by_id(value: object) -> Want:
+def _by_id(value: object) -> TaskSelector:
     found = task_id(value) if isinstance(value, str) else None
     if found is None:
         raise _NotUnderstoodError(
@@ -147,7 +147,7 @@ def _by_id(value: object) -> Want:
         )
     if found == ZERO_ID:
         raise _NotUnderstoodError("zero id", "The payload names the zero id, which is no task.")
-    return Want("id", found)
+    return TaskSelector("id", found)
 
 
 def _text(value: object, key: str) -> str:

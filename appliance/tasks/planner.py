@@ -16,10 +16,10 @@ import msgspec
 from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.queues import Lanes, Limits, key_of, merges
+from appliance.tasks.queues import Limits, TaskQueues, key_of, merges
 from appliance.tasks.records import MAX_REPLIES, Record
 from appliance.tasks.request_book import to_ns
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.store import TaskHistory
 from appliance.tasks.triggers import Options
 
@@ -27,7 +27,7 @@ SLOW_FACTOR = 3.0
 SLOW_LEAST_S = 60.0
 
 
-class Planner(Lanes):
+class Planner(TaskQueues):
     """The whole state machine. Not thread-safe: the ledger's lock guards it."""
 
     def __init__(
@@ -41,15 +41,15 @@ class Planner(Lanes):
     # --- starts -------------------------------------------------------------------------------
 
     def resolved(self, record: Record, tasks: Sequence[Task], now: int) -> None:
-        """The tasks that a want means were found: the request becomes one of each."""
+        """The tasks that a selector means were found: the request becomes one of each."""
         if not self._land(record):
             return
-        self._leave_lane(record)
+        self._leave_queue(record)
         if not tasks:
             self._finish(
                 record,
                 ExecutionState.REJECTED,
-                f"The server lists no {record.want.text}. Check the spelling and whether the "
+                f"The server lists no {record.selector.text}. Check the spelling and whether the "
                 "configured user may see it.",
                 now,
                 label="unknown task",
@@ -58,22 +58,22 @@ class Planner(Lanes):
         first, *others = tasks
         for task in others:
             self._ask_for_found(record, task, now)
-        lane = self._lane(first.id)
-        if lane.waiting is not None and merges(record.options):
-            self._absorb(lane.waiting, record, now)
+        queue = self._queue(first.id)
+        if queue.waiting is not None and merges(record.options):
+            self._absorb(queue.waiting, record, now)
             return
         self._change(record, task_id=first.id, task_name=first.name, usual_s=self.usual_s(first.id))
-        if record.options.if_running == "skip" and lane.active:
+        if record.options.if_running == "skip" and queue.active:
             self._finish(record, ExecutionState.SKIPPED, "The task runs already.", now)
             return
         self._set(record, record.execution.state, "", now, step=f"Found {first.name}")
-        self._put_in_lane(record, now)
+        self._put_in_queue(record, now)
         self._consider(record, now)
 
     def _ask_for_found(self, record: Record, task: Task, now: int) -> None:
         execution = record.execution
         number = self.ask(
-            Want("id", task.id),
+            TaskSelector("id", task.id),
             record.options,
             execution.cause,
             now,
@@ -119,7 +119,7 @@ class Planner(Lanes):
             return
         record.posted_ns = None
         if self._blocked(record) and record.options.if_running == "queue_one":
-            self._put_in_lane(record, now)
+            self._put_in_queue(record, now)
             self._consider(record, now)
             return
         self._finish(
@@ -167,7 +167,7 @@ class Planner(Lanes):
             step=f"{error.label}: {error}",
             next_attempt_ns=now + wait,
         )
-        self._put_in_lane(record, now)
+        self._put_in_queue(record, now)
         self._consider(record, now)
 
     def uncertain(self, record: Record, problem: str, now: int) -> None:
@@ -202,7 +202,7 @@ class Planner(Lanes):
             step="The server has no such run: the call did not reach it",
             next_attempt_ns=None,
         )
-        self._put_in_lane(record, now)
+        self._put_in_queue(record, now)
         self._consider(record, now)
 
     def _look_later(self, record: Record, why: str, now: int) -> None:
@@ -217,7 +217,7 @@ class Planner(Lanes):
         if self._land(record) and record.execution.state == ExecutionState.STARTING:
             record.posted_ns = None
             self._set(record, ExecutionState.REQUESTED, "", now, step="Given back: stopping")
-            self._put_in_lane(record, now)
+            self._put_in_queue(record, now)
 
     def _backoff(self, attempt: int, wished_s: float | None) -> int:
         seconds = min(
@@ -238,20 +238,20 @@ class Planner(Lanes):
     def elsewhere(self, report: Report, name: str, now: int) -> None:
         """A run of a task that we know, which nobody asked us for."""
         task_id = report.task_id.lower()
-        lane = self._lane(task_id)
+        queue = self._queue(task_id)
         if self.knows_run(report.execution_id) or any(
-            one.posted_ns is not None for one in lane.active.values()
+            one.posted_ns is not None for one in queue.active.values()
         ):
             # The second: it may be the very run whose start call has no answer yet.
-            self._drop_lane(task_id)
+            self._drop_queue(task_id)
             return
         cause = Cause("elsewhere")
-        want = Want("id", task_id)
+        selector = TaskSelector("id", task_id)
         started = report.started_ns or now
         run = report.execution_id
-        record = self._new(want, Options(), cause, now, asked=started, expires=now, run=run)
+        record = self._new(selector, Options(), cause, now, asked=started, expires=now, run=run)
         record.seen_ns = now
-        lane.active[record.id] = record
+        queue.active[record.id] = record
         self._follow(record, run)
         self._change(record, task_name=name)
         self.count("started elsewhere")
@@ -369,7 +369,7 @@ class Planner(Lanes):
 
     def _forget(self, record: Record) -> None:
         """Remove an execution that turned out to be another one."""
-        self._leave_lane(record)
+        self._leave_queue(record)
         self.open.pop(record.id, None)
         self.running.pop(record.id, None)
         self._alarms.pop(record.id, None)
@@ -385,15 +385,15 @@ class Planner(Lanes):
             self._logs.append(record)
             return
         self.open[record.id] = record
-        lane = self._lane(key_of(record))
+        queue = self._queue(key_of(record))
         if execution.state in (ExecutionState.QUEUED, ExecutionState.RUNNING):
-            lane.active[record.id] = record
+            queue.active[record.id] = record
             self._follow(record, execution.execution_id)
             # The time that we were away is not time in which the server knew nothing.
             record.seen_ns = now
             return
         if record.posted_ns is not None:
-            lane.active[record.id] = record
+            queue.active[record.id] = record
             if execution.state == ExecutionState.STARTING:
                 self.count("answers lost")
             self._set(
@@ -409,5 +409,5 @@ class Planner(Lanes):
             self._change(record, state=ExecutionState.REQUESTED)
         if record.last_asked_ns < self.boot_ns:
             record.look_since_ns = record.last_asked_ns
-        self._put_in_lane(record, now)
+        self._put_in_queue(record, now)
         self._consider(record, now)

@@ -1,6 +1,6 @@
-"""When each request goes to the server: lanes, waits, slots.
+"""When each request goes to the server: queues, waits, slots.
 
-Every task has a lane. In a lane at most one request waits that further requests are merged into;
+Every task has a queue. In a queue at most one request waits that further requests are merged into;
 what was given to the server and has not ended is active there. ``begin`` hands out what can be
 done now. No threads, clock, disk or network.
 
@@ -20,8 +20,8 @@ from appliance.model import Cause, ExecutionState, Task
 from appliance.tasks.gate import Gate
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
-from appliance.tasks.request_book import SECOND_NS, Book, message_of, to_ns
-from appliance.tasks.selector import Want
+from appliance.tasks.request_book import SECOND_NS, RequestBook, message_of, to_ns
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.store import TaskHistory
 from appliance.tasks.triggers import Options
 from appliance.tasks.views import PAUSED
@@ -68,7 +68,7 @@ class Job(msgspec.Struct, frozen=True):
     """A start call leaves when this is open."""
 
 
-class _Lane:
+class _TaskQueue:
     __slots__ = ("active", "separate", "waiting")
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ class _Lane:
         return bool(self.waiting or self.separate or self.active)
 
 
-class Lanes(Book):
+class TaskQueues(RequestBook):
     """The book, and the order in which its requests are carried out."""
 
     def __init__(self, limits: Limits, known: Callable[[str], Task | None]) -> None:
@@ -94,7 +94,7 @@ class Lanes(Book):
         for, if nothing is noted of them, may have been started: by a call that was under way in a
         crash, or of which a power cut took the note away."""
         self.circuit_open = False
-        self._lanes: dict[str | Want, _Lane] = {}
+        self._queues: dict[str | TaskSelector, _TaskQueue] = {}
         self._in_flight: set[int] = set()
         self._due: list[tuple[int, int]] = []
         self._alarms: dict[int, int] = {}
@@ -108,7 +108,7 @@ class Lanes(Book):
 
     def ask(
         self,
-        want: Want,
+        selector: TaskSelector,
         options: Options,
         cause: Cause,
         now: int,
@@ -123,8 +123,8 @@ class Lanes(Book):
         asked = now if asked_ns is None else asked_ns
         expires = asked + to_ns(options.expire_s)
         replies = (reply,) if reply else ()
-        lane = self._lane(_key(want))
-        target = lane.waiting
+        queue = self._queue(_key(selector))
+        target = queue.waiting
         if target is not None and merges(options) and now < expires:
             # Two rules that one message concerns ask once, not twice.
             seq = message_of(cause)
@@ -137,20 +137,22 @@ class Lanes(Book):
             return target.id
         if len(self.open) >= self.limits.max_open:
             self.count("queue full")
-            self._drop_lane(_key(want))
+            self._drop_queue(_key(selector))
             return Rejection(
                 "queue full",
                 f"{len(self.open)} requests wait already; this one is not taken. "
                 "See why the server does not take them.",
             )
-        record = self._new(want, options, cause, now, asked=asked, expires=expires, replies=replies)
+        record = self._new(
+            selector, options, cause, now, asked=asked, expires=expires, replies=replies
+        )
         self._answer(cause.seq, record.id, now)
         if 0 < message_of(cause) <= self.earlier_seq:
             record.look_since_ns = asked
-        if want.kind == "id" and options.if_running == "skip" and lane.active:
+        if selector.kind == "id" and options.if_running == "skip" and queue.active:
             self._finish(record, ExecutionState.SKIPPED, "The task runs already.", now)
         else:
-            self._put_in_lane(record, now)
+            self._put_in_queue(record, now)
             self._consider(record, now)
         return record.id
 
@@ -169,15 +171,15 @@ class Lanes(Book):
         if target.options.debounce_s:
             self._consider(target, now)
 
-    def _put_in_lane(self, record: Record, now: int) -> None:
-        """Let a request wait (again) in its lane; what waits there already is merged into it."""
-        lane = self._lane(key_of(record))
-        lane.active.pop(record.id, None)
+    def _put_in_queue(self, record: Record, now: int) -> None:
+        """Let a request wait (again) in its queue; what waits there already is merged into it."""
+        queue = self._queue(key_of(record))
+        queue.active.pop(record.id, None)
         if not merges(record.options):
-            lane.separate[record.id] = record
+            queue.separate[record.id] = record
             return
-        other = lane.waiting
-        lane.waiting = record
+        other = queue.waiting
+        queue.waiting = record
         if other is not None and other is not record:
             self._absorb(record, other, now)
 
@@ -242,9 +244,9 @@ class Lanes(Book):
         """When a request may go at the earliest, and how it is called until then."""
         options, execution = record.options, record.execution
         due, state, why = 0, ExecutionState.WAITING, ""
-        if record.held:
+        if record.paused:
             return record.expires_ns, execution.state, PAUSED
-        if record.hurried:
+        if record.expedited:
             return due, state, why
         if options.debounce_s:
             due = min(
@@ -263,10 +265,10 @@ class Lanes(Book):
         return due, state, why
 
     def _blocked(self, record: Record) -> bool:
-        lane = self._lanes.get(record.execution.task_id)
-        if lane is None:
+        queue = self._queues.get(record.execution.task_id)
+        if queue is None:
             return False
-        others = [one for one in lane.active.values() if one is not record]
+        others = [one for one in queue.active.values() if one is not record]
         if record.options.if_running != "start":
             return bool(others)
         # The cooldown counts from a start that may just be under way.
@@ -336,11 +338,11 @@ class Lanes(Book):
 
     def _begin(self, record: Record, now: int) -> Job:
         self._in_flight.add(record.id)
-        lane = self._lane(key_of(record))
-        if lane.waiting is record:
-            lane.waiting = None
-        lane.separate.pop(record.id, None)
-        lane.active[record.id] = record
+        queue = self._queue(key_of(record))
+        if queue.waiting is record:
+            queue.waiting = None
+        queue.separate.pop(record.id, None)
+        queue.active[record.id] = record
         if record.posted_ns is None and not record.execution.task_id:
             return Job(JobKind.RESOLVE, record)
         if record.look_since_ns is not None:
@@ -352,7 +354,7 @@ class Lanes(Book):
         record.posted_ns = now
         if record.first_attempt_ns is None:
             record.first_attempt_ns = now
-        record.hurried = False
+        record.expedited = False
         record.label = ""
         attempts = record.execution.attempts + 1
         self._set(
@@ -380,17 +382,17 @@ class Lanes(Book):
         self._finish(record, ExecutionState.ABORTED, f"Taken back by {by}.", now)
         return True
 
-    def hold(self, record: Record, by: str, now: int, *, held: bool) -> None:
+    def pause(self, record: Record, by: str, now: int, *, paused: bool) -> None:
         """Pause a request's wait, or let it go on."""
-        record.held = held
-        self.note(record, f"{'Paused' if held else 'Let go on'} by {by}", now)
+        record.paused = paused
+        self.note(record, f"{'Paused' if paused else 'Let go on'} by {by}", now)
         self._change(record, next_attempt_ns=None)
         self._consider(record, now)
 
-    def hurry(self, record: Record, by: str, now: int) -> None:
+    def expedite(self, record: Record, by: str, now: int) -> None:
         """End a request's wait (not for the present run: that one has to end by itself)."""
-        record.held = False
-        record.hurried = True
+        record.paused = False
+        record.expedited = True
         self.note(record, f"Wait ended by {by}", now)
         self._change(record, next_attempt_ns=None)
         self._consider(record, now)
@@ -408,8 +410,8 @@ class Lanes(Book):
             ready = self.open[number]
             if ready.execution.reason == _WAITS_FOR_SERVER:
                 self._set(ready, ExecutionState.REQUESTED, "", now, step="The server answers again")
-        for lane in list(self._lanes.values()):
-            for record in (lane.waiting, *lane.separate.values(), *lane.active.values()):
+        for queue in list(self._queues.values()):
+            for record in (queue.waiting, *queue.separate.values(), *queue.active.values()):
                 if (
                     record is not None
                     and record.execution.state == ExecutionState.RETRYING
@@ -432,7 +434,7 @@ class Lanes(Book):
         started_ns: int | None = None,
         duration_s: float | None = None,
     ) -> None:
-        self._leave_lane(record)
+        self._leave_queue(record)
         self.open.pop(record.id, None)
         was_running = self.running.pop(record.id, None) is not None
         self._is_ready.discard(record.id)
@@ -471,42 +473,42 @@ class Lanes(Book):
         self._consider_waiting(task_id, now)
 
     def _consider_waiting(self, task_id: str, now: int) -> None:
-        lane = self._lanes.get(task_id)
-        if lane is not None and lane.waiting is not None:
-            self._consider(lane.waiting, now)
+        queue = self._queues.get(task_id)
+        if queue is not None and queue.waiting is not None:
+            self._consider(queue.waiting, now)
 
     def _land(self, record: Record) -> bool:
         """A job came back; whether it is still of interest."""
         self._in_flight.discard(record.id)
         return record.id in self.open
 
-    def _lane(self, key: str | Want) -> _Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = _Lane()
-        return lane
+    def _queue(self, key: str | TaskSelector) -> _TaskQueue:
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = _TaskQueue()
+        return queue
 
-    def _drop_lane(self, key: str | Want) -> None:
-        lane = self._lanes.get(key)
-        if lane is not None and not lane:
-            del self._lanes[key]
+    def _drop_queue(self, key: str | TaskSelector) -> None:
+        queue = self._queues.get(key)
+        if queue is not None and not queue:
+            del self._queues[key]
 
-    def _leave_lane(self, record: Record) -> None:
+    def _leave_queue(self, record: Record) -> None:
         key = key_of(record)
-        lane = self._lane(key)
-        if lane.waiting is record:
-            lane.waiting = None
-        lane.separate.pop(record.id, None)
-        lane.active.pop(record.id, None)
-        self._drop_lane(key)
+        queue = self._queue(key)
+        if queue.waiting is record:
+            queue.waiting = None
+        queue.separate.pop(record.id, None)
+        queue.active.pop(record.id, None)
+        self._drop_queue(key)
 
 
-def _key(want: Want) -> str | Want:
-    return want.value if want.kind == "id" else want
+def _key(selector: TaskSelector) -> str | TaskSelector:
+    return selector.value if selector.kind == "id" else selector
 
 
-def key_of(record: Record) -> str | Want:
-    return record.execution.task_id or record.want
+def key_of(record: Record) -> str | TaskSelector:
+    return record.execution.task_id or record.selector
 
 
 def merges(options: Options) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from appliance.model import Execution
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import Options
 
 MAX_REPLIES = 100
@@ -34,7 +34,7 @@ class Record(msgspec.Struct, eq=False):
     """
 
     execution: Execution
-    want: Want
+    selector: TaskSelector = msgspec.field(name="want")
     options: Options
     expires_ns: int
     last_asked_ns: int
@@ -51,9 +51,9 @@ class Record(msgspec.Struct, eq=False):
     reply_to: tuple[Reply, ...] = ()
     label: str = ""
     """Its outcome in a few characters where the state alone does not say it: ``"403"``."""
-    held: bool = False
+    paused: bool = msgspec.field(default=False, name="held")
     """An operator paused its wait: it does not go on before it is let go (or expires)."""
-    hurried: bool = False
+    expedited: bool = msgspec.field(default=False, name="hurried")
     """An operator ended its wait: debounce, cooldown and retry do not hold it any longer."""
     recovered: bool = False
     """It succeeded, and the task's run before it had ended badly."""

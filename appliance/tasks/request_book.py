@@ -13,7 +13,7 @@ import msgspec
 from appliance.model import Cause, Execution, ExecutionState, Step, Task
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.store import Answer, Changes, TaskHistory
 from appliance.tasks.triggers import Options
 
@@ -23,7 +23,7 @@ MAX_STEPS = 40
 _KNOWN_RUNS = 2000
 
 
-class Book:
+class RequestBook:
     """All open requests, what is known of tasks and runs, and what changed since the last write.
 
     Not thread-safe: the ledger's lock guards it. ``known`` gives what is known of a task
@@ -49,7 +49,7 @@ class Book:
 
     def _new(
         self,
-        want: Want,
+        selector: TaskSelector,
         options: Options,
         cause: Cause,
         now: int,
@@ -59,22 +59,28 @@ class Book:
         replies: tuple[Reply, ...] = (),
         run: str = "",
     ) -> Record:
-        known = want.kind == "id"
+        known = selector.kind == "id"
         execution = Execution(
             id=self.next_id,
-            task_id=want.value if known else "",
-            task_name=self._name(want.value) if known else want.text,
+            task_id=selector.value if known else "",
+            task_name=self._name(selector.value) if known else selector.text,
             state=ExecutionState.RUNNING if run else ExecutionState.REQUESTED,
             cause=cause,
             requested_ns=asked,
             execution_id=run,
-            usual_s=self.usual_s(want.value) if known else None,
+            usual_s=self.usual_s(selector.value) if known else None,
             steps=(Step(now, _asked_by(cause)),),
         )
         self.next_id += 1
         self.changes.meta["next_id"] = self.next_id
         record = Record(
-            execution, want, options, expires, asked, reply_to=replies, last_seq=message_of(cause)
+            execution,
+            selector,
+            options,
+            expires,
+            asked,
+            reply_to=replies,
+            last_seq=message_of(cause),
         )
         self.open[record.id] = record
         self.changes.records[record.id] = record

@@ -130,9 +130,9 @@ class Runner:
     # --- one way for each kind ----------------------------------------------------------------
 
     def _resolve(self, record: Record) -> None:
-        want = record.want
+        selector = record.selector
         try:
-            found = self._tasks.find(want)
+            found = self._tasks.find(selector)
         except QlikError as error:
             self._not_reached(record, error)
             return
@@ -144,18 +144,18 @@ class Runner:
             if found and not others:
                 planner.not_allowed(record, OWN_OUTCOME, now)
             elif not found:
-                similar = self._tasks.similar(want)
+                similar = self._tasks.similar(selector)
                 hint = f' Is "{similar}" meant?' if similar else ""
                 planner.not_allowed(
                     record,
                     Rejection(
                         "unknown task",
-                        f"The server lists no {want.text}.{hint} Check the spelling and whether "
-                        "the configured user may see it.",
+                        f"The server lists no {selector.text}.{hint} Check the spelling and "
+                        "whether the configured user may see it.",
                     ),
                     now,
                 )
-            elif (problem := ambiguity(want, others)) is not None:
+            elif (problem := ambiguity(selector, others)) is not None:
                 planner.not_allowed(record, problem, now)
             else:
                 planner.resolved(record, others, now)

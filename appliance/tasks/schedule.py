@@ -109,13 +109,13 @@ class Timing:
                     publish.topic, publish.payload.encode(), publish.retain, content_type=""
                 )
             )
-        if timer.want is None:
+        if timer.selector is None:
             return
         if not self._has_server:
             _log.warning("Timer %s: no Qlik server is configured; nothing is started", timer.name)
             return
         cause = Cause("timer", rule=timer.name)
-        answer = planner.ask(timer.want, Options(), cause, self._ledger.clock_ns())
+        answer = planner.ask(timer.selector, Options(), cause, self._ledger.clock_ns())
         if isinstance(answer, Rejection):
             _log.warning("Timer %s: %s", timer.name, answer.reason)
 

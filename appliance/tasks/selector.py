@@ -1,4 +1,4 @@
-"""What somebody wants started, before the server's task list was asked.
+"""How a message or a rule names tasks, before the list of tasks was asked for from the server.
 
 Not for: reading payloads (payloads.py) or finding the tasks (catalog.py).
 """
@@ -17,7 +17,7 @@ _GUID_LENGTH = 36
 Kind = Literal["id", "name", "tag", "property", "app"]
 
 
-class Want(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class TaskSelector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One id, or one way to find tasks: by name, tag, custom property or app.
 
     ``key`` is the custom property's name and empty for the other kinds.

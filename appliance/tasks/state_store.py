@@ -9,7 +9,7 @@ messages are read.
 One effect need not wait: the start call for a message that the journal would give again after a
 crash, because nothing written so far says that it was dealt with. The journal is its note; the
 next process looks at the server before it starts what such a message asks for
-(``Lanes.earlier_seq``). So the call leaves first, and the worker that made it writes the change
+(``Planner.earlier_seq``). So the call leaves first, and the worker that made it writes the change
 while the server thinks about its answer (``write_owed``).
 
 While the journal writes a message, its request is decided already and a worker gets the call

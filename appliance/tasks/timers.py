@@ -25,8 +25,8 @@ from appliance.config import TimerConfig
 from appliance.engine_api import TimerState
 from appliance.errors import ConfigError
 from appliance.mqtt.topics import filter_problem, matches, topic_problem
-from appliance.tasks.selector import Want
-from appliance.tasks.triggers import fixed_want
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.triggers import fixed_selector
 
 SECOND_NS = 1_000_000_000
 LATE_S = 60.0
@@ -60,10 +60,12 @@ class Timer:
         ways = [config.cron, config.every, config.silence]
         if sum(way is not None for way in ways) != 1:
             raise ConfigError(f"{where} must have exactly one of cron, every and silence.")
-        self.want: Want | None = fixed_want(config.task, where) if config.task else None
+        self.selector: TaskSelector | None = (
+            fixed_selector(config.task, where) if config.task else None
+        )
         if config.publish is not None and (problem := topic_problem(config.publish.topic)):
             raise ConfigError(f'{where}: publish.topic = "{config.publish.topic}": {problem}.')
-        if config.silence is None and self.want is None and config.publish is None:
+        if config.silence is None and self.selector is None and config.publish is None:
             raise ConfigError(f"{where} does nothing: give it a task or something to publish.")
         if (config.topic is not None) != (config.silence is not None):
             raise ConfigError(f"{where}: silence and topic belong together.")

@@ -1,6 +1,6 @@
-"""Rules that turn a message into wants: which rule matches, and what it asks for.
+"""Rules that turn a message into selectors: which rule matches, and what it asks for.
 
-Not for: whether a message came before (dedup.py), finding the tasks that a want means
+Not for: whether a message came before (dedup.py), finding the tasks that a selector means
 (catalog.py), when they start (planner.py).
 """
 
@@ -16,8 +16,8 @@ from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
-from appliance.tasks.payloads import Rejection, read_wants
-from appliance.tasks.selector import ZERO_ID, Want, task_id
+from appliance.tasks.payloads import Rejection, read_selectors
+from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Trigger:
         self.topic = str(config.topic)
         self.name = config.name or self.topic
         where = f"trigger {number} ({self.name})"
-        self.fixed: Want | None = None
+        self.fixed: TaskSelector | None = None
         self._level: int | None = None
         self._read_task(config.task, where)
         self._condition = Condition(config.when, where=where) if config.when else None
@@ -79,7 +79,7 @@ class Trigger:
                 )
             self._level = levels.index("+")
             return
-        self.fixed = fixed_want(task, where)
+        self.fixed = fixed_selector(task, where)
 
     @property
     def identity(self) -> tuple[str, str, str]:
@@ -95,29 +95,29 @@ class Trigger:
             return f"the task that level {self._level + 1} of the topic names"
         return "the tasks that the payload names"
 
-    def wants(self, message: Message) -> tuple[Want, ...] | Rejection | None:
+    def selectors(self, message: Message) -> tuple[TaskSelector, ...] | Rejection | None:
         """What the rule asks for on a message that its filter matches; ``None``: not concerned."""
         if self._condition is not None and not self._condition.holds(message.payload):
             return None
         if self.fixed is not None:
             return (self.fixed,)
         if self._level is None:
-            return read_wants(message.payload)
-        return _want_of_level(message.topic.split("/")[self._level])
+            return read_selectors(message.payload)
+        return _selector_of_level(message.topic.split("/")[self._level])
 
 
-def _want_of_level(level: str) -> tuple[Want, ...] | Rejection:
+def _selector_of_level(level: str) -> tuple[TaskSelector, ...] | Rejection:
     found = task_id(level)
     if found == ZERO_ID:
         return Rejection("zero id", "The topic names the zero id, which is no task.")
     if found is not None:
-        return (Want("id", found),)
+        return (TaskSelector("id", found),)
     if not level.strip():
         return Rejection("empty level", "The level of the topic that names the task is empty.")
-    return (Want("name", level.strip()),)
+    return (TaskSelector("name", level.strip()),)
 
 
-def fixed_want(task: str | Mapping[str, str], where: str) -> Want:
+def fixed_selector(task: str | Mapping[str, str], where: str) -> TaskSelector:
     """Read the ``task`` of a rule that names one; raises ``ConfigError`` with ``where`` in it."""
     if isinstance(task, str):
         found = task_id(task)
@@ -126,16 +126,16 @@ def fixed_want(task: str | Mapping[str, str], where: str) -> Want:
                 f'{where}: task = "{task}" is neither "payload" nor "topic" nor a task id. '
                 'To name a task, write task = {name = "..."}.'
             )
-        return Want("id", found)
+        return TaskSelector("id", found)
     match dict(task):
         case {"name": str(name), **rest} if not rest and name.strip():
-            return Want("name", name.strip())
+            return TaskSelector("name", name.strip())
         case {"tag": str(tag), **rest} if not rest and tag.strip():
-            return Want("tag", tag.strip())
+            return TaskSelector("tag", tag.strip())
         case {"property": str(key), "value": str(value), **rest} if not rest and key.strip():
-            return Want("property", value.strip(), key.strip())
+            return TaskSelector("property", value.strip(), key.strip())
         case {"app": str(app), **rest} if not rest and app.strip():
-            return Want("app", task_id(app) or app.strip())
+            return TaskSelector("app", task_id(app) or app.strip())
     raise ConfigError(
         f"{where}: task must be {{name = ...}}, {{tag = ...}}, {{property = ..., value = ...}} "
         "or {app = ...}, with text in it."
@@ -146,7 +146,7 @@ class Decision(msgspec.Struct, frozen=True):
     """What one rule says of one message."""
 
     trigger: Trigger
-    wants: tuple[Want, ...] = ()
+    selectors: tuple[TaskSelector, ...] = ()
     rejection: Rejection | None = None
 
 
@@ -182,10 +182,10 @@ class Triggers:
                 continue
             if isinstance(answer, Rejection):
                 decisions.append(Decision(trigger, rejection=answer))
-            elif self._is_own(message) and any(_about(message, want) for want in answer):
+            elif self._is_own(message) and any(_about(message, selector) for selector in answer):
                 decisions.append(Decision(trigger, rejection=OWN_OUTCOME))
             else:
-                decisions.append(Decision(trigger, wants=answer))
+                decisions.append(Decision(trigger, selectors=answer))
         return tuple(decisions)
 
     def _is_own(self, message: Message) -> bool:
@@ -200,10 +200,10 @@ class Triggers:
         return trigger.fixed is not None and trigger.topic.startswith(self._own_prefix)
 
 
-def _ask(trigger: Trigger, message: Message) -> tuple[Want, ...] | Rejection | None:
+def _ask(trigger: Trigger, message: Message) -> tuple[TaskSelector, ...] | Rejection | None:
     """What one rule says; an error in the appliance costs the message this rule and no other."""
     try:
-        return trigger.wants(message)
+        return trigger.selectors(message)
     except Exception:  # noqa: BLE001 - one rule's defect is not the others'
         _log.exception(
             "Trigger %s can't read message %d on %s: an error in the appliance, please report it",
@@ -214,8 +214,8 @@ def _ask(trigger: Trigger, message: Message) -> tuple[Want, ...] | Rejection | N
         return INTERNAL_ERROR
 
 
-def _about(message: Message, want: Want) -> bool:
-    return want.kind in ("id", "app") and want.value in message.topic.split("/")
+def _about(message: Message, selector: TaskSelector) -> bool:
+    return selector.kind in ("id", "app") and selector.value in message.topic.split("/")
 
 
 def _never_starts(message: Message) -> Rejection | None:

@@ -186,10 +186,10 @@ def test_a_second_try_starts_nothing_twice(qlik, tmp_path: Path, monkeypatch) ->
     ask = Planner.ask
     failures = [RuntimeError("once")]
 
-    def failing(planner: Planner, want, *arguments, **more):
-        if want.value == tasks[1].id and failures:
+    def failing(planner: Planner, selector, *arguments, **more):
+        if selector.value == tasks[1].id and failures:
             raise failures.pop()
-        return ask(planner, want, *arguments, **more)
+        return ask(planner, selector, *arguments, **more)
 
     monkeypatch.setattr(Planner, "ask", failing)
     rule = TriggerConfig(topic=TopicFilter(START_TOPIC), task="payload", if_running="start")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.tasks.payloads import MAX_PAYLOAD, MAX_WANTS, Rejection, read_wants
-from appliance.tasks.selector import Want, task_id
+from appliance.tasks.payloads import MAX_PAYLOAD, MAX_SELECTORS, Rejection, read_selectors
+from appliance.tasks.selector import TaskSelector, task_id
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
 OTHER = "0b8fa8d5-3b3f-4b3e-9d7c-1c2d3e4f5a6b"
@@ -36,39 +36,39 @@ GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 )
 def test_every_documented_way_to_write_an_id_names_the_same_task(payload: str) -> None:
     """An id may be bare, in any case, with blanks or braces, or in JSON: it is the same task."""
-    assert read_wants(payload.encode()) == (Want("id", ID),)
+    assert read_selectors(payload.encode()) == (TaskSelector("id", ID),)
 
 
 @pytest.mark.parametrize(
-    ("payload", "want"),
+    ("payload", "selector"),
     [
-        ({"taskName": "Reload sales"}, Want("name", "Reload sales")),
-        ({"tag": "nightly"}, Want("tag", "nightly")),
+        ({"taskName": "Reload sales"}, TaskSelector("name", "Reload sales")),
+        ({"tag": "nightly"}, TaskSelector("tag", "nightly")),
         (
             {"customProperty": {"name": "plant", "value": "north"}},
-            Want("property", "north", "plant"),
+            TaskSelector("property", "north", "plant"),
         ),
-        ({"type": "starttasktag", "payload": {"tag": "nightly"}}, Want("tag", "nightly")),
+        ({"type": "starttasktag", "payload": {"tag": "nightly"}}, TaskSelector("tag", "nightly")),
         (
             {
                 "type": "starttaskcustomproperty",
                 "payload": {"customPropertyName": "plant", "customPropertyValue": "north"},
             },
-            Want("property", "north", "plant"),
+            TaskSelector("property", "north", "plant"),
         ),
     ],
 )
-def test_tasks_may_be_named_by_name_tag_and_property(payload: dict, want: Want) -> None:
+def test_tasks_may_be_named_by_name_tag_and_property(payload: dict, selector: TaskSelector) -> None:
     """Each documented object form means what the documentation says, alone and in a list."""
-    assert read_wants(json.dumps(payload).encode()) == (want,)
-    assert read_wants(json.dumps([payload, ID]).encode()) == (want, Want("id", ID))
+    assert read_selectors(json.dumps(payload).encode()) == (selector,)
+    assert read_selectors(json.dumps([payload, ID]).encode()) == (selector, TaskSelector("id", ID))
 
 
 def test_a_list_starts_each_of_its_tasks_once() -> None:
     """A task that a list names twice is wanted once; the order is kept."""
-    assert read_wants(json.dumps([OTHER, ID, OTHER.upper()]).encode()) == (
-        Want("id", OTHER),
-        Want("id", ID),
+    assert read_selectors(json.dumps([OTHER, ID, OTHER.upper()]).encode()) == (
+        TaskSelector("id", OTHER),
+        TaskSelector("id", ID),
     )
 
 
@@ -100,14 +100,14 @@ def test_a_list_starts_each_of_its_tasks_once() -> None:
         (b"[" * 100_000, "too long"),
         (b"[" * 60_000, "not a task id"),
         (b"x" * (MAX_PAYLOAD + 1), "too long"),
-        (json.dumps([ID] * (MAX_WANTS + 1)).encode(), "too many"),
+        (json.dumps([ID] * (MAX_SELECTORS + 1)).encode(), "too many"),
         (("'" + ID + "'").encode(), "not a task id"),
         (ID.replace("8", "\u0668", 1).encode(), "not a task id"),
     ],
 )
 def test_anything_else_is_rejected_with_a_reason(payload: bytes, label: str) -> None:
     """What is not a documented form starts nothing, and the reason says what to send instead."""
-    answer = read_wants(payload)
+    answer = read_selectors(payload)
     assert isinstance(answer, Rejection)
     assert answer.label == label
     assert answer.reason.endswith((".", ")"))
@@ -139,17 +139,17 @@ json_values = st.recursive(
 @given(st.binary(max_size=300) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_payload_raises_and_only_guids_are_ids(payload: bytes) -> None:
     """Whatever arrives is understood or rejected; an id that goes to the server is a GUID."""
-    answer = read_wants(payload)
+    answer = read_selectors(payload)
     if isinstance(answer, Rejection):
         assert answer.label
         assert answer.reason
         return
-    assert 0 < len(answer) <= MAX_WANTS
-    for want in answer:
-        if want.kind == "id":
-            assert GUID.fullmatch(want.value)
+    assert 0 < len(answer) <= MAX_SELECTORS
+    for selector in answer:
+        if selector.kind == "id":
+            assert GUID.fullmatch(selector.value)
         else:
-            assert want.value.strip() == want.value != ""
+            assert selector.value.strip() == selector.value != ""
 
 
 @given(st.text(max_size=60))

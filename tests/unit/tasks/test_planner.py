@@ -24,7 +24,7 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 
 IDS = [f"00000000-0000-0000-0000-00000000000{number}" for number in range(1, 4)]
 DOWN = QlikError("refused", label="refused", retry=RetryPolicy.SAFE)
@@ -106,7 +106,7 @@ class PlannerMachine(RuleBasedStateMachine):
         for _ in range(at_once):
             options = self.options[task]
             number = self.planner.ask(
-                Want("id", task), options, Cause("message", next(SEQS)), self.now
+                TaskSelector("id", task), options, Cause("message", next(SEQS)), self.now
             )
             assert isinstance(number, int)
             self.asked.append((self.now, number, task, options))
@@ -286,13 +286,15 @@ NOW = 1_000_000 * SECOND_NS
 
 
 def ask(planner: Planner, options: Options = PLAIN, now: int = NOW, **fields: object) -> int:
-    number = planner.ask(Want("id", IDS[0]), options, Cause("message", next(SEQS)), now, **fields)
+    number = planner.ask(
+        TaskSelector("id", IDS[0]), options, Cause("message", next(SEQS)), now, **fields
+    )
     assert isinstance(number, int)
     return number
 
 
 def ask_for(planner: Planner, task: str) -> int:
-    number = planner.ask(Want("id", task), PLAIN, Cause("message", next(SEQS)), NOW)
+    number = planner.ask(TaskSelector("id", task), PLAIN, Cause("message", next(SEQS)), NOW)
     assert isinstance(number, int)
     return number
 
@@ -476,8 +478,8 @@ def test_names_and_tags_become_one_request_for_each_task() -> None:
     ask(planner)
     (busy,) = planner.begin(NOW)
     planner.started(busy.record, "r1", NOW)
-    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 2), NOW)
-    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 3), NOW)
+    planner.ask(TaskSelector("tag", "x"), PLAIN, Cause("message", 2), NOW)
+    planner.ask(TaskSelector("tag", "x"), PLAIN, Cause("message", 3), NOW)
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.execution.merged) == (JobKind.RESOLVE, 1)
     planner.resolved(job.record, [Task(one, f"T{one[-1]}") for one in IDS], NOW)
@@ -489,7 +491,7 @@ def test_names_and_tags_become_one_request_for_each_task() -> None:
 def test_a_tag_that_no_task_has_is_rejected() -> None:
     """An empty selection is said to be one."""
     planner = make()
-    planner.ask(Want("tag", "x"), PLAIN, Cause("message", 2), NOW)
+    planner.ask(TaskSelector("tag", "x"), PLAIN, Cause("message", 2), NOW)
     (job,) = planner.begin(NOW)
     planner.resolved(job.record, [], NOW)
     assert planner.told[-1][1].state is ExecutionState.REJECTED
@@ -499,7 +501,7 @@ def test_at_most_so_many_runs_at_a_time() -> None:
     """``max_running`` holds further starts back until a run has ended."""
     planner = make(Limits(slots=4, max_running=1))
     for task in IDS:
-        planner.ask(Want("id", task), PLAIN, Cause("message", 1), NOW)
+        planner.ask(TaskSelector("id", task), PLAIN, Cause("message", 1), NOW)
     (job,) = planner.begin(NOW)
     planner.started(job.record, "r1", NOW)
     assert planner.begin(NOW) == []
@@ -512,7 +514,7 @@ def test_a_full_queue_refuses_and_counts() -> None:
     """The number of open requests is bounded; what is beyond it is refused with a reason."""
     planner = make(Limits(max_open=1))
     ask(planner, Options(if_running="start"))
-    refusal = planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 1), NOW)
+    refusal = planner.ask(TaskSelector("id", IDS[1]), PLAIN, Cause("message", 1), NOW)
     assert refusal.label == "queue full"
     assert planner.counters["queue full"] == 1
 
@@ -651,7 +653,7 @@ def test_what_waits_for_the_server_says_so() -> None:
     planner = make()
     early = planner.open[ask(planner, Options(debounce_s=1))]
     planner.server_is_away(NOW)
-    late = planner.open[planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 9), NOW)]
+    late = planner.open[planner.ask(TaskSelector("id", IDS[1]), PLAIN, Cause("message", 9), NOW)]
     assert planner.begin(at(2)) == []
     for record in (early, late):
         assert record.execution.state is ExecutionState.WAITING
@@ -679,7 +681,7 @@ def test_one_message_that_two_rules_concern_is_answered_once() -> None:
     planner = make()
     for seq in (5, 5, 6, 6):
         cause, reply = Cause("message", seq), Reply("answers", b"x", seq)
-        planner.ask(Want("id", IDS[0]), Options(debounce_s=1), cause, NOW, reply=reply)
+        planner.ask(TaskSelector("id", IDS[0]), Options(debounce_s=1), cause, NOW, reply=reply)
     (record,) = planner.open.values()
     assert [one.seq for one in record.reply_to] == [5, 6]
     assert record.execution.merged == 1
@@ -691,18 +693,18 @@ def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
     messages, and what an operator asks for again, are started at once."""
     planner = make()
     planner.earlier_seq = 1
-    old = planner.ask(Want("id", IDS[0]), PLAIN, Cause("message", 1), NOW, asked_ns=at(-60))
+    old = planner.ask(TaskSelector("id", IDS[0]), PLAIN, Cause("message", 1), NOW, asked_ns=at(-60))
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.posted_ns) == (JobKind.LOOK, at(-60))
     planner.not_found(job.record, NOW)
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.id) == (JobKind.START, old)
-    planner.ask(Want("id", IDS[1]), PLAIN, Cause("message", 2), NOW, asked_ns=at(-60))
+    planner.ask(TaskSelector("id", IDS[1]), PLAIN, Cause("message", 2), NOW, asked_ns=at(-60))
     (job,) = planner.begin(NOW)
     assert job.kind is JobKind.START
     again = make()
     again.earlier_seq = 1
-    again.ask(Want("id", IDS[2]), PLAIN, Cause("operator", 1), NOW)
+    again.ask(TaskSelector("id", IDS[2]), PLAIN, Cause("operator", 1), NOW)
     (job,) = again.begin(NOW)
     assert job.kind is JobKind.START
 
@@ -712,7 +714,7 @@ def test_what_was_noted_before_the_machine_s_start_is_looked_for_first() -> None
     planner, again = make(), make()
     again.boot_ns = at(10)
     planner.circuit_open = True
-    planner.ask(Want("id", IDS[2]), PLAIN, Cause("message", 3), NOW)
+    planner.ask(TaskSelector("id", IDS[2]), PLAIN, Cause("message", 3), NOW)
     record = next(one for one in planner.open.values() if one.execution.task_id == IDS[2])
     again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record), at(20))
     assert [one.kind for one in again.begin(at(20))] == [JobKind.LOOK]
@@ -734,13 +736,13 @@ def test_made_up_ids_leave_nothing_behind() -> None:
     """Anybody who may publish can name tasks that do not exist: each is rejected and forgotten."""
     planner = make()
     for number in range(50):
-        want = Want("id", f"00000000-0000-0000-0000-{number:012d}")
-        planner.ask(want, PLAIN, Cause("message", 1), NOW)
+        selector = TaskSelector("id", f"00000000-0000-0000-0000-{number:012d}")
+        planner.ask(selector, PLAIN, Cause("message", 1), NOW)
         (job,) = planner.begin(NOW)
         planner.not_allowed(job.record, Rejection("404", "No such task."), NOW)
     assert not planner.open
     assert not planner.histories
-    assert not planner._lanes
+    assert not planner._queues
     assert not planner._alarms
 
 

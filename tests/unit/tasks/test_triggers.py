@@ -8,7 +8,7 @@ from appliance.config import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.tasks.triggers import Options, Trigger, Triggers
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
 
@@ -26,29 +26,29 @@ def message(topic: str = "start", payload: bytes = ID.encode(), **fields: object
 
 
 @pytest.mark.parametrize(
-    ("task", "want"),
+    ("task", "selector"),
     [
-        (ID.upper(), Want("id", ID)),
-        ({"name": "Reload sales"}, Want("name", "Reload sales")),
-        ({"tag": "nightly"}, Want("tag", "nightly")),
-        ({"property": "plant", "value": "north"}, Want("property", "north", "plant")),
-        ({"app": ID.upper()}, Want("app", ID)),
+        (ID.upper(), TaskSelector("id", ID)),
+        ({"name": "Reload sales"}, TaskSelector("name", "Reload sales")),
+        ({"tag": "nightly"}, TaskSelector("tag", "nightly")),
+        ({"property": "plant", "value": "north"}, TaskSelector("property", "north", "plant")),
+        ({"app": ID.upper()}, TaskSelector("app", ID)),
     ],
 )
-def test_a_rule_with_a_fixed_task_asks_for_it_whatever_the_payload_is(task, want) -> None:
+def test_a_rule_with_a_fixed_task_asks_for_it_whatever_the_payload_is(task, selector) -> None:
     """A source system need not know anything of Qlik."""
     (decision,) = decide(message(payload=b"\xff anything"), rule(task))
-    assert decision.wants == (want,)
+    assert decision.selectors == (selector,)
 
 
 def test_a_level_of_the_topic_may_name_the_task() -> None:
     """``task = "topic"`` takes the level that the + stands for: an id, else a name."""
     config = rule("topic", "qliksense/start/+/now")
-    assert decide(message(f"qliksense/start/{ID.upper()}/now", b""), config)[0].wants == (
-        Want("id", ID),
+    assert decide(message(f"qliksense/start/{ID.upper()}/now", b""), config)[0].selectors == (
+        TaskSelector("id", ID),
     )
-    assert decide(message("qliksense/start/Reload sales/now", b""), config)[0].wants == (
-        Want("name", "Reload sales"),
+    assert decide(message("qliksense/start/Reload sales/now", b""), config)[0].selectors == (
+        TaskSelector("name", "Reload sales"),
     )
     assert decide(message("qliksense/start//now", b""), config)[0].rejection is not None
 
@@ -62,7 +62,7 @@ def test_one_message_may_match_several_rules() -> None:
         rule({"tag": "c"}, "plant/#", when={"rows": {">": 5}}),
         rule({"tag": "d"}, "other/#"),
     )
-    assert {one.wants[0].value for one in decisions} == {"a", "b"}
+    assert {one.selectors[0].value for one in decisions} == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_a_rule_that_means_nothing_is_a_configuration_error(config, part: str) -
 def test_replays_of_another_broker_start_nothing() -> None:
     """What a bridge passes on with the retain flag is old; a publisher's own retained message is
     new, and an empty one only clears the topic."""
-    assert decide(message(retain=True), rule())[0].wants
+    assert decide(message(retain=True), rule())[0].selectors
     replayed = decide(message(retain=True, client_id="$bridge/plant"), rule())[0]
     assert replayed.rejection.harmless
-    assert decide(message(client_id="$bridge/plant"), rule())[0].wants
+    assert decide(message(client_id="$bridge/plant"), rule())[0].selectors
     assert decide(message(retain=True, payload=b""), rule({"tag": "a"}))[0].rejection.harmless
-    assert decide(message(payload=b""), rule({"tag": "a"}))[0].wants
+    assert decide(message(payload=b""), rule({"tag": "a"}))[0].selectors
 
 
 def test_outcomes_do_not_start_the_task_that_they_are_about() -> None:
@@ -104,7 +104,9 @@ def test_outcomes_do_not_start_the_task_that_they_are_about() -> None:
     outcome = message(topic, f'{{"taskId": "{ID}"}}'.encode(), client_id="$appliance")
     assert decide(outcome, rule(topic="#"), rule({"tag": "x"}, topic="#")) == ()
     assert decide(outcome, rule("payload", "appliance/tasks/+/last")) == ()
-    assert decide(outcome, rule({"name": "next"}, topic))[0].wants == (Want("name", "next"),)
+    assert decide(outcome, rule({"name": "next"}, topic))[0].selectors == (
+        TaskSelector("name", "next"),
+    )
     assert decide(outcome, rule(ID, "appliance/tasks/+/last"))[0].rejection is not None
 
 

@@ -11,7 +11,7 @@ from appliance.tasks.records import Record
 from appliance.tasks.store import Answer, Changes, Store
 from appliance.tasks.triggers import Options
 from appliance.tasks.views import DAY_NS, MAX_EXECUTIONS, MAX_MESSAGES, Views
-from appliance.tasks.selector import Want
+from appliance.tasks.selector import TaskSelector
 
 NOW = 100 * DAY_NS
 
@@ -105,7 +105,7 @@ def test_waits_stand_among_the_timers_by_what_they_wait_for() -> None:
 
 def record(number: int, state: ExecutionState, **fields: object) -> Record:
     one = execution(number, state, **fields)
-    return Record(one, Want("id", one.task_id), Options(), 0, 0)
+    return Record(one, TaskSelector("id", one.task_id), Options(), 0, 0)
 
 
 def test_history_is_bounded_by_age_and_count(tmp_path: Path) -> None:
