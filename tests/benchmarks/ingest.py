@@ -145,13 +145,11 @@ def main() -> None:
         "1 x 1: to the bare loop, file grows",
         "1 x 1, appliance",
         "1 x 1, bare loop, file grows",
-        ">= 0.6",
     )
     results.compare(
         "1 x 1: to the bare loop, in place",
         "1 x 1, appliance",
         "1 x 1, bare loop, in place",
-        ">= 0.6",
     )
     results.compare("with a recorder", "10 x 100, with a recorder", "10 x 100, appliance")
     results.compare("with the UI", "10 x 100, with the UI", "10 x 100, appliance", ">= 0.9")

@@ -36,6 +36,14 @@ BETWEEN_S = (0.05, 0.15)
 STEADY_RATE = 1000
 QUEUED = 10_000
 INGESTS = 3
+TARGETS = {
+    ("p50", "appliance, headless"): "<= 1.25",
+    ("p50", "appliance with UI"): "<= 1.4",
+    ("p99", "appliance, headless"): "<= 1.5",
+    ("p99", "appliance with UI"): "<= 1.5",
+}
+"""Ratios to the parts, which keep nothing. A reload takes seconds to hours, so a part of a
+millisecond decides nothing; the targets notice a change that adds a thread or a commit."""
 QLIK = """
 [qlik]
 edition = "client-managed"
@@ -255,7 +263,7 @@ def main() -> None:
                     f"{share}, {text}: {name} to parts",
                     f"{share}, {name}, {text}",
                     f"{share}, parts, {text}",
-                    "<= 1",
+                    TARGETS[share, name],
                 )
     requests.compare(
         "ingest with 10,000 queued requests to without",

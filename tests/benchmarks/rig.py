@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import operator
 import os
 import shutil
 import signal
@@ -34,6 +35,7 @@ START_S = 30.0
 
 MOSQUITTO = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
 
+_COMPARISONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 # --- processes -------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Results:
         print(f"  {name}: {_figure(value)} {unit}{share}", file=sys.stderr, flush=True)
 
     def compare(self, text: str, over: str, under: str, target: str = "") -> None:
-        """A ratio of two figures; ``target`` is like ``">= 1.2"`` or ``"<= 1"``, or empty."""
+        """A ratio of two figures; ``target`` is like ``">= 1.2"`` or ``"< 50"``, or empty."""
         self.ratios.append((text, over, under, target))
 
     def limit(self, name: str, target: str) -> None:
@@ -310,7 +312,7 @@ def _verdict(value: float, target: str) -> str:
     if not target:
         return ""
     sign, number = target.split()
-    met = value >= float(number) if sign == ">=" else value <= float(number)
+    met = _COMPARISONS[sign](value, float(number))
     return "met" if met else "not met"
 
 
