@@ -1,18 +1,27 @@
-"""The engine as the terminal UI sees it: ``state.Engine`` over a running ``Appliance``.
+"""The engine as the terminal UI sees it: ``engine_api.Engine`` over a running appliance.
 
-Not for: drawing anything, or deciding anything. Every act of an operator is logged with who did
-it and goes through the same commands and rules as every other entrance.
+Every act of an operator is logged with the operator's name. It goes through the same commands and
+rules as every other entrance. Not for: drawing anything, or deciding anything.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from appliance import __version__
+from appliance.broker.door import Door
+from appliance.broker.server import MqttBroker
+from appliance.broker.subscriptions import Retained
+from appliance.config import Config
 from appliance.engine import run_limit
+from appliance.engine.live import LiveView
+from appliance.engine.loop_lag import LoopLag
 from appliance.engine_api import (
     ClientState,
     Engine,
@@ -23,11 +32,12 @@ from appliance.engine_api import (
     TopicState,
 )
 from appliance.errors import ApplianceError, UsageError
+from appliance.journal import Journal
+from appliance.log.logs import Log
 from appliance.model import Execution, ExecutionState, Message, Task
 from appliance.mqtt.topics import topic_problem
-
-if TYPE_CHECKING:
-    from appliance.engine.service import Appliance  # which makes the view it gives to the desk
+from appliance.recorders import Recorders
+from appliance.tasks.engine import TaskEngine
 
 logger = logging.getLogger("appliance.operator")
 
@@ -45,10 +55,41 @@ _EVERYDAY = frozenset(ExecutionState) | {
 """What the tasks count that is neither a refusal nor a bound that bit."""
 
 
-class View(Engine):
-    """Read by the UI's thread ten times a second; see ``state.Engine`` for each method."""
+class ViewedAppliance(Protocol):
+    """The parts of an appliance that the view reads or calls."""
 
-    def __init__(self, appliance: Appliance) -> None:
+    config: Config
+    data_dir: Path
+    clock_ns: Callable[[], int]
+    started_ns: int
+    stopping: threading.Event
+    counters: Counter[str]
+    run_limit: run_limit.RunLimit | None
+    log: Log | None
+    live: LiveView
+    loop_lag: LoopLag
+    journal: Journal
+    recorders: Recorders
+    tasks: TaskEngine
+    door: Door
+    broker: MqttBroker
+    retained: Retained
+
+    @property
+    def is_first_run(self) -> bool:
+        """Whether nothing is configured and no client has published yet."""
+
+    def call(self, function: Callable[[], Any], timeout_s: float) -> Any:
+        """Run a function on the engine's loop and return its result."""
+
+    def stop(self) -> None:
+        """Begin the ordered stop."""
+
+
+class View(Engine):
+    """Read by the UI's thread ten times a second; see ``engine_api.Engine`` for each method."""
+
+    def __init__(self, appliance: ViewedAppliance) -> None:
         self._appliance = appliance
 
     # --- at once ------------------------------------------------------------------------------
