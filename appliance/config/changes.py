@@ -14,15 +14,15 @@ import msgspec
 
 from appliance.config.checks import brackets
 from appliance.config.tables import (
-    Base,
     Config,
     ListenerConfig,
     MetricsConfig,
     QlikConfig,
+    Table,
     UiConfig,
 )
 
-Table = TypeVar("Table", bound=Base)
+TableT = TypeVar("TableT", bound=Table)
 
 _SOCKET = "clients are connected to the open socket"
 _SERVER = "the appliance is signed in there, and follows runs"
@@ -72,7 +72,7 @@ def _changes(before: Config, after: Config) -> Iterator[Change]:
             continue
         if table == "listener":
             yield from _listener_changes(old, new)
-        elif isinstance(old, Base) and isinstance(new, Base):
+        elif isinstance(old, Table) and isinstance(new, Table):
             for key in _differing(old, new):
                 where = "[[access.rule]]" if (table, key) == ("access", "rule") else None
                 yield _change(where or f"{brackets(table)} {key}", table, key)
@@ -98,7 +98,7 @@ def _listener_changes(
             yield Change(f"[[listener]] {name} ({came})", "sockets are opened at the start")
 
 
-def _differing(old: Base, new: Base) -> list[str]:
+def _differing(old: Table, new: Table) -> list[str]:
     return [key for key in old.__struct_fields__ if getattr(old, key) != getattr(new, key)]
 
 
@@ -118,7 +118,7 @@ def taken_over(running: Config, new: Config) -> Config:
             tables[table] = tuple(_listener_taken_over(each, new.listener) for each in old)
         elif table == "file" or old is None or wanted is None:
             tables[table] = old
-        elif isinstance(old, Base):
+        elif isinstance(old, Table):
             tables[table] = _mixed(table, old, wanted)
         else:
             tables[table] = wanted
@@ -132,6 +132,6 @@ def _listener_taken_over(
     return _mixed("listener", running, same[0]) if same else running
 
 
-def _mixed(table: str, running: Table, new: Table) -> Table:
+def _mixed(table: str, running: TableT, new: TableT) -> TableT:
     at_once = [key for key in running.__struct_fields__ if counts_at_once(table, key)]
     return msgspec.structs.replace(running, **{key: getattr(new, key) for key in at_once})

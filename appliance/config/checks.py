@@ -1,6 +1,6 @@
-"""Rules about several keys at once: what each table needs, and what does not go together.
+"""Rules about several keys: what each table needs, and which keys exclude each other.
 
-Not for: single values (walk.py) or whether named files exist (files.py).
+Not for: single values (decoder.py) or whether named files exist (files.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from appliance.config.problems import Place, Problems, shown
+from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
 from appliance.config.tables import Config, QlikConfig, TriggerConfig
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
@@ -24,52 +24,56 @@ _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNO
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to
 
 
-class Say(Protocol):
-    """Notes a problem, unless it may follow from another with the keys that it is ``about``."""
+class ReportProblem(Protocol):
+    """Adds a problem, unless a problem with one of the keys ``about`` may be its cause."""
 
-    def __call__(self, place: Place, text: str, /, *about: str) -> None: ...
+    def __call__(self, where: ConfigPath, text: str, /, *about: str) -> None: ...
 
 
 def check(config: Config, problems: Problems) -> None:
-    """Add to ``problems`` what is wrong between the keys of ``config``."""
-    say = problems.add_unless_broken
-    _service(config, say)
-    _listeners(config, say)
+    """Add to ``problems`` every rule about several keys that ``config`` breaks."""
+    report = problems.add_unless_consequence
+    _service(config, report)
+    _listeners(config, report)
     if config.qlik is not None:
-        _qlik(config.qlik, say)
-    _triggers(config, say)
+        _qlik(config.qlik, report)
+    _triggers(config, report)
     for number, task in enumerate(config.allow.tasks, 1):
         if not _GUID.fullmatch(task):
-            say(
-                Place("[allow]", f"tasks[{number}]"),
+            report(
+                ConfigPath("[allow]", f"tasks[{number}]"),
                 f"value {shown(task)}: not a task id; a name goes into `names`",
                 "tasks",
             )
-    _recorders(config, say)
+    _recorders(config, report)
     for number, notify in enumerate(config.notify, 1):
         if (notify.url is None) == (notify.url_file is None):
-            say(
-                Place(f"[[notify]] {number}", "url_file"),
-                "whom to tell stands in `url` or in `url_file`, in one of them",
+            report(
+                ConfigPath(f"[[notify]] {number}", "url_file"),
+                "write the address in `url` or in `url_file`, not in both",
                 "url",
                 "url_file",
             )
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer):
-            say(Place(table, key), text, *TIMER_KEYS.get(key, (key,)))
+            report(ConfigPath(table, key), text, *TIMER_KEYS.get(key, (key,)))
         if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
-            say(Place(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
+            report(ConfigPath(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
         if timer.task is not None and config.qlik is None:
-            text = "there is no Qlik server to start tasks on; add [qlik]"
-            say(Place(table, "task"), text, "task")
+            text = "no Qlik server is configured; add [qlik]"
+            report(ConfigPath(table, "task"), text, "task")
         if any(timer.name == other.name for other in config.timer[: number - 1]):
-            say(Place(table, "name"), f"{shown(timer.name)} is taken; choose another name", "name")
-    _metrics(config, say)
+            report(
+                ConfigPath(table, "name"),
+                f"{shown(timer.name)} is taken; choose another name",
+                "name",
+            )
+    _metrics(config, report)
 
 
 def advice(config: Config) -> list[str]:
-    """What is allowed and yet worth a second thought, one line each."""
+    """Settings that are allowed and may be a mistake, one line each."""
     return list(_advice(config))
 
 
@@ -83,43 +87,46 @@ _REPEATED = frozenset(
 )
 
 
-def _service(config: Config, say: Say) -> None:
+def _service(config: Config, report: ReportProblem) -> None:
     name = config.service.name
-    place = Place("[service]", "name")
+    where = ConfigPath("[service]", "name")
     problem = topic_problem(name)
     if problem is None and "/" in name:
-        problem = "it is one level of a topic, so it has no /"
+        problem = "it is one level of a topic, so it can't have a /"
     if problem is None and name.startswith("$"):
         problem = "topics that begin with $ belong to the broker"
     if problem is None and (not name.isprintable() or name != name.strip() or len(name) > 100):
-        problem = "at most 100 visible characters, no blanks at its ends"
+        problem = "it has at most 100 visible characters and no blanks at its ends"
     if problem:
-        say(place, f'value {shown(name)}: {problem}; write for example "appliance"', "name")
+        report(where, f'value {shown(name)}: {problem}; write for example "appliance"', "name")
 
 
-def _listeners(config: Config, say: Say) -> None:
+def _listeners(config: Config, report: ReportProblem) -> None:
     if not config.listener:
-        say(Place("[listener]"), 'nobody could connect; add one with bind = "127.0.0.1:1883"')
+        report(
+            ConfigPath("[listener]"),
+            'no client could connect; add one with bind = "127.0.0.1:1883"',
+        )
     seen: dict[tuple[str, int], int] = {}
     names: set[str] = set()
     for number, listener in enumerate(config.listener, 1):
         table = f"[[listener]] {number}"
         if listener.name and listener.name in names:
-            say(
-                Place(table, "name"),
+            report(
+                ConfigPath(table, "name"),
                 f"{shown(listener.name)} is taken; choose another name",
                 "name",
             )
         names.add(listener.name)
-        bind = Place(table, "bind")
+        bind = ConfigPath(table, "bind")
         try:
             host, port = parse_bind(listener.bind)
         except ValueError as error:
-            say(bind, f"value {shown(listener.bind)}: {error}", "bind")
+            report(bind, f"value {shown(listener.bind)}: {error}", "bind")
             continue
         for (other_host, other_port), other in seen.items():
             if port and port == other_port and _collide(host, other_host):
-                say(
+                report(
                     bind,
                     f"value {shown(listener.bind)}: [[listener]] {other} has this port already; "
                     "choose another port",
@@ -129,14 +136,14 @@ def _listeners(config: Config, say: Say) -> None:
         if is_loopback(host):
             continue
         if config.access.anonymous:
-            say(
-                Place("[access]", "anonymous"),
+            report(
+                ConfigPath("[access]", "anonymous"),
                 f"value true: {table} ({listener.bind}) can be reached from other machines; "
                 "remove `anonymous` and add users, or bind to 127.0.0.1",
                 "anonymous",
             )
         elif config.access.users_file is None:
-            say(
+            report(
                 bind,
                 f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
                 'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
@@ -152,23 +159,23 @@ def _collide(host: str, other: str) -> bool:
     return (":" in host) == (":" in other)
 
 
-def _qlik(qlik: QlikConfig, say: Say) -> None:
+def _qlik(qlik: QlikConfig, report: ReportProblem) -> None:
     for key in ("jwt", "password", "api_key", "client_secret"):
         if getattr(qlik, key) is not None and getattr(qlik, f"{key}_file") is not None:
-            say(Place("[qlik]", key), f"`{key}_file` says it too; keep one of the two")
+            report(ConfigPath("[qlik]", key), f"`{key}_file` is set too; keep one of the two")
     if qlik.edition == "simulated":
         return
-    _qlik_url(qlik, say)
+    _qlik_url(qlik, report)
     if qlik.edition == "client-managed":
-        _client_managed(qlik, say)
+        _client_managed(qlik, report)
     else:
-        _cloud(qlik, say)
+        _cloud(qlik, report)
 
 
-def _qlik_url(qlik: QlikConfig, say: Say) -> None:
+def _qlik_url(qlik: QlikConfig, report: ReportProblem) -> None:
     problem = _url_problem(qlik)
     if problem:
-        say(Place("[qlik]", "url"), problem, "url", "edition")
+        report(ConfigPath("[qlik]", "url"), problem, "url", "edition")
 
 
 def _url_problem(qlik: QlikConfig) -> str | None:
@@ -196,13 +203,12 @@ def _url_problem(qlik: QlikConfig) -> str | None:
         return f"value {shown(qlik.url)}: an address has no ? or #; {write}"
     if parts.scheme == "http" and not is_loopback(host):
         return (
-            f"value {shown(qlik.url)}: http:// would send the sign-in readable over the network; "
-            "write https://"
+            f"value {shown(qlik.url)}: http:// would send the sign-in unencrypted; write https://"
         )
     return None
 
 
-def _client_managed(qlik: QlikConfig, say: Say) -> None:
+def _client_managed(qlik: QlikConfig, report: ReportProblem) -> None:
     ways = {
         "certificate": qlik.certificate is not None,
         "header": qlik.header is not None,
@@ -211,87 +217,101 @@ def _client_managed(qlik: QlikConfig, say: Say) -> None:
     }
     chosen = [name for name, is_chosen in ways.items() if is_chosen]
     if not chosen:
-        say(
-            Place("[qlik]", "certificate"),
-            "there is no way to sign in; write for example "
+        report(
+            ConfigPath("[qlik]", "certificate"),
+            "no way to sign in is configured; write for example "
             '{certfile = "client.pem", keyfile = "client_key.pem"}, or use `header`, `jwt_file` or '
             "`ntlm`",
         )
     elif len(chosen) > 1:
-        say(Place("[qlik]", chosen[1]), f"`{chosen[0]}` is a way to sign in too; keep one of them")
-    user = Place("[qlik]", "user")
+        report(
+            ConfigPath("[qlik]", chosen[1]),
+            f"`{chosen[0]}` is a way to sign in too; keep one of them",
+        )
+    user = ConfigPath("[qlik]", "user")
     example = r"write for example 'INTERNAL\sa_repository', in single quotes"
     if qlik.user and not re.fullmatch(r"[^\\;]+\\[^\\;]+", qlik.user) and not qlik.header:
-        say(user, f"value {shown(qlik.user)}: a user is directory, backslash, name; {example}")
+        report(user, f"value {shown(qlik.user)}: a user is directory, backslash, name; {example}")
     elif not qlik.user and (qlik.certificate or qlik.ntlm):
-        say(user, f"this key is missing; {example}")
+        report(user, f"this key is missing; {example}")
     elif not qlik.user and qlik.header and qlik.header.value is None:
-        say(user, f"this key is missing, the header's value; {example}")
+        report(user, f"this key is missing, the header's value; {example}")
     if qlik.header and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", qlik.header.name):
-        say(Place("[qlik]", "header.name"), "not the name of an HTTP header; write it without :")
+        report(
+            ConfigPath("[qlik]", "header.name"),
+            "not the name of an HTTP header; write it without :",
+        )
     if qlik.ntlm and qlik.password is None and qlik.password_file is None:
-        say(Place("[qlik]", "password_file"), "this key is missing; NTLM needs the password")
+        report(
+            ConfigPath("[qlik]", "password_file"), "this key is missing; NTLM needs the password"
+        )
     for key in ("api_key", "api_key_file", "client_secret", "client_secret_file", "client_id"):
         if getattr(qlik, key):
-            say(Place("[qlik]", key), 'this is for edition = "cloud"; remove it')
+            report(ConfigPath("[qlik]", key), 'this is for edition = "cloud"; remove it')
 
 
-def _cloud(qlik: QlikConfig, say: Say) -> None:
+def _cloud(qlik: QlikConfig, report: ReportProblem) -> None:
     has_key = qlik.api_key is not None or qlik.api_key_file is not None
     has_secret = qlik.client_secret is not None or qlik.client_secret_file is not None
     if not has_key and not qlik.client_id:
-        say(
-            Place("[qlik]", "api_key_file"),
-            'there is no way to sign in; write for example "api_key.txt", or `client_id` and '
+        report(
+            ConfigPath("[qlik]", "api_key_file"),
+            'no way to sign in is configured; write for example "api_key.txt", or `client_id` and '
             "`client_secret_file`",
         )
     elif has_key and qlik.client_id:
-        say(Place("[qlik]", "client_id"), "an API key is a way to sign in too; keep one of them")
+        report(
+            ConfigPath("[qlik]", "client_id"),
+            "an API key is a way to sign in too; keep one of them",
+        )
     elif qlik.client_id and not has_secret:
-        say(Place("[qlik]", "client_secret_file"), "this key is missing; `client_id` needs it")
+        report(
+            ConfigPath("[qlik]", "client_secret_file"), "this key is missing; `client_id` needs it"
+        )
     for key in ("certificate", "header", "jwt", "jwt_file", "ntlm", "password", "password_file"):
         if getattr(qlik, key):
-            say(Place("[qlik]", key), 'this is for edition = "client-managed"; remove it')
+            report(ConfigPath("[qlik]", key), 'this is for edition = "client-managed"; remove it')
 
 
-def _triggers(config: Config, say: Say) -> None:
+def _triggers(config: Config, report: ReportProblem) -> None:
     names: set[str] = set()
     for number, trigger in enumerate(config.trigger, 1):
         table = f"[[trigger]] {number}"
         if config.qlik is None:
-            say(
-                Place(table),
-                "there is no Qlik server to start tasks on; add [qlik], for a try with "
-                'edition = "simulated"',
+            report(
+                ConfigPath(table),
+                'no Qlik server is configured; add [qlik], for a try with edition = "simulated"',
                 "task",
             )
         problem = _topic_task_problem(trigger) or _task_problem(
             trigger.task, config.qlik, by_message=True
         )
         if problem:
-            say(
-                Place(table, "task"),
+            report(
+                ConfigPath(table, "task"),
                 f"value {_task_shown(trigger.task)}: {problem}",
                 "task",
                 "topic",
             )
         if trigger.name and trigger.name in names:
-            say(
-                Place(table, "name"), f"{shown(trigger.name)} is taken; choose another name", "name"
+            report(
+                ConfigPath(table, "name"),
+                f"{shown(trigger.name)} is taken; choose another name",
+                "name",
             )
         names.add(trigger.name)
         if trigger.debounce_max is None:
             continue
         if trigger.debounce is None:
-            say(
-                Place(table, "debounce_max"),
-                "it bounds `debounce`, which is missing; add it",
+            report(
+                ConfigPath(table, "debounce_max"),
+                "it limits `debounce`, which is missing; add `debounce`",
                 "debounce",
                 "debounce_max",
             )
         elif trigger.debounce_max < trigger.debounce:
-            say(
-                Place(table, "debounce_max"),
+            report(
+                ConfigPath(table, "debounce_max"),
                 f'value "{format_duration(trigger.debounce_max)}": shorter than `debounce` '
                 f'("{format_duration(trigger.debounce)}"); write a longer time',
                 "debounce",
@@ -338,38 +358,38 @@ def _task_shown(task: str | dict[str, str]) -> str:
     return "{" + ", ".join(f"{key} = {shown(value)}" for key, value in task.items()) + "}"
 
 
-def _recorders(config: Config, say: Say) -> None:
+def _recorders(config: Config, report: ReportProblem) -> None:
     paths: dict[str, int] = {}
     for number, recorder in enumerate(config.recorder, 1):
-        place = Place(f"[[recorder]] {number}", "path")
+        where = ConfigPath(f"[[recorder]] {number}", "path")
         key = os.path.normcase(recorder.path)
         if key in paths:
-            say(
-                place,
+            report(
+                where,
                 f"value {shown(str(recorder.path))}: [[recorder]] {paths[key]} writes this file; "
                 "choose another",
                 "path",
             )
         paths.setdefault(key, number)
-    for place, text in path_problems(config):
-        say(place, text, "path")
+    for where, text in path_problems(config):
+        report(where, text, "path")
 
 
-def _metrics(config: Config, say: Say) -> None:
+def _metrics(config: Config, report: ReportProblem) -> None:
     bind = config.metrics.bind
     if bind is None:
         return
-    place = Place("[metrics]", "bind")
+    where = ConfigPath("[metrics]", "bind")
     try:
         host, port = parse_bind(bind)
     except ValueError as error:
-        say(place, f"value {shown(bind)}: {error}", "bind")
+        report(where, f"value {shown(bind)}: {error}", "bind")
         return
     if not is_loopback(host) and not config.metrics.remote:
-        say(
-            place,
-            f"value {shown(bind)}: other machines could read it without a password; write "
-            f'"127.0.0.1:{port}", or add remote = true if that is meant',
+        report(
+            where,
+            f"value {shown(bind)}: other machines could read metrics without a password; write "
+            f'"127.0.0.1:{port}", or add remote = true to allow it',
             "bind",
             "remote",
         )
@@ -379,8 +399,8 @@ def _metrics(config: Config, say: Say) -> None:
         except ValueError:
             continue
         if port and port == taken and _collide(host, other):
-            say(
-                place,
+            report(
+                where,
                 f"value {shown(bind)}: [[listener]] {number} has this port; choose another",
                 "bind",
             )
@@ -392,12 +412,12 @@ def _advice(config: Config) -> Iterator[str]:
         if not is_loopback(host) and listener.tls is None:
             yield (
                 f"[[listener]] {number} ({listener.bind}) has no `tls`: passwords and payloads "
-                "cross the network readable"
+                "cross the network unencrypted"
             )
     if (config.access.operators or config.access.viewers) and config.access.users_file is None:
         yield (
             "[access] `operators` and `viewers` mean users of a users file, which is missing: "
-            "whoever is on this machine may look and act"
+            "every user of this machine may look and act"
         )
     if config.access.rule and config.access.anonymous:
         yield '[[access.rule]]: clients without a name have only what rules for user "*" allow'

@@ -1,6 +1,6 @@
-"""Where in a configuration something is wrong, and the list of all that is.
+"""The place of a problem in a configuration, and the list of all problems.
 
-Not for: finding problems (walk.py, checks.py, files.py).
+Not for: finding problems (decoder.py, checks.py, files.py).
 """
 
 from __future__ import annotations
@@ -14,72 +14,72 @@ import msgspec
 from appliance.errors import ConfigError
 
 _LONGEST_SHOWN = 60
-"""Characters of a wrong value that a message repeats."""
+"""Characters of a wrong value that a message shows."""
 
 
-class Place(msgspec.Struct, frozen=True):
+class ConfigPath(msgspec.Struct, frozen=True):
     """A table, or a key in it: ``[[trigger]] 2 `debounce```."""
 
     table: str = ""
-    """As it stands in the file, with brackets and, when it may repeat, its number."""
+    """As in the file, with brackets, and with its number if the table may repeat."""
     path: str = ""
-    """The key within it, dots between nested keys."""
+    """The key in the table, with dots between nested keys."""
     name: str = ""
-    """The table's name, for advice how to write it; empty for the whole file."""
+    """The table's name without brackets; empty for the whole file."""
 
-    def key(self, name: str, is_table: bool = False) -> Place:
+    def key(self, name: str, is_table: bool = False) -> ConfigPath:
         """A key of this table, or (``is_table``) a table of the whole file."""
         if is_table:
-            return Place(f"[{name}]", "", name)
-        return Place(self.table, f"{self.path}.{name}" if self.path else name, self.name)
+            return ConfigPath(f"[{name}]", "", name)
+        return ConfigPath(self.table, f"{self.path}.{name}" if self.path else name, self.name)
 
-    def item(self, number: int) -> Place:
-        """The table or item with this number (from 1) where several can stand."""
+    def item(self, number: int) -> ConfigPath:
+        """The table or list item with this number, counted from 1."""
         if self.path == "rule" and self.table == "[access]":  # the one array of tables in a table
-            return Place(f"[[access.rule]] {number}", "", "access.rule")
+            return ConfigPath(f"[[access.rule]] {number}", "", "access.rule")
         if self.path:
-            return Place(self.table, f"{self.path}[{number}]", self.name)
-        return Place(f"[[{self.name}]] {number}", "", self.name)
+            return ConfigPath(self.table, f"{self.path}[{number}]", self.name)
+        return ConfigPath(f"[[{self.name}]] {number}", "", self.name)
 
     def __str__(self) -> str:
         return f"{self.table} `{self.path}`" if self.path else self.table
 
 
 class Problems:
-    """Everything that is wrong with one file, in the order in which it was found."""
+    """All problems of one file, in the order in which they were found."""
 
     def __init__(self, file: str) -> None:
         self._file = file
         self._lines: list[str] = []
         self._broken: dict[str, set[str]] = {}
 
-    def add(self, place: Place, text: str) -> None:
-        """Note that ``text`` (what is wrong; what to write instead) is so at ``place``."""
-        self._lines.append(f"{self._file}: {place}: {text}")
-        self._broken.setdefault(place.table, set()).add(_first(place.path))
+    def add(self, where: ConfigPath, text: str) -> None:
+        """Add a problem. ``text`` says what is wrong and what to write instead."""
+        self._lines.append(f"{self._file}: {where}: {text}")
+        self._broken.setdefault(where.table, set()).add(_first(where.path))
 
-    def unknown(self, place: Place, text: str) -> None:
-        """The same about a key that there is not: any other may be meant by it."""
-        self.add(place, text)
-        self._broken[place.table].add("")
+    def unknown(self, where: ConfigPath, text: str) -> None:
+        """Add an unknown key. It may be a misspelling of any key of its table."""
+        self.add(where, text)
+        self._broken[where.table].add("")
 
-    def value(self, place: Place, value: Any, text: str, *, secret: bool = False) -> None:
-        """The same about a value, which is shown unless it is a secret."""
-        self.add(place, f"value {'(not shown)' if secret else shown(value)}: {text}")
+    def value(self, where: ConfigPath, value: Any, text: str, *, secret: bool = False) -> None:
+        """Add a wrong value. The problem shows the value unless it is a secret."""
+        self.add(where, f"value {'(not shown)' if secret else shown(value)}: {text}")
 
-    def add_unless_broken(self, place: Place, text: str, *about: str) -> None:
-        """Note it unless it may follow from what was noted before.
+    def add_unless_consequence(self, where: ConfigPath, text: str, *about: str) -> None:
+        """Add a problem unless it may be a consequence of an earlier one.
 
-        ``about`` names the keys of the table from which it was concluded; without any, it is
-        everything in the table.
+        ``about`` names the keys of the table that the problem depends on. Without any, it depends
+        on every key of the table.
         """
-        broken = self._broken.get(place.table, set())
+        broken = self._broken.get(where.table, set())
         follows = broken & {"", *about} if about else broken
         if not follows:
-            self._lines.append(f"{self._file}: {place}: {text}")
+            self._lines.append(f"{self._file}: {where}: {text}")
 
     def raise_if_any(self) -> None:
-        """Raise ``ConfigError`` with all of them, one a line, if there are any."""
+        """Raise ``ConfigError`` with all problems, one a line, if there are any."""
         if self._lines:
             raise ConfigError("\n".join(self._lines))
 
@@ -90,13 +90,13 @@ def _first(path: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it would stand in the file, on one line, cut when it is long."""
+    """A value as the file writes it, on one line, cut after 60 characters."""
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, str):
         text = json.dumps(value, ensure_ascii=not value.isprintable())
     elif isinstance(value, dict):
-        text = "{...}" if value else "{}"  # it might hold a secret
+        text = "{...}" if value else "{}"  # it may hold a secret
     elif isinstance(value, list):
         text = "[...]" if value else "[]"
     else:

@@ -1,7 +1,7 @@
-"""From a TOML file to the configuration: its text, its syntax, then the walk and the checks.
+"""Reads a TOML file: decodes its text, parses it, then calls the decoder and the checks.
 
-Not for: keys and values (walk.py), rules about several keys (checks.py). Nothing that a key names
-is opened here.
+Not for: keys and values (decoder.py), rules about several keys (checks.py). No file that a key
+names is opened here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import msgspec
 import tomli
 
 from appliance.config import checks
+from appliance.config.decoder import Decoder
 from appliance.config.problems import Problems
 from appliance.config.tables import Config, ListenerConfig
-from appliance.config.walk import Walk
 from appliance.errors import ConfigError, NoPermissionError
 
 _LARGEST_FILE = 10 * 1024 * 1024
-"""Bytes. Nobody writes a longer one by hand: whoever names one named the wrong file."""
+"""Bytes. A longer file is not a configuration: the wrong file was named."""
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
@@ -63,8 +63,8 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
     document = _parse(text, shown)
     absolute = Path(file).absolute() if file else Path.cwd() / "config.toml"
     problems = Problems(shown)
-    walk = Walk(problems, str(absolute.parent), os.environ if environ is None else environ)
-    config = msgspec.structs.replace(walk.config(document), file=str(absolute) if file else "")
+    decoder = Decoder(problems, str(absolute.parent), os.environ if environ is None else environ)
+    config = msgspec.structs.replace(decoder.decode(document), file=str(absolute) if file else "")
     checks.check(config, problems)
     problems.raise_if_any()
     return msgspec.structs.replace(config, listener=_named(config.listener))
@@ -101,16 +101,20 @@ def _parse(text: str, shown: str) -> dict[str, Any]:
         lines = text.splitlines()
         line = lines[error.lineno - 1] if 0 < error.lineno <= len(lines) else ""
         if '"' in line and "\\" in line:
-            mend = "a backslash in double quotes begins an escape; write the text in single quotes"
+            advice = (
+                "a backslash in double quotes begins an escape; write the text in single quotes"
+            )
         elif re.match(r"\s*[\w.-]+\s*=\s*[^\s\"'\[{0-9+-]", line):
-            mend = 'text stands in quotes: key = "value"'
+            advice = 'text stands in quotes: key = "value"'
         else:
-            mend = "mend the line; https://toml.io/ has the rules"
+            advice = "correct the line; https://toml.io/ has the rules"
         raise ConfigError(
-            f"{shown}, line {error.lineno}, column {error.colno}: {error.msg}; {mend}"
+            f"{shown}, line {error.lineno}, column {error.colno}: {error.msg}; {advice}"
         ) from None
     except RecursionError:
-        raise ConfigError(f"{shown}: brackets are nested too deeply; mend the brackets") from None
+        raise ConfigError(
+            f"{shown}: brackets are nested too deeply; correct the brackets"
+        ) from None
 
 
 def _named(listeners: tuple[ListenerConfig, ...]) -> tuple[ListenerConfig, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.config.key_files import key_files
-from appliance.config.problems import Place, shown
+from appliance.config.problems import ConfigPath, shown
 from appliance.config.tables import Config
 
 _OWN = re.compile(
@@ -61,7 +61,7 @@ def not_a_recording(path: str, data_dir: str) -> str | None:
     return None if stat.S_ISREG(kind) else "this is a device or a pipe, not a file"
 
 
-def path_problems(config: Config) -> Iterator[tuple[Place, str]]:
+def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """What is wrong with the recorders' paths as they are written, nothing being opened."""
     read = {os.path.normcase(path): where for where, path in files_read(config)}
     for number, recorder in enumerate(config.recorder, 1):
@@ -71,7 +71,7 @@ def path_problems(config: Config) -> Iterator[tuple[Place, str]]:
             yield _place(number), _said(recorder.path, f"this is {what}")
 
 
-def disk_problems(config: Config) -> Iterator[tuple[Place, str]]:
+def disk_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """The same, links followed, and what already stands at the paths."""
     for number, recorder in enumerate(config.recorder, 1):
         problem = not_a_recording(recorder.path, config.service.data_dir)
@@ -99,8 +99,8 @@ def _is_same(path: str, other: str) -> bool:
         return os.path.realpath(path) == os.path.realpath(other)
 
 
-def _place(number: int) -> Place:
-    return Place(f"[[recorder]] {number}", "path")
+def _place(number: int) -> ConfigPath:
+    return ConfigPath(f"[[recorder]] {number}", "path")
 
 
 def _said(path: str, problem: str) -> str:

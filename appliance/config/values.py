@@ -1,6 +1,6 @@
 """The kinds of value that a configuration key can have beyond TOML's own, and how they are written.
 
-Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (walk.py), which
+Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (decoder.py), which
 need to know the file they stand in.
 """
 
@@ -48,14 +48,14 @@ class FolderPath(str):
     __slots__ = ()
 
 
-class Between(NamedTuple):
+class Bounds(NamedTuple):
     """Beside a type in ``Annotated``: the smallest and largest value that make sense."""
 
     low: float
     high: float | None = None
 
 
-class Key(NamedTuple):
+class Example(NamedTuple):
     """Beside a type in ``Annotated``: an example for messages and docs/configuration.md."""
 
     example: str

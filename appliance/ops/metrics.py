@@ -2,7 +2,7 @@
 
 Names follow Prometheus' rules (https://prometheus.io/docs/practices/naming/): base units, totals.
 No label has a value that a client chooses: topics and client ids would grow without bound.
-Not for: serving it (ops/http_port.py), deciding what is healthy (ops/health.py).
+Not for: serving it (ops/monitoring_server.py), deciding what is healthy (ops/health.py).
 """
 
 from __future__ import annotations

@@ -17,32 +17,32 @@ from appliance.engine.service import Appliance
 from appliance.engine.view import View
 from appliance.errors import ApplianceError
 from appliance.ops import control_file, health
-from appliance.ops.http_port import MonitoringPort
-from appliance.ops.systemd import ServiceManager
+from appliance.ops.monitoring_server import MonitoringServer
+from appliance.ops.systemd import SystemdNotifier
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 
 
-class Upkeep:
+class Supervisor:
     """Begins when the appliance listens, ends with it."""
 
-    def __init__(self, appliance: Appliance, manager: ServiceManager | None = None) -> None:
+    def __init__(self, appliance: Appliance, systemd: SystemdNotifier | None = None) -> None:
         self._appliance = appliance
         self._view = View(appliance)
-        self._manager = manager or ServiceManager()
-        self._port = MonitoringPort(self._view.snapshot)
+        self._systemd = systemd or SystemdNotifier()
+        self._port = MonitoringServer(self._view.snapshot)
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
 
     def begin(self) -> None:
         """Begin; on the engine's loop, once the listeners accept connections."""
-        self._manager.ready("listening")
+        self._systemd.ready("listening")
         loop = asyncio.get_running_loop()
         # The watchdog by itself: a disk that hangs holds up the rest, and a restart mends no disk.
         self._tasks.append(loop.create_task(self._feed(), name="watchdog"))
-        self._tasks.append(loop.create_task(self._run(), name="upkeep"))
+        self._tasks.append(loop.create_task(self._run(), name="supervisor"))
 
     def reload_soon(self) -> None:
         """Read the configuration again within a second. For signal handlers too."""
@@ -58,11 +58,11 @@ class Upkeep:
                 try:
                     await self._second(seconds)
                 except Exception:
-                    logger.exception("upkeep has failed and goes on")
+                    logger.exception("supervision failed; the next second tries again")
                 seconds += 1
                 await asyncio.sleep(_TICK_S)
         finally:
-            self._manager.stopping()
+            self._systemd.stopping()
             await self._port.close()
             health.remove(self._appliance.data_dir)
 
@@ -86,11 +86,11 @@ class Upkeep:
             lost = appliance.lost_threads()
             if not lost:
                 clients, messages = appliance.broker.clients_connected, appliance.door.messages_in
-                self._manager.alive(f"{clients} clients, {messages} messages")
+                self._systemd.alive(f"{clients} clients, {messages} messages")
             elif not told:
                 told = True
                 names = ", ".join(lost)
-                self._manager.failing(f"threads have ended: {names}")
+                self._systemd.failing(f"threads have ended: {names}")
                 logger.critical(
                     "these threads have ended by a defect, please report it: %s. A restart is"
                     " needed; a watchdog is not fed any more",

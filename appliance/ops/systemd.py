@@ -13,7 +13,7 @@ import socket
 from collections.abc import Mapping
 
 
-class ServiceManager:
+class SystemdNotifier:
     """Whoever started the service, as far as it wants to know. Any thread; never waits."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:

@@ -102,14 +102,14 @@ def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int
 
 
 def _headless(make: Callable[[], Appliance]) -> Appliance:
-    from appliance.ops.supervisor import Upkeep  # noqa: PLC0415 - imports the service
+    from appliance.ops.supervisor import Supervisor  # noqa: PLC0415 - imports the service
 
     appliance = make()
-    upkeep = Upkeep(appliance)
-    appliance.when_ready(upkeep.begin)
+    supervisor = Supervisor(appliance)
+    appliance.when_ready(supervisor.begin)
     # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
     as_daemon = not sys.stderr.isatty()
-    with Signals(appliance.stop, upkeep.reload_soon if as_daemon else None):
+    with Signals(appliance.stop, supervisor.reload_soon if as_daemon else None):
         appliance.start()
         # In steps: a wait without end would not let a signal through on Windows.
         while not appliance.wait(_STEP_S):
@@ -127,10 +127,10 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     settings = ui_settings(config)  # a mistake is told before anything is started
 
     def made() -> Appliance:
-        from appliance.ops.supervisor import Upkeep  # noqa: PLC0415 - imports the service
+        from appliance.ops.supervisor import Supervisor  # noqa: PLC0415 - imports the service
 
         appliance = make()
-        appliance.when_ready(Upkeep(appliance).begin)
+        appliance.when_ready(Supervisor(appliance).begin)
         return appliance
 
     engine = StartingEngine(made, name=config.service.name)

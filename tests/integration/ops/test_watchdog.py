@@ -13,8 +13,8 @@ from appliance_process import free_port, until
 
 from appliance.config import loads
 from appliance.engine.service import Appliance
-from appliance.ops.systemd import ServiceManager
-from appliance.ops.supervisor import Upkeep
+from appliance.ops.systemd import SystemdNotifier
+from appliance.ops.supervisor import Supervisor
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no systemd")
 
@@ -40,9 +40,9 @@ def watched(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
         manager.settimeout(20)
-        told = ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000"})
-        upkeep = Upkeep(appliance, told)
-        appliance.when_ready(upkeep.begin)
+        told = SystemdNotifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000"})
+        supervisor = Supervisor(appliance, told)
+        appliance.when_ready(supervisor.begin)
         appliance.start()
         try:
             yield appliance, manager

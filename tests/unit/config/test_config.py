@@ -33,7 +33,7 @@ from appliance.config import (
 )
 from appliance.config.checks import check
 from appliance.config.problems import Problems
-from appliance.config.walk import Walk
+from appliance.config.decoder import Decoder
 from appliance.errors import ConfigError
 
 MINIMAL = r"""
@@ -131,7 +131,7 @@ topic = "a"
             "[listeners]: this table is not known; did you mean [[listener]]?",
             "[service] `nmae`: this key is not known; did you mean `name`?",
             '[service] `run_for`: value 10: a duration has a unit; write for example "10s"',
-            "[[listener]] 2 `max_connections`: value 0: too small; the least is 1",
+            "[[listener]] 2 `max_connections`: value 0: too small; the minimum is 1",
             '[[access.rule]] 2 `publish[2]`: value "a/#/b": not a topic filter: # stands alone and '
             "as the last level: plant/#",
             '[journal] `sync`: value "alwyas": did you mean "always"?',
@@ -164,7 +164,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("listener = []", "nobody could connect"),
+        ("listener = []", "no client could connect"),
         ("[listener]\nbind = '127.0.0.1:1'", r"write \[\[listener\]\]"),
         ("[[service]]\nname = 'x'", r"write \[service\] with single"),
         ("service = 3", r"write \[service\] above"),
@@ -173,7 +173,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         ("[service]\nname = 'a+'", "no wildcards"),
         ("[service]\nname = ''", "at least one character"),
         ("[service]\nlog_level = 'LOUD'", 'write one of "debug", "info"'),
-        ("[service]\nrun_for = '0s'", "the least is 1ms"),
+        ("[service]\nrun_for = '0s'", "the minimum is 1ms"),
         ("[service]\ndata_dir = ''", "can't be empty"),
         ("[[listener]]\nbind = '1883'", 'write "host:port"'),
         ("[[listener]]\nbind = '::1:1883'", r"\[::1\]:1883"),
@@ -186,12 +186,12 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         ("[access]\nanonymous = true\n[[listener]]\nbind = '[::]:1'", "`anonymous`.*remove"),
         ("[[listener]]\ntls = {certfile = 'x'}", "`tls.keyfile`: this key is missing"),
         ("[[listener]]\ntls = true", "table in braces"),
-        ("[limits]\nmax_packet_size = '1GB'", "too large; the most is"),
+        ("[limits]\nmax_packet_size = '1GB'", "too large; the maximum is"),
         ("[limits]\nmax_packet_size = '12XB'", "not a size"),
         ("[limits]\nmax_inflight_per_client = true", "whole number"),
         ("[access]\nanonymous = 'yes'", "true or false"),
         ("[access]\nrule = 'x'", "`rule`"),
-        ("[[trigger]]\ntopic='a'\ntask='payload'", r"\[\[trigger\]\] 1: there is no Qlik server"),
+        ("[[trigger]]\ntopic='a'\ntask='payload'", r"\[\[trigger\]\] 1: no Qlik server is configured"),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Reload Sales'", r'\{name = "Reload Sales"\}'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Payload'", 'did you mean "payload"'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='topic'", "exactly one"),
@@ -234,7 +234,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
             r"\[\[recorder\]\] 1 writes this file",
         ),
         ("[[recorder]]\ntopic='a'\npath='.'", "this is `data_dir`; write for example"),
-        (f"{TIMER}every='0.5s'", "`every`.*too small; the least is 1s"),
+        (f"{TIMER}every='0.5s'", "`every`.*too small; the minimum is 1s"),
         (f"{TIMER}", '`every`: this key is missing; write for example every = "15m"'),
         (f"{TIMER}every='1m'\ncron='* * * * *'", "`every`: `cron` says when, too"),
         (f"{TIMER}cron='* * * *'", "`cron`.*five fields"),
@@ -249,7 +249,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         (f"{TIMER}every='1m'\n{TIMER}every='1m'", r"\[\[timer\]\] 2 `name`.*taken"),
         ("[[timer]]\nname='a'\nevery='1m'", "does nothing"),
         ("[[timer]]\nname='a'\nevery='1m'\npublish={topic='#'}", "`publish.topic`"),
-        (f"[[timer]]\nname='a'\nevery='1m'\ntask='{GUID}'", "there is no Qlik server"),
+        (f"[[timer]]\nname='a'\nevery='1m'\ntask='{GUID}'", "no Qlik server is configured"),
         (f"{SIMULATED}[[timer]]\nname='a'\nevery='1m'\ntask='payload'", "not a task id"),
         ("[metrics]\nbind='0.0.0.0:9464'", '"127.0.0.1:9464", or add remote = true'),
         ("[metrics]\nbind='127.0.0.1:1883'", r"\[\[listener\]\] 1 has this port"),
@@ -263,7 +263,7 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         ("[[fridge]]\nhost = 'x'", r"\[\[fridge\]\]: .*not known; known here: "),
     ],
 )
-def test_a_mistake_is_named_with_its_mend(text: str, said: str) -> None:
+def test_a_mistake_is_named_with_its_fix(text: str, said: str) -> None:
     """One mistake gives one line that says what to write instead."""
     [line] = problems(text)
     assert re.search(said, line), line
@@ -413,7 +413,7 @@ def test_files_that_keys_name_are_looked_at_on_demand(tmp_path: Path) -> None:
     ],
 )
 def test_one_mistake_does_not_hide_another_in_its_table(table: str, keys: list[str]) -> None:
-    """A table with two mistakes is mended in one go."""
+    """A table with two mistakes is corrected in one go."""
     said = [re.search("`(.*?)`", line)[1] for line in problems(table)]
     assert said == keys
 
@@ -520,7 +520,7 @@ def test_what_is_allowed_and_unwise_is_said() -> None:
     """Passwords over an open network are allowed, and the check says what that means."""
     config = loads("[access]\nusers_file='u'\n[[listener]]\nbind='0.0.0.0:1883'\n" + SIMULATED)
     text = "\n".join(advice(config))
-    assert "readable" in text
+    assert "unencrypted" in text
     assert "simulated" in text
 
 
@@ -568,7 +568,7 @@ _TOML = st.recursive(
 def test_no_document_makes_a_traceback(document: dict[str, object]) -> None:
     """Any TOML at all is a configuration or a ConfigError, never another exception."""
     found = Problems("f")
-    config = Walk(found, "/", {}).config(document)
+    config = Decoder(found, "/", {}).decode(document)
     check(config, found)
     try:
         found.raise_if_any()

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from appliance.config import Config, loads
-from appliance.config.tables import Base
+from appliance.config.tables import Table
 from appliance.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -97,7 +97,7 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
 
 
 def kinds(kind: object) -> set[type]:
-    found = {kind} if isinstance(kind, type) and issubclass(kind, Base) else set()
+    found = {kind} if isinstance(kind, type) and issubclass(kind, Table) else set()
     for each in typing.get_args(kind):
         found |= kinds(each)
     return found

@@ -19,8 +19,8 @@ from appliance import cli
 from appliance.ops import health
 from appliance.errors import UnavailableError
 from appliance.ops.metrics import exposition
-from appliance.ops.http_port import MonitoringPort
-from appliance.ops.systemd import ServiceManager
+from appliance.ops.monitoring_server import MonitoringServer
+from appliance.ops.systemd import SystemdNotifier
 from appliance.engine_api import (
     Health,
     JournalState,
@@ -139,7 +139,7 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(path)
         listening.settimeout(10)
-        manager = ServiceManager(
+        manager = SystemdNotifier(
             {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}
         )
         manager.ready("listening")
@@ -148,11 +148,11 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path) -> None:
         assert listening.recv(1000) == b"READY=1\nSTATUS=listening"
         assert listening.recv(1000) == b"WATCHDOG=1\nSTATUS=3 clients"
         assert listening.recv(1000).startswith(b"STOPPING=1")
-        other = ServiceManager({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"})
+        other = SystemdNotifier({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"})
         other.alive("x")
         assert listening.recv(1000) == b"STATUS=x"
     manager.alive("nobody listens any more")
-    ServiceManager({}).ready("no systemd")
+    SystemdNotifier({}).ready("no systemd")
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="systemd is on Linux")
@@ -161,7 +161,7 @@ def test_a_systemd_that_does_not_read_holds_nothing_up(tmp_path) -> None:
     path = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(path)
-        manager = ServiceManager({"NOTIFY_SOCKET": path})
+        manager = SystemdNotifier({"NOTIFY_SOCKET": path})
         for _ in range(2000):
             manager.alive("x" * 1000)
 
@@ -172,7 +172,7 @@ class Port:
     def __init__(self) -> None:
         self.snapshot = SNAPSHOT
         self.loop = asyncio.new_event_loop()
-        self.port = MonitoringPort(lambda: self.snapshot)
+        self.port = MonitoringServer(lambda: self.snapshot)
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 

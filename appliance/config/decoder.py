@@ -1,7 +1,7 @@
-"""From a TOML document to the tables: every key converted, every problem found, none twice.
+"""Decodes a TOML document into the tables: converts every key, reports every problem once.
 
-msgspec could convert in one call, but it stops at the first problem. This walk goes over the same
-structs and collects them all, so that a person mends the file once.
+``msgspec.convert`` stops at the first problem. This decoder reads the same structs and collects all
+problems, so that a person corrects the file once.
 Not for: reading the file (reading.py), what a value's text means (values.py), rules about several
 keys (checks.py).
 """
@@ -21,13 +21,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 from appliance.config.checks import brackets
-from appliance.config.problems import Place, Problems
-from appliance.config.tables import Base, Config, ServiceConfig
+from appliance.config.problems import ConfigPath, Problems
+from appliance.config.tables import Config, ServiceConfig, Table
 from appliance.config.values import (
-    Between,
+    Bounds,
     Duration,
+    Example,
     FolderPath,
-    Key,
     ReadPath,
     Size,
     TopicFilter,
@@ -41,36 +41,39 @@ from appliance.mqtt.topics import filter_problem
 from appliance.secret import Secret
 
 _NOT_KEYS = frozenset({"file"})
-"""Fields of ``Config`` that no file sets."""
+"""Fields of ``Config`` that are not keys of the file."""
 
-_LATER = {"bridge": "bridges to other brokers"}
-"""Tables that this version does not have, and what they would be."""
+_PLANNED_TABLES = {"bridge": "bridges to other brokers"}
+"""Tables of a later version, and what they are for."""
 
-_NEAR = 0.7
-"""How alike a key and a suggestion are at least: transposed letters in a short name are 0.75."""
+_MIN_SIMILARITY = 0.7
+"""``difflib``'s ratio from which a key is suggested. Transposed letters in a short name: 0.75."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _Hints(NamedTuple):
-    """What stands beside a type in ``Annotated``."""
+    """The annotations of a key in ``Annotated``: its bounds and its example."""
 
-    between: Between | None = None
+    bounds: Bounds | None = None
     example: str | None = None
 
     def write(self, what: str) -> str:
-        """Advice to write ``what``, with the example if there is one."""
+        """Advice to write ``what``, with the key's example if it has one."""
         return f"write {what}, for example {self.example}" if self.example else f"write {what}"
 
 
-class _Wrong(Exception):  # noqa: N818  a way out of the walk, not an error that anybody sees
-    """A value is wrong; the text says what is wrong and what to write instead."""
+class _InvalidValueError(Exception):
+    """A value is wrong. ``str()`` says what is wrong and what to write instead.
+
+    ``Decoder`` catches it and adds a problem.
+    """
 
 
-class Walk:
-    """One walk over one document; what is wrong goes into ``problems``.
+class Decoder:
+    """Decodes one document and adds what is wrong to ``problems``.
 
-    ``folder`` is what relative paths count from, ``environ`` has the variables for ``${NAME}``.
+    ``folder`` is the base of relative paths. ``environ`` has the variables for ``${NAME}``.
     """
 
     def __init__(self, problems: Problems, folder: str, environ: Mapping[str, str]) -> None:
@@ -79,91 +82,91 @@ class Walk:
         self._data_dir = folder
         self._environ = environ
 
-    def config(self, document: dict[str, Any]) -> Config:
-        """The configuration, complete even when there are problems, so that it can be checked."""
+    def decode(self, document: dict[str, Any]) -> Config:
+        """The configuration. It is complete even with problems, so that checks.py can read it."""
         service = document.get("service")
         written = service.get("data_dir") if isinstance(service, dict) else None
         if not isinstance(written, str):
             written = str(ServiceConfig().data_dir)
-        with contextlib.suppress(_Wrong):  # reported when the key itself is read
+        with contextlib.suppress(_InvalidValueError):  # reported when the key itself is read
             self._data_dir = self._path(written, self._folder)
-        config = self._struct(document, Config, Place())
+        config = self._struct(document, Config, ConfigPath())
         assert isinstance(config, Config)
         return config
 
-    def _struct(self, value: Any, kind: type[Base], place: Place) -> Base:
+    def _struct(self, value: Any, kind: type[Table], where: ConfigPath) -> Table:
         if not isinstance(value, dict):
-            if not place.path and isinstance(value, list):
-                text = f"this table comes once; write [{place.name}] with single brackets"
-            elif not place.path:
-                text = f"a table is wanted; write [{place.name}] above its keys"
+            if not where.path and isinstance(value, list):
+                text = f"this table comes once; write [{where.name}] with single brackets"
+            elif not where.path:
+                text = f"a table is wanted; write [{where.name}] above its keys"
             else:
                 text = "a table in braces is wanted"
-            self._problems.value(place, value, text)
+            self._problems.value(where, value, text)
             return _empty(kind)
         fields = {each.name: each for each in msgspec.structs.fields(kind)}
         for name in _NOT_KEYS:
             fields.pop(name, None)
         for key, unread in value.items():
             if key not in fields:
-                self._unknown(place, key, unread, sorted(fields))
+                self._unknown(where, key, unread, sorted(fields))
         found: dict[str, Any] = {}
         for name, field in fields.items():
             if name in value:
-                found[name] = self._value(value[name], field.type, place.key(name, kind is Config))
+                found[name] = self._value(value[name], field.type, where.key(name, kind is Config))
             elif field.required:
                 example = _unwrap(field.type)[1].example
                 self._problems.add(
-                    place.key(name),
+                    where.key(name),
                     "this key is missing"
                     + (f"; write for example {name} = {example}" if example else ""),
                 )
                 found[name] = _placeholder(field.type)
-            elif isinstance(field.default, Base):  # its defaults may be relative paths
-                found[name] = self._value({}, field.type, place.key(name, kind is Config))
+            elif isinstance(field.default, Table):  # its defaults may be relative paths
+                found[name] = self._value({}, field.type, where.key(name, kind is Config))
             elif isinstance(field.default, ReadPath | WritePath | FolderPath):
-                found[name] = self._value(field.default, field.type, place.key(name))
+                found[name] = self._value(field.default, field.type, where.key(name))
         return kind(**found)
 
-    def _unknown(self, place: Place, key: str, value: Any, known: list[str]) -> None:
-        top = not place.name
-        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _NEAR)
-        if top and key in _LATER:
-            mend = f"{_LATER[key]} are for a later version; remove it"
+    def _unknown(self, where: ConfigPath, key: str, value: Any, known: list[str]) -> None:
+        top = not where.name
+        near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _MIN_SIMILARITY)
+        if top and key in _PLANNED_TABLES:
+            advice = f"{_PLANNED_TABLES[key]} are for a later version; remove it"
         elif near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
-            mend = f"did you mean {name}?"
+            advice = f"did you mean {name}?"
         else:
-            mend = "known here: " + ", ".join(
+            advice = "known here: " + ", ".join(
                 brackets(name) if top else f"`{name}`" for name in known
             )
         if top:
             written = f"[[{key}]]" if isinstance(value, list) else f"[{key}]"
-            self._problems.unknown(Place(written), f"this table is not known; {mend}")
+            self._problems.unknown(ConfigPath(written), f"this table is not known; {advice}")
         else:
-            self._problems.unknown(place.key(key), f"this key is not known; {mend}")
+            self._problems.unknown(where.key(key), f"this key is not known; {advice}")
 
-    def _value(self, value: Any, annotated: Any, place: Place) -> Any:
+    def _value(self, value: Any, annotated: Any, where: ConfigPath) -> Any:
         kind, hints = _unwrap(annotated)
-        if isinstance(kind, type) and issubclass(kind, Base):
-            return self._struct(value, kind, place)
+        if isinstance(kind, type) and issubclass(kind, Table):
+            return self._struct(value, kind, where)
         if get_origin(kind) is tuple:
-            return self._list(value, get_args(kind)[0], place, hints)
+            return self._list(value, get_args(kind)[0], where, hints)
         try:
             return self._single(value, kind, hints)
-        except _Wrong as wrong:
-            self._problems.value(place, value, str(wrong), secret=kind is Secret)
+        except _InvalidValueError as wrong:
+            self._problems.value(where, value, str(wrong), secret=kind is Secret)
             return _placeholder(kind)
 
-    def _list(self, value: Any, kind: Any, place: Place, hints: _Hints) -> tuple[Any, ...]:
+    def _list(self, value: Any, kind: Any, where: ConfigPath, hints: _Hints) -> tuple[Any, ...]:
         if not isinstance(value, list):
             text = hints.write("a list in brackets")
             if isinstance(value, dict):
-                text = f"this table may come more than once; write [[{place.name}]]"
-            self._problems.value(place, value, text)
+                text = f"this table may come more than once; write [[{where.name}]]"
+            self._problems.value(where, value, text)
             return ()
         return tuple(
-            self._value(each, kind, place.item(number)) for number, each in enumerate(value, 1)
+            self._value(each, kind, where.item(number)) for number, each in enumerate(value, 1)
         )
 
     def _single(self, value: Any, kind: Any, hints: _Hints) -> Any:
@@ -177,39 +180,39 @@ class Walk:
             return _dictionary(value, get_args(kind)[1], hints)
         if kind is bool:
             if not isinstance(value, bool):
-                raise _Wrong("write true or false, without quotes")
+                raise _InvalidValueError("write true or false, without quotes")
             return value
         if kind is int:
             if not isinstance(value, int) or isinstance(value, bool):
-                raise _Wrong("write a whole number, without quotes")
-            return _within(value, hints.between, str)
+                raise _InvalidValueError("write a whole number, without quotes")
+            return _within(value, hints.bounds, str)
         return self._text(value, kind, hints)
 
     def _text(self, value: Any, kind: type, hints: _Hints) -> Any:
         if kind is Size and isinstance(value, int) and not isinstance(value, bool):
-            return _within(Size(value), hints.between, lambda limit: format_size(int(limit)))
+            return _within(Size(value), hints.bounds, lambda limit: format_size(int(limit)))
         if not isinstance(value, str):
             if kind is Duration and isinstance(value, int | float) and not isinstance(value, bool):
-                raise _Wrong(f'a duration has a unit; write for example "{value}s"')
-            raise _Wrong(hints.write("text in quotes"))
+                raise _InvalidValueError(f'a duration has a unit; write for example "{value}s"')
+            raise _InvalidValueError(hints.write("text in quotes"))
         try:
             if kind is Duration:
-                return _within(parse_duration(value), hints.between, format_duration)
+                return _within(parse_duration(value), hints.bounds, format_duration)
             if kind is Size:
                 return _within(
-                    parse_size(value), hints.between, lambda limit: format_size(int(limit))
+                    parse_size(value), hints.bounds, lambda limit: format_size(int(limit))
                 )
         except ValueError as error:
-            raise _Wrong(str(error)) from None
+            raise _InvalidValueError(str(error)) from None
         if kind is TopicFilter:
             problem = filter_problem(value)
             if problem:
-                raise _Wrong(f"not a topic filter: {problem}")
+                raise _InvalidValueError(f"not a topic filter: {problem}")
             return TopicFilter(value)
         if kind is Secret:
             secret = self._expanded(value)
             if not secret:
-                raise _Wrong("the secret is empty")
+                raise _InvalidValueError("the secret is empty")
             return Secret(secret)
         if kind is ReadPath or kind is FolderPath:
             return kind(self._path(value, self._folder))
@@ -220,22 +223,22 @@ class Walk:
     def _path(self, text: str, folder: str) -> str:
         expanded = self._expanded(text)
         if not expanded.strip():
-            raise _Wrong("a path can't be empty")
+            raise _InvalidValueError("a path can't be empty")
         if "\0" in expanded:
-            raise _Wrong("a path can't have a null character")
+            raise _InvalidValueError("a path can't have a null character")
         return os.path.normpath(Path(folder) / Path(expanded).expanduser())
 
     def _expanded(self, text: str) -> str:
         def variable(match: re.Match[str]) -> str:
             if match[1] not in self._environ:
-                raise _Wrong(f"the environment variable {match[1]} is not set; set it")
+                raise _InvalidValueError(f"the environment variable {match[1]} is not set; set it")
             return self._environ[match[1]]
 
         return _VARIABLE.sub(variable, text)
 
 
 def _placeholder(annotated: Any) -> Any:
-    """Something of the right type, so that the walk goes on; nobody sees it."""
+    """A value of the right type in place of a wrong one, so that decoding goes on."""
     kind, _ = _unwrap(annotated)
     origin = get_origin(kind)
     if origin is Literal:
@@ -246,33 +249,33 @@ def _placeholder(annotated: Any) -> Any:
         return {}
     if origin in (Union, UnionType):
         return ""
-    if issubclass(kind, Base):
+    if issubclass(kind, Table):
         return _empty(kind)
     return Secret("") if kind is Secret else kind()
 
 
-def _empty(kind: type[Base]) -> Base:
+def _empty(kind: type[Table]) -> Table:
     fields = msgspec.structs.fields(kind)
     return kind(**{each.name: _placeholder(each.type) for each in fields if each.required})
 
 
 def _unwrap(annotated: Any) -> tuple[Any, _Hints]:
-    """The type without ``Annotated`` and ``| None`` (TOML has no null), and what stood beside."""
-    between: Between | None = None
+    """The type without ``Annotated`` and ``| None`` (TOML has no null), and its annotations."""
+    bounds: Bounds | None = None
     example: str | None = None
     kind = annotated
     if get_origin(kind) is Annotated:
         kind, *beside = get_args(kind)
         for each in beside:
-            if isinstance(each, Between):
-                between = each
-            elif isinstance(each, Key):
+            if isinstance(each, Bounds):
+                bounds = each
+            elif isinstance(each, Example):
                 example = each.example
     if get_origin(kind) in (Union, UnionType):
         rest = [each for each in get_args(kind) if each is not type(None)]
         if len(rest) == 1:
             kind = rest[0]
-    return kind, _Hints(between, example)
+    return kind, _Hints(bounds, example)
 
 
 def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
@@ -280,23 +283,23 @@ def _choice(value: Any, choices: tuple[Any, ...]) -> Any:
         return value
     near = difflib.get_close_matches(str(value).lower(), choices, 1, 0.6)
     if near:
-        raise _Wrong(f'did you mean "{near[0]}"?')
-    raise _Wrong("write one of " + ", ".join(json.dumps(choice) for choice in choices))
+        raise _InvalidValueError(f'did you mean "{near[0]}"?')
+    raise _InvalidValueError("write one of " + ", ".join(json.dumps(choice) for choice in choices))
 
 
 def _dictionary(value: Any, kind: Any, hints: _Hints) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Wrong(hints.write("a table in braces"))
+        raise _InvalidValueError(hints.write("a table in braces"))
     if kind is str and not all(isinstance(each, str) for each in value.values()):
-        raise _Wrong(hints.write("texts in quotes within the braces"))
+        raise _InvalidValueError(hints.write("texts in quotes within the braces"))
     return value
 
 
-def _within(value: Any, between: Between | None, show: Callable[[float], str]) -> Any:
-    if between is None:
+def _within(value: Any, bounds: Bounds | None, show: Callable[[float], str]) -> Any:
+    if bounds is None:
         return value
-    if value < between.low:
-        raise _Wrong(f"too small; the least is {show(between.low)}")
-    if between.high is not None and value > between.high:
-        raise _Wrong(f"too large; the most is {show(between.high)}")
+    if value < bounds.low:
+        raise _InvalidValueError(f"too small; the minimum is {show(bounds.low)}")
+    if bounds.high is not None and value > bounds.high:
+        raise _InvalidValueError(f"too large; the maximum is {show(bounds.high)}")
     return value

@@ -27,7 +27,7 @@ _CONNECTIONS = 20
 _TEXTS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
-class MonitoringPort:
+class MonitoringServer:
     """One listening socket. On the loop alone."""
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
