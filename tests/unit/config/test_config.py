@@ -191,7 +191,10 @@ def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
         ("[limits]\nmax_inflight_per_client = true", "whole number"),
         ("[access]\nanonymous = 'yes'", "true or false"),
         ("[access]\nrule = 'x'", "`rule`"),
-        ("[[trigger]]\ntopic='a'\ntask='payload'", r"\[\[trigger\]\] 1: no Qlik server is configured"),
+        (
+            "[[trigger]]\ntopic='a'\ntask='payload'",
+            r"\[\[trigger\]\] 1: no Qlik server is configured",
+        ),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Reload Sales'", r'\{name = "Reload Sales"\}'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Payload'", 'did you mean "payload"'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='topic'", "exactly one"),
