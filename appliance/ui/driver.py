@@ -18,8 +18,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from appliance.ui.breath import breathe
-
 if sys.platform == "win32":
     from textual.drivers.windows_driver import WindowsDriver as PlatformDriver
 else:
@@ -88,7 +86,6 @@ class PatientDriver(PlatformDriver):
 
     def write(self, data: str) -> None:
         """Queue ``data`` for the terminal, or drop it if the terminal does not keep up."""
-        breathe()  # most of a frame's work is done by now
         thread: WriterThread | None = self._writer_thread
         if thread is None:
             return

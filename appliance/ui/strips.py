@@ -1,4 +1,4 @@
-"""Our rows as Textual's strips: they leave no garbage behind, and let others run between them.
+"""The rows of the UI as Textual's strips, which leave no garbage behind.
 
 Not for: what a row says (lines.py).
 """
@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
-
-from appliance.ui.breath import breathe
 
 
 class RowStrip(Strip):
@@ -25,14 +22,8 @@ class RowStrip(Strip):
 
     def divide(self, cuts: Iterable[int]) -> Sequence[Strip]:
         """The parts between the cuts (in cells); see ``Strip.divide``."""
-        breathe()
         within = [cut for cut in cuts if cut <= self.cell_length]
         return [self] if within == [self.cell_length] else super().divide(within)
-
-    def render(self, console: Console) -> str:
-        """What the terminal is sent; see ``Strip.render``."""
-        breathe()
-        return super().render(console)
 
 
 def blank_strip(cells: int, style: Style) -> RowStrip:

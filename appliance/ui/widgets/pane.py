@@ -13,7 +13,6 @@ from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widget import Widget
 
-from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
 from appliance.ui.strips import blank_strip
 
@@ -45,7 +44,6 @@ class Pane(Widget):
 
     def show(self, lines: Sequence[Line]) -> None:
         """Put other lines there; only those that differ are drawn again."""
-        breathe()
         before, self._lines = self._lines, lines
         if len(before) != len(lines):
             self._strips.clear()
@@ -65,7 +63,6 @@ class Pane(Widget):
         return len(self._lines)
 
     def render_lines(self, crop: Region) -> list[Strip]:
-        breathe()
         cells = self.size.width
         base = self.rich_style
         tones = tones_of(self)
@@ -83,6 +80,5 @@ class Pane(Widget):
             return blank_strip(cells, base)
         strip = self._strips.get(y)
         if strip is None:
-            breathe()
             strip = self._strips[y] = strip_of(self._lines[y], cells, base, tones)
         return strip

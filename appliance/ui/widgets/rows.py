@@ -18,7 +18,6 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from appliance.ui import keys
-from appliance.ui.breath import breathe
 from appliance.ui.lines import Line, strip_of
 from appliance.ui.strips import blank_strip
 from appliance.ui.symbols import CURSOR
@@ -231,7 +230,6 @@ class Rows(Widget, Generic[T], can_focus=True):
         return strip_of([(" ", ""), *heading], self.size.width, base + tones["head"], tones)
 
     def _strip(self, index: int, item: T, base: Style, tones: dict[str, Style]) -> Strip:
-        breathe()
         cells = self.size.width
         if self.has_cursor() and self._top + index == self._cursor:
             line = self.line(item, cells - 1)
