@@ -15,12 +15,8 @@ import msgspec
 
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.model import Message, MessageProperties
-from appliance.right_of_way import starts
 
 Statement = tuple[str, tuple[object, ...]]
-
-_FEW = 8
-"""Messages in one go; where more come at once, no start is kept waiting by a picture."""
 
 RETAINED_SCHEMA = """
 CREATE TABLE IF NOT EXISTS retained(topic TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -84,9 +80,7 @@ class Door:
         own_client_id: str,
         observe: Callable[[Sequence[Message]], None],
         count: Callable[[str], None],
-        may_start: Callable[[str], bool] = lambda _topic: False,
     ) -> None:
-        """``may_start`` says whether a message on a topic may start a task."""
         self._journal = journal
         self._subscriptions = subscriptions
         self._retained = retained
@@ -96,7 +90,6 @@ class Door:
         self._own_client_id = own_client_id
         self._observe = observe
         self._count = count
-        self._may_start = may_start
         self._paused: set[Publisher] = set()
         self.next_seq = journal.next_seq
         self.newest_seq = journal.newest_seq
@@ -140,8 +133,6 @@ class Door:
         token = (publisher, acks) if acks else None
         if messages:
             self._journal.extend(messages, payload_size + beside, None if retained else token)
-            if starts.is_minded and len(messages) <= _FEW and self._may_start(messages[-1].topic):
-                starts.claim()
             self.messages_in += len(messages)
             self.bytes_in += payload_size
             for message in retained:

@@ -247,7 +247,6 @@ class Appliance:
             own_client_id=f"${config.service.name}",
             observe=self.live.add,
             count=self._count,
-            may_start=self.tasks.concern,
         )
         self.door.fanned_out_seq = self.journal.last_seq
         self.door.load_retained()

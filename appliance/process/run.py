@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.log import logs
-from appliance.right_of_way import starts
 
 if TYPE_CHECKING:
     # Half a second of loading, for which the UI's first paint does not wait.
@@ -137,8 +136,7 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     outlives = config.ui.on_hangup == "continue"
     with Signals(engine.stop, (lambda: None) if outlives else None):
         try:
-            with starts.minded():
-                end = run_ui(engine, settings=settings, when_painted=engine.begin)
+            end = run_ui(engine, settings=settings, when_painted=engine.begin)
             goes_on = end is UiEnd.HANGUP and outlives
             if end is UiEnd.CRASHED:
                 say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")

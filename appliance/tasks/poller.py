@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from appliance.model import Task
 from appliance.qlik.server import QlikError, QlikServer, Report
-from appliance.right_of_way import starts
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
@@ -27,9 +26,8 @@ SLOWEST_POLL_S = 15.0
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
 
-NOTED_TOGETHER = 3
-MAX_NOTES = 20
-"""Reports in one change, and changes for one poll: those of many runs take several milliseconds."""
+NOTED_TOGETHER = 50
+"""Reports in one change: it bounds how long one poll of many runs holds the lock."""
 
 
 class Following:
@@ -93,8 +91,7 @@ class Following:
                 self._polls[record.id] = (now + longer, longer)
         try:
             if due:
-                with starts.minded():
-                    self._note(due, runs, self._server.poll(runs, tasks))
+                self._note(due, runs, self._server.poll(runs, tasks))
             if self._elsewhere and now >= self._next_elsewhere:
                 self._next_elsewhere = now + self._elsewhere
                 self._look_elsewhere()
@@ -104,14 +101,11 @@ class Following:
     def _note(
         self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
     ) -> None:
-        """A few at a time: a start call needs the ledger, too."""
-        together = max(NOTED_TOGETHER, len(records) // MAX_NOTES)
         pairs = list(zip(records, runs, strict=True))
-        for first in range(0, len(pairs), together):
-            starts.give_way()
+        for first in range(0, len(pairs), NOTED_TOGETHER):
             with self._ledger.change() as planner:
                 now = self._ledger.clock_ns()
-                for record, run in pairs[first : first + together]:
+                for record, run in pairs[first : first + NOTED_TOGETHER]:
                     report = reports.get(run)
                     if report is None:
                         planner.missing(record, now)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 from appliance.qlik.departure import Departure
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
-from appliance.right_of_way import starts
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
 from appliance.tasks.gate import Gate
 from appliance.tasks.outcomes import Outcomes
@@ -49,7 +48,6 @@ class _StartCall(Departure):
                 raise _StoppingError
 
     def after(self) -> None:
-        starts.release()
         # What takes the call to the server goes first: the processor is what both need.
         time.sleep(WRITE_WAIT_S)
         try:
