@@ -8,6 +8,7 @@ bridges, and what the appliance publishes about itself. Not for: decoding packet
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -15,6 +16,8 @@ import msgspec
 
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.model import Message, MessageProperties
+
+logger = logging.getLogger(__name__)
 
 Statement = tuple[str, tuple[object, ...]]
 
@@ -266,7 +269,11 @@ class Door:
                 self.messages_out += self._subscriptions.fan_out(messages)
             self.fanned_out_seq = messages[-1].seq
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:
+                self._count("internal errors: after a commit")
+                logger.exception("what waited for a commit failed")
         if self._paused and self._journal.pending_bytes * 2 < self._max_pending:
             self._release()
 

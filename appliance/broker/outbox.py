@@ -7,7 +7,7 @@ session and is resumed by the next one. Not for: which messages a client should 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -28,7 +28,7 @@ class Delivery(msgspec.Struct):
     received: bool = False
     """The client's PUBREC came: the message is with it, only the release is open (QoS 2)."""
     noting: bool = False
-    """A note about it is on its way to the disk; what is to be sent is sent behind it."""
+    """A note about the exchange is on its way to the disk; the next packet waits for it."""
 
 
 class Sink(Protocol):
@@ -36,6 +36,8 @@ class Sink(Protocol):
 
     window: int
     """How many QoS 1 and 2 messages may be unacknowledged (the client's receive maximum)."""
+    fail: Callable[[Exception], None]
+    """Ends the connection because of an error of the appliance's own."""
 
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
         """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
@@ -73,9 +75,9 @@ class Outbox:
     """
 
     __slots__ = (
-        "_again",
         "_count",
         "_current",
+        "_due",
         "_held",
         "_inflight",
         "_last_id",
@@ -116,8 +118,8 @@ class Outbox:
         self._queue: deque[Delivery] = deque()
         self._retained: deque[Iterator[Delivery]] = deque()
         self._inflight: dict[int, Delivery] = {}
-        self._again: deque[int] = deque()
-        """In flight from an earlier connection, and to be sent again on this one."""
+        self._due: OrderedDict[int, None] = OrderedDict()
+        """Packet ids in flight from an earlier connection that this one has still to get, in order."""
         self._held = False
         self._last_id = 0
         self._count = count
@@ -147,6 +149,17 @@ class Outbox:
         return sorted([*waiting, *self._queue], key=lambda each: each.message.seq)
 
     # --- what the client is to get --------------------------------------------------------------
+
+    def try_deliver(
+        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...]
+    ) -> None:
+        """``deliver``, where an error ends this client's connection and no other's delivery."""
+        try:
+            self.deliver(message, qos, retain=retain, identifiers=identifiers)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next client gets its copy
+            self._drop("deliveries dropped: internal error")
+            if self.sink is not None:
+                self.sink.fail(error)
 
     def deliver(
         self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
@@ -202,17 +215,15 @@ class Outbox:
     # --- connections come and go ----------------------------------------------------------------
 
     def attach(self, sink: Sink) -> None:
-        """Resume on a new connection: what was sent and not acknowledged goes again, in order."""
+        """Resume on a new connection: what is not acknowledged is sent again, in its order."""
         self.sink = sink
-        self._again = deque(
-            packet_id for packet_id, delivery in self._inflight.items() if not delivery.noting
-        )
+        self._due = OrderedDict.fromkeys(self._inflight)
         self.pump()
 
     def detach(self) -> None:
         """The connection is gone. Without a persistent session, so is what was on its way."""
         self.sink = None
-        self._again.clear()
+        self._due.clear()
         if not self.persistent:
             self.clear()
 
@@ -221,6 +232,7 @@ class Outbox:
         self._queue.clear()
         self._retained.clear()
         self._inflight.clear()
+        self._due.clear()
         self._queued_bytes = 0
 
     def restore(self, packet_id: int, delivery: Delivery) -> None:
@@ -255,14 +267,16 @@ class Outbox:
         sink = self.sink
         while (
             sink is not None
-            and (self._queue or self._retained or self._again)
-            and len(self._inflight) - len(self._again) < sink.window
+            and (self._queue or self._retained or self._due)
+            and len(self._inflight) - len(self._due) < sink.window
             and not sink.stalled
         ):
-            if self._again:
-                packet_id = self._again.popleft()
-                if packet_id in self._inflight:
-                    self._send(packet_id, self._inflight[packet_id])
+            if self._due:
+                packet_id = next(iter(self._due))
+                if self._inflight[packet_id].noting:
+                    return  # ``_noted`` goes on here; what is behind it may not overtake it
+                del self._due[packet_id]
+                self._send(packet_id, self._inflight[packet_id])
                 continue
             delivery = self._next()
             if delivery is None:
@@ -296,7 +310,8 @@ class Outbox:
     def _noted(self, packet_id: int, delivery: Delivery) -> None:
         delivery.noting = False
         if self.sink is not None and self._inflight.get(packet_id) is delivery:
-            self._send(packet_id, delivery)
+            if packet_id not in self._due:  # there it has a place, and is no part of the window
+                self._send(packet_id, delivery)
             # One that the client can't take has left the window, and nothing else asks for more.
             self.pump()
 
@@ -346,6 +361,7 @@ class Outbox:
             pass
         elif delivery.received or self.keeper is None:
             delivery.received = True
+            self._due.pop(packet_id, None)
             self._send(packet_id, delivery)
         else:
             delivery.received = delivery.noting = True
@@ -364,5 +380,6 @@ class Outbox:
     def _finish(self, packet_id: int, delivery: Delivery) -> None:
         self.activity += 1
         del self._inflight[packet_id]
+        self._due.pop(packet_id, None)
         if delivery.qos == 2 and self.keeper is not None:
             self.keeper.completed(packet_id, delivery)

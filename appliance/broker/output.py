@@ -23,13 +23,13 @@ class Output:
 
     __slots__ = (
         "_broker",
-        "_fail",
         "_flush_scheduled",
         "_loop",
         "_most_bytes",
         "_out",
         "_out_bytes",
         "_transport",
+        "fail",
         "is_closed",
         "is_paused",
         "largest",
@@ -39,9 +39,9 @@ class Output:
     )
 
     def __init__(self, broker: MqttBroker, fail: Callable[[Exception], None]) -> None:
-        """``fail`` is called with an exception of what runs by itself, outside any callback."""
+        """``fail`` is called with an exception that must end this connection and nothing else."""
         self._broker = broker
-        self._fail = fail
+        self.fail = fail
         self._loop = broker.loop
         self._most_bytes = int(broker.limits.max_client_backlog)
         self._transport: asyncio.Transport | None = None
@@ -82,7 +82,7 @@ class Output:
         try:
             self.flush()
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
-            self._fail(error)
+            self.fail(error)
 
     def flush(self) -> None:
         """Hand what is queued to the operating system."""
@@ -96,16 +96,32 @@ class Output:
                 self.outbox.pump()
 
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
-        """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
+        """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired).
+
+        A message that can't be encoded is not sent either, and ends the connection: a session
+        that kept it would fail again on every connection to come.
+        """
+        try:
+            packet = self._encode(delivery, packet_id, duplicate=duplicate)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
+            self._broker.count("deliveries dropped: internal error")
+            self.fail(error)
+            return False
+        if packet is None:
+            return False
+        self.queue(packet)
+        return True
+
+    def _encode(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bytes | None:
         message = delivery.message
         expiry = None
         if message.properties is not None and message.properties.message_expiry_s is not None:
             expiry = self._remaining(message, message.properties.message_expiry_s)
             if expiry <= 0:
                 self._broker.count("deliveries dropped: expired")
-                return False
+                return None
         if self.version == 4:
-            packet = packets.encode_publish(
+            return packets.encode_publish(
                 message.topic.encode(),
                 message.payload,
                 delivery.qos,
@@ -113,21 +129,19 @@ class Output:
                 duplicate=duplicate,
                 packet_id=packet_id,
             )
-        else:
-            packet = v5.encode_publish(
-                message,
-                delivery.qos,
-                retain=delivery.retain,
-                duplicate=duplicate,
-                packet_id=packet_id,
-                expiry_s=expiry,
-                identifiers=delivery.identifiers,
-            )
-            if self.largest is not None and len(packet) > self.largest:
-                self._broker.count("deliveries dropped: larger than the client takes")
-                return False
-        self.queue(packet)
-        return True
+        packet = v5.encode_publish(
+            message,
+            delivery.qos,
+            retain=delivery.retain,
+            duplicate=duplicate,
+            packet_id=packet_id,
+            expiry_s=expiry,
+            identifiers=delivery.identifiers,
+        )
+        if self.largest is not None and len(packet) > self.largest:
+            self._broker.count("deliveries dropped: larger than the client takes")
+            return None
+        return packet
 
     def _remaining(self, message: Message, expiry_s: int) -> int:
         """Seconds until a message expires (MQTT 5, section 3.3.2.3.3)."""

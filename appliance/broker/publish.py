@@ -175,6 +175,8 @@ class Intake:
                     except v5_decode.TooManyPropertiesError as error:
                         if not qos:
                             raise
+                        if error.alias is not None:
+                            self._resolve_alias(raw, error.alias)
                         self._broker.count("publishes refused: too many properties")
                         acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
                         position = stop

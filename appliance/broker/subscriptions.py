@@ -160,7 +160,7 @@ class Subscriptions:
         options = chosen.options
         if options.no_local and chosen.outbox.client_id == message.client_id:
             return 0
-        chosen.outbox.deliver(
+        chosen.outbox.try_deliver(
             message,
             min(message.qos, options.qos),
             retain=message.retain and options.retain_as_published,
@@ -187,7 +187,7 @@ class Subscriptions:
                 identifiers,
             )
         for outbox, (qos, retain, identifiers) in merged.items():
-            outbox.deliver(
+            outbox.try_deliver(
                 message,
                 min(message.qos, qos),
                 retain=message.retain and retain,

@@ -88,6 +88,8 @@ class TooManyPropertiesError(PacketError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, Reason.QUOTA_EXCEEDED)
+        self.alias: int | None = None
+        """The topic alias among them, if the packet is a PUBLISH."""
 
 
 STRANGER_LIMIT = PropertyLimit(8 * 1024, 100)
@@ -184,6 +186,20 @@ def _properties(
     return found
 
 
+def _alias_among(body: Body) -> int | None:
+    """The topic alias of a property list that is too long to be kept."""
+    end = variable_number(body) + body.position
+    alias = None
+    while body.position < end:
+        identifier = variable_number(body)
+        if identifier not in _IN_PUBLISH:
+            raise PacketError(f"property {identifier:#x} does not belong in this packet")
+        value = _READ[identifier](body)
+        if identifier == _TOPIC_ALIAS:
+            alias = value
+    return alias
+
+
 def _of_message(found: dict[int, Any]) -> MessageProperties | None:
     response = found.get(_RESPONSE_TOPIC)
     if response is not None and (problem := topic_problem(response)):
@@ -208,9 +224,14 @@ def publish_properties(
 
     Raises:
         PacketError: they break the protocol.
+        TooManyPropertiesError: the PUBLISH is to be refused; a topic alias in it counts.
     """
     body = Body(data[start:stop])
-    found = _properties(body, _IN_PUBLISH)
+    try:
+        found = _properties(body, _IN_PUBLISH)
+    except TooManyPropertiesError as error:
+        error.alias = _alias_among(Body(data[start:stop]))
+        raise
     return _of_message(found), found.get(_TOPIC_ALIAS), start + body.position
 
 

@@ -14,6 +14,7 @@ from broker_rig import Rig, Wire, rig  # noqa: F401
 
 from appliance.broker.connection import Connection
 from appliance.broker.publish import Intake
+from appliance.broker.outbox import Outbox
 from appliance.broker.output import Output
 from appliance.broker.server import MqttBroker
 from appliance.config import ListenerConfig, TlsConfig
@@ -188,6 +189,50 @@ async def test_flush_raises(rig, monkeypatch, caplog):  # noqa: F811
     victim.send(b"\xc0\x00")
     await ends(rig, victim, caplog)
     await other.ping()
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize("owner", [Output, Outbox], ids=["encoding", "queueing"])
+async def test_delivery_raises(rig, monkeypatch, caplog, owner, qos):  # noqa: F811
+    """A delivery that fails ends its own connection; the clients behind it get their copies."""
+    name = "_encode" if owner is Output else "deliver"
+    victim = await rig.wire(5, client_id="victim")
+    others = [await rig.wire(client_id=f"other-{number}") for number in range(3)]
+    for wire in (others[0], victim, *others[1:]):
+        await wire.subscribe(("some", qos))
+    working = getattr(owner, name)
+    outbox = rig.broker.sessions.get("victim").outbox
+
+    def broken(self, *args, **options):
+        if self in (outbox, outbox.sink):
+            raise RuntimeError("broken on purpose")
+        return working(self, *args, **options)
+
+    monkeypatch.setattr(owner, name, broken)
+    publisher = await rig.wire(client_id="publisher")
+    await publisher.publish_acked("some", b"x")
+    for wire in others:
+        assert (await wire.expect(3)).payload == b"x"
+    await victim.closed()
+    assert rig.counters[COUNTER] == 1
+    assert rig.counters["deliveries dropped: internal error"] == 1
+    assert "client victim at 127.0.0.1:" in caplog.text
+    await rig.settled()
+    assert rig.door.fanned_out_seq == rig.journaled()[-1].seq
+
+
+async def test_what_waits_for_a_commit_raises(rig):  # noqa: F811
+    """What waits for the same commit behind it happens all the same."""
+    reached = asyncio.Event()
+
+    def broken() -> None:
+        raise RuntimeError("broken on purpose")
+
+    rig.door.record((), broken)
+    rig.door.record((), reached.set)
+    async with asyncio.timeout(10):
+        await reached.wait()
+    assert rig.counters["internal errors: after a commit"] == 1
 
 
 async def test_making_of_the_connection_raises(rig, monkeypatch):  # noqa: F811

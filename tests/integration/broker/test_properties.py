@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
 
+from appliance.config import AccessRule
 from appliance.engine import live
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
 from appliance.engine.live import LiveView
 from appliance.message_cost import cost_of
 from appliance.model import Message, MessageProperties
 
+NOT_AUTHORIZED = 0x87
 QUOTA_EXCEEDED = 0x97
 PAIR = b"\x26" + text("a") + text("b")
 MANY = CLIENT_LIMIT.pairs * PAIR
@@ -44,6 +46,30 @@ async def test_too_many_properties(rig, inner):  # noqa: F811
     assert (last.kind, last.body[0]) == (14, QUOTA_EXCEEDED)
     assert rig.counters["connections ended: too many properties"] == 1
     assert len(rig.journaled()) == 1
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("at_end", [True, False], ids=["behind", "before"])
+@pytest.mark.parametrize("pairs", [MANY + PAIR, 40_000 * PAIR], ids=["pairs", "bytes"])
+async def test_alias_of_a_refused_message(rig, qos, at_end, pairs):  # noqa: F811
+    """A PUBLISH that is refused for its properties still gives its topic alias a meaning."""
+    wire = await rig.wire(5)
+    alias = b"\x23\0\x07"
+    wire.send(publish(pairs + alias if at_end else alias + pairs, qos))
+    assert (await wire.expect(3 + qos)).codes == [QUOTA_EXCEEDED]
+    wire.publish("", b"short", 1, topic_alias=7)
+    assert (await wire.expect(4)).codes == [0]
+    assert [m.topic for m in rig.journaled()] == ["own"]
+
+
+async def test_alias_of_a_forbidden_topic(tmp_path):
+    """A topic alias has its meaning where the client may not publish, too."""
+    rule = AccessRule(user="*", publish=("mine",), subscribe=())
+    async with Rig(tmp_path / "data", rules=(rule,)) as rig:  # noqa: F811
+        wire = await rig.wire(5)
+        for topic in ("another's", ""):
+            wire.publish(topic, b"x", 1, topic_alias=3)
+            assert (await wire.expect(4)).codes == [NOT_AUTHORIZED]
 
 
 @pytest.mark.parametrize("place", ["connect", "will"])
