@@ -119,7 +119,7 @@ class Outbox:
         self._retained: deque[Iterator[Delivery]] = deque()
         self._inflight: dict[int, Delivery] = {}
         self._due: OrderedDict[int, None] = OrderedDict()
-        """Packet ids in flight from an earlier connection that this one has still to get, in order."""
+        """Packet ids in flight from an earlier connection, to be sent on this one too, in order."""
         self._held = False
         self._last_id = 0
         self._count = count
