@@ -257,6 +257,7 @@ class Appliance:
         if self.tasks.is_new:
             # Nobody asked for what lies in the journal from before there were tasks.
             tasks_cursor = self.journal.last_seq
+            self.tasks.skip_to(tasks_cursor)
         self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
         # Before the recorders and the journal: what it publishes at the end is kept as well.
         stack.push_async_callback(asyncio.to_thread, self._stop_tasks)

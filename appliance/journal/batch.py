@@ -10,9 +10,9 @@ from __future__ import annotations
 import sqlite3
 from itertools import chain, groupby
 
+from appliance.database import primary_code
 from appliance.journal import chunks
 from appliance.journal.inbox import Entry, Item, Statements
-from appliance.journal.store import primary_code
 from appliance.message_cost import OVERHEAD_BYTES, content_of
 
 _ROWS_A_STATEMENT = 16

@@ -16,10 +16,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from appliance.database import explain, primary_code
 from appliance.journal.batch import Batch
 from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.sequence_reservation import HighWater
-from appliance.journal.store import Store, explain, primary_code
+from appliance.journal.store import Store
 from appliance.model import Message
 
 MAX_BYTES = 2 * 1024 * 1024

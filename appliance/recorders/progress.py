@@ -8,20 +8,18 @@ Not for: the recordings themselves.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
-from appliance import files
-from appliance.errors import ConfigError, UnavailableError
+from appliance.database import Database, Layout, connect_read_only
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x514D5243  # "QMRC"
-
-_SCHEMA = """
+LAYOUT = Layout(
+    title="The recorders' database",
+    application_id=0x514D5243,  # "QMRC"
+    schema="""
 CREATE TABLE IF NOT EXISTS recording (
     key TEXT PRIMARY KEY,
     format TEXT NOT NULL,
@@ -31,10 +29,10 @@ CREATE TABLE IF NOT EXISTS recording (
     seam BLOB NOT NULL,
     memory TEXT NOT NULL
 );
-"""
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-
-_log = logging.getLogger(__name__)
+""",
+    loss="how far each recording had come; recordings that exist are set aside and begun anew",
+)
+_BUSY_S = 1.0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -57,60 +55,17 @@ class ProgressStore:
     """The database. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # After a power cut a row may be older than its file, never newer. That is enough, so
+        # commits are not forced to the disk.
+        self._database = Database(path, LAYOUT, busy_s=_BUSY_S, verify=_read)
         self._connection: sqlite3.Connection | None = None
 
     def open(self, now_ns: int) -> dict[str, Progress]:
-        """Open or make the database; returns what it holds. A damaged one is set aside.
+        """Open the database as ``Database.open`` does, and raise what it raises.
 
-        Raises:
-            ConfigError: it is of a newer appliance, and stays as it is.
-            UnavailableError: it can't be opened.
+        Returns what it holds.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                return self._open()
-            except sqlite3.DatabaseError as error:
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _DAMAGED:
-                    raise
-                self.close()
-                target = files.set_aside(self._path, "corrupt", now_ns)
-                for suffix in ("-wal", "-shm"):
-                    with contextlib.suppress(FileNotFoundError):
-                        companion = self._path.with_name(self._path.name + suffix)
-                        companion.replace(target.with_name(target.name + suffix))
-                _log.error(
-                    "%s, which says how far each recording has come, is damaged (%s). It was moved"
-                    " to %s; recordings that exist will be set aside and begun anew",
-                    self._path,
-                    error,
-                    target,
-                )
-                return self._open()
-        except (OSError, sqlite3.Error) as error:
-            self.close()
-            raise UnavailableError(f"{self._path} can't be opened: {error}.") from error
-
-    def _open(self) -> dict[str, Progress]:
-        connection = sqlite3.connect(
-            self._path, timeout=1.0, isolation_level=None, check_same_thread=False
-        )
-        self._connection = connection
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            self.close()
-            raise ConfigError(
-                f"{self._path} was written by a newer appliance. It was left as it is."
-                " Use the newer appliance, or move the file away."
-            )
-        connection.execute("PRAGMA journal_mode = WAL")
-        # NORMAL: after a power cut a row may be older than its file, never newer; that is enough.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA checkpoint_fullfsync = 1")
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self._connection = self._database.open(now_ns)
         return self.load()
 
     def load(self) -> dict[str, Progress]:
@@ -120,10 +75,7 @@ class ProgressStore:
             sqlite3.Error: it can't be read.
         """
         assert self._connection is not None
-        rows = self._connection.execute(
-            "SELECT key, format, seq, length, count, seam, memory FROM recording"
-        ).fetchall()
-        return {key: Progress(*values) for key, *values in rows}
+        return _read(self._connection)
 
     def save(self, rows: Iterable[tuple[str, Progress]]) -> None:
         """Store all of these or none.
@@ -152,6 +104,13 @@ class ProgressStore:
             self._connection = None
 
 
+def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
+    rows = connection.execute(
+        "SELECT key, format, seq, length, count, seam, memory FROM recording"
+    ).fetchall()
+    return {key: Progress(*values) for key, *values in rows}
+
+
 def highest_cursor(path: Path) -> int:
     """The highest sequence number that any recording has seen; 0 if that can't be known.
 
@@ -161,7 +120,7 @@ def highest_cursor(path: Path) -> int:
     if not path.exists():
         return 0
     try:
-        with contextlib.closing(sqlite3.connect(path, timeout=1.0)) as connection:
+        with contextlib.closing(connect_read_only(path)) as connection:
             (seq,) = connection.execute("SELECT max(seq) FROM recording").fetchone()
     except sqlite3.Error:
         return 0  # ``open`` will say what is wrong with it

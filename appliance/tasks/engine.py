@@ -35,7 +35,7 @@ from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import Ledger
-from appliance.tasks.store import Store
+from appliance.tasks.store import Changes, Store
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
@@ -104,7 +104,6 @@ class TaskEngine:
         self._allow = AllowList(allow)
         self._views = Views()
         self._store = Store(database, sync=sync)
-        self._database = database
         self._planner = Planner(
             limits,
             known=self._tasks.known,
@@ -148,24 +147,38 @@ class TaskEngine:
             notices=self._notices,
         )
         self.is_new = False
-        """After ``open``: the database was not there before. If the journal has messages all the
-        same (somebody removed the file), the caller decides where reading begins."""
+        """After ``open``: the database has no cursor. If the journal has messages all the same
+        (the file was removed, or damaged and set aside), the caller names one to ``skip_to``."""
 
     # --- life ---------------------------------------------------------------------------------
 
     def open(self) -> int:
         """Open the database and take up what was left; returns the last message dealt with.
 
-        Raises ``NoPermissionError`` or ``UnavailableError``.
+        Raises ``ConfigError``, ``NoPermissionError`` or ``UnavailableError``.
         """
-        self.is_new = not self._database.exists()
-        self._store.open()
+        self._store.open(self._clock_ns())
+        self.is_new = self._store.is_new
         with self._ledger.lock:
             self._planner.next_id = max(1, self._store.meta("next_id"))
             self._intake.redeliveries.load(self._store.sightings())
             self._ledger.open()
             self._timing.open()
         return self._ledger.durable_seq
+
+    def skip_to(self, seq: int) -> None:
+        """Note that messages up to ``seq`` are not acted on. Between ``open`` and ``start``.
+
+        Raises ``UnavailableError`` if the disk does not take it.
+        """
+        changes = Changes()
+        changes.meta["seq"] = seq
+        changes.is_forced = True
+        try:
+            self._store.write(changes)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"The task database can't be written: {error}.") from None
+        self._ledger.durable_seq = seq
 
     def concern(self, topic: str) -> bool:
         """Whether a message on this topic may lead to anything. Any thread."""

@@ -26,16 +26,18 @@ from typing import Any, Literal
 
 import msgspec
 
-from appliance.errors import ConfigError, NoPermissionError, UnavailableError
+from appliance.database import Damage, Database, Layout
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.records import Record
 
-SCHEMA_VERSION = 1
 LOG_COMMITS = 500
 """After so many commits (some 20 MB of log) ``checkpoint`` has something to do."""
 LOG_PAGES = 20_000
 """A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
-_SCHEMA = """
+LAYOUT = Layout(
+    title="The task database",
+    application_id=0x514D5453,  # "QMTS"
+    schema="""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS executions (
     id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, open INTEGER NOT NULL, at_ns INTEGER NOT NULL,
@@ -51,7 +53,11 @@ CREATE TABLE IF NOT EXISTS sightings (
 CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, publication BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS histories (
     task_id TEXT PRIMARY KEY, history BLOB NOT NULL) WITHOUT ROWID;
-"""
+""",
+    loss="requests that had not started, the history of runs, pauses of timers, and the starts that"
+    " journaled messages ask for but that were not yet noted: publish those messages again",
+)
+_BUSY_S = 10.0
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -125,52 +131,44 @@ class Store:
         """``sync``: ``"always"`` forces acts of operators and timers to the disk, ``"os"`` not."""
         self._path = path
         self._sync = sync
+        self._database = Database(
+            path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES, verify=self._verify
+        )
         self._connection: sqlite3.Connection | None = None
         self._commits = 0
         """Since the log was moved into the file."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Record).decode
 
-    def open(self) -> None:
-        """Open or create.
+    def open(self, now_ns: int) -> None:
+        """Open the database as ``Database.open`` does, and raise what it raises."""
+        # Used by several threads, one at a time, under the ledger's lock.
+        self._connection = self._database.open(now_ns)
 
-        Raises ``NoPermissionError``, ``UnavailableError`` or ``ConfigError`` with the mend.
+    @property
+    def is_new(self) -> bool:
+        """Whether it has no cursor yet, because the database was created or set aside.
+
+        A database of an earlier release, which noted its version as a row, has its cursor at 0.
         """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Used by several threads, one at a time, under the ledger's lock.
-            connection = sqlite3.connect(
-                self._path, isolation_level=None, check_same_thread=False, timeout=10.0
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise NoPermissionError(
-                f"{self._path} can't be opened: {error}. "
-                "Give the account that runs the appliance the right to write there."
-            ) from error
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
-            connection.executescript(_SCHEMA)
-            self._connection = connection
-            version = self.meta("version")
-            if version == 0:
-                connection.execute("INSERT INTO meta VALUES ('version', ?)", (SCHEMA_VERSION,))
-        except sqlite3.Error as error:
-            self._connection = None
-            connection.close()
-            raise UnavailableError(
-                f"{self._path} can't be used: {error}. If it is damaged, move it away and start "
-                "again: requests that had not started and the history of runs are lost with it."
-            ) from error
-        if version > SCHEMA_VERSION:
-            self.close()
-            # As for the journal: a restart mends nothing, so a service must stay down.
-            raise ConfigError(
-                f"{self._path} was written by a later version of the appliance "
-                f"(layout {version}, this one knows {SCHEMA_VERSION}). Use that version, or "
-                "move the file away: its requests and history are then left out."
-            )
+        return self._database.is_new or self.metas().keys().isdisjoint({"seq", "version"})
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where a damaged database was moved at the start, else ``None``."""
+        return self._database.set_aside
+
+    def _verify(self, connection: sqlite3.Connection) -> None:
+        """Decode the oldest and the newest execution."""
+        for order in ("ASC", "DESC"):
+            row = connection.execute(
+                f"SELECT record FROM executions ORDER BY id {order} LIMIT 1"  # noqa: S608 - constant
+            ).fetchone()
+            if row is not None:
+                try:
+                    self._decode(row[0])
+                except (msgspec.MsgspecError, TypeError) as error:
+                    raise Damage(str(error)) from error
 
     def close(self) -> None:
         if self._connection is not None:

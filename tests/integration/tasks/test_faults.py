@@ -302,22 +302,52 @@ def test_what_left_before_the_disk_refused_is_not_started_again(qlik, tmp_path: 
             assert qlik.starts(task.id) == 1
 
 
-def test_a_damaged_database_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    """No traceback: the file, what is wrong, what is lost by moving it away."""
-    (tmp_path / "tasks.db").write_bytes(b"this is not a database, but it is long enough" * 50)
-    with pytest.raises(UnavailableError, match=r"tasks\.db can't be used: .* move it away"):
-        Rig(tmp_path / "tasks.db", None)
+def test_a_damaged_database_is_set_aside(qlik, tmp_path: Path, caplog) -> None:
+    """The appliance starts with an empty one, says what is lost, and acts on what comes next."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    content = b"this is not a database, but it is long enough" * 50
+    (tmp_path / "tasks.db").write_bytes(content)
+    source = MemorySource()
+    source.put(START_TOPIC, task.id)  # whether it was acted on before is not known any more
+    rig = Rig(tmp_path / "tasks.db", client_of(qlik), source=source)
+    assert rig.engine.is_new
+    rig.engine.skip_to(source.last_seq)
+    source.position = source.last_seq
+    (kept,) = tmp_path.glob("tasks.db.corrupt-*")
+    assert kept.read_bytes() == content
+    assert "tasks.db is damaged" in caplog.text
+    assert "requests that had not started" in caplog.text
+    with rig:
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded")
+    assert qlik.starts() == 1
+    again = Rig(tmp_path / "tasks.db", client_of(qlik), source=source)
+    assert not again.engine.is_new
+    assert source.position == 2
+    again.engine._store.close()
+
+
+def test_a_new_database_is_new_until_it_has_a_cursor(tmp_path: Path) -> None:
+    """A kill between its creation and its first cursor does not make old messages start tasks."""
+    Rig(tmp_path / "tasks.db", None).engine._store.close()
+    rig = Rig(tmp_path / "tasks.db", None)
+    assert rig.engine.is_new
+    rig.engine.skip_to(0)
+    rig.engine._store.close()
+    rig = Rig(tmp_path / "tasks.db", None)
+    assert not rig.engine.is_new
+    rig.engine._store.close()
 
 
 def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     """The appliance does not touch what it does not understand, and a service is not restarted."""
-    rig = Rig(tmp_path / "tasks.db", None)
-    changes = Changes()
-    changes.meta["version"] = 99
-    rig.engine._store.write(changes)
-    rig.engine._store.close()
-    with pytest.raises(ConfigError, match="later version"):
+    Rig(tmp_path / "tasks.db", None).engine._store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "tasks.db")) as database:
+        database.execute("PRAGMA user_version = 99")
+    before = (tmp_path / "tasks.db").read_bytes()
+    with pytest.raises(ConfigError, match="newer appliance"):
         Rig(tmp_path / "tasks.db", None)
+    assert (tmp_path / "tasks.db").read_bytes() == before
 
 
 def test_after_an_outage_with_a_restart_each_task_runs_once(qlik, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_no_start_call_waits_while_the_log_is_moved(tmp_path: Path) -> None:
     middle of a write and of a read, and nothing of it is lost; a short one is left alone."""
     path = tmp_path / "tasks.db"
     store = Store(path, sync="os")
-    store.open()
+    store.open(time.time_ns())
     before = path.stat().st_size
     for number in range(LOG_COMMITS - 1):
         written(store, number)

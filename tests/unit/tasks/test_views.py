@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
@@ -111,7 +112,7 @@ def record(number: int, state: ExecutionState, **fields: object) -> Record:
 def test_history_is_bounded_by_age_and_count(tmp_path: Path) -> None:
     """Ended executions go when they are too old or too many; what is open stays."""
     store = Store(tmp_path / "tasks.db")
-    store.open()
+    store.open(time.time_ns())
     changes = Changes()
     for number in range(1, 101):
         old = number <= 20
