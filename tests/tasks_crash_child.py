@@ -1,8 +1,12 @@
 """A task engine in a process of its own, which may kill itself at a step on the way.
 
-Arguments: folder, URL of the simulated server, step or ``-``, seconds of debounce. Reads the journal from
-``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each one is
-appended to ``published.jsonl`` before.
+Arguments: folder, URL of the simulated server, step or ``-``, seconds of debounce. Reads the
+journal from ``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each
+one is appended to ``published.jsonl`` before.
+
+The start call leaves its thread while another thread writes its note. A step that ends with
+``, not noted`` keeps the note from being written; all others keep the call back until the note is
+on disk. So each step happens in one order.
 """
 
 from __future__ import annotations
@@ -11,22 +15,24 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from tasks_rig import MemorySource, make_engine, start_trigger
+from urllib3.connection import HTTPConnection
 
 import appliance.tasks.engine as engine_module
 from appliance.model import Message
 from appliance.qlik.client_managed import ClientManaged
-from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.transport import Transport
 from appliance.tasks.store import Changes, Store
 
-FOLDER, URL, STEP = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+FOLDER, URL = Path(sys.argv[1]), sys.argv[2]
+STEP, _, AND = sys.argv[3].partition(", ")
 DEBOUNCE = float(sys.argv[4])
+IS_NOTE_KEPT_BACK = AND == "not noted"
+NOTED = threading.Event()
 
 
 def die_at(step: str) -> None:
@@ -43,31 +49,35 @@ class MortalStore(Store):
         states = {record.execution.state.value for record in changes.records.values()}
         for state in states:
             die_at(f"before {state} is written")
+        if "starting" in states and IS_NOTE_KEPT_BACK:
+            threading.Event().wait()
         super().write(changes)
         for state in states:
             die_at(f"after {state} is written")
+        if "starting" in states:
+            NOTED.set()
 
 
 class MortalClient(ClientManaged):
     """Dies around the start call: last when its answer is there and nobody knows of it yet."""
 
-    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Any:
-        class Watched(Departure):
-            def before(self, push: Callable[[], None]) -> None:
-                def push_or_die() -> None:
-                    die_at("before the start call")
-                    push()
-
-                departure.before(push_or_die)
-                die_at("before the start call")
-
-            def after(self) -> None:
-                die_at("when the start call has left")
-                departure.after()
-
-        answer = super().start(task_id, Watched())
+    def start(self, task_id: str) -> Any:
+        if not IS_NOTE_KEPT_BACK:
+            NOTED.wait()
+        die_at("before the start call")
+        answer = super().start(task_id)
         die_at("after the start call")
         return answer
+
+
+def answer_or_die(connection: HTTPConnection) -> Any:
+    if connection._method == "POST":  # type: ignore[attr-defined]
+        die_at("when the start call has left")
+    return get_response(connection)
+
+
+get_response = HTTPConnection.getresponse
+HTTPConnection.getresponse = answer_or_die  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -86,10 +96,11 @@ def main() -> None:
     client = MortalClient(Transport(URL, headers=headers))
     engine = make_engine(FOLDER / "tasks.db", publish, client, start_trigger(DEBOUNCE))
     source = MemorySource()
-    for line in (FOLDER / "journal.jsonl").read_bytes().splitlines():
-        source.messages.append(msgspec.json.decode(line, type=Message))
     source.position = engine.open()
     engine.start(source)
+    # They come while the engine runs: what was there before would be looked for at the server.
+    for line in (FOLDER / "journal.jsonl").read_bytes().splitlines():
+        source.add(msgspec.json.decode(line, type=Message))
     done.wait(60)
     engine.stop(5.0)
 

@@ -42,13 +42,16 @@ class MemorySource:
     def put(self, topic: str, payload: bytes | str, **fields: Any) -> Message:
         if isinstance(payload, str):
             payload = payload.encode()
+        fields.setdefault("received_ns", time.time_ns())
+        fields.setdefault("client_id", "plc-1")
+        message = Message(len(self.messages) + 1, topic=topic, payload=payload, **fields)
+        self.add(message)
+        return message
+
+    def add(self, message: Message) -> None:
         with self._changed:
-            fields.setdefault("received_ns", time.time_ns())
-            fields.setdefault("client_id", "plc-1")
-            message = Message(len(self.messages) + 1, topic=topic, payload=payload, **fields)
             self.messages.append(message)
             self._changed.notify_all()
-        return message
 
     @property
     def last_seq(self) -> int:
@@ -61,12 +64,6 @@ class MemorySource:
             )
             self._woken = False
             return self.position < len(self.messages)
-
-    def coming(self) -> Sequence[Message]:
-        return ()
-
-    def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
-        return False
 
     def next(self, limit: int) -> Sequence[Message]:
         with self._changed:
@@ -82,62 +79,6 @@ class MemorySource:
     def wake(self) -> None:
         with self._changed:
             self._woken = True
-            self._changed.notify_all()
-
-
-class AheadSource(MemorySource):
-    """A journal whose disk takes its time: ``put`` begins a commit, ``commit`` ends it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.committed = 0
-        self._coming: list[Message] = []
-        self._then: Callable[[], None] = lambda: None
-
-    @property
-    def last_seq(self) -> int:
-        return self.committed
-
-    def put(self, topic: str, payload: bytes | str, **fields: Any) -> Message:
-        message = super().put(topic, payload, **fields)
-        with self._changed:
-            self._coming.append(message)
-            self._woken = True
-            self._changed.notify_all()
-        return message
-
-    def wait(self, timeout_s: float) -> bool:
-        with self._changed:
-            self._changed.wait_for(lambda: self.position < self.committed or self._woken, timeout_s)
-            self._woken = False
-            return self.position < self.committed
-
-    def coming(self) -> Sequence[Message]:
-        with self._changed:
-            coming = [one for one in self._coming if one.seq > self.committed]
-            if coming and coming[0].seq != self.position + 1:
-                return ()
-            self._coming = []
-            return coming
-
-    def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
-        with self._changed:
-            if self.committed >= seq:
-                return False
-            self._then = then
-            return True
-
-    def next(self, limit: int) -> Sequence[Message]:
-        with self._changed:
-            batch = self.messages[self.position : self.committed]
-            self.position = self.committed
-            return batch
-
-    def commit(self) -> None:
-        with self._changed:
-            self.committed = len(self.messages)
-            then, self._then = self._then, lambda: None
-            then()
             self._changed.notify_all()
 
 

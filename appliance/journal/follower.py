@@ -7,8 +7,7 @@ with ``advance`` how far it has come, because retention must not delete what is 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from appliance.journal.wakeup import Nap
@@ -61,10 +60,6 @@ class Follower:
         self._nap = Nap()
         self._worth_reading_to = -1
         self._closed = False
-        self._coming: Sequence[Message] = ()
-        self._foretold = 0
-        self._then: tuple[int, Callable[[], None]] | None = None
-        self._then_lock = threading.Lock()
 
     @property
     def position(self) -> int:
@@ -141,42 +136,9 @@ class Follower:
         """Everything up to ``seq`` is done with, durably; retention may delete it."""
         self._advanced = max(self._advanced, seq)
 
-    def coming(self) -> Sequence[Message]:
-        """Messages of interest that are on their way to the disk at this moment, each told once.
-
-        They may get there or not; ``next`` returns them once they have, like all others. None is
-        returned before ``next`` has returned everything in front of them.
-        """
-        coming, self._coming = self._coming, ()
-        if not coming or coming[0].seq != self._position + 1:
-            return ()
-        return coming if coming[-1].seq > self._reader.last_seq else ()
-
-    def once_committed(self, seq: int, then: Callable[[], None]) -> bool:
-        """Have ``then`` called as soon as a message is on disk, in the writer's thread.
-
-        So it must be over at once, and not raise. Returns false, without a call, if the message is
-        there already. For one message at a time: a later call takes the place of an earlier one.
-        """
-        with self._then_lock:
-            if self._reader.last_seq >= seq:
-                return False
-            self._then = (seq, then)
-            return True
-
     def wake(self) -> None:
         """Let a present or else the next ``wait`` return at once."""
         self._nap.end()
-
-    def foretell(self, messages: Sequence[Message]) -> None:
-        """A commit of these begins (the writer calls this, again if it has to try again)."""
-        seq = messages[-1].seq
-        if self.interest is None or not self._nap.is_on or seq <= self._foretold:
-            return
-        if any(self.interest(message.topic) for message in messages):
-            self._foretold = seq
-            self._coming = messages
-            self._nap.end()
 
     def notify(self, last_seq: int, topics: Collection[str]) -> None:
         """A commit took place (the writer calls this once a commit).
@@ -185,14 +147,6 @@ class Follower:
             last_seq: its last message.
             topics: of its messages; only looked at if there is an interest.
         """
-        with self._then_lock:
-            then = self._then
-            if then is not None and then[0] <= last_seq:
-                self._then = None
-        if then is not None and then[0] <= last_seq:
-            then[1]()
-            if then[0] == last_seq:
-                return  # Its owner has dealt with all of these, and reads them when it wakes up.
         if self.interest is not None:
             if last_seq - self._position < UNREAD and not any(map(self.interest, topics)):
                 return

@@ -36,9 +36,6 @@ OnRefused = Callable[[object, Exception], None]
 CROWD = 100
 """Messages a commit, and more, that only come together when publishers wait for the engine."""
 
-FORETOLD = 8
-"""Messages in a commit; of more, none is told of before it is on disk: there is no time to lose."""
-
 MAX_LAG = 2_000_000
 """Messages that a follower may lag behind out of politeness, where the journal has room."""
 SMALL_BYTES = 256
@@ -352,12 +349,6 @@ class Journal:
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------
 
-    def writing(self, messages: Sequence[Message]) -> None:
-        """While the disk works, who waits for just this may think about it."""
-        if 0 < len(messages) <= FORETOLD:
-            for follower in self._open_followers():
-                follower.foretell(messages)
-
     def committed(
         self, messages: Sequence[Message], content_size: int, entries: Sequence[Entry]
     ) -> None:
@@ -371,18 +362,12 @@ class Journal:
         topics: set[str] = set()
         if any(follower.interest is not None for follower in followers):
             topics = {message.topic for message in messages}
-        # Who waits for just this goes first, then the acknowledgements, then who reads everything:
-        # each that is woken competes with the others for the interpreter.
         for follower in followers:
-            if follower.interest is not None:
-                follower.notify(messages[-1].seq, topics)
+            follower.notify(messages[-1].seq, topics)
         try:
             self._on_commit(messages, entries)
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal
             _log.exception("What follows a commit failed")
-        for follower in followers:
-            if follower.interest is None:
-                follower.notify(messages[-1].seq, topics)
 
     def refused(self, entry: Entry, error: Exception) -> None:
         """An entry can't be stored and was left out."""

@@ -37,9 +37,6 @@ _log = logging.getLogger(__name__)
 class Owner(Protocol):
     """Whom the writer tells what it does; called in the writer's thread."""
 
-    def writing(self, messages: Sequence[Message]) -> None:
-        """These go to the disk now, perhaps not for the first time."""
-
     def committed(
         self, messages: Sequence[Message], content_size: int, entries: Sequence[Entry]
     ) -> None: ...
@@ -199,7 +196,6 @@ class Writer:
             self._high_water.cover(batch.messages[-1].seq)
         if self._connection is None:
             self._connection = self._store.reopen()
-        self._owner.writing(batch.messages)
         batch.write(self._connection)
 
     def _recover(self, error: OSError | sqlite3.Error) -> None:

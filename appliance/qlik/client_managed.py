@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 
 from appliance.model import Task, TaskKind
 from appliance.qlik import rows
-from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import (
     StatusError,
     login_page_error,
@@ -100,10 +99,10 @@ class ClientManaged:
             raise refusal
         return found
 
-    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
+    def start(self, task_id: str) -> Started:
         """Start a task with one POST; see ``QlikServer.start``."""
         checked = _guid(task_id)
-        reply = self._post(f"/task/{checked}/start/synchronous", departure)
+        reply = self._post(f"/task/{checked}/start/synchronous")
         if reply.status in {400, 404}:
             raise status_error(
                 reply.where,
@@ -260,7 +259,7 @@ class ClientManaged:
         self._expect_success(reply)
         return reply
 
-    def _post(self, path: str, departure: Departure = AT_ONCE) -> Reply:
+    def _post(self, path: str) -> Reply:
         """One POST, never repeated. Through a proxy, a GET signs in before it."""
         if self._through_proxy:
             try:
@@ -269,7 +268,7 @@ class ClientManaged:
                 if error.retry is RetryPolicy.LOOK_FIRST:
                     error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
                 raise
-        reply = self._call("POST", path, None, departure=departure)
+        reply = self._call("POST", path, None)
         if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
             # The proxy kept the request to itself, so it may be made again, after a sign-in.
             self._signed_in.clear()
@@ -288,7 +287,6 @@ class ClientManaged:
         params: Mapping[str, str] | None,
         *,
         keep_last: int | None = None,
-        departure: Departure = AT_ONCE,
     ) -> Reply:
         key = _xrfkey()
         return self._transport.call(
@@ -297,7 +295,6 @@ class ClientManaged:
             params=params,
             headers={"X-Qlik-Xrfkey": key},
             keep_last=keep_last,
-            departure=departure,
         )
 
     def _sign_in(self, *, again: bool = False) -> None:

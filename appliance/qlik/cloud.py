@@ -29,7 +29,6 @@ from appliance.qlik.cloud_rows import (
     run_report,
     run_started_ns,
 )
-from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import StatusError, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import QlikError, Report, RetryPolicy, ServerInfo, Started
@@ -89,12 +88,12 @@ class Cloud:
                 )
         return found
 
-    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
+    def start(self, task_id: str) -> Started:
         """Reload an app (a UUID) or start a Qlik Cloud task (any other id), with one POST."""
         checked = _checked(task_id)
         if not _UUID.fullmatch(checked):
-            return self._start_task(checked, departure)
-        reply = self._post("/reloads", {"appId": checked}, departure)
+            return self._start_task(checked)
+        reply = self._post("/reloads", {"appId": checked})
         if reply.status == 409:
             return Started("", error_text(reply) or "the app can't be reloaded now")
         expect_success(reply, not_found="There is no app with this id that [qlik] may reload.")
@@ -182,10 +181,10 @@ class Cloud:
 
     # --- Qlik Cloud tasks --------------------------------------------------------------------
 
-    def _start_task(self, task_id: str, departure: Departure) -> Started:
+    def _start_task(self, task_id: str) -> Started:
         before = self._last_run_id(task_id)
         began_ns = self._transport.server_time_ns()
-        reply = self._post(f"/tasks/{quote(task_id, safe='')}/actions/start", None, departure)
+        reply = self._post(f"/tasks/{quote(task_id, safe='')}/actions/start", None)
         if reply.status == 409:
             return Started("", error_text(reply) or "the task can't be started now")
         expect_success(reply, not_found="There is no task with this id that [qlik] may start.")
@@ -291,7 +290,7 @@ class Cloud:
         expect_success(reply)
         return reply
 
-    def _post(self, path: str, body: object, departure: Departure = AT_ONCE) -> Reply:
+    def _post(self, path: str, body: object) -> Reply:
         """One POST, never repeated."""
         try:
             token = self._tokens.token()
@@ -304,7 +303,6 @@ class Cloud:
             f"/api/v1{path}",
             headers={"Authorization": f"Bearer {token}"},
             json_body=body,
-            departure=departure,
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -27,7 +27,6 @@ from urllib3.util import parse_url
 
 from appliance.config import is_loopback
 from appliance.qlik.cookies import Cookies
-from appliance.qlik.departure import AT_ONCE, Departure
 
 IDLE_LIMIT = 8
 """Connections that are kept for the next call; more only while more calls are under way."""
@@ -42,7 +41,6 @@ class Exchange(Protocol):
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        departure: Departure,
     ) -> AbstractContextManager[BaseHTTPResponse]:
         """Send one request, once; the answer's body has not been read yet.
 
@@ -51,7 +49,6 @@ class Exchange(Protocol):
             target: path and query.
             headers: all that are sent, but for the host and the body's length.
             body: or ``None``.
-            departure: may hold the request back when it is ready, and hears that it has left.
 
         Raises:
             urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError: there is
@@ -95,7 +92,6 @@ class Connections:
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        departure: Departure,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         cookie = self._cookies.header(self._origin + target)
@@ -103,10 +99,7 @@ class Connections:
             headers = {**headers, "Cookie": cookie}
         connection = self._take()
         try:
-            if isinstance(connection, _Departing):
-                connection.departure = departure
             connection.request(method, target, body=body, headers=headers, preload_content=False)
-            departure.after()
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
                 self._cookies.keep(response, self._origin + target)
@@ -212,53 +205,13 @@ def _shut_down(opened: socket.socket) -> None:
         socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
-class _Departing(HTTPConnection):
-    """Asks whether a request may leave once it is put together and the connection stands."""
-
-    departure: Departure = AT_ONCE
-    _is_held = False
-
-    def endheaders(self, *args: Any, **settings: Any) -> None:
-        if self.sock is None:
-            self.connect()
-        self._is_held = True
-        super().endheaders(*args, **settings)
-
-    def send(self, data: Any) -> None:
-        if self._is_held:
-            self._is_held = False
-            head = _Unsent(self.sock, data)
-            self.departure.before(head.push)
-            data = head.rest
-        if data:
-            super().send(data)
-
-
-class _Unsent:
-    """What is left to send of the beginning of a request."""
-
-    def __init__(self, connected: socket.socket, data: bytes) -> None:
-        self.rest = data
-        self._socket = connected
-
-    def push(self) -> None:
-        """Send what the socket takes without waiting; see ``Departure.before``."""
-        timeout_s = self._socket.gettimeout()
-        # Whatever fails here fails again, and is told, when the rest is sent.
-        with contextlib.suppress(Exception):
-            self._socket.settimeout(0)
-            self.rest = self.rest[self._socket.send(self.rest) :]
-        with contextlib.suppress(OSError):
-            self._socket.settimeout(timeout_s)
-
-
 def _connections(sockets: Sockets) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
-    class KnownConnection(_Departing, HTTPConnection):
+    class KnownConnection(HTTPConnection):
         def connect(self) -> None:
             super().connect()
             sockets.remember(self.sock)
 
-    class KnownTlsConnection(_Departing, HTTPSConnection):
+    class KnownTlsConnection(HTTPSConnection):
         def connect(self) -> None:
             super().connect()
             sockets.remember(self.sock)

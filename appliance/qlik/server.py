@@ -15,7 +15,6 @@ import msgspec
 
 from appliance.errors import EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import ExecutionState, Task
-from appliance.qlik.departure import AT_ONCE, Departure
 
 
 class RetryPolicy(enum.Enum):
@@ -116,11 +115,8 @@ class QlikServer(Protocol):
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
 
-    def start(self, task_id: str, departure: Departure = AT_ONCE) -> Started:
-        """Start a task now. Makes exactly one POST: it never repeats by itself.
-
-        ``departure`` may hold the POST back when all else is done.
-        """
+    def start(self, task_id: str) -> Started:
+        """Start a task now. Makes exactly one POST: it never repeats by itself."""
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
         """Reports for these executions, batched; ids that the server knows nothing of are absent.

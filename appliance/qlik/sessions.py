@@ -21,7 +21,6 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3.exceptions import LocationParseError, ProxyError
 
 from appliance.qlik.connections import IDLE_LIMIT, Sockets
-from appliance.qlik.departure import Departure
 
 
 class Sessions:
@@ -64,12 +63,9 @@ class Sessions:
         target: str,
         headers: Mapping[str, str],
         body: bytes | None,
-        departure: Departure,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         with self._session() as session:
-            departure.before(lambda: None)
-            departure.after()  # A session sends and waits in one.
             try:
                 response = session.request(
                     method,

@@ -23,7 +23,6 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
-from appliance.qlik.departure import AT_ONCE, Departure
 from appliance.qlik.failures import (
     closed_error,
     exception_error,
@@ -161,7 +160,6 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         json_body: object = None,
         keep_last: int | None = None,
-        departure: Departure = AT_ONCE,
     ) -> Reply:
         """Send one request and read its answer, whatever its status.
 
@@ -173,7 +171,6 @@ class Transport:
             json_body: is sent as JSON, if it is not ``None``.
             keep_last: keep only about this many of the body's last bytes (for logs), from the
                 beginning of a line.
-            departure: may hold the request back when it is ready, and hears that it has left.
 
         Raises:
             QlikError: no answer, or one that is too large or too slow.
@@ -188,7 +185,6 @@ class Transport:
             headers,
             body=body,
             keep_last=keep_last,
-            departure=departure,
         )
 
     def sign_in(self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]) -> Reply:
@@ -232,7 +228,6 @@ class Transport:
         *,
         body: bytes | None = None,
         keep_last: int | None = None,
-        departure: Departure = AT_ONCE,
     ) -> Reply:
         where = f"{method} {self._origin}{target.partition('?')[0]}"
         began = time.monotonic()
@@ -240,7 +235,7 @@ class Transport:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
         try:
-            with self._exchange.answer(method, target, all_headers, body, departure) as response:
+            with self._exchange.answer(method, target, all_headers, body) as response:
                 self._note_clock(response.headers.get("Date"))
                 content = self._read(response, where, began, keep_last)
                 return Reply(

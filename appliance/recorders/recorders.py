@@ -41,9 +41,6 @@ POLITE_SHARE = 1 / 24
 CATCH_UP_SHARE = 1 / 2
 """Of the time, while there is a backlog and the engine has time for others."""
 
-GIVE_WAY_S = 0.005
-"""Between a commit and recording it: what is urgent about it is done by then."""
-
 SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without anything being recorded."""
 
@@ -291,9 +288,7 @@ class Recorders:
         for recorder in late:
             self._catch_up(recorder, source)
         if not late and self._wanted is None:
-            is_news = source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
-            if is_news:  # a start call that the same message leads to goes first
-                self._stopping.wait(GIVE_WAY_S)
+            source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
         messages: list[Message] = []
         began = time.monotonic()
         if not self._unsaved:

@@ -30,10 +30,6 @@ from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 _log = logging.getLogger(__name__)
 BATCH = 500
 WAIT_S = 1.0
-AHEAD_WAIT_S = 0.02
-"""When messages that were dealt with ahead are read, at the latest. Nobody wakes us for them, so
-that they do not come in the way of their own start calls; nor of the next message's, if read now.
-"""
 SAVE_POSITION_EVERY_S = 5.0
 """How often the position is saved while no message concerns any rule."""
 MAX_LINES_A_SECOND = 20
@@ -55,10 +51,6 @@ class Source(Protocol):
     def last_seq(self) -> int: ...
 
     def wait(self, timeout_s: float) -> bool: ...
-
-    def coming(self) -> Sequence[Message]: ...
-
-    def once_committed(self, seq: int, then: Callable[[], None]) -> bool: ...
 
     def next(self, limit: int) -> Sequence[Message]: ...
 
@@ -109,8 +101,6 @@ class Intake:
         self._position = 0
         """Up to here the messages were dealt with, if maybe not written yet."""
         self._untaken: Sequence[Message] = ()
-        self._ahead: set[int] = set()
-        """Messages that were taken and have not been read yet."""
         self._saved_at = 0.0
         self._tallies = {rule: _Tally() for rule in triggers.rules}
         self._line_second = 0
@@ -143,21 +133,16 @@ class Intake:
                 if stopped.wait(WAIT_S):
                     return
                 continue
-            wait_s = AHEAD_WAIT_S if self._ahead else WAIT_S
-            if not self._untaken and source.wait(0.0 if is_last else wait_s):
+            if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
                 self._untaken = source.next(BATCH)
             if self._untaken:
-                # Kept until it is dealt with: whoever runs this again goes on with it.
-                if self._untaken[0].seq <= self._position:
-                    self._untaken = [one for one in self._untaken if one.seq > self._position]
+                # Kept until they are dealt with: if this thread fails, its next run goes on with
+                # those that it had not taken.
+                self._untaken = [one for one in self._untaken if one.seq > self._position]
                 self.take(self._untaken)
                 self._untaken = ()
             elif is_last:
                 return
-            # Behind what was read: they are taken in the journal's order.
-            if not is_last and (coming := source.coming()):
-                self._take_ahead(coming, source)
-            # Not only after reading: a start call goes before the note of its message.
             source.advance(self._ledger.durable_seq)
 
     def take(self, messages: Sequence[Message]) -> None:
@@ -169,33 +154,16 @@ class Intake:
         self._let_hear(list(latest.values()))
         topics = {topic for topic in latest if self._triggers.concern(topic)}
         concerned = [one for one in messages if one.topic in topics] if topics else []
-        left = [one for one in concerned if one.seq not in self._ahead]
-        if not left:
+        if not concerned:
             self._position = messages[-1].seq
-            if concerned:
-                self._ahead.difference_update(one.seq for one in concerned)
-                self._ledger.write_owed(unless_called=True)
-            elif time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
+            if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
         with self._ledger.change() as planner:
-            for message in left:
+            for message in concerned:
                 self._take_or_set_aside(planner, message)
-            self._ahead.difference_update(one.seq for one in concerned)
             self._position = messages[-1].seq
             self._note_position()
-
-    def _take_ahead(self, messages: Sequence[Message], source: Source) -> None:
-        """Decide, while they are written to the journal, what messages lead to.
-
-        A start call leaves when they are there, and so does everything else have its effect.
-        """
-        with self._ledger.change_ahead(messages[-1].seq, source.once_committed) as planner:
-            for message in messages:
-                if self._triggers.concern(message.topic):
-                    self._ahead.add(message.seq)
-                    self._take_or_set_aside(planner, message)
-            self._ledger.read_to(messages[-1].seq)
 
     def _let_hear(self, messages: Sequence[Message]) -> None:
         try:

@@ -187,7 +187,6 @@ class TaskEngine:
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
         self._planner.earlier_seq = source.last_seq
-        self._ledger.journaled_to = lambda: source.last_seq
         self._threads.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
 
     def rules_of(

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from appliance.model import Cause, ExecutionState, Task
-from appliance.tasks.gate import Gate
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
 from appliance.tasks.request_book import SECOND_NS, RequestBook, message_of, to_ns
@@ -64,8 +63,6 @@ class JobKind(enum.Enum):
 class Job(msgspec.Struct, frozen=True):
     kind: JobKind
     record: Record
-    gate: Gate | None = None
-    """A start call leaves when this is open."""
 
 
 class _TaskQueue:

@@ -9,13 +9,9 @@ Not for: when a job is due and what its result means (planner.py).
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
 
-from appliance.qlik.departure import Departure
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
-from appliance.tasks.gate import Gate
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import Job, JobKind
@@ -26,35 +22,6 @@ from appliance.tasks.triggers import OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
-WRITE_WAIT_S = 0.002
-STOP_LOOK_S = 0.25
-"""How often a call that waits for its message looks whether the appliance stops."""
-
-
-class _StoppingError(Exception):
-    """The appliance stops while a call waits for its message to be on disk."""
-
-
-class _StartCall(Departure):
-    """Leaves when its message is on disk; then what it did not wait for is written."""
-
-    def __init__(self, ledger: Ledger, gate: Gate | None) -> None:
-        self._ledger = ledger
-        self._gate = gate
-
-    def before(self, push: Callable[[], None]) -> None:
-        while self._gate is not None and not self._gate.wait(STOP_LOOK_S, push):
-            if self._ledger.stopping:
-                raise _StoppingError
-
-    def after(self) -> None:
-        # What takes the call to the server goes first: the processor is what both need.
-        time.sleep(WRITE_WAIT_S)
-        try:
-            self._ledger.write_owed()
-        except Exception:  # noqa: BLE001 - see the next line
-            # The call has left, whatever else is the matter: what it began must be heard.
-            _log.exception("An error in the appliance, please report it: a change was not written")
 
 
 class Runner:
@@ -75,6 +42,7 @@ class Runner:
         self._allow = allow
         self._ways = {
             JobKind.RESOLVE: self._resolve,
+            JobKind.START: self._start,
             JobKind.LOOK: self._look,
             JobKind.LOG: self._fetch_log,
         }
@@ -93,14 +61,9 @@ class Runner:
             self._give_back(job.record)
             return
         try:
-            if job.kind is JobKind.START:
-                self._start(job.record, job.gate)
-            else:
-                self._ways[job.kind](job.record)
+            self._ways[job.kind](job.record)
         except ClosedError:
             raise
-        except _StoppingError:
-            self._give_back(job.record)
         except Exception:  # noqa: BLE001 - see the next line
             # A mistake of ours must not end the thread, nor leave the request in the air.
             _log.exception("Execution %d: %s failed", job.record.id, job.kind.value)
@@ -158,7 +121,7 @@ class Runner:
             else:
                 planner.resolved(record, others, now)
 
-    def _start(self, record: Record, gate: Gate | None) -> None:
+    def _start(self, record: Record) -> None:
         task = record.execution.task_id
         try:
             refusal = self._refusal(task)
@@ -170,7 +133,7 @@ class Runner:
                 planner.not_allowed(record, refusal, self._ledger.clock_ns())
             return
         try:
-            answer = self._server.start(task, _StartCall(self._ledger, gate))
+            answer = self._server.start(task)
         except QlikError as error:
             if error.retry is RetryPolicy.LOOK_FIRST:
                 self._note_failure(error)

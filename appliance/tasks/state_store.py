@@ -1,20 +1,15 @@
 """The one place where a change becomes durable before it has effects.
 
-Every thread of the task engine changes the planner's state inside ``change()``. At its end
-everything that changed is written in one transaction; only then start calls are handed to the
-workers, outcomes to the publisher and new states to the views. If the disk refuses (full, gone),
-changes and effects are held back together and the write is tried again; meanwhile no further
-messages are read.
+Every thread of the task engine changes the planner's state inside ``change()``. At its end the
+thread writes everything that changed in one transaction. Only then the workers get their jobs,
+the publisher gets outcomes, and the views show the new states. If the disk refuses (full, gone),
+changes and effects are held back together and the write is tried again; meanwhile the consumer
+reads no further messages.
 
-One effect need not wait: the start call for a message that the journal would give again after a
-crash, because nothing written so far says that it was dealt with. The journal is its note; the
-next process looks at the server before it starts what such a message asks for
-(``Planner.earlier_seq``). So the call leaves first, and the worker that made it writes the change
-while the server thinks about its answer (``write_owed``).
-
-While the journal writes a message, its request is decided already and a worker gets the call
-ready (``change_ahead``): it leaves when the message is on disk. Until then nothing whatever is
-written or takes effect, because the change may be one that never was.
+One effect does not wait for the write: the start call that a message of the journal asks for, while
+``tasks.db`` does not yet say that the message was dealt with. The journal is the note of that call.
+After a crash the next process reads the message again, and looks at the server before it starts
+what the message asks for (``planner.earlier_seq``).
 
 Not for: deciding (planner.py), calling the server (runner.py, poller.py).
 """
@@ -25,17 +20,13 @@ import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-import msgspec
-
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
-from appliance.tasks.gate import Gate
 from appliance.tasks.internal_errors import Defects
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
@@ -49,8 +40,6 @@ from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 _log = logging.getLogger(__name__)
 MAX_OUTBOX = 20_000
 """Publications that wait for the broker; beyond it the oldest are dropped and counted."""
-
-NEWS_WAIT_S = 0.005
 
 
 class ClosedError(Exception):
@@ -89,15 +78,8 @@ class Ledger:
         self.offer: Callable[[Notice], None] = lambda _: None
         """Who is told what people may want to know."""
         self._announced: tuple[object, ...] = ()
-        self._held: list[Job] = []
-        self._ahead_seq = 0
-        """The last message that was dealt with before it was known to be in the journal."""
-        self.journaled_to: Callable[[], int] = lambda: 0
-        """The journal's newest message."""
-        self._owes = False
-        """Whether a change waits to be written until a start call has left."""
-        self._is_called = False
-        """Whether a worker has such a start call, and will write the change."""
+        self._unnoted_jobs: list[Job] = []
+        """Jobs that a worker gets when their change is on disk."""
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
@@ -146,9 +128,7 @@ class Ledger:
 
     def read_to(self, seq: int) -> None:
         """Within ``change``: the messages up to ``seq`` are dealt with by this change."""
-        meta = self.planner.changes.meta
-        # Never back: what was taken ahead is dealt with, though it is read later.
-        meta["seq"] = max(seq, meta.get("seq", self.durable_seq))
+        self.planner.changes.meta["seq"] = seq
 
     def publish(self, publication: Publication) -> None:
         """Within ``change``: publish once the change is durable."""
@@ -163,13 +143,11 @@ class Ledger:
         planner = self.planner
         self._mind_circuit()
         if not self.stopping and not self.trouble:
-            self._held.extend(planner.begin(self.clock_ns()))
-        if self._is_ahead():
-            self._owes = True
-            return False
-        if not flush and self._hand_out_early():
-            return True
-        self._owes = self._is_called = False
+            for job in planner.begin(self.clock_ns()):
+                if self._is_in_journal(job):
+                    self.jobs.put(job)
+                else:
+                    self._unnoted_jobs.append(job)
         told, planner.told = planner.told, []
         for record, execution in told:
             try:
@@ -201,9 +179,9 @@ class Ledger:
                 _log.info("The task database can be written again")
                 self.trouble = ""
             planner.changes = Changes()
-        # First of all: a worker wakes up while the rest is done.
-        self._hand_out(self._held)
-        self._held.clear()
+        for job in self._unnoted_jobs:
+            self.jobs.put(job)
+        self._unnoted_jobs.clear()
         if changes:
             self._take_effect(changes)
         for notice in self._held_notices:
@@ -212,64 +190,10 @@ class Ledger:
         self._wake_waiters(is_certain=changes.is_forced)
         return True
 
-    @contextmanager
-    def change_ahead(
-        self, seq: int, once_committed: Callable[[int, Callable[[], None]], bool]
-    ) -> Iterator[Planner]:
-        """Like ``change``, for messages up to ``seq`` that are on their way to the journal.
-
-        Until they are there nothing is written and nothing has effects, whoever changes what.
-        ``once_committed`` arranges for a call then (see ``Follower.once_committed``).
-        """
-        with self.lock:
-            if self._closed:
-                raise ClosedError
-            self._mind_circuit()
-            self._ahead_seq = seq
-            yield self.planner
-            self._owes = True
-            if not self.stopping and not self.trouble:
-                self._held.extend(self.planner.begin(self.clock_ns()))
-            if early := self._take_early():
-                # A worker gets the call ready meanwhile.
-                gate = Gate()
-                self._hand_out(msgspec.structs.replace(job, gate=gate) for job in early)
-                if not once_committed(seq, gate.open):
-                    gate.open()
-
-    def _is_ahead(self) -> bool:
-        return self._ahead_seq > self.journaled_to()
-
-    def _hand_out_early(self) -> bool:
-        """Hand out the starts whose note is the journal; returns whether there were any."""
-        early = self._take_early()
-        self._hand_out(early)
-        self._owes = self._owes or bool(early)
-        return bool(early)
-
-    def _take_early(self) -> list[Job]:
-        early = [job for job in self._held if self._is_journaled(job)]
-        for job in early:
-            self._held.remove(job)
-        self._is_called = self._is_called or bool(early)
-        return early
-
-    def _hand_out(self, jobs: Iterable[Job]) -> None:
-        for job in jobs:
-            self.jobs.put(job)
-
-    def _is_journaled(self, job: Job) -> bool:
+    def _is_in_journal(self, job: Job) -> bool:
+        """Whether the journal gives the cause of this start call again after a crash."""
         cause = job.record.execution.cause
         return job.kind is JobKind.START and message_of(cause) > self.durable_seq
-
-    def write_owed(self, *, unless_called: bool = False) -> None:
-        """Write what a start call was not kept waiting for, if nobody else did meanwhile.
-
-        ``unless_called``: a worker that makes a start call will do it.
-        """
-        with self.lock:
-            if self._owes and not self._closed and not (unless_called and self._is_called):
-                self.settle()
 
     def _wake_waiters(self, *, is_certain: bool = False) -> None:
         """Wake who waits for a time, if that may be another now (an operator's act may do that)."""
@@ -330,9 +254,6 @@ class Ledger:
                 self._posted.wait(timeout_s)
             if not self._outbox:
                 return []
-        # News of a start let the start itself go first: both need the interpreter's lock.
-        time.sleep(NEWS_WAIT_S)
-        with self.lock:
             return list(islice(self._outbox, most))
 
     def was_published(self, number: int) -> None:

@@ -13,7 +13,6 @@ import pytest
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal.batch import Batch
 from appliance.journal.follower import UNREAD
-from appliance.journal.journal import FORETOLD
 from appliance.journal import Journal
 from appliance.model import Message
 
@@ -324,91 +323,32 @@ def test_database_of_another_program_is_refused_and_kept(tmp_path):
     assert path.read_bytes() == before
 
 
-def held_back(one, monkeypatch) -> threading.Event:
-    """Let commits wait, once they have begun, until the event is set."""
-    go = threading.Event()
+def held_back(one, monkeypatch) -> tuple[threading.Event, threading.Event]:
+    """An event that a commit sets when it begins, and one that it then waits for."""
+    begun, go = threading.Event(), threading.Event()
     write = Batch.write
 
     def later(batch: Batch, connection: sqlite3.Connection) -> None:
+        begun.set()
         assert go.wait(60)
         write(batch, connection)
 
     monkeypatch.setattr(Batch, "write", later)
-    return go
+    return begun, go
 
 
-def test_who_waits_for_a_message_is_told_while_the_disk_works(harness, monkeypatch):
-    """A sleeping follower gets a message of interest before it is on disk, marked as such, and can
-    have a call made as soon as it is, in the writer's thread."""
+def test_a_follower_gets_a_message_when_it_is_on_disk(harness, monkeypatch):
+    """While the disk works on a commit, a follower of interest sleeps on and reads nothing; then it
+    wakes up and reads the message."""
     one = harness().start()
     follower = one.journal.follower("tasks", 0, interest="start".__eq__)
-    go = held_back(one, monkeypatch)
-    called: list[tuple[int, str]] = []
+    begun, go = held_back(one, monkeypatch)
     with ThreadPoolExecutor(1) as sleepers:
         sleeper = sleepers.submit(follower.wait, 60)
-        one.until(lambda: follower._nap.is_on)
         one.put(1, topic="start")
-        assert sleeper.result(60) is False
-    assert seqs(follower.coming()) == [1]
-    assert seqs(follower.coming()) == []  # told once
-    assert one.journal.last_seq == 0
-    assert follower.next(10) == []
-
-    def call() -> None:
-        called.append((one.journal.last_seq, threading.current_thread().name))
-
-    assert follower.once_committed(1, call)
-    assert not called
-    go.set()
-    one.settle()
-    assert called == [(1, "journal-writer")]
-    assert not follower.once_committed(1, call)
-    assert len(called) == 1
-    assert follower.wait(0)
+        assert begun.wait(60)
+        assert not sleeper.done()
+        assert (one.journal.last_seq, follower.next(10)) == (0, [])
+        go.set()
+        assert sleeper.result(60) is True
     assert seqs(follower.next(10)) == [1]
-
-
-def test_nobody_is_told_ahead_who_has_something_to_read_or_to_do(harness, monkeypatch):
-    """Ahead of the disk comes only what is next: not to a follower that is busy or not interested,
-    and not of a crowd."""
-    one = harness().start()
-    follower = one.journal.follower("tasks", 0, interest="start".__eq__)
-    go = held_back(one, monkeypatch)
-    one.put(1, topic="start")
-    assert seqs(follower.coming()) == []  # it did not wait
-    go.set()
-    one.settle()
-    go.clear()
-    assert follower.wait(0)
-    follower.next(10)
-    for count, topic in ((1, "other"), (FORETOLD + 1, "start")):
-        with ThreadPoolExecutor(1) as sleepers:
-            sleeper = sleepers.submit(follower.wait, 60)
-            one.until(lambda: follower._nap.is_on)
-            one.put(count, topic=topic)
-            go.set()
-            one.settle()
-            follower.wake()
-            sleeper.result(60)
-        assert seqs(follower.coming()) == []
-        follower.next(100)
-        go.clear()
-    go.set()
-
-
-def test_nothing_is_told_before_what_stands_in_front_of_it(harness, monkeypatch):
-    """A follower that has not read everything yet is not told of what comes behind it, even if it
-    was about to sleep when that was on its way: the order is the journal's."""
-    one = harness().start()
-    follower = one.journal.follower("tasks", 0, interest="start".__eq__)
-    one.put(1, topic="start")
-    one.settle()
-    go = held_back(one, monkeypatch)
-    follower._nap.is_on = True  # between this and its look at what there is
-    one.put(1, topic="start")
-    one.until(lambda: follower._foretold == 2)
-    assert seqs(follower.coming()) == []
-    go.set()
-    one.settle()
-    assert follower.wait(0)
-    assert seqs(follower.next(10)) == [1, 2]

@@ -6,8 +6,7 @@ import logging
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from cryptography.x509.oid import NameOID
 from appliance.config import CertificateConfig, HeaderConfig, QlikConfig, ReadPath, Secret
 from appliance.errors import ApplianceError, ConfigError
 from appliance.qlik.connect import connect, qlik_user
-from appliance.qlik.connections import _Unsent
-from appliance.qlik.departure import Departure
 from appliance.qlik.diagnosis import Finding, diagnose
 from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Proxy, SimulatedQlik, TlsFiles
@@ -167,79 +164,6 @@ def test_a_client_certificate_opens_the_repository_service(qlik: SimulatedQlik, 
     assert qlik.requests[0].headers["x-qlik-user"] == "UserDirectory=INTERNAL;UserId=sa_repository"
     assert qlik.posts[0].headers["content-length"] == "0"
     server.close()
-
-
-class Pushed(Departure):
-    """Pushes in another thread, as the journal's writer does."""
-
-    def __init__(self, times: int = 1) -> None:
-        self.times = times
-        self.seen: list[str] = []
-
-    def before(self, push: Callable[[], None]) -> None:
-        self.seen.append("ready")
-        for _ in range(self.times):
-            thread = threading.Thread(target=push)
-            thread.start()
-            thread.join()
-
-    def after(self) -> None:
-        self.seen.append("left")
-
-
-@pytest.mark.parametrize("times", [0, 1, 2])
-@pytest.mark.parametrize("is_first", [True, False])
-def test_a_start_call_that_another_thread_sends_arrives_once(
-    qlik: SimulatedQlik, site: Site, times: int, is_first: bool
-) -> None:
-    """Over TLS, on a new connection or a kept one, pushed or not: one POST, and its answer."""
-    task = qlik.add_task("A")
-    server = connect(config(qlik.url, site))
-    if not is_first:
-        server.check()
-    departure = Pushed(times)
-    assert server.start(task.id, departure).execution_id
-    assert departure.seen[:2] == ["ready", "left"]
-    assert qlik.starts(task.id) == 1
-    assert server.check().version
-    server.close()
-
-
-def test_the_connection_stands_before_a_start_call_may_leave(
-    qlik: SimulatedQlik, site: Site
-) -> None:
-    """To open it takes longer than a disk takes to write, and happens meanwhile."""
-    task = qlik.add_task("A")
-    server = connect(config(qlik.url, site))
-    open_before: list[int] = []
-
-    class Watched(Departure):
-        def before(self, push: Callable[[], None]) -> None:  # noqa: ARG002 - never pushed
-            exchange = server._transport._exchange  # type: ignore[attr-defined]
-            open_before.append(len(exchange._sockets._open))
-
-    assert server.start(task.id, Watched()).execution_id
-    assert open_before == [1]
-    server.close()
-
-
-def test_what_a_socket_does_not_take_at_once_is_left_for_who_may_wait() -> None:
-    """A push never waits, never fails, and leaves exactly the rest; the time limit stays."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ours.settimeout(7.0)
-        data = bytes(range(256)) * 40_000
-        head = _Unsent(ours, data)
-        head.push()
-        sent = len(data) - len(head.rest)
-        assert 0 < sent < len(data)
-        assert head.rest == data[sent:]
-        assert ours.gettimeout() == 7.0
-        theirs.close()
-        head.push()
-        assert head.rest == data[sent:]
-    head.push()
-    assert head.rest == data[sent:]
 
 
 def test_starting_a_task_takes_no_more_than_it_needs(qlik: SimulatedQlik, site: Site) -> None:

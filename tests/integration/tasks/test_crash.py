@@ -30,6 +30,12 @@ STEPS = [
     "before the outcome is published",
     "after the outcome is published",
 ]
+STEPS_BEFORE_THE_NOTE = [
+    "before the start call, not noted",
+    "when the start call has left, not noted",
+    "after the start call, not noted",
+]
+"""The call for a message of the journal leaves before its own note."""
 DEBOUNCE_S = 0.1
 
 
@@ -72,16 +78,22 @@ def check_second_run(folder: Path, qlik: SimulatedQlik, task: str, debounce_s: f
     assert {one["cause"]["seq"] for one in outcomes} == {1}
 
 
-@pytest.mark.parametrize("debounce_s", [0.0, DEBOUNCE_S])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "debounce_s"),
+    [
+        *((step, debounce_s) for step in STEPS for debounce_s in (0.0, DEBOUNCE_S)),
+        *((step, 0.0) for step in STEPS_BEFORE_THE_NOTE),
+    ],
+)
 def test_killed_at_any_step_the_task_is_started_once(
     qlik, tmp_path: Path, step: str, debounce_s: float
 ) -> None:
     """Whenever the process is killed, the next one goes on: exactly one start call arrived, and
     the outcome of that run is recorded and published (twice at most, never a different one).
 
-    Without debounce the call leaves before its note is written, as the journal has the message;
-    with it, the request is noted long before, and its call's note is written before it leaves."""
+    Without debounce the call may leave before its note is written, because the journal has the
+    message. With it, the request is noted before the call is due, so the call's note comes first.
+    """
     task = qlik.add_task("Reload sales", duration_s=0.3)
     write_journal(tmp_path, task.id)
     first = child(tmp_path, qlik.url, step, debounce_s)
@@ -104,13 +116,22 @@ def test_killed_while_the_start_call_has_no_answer(qlik, tmp_path: Path) -> None
     check_second_run(tmp_path, qlik, task.id)
 
 
-@pytest.mark.parametrize("debounce_s", [0.0, DEBOUNCE_S])
-def test_killed_while_the_call_had_not_arrived(qlik, tmp_path: Path, debounce_s: float) -> None:
+@pytest.mark.parametrize(
+    ("step", "debounce_s"),
+    [
+        ("before the start call", 0.0),
+        ("before the start call, not noted", 0.0),
+        ("before the start call", DEBOUNCE_S),
+    ],
+)
+def test_killed_while_the_call_had_not_arrived(
+    qlik, tmp_path: Path, step: str, debounce_s: float
+) -> None:
     """The message or the intent was on disk and the call never reached the server: after a look,
     it is made."""
     task = qlik.add_task("Reload sales", duration_s=0.3)
     write_journal(tmp_path, task.id)
-    first = child(tmp_path, qlik.url, "before the start call", debounce_s)
+    first = child(tmp_path, qlik.url, step, debounce_s)
     assert first.wait(60) not in (0, 1)
     assert qlik.starts() == 0
     check_second_run(tmp_path, qlik, task.id, debounce_s)
