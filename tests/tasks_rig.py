@@ -17,7 +17,7 @@ from appliance.qlik.server import QlikServer
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Transport
 from appliance.tasks.engine import TaskEngine
-from appliance.tasks.queues import Limits
+from appliance.tasks.jobs import Limits
 from appliance.tasks.store import Publication
 
 START_TOPIC = "qliksense/start_task"

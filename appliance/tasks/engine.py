@@ -24,12 +24,12 @@ from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import Intake, Source
+from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, Following
-from appliance.tasks.queues import Limits
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing

@@ -12,9 +12,9 @@ import logging
 
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
+from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.queues import Job, JobKind
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.state_store import ClosedError, Ledger

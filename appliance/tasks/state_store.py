@@ -28,10 +28,10 @@ from itertools import islice
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.internal_errors import Defects
+from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planner import Planner
-from appliance.tasks.queues import Job, JobKind
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import message_of
 from appliance.tasks.store import Changes, Publication, Store

@@ -18,10 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from appliance.model import Cause, ExecutionState, Message, Task
 from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.queues import Job, JobKind, Limits
+from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
+from appliance.tasks.alarms import STALE_KEPT
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
 from appliance.tasks.selector import TaskSelector
@@ -191,7 +192,7 @@ class PlannerMachine(RuleBasedStateMachine):
         self.jobs = []
         self.planner = make()
         self.planner.next_id = before.next_id
-        self.planner.histories = before.histories
+        self.planner.histories.update(before.histories)
         records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
         for record in sorted(records, key=lambda one: one.id):
             if record.execution.execution_id:
@@ -726,7 +727,7 @@ def test_a_start_that_is_put_off_a_million_times_costs_one_entry() -> None:
     options = Options(debounce_s=3600, debounce_max_s=36000)
     for number in range(2000):
         ask(planner, options, at(number / 10))
-    assert len(planner._due) <= 2
+    assert len(planner.dispatcher.alarms) <= 2
     assert planner.begin(at(3700)) == []
     (job,) = planner.begin(at(3800))
     assert job.record.execution.merged == 1999
@@ -735,15 +736,15 @@ def test_a_start_that_is_put_off_a_million_times_costs_one_entry() -> None:
 def test_made_up_ids_leave_nothing_behind() -> None:
     """Anybody who may publish can name tasks that do not exist: each is rejected and forgotten."""
     planner = make()
-    for number in range(50):
+    for number in range(200):
         selector = TaskSelector("id", f"00000000-0000-0000-0000-{number:012d}")
         planner.ask(selector, PLAIN, Cause("message", 1), NOW)
         (job,) = planner.begin(NOW)
         planner.not_allowed(job.record, Rejection("404", "No such task."), NOW)
     assert not planner.open
     assert not planner.histories
-    assert not planner._queues
-    assert not planner._alarms
+    assert not len(planner.dispatcher.queues)
+    assert len(planner.dispatcher.alarms) <= STALE_KEPT + 2
 
 
 def test_the_usual_duration_is_the_server_s_until_there_is_our_own() -> None:

@@ -1,0 +1,441 @@
+"""When each request goes to the server: waits, queues, workers that are free.
+
+``begin`` hands out what can be done now. No threads, clock, disk or network.
+
+Not for: what came of a call (planner.py) or of a run (runs.py).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from appliance.model import Cause, ExecutionState
+from appliance.tasks.alarms import Alarms
+from appliance.tasks.histories import with_duration
+from appliance.tasks.jobs import Job, JobKind, Limits
+from appliance.tasks.payloads import Rejection
+from appliance.tasks.queues import TaskQueues, key_of_selector, merges
+from appliance.tasks.records import MAX_REPLIES, Record, Reply
+from appliance.tasks.request_book import SECOND_NS, RequestBook, message_of, to_ns
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
+from appliance.tasks.triggers import Options
+from appliance.tasks.views import PAUSED
+
+_WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
+_WAITS_FOR_RUN = "Waits for the present run to end."
+
+
+class Dispatcher:
+    """Decides when requests go. Not thread-safe: the ledger's lock guards it."""
+
+    def __init__(self, limits: Limits, book: RequestBook) -> None:
+        self.limits = limits
+        self.boot_ns = 0
+        """When the machine was started. What is noted as asked for before then may have been
+        started since: the note of its start call may be lost in a power cut."""
+        self.earlier_seq = 0
+        """The journal's newest message when this process began. What it and earlier messages ask
+        for, if nothing is noted of them, may have been started: by a call that was under way in a
+        crash, or whose note a power cut took away."""
+        self.circuit_open = False
+        """Whether the server does not answer: no job is handed out."""
+        self.queues = TaskQueues()
+        self.alarms = Alarms()
+        self._book = book
+        self._can_go: list[tuple[int, int]] = []
+        """A heap of (0 for looks and look-ups, 1 for starts; id), with one entry at most for each
+        request; an entry is stale unless the request's state is in ``CAN_GO``."""
+        self._listed: set[int] = set()
+        """The requests that the heap has an entry of."""
+        self._logs: deque[Record] = deque()
+
+    # --- taking requests ----------------------------------------------------------------------
+
+    def ask(
+        self,
+        selector: TaskSelector,
+        options: Options,
+        cause: Cause,
+        now: int,
+        *,
+        reply: Reply | None = None,
+        asked_ns: int | None = None,
+    ) -> int | Rejection:
+        """Take a request; returns the id of the execution that answers it, new or merged into.
+
+        ``asked_ns`` is when the message came (default ``now``); expiry counts from it.
+        """
+        book = self._book
+        asked = now if asked_ns is None else asked_ns
+        expires = asked + to_ns(options.expire_s)
+        replies = (reply,) if reply else ()
+        key = key_of_selector(selector)
+        target = self.queues.waiting(key)
+        if target is not None and merges(options) and now < expires:
+            # Two rules that one message concerns ask once, not twice.
+            seq = message_of(cause)
+            is_same = seq != 0 and target.last_seq == seq
+            target.last_seq = seq or target.last_seq
+            self._merge(target, now, expires, replies, merged=0 if is_same else 1)
+            if target.look_since_ns is not None:
+                target.look_since_ns = max(target.look_since_ns, asked)
+            book.answer(cause.seq, target.id, now)
+            return target.id
+        if len(book.open) >= self.limits.max_open:
+            book.count("queue full")
+            return Rejection(
+                "queue full",
+                f"{len(book.open)} requests wait already; this one is not taken. "
+                "See why the server does not take them.",
+            )
+        record = book.new(
+            selector, options, cause, now, asked=asked, expires=expires, replies=replies
+        )
+        book.answer(cause.seq, record.id, now)
+        if 0 < message_of(cause) <= self.earlier_seq:
+            record.look_since_ns = asked
+        if selector.kind == "id" and options.if_running == "skip" and self.queues.active(key):
+            self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
+        else:
+            self.put_back(record, now)
+        return record.id
+
+    def _merge(
+        self, target: Record, now: int, expires: int, replies: Iterable[Reply], *, merged: int
+    ) -> None:
+        target.expires_ns = max(target.expires_ns, expires)
+        target.last_asked_ns = max(target.last_asked_ns, now)
+        kept = target.with_replies(replies)
+        if len(kept) > MAX_REPLIES:
+            self._book.count("replies dropped", len(kept) - MAX_REPLIES)
+        target.reply_to = kept[:MAX_REPLIES]
+        self._book.change(target, merged=target.execution.merged + merged)
+        if merged:
+            self._book.count("merged", merged)
+        if target.options.debounce_s:
+            self.decide(target, now)
+
+    def absorb(self, target: Record, other: Record, now: int) -> None:
+        """Let ``target`` answer what ``other``, which exists already, was to answer."""
+        is_same = other.last_seq != 0 and other.last_seq == target.last_seq
+        target.last_seq = max(target.last_seq, other.last_seq)
+        self._merge(
+            target,
+            other.last_asked_ns,
+            other.expires_ns,
+            other.reply_to,
+            merged=other.execution.merged + (0 if is_same else 1),
+        )
+        other.reply_to = ()
+        self._book.changes.moved_answers.append((other.id, target.id))
+        self.finish(other, RequestState.SKIPPED, f"Answered by execution {target.id}.", now)
+
+    def put_back(self, record: Record, now: int) -> None:
+        """Let a request wait (again) in its queue, and decide when it goes.
+
+        What waits in the queue already is merged into it.
+        """
+        if (other := self.queues.wait(record)) is not None:
+            self.absorb(record, other, now)
+        self.decide(record, now)
+
+    # --- deciding when ------------------------------------------------------------------------
+
+    def decide(self, record: Record, now: int) -> None:
+        """Decide anew when a request goes; one that a worker or the server has is left alone."""
+        book, before = self._book, self._book.state_of(record)
+        if before not in MAY_GO_LATER:
+            return
+        if now >= record.expires_ns:
+            self._expire(record, now)
+            return
+        due, state, why = self._not_before(record)
+        is_early = due > now
+        self.alarms.set(record.id, min(due, record.expires_ns) if is_early else record.expires_ns)
+        if is_early:
+            if before is not state or record.execution.next_attempt_ns != due:
+                book.move(record, state, now, reason=why, next_attempt_ns=due)
+        elif record.posted_ns is not None:
+            self._let_go(record, RequestState.LOOK_READY, now)
+        elif self.is_blocked(record):
+            if record.options.if_running == "skip":
+                self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
+            elif before is not RequestState.BLOCKED:
+                book.move(
+                    record, RequestState.BLOCKED, now, reason=_WAITS_FOR_RUN, next_attempt_ns=None
+                )
+        elif self.circuit_open:
+            self._let_go(record, RequestState.SERVER_AWAY, now)
+        else:
+            self._let_go(record, RequestState.READY, now)
+
+    def _let_go(self, record: Record, to: RequestState, now: int) -> None:
+        """Nothing holds the request back any more but a worker, or the server."""
+        book, before = self._book, self._book.state_of(record)
+        if before is to:
+            return
+        is_retry = record.execution.state == ExecutionState.RETRYING
+        if to is RequestState.SERVER_AWAY and not is_retry:
+            book.move(record, to, now, reason=_WAITS_FOR_SERVER, next_attempt_ns=None)
+        elif before is RequestState.SERVER_AWAY and not is_retry:
+            book.move(
+                record,
+                to,
+                now,
+                reason="",
+                step="The server answers again",
+                shown=ExecutionState.REQUESTED,
+            )
+        else:
+            # A request whose last call failed goes on saying why.
+            book.move(record, to, now)
+        if record.id not in self._listed:
+            self._listed.add(record.id)
+            is_start = record.posted_ns is None and bool(record.execution.task_id)
+            heapq.heappush(self._can_go, (int(is_start), record.id))
+
+    def _not_before(self, record: Record) -> tuple[int, RequestState, str]:
+        """When a request may go at the earliest, and where it stands until then, and why."""
+        options, execution = record.options, record.execution
+        if record.posted_ns is not None:
+            if record.paused:
+                return record.expires_ns, RequestState.UNCERTAIN, PAUSED
+            due = 0 if record.expedited else execution.next_attempt_ns or 0
+            return due, RequestState.UNCERTAIN, execution.reason
+        if record.paused:
+            return record.expires_ns, RequestState.PAUSED, PAUSED
+        due, why = 0, ""
+        if record.expedited:
+            return due, RequestState.SCHEDULED, why
+        if options.debounce_s:
+            due = min(
+                record.last_asked_ns + to_ns(options.debounce_s),
+                execution.requested_ns + to_ns(max(options.debounce_max_s, options.debounce_s)),
+            )
+            why = "Waits for quiet (debounce)."
+        history = self._book.histories.by_task.get(execution.task_id)
+        if options.cooldown_s and history is not None:
+            over = history.last_start_ns + to_ns(options.cooldown_s)
+            if over > due:
+                due, why = over, "Waits for the cooldown after the last start."
+        retry = execution.next_attempt_ns
+        if execution.state == ExecutionState.RETRYING and retry is not None and retry > due:
+            return retry, RequestState.RETRY_WAIT, execution.reason
+        return due, RequestState.SCHEDULED, why
+
+    def is_blocked(self, record: Record) -> bool:
+        """Whether the present run of the task has to end first."""
+        others = [one for one in self.queues.active(record.execution.task_id) if one is not record]
+        if record.options.if_running != "start":
+            return bool(others)
+        # The cooldown counts from a start that may just be under way.
+        return bool(record.options.cooldown_s) and any(one.posted_ns for one in others)
+
+    def _expire(self, record: Record, now: int) -> None:
+        if record.posted_ns is not None:
+            self.finish(
+                record,
+                RequestState.LOST,
+                "The answer to the start call was lost and the server could not be asked since: "
+                "it may have run. Look at the task in the management console.",
+                now,
+                label="lost",
+            )
+            return
+        last = record.execution.reason
+        self.finish(
+            record,
+            RequestState.EXPIRED,
+            "Not wanted any more when its turn came" + (f". Last: {last}" if last else "."),
+            now,
+            label="expired",
+        )
+
+    # --- handing out --------------------------------------------------------------------------
+
+    def begin(self, now: int) -> list[Job]:
+        """Hand out what can be done now, as far as workers are free.
+
+        A start is noted (``posted_ns``) before it is handed out; when that is written, is the
+        ledger's business.
+        """
+        book = self._book
+        for number in self.alarms.take_due(now):
+            if (record := book.open.get(number)) is not None:
+                self.decide(record, now)
+        jobs: list[Job] = []
+        while self._can_go and not self.circuit_open and self._has_slot():
+            is_start, number = self._can_go[0]
+            if is_start and self._is_full():
+                break
+            heapq.heappop(self._can_go)
+            self._listed.discard(number)
+            record = book.open.get(number)
+            if record is None or not book.is_in(record, CAN_GO):
+                continue
+            self.decide(record, now)
+            if book.is_in(record, CAN_GO):
+                jobs.append(self._begin(record, now))
+        while self._logs and not self.circuit_open and self._has_slot():
+            record = self._logs.popleft()
+            book.move_unseen(record, RequestState.FETCHING_LOG)
+            jobs.append(Job(JobKind.LOG, record))
+        return jobs
+
+    def _has_slot(self) -> bool:
+        return self._book.in_flight() < self.limits.slots
+
+    def _is_full(self) -> bool:
+        most = self.limits.max_running
+        if most is None:
+            return False
+        runs = self._book.running.values()
+        ours = sum(one.execution.cause.kind != "elsewhere" for one in runs)
+        return ours + self._book.in_flight() >= most
+
+    def _begin(self, record: Record, now: int) -> Job:
+        book = self._book
+        self.queues.activate(record)
+        if record.posted_ns is None and not record.execution.task_id:
+            book.move(record, RequestState.RESOLVING, now)
+            return Job(JobKind.RESOLVE, record)
+        if record.look_since_ns is not None:
+            record.posted_ns, record.look_since_ns = record.look_since_ns, None
+            book.count("looks after a crash")
+            book.change(record)
+        if record.posted_ns is not None:
+            book.move(record, RequestState.LOOKING, now)
+            return Job(JobKind.LOOK, record)
+        attempts = record.execution.attempts + 1
+        book.move(
+            record,
+            RequestState.CALLING,
+            now,
+            reason="",
+            step="Start call" if attempts == 1 else f"Start call, attempt {attempts}",
+            attempts=attempts,
+            next_attempt_ns=None,
+        )
+        record.posted_ns = now
+        if record.first_attempt_ns is None:
+            record.first_attempt_ns = now
+        record.expedited = False
+        record.label = ""
+        return Job(JobKind.START, record)
+
+    def next_due(self) -> int | None:
+        """When ``begin`` has something to do at the earliest, if nothing else happens."""
+        return self.alarms.next_due()
+
+    def want_log(self, record: Record) -> None:
+        """Let a worker fetch the end of the script log of a run that failed."""
+        self._logs.append(record)
+
+    # --- what an operator or the server's return changes ---------------------------------------
+
+    def cancel(self, record: Record, by: str, now: int) -> bool:
+        """Take back a request that the server knows nothing of; returns whether it could be."""
+        if not self._book.is_in(record, WAITING):
+            return False
+        self.finish(record, RequestState.ABORTED, f"Taken back by {by}.", now)
+        return True
+
+    def pause(self, record: Record, by: str, now: int, *, paused: bool) -> None:
+        """Pause a request's wait, or let it go on."""
+        record.paused = paused
+        self._book.note(record, f"{'Paused' if paused else 'Let go on'} by {by}", now)
+        self._book.change(record, next_attempt_ns=None)
+        self.decide(record, now)
+
+    def expedite(self, record: Record, by: str, now: int) -> None:
+        """End a request's wait (not for the present run: that one has to end by itself)."""
+        record.paused = False
+        record.expedited = True
+        self._book.note(record, f"Wait ended by {by}", now)
+        self._book.change(record, next_attempt_ns=None)
+        self.decide(record, now)
+
+    def server_is_away(self, now: int) -> None:
+        """The circuit opens: what could go now waits for the server, and says so."""
+        self.circuit_open = True
+        for record in self._book.in_states(RequestState.READY):
+            self._let_go(record, RequestState.SERVER_AWAY, now)
+
+    def server_is_back(self, now: int) -> None:
+        """The circuit closes: what waits for a retry is tried at once."""
+        self.circuit_open = False
+        for record in self._book.in_states(RequestState.SERVER_AWAY):
+            self._let_go(record, RequestState.READY, now)
+        for record in self._book.in_states(RequestState.RETRY_WAIT, RequestState.UNCERTAIN):
+            self._book.change(record, next_attempt_ns=now)
+            self.decide(record, now)
+
+    # --- ends ---------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        record: Record,
+        to: RequestState,
+        reason: str,
+        now: int,
+        *,
+        label: str = "",
+        ended_ns: int | None = None,
+        started_ns: int | None = None,
+        duration_s: float | None = None,
+    ) -> None:
+        """Give a request its outcome. A run that failed (``LOG_WANTED``) gets its log later."""
+        book, execution = self._book, record.execution
+        self.queues.leave(record)
+        self.alarms.drop(record.id)
+        was_running = book.is_in(record, AT_SERVER)
+        record.posted_ns = None
+        record.label = label
+        record.log_wanted = to is RequestState.LOG_WANTED
+        record.tries = 0
+        began = started_ns or execution.started_ns
+        ended = ended_ns or now
+        task_id = execution.task_id
+        # What never ran is remembered only of tasks that exist: anybody can make up an id.
+        if task_id and (was_running or (_is_bad(to) and task_id in book.histories.by_task)):
+            took_s = None
+            if to is RequestState.SUCCEEDED and began is not None:
+                took_s = duration_s if duration_s is not None else (ended - began) / SECOND_NS
+            self._remember_end(record, to, took_s)
+        book.move(
+            record,
+            to,
+            now,
+            reason=reason,
+            started_ns=began,
+            ended_ns=ended,
+            next_attempt_ns=None,
+        )
+        book.count(record.execution.state.value)
+        if record.log_wanted:
+            self.want_log(record)
+        self.decide_waiting(task_id, now)
+
+    def _remember_end(self, record: Record, to: RequestState, took_s: float | None) -> None:
+        histories, execution = self._book.histories, record.execution
+        history = histories.of(execution.task_id)
+        record.recovered = history.last_bad and to is RequestState.SUCCEEDED
+        if took_s is not None:
+            history = with_duration(history, took_s)
+        name = execution.task_name or histories.name_of(execution.task_id)
+        history = msgspec.structs.replace(history, last_bad=_is_bad(to), name=name)
+        self._book.remember(execution.task_id, history)
+
+    def decide_waiting(self, task_id: str, now: int) -> None:
+        """Decide anew when the request goes that waits for a task."""
+        if (record := self.queues.waiting(task_id)) is not None:
+            self.decide(record, now)
+
+
+def _is_bad(outcome: RequestState) -> bool:
+    return any(shown.is_bad for shown in SHOWN[outcome])

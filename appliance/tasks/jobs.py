@@ -1,0 +1,51 @@
+"""Work for a worker, and the bounds within which it is handed out.
+
+Not for: when a job is handed out (dispatcher.py) or done (runner.py).
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from appliance.tasks.records import Record
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds and waits; the defaults are what the documentation says."""
+
+    slots: int = 4
+    """Jobs that workers do at a time."""
+    max_open: int = 100_000
+    """Requests that have no outcome yet."""
+    max_running: int | None = None
+    """Runs of ours at a time; ``None``: the server's scheduler decides."""
+    backoff_first_s: float = 1.0
+    backoff_most_s: float = 60.0
+    look_first_s: float = 2.0
+    look_settle_s: float = 30.0
+    """How long after a start call without an answer a look that finds nothing is believed."""
+    clock_slack_s: float = 2.0
+    """A run that began so long before the start call may be the one that the call began. The
+    client allows for the difference of the clocks; this is for what it can't see."""
+    lost_after_s: float = 60.0
+    """For how long the server may know nothing of a run before it is said to be lost."""
+    follow_limit_s: float = 48 * 3600.0
+    """For how long one run is followed."""
+
+
+class JobKind(enum.Enum):
+    """What a worker does for a request."""
+
+    RESOLVE = "find the tasks"
+    START = "start"
+    LOOK = "look whether it was started"
+    LOG = "fetch the script log"
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One piece of work for one worker."""
+
+    kind: JobKind
+    record: Record

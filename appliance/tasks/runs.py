@@ -1,0 +1,172 @@
+"""What the server says of runs, ours and others', and what follows from it.
+
+Not for: asking the server (poller.py, runner.py) or the answers to start calls (planner.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from appliance.model import Cause, Execution
+from appliance.qlik.server import QlikError, Report
+from appliance.tasks.dispatcher import Dispatcher
+from appliance.tasks.records import Record
+from appliance.tasks.request_book import RequestBook, to_ns
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.states import AT_SERVER, REPORTED, RequestState
+from appliance.tasks.triggers import Options
+
+SLOW_FACTOR = 3.0
+SLOW_LEAST_S = 60.0
+LOG_TRIES = 3
+
+
+class Runs:
+    """Runs of the server that belong to requests. Not thread-safe: the ledger's lock guards it."""
+
+    def __init__(self, book: RequestBook, dispatcher: Dispatcher) -> None:
+        self.slow: list[Execution] = []
+        """Runs that were found to be slow, to be told; the ledger takes them away."""
+        self._book = book
+        self._dispatcher = dispatcher
+
+    def elsewhere(self, report: Report, name: str, now: int) -> None:
+        """A run of a known task that was started elsewhere: in the console, or by its schedule."""
+        book = self._book
+        task_id = report.task_id.lower()
+        if book.knows_run(report.execution_id):
+            return
+        active = self._dispatcher.queues.active(task_id)
+        if any(one.posted_ns is not None for one in active):
+            # It may be the very run whose start call has no answer yet.
+            return
+        run = report.execution_id
+        record = book.new(
+            TaskSelector("id", task_id),
+            Options(),
+            Cause("elsewhere"),
+            now,
+            asked=report.started_ns or now,
+            expires=now,
+            run=run,
+        )
+        record.seen_ns = now
+        self._dispatcher.queues.activate(record)
+        book.note_run(run, record.id)
+        book.change(record, task_name=name)
+        book.count("started elsewhere")
+        self.report(record, report, now)
+
+    def report(self, record: Record, report: Report, now: int) -> None:
+        """The server's word on a run that is followed."""
+        book = self._book
+        if not book.is_in(record, AT_SERVER):
+            return
+        record.seen_ns = now
+        execution = record.execution
+        began = report.started_ns or execution.started_ns
+        if report.state.is_final:
+            record.report_id = report.result_id
+            record.file_reference = report.file_reference
+            self._dispatcher.finish(
+                record,
+                REPORTED[report.state],
+                report.reason,
+                now,
+                ended_ns=report.ended_ns or now,
+                started_ns=began,
+                duration_s=report.duration_s,
+            )
+            return
+        if self._is_over_limit(record, now):
+            return
+        self._watch_pace(record, now - (began or now))
+        attempt = f", attempt {report.attempt} of the server" if report.attempt > 1 else ""
+        reason = f"The server repeats it{attempt}." if attempt else ""
+        present = (execution.state, execution.started_ns, execution.reason)
+        if present != (report.state, began, reason):
+            book.move(
+                record,
+                REPORTED[report.state],
+                now,
+                reason=reason,
+                step=report.state.value.capitalize() + attempt,
+                started_ns=began,
+            )
+
+    def unanswered(self, record: Record, error: QlikError, now: int) -> None:
+        """The server could not be asked about a run: said beside it, until it can be again."""
+        if not self._book.is_in(record, AT_SERVER) or self._is_over_limit(record, now):
+            return
+        text = f"The server can't be asked about it: {error}"
+        if record.execution.reason != text:
+            self._book.change(record, reason=text)
+
+    def missing(self, record: Record, now: int) -> None:
+        """The server knows nothing of a run. Right after the start that is usual."""
+        unseen_ns = now - (record.seen_ns or 0)
+        if self._book.is_in(record, AT_SERVER) and unseen_ns > to_ns(
+            self._dispatcher.limits.lost_after_s
+        ):
+            self._dispatcher.finish(
+                record,
+                RequestState.LOST,
+                "The server knows nothing of this run any more and has no result of it: its "
+                "outcome can't be had. Look at the task in the management console.",
+                now,
+                label="lost",
+            )
+
+    def _is_over_limit(self, record: Record, now: int) -> bool:
+        limit_s = self._dispatcher.limits.follow_limit_s
+        began = record.execution.started_ns or record.execution.requested_ns
+        if now - began <= to_ns(limit_s):
+            return False
+        self._dispatcher.finish(
+            record,
+            RequestState.LOST,
+            f"No end was seen in {limit_s / 3600:g} hours; it is not followed "
+            "any longer. Look at the task in the management console.",
+            now,
+            label="too long",
+        )
+        return True
+
+    def _watch_pace(self, record: Record, elapsed_ns: int) -> None:
+        """Say once if a run takes three times as long as usual, and at least a minute more."""
+        usual = record.execution.usual_s
+        if usual is None or record.is_slow:
+            return
+        if elapsed_ns > to_ns(max(SLOW_FACTOR * usual, usual + SLOW_LEAST_S)):
+            record.is_slow = True
+            self._book.count("slow runs")
+            self._book.change(record)
+            self.slow.append(record.execution)
+
+    # --- the script log of a run that failed --------------------------------------------------
+
+    def log_fetched(self, record: Record, lines: Sequence[str]) -> None:
+        """The script log's last lines came (or there are none): told as the outcome once more."""
+        book = self._book
+        if book.state_of(record) is not RequestState.FETCHING_LOG:
+            return
+        book.move_unseen(record, RequestState.FAILED)
+        record.log_wanted = False
+        book.change(record, log_tail=tuple(lines))
+        if lines:
+            book.told.append((record, record.execution))
+
+    def log_failed(self, record: Record) -> None:
+        """The log could not be had: asked for three times, then left."""
+        if self._book.state_of(record) is not RequestState.FETCHING_LOG:
+            return
+        record.tries += 1
+        if record.tries < LOG_TRIES:
+            self.log_not_fetched(record)
+        else:
+            self.log_fetched(record, ())
+
+    def log_not_fetched(self, record: Record) -> None:
+        """The log is to be asked for again."""
+        self._book.move_unseen(record, RequestState.LOG_WANTED)
+        self._dispatcher.want_log(record)
