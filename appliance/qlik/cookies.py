@@ -1,4 +1,4 @@
-"""The cookies of one server: a virtual proxy's session lives in one (docs/qlik.md, "Ways in").
+"""The cookies of one server: a virtual proxy's session lives in one (docs/qlik.md, "Ways to sign in").
 
 Not for: deciding when a session is over (client_managed.py).
 """

@@ -1,4 +1,4 @@
-"""Looking after a running appliance: health, metrics, reload, log level, watchdog, backup."""
+"""Operating a running appliance: health, metrics, reload, log level, watchdog, backup."""
 
 from __future__ import annotations
 
