@@ -1,4 +1,4 @@
-"""The cookies of one server: a virtual proxy's session lives in one (docs/qlik.md, "Ways to sign in").
+"""The cookies of one server, which hold the session of a virtual proxy (docs/qlik.md).
 
 Not for: deciding when a session is over (client_managed.py).
 """
