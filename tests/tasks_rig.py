@@ -190,12 +190,12 @@ class Rig:
 
     def wait_until(self, holds: Callable[[], Any], timeout_s: float = PATIENCE_S) -> Any:
         """Wait for something that the engine's views show."""
-        ledger, deadline = self.engine._ledger, time.monotonic() + timeout_s
-        with ledger.lock:
+        state, deadline = self.engine._state, time.monotonic() + timeout_s
+        with state.lock:
             while not holds():
                 assert time.monotonic() < deadline, self.engine.executions(20)
                 # As the terminal does it: what the views show is asked for, not told.
-                ledger.changed.wait(0.01)
+                state.changed.wait(0.01)
             return holds()
 
     def newest(self) -> Execution:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Protocol
 
-from appliance.journal.wakeup import Nap
+from appliance.journal.wakeup import Wakeup
 from appliance.model import Message
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -57,7 +57,7 @@ class Follower:
         self._leave = leave
         self._position = after_seq
         self._advanced = after_seq
-        self._nap = Nap()
+        self._wakeup = Wakeup()
         self._worth_reading_to = -1
         self._closed = False
 
@@ -98,7 +98,7 @@ class Follower:
         nothing of interest and not much of it.
         """
         if not self._need_not_wait():
-            self._nap.take(timeout_s, self._need_not_wait)
+            self._wakeup.wait(timeout_s, self._need_not_wait)
             if self._worth_reading_to <= self._position:
                 self._worth_reading_to = self._reader.last_seq
         return self._worth_reading_to > self._position
@@ -138,7 +138,7 @@ class Follower:
 
     def wake(self) -> None:
         """Let a present or else the next ``wait`` return at once."""
-        self._nap.end()
+        self._wakeup.wake()
 
     def notify(self, last_seq: int, topics: Collection[str]) -> None:
         """A commit took place (the writer calls this once a commit).
@@ -151,11 +151,11 @@ class Follower:
             if last_seq - self._position < UNREAD and not any(map(self.interest, topics)):
                 return
             self._worth_reading_to = last_seq
-        if self._nap.is_on:
-            self._nap.end()
+        if self._wakeup.is_awaited:
+            self._wakeup.wake()
 
     def close(self) -> None:
         """Stop holding messages back from retention."""
         self._closed = True
-        self._nap.end()
+        self._wakeup.wake()
         self._leave(self)

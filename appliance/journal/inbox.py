@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from appliance.journal.wakeup import Nap
+from appliance.journal.wakeup import Wakeup
 from appliance.message_cost import OVERHEAD_BYTES, content_of
 from appliance.model import Message
 
@@ -43,7 +43,7 @@ class Inbox:
         self._bytes_done = 0
         self._count_in = 0
         self._count_done = 0
-        self._nap = Nap()
+        self._wakeup = Wakeup()
         self.closed = False
 
     def extend(self, messages: Sequence[Message], size: int, token: object) -> None:
@@ -59,7 +59,7 @@ class Inbox:
         self._items.append((messages, token, size))
         self._bytes_in += size
         self._count_in += count
-        if self._nap.is_on:
+        if self._wakeup.is_awaited:
             self.wake()
 
     def append(self, message: Message, token: object) -> None:
@@ -75,14 +75,14 @@ class Inbox:
         self._items.append((Statements(statements), token, OVERHEAD_BYTES))
         self._bytes_in += OVERHEAD_BYTES
         self._count_in += 1
-        if self._nap.is_on:
+        if self._wakeup.is_awaited:
             self.wake()
 
     def wake(self) -> None:
         """Let the writer look again."""
         if self.closed:
             raise RuntimeError("the journal is closed")
-        self._nap.end()
+        self._wakeup.wake()
 
     @property
     def count(self) -> int:
@@ -98,7 +98,7 @@ class Inbox:
 
     def sleep(self, timeout_s: float) -> None:
         """Return when something waits, when woken, or after the time."""
-        self._nap.take(timeout_s, self._items.__len__)
+        self._wakeup.wait(timeout_s, self._items.__len__)
 
     def take(self, max_bytes: int) -> list[Item]:
         """Remove the oldest entries, up to so many bytes and at least one.
@@ -125,4 +125,4 @@ class Inbox:
     def close(self) -> None:
         """Refuse further entries once the writer sleeps for good."""
         self.closed = True
-        self._nap.is_on = True
+        self._wakeup.is_awaited = True

@@ -24,7 +24,7 @@ from appliance.journal.follower import MAX_BYTES, Follower, Interest
 from appliance.journal.inbox import Entry, Inbox, Statement
 from appliance.journal.reading import Reading
 from appliance.journal.retention import Retention
-from appliance.journal.sequence_reservation import HighWater
+from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.journal.tail import Tail
 from appliance.journal.writer import Writer
@@ -75,9 +75,9 @@ class Journal:
         self._clock_ns = clock_ns
         self._store = Store(path, sync)
         self._reading = Reading(self._store)
-        self._high_water = HighWater(path.with_name(f"{path.name}.high"))
+        self._reservation = SequenceReservation(path.with_name(f"{path.name}.high"))
         self._inbox = Inbox()
-        self._writer = Writer(self._store, self._inbox, self._high_water, self, housekeeping_s)
+        self._writer = Writer(self._store, self._inbox, self._reservation, self, housekeeping_s)
         self._retention = Retention(keep_s, max_bytes)
         self._condition = Condition(path, max_bytes)
         self._followers: list[Follower] = []
@@ -137,9 +137,9 @@ class Journal:
         try:
             self._first_seq, last = self._reading.bounds()
             if self._store.is_new:
-                last = max(last, self._high_water.limit)
+                last = max(last, self._reservation.limit)
             self._seq = self._last_seq = max(last, minimum_seq)
-            self._high_water.cover(self._seq + 1)
+            self._reservation.reserve(self._seq + 1)
             self._condition.look_at_disk(connection)
         except (OSError, sqlite3.Error) as error:
             connection.close()

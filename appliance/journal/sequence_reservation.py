@@ -18,7 +18,7 @@ BLOCK = 1_000_000
 _log = logging.getLogger(__name__)
 
 
-class HighWater:
+class SequenceReservation:
     """The file. ``limit`` is what it says: 0 if there is none."""
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class HighWater:
         _log.warning("%s is not readable and will be written anew", self._path)
         return 0
 
-    def cover(self, seq: int) -> None:
+    def reserve(self, seq: int) -> None:
         """Make sure that the file's number is not below ``seq`` before ``seq`` is used.
 
         Raises:

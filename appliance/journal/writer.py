@@ -19,7 +19,7 @@ from typing import Protocol
 from appliance.database import explain, primary_code
 from appliance.journal.batch import Batch
 from appliance.journal.inbox import Entry, Inbox
-from appliance.journal.sequence_reservation import HighWater
+from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.model import Message
 
@@ -57,7 +57,7 @@ class Writer:
         self,
         store: Store,
         inbox: Inbox,
-        high_water: HighWater,
+        reservation: SequenceReservation,
         owner: Owner,
         housekeeping_s: float,
     ) -> None:
@@ -68,7 +68,7 @@ class Writer:
         """Messages a commit, lately."""
         self._store = store
         self._inbox = inbox
-        self._high_water = high_water
+        self._reservation = reservation
         self._owner = owner
         self._housekeeping_s = housekeeping_s
         self._connection: sqlite3.Connection | None = None
@@ -193,7 +193,7 @@ class Writer:
 
     def _write(self, batch: Batch) -> None:
         if batch.messages:
-            self._high_water.cover(batch.messages[-1].seq)
+            self._reservation.reserve(batch.messages[-1].seq)
         if self._connection is None:
             self._connection = self._store.reopen()
         batch.write(self._connection)

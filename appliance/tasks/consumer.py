@@ -24,7 +24,7 @@ from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.state_store import ClosedError, Ledger
+from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 
 _log = logging.getLogger(__name__)
@@ -80,12 +80,12 @@ class _Tally:
         self.last_ns: int | None = None
 
 
-class Intake:
+class JournalConsumer:
     """Takes messages in. ``read`` is for one thread, the rest for any."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        state: StateStore,
         triggers: Triggers,
         outcomes: Outcomes,
         hear: Callable[[Sequence[Message]], None],
@@ -94,7 +94,7 @@ class Intake:
     ) -> None:
         """``hear`` is told of the last message of each topic, for those who wait for any."""
         self._hear = hear
-        self._ledger = ledger
+        self._state = state
         self._triggers = triggers
         self._outcomes = outcomes
         self._has_server = has_server
@@ -112,7 +112,7 @@ class Intake:
 
         What was asked for goes on as it was asked for; a rule that stays keeps its numbers.
         """
-        with self._ledger.lock:
+        with self._state.lock:
             before = {rule.identity: tally for rule, tally in self._tallies.items()}
             self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
             self._triggers = triggers
@@ -128,7 +128,7 @@ class Intake:
         """
         while True:
             is_last = stopped.is_set()
-            if self._ledger.trouble:
+            if self._state.trouble:
                 # What can't be written is not read: the journal keeps it for us.
                 if stopped.wait(WAIT_S):
                     return
@@ -143,7 +143,7 @@ class Intake:
                 self._untaken = ()
             elif is_last:
                 return
-            source.advance(self._ledger.durable_seq)
+            source.advance(self._state.durable_seq)
 
     def take(self, messages: Sequence[Message]) -> None:
         """Deal with messages: their requests and the position in the journal, in one change."""
@@ -159,7 +159,7 @@ class Intake:
             if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             for message in concerned:
                 self._take_or_set_aside(planner, message)
             self._position = messages[-1].seq
@@ -172,8 +172,8 @@ class Intake:
             raise
         except Exception:  # noqa: BLE001 - the silence watches' defect is not the triggers'
             _log.exception("An error in the appliance, please report it: silence watches are deaf")
-            self._ledger.planner.count("internal errors")
-            self._ledger.defects.set_aside("a silence watch")
+            self._state.planner.count("internal errors")
+            self._state.internal_errors.set_aside("a silence watch")
 
     def _take_or_set_aside(self, planner: Planner, message: Message) -> None:
         effects = _Effects()
@@ -199,23 +199,23 @@ class Intake:
         planner.reject(cause, INTERNAL_ERROR, self._now())
         planner.count("internal errors")
         planner.count("messages rejected")
-        self._ledger.defects.set_aside(f"message {message.seq}")
+        self._state.internal_errors.set_aside(f"message {message.seq}")
         # Either of these may be the very thing that fails.
         with contextlib.suppress(Exception):
             self._note_sighting(planner, message)
         with contextlib.suppress(Exception):
             if (reply := self._outcomes.reply_to(message)) is not None:
-                self._ledger.publish(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
+                self._state.publish(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
 
     def save_position(self) -> None:
         """Write how far the journal was read."""
-        if self._position > self._ledger.durable_seq:
-            with self._ledger.change():
+        if self._position > self._state.durable_seq:
+            with self._state.change():
                 self._note_position()
 
     def _note_position(self) -> None:
         self._saved_at = time.monotonic()
-        self._ledger.read_to(self._position)
+        self._state.read_to(self._position)
 
     def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
         decisions = self._triggers.decide(message)
@@ -275,13 +275,13 @@ class Intake:
         planner.count("messages rejected")
         if rejection is INTERNAL_ERROR:
             planner.count("internal errors")
-            self._ledger.defects.set_aside(f"message {message.seq}")
+            self._state.internal_errors.set_aside(f"message {message.seq}")
         # Beside a start, a rule that understood nothing is no news for the sender; a start that
         # was wished for and not taken is.
         is_news = not effects.asked or decision.rejection is None
         if reply is not None and is_news and not effects.is_answered:
             effects.is_answered = True
-            self._ledger.publish(self._outcomes.of_rejection(reply, cause, rejection))
+            self._state.publish(self._outcomes.of_rejection(reply, cause, rejection))
         self._log_rejection(message, decision.trigger, rejection)
 
     def _log_rejection(self, message: Message, trigger: Trigger, rejection: Rejection) -> None:
@@ -290,7 +290,7 @@ class Intake:
             self._line_second, self._lines = second, 0
         self._lines += 1
         if self._lines > MAX_LINES_A_SECOND:
-            self._ledger.planner.count("log lines left out")
+            self._state.planner.count("log lines left out")
             return
         _log.warning(
             "Message %d on %s from %s started nothing (trigger %s): %s",
@@ -305,7 +305,7 @@ class Intake:
         """Ask again for what a message asked for, whether or not it was a redelivery."""
         asked = 0
         problem = "no trigger concerns it"
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             planner.changes.is_forced = True
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:
@@ -324,7 +324,7 @@ class Intake:
         """Remove old history. A failure is left to the next time."""
         now = self._now()
         try:
-            removed = self._ledger.store.prune(
+            removed = self._state.store.prune(
                 now - int(keep_s * SECOND_NS), keep_count, now - int(WINDOW_S * SECOND_NS)
             )
         except sqlite3.Error as error:
@@ -335,7 +335,7 @@ class Intake:
 
     def rules(self) -> tuple[RuleState, ...]:
         """Every trigger and how it fared since the start."""
-        started = self._ledger.planner.started_by
+        started = self._state.planner.started_by
         return tuple(
             RuleState(
                 name=rule.name,
@@ -353,4 +353,4 @@ class Intake:
         return Cause("message", message.seq, message.topic, message.client_id, trigger.name)
 
     def _now(self) -> int:
-        return self._ledger.clock_ns()
+        return self._state.clock_ns()

@@ -23,23 +23,23 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.catalog import AllowList, TaskList
-from appliance.tasks.consumer import Intake, Source
+from appliance.tasks.consumer import JournalConsumer, Source
 from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
-from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, Following
+from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
 from appliance.tasks.records import Record
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
-from appliance.tasks.state_store import Ledger
+from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Changes, Store
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
-from appliance.tasks.workers import Publish, Serving, Threads
+from appliance.tasks.workers import Publish, Serving, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -110,15 +110,15 @@ class TaskEngine:
             chance=chance or random.Random(),  # noqa: S311 - jitter, not a secret
         )
         self._planner.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
-        self._ledger = Ledger(self._store, self._planner, self._views, outcomes, clock_ns)
+        self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
         self._timing = Timing(
-            self._ledger,
+            self._state,
             Timers(timers, service_name=service_name),
             service_name=service_name,
             has_server=server is not None,
         )
-        self._intake = Intake(
-            self._ledger,
+        self._consumer = JournalConsumer(
+            self._state,
             rules,
             outcomes,
             self._timing.hear,
@@ -126,21 +126,21 @@ class TaskEngine:
         )
         serving = None
         if server is not None:
-            following = Following(
-                self._ledger,
+            poller = RunPoller(
+                self._state,
                 server,
                 self._tasks,
                 first_poll_s=first_poll_s,
                 slowest_poll_s=slowest_poll_s,
                 elsewhere_s=elsewhere_s,
             )
-            runner = Runner(self._ledger, server, self._tasks, self._allow, outcomes)
-            serving = Serving(server, runner, following, self._tasks, limits.slots, health_check_s)
+            runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
+            serving = Serving(server, runner, poller, self._tasks, limits.slots, health_check_s)
         self._notices = Notices(notify, self._planner.count)
-        self._ledger.offer = self._notices.offer
-        self._threads = Threads(
-            self._ledger,
-            self._intake,
+        self._state.offer = self._notices.offer
+        self._workers = Workers(
+            self._state,
+            self._consumer,
             self._timing,
             publish,
             serving=serving,
@@ -159,12 +159,12 @@ class TaskEngine:
         """
         self._store.open(self._clock_ns())
         self.is_new = self._store.is_new
-        with self._ledger.lock:
+        with self._state.lock:
             self._planner.next_id = max(1, self._store.meta("next_id"))
-            self._intake.redeliveries.load(self._store.sightings())
-            self._ledger.open()
+            self._consumer.redeliveries.load(self._store.sightings())
+            self._state.open()
             self._timing.open()
-        return self._ledger.durable_seq
+        return self._state.durable_seq
 
     def skip_to(self, seq: int) -> None:
         """Note that messages up to ``seq`` are not acted on. Between ``open`` and ``start``.
@@ -178,16 +178,16 @@ class TaskEngine:
             self._store.write(changes)
         except sqlite3.Error as error:
             raise UnavailableError(f"The task database can't be written: {error}.") from None
-        self._ledger.durable_seq = seq
+        self._state.durable_seq = seq
 
     def concern(self, topic: str) -> bool:
         """Whether a message on this topic may lead to anything. Any thread."""
-        return self._intake.concern(topic) or self._timing.concern(topic)
+        return self._consumer.concern(topic) or self._timing.concern(topic)
 
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
         self._planner.earlier_seq = source.last_seq
-        self._threads.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
+        self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
 
     def rules_of(
         self,
@@ -211,17 +211,17 @@ class TaskEngine:
         ``[allow]`` is asked again when their turn comes. Raises ``UnavailableError`` if the
         database can't be read; nothing is changed then.
         """
-        with self._ledger.lock:
+        with self._state.lock:
             try:
                 self._timing.take_timers(rules.timers)
             except sqlite3.Error as error:
                 raise UnavailableError(f"The task database can't be read: {error}.") from None
-            self._intake.take_rules(rules.triggers)
+            self._consumer.take_rules(rules.triggers)
             self._allow.take(rules.allow)
-            self._threads.tell(self._notices.take(rules.targets))
+            self._workers.tell(self._notices.take(rules.targets))
 
     def _concern(self, topic: str) -> bool:
-        return self._intake.concern(topic)
+        return self._consumer.concern(topic)
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """End in order, within the time: no new starts, calls under way may finish, then close.
@@ -229,11 +229,11 @@ class TaskEngine:
         A start call whose answer does not come in time is noted as such: the next run of the
         appliance looks whether it was carried out. Runs go on at the server and are followed again.
         """
-        self._threads.stop(timeout_s)
-        self._intake.save_position()
+        self._workers.stop(timeout_s)
+        self._consumer.save_position()
         running = len(self._planner.running)
         waiting = len(self._planner.open) - running
-        self._ledger.close()
+        self._state.close()
         _log.info("Tasks: stopped with %d runs going on and %d requests waiting", running, waiting)
 
     # --- what may be read at once ---------------------------------------------------------------
@@ -251,7 +251,7 @@ class TaskEngine:
         return self._views.marks(seqs)
 
     def rules(self) -> tuple[RuleState, ...]:
-        return self._intake.rules()
+        return self._consumer.rules()
 
     def timers(self) -> tuple[TimerState, ...]:
         """Configured timers, then the next hundred waits of requests."""
@@ -267,7 +267,7 @@ class TaskEngine:
         return QlikState(
             edition=self._edition,
             label=self._server.label,
-            health=_worse(defects, self._ledger.circuit.health()),
+            health=_worse(defects, self._state.circuit.health()),
             running=running,
             waiting=waiting,
             failed_24h=failed,
@@ -277,13 +277,13 @@ class TaskEngine:
 
     def lost_threads(self) -> tuple[str, ...]:
         """Threads that have ended by a defect: without them tasks stand still until a restart."""
-        return self._threads.lost()
+        return self._workers.lost()
 
     def _own_health(self) -> Health:
-        lost = self._threads.lost()
+        lost = self._workers.lost()
         if lost:
             return Health("bad", f"the thread {lost[0]} has ended; restart the appliance")
-        return self._ledger.defects.health()
+        return self._state.internal_errors.health()
 
     def counters(self) -> dict[str, int]:
         """How often what happened, since the start."""
@@ -293,7 +293,7 @@ class TaskEngine:
 
     def history(self, before_id: int, limit: int, task_id: str = "") -> tuple[Execution, ...]:
         """Executions with a smaller id, newest first, from the database."""
-        with self._ledger.lock:
+        with self._state.lock:
             records = self._store.records(before_id, limit, task_id)
         return tuple(record.execution for record in records)
 
@@ -313,7 +313,7 @@ class TaskEngine:
         details = self._tasks.known(found)
         if not self._allow.allows(found, details):
             raise UsageError(self._allow.refusal(found, details).reason)
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             planner.changes.is_forced = True
             cause = Cause("operator", rule=by)
             answer = planner.ask(TaskSelector("id", found), Options(), cause, self._clock_ns())
@@ -324,17 +324,17 @@ class TaskEngine:
     def repeat(self, message: Message, by: str) -> int:
         """Do again what a message asked for; returns how many starts were asked for."""
         self._need_server()
-        return self._intake.repeat(message, by)
+        return self._consumer.repeat(message, by)
 
     def stop_execution(self, number: int, by: str) -> None:
         """Take back a request, or ask the server to end its run. Raises ``ApplianceError``."""
         self._need_server()
-        with self._ledger.lock:
+        with self._state.lock:
             record = self._planner.open.get(number)
             if record is None:
                 raise UsageError(f"Execution {number} has ended already, or never was.")
             if self._planner.cancel(record, by, self._clock_ns()):
-                self._ledger.settle()
+                self._state.settle()
                 return
             execution = record.execution
             if not execution.execution_id:
@@ -343,20 +343,20 @@ class TaskEngine:
                 )
         assert self._server is not None
         self._server.stop(execution.task_id, execution.execution_id)
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             planner.note(record, f"Its end was asked for by {by}", self._clock_ns())
 
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         """Pause a timer, or a request's wait, or let it go on. Raises ``UsageError``."""
         if not self._timing.pause(name, by, paused=paused):
-            with self._ledger.change() as planner:
+            with self._state.change() as planner:
                 record = self._waiting(name)
                 planner.pause(record, by, self._clock_ns(), paused=paused)
 
     def fire_timer(self, name: str, by: str) -> None:
         """Do now what a timer would do, or end a request's wait. Raises ``UsageError``."""
         if not self._timing.fire(name, by):
-            with self._ledger.change() as planner:
+            with self._state.change() as planner:
                 planner.expedite(self._waiting(name), by, self._clock_ns())
 
     def _waiting(self, name: str) -> Record:
@@ -370,7 +370,7 @@ class TaskEngine:
     def _need_server(self) -> None:
         if self._server is None:
             raise UnavailableError("No Qlik server is configured: add a [qlik] table.")
-        if self._ledger.stopping:
+        if self._state.stopping:
             raise UnavailableError("The appliance is stopping; nothing is started any more.")
 
 

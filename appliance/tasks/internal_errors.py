@@ -32,7 +32,7 @@ class _Failing(msgspec.Struct):
     resumed_s: float | None = None
 
 
-class Defects:
+class InternalErrors:
     """What went wrong by a mistake of ours. Methods may be called from any thread."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

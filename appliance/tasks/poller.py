@@ -17,7 +17,7 @@ from appliance.qlik.server import QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.state_store import Ledger
+from appliance.tasks.state_store import StateStore
 
 _log = logging.getLogger(__name__)
 FIRST_POLL_S = 2.0
@@ -30,12 +30,12 @@ NOTED_TOGETHER = 50
 """Reports in one change: it bounds how long one poll of many runs holds the lock."""
 
 
-class Following:
-    """Polls. Used by one thread; ``changed`` of the ledger wakes it."""
+class RunPoller:
+    """Polls. Used by one thread; ``changed`` of the state store wakes it."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        state: StateStore,
         server: QlikServer,
         tasks: TaskList,
         *,
@@ -43,7 +43,7 @@ class Following:
         slowest_poll_s: float = SLOWEST_POLL_S,
         elsewhere_s: float = SLOWEST_POLL_S,
     ) -> None:
-        self._ledger = ledger
+        self._state = state
         self._server = server
         self._tasks = tasks
         self._first = int(first_poll_s * SECOND_NS)
@@ -56,11 +56,11 @@ class Following:
         """Execution id to (when it is due, the interval after that)."""
 
     def next_due(self) -> int | None:
-        """When ``poll`` has something to do. Call under the ledger's lock."""
-        if self._ledger.circuit.is_open:
+        """When ``poll`` has something to do. Call under the state store's lock."""
+        if self._state.circuit.is_open:
             return None
-        running = self._ledger.planner.running
-        now = self._ledger.clock_ns()
+        running = self._state.planner.running
+        now = self._state.clock_ns()
         for number in [one for one in self._polls if one not in running]:
             del self._polls[number]
         for number in running:
@@ -73,9 +73,9 @@ class Following:
 
     def poll(self) -> None:
         """Ask about everything that is due."""
-        now = self._ledger.clock_ns()
-        with self._ledger.lock:
-            running = self._ledger.planner.running
+        now = self._state.clock_ns()
+        with self._state.lock:
+            running = self._state.planner.running
             soon = now + int(TOGETHER_S * SECOND_NS)
             is_due = any(at <= now for at, _ in self._polls.values())
             due = [
@@ -103,8 +103,8 @@ class Following:
     ) -> None:
         pairs = list(zip(records, runs, strict=True))
         for first in range(0, len(pairs), NOTED_TOGETHER):
-            with self._ledger.change() as planner:
-                now = self._ledger.clock_ns()
+            with self._state.change() as planner:
+                now = self._state.clock_ns()
                 for record, run in pairs[first : first + NOTED_TOGETHER]:
                     report = reports.get(run)
                     if report is None:
@@ -114,7 +114,7 @@ class Following:
 
     def _look_elsewhere(self) -> None:
         reports = self._server.running()
-        unknown = [one for one in reports if not self._ledger.planner.knows_run(one.execution_id)]
+        unknown = [one for one in reports if not self._state.planner.knows_run(one.execution_id)]
         if not unknown:
             return
         known = {task.id: task for task in self._tasks.get()}
@@ -123,8 +123,8 @@ class Following:
             # A task may be new. Asked once for each run: some tasks are not ours to see.
             known = {task.id: task for task in self._tasks.get(0)}
         self._strangers = strangers
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
             for report in unknown:
                 task: Task | None = known.get(report.task_id.lower())
                 if task is not None and not report.state.is_final:
@@ -132,9 +132,9 @@ class Following:
 
     def _note_failure(self, due: Sequence[Record], error: QlikError) -> None:
         _log.info("Asking about running tasks failed: %s", error)
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             planner.count("polls failed")
             for record in due:
-                planner.unanswered(record, error, self._ledger.clock_ns())
-            if self._ledger.circuit.failed(error):
+                planner.unanswered(record, error, self._state.clock_ns())
+            if self._state.circuit.failed(error):
                 _log.warning("The Qlik server does not answer, starts wait: %s", error)

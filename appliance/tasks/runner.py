@@ -17,7 +17,7 @@ from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.state_store import ClosedError, Ledger
+from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ class Runner:
 
     def __init__(
         self,
-        ledger: Ledger,
+        state: StateStore,
         server: QlikServer,
         tasks: TaskList,
         allow: AllowList,
         outcomes: Outcomes,
     ) -> None:
         self._outcomes = outcomes
-        self._ledger = ledger
+        self._state = state
         self._server = server
         self._tasks = tasks
         self._allow = allow
@@ -49,7 +49,7 @@ class Runner:
 
     def work(self) -> None:
         """A worker thread: do jobs until the stop."""
-        while (job := self._ledger.jobs.get()) is not None:
+        while (job := self._state.jobs.get()) is not None:
             try:
                 self.do(job)
             except ClosedError:
@@ -57,7 +57,7 @@ class Runner:
 
     def do(self, job: Job) -> None:
         """Do one job and report what came of it."""
-        if self._ledger.stopping:
+        if self._state.stopping:
             self._give_back(job.record)
             return
         try:
@@ -70,12 +70,12 @@ class Runner:
             self._give_up(job)
 
     def _give_back(self, record: Record) -> None:
-        with self._ledger.change() as planner:
-            planner.nothing_done(record, self._ledger.clock_ns())
+        with self._state.change() as planner:
+            planner.nothing_done(record, self._state.clock_ns())
 
     def _give_up(self, job: Job) -> None:
-        record, now = job.record, self._ledger.clock_ns()
-        with self._ledger.change() as planner:
+        record, now = job.record, self._state.clock_ns()
+        with self._state.change() as planner:
             planner.count("internal errors")
             if job.kind is JobKind.LOG:
                 planner.log_failed(record)
@@ -100,8 +100,8 @@ class Runner:
         self._reached()
         topic = record.execution.cause.topic
         others = [task for task in found if not self._outcomes.is_about(topic, task.id)]
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
             if found and not others:
                 planner.not_allowed(record, OWN_OUTCOME, now)
             elif not found:
@@ -129,23 +129,23 @@ class Runner:
             self._not_reached(record, error)
             return
         if refusal is not None:
-            with self._ledger.change() as planner:
-                planner.not_allowed(record, refusal, self._ledger.clock_ns())
+            with self._state.change() as planner:
+                planner.not_allowed(record, refusal, self._state.clock_ns())
             return
         try:
             answer = self._server.start(task)
         except QlikError as error:
             if error.retry is RetryPolicy.LOOK_FIRST:
                 self._note_failure(error)
-                with self._ledger.change() as planner:
-                    planner.uncertain(record, str(error), self._ledger.clock_ns())
+                with self._state.change() as planner:
+                    planner.uncertain(record, str(error), self._state.clock_ns())
             else:
                 self._not_reached(record, error)
             return
         self._reached()
         if answer.execution_id:
-            with self._ledger.change() as planner:
-                planner.started(record, answer.execution_id, self._ledger.clock_ns())
+            with self._state.change() as planner:
+                planner.started(record, answer.execution_id, self._state.clock_ns())
         else:
             self._refused(record, answer)
 
@@ -157,8 +157,8 @@ class Runner:
             busy = [one for one in self._server.running() if one.task_id.lower() == task]
         except QlikError as error:
             self._note_failure(error)
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
             # The refusal says that this call began nothing, so what runs is not its run.
             record.posted_ns = None
             for report in busy:
@@ -169,17 +169,17 @@ class Runner:
         assert record.posted_ns is not None
         task = record.execution.task_id
         posted = record.posted_ns
-        after = posted - int(self._ledger.planner.limits.clock_slack_s * SECOND_NS)
+        after = posted - int(self._state.planner.limits.clock_slack_s * SECOND_NS)
         try:
             reports = self._server.since(task, after)
         except QlikError as error:
             self._note_failure(error)
-            with self._ledger.change() as planner:
-                planner.look_failed(record, error, self._ledger.clock_ns())
+            with self._state.change() as planner:
+                planner.look_failed(record, error, self._state.clock_ns())
             return
         self._reached()
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
             news = [one for one in reports if not planner.knows_run(one.execution_id)]
             if news:
                 planner.found(record, min(news, key=lambda one: one.started_ns or now), now)
@@ -201,10 +201,10 @@ class Runner:
             lines = self._server.log_tail(report, LOG_LINES)
         except QlikError as error:
             self._note_failure(error)
-            with self._ledger.change() as planner:
+            with self._state.change() as planner:
                 planner.log_failed(record)
             return
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             planner.log_fetched(record, lines)
 
     # --- parts --------------------------------------------------------------------------------
@@ -221,22 +221,22 @@ class Runner:
     def _not_reached(self, record: Record, error: QlikError) -> None:
         """A call failed that certainly began nothing."""
         self._note_failure(error)
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
             if error.retry is RetryPolicy.NEVER:
                 planner.not_allowed(record, Rejection(error.label, str(error)), now)
             else:
                 planner.retry(record, error, now)
 
     def _note_failure(self, error: QlikError) -> None:
-        with self._ledger.lock:
-            if self._ledger.circuit.failed(error):
+        with self._state.lock:
+            if self._state.circuit.failed(error):
                 _log.warning("The Qlik server does not answer, starts wait: %s", error)
 
     def _reached(self) -> None:
-        with self._ledger.lock:
-            was_open = self._ledger.circuit.is_open
-            self._ledger.circuit.succeeded()
+        with self._state.lock:
+            was_open = self._state.circuit.is_open
+            self._state.circuit.succeeded()
             if was_open:
-                with self._ledger.change() as planner:
-                    planner.server_is_back(self._ledger.clock_ns())
+                with self._state.change() as planner:
+                    planner.server_is_back(self._state.clock_ns())

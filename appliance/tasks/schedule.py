@@ -17,7 +17,7 @@ from appliance.tasks.outcomes import time_text
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.state_store import Ledger
+from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
 from appliance.tasks.timers import Firing, Timers
 from appliance.tasks.triggers import Options
@@ -26,28 +26,28 @@ _log = logging.getLogger(__name__)
 
 
 class Timing:
-    """Timers at work. Everything that a firing changes is one change of the ledger."""
+    """Timers at work. Everything that a firing changes is one change of the state store."""
 
     def __init__(
-        self, ledger: Ledger, timers: Timers, *, service_name: str, has_server: bool
+        self, state: StateStore, timers: Timers, *, service_name: str, has_server: bool
     ) -> None:
-        self._ledger = ledger
+        self._state = state
         self._timers = timers
         self._prefix = f"{service_name}/alarms/"
         self._has_server = has_server
 
     def open(self) -> None:
         """Take up where the timers stood."""
-        self._timers.load(self._ledger.store.metas(), self._ledger.clock_ns())
+        self._timers.load(self._state.store.metas(), self._state.clock_ns())
         for timer in self._timers.timers.values():
             # Kept from the beginning: what the first schedule misses is to be known too.
-            self._ledger.planner.changes.meta.update(self._timers.marks(timer))
+            self._state.planner.changes.meta.update(self._timers.marks(timer))
 
     def take_timers(self, timers: Timers) -> None:
         """Let other timers count; what stays the same goes on where it stands."""
-        with self._ledger.change() as planner:
-            now = self._ledger.clock_ns()
-            for timer in timers.take_over(self._timers, self._ledger.store.metas(), now):
+        with self._state.change() as planner:
+            now = self._state.clock_ns()
+            for timer in timers.take_over(self._timers, self._state.store.metas(), now):
                 timer.raised_ns = 0
                 planner.changes.meta.update(self._timers.marks(timer))
                 self._alarm(Firing(timer, now, cleared=True), "cleared")
@@ -57,12 +57,12 @@ class Timing:
                 planner.changes.meta.update(timers.marks(timer))
 
     def next_due(self) -> int | None:
-        """When ``tick`` has something to do. Call under the ledger's lock."""
+        """When ``tick`` has something to do. Call under the state store's lock."""
         return self._timers.next_due()
 
     def tick(self, planner: Planner) -> None:
         """Do what is due, within a change."""
-        firings, moved = self._timers.take_due(self._ledger.clock_ns())
+        firings, moved = self._timers.take_due(self._state.clock_ns())
         if moved:
             planner.changes.is_forced = True
         for timer in moved:
@@ -74,7 +74,7 @@ class Timing:
                 name = f"timer {firing.timer.name}"
                 _log.exception("An error in the appliance, please report it: %s did nothing", name)
                 planner.count("internal errors")
-                self._ledger.defects.set_aside(name)
+                self._state.internal_errors.set_aside(name)
 
     def concern(self, topic: str) -> bool:
         """Whether a silence watch listens on a topic."""
@@ -87,12 +87,12 @@ class Timing:
         watched = [one for one in messages if self._timers.concern(one.topic)]
         if not watched:
             return
-        with self._ledger.lock:
+        with self._state.lock:
             over: list[Firing] = []
             for message in watched:
                 over += self._timers.heard(message.topic, message.received_ns)
             if over:
-                with self._ledger.change() as planner:
+                with self._state.change() as planner:
                     for firing in over:
                         planner.changes.meta.update(self._timers.marks(firing.timer))
                         self._alarm(firing, "cleared")
@@ -104,7 +104,7 @@ class Timing:
             self._alarm(firing, "raised")
         if timer.config.publish is not None:
             publish = timer.config.publish
-            self._ledger.publish(
+            self._state.publish(
                 Publication(
                     publish.topic, publish.payload.encode(), publish.retain, content_type=""
                 )
@@ -115,13 +115,13 @@ class Timing:
             _log.warning("Timer %s: no Qlik server is configured; nothing is started", timer.name)
             return
         cause = Cause("timer", rule=timer.name)
-        answer = planner.ask(timer.selector, Options(), cause, self._ledger.clock_ns())
+        answer = planner.ask(timer.selector, Options(), cause, self._state.clock_ns())
         if isinstance(answer, Rejection):
             _log.warning("Timer %s: %s", timer.name, answer.reason)
 
     def _alarm(self, firing: Firing, state: str) -> None:
         timer = firing.timer
-        now = self._ledger.clock_ns()
+        now = self._state.clock_ns()
         body = {
             "timer": timer.name,
             "topic": timer.config.topic,
@@ -129,7 +129,7 @@ class Timing:
             "since": time_text(now),
             "lastHeard": time_text(timer.last_ns),
         }
-        self._ledger.publish(
+        self._state.publish(
             Publication(f"{self._prefix}{timer.name}", msgspec.json.encode(body), retain=True)
         )
         if state == "raised":
@@ -144,8 +144,8 @@ class Timing:
 
     def pause(self, name: str, by: str, *, paused: bool) -> bool:
         """Pause a timer or let it go on; returns whether there is one of that name."""
-        with self._ledger.change() as planner:
-            timer = self._timers.pause(name, self._ledger.clock_ns(), paused=paused)
+        with self._state.change() as planner:
+            timer = self._timers.pause(name, self._state.clock_ns(), paused=paused)
             if timer is None:
                 return False
             planner.changes.is_forced = True
@@ -158,11 +158,11 @@ class Timing:
 
         Raises ``UsageError`` for a silence watch whose alarm is raised already.
         """
-        with self._ledger.change() as planner:
+        with self._state.change() as planner:
             timer = self._timers.timers.get(name)
             if timer is None:
                 return False
-            now = self._ledger.clock_ns()
+            now = self._state.clock_ns()
             if timer.config.silence is not None:
                 if timer.raised_ns:
                     raise UsageError(

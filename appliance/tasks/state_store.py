@@ -27,7 +27,7 @@ from itertools import islice
 
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
-from appliance.tasks.internal_errors import Defects
+from appliance.tasks.internal_errors import InternalErrors
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
@@ -46,7 +46,7 @@ class ClosedError(Exception):
     """The engine has stopped; what a straggling worker brings is not taken any more."""
 
 
-class Ledger:
+class StateStore:
     """State, its lock, and the way of every change through the database."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Ledger:
         self.planner = planner
         self.views = views
         self.circuit = Circuit()
-        self.defects = Defects()
+        self.internal_errors = InternalErrors()
         self.clock_ns = clock_ns
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
@@ -227,7 +227,7 @@ class Ledger:
         """Within the handling of an exception: log it, count it, let it be seen."""
         _log.exception("An error in the appliance, please report it: %s was left out", what)
         self.planner.count("internal errors")
-        self.defects.set_aside(what)
+        self.internal_errors.set_aside(what)
 
     def _take_effect(self, changes: Changes) -> None:
         self.durable_seq = changes.meta.get("seq", self.durable_seq)

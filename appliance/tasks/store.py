@@ -13,7 +13,7 @@ the acts of operators and timers, is forced to the disk.
 SQLite's log is moved into the file by a thread that nobody waits for (``checkpoint``): done within
 a write, as SQLite does it by itself, it would hold up one start call in a hundred.
 
-Not for: deciding anything. Used under the ledger's lock (state_store.py), so it needs none itself.
+Not for: deciding anything, or locking: the state store holds its lock around each call.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Store:
 
     def open(self, now_ns: int) -> None:
         """Open the database as ``Database.open`` does, and raise what it raises."""
-        # Used by several threads, one at a time, under the ledger's lock.
+        # Used by several threads, one at a time, under the state store's lock.
         self._connection = self._database.open(now_ns)
 
     @property
@@ -240,7 +240,7 @@ class Store:
     def checkpoint(self) -> bool:
         """Move the log into the file if it is long; returns whether it was.
 
-        For a thread of its own, without the ledger's lock: writes go on meanwhile.
+        For a thread of its own, without the state store's lock: writes go on meanwhile.
         """
         if self._commits < LOG_COMMITS:
             return False

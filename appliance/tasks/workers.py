@@ -22,13 +22,13 @@ import msgspec
 
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.catalog import TaskList
-from appliance.tasks.consumer import Intake, Source
+from appliance.tasks.consumer import JournalConsumer, Source
 from appliance.tasks.notices import Notices, Target
-from appliance.tasks.poller import Following
+from appliance.tasks.poller import RunPoller
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
-from appliance.tasks.state_store import ClosedError, Ledger
+from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.store import Publication
 
 _log = logging.getLogger(__name__)
@@ -59,19 +59,19 @@ class Serving(msgspec.Struct):
 
     server: QlikServer
     runner: Runner
-    following: Following
+    poller: RunPoller
     tasks: TaskList
     workers: int
     health_check_s: float
 
 
-class Threads:
+class Workers:
     """All threads, from ``start`` to ``stop``."""
 
     def __init__(
         self,
-        ledger: Ledger,
-        intake: Intake,
+        state: StateStore,
+        consumer: JournalConsumer,
         timing: Timing,
         publish: Publish,
         *,
@@ -79,8 +79,8 @@ class Threads:
         notices: Notices,
     ) -> None:
         self._notices = notices
-        self._ledger = ledger
-        self._intake = intake
+        self._state = state
+        self._consumer = consumer
         self._timing = timing
         self._publish = publish
         self._serving = serving
@@ -95,7 +95,7 @@ class Threads:
     def start(self, source: Source, *, keep_s: float, keep_count: int) -> None:
         """Start all; history older than ``keep_s`` seconds or beyond ``keep_count`` goes."""
         self._source = source
-        self._begin("journal", lambda: self._intake.read(source, self._stopped))
+        self._begin("journal", lambda: self._consumer.read(source, self._stopped))
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
         self._begin("checkpoint", self._keep_log_short, is_vital=False)
@@ -105,7 +105,7 @@ class Threads:
             return
         for number in range(1, serving.workers + 1):
             self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
-        self._workers.append(self._begin("following", lambda: self._follow(serving.following)))
+        self._workers.append(self._begin("poller", lambda: self._poll_runs(serving.poller)))
         self._workers.append(self._begin("health", lambda: self._check_health(serving)))
 
     def tell(self, targets: Iterable[Target]) -> None:
@@ -124,7 +124,7 @@ class Threads:
                 return  # It came back from the server after the stop.
 
         def run() -> None:
-            self._ledger.defects.supervise(
+            self._state.internal_errors.supervise(
                 name, until_closed, self._stopped.wait, is_vital=is_vital
             )
 
@@ -144,14 +144,14 @@ class Threads:
     def stop(self, timeout_s: float) -> None:
         """End all within the time; calls under way are broken off when two thirds have passed."""
         deadline = time.monotonic() + timeout_s
-        with self._ledger.lock:
-            self._ledger.stopping = True
+        with self._state.lock:
+            self._state.stopping = True
         self._stopped.set()
         if self._source is not None:
             self._source.wake()
-        self._ledger.wake_all()
+        self._state.wake_all()
         for _ in self._workers:
-            self._ledger.jobs.put(None)
+            self._state.jobs.put(None)
         _join(self._workers, deadline - timeout_s / 3)
         if self._serving is not None and any(one.is_alive() for one in self._workers):
             # Calls under way end with an error now, instead of at their time-out.
@@ -163,39 +163,39 @@ class Threads:
     # --- one method for each kind of thread -----------------------------------------------------
 
     def _watch_time(self, keep_s: float, keep_count: int) -> None:
-        ledger = self._ledger
-        with ledger.lock:
-            while not ledger.stopping:
+        state = self._state
+        with state.lock:
+            while not state.stopping:
                 if time.monotonic() >= self._next_prune:
                     self._next_prune = time.monotonic() + PRUNE_EVERY_S
-                    self._intake.prune(keep_s, keep_count)
-                due = _earliest(ledger.planner.next_due(), self._timing.next_due())
-                now = ledger.clock_ns()
-                if due is None or due > now or ledger.trouble:
+                    self._consumer.prune(keep_s, keep_count)
+                due = _earliest(state.planner.next_due(), self._timing.next_due())
+                now = state.clock_ns()
+                if due is None or due > now or state.trouble:
                     wait_s = TICK_S if due is None else max((due - now) / SECOND_NS, 0.001)
-                    ledger.changed.wait(TICK_S if ledger.trouble else min(wait_s, TICK_S))
-                if not ledger.stopping:
+                    state.changed.wait(TICK_S if state.trouble else min(wait_s, TICK_S))
+                if not state.stopping:
                     try:
-                        if not ledger.trouble:
-                            self._timing.tick(ledger.planner)
+                        if not state.trouble:
+                            self._timing.tick(state.planner)
                     finally:
                         # The waits of requests end, whatever is the matter with the timers.
-                        ledger.settle(flush=True)
+                        state.settle(flush=True)
 
-    def _follow(self, following: Following) -> None:
-        ledger = self._ledger
+    def _poll_runs(self, poller: RunPoller) -> None:
+        state = self._state
         while True:
-            with ledger.lock:
-                due = following.next_due()
-                wait_s = TICK_S if due is None else (due - ledger.clock_ns()) / SECOND_NS
-                if wait_s > 0 and not ledger.stopping:
-                    ledger.changed.wait(min(wait_s, TICK_S))
-                if ledger.stopping:
+            with state.lock:
+                due = poller.next_due()
+                wait_s = TICK_S if due is None else (due - state.clock_ns()) / SECOND_NS
+                if wait_s > 0 and not state.stopping:
+                    state.changed.wait(min(wait_s, TICK_S))
+                if state.stopping:
                     return
-                due = following.next_due()
-                if due is None or due > ledger.clock_ns():
+                due = poller.next_due()
+                if due is None or due > state.clock_ns():
                     continue
-            following.poll()
+            poller.poll()
 
     def _check_health(self, serving: Serving) -> None:
         failures = 0
@@ -205,14 +205,14 @@ class Threads:
             try:
                 info = serving.server.check()
                 failures = 0
-                with self._ledger.change() as planner:
-                    if self._ledger.circuit.succeeded(info):
+                with self._state.change() as planner:
+                    if self._state.circuit.succeeded(info):
                         _log.info("The Qlik server answers again")
-                        planner.server_is_back(self._ledger.clock_ns())
+                        planner.server_is_back(self._state.clock_ns())
                 serving.tasks.get()
             except QlikError as error:
-                with self._ledger.lock:
-                    if self._ledger.circuit.failed(error, is_check=True):
+                with self._state.lock:
+                    if self._state.circuit.failed(error, is_check=True):
                         _log.warning("The Qlik server does not answer, starts wait: %s", error)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
@@ -220,7 +220,7 @@ class Threads:
     def _keep_log_short(self) -> None:
         while not self._stopped.wait(CHECKPOINT_EVERY_S):
             try:
-                self._ledger.store.checkpoint()
+                self._state.store.checkpoint()
             except sqlite3.Error as error:
                 _log.info("The log of the task database could not be moved into it: %s", error)
 
@@ -229,7 +229,7 @@ class Threads:
         suspects = 0
         """So many that come next could not be published together: the fault may lie in one."""
         while not self._ended.is_set():
-            due = self._ledger.next_publications(
+            due = self._state.next_publications(
                 STOPPING_TICK_S if self._stopped.is_set() else TICK_S,
                 1 if suspects else PUBLISHED_TOGETHER,
             )
@@ -249,11 +249,11 @@ class Threads:
                 if failures < PUBLISH_TRIES:
                     self._stopped.wait(TICK_S)
                     continue
-                with self._ledger.lock:
-                    self._ledger.planner.count("publications dropped")
+                with self._state.lock:
+                    self._state.planner.count("publications dropped")
             failures = 0
             suspects = max(0, suspects - 1)
-            self._ledger.was_published(number)
+            self._state.was_published(number)
 
     def _is_over(self) -> bool:
         """Whether nothing will come any more that is to be published."""

@@ -205,12 +205,12 @@ def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(ha
     assert seqs(follower.next(10)) == [1, 2, 3]
     with ThreadPoolExecutor(1) as sleepers:
         sleeper = sleepers.submit(follower.wait, 60)
-        one.until(lambda: follower._nap.is_on)
+        one.until(lambda: follower._wakeup.is_awaited)
         one.put(4)
         one.until(lambda: len(one.entries) == 7)
         one.put(1)
         one.until(lambda: len(one.entries) == 8)  # by now all that follows the first is done
-        assert follower._nap.is_on
+        assert follower._wakeup.is_awaited
         one.put(1, topic="start")
         assert sleeper.result(60)
     one.settle()  # it is woken when the commit begins

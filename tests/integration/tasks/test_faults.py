@@ -227,11 +227,11 @@ def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> Non
         fill(rig)
         for task in tasks:
             rig.source.put(START_TOPIC, task.id)
-        rig.wait_until(lambda: rig.engine._ledger.trouble)
-        assert "full" in rig.engine._ledger.trouble
+        rig.wait_until(lambda: rig.engine._state.trouble)
+        assert "full" in rig.engine._state.trouble
         begun = qlik.starts()
         assert begun < len(tasks)
-        with rig.engine._ledger.lock:
+        with rig.engine._state.lock:
             rig.engine._store._db.execute("PRAGMA max_page_count = 100000")
         for task in tasks:
             rig.broker.wait_for(task.id, "succeeded")
@@ -241,7 +241,7 @@ def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> Non
 def fill(rig: Rig) -> None:
     """Let the task database's disk be full."""
     database = rig.engine._store._db
-    with rig.engine._ledger.lock:
+    with rig.engine._state.lock:
         (pages,) = database.execute("PRAGMA page_count").fetchone()
         database.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -252,7 +252,7 @@ def test_what_has_no_message_behind_it_is_noted_before_its_call(qlik, tmp_path: 
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         fill(rig)
         asked = []
-        while not rig.engine._ledger.trouble:
+        while not rig.engine._state.trouble:
             asked.append(tasks.pop().id)
             rig.engine.start_task(asked[-1], "ann")
         assert qlik.starts(asked[-1]) == 0
@@ -276,9 +276,9 @@ def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
         other.execute("BEGIN IMMEDIATE")  # nobody else can write
         rig.source.put(START_TOPIC, task.id)
         assert qlik.wait_for(lambda: qlik.starts() == 1)
-        assert rig.engine._ledger.durable_seq == 0
+        assert rig.engine._state.durable_seq == 0
         other.execute("ROLLBACK")
-        rig.wait_until(lambda: rig.engine._ledger.durable_seq == 1)
+        rig.wait_until(lambda: rig.engine._state.durable_seq == 1)
         (record,) = rig.engine._store.open_records()
         assert record.posted_ns is not None
         assert rig.states() == [ExecutionState.STARTING]
@@ -294,8 +294,8 @@ def test_what_left_before_the_disk_refused_is_not_started_again(qlik, tmp_path: 
         fill(rig)
         for task in tasks:
             source.put(START_TOPIC, task.id)
-        rig.wait_until(lambda: rig.engine._ledger.trouble)
-        assert qlik.wait_for(lambda: qlik.starts() > rig.engine._ledger.durable_seq)
+        rig.wait_until(lambda: rig.engine._state.trouble)
+        assert qlik.wait_for(lambda: qlik.starts() > rig.engine._state.durable_seq)
     with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as again:
         for task in tasks:
             again.broker.wait_for(task.id, "succeeded")
@@ -402,11 +402,11 @@ def test_a_publication_that_nobody_takes_holds_up_no_other(qlik, tmp_path: Path)
             if "t/10" in calls[-1]:
                 raise OSError("no room for it")
 
-        rig.engine._threads._publish = publish
-        ledger = rig.engine._ledger
-        with ledger.change() as planner:
+        rig.engine._workers._publish = publish
+        state = rig.engine._state
+        with state.change() as planner:
             for number in range(200):
-                ledger.publish(Publication(f"t/{number}", b"{}"))
+                state.publish(Publication(f"t/{number}", b"{}"))
         rig.wait_until(lambda: calls and calls[-1][-1] == "t/199")
         taken = [topic for call in calls if "t/10" not in call for topic in call]
         assert taken == [f"t/{number}" for number in range(200) if number != 10]

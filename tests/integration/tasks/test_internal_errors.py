@@ -18,7 +18,7 @@ from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Reply
 from appliance.engine_api import Health, JournalState, Snapshot
 from appliance.tasks.conditions import Condition
-from appliance.tasks.internal_errors import STEADY_S, Defects
+from appliance.tasks.internal_errors import STEADY_S, InternalErrors
 from appliance.tasks.planner import Planner
 from appliance.tasks.store import Publication
 from appliance.tasks.schedule import Timing
@@ -206,9 +206,9 @@ def test_news_that_can_t_be_written_hold_nothing_up(qlik, tmp_path: Path) -> Non
     """A publication that no database takes is left out, counted and logged; starts go on."""
     task = qlik.add_task("Reload sales", duration_s=0.05)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
-        ledger = rig.engine._ledger
-        with ledger.change():
-            ledger.publish(Publication(TopicFilter("alarms/x"), b"{}"))
+        state = rig.engine._state
+        with state.change():
+            state.publish(Publication(TopicFilter("alarms/x"), b"{}"))
         rig.source.put(START_TOPIC, task.id)
         rig.broker.wait_for(task.id, "succeeded")
         assert rig.engine.counters()["internal errors"] == 1
@@ -249,7 +249,7 @@ def test_pauses_grow_to_half_a_minute_and_a_steady_minute_ends_the_alarm() -> No
     """1, 2, 4, ... at most 30 s between two runs of a thread that fails; bad until it has run for
     a minute; the stop ends a pause."""
     now = 0.0
-    defects = Defects(lambda: now)
+    defects = InternalErrors(lambda: now)
     pauses: list[float] = []
 
     def fail() -> None:
@@ -262,7 +262,7 @@ def test_pauses_grow_to_half_a_minute_and_a_steady_minute_ends_the_alarm() -> No
 
     defects.supervise("journal", fail, wait)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
-    defects = Defects(lambda: now)
+    defects = InternalErrors(lambda: now)
     runs = []
 
     def fail_once() -> None:
@@ -280,7 +280,7 @@ def test_pauses_grow_to_half_a_minute_and_a_steady_minute_ends_the_alarm() -> No
 
 def test_a_thread_that_only_tells_people_is_less_than_bad() -> None:
     """A defect in the notices is a warning: restarting the appliance for it would do harm."""
-    defects = Defects()
+    defects = InternalErrors()
 
     def fail() -> None:
         raise RuntimeError

@@ -160,7 +160,7 @@ def test_a_call_that_the_journal_does_not_note_leaves_after_its_note(
     handed_out: list[int] = []
 
     def look() -> None:
-        handed_out.append(rig.engine._ledger.jobs.qsize() + len(qlik.posts))
+        handed_out.append(rig.engine._state.jobs.qsize() + len(qlik.posts))
 
     at_each_note_of_a_start(monkeypatch, look)
     rule = start_trigger(0.05 if kind == "debounce" else 0.0)

@@ -282,7 +282,7 @@ def test_fixed_rules_chain_tasks(qlik, tmp_path: Path) -> None:
                 own(one.topic, one.payload, one.retain)
                 rig.source.put(one.topic, one.payload, retain=one.retain, client_id="$appliance")
 
-        rig.engine._threads._publish = journaled
+        rig.engine._workers._publish = journaled
         rig.source.put(START_TOPIC, first.id)
         rig.broker.wait_for(second.id, "succeeded")
         rig.wait_until(

@@ -74,7 +74,7 @@ def test_silence_raises_an_alarm_and_a_message_clears_it(tmp_path: Path) -> None
     with Rig(tmp_path / "tasks.db", None, timers=(watch,), clock_ns=clock) as rig:
         assert rig.engine.timers()[0].kind == "silence"
         clock.advance(601)
-        rig.engine._ledger.wake_all()
+        rig.engine._state.wake_all()
         alarms = rig.broker.wait_until(lambda: rig.broker.published)
         assert (alarms[0][0], alarms[0][2]) == ("appliance/alarms/line 7", True)
         assert alarms[0][1]["state"] == "raised"

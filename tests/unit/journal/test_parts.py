@@ -1,4 +1,4 @@
-"""Promises of the journal's small parts: chunks, the tail in memory, the high-water mark."""
+"""Promises of the journal's small parts: chunks, the tail in memory, the reservation of numbers."""
 
 import sqlite3
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from appliance.journal import chunks
 from appliance.journal.batch import Batch
-from appliance.journal.sequence_reservation import BLOCK, HighWater
+from appliance.journal.sequence_reservation import BLOCK, SequenceReservation
 from appliance.journal.inbox import Inbox, Statements
 from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
 from appliance.message_cost import content_of, cost_of
@@ -119,29 +119,29 @@ def test_tail_forgets_what_was_deleted_and_counts_the_rest(steps):
         assert not held or held[0].seq == 1 or tail.read(held[0].seq - 2, 1, 10) is None
 
 
-def test_high_water_is_written_before_a_number_is_used(tmp_path):
+def test_reservation_is_written_before_a_number_is_used(tmp_path):
     """The file is never behind the numbers in use, and is written once a block, not a message."""
     path = tmp_path / "journal.db.high"
-    mark = HighWater(path)
-    assert mark.limit == 0
-    mark.cover(1)
-    assert HighWater(path).limit == 1 + BLOCK
+    reservation = SequenceReservation(path)
+    assert reservation.limit == 0
+    reservation.reserve(1)
+    assert SequenceReservation(path).limit == 1 + BLOCK
     before = path.stat().st_mtime_ns
     for seq in range(2, 1000):
-        mark.cover(seq)
+        reservation.reserve(seq)
     assert path.stat().st_mtime_ns == before
-    mark.cover(BLOCK + 2)
-    assert HighWater(path).limit == 2 * BLOCK + 2
+    reservation.reserve(BLOCK + 2)
+    assert SequenceReservation(path).limit == 2 * BLOCK + 2
 
 
-def test_damaged_high_water_is_no_reason_not_to_start(tmp_path):
+def test_damaged_reservation_is_no_reason_not_to_start(tmp_path):
     """A file with other content counts as none."""
     path = tmp_path / "journal.db.high"
     path.write_bytes(b"\xff\x00 what")
-    mark = HighWater(path)
-    assert mark.limit == 0
-    mark.cover(5)
-    assert HighWater(path).limit == 5 + BLOCK
+    reservation = SequenceReservation(path)
+    assert reservation.limit == 0
+    reservation.reserve(5)
+    assert SequenceReservation(path).limit == 5 + BLOCK
 
 
 def test_pending_counts_what_is_not_committed():
