@@ -26,7 +26,7 @@ from appliance.secret import Secret
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What every table of the configuration has in common."""
+    """The base of every table of the configuration."""
 
 
 class ServiceConfig(Table, frozen=True):
@@ -36,44 +36,43 @@ class ServiceConfig(Table, frozen=True):
     """The name of this appliance. It is the first level of the topics that it publishes itself:
     `<name>/status`, `<name>/tasks/...`."""
     data_dir: Annotated[FolderPath, Example('"/var/lib/appliance"')] = FolderPath("data")
-    """The folder for the journal, recordings and logs; made when it does not exist. One appliance
-    at a time may use it."""
+    """The folder for the journal, recordings and logs; created if it does not exist. Only one
+    appliance at a time can use it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe kind of log line that is written."""
     log_format: Literal["text", "json"] = "text"
-    """How a log line is written: for people, or as one JSON object for a log collector. Under
-    systemd, text lines carry their severity for the system's journal."""
+    """The form of a log line: text for people, or one JSON object for a log collector. Under
+    systemd, text lines have their severity for the system's journal."""
     run_for: Annotated[Duration | None, Bounds(0.001), Example('"8h"')] = None
-    """Stop in good order after this time. Without it the appliance runs until it is stopped.
-    `--run-for` on the command line goes first."""
+    """Stop in order after this time. Without it the appliance runs until it is stopped.
+    `--run-for` on the command line overrides it."""
 
 
 class TlsConfig(Table, frozen=True):
     """TLS for a listener."""
 
     certfile: Annotated[ReadPath, Example('"server.pem"')]
-    """The listener's certificate, PEM, followed by the certificates between it and the root."""
+    """The listener's certificate, PEM, followed by the intermediate certificates."""
     keyfile: Annotated[ReadPath, Example('"server_key.pem"')]
-    """The private key that belongs to it, PEM, without a passphrase."""
+    """The private key of the certificate, PEM, without a passphrase."""
     client_ca: Annotated[ReadPath | None, Example('"clients.pem"')] = None
-    """If it is given, a client must show a certificate that one of these authorities (PEM)
-    signed."""
+    """If set, a client must show a certificate that one of these authorities (PEM) signed."""
 
 
 class ListenerConfig(Table, frozen=True):
     """An address at which publishers and subscribers connect. May come more than once."""
 
     name: Annotated[str, Example('"machines"')] = ""
-    """What the UI and the log call it; by default `mqtt`, `mqtts`, `ws` or `wss`."""
+    """Its name in the UI and the log; by default `mqtt`, `mqtts`, `ws` or `wss`."""
     bind: Annotated[str, Example('"0.0.0.0:8883"')] = "127.0.0.1:1883"
-    """Address and port. `0.0.0.0` is every IPv4 address of the machine, `[::]` every IPv6
-    address; port 0 takes a free one."""
+    """Address and port. `0.0.0.0` means every IPv4 address of the machine, `[::]` every IPv6
+    address, port 0 a free port."""
     transport: Literal["tcp", "websocket"] = "tcp"
     """`websocket` is for clients in a browser (path `/` or `/mqtt`, subprotocol `mqtt`)."""
     tls: TlsConfig | None = None
-    """With it, the listener speaks TLS (1.2 or newer) only."""
+    """If set, the listener accepts only TLS, 1.2 or newer."""
     max_connections: Annotated[int, Bounds(1, 1_000_000)] = 1000
-    """Connections to this listener at one time; one more is refused (counter `connections
+    """Connections to this listener at one time; a further one is refused (counter `connections
     refused: limit on the listener`)."""
 
 
@@ -128,40 +127,40 @@ class LimitsConfig(Table, frozen=True):
     """How long a new connection may take until its CONNECT packet is complete (counter
     `connections ended: no CONNECT in time`)."""
     max_keepalive: Annotated[Duration, Bounds(0, 65535)] = Duration(0)
-    """The longest keepalive of an MQTT 5 client: one that asks for a longer one or for none is told
-    to use this (counter `connections ended: silent`). `0s`: as the client asks. The operating
-    system finds out about a machine that vanished within two minutes in any case."""
+    """The longest keepalive of an MQTT 5 client. A client that asks for a longer one or for none
+    gets this one (counter `connections ended: silent`). `0s`: no limit. The operating system
+    detects within two minutes in any case that a machine has vanished."""
     max_connections: Annotated[int, Bounds(1, 1_000_000)] = 2000
     """Connections to all listeners together (counter `connections refused: limit in all`)."""
     max_connections_per_address: Annotated[int, Bounds(1, 1_000_000)] = 500
     """Connections from one IP address (counter `connections refused: limit per address`)."""
     max_unauthenticated: Annotated[int, Bounds(1, 1_000_000)] = 100
-    """Connections that have not yet shown who they are (counter `connections refused: limit not
-    yet authenticated`)."""
+    """Connections that have not yet authenticated (counter `connections refused: limit not yet
+    authenticated`)."""
     max_sessions: Annotated[int, Bounds(1, 10_000_000)] = 10000
-    """Sessions, those of clients that are away among them. Beyond it, only clients that ask for no
-    lasting session come in (counter `connections refused: limit of sessions`)."""
+    """Sessions, including those of absent clients. Beyond it, only clients that ask for no
+    lasting session can connect (counter `connections refused: limit of sessions`)."""
     max_subscriptions_per_client: Annotated[int, Bounds(1, 1_000_000)] = 1000
     """Topic filters that one client may subscribe to (counter `subscriptions refused: limit
     reached`)."""
     max_queued_per_client: Annotated[int, Bounds(1, 10_000_000)] = 1000
-    """Messages that wait for a client that is away or slow; beyond it, the oldest is dropped
-    (counter `deliveries dropped: queue full`)."""
+    """Messages that wait for an absent or slow client; beyond it, the oldest is dropped (counter
+    `deliveries dropped: queue full`)."""
     max_inflight_per_client: Annotated[int, Bounds(1, 65535)] = 100
-    """Messages that were sent to a client and that it has not yet acknowledged; beyond it, the
-    next ones wait (counter `deliveries held: too many unacknowledged`)."""
+    """Messages that were sent to a client and are not yet acknowledged; beyond it, further
+    messages wait (counter `deliveries held: too many unacknowledged`)."""
     max_client_backlog: Annotated[Size, Bounds(65536)] = Size(4 * 1024 * 1024)
     """Bytes that wait to be sent to one slow client; beyond it, messages at QoS 0 are dropped
-    (counter `deliveries dropped: slow subscriber`), the others count as those of
+    (counter `deliveries dropped: slow subscriber`), and other messages count towards
     `max_queued_per_client`."""
     max_retained: Annotated[int, Bounds(0, 10_000_000)] = 10000
     """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_retained_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
-    """Bytes of all retained messages together (payload, topic, properties, and 128 for each); one
-    that does not fit is delivered, but not retained, nor is the one before it any longer (counter
-    `retained messages refused: limit reached`)."""
+    """Bytes of all retained messages together (payload, topic, properties, and 128 for each). A
+    message that does not fit is delivered and not retained, and the topic's earlier retained
+    message is removed (counter `retained messages refused: limit reached`)."""
     max_pending: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
-    """Bytes accepted and not yet committed; beyond it, publishers are slowed (counter
+    """Bytes accepted and not yet committed; beyond it, reading from publishers pauses (counter
     `publishers slowed: journal behind`)."""
 
 
@@ -169,12 +168,12 @@ class JournalConfig(Table, frozen=True):
     """The durable record of every accepted message."""
 
     sync: Literal["always", "os"] = "always"
-    """When a message counts as kept, so that it is acknowledged: `always`: it is on disk; `os`:
-    the operating system has it, so it survives a killed process but not a power failure."""
+    """When a message is acknowledged. `always`: when it is on disk. `os`: when the operating
+    system has it; then it survives a killed process and may not survive a power failure."""
     keep: Annotated[Duration, Bounds(60), Example('"7d"')] = Duration(30 * 86400)
     """How long messages stay in the journal."""
     max_size: Annotated[Size, Bounds(1000**2), Example('"2GB"')] = Size(10 * 1000**3)
-    """The journal's largest size on disk; beyond it, the oldest messages are removed."""
+    """The largest size of the journal's content; beyond it, the oldest messages are removed."""
 
 
 class CertificateConfig(Table, frozen=True):
@@ -187,10 +186,10 @@ class CertificateConfig(Table, frozen=True):
 
 
 class HeaderConfig(Table, frozen=True):
-    """A header by which a virtual proxy knows the user."""
+    """A header that tells a virtual proxy the user."""
 
     name: Annotated[str, Example('"hdr-usr"')]
-    """The header's name, as the virtual proxy has it."""
+    """The header's name, as configured in the virtual proxy."""
     value: Annotated[Secret | None, Example('"${QLIK_HEADER}"')] = None
     """Its value; by default `user`."""
 
@@ -198,19 +197,18 @@ class HeaderConfig(Table, frozen=True):
 class QlikConfig(Table, frozen=True):
     """The Qlik server on which tasks are started. Choose one way to sign in.
 
-    A secret is written as `password_file = "..."` (a file that holds nothing else), as
-    `password = "${NAME}"` (an environment variable) or plainly.
+    Write a secret as `password_file = "..."` (a file that holds only the secret), as `password =
+    "${NAME}"` (an environment variable) or as text.
     """
 
     edition: Literal["client-managed", "cloud", "simulated"]
-    """`client-managed` is Qlik Sense Enterprise on Windows; `simulated` is a stand-in within the
-    appliance, for trying things out."""
+    """`client-managed` is Qlik Sense Enterprise on Windows. `simulated` is a simulated server
+    within the appliance, for a try."""
     url: Annotated[str, Example('"https://sense.example.com:4242"')] = ""
-    """The server's address: port 4242 with a certificate; otherwise that of the virtual proxy
-    with its prefix; in Qlik Cloud that of the tenant. `http://` is accepted for a loopback
-    address only."""
+    """The server's address. With a certificate: port 4242; otherwise the virtual proxy with its
+    prefix; in Qlik Cloud the tenant. `http://` is accepted only for a loopback address."""
     user: Annotated[str, Example(r"'INTERNAL\sa_repository'")] = ""
-    """For whom tasks are started: directory, backslash, name; in single quotes."""
+    """The user who starts tasks: directory, backslash, name, in single quotes."""
     certificate: CertificateConfig | None = None
     """Sign in with a certificate that the QMC exported."""
     header: Annotated[HeaderConfig | None, Example('{name = "hdr-usr"}')] = None
@@ -232,21 +230,21 @@ class QlikConfig(Table, frozen=True):
     client_id: Annotated[str, Example('"0a1b2c"')] = ""
     """Qlik Cloud: the id of an OAuth client."""
     client_secret: Annotated[Secret | None, Example('"${QLIK_CLIENT_SECRET}"')] = None
-    """Qlik Cloud: its secret."""
+    """Qlik Cloud: the secret of the OAuth client."""
     client_secret_file: Annotated[ReadPath | None, Example('"client_secret.txt"')] = None
     """The same, from a file."""
     ca_file: Annotated[ReadPath | None, Example('"root.pem"')] = None
     """The authority that signed the server's certificate (`root.pem` of the QMC's export); by
-    default those that browsers trust."""
+    default those of the system and of Mozilla."""
     timeout: Annotated[Duration, Bounds(0.1, 3600)] = Duration(30)
     """How long the server may take to answer one call."""
     max_concurrent: Annotated[int, Bounds(1, 64)] = 4
     """Calls to the server at one time."""
     max_running: Annotated[int | None, Bounds(1, 10_000), Example("5")] = None
-    """Runs that the appliance has going on at one time; by default the server's scheduler
+    """Runs of the appliance at one time; by default the server's scheduler
     decides."""
     health_check: Annotated[Duration, Bounds(1, 86400)] = Duration(30)
-    """How often the server is asked whether it is there."""
+    """The interval of health checks of the server."""
 
 
 class ByName(Table, frozen=True):
@@ -282,28 +280,28 @@ class TriggerConfig(Table, frozen=True):
     """A rule that turns a message into task starts. May come more than once."""
 
     topic: Annotated[TopicFilter, Example('"qliksense/start_task"')]
-    """Messages that the rule is about."""
+    """The topic filter of the messages that the rule applies to."""
     task: Annotated[str | dict[str, str], Example('{name = "Reload Sales"}')]
-    """What is started: `"payload"`: what the payload names; `"topic"`: what the level of the topic
-    at the filter's `+` names; a task id; or `{name = "..."}`, `{tag = "..."}`,
-    `{property = "...", value = "..."}` and, in Qlik Cloud, `{app = "..."}`."""
+    """The task to start. `"payload"`: the payload names it. `"topic"`: the level of the topic at
+    the filter's `+` names it. Or a task id, or `{name = "..."}`, `{tag = "..."}`, `{property =
+    "...", value = "..."}` and, in Qlik Cloud, `{app = "..."}`."""
     name: Annotated[str, Example('"press reports a finished order"')] = ""
-    """What the UI and the log call the rule; by default its topic filter."""
+    """The rule's name in the UI and the log; by default its topic filter."""
     when: Annotated[dict[str, object] | None, Example('{state = "done"}')] = None
     """Conditions on the fields of a JSON payload; the rule applies when all hold."""
     debounce: Annotated[Duration | None, Bounds(0.001, 86400), Example('"30s"')] = None
-    """Start only after no further message came for this long; all of them make one start."""
+    """Start when no further message has come for this long; all messages make one start."""
     debounce_max: Annotated[Duration | None, Bounds(0.001), Example('"10m"')] = None
-    """Start at the latest this long after the first message, even if more keep coming."""
+    """Start at the latest this long after the first message, even while further messages come."""
     cooldown: Annotated[Duration | None, Bounds(0.001), Example('"15m"')] = None
-    """At most one start in this time; a request in between is carried out at its end."""
+    """At most one start in this time; a request within it starts the task at its end."""
     if_running: Literal["queue_one", "skip", "start"] = "queue_one"
-    """What happens when the task runs already: `queue_one`: one more run after this one, however
-    many messages came; `skip`: nothing; `start`: Qlik is asked anyway."""
+    """What a message does while the task runs. `queue_one`: all such messages make one further
+    run. `skip`: nothing. `start`: a start call at once."""
     expire: Annotated[Duration, Bounds(1)] = Duration(86400)
-    """A request older than this is not carried out any more."""
+    """A request older than this is dropped."""
     retry_for: Annotated[Duration, Bounds(0)] = Duration(86400)
-    """How long a start is tried again while the server is out of reach."""
+    """How long a start is repeated while the server is out of reach."""
 
     @property
     def selector(self) -> Selector | str:
@@ -317,7 +315,7 @@ class TriggerConfig(Table, frozen=True):
 
 
 class AllowConfig(Table, frozen=True):
-    """What may be started at all, by messages, timers and operators alike.
+    """The tasks that messages, timers and operators may start.
 
     A task may be started if one of these lists has it; with all lists empty, every task may.
     """
@@ -335,102 +333,101 @@ class AllowConfig(Table, frozen=True):
 
 
 class RecorderConfig(Table, frozen=True):
-    """A file that messages are written to. May come more than once."""
+    """A file that records messages. May come more than once."""
 
     topic: Annotated[TopicFilter, Example('"/demo/integers"')]
-    """Messages that are recorded."""
+    """The topic filter of the messages to record."""
     path: Annotated[WritePath, Example('"recordings/integers.json"')]
-    """The file; its folders are made when they do not exist. A folder is refused, and so is a file
-    that the appliance keeps or reads itself."""
+    """The file; its folders are created if they do not exist. A folder is refused, and so is a
+    file that the appliance itself writes or reads."""
     format: Literal["json", "jsonl", "csv"] = "json"
     """`json`: one array, valid at any moment; `jsonl`: one JSON value a line; `csv`: one row a
     message."""
     metadata: bool = False
-    """Whether time, topic, client and the like are recorded beside the payload."""
+    """Whether number, time, topic, client, QoS and retain are recorded with the payload."""
 
 
 class PublishConfig(Table, frozen=True):
     """A message that a timer publishes."""
 
     topic: Annotated[str, Example('"plant/tick"')]
-    """Where it is published."""
+    """The topic."""
     payload: Annotated[str, Example('"now"')] = ""
-    """What it says."""
+    """The payload."""
     retain: bool = False
     """Whether the broker keeps it for later subscribers."""
 
 
 class TimerConfig(Table, frozen=True):
-    """Something that happens by itself at a time. May come more than once.
+    """A task start, a message or an alarm at a time. May come more than once.
 
-    It has one of `cron`, `every` and `silence`, and a `task`, a `publish` or both; a silence watch
-    needs neither.
+    It has one of `cron`, `every` and `silence`, and a `task`, a `publish` or both; a silence
+    watch needs neither.
     """
 
     name: Annotated[str, Example('"nightly"')]
-    """What the UI, the log and topics call it: letters, digits, blanks, `-`, `_` and `.`."""
+    """Its name in the UI, the log and topics: letters, digits, blanks, `-`, `_` and `.`."""
     cron: Annotated[str | None, Example('"30 6 * * MON-FRI"')] = None
     """When: minute, hour, day of month, month, day of week."""
     timezone: Annotated[str, Example('"Europe/Berlin"')] = "UTC"
-    """The time zone that `cron` is meant in, by its IANA name."""
+    """The time zone of `cron`, by its IANA name."""
     every: Annotated[Duration | None, Bounds(1), Example('"15m"')] = None
-    """Instead of `cron`: once in this time, counted from when the timer was first configured."""
+    """Instead of `cron`: an interval, counted from the moment when the timer was first
+    configured."""
     silence: Annotated[Duration | None, Bounds(1), Example('"10m"')] = None
     """Instead of `cron`: an alarm when no message came on `topic` for this long."""
     topic: Annotated[str | None, Example('"plant/7/#"')] = None
-    """With `silence`: the topic filter of the messages that are awaited."""
+    """With `silence`: the topic filter of the expected messages."""
     task: Annotated[str | dict[str, str] | None, Example('{name = "Reload Sales"}')] = None
-    """What is started: a task id or `{name = ...}`, `{tag = ...}`, `{property = ..., value = ...}`,
-    `{app = ...}`."""
+    """The task to start: a task id or `{name = ...}`, `{tag = ...}`, `{property = ..., value =
+    ...}`, `{app = ...}`."""
     publish: Annotated[PublishConfig | None, Example('{topic = "plant/tick"}')] = None
-    """What is published."""
+    """The message to publish."""
     catch_up: bool = False
-    """Whether a time that passed while the appliance was down is made up for, once, at its
-    start."""
+    """Whether the timer fires once at the appliance's start if a time passed while the appliance
+    was down."""
 
 
 class UiConfig(Table, frozen=True):
     """The terminal UI."""
 
     theme: Annotated[str, Example('"appliance-light"')] = ""
-    """The colours, by the name that the command palette (Ctrl+P) has for them; by default those
-    that were chosen last."""
+    """The name of a theme in the command palette (Ctrl+P); by default the last chosen theme."""
     keys: Annotated[dict[str, str] | None, Example('{pause = "f5", quit = "q,f10"}')] = None
-    """Other keys for what the UI can do: the action's name, and the keys with commas between them.
-    """
+    """Other keys for actions: the action's name, and its keys separated by commas."""
     on_hangup: Literal["stop", "continue"] = "stop"
     """What the appliance does when its terminal is closed (the end of an SSH session): stop in
-    order, or go on without a terminal until it is told to stop (SIGTERM)."""
+    order, or continue without a terminal until SIGTERM."""
 
 
 class MetricsConfig(Table, frozen=True):
     """A small HTTP port for monitoring: `/healthz` and, for Prometheus, `/metrics`."""
 
     bind: Annotated[str | None, Example('"127.0.0.1:9464"')] = None
-    """Address and port; without it, there is none. Nobody signs in here, and what stands there are
-    states and numbers: no payloads, no topics of clients, no secrets."""
+    """Address and port; without it, the port is closed. The port needs no password and shows
+    states and numbers only: no payloads, no topics of clients, no secrets."""
     remote: bool = False
-    """Whether `bind` may be an address that other machines reach."""
+    """Whether `bind` may be an address that other machines can reach."""
 
 
 NoticeKind = Literal["failed", "recovered", "lost", "slow"]
 
 
 class NotifyConfig(Table, frozen=True):
-    """Whom to tell about outcomes. May come more than once. Needs the extra `notify`."""
+    """A receiver of notices about outcomes. May come more than once. Needs the extra `notify`."""
 
     url: Annotated[Secret | None, Example('"mailto://user:password@example.com"')] = None
-    """Where to, as an Apprise URL."""
+    """The receiver's Apprise URL."""
     url_file: Annotated[ReadPath | None, Example('"notify_url.txt"')] = None
-    """The file that holds the URL, instead of `url`."""
+    """Instead of `url`: the file that holds it."""
     on: tuple[NoticeKind, ...] = ("failed", "recovered", "lost")
-    """What is told: a request that ended badly (failed, aborted, refused, rejected, expired), the
-    first success after that, a run whose outcome can't be had, a run that takes three times as long
-    as usual and at least a minute more."""
+    """Kinds of notices. `failed`: a request that failed, was aborted, refused or rejected, or
+    expired. `recovered`: the first success after that. `lost`: a run whose outcome can't be
+    read. `slow`: a run that takes three times as long as usual and at least a minute more."""
     tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
     """Task names or ids, `*` for any text; empty: all tasks."""
     at_most: Annotated[int, Bounds(1)] = 20
-    """Notices in an hour; what is beyond that is summed up in one."""
+    """Notices in an hour; one notice sums up the others."""
 
 
 class Config(Table, frozen=True):
