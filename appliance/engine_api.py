@@ -185,7 +185,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     rate_history: tuple[float, ...] = ()
     """``rate_in`` for the last 60 seconds, oldest first."""
     counters: tuple[tuple[str, int], ...] = ()
-    """Every bound that bit and every refusal: (name, how often), names sorted."""
+    """Bounds that were reached and refusals: (value of a ``counters.Counter``, how often), sorted.
+
+    An engine of another version may have names that this one does not know.
+    """
+    activity: tuple[tuple[str, int], ...] = ()
+    """The same for ordinary work (``counters.ACTIVITY``)."""
     run_until_ns: int | None = None
     stopping: bool = False
     starting: bool = False

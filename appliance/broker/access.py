@@ -7,10 +7,10 @@ Not for: the users file (users.py), limits on connections (listener.py).
 from __future__ import annotations
 
 import asyncio
+import collections
 import enum
 import ipaddress
 import re
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.config import AccessConfig, AccessRule, is_loopback
+from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
 from appliance.mqtt.topics import covers, matches
 from appliance.remote.topics import PREFIX, is_own_request, is_own_topic
@@ -95,7 +96,7 @@ class Access:
         reserved: str,
         executor: Executor,
         clock: Callable[[], float],
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self.take(terms)
         self._reserved = f"{reserved}/#"
@@ -103,7 +104,7 @@ class Access:
         self._clock = clock
         self._count = count
         self._failures: dict[str, tuple[int, float]] = {}
-        self._waiting: Counter[str] = Counter()
+        self._waiting: collections.Counter[str] = collections.Counter()
 
     @property
     def is_open(self) -> bool:
@@ -161,14 +162,14 @@ class Access:
                 password or b"",
             )
             if crowded and mark is None:
-                self._count("logins refused: too many failures")
+                self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
                 raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
             proof = Proof(mark)
             # The rules may have become others while the password was checked.
             admitted = mark is not None and self.still_admits(username, proof)
         if admitted:
             return proof
-        self._count("logins refused")
+        self._count(Counter.LOGINS_REFUSED)
         self._waiting[origin] += 1
         try:
             await asyncio.sleep(self._delay(origin))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from appliance.broker.access import Proof
+from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt.packets import Connect, PacketError, Reason
 
@@ -74,7 +75,7 @@ async def admit(broker: MqttBroker, asked: Connect, host: str) -> Admitted:
         raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
     will = asked.will
     if will is not None and not broker.access.may_publish(asked.username, client_id, will.topic):
-        broker.count("publishes refused: not allowed")
+        broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
         raise PacketError(
             f"the will may not be published to {will.topic[:80]!r}", Reason.NOT_AUTHORIZED
         )

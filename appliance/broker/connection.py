@@ -19,6 +19,7 @@ from appliance.broker.output import Output
 from appliance.broker.publish import Intake
 from appliance.broker.sessions import Session
 from appliance.broker.subscribe import Subscribing
+from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, frame
@@ -198,12 +199,12 @@ class Connection(asyncio.Protocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            why = "protocol error"
+            counter = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
             if error.reason is Reason.PACKET_TOO_LARGE:
-                why = "packet too large"
+                counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
             elif isinstance(error, v5_decode.TooManyPropertiesError):
-                why = "too many properties"
-            self._broker.count(f"connections ended: {why}")
+                counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
+            self._broker.count(counter)
             self.end(error.reason, str(error))
         except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
             self.fail(error)
@@ -431,7 +432,7 @@ class Connection(asyncio.Protocol):
         """Count and log the first error of the appliance's own on this connection."""
         if not self._failed:
             self._failed = True
-            self._broker.count("connections ended: internal error")
+            self._broker.count(Counter.CONNECTIONS_ENDED_INTERNAL_ERROR)
             logger.error(
                 "client %s at %s: internal error, the connection ends",
                 self._who,

@@ -15,6 +15,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.counters import Count, Counter
 from appliance.model import Message, MessageProperties
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Door:
         max_pending: int,
         own_client_id: str,
         observe: Callable[[Sequence[Message]], None],
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self._journal = journal
         self._subscriptions = subscriptions
@@ -143,13 +144,13 @@ class Door:
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
         if self._journal.pending_bytes > self._max_pending:
-            self._count("publishers slowed: journal behind")
+            self._count(Counter.PUBLISHERS_SLOWED)
             self._paused.add(publisher)
             publisher.pause()
 
     def _keep(self, message: Message) -> None:
         if not self._retained.make_room(message):
-            self._count("retained messages refused: limit reached")
+            self._count(Counter.RETAINED_MESSAGES_REFUSED)
             if not self._retained.expects(message.topic):
                 return
             # What was retained is not the last any more: better none than an old one.
@@ -272,7 +273,7 @@ class Door:
             try:
                 callback()
             except Exception:
-                self._count("internal errors: after a commit")
+                self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
                 logger.exception("what waited for a commit failed")
         if self._paused and self._journal.pending_bytes * 2 < self._max_pending:
             self._release()

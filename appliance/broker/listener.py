@@ -18,6 +18,7 @@ from appliance.broker.guard import Guard
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config import ListenerConfig, parse_bind
+from appliance.counters import Count
 from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
 
@@ -44,7 +45,7 @@ class Listener:
         *,
         largest_packet: int,
         is_open: Callable[[], bool],
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self.config = config
         self.connections = 0

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.counters import Count, Counter
 from appliance.message_cost import cost_of
 from appliance.model import Message
 
@@ -101,7 +102,7 @@ class Outbox:
         *,
         limit: int,
         max_bytes: int,
-        count: Callable[[str], None],
+        count: Count,
         current: Callable[[str], Message | None],
     ) -> None:
         self.client_id = client_id
@@ -157,7 +158,7 @@ class Outbox:
         try:
             self.deliver(message, qos, retain=retain, identifiers=identifiers)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next client gets its copy
-            self._drop("deliveries dropped: internal error")
+            self._drop(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
             if self.sink is not None:
                 self.sink.fail(error)
 
@@ -170,7 +171,7 @@ class Outbox:
             if sink is None:
                 return
             if sink.stalled:
-                self._drop("deliveries dropped: slow subscriber")
+                self._drop(Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER)
             elif sink.send_publish(Delivery(message, 0, retain, identifiers), 0, duplicate=False):
                 self.delivered += 1
             return
@@ -182,14 +183,14 @@ class Outbox:
             len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
         ):
             self._queued_bytes -= cost_of(self._queue.popleft().message)
-            self._drop("deliveries dropped: queue full")
+            self._drop(Counter.DELIVERIES_DROPPED_QUEUE_FULL)
         self._queued_bytes += size
         self._queue.append(Delivery(message, qos, retain, identifiers))
         if sink is not None:
             self.pump()
             is_held = bool(self._queue) and not sink.stalled
             if is_held and not self._held:
-                self._count("deliveries held: too many unacknowledged")
+                self._count(Counter.DELIVERIES_HELD)
             self._held = is_held
 
     def deliver_retained(
@@ -208,7 +209,7 @@ class Outbox:
             )
             self.pump()
 
-    def _drop(self, counter: str) -> None:
+    def _drop(self, counter: Counter) -> None:
         self.dropped += 1
         self._count(counter)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from appliance.broker.outbox import Delivery, Outbox
+from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import packets
 from appliance.mqtt import v5_encode as v5
@@ -104,7 +105,7 @@ class Output:
         try:
             packet = self._encode(delivery, packet_id, duplicate=duplicate)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
-            self._broker.count("deliveries dropped: internal error")
+            self._broker.count(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
             self.fail(error)
             return False
         if packet is None:
@@ -118,7 +119,7 @@ class Output:
         if message.properties is not None and message.properties.message_expiry_s is not None:
             expiry = self._remaining(message, message.properties.message_expiry_s)
             if expiry <= 0:
-                self._broker.count("deliveries dropped: expired")
+                self._broker.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                 return None
         if self.version == 4:
             return packets.encode_publish(
@@ -139,7 +140,7 @@ class Output:
             identifiers=delivery.identifiers,
         )
         if self.largest is not None and len(packet) > self.largest:
-            self._broker.count("deliveries dropped: larger than the client takes")
+            self._broker.count(Counter.DELIVERIES_DROPPED_TOO_LARGE)
             return None
         return packet
 

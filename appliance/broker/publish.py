@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from appliance.broker.sessions import Session
+from appliance.counters import Counter
 from appliance.message_cost import beside_payload
 from appliance.model import Message
 from appliance.mqtt import packets, v5_decode
@@ -177,7 +178,7 @@ class Intake:
                             raise
                         if error.alias is not None:
                             self._resolve_alias(raw, error.alias)
-                        self._broker.count("publishes refused: too many properties")
+                        self._broker.count(Counter.PUBLISHES_REFUSED_TOO_MANY_PROPERTIES)
                         acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
                         position = stop
                         continue
@@ -327,7 +328,7 @@ class Intake:
         ):
             return topic  # and not remembered: remembered topics are those of messages
         if not self._broker.access.may_publish(self._username, self._client_id, topic):
-            self._broker.count("publishes refused: not allowed")
+            self._broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
             # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
             # a lie, so the connection ends (section 3.3.5 allows both).
             raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)

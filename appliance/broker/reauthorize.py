@@ -7,7 +7,7 @@ asked again for every topic. Not for: the rules themselves (access.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 
 import msgspec
@@ -16,6 +16,7 @@ from appliance.broker.access import Access
 from appliance.broker.connection import Connection
 from appliance.broker.sessions import Session, Sessions
 from appliance.broker.subscriptions import Subscriptions, split_shared
+from appliance.counters import Count, Counter
 from appliance.mqtt.packets import Reason
 from appliance.mqtt.topics import matches
 
@@ -32,7 +33,7 @@ def enforce(
     connections: Iterable[Connection],
     sessions: Sessions,
     subscriptions: Subscriptions,
-    count: Callable[[str], None],
+    count: Count,
 ) -> Enforced:
     """Look at all connections and sessions by the terms that count now."""
     disconnected = unsubscribed = 0
@@ -43,7 +44,7 @@ def enforce(
             if access.still_admits(connection.username, proof):
                 continue
             disconnected += 1
-            count("connections ended: access withdrawn")
+            count(Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN)
             connection.end(
                 Reason.NOT_AUTHORIZED, "its user is gone, has another password or may not come in"
             )
@@ -51,7 +52,7 @@ def enforce(
         lost = _lost(access, session, subscriptions)
         for topic_filter in lost:
             sessions.unsubscribe(session, topic_filter)
-            count("subscriptions ended: not allowed any more")
+            count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
         if lost:
             unsubscribed += len(lost)
             session.outbox.withhold(partial(_any_matches, _filters(session, subscriptions)))

@@ -7,8 +7,8 @@ Not for: what any of them does in detail. Everything here belongs to the engine'
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
@@ -25,6 +25,7 @@ from appliance.broker.sessions import Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.wills import Wills
 from appliance.config import LimitsConfig, ListenerConfig
+from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
 from appliance.files import allow_open_files
 from appliance.model import Message
@@ -56,7 +57,7 @@ class MqttBroker:
         door: Door,
         records: Records,
         executor: Executor,
-        counters: Counter[str],
+        counters: collections.Counter[Counter],
         clock_ns: Callable[[], int],
     ) -> None:
         self.loop = asyncio.get_running_loop()
@@ -90,7 +91,7 @@ class MqttBroker:
             for config in listeners
         }
         self._connections: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self._by_address: collections.Counter[str] = collections.Counter()
         self._unauthenticated = 0
         self._strangers: dict[str, dict[Connection, None]] = {}
         """Connections that are not yet authenticated, the oldest first, by where they are from."""
@@ -114,9 +115,9 @@ class MqttBroker:
             current=self.retained.get,
         )
 
-    def count(self, name: str) -> None:
+    def count(self, counter: Counter) -> None:
         """Count a refusal or a bound that bit."""
-        self.counters[name] += 1
+        self.counters[counter] += 1
 
     def is_listening(self, client_id: str, topic_filter: str) -> bool:
         """Whether a client is connected and has subscribed to exactly this filter."""
@@ -130,7 +131,7 @@ class MqttBroker:
     def ask_desk(self, message: Message) -> None:
         """An attached terminal asks for something."""
         if self.desk is None:
-            self.count("desk requests refused: no desk")
+            self.count(Counter.DESK_REQUESTS_REFUSED_NO_DESK)
         else:
             self.desk(message)
 
@@ -223,21 +224,27 @@ class MqttBroker:
             return False
         if self._unauthenticated >= self.limits.max_unauthenticated:
             self._make_room(origin)
-        for bound, present, counter in (
-            (self.limits.max_connections, len(self._connections), "in all"),
-            (listener.max_connections, listener.connections, "on the listener"),
-            (self.limits.max_connections_per_address, self._by_address[host], "per address"),
-            (self.limits.max_unauthenticated, self._unauthenticated, "not yet authenticated"),
-        ):
-            if present >= bound:
-                self.count(f"connections refused: limit {counter}")
-                return False
+        if (counter := self._limit_reached(listener, host)) is not None:
+            self.count(counter)
+            return False
         self._connections.add(connection)
         self._by_address[host] += 1
         self._unauthenticated += 1
         self._strangers.setdefault(origin, {})[connection] = None
         listener.connections += 1
         return True
+
+    def _limit_reached(self, listener: Listener, host: str) -> Counter | None:
+        limits = self.limits
+        if len(self._connections) >= limits.max_connections:
+            return Counter.CONNECTIONS_REFUSED_LIMIT_OVERALL
+        if listener.connections >= listener.max_connections:
+            return Counter.CONNECTIONS_REFUSED_LIMIT_LISTENER
+        if self._by_address[host] >= limits.max_connections_per_address:
+            return Counter.CONNECTIONS_REFUSED_LIMIT_ADDRESS
+        if self._unauthenticated >= limits.max_unauthenticated:
+            return Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED
+        return None
 
     def _make_room(self, origin: str) -> None:
         """End the oldest stranger from where most are, if a newcomer's origin has fewer.
@@ -247,7 +254,7 @@ class MqttBroker:
         crowd = max(self._strangers.values(), key=len, default={})
         if len(crowd) > len(self._strangers.get(origin, ())) + 1:
             oldest = next(iter(crowd))
-            self.count("connections ended: most of those not yet authenticated")
+            self.count(Counter.CONNECTIONS_ENDED_TO_MAKE_ROOM)
             self.departed(oldest)
             oldest.abort()
 
@@ -299,7 +306,7 @@ class MqttBroker:
             if session is None or session.connection is None:
                 break
             if session.username != asked.username:
-                self.count("connections refused: client id of another user")
+                self.count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
                 raise PacketError(
                     "the client id is in use by another user", Reason.CLIENT_ID_NOT_VALID
                 )
@@ -344,7 +351,7 @@ class MqttBroker:
         if asked.session_expiry_s and len(self.sessions) >= bound:
             if self.sessions.get(client_id) is not None:
                 return
-            self.count("connections refused: limit of sessions")
+            self.count(Counter.CONNECTIONS_REFUSED_LIMIT_SESSIONS)
             raise PacketError(
                 f"there are {bound} sessions already: let clients connect with a clean session,"
                 " or raise limits.max_sessions",
@@ -378,7 +385,7 @@ class MqttBroker:
         will = kept.will
         if not self.access.may_publish(kept.username, kept.client_id, will.topic):
             # It was permitted when the client connected.
-            self.count("publishes refused: not allowed")
+            self.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
             return
         self.door.publish(
             will.topic,
@@ -409,8 +416,11 @@ class MqttBroker:
         now = self.loop.time()
         for connection in list(self._connections):
             if (why := connection.overdue(now)) is not None:
-                late = "silent" if connection.is_open else "no CONNECT in time"
-                self.count(f"connections ended: {late}")
+                self.count(
+                    Counter.CONNECTIONS_ENDED_SILENT
+                    if connection.is_open
+                    else Counter.CONNECTIONS_ENDED_NO_CONNECT_IN_TIME
+                )
                 connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
         now_ns = self._clock_ns()
         self.wills.publish_due(now_ns)

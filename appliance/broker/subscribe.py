@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from appliance.broker.subscriptions import split_shared
+from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5
@@ -76,7 +77,7 @@ class Subscribing:
 
     def _check(self, filters: int) -> None:
         if filters > self._broker.limits.max_subscriptions_per_client:
-            self._broker.count("subscriptions refused: limit reached")
+            self._broker.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
             raise PacketError(
                 f"{filters} topic filters in one packet are more than"
                 " limits.max_subscriptions_per_client",
@@ -154,14 +155,14 @@ class Subscribing:
         if not broker.access.may_subscribe(
             connection.username, connection.client_id, plain, connection.address
         ):
-            broker.count("subscriptions refused: not allowed")
+            broker.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
             return Reason.NOT_AUTHORIZED
         is_full = (
             broker.subscriptions.count(connection.client_id)
             >= broker.limits.max_subscriptions_per_client
         )
         if is_full and not broker.subscriptions.has(connection.client_id, options.topic_filter):
-            broker.count("subscriptions refused: limit reached")
+            broker.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
             return Reason.QUOTA_EXCEEDED
         new = broker.sessions.subscribe(connection.session, options)
         if shared is None and (

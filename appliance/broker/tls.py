@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
 
 from appliance.broker.carrier_transport import Face
+from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class TlsServer(asyncio.Protocol):
         connection: asyncio.Protocol,
         context: ssl.SSLContext,
         *,
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self._connection = connection
         self._count = count
@@ -63,7 +63,7 @@ class TlsServer(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         if not self._is_open:
-            self._count("connections ended: no TLS handshake")
+            self._count(Counter.CONNECTIONS_ENDED_NO_TLS_HANDSHAKE)
         peer = self.below.get_extra_info("peername")
         logger.info("%s: TLS ended the connection: %s", peer, error)
         self._is_open = False

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from appliance.broker.carrier_transport import Face
 from appliance.config import is_loopback
+from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class WebSocketServer(asyncio.Protocol):
         *,
         largest_frame: int,
         is_open: Callable[[], bool],
-        count: Callable[[str], None],
+        count: Count,
     ) -> None:
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
         self._connection = connection
@@ -87,7 +88,7 @@ class WebSocketServer(asyncio.Protocol):
         origins = request.headers.get_all("Origin")
         if not self._lets_everybody_in() or all(_is_local(each) for each in origins):
             return False
-        self._count("connections refused: page of another machine")
+        self._count(Counter.CONNECTIONS_REFUSED_FOREIGN_ORIGIN)
         logger.warning(
             "%s: a page from %.200r may not connect while no password is needed: add users",
             self.below.get_extra_info("peername"),

@@ -9,13 +9,13 @@ terminal can stall it. Not for: what the parts do, signals and terminals (proces
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import gc
 import logging
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +29,7 @@ from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
 from appliance.config import Config
+from appliance.counters import Counter
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.run_limit import RunLimit
@@ -81,7 +82,7 @@ class Appliance:
         self.started_ns = clock_ns()
         run_for_s = config.service.run_for if run_for_s is None else run_for_s
         self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
-        self.counters: Counter[str] = Counter()
+        self.counters: collections.Counter[Counter] = collections.Counter()
         self._disk_refuses = False
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
@@ -289,7 +290,7 @@ class Appliance:
 
         Nothing is acknowledged for it. No client's input is known that causes it.
         """
-        self._count("entries the journal refused")
+        self._count(Counter.JOURNAL_ENTRIES_REFUSED)
         logger.error("an entry was left out of the journal: %s", error)
 
     def _stop_tasks(self) -> None:
@@ -437,8 +438,8 @@ class Appliance:
                 ", TLS" if listener.tls else "",
             )
 
-    def _count(self, name: str) -> None:
-        self.counters[name] += 1
+    def _count(self, counter: Counter) -> None:
+        self.counters[counter] += 1
 
     @property
     def is_first_run(self) -> bool:

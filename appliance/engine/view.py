@@ -6,11 +6,11 @@ rules as every other entrance. Not for: drawing anything, or deciding anything.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import logging
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from appliance.broker.door import Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.subscriptions import Retained
 from appliance.config import Config
+from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
@@ -34,7 +35,7 @@ from appliance.engine_api import (
 from appliance.errors import ApplianceError, UsageError
 from appliance.journal import Journal
 from appliance.log.logs import Log
-from appliance.model import Execution, ExecutionState, Message, Task
+from appliance.model import Execution, Message, Task
 from appliance.mqtt.topics import topic_problem
 from appliance.recorders import Recorders
 from appliance.tasks.engine import TaskEngine
@@ -43,16 +44,6 @@ logger = logging.getLogger("appliance.operator")
 
 _SHOWN_EXECUTIONS = 200
 _CALL_S = 10.0
-_EVERYDAY = frozenset(ExecutionState) | {
-    "started",
-    "started elsewhere",
-    "timers fired",
-    "merged",
-    "retries",
-    "redeliveries",
-    "found by looking",
-}
-"""What the tasks count that is neither a refusal nor a bound that bit."""
 
 
 class ViewedAppliance(Protocol):
@@ -63,7 +54,7 @@ class ViewedAppliance(Protocol):
     clock_ns: Callable[[], int]
     started_ns: int
     stopping: threading.Event
-    counters: Counter[str]
+    counters: collections.Counter[Counter]
     run_limit: run_limit.RunLimit | None
     log: Log | None
     live: LiveView
@@ -97,6 +88,7 @@ class View(Engine):
     def snapshot(self) -> Snapshot:
         appliance = self._appliance
         door = appliance.door
+        counters = self._counters()
         rate_in, rate_out, history = appliance.live.rates()
         return Snapshot(
             taken_ns=appliance.clock_ns(),
@@ -117,7 +109,8 @@ class View(Engine):
             rate_in=rate_in,
             rate_out=rate_out,
             rate_history=history,
-            counters=self._counters(),
+            counters=_named(counters, counters.keys() - ACTIVITY),
+            activity=_named(counters, counters.keys() & ACTIVITY),
             run_until_ns=None if appliance.run_limit is None else appliance.run_limit.until_ns,
             stopping=appliance.stopping.is_set(),
             config_path=appliance.config.file,
@@ -133,18 +126,15 @@ class View(Engine):
         limit = self._appliance.run_limit
         return timers if limit is None else (limit.state(), *timers)
 
-    def _counters(self) -> tuple[tuple[str, int], ...]:
+    def _counters(self) -> dict[Counter, int]:
         appliance = self._appliance
-        merged = dict(appliance.counters)
-        merged.update(
-            (name, value)
-            for name, value in appliance.tasks.counters().items()
-            if name not in _EVERYDAY
-        )
-        merged.update(appliance.journal.counters())
-        merged.update(appliance.recorders.counters())
-        merged["topics forgotten: limit reached"] = appliance.live.forgotten_topics
-        return tuple(sorted((name, value) for name, value in merged.items() if value))
+        return {
+            **appliance.counters,
+            **appliance.tasks.counters(),
+            **appliance.journal.counters(),
+            **appliance.recorders.counters(),
+            Counter.TOPICS_FORGOTTEN: appliance.live.forgotten_topics,
+        }
 
     def live(self, after_seq: int, limit: int) -> Sequence[Message]:
         return self._appliance.live.newest(after_seq, limit)
@@ -254,3 +244,9 @@ class View(Engine):
     def stop(self, by: str = "operator") -> None:
         logger.info("%s asks to stop the appliance", by)
         self._appliance.stop()
+
+
+def _named(
+    counters: Mapping[Counter, int], wanted: Iterable[Counter]
+) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted((one.value, counters[one]) for one in wanted if counters[one]))

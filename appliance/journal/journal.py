@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from appliance.counters import Counter
 from appliance.engine_api import Health, JournalState
 from appliance.errors import UnavailableError
 from appliance.journal.condition import Condition, OnHealth
@@ -340,12 +341,12 @@ class Journal:
             disk_free_bytes=self._condition.free_bytes,
         )
 
-    def counters(self) -> tuple[tuple[str, int], ...]:
-        """Every bound that bit and every repeated attempt: (name, how often)."""
-        return (
-            ("journal commit retries", self._writer.retries),
-            ("journal forced removals", self._condition.forced_removals),
-        )
+    def counters(self) -> dict[Counter, int]:
+        """How often a bound was reached or an attempt repeated."""
+        return {
+            Counter.JOURNAL_COMMIT_RETRIES: self._writer.retries,
+            Counter.JOURNAL_FORCED_REMOVALS: self._condition.forced_removals,
+        }
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------
 

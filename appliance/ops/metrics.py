@@ -2,6 +2,8 @@
 
 Names follow Prometheus' rules (https://prometheus.io/docs/practices/naming/): base units, totals.
 No label has a value that a client chooses: topics and client ids would grow without bound.
+Every ``Counter`` is a metric of its own, 0 from the start, so that the first event is an increase.
+docs/metrics.md lists all of them (scripts/document-metrics).
 Not for: serving it (ops/monitoring_server.py), deciding what is healthy (ops/health.py).
 """
 
@@ -13,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from appliance.counters import Counter, label_of
 from appliance.engine_api import Snapshot
 from appliance.ops.health import report
 
@@ -29,10 +32,18 @@ class _Numbers:
 
     def collect(self) -> Iterable[Metric]:
         found = self._snapshot
-        info = GaugeMetricFamily("appliance_info", "Name and version", labels=("name", "version"))
+        info = GaugeMetricFamily(
+            "appliance_info",
+            "Name and version of the appliance; the value is always 1",
+            labels=("name", "version"),
+        )
         info.add_metric((found.name, found.version), 1)
         yield info
-        yield _gauge("start_time_seconds", "When it was started, Unix time", found.started_ns / 1e9)
+        yield _gauge(
+            "start_time_seconds",
+            "When the appliance was started, Unix time",
+            found.started_ns / 1e9,
+        )
         yield _counter("messages_received", "Messages accepted since the start", found.messages_in)
         yield _counter("messages_sent", "Messages delivered to subscribers", found.messages_out)
         yield _counter("received_bytes", "Payload bytes accepted", found.bytes_in)
@@ -44,43 +55,77 @@ class _Numbers:
             connections.add_metric((listener.name,), listener.connections)
         yield connections
         yield _gauge(
-            "loop_lag_seconds", "Lateness of the loop, p99 of a minute", found.loop_lag_ms / 1000
+            "loop_lag_seconds",
+            "How late the engine's loop is: 99th percentile of the last minute",
+            found.loop_lag_ms / 1000,
         )
         journal = found.journal
-        yield _gauge("journal_last_sequence", "Number of the newest message", journal.last_seq)
-        yield _gauge("journal_pending_messages", "Accepted, not yet committed", journal.pending)
-        yield _counter("journal_commits", "Group commits", journal.commits)
-        yield _gauge("journal_commit_seconds", "Median of late", journal.commit_ms / 1000)
-        yield _gauge("journal_size_bytes", "Its size on disk", journal.size_bytes)
-        yield _gauge("disk_free_bytes", "Free space for the journal", journal.disk_free_bytes)
+        yield _gauge(
+            "journal_last_sequence", "Sequence number of the newest message", journal.last_seq
+        )
+        yield _gauge(
+            "journal_pending_messages", "Messages accepted and not yet committed", journal.pending
+        )
+        yield _counter("journal_commits", "Group commits of the journal", journal.commits)
+        yield _gauge(
+            "journal_commit_seconds",
+            "Median time of the recent group commits",
+            journal.commit_ms / 1000,
+        )
+        yield _gauge("journal_size_bytes", "Size of the journal on disk", journal.size_bytes)
+        yield _gauge(
+            "disk_free_bytes", "Free space of the journal's file system", journal.disk_free_bytes
+        )
         qlik = found.qlik
-        yield _gauge("executions_running", "Runs of Qlik tasks going on", qlik.running)
-        yield _gauge("executions_waiting", "Starts that wait", qlik.waiting)
-        yield _gauge("executions_failed_24h", "Runs that failed in 24 hours", qlik.failed_24h)
-        yield _gauge("executions_succeeded_24h", "The others", qlik.succeeded_24h)
+        yield _gauge("executions_running", "Runs of Qlik tasks under way", qlik.running)
+        yield _gauge("executions_waiting", "Requests that wait for their start", qlik.waiting)
+        yield _gauge(
+            "executions_failed_24h", "Runs that failed in the last 24 hours", qlik.failed_24h
+        )
+        yield _gauge(
+            "executions_succeeded_24h",
+            "Runs that succeeded in the last 24 hours",
+            qlik.succeeded_24h,
+        )
         yield from self._recorders()
         yield from self._rules()
         levels = GaugeMetricFamily(
-            "appliance_health", "0 is well, 1 a warning, 2 is bad", labels=("part",)
+            "appliance_health",
+            "Health of a part and of all: 0 is well or off, 1 a warning, 2 bad",
+            labels=("part",),
         )
         judged = report(found)
         levels.add_metric(("all",), _LEVELS.get(judged.status, 2))
         for part in judged.parts:
             levels.add_metric((part.name,), _LEVELS.get(part.level, 2))
         yield levels
-        refusals = CounterMetricFamily(
-            "appliance_events", "Every bound that bit and every refusal", labels=("event",)
+        yield from self._counters()
+
+    def _counters(self) -> Iterable[Metric]:
+        found = self._snapshot
+        counts = {**dict(found.activity), **dict(found.counters)}
+        for counter in Counter:
+            yield _counter(counter.value, counter.text, counts.get(counter.value, 0))
+        # For dashboards that were made when this was the only family.
+        events = CounterMetricFamily(
+            "appliance_events",
+            "Deprecated: bounds reached and refusals by their label; use the metric of each",
+            labels=("event",),
         )
         for name, count in found.counters:
-            refusals.add_metric((name,), count)
-        yield refusals
+            events.add_metric((label_of(name),), count)
+        yield events
 
     def _recorders(self) -> Iterable[Metric]:
         recorded = CounterMetricFamily(
-            "appliance_recorded_messages", "Messages in a recording", labels=("path",)
+            "appliance_recorded_messages",
+            "Messages in a recording, over restarts",
+            labels=("path",),
         )
         lag = GaugeMetricFamily(
-            "appliance_recorder_lag_messages", "Messages it has not looked at", labels=("path",)
+            "appliance_recorder_lag_messages",
+            "Messages in the journal that a recorder has not looked at",
+            labels=("path",),
         )
         for recorder in self._snapshot.recorders:
             recorded.add_metric((recorder.path,), recorder.recorded)
@@ -90,7 +135,7 @@ class _Numbers:
 
     def _rules(self) -> Iterable[Metric]:
         family = CounterMetricFamily(
-            "appliance_trigger_messages", "What came of a trigger's messages",
+            "appliance_trigger_messages", "Messages of a trigger: matched, and of these started a task or were rejected",
             labels=("trigger", "result"),
         )  # fmt: skip
         for rule in self._snapshot.rules:

@@ -23,6 +23,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.config import RecorderConfig
+from appliance.counters import Counter
 from appliance.engine_api import RecorderState
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.model import Message
@@ -237,12 +238,12 @@ class Recorders:
         last_seq = self._source.last_seq if self._source else 0
         return tuple(recorder.state(last_seq) for recorder in self._plan.recorders)
 
-    def counters(self) -> tuple[tuple[str, int], ...]:
-        """Failed attempts to record, and what could not be recorded: (name, how often)."""
-        return (
-            ("recorder messages missed", self._missed),
-            ("recorder retries", sum(recorder.failures for recorder in self._plan.recorders)),
-        )
+    def counters(self) -> dict[Counter, int]:
+        """Failed attempts to record, and messages that could not be recorded."""
+        return {
+            Counter.RECORDER_MESSAGES_MISSED: self._missed,
+            Counter.RECORDER_RETRIES: sum(r.failures for r in self._plan.recorders),
+        }
 
     # --- the thread ------------------------------------------------------------------------------
 

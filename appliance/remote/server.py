@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from appliance.counters import Count, Counter
 from appliance.engine_api import Engine
 from appliance.errors import ApplianceError, NoPermissionError, UsageError
 from appliance.model import Message
@@ -70,7 +71,7 @@ class Desk:
         is_listening: Callable[[str, str], bool],
         record: Callable[[Message, bytes], Awaitable[None]],
         role_of: Callable[[str | None, str], str | None],
-        count: Callable[[str], None],
+        count: Count,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -162,7 +163,7 @@ class Desk:
         try:
             request = self._decoder.decode(message.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._count("desk requests refused: not understood")
+            self._count(Counter.DESK_REQUESTS_REFUSED_NOT_UNDERSTOOD)
             return
         try:
             self._take(message, request)
@@ -173,7 +174,7 @@ class Desk:
     def _take(self, message: Message, request: protocol.Request) -> None:
         role = self._role_of(message.username, message.address)
         if role is None:
-            self._count("desk requests refused: not allowed")
+            self._count(Counter.DESK_REQUESTS_REFUSED_NOT_ALLOWED)
             return
         if isinstance(request.ask, protocol.Attach):
             self._attach(message, request.number, request.ask, role)
@@ -186,7 +187,7 @@ class Desk:
             terminal.confirmed = max(terminal.confirmed, confirmed)
             return
         if terminal.open_requests >= protocol.MAX_OPEN_REQUESTS:
-            self._count("desk requests refused: too many at a time")
+            self._count(Counter.DESK_REQUESTS_REFUSED_TOO_MANY)
             self._answer_error(
                 message.client_id,
                 request.number,
@@ -210,7 +211,7 @@ class Desk:
                 "version of the program on both."
             )
         elif client_id not in self._terminals and len(self._terminals) >= MAX_TERMINALS:
-            self._count("terminals refused: limit reached")
+            self._count(Counter.TERMINALS_REFUSED)
             problem = f"{MAX_TERMINALS} terminals are attached already; close one of them."
         elif not self._is_listening(client_id, state_topic(client_id)):
             problem = "Subscribe to the topic of the state first."
@@ -264,7 +265,7 @@ class Desk:
         """
         what = protocol.audit(ask)
         if role != _OPERATOR:
-            self._count("acts refused: viewers may only look")
+            self._count(Counter.ACTS_REFUSED)
             logger.warning("refused %s to %s: a viewer", what.decode(), _who(message))
             raise NoPermissionError(
                 f"{message.username or 'You'} may look and not act here. Whoever may act is listed "

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Message
@@ -172,7 +173,7 @@ class JournalConsumer:
             raise
         except Exception:  # noqa: BLE001 - the silence watches' defect is not the triggers'
             _log.exception("An error in the appliance, please report it: silence watches are deaf")
-            self._state.planner.count("internal errors")
+            self._state.planner.count(Counter.INTERNAL_ERRORS)
             self._state.internal_errors.set_aside("a silence watch")
 
     def _take_or_set_aside(self, planner: Planner, message: Message) -> None:
@@ -197,8 +198,8 @@ class JournalConsumer:
     def _set_aside(self, planner: Planner, message: Message) -> None:
         cause = Cause("message", message.seq, message.topic, message.client_id)
         planner.reject(cause, INTERNAL_ERROR, self._now())
-        planner.count("internal errors")
-        planner.count("messages rejected")
+        planner.count(Counter.INTERNAL_ERRORS)
+        planner.count(Counter.MESSAGES_REJECTED)
         self._state.internal_errors.set_aside(f"message {message.seq}")
         # Either of these may be the very thing that fails.
         with contextlib.suppress(Exception):
@@ -222,7 +223,7 @@ class JournalConsumer:
         if not decisions:
             return
         if self.redeliveries.is_redelivery(message):
-            planner.count("redeliveries")
+            planner.count(Counter.REDELIVERIES)
             planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
             return
         # Rules that start something first: their outcomes are the sender's answer.
@@ -272,9 +273,9 @@ class JournalConsumer:
         if rejection.harmless:
             return
         tally.rejected += 1
-        planner.count("messages rejected")
+        planner.count(Counter.MESSAGES_REJECTED)
         if rejection is INTERNAL_ERROR:
-            planner.count("internal errors")
+            planner.count(Counter.INTERNAL_ERRORS)
             self._state.internal_errors.set_aside(f"message {message.seq}")
         # Beside a start, a rule that understood nothing is no news for the sender; a start that
         # was wished for and not taken is.
@@ -290,7 +291,7 @@ class JournalConsumer:
             self._line_second, self._lines = second, 0
         self._lines += 1
         if self._lines > MAX_LINES_A_SECOND:
-            self._state.planner.count("log lines left out")
+            self._state.planner.count(Counter.LOG_LINES_LEFT_OUT)
             return
         _log.warning(
             "Message %d on %s from %s started nothing (trigger %s): %s",

@@ -23,7 +23,7 @@ from appliance.model import Message
 WINDOW_S = 86400.0
 WINDOW_WITHOUT_ID_S = 600.0
 MAX_REMEMBERED = 100_000
-"""Messages; the oldest are forgotten first (counter ``"sightings dropped"``)."""
+"""Messages; the oldest are forgotten first (``Counter.SIGHTINGS_FORGOTTEN``)."""
 
 
 class Redeliveries:
@@ -31,7 +31,7 @@ class Redeliveries:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[bytes, int] = OrderedDict()
-        self.dropped = 0
+        self.forgotten = 0
 
     def load(self, sightings: Iterable[tuple[bytes, int]]) -> None:
         """Take up what earlier runs of the appliance remembered, oldest first."""
@@ -61,7 +61,7 @@ class Redeliveries:
         self._seen.move_to_end(digest)
         if len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
-            self.dropped += 1
+            self.forgotten += 1
 
 
 def _digest(message: Message) -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState
 from appliance.tasks.alarms import Alarms
 from appliance.tasks.histories import with_duration
@@ -28,6 +29,16 @@ from appliance.tasks.views import PAUSED
 
 _WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 _WAITS_FOR_RUN = "Waits for the present run to end."
+_COUNTERS = {
+    ExecutionState.SUCCEEDED: Counter.EXECUTIONS_SUCCEEDED,
+    ExecutionState.FAILED: Counter.EXECUTIONS_FAILED,
+    ExecutionState.ABORTED: Counter.EXECUTIONS_ABORTED,
+    ExecutionState.SKIPPED: Counter.EXECUTIONS_SKIPPED,
+    ExecutionState.REFUSED: Counter.EXECUTIONS_REFUSED,
+    ExecutionState.REJECTED: Counter.EXECUTIONS_REJECTED,
+    ExecutionState.EXPIRED: Counter.EXECUTIONS_EXPIRED,
+    ExecutionState.LOST: Counter.EXECUTIONS_LOST,
+}
 
 
 class Dispatcher:
@@ -87,7 +98,7 @@ class Dispatcher:
             book.answer(cause.seq, target.id, now)
             return target.id
         if len(book.open) >= self.limits.max_open:
-            book.count("queue full")
+            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
             return Rejection(
                 "queue full",
                 f"{len(book.open)} requests wait already; this one is not taken. "
@@ -112,11 +123,11 @@ class Dispatcher:
         target.last_asked_ns = max(target.last_asked_ns, now)
         kept = target.with_replies(replies)
         if len(kept) > MAX_REPLIES:
-            self._book.count("replies dropped", len(kept) - MAX_REPLIES)
+            self._book.count(Counter.REPLIES_DROPPED, len(kept) - MAX_REPLIES)
         target.reply_to = kept[:MAX_REPLIES]
         self._book.change(target, merged=target.execution.merged + merged)
         if merged:
-            self._book.count("merged", merged)
+            self._book.count(Counter.REQUESTS_MERGED, merged)
         if target.options.debounce_s:
             self.decide(target, now)
 
@@ -306,7 +317,7 @@ class Dispatcher:
             return Job(JobKind.RESOLVE, record)
         if record.look_since_ns is not None:
             record.posted_ns, record.look_since_ns = record.look_since_ns, None
-            book.count("looks after a crash")
+            book.count(Counter.STARTS_CHECKED_AFTER_CRASH)
             book.change(record)
         if record.posted_ns is not None:
             book.move(record, RequestState.LOOKING, now)
@@ -416,7 +427,7 @@ class Dispatcher:
             ended_ns=ended,
             next_attempt_ns=None,
         )
-        book.count(record.execution.state.value)
+        book.count(_COUNTERS[record.execution.state])
         if record.log_wanted:
             self.want_log(record)
         self.decide_waiting(task_id, now)

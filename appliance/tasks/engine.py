@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from appliance.config import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
+from appliance.counters import Counter
 from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState
 from appliance.errors import UnavailableError, UsageError
 from appliance.model import Cause, Execution, Message, Task
@@ -285,9 +286,12 @@ class TaskEngine:
             return Health("bad", f"the thread {lost[0]} has ended; restart the appliance")
         return self._state.internal_errors.health()
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[Counter, int]:
         """How often what happened, since the start."""
-        return dict(self._planner.counters)
+        return {
+            **self._planner.counters,
+            Counter.SIGHTINGS_FORGOTTEN: self._intake.redeliveries.forgotten,
+        }
 
     # --- what may wait for the disk or the server ----------------------------------------------
 

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 
 from appliance.config import NoticeKind, NotifyConfig
+from appliance.counters import Count, Counter
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState
 from appliance.secret import Secret
@@ -95,7 +96,7 @@ class Target:
         number: int,
         apprise: Any,
         *,
-        count: Callable[[str], None],
+        count: Count,
         monotonic: Callable[[], float],
         retry_s: float,
     ) -> None:
@@ -129,7 +130,7 @@ class Target:
             try:
                 self._waiting.put_nowait(notice)
             except queue.Full:
-                self._count("notices dropped")
+                self._count(Counter.NOTICES_DROPPED)
 
     def _concerns(self, notice: Notice) -> bool:
         execution = notice.execution
@@ -145,7 +146,7 @@ class Target:
         while not self._waiting.empty():
             with contextlib.suppress(queue.Empty):
                 self._waiting.get_nowait()
-                self._count("notices dropped")
+                self._count(Counter.NOTICES_DROPPED)
 
     def run(self, stopped: threading.Event) -> None:
         """A thread: send until the stop."""
@@ -160,16 +161,16 @@ class Target:
     def _tell(self, title: str, body: str, stopped: threading.Event) -> None:
         if not self._has_room():
             self._left_out += 1
-            self._count("notices left out")
+            self._count(Counter.NOTICES_LEFT_OUT)
             return
         for attempt in range(1, TRIES + 1):
             self._sent.append(self._monotonic())
             if self._sender.notify(title=title, body=body):
-                self._count("notices sent")
+                self._count(Counter.NOTICES_SENT)
                 return
             if attempt < TRIES and stopped.wait(self._retry_s):
                 break
-        self._count("notices failed")
+        self._count(Counter.NOTICES_FAILED)
         _log.warning("%s could not be told: %s", self.name, title)
 
     def _has_room(self) -> bool:
@@ -199,7 +200,7 @@ class Notices:
     def __init__(
         self,
         configs: Sequence[NotifyConfig],
-        count: Callable[[str], None],
+        count: Count,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,

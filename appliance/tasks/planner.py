@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from appliance.counters import Counter
 from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
@@ -98,7 +99,7 @@ class Planner:
             book.enter(record, RequestState.UNCERTAIN)
             dispatcher.queues.activate(record)
             if execution.state == ExecutionState.STARTING:
-                book.count("answers lost")
+                book.count(Counter.START_ANSWERS_LOST)
             book.move(
                 record,
                 RequestState.UNCERTAIN,
@@ -191,7 +192,7 @@ class Planner:
         task_id = record.execution.task_id
         history = book.histories.of(task_id)
         book.remember(task_id, msgspec.structs.replace(history, last_start_ns=now))
-        book.count("started")
+        book.count(Counter.EXECUTIONS_STARTED)
         rule = record.execution.cause.rule
         self.started_by[rule] = self.started_by.get(rule, 0) + 1
         self.dispatcher.decide_waiting(task_id, now)
@@ -224,7 +225,7 @@ class Planner:
         """The call certainly did not reach the server: again later, growing, with jitter."""
         if not self._is_in_flight(record):
             return
-        self.book.count("retries")
+        self.book.count(Counter.START_RETRIES)
         record.posted_ns = None
         record.expedited = False
         record.label = error.label
@@ -256,7 +257,7 @@ class Planner:
         """The answer was lost: the task may run. Look before anything else is done."""
         if self._is_in_flight(record):
             record.tries = 0
-            self.book.count("answers lost")
+            self.book.count(Counter.START_ANSWERS_LOST)
             self._look_later(record, f"{problem} Looking whether it was started.", now)
 
     def look_failed(self, record: Record, error: QlikError, now: int) -> None:
@@ -290,7 +291,7 @@ class Planner:
     def found(self, record: Record, report: Report, now: int) -> None:
         """A look found the run that a call without an answer began."""
         if self._is_in_flight(record):
-            self.book.count("found by looking")
+            self.book.count(Counter.STARTS_FOUND_BY_LOOKING)
             self.started(record, report.execution_id, now)
             self.report(record, report, now)
 
@@ -382,7 +383,7 @@ class Planner:
         return self.book.histories.by_task
 
     @property
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[Counter, int]:
         """How often what happened, since the start."""
         return self.book.counters
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from appliance.counters import Counter
 from appliance.model import Task
 from appliance.qlik.server import QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
@@ -133,7 +134,7 @@ class RunPoller:
     def _note_failure(self, due: Sequence[Record], error: QlikError) -> None:
         _log.info("Asking about running tasks failed: %s", error)
         with self._state.change() as planner:
-            planner.count("polls failed")
+            planner.count(Counter.POLLS_FAILED)
             for record in due:
                 planner.unanswered(record, error, self._state.clock_ns())
             if self._state.circuit.failed(error):

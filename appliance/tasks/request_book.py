@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from appliance.counters import Counter
 from appliance.model import Cause, Execution, ExecutionState, Step, Task
 from appliance.tasks import states
 from appliance.tasks.histories import TaskHistories
@@ -48,7 +49,7 @@ class RequestBook:
         self.followed = 0
         """How many runs were ever followed."""
         self.histories = TaskHistories(known)
-        self.counters: dict[str, int] = {}
+        self.counters: dict[Counter, int] = {}
         self.next_id = 1
         self._states: dict[int, RequestState] = {}
         self._by_state: dict[RequestState, dict[int, Record]] = {one: {} for one in RequestState}
@@ -233,9 +234,9 @@ class RequestBook:
         self.histories.by_task[task_id] = history
         self.changes.histories[task_id] = history
 
-    def count(self, name: str, by: int = 1) -> None:
+    def count(self, counter: Counter, by: int = 1) -> None:
         """Count what happened, for the operator and the metrics."""
-        self.counters[name] = self.counters.get(name, 0) + by
+        self.counters[counter] = self.counters.get(counter, 0) + by
 
     # --- runs of the server -------------------------------------------------------------------
 

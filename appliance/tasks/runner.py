@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 
+from appliance.counters import Counter
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
 from appliance.tasks.jobs import Job, JobKind
@@ -76,7 +77,7 @@ class Runner:
     def _give_up(self, job: Job) -> None:
         record, now = job.record, self._state.clock_ns()
         with self._state.change() as planner:
-            planner.count("internal errors")
+            planner.count(Counter.INTERNAL_ERRORS)
             if job.kind is JobKind.LOG:
                 planner.log_failed(record)
             elif record.posted_ns is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from appliance.counters import Counter
 from appliance.model import Cause, Execution
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
@@ -54,7 +55,7 @@ class Runs:
         self._dispatcher.queues.activate(record)
         book.note_run(run, record.id)
         book.change(record, task_name=name)
-        book.count("started elsewhere")
+        book.count(Counter.EXECUTIONS_STARTED_ELSEWHERE)
         self.report(record, report, now)
 
     def report(self, record: Record, report: Report, now: int) -> None:
@@ -139,7 +140,7 @@ class Runs:
             return
         if elapsed_ns > to_ns(max(SLOW_FACTOR * usual, usual + SLOW_LEAST_S)):
             record.is_slow = True
-            self._book.count("slow runs")
+            self._book.count(Counter.EXECUTIONS_SLOW)
             self._book.change(record)
             self.slow.append(record.execution)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from appliance.counters import Counter
 from appliance.engine_api import TimerState
 from appliance.errors import UsageError
 from appliance.model import Cause, Message
@@ -73,7 +74,7 @@ class Timing:
             except Exception:  # noqa: BLE001 - one timer's defect is not the other timers'
                 name = f"timer {firing.timer.name}"
                 _log.exception("An error in the appliance, please report it: %s did nothing", name)
-                planner.count("internal errors")
+                planner.count(Counter.INTERNAL_ERRORS)
                 self._state.internal_errors.set_aside(name)
 
     def concern(self, topic: str) -> bool:
@@ -99,7 +100,7 @@ class Timing:
 
     def _do(self, planner: Planner, firing: Firing) -> None:
         timer = firing.timer
-        planner.count("timers fired")
+        planner.count(Counter.TIMERS_FIRED)
         if timer.config.silence is not None:
             self._alarm(firing, "raised")
         if timer.config.publish is not None:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
+from appliance.counters import Counter
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.internal_errors import InternalErrors
@@ -171,7 +172,7 @@ class StateStore:
                         "can; make room on the disk or see to its rights.",
                         error,
                     )
-                    planner.count("database write failed")
+                    planner.count(Counter.TASK_DATABASE_WRITE_FAILURES)
                 self.trouble = str(error)
                 self._wake_waiters()
                 return False
@@ -226,7 +227,7 @@ class StateStore:
     def _set_aside(self, what: str) -> None:
         """Within the handling of an exception: log it, count it, let it be seen."""
         _log.exception("An error in the appliance, please report it: %s was left out", what)
-        self.planner.count("internal errors")
+        self.planner.count(Counter.INTERNAL_ERRORS)
         self.internal_errors.set_aside(what)
 
     def _take_effect(self, changes: Changes) -> None:
@@ -242,7 +243,7 @@ class StateStore:
             while len(self._outbox) > MAX_OUTBOX:
                 number, _ = self._outbox.popleft()
                 self._published = max(self._published, number)
-                self.planner.count("publications dropped")
+                self.planner.count(Counter.PUBLICATIONS_DROPPED)
             self._posted.notify_all()
 
     # --- the publisher's side -----------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance.counters import Counter
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.consumer import JournalConsumer, Source
@@ -250,7 +251,7 @@ class Workers:
                     self._stopped.wait(TICK_S)
                     continue
                 with self._state.lock:
-                    self._state.planner.count("publications dropped")
+                    self._state.planner.count(Counter.PUBLICATIONS_DROPPED)
             failures = 0
             suspects = max(0, suspects - 1)
             self._state.was_published(number)

@@ -5,14 +5,18 @@ Not for: one number on the status line (frame.py).
 
 from __future__ import annotations
 
+from appliance.counters import label_of, text_of
 from appliance.engine_api import Health, JournalState, RecorderState, Snapshot
 from appliance.ui import clock
 from appliance.ui.lines import Line, join
 from appliance.ui.symbols import level_sign, level_tone
-from appliance.ui.text import cut_start, printable
+from appliance.ui.text import cut, cut_start, printable
 
 _ROOMY = 70
 """Columns from which the loop's lateness stands beside the traffic."""
+
+_READABLE = 40
+"""Columns from which a counter's meaning stands beside it."""
 
 _LATE_MS = 50.0
 """Lateness of the loop that clients notice."""
@@ -70,6 +74,16 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
     return [(f" {level_sign(recorder.health.level)} ", tone), (cut_start(path, room), ""), *tail]
 
 
+def _counter_line(name: str, count: int, cells: int) -> Line:
+    """A counter: how often, its label, and what it means if there is room."""
+    number, label, text = f"{clock.number(count):>8}  ", printable(label_of(name)), text_of(name)
+    line: Line = [(" ▲ ", "warn"), (number, "warn"), (label, "")]
+    room = cells - len(number) - len(label) - 6
+    if text and room >= _READABLE:
+        line.append((f"  {cut(text, room)}", "dim"))
+    return line
+
+
 def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
     """Traffic, journal, recorders, then every bound that bit."""
     lines = [] if snapshot.link is None else [_link_line(snapshot.link)]
@@ -77,10 +91,7 @@ def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
     lines += [recorder_line(one, cells) for one in snapshot.recorders]
     hits = [(name, count) for name, count in snapshot.counters if count]
     if hits:
-        lines += [
-            [(" ▲ ", "warn"), (f"{clock.number(count):>8}  ", "warn"), (printable(name), "")]
-            for name, count in hits
-        ]
+        lines += [_counter_line(name, count, cells) for name, count in hits]
     else:
         lines.append([(" Nothing was refused or dropped.", "dim")])
     if len(lines) > rows:
