@@ -135,9 +135,10 @@ class _Numbers:
 
     def _rules(self) -> Iterable[Metric]:
         family = CounterMetricFamily(
-            "appliance_trigger_messages", "Messages of a trigger: matched, and of these started a task or were rejected",
+            "appliance_trigger_messages",
+            "A trigger's messages: matched, and of these started or rejected",
             labels=("trigger", "result"),
-        )  # fmt: skip
+        )
         for rule in self._snapshot.rules:
             for result in ("matched", "started", "rejected"):
                 family.add_metric((rule.name, result), getattr(rule, result))

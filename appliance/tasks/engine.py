@@ -290,7 +290,7 @@ class TaskEngine:
         """How often what happened, since the start."""
         return {
             **self._planner.counters,
-            Counter.SIGHTINGS_FORGOTTEN: self._intake.redeliveries.forgotten,
+            Counter.SIGHTINGS_FORGOTTEN: self._consumer.redeliveries.forgotten,
         }
 
     # --- what may wait for the disk or the server ----------------------------------------------

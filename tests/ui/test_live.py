@@ -5,6 +5,7 @@ import pytest
 from fake_engine import HOSTILE, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, screen_text, settle, until
 
+from appliance.counters import Counter
 from appliance.model import ExecutionState
 from appliance.engine_api import Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp, UiEnd
@@ -103,7 +104,7 @@ async def test_a_server_is_called_by_its_name_or_its_whole_address(label, shown)
 async def test_the_sum_of_what_was_counted_accuses_nobody():
     """The bottom line says that something was noted; screen 4 says what it was."""
     engine = story()
-    engine.changes["counters"] = (("polls failed", 2), ("topics forgotten: limit reached", 500))
+    engine.changes["counters"] = ((Counter.POLLS_FAILED, 2), (Counter.TOPICS_FORGOTTEN, 500))
     async with app_for(engine).run_test(size=NARROW) as pilot:
         text = (await settle(pilot)).split("\n")
         line = next(row for row in text if "pending" in row)

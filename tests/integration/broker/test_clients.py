@@ -19,6 +19,7 @@ from broker_rig import Rig, Wire, both, hang_up
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 
+from appliance.counters import Counter
 from appliance.broker.access import Terms
 from appliance.config import AccessConfig, ListenerConfig, TlsConfig
 
@@ -275,7 +276,7 @@ async def test_mute_strangers_are_counted(tmp_path, files, kind):
         await rig.until(lambda: rig.broker._unauthenticated == 3)
         fourth = await rig.socket()
         assert await fourth.closed() is None
-        assert rig.counters["connections refused: limit not yet authenticated"] == 1
+        assert rig.counters[Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED] == 1
         for wire in mute:
             assert await wire.closed() is None
         await rig.until(lambda: not rig.broker._connections)
@@ -323,7 +324,7 @@ async def test_stalled_tls_client(tmp_path, files):
         for _ in range(200):
             rig.door.publish("t", b"x" * 50_000)
             await rig.settled()
-        assert rig.counters["deliveries dropped: slow subscriber"]
+        assert rig.counters[Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER]
         again = await Wire.open(rig.port, host="localhost", tls=context(files))
         await again.connect("same")
         await hang_up()
@@ -358,7 +359,7 @@ async def test_websocket_of_a_foreign_page(everywhere, files, kind):
         with pytest.raises(websockets.InvalidStatus) as caught:
             await websockets.connect(url, origin=origin, **options)
         assert caught.value.response.status_code == 403
-    assert everywhere.counters["connections refused: page of another machine"] == 4
+    assert everywhere.counters[Counter.CONNECTIONS_REFUSED_FOREIGN_ORIGIN] == 4
     everywhere.access.take(Terms(AccessConfig(), None, anonymous=False, open_without_users=False))
     async with websockets.connect(url, origin="https://example.com", **options):
         pass

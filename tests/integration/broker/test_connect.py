@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from broker_rig import Closed, Rig, both, number, packet, rig, states, text  # noqa: F401
 
+from appliance.counters import Counter
+
 
 async def refused(rig: Rig, data: bytes, version: int = 4) -> object:
     """Send bytes as the first of a connection; returns the last packet before it is closed."""
@@ -230,7 +232,7 @@ async def test_keepalive(rig, version):
     if version == 5:
         assert last.body[0] == 0x8D
     assert (await watcher.message()).payload == b"w"
-    assert rig.counters["connections ended: silent"] == 1
+    assert rig.counters[Counter.CONNECTIONS_ENDED_SILENT] == 1
 
 
 @both

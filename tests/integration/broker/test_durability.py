@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from broker_rig import Closed, Rig, Wire, both, hang_up, packet, rig, states  # noqa: F401
 
+from appliance.counters import Counter
 from appliance.broker import sessions
 from appliance.journal import Journal
 
@@ -401,7 +402,7 @@ async def test_locked_database(tmp_path, version):
         await wire.nothing_more()
         await rig.until(lambda: rig.journal.stats().health.level == "bad")
         wire.publish("t", b"x" * 100_000, 1, id=3)
-        await rig.until(lambda: rig.counters["publishers slowed: journal behind"])
+        await rig.until(lambda: rig.counters[Counter.PUBLISHERS_SLOWED])
         wire.publish("t", b"4", 1, id=4)
         await wire.nothing_more_until(lambda: len(rig.journaled()) == 1)
         lock.execute("ROLLBACK")

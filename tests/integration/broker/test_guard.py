@@ -12,6 +12,7 @@ import pytest
 import websockets
 from broker_rig import Rig, Wire, rig  # noqa: F401
 
+from appliance.counters import Counter
 from appliance.broker.connection import Connection
 from appliance.broker.publish import Intake
 from appliance.broker.outbox import Outbox
@@ -21,7 +22,7 @@ from appliance.config import ListenerConfig, TlsConfig
 
 CONNECT = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03abc"
 SUBSCRIBE = b"\x82\x06\x00\x09\x00\x01t\x01"
-COUNTER = "connections ended: internal error"
+COUNTER = Counter.CONNECTIONS_ENDED_INTERNAL_ERROR
 
 
 class Reusing(asyncio.Protocol):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, text  # noqa: F401
 
+from appliance.counters import Counter
 from appliance.broker.access import Access, Terms
 from appliance.mqtt.packets import PacketError
 from appliance.config import AccessConfig, AccessRule, LimitsConfig
@@ -190,7 +191,7 @@ async def test_failed_logins_leave_nothing(guarded, version):
     gc.collect()
     left = [o for o in gc.get_objects() if type(o).__name__ == "Connection"]
     assert len(left) < 10
-    assert guarded.counters["logins refused"] == 30
+    assert guarded.counters[Counter.LOGINS_REFUSED] == 30
 
 
 # --- who may do what --------------------------------------------------------------------------
@@ -298,9 +299,9 @@ async def test_a_terminal_that_loses_its_right_gets_nothing_more(guarded):
 @pytest.mark.parametrize(
     ("limits", "counter"),
     [
-        ({"max_connections": 3}, "connections refused: limit in all"),
-        ({"max_connections_per_address": 3}, "connections refused: limit per address"),
-        ({"max_unauthenticated": 1}, "connections refused: limit not yet authenticated"),
+        ({"max_connections": 3}, Counter.CONNECTIONS_REFUSED_LIMIT_OVERALL),
+        ({"max_connections_per_address": 3}, Counter.CONNECTIONS_REFUSED_LIMIT_ADDRESS),
+        ({"max_unauthenticated": 1}, Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED),
     ],
 )
 async def test_too_many_connections(tmp_path, limits, counter):
@@ -332,7 +333,7 @@ async def test_strangers_keep_nobody_else_out(tmp_path):
         await client.connect("client")
         assert await mute[0].closed() is None
         assert rig.broker._unauthenticated == 4
-        assert rig.counters["connections ended: most of those not yet authenticated"] == 1
+        assert rig.counters[Counter.CONNECTIONS_ENDED_TO_MAKE_ROOM] == 1
         mute.append(await rig.socket())
         more = await rig.socket()
         assert await more.closed() is None
@@ -353,7 +354,7 @@ async def test_too_many_subscriptions(tmp_path, version):
         assert await wire.subscribe("a", "b") == [0, 0]
         assert await wire.subscribe("c", "d") == [0, no]
         assert await wire.subscribe(("a", 2)) == [2]
-        assert rig.counters["subscriptions refused: limit reached"] == 1
+        assert rig.counters[Counter.SUBSCRIPTIONS_REFUSED_LIMIT] == 1
         wire.send(wire.subscribe_packet(*(f"t{n}" for n in range(4))))
         await wire.closed()
         assert len(rig.subscriptions) == 0
@@ -369,7 +370,7 @@ async def test_too_many_retained(tmp_path, version):
         for _ in range(5):
             await wire.expect(4)
         assert len(rig.retained) == 3
-        assert rig.counters["retained messages refused: limit reached"] == 2
+        assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 2
         await wire.publish_acked("r/0", b"y", 1, retain=True)
         await wire.publish_acked("r/1", b"", 1, retain=True)
         await wire.publish_acked("r/9", b"z", 1, retain=True)
@@ -392,7 +393,7 @@ async def test_retained_messages_are_bounded_in_bytes(tmp_path, version):
         wire = await rig.wire(version)
         for topic, payload in (("r/0", big), ("r/1", b"small"), ("r/2", big), ("r/1", big)):
             await wire.publish_acked(topic, payload, 1, retain=True)
-        assert rig.counters["retained messages refused: limit reached"] == 1
+        assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 1
         assert rig.retained.get("r/1") is None
         assert len(rig.retained) == 2
         assert len(rig.journaled()) == 4
@@ -417,7 +418,7 @@ async def test_queue_of_an_absent_client(tmp_path, version):
         for n in range(12):
             rig.door.publish("t", b"%d" % n)
         await rig.settled()
-        assert rig.counters["deliveries dropped: queue full"] == 7
+        assert rig.counters[Counter.DELIVERIES_DROPPED_QUEUE_FULL] == 7
         again = await rig.wire(version, client_id="reader", clean=False)
         assert [int(m.payload) for m in await again.messages(5)] == [7, 8, 9, 10, 11]
 
@@ -439,7 +440,11 @@ async def test_stalled_subscriber(tmp_path, qos):
         connection = rig.broker.sessions.get("stalled").connection
         assert connection._transport.get_write_buffer_size() < 65536 + 3 * 50_000
         assert rig.broker.sessions.get("stalled").outbox._queued_bytes <= 65536 + 50_000
-        told = "deliveries dropped: queue full" if qos else "deliveries dropped: slow subscriber"
+        told = (
+            Counter.DELIVERIES_DROPPED_QUEUE_FULL
+            if qos
+            else Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER
+        )
         assert rig.counters[told]
         # Its client id can be taken over although its connection can't be closed in peace.
         await rig.wire(client_id="stalled")
@@ -456,7 +461,7 @@ async def test_sessions_are_bounded(tmp_path):
         refused = await rig.socket()
         refused.send(refused.connect_packet("c10", clean=False))
         assert (await refused.closed()).body == b"\0\3"
-        assert rig.counters["connections refused: limit of sessions"] == 1
+        assert rig.counters[Counter.CONNECTIONS_REFUSED_LIMIT_SESSIONS] == 1
         await rig.wire(client_id="c11")
         await rig.wire(client_id="c3", clean=False)
 
@@ -470,11 +475,11 @@ async def test_a_full_window_and_a_silent_stranger_are_counted(tmp_path):
         await reader.subscribe(("t", 1))
         for _ in range(5):
             await writer.publish_acked("t", b"x", 1)
-        assert rig.counters["deliveries held: too many unacknowledged"] == 1
+        assert rig.counters[Counter.DELIVERIES_HELD] == 1
         await reader.messages(5)
         await stranger.closed()
-        assert rig.counters["connections ended: no CONNECT in time"] == 1
-        assert not any(name.startswith("deliveries dropped") for name in rig.counters)
+        assert rig.counters[Counter.CONNECTIONS_ENDED_NO_CONNECT_IN_TIME] == 1
+        assert not any(name.startswith("deliveries_dropped") for name in rig.counters)
 
 
 @states("MQTT5-3.1.2-21", "MQTT5-3.1.2-22")
@@ -490,7 +495,7 @@ async def test_server_keepalive(tmp_path, asked, told):
         connection.last_received -= 31
         await rig.broker._sweep_once()
         assert (await wire.closed()).body[0] == 0x8D
-        assert rig.counters["connections ended: silent"] == 1
+        assert rig.counters[Counter.CONNECTIONS_ENDED_SILENT] == 1
 
 
 def test_every_bound_names_its_counter():
@@ -501,9 +506,10 @@ def test_every_bound_names_its_counter():
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.M))
     assert set(rows) == set(LimitsConfig.__struct_fields__)
     tested = Path(__file__).read_text("utf-8")
+    by_label = {counter.label: counter.name for counter in Counter}
     for key, row in rows.items():
-        [counter, *_] = re.findall(r"counter `([^`]+)`", row)
-        assert f'"{counter}"' in tested, (key, counter)
+        [label, *_] = re.findall(r"counter `([^`]+)`", row)
+        assert f"Counter.{by_label[label]}" in tested, (key, label)
 
 
 async def test_connect_of_a_stranger_is_small(rig):
@@ -511,7 +517,7 @@ async def test_connect_of_a_stranger_is_small(rig):
     wire = await rig.socket()
     wire.send(b"\x10" + length(300_000) + text("MQTT"))
     assert await wire.closed() is None
-    assert rig.counters["connections ended: packet too large"] == 1
+    assert rig.counters[Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE] == 1
 
 
 @both
@@ -522,7 +528,7 @@ async def test_publisher_is_slowed(tmp_path, version):
         for n in range(1, 401):
             wire.publish("t", b"x" * 5000, 1, id=n)
         assert [(await wire.expect(4)).id for _ in range(400)] == list(range(1, 401))
-        assert rig.counters["publishers slowed: journal behind"] > 0
+        assert rig.counters[Counter.PUBLISHERS_SLOWED] > 0
 
 
 async def test_random_bytes(rig):

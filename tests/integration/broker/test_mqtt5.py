@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from broker_rig import Rig, number, packet, rig, states, text  # noqa: F401
 
+from appliance.counters import Counter
+
 
 async def ends(wire, reason: int) -> None:
     last = await wire.closed()
@@ -136,7 +138,7 @@ async def test_message_expiry(rig, to):
     again.ack(4, message.id)
     await again.subscribe("r")
     await again.nothing_more()
-    assert rig.counters["deliveries dropped: expired"] == 2
+    assert rig.counters[Counter.DELIVERIES_DROPPED_EXPIRED] == 2
 
 
 @states("MQTT5-3.3.2-7", "MQTT5-3.3.2-8", "MQTT5-3.3.2-12")
@@ -188,7 +190,7 @@ async def test_maximum_packet_size_of_the_client(rig):
         writer.publish("t", b"y", qos)
         (message,) = await reader.messages(1)
         assert (message.qos, message.payload) == (qos, b"y")
-    assert rig.counters["deliveries dropped: larger than the client takes"] == 2
+    assert rig.counters[Counter.DELIVERIES_DROPPED_TOO_LARGE] == 2
 
 
 @states("MQTT5-3.3.4-7", "MQTT5-3.3.4-9", "MQTT5-4.9.0-1", "MQTT5-4.9.0-2", "MQTT5-4.9.0-3")

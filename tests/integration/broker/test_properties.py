@@ -6,7 +6,7 @@ import pytest
 from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
 
 from appliance.config import AccessRule
-from appliance.engine import live
+from appliance.counters import Counter
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
 from appliance.engine.live import LiveView
 from appliance.message_cost import cost_of
@@ -40,11 +40,11 @@ async def test_too_many_properties(rig, inner):  # noqa: F811
         assert (await wire.expect(answer)).codes == [QUOTA_EXCEEDED]
     wire.send(publish(MANY, 1))
     assert (await wire.expect(4)).codes == [0]
-    assert rig.counters["publishes refused: too many properties"] == 2
+    assert rig.counters[Counter.PUBLISHES_REFUSED_TOO_MANY_PROPERTIES] == 2
     wire.send(publish(inner))
     last = await wire.closed()
     assert (last.kind, last.body[0]) == (14, QUOTA_EXCEEDED)
-    assert rig.counters["connections ended: too many properties"] == 1
+    assert rig.counters[Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES] == 1
     assert len(rig.journaled()) == 1
 
 
@@ -85,7 +85,7 @@ async def test_properties_of_a_stranger(rig, place):  # noqa: F811
         head = text("MQTT") + bytes((5, 0x06)) + number(0) + properties(own) + text("c")
         wire.send(packet(0x10, head, properties(of_will), text("gone"), text("x")))
         assert (await wire.expect(2)).body[1] == code
-    assert rig.counters["connections ended: too many properties"] == 2
+    assert rig.counters[Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES] == 2
 
 
 async def test_properties_count_in_every_bound(tmp_path, monkeypatch):
@@ -110,14 +110,14 @@ async def test_properties_count_in_every_bound(tmp_path, monkeypatch):
         assert len(view.newest(0, 100)) == fitting
         assert view.kept_bytes == fitting * cost
         assert rig.broker.sessions.get("absent").outbox.queued == fitting
-        assert rig.counters["deliveries dropped: queue full"] == 40 - fitting
+        assert rig.counters[Counter.DELIVERIES_DROPPED_QUEUE_FULL] == 40 - fitting
         for place in range(10):
             topic = text(f"kept/{place}")
             wire.send(packet(0x33, topic, number(place + 1), properties(MANY), b"x"))
             await wire.expect(4)
         await rig.settled()
         assert len(rig.retained) == fitting
-        assert rig.counters["retained messages refused: limit reached"] == 10 - fitting
+        assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 10 - fitting
 
 
 async def test_properties_slow_their_publisher(tmp_path):
@@ -126,7 +126,7 @@ async def test_properties_slow_their_publisher(tmp_path):
         wire = await rig.wire(5)
         wire.send(publish(MANY, 1))
         await wire.expect(4)
-        assert rig.counters["publishers slowed: journal behind"] == 1
+        assert rig.counters[Counter.PUBLISHERS_SLOWED] == 1
 
 
 def test_cost():

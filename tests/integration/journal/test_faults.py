@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.journal import Journal
 from appliance.journal.sequence_reservation import BLOCK
@@ -101,7 +102,7 @@ def test_full_disk_holds_messages_back_and_resumes(make, small_disk):
     assert one.tokens == list(range(1, 12))
     assert one.numbers() == list(range(1, 12))
     assert one.health[-1][0] != "bad"
-    assert dict(one.journal.counters())["journal commit retries"] > 0
+    assert dict(one.journal.counters())[Counter.JOURNAL_COMMIT_RETRIES] > 0
 
 
 def test_stop_on_a_full_disk_ends_and_says_what_was_not_written(make, small_disk, caplog):

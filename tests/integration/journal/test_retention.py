@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from appliance.counters import Counter
 from appliance.journal import Journal
 from appliance.model import Message
 
@@ -114,7 +115,7 @@ def test_journal_far_too_big_sacrifices_a_follower_loudly(make, caplog):
         got += [m.seq for m in follower.next(10)]
     assert got == list(range(first, 81))
     assert follower.missed == first - 1
-    assert dict(one.journal.counters())["journal forced removals"] > 0
+    assert dict(one.journal.counters())[Counter.JOURNAL_FORCED_REMOVALS] > 0
     assert "although recorders had not read them" in caplog.text
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appliance.counters import Counter
 from appliance.config import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.journal import Journal
@@ -297,7 +298,7 @@ def test_recorder_in_trouble_loses_nothing_and_disturbs_nobody(tmp_path, caplog)
         plant.publish(2000)
     assert load(path) == list(range(1, 2001))
     assert "one.json can't be recorded" in caplog.text
-    assert dict(plant.recorders.counters())["recorder retries"] > 0
+    assert dict(plant.recorders.counters())[Counter.RECORDER_RETRIES] > 0
 
 
 def test_without_recorders_the_journal_keeps_nothing_for_them(tmp_path):
@@ -338,7 +339,7 @@ def test_messages_lost_to_retention_are_counted(tmp_path, caplog):
         for number in range(2, 8):
             plant.publish(number)
         plant.settle()
-        assert dict(plant.recorders.counters())["recorder messages missed"] > 0
+        assert dict(plant.recorders.counters())[Counter.RECORDER_MESSAGES_MISSED] > 0
     assert "before they could be recorded" in caplog.text
 
 

@@ -14,6 +14,7 @@ import pytest
 from appliance_process import until
 from attached_appliance import PASSWORD, publish, target
 
+from appliance.counters import Counter
 from appliance.remote.client_engine import AttachedEngine
 from appliance.mqtt.client import Client
 from appliance.remote import protocol
@@ -144,7 +145,7 @@ def test_a_viewer_may_not_act(running, attach):
             act()
     running.wait_for_line('refused {"ask":"stop"} to anna (terminal anna-acting at 127.0.0.1:')
     until(
-        lambda: dict(engine.snapshot().counters).get("acts refused: viewers may only look", 0) >= 9,
+        lambda: dict(engine.snapshot().counters).get(Counter.ACTS_REFUSED, 0) >= 9,
         "the counter",
     )
     assert "anna-acting" not in [one.client_id for one in engine.history(1 << 62, 1000)]
@@ -302,7 +303,7 @@ def test_nonsense_is_counted_and_harms_nobody(running, raw, attach):
     client.ask("nonsense", protocol.Attach(protocol.PROTOCOL, after_seq=-5, after_log=-1))
     assert client.frame().number == 1
     counters = dict(attach(running, "anna").snapshot().counters)
-    assert counters["desk requests refused: not understood"] >= 5
+    assert counters[Counter.DESK_REQUESTS_REFUSED_NOT_UNDERSTOOD] >= 5
 
 
 def test_a_stalled_terminal_gets_two_frames_and_no_more(running, raw, attach):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 
+from appliance.counters import Counter
 from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
@@ -41,7 +42,7 @@ def test_an_answer_that_is_lost_after_the_start_is_not_a_second_start(qlik, rig,
     rig.source.put(START_TOPIC, task.id)
     rig.broker.wait_for(task.id, "succeeded")
     assert qlik.starts() == 1
-    assert rig.engine.counters()["found by looking"] == 1
+    assert rig.engine.counters()[Counter.STARTS_FOUND_BY_LOOKING] == 1
 
 
 @pytest.mark.parametrize("kind", [FaultKind.DROP_BEFORE, FaultKind.HANG, FaultKind.STATUS])
@@ -194,7 +195,7 @@ def test_polls_that_fail_lose_no_outcome(qlik, rig) -> None:
     rig.broker.wait_for(task.id, "running")
     qlik.fail(FaultKind.STATUS, method="GET", path="/execution")
     qlik.site.finish(task.id)
-    rig.wait_until(lambda: rig.engine.counters().get("polls failed", 0) >= 2)
+    rig.wait_until(lambda: rig.engine.counters().get(Counter.POLLS_FAILED, 0) >= 2)
     rig.wait_until(lambda: "503" in rig.newest().reason)
     assert rig.newest().state is ExecutionState.RUNNING
     qlik.heal()
@@ -411,5 +412,5 @@ def test_a_publication_that_nobody_takes_holds_up_no_other(qlik, tmp_path: Path)
         taken = [topic for call in calls if "t/10" not in call for topic in call]
         assert taken == [f"t/{number}" for number in range(200) if number != 10]
         assert calls.count(["t/10"]) == 3
-        assert planner.counters["publications dropped"] == 1
+        assert planner.counters[Counter.PUBLICATIONS_DROPPED] == 1
         assert len(calls) < 70

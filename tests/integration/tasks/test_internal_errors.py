@@ -10,6 +10,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 from tasks_rig import START_TOPIC, Rig, client_of
 
+from appliance.counters import Counter
 from appliance.ops import health
 from appliance.config import TimerConfig, TopicFilter, TriggerConfig
 from appliance.config.tables import PublishConfig
@@ -118,7 +119,7 @@ def test_a_message_that_can_t_be_dealt_with_is_set_aside(
         assert tried == [poison.seq] * 2
         mark = rig.engine.marks([poison.seq])[poison.seq]
         assert (mark.state, mark.label) == (ExecutionState.REJECTED, "internal error")
-        assert rig.engine.counters()["internal errors"] == 1
+        assert rig.engine.counters()[Counter.INTERNAL_ERRORS] == 1
         assert "internal error with message 2" in rig.engine.qlik_state().health.text
         assert report_of(rig).status == "warn"
         rig.broker.wait_until(
@@ -158,7 +159,7 @@ def test_a_rule_that_fails_takes_no_start_from_the_others(
         poison = rig.source.put("plant/line", "poison")
         rig.broker.wait_for(task.id, "succeeded")
         assert qlik.starts(task.id) == 1
-        assert rig.engine.counters()["internal errors"] == 1
+        assert rig.engine.counters()[Counter.INTERNAL_ERRORS] == 1
         assert f"message {poison.seq}" in rig.engine.qlik_state().health.text
     assert "please report it" in caplog.text
 
@@ -176,7 +177,7 @@ def test_json_that_is_not_utf_8_loses_no_start(qlik, tmp_path: Path, encoding: s
         rig.source.put("plant/line", text.encode(encoding))
         rig.broker.wait_for(task.id, "succeeded")
         assert qlik.starts(task.id) == 1
-        assert "internal errors" not in rig.engine.counters()
+        assert Counter.INTERNAL_ERRORS not in rig.engine.counters()
         assert not report_of(rig).is_bad
 
 
@@ -211,7 +212,7 @@ def test_news_that_can_t_be_written_hold_nothing_up(qlik, tmp_path: Path) -> Non
             state.publish(Publication(TopicFilter("alarms/x"), b"{}"))
         rig.source.put(START_TOPIC, task.id)
         rig.broker.wait_for(task.id, "succeeded")
-        assert rig.engine.counters()["internal errors"] == 1
+        assert rig.engine.counters()[Counter.INTERNAL_ERRORS] == 1
         assert "alarms/x" in rig.engine.qlik_state().health.text
 
 
@@ -233,7 +234,7 @@ def test_one_timer_s_defect_is_not_the_others_(tmp_path: Path, monkeypatch) -> N
         rig.broker.wait_until(
             lambda: [1 for topic, *_ in rig.broker.published if topic == "second"]
         )
-        assert rig.engine.counters()["internal errors"] >= 1
+        assert rig.engine.counters()[Counter.INTERNAL_ERRORS] >= 1
         assert "timer first" in report_of(rig).parts[1].text
 
 

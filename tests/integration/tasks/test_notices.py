@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
+from appliance.counters import Counter
 from appliance.config import Secret
 from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState
@@ -184,13 +185,13 @@ def test_other_people_are_told_without_a_restart(webhook, mailbox, tmp_path: Pat
             fail(2)
             webhook.wait_for(2)
             fail(3)
-            rig.wait_until(lambda: rig.engine.counters().get("notices left out"))
+            rig.wait_until(lambda: rig.engine.counters().get(Counter.NOTICES_LEFT_OUT))
             tell(mail)
             task.outcomes = (Outcome.SUCCESS,)
             rig.source.put(START_TOPIC, task.id)
             assert "succeeds again" in mailbox.wait_for(1)[0]
             assert len(webhook.arrived) == 2
-            assert rig.engine.counters()["notices left out"] == 1
+            assert rig.engine.counters()[Counter.NOTICES_LEFT_OUT] == 1
             with pytest.raises(ConfigError):
                 tell(config("nonsense"))
 
@@ -205,7 +206,7 @@ def test_a_flood_of_failures_is_not_a_flood_of_mail(webhook) -> None:
         summary = webhook.wait_for(3)[2]
         assert summary["title"] == "Notices left out"
         assert summary["message"].startswith("3 notices")
-        assert sender.counted.arrived.count("notices left out") == 3
+        assert sender.counted.arrived.count(Counter.NOTICES_LEFT_OUT) == 3
 
 
 def test_a_notice_is_tried_again_and_then_left(webhook, caplog) -> None:
@@ -218,7 +219,7 @@ def test_a_notice_is_tried_again_and_then_left(webhook, caplog) -> None:
         sender.notices.offer(notice(kind="lost"))
         webhook.wait_for(2)
         sender.counted.wait_for(3)
-    assert "notices failed" in sender.counted.arrived
+    assert Counter.NOTICES_FAILED in sender.counted.arrived
     assert "notify 2 (json) could not be told" in caplog.text
     assert "topsecret" not in caplog.text
 

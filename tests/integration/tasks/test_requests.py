@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
+from appliance.counters import Counter
 from appliance.config import AllowConfig, ByProperty, TriggerConfig
 from appliance.errors import ApplianceError, UsageError
 from appliance.model import ExecutionState, MessageProperties
@@ -139,8 +140,8 @@ def test_bad_payloads_are_rejected_visibly(qlik, tmp_path: Path, caplog) -> None
         assert "please reload sales" not in caplog.text
         for _ in range(200):
             rig.source.put(START_TOPIC, "x")
-        rig.wait_until(lambda: rig.engine.counters()["messages rejected"] == 201)
-        assert rig.engine.counters()["log lines left out"] > 50
+        rig.wait_until(lambda: rig.engine.counters()[Counter.MESSAGES_REJECTED] == 201)
+        assert rig.engine.counters()[Counter.LOG_LINES_LEFT_OUT] > 50
         assert rig.engine.rules()[0].rejected == 201
         assert not qlik.posts
 

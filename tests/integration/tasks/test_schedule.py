@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 
+from appliance.counters import Counter
 from appliance.config import TriggerConfig
 from appliance.errors import UsageError
 from appliance.model import ExecutionState
@@ -61,8 +62,8 @@ def test_a_time_is_not_run_twice_over_a_restart(tmp_path: Path) -> None:
         settings = {"timers": (timer,), "clock_ns": clock, "source": source}
         with Rig(tmp_path / "tasks.db", None, **settings) as rig:
             rig.source.put(START_TOPIC, "x")
-            rig.wait_until(lambda: rig.engine.counters().get("messages rejected"))
-            rig.wait_until(lambda: rig.engine.counters().get("timers fired", 0) >= expected)
+            rig.wait_until(lambda: rig.engine.counters().get(Counter.MESSAGES_REJECTED))
+            rig.wait_until(lambda: rig.engine.counters().get(Counter.TIMERS_FIRED, 0) >= expected)
         fired.append(len(rig.broker.published))
         assert fired[-1] == expected, fired
 

@@ -47,7 +47,8 @@ SNAPSHOT = Snapshot(
     timers=(),
     executions=(),
     messages_in=7,
-    counters=(("refused: too many", 4),),
+    counters=(("another_version_total", 4), ("logins_refused_total", 2)),
+    activity=(("executions_failed_total", 3),),
 )
 replace = msgspec.structs.replace
 
@@ -88,7 +89,11 @@ def test_the_metrics_can_be_read_by_prometheus() -> None:
     assert found["appliance_clients",] == 3
     assert found["appliance_recorded_messages_total", 'a "b"\\c\n.json'] == 5
     assert found["appliance_trigger_messages_total", "rejected", "rule"] == 1
-    assert found["appliance_events_total", "refused: too many"] == 4
+    assert found["appliance_logins_refused_total",] == 2
+    assert found["appliance_executions_failed_total",] == 3
+    assert found["appliance_polls_failed_total",] == 0
+    assert found["appliance_events_total", "logins refused"] == 2
+    assert found["appliance_events_total", "another version"] == 4
     assert found["appliance_health", "all"] == 0
 
 

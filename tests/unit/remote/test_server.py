@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from plain_engine import PlainEngine
 
+from appliance.counters import Counter
 from appliance.remote import server
 from appliance.remote import protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
@@ -105,7 +106,7 @@ async def test_who_lost_the_right_gets_no_more_answers(place):
     answer = await place.answer("t1")
     assert (answer.number, answer.kind) == (3, "NoPermissionError")
     assert place.counted == [
-        "desk requests refused: not allowed", "acts refused: viewers may only look",
+        Counter.DESK_REQUESTS_REFUSED_NOT_ALLOWED, Counter.ACTS_REFUSED,
     ]  # fmt: skip
     assert place.recorded == []
 
@@ -120,7 +121,7 @@ async def test_there_is_a_bound_on_terminals(place):
     assert place.desk.attached == server.MAX_TERMINALS
     place.ask("t0", ATTACH, number=2)  # who is attached may attach anew
     assert place.desk.attached == server.MAX_TERMINALS
-    assert place.counted == ["terminals refused: limit reached"]
+    assert place.counted == [Counter.TERMINALS_REFUSED]
 
 
 async def test_who_does_not_listen_is_not_attached(place):

@@ -15,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState, Message, Task
 from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
@@ -517,7 +518,7 @@ def test_a_full_queue_refuses_and_counts() -> None:
     ask(planner, Options(if_running="start"))
     refusal = planner.ask(TaskSelector("id", IDS[1]), PLAIN, Cause("message", 1), NOW)
     assert refusal.label == "queue full"
-    assert planner.counters["queue full"] == 1
+    assert planner.counters[Counter.REQUESTS_REFUSED_QUEUE_FULL] == 1
 
 
 def test_only_what_the_server_does_not_know_can_be_taken_back() -> None:
@@ -539,7 +540,7 @@ def test_merged_messages_are_all_answered() -> None:
         ask(planner, Options(debounce_s=1), reply=Reply(f"answer/{number}"))
     (record,) = planner.open.values()
     assert len(record.reply_to) == 100
-    assert planner.counters["replies dropped"] == 3
+    assert planner.counters[Counter.REPLIES_DROPPED] == 3
 
 
 def test_the_story_of_an_execution_is_bounded() -> None:

@@ -1,0 +1,58 @@
+"""What is counted has one list: complete, documented, and with names that Prometheus accepts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance import counters
+from appliance.counters import ACTIVITY, Counter, label_of, text_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_counter_is_counted_somewhere() -> None:
+    used = {
+        node.attr
+        for path in (ROOT / "appliance").rglob("*.py")
+        if path != Path(counters.__file__)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "Counter"
+    }
+    assert {counter.name for counter in Counter} - used == set()
+
+
+@pytest.mark.parametrize("counter", Counter)
+def test_a_counter_says_what_it_is(counter: Counter) -> None:
+    """The name is a Prometheus counter's; label and text are there and are one line."""
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*_total", counter)
+    assert counter == f"{counter.name.lower()}_total"
+    assert counter.label == counter.label.strip()
+    assert len(counter.label) <= 60
+    assert counter.text.endswith(".")
+    assert counter.text.isprintable()
+
+
+def test_labels_are_unique() -> None:
+    """The status topic and ``appliance_events`` tell counters apart by them."""
+    assert len({counter.label for counter in Counter}) == len(Counter)
+    assert ACTIVITY < set(Counter)
+
+
+def test_a_counter_of_another_version_is_shown_by_its_name() -> None:
+    """A terminal that is attached to an engine of another version reads what it does not know."""
+    assert label_of("polls_failed_total") == "polls failed"
+    assert label_of("visits_refused_total") == "visits refused"
+    assert label_of("polls failed") == "polls failed"
+    assert text_of("visits_refused_total") == ""
+
+
+def test_the_page_of_the_metrics_lists_them() -> None:
+    subprocess.run([sys.executable, ROOT / "scripts" / "document-metrics", "--check"], check=True)
