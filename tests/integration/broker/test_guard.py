@@ -216,7 +216,7 @@ async def test_delivery_raises(rig, monkeypatch, caplog, owner, qos):  # noqa: F
         assert (await wire.expect(3)).payload == b"x"
     await victim.closed()
     assert rig.counters[COUNTER] == 1
-    assert rig.counters["deliveries dropped: internal error"] == 1
+    assert rig.counters[Counter.DELIVERIES_DROPPED_INTERNAL_ERROR] == 1
     assert "client victim at 127.0.0.1:" in caplog.text
     await rig.settled()
     assert rig.door.fanned_out_seq == rig.journaled()[-1].seq
@@ -233,7 +233,7 @@ async def test_what_waits_for_a_commit_raises(rig):  # noqa: F811
     rig.door.record((), reached.set)
     async with asyncio.timeout(10):
         await reached.wait()
-    assert rig.counters["internal errors: after a commit"] == 1
+    assert rig.counters[Counter.INTERNAL_ERRORS_AFTER_COMMIT] == 1
 
 
 async def test_making_of_the_connection_raises(rig, monkeypatch):  # noqa: F811

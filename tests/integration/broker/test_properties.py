@@ -7,6 +7,7 @@ from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
 
 from appliance.config import AccessRule
 from appliance.counters import Counter
+from appliance.engine import live
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
 from appliance.engine.live import LiveView
 from appliance.message_cost import cost_of
