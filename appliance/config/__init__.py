@@ -14,6 +14,7 @@ from appliance.config.reading import load, loads, recheck
 from appliance.config.recorder_paths import not_a_recording
 from appliance.config.tables import (
     AccessConfig,
+    AccessPlugin,
     AccessRule,
     AllowConfig,
     ByApp,
@@ -44,6 +45,7 @@ from appliance.config.values import (
     Duration,
     FolderPath,
     ReadPath,
+    Settings,
     Size,
     TopicFilter,
     WritePath,
@@ -58,6 +60,7 @@ from appliance.secret import Secret
 
 __all__ = [
     "AccessConfig",
+    "AccessPlugin",
     "AccessRule",
     "AllowConfig",
     "ByApp",
@@ -83,6 +86,7 @@ __all__ = [
     "Secret",
     "Selector",
     "ServiceConfig",
+    "Settings",
     "Size",
     "Table",
     "TimerConfig",

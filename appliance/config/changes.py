@@ -28,6 +28,7 @@ _SOCKET = "clients are connected to the open socket"
 _SERVER = "the appliance is signed in there, and follows runs"
 _UI = "the terminal is set up with it"
 _PORT = "the monitoring port is open"
+_PLUGINS = "plugins are loaded at the start, and hold connections of their own"
 
 RESTART: Mapping[str, Mapping[str, str]] = {
     "service": {
@@ -37,6 +38,7 @@ RESTART: Mapping[str, Mapping[str, str]] = {
         "run_for": "it counts from the start",
     },
     "listener": {"name": _SOCKET, "bind": _SOCKET, "transport": _SOCKET, "tls": _SOCKET},
+    "access": {"plugins": _PLUGINS},
     "journal": {"sync": "the database is open in this mode"},
     "qlik": {field.name: _SERVER for field in msgspec.structs.fields(QlikConfig)},
     "ui": {field.name: _UI for field in msgspec.structs.fields(UiConfig)},
@@ -74,8 +76,9 @@ def _changes(before: Config, after: Config) -> Iterator[Change]:
             yield from _listener_changes(old, new)
         elif isinstance(old, Table) and isinstance(new, Table):
             for key in _differing(old, new):
-                where = "[[access.rule]]" if (table, key) == ("access", "rule") else None
-                yield _change(where or f"{brackets(table)} {key}", table, key)
+                inner = table == "access" and key in ("rule", "plugins")
+                where = f"[[access.{key}]]" if inner else f"{brackets(table)} {key}"
+                yield _change(where, table, key)
         elif table == "recorder" and before.service.data_dir != after.service.data_dir:
             yield Change("[[recorder]]", "its paths count from data_dir, which waits")
         elif table in RESTART:  # one of them is None: the whole table came or went

@@ -142,7 +142,7 @@ def _listeners(config: Config, report: ReportProblem) -> None:
                 "remove `anonymous` and add users, or bind to 127.0.0.1",
                 "anonymous",
             )
-        elif config.access.users_file is None:
+        elif config.access.users_file is None and not config.access.plugins:
             report(
                 bind,
                 f"value {shown(listener.bind)}: it can be reached from other machines, so clients "

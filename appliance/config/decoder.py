@@ -29,6 +29,7 @@ from appliance.config.values import (
     Example,
     FolderPath,
     ReadPath,
+    Settings,
     Size,
     TopicFilter,
     WritePath,
@@ -50,6 +51,10 @@ _MIN_SIMILARITY = 0.7
 """``difflib``'s ratio from which a key is suggested. Transposed letters in a short name: 0.75."""
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+_SECRET_KEY = re.compile("pass|secret|token|credential|private|(^|_|-)key$", re.IGNORECASE)
+"""Names of settings whose text is never shown. One too many is harmless."""
+_LOGIN_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 class _Hints(NamedTuple):
@@ -104,7 +109,7 @@ class Decoder:
                 text = "a table in braces is wanted"
             self._problems.value(where, value, text)
             return _empty(kind)
-        fields = {each.name: each for each in msgspec.structs.fields(kind)}
+        fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
         for name in _NOT_KEYS:
             fields.pop(name, None)
         for key, unread in value.items():
@@ -113,7 +118,9 @@ class Decoder:
         found: dict[str, Any] = {}
         for name, field in fields.items():
             if name in value:
-                found[name] = self._value(value[name], field.type, where.key(name, kind is Config))
+                found[field.name] = self._value(
+                    value[name], field.type, where.key(name, kind is Config)
+                )
             elif field.required:
                 example = _unwrap(field.type)[1].example
                 self._problems.add(
@@ -121,11 +128,11 @@ class Decoder:
                     "this key is missing"
                     + (f"; write for example {name} = {example}" if example else ""),
                 )
-                found[name] = _placeholder(field.type)
+                found[field.name] = _placeholder(field.type)
             elif isinstance(field.default, Table):  # its defaults may be relative paths
-                found[name] = self._value({}, field.type, where.key(name, kind is Config))
+                found[field.name] = self._value({}, field.type, where.key(name, kind is Config))
             elif isinstance(field.default, ReadPath | WritePath | FolderPath):
-                found[name] = self._value(field.default, field.type, where.key(name))
+                found[field.name] = self._value(field.default, field.type, where.key(name))
         return kind(**found)
 
     def _unknown(self, where: ConfigPath, key: str, value: Any, known: list[str]) -> None:
@@ -170,6 +177,8 @@ class Decoder:
         )
 
     def _single(self, value: Any, kind: Any, hints: _Hints) -> Any:
+        if kind is Settings:
+            return self._settings(_dictionary(value, object, hints))
         origin = get_origin(kind)
         if origin is Literal:
             return _choice(value, get_args(kind))
@@ -220,6 +229,29 @@ class Decoder:
             return WritePath(self._path(value, self._data_dir))
         return value
 
+    def _settings(self, table: Mapping[str, Any], *, is_secret: bool = False) -> Settings:
+        """A table of settings whose meaning only their owner knows, with what is in it."""
+        return Settings({key: self._setting(key, each, is_secret) for key, each in table.items()})
+
+    def _setting(self, key: str, value: Any, is_secret: bool) -> Any:
+        is_file = key.lower().endswith("_file")
+        is_secret = is_secret or (not is_file and _may_be_secret(key))
+        if isinstance(value, dict):
+            return self._settings(value, is_secret=is_secret)
+        if isinstance(value, list):
+            return [self._setting("", each, is_secret) for each in value]
+        if not isinstance(value, str):
+            return value
+        try:
+            if is_file:
+                return ReadPath(self._path(value, self._folder))
+            text = self._expanded(value)
+        except _InvalidValueError as wrong:
+            raise _InvalidValueError(f"`{key}`: {wrong}") from None
+        # What comes from the environment is there because it may not stand in the file.
+        is_secret = is_secret or text != value or _LOGIN_IN_URL.search(text) is not None
+        return Secret(text) if is_secret else text
+
     def _path(self, text: str, folder: str) -> str:
         expanded = self._expanded(text)
         if not expanded.strip():
@@ -235,6 +267,10 @@ class Decoder:
             return self._environ[match[1]]
 
         return _VARIABLE.sub(variable, text)
+
+
+def _may_be_secret(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None
 
 
 def _placeholder(annotated: Any) -> Any:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from appliance.config.key_files import key_files
 from appliance.config.recorder_paths import disk_problems
@@ -98,7 +100,27 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
     for notify in config.notify:
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.append(read_secret(notify.url, notify.url_file))
+    for plugin in config.access.plugins:
+        found.extend(_setting_secrets(plugin.settings))
     return tuple(secret for secret in found if secret)
+
+
+def _setting_secrets(value: object) -> Iterator[Secret | None]:
+    """Every secret in a plugin's settings, and what the files hold that they name."""
+    if isinstance(value, Secret):
+        yield value
+        # A password within an address (of a database) is one by itself.
+        if password := urlsplit(value.reveal()).password:
+            yield Secret(unquote(password))
+    elif isinstance(value, ReadPath):
+        with contextlib.suppress(ConfigError, NoPermissionError):
+            yield read_secret(None, value)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _setting_secrets(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _setting_secrets(each)
 
 
 def _unreadable(path: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from appliance.config.tables import Config
+from appliance.config.values import ReadPath
 
 
 def key_files(config: Config) -> Iterator[tuple[str, str]]:
@@ -22,6 +23,10 @@ def key_files(config: Config) -> Iterator[tuple[str, str]]:
     for number, notify in enumerate(config.notify, 1):
         if notify.url_file is not None:
             yield f"[[notify]] {number} `url_file`", notify.url_file
+    for number, plugin in enumerate(config.access.plugins, 1):
+        for key, value in plugin.settings.items():
+            if isinstance(value, ReadPath):
+                yield f"[[access.plugins]] {number} `settings.{key}`", value
     qlik = config.qlik
     if qlik is None or qlik.edition == "simulated":
         return

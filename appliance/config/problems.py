@@ -35,8 +35,8 @@ class ConfigPath(msgspec.Struct, frozen=True):
 
     def item(self, number: int) -> ConfigPath:
         """The table or list item with this number, counted from 1."""
-        if self.path == "rule" and self.table == "[access]":  # the one array of tables in a table
-            return ConfigPath(f"[[access.rule]] {number}", "", "access.rule")
+        if self.path in ("rule", "plugins") and self.table == "[access]":  # tables in a table
+            return ConfigPath(f"[[access.{self.path}]] {number}", "", f"access.{self.path}")
         if self.path:
             return ConfigPath(self.table, f"{self.path}[{number}]", self.name)
         return ConfigPath(f"[[{self.name}]] {number}", "", self.name)

@@ -16,6 +16,7 @@ from appliance.config.values import (
     Example,
     FolderPath,
     ReadPath,
+    Settings,
     Size,
     TopicFilter,
     WritePath,
@@ -93,6 +94,23 @@ class AccessRule(Table, frozen=True):
     """Topic filters that may be subscribed to, in the same form."""
 
 
+class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):
+    """An amqtt plugin that is asked about clients and topics, or hears what happens.
+
+    docs/access.md says how plugins, the users file and rules go together, and has examples.
+    """
+
+    plugin_class: Annotated[str, Example('"amqtt.contrib.http.UserAuthHttpPlugin"')]
+    """The plugin's class with the module that it is in: of amqtt itself, of `amqtt.contrib`, or of
+    a package that is installed beside the appliance."""
+    settings: Annotated[Settings, Example('{host = "127.0.0.1", port = 8080}')] = Settings()
+    """The plugin's own settings. `${NAME}` stands for an environment variable; `KEY_file` names a
+    file that holds the value of `KEY`."""
+    keep_password: bool = False
+    """Whether the plugin sees the client's password after CONNECT too, in questions about topics.
+    amqtt's JWT topic plugin needs that: the password is the token."""
+
+
 class AccessConfig(Table, frozen=True):
     """Who may connect and what they may do."""
 
@@ -109,6 +127,14 @@ class AccessConfig(Table, frozen=True):
     """Users who may look from another terminal and not act."""
     rule: tuple[AccessRule, ...] = ()
     """See `[[access.rule]]`."""
+    plugins: tuple[AccessPlugin, ...] = ()
+    """See `[[access.plugins]]`."""
+    plugin_timeout: Annotated[Duration, Bounds(0.05, 60)] = Duration(5)
+    """How long a plugin may take to answer; then the answer is no (counter `plugin questions
+    failed`)."""
+    plugin_cache: Annotated[Duration, Bounds(0, 86400)] = Duration(10)
+    """How long the answer about a topic counts for the same connection, topic and action. `0s`:
+    the plugin is asked for each message."""
 
 
 class LimitsConfig(Table, frozen=True):

@@ -48,6 +48,16 @@ class FolderPath(str):
     __slots__ = ()
 
 
+class Settings(dict[str, object]):
+    """Settings of something that is not the appliance's own: TOML values as they stand.
+
+    ``${NAME}`` is filled in, a text that may be a secret is a ``Secret``, and the text of a key
+    that ends in ``_file`` is a ``ReadPath``.
+    """
+
+    __slots__ = ()
+
+
 class Bounds(NamedTuple):
     """Beside a type in ``Annotated``: the smallest and largest value that make sense."""
 

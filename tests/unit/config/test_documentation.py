@@ -53,6 +53,7 @@ NEEDED = {
     },
     "[[recorder]]": {"topic": "topic = 'a'", "path": "path = 'a'"},
     "[qlik]": {"edition": "edition = 'simulated'"},
+    "[[access.plugins]]": {"class": "class = 'amqtt.plugins.logging_amqtt.EventLoggerPlugin'"},
     "[[notify]]": {"url": "url = 'json://localhost'"},
     "[[timer]]": {
         "name": "name = 'n'",
@@ -112,4 +113,4 @@ def test_every_key_says_what_it_means() -> None:
         for field in msgspec.structs.fields(kind):
             left |= kinds(field.type) - seen
             if kind is not Config and not kind.__name__.startswith("By"):
-                assert re.search(rf"^\| `{field.name}` \|", PAGE, re.MULTILINE), field.name
+                assert re.search(rf"^\| `{field.encode_name}` \|", PAGE, re.MULTILINE), field.name
