@@ -170,6 +170,14 @@ class Counter(enum.StrEnum):
             " find the client that has a wrong password."
         ),
     )
+    LOGINS_REFUSED_PLUGIN_FAILED = (
+        "logins_refused_plugin_failed_total",
+        "logins refused: a plugin failed",
+        (
+            "A client was refused because a plugin of [[access.plugins]] did not answer; the log"
+            " says which one."
+        ),
+    )
 
     # --- publishing and subscribing -------------------------------------------------------------
 
@@ -179,6 +187,14 @@ class Counter(enum.StrEnum):
         (
             "A client may not publish to a topic, or not leave a will on it; add an"
             " [[access.rule]] if it should."
+        ),
+    )
+    PUBLISHES_REFUSED_PLUGIN_FAILED = (
+        "publishes_refused_plugin_failed_total",
+        "publishes refused: a plugin failed",
+        (
+            "A publisher was disconnected because a plugin of [[access.plugins]] did not answer"
+            " whether it may publish; the log says which one."
         ),
     )
     PUBLISHES_REFUSED_TOO_MANY_PROPERTIES = (
@@ -210,6 +226,14 @@ class Counter(enum.StrEnum):
         "subscriptions refused: not allowed",
         "A client may not subscribe to a topic filter; add an [[access.rule]] if it should.",
     )
+    SUBSCRIPTIONS_REFUSED_PLUGIN_FAILED = (
+        "subscriptions_refused_plugin_failed_total",
+        "subscriptions refused: a plugin failed",
+        (
+            "A subscription was refused because a plugin of [[access.plugins]] did not answer;"
+            " the log says which one."
+        ),
+    )
     SUBSCRIPTIONS_REFUSED_LIMIT = (
         "subscriptions_refused_limit_total",
         "subscriptions refused: limit reached",
@@ -227,6 +251,22 @@ class Counter(enum.StrEnum):
         "deliveries_dropped_expired_total",
         "deliveries dropped: expired",
         "A message was not delivered because its MQTT 5 message expiry interval had passed.",
+    )
+    DELIVERIES_REFUSED_NOT_ALLOWED = (
+        "deliveries_refused_not_allowed_total",
+        "deliveries refused: not allowed",
+        (
+            "A message was not delivered to a subscriber because a plugin does not let it receive"
+            " the topic."
+        ),
+    )
+    DELIVERIES_REFUSED_PLUGIN_FAILED = (
+        "deliveries_refused_plugin_failed_total",
+        "deliveries refused: a plugin failed",
+        (
+            "A message was not delivered to a subscriber because a plugin of [[access.plugins]]"
+            " did not answer; the log says which one."
+        ),
     )
     DELIVERIES_DROPPED_TOO_LARGE = (
         "deliveries_dropped_too_large_total",
@@ -267,6 +307,35 @@ class Counter(enum.StrEnum):
             "Messages began to wait because the client had not acknowledged"
             " limits.max_inflight_per_client, or as many as it takes at a time."
         ),
+    )
+    PLUGIN_QUESTIONS_FAILED = (
+        "plugin_questions_failed_total",
+        "plugin questions failed",
+        (
+            "A plugin of [[access.plugins]] raised an error or took longer than"
+            " access.plugin_timeout; the log says which one."
+        ),
+    )
+    PLUGIN_QUESTIONS_REFUSED = (
+        "plugin_questions_refused_total",
+        "plugin questions refused: too many wait",
+        (
+            "A plugin was not asked because it had not answered 256 questions yet; look at what"
+            " it asks."
+        ),
+    )
+    PLUGIN_EVENTS_DROPPED = (
+        "plugin_events_dropped_total",
+        "plugin events dropped: queue full",
+        (
+            "A plugin did not hear of an event because it was slower than the events; make it"
+            " faster."
+        ),
+    )
+    PLUGIN_EVENTS_FAILED = (
+        "plugin_events_failed_total",
+        "plugin events failed",
+        ("A plugin raised an error when it heard of an event; the log says which one."),
     )
     TOPICS_FORGOTTEN = (
         "topics_forgotten_total",

@@ -27,7 +27,18 @@ from appliance.broker.door import RETAINED_SCHEMA, Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.config import AccessConfig, AccessRule, LimitsConfig, ListenerConfig, TlsConfig
+from appliance.broker.plugin_classes import plugin_classes
+from appliance.broker.plugins import Plugins
+from appliance.config import (
+    AccessConfig,
+    AccessPlugin,
+    AccessRule,
+    Duration,
+    LimitsConfig,
+    ListenerConfig,
+    Settings,
+    TlsConfig,
+)
 from appliance.journal import Journal
 from appliance.model import Message
 from appliance.broker.users import Users
@@ -50,6 +61,9 @@ class Rig:
         rules: tuple[AccessRule, ...] = (),
         sync: str = "os",
         observe: Any = None,
+        plugins: tuple[AccessPlugin, ...] = (),
+        plugin_timeout: float = 5.0,
+        plugin_cache: float = 10.0,
         **limits: Any,
     ) -> None:
         self.folder = folder
@@ -58,6 +72,13 @@ class Rig:
         self.users = None if users is None else Users(users)
         self.anonymous = anonymous
         self.rules = rules
+        self.access_config = AccessConfig(
+            rule=rules,
+            plugins=plugins,
+            plugin_timeout=Duration(plugin_timeout),
+            plugin_cache=Duration(plugin_cache),
+        )
+        self.plugins: Plugins | None = None
         self.sync = sync
         self.counters: Counter[str] = Counter()
         self.now_offset_ns = 0
@@ -89,14 +110,22 @@ class Rig:
             clock_ns=self.clock_ns,
             max_pending=self.limits.max_pending,
             own_client_id="$appliance",
-            observe=self.observe,
+            observe=self._observe,
             count=self.count,
         )
         self.door.fanned_out_seq = self.journal.last_seq
         self.door.load_retained()
+        if self.access_config.plugins:
+            self.plugins = Plugins(
+                plugin_classes(self.access_config),
+                timeout_s=self.access_config.plugin_timeout,
+                cache_s=self.access_config.plugin_cache,
+                count=self.count,
+            )
+            await self.plugins.start()
         self.access = Access(
             Terms(
-                AccessConfig(rule=self.rules),
+                self.access_config,
                 self.users,
                 anonymous=self.anonymous,
                 open_without_users=self.anonymous,
@@ -105,6 +134,7 @@ class Rig:
             executor=self.executor,
             clock=time.monotonic,
             count=self.count,
+            plugins=self.plugins,
         )
         self.broker = MqttBroker(
             listeners=self.listeners,
@@ -117,6 +147,7 @@ class Rig:
             executor=self.executor,
             counters=self.counters,
             clock_ns=self.clock_ns,
+            plugins=self.plugins,
         )
         await self.broker.start()
         return self
@@ -124,8 +155,15 @@ class Rig:
     async def __aexit__(self, *_error: object) -> None:
         await hang_up()
         await self.broker.stop()
+        if self.plugins is not None:
+            await self.plugins.stop()
         await asyncio.to_thread(self.journal.close, 10)
         self.executor.shutdown()
+
+    def _observe(self, messages: Any) -> None:
+        self.observe(messages)
+        if self.plugins is not None and self.plugins.hear_messages:
+            self.plugins.received(messages)
 
     def count(self, name: str) -> None:
         self.counters[name] += 1
@@ -159,6 +197,15 @@ class Rig:
     async def socket(self, version: int = 4) -> Wire:
         """A client that has opened its socket and sent nothing."""
         return await Wire.open(self.port, version)
+
+
+def plugin(path: str, *, keep_password: bool = False, **settings: object) -> AccessPlugin:
+    """A plugin with its settings; a name alone is one of plugins_for_tests.py."""
+    return AccessPlugin(
+        plugin_class=path if "." in path else f"plugins_for_tests.{path}",
+        settings=Settings(settings),
+        keep_password=keep_password,
+    )
 
 
 class Packet:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,6 +23,9 @@ from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
 from appliance.mqtt.topics import covers, matches
 from appliance.remote.topics import PREFIX, is_own_request, is_own_topic
+
+if TYPE_CHECKING:
+    from appliance.broker.plugins import PluginClient, Plugins
 
 _FAILURES_BEFORE_DELAY = 3
 _LONGEST_DELAY_S = 10.0
@@ -78,6 +81,8 @@ class Proof(msgspec.Struct, frozen=True):
 
     mark: bytes | None = None
     """The mark of the user whose password was right; ``None`` if none was asked for."""
+    by_plugins: bool = False
+    """Plugins let it in: it is no user of the users file."""
 
 
 class Access:
@@ -97,7 +102,9 @@ class Access:
         executor: Executor,
         clock: Callable[[], float],
         count: Count,
+        plugins: Plugins | None = None,
     ) -> None:
+        self._plugins = plugins if plugins is not None and plugins.authenticate_clients else None
         self.take(terms)
         self._reserved = f"{reserved}/#"
         self._executor = executor
@@ -109,9 +116,13 @@ class Access:
     @property
     def is_open(self) -> bool:
         """Whether clients may come in without a password."""
-        if self._users is None or not self._users.exists:
-            return self._terms.open_without_users
-        return self._terms.anonymous
+        if self._has_users or self._plugins is not None:
+            return self._terms.anonymous
+        return self._terms.open_without_users
+
+    @property
+    def _has_users(self) -> bool:
+        return self._users is not None and self._users.exists
 
     def take(self, terms: Terms) -> None:
         """Let other terms count from now on. Those who are there: reauthorize.py."""
@@ -128,14 +139,31 @@ class Access:
 
     def still_admits(self, username: str | None, proof: Proof) -> bool:
         """Whether a client that was admitted would be admitted now, without asking it again."""
-        if self._users is None or not self._users.exists:
+        mark = None if self._users is None else self._users.mark(username or "")
+        if proof.by_plugins:
+            # One who has become a user of the file since is asked for the password there.
+            return self._plugins is not None and mark is None
+        if not self._asks_for_passwords:
             return self._terms.open_without_users
         if proof.mark is None:
             return username is None and self._terms.anonymous
-        return proof.mark == self._users.mark(username or "")
+        return proof.mark == mark
 
-    async def admit(self, username: str | None, password: bytes | None, host: str) -> Proof | None:
+    @property
+    def _asks_for_passwords(self) -> bool:
+        return self._has_users or self._plugins is not None
+
+    async def admit(
+        self,
+        username: str | None,
+        password: bytes | None,
+        host: str,
+        client: PluginClient | None = None,
+    ) -> Proof | None:
         """Whether these credentials let a client in: on what, or ``None``.
+
+        A user of the users file is checked there. Plugins are asked about everybody else who
+        shows a name or a password; ``client`` is how they know the client.
 
         Repeated failures from one address are answered ever more slowly, up to ten seconds; while
         several of its failures wait for their answer, only credentials that were right before are
@@ -143,16 +171,21 @@ class Access:
         guesser's own.
 
         Raises:
-            PacketError: the address has to wait.
+            PacketError: the address has to wait, or a plugin did not answer.
         """
         origin = origin_of(host)
         proof = Proof()
         nameless = username is None and password is None
-        if self._users is None or not self._users.exists or nameless:
+        crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
+        if nameless or not self._asks_for_passwords:
             # Where there are no users a name proves nothing; it is still welcome.
             admitted = self.is_open
+        elif self._users is None or not self._users.exists or await self._is_for_plugins(username):
+            admitted = await self._ask_plugins(client, origin, crowded=crowded)
+            proof = Proof(by_plugins=True)
+            # The name may have become one of the users file while the plugins were asked.
+            admitted = admitted and self.still_admits(username, proof)
         else:
-            crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
             mark = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
                 _verified,
@@ -178,6 +211,24 @@ class Access:
             if not self._waiting[origin]:
                 del self._waiting[origin]
         return None
+
+    async def _is_for_plugins(self, username: str | None) -> bool:
+        """Whether the users file has no such user, and there are plugins to ask."""
+        if self._plugins is None or self._users is None:
+            return False
+        # A user who was just added to the file must not be taken for somebody else.
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._users.refresh)
+        return self._users.mark(username or "") is None
+
+    async def _ask_plugins(
+        self, client: PluginClient | None, origin: str, *, crowded: bool
+    ) -> bool:
+        if self._plugins is None or client is None:
+            return False
+        if crowded:
+            self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
+            raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
+        return await self._plugins.admit(client)
 
     def _delay(self, origin: str) -> float:
         now = self._clock()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, ClassVar
 
 from appliance.broker.access import Proof
@@ -26,6 +26,8 @@ from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, fr
 
 if TYPE_CHECKING:
     from appliance.broker.amqtt_host import Seat
+    from appliance.broker.plugin_gate import TopicGate
+    from appliance.broker.plugins import PluginClient
     from appliance.broker.server import MqttBroker
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ class Connection(asyncio.Protocol):
         self.username: str | None = None
         self.proof: Proof | None = None
         """On what it was admitted."""
+        self.plugin_client: PluginClient | None = None
+        """How plugins know it, where there are any."""
+        self.gate: TopicGate | None = None
+        """What plugins are asked about its topics, where any are."""
         self.version = 0
         self.last_received = 0.0
         self.keepalive_s = 0.0
@@ -76,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._seat: Seat | None = None
         self._seated: asyncio.Future[None] | None = None
         self._admission: asyncio.Task[None] | None = None
+        self._question: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
 
@@ -144,8 +151,9 @@ class Connection(asyncio.Protocol):
             self._linger.cancel()
         self._broker.departed(self)
         self._door.forget(self)
-        if self._admission is not None:
-            self._admission.cancel()
+        for task in (self._admission, self._question):
+            if task is not None:
+                task.cancel()
         self._farewell = self._loop.create_task(self._leave(), name=f"leave {self.client_id}")
 
     async def _leave(self) -> None:
@@ -221,6 +229,10 @@ class Connection(asyncio.Protocol):
             while position < end and not self._busy and not self._closing:
                 if self.is_open:
                     position = intake.publishes(data, position, end, limit)
+                    if intake.undecided is not None:
+                        self._ask_publish(intake.undecided)
+                        intake.undecided = None
+                        break
                     if position >= end:
                         break
                 first = data[position]
@@ -246,6 +258,35 @@ class Connection(asyncio.Protocol):
             intake.enter()
             if position < end and not self._closing:
                 self._rest = bytearray(data[position:]) + self._rest
+
+    # --- what plugins are asked ---------------------------------------------------------------
+
+    def _ask(self, question: Coroutine[None, None, None]) -> None:
+        """Have plugins asked; nothing more is read from the client meanwhile (``_wait``)."""
+        self._question = self._loop.create_task(question, name=f"plugins {self.client_id}")
+
+    def _ask_publish(self, topic: str) -> None:
+        if self.gate is not None:
+            self._wait()
+            self._ask(self._wait_to_publish(self.gate, topic))
+
+    async def _wait_to_publish(self, gate: TopicGate, topic: str) -> None:
+        try:
+            await gate.ask_publish(topic)
+        except PacketError as error:
+            self.end(error.reason, str(error))
+        if not self._closing:
+            # It was our silence, not the client's: its keepalive begins anew.
+            self.last_received = self._loop.time()
+            self.go_on()
+
+    async def _ask_subscribe(
+        self, gate: TopicGate, subscribing: Subscribing, seat: Seat, asked: bytes
+    ) -> None:
+        await gate.ask_subscribe(subscribing.undecided())
+        if not self._closing:
+            self.last_received = self._loop.time()
+            seat.feed(asked)
 
     # --- the packets that are not PUBLISH or PUBREL -------------------------------------------
 
@@ -295,7 +336,10 @@ class Connection(asyncio.Protocol):
         if self._subscribing is not None and self._seat is not None:
             asked = self._subscribing.subscribe_packet(packet, offset, self.version)
             self._wait()
-            self._seat.feed(asked)
+            if self.gate is not None:
+                self._ask(self._ask_subscribe(self.gate, self._subscribing, self._seat, asked))
+            else:
+                self._seat.feed(asked)
 
     def _unsubscribe(self, packet: bytes, offset: int) -> None:
         if self._subscribing is not None and self._seat is not None:
@@ -347,7 +391,11 @@ class Connection(asyncio.Protocol):
 
     async def _come_in(self, asked: Connect) -> None:
         try:
-            admitted = await admit(self._broker, asked, self.peer[0])
+            ssl_object = self._stream.get_extra_info("ssl_object")
+            admitted = await admit(self._broker, asked, self.peer, ssl_object)
+            if admitted.plugin_client is not None and self._broker.plugins is not None:
+                self.plugin_client = admitted.plugin_client
+                self.gate = self._broker.plugins.gate(admitted.plugin_client)
             self._asked = admitted.asked
             self.client_id = admitted.client_id
             self.username = admitted.asked.username
@@ -383,7 +431,7 @@ class Connection(asyncio.Protocol):
         self.keepalive_s = (asked.keepalive_s if told is None else told) * 1.5
         self._output.window = min(self._output.window, asked.receive_maximum)
         self._output.largest = asked.maximum_packet_size
-        self._intake.open(self.session, self.version, self.username, self.address)
+        self._intake.open(self.session, self.version, self.username, self.address, self.gate)
         if self.version == 4:
             self.queue(b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00")
         else:
@@ -399,6 +447,7 @@ class Connection(asyncio.Protocol):
                 )
             )
         self._broker.opened(self, asked)
+        self._output.gate = self.gate
         self._output.outbox = self.session.outbox
         self.session.outbox.attach(self._output)
         self.go_on()

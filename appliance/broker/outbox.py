@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from appliance.counters import Count, Counter
 from appliance.message_cost import cost_of
 from appliance.model import Message
+
+if TYPE_CHECKING:
+    from appliance.broker.plugin_gate import TopicGate
 
 
 class Delivery(msgspec.Struct):
@@ -39,6 +42,9 @@ class Sink(Protocol):
     """How many QoS 1 and 2 messages may be unacknowledged (the client's receive maximum)."""
     fail: Callable[[Exception], None]
     """Ends the connection because of an error of the appliance's own."""
+
+    gate: TopicGate | None
+    """What plugins say about topics that the client may receive; ``None``: they are not asked."""
 
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
         """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired)."""
@@ -178,20 +184,24 @@ class Outbox:
         if sink is None and not self.persistent:
             return
         self.activity += 1
-        size = cost_of(message)
+        self._make_room(cost_of(message))
+        self._queue.append(Delivery(message, qos, retain, identifiers))
+        if sink is not None:
+            self.pump()
+            is_full = len(self._inflight) - len(self._due) >= sink.window
+            is_held = bool(self._queue) and is_full and not sink.stalled
+            if is_held and not self._held:
+                self._count(Counter.DELIVERIES_HELD)
+            self._held = is_held
+
+    def _make_room(self, size: int) -> None:
+        """Take so many bytes into the queue; where they don't fit, the oldest are dropped."""
         while self._queue and (
             len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
         ):
             self._queued_bytes -= cost_of(self._queue.popleft().message)
             self._drop(Counter.DELIVERIES_DROPPED_QUEUE_FULL)
         self._queued_bytes += size
-        self._queue.append(Delivery(message, qos, retain, identifiers))
-        if sink is not None:
-            self.pump()
-            is_held = bool(self._queue) and not sink.stalled
-            if is_held and not self._held:
-                self._count(Counter.DELIVERIES_HELD)
-            self._held = is_held
 
     def deliver_retained(
         self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]

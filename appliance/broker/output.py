@@ -16,6 +16,7 @@ from appliance.mqtt import packets
 from appliance.mqtt import v5_encode as v5
 
 if TYPE_CHECKING:
+    from appliance.broker.plugin_gate import TopicGate
     from appliance.broker.server import MqttBroker
 
 
@@ -31,6 +32,7 @@ class Output:
         "_out_bytes",
         "_transport",
         "fail",
+        "gate",
         "is_closed",
         "is_paused",
         "largest",
@@ -54,6 +56,7 @@ class Output:
         """The operating system takes no more for this client now."""
         self.outbox: Outbox | None = None
         """Asked for more whenever there is room again."""
+        self.gate: TopicGate | None = None
         self.version = 4
         self.window = broker.limits.max_inflight_per_client
         self.largest: int | None = None

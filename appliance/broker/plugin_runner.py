@@ -23,6 +23,7 @@ from amqtt.plugins.manager import PluginManager
 from amqtt.session import IncomingApplicationMessage, Session
 
 from appliance.broker.plugin_classes import PluginClass
+from appliance.counters import Count, Counter
 from appliance.model import Message
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class _Event(NamedTuple):
 class PluginRunner:
     """Runs one plugin. Engine's loop only; methods that say so belong to the plugin's thread."""
 
-    def __init__(self, kind: PluginClass, number: int, count: Callable[[str], None]) -> None:
+    def __init__(self, kind: PluginClass, number: int, count: Count) -> None:
         self.kind = kind
         self._label = f"plugin {number} ({kind.name})"
         self._namespace = f"appliance.plugin.{number}"
@@ -99,7 +100,7 @@ class PluginRunner:
 
     async def stop(self) -> None:
         """End the plugin in order; one that hangs is left to the end of the process."""
-        self._loop.call_soon_threadsafe(self._stop_asked.set)
+        self._hand(self._stop_asked.set)
         try:
             await asyncio.wait_for(self._has_ended.wait(), _STOP_S)
         except TimeoutError:
@@ -116,16 +117,16 @@ class PluginRunner:
         if self.kind.refuses(session):
             return False
         if self._questions >= _MOST_QUESTIONS:
-            self._count("plugin questions refused: too many wait")
+            self._count(Counter.PLUGIN_QUESTIONS_REFUSED)
             raise PluginFailedError(self._label)
         self._questions += 1
         future: asyncio.Future[bool | None] = self._engine.create_future()
         question = _Question(session, topic, action, time.monotonic() + timeout_s, future)
-        self._loop.call_soon_threadsafe(self._begin, question)
+        self._hand(lambda: self._begin(question))
         try:
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
-            self._complain("plugin questions failed", _LATE)
+            self._complain(Counter.PLUGIN_QUESTIONS_FAILED, _LATE)
             raise PluginFailedError(self._label) from None
 
     def hears(self, event: str) -> bool:
@@ -136,25 +137,30 @@ class PluginRunner:
         """Hand an event to the plugin soon; dropped if it hears too slowly."""
         waiting = self._event_bytes_in - self._event_bytes_out
         if len(self._events) >= _MOST_EVENTS or waiting + size > _MOST_EVENT_BYTES:
-            self._count("plugin events dropped: queue full")
+            self._count(Counter.PLUGIN_EVENTS_DROPPED)
             return
         self._event_bytes_in += size
         self._events.append(_Event(event, details, size))
         if not self._is_woken:
             self._is_woken = True
-            self._loop.call_soon_threadsafe(self._wake.set)
+            self._hand(self._wake.set)
+
+    def _hand(self, call: Callable[[], None]) -> None:
+        """Have the plugin's thread call something. Nothing happens once that has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call)
 
     def _answered(self, question: _Question, answer: bool | None, error: str) -> None:
         self._questions -= 1
         if question.future.done():
             return
         if error:
-            self._complain("plugin questions failed", error)
+            self._complain(Counter.PLUGIN_QUESTIONS_FAILED, error)
             question.future.set_exception(PluginFailedError(self._label))
         else:
             question.future.set_result(answer)
 
-    def _complain(self, counter: str, what: str) -> None:
+    def _complain(self, counter: Counter, what: str) -> None:
         """Count a failure, and log it once in a while.
 
         Only the kind of an error is told: its text may hold what a client sent as its password.
@@ -282,10 +288,10 @@ class PluginRunner:
             self._is_woken = False
             while self._events:
                 event = self._events.popleft()
-                self._event_bytes_out += event.size
                 with contextlib.suppress(PluginFailedError):
                     manager = await self._make(None)
                     await manager.fire_event(event.name, wait=True, **_as_amqtt_has_it(event))
+                self._event_bytes_out += event.size
             if self._stop_asked.is_set():
                 return
 
@@ -294,7 +300,7 @@ class PluginRunner:
         error = context.get("exception")
         what = type(error).__name__ if error is not None else str(context.get("message"))
         self._post(
-            lambda: self._complain("plugin events failed", f"failed to hear an event: {what}")
+            lambda: self._complain(Counter.PLUGIN_EVENTS_FAILED, f"failed to hear an event: {what}")
         )
 
     def _post(self, call: Callable[[], None]) -> None:

@@ -21,10 +21,12 @@ from amqtt.events import BrokerEvents
 from amqtt.session import Session
 
 from appliance.broker.plugin_classes import PluginClass
+from appliance.broker.plugin_gate import TopicGate
 from appliance.broker.plugin_runner import PluginFailedError, PluginRunner
+from appliance.counters import Count, Counter
 from appliance.message_cost import cost_of
 from appliance.model import Message
-from appliance.mqtt.packets import Connect
+from appliance.mqtt.packets import Connect, PacketError, Reason
 
 __all__ = ["Action", "PluginClient", "PluginFailedError", "Plugins"]
 
@@ -72,7 +74,7 @@ class Plugins:
         *,
         timeout_s: float,
         cache_s: float,
-        count: Callable[[str], None],
+        count: Count,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runners = [
@@ -134,6 +136,24 @@ class Plugins:
 
     # --- questions ------------------------------------------------------------------------------
 
+    async def admit(self, client: PluginClient) -> bool:
+        """``authenticate``, for a client that waits for its CONNACK.
+
+        Raises:
+            PacketError: one of the plugins did not answer; the client may try again.
+        """
+        try:
+            return await self.authenticate(client)
+        except PluginFailedError:
+            self._count(Counter.LOGINS_REFUSED_PLUGIN_FAILED)
+            raise PacketError(
+                "no answer of a plugin about the client", Reason.SERVER_UNAVAILABLE
+            ) from None
+
+    def gate(self, client: PluginClient) -> TopicGate | None:
+        """What a connection asks about topics; ``None``: no plugin is asked about them."""
+        return TopicGate(self, client, self._count) if self.filter_topics else None
+
     async def authenticate(self, client: PluginClient) -> bool:
         """Whether the plugins let a client in: none refuses, and one says yes.
 
@@ -170,18 +190,6 @@ class Plugins:
         while len(self._answers) > _MOST_ANSWERS:
             self._answers.popitem(last=False)
         return answer
-
-    async def may_all(
-        self, client: PluginClient, topics: Sequence[str], action: Action
-    ) -> dict[str, bool]:
-        """``may`` for several topics, one after the other; a failure is a no."""
-        found = {}
-        for topic in dict.fromkeys(topics):
-            try:
-                found[topic] = await self.may(client, topic, action)
-            except PluginFailedError:
-                found[topic] = False
-        return found
 
     async def _ask(
         self,

@@ -22,6 +22,7 @@ from appliance.mqtt.packets import PacketError, Reason
 
 if TYPE_CHECKING:
     from appliance.broker.door import Publisher
+    from appliance.broker.plugin_gate import TopicGate
     from appliance.broker.server import MqttBroker
 
 _REMEMBERED_TOPICS = 1024
@@ -38,6 +39,14 @@ def _layout(head: int, qos: int, gap: int, payload: int) -> struct.Struct:
     return struct.Struct(f">{head}s{'H' if qos else '0s'}{gap}s{payload}s")
 
 
+class _UndecidedError(Exception):
+    """Plugins are to be asked whether the client may publish to ``topic``."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(topic)
+        self.topic = topic
+
+
 class Intake:
     """The publishing side of one connection."""
 
@@ -50,6 +59,7 @@ class Intake:
         "_client_id",
         "_door",
         "_exchanges",
+        "_gate",
         "_messages",
         "_publisher",
         "_retained",
@@ -59,6 +69,7 @@ class Intake:
         "_username",
         "_version",
         "taken",
+        "undecided",
     )
 
     def __init__(self, broker: MqttBroker, publisher: Publisher) -> None:
@@ -78,11 +89,22 @@ class Intake:
         self._beside = 0
         self._acks = bytearray()
         self._exchanges: list[tuple[int, int]] = []
+        self._gate: TopicGate | None = None
         self.taken = 0
         """Messages that came in on this connection."""
+        self.undecided: str | None = None
+        """The topic of the packet at which ``publishes`` stopped: plugins are asked first."""
 
-    def open(self, session: Session, version: int, username: str | None, address: str) -> None:
-        """From now on the client may publish."""
+    def open(
+        self,
+        session: Session,
+        version: int,
+        username: str | None,
+        address: str,
+        gate: TopicGate | None = None,
+    ) -> None:
+        """From now on the client may publish; ``gate``: where plugins allow it."""
+        self._gate = gate
         self._version = version
         self._session = session
         self._client_id = session.client_id
@@ -186,6 +208,9 @@ class Intake:
             if topic is None or alias is not None:
                 try:
                     topic = self._topic(raw, alias)
+                except _UndecidedError as question:
+                    self.undecided = question.topic
+                    return begin
                 except PacketError as error:
                     if not is_5 or not qos or error.reason is not Reason.NOT_AUTHORIZED:
                         raise
@@ -332,6 +357,14 @@ class Intake:
             # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
             # a lie, so the connection ends (section 3.3.5 allows both).
             raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
+        if self._gate is not None:
+            allowed = self._gate.may_publish(topic)
+            if allowed is None:
+                raise _UndecidedError(topic)
+            if not allowed:
+                self._broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
+                raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
+            return topic  # and not remembered here: the plugins' answer holds for a while
         if len(raw) <= _LONGEST_REMEMBERED_TOPIC:
             if len(self._topics) >= _REMEMBERED_TOPICS:
                 self._topics.clear()

@@ -11,6 +11,7 @@ import collections
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 from appliance.broker import session_store
 from appliance.broker.access import Access, origin_of
@@ -30,6 +31,9 @@ from appliance.engine_api import ClientState, ListenerState
 from appliance.files import allow_open_files
 from appliance.model import Message
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
+
+if TYPE_CHECKING:
+    from appliance.broker.plugins import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +63,9 @@ class MqttBroker:
         executor: Executor,
         counters: collections.Counter[Counter],
         clock_ns: Callable[[], int],
+        plugins: Plugins | None = None,
     ) -> None:
+        self.plugins = plugins
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.access = access
@@ -107,7 +113,13 @@ class MqttBroker:
         return lambda: Connection(self, name)
 
     def _make_outbox(self, client_id: str) -> Outbox:
-        return Outbox(
+        kind = Outbox
+        if self.plugins is not None and self.plugins.filter_topics:
+            # Only where there are plugins: what they are asked with is amqtt's.
+            from appliance.broker.gated_outbox import GatedOutbox  # noqa: PLC0415
+
+            kind = GatedOutbox
+        return kind(
             client_id,
             limit=self.limits.max_queued_per_client,
             max_bytes=int(self.limits.max_client_backlog),
@@ -274,6 +286,8 @@ class MqttBroker:
             self.wills.announce(_kept(connection, will))
         self._known(connection)
         connection.counted_as_open = True
+        if self.plugins is not None and connection.plugin_client is not None:
+            self.plugins.connected(connection.plugin_client)
         logger.info(
             "client %s connected from %s (MQTT %s)",
             connection.client_id,
@@ -369,6 +383,8 @@ class MqttBroker:
                 connection.client_id,
                 "" if said_goodbye else " without saying so",
             )
+            if self.plugins is not None and connection.plugin_client is not None:
+                self.plugins.disconnected(connection.plugin_client)
         ended = self.sessions.leave(session)
         if will is None:
             return ended

@@ -7,6 +7,7 @@ the host itself (amqtt_host.py).
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,20 @@ class Subscribing:
         self._codes = []
         self._retained = []
         return packets.encode_host_subscribe(self._packet_id, wanted)
+
+    def undecided(self) -> list[str]:
+        """The filters of the SUBSCRIBE under way that plugins are asked about."""
+        connection, access = self._connection, self._broker.access
+        found = []
+        for options in self._wanted or ():
+            with contextlib.suppress(ValueError):
+                shared = split_shared(options.topic_filter)
+                plain = options.topic_filter if shared is None else shared[1]
+                if packets.filter_is_valid(plain) and access.may_subscribe(
+                    connection.username, connection.client_id, plain, connection.address
+                ):
+                    found.append(plain)
+        return [each for each in found if each[0] != "$"]
 
     def unsubscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
         """Decode an UNSUBSCRIBE; returns what the session host gets.
@@ -157,6 +172,10 @@ class Subscribing:
         ):
             broker.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
             return Reason.NOT_AUTHORIZED
+        gate = connection.gate
+        if gate is not None and plain[0] != "$" and not gate.may_subscribe(plain):
+            broker.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
+            return Reason.NOT_AUTHORIZED
         is_full = (
             broker.subscriptions.count(connection.client_id)
             >= broker.limits.max_subscriptions_per_client
@@ -170,6 +189,8 @@ class Subscribing:
         ):
             # As they are now: whatever comes later is delivered as a new message (section 3.8.4).
             self._retained.append((broker.retained.matching(plain), options))
+        if broker.plugins is not None:
+            broker.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)
         return options.qos
 
     def unsubscribe(self, topic_filter: str) -> bool:
@@ -177,6 +198,8 @@ class Subscribing:
         session = self._connection.session
         removed = session is not None and self._broker.sessions.unsubscribe(session, topic_filter)
         self._codes.append(0 if removed else Reason.NO_SUBSCRIPTION_EXISTED)
+        if removed and self._broker.plugins is not None:
+            self._broker.plugins.unsubscribed(self._connection.client_id, topic_filter)
         return removed
 
     def send_retained(self, topic_filter: str) -> None:

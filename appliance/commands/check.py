@@ -7,6 +7,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appliance.broker.users import Users
 from appliance.config import (
@@ -27,6 +28,9 @@ from appliance.config import (
 from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks.conditions import Condition
+
+if TYPE_CHECKING:
+    from appliance.broker.plugin_classes import PluginClass
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -90,11 +94,26 @@ def _deeper(config: Config) -> Iterator[str]:
             ui_settings(config)
         except ConfigError as error:
             yield str(error)
+    if config.access.plugins:
+        yield from _plugin_problems(config, shown)
     if config.access.users_file is not None:
         try:
             Users(config.access.users_file)
         except ApplianceError as error:
             yield str(error)
+
+
+def _plugin_problems(config: Config, shown: str) -> Iterator[str]:
+    from appliance.broker.plugin_classes import sign_in_problem  # noqa: PLC0415  it imports amqtt
+
+    try:
+        classes = _plugins(config)
+    except ConfigError as error:
+        yield from (f"{shown}: {line}" for line in str(error).split("\n"))
+        return
+    problem = sign_in_problem(config.access, classes, is_loopback_only=config.is_loopback_only)
+    if problem is not None:
+        yield f"{shown}: {problem}"
 
 
 def _pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
@@ -157,11 +176,14 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
             secure = "TLS with client certificates"
         kind = "WebSocket" if listener.transport == "websocket" else "MQTT"
         yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
-    yield "access", _access(config)
+    plugins = _plugins(config)
+    yield "access", _access(config, asks_plugins=any(each.authenticates for each in plugins))
     for rule in config.access.rule:
         what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
         who = f"user {rule.user}" + (f", client {rule.client_id}" if rule.client_id != "*" else "")
         yield "rule", f"{who}: {what}"
+    for plugin in plugins:
+        yield "plugin", f"{plugin.path} {plugin.roles}"
     journal = config.journal
     kept = "on disk" if journal.sync == "always" else "safe from a killed process"
     bounds = f"{format_duration(journal.keep)} or {format_size(journal.max_size)}"
@@ -181,12 +203,22 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
 
 
-def _access(config: Config) -> str:
+def _plugins(config: Config) -> tuple[PluginClass, ...]:
+    if not config.access.plugins:
+        return ()
+    from appliance.broker.plugin_classes import plugin_classes  # noqa: PLC0415  it imports amqtt
+
+    return plugin_classes(config.access)
+
+
+def _access(config: Config, *, asks_plugins: bool) -> str:
     path = config.access.users_file
     users = ""
     if path is not None and Path(path).exists():
         count = len(Users(path).names())
         users = f"{count} user{'' if count == 1 else 's'} in {path}"
+    if asks_plugins and not config.access.anonymous:
+        return f"clients must sign in; {users + '; ' if users else ''}plugins are asked"
     if not anonymous_allowed(config):
         return f"clients must sign in; {users or 'nobody can yet'}"
     return "clients need no password" + (f"; {users}" if users else "")

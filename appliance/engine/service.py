@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_SCHEMA, Door
@@ -35,7 +35,7 @@ from appliance.engine.loop_lag import LoopLag
 from appliance.engine.run_limit import RunLimit
 from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
-from appliance.errors import ApplianceError, UnavailableError
+from appliance.errors import ApplianceError, ConfigError, UnavailableError
 from appliance.files import DirectoryLock
 from appliance.journal import FILE_NAME, Journal
 from appliance.log.logs import Log
@@ -45,6 +45,9 @@ from appliance.recorders import Recorders, highest_cursor
 from appliance.remote.server import Desk
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.store import Publication
+
+if TYPE_CHECKING:
+    from appliance.broker.plugins import Plugins
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class Appliance:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_asked: asyncio.Event | None = None
         # Made in start order by _serve:
+        self.plugins: Plugins | None = None
         self.access: Access
         self.journal: Journal
         self.recorders: Recorders
@@ -211,6 +215,7 @@ class Appliance:
             config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
         )
         terms = self.terms_of(config)
+        self.plugins = await self._make_plugins(stack)
         self._users = terms.users if isinstance(terms.users, Users) else None
         self.access = Access(
             terms,
@@ -218,6 +223,7 @@ class Appliance:
             executor=executor,
             clock=time.monotonic,
             count=self._count,
+            plugins=self.plugins,
         )
         await self._make_tasks(stack)
         tasks_cursor = self.tasks.open()
@@ -246,7 +252,7 @@ class Appliance:
             clock_ns=self.clock_ns,
             max_pending=config.limits.max_pending,
             own_client_id=f"${config.service.name}",
-            observe=self.live.add,
+            observe=self._observer(),
             count=self._count,
         )
         self.door.fanned_out_seq = self.journal.last_seq
@@ -273,6 +279,7 @@ class Appliance:
             executor=executor,
             counters=self.counters,
             clock_ns=self.clock_ns,
+            plugins=self.plugins,
         )
         self.desk = self._desk()
         self.broker.desk = self.desk.take
@@ -346,8 +353,49 @@ class Appliance:
             ),
         )
 
+    async def _make_plugins(self, stack: contextlib.AsyncExitStack) -> Plugins | None:
+        """Load the plugins that the configuration names; they are stopped after the broker.
+
+        Raises:
+            ConfigError: one of them can't be loaded.
+        """
+        config = self.config
+        if not config.access.plugins:
+            return None
+        from appliance.broker.plugin_classes import plugin_classes, sign_in_problem  # noqa: PLC0415
+        from appliance.broker.plugins import Plugins  # noqa: PLC0415
+
+        classes = await asyncio.to_thread(plugin_classes, config.access)
+        problem = sign_in_problem(config.access, classes, is_loopback_only=config.is_loopback_only)
+        if problem is not None:
+            raise ConfigError(problem)
+        plugins = Plugins(
+            classes,
+            timeout_s=config.access.plugin_timeout,
+            cache_s=config.access.plugin_cache,
+            count=self._count,
+        )
+        await plugins.start()
+        stack.push_async_callback(plugins.stop)
+        return plugins
+
+    def _observer(self) -> Callable[[Sequence[Message]], None]:
+        """What hears of committed messages at once: the live view, and plugins that want to."""
+        plugins, live = self.plugins, self.live
+        if plugins is None or not plugins.hear_messages:
+            return live.add
+        hear = plugins.received
+
+        def observe(messages: Sequence[Message]) -> None:
+            live.add(messages)
+            hear(messages)
+
+        return observe
+
     def take(self, config: Config, terms: Terms) -> Enforced:
         """Let another configuration count for the broker. On the engine's loop."""
+        if self.plugins is not None:
+            self.plugins.bound(config.access.plugin_timeout, config.access.plugin_cache)
         self.config = config
         self._users = terms.users if isinstance(terms.users, Users) else None
         self.access.take(terms)

@@ -339,8 +339,8 @@ def test_every_key_is_marked_in_the_documentation_as_it_is() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     seen = set()
     for heading, body in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.M | re.S):
-        table = re.match(r"\[+(\w+)", heading)[1]
-        inner = heading.partition(" ")[2]
+        table, repeated = re.match(r"\[+(\w+)\.?(\w*)", heading).groups()
+        inner = heading.partition(" ")[2] or repeated
         for key, mark in re.findall(r"^\| `(\w+)` \|.*\| (at once|restart) \|$", body, re.M):
             assert (mark == "at once") == counts_at_once(table, inner or key), (heading, key)
             seen.add(table)

@@ -1,0 +1,69 @@
+"""An outbox whose messages leave once plugins have said that the client may receive their topics.
+
+The queue is the one that every outbox has, with its bounds and its order: what waits for an answer
+waits at its head. Messages at QoS 0 wait there too. Not for: asking (plugin_gate.py).
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+from appliance.broker.outbox import Delivery, Outbox
+from appliance.counters import Counter
+from appliance.message_cost import cost_of
+from appliance.model import Message
+
+
+class GatedOutbox(Outbox):
+    """Delivery to one client, where topic plugins are configured."""
+
+    __slots__ = ()
+
+    def deliver(
+        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
+    ) -> None:
+        if qos:
+            super().deliver(message, qos, retain=retain, identifiers=identifiers)
+            return
+        if self.sink is None:
+            return
+        if self.sink.stalled:
+            self._drop(Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER)
+            return
+        self._make_room(cost_of(message))
+        self._queue.append(Delivery(message, 0, retain, identifiers))
+        self.pump()
+
+    def detach(self) -> None:
+        # At QoS 0 nothing is kept for a client that is away.
+        for delivery in [each for each in self._queue if not each.qos]:
+            self._queue.remove(delivery)
+            self._queued_bytes -= cost_of(delivery.message)
+        super().detach()
+
+    def unsettled_seq(self) -> int | None:
+        return min((each.message.seq for each in self.unsettled()), default=None)
+
+    def unsettled(self) -> list[Delivery]:
+        return [each for each in super().unsettled() if each.qos]
+
+    def _next(self) -> Delivery | None:
+        while (delivery := super()._next()) is not None:
+            gate = None if self.sink is None else self.sink.gate
+            # Without a gate nobody has said yes.
+            allowed = gate is not None and gate.may_receive(delivery.message.topic, self.pump)
+            if allowed:
+                return delivery
+            if allowed is None:
+                self._put_back(delivery)
+                return None
+            self._drop(Counter.DELIVERIES_REFUSED_NOT_ALLOWED)
+            self.activity += 1
+        return None
+
+    def _put_back(self, delivery: Delivery) -> None:
+        if self._retained:
+            self._retained[0] = chain((delivery,), self._retained[0])
+        else:
+            self._queue.appendleft(delivery)
+            self._queued_bytes += cost_of(delivery.message)
