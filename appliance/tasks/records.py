@@ -29,7 +29,7 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 class Record(msgspec.Struct, eq=False):
     """One request from its message to its outcome, as it stands in the database.
 
-    Mutable, and changed only by ``planning.Planner``. New fields have a default: databases of
+    Mutable, and changed only by the planner and its parts. New fields have a default: databases of
     earlier versions must stay readable.
     """
 

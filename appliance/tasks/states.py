@@ -99,11 +99,12 @@ ENTRIES = frozenset({_S.PENDING, _S.UNCERTAIN, _S.QUEUED, _S.RUNNING, _S.LOG_WAN
 elsewhere (running), and from the database at the start of the appliance (all)."""
 
 _WAIT_ENDS = frozenset({_S.SKIPPED, _S.EXPIRED, _S.ABORTED})
+"""A request that waits is answered by another one, expires, or is taken back."""
 _RUN_ENDS = frozenset({_S.SUCCEEDED, _S.LOG_WANTED, _S.ABORTED, _S.SKIPPED, _S.LOST, _S.FORGOTTEN})
 
 TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
     {
-        _S.PENDING: _WAIT_ENDS
+        _S.PENDING: frozenset({_S.SKIPPED, _S.EXPIRED})
         | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY, _S.RETRY_WAIT},
         _S.SCHEDULED: _WAIT_ENDS | {_S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
         _S.PAUSED: _WAIT_ENDS | {_S.SCHEDULED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},

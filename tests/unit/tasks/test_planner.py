@@ -23,6 +23,7 @@ from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
+from appliance.tasks import states
 from appliance.tasks.alarms import STALE_KEPT
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
@@ -112,6 +113,42 @@ class PlannerMachine(RuleBasedStateMachine):
             )
             assert isinstance(number, int)
             self.asked.append((self.now, number, task, options))
+        self.settle()
+
+    @rule()
+    def ask_by_tag(self) -> None:
+        number = self.planner.ask(
+            TaskSelector("tag", "x"), PLAIN, Cause("message", next(SEQS)), self.now
+        )
+        assert isinstance(number, int)
+        self.asked.append((self.now, number, "", PLAIN))
+        self.settle()
+
+    @rule(data=st.data(), answer=st.sampled_from(["one", "two", "none", "down"]))
+    def resolve_call(self, data: st.DataObject, answer: str) -> None:
+        job = self.take_job(data, JobKind.RESOLVE)
+        if job is None:
+            return
+        if answer == "down":
+            self.planner.retry(job.record, DOWN, self.now)
+        else:
+            # Not the third: its cooldown holds for its own rule only.
+            count = ["none", "one", "two"].index(answer)
+            self.planner.resolved(job.record, [Task(one, "T") for one in IDS[:count]], self.now)
+        self.settle()
+
+    @rule(data=st.data(), act=st.sampled_from(["pause", "go on", "end the wait", "take back"]))
+    def operate(self, data: st.DataObject, act: str) -> None:
+        if not self.planner.open:
+            return
+        number = data.draw(st.sampled_from(sorted(self.planner.open)))
+        record = self.planner.open[number]
+        if act == "take back":
+            self.planner.cancel(record, "ann", self.now)
+        elif act != "end the wait":
+            self.planner.pause(record, "ann", self.now, paused=act == "pause")
+        elif not record.options.cooldown_s:
+            self.planner.expedite(record, "ann", self.now)
         self.settle()
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 31.0]))
@@ -239,8 +276,25 @@ class PlannerMachine(RuleBasedStateMachine):
         starts = [at for at, _ in self.starts.get(IDS[2], [])]
         assert all(b - a >= 30 * SECOND_NS for a, b in zip(starts, starts[1:], strict=False))
 
+    @invariant()
+    def states_agree_with_what_is_seen_and_handed_out(self) -> None:
+        planner = self.planner
+        for number, record in planner.open.items():
+            state = planner.state_of(record)
+            assert state in states.OPEN
+            assert record.execution.state in states.SHOWN[state]
+            assert (state in states.AT_SERVER) == (number in planner.running)
+        in_flight = {
+            number
+            for number, record in planner.open.items()
+            if planner.state_of(record) in states.IN_FLIGHT
+        }
+        assert in_flight == {job.record.id for job in self.jobs}
+
     def teardown(self) -> None:
         """Let everything come to its end, then compare what was asked with what ran."""
+        for record in list(self.planner.open.values()):
+            self.planner.pause(record, "ann", self.now, paused=False)
         self.planner.circuit_open = False
         self.planner.server_is_back(self.now)
         for _ in range(300):
@@ -251,6 +305,8 @@ class PlannerMachine(RuleBasedStateMachine):
                 self.jobs.remove(job)
                 if job.kind is JobKind.LOOK:
                     self.look(job, works=True)
+                elif job.kind is JobKind.RESOLVE:
+                    self.planner.resolved(job.record, [Task(IDS[0], "T")], self.now)
                 elif job.kind is JobKind.START:
                     task = job.record.execution.task_id
                     self.starts.setdefault(task, []).append((self.now, job.record.options))
@@ -275,7 +331,12 @@ class PlannerMachine(RuleBasedStateMachine):
             if execution.state is ExecutionState.SUCCEEDED:
                 assert began[execution.execution_id] >= asked_ns, "started before it was asked for"
             else:
-                assert execution.state in (ExecutionState.REFUSED, ExecutionState.SKIPPED)
+                assert execution.state in (
+                    ExecutionState.REFUSED,
+                    ExecutionState.SKIPPED,
+                    ExecutionState.REJECTED,
+                    ExecutionState.ABORTED,
+                )
 
 
 PlannerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
