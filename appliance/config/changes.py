@@ -1,8 +1,8 @@
-"""What a changed configuration means for a running appliance: which keys count at once.
+"""Which changes of a configuration take effect in a running appliance.
 
-Every key does that is not named here; those that are wait for the next start, each for a reason
-that is told to whoever changed it. docs/configuration.md is marked from this table. Not for:
-reading the file (reading.py) or making a change count (appliance/reloading.py).
+Every key takes effect at once, except the keys of ``RESTART``. Each of those has a reason, which
+the answer to a reload shows. docs/configuration.md shows this table. Not for: reading the file
+(reading.py) or applying a change (engine/reload.py).
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ RESTART: Mapping[str, Mapping[str, str]] = {
     "ui": {field.name: _UI for field in msgspec.structs.fields(UiConfig)},
     "metrics": {field.name: _PORT for field in msgspec.structs.fields(MetricsConfig)},
 }
-"""Table, key, and why it waits for the next start."""
+"""Table, key, and the reason why a change waits for the next start."""
 
 
 class Change(msgspec.Struct, frozen=True):
     """One difference between two configurations."""
 
     where: str
-    """As a user writes it: ``[limits] max_retained``, ``[[trigger]]``."""
+    """As in the file: ``[limits] max_retained``, ``[[trigger]]``."""
     waits: str = ""
-    """Why it counts from the next start only; empty: it counts at once."""
+    """Why the change takes effect at the next start; empty: at once."""
 
 
 def counts_at_once(table: str, key: str) -> bool:
-    """Whether a key (``"limits"``, ``"max_retained"``) counts without a restart."""
+    """Whether a change of a key (``"limits"``, ``"max_retained"``) needs no restart."""
     return key not in RESTART.get(table, {})
 
 
@@ -110,7 +110,7 @@ def _change(where: str, table: str, key: str) -> Change:
 
 
 def taken_over(running: Config, new: Config) -> Config:
-    """The running configuration with what counts at once of the new one."""
+    """The running configuration, with the changes of the new one that take effect at once."""
     tables: dict[str, object] = {}
     for field in msgspec.structs.fields(Config):
         table = field.name

@@ -1,7 +1,7 @@
-"""The files that keys name: are they there, may they be read or written, and what do they hold.
+"""The files that keys name: whether they exist and can be read, and the secrets in them.
 
-``load`` opens nothing, so that a configuration can be judged on another machine; ``check`` and
-``run`` call this. Not for: parsing certificates (the listener and the Qlik client do that).
+``load`` opens no other file, so a configuration can be checked on another machine; ``check`` and
+``run`` call this module. Not for: parsing certificates (the listener and the Qlik client do that).
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ _LARGEST_SECRET = 64 * 1024
 
 
 def check_files(config: Config) -> list[str]:
-    """What is wrong with the files that ``config`` names, one line each.
+    """The problems of the files that ``config`` names, one line each.
 
-    Those that are read may be missing or unreadable; a recorder may not write what is something
-    else than a recording. A missing users file is none of it: on loopback it means that nobody
-    has to sign in.
+    A file to read may be missing or unreadable. A recorder may not write to another kind of file.
+    A missing users file is no problem on loopback: it means that clients need no password.
     """
     problems: list[str] = []
     shown = config.file or "configuration"
@@ -43,7 +42,7 @@ def check_files(config: Config) -> list[str]:
             problems.append(f"{shown}: [access] `users_file`: {problem}")
     elif users is not None and not config.is_loopback_only:
         problems.append(
-            f"{shown}: [access] `users_file`: {users} does not exist, so nobody could sign in; "
+            f"{shown}: [access] `users_file`: {users} does not exist, so no client could sign in; "
             'write it with "appliance user add NAME"'
         )
     problems.extend(f"{shown}: {place}: {text}" for place, text in disk_problems(config))
@@ -53,8 +52,8 @@ def check_files(config: Config) -> list[str]:
 def anonymous_allowed(config: Config) -> bool:
     """Whether clients may connect without a name.
 
-    ``anonymous`` says so if it is set; otherwise they may exactly while every listener is on
-    loopback and there is no users file.
+    ``anonymous`` decides if it is set. Otherwise they may if every listener is on loopback and
+    there is no users file.
     """
     if config.access.anonymous is not None:
         return config.access.anonymous
@@ -90,7 +89,7 @@ def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
 def all_secrets(config: Config) -> tuple[Secret, ...]:
     """Every secret of the configuration, also those in files, so that the log can mask them.
 
-    A file that can't be read is passed over: whoever needs its secret says so.
+    A file that can't be read is skipped: the part that needs its secret reports the error.
     """
     qlik = config.qlik
     found = [qlik.header.value if qlik and qlik.header else None]
@@ -124,7 +123,7 @@ def _setting_secrets(value: object) -> Iterator[Secret | None]:
 
 
 def _unreadable(path: str) -> str | None:
-    """Why a file can't be read, or ``None``: it is opened, since rights alone don't tell."""
+    """Why a file can't be read, or ``None``. It is opened: its mode alone is not enough."""
     try:
         with Path(path).open("rb"):
             return None

@@ -45,7 +45,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
             raise ConfigError(f"{shown}: this is not a file; {init}") from None
         raise NoPermissionError(
             f"{shown}: the system refuses to let this user read it; change the file's rights or "
-            "run as a user who may read it"
+            "run as a user with the right to read it"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{shown}: it can't be read ({error}); {init}") from None
@@ -71,7 +71,7 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
 
 
 def recheck(config: Config) -> None:
-    """Check a configuration that was put together of two that are right.
+    """Check a configuration that was combined from two valid ones.
 
     Raises ``ConfigError`` with one line a problem.
     """
@@ -105,7 +105,7 @@ def _parse(text: str, shown: str) -> dict[str, Any]:
                 "a backslash in double quotes begins an escape; write the text in single quotes"
             )
         elif re.match(r"\s*[\w.-]+\s*=\s*[^\s\"'\[{0-9+-]", line):
-            advice = 'text stands in quotes: key = "value"'
+            advice = 'write text in quotes: key = "value"'
         else:
             advice = "correct the line; https://toml.io/ has the rules"
         raise ConfigError(
@@ -118,7 +118,7 @@ def _parse(text: str, shown: str) -> dict[str, Any]:
 
 
 def _named(listeners: tuple[ListenerConfig, ...]) -> tuple[ListenerConfig, ...]:
-    """The listeners, each with a name of its own: the UI and the log speak of them by name."""
+    """The listeners, each with a unique name, for the UI and the log."""
     taken = {each.name for each in listeners if each.name}
     named: list[ListenerConfig] = []
     for each in listeners:

@@ -1,6 +1,6 @@
-"""Paths that no recorder may write: what the appliance itself keeps, what it reads, and folders.
+"""Paths that no recorder may write: files that the appliance writes or reads itself, and folders.
 
-A recording that meets a foreign file sets it aside, which would end the journal or lose the users.
+A recording sets a foreign file aside, which would remove the journal or the users file.
 Not for: two recorders with one path (checks.py), writing (the recorders).
 """
 
@@ -20,16 +20,16 @@ _OWN = re.compile(
     r"(?P<database>.+\.db(?:-wal|-shm|-journal)?|journal\.db\..*)"
     r"|appliance\.lock|(?:health|request|answer|ui)\.json(?:\.new)?|logs"
 )
-"""Names in the data directory. Every database there is the appliance's: backups treat it so."""
+"""Names in the data directory. Every database there belongs to the appliance, as for backups."""
 
 _ELSEWHERE = 'write for example "recordings/integers.json"'
 
 
 def own_file(path: str, data_dir: str) -> str | None:
-    """What the appliance itself keeps at ``path`` or above it, in words; ``None`` if nothing.
+    """The appliance's own file or folder at ``path`` or above it, in words, or ``None``.
 
-    Both are absolute. The file system is not looked at; letter case is never told apart, since
-    some file systems don't.
+    Both paths are absolute. The file system is not read. Letter case is ignored, because some file
+    systems ignore it.
     """
     where, folder = (os.path.normcase(each).casefold() for each in (path, data_dir))
     if where == folder or folder.startswith(where.rstrip(os.sep) + os.sep):
@@ -45,9 +45,9 @@ def own_file(path: str, data_dir: str) -> str | None:
 
 
 def not_a_recording(path: str, data_dir: str) -> str | None:
-    """Why no recording may be at ``path`` as the disk is now, in words; ``None`` if one may.
+    """Why no recording may be at ``path``, given the files on the disk now; ``None`` if one may.
 
-    Links are followed. What can't be looked at is left to whoever writes.
+    Links are followed. If the path can't be read, the later write reports the error.
     """
     own = own_file(os.path.realpath(path), os.path.realpath(data_dir))
     if own:
@@ -62,7 +62,7 @@ def not_a_recording(path: str, data_dir: str) -> str | None:
 
 
 def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
-    """What is wrong with the recorders' paths as they are written, nothing being opened."""
+    """Problems of the recorders' paths as they are written; no file is opened."""
     read = {os.path.normcase(path): where for where, path in files_read(config)}
     for number, recorder in enumerate(config.recorder, 1):
         what = own_file(recorder.path, config.service.data_dir)
@@ -72,7 +72,7 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
 
 
 def disk_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
-    """The same, links followed, and what already stands at the paths."""
+    """Problems of the recorders' paths with links followed, and of files that exist there."""
     for number, recorder in enumerate(config.recorder, 1):
         problem = not_a_recording(recorder.path, config.service.data_dir)
         same = (where for where, path in files_read(config) if _is_same(path, recorder.path))
@@ -83,7 +83,7 @@ def disk_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
 
 
 def files_read(config: Config) -> Iterator[tuple[str, str]]:
-    """Every file that the appliance reads because of ``config``: what it is, and its path."""
+    """Every file that the appliance reads because of ``config``: a description and its path."""
     if config.file:
         yield "the configuration itself", config.file
     if config.access.users_file is not None:

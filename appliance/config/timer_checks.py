@@ -1,7 +1,7 @@
-"""What may be wrong with one ``[[timer]]``: schedule, time zone, and what it is to do.
+"""Checks of one ``[[timer]]``: its schedule, its time zone and its action.
 
-The schedule's library and the time zones are looked at only where a timer uses them.
-Not for: which task is meant (checks.py), when a timer is due (appliance/timers.py).
+The cron library and the time zones are loaded only if a timer uses them.
+Not for: the task that a timer names (checks.py), when a timer is due (tasks/timers.py).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ TIMER_KEYS = {key: (key, *_WHEN) for key in ("cron", "every", "topic")} | {
     "task": ("task", "publish", *_WHEN),
     "publish.topic": ("publish",),
 }
-"""From which keys a problem with a key is concluded, if not from that one alone."""
+"""The keys that a problem with a key depends on, if not on that key alone."""
 
 _NAME = re.compile(r"[\w .-]{1,60}")
 
 
 def timer_problems(timer: TimerConfig) -> Iterator[tuple[str, str]]:
-    """Each problem as a key of the table and what is wrong with it and how to mend it."""
+    """Each problem: a key of the table, and a text with what is wrong and the fix."""
     if not _NAME.fullmatch(timer.name) or not timer.name.strip():
         text = "a name has 1 to 60 letters, digits, blanks, - _ or . only"
         yield "name", f"value {shown(timer.name)}: {text}"

@@ -1,7 +1,7 @@
-"""The kinds of value that a configuration key can have beyond TOML's own, and how they are written.
+"""The types of configuration values beyond TOML's own, and how the file writes them.
 
-Not for: which key has which kind (tables.py), nor relative paths and ``${ENV}`` (decoder.py), which
-need to know the file they stand in.
+Not for: the type of each key (tables.py), nor relative paths and ``${ENV}`` (decoder.py), which
+need to know the file.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Settings(dict[str, object]):
 
 
 class Bounds(NamedTuple):
-    """Beside a type in ``Annotated``: the smallest and largest value that make sense."""
+    """An annotation of a key: its smallest and its largest value."""
 
     low: float
     high: float | None = None
 
 
 class Example(NamedTuple):
-    """Beside a type in ``Annotated``: an example for messages and docs/configuration.md."""
+    """An annotation of a key: an example for messages and docs/configuration.md."""
 
     example: str
 
@@ -90,7 +90,7 @@ _LARGEST_SIZE = 2**62
 
 
 def parse_duration(text: str) -> Duration:
-    """Seconds that ``text`` means, e.g. ``"1h30m"``. Raises ``ValueError``, its text for people."""
+    """The seconds of ``text``, e.g. ``"1h30m"``. Raises ``ValueError`` with a text for the user."""
     total = 0.0
     end = 0
     stripped = text.strip()
@@ -107,7 +107,7 @@ def parse_duration(text: str) -> Duration:
 
 
 def parse_size(text: str) -> Size:
-    """Bytes that ``text`` means, e.g. ``"64KB"``. Raises ``ValueError``, its text for people."""
+    """The bytes of ``text``, e.g. ``"64KB"``. Raises ``ValueError`` with a text for the user."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError('not a size; write for example "64KB", "1MiB" or "10GB"')
@@ -118,7 +118,7 @@ def parse_size(text: str) -> Size:
 
 
 def format_duration(seconds: float) -> str:
-    """``5400.0`` as ``"1h30m"``: the form that ``parse_duration`` reads, to the millisecond."""
+    """``5400.0`` as ``"1h30m"``: the form that ``parse_duration`` reads, in whole milliseconds."""
     left = round(seconds * 1000)
     if left == 0:
         return "0s"
@@ -144,7 +144,7 @@ def format_size(size: int) -> str:
 
 
 def parse_bind(bind: str) -> tuple[str, int]:
-    """Split ``"host:port"`` or ``"[::1]:port"``. Raises ``ValueError``, its text for people.
+    """Split ``"host:port"`` or ``"[::1]:port"``. Raises ``ValueError`` with a text for the user.
 
     Port 0 asks the operating system for a free one.
     """
@@ -154,7 +154,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     elif ":" in host:
-        raise ValueError('an IPv6 address stands in brackets; write "[::1]:1883"')
+        raise ValueError('write an IPv6 address in brackets, for example "[::1]:1883"')
     if not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError("the port is a number from 0 to 65535; MQTT's own is 1883, with TLS 8883")
     if host == "*":
@@ -167,7 +167,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach ``host`` (``localhost``, 127.0.0.0/8, ``::1``).
 
-    Any other name counts as reachable from outside, since what it resolves to can change.
+    Any other name counts as reachable from outside, because its address can change.
     """
     if host.lower() == "localhost":
         return True

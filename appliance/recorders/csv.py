@@ -1,10 +1,10 @@
 """Format ``csv``: a header and one row a message (RFC 4180: commas, CRLF, doubled quotes; UTF-8).
 
-The columns are settled by the first message: its payload's keys, if it is a JSON object, and at
-the end ``payload``, which holds the whole payload of every later message that doesn't fit into
-them, so no value is lost. What is: types (``1`` and ``"1"`` look the same, ``null`` is an empty
-cell), and of a key that an object has twice, all but the last. Cells that a spreadsheet would run
-as a formula get an apostrophe in front. Not for: files.
+The first message decides the columns: its payload's keys, if it is a JSON object, and at the end
+``payload``. That column holds the whole payload of every later message that does not fit, so no
+value is lost. The format loses types (``1`` and ``"1"`` look the same, ``null`` is an empty cell)
+and, of a key that an object has twice, all values but the last. A cell that a spreadsheet would
+run as a formula gets an apostrophe in front. Not for: files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_COLUMNS = 200
 
 _PAYLOAD = "payload"
 
-# Topics, client ids and names of states come again and again; long texts don't.
+# Topics, client ids and names of states repeat; long texts do not.
 _CACHED_LENGTH = 100
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -69,7 +69,7 @@ class CsvFormat:
             names.extend(metadata.FIELDS)
         for name in (*self._keys, _PAYLOAD):
             unique = name
-            while unique in names:  # a payload may have a key "topic" or "payload" of its own
+            while unique in names:  # a payload may have a key "topic" or "payload"
                 unique += "_"
             names.append(unique)
         return _row([_text_cell(name) for name in names])
@@ -100,7 +100,7 @@ class CsvFormat:
 
 def _fields(value: bytes) -> dict[str, msgspec.Raw] | None:
     """Key and JSON text of each field, if the value is a JSON object that fits into cells."""
-    # What is wrapped ($text and the like) is told apart by its first key.
+    # A wrapped payload ($text and others) is recognised by its first key.
     if not value.startswith(b"{") or value.startswith((b'{"$', b'{"\\u')):
         return None
     return _object.decode(value)

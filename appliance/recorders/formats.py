@@ -1,4 +1,4 @@
-"""What a format of recordings is: the few pieces of text that a file is put together from.
+"""A format of recordings: the pieces of text that make up a file.
 
 A file with n messages is ``opening``, n elements with ``separator`` between them, ``closing``;
 a file without any is ``empty``. Not for: files; a format never sees one.
@@ -21,12 +21,12 @@ class Format(Protocol):
 
     @property
     def name(self) -> str:
-        """What tells recordings apart that can't be continued by one another."""
+        """The format's identity: a recording can only be continued in a format of the same name."""
 
     empty: bytes
     separator: bytes
     closing: bytes
-    """Stands at the end of the file after every write, and is overwritten by the next one."""
+    """The end of the file after every write. The next write overwrites it."""
 
     def opening(self, first: Message) -> bytes:
         """The beginning of a file whose first message this is."""
@@ -35,14 +35,14 @@ class Format(Protocol):
         """One message."""
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:
-        """The elements, in order: one by one or, where that is quicker, several as one."""
+        """The elements, in order: one by one, or several joined where that is faster."""
 
     @property
     def memory(self) -> str:
-        """What must be known to continue the file later (the columns of a CSV file)."""
+        """The state that continuing the file later needs (the columns of a CSV file)."""
 
     def recall(self, memory: str) -> None:
-        """Continue a file that was begun earlier."""
+        """Restore ``memory`` of an existing file."""
 
 
 def make_format(config: RecorderConfig) -> Format:

@@ -12,7 +12,7 @@ from appliance.recorders import metadata
 from appliance.recorders.payload import json_value, objects
 
 _PARTS = 16
-"""Elements of a big batch are made together, in about so many parts."""
+"""The elements of a large batch are made together, in about this many parts."""
 
 
 class JsonFormat:

@@ -1,8 +1,8 @@
-"""A payload as a JSON value: as it is where it is JSON, wrapped without loss where it is not.
+"""A payload as a JSON value: unchanged if it is JSON, else wrapped without loss.
 
-Nothing is parsed into Python values, so numbers, escapes and duplicate keys keep their own text;
-only white space between the tokens changes. docs/recording.md states the forms for readers.
-Not for: what stands around the value (json.py, jsonl.py, csv.py).
+No payload is parsed into Python values, so numbers, escapes and duplicate keys keep their text;
+only white space between the tokens changes. docs/recording.md has the forms for readers.
+Not for: the text around the value (json.py, jsonl.py, csv.py).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ somewhere between 64 and 1000 levels, and one such value would make a whole reco
 RESERVED = frozenset({"$text", "$base64", "$json"})
 """An object with one of these keys stands for a payload that is not (or not simply) JSON."""
 
-# How much longer the indented form may be than the payload itself.
+# The largest ratio of the indented form's length to the payload's length.
 _MAX_GROWTH = 16
-# Where no line of an array of payloads is so far in, no byte of a payload has become more than
-# _MAX_GROWTH bytes of text: itself, a blank behind a colon, a line break and its blanks.
+# If no line of an array of payloads is indented this far, no byte of a payload gives more than
+# _MAX_GROWTH bytes of text: itself, a blank after a colon, a line break and its blanks.
 _DEEP = b"\n" + b" " * (_MAX_GROWTH - 2)
-# At most this long, a payload can't be nested too deep, so nothing needs to be counted.
+# A payload of at most this length can't be nested too deep, so it is not counted.
 _SHORT = 2 * MAX_DEPTH
 
 _format = msgspec.json.format
@@ -41,7 +41,7 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
     """
     width = 2 if indent else 0
     if len(payload) > _SHORT:
-        # Counting brackets is quick and mostly settles it; ``nesting`` is exact and slower.
+        # Counting brackets is fast and mostly enough; ``nesting`` is exact and slower.
         openings = payload.count(b"[") + payload.count(b"{")
         if openings > MAX_DEPTH and nesting(payload) > MAX_DEPTH:
             return _wrapped(payload, width)
@@ -62,11 +62,11 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
 
 
 def objects(payloads: Sequence[bytes]) -> bytes | None:
-    """Short JSON objects as the elements of one indented array, all in one go.
+    """Short JSON objects as the elements of one indented array, in one call.
 
-    Each is what ``json_value(..., indent=True)`` makes of it, two blanks further in; between them
-    stands what stands between such elements. Taken together they cost a fifth. ``None``: at least
-    one payload needs a closer look, or is no object.
+    Each element is the result of ``json_value(..., indent=True)``, indented by two more blanks,
+    with the separator of such elements. One call costs a fifth of single calls. ``None``: a payload
+    is not an object, or needs ``json_value``.
     """
     if max(map(len, payloads)) > _SHORT:
         return None
@@ -76,17 +76,17 @@ def objects(payloads: Sequence[bytes]) -> bytes | None:
     try:
         if not joined.isascii():
             joined.decode()
-        # Each payload is one element by itself, or the commas between them mean something else.
-        # What stands between elements here is part of none: a NUL is not JSON.
+        # Each payload must be exactly one element. The NUL between the elements is not JSON, so no
+        # element has one.
         if b"\0".join(_elements.decode(joined)) != b"\0".join(payloads):
             return None
     except (UnicodeDecodeError, msgspec.DecodeError):
         return None
     text = _format(joined, indent=2)
-    # Nothing is nested so deep that it could grow by more than json_value lets it.
+    # The nesting is so small that the text can't grow by more than json_value allows.
     if _DEEP in text:
         return None
-    # Only at the top level is a brace two blanks in, and no string has a line break of its own.
+    # Only at the top level is a brace indented by two blanks, and a string has no line break.
     if not text.startswith(b"[\n  {") or text.count(b",\n  {") != len(payloads) - 1:
         return None
     return text[4:-2]
@@ -95,7 +95,7 @@ def objects(payloads: Sequence[bytes]) -> bytes | None:
 def nesting(payload: bytes) -> int:
     """How deep arrays and objects are nested, at most ``MAX_DEPTH + 1``.
 
-    Works without recursion and on any bytes; for what is not JSON the number means nothing.
+    Works without recursion and on any bytes; for bytes that are not JSON the number has no meaning.
     """
     openings = payload.count(b"[") + payload.count(b"{")
     if openings <= 1:

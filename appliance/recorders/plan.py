@@ -1,6 +1,6 @@
-"""Which recorders there are: made from a configuration, and checked against each other.
+"""The set of recorders: made from a configuration, and checked against each other.
 
-Not for: what they do (recorder.py, recorders.py).
+Not for: recording (recorder.py, recorders.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from appliance.recorders.recorder import Recorder
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """All recorders, and which of them a topic is for."""
+    """All recorders, and the recorders of each topic."""
 
     recorders: tuple[Recorder, ...]
     routes: Matcher[Recorder]
@@ -27,11 +27,11 @@ class Plan(msgspec.Struct, frozen=True):
 def make_plan(
     configs: Sequence[RecorderConfig], data_dir: Path, present: Sequence[Recorder] = ()
 ) -> Plan:
-    """Make the recorders; one of the ``present`` ones stays if its table has not changed.
+    """Make the recorders. A recorder of ``present`` stays if its table has not changed.
 
     Raises:
-        ConfigError: two recorders write the same file, or one would write over what is no
-            recording: a file that the appliance keeps in ``data_dir``, a folder, a device.
+        ConfigError: two recorders write the same file, or a path is not a recording: a file of the
+            appliance in ``data_dir``, a folder, a device.
     """
     known = {recorder.config: recorder for recorder in present}
     recorders = tuple(known.get(config) or Recorder(config, data_dir) for config in configs)
@@ -42,14 +42,14 @@ def make_plan(
         if problem:
             raise ConfigError(
                 f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
-                " written over. Name another file."
+                " overwritten. Name another file."
             )
         name = os.path.normcase(os.path.realpath(recorder.config.path))
         if name in seen:
             raise ConfigError(
                 f"Two recorders write {recorder.config.path}: those of topics"
-                f" {seen[name].config.topic} and {recorder.config.topic}. Give each a path of its"
-                " own under [[recorder]]."
+                f" {seen[name].config.topic} and {recorder.config.topic}. Give each its own"
+                " path under [[recorder]]."
             )
         seen[name] = recorder
         routes.add(recorder.config.topic, recorder)

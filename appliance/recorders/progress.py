@@ -1,7 +1,7 @@
-"""How far each recording has come: a small SQLite database beside the recordings.
+"""The position of each recording: a small SQLite database beside the recordings.
 
-A row is stored after the bytes it speaks of are on the disk, so it is never ahead of its file.
-After a crash it may be behind; recording.py then finds the difference and goes on exactly there.
+A row is stored after its bytes are on the disk, so it is never ahead of its file. After a crash it
+may be behind; recording.py then finds the difference and continues exactly there.
 Not for: the recordings themselves.
 """
 
@@ -30,17 +30,17 @@ CREATE TABLE IF NOT EXISTS recording (
     memory TEXT NOT NULL
 );
 """,
-    loss="how far each recording had come; recordings that exist are set aside and begun anew",
+    loss="the position of each recording; existing recordings are set aside and begin again",
 )
 _BUSY_S = 1.0
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """Where a recording stands."""
+    """The position of a recording."""
 
     format: str
     seq: int
-    """The last message that was looked at, whether it belonged into the recording or not."""
+    """The last message that was processed, whether it belongs to the recording or not."""
     length: int = 0
     """Bytes of the file, the closing bracket included."""
     count: int = 0
@@ -48,7 +48,7 @@ class Progress(msgspec.Struct, frozen=True):
     seam: bytes = b""
     """The last bytes before the closing bracket, to recognise the file again."""
     memory: str = ""
-    """What the format must know to go on (the columns of a CSV file)."""
+    """The format's state for continuing the file (the columns of a CSV file)."""
 
 
 class ProgressStore:
@@ -81,7 +81,7 @@ class ProgressStore:
         """Store all of these or none.
 
         Raises:
-            sqlite3.Error: nothing was stored; what was stored before still stands.
+            sqlite3.Error: nothing was stored; earlier rows are unchanged.
         """
         connection = self._connection
         assert connection is not None
@@ -123,5 +123,5 @@ def highest_cursor(path: Path) -> int:
         with contextlib.closing(connect_read_only(path)) as connection:
             (seq,) = connection.execute("SELECT max(seq) FROM recording").fetchone()
     except sqlite3.Error:
-        return 0  # ``open`` will say what is wrong with it
+        return 0  # ``open`` reports the error
     return seq or 0

@@ -27,18 +27,18 @@ class Recorder:
         self.config = config
         self.key = _key(Path(config.path), data_dir)
         self.recording: Recording | None = None
-        """``None`` until its file could be prepared."""
+        """``None`` until its file is prepared."""
         self.stored: Progress | None = None
-        """As it stands in the database."""
+        """The row in the database."""
         self.behind = True
-        """Whether it reads for itself, because it could not keep pace with the others."""
+        """Whether it reads the journal separately, because it is behind the other recorders."""
         self.health = Health("ok")
         self.retry_at = 0.0
         self.failures = 0
 
     @property
     def cursor(self) -> int:
-        """The last message that it has looked at."""
+        """The last message that it has processed."""
         progress = self.recording.progress if self.recording else self.stored
         return progress.seq if progress else 0
 
@@ -47,7 +47,7 @@ class Recorder:
         health = Health("bad", text)
         if health != self.health:
             _log.error(
-                "%s can't be recorded: %s. Nothing is lost; it is tried again by itself",
+                "%s can't be recorded: %s. No message is lost; the recorder tries again by itself",
                 self.config.path,
                 text,
                 exc_info=None if isinstance(error, OSError | sqlite3.Error) else error,
@@ -79,7 +79,7 @@ class Recorder:
 
 
 def _key(path: Path, data_dir: Path) -> str:
-    """What a recording's cursor is kept under.
+    """The key of a recording's cursor in the database.
 
     Below the data directory, which may be moved, the path within it; elsewhere the whole path.
     """

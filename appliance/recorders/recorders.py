@@ -1,12 +1,12 @@
-"""All recorders: which message belongs into which file, and the thread that writes them.
+"""All recorders: the files that a message belongs to, and the thread that writes them.
 
-The thread takes what the journal has committed, sorts it by recorder, appends each recorder's
-share in one go (one sync a file and batch) and stores how far it has come. Under load it does so
-some twenty times a second, so recording costs little; a single message is written at once.
-When publishers send more than the engine can take, acknowledging them comes first: recording
-follows behind, within bounds.
-A recorder whose file can't be written stands still and is tried again; the others go on.
-Not for: files (recording.py), formats, or where messages come from (``Source``).
+The thread reads committed messages from the journal, sorts them by recorder, appends each
+recorder's share at once (one sync a file and batch) and stores its position. Under load it does so
+about twenty times a second, so recording costs little; a single message is written at once.
+When publishers send more than the engine can handle, acknowledgements go first, and recording falls
+behind, within bounds.
+A recorder whose file can't be written tries again; the other recorders continue.
+Not for: files (recording.py), formats, or the origin of messages (``Source``).
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from appliance.recorders.recording import Recording
 
 BATCH_MESSAGES = 5000
 PACE_S = 0.05
-"""While messages keep coming, pause between two batches: the longest that one waits, nearly."""
+"""The pause between two batches while messages come, and so about the longest wait of a message."""
 
 POLITE_SHARE = 1 / 24
-"""Of the time, while publishers wait for the engine: all threads share one interpreter."""
+"""The recorders' share of the time while publishers wait for the engine: all threads share one
+interpreter."""
 CATCH_UP_SHARE = 1 / 2
-"""Of the time, while there is a backlog and the engine has time for others."""
+"""The recorders' share of the time while there is a backlog and no publisher waits."""
 
 SAVE_EVERY_S = 1.0
-"""How often cursors are stored that moved without anything being recorded."""
+"""How often cursors are stored that moved without a recorded message."""
 
 _log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    """Where messages come from, in order. The journal's ``Follower`` is one."""
+    """The origin of messages, in order. The journal's ``Follower`` is one."""
 
     @property
     def position(self) -> int: ...
@@ -88,8 +89,8 @@ class Recorders:
         clock_ns: present time, for the names of files that are set aside.
 
     Raises:
-        ConfigError: two recorders write the same file, or one would write over what is no
-            recording: a file that the appliance keeps beside ``state_path``, a folder, a device.
+        ConfigError: two recorders write the same file, or a path is not a recording: a file of the
+            appliance beside ``state_path``, a folder, a device.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Recorders:
         self._data_dir = state_path.parent
         self._plan = make_plan(configs, self._data_dir)
         self._wanted: Plan | None = None
-        """What is to take the plan's place, as soon as the thread has come to it."""
+        """The plan that replaces the present one, as soon as the thread takes it."""
         self._is_taken = threading.Event()
         self._source: Source | None = None
         self._thread: threading.Thread | None = None
@@ -119,10 +120,9 @@ class Recorders:
         """Read the cursors.
 
         Args:
-            last_seq: the journal's newest message; a new recorder begins behind it, that is, with
-                the messages that come from now on.
+            last_seq: the journal's newest message. A new recorder begins after it.
 
-        Returns the smallest cursor: the source must begin behind it.
+        Returns the smallest cursor: the source must begin after it.
 
         Raises:
             ConfigError, UnavailableError: the database of the cursors can't be used.
@@ -131,16 +131,16 @@ class Recorders:
         for recorder in self._plan.recorders:
             recorder.stored = stored.get(recorder.key)
             if recorder.stored is None:
-                # Stored before its file exists: should that fail, it still begins here later.
+                # Stored before the file exists: if that fails, the recording still begins here.
                 recorder.stored = Progress(format="", seq=last_seq)
                 self._store.save([(recorder.key, recorder.stored)])
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
     def start(self, source: Source) -> None:
-        """Prepare the files and begin to record, in a thread of its own."""
+        """Prepare the files and start the recording thread."""
         self._source = source
         if not self._plan.recorders:
-            source.close()  # or the journal would keep everything for nobody
+            source.close()  # or the journal would keep every message for it
             return
         self._begin(source)
 
@@ -154,22 +154,22 @@ class Recorders:
         self._thread.start()
 
     def plan(self, configs: Sequence[RecorderConfig]) -> Plan:
-        """Other recorders, for ``take``; those whose tables are the same stay.
+        """The recorders of a changed configuration, for ``take``; unchanged ones stay.
 
         Raises:
-            ConfigError: as making ``Recorders`` does; nothing is changed.
-            UnavailableError: it could not be taken now.
+            ConfigError: as ``Recorders`` does; nothing is changed.
+            UnavailableError: the recorders can't take a plan now.
         """
         if self._thread is not None and not self._thread.is_alive():
             raise UnavailableError("The recorders have ended. Restart the appliance.")
         return make_plan(configs, self._data_dir, self._plan.recorders)
 
     def take(self, plan: Plan, make_source: Callable[[], Source], timeout_s: float) -> bool:
-        """Let other recorders count, from the journal's present end on.
+        """Replace the recorders, from the journal's present end on.
 
-        A recording that was left at any time is gone on with where it was left. ``make_source``
-        is called if there was nobody to read for. Returns whether it is done; where the disk
-        hangs, it will be done once it answers.
+        A recorder that existed earlier continues where it stopped. ``make_source`` is called if
+        there was no recorder before. Returns whether the change is done; if the disk hangs, the
+        thread does it later.
 
         Raises:
             UnavailableError: the cursors can't be read, or the recorders have ended.
@@ -219,9 +219,9 @@ class Recorders:
         self._plan = plan
 
     def stop(self, timeout_s: float) -> bool:
-        """Record what the journal has committed by now, then end.
+        """Record the messages that are committed by now, then end.
 
-        Returns whether all of it was recorded; the rest is recorded after the next start.
+        Returns whether all of them were recorded; the rest is recorded after the next start.
         """
         thread, source = self._thread, self._source
         if thread is None or source is None:
@@ -265,7 +265,7 @@ class Recorders:
                 else:
                     pace_s = pace(source, full=full, worked_s=self._worked_s)
                     self._stopping.wait(max(0.0, pace_s - (time.monotonic() - began)))
-        except Exception as error:  # noqa: BLE001  # a bug of ours must be seen in the UI, too
+        except Exception as error:  # noqa: BLE001  # a defect must be visible in the UI
             for recorder in self._plan.recorders:
                 recorder.fail(error)
         finally:
@@ -284,7 +284,7 @@ class Recorders:
         return all(recorder.cursor >= source.last_seq for recorder in healthy)
 
     def _turn(self, source: Source) -> bool:
-        """Take one batch and write it; returns whether there was more than one batch holds."""
+        """Take one batch and write it; returns whether more messages wait."""
         late = [recorder for recorder in self._plan.recorders if self._may_retry(recorder)]
         for recorder in late:
             self._catch_up(recorder, source)
@@ -318,7 +318,7 @@ class Recorders:
         return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at
 
     def _record(self, messages: Sequence[Message], last: int) -> None:
-        # Asked for each topic, not for each message: most of a batch is of few topics.
+        # Matched once for each topic, not for each message: a batch has few topics.
         routes = {topic: self._plan.routes.match(topic) for topic in {m.topic for m in messages}}
         for recorder in self._plan.recorders:
             if recorder.behind:
@@ -342,7 +342,7 @@ class Recorders:
                 recording.append(batch, last)
             else:
                 recording.skip(last)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other recorders go on
+        except Exception as error:  # noqa: BLE001  # after any error, the other recorders continue
             recorder.fail(error)
             return False
         if batch and (recorder.health.level == "bad" or recording.note != recorder.health.text):
@@ -350,14 +350,14 @@ class Recorders:
         return True
 
     def _catch_up(self, recorder: Recorder, source: Source) -> None:
-        """Read for one recorder alone, until it stands where the others stand."""
+        """Read for one recorder separately, until it reaches the position of the others."""
         if recorder.recording is None and not self._prepare(recorder, source):
             return
         position = source.position
         if recorder.cursor < position:
             messages = source.read(recorder.cursor, BATCH_MESSAGES)
             messages = [message for message in messages if message.seq <= position]
-            # Nothing left up to there: retention was forced to remove it.
+            # No messages up to there: retention was forced to remove them.
             last = messages[-1].seq if messages else position
             match = self._plan.routes.match
             batch = [message for message in messages if recorder in match(message.topic)]
@@ -396,7 +396,7 @@ class Recorders:
                 recording.resume(regenerate)
             else:
                 recording.begin()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the other recorders go on
+        except Exception as error:  # noqa: BLE001  # after any error, the other recorders continue
             recorder.fail(error)
             return False
         recorder.recording = recording
@@ -427,8 +427,8 @@ class Recorders:
         try:
             self._store.save([(recorder.key, progress) for recorder, progress in rows])
         except sqlite3.Error as error:
-            # Nothing further is recorded until this succeeds: a file must never be ahead of its
-            # cursor by more than can be put right after a crash.
+            # No message is recorded until this succeeds: a file must not be ahead of its cursor
+            # by more than a start after a crash can repair.
             self._unsaved = True
             for recorder, _ in rows:
                 recorder.fail(OSError(f"its cursor can't be stored: {error}"))
@@ -444,11 +444,11 @@ def pace(source: Source, *, full: bool, worked_s: float) -> float:
     """Seconds from the beginning of one batch to the next.
 
     Args:
-        source: where the next batch comes from.
-        full: whether there was more than one batch holds.
-        worked_s: what this batch took.
+        source: the origin of the next batch.
+        full: whether more messages wait than a batch holds.
+        worked_s: the time that this batch took.
     """
-    # A pause lets messages gather: one write and sync for all of them.
+    # A pause lets messages gather, for one write and sync.
     pace_s = 0.0 if full else PACE_S
     if source.may_lag:
         share = POLITE_SHARE if source.is_crowded else CATCH_UP_SHARE

@@ -1,14 +1,14 @@
-"""One file that grows: appended exactly once, recognised again, never destroyed.
+"""One growing file: each message is appended exactly once, and foreign content is never destroyed.
 
-A write begins where the closing bracket stands and ends with a new one, so a write costs the same
-however long the file is. Before each write the file's end is compared with what was left there;
-a file that somebody changed, shortened or replaced is set aside and a new one is begun.
+A write begins at the closing bracket and ends with a new one, so it costs the same for a file of
+any length. Before each write the end of the file is compared with the end of the last write. A file
+that another program changed, shortened or replaced is set aside, and a new file is created.
 
-Blanks stand behind the closing bracket while the appliance runs, and writes go into them. Without
-them a reader that learned the file's size just before a write would get the new bytes up to the
-old size, an array without its end: one write in ten was seen so by a reader that never pauses,
-with blanks one in a thousand.
-Not for: which messages belong in (recorders.py) and how they look (the formats).
+While the appliance runs, blanks follow the closing bracket, and writes go into them. Without them a
+reader that read the file's size just before a write would get the new bytes up to the old size, an
+array without its end. A reader without pauses saw that at one write in ten, with blanks at one in a
+thousand.
+Not for: choosing the messages (recorders.py) and their form (the formats).
 """
 
 from __future__ import annotations
@@ -31,27 +31,26 @@ from appliance.recorders.progress import Progress
 from appliance.recorders.writes import common, positioned, read_at, write_at
 
 SEAM_BYTES = 128
-# More than this behind the end was not written by an interrupted write of ours.
+# An interrupted write of the recorder leaves at most this much after the end.
 _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 
 _BLANK = b" "
 _MIN_ROOM_BYTES = 512
 _MAX_ROOM_BYTES = 256 * 1024
-# So long, readers that know the old size have time to finish before what it covers is changed.
+# Gives readers that know the old size time to finish before the bytes up to it change.
 _ROOM_PAUSE_S = 0.002
 
 _log = logging.getLogger(__name__)
 
 Regenerate = Callable[[int], bytes]
-"""Gives the bytes that will be appended next, at least so many if there are messages for them."""
+"""Returns the bytes that are appended next: at least the given number, if messages give so many."""
 
 
 class Recording:
-    """A file and how far it has come. One thread at a time.
+    """A file and its position. For one thread at a time.
 
-    ``progress`` is true once a method returned; ``note`` says in words what was set aside, if
-    anything was.
+    ``progress`` is valid after each method. ``note`` says which file was set aside, if any.
     """
 
     def __init__(
@@ -62,16 +61,16 @@ class Recording:
         self._path = path
         self._format = file_format
         self._clock_ns = clock_ns
-        # A write of ours failed half-way and could not be undone yet.
+        # A write failed half-way and could not be undone yet.
         self._unfinished = False
         self._padded = bool(file_format.closing)
-        # Blanks behind the end.
+        # Blanks after the end.
         self._room = 0
 
     # --- opening -------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Make the file for a new recording. A file that is already there is set aside.
+        """Create the file of a new recording. An existing file is set aside.
 
         Raises:
             OSError: not possible now; try again.
@@ -90,7 +89,7 @@ class Recording:
         self._create()
 
     def resume(self, regenerate: Regenerate) -> None:
-        """Go on where ``progress`` says, after whatever ended the last run.
+        """Continue at ``progress``, however the last run ended.
 
         Raises:
             OSError: not possible now; try again.
@@ -112,10 +111,10 @@ class Recording:
         except FileNotFoundError:
             self._begin_anew("it was removed")
             return
-        self._set_aside("it was changed by somebody else")
+        self._set_aside("another program changed it")
 
     def _is_ours(self, file: io.FileIO, size: int, regenerate: Regenerate) -> bool:
-        """Whether what stands behind the seam is the beginning of what we would write next."""
+        """Whether the bytes after the seam are the beginning of the next write."""
         end = self._body_end
         if size - end > _MAX_UNFINISHED_BYTES:
             return False
@@ -126,17 +125,17 @@ class Recording:
             return True
         expected = regenerate(len(found))
         length = common(found, expected)
-        # Behind what was written stands a closing of ours, or the rest of the one before.
+        # The written part is followed by a new closing, or by the rest of the old one.
         return found[length:] in {b"", self._format.closing, self._end[length:]}
 
     # --- appending -----------------------------------------------------------------------------
 
     def append(self, messages: Sequence[Message], seq: int) -> None:
-        """Add messages; when this returns they are on the disk and ``progress`` includes them.
+        """Append messages. On return they are on the disk, and ``progress`` includes them.
 
         Args:
             messages: at least one.
-            seq: the journal's sequence number up to which everything has been looked at.
+            seq: the journal's sequence number up to which every message was processed.
 
         Raises:
             OSError: nothing was added; try again.
@@ -172,24 +171,24 @@ class Recording:
             self._keep_room(file, len(body))
 
     def pieces(self, messages: Sequence[Message]) -> list[bytes]:
-        """What the messages add to the file, in order; after each piece the file may end."""
+        """The pieces that the messages add, in order. The file may end after each piece."""
         separator = self._format.separator
         if self.progress.count:
             return [separator + element for element in self._format.elements(messages)]
-        # The opening comes first: a format may learn from it what elements look like.
+        # The opening comes first: it may decide the form of the elements.
         opening = self._format.opening(messages[0])
         first, *others = self._format.elements(messages)
         return [opening + first, *(separator + element for element in others)]
 
     def skip(self, seq: int) -> None:
-        """Everything up to ``seq`` was looked at, and nothing of it belongs in."""
+        """Note that no message up to ``seq`` belongs to this recording."""
         self.progress = msgspec.structs.replace(self.progress, seq=seq)
 
     def finish(self) -> None:
-        """Take the blanks away; the file ends with its closing bracket.
+        """Remove the blanks, so that the file ends with its closing bracket.
 
         Raises:
-            OSError: they stay, which does no harm.
+            OSError: the blanks stay, which does no harm.
         """
         if self._room:
             with self._open() as file:
@@ -198,16 +197,16 @@ class Recording:
                     self._room = 0
 
     def _make_room(self, file: io.FileIO, size: int) -> None:
-        """Have blanks for so many bytes before they are overwritten."""
+        """Write blanks for a number of bytes before they are overwritten."""
         if self._padded and self._room < size + len(self._format.closing):
             self._add_room(file, size + _MIN_ROOM_BYTES)
             time.sleep(_ROOM_PAUSE_S)
 
     def _keep_room(self, file: io.FileIO, size: int) -> None:
-        """Have blanks for the next batch, guessed from this one, long before it is written."""
+        """Write blanks for the next batch early. Its size is estimated from this one."""
         wanted = min(max(_MIN_ROOM_BYTES, 2 * size), _MAX_ROOM_BYTES)
         if self._padded and self._room < wanted // 2:
-            with contextlib.suppress(OSError):  # the next batch will find out
+            with contextlib.suppress(OSError):  # the next batch reports it
                 self._add_room(file, wanted - self._room)
 
     def _add_room(self, file: io.FileIO, size: int) -> None:
@@ -231,14 +230,14 @@ class Recording:
             file.close()
             raise
         file.close()
-        self._set_aside("it was changed by somebody else")
+        self._set_aside("another program changed it")
         return self._open()
 
     # --- the file's end ------------------------------------------------------------------------
 
     @property
     def _end(self) -> bytes:
-        """What stands behind the seam at rest."""
+        """The bytes after the seam between two writes."""
         return self._format.closing if self.progress.count else self._format.empty
 
     @property
@@ -251,7 +250,7 @@ class Recording:
             return False
         expected = self.progress.seam + self._end
         found = read_at(file, self.progress.length - len(expected), len(expected) + room)
-        # An editor may have added or removed white space behind the end: no harm done.
+        # An editor may have added or removed white space at the end, which does no harm.
         if not found.startswith(expected) or found[len(expected) :].strip():
             return False
         self._room = room
@@ -264,7 +263,7 @@ class Recording:
         return read_at(file, self._body_end - len(seam), len(seam)) == seam
 
     def _restore(self, file: io.FileIO) -> None:
-        """Back to the state that ``progress`` speaks of."""
+        """Restore the file to the state of ``progress``."""
         file.truncate(self._body_end)
         write_at(file, self._body_end, self._end)
         files.sync_file(file.fileno())
@@ -272,7 +271,7 @@ class Recording:
         self._unfinished = False
 
     def _keep_excess(self, file: io.FileIO, size: int) -> None:
-        """Save what somebody else wrote behind the end, before it is cut off."""
+        """Save the bytes that another program added at the end, before they are cut off."""
         moment = self._clock_ns() // 1_000_000_000
         target = self._path.with_name(f"{self._path.name}.excess-{moment}")
         kept = 0
@@ -284,28 +283,28 @@ class Recording:
                 kept += copy.write(part)
             copy.flush()
             files.sync_file(copy.fileno())
-        self.note = f"what stood behind its end was moved to {target.name}"
+        self.note = f"foreign bytes at its end were moved to {target.name}"
         _log.warning(
-            "Somebody wrote behind the end of the recording %s; those %d bytes were moved to %s",
+            "Another program added to the recording %s; those %d bytes were moved to %s",
             self._path,
             kept,
             target,
         )
 
-    # --- beginning anew ------------------------------------------------------------------------
+    # --- a new file ----------------------------------------------------------------------------
 
     def _set_aside(self, why: str) -> None:
         if not self._path.is_file():
-            # A folder or device that came here since the start is somebody's, and no recording.
-            raise OSError(errno.EEXIST, f"it is no file; {why}", str(self._path))
+            # A folder or device that was created here since the start is not a recording.
+            raise OSError(errno.EEXIST, f"it is not a file; {why}", str(self._path))
         target = files.set_aside(self._path, "before", self._clock_ns())
         self._begin_anew(f"{why}; it is now {target}")
         self.note = f"{why}; it is now {target.name}"
 
     def _begin_anew(self, why: str) -> None:
-        _log.warning("A new file was begun for the recording %s: %s", self._path, why)
+        _log.warning("A new file was created for the recording %s: %s", self._path, why)
         self._create()
-        self.note = f"a new file was begun: {why}"
+        self.note = f"a new file was created: {why}"
 
     def _create(self) -> None:
         empty = self._format.empty
@@ -317,6 +316,6 @@ class Recording:
         self.progress = Progress(self._format.name, self.progress.seq, length=len(empty))
 
     def _open(self) -> io.FileIO:
-        # Opened anew for each batch: the name decides, so a file that was replaced is noticed, and
-        # on Windows others may rename or remove it in between.
+        # Opened for each batch by its name, so that a replaced file is noticed, and so that other
+        # programs on Windows can rename or remove it between batches.
         return io.FileIO(self._path, "r+")

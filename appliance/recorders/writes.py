@@ -1,4 +1,4 @@
-"""Writing into a file at a place, in steps after each of which a reader finds it whole.
+"""Writes at an offset of a file, divided so that a reader finds a complete file after each.
 
 Not for: what a recording is (recording.py).
 """
@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 PAGE_BYTES = 4096
 MAX_PAGES = 8
 MAX_WRITES = 8
-"""A batch of more pages than the one is divided into the other: each write gives up the
-interpreter's lock, and getting it back from a busy engine takes longer than the write."""
+"""A batch of more than ``MAX_PAGES`` is divided into this many writes: each write releases the
+interpreter's lock, and to get it back from a busy engine takes longer than the write."""
 
 
 def positioned(pieces: Sequence[bytes], start: int, closing: bytes) -> Iterator[tuple[int, bytes]]:
-    """Divide an append into writes after each of which the file is whole.
+    """Divide an append into writes, so that the file is complete after each.
 
-    A write that stays within one page of the file is carried out by the operating system as good
-    as at once, so writes end at the last message that fits the page; a message that crosses into
-    the next page is written alone. A big batch (``MAX_PAGES``) is divided into ``MAX_WRITES``.
+    The operating system carries out a write within one page almost atomically, so a write ends
+    at the last message that fits into the page. A message that crosses into the next page is
+    written alone. A batch of more than ``MAX_PAGES`` is divided into ``MAX_WRITES``.
 
     Yields:
         Offset in the file and bytes, which end with ``closing``.

@@ -127,7 +127,7 @@ def test_new_recorder_begins_now_and_others_go_on(tmp_path):
 
 
 def test_new_recorder_whose_file_fails_still_begins_at_its_first_start(tmp_path):
-    """Messages since the first start are not lost because the folder had to be mended first."""
+    """Messages since the first start are not lost because the folder had to be repaired first."""
     (tmp_path / "rec").write_text("a file where the folder should be")
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
@@ -151,7 +151,7 @@ def test_no_recorder_writes_over_the_appliance_s_own_files(tmp_path, path):
     (tmp_path / "link.json").symlink_to("journal.db")
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
-    with pytest.raises(ConfigError, match="never written over"):
+    with pytest.raises(ConfigError, match="never overwritten"):
         Plant(tmp_path, ("t", path, {}))
     with Plant(tmp_path, ONE) as plant:
         plant.publish(2)

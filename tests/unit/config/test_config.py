@@ -148,14 +148,14 @@ topic = "a"
     ("text", "said"),
     [
         ('[qlik]\nuser = "INTERNAL\\sa"', "line 2, column 19.*single quotes"),
-        ("[service]\nname = x", "line 2, column 8.*text stands in quotes"),
+        ("[service]\nname = x", "line 2, column 8.*write text in quotes"),
         ("[service\n", "line 1, column 9"),
         ("a = 1\na = 2", "line 2"),
         ("a = " + "[" * 5000, "nested|recursion|line 1"),
     ],
     ids=["backslash", "no quotes", "bracket", "twice", "nested"],
 )
-def test_a_syntax_error_has_line_column_and_mend(text: str, said: str) -> None:
+def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
     """Who mistypes TOML is told where and how to write it."""
     [line] = problems(text)
     assert re.search(said, line), line
@@ -514,7 +514,7 @@ def test_anonymous_only_while_nobody_else_could_come_in(tmp_path: Path) -> None:
     outside = text + "[[listener]]\nbind = '0.0.0.0:1883'"
     assert not anonymous_allowed(loads(outside))
     [line] = check_files(loads(outside))
-    assert "nobody could sign in" in line
+    assert "no client could sign in" in line
     users.write_text("")
     assert not anonymous_allowed(loads(text))
 
