@@ -61,8 +61,6 @@ class TaskKind(enum.IntEnum):
     RELOAD = 0
     EXTERNAL_PROGRAM = 1
     USER_SYNC = 2
-    DISTRIBUTE = 3
-    PRELOAD = 4
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -41,6 +41,7 @@ from appliance.config import (
 )
 from appliance.journal import Journal
 from appliance.model import Message
+from appliance.mqtt.packets import encode_length
 from appliance.broker.users import Users
 
 PATIENCE_S = 10.0
@@ -246,18 +247,9 @@ class Packet:
         return f"<packet {self.kind} flags {self.flags:#x} {self.body[:60]!r}>"
 
 
-def length(number: int) -> bytes:
-    out = bytearray()
-    while True:
-        number, digit = divmod(number, 128)
-        out.append(digit | (0x80 if number else 0))
-        if not number:
-            return bytes(out)
-
-
 def packet(first: int, *parts: bytes) -> bytes:
     body = b"".join(parts)
-    return bytes((first,)) + length(len(body)) + body
+    return bytes((first,)) + encode_length(len(body)) + body
 
 
 def text(value: str | bytes) -> bytes:
@@ -410,8 +402,8 @@ class Wire:
             identifier = more.pop("identifier", None)
             properties = b"\0"
             if identifier is not None:
-                inner = b"\x0b" + length(identifier)
-                properties = length(len(inner)) + inner
+                inner = b"\x0b" + encode_length(identifier)
+                properties = encode_length(len(inner)) + inner
         extra = (
             (4 if more.pop("no_local", False) else 0)
             | (8 if more.pop("retain_as_published", False) else 0)

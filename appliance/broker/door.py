@@ -66,7 +66,7 @@ Entry = tuple[Sequence[Message], object]
 
 
 class Door:
-    """Lets messages in. Engine's loop only, but for ``committed`` and ``publish_soon``.
+    """Lets messages in. Engine's loop only, but for ``committed``.
 
     ``max_pending`` bounds the bytes that were accepted and are not committed: beyond it every
     publisher is paused (back-pressure reaches them through TCP) until half of it is free again.
@@ -234,19 +234,6 @@ class Door:
             client_id=self._own_client_id,
         )
         return self._subscriptions.fan_out((message,))
-
-    def publish_soon(
-        self,
-        topic: str,
-        payload: bytes,
-        retain: bool,
-        properties: MessageProperties | None = None,
-    ) -> None:
-        """``publish`` from any thread. Nothing happens once the loop has ended."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(
-                lambda: self.publish(topic, payload, retain=retain, properties=properties)
-            )
 
     def committed(self, messages: Sequence[Message], entries: Sequence[Entry]) -> None:
         """The journal's writer thread says what is on disk now."""

@@ -1,6 +1,6 @@
 """Where a command connects to and as whom: from its options and, for the rest, a configuration.
 
-Not for: connecting (mqtt_client.py).
+Not for: connecting (mqtt/client.py, remote/link.py).
 """
 
 from __future__ import annotations

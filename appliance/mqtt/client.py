@@ -1,8 +1,12 @@
 """A blocking MQTT client that connects and publishes, one message at a time.
 
-``appliance publish`` is called from scripts, so it must start at once: the broker's library takes
-a second to import, paho-mqtt would be a dependency for a hundred lines. MQTT 5 is spoken first
-because only there a broker says why it refuses a message; 3.1.1 with a broker that knows no other.
+It reports what became of each message, for ``appliance publish``, the demo, the self-test and the
+first error of ``appliance attach``. paho-mqtt, which keeps the connection of an attached terminal
+(remote/link.py), can't do that: it ignores the reason code of a PUBREC, so that a refused message
+of QoS 2 counts as published (``Client._handle_pubrec`` in 2.2), and it does not wait for the broker
+at QoS 0. Its import would also make ``appliance publish`` start 60 ms later.
+MQTT 5 is spoken first, because only there a broker says why it refuses a message; MQTT 3.1.1 with
+a broker that knows no other version.
 Not for: subscribing, reconnecting, or anything within the running appliance.
 """
 
@@ -19,18 +23,15 @@ from typing import NoReturn, Self
 import msgspec
 
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
+from appliance.mqtt import packets
 from appliance.secret import Secret
 
-_CONNECT, _CONNACK, _PUBLISH, _PUBACK, _PUBREC, _PUBREL, _PUBCOMP = 1, 2, 3, 4, 5, 6, 7
-_PINGREQ, _PINGRESP, _DISCONNECT = 12, 13, 14
-_LARGEST_PACKET = 268_435_455
-"""MQTT 5, section 1.5.5: four bytes of seven bits."""
 _LARGEST_ANSWER = 64 * 1024
 _FAILURE = 0x80
-"""MQTT 5, section 2.4: reason codes from here on say that it failed."""
+"""MQTT 5, section 2.4: reason codes from here on report a failure."""
 
 # MQTT 3.1.1, table 3.1, as the reason codes of MQTT 5 with the same meaning.
-_OLD_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
+_CODES_OF_3_1_1 = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 _NO_PERMISSION = frozenset({0x86, 0x87, 0x8A, 0x8C})
 _REASONS = {
     0x81: "it can't read what was sent",
@@ -54,7 +55,7 @@ _REASONS = {
 
 
 class Target(msgspec.Struct, frozen=True):
-    """Where to and as whom."""
+    """A broker's address, and the user and settings for a connection to it."""
 
     host: str
     port: int
@@ -69,8 +70,8 @@ class Target(msgspec.Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-class _OldBroker(Exception):  # noqa: N818  a turn of the way, not an error that anybody sees
-    pass
+class _OldBroker(Exception):  # noqa: N818 - caught in this module, it never reaches a user
+    """The broker does not speak MQTT 5."""
 
 
 def _text(value: str | bytes) -> bytes:
@@ -81,11 +82,11 @@ def _text(value: str | bytes) -> bytes:
 
 
 class Client:
-    """A connection to one broker, open within its ``with`` block. Not for use by several threads.
+    """A connection to one broker, open within its ``with`` block. One thread may use it.
 
-    Every method raises ``NoPermissionError`` when the broker does not let us, and
-    ``UnavailableError`` when it is out of reach, too slow or refuses for another reason. After an
-    error the connection is of no more use.
+    Every method raises ``NoPermissionError`` when the broker refuses for want of a right, and
+    ``UnavailableError`` when the broker is out of reach, too slow or refuses for another reason.
+    After an error the connection can't be used any longer.
     """
 
     def __init__(self, target: Target) -> None:
@@ -116,14 +117,18 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            with contextlib.suppress(ApplianceError):  # all that mattered is acknowledged
-                self._send(_DISCONNECT << 4, b"")
+            with contextlib.suppress(ApplianceError):  # every message is acknowledged by now
+                self._send(packets.DISCONNECT << 4, b"")
         self._close()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        """Publish one message and wait until the broker has taken it, for QoS 0 too (by a ping).
+        """Publish one message and wait until the broker has taken it.
 
-        Raises ``UsageError`` when the message is larger than MQTT allows.
+        At QoS 0, which has no acknowledgement, a ping follows the message: a broker answers in
+        order, and one that refuses the message ends the connection instead.
+
+        Raises:
+            UsageError: the message is larger than MQTT allows.
         """
         self._deadline = time.monotonic() + self._target.timeout_s
         self._what = "the message"
@@ -133,30 +138,30 @@ class Client:
             variable += struct.pack("!H", self._packet_id)
         if self._version == 5:  # no properties
             variable += b"\0"
-        self._send(_PUBLISH << 4 | qos << 1 | retain, variable + payload)
+        self._send(packets.PUBLISH << 4 | qos << 1 | retain, variable + payload)
         if qos == 1:
-            self._expect(_PUBACK)
+            self._expect(packets.PUBACK)
         elif qos == 2:
-            self._expect(_PUBREC)
-            self._send(_PUBREL << 4 | 2, struct.pack("!H", self._packet_id))
-            self._expect(_PUBCOMP)
+            self._expect(packets.PUBREC)
+            self._send(packets.PUBREL << 4 | 2, struct.pack("!H", self._packet_id))
+            self._expect(packets.PUBCOMP)
         else:
-            self._send(_PINGREQ << 4, b"")
-            self._expect(_PINGRESP)
+            self._send(packets.PINGREQ << 4, b"")
+            self._expect(packets.PINGRESP)
 
     def _open(self) -> None:
         target = self._target
         self._deadline = time.monotonic() + target.timeout_s
         try:
             plain = socket.create_connection((target.host, target.port), target.timeout_s)
-            # Or a ping behind a message would wait for the other side's delayed acknowledgement.
+            # Without it a ping behind a message waits for the broker's delayed acknowledgement.
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = plain
             if target.tls is not None:
                 self._socket = target.tls.wrap_socket(plain, server_hostname=target.host)
         except (OSError, UnicodeError) as error:
             self._fail(error)
-        flags = 0x02  # clean start: nothing is to be kept for us
+        flags = 0x02  # clean start: the broker keeps no session for this client
         fields = _text(target.client_id)
         if target.username is not None:
             flags |= 0x80
@@ -165,65 +170,61 @@ class Client:
             flags |= 0x40
             fields += _text(target.password.reveal().encode("utf-8", "surrogateescape"))
         head = _text("MQTT") + struct.pack("!BBH", self._version, flags, 0)
-        self._send(_CONNECT << 4, head + (b"\0" if self._version == 5 else b"") + fields)
-        self._expect(_CONNACK)
+        self._send(packets.CONNECT << 4, head + (b"\0" if self._version == 5 else b"") + fields)
+        self._expect(packets.CONNACK)
 
     def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
 
     def _send(self, first: int, body: bytes) -> None:
-        if len(body) > _LARGEST_PACKET:
+        if len(body) > packets.LARGEST_LENGTH:
             raise UsageError("the message is larger than MQTT's 256 MiB")
-        length, left = bytearray(), len(body)
-        while True:
-            left, low = divmod(left, 128)
-            length.append(low | 0x80 if left else low)
-            if not left:
-                break
         try:
-            self._ready().sendall(bytes([first]) + bytes(length) + body)
+            self._ready().sendall(bytes([first]) + packets.encode_length(len(body)) + body)
         except OSError as error:
-            # A broker that refuses says so and closes at once: its word is worth more than ours.
-            self._last_word(error)
+            # A broker that refuses sends its reason and closes at once. The reason says more.
+            self._fail_with_reason(error)
 
     def _expect(self, kind: int) -> None:
-        """Wait for an answer of this kind and raise what it says if it is a refusal."""
+        """Wait for an answer of this kind; raises the error that a refusal stands for."""
         try:
-            first, body = self._receive(kind, _DISCONNECT)
+            first, body = self._receive(kind, packets.DISCONNECT)
         except OSError as error:
             self._fail(error)
-        if first >> 4 == _DISCONNECT:
+        if first >> 4 == packets.DISCONNECT:
             self._refused(body[0] if body else 0)
-        if kind == _PINGRESP:
+        if kind == packets.PINGRESP:
             return
-        if kind == _CONNACK:
+        if kind == packets.CONNACK:
             code = body[1] if len(body) > 1 else _FAILURE
         else:
             if body[:2] != struct.pack("!H", self._packet_id):
                 raise UnavailableError(f"{self._target.shown} acknowledged another message")
             code = body[2] if len(body) > 2 and self._version == 5 else 0
-        if kind == _CONNACK:  # an old broker answers in its own way to MQTT 5 as well
-            code = _OLD_CODES.get(code, code)
-        if kind == _CONNACK and code == 0x84 and self._version == 5:
+        if kind == packets.CONNACK:  # a 3.1.1 broker answers MQTT 5 with its own codes, too
+            code = _CODES_OF_3_1_1.get(code, code)
+        if kind == packets.CONNACK and code == 0x84 and self._version == 5:
             raise _OldBroker
         if code >= _FAILURE:
             self._refused(code)
 
     def _receive(self, *kinds: int) -> tuple[int, bytes]:
-        """The next packet, which is of one of these kinds: its first byte and its body."""
-        first = self._read(1)[0]
-        if first >> 4 not in kinds:
-            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
-        length = 0
-        for place in range(4):
-            byte = self._read(1)[0]
-            length |= (byte & 0x7F) << (7 * place)
-            if byte < 0x80:
-                break
-        if length > _LARGEST_ANSWER:
-            raise UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
-        return first, self._read(length)
+        """Read the next packet; returns its first byte and its body.
+
+        Raises ``UnavailableError`` if it is not of one of these kinds.
+        """
+        strange = UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
+        header = self._read(1)
+        if header[0] >> 4 not in kinds:
+            raise strange
+        try:
+            while (found := packets.frame(header, 0, _LARGEST_ANSWER)) is None:
+                header += self._read(1)
+        except packets.PacketError:
+            raise strange from None
+        start, end = found
+        return header[0], self._read(end - start)
 
     def _read(self, size: int) -> bytes:
         data = b""
@@ -242,12 +243,12 @@ class Client:
         self._socket.settimeout(left)
         return self._socket
 
-    def _last_word(self, error: OSError) -> NoReturn:
+    def _fail_with_reason(self, error: OSError) -> NoReturn:
         try:
-            first, body = self._receive(_CONNACK, _DISCONNECT)
+            first, body = self._receive(packets.CONNACK, packets.DISCONNECT)
         except (OSError, UnavailableError):
             self._fail(error)
-        place = 1 if first >> 4 == _CONNACK else 0
+        place = 1 if first >> 4 == packets.CONNACK else 0
         if len(body) > place:
             self._refused(body[place])
         self._fail(error)

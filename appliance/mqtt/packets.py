@@ -130,6 +130,10 @@ class SubscribeOptions(msgspec.Struct, frozen=True):
     identifier: int | None = None
 
 
+LARGEST_LENGTH = 268_435_455
+"""The highest remaining length, in bytes: four digits of seven bits (section 2.2.3)."""
+
+
 def encode_length(length: int) -> bytes:
     """The remaining length field (section 2.2.3)."""
     if length < 128:

@@ -121,7 +121,11 @@ class Supervisor:
         )
 
     async def _reload(self) -> tuple[bool, list[str]]:
-        done, lines = await asyncio.to_thread(reload, self._appliance)
+        self._systemd.reloading()
+        try:
+            done, lines = await asyncio.to_thread(reload, self._appliance)
+        finally:
+            self._systemd.ready("listening")
         for line in lines:
             logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
         return done, lines

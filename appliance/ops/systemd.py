@@ -1,4 +1,4 @@
-"""Telling systemd that the service is ready, alive and stopping.
+"""Telling systemd that the service is ready, alive, reloading and stopping.
 
 The protocol is one datagram a state to the socket that ``$NOTIFY_SOCKET`` names, sd_notify(3);
 that is twenty lines, so no library. Elsewhere (no such variable, Windows) everything here does
@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
 class SystemdNotifier:
-    """Whoever started the service, as far as it wants to know. Any thread; never waits."""
+    """The service manager, if it asked to be told. Any thread may use it; it never waits."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
@@ -37,9 +38,12 @@ class SystemdNotifier:
         """Tell the status line alone: a watchdog that is fed no more has the service restarted."""
         self._say(f"STATUS={_line(status)}")
 
-    def reloading(self, monotonic_us: int) -> None:
-        """Say that the configuration is read again; ``ready`` says that this is over."""
-        self._say(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
+    def reloading(self) -> None:
+        """Tell that the configuration is being read again, until ``ready`` is told.
+
+        The time is that of CLOCK_MONOTONIC in microseconds, sd_notify(3).
+        """
+        self._say(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         self._say("STOPPING=1\nSTATUS=finishing what was accepted")

@@ -89,7 +89,6 @@ class Desk:
         self._decoder = msgspec.json.Decoder(protocol.Request)
         self._sender: asyncio.Task[None] | None = None
         self._failure = ""
-        self.frames_made = 0
 
     @property
     def attached(self) -> int:
@@ -140,7 +139,6 @@ class Desk:
 
     def _make(self, ready: list[_Terminal], places: list[Place]) -> list[tuple[_Terminal, bytes]]:
         self._frames.refresh(places)
-        self.frames_made += len(ready)
         return [(terminal, self._frames.frame(terminal.place)) for terminal in ready]
 
     def _let_go(self) -> None:

@@ -18,18 +18,6 @@ from appliance.model import Execution, ExecutionState, Message
 from appliance.mqtt import topics
 from appliance.ui import symbols
 
-HELP = (
-    ("plant/+/state", "a topic filter (several: any of them)"),
-    ("topic:a/b", "exactly this topic"),
-    ("text", 'text in topic, payload or client id; "two words"'),
-    ("!text", "not this; also !plant/# and !client:x"),
-    ("client:plc-*", "the sender's client id, * for any part"),
-    ("task:sales", "what it started: part of the task's name or id"),
-    ("state:failed", "how that ended: failed, done, running, bad, any"),
-    ("since:10m", "newer than: 30s 10m 2h 1d, 14:03, 2026-11-22"),
-    ("until:14:03", "older than: the same"),
-)
-
 _WORD = re.compile(r'(!?)((?:[a-z]+:)?)("(?:[^"]|"")*"?|\S+)')
 _TIMES = "30s, 10m, 2h, 1d, 14:03 or 2026-11-22T14:03"
 _KEYS = ("topic", "client", "task", "state", "since", "until")

@@ -19,9 +19,6 @@ from appliance.ui.text import cut, printable, width
 
 Line = list[tuple[str, str]]
 
-TONES = ("", "dim", "ok", "warn", "bad", "info", "run", "head", "accent", "strong", "key", "mark")
-"""Every tone; ``""`` is the base style of the widget."""
-
 
 def text_of(line: Line) -> str:
     """The text of a line without its tones."""

@@ -6,7 +6,6 @@ Not for: lists with a cursor (rows.py), or what the lines say (the screens' pure
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from rich.style import Style
 from textual.geometry import Region, Size
@@ -15,14 +14,6 @@ from textual.widget import Widget
 
 from appliance.ui.lines import Line, strip_of
 from appliance.ui.strips import blank_strip
-
-
-class HasTones(Protocol):
-    """The part of the app that a pane needs."""
-
-    @property
-    def tones(self) -> dict[str, Style]:
-        """The style of every tone in the present theme."""
 
 
 def tones_of(widget: Widget) -> dict[str, Style]:

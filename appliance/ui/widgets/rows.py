@@ -198,11 +198,6 @@ class Rows(Widget, Generic[T], can_focus=True):
 
     # --- drawing -------------------------------------------------------------------------------
 
-    def forget_strips(self) -> None:
-        """Draw every row anew: something that all of them depend on has changed."""
-        self._strips.clear()
-        self.refresh()
-
     def render_lines(self, crop: Region) -> list[Strip]:
         """One frame: the styles are worked out once, not once a row."""
         base = self.rich_style

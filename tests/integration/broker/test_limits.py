@@ -10,9 +10,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from broker_rig import Closed, Rig, Wire, both, length, packet, rig, states, text  # noqa: F401
+from broker_rig import Closed, Rig, Wire, both, packet, rig, states, text  # noqa: F401
 
 from appliance.counters import Counter
+from appliance.mqtt.packets import encode_length
 from appliance.broker.access import Access, Terms
 from appliance.mqtt.packets import PacketError
 from appliance.config import AccessConfig, AccessRule, LimitsConfig
@@ -515,7 +516,7 @@ def test_every_bound_names_its_counter():
 async def test_connect_of_a_stranger_is_small(rig):
     """Before it is known who connects, no packet larger than a CONNECT can be is read."""
     wire = await rig.socket()
-    wire.send(b"\x10" + length(300_000) + text("MQTT"))
+    wire.send(b"\x10" + encode_length(300_000) + text("MQTT"))
     assert await wire.closed() is None
     assert rig.counters[Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE] == 1
 

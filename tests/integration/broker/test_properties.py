@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from broker_rig import Rig, length, number, packet, rig, text  # noqa: F401
+from broker_rig import Rig, number, packet, rig, text  # noqa: F401
 
+from appliance.mqtt.packets import encode_length
 from appliance.config import AccessRule
 from appliance.counters import Counter
 from appliance.engine import live
@@ -20,7 +21,7 @@ MANY = CLIENT_LIMIT.pairs * PAIR
 
 
 def properties(inner: bytes) -> bytes:
-    return length(len(inner)) + inner
+    return encode_length(len(inner)) + inner
 
 
 def publish(inner: bytes, qos: int = 0, packet_id: int = 1) -> bytes:
