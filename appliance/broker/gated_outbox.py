@@ -10,7 +10,7 @@ from itertools import chain
 
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.counters import Counter
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from appliance.counters import Count, Counter
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from appliance.broker.plugin_classes import PluginClass
 from appliance.broker.plugin_gate import TopicGate
 from appliance.broker.plugin_runner import PluginFailedError, PluginRunner
 from appliance.counters import Count, Counter
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message
 from appliance.mqtt.packets import Connect, PacketError, Reason
 

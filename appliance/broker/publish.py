@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from appliance.broker.sessions import Session
 from appliance.counters import Counter
-from appliance.message_cost import beside_payload
+from appliance.journal.message_cost import beside_payload
 from appliance.model import Message
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5

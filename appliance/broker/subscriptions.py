@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from appliance.broker.outbox import Outbox
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.mqtt.topics import Matcher, Topics

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from appliance.engine_api import TopicState
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message
 
 KEPT_MESSAGES = 10_000

@@ -13,7 +13,7 @@ from itertools import chain, groupby
 from appliance.database import primary_code
 from appliance.journal import chunks
 from appliance.journal.inbox import Entry, Item, Statements
-from appliance.message_cost import OVERHEAD_BYTES, content_of
+from appliance.journal.message_cost import OVERHEAD_BYTES, content_of
 
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"

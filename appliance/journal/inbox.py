@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from appliance.journal.message_cost import OVERHEAD_BYTES, content_of
 from appliance.journal.wakeup import Wakeup
-from appliance.message_cost import OVERHEAD_BYTES, content_of
 from appliance.model import Message
 
 Statement = tuple[str, tuple[Any, ...]]

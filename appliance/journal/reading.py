@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from appliance.journal import chunks
+from appliance.journal.message_cost import content_of
 from appliance.journal.store import Store
-from appliance.message_cost import content_of
 from appliance.model import Message
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from operator import attrgetter
 
-from appliance.message_cost import content_of
+from appliance.journal.message_cost import content_of
 from appliance.model import Message
 
 MAX_MESSAGES = 16_384

@@ -11,7 +11,7 @@ from appliance.counters import Counter
 from appliance.engine import live
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
 from appliance.engine.live import LiveView
-from appliance.message_cost import cost_of
+from appliance.journal.message_cost import cost_of
 from appliance.model import Message, MessageProperties
 
 NOT_AUTHORIZED = 0x87

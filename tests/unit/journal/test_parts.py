@@ -10,7 +10,7 @@ from appliance.journal.batch import Batch
 from appliance.journal.sequence_reservation import BLOCK, SequenceReservation
 from appliance.journal.inbox import Inbox, Statements
 from appliance.journal.tail import MAX_BYTES, MAX_MESSAGES, Tail
-from appliance.message_cost import content_of, cost_of
+from appliance.journal.message_cost import content_of, cost_of
 from appliance.model import Message, MessageProperties
 
 
