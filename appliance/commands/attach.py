@@ -43,7 +43,8 @@ def execute(options: argparse.Namespace) -> int:
     from appliance.log import logs  # noqa: PLC0415
     from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
     from appliance.remote.client_engine import AttachedEngine  # noqa: PLC0415
-    from appliance.ui.app import UiEnd, run  # noqa: PLC0415
+    from appliance.ui.app import UiEnd  # noqa: PLC0415
+    from appliance.ui.session import run_ui  # noqa: PLC0415
     from appliance.ui.settings import UiSettings  # noqa: PLC0415
 
     settings = UiSettings() if config is None else ui_settings(load(config))
@@ -57,7 +58,7 @@ def execute(options: argparse.Namespace) -> int:
     log = logs.start("info", file=str(folder / "attach.log"))
     try:
         _open(engine, target)
-        end = run(engine, settings=settings, clock_ns=engine.clock_ns)
+        end = run_ui(engine, settings=settings, clock_ns=engine.clock_ns)
     finally:
         engine.close()
         log.close()

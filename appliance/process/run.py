@@ -121,7 +121,7 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     from appliance.process.starting_engine import StartingEngine  # noqa: PLC0415 - see the module's docstring
     from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
     from appliance.ui.app import UiEnd  # noqa: PLC0415
-    from appliance.ui.app import run as run_ui  # noqa: PLC0415
+    from appliance.ui.session import run_ui  # noqa: PLC0415
 
     settings = ui_settings(config)  # a mistake is told before anything is started
 

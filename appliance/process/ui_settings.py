@@ -15,8 +15,8 @@ from textual.theme import BUILTIN_THEMES
 from appliance.config import Config
 from appliance.errors import ConfigError
 from appliance.ui.keys import TABLE
-from appliance.ui.palette import HIDDEN, THEMES
 from appliance.ui.settings import UiSettings
+from appliance.ui.themes import HIDDEN, THEMES
 
 _REMEMBERED = "ui.json"
 

@@ -40,7 +40,8 @@ class Key(NamedTuple):
     """A word or two for the footer."""
     help: str
     """For the help; neighbours in the table with the same text share a row there."""
-    where: str
+    scope: str
+    """Where the key works; a page names its scopes."""
     footer: bool = False
 
 
@@ -104,14 +105,18 @@ TABLE = (
 )
 
 
-def of(*places: str) -> list[Key]:
-    """The keys of some places, place after place, each in the order of the table."""
-    return [key for place in dict.fromkeys(places) for key in TABLE if key.where == place]
+def of(*scopes: str) -> list[Key]:
+    """The keys of some scopes, scope after scope, each in the order of the table."""
+    return [key for scope in dict.fromkeys(scopes) for key in TABLE if key.scope == scope]
 
 
-def bindings(*places: str) -> list[BindingType]:
-    """Textual's bindings of some places; the id is what ``[ui.keys]`` names."""
-    return [Binding(key.keys, key.action, key.help, show=False, id=key.name) for key in of(*places)]
+def bindings(*scopes: str, without: str = "") -> list[BindingType]:
+    """Textual's bindings of some scopes; the id is the name in ``[ui.keys]``."""
+    return [
+        Binding(key.keys, key.action, key.help, show=False, id=key.name)
+        for key in of(*scopes)
+        if key.scope != without
+    ]
 
 
 _SHOWN = {

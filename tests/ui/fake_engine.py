@@ -538,7 +538,7 @@ def _clients(now: int) -> tuple[ClientState, ...]:
 
 
 def main() -> None:
-    from appliance.ui.app import run
+    from appliance.ui.session import run_ui
     from appliance.ui.settings import UiSettings
 
     parser = argparse.ArgumentParser()
@@ -579,7 +579,7 @@ def main() -> None:
     limit = threading.Timer(wanted.run_for, engine.stop)
     limit.daemon = True
     limit.start()
-    end = run(engine, settings=UiSettings(remember=wanted.remember), clock_ns=engine.clock_ns)
+    end = run_ui(engine, settings=UiSettings(remember=wanted.remember), clock_ns=engine.clock_ns)
     if wanted.report:
         wanted.report.write_text(end.value)
     else:

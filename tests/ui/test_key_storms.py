@@ -9,8 +9,8 @@ from fake_engine import story
 from screens import NARROW, settle
 from textual.events import Key
 
-from appliance.ui import app as ui
 from appliance.ui.app import ApplianceApp, UiEnd
+from appliance.ui.session import run_ui
 from appliance.ui.settings import UiSettings
 
 KEYS = (
@@ -136,5 +136,5 @@ def test_the_ui_is_given_up_after_three_failures_within_a_minute(monkeypatch):
     starts = []
     monkeypatch.setattr(ApplianceApp, "run", lambda app: starts.append(app))
     times = iter([0, 50, 61, 122, 183, 190, 200])
-    assert ui.run(story(), monotonic_s=lambda: next(times)) is UiEnd.CRASHED
+    assert run_ui(story(), monotonic_s=lambda: next(times)) is UiEnd.CRASHED
     assert len(starts) == 7

@@ -523,10 +523,10 @@ async def test_the_detail_says_where_in_the_recording_a_message_stands():
     engine.publish_from("plant/line1/sensor7/state", b"not recorded")
     async with app_for(engine).run_test(size=NARROW) as pilot:
         await settle(pilot)
-        pilot.app.open_message(seq, "live")
+        pilot.app.navigation.fetch_message(seq, "live")
         text = await until(pilot, "integers.json, record 1,203")
         assert "retained this message" in text
-        pilot.app.open_message(seq + 1, "live")
+        pilot.app.navigation.fetch_message(seq + 1, "live")
         text = await until(pilot, "integers.json, record 1,204")
         assert f"retained message {seq} 8" in text
 

@@ -139,7 +139,7 @@ async def test_the_search_in_the_journal_takes_the_filter_along(name):
     engine.publish_from("hall/door", b"from the client", client_id=name)
     async with _app(engine).run_test(size=NARROW) as pilot:
         await settle(pilot)
-        pilot.app.show_live(filters.for_client(name))
+        pilot.app.navigation.show_live(filters.for_client(name))
         await settle(pilot)
         pilot.app.page.action_search()
         await until(pilot, "from the client")

@@ -433,7 +433,7 @@ class TestTheTableOfKeys:
         module, page_name = name.split(".")
         page = getattr(import_module(f"appliance.ui.screens.{module}"), page_name)
         seen = {}
-        for key in keys.of(*page.PLACES, keys.EVERYWHERE):
+        for key in keys.of(*page.SCOPES, keys.EVERYWHERE):
             for one in key.keys.split(","):
                 assert one not in seen, f"{one} is both {seen.get(one)} and {key.name}"
                 seen[one] = key.name

@@ -6,13 +6,14 @@ Not for: the messages of a client (Enter shows them on the Live screen).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from textual.widget import Widget
 
 from appliance.engine_api import ClientState, Snapshot
 from appliance.ui import filters, keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.views import client as view
 from appliance.ui.widgets.pane import Pane
@@ -66,12 +67,11 @@ class ClientRows(Rows[ClientState]):
 class ClientsScreen(Page):
     """Sorted by who sends most, so that the one who floods the broker is on top."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
     TAB = "clients"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.CLIENTS, keys.SORTED)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: PageHost) -> None:
+        super().__init__(host)
         self._asked_ns = 0
         self._before: dict[str, tuple[int, int]] = {}
         self._dirty = True
@@ -102,7 +102,7 @@ class ClientsScreen(Page):
 
     def _ask(self, now_ns: int, seconds: float) -> None:
         rows = self.query_one(ClientRows)
-        clients = self.ui.engine.clients()
+        clients = self.host.engine.clients()
         counts = {one.client_id: (one.messages_in, one.messages_out) for one in clients}
         if self._asked_ns and seconds >= 0.5:
             rows.rates = {
@@ -137,10 +137,10 @@ class ClientsScreen(Page):
         names = list(_SORTS)
         rows.sort = names[(names.index(rows.sort) + 1) % len(names)]
         self._dirty = True
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_moved(self) -> None:
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_opened(self) -> None:
         self.action_open()
@@ -152,23 +152,23 @@ class ClientsScreen(Page):
     def action_open(self) -> None:
         """The messages that the client sends, on the Live screen."""
         if self._client is not None:
-            self.ui.show_live(filters.for_client(self._client.client_id))
+            self.host.navigation.show_live(filters.for_client(self._client.client_id))
 
     def action_disconnect(self) -> None:
         if self._client is None:
             return
         if self._client.connected:
-            self.ui.acts.disconnect(self._client)
+            self.host.actions.disconnect(self._client)
         else:
-            self.ui.say("This client is not connected.")
+            self.host.say("This client is not connected.")
 
     def action_copy(self) -> None:
         if self._client is not None:
-            self.ui.copy(self._client.client_id, "the client id")
+            self.host.copy(self._client.client_id, "the client id")
 
     def action_copy_topic(self) -> None:
         if self._client is not None:
-            self.ui.copy(self._client.address, "the address")
+            self.host.copy(self._client.address, "the address")
 
     def action_export(self) -> None:
-        self.ui.export("clients", list(self.query_one(ClientRows).items))
+        self.host.export("clients", list(self.query_one(ClientRows).items))

@@ -1,12 +1,11 @@
-"""What lies over a screen for a moment: a question, a text, the help, "terminal too small".
+"""Dialogs over a page: a question, a text to read, "terminal too small".
 
-Not for: anything that shows state.
+Not for: dialogs with a task of their own (picker.py, publish.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import ClassVar
 
 from textual.app import ComposeResult
@@ -16,17 +15,16 @@ from textual.events import Key as KeyEvent
 from textual.screen import ModalScreen
 from textual.widgets import Button
 
-from appliance.ui import keys
 from appliance.ui.lines import Line
-from appliance.ui.screens.leaving import Leaving
-from appliance.ui.text import fit, printable, wrap
+from appliance.ui.screens.dismiss_once import DismissOnce
+from appliance.ui.text import printable, wrap
 from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
 
 _TEXT_CELLS = 66
 
 
-class Ask(ModalScreen[bool], Leaving[bool]):
+class ConfirmDialog(ModalScreen[bool], DismissOnce[bool]):
     """A question before something that can't be taken back. Enter alone does nothing bad."""
 
     BINDINGS: ClassVar = [
@@ -76,7 +74,7 @@ def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
     return lines
 
 
-class Tell(ModalScreen[None], Leaving[None]):
+class InfoDialog(ModalScreen[None], DismissOnce[None]):
     """A text to read; any key closes it."""
 
     def __init__(self, title: str, lines: Sequence[Line]) -> None:
@@ -102,12 +100,12 @@ class Tell(ModalScreen[None], Leaving[None]):
         self.dismiss()
 
 
-def told(text: str) -> list[Line]:
-    """A text broken into lines for ``Tell``."""
+def text_lines(text: str) -> list[Line]:
+    """A text broken into lines for ``InfoDialog``."""
     return [[(line, "")] for part in text.split("\n") for line in _words(part)]
 
 
-class TooSmall(ModalScreen[None]):
+class TerminalTooSmall(ModalScreen[None]):
     """Covers everything while the terminal is smaller than the screens need."""
 
     BINDINGS: ClassVar = [("q,ctrl+c", "app.ask_quit")]
@@ -127,79 +125,3 @@ class TooSmall(ModalScreen[None]):
         self.query_one(Pane).show(
             [[(line, tone)] for text, tone in texts for line in _words(text, columns)][:rows]
         )
-
-
-_TITLES = {
-    keys.EVERYWHERE: "Everywhere",
-    keys.MOVE: "Moving",
-    keys.LISTS: "Lists",
-    keys.FOLLOW: "Live and log",
-    keys.ACTING: "Acting",
-    keys.REPEAT: "",
-    keys.SORTED: "",
-    keys.RUNS: "Runs",
-    keys.LIVE: "Live",
-    keys.DETAIL: "Message",
-    keys.TOPICS: "Topics",
-    keys.TASKS: "Tasks",
-    keys.EXECUTION: "Execution",
-    keys.CLIENTS: "Clients",
-    keys.LOG: "Log",
-    keys.SEARCH: "Search",
-}
-_KEY_CELLS = 13
-_COLUMN_CELLS = 38
-
-
-def help_lines(
-    places: Sequence[str], chosen: Mapping[str, tuple[str, ...]], columns: int
-) -> list[Line]:
-    """The table of keys, the present screen's places first, in columns."""
-    blocks: list[list[Line]] = []
-    for place in dict.fromkeys([*places, keys.EVERYWHERE]):
-        entries = keys.of(place)
-        if not entries:
-            continue
-        title = _TITLES[place]
-        if not title and blocks:
-            blocks[-1].pop()  # it belongs to the block before
-        block: list[Line] = [[(title, "head")]] if title else blocks.pop()
-        for text, group in groupby(entries, key=lambda key: key.help):
-            shown = [keys.shown(one) for key in group for one in keys.keys_of(key, chosen)]
-            block.append([(fit(" ".join(shown), _KEY_CELLS), "key"), (fit(text, 24), "")])
-        blocks.append([*block, []])
-    return _in_columns(blocks, max(1, columns // (_COLUMN_CELLS)))
-
-
-def _in_columns(blocks: list[list[Line]], count: int) -> list[Line]:
-    stacks: list[list[Line]] = [[] for _ in range(count)]
-    for block in blocks:
-        min(stacks, key=len).extend(block)
-    lines: list[Line] = []
-    for index in range(max(len(stack) for stack in stacks)):
-        line: Line = []
-        for stack in stacks:
-            cell = stack[index] if index < len(stack) else []
-            used = sum(len(text) for text, _ in cell)
-            line += [*cell, (" " * max(1, _COLUMN_CELLS - used), "")]
-        lines.append(line)
-    while lines and not any(text.strip() for text, _ in lines[-1]):
-        lines.pop()
-    return lines
-
-
-_SIGNS = (
-    ("✓", "ok", "done"),
-    ("✗", "bad", "failed"),
-    ("▶", "run", "running"),
-    ("▷", "info", "starting"),
-    ("◌", "info", "waiting"),
-    ("↻", "warn", "retry"),
-    ("»", "dim", "skipped"),
-    ("‖", "warn", "paused"),
-)
-SIGNS: list[Line] = [
-    [],
-    [part for sign, tone, word in _SIGNS for part in ((sign, tone), (f" {word} ", "dim"))],
-    [("Keys are set in the configuration, [ui.keys]. NO_COLOR is honoured.", "dim")],
-]

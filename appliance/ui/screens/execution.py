@@ -6,7 +6,6 @@ Not for: lists of executions (tasks.py).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 from textual.widget import Widget
 
@@ -15,6 +14,7 @@ from appliance.errors import ApplianceError
 from appliance.model import Execution
 from appliance.ui import keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.views import execution as view
 from appliance.ui.widgets.pane import Pane
@@ -26,12 +26,11 @@ _RUNS = 60
 class ExecutionScreen(Page):
     """Opened over a list; it follows the execution while it runs."""
 
-    PLACES = (keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
-    TAB_ROOT = False
-    BINDINGS: ClassVar = keys.bindings(keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+    IS_TAB = False
 
-    def __init__(self, execution: Execution, tab: str = "tasks") -> None:
-        super().__init__()
+    def __init__(self, host: PageHost, execution: Execution, tab: str) -> None:
+        super().__init__(host)
         self.tab = tab
         self._execution = execution
         self._before: Sequence[Execution] | None = None
@@ -43,26 +42,26 @@ class ExecutionScreen(Page):
 
     def on_mount(self) -> None:
         self.set_focus(self.query_one(Viewer))
-        engine, task_id = self.ui.engine, self._execution.task_id
+        engine, task_id = self.host.engine, self._execution.task_id
 
         def work() -> None:
             try:
                 found = engine.executions(1 << 62, _RUNS, task_id)
             except ApplianceError:
-                found = [one for one in self.ui.snapshot.executions if one.task_id == task_id]
-            self.ui.from_worker(self._found, found)
+                found = [one for one in self.host.snapshot.executions if one.task_id == task_id]
+            self.host.background.call(self._found, found)
 
-        self.ui.in_worker(work, group="runs")
+        self.host.background.run(work, group="runs")
 
     def _found(self, runs: Sequence[Execution]) -> None:
         self._before = runs
-        self.ui.show_now()
+        self.host.show_now()
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - it asks for its own
-        now = self.ui.engine.execution(self._execution.id)
+        now = self.host.engine.execution(self._execution.id)
         if now is not None:
             self._execution = now
-        cells, utc = self.size.width, self.ui.remembered.utc
+        cells, utc = self.size.width, self.host.remembered.utc
         title: Line = [("Execution ", "head"), (str(self._execution.id), "strong")]
         lines = view.facts(self._execution, now_ns, utc=utc)
         if self._before is not None:
@@ -72,15 +71,15 @@ class ExecutionScreen(Page):
         self.query_one(Viewer).show(view.story(self._execution, utc=utc))
 
     def action_copy(self) -> None:
-        self.ui.copy(view.text(self._execution), "reason and log")
+        self.host.copy(view.text(self._execution), "reason and log")
 
     def action_message(self) -> None:
         """The message that caused it."""
-        self.ui.open_message(self._execution.cause.seq, self.tab)
+        self.host.navigation.fetch_message(self._execution.cause.seq, self.tab)
 
     def action_stop_run(self) -> None:
-        self.ui.acts.stop_run(self._execution)
+        self.host.actions.stop_run(self._execution)
 
     def action_repeat(self) -> None:
         """Start the same task again."""
-        self.ui.acts.run_again(self._execution)
+        self.host.actions.run_again(self._execution)

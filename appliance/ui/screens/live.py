@@ -6,7 +6,6 @@ Not for: old messages (search.py), the whole of one message (message.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
 
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
@@ -26,9 +25,8 @@ _NARROW_TASK_ROWS = 3
 class LiveScreen(Page):
     """Messages, executions, timers, counters."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
     TAB = "live"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="live-top"):
@@ -55,18 +53,18 @@ class LiveScreen(Page):
 
     def feed_changed(self) -> None:
         """The feed has other messages to show."""
-        self.rows.follow = not self.ui.feed.paused
-        self.rows.set_items(self.ui.feed.view)
+        self.rows.follow = not self.host.feed.paused
+        self.rows.set_items(self.host.feed.view)
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         self.rows.empty_text = self._why_empty(snapshot)
-        started = not snapshot.first_run or self.ui.feed.kept > 0
+        started = not snapshot.first_run or self.host.feed.kept > 0
         self.rows.display = started
         page = self.query_one("#first-run", Pane)
         page.display = not started
         if not started:
             page.show(first.lines(snapshot))
-        self.rows.look_up(self.ui.engine, self.ui.remembered, now_ns)
+        self.rows.look_up(self.host.engine, self.host.remembered, now_ns)
         if self.has_class("-wide"):
             self._update_wide(snapshot, now_ns)
         else:
@@ -79,15 +77,15 @@ class LiveScreen(Page):
 
     def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
         cells = self.size.width
-        utc = self.ui.remembered.utc
+        utc = self.host.remembered.utc
         title: Line = [("Tasks ", "head"), ("── ", "dim"), *work.summary(snapshot)]
         lines = work.execution_lines(snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc)
         self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
         self.query_one("#narrow-clock", Pane).show([work.clock_line(snapshot, now_ns)])
 
     def _update_wide(self, snapshot: Snapshot, now_ns: int) -> None:
-        utc = self.ui.remembered.utc
-        feed = self.ui.feed
+        utc = self.host.remembered.utc
+        feed = self.host.feed
         title = self.query_one("#live-title", Pane)
         shown = self.filter.source or "#"
         missed = f" · {clock.number(feed.missed)} not shown" if feed.missed else ""
@@ -135,7 +133,7 @@ class LiveScreen(Page):
             pane.show([rule([("Detail", "head")], pane.size.width)])
             return
         mark = self.rows.marks.get(message.seq)
-        execution = self.ui.engine.execution(mark.execution) if mark and mark.execution else None
+        execution = self.host.engine.execution(mark.execution) if mark and mark.execution else None
         title: Line = [
             ("Detail ", "head"),
             ("── ", "dim"),
@@ -153,12 +151,12 @@ class LiveScreen(Page):
             now_ns=now_ns,
             cells=pane.size.width,
             rows=pane.size.height - 1,
-            utc=self.ui.remembered.utc,
+            utc=self.host.remembered.utc,
         )
         pane.show([rule(title, pane.size.width), *lines])
 
     def mode(self) -> Line:
-        feed = self.ui.feed
+        feed = self.host.feed
         if not feed.paused:
             return [("FOLLOW", "ok")]
         return [(f" ‖ PAUSED +{clock.number(feed.waiting)} ", "mark")]
@@ -166,31 +164,31 @@ class LiveScreen(Page):
     # --- what keys do --------------------------------------------------------------------------
 
     def filter_changed(self) -> None:
-        self.ui.feed.set_filter(self.filter, self.ui.engine)
-        self.rows.empty_text = self._why_empty(self.ui.snapshot)
+        self.host.feed.set_filter(self.filter, self.host.engine)
+        self.rows.empty_text = self._why_empty(self.host.snapshot)
         self.feed_changed()
 
     def action_pause(self) -> None:
         """Freeze the view, or follow again."""
-        if self.ui.feed.paused:
-            self.ui.feed.follow()
+        if self.host.feed.paused:
+            self.host.feed.follow()
         else:
-            self.ui.feed.pause()
+            self.host.feed.pause()
         self.feed_changed()
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_left_end(self) -> None:
-        self.ui.feed.pause()
-        self.rows.set_items(self.ui.feed.view)
-        self.ui.show_now()
+        self.host.feed.pause()
+        self.rows.set_items(self.host.feed.view)
+        self.host.show_now()
 
     def on_rows_at_end(self) -> None:
-        self.ui.feed.follow()
+        self.host.feed.follow()
         self.feed_changed()
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_moved(self) -> None:
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_opened(self) -> None:
         self.action_open()
@@ -200,32 +198,32 @@ class LiveScreen(Page):
         message = self.rows.current
         if message is not None:
             self.on_rows_left_end()
-            self.ui.show_message(message, list(self.rows.items))
+            self.host.navigation.show_message(message, list(self.rows.items))
 
     def action_copy(self) -> None:
         """Copy the payload (on the first run: the command to try)."""
         message = self.rows.current
         if not self.rows.display:
-            self.ui.copy(first.command(self.ui.snapshot), "the command")
+            self.host.copy(first.command(self.host.snapshot), "the command")
         elif message is not None:
-            self.ui.copy_payload(message)
+            self.host.copy_payload(message)
 
     def action_copy_topic(self) -> None:
         message = self.rows.current
         if message is not None:
-            self.ui.copy(message.topic, "the topic")
+            self.host.copy(message.topic, "the topic")
 
     def action_toggle_age(self) -> None:
         """Clock or age in the first column."""
-        self.ui.remember(show_age=not self.ui.remembered.show_age)
+        self.host.remember(show_age=not self.host.remembered.show_age)
 
     def action_toggle_own(self) -> None:
         """Among the messages: what the appliance says of itself, or not."""
-        shown = not self.ui.remembered.show_own
-        self.ui.remember(show_own=shown)
-        self.ui.feed.show_own(shown, self.ui.engine)
+        shown = not self.host.remembered.show_own
+        self.host.remember(show_own=shown)
+        self.host.feed.show_own(shown, self.host.engine)
         self.feed_changed()
-        self.ui.say(
+        self.host.say(
             "The appliance's own status and outcomes are shown too."
             if shown
             else "The appliance's own status and outcomes are left out."
@@ -235,20 +233,18 @@ class LiveScreen(Page):
         """Do again what the message under the cursor caused."""
         message = self.rows.current
         if message is not None:
-            self.ui.acts.repeat(message, self.ui.engine.marks([message.seq]).get(message.seq))
+            self.host.actions.repeat(
+                message, self.host.engine.marks([message.seq]).get(message.seq)
+            )
 
     def action_search(self) -> None:
         """Look for the same in the journal, from the newest back."""
-        from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - not before it is shown
-
-        self.ui.push_screen(SearchScreen(self.filter))
+        self.host.navigation.show_search(self.filter)
 
     def action_jump(self) -> None:
         """Look at the journal as it was at a time that is asked for."""
-        from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - as above
-
-        self.ui.push_screen(SearchScreen(self.filter, ask="until:"))
+        self.host.navigation.show_search(self.filter, ask="until:")
 
     def action_export(self) -> None:
         """Write the messages in view to a file."""
-        self.ui.export("messages", list(self.rows.items))
+        self.host.export("messages", list(self.rows.items))

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Hashable, Iterable
-from typing import ClassVar
 
 from textual.widget import Widget
 
 from appliance.engine_api import Engine, LogLine, Snapshot
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, text_of
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.text import fit, printable
 from appliance.ui.widgets.rows import Rows
@@ -78,12 +78,11 @@ class LogRows(Rows[LogLine]):
 class LogScreen(Page):
     """Follows the log until the operator moves up."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LOG)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LOG)
     TAB = "log"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.FOLLOW, keys.LOG)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: PageHost) -> None:
+        super().__init__(host)
         self._feed = LogFeed()
         self._level = logging.INFO
         self._changed = True
@@ -97,9 +96,9 @@ class LogScreen(Page):
         self.set_focus(self.query_one(LogRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the log has its own feed
-        new = self._feed.poll(self.ui.engine)
+        new = self._feed.poll(self.host.engine)
         rows = self.query_one(LogRows)
-        rows.utc = self.ui.remembered.utc
+        rows.utc = self.host.remembered.utc
         if (new and rows.follow) or self._changed:
             self._changed = False
             rows.set_items(self._feed.view(self.filter, self._level))
@@ -117,36 +116,36 @@ class LogScreen(Page):
         """The next level: debug, info, warning, error."""
         self._level = _LEVELS[(_LEVELS.index(self._level) + 1) % len(_LEVELS)]
         self._changed = True
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_at_end(self) -> None:
         self.query_one(LogRows).follow = True
         self._changed = True
-        self.ui.show_now()
+        self.host.show_now()
 
     def action_pause(self) -> None:
         """Stand still, or follow again."""
         rows = self.query_one(LogRows)
         rows.follow = not rows.follow
         self._changed = True
-        self.ui.show_now()
+        self.host.show_now()
 
     def action_copy(self) -> None:
         rows = self.query_one(LogRows)
         if rows.current is not None:
-            self.ui.copy(text_of(rows.line(rows.current, 1000)), "the line")
+            self.host.copy(text_of(rows.line(rows.current, 1000)), "the line")
 
     def action_open(self) -> None:
         """The whole text of a line that is cut."""
         line = self.query_one(LogRows).current
         if line is not None:
-            self.ui.tell(f"{level_name(line.level)[0]} {line.source}", line.text)
+            self.host.show_info(f"{level_name(line.level)[0]} {line.source}", line.text)
 
     def action_copy_topic(self) -> None:
         """The text without time and level."""
         line = self.query_one(LogRows).current
         if line is not None:
-            self.ui.copy(line.text, "the text")
+            self.host.copy(line.text, "the text")
 
     def action_export(self) -> None:
-        self.ui.export("log", list(self.query_one(LogRows).items))
+        self.host.export("log", list(self.query_one(LogRows).items))

@@ -6,7 +6,6 @@ Not for: lists of messages.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 from textual.widget import Widget
 
@@ -16,7 +15,7 @@ from appliance.model import Message
 from appliance.mqtt import topics
 from appliance.ui import clock, keys, lookup, payload
 from appliance.ui.lines import Line, rule
-from appliance.ui.screens.execution import ExecutionScreen
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.views import message as view
 from appliance.ui.widgets.pane import Pane
@@ -28,12 +27,13 @@ _OUTCOME_ROWS = 6
 class MessageScreen(Page):
     """Opened over a list; ← and → go to the messages beside it in that list."""
 
-    PLACES = (keys.DETAIL, keys.ACTING, keys.REPEAT)
-    TAB_ROOT = False
-    BINDINGS: ClassVar = keys.bindings(keys.DETAIL, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.DETAIL, keys.ACTING, keys.REPEAT)
+    IS_TAB = False
 
-    def __init__(self, message: Message, among: Sequence[Message] = (), tab: str = "live") -> None:
-        super().__init__()
+    def __init__(
+        self, host: PageHost, message: Message, among: Sequence[Message], tab: str
+    ) -> None:
+        super().__init__(host)
         self.tab = tab
         self._among = among
         self._message = message
@@ -62,7 +62,7 @@ class MessageScreen(Page):
 
     def _fetch(self) -> None:
         seq = self._message.seq
-        engine = self.ui.engine
+        engine = self.host.engine
 
         def work() -> None:
             gone = ""
@@ -71,32 +71,32 @@ class MessageScreen(Page):
                 whole = engine.message(seq)
             except ApplianceError as error:
                 gone = str(error)
-            self.ui.from_worker(self._fetched, seq, whole, gone)
+            self.host.background.call(self._fetched, seq, whole, gone)
 
-        self.ui.in_worker(work, group="message")
+        self.host.background.run(work, group="message")
         self._look_up()
 
     def _look_up(self) -> None:
         """Where it is recorded and what its topic retains: one after the other, as they come."""
-        message, engine = self._message, self.ui.engine
+        message, engine = self._message, self.host.engine
         recorders = [
-            one for one in self.ui.snapshot.recorders if topics.matches(one.topic, message.topic)
+            one for one in self.host.snapshot.recorders if topics.matches(one.topic, message.topic)
         ]
 
         def work() -> None:
             kept = view.retained_line(message, engine.retained(message.topic))
-            self.ui.from_worker(self._looked_up, message.seq, {}, kept)
+            self.host.background.call(self._looked_up, message.seq, {}, kept)
             for one in recorders:
                 place = lookup.place(engine, one, message.seq)
-                self.ui.from_worker(self._looked_up, message.seq, {one.path: place}, kept)
+                self.host.background.call(self._looked_up, message.seq, {one.path: place}, kept)
 
-        self.ui.in_worker(work, group="lookup")
+        self.host.background.run(work, group="lookup")
 
     def _looked_up(self, seq: int, places: dict[str, str], retained: Line) -> None:
         if seq == self._message.seq:
             self._places |= places
             self._retained = retained
-            self.ui.show_now()
+            self.host.show_now()
 
     def _fetched(self, seq: int, whole: Message | None, gone: str) -> None:
         if seq != self._message.seq:
@@ -106,11 +106,11 @@ class MessageScreen(Page):
         else:
             self._gone = gone or "the journal has removed it; this is what was in view"
         self._whole = True
-        self.ui.show_now()
+        self.host.show_now()
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
-        message, engine, cells = self._message, self.ui.engine, self.size.width
-        utc = self.ui.remembered.utc
+        message, engine, cells = self._message, self.host.engine, self.size.width
+        utc = self.host.remembered.utc
         size = engine.full_size(message.seq)
         size = size if size is not None and not self._whole else len(message.payload)
         title: Line = [("Message ", "head"), (clock.number(message.seq), "strong")]
@@ -160,7 +160,7 @@ class MessageScreen(Page):
     def _show_form(self, form: str) -> None:
         self._form = form
         self.query_one(Viewer).action_first()
-        self.ui.show_now()
+        self.host.show_now()
 
     def action_pretty(self) -> None:
         """Pretty or raw."""
@@ -171,22 +171,22 @@ class MessageScreen(Page):
 
     def action_wrap(self) -> None:
         self._wrapped = not self._wrapped
-        self.ui.show_now()
+        self.host.show_now()
 
     def action_difference(self) -> None:
         """Against the message before it on the same topic, whatever the list holds."""
-        message, engine = self._message, self.ui.engine
+        message, engine = self._message, self.host.engine
 
         def work() -> None:
             before = lookup.previous(engine, message)
             if before is None:
                 said = "No earlier message on this topic is in the journal, or not for long before."
-                self.ui.from_worker(self.ui.say, said)
+                self.host.background.call(self.host.say, said)
             else:
                 difference = payload.diff(before.payload, message.payload)
-                self.ui.from_worker(self._compared, message.seq, difference)
+                self.host.background.call(self._compared, message.seq, difference)
 
-        self.ui.in_worker(work, group="difference")
+        self.host.background.run(work, group="difference")
 
     def _compared(self, seq: int, difference: list[tuple[str, str]]) -> None:
         if seq == self._message.seq:
@@ -206,7 +206,7 @@ class MessageScreen(Page):
             self._form = "pretty" if self._form == "difference" else self._form
             self.query_one(Viewer).action_first()
             self._fetch()
-            self.ui.show_now()
+            self.host.show_now()
 
     def action_previous(self) -> None:
         self._go(-1)
@@ -215,21 +215,21 @@ class MessageScreen(Page):
         self._go(1)
 
     def action_copy(self) -> None:
-        self.ui.copy_payload(self._message)
+        self.host.copy_payload(self._message)
 
     def action_copy_topic(self) -> None:
-        self.ui.copy(self._message.topic, "the topic")
+        self.host.copy(self._message.topic, "the topic")
 
     def action_execution(self) -> None:
         """The execution that the message started."""
-        mark = self.ui.engine.marks([self._message.seq]).get(self._message.seq)
-        execution = self.ui.engine.execution(mark.execution) if mark and mark.execution else None
+        mark = self.host.engine.marks([self._message.seq]).get(self._message.seq)
+        execution = self.host.engine.execution(mark.execution) if mark and mark.execution else None
         if execution is None:
-            self.ui.say("This message started nothing.")
+            self.host.say("This message started nothing.")
         else:
-            self.ui.push_screen(ExecutionScreen(execution, self.tab))
+            self.host.navigation.show_execution(execution, self.tab)
 
     def action_repeat(self) -> None:
         """Do again what the message caused."""
         seq = self._message.seq
-        self.ui.acts.repeat(self._message, self.ui.engine.marks([seq]).get(seq))
+        self.host.actions.repeat(self._message, self.host.engine.marks([seq]).get(seq))

@@ -6,22 +6,20 @@ Not for: a body; that is what the subclasses add.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.events import Click
 from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
-from appliance.ui import filters
+from appliance.ui import filters, keys
 from appliance.ui.lines import Line
-from appliance.ui.screens.leaving import Leaving
+from appliance.ui.page_host import PageHost
+from appliance.ui.screens.dismiss_once import DismissOnce
 from appliance.ui.views import frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
-
-if TYPE_CHECKING:
-    from appliance.ui.app import ApplianceApp
 
 
 class Tabs(Pane):
@@ -35,23 +33,28 @@ class Tabs(Pane):
             await self.app.run_action(f"show('{name}')")
 
 
-class Page(Leaving[None]):
-    """A screen over the whole terminal. It is told what to show by ``tick`` and asks nothing."""
+class Page(DismissOnce[None]):
+    """A screen over the whole terminal; the app calls ``tick`` for each frame."""
 
-    PLACES: ClassVar[tuple[str, ...]] = ()
-    """The places of the table of keys that hold here."""
+    SCOPES: ClassVar[tuple[str, ...]] = ()
+    """The scopes of the table of keys that belong to this page, in the order of the footer."""
 
     TAB: ClassVar[str] = ""
-    """The tab that this screen is; one that lies over another sets ``tab`` instead."""
+    """The tab that the page is; a page over a tab sets ``tab`` instead."""
 
-    TAB_ROOT: ClassVar[bool] = True
-    """Whether this is a screen of its own, not one that lies over another."""
+    IS_TAB: ClassVar[bool] = True
+    """Whether the page is a tab; if not, it lies over one and can be dismissed."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (frame.WIDE, "-wide")]  # noqa: RUF012 - Textual's way
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012 - Textual's way
 
-    def __init__(self) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.BINDINGS = keys.bindings(*cls.SCOPES, without=keys.MOVE)  # lists bind those
+        super().__init_subclass__(**kwargs)
+
+    def __init__(self, host: PageHost) -> None:
         super().__init__()
+        self.host = host
         self.filter = filters.EMPTY
         self._filter_before = filters.EMPTY
         """The filter that holds again if the operator leaves the filter bar with Esc."""
@@ -59,12 +62,7 @@ class Page(Leaving[None]):
         self._aside: list[Widget] = []
         """What is hidden while one pane has the screen."""
         self.has_shown = False
-        """Whether it was ever told what to show."""
-
-    @property
-    def ui(self) -> ApplianceApp:
-        """The app, with its own type."""
-        return cast("ApplianceApp", self.app)
+        """Whether the page has shown a frame."""
 
     def compose(self) -> ComposeResult:
         yield Pane(id="status", classes="bar")
@@ -92,11 +90,11 @@ class Page(Leaving[None]):
 
     def action_run_task(self) -> None:
         """Pick a task and start it."""
-        self.ui.acts.run_task()
+        self.host.actions.run_task()
 
     def action_publish(self) -> None:
         """Write a message."""
-        self.ui.acts.publish()
+        self.host.actions.publish()
 
     # --- the frame -----------------------------------------------------------------------------
 
@@ -111,31 +109,31 @@ class Page(Leaving[None]):
         kept = focused.ancestors_with_self
         self._aside = [
             widget
-            for place in kept
-            if isinstance(place, Widget) and place is not focused
-            for widget in place.children
+            for parent in kept
+            if isinstance(parent, Widget) and parent is not focused
+            for widget in parent.children
             if widget not in kept and not widget.has_class("bar") and widget.id != "filterbar"
         ]
         for widget in self._aside:
             widget.add_class("-aside")
-        self.call_after_refresh(self.ui.show_now)
+        self.call_after_refresh(self.host.show_now)
 
     def tick(self, snapshot: Snapshot, now_ns: int) -> None:
         """Show this moment, frame and body."""
         if not self.is_mounted or not self.size.width:
             return
         cells = self.size.width
-        utc = self.ui.remembered.utc
+        utc = self.host.remembered.utc
         self.query_one("#status", Pane).show([frame.status(snapshot, now_ns, cells, utc=utc)])
         tabs = self.query_one(Tabs)
         tabs.active = self.tab
         tabs.show([frame.tabs(self.tab, cells, self._right())])
-        worst = frame.alert(snapshot, self.ui.trouble)
+        worst = frame.alert(snapshot, self.host.trouble)
         alert = self.query_one("#alert", Pane)
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
-        chosen = self.ui.settings.keys
-        self.query_one("#footer", Pane).show([frame.footer(self.PLACES, chosen, cells)])
+        chosen = self.host.settings.keys
+        self.query_one("#footer", Pane).show([frame.footer(self.SCOPES, chosen, cells)])
         self.update_body(snapshot, now_ns)
         self.has_shown = True
 
@@ -149,10 +147,10 @@ class Page(Leaving[None]):
         return [*words, ("  ", ""), *mode] if mode else words
 
     def on_screen_resume(self) -> None:
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_resize(self) -> None:
-        self.call_after_refresh(self.ui.show_now)
+        self.call_after_refresh(self.host.show_now)
 
     # --- filter --------------------------------------------------------------------------------
 
@@ -161,18 +159,18 @@ class Page(Leaving[None]):
         self._filter_before = self.filter
         self.query_one(FilterBar).open(
             self.filter.source,
-            self.ui.remembered.filters,
-            self.ui.clock_ns(),
-            utc=self.ui.remembered.utc,
+            self.host.remembered.filters,
+            self.host.clock_ns(),
+            utc=self.host.remembered.utc,
             more=more,
         )
 
     def set_filter(self, source: str) -> None:
         """Filter by what was typed; text that is no filter changes nothing and is told."""
         try:
-            wanted = filters.parse(source, self.ui.clock_ns(), utc=self.ui.remembered.utc)
+            wanted = filters.parse(source, self.host.clock_ns(), utc=self.host.remembered.utc)
         except filters.FilterError as error:
-            self.ui.say(str(error), bad=True)
+            self.host.say(str(error), bad=True)
         else:
             self.use_filter(wanted)
 
@@ -180,7 +178,7 @@ class Page(Leaving[None]):
         """Show what passes a filter."""
         self.filter = wanted
         self.filter_changed()
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
         self.set_filter(event.source)
@@ -188,7 +186,7 @@ class Page(Leaving[None]):
     def on_filter_bar_closed(self, event: FilterBar.Closed) -> None:
         if event.kept:
             self.set_filter(event.source)
-            self.ui.remember_filter(event.source.strip())
+            self.host.remember_filter(event.source.strip())
         else:
             self.use_filter(self._filter_before)
         self.focus_body()
@@ -204,5 +202,5 @@ class Page(Leaving[None]):
         """Clear the filter, or leave a screen that lies over another."""
         if not self.filter.is_empty:
             self.use_filter(filters.EMPTY)
-        elif not self.TAB_ROOT:
+        elif not self.IS_TAB:
             self.dismiss()

@@ -6,24 +6,23 @@ Not for: starting; the caller does that.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
 from appliance.model import Task
 from appliance.ui import clock
+from appliance.ui.background import Background
 from appliance.ui.lines import Line
-from appliance.ui.screens.leaving import Leaving
+from appliance.ui.screens.dismiss_once import DismissOnce
 from appliance.ui.text import fit, printable
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
-
-if TYPE_CHECKING:
-    from appliance.ui.app import ApplianceApp
 
 
 class TaskRows(Rows[Task]):
@@ -52,7 +51,7 @@ class TaskRows(Rows[Task]):
         ]
 
 
-class TaskPicker(ModalScreen[Task], Leaving[Task]):
+class TaskPicker(ModalScreen[Task], DismissOnce[Task]):
     """Gives the task that was picked, or ``None``."""
 
     BINDINGS: ClassVar = [
@@ -63,6 +62,12 @@ class TaskPicker(ModalScreen[Task], Leaving[Task]):
         ("pageup", "page_up"),
     ]
 
+    def __init__(self, engine: Engine, background: Background) -> None:
+        super().__init__()
+        self._engine = engine
+        self._background = background
+        self._tasks: Sequence[Task] = ()
+
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog list-dialog"):
             yield Pane(id="picker-title")
@@ -70,18 +75,16 @@ class TaskPicker(ModalScreen[Task], Leaving[Task]):
             yield TaskRows(id="picker-rows")
 
     def on_mount(self) -> None:
-        self._tasks: Sequence[Task] = ()
         self._title([("asking the server …", "dim")])
         self.set_focus(self.query_one(Input))
-        app = cast("ApplianceApp", self.app)
 
         def work() -> None:
             try:
-                app.from_worker(self._found, app.engine.tasks())
+                self._background.call(self._found, self._engine.tasks())
             except ApplianceError as error:
-                app.from_worker(self._title, [(f"✗ {error}", "bad")])
+                self._background.call(self._title, [(f"✗ {error}", "bad")])
 
-        app.in_worker(work, group="tasks")
+        self._background.run(work, group="tasks")
 
     def _title(self, right: Line) -> None:
         self.query_one("#picker-title", Pane).show([[("Start a task  ", "accent"), *right]])

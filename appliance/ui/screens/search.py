@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
 from textual.widget import Widget
 
@@ -15,7 +14,7 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.screens.message import MessageScreen
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
@@ -82,13 +81,12 @@ def takes_outcome(engine: Engine, wanted: filters.Filter, seq: int) -> bool:
 class SearchScreen(Page):
     """Opened over Live with its filter; another filter starts another search."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.REPEAT)
-    TAB_ROOT = False
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.SEARCH, keys.REPEAT)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.REPEAT)
+    IS_TAB = False
 
-    def __init__(self, wanted: filters.Filter, ask: str = "") -> None:
-        """``ask``: the filter's last word, of which the operator is asked for the rest."""
-        super().__init__()
+    def __init__(self, host: PageHost, wanted: filters.Filter, ask: str) -> None:
+        """``ask``: the beginning of a last word of the filter, for the operator to complete."""
+        super().__init__(host)
         self._ask = ask
         self.tab = "live"
         self._wanted = wanted
@@ -111,25 +109,25 @@ class SearchScreen(Page):
 
     def filter_changed(self) -> None:
         self._search.cancelled.set()
-        self._search = Search(self.filter, self.ui.snapshot.journal.last_seq + 1)
+        self._search = Search(self.filter, self.host.snapshot.journal.last_seq + 1)
         self._start()
 
     def _start(self) -> None:
-        search, engine = self._search, self.ui.engine
+        search, engine = self._search, self.host.engine
 
         def work() -> None:
             try:
                 search.walk(engine)
             finally:
-                self.ui.from_worker(self._stopped, search)
+                self.host.background.call(self._stopped, search)
 
         self._running = True
-        self.ui.in_worker(work, group="search")
+        self.host.background.run(work, group="search")
 
     def _stopped(self, search: Search) -> None:
         if search is self._search:
             self._running = False
-            self.ui.show_now()
+            self.host.show_now()
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the journal is asked, not the snapshot
         search, rows, cells = self._search, self.query_one(MessageRows), self.size.width
@@ -140,11 +138,11 @@ class SearchScreen(Page):
             rows.set_items(search.found)
             if fresh or rows.current is None:
                 rows.action_last()
-        rows.look_up(self.ui.engine, self.ui.remembered, now_ns)
+        rows.look_up(self.host.engine, self.host.remembered, now_ns)
         rows.empty_text = "Searching …" if self._running else "Nothing was found."
         reached = ""
         if search.reached_ns:
-            reached = clock.date_and_time(search.reached_ns, utc=self.ui.remembered.utc)[:19]
+            reached = clock.date_and_time(search.reached_ns, utc=self.host.remembered.utc)[:19]
         state = "searching" if self._running else ("all" if search.ended else "b goes on")
         title: Line = [
             ("Journal ", "head"),
@@ -163,7 +161,7 @@ class SearchScreen(Page):
     def action_further(self) -> None:
         """Search on, further back."""
         if self._search.ended:
-            self.ui.say("The journal has nothing older.")
+            self.host.say("The journal has nothing older.")
         elif not self._running:
             self._start()
 
@@ -173,23 +171,25 @@ class SearchScreen(Page):
     def action_open(self) -> None:
         rows = self.query_one(MessageRows)
         if rows.current is not None:
-            self.ui.push_screen(MessageScreen(rows.current, list(rows.items)))
+            self.host.navigation.show_message(rows.current, list(rows.items))
 
     def action_copy(self) -> None:
         message = self.query_one(MessageRows).current
         if message is not None:
-            self.ui.copy_payload(message)
+            self.host.copy_payload(message)
 
     def action_copy_topic(self) -> None:
         message = self.query_one(MessageRows).current
         if message is not None:
-            self.ui.copy(message.topic, "the topic")
+            self.host.copy(message.topic, "the topic")
 
     def action_repeat(self) -> None:
         """Do again what the message caused."""
         message = self.query_one(MessageRows).current
         if message is not None:
-            self.ui.acts.repeat(message, self.ui.engine.marks([message.seq]).get(message.seq))
+            self.host.actions.repeat(
+                message, self.host.engine.marks([message.seq]).get(message.seq)
+            )
 
     def action_export(self) -> None:
-        self.ui.export("messages", list(self.query_one(MessageRows).items))
+        self.host.export("messages", list(self.query_one(MessageRows).items))

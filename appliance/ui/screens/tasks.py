@@ -6,7 +6,6 @@ Not for: one execution in full (execution.py).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import ClassVar
 
 from textual.widget import Widget
 
@@ -14,7 +13,7 @@ from appliance.engine_api import RuleState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.ui import clock, filters, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.screens.execution import ExecutionScreen
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.views import execution as view
 from appliance.ui.views import work
@@ -70,12 +69,11 @@ class ExecutionRows(Rows[Execution]):
 class TasksScreen(Page):
     """Tab goes from the rules to the executions."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
     TAB = "tasks"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: PageHost) -> None:
+        super().__init__(host)
         self._older: list[Execution] = []
         self._all: list[Execution] = []
 
@@ -91,7 +89,7 @@ class TasksScreen(Page):
         self.set_focus(self.query_one(ExecutionRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
-        utc = self.ui.remembered.utc
+        utc = self.host.remembered.utc
         rules, rows = self.query_one(RuleRows), self.query_one(ExecutionRows)
         rules.utc = rows.utc = utc
         rules.now_ns = rows.now_ns = now_ns
@@ -141,7 +139,7 @@ class TasksScreen(Page):
     # --- what keys do --------------------------------------------------------------------------
 
     def on_rows_moved(self) -> None:
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_opened(self) -> None:
         self.action_open()
@@ -153,59 +151,59 @@ class TasksScreen(Page):
             self.use_filter(filters.for_text(rules.current.name))
             self.set_focus(self.query_one(ExecutionRows))
         elif self._execution is not None:
-            self.ui.push_screen(ExecutionScreen(self._execution))
+            self.host.navigation.show_execution(self._execution)
 
     def action_message(self) -> None:
         """The message that caused the execution."""
         if self._execution is not None:
-            self.ui.open_message(self._execution.cause.seq, "tasks")
+            self.host.navigation.fetch_message(self._execution.cause.seq, "tasks")
 
     def action_stop_run(self) -> None:
         if self._execution is not None:
-            self.ui.acts.stop_run(self._execution)
+            self.host.actions.stop_run(self._execution)
 
     def action_repeat(self) -> None:
         """Start the task of the execution again."""
         if self._execution is not None:
-            self.ui.acts.run_again(self._execution)
+            self.host.actions.run_again(self._execution)
 
     def _on_timer(self) -> TimerState | None:
         timer = self._timer
         if timer is None:
-            self.ui.say("Choose a timer first: tab goes to the rules and timers.")
+            self.host.say("Choose a timer first: tab goes to the rules and timers.")
         return timer
 
     def action_pause_timer(self) -> None:
         if (timer := self._on_timer()) is not None:
-            self.ui.acts.pause_timer(timer)
+            self.host.actions.pause_timer(timer)
 
     def action_fire_timer(self) -> None:
         if (timer := self._on_timer()) is not None:
-            self.ui.acts.fire_timer(timer)
+            self.host.actions.fire_timer(timer)
 
     def action_older(self) -> None:
         """Fetch executions from before those that are shown."""
         before = min((one.id for one in self._all), default=1 << 62)
-        engine = self.ui.engine
+        engine = self.host.engine
 
         def work_() -> None:
             found = engine.executions(before, _OLDER)
-            self.ui.from_worker(self._found, found)
+            self.host.background.call(self._found, found)
 
-        self.ui.in_worker(work_, group="older")
+        self.host.background.run(work_, group="older")
 
     def _found(self, executions: Sequence[Execution]) -> None:
         self._older += executions
-        self.ui.say(f"{len(executions)} older executions." if executions else "That is all.")
-        self.ui.show_now()
+        self.host.say(f"{len(executions)} older executions." if executions else "That is all.")
+        self.host.show_now()
 
     def action_copy(self) -> None:
         if self._execution is not None:
-            self.ui.copy(view.text(self._execution), "the execution")
+            self.host.copy(view.text(self._execution), "the execution")
 
     def action_copy_topic(self) -> None:
         if self._execution is not None:
-            self.ui.copy(self._execution.task_id, "the task's id")
+            self.host.copy(self._execution.task_id, "the task's id")
 
     def action_export(self) -> None:
-        self.ui.export("executions", list(self.query_one(ExecutionRows).items))
+        self.host.export("executions", list(self.query_one(ExecutionRows).items))

@@ -6,7 +6,6 @@ Not for: the messages of a topic (Enter shows them on the Live screen).
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import ClassVar
 
 from textual.widget import Widget
 
@@ -16,6 +15,7 @@ from appliance.model import Message
 from appliance.mqtt import topics as mqtt
 from appliance.ui import clock, filters, keys, tree
 from appliance.ui.lines import Line, rule
+from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
 from appliance.ui.views import topic as view
 from appliance.ui.widgets.pane import Pane
@@ -64,12 +64,11 @@ class TopicRows(Rows[tree.Node]):
 class TopicsScreen(Page):
     """Folded and sorted as the operator likes; the filter is a text or a topic filter."""
 
-    PLACES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
     TAB = "topics"
-    BINDINGS: ClassVar = keys.bindings(keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: PageHost) -> None:
+        super().__init__(host)
         self._root = tree.build([])
         self._built_ns = 0
         self._seen_any = False
@@ -99,9 +98,9 @@ class TopicsScreen(Page):
 
     def _build(self, snapshot: Snapshot, now_ns: int) -> None:
         self._built_ns = now_ns
-        kept = self.ui.feed.newest
+        kept = self.host.feed.newest
         try:
-            states = self.ui.engine.topics(_LIMIT)
+            states = self.host.engine.topics(_LIMIT)
         except ApplianceError:
             states = tree.from_messages(kept, now_ns)
         self._left_out = view.left_out(len(states), snapshot)
@@ -126,10 +125,10 @@ class TopicsScreen(Page):
     def _show(self, now_ns: int) -> None:
         rows = self.rows
         seqs = [node.leaf.last_seq for node in rows.in_view if node.leaf is not None]
-        last = self.ui.feed.by_seq(seqs)
+        last = self.host.feed.by_seq(seqs)
         if last != rows.last:
             rows.last = last
-            rows.sizes = {seq: self.ui.engine.full_size(seq) for seq in last}
+            rows.sizes = {seq: self.host.engine.full_size(seq) for seq in last}
             rows.refresh()
         cells = self.size.width
         title: Line = [
@@ -153,10 +152,10 @@ class TopicsScreen(Page):
         below = f"{node.path}/"
         found = [
             one
-            for one in self.ui.feed.newest
+            for one in self.host.feed.newest
             if one.topic == node.path or (node.children and one.topic.startswith(below))
         ][-200:]
-        utc = self.ui.remembered.utc
+        utc = self.host.remembered.utc
         head: list[Line] = [rule([(node.path, "head")], cells)]
         if node.leaf is not None and node.leaf.retained:
             self._ask_retained(node.leaf)
@@ -169,16 +168,16 @@ class TopicsScreen(Page):
         if wanted == self._asked:
             return
         self._asked = wanted
-        engine = self.ui.engine
+        engine = self.host.engine
 
         def work() -> None:
-            self.ui.from_worker(self._found_retained, engine.retained(leaf.topic))
+            self.host.background.call(self._found_retained, engine.retained(leaf.topic))
 
-        self.ui.in_worker(work, group="retained")
+        self.host.background.run(work, group="retained")
 
     def _found_retained(self, message: Message | None) -> None:
         self._retained = message
-        self.ui.show_now()
+        self.host.show_now()
 
     def filter_changed(self) -> None:
         self._built_ns = 0
@@ -188,7 +187,7 @@ class TopicsScreen(Page):
 
     def _rebuild(self) -> None:
         self._built_ns = 0
-        self.ui.show_now()
+        self.host.show_now()
 
     def action_unfold(self) -> None:
         node = self.rows.current
@@ -229,7 +228,7 @@ class TopicsScreen(Page):
         self._rebuild()
 
     def on_rows_moved(self) -> None:
-        self.ui.show_now()
+        self.host.show_now()
 
     def on_rows_opened(self) -> None:
         self.action_open()
@@ -238,31 +237,31 @@ class TopicsScreen(Page):
         """The messages of the topic, or of everything below it, on the Live screen."""
         node = self.rows.current
         if node is not None:
-            self.ui.show_live(filters.for_topic(node.path, below=bool(node.children)))
+            self.host.navigation.show_live(filters.for_topic(node.path, below=bool(node.children)))
 
     def action_clear_retained(self) -> None:
         node = self.rows.current
         if node is None or node.leaf is None or not node.leaf.retained:
-            self.ui.say("This topic has no retained message.")
+            self.host.say("This topic has no retained message.")
         else:
-            self.ui.acts.clear_retained(node.leaf.topic)
+            self.host.actions.clear_retained(node.leaf.topic)
 
     def action_publish(self) -> None:
         node = self.rows.current
-        self.ui.acts.publish(node.path if node is not None else "")
+        self.host.actions.publish(node.path if node is not None else "")
 
     def action_copy(self) -> None:
         """The last payload."""
         node = self.rows.current
         message = self.rows.last.get(node.leaf.last_seq) if node and node.leaf else None
         if message is not None:
-            self.ui.copy_payload(message)
+            self.host.copy_payload(message)
 
     def action_copy_topic(self) -> None:
         node = self.rows.current
         if node is not None:
-            self.ui.copy(node.path, "the topic")
+            self.host.copy(node.path, "the topic")
 
     def action_export(self) -> None:
         wanted = [node.leaf for node in self.rows.items if node.leaf is not None]
-        self.ui.export("topics", wanted)
+        self.host.export("topics", wanted)

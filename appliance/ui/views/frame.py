@@ -177,17 +177,17 @@ def alert(snapshot: Snapshot, trouble: str = "") -> Line | None:
     return line
 
 
-def footer(places: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells: int) -> Line:
-    """The last line: the most wanted keys of these places; help and quit always fit."""
-    wanted = [key for key in keys.of(*places, keys.EVERYWHERE) if key.footer]
+def footer(scopes: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells: int) -> Line:
+    """The last line: the most wanted keys of these scopes; help and quit always fit."""
+    wanted = [key for key in keys.of(*scopes, keys.EVERYWHERE) if key.footer]
     entries = [(key, _entry(key, chosen)) for key in wanted]
     room = cells - 1
-    room -= sum(line_width(entry) for key, entry in entries if key.where == keys.EVERYWHERE)
+    room -= sum(line_width(entry) for key, entry in entries if key.scope == keys.EVERYWHERE)
     line: Line = [(" ", "")]
     for key, entry in entries:
-        if key.where != keys.EVERYWHERE:
+        if key.scope != keys.EVERYWHERE:
             room -= line_width(entry)
-        if room >= 0 or key.where == keys.EVERYWHERE:
+        if room >= 0 or key.scope == keys.EVERYWHERE:
             line += entry
     return cut_line(line, cells)
 

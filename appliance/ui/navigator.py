@@ -1,0 +1,164 @@
+"""The registry of pages, and the ways from one page to another.
+
+Pages are made when they are first asked for, and their modules imported then: the first page comes
+sooner. The five tabs are kept; every other page lies over one of them until it is dismissed.
+Not for: dialogs that an action opens (operator_actions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from textual.app import App
+from textual.geometry import Size
+from textual.screen import Screen
+
+from appliance.model import Execution, Message
+from appliance.ui.filters import Filter
+from appliance.ui.page_host import Navigation, PageHost
+from appliance.ui.screens.live import LiveScreen
+from appliance.ui.screens.page import Page
+from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
+
+
+def _topics(host: PageHost) -> Page:
+    from appliance.ui.screens.topics import TopicsScreen  # noqa: PLC0415 - see the docstring
+
+    return TopicsScreen(host)
+
+
+def _tasks(host: PageHost) -> Page:
+    from appliance.ui.screens.tasks import TasksScreen  # noqa: PLC0415 - see the docstring
+
+    return TasksScreen(host)
+
+
+def _clients(host: PageHost) -> Page:
+    from appliance.ui.screens.clients import ClientsScreen  # noqa: PLC0415 - see the docstring
+
+    return ClientsScreen(host)
+
+
+def _log(host: PageHost) -> Page:
+    from appliance.ui.screens.log import LogScreen  # noqa: PLC0415 - see the docstring
+
+    return LogScreen(host)
+
+
+_TABS: dict[str, Callable[[PageHost], Page]] = {
+    "live": LiveScreen,
+    "topics": _topics,
+    "tasks": _tasks,
+    "clients": _clients,
+    "log": _log,
+}
+"""How each tab is made; the names are those of ``views.frame.TABS``."""
+
+
+class Navigator(Navigation):
+    """Shows pages on the app's stack of screens."""
+
+    def __init__(self, app: App[Any], host: PageHost) -> None:
+        """``host``: the same app, as the pages know it."""
+        self._app = app
+        self._host = host
+        self._tabs: dict[str, Page] = {}
+        self._cover: Screen[None] | None = None
+        """Hides everything while the terminal is too small."""
+
+    # --- tabs ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Show the first page."""
+        self._app.push_screen(self._tab("live"))
+        self.fit(self._app.size)
+
+    def _tab(self, name: str) -> Page:
+        if name not in self._tabs:
+            self._tabs[name] = _TABS[name](self._host)
+            self._app.install_screen(self._tabs[name], name)
+        return self._tabs[name]
+
+    @property
+    def page(self) -> Page | None:
+        """The uppermost page; dialogs may lie over it."""
+        for screen in reversed(self._app.screen_stack):
+            if isinstance(screen, Page):
+                return screen
+        return None
+
+    @property
+    def is_on_tab(self) -> bool:
+        """Whether the uppermost screen is one of the tabs, which are never taken away."""
+        screen = self._app.screen
+        return isinstance(screen, Page) and screen.IS_TAB
+
+    def show(self, name: str) -> None:
+        """Go to a tab from any page or dialog."""
+        if self._cover is not None:
+            return
+        page = self._tab(name)
+        while len(self._app.screen_stack) > 1 and not self.is_on_tab:
+            self._app.pop_screen()
+        if self._app.screen is not page:
+            self._app.switch_screen(name)
+
+    def feed_changed(self) -> None:
+        """Tell the Live page, if it is in view, that the feed has other messages."""
+        live = self._tabs["live"]
+        if isinstance(live, LiveScreen) and live.is_current:
+            live.feed_changed()
+
+    # --- pages over a tab ----------------------------------------------------------------------
+
+    def show_live(self, wanted: Filter) -> None:
+        self.show("live")
+        self._tabs["live"].use_filter(wanted)
+
+    def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
+        from appliance.ui.screens.message import MessageScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(MessageScreen(self._host, message, among, tab))
+
+    def fetch_message(self, seq: int, tab: str) -> None:
+        host = self._host
+        if not seq:
+            host.say("No message caused this.")
+            return
+
+        def work() -> None:
+            message = host.engine.message(seq)
+            if message is None:
+                host.background.call(host.say, f"The journal has no message {seq} any more.")
+            else:
+                host.background.call(self.show_message, message, (), tab)
+
+        host.background.run(work, group="message")
+
+    def show_execution(self, execution: Execution, tab: str = "tasks") -> None:
+        from appliance.ui.screens.execution import ExecutionScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(ExecutionScreen(self._host, execution, tab))
+
+    def show_search(self, wanted: Filter, ask: str = "") -> None:
+        from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(SearchScreen(self._host, wanted, ask))
+
+    # --- the size of the terminal --------------------------------------------------------------
+
+    def fit(self, size: Size) -> None:
+        """Cover everything while the terminal is too small, uncover it when it has grown."""
+        if not self._tabs:
+            return
+        columns, rows = size
+        small = columns < MIN_COLUMNS or rows < MIN_ROWS
+        if small and self._cover is None:
+            from appliance.ui.screens.dialogs import TerminalTooSmall  # noqa: PLC0415 - see the docstring
+
+            self._cover = TerminalTooSmall()
+            self._app.push_screen(self._cover)
+        elif self._cover is not None and not small and self._app.screen is self._cover:
+            self._cover = None
+            self._app.pop_screen()

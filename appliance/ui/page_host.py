@@ -1,0 +1,72 @@
+"""What a page asks of the app that shows it.
+
+Pages know these protocols only. They import neither the app nor one another: a page that leads to
+another one names it by a method of ``Navigation``.
+Not for: how it is done (app.py, navigator.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from appliance.engine_api import Snapshot
+from appliance.model import Execution, Message
+from appliance.ui.feed import LiveFeed
+from appliance.ui.filters import Filter
+from appliance.ui.operator_actions import ActionHost, OperatorActions
+from appliance.ui.settings import UiSettings
+
+
+class Navigation(Protocol):
+    """The pages that a page can lead to. ``tab`` is the tab that is marked meanwhile."""
+
+    def show_live(self, wanted: Filter) -> None:
+        """Go to the Live page with a filter."""
+
+    def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
+        """Show the whole of a message; ``among``: the list that "next" and "previous" walk."""
+
+    def fetch_message(self, seq: int, tab: str) -> None:
+        """Read a message from the journal and show it; 0 stands for no message."""
+
+    def show_execution(self, execution: Execution, tab: str = "tasks") -> None:
+        """Show the whole of an execution."""
+
+    def show_search(self, wanted: Filter, ask: str = "") -> None:
+        """Search the journal; ``ask``: a word of the filter that the operator completes first."""
+
+
+class PageHost(ActionHost, Protocol):
+    """The app, as a page sees it."""
+
+    settings: UiSettings
+    snapshot: Snapshot
+    """The state of the engine at the last poll."""
+    trouble: str
+    """Why the last poll failed; empty if it did not."""
+    clock_ns: Callable[[], int]
+    feed: LiveFeed
+    actions: OperatorActions
+
+    @property
+    def navigation(self) -> Navigation:
+        """Leads to other pages."""
+
+    def show_now(self) -> None:
+        """Bring the page up to date before the next poll."""
+
+    def remember_filter(self, source: str) -> None:
+        """Add a filter to the remembered ones."""
+
+    def show_info(self, title: str, text: str) -> None:
+        """Show a text over the page until a key is pressed."""
+
+    def copy(self, text: str, what: str) -> None:
+        """Put ``text`` on the clipboard of the operator's terminal; ``what`` names it."""
+
+    def copy_payload(self, message: Message) -> None:
+        """Copy a payload: text as it is, binary data as hex."""
+
+    def export(self, what: str, items: Sequence[object]) -> None:
+        """Write rows to a file; ``what`` names them, also in the file's name."""
