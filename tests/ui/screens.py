@@ -36,3 +36,16 @@ async def until(pilot, wanted: str, frames: int = 120) -> str:
             return text
         await pilot.pause(0.01)
     raise AssertionError(f"{wanted!r} never came; the screen was:\n{text}")
+
+
+async def has_focus(pilot, selector: str) -> None:
+    """Wait until a widget has the focus: keys go where the focus is when they are pressed.
+
+    A pilot waits for a process that is idle, and one that gets no processor seems idle.
+    """
+    for _ in range(500):
+        wanted = pilot.app.screen.query(selector)
+        if wanted and pilot.app.focused is wanted.first():
+            return
+        await pilot.pause(0.01)
+    raise AssertionError(f"{selector} never got the focus; {pilot.app.focused} has it")

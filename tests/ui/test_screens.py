@@ -4,7 +4,7 @@ import json
 
 import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
-from screens import NARROW, WIDE, settle, until
+from screens import NARROW, WIDE, has_focus, settle, until
 
 from textual.widgets import Input
 
@@ -192,7 +192,11 @@ class TestLiveActs:
         app = app_for(engine)
         async with app.run_test(size=NARROW) as pilot:
             await settle(pilot)
-            await pilot.press("n", *"a/#", "enter", *"hello")
+            await pilot.press("n")
+            await has_focus(pilot, "#topic")
+            await pilot.press(*"a/#", "enter")
+            await has_focus(pilot, "#payload-text")
+            await pilot.press(*"hello")
             await pilot.click("#publish")
             assert "no wildcards" in await settle(pilot)
             await pilot.click("#topic")
@@ -202,8 +206,9 @@ class TestLiveActs:
             await pilot.click("#publish")
             assert (await called(pilot, engine))[:5] == ("publish", "a/b", b"hello", 1, True)
             assert app.remembered.publish_topics == ["a/b"]
-            await pilot.press("n", "end", "c")
-            await pilot.press("up")
+            await pilot.press("n")
+            await has_focus(pilot, "#topic")
+            await pilot.press("end", "c", "up")
             text = await until(pilot, "hello")
             assert "QoS 1" in text
             assert "retain: yes" in text
