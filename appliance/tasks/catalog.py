@@ -23,9 +23,9 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.selector import TaskSelector, task_id
 
 FRESH_S = 60.0
-"""For how long the task list is taken as it is."""
+"""For how long the cached task list is used, in seconds."""
 RETRY_FRESH_S = 5.0
-"""What is not in a list of this age is asked for once more: the task may be new."""
+"""The list is read again for a task that a list older than this lacks: it may be new."""
 
 
 class TaskList:
@@ -57,7 +57,7 @@ class TaskList:
         return self._taken is None or self._monotonic() - self._taken > age_s
 
     def known(self, task: str) -> Task | None:
-        """What is known of a task without asking; of whatever age."""
+        """The task as the cached list has it, however old; the server is not asked."""
         return self._tasks.get(task)
 
     def find(self, selector: TaskSelector) -> list[Task]:
@@ -129,13 +129,13 @@ class _Allowed(msgspec.Struct, frozen=True):
 
 
 class AllowList:
-    """``[allow]``: what may be started, whoever asks. Empty lists allow everything."""
+    """``[allow]``: the tasks that may be started. Empty lists allow everything."""
 
     def __init__(self, config: AllowConfig) -> None:
         self._allowed = _Allowed.of(config)
 
     def take(self, config: AllowConfig) -> None:
-        """Let another table count, for what is started from now on. Any thread."""
+        """Replace the table, for all starts from now on. Any thread."""
         self._allowed = _Allowed.of(config)
 
     def decides_by_id(self, task: str) -> bool:
@@ -156,7 +156,7 @@ class AllowList:
         )
 
     def refusal(self, task: str, details: Task | None) -> Rejection:
-        """What is said of a task that may not be started."""
+        """The rejection of a task that may not be started."""
         name = f'"{details.name}" ({task})' if details else task
         return Rejection(
             "not allowed",

@@ -1,4 +1,4 @@
-"""Does the Qlik server answer? While it does not, nothing is sent to it but a health check.
+"""Whether the Qlik server answers. While it does not, only health checks are sent to it.
 
 Not for: retries of single requests (planner.py).
 """
@@ -13,7 +13,7 @@ OPENS_AFTER = 3
 
 
 class Circuit:
-    """What the calls say about the server, as one state. Guarded by the ledger's lock."""
+    """What the calls say about the server, as one state. The state store's lock guards it."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -36,7 +36,7 @@ class Circuit:
     def failed(self, error: QlikError, *, is_check: bool = False) -> bool:
         """A call failed; returns whether that opened the circuit.
 
-        An answer that will never be another (403, a login page) and a wish for patience (429) are
+        An answer that will stay the same (403, a login page) and a request to wait (429) are
         answers: the server is there.
         """
         if error.retry is RetryPolicy.NEVER or error.retry_after_s is not None:

@@ -35,7 +35,7 @@ class Condition:
     """The compiled ``when`` of one rule."""
 
     def __init__(self, when: Mapping[str, object], *, where: str) -> None:
-        """Compile; raises ``ConfigError`` that names ``where`` (the rule), the key and the mend."""
+        """Compile; raises ``ConfigError`` that names ``where`` (the rule), the key and the fix."""
         self._tests: list[tuple[str, str, object]] = []
         for path, wanted in when.items():
             if not path:

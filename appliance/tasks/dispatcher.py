@@ -42,7 +42,7 @@ _COUNTERS = {
 
 
 class Dispatcher:
-    """Decides when requests go. Not thread-safe: the ledger's lock guards it."""
+    """Decides when requests go. Not thread-safe: the state store's lock guards it."""
 
     def __init__(self, limits: Limits, book: RequestBook) -> None:
         self.limits = limits
@@ -272,8 +272,8 @@ class Dispatcher:
     def begin(self, now: int) -> list[Job]:
         """Hand out what can be done now, as far as workers are free.
 
-        A start is noted (``posted_ns``) before it is handed out; when that is written, is the
-        ledger's business.
+        A start is noted (``posted_ns``) before it is handed out; the state store decides when the
+        note is written.
         """
         book = self._book
         for number in self.alarms.take_due(now):

@@ -40,7 +40,7 @@ LOG_LINES = 10
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """Something that people may want to know."""
+    """One thing that people are told."""
 
     kind: NoticeKind
     execution: Execution
@@ -88,7 +88,7 @@ def notice_of(record: Record, execution: Execution) -> Notice | None:
 
 
 class Target:
-    """One ``[[notify]]``: whom it concerns, how much may be sent, and what waits to be."""
+    """One ``[[notify]]``: its kinds and tasks, how much it may send, and the notices that wait."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Target:
         )
 
     def retire(self) -> None:
-        """The configuration has it no more: what waits is not sent."""
+        """The configuration has the target no more: the notices that wait are dropped."""
         self._is_retired = True
         while not self._waiting.empty():
             with contextlib.suppress(queue.Empty):
@@ -174,7 +174,7 @@ class Target:
         _log.warning("%s could not be told: %s", self.name, title)
 
     def _has_room(self) -> bool:
-        """Whether the hour has room for one more."""
+        """Whether one more notice may be sent in this hour."""
         now_s = self._monotonic()
         while self._sent and now_s - self._sent[0] > HOUR_S:
             self._sent.popleft()
@@ -237,7 +237,7 @@ class Notices:
         )
 
     def take(self, targets: Sequence[Target]) -> list[Target]:
-        """Let other targets count; those that stay keep what waits and their hour.
+        """Replace the targets; a target that stays keeps its waiting notices and its count.
 
         Returns the new ones, whose threads are to be begun.
         """

@@ -23,7 +23,7 @@ _NS = 1_000_000_000
 
 
 class Outcomes:
-    """Makes publications. ``concerns`` says whether a trigger listens on a topic."""
+    """Makes publications of executions. ``concerns`` says whether a trigger listens on a topic."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Outcomes:
         return topic.startswith(f"{self._prefix}{task}/")
 
     def of(self, record: Record, execution: Execution) -> list[Publication]:
-        """What a state change is told to: the task's topics and, at the end, who asked for it."""
+        """Publications of a state change: on the task's topics and, at the end, to the senders."""
         _log_change(execution)
         payload = msgspec.json.encode(_describe(execution))
         publications = []
@@ -70,7 +70,7 @@ class Outcomes:
         return Publication(reply.topic, msgspec.json.encode(answer), correlation=reply.correlation)
 
     def reply_to(self, message: Message) -> Reply | None:
-        """Where the sender of a message wants the outcome, if it said so in a usable way.
+        """The response topic of a message, if it names one that may be used.
 
         A response topic on which a trigger listens gets no answer: the outcome names the task,
         so it would be read as the next request.
@@ -95,7 +95,7 @@ class Outcomes:
 
 
 def _log_change(execution: Execution) -> None:
-    """One line a change: enough for somebody who has nothing but the log."""
+    """One line for each change, so that the log alone tells the whole story."""
     if execution.log_tail:
         return
     state, cause = execution.state, execution.cause

@@ -16,7 +16,7 @@ import msgspec
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
 MAX_PAYLOAD = 64 * 1024
-"""Bytes. 100 ids as JSON are 4 KB; whatever is far longer is not a start request."""
+"""Bytes. 100 ids as JSON are 4 KB; a far longer payload is no start request."""
 MAX_SELECTORS = 100
 """Tasks that one message may name."""
 MAX_TEXT = 256
@@ -32,7 +32,7 @@ class Rejection(msgspec.Struct, frozen=True):
     label: str
     reason: str
     harmless: bool = False
-    """It is as it should be (a replay, a redelivery); nobody need look at it."""
+    """The message is in order (a replay, a redelivery); no operator need look at it."""
 
 
 class _NotUnderstoodError(Exception):

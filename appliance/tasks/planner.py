@@ -32,7 +32,7 @@ from appliance.tasks.triggers import Options
 
 
 class Planner:
-    """All requests and what becomes of them. Not thread-safe: the ledger's lock guards it."""
+    """All requests and what becomes of them. Not thread-safe: the state store's lock guards it."""
 
     def __init__(
         self, limits: Limits, *, known: Callable[[str], Task | None], chance: random.Random
@@ -167,7 +167,7 @@ class Planner:
             found.reply_to = found.with_replies(record.reply_to)[:MAX_REPLIES]
 
     def started(self, record: Record, run: str, now: int) -> None:
-        """The server took it and gave the run an id."""
+        """The server accepted the start and gave the run an id."""
         if not self._is_in_flight(record):
             return
         book = self.book
@@ -215,14 +215,14 @@ class Planner:
         )
 
     def not_allowed(self, record: Record, rejection: Rejection, now: int) -> None:
-        """It must not be started at all, or never can be."""
+        """The task must not be started, or the server will never start it."""
         if self._is_in_flight(record):
             self.dispatcher.finish(
                 record, RequestState.REJECTED, rejection.reason, now, label=rejection.label
             )
 
     def retry(self, record: Record, error: QlikError, now: int) -> None:
-        """The call certainly did not reach the server: again later, growing, with jitter."""
+        """The call certainly began nothing: it is repeated after a growing wait with jitter."""
         if not self._is_in_flight(record):
             return
         self.book.count(Counter.START_RETRIES)
@@ -254,7 +254,7 @@ class Planner:
         self.dispatcher.put_back(record, now)
 
     def uncertain(self, record: Record, problem: str, now: int) -> None:
-        """The answer was lost: the task may run. Look before anything else is done."""
+        """The answer to the start call was lost, so the task may run: the next call is a look."""
         if self._is_in_flight(record):
             record.tries = 0
             self.book.count(Counter.START_ANSWERS_LOST)
@@ -267,7 +267,7 @@ class Planner:
             self._look_later(record, f"{error} It is not known whether the task was started.", now)
 
     def not_found(self, record: Record, now: int) -> None:
-        """A look found no run. Believed once the server had the time to begin one."""
+        """A look found no run; it is believed once the server had the time to begin one."""
         if not self._is_in_flight(record):
             return
         assert record.posted_ns is not None
@@ -341,7 +341,7 @@ class Planner:
 
     @property
     def changes(self) -> Changes:
-        """What must be written; the ledger takes it away."""
+        """What must be written; the state store takes it away."""
         return self.book.changes
 
     @changes.setter
@@ -350,7 +350,7 @@ class Planner:
 
     @property
     def told(self) -> list[tuple[Record, Execution]]:
-        """Changes of the visible state that are to be told; the ledger takes them away."""
+        """Changes of the visible state that are to be told; the state store takes them away."""
         return self.book.told
 
     @told.setter
@@ -359,7 +359,7 @@ class Planner:
 
     @property
     def slow(self) -> list[Execution]:
-        """Runs that were found to be slow, to be told; the ledger takes them away."""
+        """Runs that were found to be slow, to be told; the state store takes them away."""
         return self.runs.slow
 
     @property

@@ -1,4 +1,4 @@
-"""What is kept about a request besides what everybody may see of it (``model.Execution``).
+"""What is stored of a request; ``model.Execution`` is the part of it that users see.
 
 Not for: reading and writing it (store.py) or changing it (planner.py).
 """
@@ -40,30 +40,34 @@ class Record(msgspec.Struct, eq=False):
     last_asked_ns: int
     """When the last message that it answers asked for it (debounce counts from here)."""
     posted_ns: int | None = None
-    """When the start call was made whose answer is not known. If this is on disk after a crash:
-    look first, then start. When it gets there: state_store.py."""
+    """When the start call was made whose answer is not known. A process that finds this on the disk
+    after a crash looks at the server before it starts the task (state_store.py says when it is
+    written)."""
     look_since_ns: int | None = None
-    """An earlier process, or the machine before a power cut, may have started it without a note
-    of that: before its first start call the server is asked for runs since then."""
+    """An earlier process may have started the task, and a crash or power cut took the note of it.
+    The server is asked for runs since then before the first start call."""
     first_attempt_ns: int | None = None
+    """When it was first tried; ``retry_for`` counts from here."""
     tries: int = 0
     """Calls in a row that failed, or looks that found nothing: what the waits grow with."""
     reply_to: tuple[Reply, ...] = ()
+    """Where the outcome is sent besides its topics."""
     label: str = ""
     """Its outcome in a few characters where the state alone does not say it: ``"403"``."""
     paused: bool = msgspec.field(default=False, name="held")
-    """An operator paused its wait: it does not go on before it is let go (or expires)."""
+    """An operator paused the wait: the request goes on when the operator lets it, or expires."""
     expedited: bool = msgspec.field(default=False, name="hurried")
-    """An operator ended its wait: debounce, cooldown and retry do not hold it any longer."""
+    """An operator ended the wait: debounce, cooldown and retry do not hold the request back."""
     recovered: bool = False
     """It succeeded, and the task's run before it had ended badly."""
     is_slow: bool = False
-    """It takes far longer than the task usually does; said once."""
+    """The run takes far longer than usual; this is told once."""
     log_wanted: bool = False
-    """It failed, and the script log's last lines have not been fetched yet."""
+    """The run failed, and the last lines of its script log are still to be fetched."""
     report_id: str = ""
     """The server's id of the result that the log belongs to."""
     file_reference: str = ""
+    """The server's reference of the script log, where it needs one."""
     last_seq: int = 0
     """The last message that it answers, 0 if that is not known."""
     seen_ns: int | None = None

@@ -1,6 +1,6 @@
-"""All requests that have no outcome yet, and the one way in which their state changes.
+"""All requests without an outcome, and the one way in which their state changes.
 
-Every change is noted twice: in ``changes``, which the ledger writes to the database, and in
+Every change is noted twice: in ``changes``, which the state store writes to the database, and in
 ``told``, from which outcomes are published.
 
 Not for: deciding anything (dispatcher.py, planner.py, runs.py) or writing it (store.py).
@@ -33,13 +33,13 @@ _KNOWN_RUNS = 2000
 class RequestBook:
     """Requests by state, and what changed since the last write.
 
-    Not thread-safe: the ledger's lock guards it. ``known`` gives what is known of a task id without
-    asking the server.
+    Not thread-safe: the state store's lock guards it. ``known`` gives what is known of a task id
+    without asking the server.
     """
 
     def __init__(self, known: Callable[[str], Task | None]) -> None:
         self.changes = Changes()
-        """What must be written; the ledger takes it away."""
+        """What must be written; the state store takes it away."""
         self.told: list[tuple[Record, Execution]] = []
         """Changes of the visible state, in order: the record and what users saw of it then."""
         self.open: dict[int, Record] = {}

@@ -23,11 +23,14 @@ LOG_TRIES = 3
 
 
 class Runs:
-    """Runs of the server that belong to requests. Not thread-safe: the ledger's lock guards it."""
+    """Runs of the server that belong to requests.
+
+    Not thread-safe: the state store's lock guards it.
+    """
 
     def __init__(self, book: RequestBook, dispatcher: Dispatcher) -> None:
         self.slow: list[Execution] = []
-        """Runs that were found to be slow, to be told; the ledger takes them away."""
+        """Runs that were found to be slow, to be told; the state store takes them away."""
         self._book = book
         self._dispatcher = dispatcher
 
@@ -96,7 +99,7 @@ class Runs:
             )
 
     def unanswered(self, record: Record, error: QlikError, now: int) -> None:
-        """The server could not be asked about a run: said beside it, until it can be again."""
+        """The server could not be asked about a run: the run says so until an answer comes."""
         if not self._book.is_in(record, AT_SERVER) or self._is_over_limit(record, now):
             return
         text = f"The server can't be asked about it: {error}"

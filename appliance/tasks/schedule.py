@@ -1,6 +1,6 @@
 """What timers do when they are due: ask for starts, publish, raise and clear alarms.
 
-Not for: when they are due (appliance/timers.py).
+Not for: when they are due (timers.py).
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Timing:
         """Take up where the timers stood."""
         self._timers.load(self._state.store.metas(), self._state.clock_ns())
         for timer in self._timers.timers.values():
-            # Kept from the beginning: what the first schedule misses is to be known too.
+            # Marks are kept from the beginning: the first time that a schedule misses counts too.
             self._state.planner.changes.meta.update(self._timers.marks(timer))
 
     def take_timers(self, timers: Timers) -> None:
-        """Let other timers count; what stays the same goes on where it stands."""
+        """Replace the timers; a timer that stays the same goes on where it stands."""
         with self._state.change() as planner:
             now = self._state.clock_ns()
             for timer in timers.take_over(self._timers, self._state.store.metas(), now):
@@ -179,5 +179,5 @@ class Timing:
 
     def states(self) -> tuple[TimerState, ...]:
         """All configured timers with their countdown."""
-        # Without the lock: what is read are numbers that change one at a time.
+        # Without the lock: the numbers that are read change one at a time.
         return self._timers.states()

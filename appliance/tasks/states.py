@@ -215,6 +215,6 @@ def check(before: RequestState | None, after: RequestState) -> None:
 
 
 def shown_as(state: RequestState, present: ExecutionState) -> ExecutionState:
-    """What users see of a request in ``state`` of which they saw ``present`` so far."""
+    """What users see of a request in ``state`` if they saw ``present`` before."""
     shown = SHOWN[state]
     return present if present in shown or not shown else shown[0]

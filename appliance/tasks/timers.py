@@ -1,8 +1,8 @@
 """Schedules and silence watches: when each timer is due, and what was missed.
 
-Works on times that it is given, without clock, threads or disk. What has to outlive a restart
-(``marks``: when each timer was dealt with last, what is paused, which alarm is raised) is handed
-out as numbers by name and taken back by ``load``.
+The module works on times that it is given, without clock, threads or disk. What has to outlive a
+restart (``marks``: the last time of each timer, what is paused, which alarm is raised) is handed
+out as numbers by name; ``load`` takes them back.
 
 Daylight saving, for ``cron`` (cronsim, which keeps to the rules of Debian's cron): a time that the
 clocks skip is run right after the change, a time that comes twice is run once; schedules with *
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[\w .-]{1,60}")
 
 
 class Firing(msgspec.Struct, frozen=True):
-    """A timer that is to do its work now."""
+    """A timer whose work is due now."""
 
     timer: Timer
     due_ns: int
@@ -48,7 +48,7 @@ class Timer:
     """One ``[[timer]]``: its schedule and where it stands."""
 
     def __init__(self, config: TimerConfig, number: int) -> None:
-        """Compile; raises ``ConfigError`` that names the timer, the key and the mend."""
+        """Compile; raises ``ConfigError`` that names the timer, the key and the fix."""
         self.config = config
         self.name = config.name
         where = f"timer {number} ({config.name})"
@@ -107,7 +107,7 @@ class Timer:
         return None if following is None else int(following.timestamp()) * SECOND_NS
 
     def skip_to(self, now: int) -> None:
-        """Deal with every time up to ``now`` without doing anything."""
+        """Leave out every time up to ``now``."""
         if self.config.every is not None:
             step = int(self.config.every * SECOND_NS)
             self.last_ns += max(0, (now - self.last_ns) // step) * step
@@ -157,7 +157,7 @@ def _check_cron(expression: str, zone: ZoneInfo, where: str) -> None:
 
 
 class Timers:
-    """All timers. Not thread-safe: the ledger's lock guards it."""
+    """All timers. Not thread-safe: the state store's lock guards it."""
 
     def __init__(self, configs: Sequence[TimerConfig], *, service_name: str = "") -> None:
         """Compile all; raises ``ConfigError``."""
@@ -178,12 +178,12 @@ class Timers:
             timer.paused = bool(marks.get(f"paused:{timer.name}", 0))
             timer.raised_ns = marks.get(f"raised:{timer.name}", 0)
             if timer.config.silence is not None and not timer.raised_ns:
-                # While the appliance was down nobody could have been heard.
+                # While the appliance was down it could hear no message.
                 timer.last_ns = now
             self._due[timer.name] = timer.due_ns()
 
     def take_over(self, before: Timers, marks: Mapping[str, int], now: int) -> list[Timer]:
-        """Begin in place of other timers: those that are the same go on where they stand.
+        """Replace other timers: a timer that stays the same goes on where it stands.
 
         Timers without a predecessor are taken up from ``marks`` as ``load`` does. Returns the
         silence watches whose alarm ends because they are gone or watch something else now.
@@ -217,7 +217,7 @@ class Timers:
         return min((due for due in self._due.values() if due is not None), default=None)
 
     def take_due(self, now: int) -> tuple[list[Firing], list[Timer]]:
-        """What is to be done now, and all timers that moved on (their marks are to be kept)."""
+        """The firings that are due, and all timers that moved on: their marks are to be kept."""
         firings: list[Firing] = []
         moved: list[Timer] = []
         for timer in self.timers.values():
@@ -240,7 +240,7 @@ class Timers:
         return firings, moved
 
     def raise_now(self, timer: Timer, now: int) -> None:
-        """Raise a silence watch's alarm before its time; the next message clears it as ever."""
+        """Raise a silence watch's alarm before its time; the next message clears it as usual."""
         timer.raised_ns = now
         self._due[timer.name] = timer.due_ns()
 
@@ -267,7 +267,7 @@ class Timers:
         return over
 
     def _is_heard(self, timer: Timer, topic: str) -> bool:
-        """What the appliance says of itself breaks no silence, unless it is asked for by name."""
+        """The appliance's own messages break no silence unless the filter names its topics."""
         wanted = timer.config.topic
         assert wanted is not None
         if topic.startswith(self._own_prefix) and not wanted.startswith(self._own_prefix):
@@ -275,7 +275,7 @@ class Timers:
         return matches(wanted, topic)
 
     def pause(self, name: str, now: int, *, paused: bool) -> Timer | None:
-        """Pause a timer or let it go on (from now: what passed meanwhile is not made up for)."""
+        """Pause a timer or let it go on from now; the times between are left out."""
         timer = self.timers.get(name)
         if timer is not None:
             timer.paused = paused

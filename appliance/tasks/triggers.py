@@ -48,7 +48,7 @@ class Trigger:
     """One compiled ``[[trigger]]``."""
 
     def __init__(self, config: TriggerConfig, number: int) -> None:
-        """Compile the rule; raises ``ConfigError`` that names it, the key and the mend."""
+        """Compile the rule; raises ``ConfigError`` that names it, the key and the fix."""
         # A plain str: msgspec, which stores names with their requests, takes no subclass.
         self.topic = str(config.topic)
         self.name = config.name or self.topic
@@ -83,7 +83,7 @@ class Trigger:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What makes it the same rule for whoever counts: name, topic filter, target."""
+        """Name, topic filter and target: a rule that keeps them keeps its counters."""
         return self.name, self.topic, self.target
 
     @property

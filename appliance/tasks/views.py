@@ -1,6 +1,6 @@
-"""What may be read at any moment by any thread, without waiting for disk or server.
+"""What any thread may read at any moment, without waiting for the disk or the server.
 
-Holds the newest executions and what the newest messages led to. Its lock is held for
+The views hold the newest executions and what the newest messages led to. Their lock is held for
 microseconds only, never over a write to the database.
 
 Not for: the truth, which is in the database.
@@ -40,10 +40,10 @@ class Views:
         self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._timers: tuple[TimerState, ...] | None = ()
 
-    # --- writing: by the ledger, after the change is durable ----------------------------------
+    # --- writing: by the state store, after the change is durable -----------------------------
 
     def show(self, changed: Iterable[tuple[Execution, str]], removed: Iterable[int] = ()) -> None:
-        """Show executions as they are now, each with its label; take away what was removed."""
+        """Show the present executions, each with its label, and no longer the removed ones."""
         with self._lock:
             for number in removed:
                 self._executions.pop(number, None)
@@ -99,7 +99,7 @@ class Views:
     # --- reading ------------------------------------------------------------------------------
 
     def executions(self, limit: int) -> tuple[Execution, ...]:
-        """The newest ``limit``, and whatever is running besides; newest first."""
+        """The newest ``limit`` executions and all that are active; newest first."""
         with self._lock:
             chosen: dict[int, Execution] = {}
             for number in reversed(self._executions):
@@ -116,7 +116,7 @@ class Views:
         return found[0] if found else None
 
     def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
-        """What each message led to; those that led to nothing are left out."""
+        """What each message led to; a message that led to nothing is left out."""
         with self._lock:
             return {
                 seq: mark
@@ -172,7 +172,7 @@ class Views:
 
 
 def _urgency(found: tuple[Execution, str]) -> int:
-    """What still happens is shown first, then what went wrong, then the rest."""
+    """Order of display: executions without an outcome, then bad outcomes, then good ones."""
     state = found[0].state
     if not state.is_final:
         return 0
@@ -186,7 +186,7 @@ def _wait_kind(execution: Execution) -> str:
 
 
 def _took(execution: Execution) -> str:
-    """Duration of what ended, in a few characters."""
+    """Duration of an execution that has ended, in a few characters."""
     if execution.started_ns is None or execution.ended_ns is None:
         return ""
     seconds = max(0, execution.ended_ns - execution.started_ns) // 1_000_000_000

@@ -76,7 +76,7 @@ class PlannerMachine(RuleBasedStateMachine):
     # --- the world ------------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """What the ledger does: take the jobs, write the changes."""
+        """What the state store does: take the jobs, write the changes."""
         self.jobs.extend(self.planner.begin(self.now))
         changes = self.planner.changes
         for number, record in changes.records.items():
@@ -322,7 +322,7 @@ class PlannerMachine(RuleBasedStateMachine):
             if run:
                 assert run not in owners, "one run, two executions"
                 owners[run] = number
-        assert set(owners) == {run.id for run in self.runs}, "a run that nobody asked for"
+        assert set(owners) == {run.id for run in self.runs}, "a run without a request"
         began = {run.id: run.began_ns for run in self.runs}
         for asked_ns, number, _task, _options in self.asked:
             while number in self.merged_into:
@@ -493,7 +493,7 @@ def test_the_server_s_own_wish_for_patience_is_kept() -> None:
 
 
 def test_a_lost_answer_that_can_never_be_looked_up_is_lost_not_repeated() -> None:
-    """If nobody can say whether the task was started, the outcome says so and nothing more is
+    """If it can't be known whether the task was started, the outcome says so and nothing more is
     posted."""
     planner = make()
     ask(planner, Options(expire_s=600))
@@ -595,7 +595,7 @@ def test_only_what_the_server_does_not_know_can_be_taken_back() -> None:
 
 
 def test_merged_messages_are_all_answered() -> None:
-    """Everybody who gave a response topic gets the outcome, up to the bound, which is counted."""
+    """Each sender with a response topic gets the outcome, up to the bound, which is counted."""
     planner = make()
     for number in range(103):
         ask(planner, Options(debounce_s=1), reply=Reply(f"answer/{number}"))
@@ -751,9 +751,9 @@ def test_one_message_that_two_rules_concern_is_answered_once() -> None:
 
 
 def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
-    """A crash may come between a start call and its note: what a message asks for that was in the
-    journal before this process, and of which nothing is noted, is looked for, then started; later
-    messages, and what an operator asks for again, are started at once."""
+    """A crash may come between a start call and its note. A request of an earlier process's message
+    without a note is looked for, then started; the requests of later messages and of operators are
+    started at once."""
     planner = make()
     planner.earlier_seq = 1
     old = planner.ask(TaskSelector("id", IDS[0]), PLAIN, Cause("message", 1), NOW, asked_ns=at(-60))
@@ -796,7 +796,7 @@ def test_a_start_that_is_put_off_a_million_times_costs_one_entry() -> None:
 
 
 def test_made_up_ids_leave_nothing_behind() -> None:
-    """Anybody who may publish can name tasks that do not exist: each is rejected and forgotten."""
+    """A publisher can name tasks that do not exist: each is rejected and forgotten."""
     planner = make()
     for number in range(200):
         selector = TaskSelector("id", f"00000000-0000-0000-0000-{number:012d}")

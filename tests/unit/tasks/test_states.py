@@ -155,7 +155,7 @@ class Scene:
         return record
 
     def looking(self) -> Record:
-        """A request of which a worker asks the server whether it was started."""
+        """A request with a worker that asks the server whether it was started."""
         record = self.uncertain()
         self.go(60)
         self.expect(record, S.LOOKING)

@@ -1,4 +1,4 @@
-"""The task database on the disk: what a write costs whoever waits for it."""
+"""The task database on the disk: what a write costs the thread that waits for it."""
 
 from __future__ import annotations
 
