@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import gc
 import logging
 import sys
 import threading
@@ -21,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from appliance import tuning
 from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_SCHEMA, Door
 from appliance.broker.reauthorize import Enforced
@@ -56,11 +56,6 @@ _STOP_S = 10.0
 _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _OUTCOME_S = 10.0
-_GARBAGE = (5_000, 10, 10)
-"""How many more objects there are before they are looked through. A frame of the UI makes a
-thousand and forgets as many: with Python's 700 each frame would have a look, which stops all
-threads.
-"""
 _RECORDERS = "recorders.db"
 
 
@@ -177,11 +172,7 @@ class Appliance:
             self._announce()
             for call in self._when_ready:
                 call()
-            # What a start leaves behind is never looked at again. It takes 25 ms, so it comes after
-            # what others wait for.
-            gc.collect()
-            gc.freeze()
-            gc.set_threshold(*_GARBAGE)
+            tuning.end_start()
             await self._until_stopped()
             self.stopping.set()
             logger.info("stopping: no new connections, finishing what was accepted")

@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from appliance import tuning
 from appliance.journal.wakeup import Wakeup
 from appliance.model import Message
 
 MAX_BYTES = 8 * 1024 * 1024
-
-UNREAD = 4096
-"""Messages of no interest are read at the latest when so many wait: while memory has them all."""
 
 Interest = Callable[[str], bool]
 """Whether messages on this topic are worth waking up for. Asked in the journal's thread."""
@@ -148,7 +146,9 @@ class Follower:
             topics: of its messages; only looked at if there is an interest.
         """
         if self.interest is not None:
-            if last_seq - self._position < UNREAD and not any(map(self.interest, topics)):
+            if last_seq - self._position < tuning.WAKE_FOR_UNREAD and not any(
+                map(self.interest, topics)
+            ):
                 return
             self._worth_reading_to = last_seq
         if self._wakeup.is_awaited:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from appliance import tuning
 from appliance.counters import Counter
 from appliance.engine_api import Health, JournalState
 from appliance.errors import UnavailableError
@@ -33,9 +34,6 @@ from appliance.model import Message
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]
-
-CROWD = 100
-"""Messages a commit, and more, that only come together when publishers wait for the engine."""
 
 MAX_LAG = 2_000_000
 """Messages that a follower may lag behind out of politeness, where the journal has room."""
@@ -216,7 +214,7 @@ class Journal:
     @property
     def is_crowded(self) -> bool:
         """Whether so much comes in that messages gather by the hundred for each commit."""
-        return self._inbox.count > 0 and self._writer.gathered >= CROWD
+        return self._inbox.count > 0 and self._writer.gathered >= tuning.CROWD
 
     def may_lag(self, position: int) -> bool:
         """Whether who has read up to there need not hurry for retention's sake."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from appliance import tuning
 from appliance.config import Config, all_secrets
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.log import logs
@@ -32,9 +33,6 @@ logger = logging.getLogger(__name__)
 _STEP_S = 0.5
 _STOP_S = 30.0
 _PARTING_S = 1.0
-_TURN_S = 0.001
-"""How long a thread may keep the interpreter from the others: the engine must not wait five
-milliseconds, Python's default, whenever the UI draws or a recorder writes."""
 _EXIT_FORCED = 130
 
 
@@ -81,17 +79,9 @@ def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int
     Raises:
         ApplianceError: it could not be made or started.
     """
-
-    def made() -> Appliance:
-        appliance = make()
-        appliance.when_ready(gc.enable)
-        return appliance
-
-    sys.setswitchinterval(_TURN_S)
-    # What a start makes stays: looking for garbage among it would be a tenth of the start.
-    gc.disable()
+    tuning.begin_start()
     try:
-        appliance = _headless(made) if headless else _with_ui(made, config)
+        appliance = _headless(make) if headless else _with_ui(make, config)
     finally:
         gc.enable()
     if appliance is not None and appliance.failure is not None:

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance import tuning
 from appliance.config import RecorderConfig
 from appliance.counters import Counter
 from appliance.engine_api import RecorderState
@@ -34,15 +35,6 @@ from appliance.recorders.recorder import RETRY_S, Recorder
 from appliance.recorders.recording import Recording
 
 BATCH_MESSAGES = 5000
-PACE_S = 0.05
-"""The pause between two batches while messages come, and so about the longest wait of a message."""
-
-POLITE_SHARE = 1 / 24
-"""The recorders' share of the time while publishers wait for the engine: all threads share one
-interpreter."""
-CATCH_UP_SHARE = 1 / 2
-"""The recorders' share of the time while there is a backlog and no publisher waits."""
-
 SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without a recorded message."""
 
@@ -449,8 +441,8 @@ def pace(source: Source, *, full: bool, worked_s: float) -> float:
         worked_s: the time that this batch took.
     """
     # A pause lets messages gather, for one write and sync.
-    pace_s = 0.0 if full else PACE_S
+    pace_s = 0.0 if full else tuning.RECORD_EVERY_S
     if source.may_lag:
-        share = POLITE_SHARE if source.is_crowded else CATCH_UP_SHARE
-        pace_s = max(pace_s, worked_s / share)
+        in_crowd, of_backlog = tuning.RECORD_SHARE_IN_A_CROWD, tuning.RECORD_SHARE_OF_BACKLOG
+        pace_s = max(pace_s, worked_s / (in_crowd if source.is_crowded else of_backlog))
     return pace_s

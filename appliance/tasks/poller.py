@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from appliance import tuning
 from appliance.counters import Counter
 from appliance.model import Task
 from appliance.qlik.server import QlikError, QlikServer, Report
@@ -26,9 +27,6 @@ GROWTH = 1.5
 SLOWEST_POLL_S = 15.0
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
-
-NOTED_TOGETHER = 50
-"""Reports in one change: it bounds how long one poll of many runs holds the lock."""
 
 
 class RunPoller:
@@ -103,10 +101,10 @@ class RunPoller:
         self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
     ) -> None:
         pairs = list(zip(records, runs, strict=True))
-        for first in range(0, len(pairs), NOTED_TOGETHER):
+        for first in range(0, len(pairs), tuning.NOTED_TOGETHER):
             with self._state.change() as planner:
                 now = self._state.clock_ns()
-                for record, run in pairs[first : first + NOTED_TOGETHER]:
+                for record, run in pairs[first : first + tuning.NOTED_TOGETHER]:
                     report = reports.get(run)
                     if report is None:
                         planner.missing(record, now)

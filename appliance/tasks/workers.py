@@ -20,6 +20,7 @@ from typing import Protocol
 
 import msgspec
 
+from appliance import tuning
 from appliance.counters import Counter
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.catalog import TaskList
@@ -40,8 +41,6 @@ STOPPING_TICK_S = 0.05
 FIRST_CHECK_S = 1.0
 """The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 PUBLISH_TRIES = 3
-PUBLISHED_TOGETHER = 50
-"""Publications in one commit of the journal."""
 CHECKPOINT_EVERY_S = 5.0
 
 
@@ -232,7 +231,7 @@ class Workers:
         while not self._ended.is_set():
             due = self._state.next_publications(
                 STOPPING_TICK_S if self._stopped.is_set() else TICK_S,
-                1 if suspects else PUBLISHED_TOGETHER,
+                1 if suspects else tuning.PUBLISHED_TOGETHER,
             )
             if not due:
                 if self._is_over():

@@ -12,9 +12,9 @@ import pytest
 
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal.batch import Batch
-from appliance.journal.follower import UNREAD
 from appliance.journal import Journal
 from appliance.model import Message
+from appliance.tuning import WAKE_FOR_UNREAD
 
 VICTIM = Path(__file__).with_name("victim_journal.py")
 
@@ -219,9 +219,9 @@ def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(ha
     one.settle()
     assert follower.wait(0)
     assert seqs(follower.next(10)) == [10]
-    one.put(UNREAD)
+    one.put(WAKE_FOR_UNREAD)
     assert follower.wait(60)
-    while follower.position < 10 + UNREAD:
+    while follower.position < 10 + WAKE_FOR_UNREAD:
         assert follower.wait(0)
         follower.next(1000)
 

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from appliance.recorders.recorders import PACE_S, pace
+from appliance.recorders.recorders import pace
+from appliance.tuning import RECORD_EVERY_S
 
 
 def source(*, may_lag=True, is_crowded=False):
@@ -13,7 +14,7 @@ def source(*, may_lag=True, is_crowded=False):
 
 def test_messages_gather_for_a_moment():
     """One batch takes what a twentieth of a second brings."""
-    assert pace(source(), full=False, worked_s=0.001) == PACE_S
+    assert pace(source(), full=False, worked_s=0.001) == RECORD_EVERY_S
 
 
 def test_a_backlog_is_caught_up_with_beside_the_engine():
