@@ -1,6 +1,6 @@
 """The command line: options, help texts with examples, exit codes, and no traceback for mistakes.
 
-Importing this costs next to nothing; a command's module is imported when the command is called.
+Importing this module is cheap; a command's module is imported when the command is called.
 Not for: what a command does (commands/).
 """
 
@@ -29,7 +29,7 @@ from appliance.process import interrupts
 from appliance.process.interrupts import EXIT_INTERRUPTED
 
 _ENDS_AT_ONCE = frozenset({"run", "demo"})
-"""Commands that Ctrl+C may end at any moment until they take their signals into their own hands."""
+"""Commands that Ctrl+C may end at any moment until they handle signals themselves."""
 
 DEFAULT_CONFIG = "config.toml"
 
@@ -49,18 +49,18 @@ exit codes:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with sysexits' exit code, a way out and a "did you mean"."""
+    """argparse with the exit codes of sysexits and a "did you mean"."""
 
     def error(self, message: str) -> NoReturn:
         raise _Usage(f"{message}\nSee: {self.prog} --help")
 
 
-class _Usage(Exception):  # noqa: N818  a way out of argparse, not an error that anybody sees
+class _Usage(Exception):  # noqa: N818  leaves argparse; ``main`` catches it
     pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code. Nothing that a user does wrong is a traceback."""
+    """Run one command and return the exit code. A user's mistake never gives a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A console with an old code page must not turn a name with an accent into an error.
         with contextlib.suppress(AttributeError, ValueError):
@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader (head, less) has enough. Python would complain when it flushes at the end.
+        # The reader (head, less) has ended. Python would report an error when it flushes at the
+        # end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_OK
     except Exception as error:  # noqa: BLE001  the last place before the user
@@ -214,7 +215,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-for",
         metavar="TIME",
-        help='stop in good order after this time, e.g. "10s" or "1h30m"',
+        help='stop in order after this time, e.g. "10s" or "1h30m"',
     )
 
 
@@ -223,7 +224,7 @@ def _add_run(add: _Add) -> None:
         "run",
         "run the appliance",
         "Run the broker, the recorders and the triggers of a configuration, with the terminal UI "
-        "if there is a terminal.\nCtrl+C stops it in good order; a second Ctrl+C at once.",
+        "if there is a terminal.\nCtrl+C stops it in order; a second Ctrl+C at once.",
         "  appliance run                                 with config.toml of this folder\n"
         "  appliance run -c /etc/appliance/config.toml --headless\n"
         "  appliance run --run-for 10m                   for a try",
@@ -262,7 +263,7 @@ def _add_init_and_check(add: _Add) -> None:
                         help="where to write it (default: %(default)s)")  # fmt: skip
     parser = add(
         "check",
-        "see what a configuration means and what is wrong with it",
+        "show what a configuration means, or its problems",
         "Read a configuration and say what is wrong with it, or else what it means. First come "
         "mistakes in keys and values; once there are none, those in the files that it names, in "
         "`when` and in [ui]. Nothing is started and no port is opened.",
@@ -336,8 +337,8 @@ def _add_attach(add: _Add) -> None:
         "attach",
         "the terminal UI for an appliance that runs as a service",
         "Show the terminal UI for an appliance that runs already, on this machine or another. "
-        "Users whom [access] operators names may look and act, viewers may look; where there are "
-        "no users, whoever is on its machine may. Leaving the UI leaves the appliance running.",
+        "Users in [access] operators may view and act, viewers may view; without a users "
+        "file, every user of its machine may. Leaving the UI leaves the appliance running.",
         "  appliance attach                              that of config.toml, or here\n"
         "  appliance attach plant7.example.com --tls -u anna\n"
         "  appliance attach -c /etc/appliance/config.toml -u admin",
@@ -369,7 +370,7 @@ def _add_export(add: _Add) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", default="-",
                         help="a new file (default: standard output)")  # fmt: skip
-    parser.add_argument("--limit", metavar="N", type=int, help="at most so many messages")
+    parser.add_argument("--limit", metavar="N", type=int, help="at most this many messages")
     _config_option(parser)
 
 
@@ -391,7 +392,7 @@ def _add_tasks_and_selftest(add: _Add) -> None:
     _config_option(parser)
     add(
         "selftest",
-        "see whether this installation is whole",
+        "check that this installation is complete",
         "Load every part, write a small database and recordings, hash a password, look for TLS, "
         "show the UI without a terminal.",
         "  appliance selftest",
@@ -401,16 +402,16 @@ def _add_tasks_and_selftest(add: _Add) -> None:
 def _add_care(add: _Add) -> None:
     parser = add(
         "health",
-        "see how a running appliance fares",
-        "Tell how the appliance of a configuration fares. The exit code is 0 while messages are "
-        "accepted, else 69.",
+        "show the health of a running appliance",
+        "Show the health of the appliance of a configuration. The exit code is 0 while messages "
+        "are accepted, else 69.",
         "  appliance health\n  appliance health --json -c /etc/appliance/config.toml",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
     _config_option(parser)
     parser = add(
         "reload",
-        "have a running appliance read its configuration again",
+        "make a running appliance read its configuration again",
         "Have a running appliance read its configuration again, all or nothing. What counts at "
         "once and what counts from the next start is named. (Outside Windows, SIGHUP does the "
         "same.)",
@@ -437,8 +438,8 @@ def _add_care(add: _Add) -> None:
     parser = add(
         "restore",
         "put a backup back",
-        "Put a backup in the place of a data directory. The appliance must not run, and a journal "
-        "that is there is never overwritten.",
+        "Put a backup in the place of a data directory. The appliance must not run, and an "
+        "existing journal is never overwritten.",
         "  appliance restore /backup/appliance-monday",
     )
     parser.add_argument("folder", metavar="DIR", help="what appliance backup has written")

@@ -16,7 +16,7 @@ EXIT_CONFIG = 78
 
 
 class ApplianceError(Exception):
-    """Something that the user can mend. ``str()`` of it is the whole message, no traceback."""
+    """A problem that the user can fix. ``str()`` is the whole message; no traceback is shown."""
 
     exit_code = EXIT_SOFTWARE
 
@@ -28,7 +28,7 @@ class UsageError(ApplianceError):
 
 
 class UnavailableError(ApplianceError):
-    """Something that is needed is in use or out of reach: a port, the data directory, a broker."""
+    """A port, the data directory, a broker or another resource is in use or out of reach."""
 
     exit_code = EXIT_UNAVAILABLE
 

@@ -1,8 +1,8 @@
-"""What differs between operating systems about files, in one place.
+"""File operations that differ between operating systems.
 
 The lock of a data directory, atomic replacement, syncing to the disk, free space, how many files
-may be open, and setting a file aside instead of destroying it. Not for: what stands in any of
-those files.
+may be open, and setting a file aside instead of destroying it. Not for: the contents of those
+files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ else:
     import resource
 
 _LOCK_NAME = "appliance.lock"
-# Windows locks are mandatory: the locked byte lies far behind the pid, so that others can read it.
+# Windows locks are mandatory: the locked byte is far after the pid, so that others can read the
+# pid.
 _LOCK_OFFSET = 1 << 20
 # A reader (virus scanner, indexer) may hold a file on Windows for a moment.
 _REPLACE_ATTEMPTS = 20
@@ -77,7 +78,7 @@ class DirectoryLock:
                 ) from error
             raise UnavailableError(
                 f"The data directory {self._directory} is in use by another appliance"
-                f" ({_holder(path)}). Stop that one, or give this one a data_dir of its own."
+                f" ({_holder(path)}). Stop that one, or give this one its own data_dir."
             ) from error
         self._descriptor = descriptor
         with contextlib.suppress(OSError):  # the pid is a help for people; a full disk may lack it
@@ -212,10 +213,10 @@ def free_bytes(directory: Path) -> int:
 
 
 def allow_open_files(wanted: int) -> bool:
-    """Let this process have so many files and sockets open at once; returns whether it may.
+    """Raise the limit of open files and sockets of this process; returns whether it is enough.
 
-    Where the operating system counts sockets as files, a process often may have 1024 at first and
-    more if it asks. Windows does not count them.
+    Where the operating system counts sockets as files, a process often has a limit of 1024 and
+    may raise it. Windows does not count them.
     """
     if sys.platform != "win32":
         unlimited = resource.RLIM_INFINITY

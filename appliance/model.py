@@ -1,9 +1,9 @@
-"""What the parts of the appliance hand to each other: frozen values, no behaviour to speak of.
+"""The values that the parts of the appliance exchange: frozen, with almost no behaviour.
 
-Not for: anything that reads, writes, waits or knows configuration. This module imports nothing of
-ours, so every other module may import it. ``msgspec.Struct`` is used because a message is made for
-every PUBLISH and must cost a fraction of a microsecond (a frozen dataclass costs ten times that),
-and because ``array_like`` structs are the journal's on-disk form.
+Not for: code that reads, writes, waits or knows the configuration. This module imports no other
+module of the appliance, so every module may import it. ``msgspec.Struct`` is used because a message
+is made for every PUBLISH and must cost a fraction of a microsecond (a frozen dataclass costs ten
+times that), and because ``array_like`` structs are the journal's on-disk form.
 
 Times are integers in nanoseconds since the Unix epoch (UTC) and end in ``_ns``; durations are
 floats in seconds and end in ``_s``.
@@ -28,7 +28,7 @@ class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One accepted message, as it stands in the journal.
+    """One accepted message, as the journal stores it.
 
     ``seq`` is the journal's sequence number: 1 for the first message, without gaps within one
     run of the appliance, never reused once acknowledged. ``client_id`` is the MQTT client that
@@ -82,10 +82,10 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class ExecutionState(enum.StrEnum):
-    """Where a requested start stands, from the message to its outcome.
+    """The state of a requested start, from the message to its outcome.
 
-    ``REQUESTED`` to ``STARTING`` are ours (before Qlik took the task); ``QUEUED`` and
-    ``RUNNING`` are Qlik's; the others are outcomes.
+    ``REQUESTED`` to ``STARTING`` are the appliance's (before Qlik accepted the task); ``QUEUED``
+    and ``RUNNING`` are Qlik's; the others are outcomes.
     """
 
     REQUESTED = "requested"  # durable, waits for its turn
@@ -101,11 +101,11 @@ class ExecutionState(enum.StrEnum):
     REFUSED = "refused"  # Qlik answered that it did not start it (zero id)
     REJECTED = "rejected"  # never asked: bad payload, not allowed, unknown task, 4xx answer
     EXPIRED = "expired"  # was not wanted any more when its turn came
-    LOST = "lost"  # it may have run; its outcome can't be had
+    LOST = "lost"  # it may have run; its outcome can't be read
 
     @property
     def is_final(self) -> bool:
-        """Whether this is an outcome: nothing further will happen."""
+        """Whether this is an outcome, after which the state does not change."""
         return self in _FINAL
 
     @property
@@ -139,7 +139,7 @@ _BAD = frozenset(
 
 
 class Cause(msgspec.Struct, frozen=True):
-    """What made somebody want a task to run: the line from an execution back to its message."""
+    """The cause of a request: the link from an execution to its message."""
 
     kind: str
     """``"message"``, ``"timer"``, ``"operator"`` or ``"elsewhere"`` (QMC, Qlik's own schedule)."""
@@ -148,21 +148,21 @@ class Cause(msgspec.Struct, frozen=True):
     topic: str = ""
     client_id: str = ""
     rule: str = ""
-    """The trigger or timer, as the operator knows it (its name, or its topic filter)."""
+    """The trigger or timer: its name, or its topic filter."""
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One thing that happened to an execution, for the detail view."""
+    """One event of an execution, for the detail view."""
 
     at_ns: int
     text: str
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """A requested start and what became of it.
+    """A requested start and its outcome.
 
-    ``id`` is ours: one number for each request, growing, kept over restarts. ``execution_id`` is
-    Qlik's, empty until the server gave one.
+    ``id`` is the appliance's number of the request: it grows, also over restarts. ``execution_id``
+    is Qlik's, empty until the server gave one.
     """
 
     id: int
@@ -177,13 +177,13 @@ class Execution(msgspec.Struct, frozen=True):
     attempts: int = 0
     """How many times the start call was made."""
     next_attempt_ns: int | None = None
-    """When a waiting or retrying request goes on."""
+    """When a waiting or retrying request continues."""
     usual_s: float | None = None
     """Usual duration of this task (median of its recent successful runs), if it is known."""
     reason: str = ""
-    """Why it is in this state, for people: error text, what to do next."""
+    """The reason of the state, for people: the error, and what to do."""
     merged: int = 0
-    """How many further requests were answered by this one start."""
+    """The number of further requests that this start answers."""
     steps: tuple[Step, ...] = ()
     log_tail: tuple[str, ...] = ()
     """The script log's last lines after a failure, secrets masked."""

@@ -10,7 +10,7 @@ from appliance.commands.run import is_headless, run_for_s
 def execute(options: argparse.Namespace) -> int:
     """Run the demo; returns the exit code."""
     seconds = run_for_s(options.run_for)
-    # Mistakes are told before the broker's second of imports.
+    # Mistakes are reported before the broker's imports, which take a second.
     from appliance import demo  # noqa: PLC0415
 
     return demo.main(

@@ -1,4 +1,4 @@
-"""``appliance health``: how a running appliance fares, for monitoring, containers and people."""
+"""``appliance health``: the health of a running appliance, for programs and people."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from appliance.ops.control_file import ask
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Ask and tell what came of it."""
+    """Ask the appliance and print its answer."""
     answer = ask(Path(load(options.config).service.data_dir), "log-level", level=options.level)
     sys.stdout.write("".join(f"{line}\n" for line in answer.lines))
     return EXIT_OK if answer.done else EXIT_UNAVAILABLE

@@ -16,7 +16,7 @@ def execute(options: argparse.Namespace) -> int:
     data_dir = Path(load(options.config).service.data_dir)
     manifest = restore(Path(options.folder), data_dir)
     sys.stdout.write(
-        f"{data_dir} has {len(manifest.files)} files of {manifest.taken}; what came later is not"
-        " there, and tasks that were asked for then are not asked for again\n"
+        f"{data_dir} has {len(manifest.files)} files of {manifest.taken}; later messages are not"
+        " in them, and the tasks of later messages are not started again\n"
     )
     return EXIT_OK

@@ -15,7 +15,7 @@ def execute(options: argparse.Namespace) -> int:
     seconds = run_for_s(options.run_for)
     config = load(options.config)
     require_files(config)
-    # Mistakes are told before the broker's second of imports.
+    # Mistakes are reported before the broker's imports, which take a second.
     from appliance.process import run  # noqa: PLC0415
 
     return run.main(config, headless=is_headless(options.headless), run_for_s=seconds)
@@ -29,7 +29,7 @@ def require_files(config: Config) -> None:
 
 
 def is_headless(wanted: bool) -> bool:
-    """Whether to do without the UI: it was said so, or there is no terminal that could show it."""
+    """Whether to run without the UI: the option is given, or there is no terminal for it."""
     if wanted or os.environ.get("TERM") == "dumb":
         return True
     return not (sys.stdin.isatty() and sys.stdout.isatty())

@@ -1,4 +1,4 @@
-"""``appliance selftest``: is this installation whole? For packages and first support.
+"""``appliance selftest``: checks that this installation is complete, for packages and support.
 
 It does what the appliance does, in a temporary folder and on loopback: modules, data files and
 codecs that are found by name only are asked for by name, a broker accepts a message, a recorder
@@ -78,7 +78,7 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
     for name, check in checks:
         try:
             text = check()
-        except Exception as error:  # noqa: BLE001  whatever is broken here is what is asked for
+        except Exception as error:  # noqa: BLE001  any error is the result of the check
             failures += 1
             text = f"FAILED: {type(error).__name__}: {error}"
         sys.stdout.write(f"{name:<10} {text}\n")
@@ -97,7 +97,7 @@ def _modules() -> str:
         for each in pkgutil.walk_packages(appliance.__path__, "appliance.")
         if not each.name.endswith("__main__")
     ]
-    # What libraries import by a string, at a time when nobody expects a missing file.
+    # Modules that libraries import by name at run time.
     plugins = ("authentication", "persistence", "topic_checking")
     names += [f"amqtt.plugins.{each}" for each in plugins]
     for name in names:
@@ -121,7 +121,7 @@ def _codecs() -> str:
     names = ("utf-8", "utf-16", "latin-1", "cp1252", "cp850", "cp437", "ascii")
     for name in names:
         if "MQTT".encode(name).decode(name) != "MQTT":
-            raise RuntimeError(f"{name} does not give back what it got")
+            raise RuntimeError(f"{name} does not decode what it encoded")
     if "büro.example".encode("idna") != b"xn--bro-hoa.example":
         raise RuntimeError("idna")
     return ", ".join((*names, "idna"))

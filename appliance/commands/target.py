@@ -1,4 +1,4 @@
-"""Where a command connects to and as whom: from its options and, for the rest, a configuration.
+"""The broker and the user of a command: from its options, else from a configuration.
 
 Not for: connecting (mqtt/client.py, remote/link.py).
 """
@@ -81,9 +81,9 @@ def _tls(options: argparse.Namespace, listener: ListenerConfig | None) -> ssl.SS
         if options.ca_file:
             context.load_verify_locations(options.ca_file)
         elif own is not None:
-            # The listener of this very configuration: its certificate itself is what is trusted,
-            # so it matters neither that it is for another name than 127.0.0.1 nor that it may
-            # lack what RFC 5280 wants (Python 3.13 is strict about that by default).
+            # The listener of this configuration: its certificate itself is trusted. So it may be
+            # for another name than 127.0.0.1, and it may lack extensions of RFC 5280, which Python
+            # 3.13 requires by default.
             context.load_verify_locations(own.certfile)
             context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -23,7 +23,7 @@ def execute(options: argparse.Namespace) -> int:
         raise ConfigError(f'{options.config}: there is no [qlik]; add it, see "appliance init"')
     server = connect(config.qlik)
     try:
-        # What it raises says by its exit code whether it may pass, is denied or is to be mended.
+        # The error's exit code tells whether it may pass, is a refusal, or needs a fix.
         server.check()
         tasks = server.tasks()
     finally:

@@ -31,14 +31,14 @@ def execute(options: argparse.Namespace) -> int:
         _print(f"{options.name} is removed from {path}")
         return EXIT_OK
     problem = name_problem(options.name)
-    if problem:  # before anybody types a password in vain
+    if problem:  # before the password is typed
         raise UsageError(f"user {options.name!r}: {problem}")
     is_first = not users.names()
     is_new = users.add(options.name, read_password(options, f"Password for {options.name}: ", True))
     what = "is added to" if is_new else "has a new password in"
     _print(f"{options.name} {what} {path}")
     if is_first and config.access.anonymous is None:
-        _print("From now on, the appliance lets nobody in without a password.")
+        _print("From now on, no client can connect without a password.")
     return EXIT_OK
 
 

@@ -34,7 +34,7 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
 
     Args:
         headless: log lines only.
-        run_for_s: stop by itself after so many seconds; ``None``: when it is told to.
+        run_for_s: stop after this many seconds; ``None``: run until stopped.
         data_dir: folder for everything that the demo writes, by default ``demo-data`` here.
 
     Raises:

@@ -44,7 +44,7 @@ PERIOD_S = 30
 
 
 class DemoPublisher:
-    """A thread with a client of its own. Ends with the ``with`` block."""
+    """A thread with its own client. Ends with the ``with`` block."""
 
     def __init__(self, bind: str, user: str, password: bytes) -> None:
         host, port = parse_bind(bind)

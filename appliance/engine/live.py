@@ -1,7 +1,7 @@
-"""The live view's memory: the newest messages, rates, and what each topic has seen.
+"""The memory of the live view: the newest messages, rates, and statistics of each topic.
 
 Bounded in messages, bytes and topics. Written by the engine's loop once a commit, read by the UI
-ten times a second; one lock, held for microseconds. Not for: the whole history (the journal).
+ten times a second; one lock, held for microseconds. Not for: the history (the journal).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from appliance.model import Message
 
 KEPT_MESSAGES = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
-"""The cost of the messages together (message_cost); beyond it, the oldest are forgotten."""
+"""The total cost of the messages (message_cost); beyond it, the oldest are dropped."""
 KEPT_TOPICS = 5_000
-"""The topics heard last are held, at least so many; those silent longest are forgotten."""
+"""At least this many of the latest topics are kept; those silent longest are dropped."""
 
 FORGOTTEN_AT_ONCE = 500
-"""Finding out who was silent longest costs time: not at every message, nor at every new topic."""
+"""Topics that are dropped at once: finding those silent longest takes time."""
 
 
 SHOWN_BYTES = 4096
@@ -51,7 +51,7 @@ class LiveView:
         self._ring: deque[Message] = deque()
         self._costs: deque[int] = deque()
         self.kept_bytes = 0
-        """What the messages cost together."""
+        """The total cost of the messages."""
         self._sizes: dict[int, int] = {}
         self._topics: dict[str, _Topic] = {}
         self._in_second = 0
@@ -64,14 +64,14 @@ class LiveView:
         self.heard_a_client = False
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Take committed messages in."""
+        """Add committed messages."""
         shown = [
             message if len(message.payload) <= SHOWN_BYTES else self._cut(message)
             for message in messages
         ]
         if not self.heard_a_client:
             self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
-        # Counted a topic, not a message: most of a batch is of few topics.
+        # Counted for each topic, not for each message: a batch has few topics.
         names = [message.topic for message in shown]
         counts = Counter(names)
         costs = [cost_of(message) for message in shown]
@@ -150,11 +150,11 @@ class LiveView:
 
     @property
     def known_topics(self) -> int:
-        """How many topics are held."""
+        """The number of kept topics."""
         return len(self._topics)
 
     def topics(self, limit: int, is_retained: Callable[[str], bool]) -> list[TopicState]:
-        """What each topic has seen, the busiest first."""
+        """The statistics of each topic, the busiest first."""
         with self._lock:
             busiest = sorted(
                 self._topics.items(), key=lambda item: (-item[1].rate, -item[1].count)

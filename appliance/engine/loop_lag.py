@@ -1,7 +1,7 @@
-"""How late the engine's loop is: the time by which it comes to a thing later than it was due.
+"""The lag of the engine's loop: how much later than due it runs a callback.
 
-Whatever holds up the loop holds up every client: this is what tells "the network is slow" from
-"the appliance is slow". Not for: judging it (ops/health.py), showing it (ops/metrics.py, ui/).
+A delay of the loop delays every client. The lag distinguishes a slow appliance from a slow network.
+Not for: judging it (ops/health.py), showing it (ops/metrics.py, ui/).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ _SHARE = 0.99
 
 
 class LoopLag:
-    """The lateness of the loop over the last minute, looked at ten times a second."""
+    """The lag of the loop over the last minute, measured ten times a second."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._late: deque[float] = deque(maxlen=_KEPT)
         self._noted = 0
         self.p99_ms = 0.0
-        """What 99 of 100 lie at or below, in milliseconds, anew every second. Any thread."""
+        """The 99th percentile in milliseconds, updated every second. For any thread."""
 
     async def watch(self) -> None:
-        """Look on until cancelled. On the loop that is watched."""
+        """Measure until cancelled. Runs on the measured loop."""
         while True:
             due = self._clock() + _EVERY_S
             await asyncio.sleep(_EVERY_S)
             self.note(self._clock() - due)
 
     def note(self, late_s: float) -> None:
-        """Keep one lateness, in seconds; early is on time."""
+        """Add one lag, in seconds; a negative one counts as 0."""
         self._late.append(max(0.0, late_s))
         self._noted += 1
         if self._noted % _PER_SECOND == 1:

@@ -1,9 +1,9 @@
-"""The configuration read again while the appliance runs: what counts at once, what waits.
+"""Reads the configuration again while the appliance runs, and applies it.
 
-All or nothing: everything is read, checked and compiled before anything is changed, and a
-configuration that is wrong changes nothing. Which keys count at once is written down in
-config/changes.py; the others are named, with the reason. Not for: the users file and certificates,
-whose changes the broker notices by itself.
+All or nothing: the file is read, checked and compiled before anything changes, and a wrong
+configuration changes nothing. config/changes.py says which keys take effect at once; the answer
+names the others with the reason. Not for: the users file and certificates, whose changes the broker
+notices itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RECORDERS_S = 5.0
 
 
 class _Prepared(msgspec.Struct, frozen=True):
-    """What is to count, compiled."""
+    """The compiled configuration that is to take effect."""
 
     config: Config
     terms: Terms
@@ -35,10 +35,10 @@ class _Prepared(msgspec.Struct, frozen=True):
 
 
 def reload(appliance: Appliance) -> tuple[bool, list[str]]:
-    """Read the running configuration's file again and let count what can.
+    """Read the file of the running configuration again and apply the changes.
 
-    Returns whether that was done, and in lines for people what came of it. Reads files, so not on
-    the engine's loop; one at a time.
+    Returns whether that was done, and the result in lines for people. It reads files, so it must
+    not run on the engine's loop. For one thread at a time.
     """
     running = appliance.config
     if not running.file:
@@ -63,7 +63,7 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
     except ApplianceError as error:
         return False, [f"the configuration is right, but could not be changed: {error}"]
     if log is not None:
-        # Also if it has not changed: it may have been set otherwise for a while.
+        # Also if it has not changed: ``appliance log-level`` may have changed it.
         log.set_level(new.service.log_level)
     at_once = [each.where for each in found if not each.waits]
     if at_once:
@@ -80,7 +80,7 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
 
 
 def _prepare(appliance: Appliance, new: Config) -> _Prepared:
-    """Check and compile; raises ``ApplianceError``, and nothing is changed."""
+    """Check and compile. Raises ``ApplianceError`` before any change."""
     config = taken_over(appliance.config, new)
     try:
         recheck(config)
@@ -98,7 +98,7 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
 
 
 def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced, bool]:
-    """Let it count: first what may still be refused, by a disk. Raises ``ApplianceError``."""
+    """Apply it: first the part that a disk may refuse. Raises ``ApplianceError``."""
     config = prepared.config
     is_done = True
     if config.recorder != appliance.config.recorder:

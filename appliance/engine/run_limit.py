@@ -1,6 +1,6 @@
-"""The run limit: after how long the appliance ends by itself.
+"""The run limit: the time after which the appliance stops.
 
-A timer like the others: an operator may pause it, let it go on, and fire it. Not for: ending
+It is a timer like the others: an operator may pause, resume and fire it. Not for: stopping
 (engine/service.py).
 """
 
@@ -18,7 +18,7 @@ NAME = "run limit"
 
 
 class RunLimit:
-    """Counts down while it is not paused. ``wait`` is for the engine's loop, the rest for any."""
+    """Counts down while it is not paused. ``wait`` runs on the loop, the rest in any thread."""
 
     def __init__(
         self,
@@ -30,14 +30,14 @@ class RunLimit:
 
         Args:
             seconds: how long the appliance runs.
-            clock_ns: nanoseconds since the epoch, for what is shown.
-            monotonic: seconds, for what is counted.
+            clock_ns: nanoseconds since the epoch, for the shown time.
+            monotonic: seconds, for the countdown.
         """
         self._left_s = seconds
         self._clock_ns = clock_ns
         self._monotonic = monotonic
         self._since_s: float | None = None
-        """When it began to count down from ``_left_s``; ``None`` while it does not."""
+        """When the countdown from ``_left_s`` began; ``None`` while it is paused."""
         self._until_ns: int | None = None
         self._is_paused = False
         self._lock = threading.Lock()
@@ -55,14 +55,14 @@ class RunLimit:
 
     @property
     def until_ns(self) -> int | None:
-        """When it ends the appliance; ``None`` while it is paused or nothing serves yet."""
+        """When it stops the appliance; ``None`` while it is paused or not yet running."""
         return self._until_ns
 
     def state(self) -> TimerState:
         return TimerState(NAME, NAME, self._until_ns, paused=self._is_paused)
 
     def pause(self, paused: bool) -> None:
-        """Stop counting, or go on with the time that was left."""
+        """Pause the countdown, or resume it with the remaining time."""
         with self._lock:
             left_s = self._count()
             self._left_s = self._left_s if left_s is None else left_s
@@ -72,7 +72,7 @@ class RunLimit:
         self._wake()
 
     def fire(self) -> None:
-        """End the appliance now."""
+        """Stop the appliance now."""
         with self._lock:
             self._left_s = 0.0
             self._is_paused = False
@@ -85,7 +85,7 @@ class RunLimit:
             return self._count()
 
     def _count(self) -> float | None:
-        """Seconds that are left, ``None`` while it is paused."""
+        """Remaining seconds; ``None`` while it is paused."""
         if self._since_s is None:
             return None
         return self._left_s - (self._monotonic() - self._since_s)

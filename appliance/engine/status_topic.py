@@ -1,7 +1,7 @@
-"""``<name>/status``: what the appliance says of itself to whoever subscribes, retained.
+"""``<name>/status``: the retained status of the appliance.
 
-Published every half a minute, at the start and the end, and as soon as the journal can't be
-written or can be again. While it can't, the message goes past it: it could not be told otherwise.
+Published every half a minute, at the start and the end, and when the journal fails or recovers.
+While the journal fails, the message bypasses it, because subscribers must learn of the failure.
 Not for: health for programs on the machine (ops/health.py), figures (ops/metrics.py).
 """
 
@@ -21,7 +21,7 @@ EVERY_S = 30
 
 
 class StatusTopic:
-    """Publishes the status. Engine's loop only."""
+    """Publishes the status. For the engine's loop only."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class StatusTopic:
         self._was_bad = False
 
     def tick(self, seconds: int) -> None:
-        """Once a second; ``seconds`` counts them."""
+        """Called once a second; ``seconds`` counts the calls."""
         is_bad = self._journal_health().level == "bad"
         if seconds % EVERY_S == 0 or is_bad != self._was_bad:
             self.publish("online")
 
     def publish(self, status: str) -> None:
-        """Say it now: ``"online"`` or ``"offline"``."""
+        """Publish now: ``"online"`` or ``"offline"``."""
         found = self._snapshot()
         health = found.journal.health
         journal = {"health": health.level, "lastSequence": found.journal.last_seq}
@@ -67,5 +67,5 @@ class StatusTopic:
             self._door.publish(topic, payload, retain=True)
             return
         self._door.hand(topic, payload)
-        # For those who subscribe later; in memory alone, until the next one is journaled.
+        # For later subscribers; only in memory, until the next status is in the journal.
         self._retained.keep(Message(0, found.taken_ns, topic, payload, retain=True))

@@ -1,6 +1,6 @@
-"""The log file: it grows to 10 MB, is then set aside, and five old ones are kept.
+"""The log file: at 10 MB it is rotated, and five old files are kept.
 
-Not for: what a line looks like (log/lines.py), who writes it and when (log/logs.py).
+Not for: the form of a line (log/lines.py), the writer thread (log/logs.py).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 from appliance.errors import NoPermissionError, UnavailableError
 
 FILE_BYTES = 10 * 1000 * 1000
-"""Size at which the log file is set aside."""
+"""Size at which the log file is rotated."""
 
 _OLD_FILES = 5
 
 
 class _File(RotatingFileHandler):
-    """A log file whose full disk is not a reason to print a traceback over the UI."""
+    """A log file that counts write errors, because a traceback would be printed over the UI."""
 
     failures = 0
 

@@ -1,6 +1,6 @@
-"""A log line on its way, and the rule that a line which repeats itself is counted, not written.
+"""A log line, and the filter that counts repeated lines instead of writing them.
 
-Not for: where lines go (log/logs.py).
+Not for: writing lines (log/logs.py).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _REPEATS = 30
 _REPEAT_WINDOW_S = 10.0
 _REPEAT_KEYS = 512
 _LONGEST_EXAMPLE = 200
-"""Characters of a line that the count of its kind repeats."""
+"""Characters of the example line in a report about left-out lines."""
 
 Form = Literal["text", "json", "journal"]
-"""How lines are written; ``"journal"`` is for systemd's."""
+"""The form of written lines; ``"journal"`` is for systemd's journal."""
 
 _SEVERITIES = {
     logging.DEBUG: 7,
@@ -32,7 +32,7 @@ _SEVERITIES = {
 
 
 class Line:
-    """One line on its way, its text already safe."""
+    """One log line. Its text is already escaped and masked."""
 
     __slots__ = ("at_ns", "level", "source", "text", "trace")
 
@@ -52,7 +52,7 @@ class Line:
         return f"{stamp}.{rest // 1_000_000:03d}Z {name:<7} {self.source}: {self.text}"
 
     def written(self, form: Form) -> str:
-        """The line as a file or stream gets it, the traceback with it."""
+        """The line for a file or stream, with its traceback."""
         if form == "json":
             return self._as_json()
         trace = [f"    {each}" for each in self.trace]
@@ -77,9 +77,9 @@ class Line:
 
 
 class Repeats:
-    """Counts lines of one kind (same logger, same text before its values are put in).
+    """Limits lines of one kind: the same logger and the same text before formatting.
 
-    The first thirty in ten seconds pass; the others are counted and reported when the ten seconds
+    Thirty lines in ten seconds pass. The others are counted and reported when the ten seconds
     are over. The time is that of the records.
     """
 
@@ -89,9 +89,9 @@ class Repeats:
         self._next_look = 0.0
 
     def admit(self, record: logging.LogRecord, text: str) -> tuple[list[Line], bool]:
-        """Reports that are due, and whether the record itself is to be written.
+        """Reports that are due, and whether the record itself is written.
 
-        ``text`` is the record's with its values, already safe: the report shows one as an example.
+        ``text`` is the formatted and escaped text of the record, for the example in the report.
         """
         key = (record.name, record.levelno, str(record.msg)[:200])
         now = record.created
@@ -113,7 +113,7 @@ class Repeats:
         return reports, False
 
     def finish(self) -> list[Line]:
-        """What is still to be reported at the end."""
+        """The reports that are still due at the end."""
         return list(self._due(time.time()))
 
     def _due(self, now: float) -> Iterator[Line]:
@@ -128,7 +128,7 @@ class Repeats:
 
 
 class _LeftOut:
-    """The lines of one kind that were not written: how many, and the text of the first."""
+    """The lines of one kind that were not written: their number, and the text of the first."""
 
     __slots__ = ("count", "example")
 

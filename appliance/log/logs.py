@@ -1,9 +1,9 @@
-"""Logging: one safe line a record, for people, for files and for the UI, and never in the way.
+"""Logging: one safe line a record, for the terminal, the file and the UI.
 
-A writer thread does all writing: whoever logs never waits for a disk or a stopped terminal. Text
-from outside can't forge lines or move the cursor, secrets are masked, and a line that repeats
-itself a thousand times is written thirty times and then counted.
-Not for: what is worth a line (each part knows), status topics, counters of the parts.
+A writer thread does all writing, so a thread that logs never waits for a disk or a stopped
+terminal. Text from outside can't forge lines or move the cursor, secrets are masked, and a line
+that repeats a thousand times is written thirty times and then counted.
+Not for: deciding what is logged (each part does), status topics, counters.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from appliance.secret import Secret
 _QUEUED_LINES = 10_000
 _RING_LINES = 2_000
 _LONGEST_TEXT = 4_000
-"""Characters of a record's text; more is cut, since a payload may be a megabyte."""
+"""Characters of a record's text; longer text is cut, because a payload may be a megabyte."""
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -38,7 +38,7 @@ _LEVELS = {
     "error": logging.ERROR,
 }
 _TALKATIVE = ("amqtt", "transitions", "websockets", "asyncio", "urllib3")
-"""Foreign loggers whose lines below a warning tell an operator nothing."""
+"""Loggers of libraries. Their lines below a warning do not help an operator."""
 
 
 class Log:
@@ -64,7 +64,7 @@ class Log:
 
     @property
     def lost(self) -> int:
-        """Lines that were not written because terminal or disk did not keep up."""
+        """Lines that were not written because the terminal or the disk was too slow."""
         return self._lost
 
     def lines(self, after_number: int, limit: int) -> Sequence[LogLine]:
@@ -76,7 +76,7 @@ class Log:
             return tuple(self._ring[index] for index in range(-wanted, 0))
 
     def mask(self, *secrets: Secret) -> None:
-        """From now on, write ``***`` where one of these would stand."""
+        """Replace these secrets by ``***`` from now on."""
         self._masks.add(*secrets)
 
     def set_level(self, level: str) -> None:
@@ -87,7 +87,7 @@ class Log:
             logging.getLogger(name).setLevel(max(number, logging.WARNING))
 
     def close(self) -> None:
-        """Write what is queued (for at most two seconds) and give the loggers back."""
+        """Write the queued lines (for at most two seconds) and restore the loggers."""
         if self._closed:
             return
         self._closed = True
@@ -124,7 +124,7 @@ class Log:
                 )
 
     def _keep(self, line: Line) -> None:
-        """Into the ring and the queue; the lock is held, so both have the same order."""
+        """Add to the ring and the queue. The lock is held, so both have the same order."""
         self._number += 1
         self._ring.append(LogLine(self._number, line.at_ns, line.level, line.source, line.text))
         self._offer(line)
@@ -139,7 +139,7 @@ class Log:
     def _text(self, record: logging.LogRecord) -> str:
         try:
             text = record.getMessage()
-        except Exception:  # noqa: BLE001  a wrong format string must not stop whoever logs
+        except Exception:  # noqa: BLE001  a wrong format string must not stop the thread that logs
             text = f"{record.msg} (its values don't fit)"
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
@@ -183,7 +183,7 @@ class _Handler(logging.Handler):
 
 
 def _trace(record: logging.LogRecord) -> Sequence[str]:
-    """The lines of a traceback; they are written indented, so that none looks like a record."""
+    """The lines of a traceback. They are written indented, so that none looks like a record."""
     if not record.exc_info or record.exc_info[1] is None:
         return ()
     return "".join(traceback.format_exception(record.exc_info[1])).rstrip().splitlines()

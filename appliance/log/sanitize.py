@@ -14,7 +14,7 @@ from appliance.secret import Secret
 # end a line, move a terminal's cursor, show text in another order than it has or not be encoded.
 _COMMANDS = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
 
-# What is drawn as nothing, so that a name could look like another one: Unicode's
+# Invisible characters, which could make a name look like another one: Unicode's
 # Default_Ignorable_Code_Point (DerivedCoreProperties.txt), its other format characters, and the
 # blank Braille pattern. Format characters that are drawn, such as the Arabic number sign, stay.
 _INVISIBLE = (
@@ -43,7 +43,7 @@ def escape(text: str) -> str:
 
 @cache
 def _unsafe() -> re.Pattern[str]:
-    """What is written out; compiling it costs a start five milliseconds."""
+    """The pattern of characters to escape. Compiling it takes five milliseconds of a start."""
     return re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
 
 
@@ -58,7 +58,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 class Masks:
-    """Puts ``***`` where a known secret, or what looks like one, stands in a text."""
+    """Replaces known secrets, and texts that look like secrets, by ``***``."""
 
     def __init__(self, *secrets: Secret) -> None:
         self._values: tuple[str, ...] = ()

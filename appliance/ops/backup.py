@@ -1,10 +1,10 @@
-"""A copy of the data directory, taken while the appliance runs, and the way back.
+"""Backup of the data directory while the appliance runs, and restore.
 
-The order makes the copy whole: first how far recorders and tasks have come, then the recordings,
-last the journal. So the journal's copy has every message that anything else in the copy speaks
-of, and an appliance that starts with it goes on exactly there. What came later is not in it.
-A copy has its name only when it is complete and on the disk.
-Not for: what stands in the files, the configuration, secrets and users.
+The order of copying makes the copy consistent: first the databases of recorders and tasks, then the
+recordings, last the journal. So the journal's copy has every message that the other files refer to,
+and an appliance that starts with the copy continues exactly there. Later messages are not in it.
+A copy gets its name when it is complete and on the disk.
+Not for: the contents of the files, the configuration, secrets and users.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from appliance.journal import FILE_NAME as JOURNAL
 _MANIFEST = "backup.json"
 _DATABASES = ".db"
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
-"""A database and what SQLite puts beside it, which its backup takes into account."""
+"""Suffixes of a database and of SQLite's files beside it. SQLite's backup reads all of them."""
 _NOT_COPIED = frozenset({"appliance.lock", "health.json", "request.json", "answer.json", "logs"})
 _COPY_BYTES = 1024 * 1024
 _ATTEMPTS = 20
-"""So often a file that grows meanwhile is copied anew before its last copy has to do. A recording
-that was caught in the middle of a write is mended by its recorder at the start."""
+"""How often a file that changes during its copy is copied again. The last copy is kept. The
+recorder repairs a recording that was copied in the middle of a write."""
 
 
 class Copied(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds."""
+    """The list of a backup's files."""
 
     version: str
     taken: str
@@ -56,16 +56,16 @@ def backup(data_dir: Path, target: Path) -> Manifest:
     """Copy ``data_dir`` to the new folder ``target``.
 
     Raises:
-        UsageError: ``target`` exists, or lies in the data directory.
-        UnavailableError: there is nothing to copy, or the disk does not take it.
-        NoPermissionError: something may not be read or written.
+        UsageError: ``target`` exists, or is in the data directory.
+        UnavailableError: there is nothing to copy, or the disk can't be written.
+        NoPermissionError: a file may not be read or written.
     """
     if not (data_dir / JOURNAL).exists():
         raise UnavailableError(f"{data_dir} has no journal; there is nothing to back up.")
     if target.exists():
-        raise UsageError(f"{target} exists and stays as it is; name a new folder.")
+        raise UsageError(f"{target} exists and is not changed; name a new folder.")
     if data_dir.resolve() in (target.resolve(), *target.resolve().parents):
-        raise UsageError(f"{target} lies in the data directory itself; name a folder elsewhere.")
+        raise UsageError(f"{target} is in the data directory itself; name a folder elsewhere.")
     partial = target.with_name(f"{target.name}.partial")
     with _explained(f"the backup {target}"):
         shutil.rmtree(partial, ignore_errors=True)
@@ -87,14 +87,14 @@ def backup(data_dir: Path, target: Path) -> Manifest:
 
 
 def restore(source: Path, data_dir: Path) -> Manifest:
-    """Put a backup in the place of a data directory that has no journal.
+    """Copy a backup into a data directory without a journal.
 
-    Every file is compared with what the backup's list says. The appliance must not run.
+    Every file is compared with the backup's list. The appliance must not run.
 
     Raises:
-        UsageError: ``source`` is no whole backup, or ``data_dir`` has a journal.
-        UnavailableError: an appliance uses ``data_dir``, or the disk does not take it.
-        NoPermissionError: something may not be read or written.
+        UsageError: ``source`` is not a complete backup, or ``data_dir`` has a journal.
+        UnavailableError: an appliance uses ``data_dir``, or the disk can't be written.
+        NoPermissionError: a file may not be read or written.
     """
     manifest = _manifest(source)
     with files.DirectoryLock(data_dir), _explained(f"the data directory {data_dir}"):
@@ -110,7 +110,7 @@ def restore(source: Path, data_dir: Path) -> Manifest:
             if _copy_file(source / each.path, new) != each.sha256:
                 new.unlink()
                 raise UsageError(
-                    f"{source / each.path} is not what the backup's list says; it was damaged or"
+                    f"{source / each.path} does not match the backup's list; it was damaged or"
                     " changed. Take another backup."
                 )
             new.replace(target)
@@ -123,18 +123,18 @@ def _manifest(source: Path) -> Manifest:
         manifest = msgspec.json.decode((source / _MANIFEST).read_bytes(), type=Manifest)
     except (OSError, ValueError, RecursionError):
         raise UsageError(
-            f'{source} is not a whole backup: it has no {_MANIFEST}. Name a folder that "appliance'
-            ' backup" has written.'
+            f"{source} is not a complete backup: it has no {_MANIFEST}. Name a folder that "
+            '"appliance backup" has written.'
         ) from None
     for each in manifest.files:
         parts = Path(each.path).parts
         if Path(each.path).is_absolute() or ".." in parts:
-            raise UsageError(f"{source}: its list names {each.path!r}, which lies outside of it.")
+            raise UsageError(f"{source}: its list names {each.path!r}, which is outside of it.")
     return manifest
 
 
 def _in_order(data_dir: Path) -> Iterator[Path]:
-    """The files to copy, relative: other databases, then all the rest, then the journal."""
+    """The files to copy, as relative paths: other databases, other files, the journal."""
     databases = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
     yield from (Path(name) for name in databases if name != JOURNAL)
     not_again = {f"{name}{beside}" for name in databases for beside in _DATABASE_FILES}
@@ -164,13 +164,13 @@ def _copy(data_dir: Path, path: Path, to: Path) -> Copied:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """One read transaction for all pages: writers go on, and the copy is of one moment."""
+    """One read transaction for all pages: writers continue, and the copy is of one moment."""
     with (
         contextlib.closing(sqlite3.connect(source, timeout=10)) as old,
         contextlib.closing(sqlite3.connect(target)) as new,
     ):
         old.backup(new, pages=-1)
-        # The copy travels alone: without a log beside it.
+        # The copy is a single file, without a log beside it.
         new.execute("PRAGMA journal_mode = DELETE")
     with target.open("r+b") as file:
         files.sync_file(file.fileno())
@@ -187,7 +187,7 @@ def _copy_growing(source: Path, target: Path) -> str:
 
 
 def _copy_file(source: Path, target: Path) -> str:
-    """Copy and sync; returns the SHA-256 of what was copied, in hex."""
+    """Copy and sync; returns the SHA-256 of the copied bytes, in hex."""
     digest = hashlib.sha256()
     with source.open("rb") as old, target.open("wb") as new:
         while chunk := old.read(_COPY_BYTES):

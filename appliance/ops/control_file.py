@@ -1,8 +1,8 @@
-"""What another process asks of a running appliance: by a file in its data directory.
+"""Requests of another process to a running appliance, as a file in its data directory.
 
-Whoever may write there is the appliance's own user or an administrator, on every system alike;
-no port and no password is needed. One request at a time; it is taken within a second.
-Not for: what is done about it (ops/supervisor.py), messages (that is what MQTT is for).
+Only the appliance's own user and administrators may write there, on every operating system, so no
+port and no password is needed. One request at a time; the appliance takes it within a second.
+Not for: carrying out a request (ops/supervisor.py), messages (those go over MQTT).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came of it, in lines for people."""
+    """The result of a request, in lines for people."""
 
     id: str
     done: bool
@@ -55,14 +55,14 @@ def ask(
     """Ask the appliance that uses the directory, and wait for its answer.
 
     Raises:
-        UnavailableError: none is running there, or it does not answer.
+        UnavailableError: no appliance runs there, or it does not answer.
         NoPermissionError: this user may not write there.
     """
     found = read(data_dir)
     if found is None or is_old(found, time.time_ns()):
         raise UnavailableError(
-            f"No appliance runs with the data directory {data_dir}; there is nobody to ask. What"
-            " the configuration says counts from its next start."
+            f"No appliance runs with the data directory {data_dir}. The configuration takes"
+            " effect at its next start."
         )
     request = Request(secrets.token_hex(8), what, level)
     try:
@@ -86,7 +86,7 @@ def ask(
 
 
 def take(data_dir: Path) -> Request | None:
-    """The request that waits, if one does; it is removed. What is none of ours is removed too."""
+    """The waiting request, or ``None``. The file is removed, also if it is not a request."""
     path = data_dir / _REQUEST
     if not path.exists():
         return None
@@ -96,7 +96,7 @@ def take(data_dir: Path) -> Request | None:
 
 
 def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) -> None:
-    """Answer a request; whoever asked may have gone."""
+    """Answer a request. The process that asked may have ended."""
     with contextlib.suppress(OSError):
         _write(
             data_dir / _ANSWER, msgspec.json.encode(Answer(request.id, done, tuple(lines)))

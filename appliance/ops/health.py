@@ -1,8 +1,8 @@
-"""How the appliance fares, in one word and part by part, for programs that watch it.
+"""The health of the appliance, in one word and part by part, for programs that monitor it.
 
-The running appliance writes it to a file in its data directory every few seconds; ``appliance
-health``, in another process, reads that file: one that has grown old means that the engine stands
-still or is gone. Not for: numbers over time (ops/metrics.py), what an operator sees (ui).
+The running appliance writes it to a file in its data directory every few seconds. ``appliance
+health`` reads that file in another process: an old file means that the engine hangs or has ended.
+Not for: numbers over time (ops/metrics.py), the operator's view (ui).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from appliance.engine_api import Health, Snapshot
 FILE_NAME = "health.json"
 WRITE_EVERY_S = 5
 OLD_AFTER_S = 20.0
-"""A report older than this is not believed: three writings were missed."""
+"""A report older than this is not trusted: three writes were missed."""
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -33,11 +33,11 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, rename="camel"):
-    """What ``appliance health --json`` and ``/healthz`` give.
+    """The answer of ``appliance health --json`` and ``/healthz``.
 
-    ``status`` is ``"bad"`` when messages can't be accepted or a thread of the task engine fails,
-    ``"warn"`` when something else is not as it should be (a restart would not mend a Qlik server
-    that is down), else ``"ok"``.
+    ``status`` is ``"bad"`` if messages can't be accepted or a thread of the task engine fails. It
+    is ``"warn"`` if another part has a problem, because a restart does not fix a Qlik server that
+    is down. Else it is ``"ok"``.
     """
 
     status: str
@@ -58,7 +58,7 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def report(snapshot: Snapshot) -> Report:
-    """Judge a snapshot."""
+    """The report of a snapshot."""
     needed = [
         *(Part(f"listener {each.name}", *_of(each.health)) for each in snapshot.listeners),
         Part("journal", *_of(snapshot.journal.health)),
@@ -98,9 +98,9 @@ def _of(health: Health) -> tuple[str, str]:
 
 
 def write(data_dir: Path, found: Report) -> bool:
-    """Write the report in one step; returns whether that was possible.
+    """Write the report atomically; returns whether that was possible.
 
-    Not synced to the disk: after a power cut nobody wants to know how things were before it.
+    It is not synced to the disk: after a power cut the report is worthless.
     """
     path = data_dir / FILE_NAME
     new = path.with_name(f"{path.name}.new")
@@ -113,7 +113,7 @@ def write(data_dir: Path, found: Report) -> bool:
 
 
 def read(data_dir: Path) -> Report | None:
-    """The last report, or ``None`` where there is none that can be read."""
+    """The last report, or ``None`` if there is none or it can't be read."""
     try:
         with (data_dir / FILE_NAME).open("rb") as file:
             return msgspec.json.decode(file.read(_LARGEST_FILE), type=Report)
@@ -122,11 +122,11 @@ def read(data_dir: Path) -> Report | None:
 
 
 def is_old(found: Report, now_ns: int) -> bool:
-    """Whether the appliance that wrote it stands still or is gone (a clock set back is neither)."""
+    """Whether the appliance that wrote it hangs or has ended (a clock set back means neither)."""
     return now_ns - found.taken_ns > OLD_AFTER_S * 1_000_000_000
 
 
 def remove(data_dir: Path) -> None:
-    """Take the report away at an ordered end."""
+    """Remove the report at an ordered stop."""
     with contextlib.suppress(OSError):
         (data_dir / FILE_NAME).unlink()

@@ -1,8 +1,8 @@
-"""The small HTTP port for monitoring: ``/healthz`` and ``/metrics``, on the engine's own loop.
+"""The HTTP server for monitoring: ``/healthz`` and ``/metrics``, on the engine's loop.
 
-On that loop on purpose: an engine that stands still does not answer, which is what a monitor
-wants to notice. It takes GET alone, reads a bounded head, keeps no connection and can change
-nothing. Not for: what is told (ops/health.py, ops/metrics.py).
+It runs on that loop on purpose: an engine that hangs does not answer, which a monitor notices. The
+server accepts GET only, reads a bounded head, keeps no connection open and changes nothing.
+Not for: the contents (ops/health.py, ops/metrics.py).
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _TEXTS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service 
 
 
 class MonitoringServer:
-    """One listening socket. On the loop alone."""
+    """One listening socket. For the engine's loop only."""
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
         self._server: asyncio.Server | None = None
         self._open = 0
         self.refused = 0
-        """Connections beyond the twenty that are served at a time."""
+        """Connections that were refused because twenty were open."""
 
     async def start(self, bind: str) -> str:
         """Listen; returns the address with its port.
 
         Raises:
-            UnavailableError: the port is in use, or the address is none of this machine's.
-            NoPermissionError: the system does not let this user have the port.
+            UnavailableError: the port is in use, or this machine does not have the address.
+            NoPermissionError: the operating system refuses the port to this user.
         """
         host, port = parse_bind(bind)
         try:
@@ -89,7 +89,7 @@ class MonitoringServer:
             status = 503 if found.is_bad else 200
             kind, body = "application/json", msgspec.json.encode(found) + b"\n"
         elif path == b"/metrics":
-            # Imported by whoever asks for it: it costs two megabytes.
+            # Imported with the first request, because it takes two megabytes.
             from appliance.ops.metrics import CONTENT_TYPE, exposition  # noqa: PLC0415
 
             status, kind, body = 200, CONTENT_TYPE, exposition(self._snapshot())

@@ -1,8 +1,8 @@
-"""What a running appliance does once a second for those who look after it.
+"""The once-a-second work for operators of a running appliance.
 
-Feeds systemd's watchdog from the engine's loop, writes the health report, serves the monitoring
-port, carries out what another process asks. It lives beside the engine and can't hurt it: a
-failure here is a line in the log. Not for: messages, tasks, recordings.
+It feeds systemd's watchdog from the engine's loop, writes the health report, serves the monitoring
+port and carries out requests of other processes. A failure here is a line in the log and does not
+disturb the engine. Not for: messages, tasks, recordings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TICK_S = 1.0
 
 
 class Supervisor:
-    """Begins when the appliance listens, ends with it."""
+    """Starts when the appliance listens, and ends with it."""
 
     def __init__(self, appliance: Appliance, systemd: SystemdNotifier | None = None) -> None:
         self._appliance = appliance
@@ -37,15 +37,16 @@ class Supervisor:
         self._reload_asked = False
 
     def begin(self) -> None:
-        """Begin; on the engine's loop, once the listeners accept connections."""
+        """Start. On the engine's loop, once the listeners accept connections."""
         self._systemd.ready("listening")
         loop = asyncio.get_running_loop()
-        # The watchdog by itself: a disk that hangs holds up the rest, and a restart mends no disk.
+        # A separate task for the watchdog: a disk that hangs delays the other work, and a restart
+        # fixes no disk.
         self._tasks.append(loop.create_task(self._feed(), name="watchdog"))
         self._tasks.append(loop.create_task(self._run(), name="supervisor"))
 
     def reload_soon(self) -> None:
-        """Read the configuration again within a second. For signal handlers too."""
+        """Read the configuration again within a second. Signal handlers may call it."""
         self._reload_asked = True
 
     async def _run(self) -> None:
@@ -75,10 +76,10 @@ class Supervisor:
             logger.info("monitoring on http://%s/healthz and /metrics", where)
 
     async def _feed(self) -> None:
-        """Feed the watchdog while a restart would mend nothing.
+        """Feed the watchdog while a restart would fix nothing.
 
-        That is so with a Qlik server or a disk that is down, and with a thread that is run again
-        after an error. A thread that is gone, and this loop when it stands still, need a restart.
+        A restart fixes no Qlik server or disk that is down, and a failed thread that runs again
+        needs none. A thread that has ended, and a loop that hangs, need a restart.
         """
         appliance = self._appliance
         told = False

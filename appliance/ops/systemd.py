@@ -1,8 +1,8 @@
-"""Telling systemd that the service is ready, alive, reloading and stopping.
+"""Notifies systemd that the service is ready, alive, reloading and stopping.
 
-The protocol is one datagram a state to the socket that ``$NOTIFY_SOCKET`` names, sd_notify(3);
-that is twenty lines, so no library. Elsewhere (no such variable, Windows) everything here does
-nothing. Not for: when to say what (ops/supervisor.py).
+The protocol is one datagram a state to the socket that ``$NOTIFY_SOCKET`` names, sd_notify(3). It
+needs twenty lines, so no library is used. Without the variable, and on Windows, the methods do
+nothing. Not for: when to notify (ops/supervisor.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 
 class SystemdNotifier:
-    """The service manager, if it asked to be told. Any thread may use it; it never waits."""
+    """Sends sd_notify(3) datagrams. For any thread; never waits."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
@@ -30,28 +30,28 @@ class SystemdNotifier:
         self._say(f"READY=1\nSTATUS={_line(status)}")
 
     def alive(self, status: str) -> None:
-        """Feed the watchdog, if there is one, and tell the status line."""
+        """Feed the watchdog, if there is one, and set the status line."""
         watchdog = "WATCHDOG=1\n" if self.has_watchdog else ""
         self._say(f"{watchdog}STATUS={_line(status)}")
 
     def failing(self, status: str) -> None:
-        """Tell the status line alone: a watchdog that is fed no more has the service restarted."""
+        """Set the status line without feeding the watchdog: systemd will restart the service."""
         self._say(f"STATUS={_line(status)}")
 
     def reloading(self) -> None:
-        """Tell that the configuration is being read again, until ``ready`` is told.
+        """Notify that the configuration is read again; ``ready`` notifies the end.
 
-        The time is that of CLOCK_MONOTONIC in microseconds, sd_notify(3).
+        sd_notify(3) wants the time of CLOCK_MONOTONIC in microseconds.
         """
         self._say(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        self._say("STOPPING=1\nSTATUS=finishing what was accepted")
+        self._say("STOPPING=1\nSTATUS=finishing accepted messages")
 
     def _say(self, text: str) -> None:
         if not self._address or not hasattr(socket, "AF_UNIX"):
             return
-        # Nobody listens, or its queue is full: the service goes on all the same.
+        # An error (no listener, a full queue) must not disturb the service.
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as to:
             to.setblocking(False)
             to.sendto(text.encode(), self._address)

@@ -1,8 +1,8 @@
-"""Ctrl+C while the program is still being loaded: it ends at once, without a traceback.
+"""Ctrl+C while the program is loaded: the process ends at once, without a traceback.
 
-Python raises ``KeyboardInterrupt`` wherever it stands; within an import it can be swallowed or
-shown as an error of a library. Until something is open there is nothing to put in order either.
-Imports next to nothing, since it must be first. Not for: a running appliance (run.py), commands
+Python raises ``KeyboardInterrupt`` at any statement; within an import a library can swallow it or
+report it as its own error. Before anything is open, nothing needs an ordered end. This module
+imports almost nothing, because it must be first. Not for: a running appliance (run.py), commands
 that wait for a person (cli.py).
 """
 
@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 def end_at_once() -> None:
     """From now on, Ctrl+C ends the process with 130. Main thread only.
 
-    Where it was ignored (a job in the background of a shell), it stays so.
+    If the signal was ignored (a background job of a shell), it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)

@@ -1,7 +1,7 @@
-"""What the terminal UI shows while the engine starts: an engine that is not there yet.
+"""The engine of the terminal UI until the real engine has started.
 
-The UI paints first and the engine starts behind it, in a thread of its own: most of a start is
-loading code. Not for: how the engine starts (engine/service.py), drawing (ui/).
+The UI paints first, and the engine starts in its own thread: most of a start is loading code. Not
+for: how the engine starts (engine/service.py), drawing (ui/).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from appliance.errors import UnavailableError
 from appliance.model import Execution, Message, Task
 
 if TYPE_CHECKING:
-    from appliance.engine.service import Appliance  # loading it is most of what is waited for
+    from appliance.engine.service import Appliance  # loading it is most of the start
 
 _OFF = Health("off")
 
 
 def _not_yet(*_asked: object) -> UnavailableError:
-    """The refusal; it takes what was asked for as it came."""
+    """The refusal, for any arguments."""
     return UnavailableError("The appliance is still starting.")
 
 
@@ -59,9 +59,9 @@ class StartingEngine(Engine):
         self._stop_asked = threading.Event()
         self._view: View | None = None
         self.appliance: Appliance | None = None
-        """Known once it has been made."""
+        """Set once it is made."""
         self.failure: BaseException | None = None
-        """Why it could not be started."""
+        """The error if it could not be started."""
 
     def begin(self) -> None:
         """Start the engine, once, however often this is called. Main thread only."""
@@ -76,7 +76,7 @@ class StartingEngine(Engine):
             if not self._stop_asked.is_set():
                 appliance.start()
                 self._view = View(appliance)
-        except BaseException as error:  # noqa: BLE001 - whoever waits in the main thread raises it
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
             self.failure = error
             self._stop_asked.set()
 
@@ -92,8 +92,8 @@ class StartingEngine(Engine):
             return True
         return self.appliance.wait(max(0.0, deadline - time.monotonic()))
 
-    def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - nobody has begun to log
-        # In this order, so that an appliance that is being made sees one or the other.
+    def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - logging has not started
+        # In this order, so that an appliance that is being made notices one of the two.
         self._stop_asked.set()
         if self.appliance is not None:
             self.appliance.stop()
@@ -121,7 +121,7 @@ class StartingEngine(Engine):
             stopping=self._stop_asked.is_set(),
         )
 
-    # --- nothing is there yet -----------------------------------------------------------------
+    # --- not available yet -----------------------------------------------------------------
 
     def live(self, after_seq: int, limit: int) -> Sequence[Message]:  # noqa: ARG002 - none yet
         return ()

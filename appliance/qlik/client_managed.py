@@ -64,7 +64,7 @@ class ClientManaged:
         return self._transport.clock_offset_s
 
     def check(self) -> ServerInfo:
-        """Ask QRS who it is: shows that it answers and that the login works.
+        """Ask the QRS for its version: shows that it answers and that the sign-in works.
 
         It says nothing of the scheduler. Raises ``QlikError``.
         """

@@ -64,7 +64,7 @@ class Cloud:
         return self._transport.clock_offset_s
 
     def check(self) -> ServerInfo:
-        """Ask who we are: shows that the tenant answers and that the login works."""
+        """Ask for the signed-in user: shows that the tenant answers and that the sign-in works."""
         reply = self._get("/users/me")
         me = as_object(reply)
         name = rows.text(me, "name") or rows.text(me, "id")
@@ -306,8 +306,8 @@ class Cloud:
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(
-                f"{reply.where}: the sign-in was over. The appliance signs in anew and tries "
-                "again.",
+                f"{reply.where}: the sign-in had ended. The appliance signs in again and "
+                "repeats the call.",
                 label="signed out",
                 retry=RetryPolicy.SAFE,
             )

@@ -27,7 +27,7 @@ class TokenSource(Protocol):
         """A token that is valid as far as is known. May raise ``QlikError``."""
 
     def refused(self, token: str) -> bool:
-        """Say that the server refused a token; whether another one can be had."""
+        """Note that the server refused a token; returns whether another one can be requested."""
 
 
 class ApiKey:
@@ -94,7 +94,7 @@ class OAuth:
             },
         )
         if reply.status in {400, 401, 403}:
-            # The body is not shown: nobody promises that it repeats nothing of the request.
+            # The body is not shown: it may repeat parts of the request.
             raise status_error(
                 reply.where,
                 reply.status,

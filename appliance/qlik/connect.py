@@ -43,7 +43,7 @@ def connect(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> Q
         NoPermissionError: a file may not be read.
     """
     if config.edition == "simulated":
-        # Imported here, because nobody else needs an HTTP server.
+        # Imported here, because only the simulated server needs an HTTP server.
         from appliance.qlik.embedded import EmbeddedQlik  # noqa: PLC0415  # see above
 
         return EmbeddedQlik(config.timeout, clock=clock)

@@ -1,4 +1,4 @@
-"""Tries a connection to Qlik step by step and says in sentences what is wrong and what to do.
+"""Tries a connection to Qlik step by step and reports each problem with its fix in sentences.
 
 For ``appliance check --connect``. Every step is a look: nothing is started or changed on the
 server. Not for: watching a server while the appliance runs (appliance.tasks).
@@ -36,14 +36,14 @@ _KIND_NAMES = {
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was tried."""
+    """The result of one step."""
 
     level: str
     """``"ok"``, ``"warn"`` or ``"bad"``."""
     text: str
-    """A sentence: what was found, and what to do if that is needed. Never a secret."""
+    """A sentence: the finding, and the fix if one is needed. Never a secret."""
     exit_code: int = EXIT_UNAVAILABLE
-    """With ``"bad"``: what a command that ends because of it should end with."""
+    """With ``"bad"``: the exit code of a command that ends because of it."""
 
 
 def diagnose(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
@@ -73,7 +73,7 @@ def _steps(config: QlikConfig, clock: Callable[[], int]) -> Iterator[Finding]:
 
 
 def _network(config: QlikConfig) -> Iterator[Finding]:
-    """Name, port and TLS, each with its own error, before anything is asked."""
+    """Name, port and TLS, each with its own error, before the first request."""
     parts = urlsplit(config.url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -144,9 +144,11 @@ def _tls_problem(config: QlikConfig, error: Exception, where: str) -> QlikError:
 
 
 def _names_at(config: QlikConfig, host: str, port: int) -> Sequence[str]:
-    """The names in a trusted certificate whose name is not ours; nothing is sent over it."""
+    """The names in a trusted certificate with another name; no data is sent over the connection."""
     context = tls_context(config)
-    context.check_hostname = False  # The name is what we are here to read; the chain is verified.
+    context.check_hostname = (
+        False  # Only the name is not checked, since it is read here; the chain is verified.
+    )
     try:
         with (
             socket.create_connection((host, port), timeout=float(config.timeout)) as second,
@@ -216,7 +218,7 @@ def _visible(config: QlikConfig, tasks: Sequence[Task]) -> Finding:
 
 
 def _more(config: QlikConfig, error: QlikError) -> str:
-    """What only a look at the whole configuration can tell."""
+    """Advice that needs the whole configuration."""
     parts = urlsplit(config.url)
     if config.edition != "client-managed" or not isinstance(error, StatusError):
         return ""

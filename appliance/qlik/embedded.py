@@ -1,6 +1,6 @@
 """Edition ``simulated``: the simulated server within the appliance, talked to over real HTTP.
 
-Not for: tests that need faults; they start a ``SimulatedQlik`` of their own.
+Not for: tests that need faults; they start their own ``SimulatedQlik``.
 """
 
 from __future__ import annotations

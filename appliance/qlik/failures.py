@@ -1,4 +1,4 @@
-"""Turns what can go wrong with a request into ``QlikError``.
+"""Turns every failure of a request into ``QlikError``.
 
 That is a sentence for the operator, a label for a table cell, and whether the request may be made
 again (docs/qlik.md, "Retrying a start").
@@ -147,7 +147,7 @@ def status_error(
         advice = advice or "The appliance waits as long as the server asked."
     elif status >= 500 or status == 408:
         retry, wait_s = RetryPolicy.LOOK_FIRST, retry_after(headers)
-        what = f"the server has a problem of its own (status {status})"
+        what = f"the server has a problem (status {status})"
         advice = advice or "See the server's Repository log; the service may be starting."
     elif status == 400:
         what = "the server did not accept the request (status 400)"
@@ -260,14 +260,14 @@ def exception_error(
     if names & _PROXY_ERRORS:
         return QlikError(
             f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
-            "for the Qlik server, or mend the proxy's address.",
+            "for the Qlik server, or correct the proxy's address.",
             label="HTTP proxy",
             retry=RetryPolicy.SAFE,
         )
     if "ConnectionRefusedError" in names:
         return QlikError(
-            f"{where}: the connection was refused, so nothing listens there. Check host and port "
-            "in [qlik] url (4242 for the Repository Service, 443 for a proxy) and that the "
+            f"{where}: the connection was refused, so no program listens there. Check host and "
+            "port in [qlik] url (4242 for the Repository Service, 443 for a proxy) and that the "
             "service runs.",
             label="refused",
             retry=RetryPolicy.SAFE,
@@ -294,7 +294,7 @@ def exception_error(
         )
     hint = ""
     if where.partition(" ")[2].startswith("https:"):
-        # With TLS 1.3 a server that wants another client certificate may just hang up.
+        # With TLS 1.3 a server that requires another client certificate may close the connection.
         hint = (
             " On port 4242 it may also not accept our client certificate: is it of this site?"
             if has_certificate
@@ -354,7 +354,7 @@ def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> Qlik
         )
     elif any(sign in name for sign in _REFUSING_ALERTS):
         what = (
-            "the server did not accept our client certificate. Export it anew from the QMC "
+            "the server did not accept the client certificate. Export it again from the QMC  "
             "(format PEM) and check that it is of this site"
             if has_certificate
             else "the server demands a client certificate. Set [qlik] certificate to client.pem "

@@ -1,4 +1,4 @@
-"""Takes secrets out of texts that come from a Qlik server, before anybody else sees them.
+"""Removes secrets from texts of a Qlik server, before they are shown, logged or published.
 
 Details of an execution and script logs may hold connection strings (docs/qlik.md, "Masking"). The
 rule is to mask too much rather than too little: after the name of a secret, everything up to the
@@ -14,7 +14,7 @@ from functools import cache
 MASK = "***"
 _LINE_LIMIT = 2000
 _TEXT_LIMIT = 100_000
-"""Far more than is shown, so that what is cut off before masking is never shown."""
+"""Far more characters than are shown, so that text cut off before masking is never shown."""
 
 _NAMES = (
     r"pass(?:word|wd|phrase)|pwd|secret|token|api[-_ ]?key|access[-_ ]?key|account[-_ ]?key"
@@ -58,7 +58,7 @@ _MARKS = (
     *("pass", "pwd", "secret", "token", "key", "credential", "assertion", "authorization", "sig"),
     *("identified", "bearer", "basic", "negotiate", "ntlm", "eyj", "://"),
 )
-"""Where none of these stands there is nothing to mask."""
+"""A text without any of these needs no masking."""
 
 
 def _is_harmless(text: str) -> bool:

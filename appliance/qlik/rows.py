@@ -1,7 +1,7 @@
 """Reads the Repository Service's JSON rows: tasks, execution sessions, execution results.
 
 The meaning of the fields and of the status numbers is docs/qlik.md, "Following an execution".
-A row from a server may lack anything; what is missing gets its empty value. Not for: requests.
+A row from a server may lack any field; a missing field gets its empty value. Not for: requests.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DETAILS_LIMIT = 100
 
 
 def state_of(status: object) -> ExecutionState:
-    """Our state for a status number; a number that nobody documented counts as running."""
+    """The execution state of a status number; an undocumented number counts as running."""
     return _STATES.get(status, ExecutionState.RUNNING) if isinstance(status, int) else _RUNNING
 
 
@@ -67,7 +67,7 @@ def date_text(at_ns: int) -> str:
 
 
 def rows(value: object) -> list[Row]:
-    """The objects of a JSON array; anything else in it is left out."""
+    """The objects of a JSON array; other elements are left out."""
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
@@ -110,7 +110,7 @@ def task(row: Row, kind: TaskKind) -> Task:
 
 
 def session_task(session: Row) -> Row:
-    """The task of a session, whatever its kind; an empty row where it is not shown."""
+    """The task of a session, of any kind; an empty row if the session does not have it."""
     for name in _TASK_FIELDS:
         found = inner(session, name)
         if found:
@@ -119,7 +119,7 @@ def session_task(session: Row) -> Row:
 
 
 def session_report(session: Row) -> Report:
-    """What runs, told by its session alone."""
+    """A running execution, from its session alone."""
     result = inner(session, "executionResult")
     state = state_of(result.get("status"))
     return Report(
@@ -137,7 +137,7 @@ def session_report(session: Row) -> Report:
 
 
 def execution_report(results: Sequence[Row], session: Row | None) -> Report:
-    """What is known of one execution.
+    """The report of one execution.
 
     Args:
         results: its execution results, one for each attempt, in any order; at least one.
@@ -181,8 +181,8 @@ def grouped(results: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def _attempt_order(row: Row) -> tuple[int, int]:
-    # By creation: an attempt that waits in the queue has no start time yet (the year 1753), so
-    # by start time it would come out as the oldest.
+    # By creation: an attempt in the queue has no start time yet (the year 1753), so by start time
+    # it would be the oldest.
     return time_ns(row.get("createdDate")) or 0, time_ns(row.get("startTime")) or 0
 
 
@@ -210,7 +210,7 @@ def _reason(
             if kind == wanted and message:
                 return message
     for _, message in reversed(details):
-        # What is left are mostly the scheduler's own notes about each change of state.
+        # The remaining details are mostly the scheduler's notes about changes of state.
         if message and not message.startswith(("Changing task state", "Trying to start task")):
             return message
     why = _ABORT_REASONS.get(number(session or {}, "abortReason"), "")

@@ -1,4 +1,4 @@
-"""What the appliance needs of a Qlik server, whatever its edition: one protocol, one error type.
+"""The appliance's interface to a Qlik server of any edition: one protocol, one error type.
 
 Not for: HTTP (client_managed.py, cloud.py), retries, queues or polling loops (appliance.tasks).
 Implementations block, so they are called from worker threads only, and they are thread-safe.
@@ -32,11 +32,10 @@ class RetryPolicy(enum.Enum):
 class QlikError(ApplianceError):
     """A call to the server failed.
 
-    ``str()`` is for the operator: what happened, at which address, what to do. ``label`` is a few
-    characters for a table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``).
-    ``retry_after_s`` is the server's own wish, in seconds, if it said one. ``is_denied``: the
-    server does not let us in or not do this, whatever may be right with the rest. No secret is in
-    any of them.
+    ``str()`` is for the operator: the problem, the address, the fix. ``label`` is a few characters
+    for a table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``). ``retry_after_s``
+    is the wait that the server asked for, in seconds, or ``None``. ``is_denied``: the server
+    refuses the sign-in or the action. None of them has a secret.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What the server says of one execution at the moment of asking."""
+    """The server's report of one execution at the moment of the query."""
 
     execution_id: str
     task_id: str
@@ -100,7 +99,7 @@ class Report(msgspec.Struct, frozen=True):
     state that is not an outcome means that the server forgot the run (a restart): if that stays
     so for a while, the execution is lost."""
     task_name: str = ""
-    """Where the answer has it (runs that were started elsewhere)."""
+    """If the answer has it (runs of other users and schedules)."""
 
 
 class QlikServer(Protocol):
@@ -110,7 +109,7 @@ class QlikServer(Protocol):
     """Host name for the UI."""
 
     def check(self) -> ServerInfo:
-        """Ask whether the server answers and the login works. Signs in where that is needed."""
+        """Check that the server answers and the sign-in works. Signs in if needed."""
 
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
@@ -119,13 +118,13 @@ class QlikServer(Protocol):
         """Start a task now. Makes exactly one POST: it never repeats by itself."""
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
-        """Reports for these executions, batched; ids that the server knows nothing of are absent.
+        """Reports for these executions, batched; ids that the server does not know are absent.
 
         ``task_ids`` has the task of each execution at the same index.
         """
 
     def running(self) -> Sequence[Report]:
-        """Everything that runs on the server now, started by whomever (the busy test)."""
+        """Every run on the server now, also of other users and schedules (the busy test)."""
 
     def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
         """Executions of a task that began after a time: the look before repeating a start."""

@@ -1,6 +1,6 @@
 """What takes more than a connection: a proxy in between, or NTLM; done by ``requests``.
 
-NTLM signs a connection in, over several requests on it, so a session with a connection of its own
+NTLM authenticates a connection with several requests on it, so a session with its own connection
 is what each call gets here; the cookies are shared, because a proxy allows a user few sessions.
 Imported only where it is needed. Not for: any other way in (connections.py).
 """
@@ -79,7 +79,7 @@ class Sessions:
             except (LocationParseError, requests.exceptions.InvalidURL) as error:
                 if not self._proxies:
                     raise
-                # The configuration was read: the server's address is one.
+                # The server's address was checked with the configuration, so the proxy's is wrong.
                 raise ProxyError("The proxy's address is not one", error) from None
             with response:
                 yield cast("BaseHTTPResponse", response.raw)
@@ -105,7 +105,7 @@ class Sessions:
         try:
             yield session
         except BaseException:
-            session.close()  # Its connection is in a state that nobody knows.
+            session.close()  # The state of its connection is unknown.
             raise
         with self._lock:
             kept = not self._is_closed and len(self._idle) < IDLE_LIMIT
@@ -116,15 +116,15 @@ class Sessions:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
-        # Not the environment: a .netrc would replace our own sign-in.
+        # The environment is not trusted: a .netrc would replace the configured sign-in.
         session.trust_env = False
         session.proxies = dict(self._proxies)
         session.cookies = self._cookies
-        session.headers.clear()  # All that is sent is given with each request.
+        session.headers.clear()  # Each request has all its headers.
         if self._auth is not None:
             session.auth = self._auth()
         for scheme in ("https://", "http://"):
-            # No retries: the appliance's rule is that a POST is never repeated by itself.
+            # No retries: the appliance never repeats a POST by itself.
             adapter = _Adapter(
                 self._tls, self._sockets, pool_connections=2, pool_maxsize=2, max_retries=0
             )
@@ -144,12 +144,12 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
         manager = super().proxy_manager_for(proxy, ssl_context=self._context, **settings)
-        if isinstance(manager, ProxyManager):  # SOCKS has pools of its own.
+        if isinstance(manager, ProxyManager):  # SOCKS has its own pools.
             manager.pool_classes_by_scheme = self._pools
         return manager
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        del url, verify, cert  # All of it is in the context, and verifying is not optional.
+        del url, verify, cert  # The context has all of it, and it always verifies.
         conn.cert_reqs = "CERT_REQUIRED"
 
 

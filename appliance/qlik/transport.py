@@ -113,8 +113,8 @@ class Transport:
             timeout_s: seconds to connect, and between two pieces of an answer; a whole call
                 may take four times as long.
             headers: sent with every request; may hold secrets.
-            tls: for https: whom to trust, and our certificate if we have one; by default those
-                that the system trusts.
+            tls: for https: the trusted authorities, and the client certificate if there is one;
+                by default the authorities that the system trusts.
             has_certificate: whether there is one, for error texts.
             auth: makes the handler that signs a connection in (NTLM).
             body_limit: bytes of an answer that are read at most.
@@ -122,7 +122,7 @@ class Transport:
         """
         self.base_url = base_url
         self.clock_offset_s = 0.0
-        """How far the server's clock is ahead of ours, from its last Date header (to 1 s)."""
+        """Seconds that the server's clock is ahead, from its last Date header (to 1 s)."""
         parts = urlsplit(base_url)
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._prefix = parts.path
@@ -139,7 +139,7 @@ class Transport:
         if auth is None and not proxy:
             self._exchange = Connections(base_url, tls=tls, timeout_s=timeout_s)
         else:
-            # Only here: it takes a library that the usual way has no use for.
+            # Imported here, because only this branch needs the library.
             from appliance.qlik.sessions import Sessions  # noqa: PLC0415  see above
 
             self._exchange = Sessions(
@@ -147,7 +147,7 @@ class Transport:
             )
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
-        """A time of ours (now without an argument) as the server's clock would show it."""
+        """A local time (by default now) as the server's clock shows it."""
         own_ns = self._clock() if own_ns is None else own_ns
         return own_ns + int(self.clock_offset_s * 1e9)
 
@@ -203,7 +203,7 @@ class Transport:
                 return reply
             url = urljoin(url, location)
             if _origin(url) != _origin(self.base_url):
-                break  # Never take our secrets to another server.
+                break  # Secrets never go to another server.
         raise login_page_error(f"GET {self.base_url}{path}")
 
     def forget_cookies(self) -> None:
@@ -242,8 +242,8 @@ class Transport:
                     response.status, response.headers, content, where, time.monotonic() - began
                 )
         except (HTTPError, HTTPException, OSError, ValueError) as error:
-            # OSError: what requests raises, too. ValueError: what is raised for a socket that
-            # close() cut under it.
+            # OSError: requests raises it, too. ValueError: raised for a socket that close() closed
+            # during the call.
             if self._is_closed:
                 raise closed_error(where) from None
             raise exception_error(
@@ -260,12 +260,12 @@ class Transport:
         limit_s = 4 * self._timeout_s
         body = bytearray()
         total = 0
-        # Not read(): that waits until a piece is full, however slowly it drips.
+        # Not read(): it waits until a piece is full, however slow the server is.
         while piece := response.read1(_PIECE, decode_content=True):
             total += len(piece)
             body += piece
             if keep_last is not None and len(body) > 2 * keep_last:
-                # From a line's beginning: half a line could be a secret without its name.
+                # From the beginning of a line: half a line may be a secret without its name.
                 del body[: body.find(b"\n", len(body) - keep_last) + 1 or len(body)]
             if total > self._body_limit:
                 raise too_large_error(where, self._body_limit)

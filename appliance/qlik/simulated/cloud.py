@@ -39,7 +39,7 @@ class Cloud:
         self.site = site
         self.api_key = "simulated-api-key"
         self.client_id = "simulated-client"
-        self.client_secret = "simulated-secret"  # noqa: S105  # nobody's
+        self.client_secret = "simulated-secret"  # noqa: S105  # of the simulated server
         self.token_lifetime_s = 21600.0
         self.tokens_issued = 0
         self.page_size = 100

@@ -1,4 +1,4 @@
-"""A believable site for the demo: the tasks of a factory, of which one fails and one is disabled.
+"""A believable site for the demo: the tasks of a factory. One of them fails, one is disabled.
 
 Ids are fixed, so that a configuration may name them. Not for: tests of single behaviours, which
 make their own tasks.

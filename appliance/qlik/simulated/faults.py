@@ -24,15 +24,15 @@ class FaultKind(enum.Enum):
     STATUS = "status"
     """Answers with ``status`` and ``text``; 429 carries ``retry_after_s``."""
     DROP_BEFORE = "drop before"
-    """Closes the connection without doing what was asked."""
+    """Closes the connection without carrying out the request."""
     DROP_AFTER = "drop after"
-    """Does what was asked, then closes the connection instead of answering."""
+    """Carries out the request, then closes the connection without an answer."""
     HANG_AFTER = "hang after"
-    """Does what was asked, then says nothing, like HANG."""
+    """Carries out the request, then does not answer, like HANG."""
     DELAY = "delay"
-    """Waits ``seconds``, then goes on as usual."""
+    """Waits ``seconds``, then answers as usual."""
     GARBAGE = "garbage"
-    """Does what was asked, then answers 200 with something that is not JSON."""
+    """Carries out the request, then answers 200 with a body that is not JSON."""
     ENDLESS = "endless"
     """Answers 200 with a body that does not end."""
 
@@ -67,13 +67,13 @@ class Faults:
     def add(self, fault: Fault) -> Fault:
         with self._lock:
             if self._released.is_set():
-                # Whoever waits on the old event was let go when the faults were cleared.
+                # Requests that wait on the old event were released when the faults were cleared.
                 self._released = threading.Event()
             self._faults.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Switch every fault off and let hanging requests go on."""
+        """Switch every fault off and release hanging requests."""
         with self._lock:
             self._faults.clear()
             self._released.set()

@@ -117,7 +117,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # Here, in the connection's own thread, a slow handshake holds nobody else up.
+        # Here, in the connection's own thread, a slow handshake delays no other client.
         if self._context is not None:
             request.settimeout(_HANDSHAKE_S)
             try:

@@ -1,7 +1,7 @@
 """The server's side of NTLM, as far as a client's way in needs it: a challenge, and a user's name.
 
 Message layout: Microsoft's [MS-NLMP], sections 2.2.1.1 to 2.2.1.3. The password is not verified,
-which is fine for a server that only pretends. Not for: signing anybody in for real.
+which is fine for a server that only pretends. Not for: a real sign-in.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Repository Service (QRS) of the simulated server: its paths and its JSON.
 
-What is certain of the shapes and what is not: docs/qlik.md. Not for: signing in and faults
+docs/qlik.md says which parts of the shapes are certain. Not for: signing in and faults
 (server.py), what tasks do (site.py).
 """
 
@@ -50,7 +50,7 @@ _STATUS_ENUM = [
 
 
 class Repository:
-    """Answers requests whose path begins with ``/qrs/``, for a user who is signed in."""
+    """Answers requests whose path begins with ``/qrs/``, for a signed-in user."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
@@ -207,7 +207,7 @@ def _listed(
     rows: Sequence[dict[str, object]],
     complete: Callable[[dict[str, object]], dict[str, object]] | None = None,
 ) -> Answer:
-    """Apply ``filter`` and ``orderby`` of a request to a list; then ``complete`` what is left."""
+    """Apply ``filter`` and ``orderby`` of a request to a list; ``complete`` the remaining rows."""
     wanted = request.query.get("filter", "")
     kept = list(rows)
     if wanted.strip():

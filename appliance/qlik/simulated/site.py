@@ -1,7 +1,7 @@
 """What happens inside the simulated Qlik Sense site: tasks, a scheduler, executions, results.
 
 Time is a clock that is asked, never a thread: each look brings the site up to the present moment
-(``advance``), so a test may use a clock of its own and be done at once. What is over is kept in a
+(``advance``), so a test can use its own clock and does not wait. What is over is kept in a
 bounded history, so a site may run for weeks.
 Not for: HTTP and JSON (server.py, repository.py, cloud.py).
 """
@@ -326,7 +326,7 @@ class Site:
             if task.next_every_ns is None:
                 task.next_every_ns = now + int(task.every_s * _SECOND_NS)
             elif task.next_every_ns <= now:
-                # Runs that were missed while nobody looked are not made up for.
+                # Missed runs are not made up.
                 task.next_every_ns = now + int(task.every_s * _SECOND_NS)
                 if self.session_of(task.id) is None:
                     self._begin(task, now)
