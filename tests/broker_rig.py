@@ -21,6 +21,7 @@ from typing import Any
 
 import mqtt5
 import pytest
+from stand_in_host import session_host
 
 from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_SCHEMA, Door
@@ -62,6 +63,7 @@ class Rig:
         rules: tuple[AccessRule, ...] = (),
         sync: str = "os",
         observe: Any = None,
+        host: Any = None,
         plugins: tuple[AccessPlugin, ...] = (),
         plugin_timeout: float = 5.0,
         plugin_cache: float = 10.0,
@@ -83,6 +85,7 @@ class Rig:
         self.sync = sync
         self.counters: Counter[str] = Counter()
         self.now_offset_ns = 0
+        self.host = host
         self.observe = observe or (lambda _messages: None)
 
     def clock_ns(self) -> int:
@@ -144,6 +147,7 @@ class Rig:
             subscriptions=self.subscriptions,
             retained=self.retained,
             door=self.door,
+            host=self.host or session_host(),
             records=self.journal,
             executor=self.executor,
             counters=self.counters,

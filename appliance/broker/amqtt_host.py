@@ -1,20 +1,20 @@
-"""amqtt behind the door: it hosts sessions and answers SUBSCRIBE and UNSUBSCRIBE.
+"""amqtt behind the door: it hosts the sessions of clients that subscribe.
 
-amqtt gets a connection through its public ``Broker.external_connected`` once its CONNECT has been
-admitted, and from then on the control packets SUBSCRIBE, UNSUBSCRIBE and DISCONNECT. PUBLISH, its
-acknowledgements, PINGREQ, wills, keepalive and delivery stay in front (docs/architecture.md has
-the reasons, each a measured defect). What amqtt's public API can't do is overridden here, in this
-one module, against the pinned version; tests/unit/broker/test_amqtt_host.py fails when upstream
-changes what is overridden.
+amqtt gets a connection through its public ``Broker.external_connected`` when the client first
+subscribes, and from then on the control packets SUBSCRIBE, UNSUBSCRIBE and DISCONNECT. CONNECT,
+PUBLISH, its acknowledgements, PINGREQ, wills, keepalive and delivery stay in front
+(docs/architecture.md has the reasons, each a measured defect). What amqtt's public API can't do is
+overridden here, in this one module, against the pinned version;
+tests/unit/broker/test_amqtt_host.py fails when upstream changes what is overridden.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 from collections import deque
-from typing import Protocol
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
@@ -23,7 +23,10 @@ from amqtt.mqtt.protocol import broker_handler
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
+from appliance.broker.session_host import SessionHandler
 from appliance.mqtt import packets
+
+logger = logging.getLogger(__name__)
 
 AMQTT_VERSION = "0.12.1"
 OVERRIDDEN = (
@@ -35,36 +38,15 @@ OVERRIDDEN = (
 )
 LISTENER = "default"
 _STEPS_BEFORE_END = 4
+_LEAVE_S = 5.0
+"""How long amqtt may take to let go of a session."""
 
 
-class Admitted(BaseAuthPlugin):
+class AdmitAll(BaseAuthPlugin):
     """Every connection that amqtt sees has been admitted by access.py already."""
 
     async def authenticate(self, *, session: Session) -> bool | None:  # noqa: ARG002 - amqtt's name
         return True
-
-
-class Guest(Protocol):
-    """A connection, as the session host sees it."""
-
-    def host_sent(self, packet: bytes) -> None:
-        """Amqtt wrote a packet."""
-
-    def host_closed(self) -> None:
-        """Amqtt closed its side."""
-
-    def subscribe(self, topic_filter: str) -> int:
-        """Carry a subscription out; returns the SUBACK code."""
-
-    def unsubscribe(self, topic_filter: str) -> bool:
-        """Carry an unsubscription out; returns whether there was one."""
-
-    def send_retained(self, topic_filter: str) -> None:
-        """Deliver retained messages for a subscription that was just acknowledged."""
-
-    @property
-    def peer(self) -> tuple[str, int]:
-        """Host and port of the client."""
 
 
 class _Reader(ReaderAdapter):
@@ -115,25 +97,29 @@ class _Reader(ReaderAdapter):
 
 
 class _Writer(WriterAdapter):
-    """What amqtt writes goes to the connection packet by packet."""
+    """What amqtt writes goes to the connection packet by packet.
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    Its CONNACK does not: the client had one before amqtt heard of it.
+    """
+
+    def __init__(self, handler: SessionHandler) -> None:
+        self._handler = handler
 
     def write(self, data: bytes) -> None:
-        self._guest.host_sent(bytes(data))
+        if data[0] >> 4 != packets.CONNACK:
+            self._handler.host_sent(bytes(data))
 
     async def drain(self) -> None:
         """The connection bounds what it sends by itself."""
 
     def get_peer_info(self) -> tuple[str, int] | None:
-        return self._guest.peer
+        return self._handler.peer
 
     def get_ssl_info(self) -> ssl.SSLObject | None:
         return None
 
     async def close(self) -> None:
-        self._guest.host_closed()
+        """The end of ``external_connected`` tells the connection."""
 
 
 class _States:
@@ -181,17 +167,17 @@ class _HostedBroker(Broker):
 
     def __init__(self, config: BrokerConfig) -> None:
         super().__init__(config)
-        self.guests: dict[str, Guest] = {}
+        self.handlers: dict[str, SessionHandler] = {}
 
     async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
         # A SUBSCRIBE may have a thousand filters, each with all retained messages to be found.
         await asyncio.sleep(0)
-        guest = self.guests.get(session.client_id or "")
-        return packets.SUBSCRIBE_FAILED if guest is None else guest.subscribe(subscription[0])
+        handler = self.handlers.get(session.client_id or "")
+        return packets.SUBSCRIBE_FAILED if handler is None else handler.subscribe(subscription[0])
 
     def _del_subscription(self, a_filter: str, session: Session) -> int:
-        guest = self.guests.get(session.client_id or "")
-        return 0 if guest is None else int(guest.unsubscribe(a_filter))
+        handler = self.handlers.get(session.client_id or "")
+        return 0 if handler is None else int(handler.unsubscribe(a_filter))
 
     async def _del_all_subscriptions(self, session: Session) -> None:
         """Subscriptions end with our session, not with amqtt's."""
@@ -199,9 +185,7 @@ class _HostedBroker(Broker):
     async def _publish_retained_messages_for_subscription(
         self, subscription: tuple[str, int], session: Session
     ) -> None:
-        guest = self.guests.get(session.client_id or "")
-        if guest is not None:
-            guest.send_retained(subscription[0])
+        """Retained messages are sent behind the SUBACK of the client's own version."""
 
     async def _session_monitor(self) -> None:
         """Sessions are ended where they are known to have ended.
@@ -211,53 +195,51 @@ class _HostedBroker(Broker):
         """
 
 
-class Seat:
-    """One connection's place in the session host."""
+class _HostedSession:
+    """One connection's session in amqtt (a ``session_host.HostedSession``)."""
 
-    def __init__(self, broker: _HostedBroker, guest: Guest, client_id: str) -> None:
+    def __init__(self, broker: _HostedBroker, handler: SessionHandler, name: str) -> None:
         self._broker = broker
-        self._guest = guest
-        self._client_id = client_id
+        self._handler = handler
+        self._name = name
+        self._is_leaving = False
         self._reader = _Reader()
-        self._task: asyncio.Task[None] | None = None
-
-    def take(self, *, clean: bool) -> None:
-        """Hand the connection to amqtt, whose CONNACK comes through ``Guest.host_sent``."""
-        self._broker.guests[self._client_id] = self._guest
-        self._reader.feed(packets.encode_host_connect(self._client_id, clean=clean))
+        broker.handlers[name] = handler
+        self._reader.feed(packets.encode_host_connect(name))
         self._task = asyncio.create_task(
-            self._broker.external_connected(self._reader, _Writer(self._guest), LISTENER),
-            name=f"host {self._client_id}",
+            broker.external_connected(self._reader, _Writer(handler), LISTENER),
+            name=f"host {name}",
         )
+        self._task.add_done_callback(self._ended)
 
     def feed(self, packet: bytes) -> None:
         """Pass a control packet on."""
         self._reader.feed(packet)
 
-    async def leave(self, *, forget: bool) -> None:
-        """The connection has ended; returns when amqtt has let go of it.
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("session host: %r", error)
+        if not self._is_leaving:
+            self._handler.host_closed()
 
-        ``forget``: the session has ended too.
-        """
+    async def leave(self) -> None:
+        """The connection has ended; returns when amqtt has let go of the session."""
+        self._is_leaving = True
         self._reader.feed_eof()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=5)
-            if not self._task.done():
-                self._task.cancel()
-                await asyncio.wait([self._task], timeout=1)
-            if not self._task.cancelled() and (error := self._task.exception()) is not None:
-                logging.getLogger(__name__).error("session host: %r", error)
-        if self._broker.guests.get(self._client_id) is self._guest:
-            del self._broker.guests[self._client_id]
-            if forget:
-                await self._broker._cleanup_session(self._client_id)  # noqa: SLF001 - pinned
+        await asyncio.wait([self._task], timeout=_LEAVE_S)
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=1)
+        del self._broker.handlers[self._name]
+        await self._broker._cleanup_session(self._name)  # noqa: SLF001 - pinned
 
 
-class SessionHost:
-    """amqtt, started and stopped with the appliance."""
+class AmqttHost:
+    """amqtt, started and stopped with the appliance (a ``session_host.SessionHost``)."""
 
     def __init__(self) -> None:
         self._broker: _HostedBroker | None = None
+        self._numbers = itertools.count(1)
 
     async def start(self) -> None:
         """Start amqtt without any listener of its own."""
@@ -265,22 +247,21 @@ class SessionHost:
             logging.getLogger(name).setLevel(logging.ERROR)
         config = BrokerConfig(
             listeners={LISTENER: ListenerConfig(type=ListenerType.EXTERNAL, bind="door:0")},
-            plugins={f"{Admitted.__module__}.{Admitted.__name__}": {}},
+            plugins={f"{AdmitAll.__module__}.{AdmitAll.__name__}": {}},
         )
         broker_handler.Session = _LightSession
         self._broker = _HostedBroker(config)
         await self._broker.start()
 
-    def seat(self, guest: Guest, client_id: str) -> Seat:
-        """A place for one admitted connection."""
+    def host(self, handler: SessionHandler, client_id: str) -> _HostedSession:
+        """Begin a session for one connection.
+
+        amqtt knows each by a name of its own, so that a client that comes back does not meet the
+        session that amqtt is still clearing away.
+        """
         if self._broker is None:
             raise RuntimeError("the session host is not started")
-        return Seat(self._broker, guest, client_id)
-
-    async def forget(self, client_id: str) -> None:
-        """A session has ended while its client was away."""
-        if self._broker is not None and client_id not in self._broker.guests:
-            await self._broker._cleanup_session(client_id)  # noqa: SLF001 - pinned
+        return _HostedSession(self._broker, handler, f"{next(self._numbers)} {client_id}")
 
     async def stop(self) -> None:
         """Stop amqtt; all connections have left before."""

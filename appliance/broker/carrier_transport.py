@@ -22,7 +22,7 @@ class Carrier(Protocol):
         """Close in the carrier's way."""
 
 
-class Face(asyncio.Transport):
+class CarrierTransport(asyncio.Transport):
     """A carrier, as the connection above it sees it."""
 
     def __init__(self, carrier: Carrier) -> None:

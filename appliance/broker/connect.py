@@ -1,7 +1,7 @@
-"""From CONNECT to a place in the broker: who it is, and whether they may come in.
+"""What a CONNECT asks for, and whether its client is admitted.
 
 Everything here is decided before any session is looked at, so that a refused client can't disturb
-the one whose client id it used. Not for: passwords and rules themselves (access.py), sessions
+another client with the same id. Not for: passwords and rules themselves (access.py), sessions
 (sessions.py), the connection's bytes (connection.py).
 References are to MQTT 3.1.1 unless said otherwise.
 """
@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from appliance.broker.access import Proof
+from appliance.broker.context import BrokerContext
 from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
-from appliance.mqtt.packets import Connect, PacketError, Reason
+from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import PluginClient
-    from appliance.broker.server import MqttBroker
 
 _LONGEST_CLIENT_ID = 1024
 
 
-class Admitted(msgspec.Struct, frozen=True):
-    """A client that may come in."""
+class Admission(msgspec.Struct, frozen=True):
+    """A client that is admitted."""
 
     asked: Connect
-    """What its CONNECT asked for, without the password, which has done its work: nothing that
+    """What its CONNECT asked for, without the password: that has done its work, and nothing that
     lives as long as a connection may hold it."""
     client_id: str
     assigned: bool
@@ -49,9 +49,25 @@ def decode_connect(packet: bytes, offset: int, version: int) -> Connect:
     return packets.decode_connect(body) if version == 4 else v5_decode.connect(body)
 
 
+def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:
+    """``admit`` for a CONNECT whose answer needs no waiting; ``None``: call ``admit``.
+
+    Raises:
+        PacketError: the client may not come in; its reason is the answer.
+    """
+    if context.plugins is not None:
+        return None
+    client_id = _client_id(asked)
+    proof = context.access.admit_at_once(asked.username, asked.password)
+    if proof is None:
+        return None
+    _check_will(context, asked, client_id)
+    return _admission(asked, client_id, proof)
+
+
 async def admit(
-    broker: MqttBroker, asked: Connect, peer: tuple[str, int], ssl_object: Any = None
-) -> Admitted:
+    context: BrokerContext, asked: Connect, peer: tuple[str, int], ssl_object: Any = None
+) -> Admission:
     """Check client id, credentials and will of a CONNECT that came from ``peer``.
 
     ``ssl_object`` is the connection's, for plugins that look at the client's certificate.
@@ -59,6 +75,26 @@ async def admit(
     Raises:
         PacketError: the client may not come in; its reason is the answer.
     """
+    client_id = _client_id(asked)
+    plugins, client = context.plugins, None
+    if plugins is not None:
+        client = plugins.client(asked, client_id, peer, ssl_object)
+    proof = await context.access.admit(asked.username, asked.password, peer[0], client)
+    if proof is None:
+        raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
+    gate = None
+    if plugins is not None and client is not None:
+        plugins.came_in(client)
+        gate = plugins.gate(client)
+    _check_will(context, asked, client_id)
+    if gate is not None and asked.will is not None:
+        await gate.ask_publish(asked.will.topic)
+        if not gate.may_publish(asked.will.topic):
+            raise _forbidden_will(context, asked.will)
+    return _admission(asked, client_id, proof, client)
+
+
+def _client_id(asked: Connect) -> str:
     if asked.authentication_method is not None:
         raise PacketError(
             "extended authentication is not supported: use a user name and password",
@@ -71,36 +107,32 @@ async def admit(
                 "an empty client id needs a clean session [MQTT-3.1.3-8]",
                 Reason.CLIENT_ID_NOT_VALID,
             )
-        client_id = f"auto-{secrets.token_hex(8)}"
+        return f"auto-{secrets.token_hex(8)}"
     if client_id.startswith("$") or len(client_id) > _LONGEST_CLIENT_ID:
         raise PacketError(
             "a client id has at most 1024 characters and does not begin with $",
             Reason.CLIENT_ID_NOT_VALID,
         )
-    client = None
-    if broker.plugins is not None:
-        client = broker.plugins.client(asked, client_id, peer, ssl_object)
-    proof = await broker.access.admit(asked.username, asked.password, peer[0], client)
-    if proof is None:
-        raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
-    if client is not None and broker.plugins is not None:
-        broker.plugins.came_in(client)
+    return client_id
+
+
+def _check_will(context: BrokerContext, asked: Connect, client_id: str) -> None:
     will = asked.will
-    if will is not None:
-        may = broker.access.may_publish(asked.username, client_id, will.topic)
-        gate = None if client is None or broker.plugins is None else broker.plugins.gate(client)
-        if may and gate is not None:
-            await gate.ask_publish(will.topic)
-            may = gate.may_publish(will.topic) is True
-        if not may:
-            broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
-            raise PacketError(
-                f"the will may not be published to {will.topic[:80]!r}", Reason.NOT_AUTHORIZED
-            )
-    return Admitted(
-        _without_password(asked), client_id, client_id != asked.client_id, proof, client
+    if will is not None and not context.access.may_publish(asked.username, client_id, will.topic):
+        raise _forbidden_will(context, will)
+
+
+def _forbidden_will(context: BrokerContext, will: Will) -> PacketError:
+    context.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
+    return PacketError(
+        f"the will may not be published to {will.topic[:80]!r}", Reason.NOT_AUTHORIZED
     )
 
 
-def _without_password(asked: Connect) -> Connect:
-    return msgspec.structs.replace(asked, password=None)
+def _admission(
+    asked: Connect, client_id: str, proof: Proof, plugin_client: PluginClient | None = None
+) -> Admission:
+    is_assigned = not asked.client_id
+    if asked.password is not None:
+        asked = msgspec.structs.replace(asked, password=None)
+    return Admission(asked, client_id, is_assigned, proof, plugin_client)

@@ -14,40 +14,88 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, ClassVar
 
 from appliance.broker.access import Proof
-from appliance.broker.connect import Admitted, admit, decode_connect
+from appliance.broker.connect import Admission, admit, admit_at_once, decode_connect
+from appliance.broker.context import BrokerContext
+from appliance.broker.guard import GuardedProtocol
 from appliance.broker.output import Output
-from appliance.broker.publish import Intake
+from appliance.broker.publish import PublishReader
+from appliance.broker.session_host import HostedSession
 from appliance.broker.sessions import Session
-from appliance.broker.subscribe import Subscribing
+from appliance.broker.subscribe import SubscribeHandler
 from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, frame
 
 if TYPE_CHECKING:
-    from appliance.broker.amqtt_host import Seat
     from appliance.broker.plugin_gate import TopicGate
     from appliance.broker.plugins import PluginClient
-    from appliance.broker.server import MqttBroker
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_CONNECT = 256 * 1024
-"""A stranger's packet: room for the longest will, user name and password, not more."""
+"""Bytes of a packet before the client is admitted: the longest will, user name and password."""
 _LINGER_S = 5.0
-"""How long a client may take to read what was sent before its connection is closed on it."""
+"""How long a client may take to read what was sent before its connection is aborted."""
 
 
-class Connection(asyncio.Protocol):
-    """A connection from accept to close. Engine's loop only."""
+class Connection(GuardedProtocol):
+    """A connection from accept to close. Engine's loop only.
 
-    def __init__(self, broker: MqttBroker, listener_name: str) -> None:
-        self._broker = broker
-        self._door = broker.door
-        self._limits = broker.limits
-        self._loop = broker.loop
-        self._output = Output(broker, self.fail)
-        self._intake = Intake(broker, self)
+    What only some clients need is made when they need it: a client that publishes has neither
+    a subscribe handler nor a hosted session, and its CONNECT needs no task.
+    """
+
+    __slots__ = (
+        "_accepted",
+        "_admission",
+        "_asked",
+        "_busy",
+        "_closing",
+        "_closing_since",
+        "_context",
+        "_door",
+        "_ended",
+        "_ended_event",
+        "_failed",
+        "_farewell",
+        "_hosted",
+        "_limits",
+        "_loop",
+        "_needed",
+        "_output",
+        "_paused_by_door",
+        "_publish_reader",
+        "_question",
+        "_rest",
+        "_said_goodbye",
+        "_subscribe_handler",
+        "_transport",
+        "address",
+        "client_id",
+        "connected_ns",
+        "counted_as_open",
+        "gate",
+        "is_open",
+        "keepalive_s",
+        "last_received",
+        "listener_name",
+        "peer",
+        "plugin_client",
+        "proof",
+        "queue",
+        "session",
+        "username",
+        "version",
+    )
+
+    def __init__(self, context: BrokerContext, listener_name: str) -> None:
+        self._context = context
+        self._door = context.door
+        self._limits = context.limits()
+        self._loop = context.loop
+        self._output = Output(context, self.fail)
+        self._publish_reader = PublishReader(context, self)
         self.queue = self._output.queue
         self.listener_name = listener_name
         self.connected_ns = 0
@@ -56,18 +104,16 @@ class Connection(asyncio.Protocol):
         self.client_id = ""
         self.username: str | None = None
         self.proof: Proof | None = None
-        """On what it was admitted."""
         self.plugin_client: PluginClient | None = None
-        """How plugins know it, where there are any."""
+        """What plugins know of the client, where there are any."""
         self.gate: TopicGate | None = None
-        """What plugins are asked about its topics, where any are."""
+        """What plugins are asked about the client's topics, where any are."""
         self.version = 0
         self.last_received = 0.0
         self.keepalive_s = 0.0
         self.is_open = False
         self.counted_as_open = False
         self.session: Session | None = None
-        self.ended = asyncio.Event()
         self._accepted = 0.0
         self._transport: asyncio.Transport | None = None
         self._asked: Connect | None = None
@@ -76,24 +122,25 @@ class Connection(asyncio.Protocol):
         self._busy = False
         self._paused_by_door = False
         self._closing = False
+        self._closing_since = 0.0
         self._failed = False
         self._said_goodbye = False
-        self._subscribing: Subscribing | None = None
-        self._seat: Seat | None = None
-        self._seated: asyncio.Future[None] | None = None
+        self._subscribe_handler: SubscribeHandler | None = None
+        self._hosted: HostedSession | None = None
         self._admission: asyncio.Task[None] | None = None
         self._question: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
-        self._linger: asyncio.TimerHandle | None = None
+        self._ended = False
+        self._ended_event: asyncio.Event | None = None
 
     @property
     def messages_in(self) -> int:
         """Messages that the client has published on this connection."""
-        return self._intake.taken
+        return self._publish_reader.taken
 
     def forget_topics(self) -> None:
         """The rules have changed: where the client may publish is asked again."""
-        self._intake.forget_topics()
+        self._publish_reader.forget_topics()
 
     # --- asyncio's side -----------------------------------------------------------------------
 
@@ -106,7 +153,7 @@ class Connection(asyncio.Protocol):
         self.connected_ns = self._door.clock_ns()
         self._accepted = self.last_received = self._loop.time()
         self._output.open(self._stream)
-        if not self._broker.arrived(self):
+        if not self._context.connections.arrived(self):
             self.abort()
 
     @property
@@ -147,25 +194,40 @@ class Connection(asyncio.Protocol):
         self._closing = self._output.is_closed = True
         self._output.outbox = None
         self.is_open = False
-        if self._linger is not None:
-            self._linger.cancel()
-        self._broker.departed(self)
+        self._context.connections.departed(self)
         self._door.forget(self)
         for task in (self._admission, self._question):
             if task is not None:
                 task.cancel()
-        self._farewell = self._loop.create_task(self._leave(), name=f"leave {self.client_id}")
-
-    async def _leave(self) -> None:
-        session, self.session = self.session, None
-        forget = False
-        if session is not None and session.connection is self:
-            forget = self._broker.left(self, session, self._asked, said_goodbye=self._said_goodbye)
         try:
-            if self._seat is not None:
-                await self._seat.leave(forget=forget)
+            self._context.binding.release(self, self._asked, said_goodbye=self._said_goodbye)
+            if self.counted_as_open and self._context.plugins and self.plugin_client:
+                self._context.plugins.disconnected(self.plugin_client)
         finally:
-            self.ended.set()
+            if self._hosted is None:
+                self._end()
+            else:
+                self._farewell = self._loop.create_task(
+                    self._leave(self._hosted), name=f"leave {self.client_id}"
+                )
+
+    async def _leave(self, hosted: HostedSession) -> None:
+        try:
+            await hosted.leave()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._ended_event is not None:
+            self._ended_event.set()
+
+    async def wait_ended(self) -> None:
+        """Return when the connection is closed and has let go of its session."""
+        if not self._ended:
+            if self._ended_event is None:
+                self._ended_event = asyncio.Event()
+            await self._ended_event.wait()
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -212,26 +274,29 @@ class Connection(asyncio.Protocol):
                 counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
             elif isinstance(error, v5_decode.TooManyPropertiesError):
                 counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
-            self._broker.count(counter)
+            self._context.count(counter)
             self.end(error.reason, str(error))
         except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
             self.fail(error)
 
+    @property
+    def _largest_packet(self) -> int:
+        limit = int(self._limits.max_packet_size)
+        return limit if self.is_open else min(limit, _LARGEST_CONNECT)
+
     def _take_packets(self, data: bytes) -> None:
-        intake = self._intake
+        reader = self._publish_reader
         position = 0
         end = len(data)
-        limit = int(self._limits.max_packet_size)
-        if not self.is_open:
-            limit = min(limit, _LARGEST_CONNECT)
+        limit = self._largest_packet
         self._needed = 0
         try:
             while position < end and not self._busy and not self._closing:
                 if self.is_open:
-                    position = intake.publishes(data, position, end, limit)
-                    if intake.undecided is not None:
-                        self._ask_publish(intake.undecided)
-                        intake.undecided = None
+                    position = reader.publishes(data, position, end, limit)
+                    if reader.undecided is not None:
+                        self._ask_publish(reader.undecided)
+                        reader.undecided = None
                         break
                     if position >= end:
                         break
@@ -249,13 +314,14 @@ class Connection(asyncio.Protocol):
                 packet = data[position:stop]
                 if packet_type == packets.PUBREL and self.is_open:
                     packet_id, _ = self._acknowledged(packet, body - position, is_of_release=True)
-                    intake.release(packet_id)
+                    reader.release(packet_id)
                 else:
-                    intake.enter()
+                    reader.enter()
                     self._control(packet_type, packet, body - position)
+                    limit = self._largest_packet
                 position = stop
         finally:
-            intake.enter()
+            reader.enter()
             if position < end and not self._closing:
                 self._rest = bytearray(data[position:]) + self._rest
 
@@ -281,12 +347,12 @@ class Connection(asyncio.Protocol):
             self.go_on()
 
     async def _ask_subscribe(
-        self, gate: TopicGate, subscribing: Subscribing, seat: Seat, asked: bytes
+        self, gate: TopicGate, handler: SubscribeHandler, hosted: HostedSession, asked: bytes
     ) -> None:
-        await gate.ask_subscribe(subscribing.undecided())
+        await gate.ask_subscribe(handler.undecided())
         if not self._closing:
             self.last_received = self._loop.time()
-            seat.feed(asked)
+            hosted.feed(asked)
 
     # --- the packets that are not PUBLISH or PUBREL -------------------------------------------
 
@@ -333,19 +399,26 @@ class Connection(asyncio.Protocol):
             self.session.outbox.completed(packet_id)
 
     def _subscribe(self, packet: bytes, offset: int) -> None:
-        if self._subscribing is not None and self._seat is not None:
-            asked = self._subscribing.subscribe_packet(packet, offset, self.version)
-            self._wait()
-            if self.gate is not None:
-                self._ask(self._ask_subscribe(self.gate, self._subscribing, self._seat, asked))
-            else:
-                self._seat.feed(asked)
+        handler, hosted = self._hosting()
+        asked = handler.subscribe_packet(packet, offset, self.version)
+        self._wait()
+        if self.gate is None:
+            hosted.feed(asked)
+        else:
+            self._ask(self._ask_subscribe(self.gate, handler, hosted, asked))
 
     def _unsubscribe(self, packet: bytes, offset: int) -> None:
-        if self._subscribing is not None and self._seat is not None:
-            asked = self._subscribing.unsubscribe_packet(packet, offset, self.version)
-            self._wait()
-            self._seat.feed(asked)
+        handler, hosted = self._hosting()
+        asked = handler.unsubscribe_packet(packet, offset, self.version)
+        self._wait()
+        hosted.feed(asked)
+
+    def _hosting(self) -> tuple[SubscribeHandler, HostedSession]:
+        """The session host's side of this connection, from its client's first subscription on."""
+        if self._subscribe_handler is None or self._hosted is None:
+            self._subscribe_handler = SubscribeHandler(self._context, self)
+            self._hosted = self._context.host.host(self._subscribe_handler, self.client_id)
+        return self._subscribe_handler, self._hosted
 
     def _disconnect(self, packet: bytes, offset: int) -> None:
         if self.version == 5:
@@ -356,15 +429,15 @@ class Connection(asyncio.Protocol):
                         "a session expiry at DISCONNECT where CONNECT had none",
                         Reason.PROTOCOL_ERROR,
                     )
-                self._broker.sessions.keep_for(self.session, expiry)
+                self._context.sessions.keep_for(self.session, expiry)
             # Any other reason than 0 lets the will be published (MQTT 5, section 3.1.2.5).
             self._said_goodbye = reason == 0
         elif len(packet) > offset:
             raise PacketError("a DISCONNECT has nothing but its header")
         else:
             self._said_goodbye = True
-        if self._seat is not None:
-            self._seat.feed(packets.DISCONNECT_BYTES)
+        if self._hosted is not None:
+            self._hosted.feed(packets.DISCONNECT_BYTES)
         self.close()
 
     _handlers: ClassVar[dict[int, Callable[[Connection, bytes, int], None]]] = {
@@ -383,55 +456,61 @@ class Connection(asyncio.Protocol):
         if self._asked is not None:
             raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
         self.version = self._output.version = packets.protocol_version(packet[offset:])
-        self._asked = decode_connect(packet, offset, self.version)
-        self._wait()
-        self._admission = self._loop.create_task(
-            self._come_in(self._asked), name=f"admit {self.address}"
-        )
-
-    async def _come_in(self, asked: Connect) -> None:
+        self._asked = asked = decode_connect(packet, offset, self.version)
         try:
-            ssl_object = self._stream.get_extra_info("ssl_object")
-            admitted = await admit(self._broker, asked, self.peer, ssl_object)
-            if admitted.plugin_client is not None and self._broker.plugins is not None:
-                self.plugin_client = admitted.plugin_client
-                self.gate = self._broker.plugins.gate(admitted.plugin_client)
-            self._asked = admitted.asked
-            self.client_id = admitted.client_id
-            self.username = admitted.asked.username
-            self.proof = admitted.proof
-            session_present = await self._broker.take_over(self, admitted.asked)
-            if self._closing:
+            admission = admit_at_once(self._context, asked)
+            if admission is not None and not self._context.binding.is_connected(
+                admission.client_id
+            ):
+                self._open(admission)
                 return
-            self._subscribing = Subscribing(self._broker, self)
-            self._seat = self._broker.host.seat(self._subscribing, self.client_id)
-            self._seated = self._loop.create_future()
-            self._seat.take(clean=not session_present)
-            await asyncio.wait_for(self._seated, float(self._limits.connect_timeout))
-            self._open(admitted, session_present=session_present)
         except PacketError as error:
             self.end(error.reason, str(error))
-        except asyncio.CancelledError:
-            raise
+            return
+        self._wait()
+        self._admission = self._loop.create_task(
+            self._admit(asked, admission), name=f"admit {self.address}"
+        )
+
+    async def _admit(self, asked: Connect, admission: Admission | None) -> None:
+        """Let the client in once its password is checked and its older connection is gone."""
+        try:
+            if admission is None:
+                ssl_object = self._stream.get_extra_info("ssl_object")
+                admission = await admit(self._context, asked, self.peer, ssl_object)
+            await self._context.binding.make_way(admission.client_id, asked.username)
+            if not self._closing:
+                self._open(admission)
+                self.go_on()
+        except PacketError as error:
+            self.end(error.reason, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
             self._note(error)
             self.end_quietly(Reason.UNSPECIFIED)
 
-    def seated(self) -> None:
-        """Amqtt accepted the connection."""
-        if self._seated is not None and not self._seated.done():
-            self._seated.set_result(None)
+    def _open(self, admission: Admission) -> None:
+        """Take the client's session, and answer its CONNECT.
 
-    def _open(self, admitted: Admitted, *, session_present: bool) -> None:
-        if self._closing or self.session is None:
-            return
-        asked = admitted.asked
+        Raises:
+            PacketError: there are too many sessions.
+        """
+        self._asked = asked = admission.asked
+        self.client_id = admission.client_id
+        self.username = asked.username
+        self.proof = admission.proof
+        self.plugin_client = admission.plugin_client
+        if self._context.plugins is not None and admission.plugin_client is not None:
+            self.gate = self._context.plugins.gate(admission.plugin_client)
+        session_present = self._context.binding.bind(self, asked)
+        session = self.session
+        if session is None:
+            raise RuntimeError("a connection is bound to no session")
         self.is_open = True
         told = self._shorter_keepalive(asked)
         self.keepalive_s = (asked.keepalive_s if told is None else told) * 1.5
         self._output.window = min(self._output.window, asked.receive_maximum)
         self._output.largest = asked.maximum_packet_size
-        self._intake.open(self.session, self.version, self.username, self.address, self.gate)
+        self._publish_reader.open(session, self.version, self.username, self.address, self.gate)
         if self.version == 4:
             self.queue(b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00")
         else:
@@ -439,18 +518,25 @@ class Connection(asyncio.Protocol):
                 v5.encode_connack(
                     asked,
                     session_present=session_present,
-                    assigned_client_id=self.client_id if admitted.assigned else None,
+                    assigned_client_id=self.client_id if admission.assigned else None,
                     keepalive_s=told,
                     receive_maximum=65535,
                     maximum_packet_size=int(self._limits.max_packet_size),
                     session_expiry_s=asked.session_expiry_s,
                 )
             )
-        self._broker.opened(self, asked)
+        self._context.connections.admitted(self)
+        if self._context.plugins is not None and self.plugin_client is not None:
+            self._context.plugins.connected(self.plugin_client)
+        logger.info(
+            "client %s connected from %s (MQTT %s)",
+            self.client_id,
+            self.address,
+            "5" if self.version == 5 else "3.1.1",
+        )
         self._output.gate = self.gate
-        self._output.outbox = self.session.outbox
-        self.session.outbox.attach(self._output)
-        self.go_on()
+        self._output.outbox = session.outbox
+        session.outbox.attach(self._output)
 
     def _shorter_keepalive(self, asked: Connect) -> int | None:
         """What the client is told to use in place of its keepalive (MQTT 5, section 3.2.2.3.14)."""
@@ -464,12 +550,12 @@ class Connection(asyncio.Protocol):
         """End the connection for a reason that the client is told, in its version."""
         if self._closing:
             return
-        logger.warning("client %s at %s: %s", self._who, self.address, text)
+        logger.warning("client %s at %s: %s", self._name, self.address, text)
         self._tell(reason)
         self.close()
 
     @property
-    def _who(self) -> str:
+    def _name(self) -> str:
         return self.client_id or (self._asked.client_id if self._asked else "") or "?"
 
     def fail(self, error: Exception) -> None:
@@ -481,16 +567,16 @@ class Connection(asyncio.Protocol):
         """Count and log the first error of the appliance's own on this connection."""
         if not self._failed:
             self._failed = True
-            self._broker.count(Counter.CONNECTIONS_ENDED_INTERNAL_ERROR)
+            self._context.count(Counter.CONNECTIONS_ENDED_INTERNAL_ERROR)
             logger.error(
                 "client %s at %s: internal error, the connection ends",
-                self._who,
+                self._name,
                 self.address,
                 exc_info=error,
             )
 
     def end_quietly(self, reason: Reason) -> None:
-        """End the connection as part of the appliance's own stop."""
+        """End the connection without a line in the log."""
         if not self._closing:
             self._tell(reason)
         self.close()
@@ -510,17 +596,23 @@ class Connection(asyncio.Protocol):
         return self._closing
 
     def close(self) -> None:
-        """Send what is queued and close, within a few seconds if the client does not read."""
+        """Send what is queued and close; the broker's sweep aborts what is not closed in time."""
         if self._transport is None or self._closing:
             return
         self._output.flush()
         self._closing = self._output.is_closed = True
         self.is_open = False
-        self._linger = self._loop.call_later(_LINGER_S, self._transport.abort)
+        self._closing_since = self._loop.time()
         if not self._transport.is_closing():
             # WebSocket ends with an answer of the client, which must be read.
             self._transport.resume_reading()
         self._transport.close()
+
+    def host_closed(self) -> None:
+        """The session host can serve the client no more."""
+        if self.is_open:
+            self._tell(Reason.UNSPECIFIED)
+            self.close()
 
     def abort(self) -> None:
         """Close at once."""
@@ -530,7 +622,14 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def overdue(self, now: float) -> str | None:
-        """Why the connection must end at this time of the loop's clock, or ``None``."""
+        """Why the connection must end at this time of the loop's clock, or ``None``.
+
+        A connection that is closing, and whose client does not read the last of it, is aborted.
+        """
+        if self._closing:
+            if now - self._closing_since > _LINGER_S:
+                self.abort()
+            return None
         silent = now - self.last_received
         if self.is_open:
             if self.keepalive_s and silent > self.keepalive_s and not self._paused_by_door:

@@ -11,11 +11,23 @@ import asyncio
 from collections.abc import Callable
 
 
+class GuardedProtocol(asyncio.Protocol):
+    """A connection that a guard can end."""
+
+    __slots__ = ()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection at once because of an error of the appliance's own."""
+        raise NotImplementedError
+
+
 class Guard(asyncio.Protocol):
     """Stands between the loop and ``inner``, the outermost protocol of a connection.
 
     ``fail`` is called with an exception that a callback raised; the connection is aborted then.
     """
+
+    __slots__ = ("_fail", "_inner", "_transport")
 
     def __init__(self, inner: asyncio.Protocol, fail: Callable[[Exception], None]) -> None:
         self._inner = inner

@@ -12,9 +12,8 @@ import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from appliance.broker.guard import Guard
+from appliance.broker.guard import Guard, GuardedProtocol
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config import ListenerConfig, parse_bind
@@ -22,16 +21,13 @@ from appliance.counters import Count
 from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
 
-if TYPE_CHECKING:
-    from appliance.broker.connection import Connection
-
 _BACKLOG = 512
 _SMALLEST_FRAME = 64 * 1024
 _PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 """When the operating system asks a silent peer whether it is there: seconds, seconds, times.
 
-The first goes by another name on macOS. A client that gave MQTT keepalive 0 is watched by nobody
-else, and its machine may have vanished without a word.
+The first has another name on macOS. Nothing else watches a client with MQTT keepalive 0, and its
+machine may have vanished without a word.
 """
 
 
@@ -41,7 +37,7 @@ class Listener:
     def __init__(
         self,
         config: ListenerConfig,
-        make_connection: Callable[[], Connection],
+        make_connection: Callable[[], GuardedProtocol],
         *,
         largest_packet: int,
         is_open: Callable[[], bool],

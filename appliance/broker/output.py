@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from appliance.broker.context import BrokerContext
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.counters import Counter
 from appliance.model import Message
@@ -17,14 +18,13 @@ from appliance.mqtt import v5_encode as v5
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
-    from appliance.broker.server import MqttBroker
 
 
 class Output:
     """The sending side of one connection (an ``outbox.Sink``)."""
 
     __slots__ = (
-        "_broker",
+        "_context",
         "_flush_scheduled",
         "_loop",
         "_most_bytes",
@@ -41,12 +41,13 @@ class Output:
         "window",
     )
 
-    def __init__(self, broker: MqttBroker, fail: Callable[[Exception], None]) -> None:
+    def __init__(self, context: BrokerContext, fail: Callable[[Exception], None]) -> None:
         """``fail`` is called with an exception that must end this connection and nothing else."""
-        self._broker = broker
+        self._context = context
         self.fail = fail
-        self._loop = broker.loop
-        self._most_bytes = int(broker.limits.max_client_backlog)
+        self._loop = context.loop
+        limits = context.limits()
+        self._most_bytes = int(limits.max_client_backlog)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -58,7 +59,7 @@ class Output:
         """Asked for more whenever there is room again."""
         self.gate: TopicGate | None = None
         self.version = 4
-        self.window = broker.limits.max_inflight_per_client
+        self.window = limits.max_inflight_per_client
         self.largest: int | None = None
         """The largest packet that the client takes, in bytes (MQTT 5, section 3.1.2.11.4)."""
 
@@ -108,7 +109,7 @@ class Output:
         try:
             packet = self._encode(delivery, packet_id, duplicate=duplicate)
         except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
-            self._broker.count(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
+            self._context.count(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
             self.fail(error)
             return False
         if packet is None:
@@ -122,7 +123,7 @@ class Output:
         if message.properties is not None and message.properties.message_expiry_s is not None:
             expiry = self._remaining(message, message.properties.message_expiry_s)
             if expiry <= 0:
-                self._broker.count(Counter.DELIVERIES_DROPPED_EXPIRED)
+                self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                 return None
         if self.version == 4:
             return packets.encode_publish(
@@ -143,13 +144,13 @@ class Output:
             identifiers=delivery.identifiers,
         )
         if self.largest is not None and len(packet) > self.largest:
-            self._broker.count(Counter.DELIVERIES_DROPPED_TOO_LARGE)
+            self._context.count(Counter.DELIVERIES_DROPPED_TOO_LARGE)
             return None
         return packet
 
     def _remaining(self, message: Message, expiry_s: int) -> int:
         """Seconds until a message expires (MQTT 5, section 3.3.2.3.3)."""
-        waited = (self._broker.door.clock_ns() - message.received_ns) // 1_000_000_000
+        waited = (self._context.door.clock_ns() - message.received_ns) // 1_000_000_000
         return expiry_s - max(0, waited)
 
     def send_release(self, packet_id: int) -> None:

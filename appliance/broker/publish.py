@@ -1,6 +1,6 @@
 """What a client publishes, from bytes to numbered messages: the hot path of the broker.
 
-An intake gathers what arrived in one read (messages, their acknowledgements, the QoS 2 packet ids
+A reader gathers what arrived in one read (messages, their acknowledgements, the QoS 2 packet ids
 that were taken or released) and hands it to the door in one go. Not for: framing and the other
 packets (connection.py), the journal (door.py). References are to MQTT 3.1.1 unless said otherwise.
 """
@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from appliance.broker.context import BrokerContext
+from appliance.broker.door import Publisher
 from appliance.broker.sessions import Session
 from appliance.counters import Counter
 from appliance.journal.message_cost import beside_payload
@@ -21,9 +23,7 @@ from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason
 
 if TYPE_CHECKING:
-    from appliance.broker.door import Publisher
     from appliance.broker.plugin_gate import TopicGate
-    from appliance.broker.server import MqttBroker
 
 _REMEMBERED_TOPICS = 1024
 _LONGEST_REMEMBERED_TOPIC = 256
@@ -47,7 +47,7 @@ class _UndecidedError(Exception):
         self.topic = topic
 
 
-class Intake:
+class PublishReader:
     """The publishing side of one connection."""
 
     __slots__ = (
@@ -55,8 +55,8 @@ class Intake:
         "_address",
         "_aliases",
         "_beside",
-        "_broker",
         "_client_id",
+        "_context",
         "_door",
         "_exchanges",
         "_gate",
@@ -72,9 +72,9 @@ class Intake:
         "undecided",
     )
 
-    def __init__(self, broker: MqttBroker, publisher: Publisher) -> None:
-        self._broker = broker
-        self._door = broker.door
+    def __init__(self, context: BrokerContext, publisher: Publisher) -> None:
+        self._context = context
+        self._door = context.door
         self._publisher = publisher
         self._session: Session | None = None
         self._version = 0
@@ -121,7 +121,7 @@ class Intake:
             return
         if self._exchanges:
             if self._session is not None:
-                self._broker.sessions.note_exchanges(self._session, self._exchanges)
+                self._context.sessions.note_exchanges(self._session, self._exchanges)
             self._exchanges = []
         messages, self._messages = self._messages, []
         retained: Sequence[Message] = ()
@@ -200,7 +200,7 @@ class Intake:
                             raise
                         if error.alias is not None:
                             self._resolve_alias(raw, error.alias)
-                        self._broker.count(Counter.PUBLISHES_REFUSED_TOO_MANY_PROPERTIES)
+                        self._context.count(Counter.PUBLISHES_REFUSED_TOO_MANY_PROPERTIES)
                         acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
                         position = stop
                         continue
@@ -308,7 +308,7 @@ class Intake:
         """Hand on a request to the desk; it is not a message, and not journaled as one."""
         if qos:
             raise PacketError("what is asked of the desk is asked at QoS 0", Reason.PROTOCOL_ERROR)
-        self._broker.ask_desk(
+        self._context.ask_desk(
             Message(
                 seq=0,
                 received_ns=now_ns,
@@ -348,12 +348,12 @@ class Intake:
         if topic is not None:
             return topic
         topic = packets.publish_topic(raw)
-        if topic[0] == "$" and self._broker.access.may_ask(
+        if topic[0] == "$" and self._context.access.may_ask(
             self._username, self._client_id, topic, self._address
         ):
             return topic  # and not remembered: remembered topics are those of messages
-        if not self._broker.access.may_publish(self._username, self._client_id, topic):
-            self._broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
+        if not self._context.access.may_publish(self._username, self._client_id, topic):
+            self._context.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
             # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
             # a lie, so the connection ends (section 3.3.5 allows both).
             raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
@@ -362,7 +362,7 @@ class Intake:
             if allowed is None:
                 raise _UndecidedError(topic)
             if not allowed:
-                self._broker.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
+                self._context.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
                 raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
             return topic  # and not remembered here: the plugins' answer holds for a while
         if len(raw) <= _LONGEST_REMEMBERED_TOPIC:

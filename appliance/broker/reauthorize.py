@@ -1,4 +1,4 @@
-"""What other terms of access mean for the clients that are there: at once, not at their next visit.
+"""What other terms of access mean at once for the clients that are connected.
 
 A client that would not be admitted any more is disconnected; a subscription that would not be
 granted any more ends, and what was queued for it alone is not delivered; what may be published is
@@ -13,8 +13,7 @@ from functools import partial
 import msgspec
 
 from appliance.broker.access import Access
-from appliance.broker.connection import Connection
-from appliance.broker.sessions import Session, Sessions
+from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions, split_shared
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import Reason
@@ -30,7 +29,7 @@ class Enforced(msgspec.Struct, frozen=True):
 
 def enforce(
     access: Access,
-    connections: Iterable[Connection],
+    connections: Iterable[ClientConnection],
     sessions: Sessions,
     subscriptions: Subscriptions,
     count: Count,

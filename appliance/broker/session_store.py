@@ -7,16 +7,14 @@ session is (sessions.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import msgspec
 
+from appliance.broker.door import Statement
 from appliance.broker.outbox import Delivery
 from appliance.model import Message
 from appliance.mqtt.packets import SubscribeOptions, Will
-
-if TYPE_CHECKING:
-    from appliance.broker.door import Statement
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS session(

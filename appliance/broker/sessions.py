@@ -8,9 +8,10 @@ the packets that change a session (connection.py), delivery (outbox.py), SQL (se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from appliance.broker import session_store as kept
+from appliance.broker.access import Proof
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.broker.session_store import (
     SCHEMA,
@@ -23,13 +24,10 @@ from appliance.broker.session_store import (
 )
 from appliance.broker.subscriptions import Subscriptions
 from appliance.model import Message
-from appliance.mqtt.packets import FOR_EVER, SubscribeOptions
+from appliance.mqtt.packets import FOR_EVER, Reason, SubscribeOptions
 from appliance.mqtt.topics import Matcher
 
-if TYPE_CHECKING:
-    from appliance.broker.connection import Connection
-
-__all__ = ["SCHEMA", "Records", "Session", "Sessions"]
+__all__ = ["SCHEMA", "ClientConnection", "Records", "Session", "Sessions"]
 
 _READ_AT_ONCE = 1000
 _LONGEST_LAG = 10_000
@@ -41,6 +39,57 @@ _NOTED_AT_ONCE = 10_000
 """How many queued messages are noted in one go, which takes some milliseconds of the loop."""
 _LONGEST_NOTE = 100_000
 """A longer queue is noted at an ordered stop only."""
+
+
+class ClientConnection(Protocol):
+    """A connection, as sessions and the broker see it."""
+
+    listener_name: str
+    peer: tuple[str, int]
+    address: str
+    """``host:port`` of the client."""
+    connected_ns: int
+    client_id: str
+    username: str | None
+    proof: Proof | None
+    """What the client was admitted on."""
+    version: int
+    session: Session | None
+    counted_as_open: bool
+    """The client has been admitted."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client may send anything but CONNECT."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed or closing."""
+
+    @property
+    def messages_in(self) -> int:
+        """Messages that the client has published on this connection."""
+
+    def overdue(self, now: float) -> str | None:
+        """Why the connection must end at this time of the loop's clock, or ``None``."""
+
+    def forget_topics(self) -> None:
+        """Ask the rules again where the client may publish."""
+
+    def pause(self) -> None:
+        """Read nothing from the client."""
+
+    def end(self, reason: Reason, text: str) -> None:
+        """End the connection for a reason that the client is told."""
+
+    def end_quietly(self, reason: Reason) -> None:
+        """The same without a line in the log."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+    async def wait_ended(self) -> None:
+        """Return when the connection is closed and has let go of its session."""
 
 
 class Session:
@@ -60,7 +109,7 @@ class Session:
         self.outbox = outbox
         self.username = username
         self.expiry_s = expiry_s
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.left_ns: int | None = None
         self.unreleased: set[int] = set()
         self.version = 0

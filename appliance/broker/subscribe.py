@@ -1,16 +1,18 @@
-"""The SUBSCRIBE and UNSUBSCRIBE exchange of one connection, between the client and amqtt.
+"""The SUBSCRIBE and UNSUBSCRIBE exchange of one connection, between the client and its host.
 
 The client's packet goes to the session host as 3.1.1; the host calls back for each filter, and
-what it answers goes to the client in its own version. Not for: who gets what (subscriptions.py),
-the host itself (amqtt_host.py).
+its answer goes to the client in the client's version. Not for: which messages a client gets
+(subscriptions.py), the host itself (amqtt_host.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from appliance.broker.context import BrokerContext
+from appliance.broker.sessions import Session
 from appliance.broker.subscriptions import split_shared
 from appliance.counters import Counter
 from appliance.model import Message
@@ -19,30 +21,48 @@ from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason, SubscribeOptions
 
 if TYPE_CHECKING:
-    from appliance.broker.connection import Connection
-    from appliance.broker.server import MqttBroker
+    from appliance.broker.plugin_gate import TopicGate
 
 
-class Subscribing:
-    """One connection's side of the session host (a ``host.Guest``)."""
+class SubscribingConnection(Protocol):
+    """A connection, as the handler sees it."""
+
+    session: Session | None
+    version: int
+    client_id: str
+    username: str | None
+    address: str
+    peer: tuple[str, int]
+    gate: TopicGate | None
+
+    def queue(self, data: bytes) -> None:
+        """Send bytes soon."""
+
+    def go_on(self) -> None:
+        """Take the packets behind the one that has been answered."""
+
+    def host_closed(self) -> None:
+        """The session host can serve the client no more."""
+
+
+class SubscribeHandler:
+    """One connection's side of the session host (a ``session_host.SessionHandler``)."""
 
     __slots__ = (
-        "_answer",
-        "_broker",
         "_codes",
         "_connection",
+        "_context",
         "_packet_id",
         "_retained",
         "_wanted",
     )
 
-    def __init__(self, broker: MqttBroker, connection: Connection) -> None:
-        self._broker = broker
+    def __init__(self, context: BrokerContext, connection: SubscribingConnection) -> None:
+        self._context = context
         self._connection = connection
         self._packet_id = 0
         self._wanted: deque[SubscribeOptions] | None = None
         self._codes: list[int] = []
-        self._answer = b""
         self._retained: list[tuple[list[Message], SubscribeOptions]] = []
 
     # --- the client's side ----------------------------------------------------------------------
@@ -64,7 +84,7 @@ class Subscribing:
 
     def undecided(self) -> list[str]:
         """The filters of the SUBSCRIBE under way that plugins are asked about."""
-        connection, access = self._connection, self._broker.access
+        connection, access = self._connection, self._context.access
         found = []
         for options in self._wanted or ():
             with contextlib.suppress(ValueError):
@@ -91,8 +111,8 @@ class Subscribing:
         return packets.encode_host_unsubscribe(self._packet_id, filters)
 
     def _check(self, filters: int) -> None:
-        if filters > self._broker.limits.max_subscriptions_per_client:
-            self._broker.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+        if filters > self._context.limits().max_subscriptions_per_client:
+            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
             raise PacketError(
                 f"{filters} topic filters in one packet are more than"
                 " limits.max_subscriptions_per_client",
@@ -106,26 +126,18 @@ class Subscribing:
         return self._connection.peer
 
     def host_sent(self, packet: bytes) -> None:
-        """Amqtt answered CONNECT, SUBSCRIBE or UNSUBSCRIBE."""
+        """The host answered SUBSCRIBE or UNSUBSCRIBE; its codes are those that it got from here."""
         packet_type = packet[0] >> 4
-        if packet_type == packets.CONNACK:
-            self._connection.seated()
-            return
         codes = tuple(self._codes)
         if self._connection.version == 5:
             encode = v5.encode_suback if packet_type == packets.SUBACK else v5.encode_unsuback
-            self._answer = encode(self._packet_id, codes)
+            answer = encode(self._packet_id, codes)
         elif packet_type == packets.SUBACK:
             codes = tuple(min(code, packets.SUBSCRIBE_FAILED) for code in codes)
-            self._answer = packets.encode_suback(self._packet_id, codes)
+            answer = packets.encode_suback(self._packet_id, codes)
         else:
-            self._answer = packet
-        # amqtt asks for retained messages right behind its answer, in the same step of the loop.
-        self._broker.loop.call_soon(self._finish)
-
-    def _finish(self) -> None:
-        session = self._connection.session
-        answer, retained = self._answer, self._retained
+            answer = packet
+        session, retained = self._connection.session, self._retained
         if session is None:
             return
 
@@ -137,15 +149,14 @@ class Subscribing:
 
         if session.persistent:
             # What the answer promises outlives a crash: it leaves when it is on disk.
-            self._broker.door.record((), reply)
+            self._context.door.record((), reply)
         else:
             reply()
         self._connection.go_on()
 
     def host_closed(self) -> None:
-        """Amqtt closed its side: nothing of a session is left to serve."""
-        if self._connection.is_open:
-            self._connection.close()
+        """The host has ended the session."""
+        self._connection.host_closed()
 
     def subscribe(self, topic_filter: str) -> int:
         """Carry out the next subscription of the SUBSCRIBE under way; returns the SUBACK code."""
@@ -157,7 +168,7 @@ class Subscribing:
         return min(packets.SUBSCRIBE_FAILED, code)
 
     def _grant(self, options: SubscribeOptions) -> int:
-        connection, broker = self._connection, self._broker
+        connection, context = self._connection, self._context
         if connection.session is None:
             return Reason.UNSPECIFIED
         try:
@@ -167,40 +178,37 @@ class Subscribing:
         plain = options.topic_filter if shared is None else shared[1]
         if not packets.filter_is_valid(plain):
             return Reason.TOPIC_FILTER_INVALID
-        if not broker.access.may_subscribe(
+        if not context.access.may_subscribe(
             connection.username, connection.client_id, plain, connection.address
         ):
-            broker.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
+            context.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
             return Reason.NOT_AUTHORIZED
         gate = connection.gate
         if gate is not None and plain[0] != "$" and not gate.may_subscribe(plain):
-            broker.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
+            context.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
             return Reason.NOT_AUTHORIZED
         is_full = (
-            broker.subscriptions.count(connection.client_id)
-            >= broker.limits.max_subscriptions_per_client
+            context.subscriptions.count(connection.client_id)
+            >= context.limits().max_subscriptions_per_client
         )
-        if is_full and not broker.subscriptions.has(connection.client_id, options.topic_filter):
-            broker.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+        if is_full and not context.subscriptions.has(connection.client_id, options.topic_filter):
+            context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
             return Reason.QUOTA_EXCEEDED
-        new = broker.sessions.subscribe(connection.session, options)
+        new = context.sessions.subscribe(connection.session, options)
         if shared is None and (
             options.retain_handling == 0 or (options.retain_handling == 1 and new)
         ):
             # As they are now: whatever comes later is delivered as a new message (section 3.8.4).
-            self._retained.append((broker.retained.matching(plain), options))
-        if broker.plugins is not None:
-            broker.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)
+            self._retained.append((context.retained.matching(plain), options))
+        if context.plugins is not None:
+            context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)
         return options.qos
 
     def unsubscribe(self, topic_filter: str) -> bool:
         """Carry out one filter of the UNSUBSCRIBE under way."""
         session = self._connection.session
-        removed = session is not None and self._broker.sessions.unsubscribe(session, topic_filter)
+        removed = session is not None and self._context.sessions.unsubscribe(session, topic_filter)
         self._codes.append(0 if removed else Reason.NO_SUBSCRIPTION_EXISTED)
-        if removed and self._broker.plugins is not None:
-            self._broker.plugins.unsubscribed(self._connection.client_id, topic_filter)
+        if removed and self._context.plugins is not None:
+            self._context.plugins.unsubscribed(self._connection.client_id, topic_filter)
         return removed
-
-    def send_retained(self, topic_filter: str) -> None:
-        """Amqtt's turn to deliver retained messages; ``_finish`` does it behind the SUBACK."""

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import ssl
 
-from appliance.broker.carrier_transport import Face
+from appliance.broker.carrier_transport import CarrierTransport
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class TlsServer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._connection.connection_made(Face(self))
+        self._connection.connection_made(CarrierTransport(self))
 
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)

@@ -17,7 +17,7 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from appliance.broker.carrier_transport import Face
+from appliance.broker.carrier_transport import CarrierTransport
 from appliance.config import is_loopback
 from appliance.counters import Count, Counter
 
@@ -58,7 +58,7 @@ class WebSocketServer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._connection.connection_made(Face(self))
+        self._connection.connection_made(CarrierTransport(self))
 
     def data_received(self, data: bytes) -> None:
         # After a close or an error the library discards what comes.

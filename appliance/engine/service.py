@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from appliance import tuning
 from appliance.broker.access import Access, Terms
+from appliance.broker.amqtt_host import AmqttHost
 from appliance.broker.door import RETAINED_SCHEMA, Door
 from appliance.broker.reauthorize import Enforced
 from appliance.broker.server import MqttBroker
@@ -266,6 +267,7 @@ class Appliance:
             subscriptions=subscriptions,
             retained=self.retained,
             door=self.door,
+            host=AmqttHost(),
             records=self.journal,
             executor=executor,
             counters=self.counters,

@@ -395,13 +395,13 @@ def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
     return b"\x90" + encode_length(len(body)) + body
 
 
-def encode_host_connect(client_id: str, *, clean: bool) -> bytes:
-    """The CONNECT that the session host behind the door gets: identity and clean flag alone.
+def encode_host_connect(client_id: str) -> bytes:
+    """The CONNECT that the session host behind the door gets: a clean session, and who it is.
 
     Will, keepalive and credentials have been dealt with by then.
     """
     identifier = client_id.encode()
-    body = b"\x00\x04MQTT\x04" + (b"\x02" if clean else b"\x00") + b"\x00\x00"
+    body = b"\x00\x04MQTT\x04\x02\x00\x00"
     body += struct.pack(">H", len(identifier)) + identifier
     return b"\x10" + encode_length(len(body)) + body
 

@@ -149,7 +149,7 @@ _READ: dict[int, Any] = {
     _REASON_STRING: Body.text,
     _RECEIVE_MAXIMUM: lambda body: _not_zero(body.number()),
     _TOPIC_ALIAS_MAXIMUM: Body.number,
-    # Its bound is the publisher's matter; 0 is answered with a reason of its own (intake.py).
+    # Its bound is the publisher's matter; 0 is answered with a reason of its own (publish.py).
     _TOPIC_ALIAS: Body.number,
     _USER_PROPERTY: lambda body: (body.text(), body.text()),
     _MAXIMUM_PACKET_SIZE: lambda body: _not_zero(_four_bytes(body)),

@@ -251,7 +251,7 @@ async def test_vanished_machines_are_found_out(everywhere):
     """Also a client without MQTT keepalive is asked within minutes whether it is still there."""
     wire = await Wire.open(everywhere.broker.ports["tcp"])
     await wire.connect(keepalive=0)
-    (connection,) = everywhere.broker._connections
+    (connection,) = everywhere.broker.connections.all()
     sock = connection._transport.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
     idle, interval, probes = (
@@ -273,13 +273,13 @@ async def test_mute_strangers_are_counted(tmp_path, files, kind):
     limits = {"connect_timeout": 0.5, "max_unauthenticated": 3}
     async with Rig(tmp_path / "data", listeners=(listener,), **limits) as rig:
         mute = [await rig.socket() for _ in range(3)]
-        await rig.until(lambda: rig.broker._unauthenticated == 3)
+        await rig.until(lambda: rig.broker.connections.unauthenticated == 3)
         fourth = await rig.socket()
         assert await fourth.closed() is None
         assert rig.counters[Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED] == 1
         for wire in mute:
             assert await wire.closed() is None
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
 
 
 async def test_changed_certificate(tmp_path, files):

@@ -351,9 +351,9 @@ async def test_gone_during_admission(rig, version):
         wire.send(wire.connect_packet(f"brief-{count}", clean=True))
         await asyncio.sleep(0.001 * (count % 4))
         wire.abort()
-    await rig.until(lambda: not rig.broker._connections)
+    await rig.until(lambda: not rig.broker.connections)
     await rig.until(lambda: not len(rig.broker.sessions))
-    assert rig.broker._unauthenticated == 0
+    assert rig.broker.connections.unauthenticated == 0
 
 
 @both
@@ -371,7 +371,7 @@ async def test_nothing_behind_disconnect(rig, version):
 async def test_keepalive_of_zero(rig):
     """Keepalive 0 turns the watch off."""
     wire = await rig.wire(4, keepalive=0)
-    rig.broker._connections.copy().pop().last_received -= 100_000
+    rig.broker.connections.all().pop().last_received -= 100_000
     await rig.broker._sweep_once()
     await wire.ping()
 

@@ -259,7 +259,7 @@ async def test_ended_session_stays_ended(tmp_path, version):
             wire.abort()
             wire = await rig.wire(version, client_id="c", clean=True)
             wire.disconnect()
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
     async with Rig(folder) as rig:
         assert len(rig.broker.sessions) == 0
         wire = await rig.socket(version)
@@ -323,7 +323,7 @@ async def test_delayed_wills_outlive_an_ordered_stop(tmp_path):
     async with Rig(folder) as rig:
         for name, expiry in (("left", 1000), ("returns", 1000), ("brief", 50)):
             (await come(rig, name, expiry)).abort()
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
         await come(rig, "stays", 1000)
     rig = Rig(folder)
     rig.now_offset_ns = 60 * 10**9
@@ -349,7 +349,7 @@ async def test_a_restart_need_not_look_through_the_journal(tmp_path, monkeypatch
         reader = await rig.wire(5, client_id="reader", clean=False)
         await reader.subscribe(("q/#", 2))
         reader.abort()
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
         writer = await rig.wire(5)
         for n in range(3):
             await writer.publish_acked("q/a", b"%d" % n, 1 + n % 2)

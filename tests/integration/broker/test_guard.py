@@ -14,10 +14,10 @@ from broker_rig import Rig, Wire, rig  # noqa: F401
 
 from appliance.counters import Counter
 from appliance.broker.connection import Connection
-from appliance.broker.publish import Intake
+from appliance.broker.connections import Connections
+from appliance.broker.publish import PublishReader
 from appliance.broker.outbox import Outbox
 from appliance.broker.output import Output
-from appliance.broker.server import MqttBroker
 from appliance.config import ListenerConfig, TlsConfig
 
 CONNECT = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03abc"
@@ -136,7 +136,7 @@ def publish(wire: Wire) -> None:
 
 @pytest.mark.parametrize(
     ("owner", "name", "act"),
-    [(Intake, "publishes", publish), (Connection, "eof_received", end_of_sending)],
+    [(PublishReader, "publishes", publish), (Connection, "eof_received", end_of_sending)],
     ids=["data_received", "eof_received"],
 )
 async def test_callback_raises(rig, monkeypatch, caplog, owner, name, act):  # noqa: F811
@@ -185,7 +185,9 @@ async def test_flush_raises(rig, monkeypatch, caplog):  # noqa: F811
             raise RuntimeError("broken on purpose")
         flush(self)
 
-    (victims,) = (each._output for each in rig.broker._connections if each.client_id == "victim")
+    (victims,) = (
+        each._output for each in rig.broker.connections.all() if each.client_id == "victim"
+    )
     monkeypatch.setattr(Output, "flush", broken)
     victim.send(b"\xc0\x00")
     await ends(rig, victim, caplog)
@@ -238,16 +240,16 @@ async def test_what_waits_for_a_commit_raises(rig):  # noqa: F811
 
 async def test_making_of_the_connection_raises(rig, monkeypatch):  # noqa: F811
     """A connection that can't be begun is closed, and leaves no trace in the bounds."""
-    arrived = MqttBroker.arrived
+    arrived = Connections.arrived
 
     def broken(self, connection):
         arrived(self, connection)
         raise RuntimeError("broken on purpose")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MqttBroker, "arrived", broken)
+        patch.setattr(Connections, "arrived", broken)
         stranger = await rig.socket()
         assert await stranger.closed() is None
     assert rig.counters[COUNTER] == 1
-    await rig.until(lambda: not rig.broker._connections)
+    await rig.until(lambda: not rig.broker.connections)
     await rig.wire()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from broker_rig import Closed, Rig, Wire, both, packet, rig, states, text  # noqa: F401
+from stand_in_host import StandInHost, session_host
 
 from appliance.counters import Counter
 from appliance.mqtt.packets import encode_length
@@ -108,7 +109,7 @@ async def test_another_user_gets_no_session(guarded, version):
     await owner.ping()
     owner.disconnect()
     await owner.closed()
-    await guarded.until(lambda: not guarded.broker._connections)
+    await guarded.until(lambda: not guarded.broker.connections)
     writer = await guarded.wire(version, client_id="writer", **ANN)
     await writer.publish_acked("t", b"for ann", 1)
     other = await guarded.socket(version)
@@ -186,9 +187,9 @@ async def test_failed_logins_leave_nothing(guarded, version):
         wire.send(wire.connect_packet(f"c{number}", username="x", password=b"y" * 1000))
         await wire.closed()
         await wire.close()
-    await guarded.until(lambda: not guarded.broker._connections)
+    await guarded.until(lambda: not guarded.broker.connections)
     assert len(guarded.broker.sessions) == 0
-    assert guarded.broker._unauthenticated == 0
+    assert guarded.broker.connections.unauthenticated == 0
     gc.collect()
     left = [o for o in gc.get_objects() if type(o).__name__ == "Connection"]
     assert len(left) < 10
@@ -310,14 +311,14 @@ async def test_too_many_connections(tmp_path, limits, counter):
     async with Rig(tmp_path / "data", **limits) as rig:
         if "max_unauthenticated" in limits:
             wires = [await rig.socket()]
-            await rig.until(lambda: rig.broker._unauthenticated == 1)
+            await rig.until(lambda: rig.broker.connections.unauthenticated == 1)
         else:
             wires = [await rig.wire(client_id=f"c{n}") for n in range(3)]
         refused = await rig.socket()
         assert await refused.closed() is None
         assert rig.counters[counter] == 1
         wires[0].abort()
-        await rig.until(lambda: len(rig.broker._connections) == len(wires) - 1)
+        await rig.until(lambda: len(rig.broker.connections) == len(wires) - 1)
         await rig.wire(client_id="again")
 
 
@@ -326,14 +327,14 @@ async def test_strangers_keep_nobody_else_out(tmp_path):
     """Whoever holds all places for strangers loses the oldest one to a client from elsewhere."""
     async with Rig(tmp_path / "data", max_unauthenticated=5) as rig:
         mute = [await rig.socket() for _ in range(5)]
-        await rig.until(lambda: rig.broker._unauthenticated == 5)
+        await rig.until(lambda: rig.broker.connections.unauthenticated == 5)
         from_elsewhere = await asyncio.open_connection(
             "127.0.0.1", rig.port, local_addr=("127.0.0.9", 0)
         )
         client = Wire(*from_elsewhere, 4)
         await client.connect("client")
         assert await mute[0].closed() is None
-        assert rig.broker._unauthenticated == 4
+        assert rig.broker.connections.unauthenticated == 4
         assert rig.counters[Counter.CONNECTIONS_ENDED_TO_MAKE_ROOM] == 1
         mute.append(await rig.socket())
         more = await rig.socket()
@@ -342,8 +343,8 @@ async def test_strangers_keep_nobody_else_out(tmp_path):
         client.abort()
         for wire in mute[1:]:
             wire.abort()
-        await rig.until(lambda: not rig.broker._connections)
-        assert not rig.broker._strangers
+        await rig.until(lambda: not rig.broker.connections)
+        assert not rig.broker.connections._unauthenticated
 
 
 @both
@@ -458,7 +459,7 @@ async def test_sessions_are_bounded(tmp_path):
             wire = await rig.wire(client_id=f"c{n}", clean=False)
             wire.disconnect()
             await wire.closed()
-            await rig.until(lambda: not rig.broker._connections)
+            await rig.until(lambda: not rig.broker.connections)
         refused = await rig.socket()
         refused.send(refused.connect_packet("c10", clean=False))
         assert (await refused.closed()).body == b"\0\3"
@@ -491,7 +492,7 @@ async def test_server_keepalive(tmp_path, asked, told):
         wire = await rig.socket(5)
         accepted = await wire.connect(keepalive=asked)
         assert accepted.v5.server_keep_alive == told
-        (connection,) = rig.broker._connections
+        (connection,) = rig.broker.connections.all()
         assert connection.keepalive_s == 1.5 * (told or asked)
         connection.last_received -= 31
         await rig.broker._sweep_once()
@@ -584,6 +585,29 @@ async def test_login_stalls_nobody(guarded):
     assert (await late.expect(2)).body == b"\0\0"
 
 
+@pytest.mark.parametrize("host", [StandInHost, session_host])
+async def test_stop_waits_for_what_it_aborts(tmp_path, host):
+    """A client that reads nothing is cut off; the stop returns when its connection is gone."""
+    async with Rig(tmp_path / "data", host=host()) as rig:
+        deaf = await rig.wire(client_id="deaf", will=("w", b"x", 0, False))
+        await deaf.subscribe("big")
+        deaf.writer.transport.pause_reading()
+        publisher = await rig.wire(client_id="publisher")
+        session = rig.broker.sessions.get("deaf")
+        while not session.outbox.sink.stalled:
+            await publisher.publish_acked("big", bytes(900_000))
+        connections = rig.broker.connections.all()
+        rig.broker.stop_s = 0.1
+        await rig.broker.stop()
+        assert not rig.broker.connections
+        assert not len(rig.broker.sessions)
+        async with asyncio.timeout(0):
+            for connection in connections:
+                await connection.wait_ended()
+        assert rig.journaled("w") == []
+        await rig.broker.host.start()
+
+
 async def test_stop_with_mute_connections(tmp_path):
     """Connections that say nothing, and clients that don't read, don't hold up the stop."""
     async with Rig(tmp_path / "data", max_client_backlog=65536) as rig:
@@ -598,7 +622,7 @@ async def test_stop_with_mute_connections(tmp_path):
         await rig.broker.stop()
         for wire in mute:
             assert await wire.closed() is None
-        assert not rig.broker._connections
+        assert not rig.broker.connections
         await rig.broker.host.start()
 
 

@@ -349,13 +349,13 @@ async def test_session_expiry(rig):
         else:
             wire.send(packet(0xE0, b"\0\x05\x11" + at_end.to_bytes(4, "big")))
         await wire.closed()
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
         rig.now_offset_ns += away_s * 10**9
         again = await rig.socket(5)
         present = (await again.connect("c", clean=False, expiry=0)).body[0]
         again.disconnect()
         await again.closed()
-        await rig.until(lambda: not rig.broker._connections)
+        await rig.until(lambda: not rig.broker.connections)
         return present
 
     assert await leave_and_return(0, 0) == 0
@@ -375,13 +375,13 @@ async def test_will_delay(rig):
     will = {"will": ("w", b"x", 0, False), "will_delay": 30}
     wire = await rig.wire(5, client_id="c", clean=False, **will)
     wire.abort()
-    await rig.until(lambda: not rig.broker._connections)
+    await rig.until(lambda: not rig.broker.connections)
     wire = await rig.wire(5, client_id="c", clean=False, **will)
     rig.now_offset_ns += 31 * 10**9
     await rig.broker._sweep_once()
     assert rig.journaled("w") == []
     wire.abort()
-    await rig.until(lambda: not rig.broker._connections)
+    await rig.until(lambda: not rig.broker.connections)
     await rig.broker._sweep_once()
     assert rig.journaled("w") == []
     rig.now_offset_ns += 31 * 10**9
@@ -397,7 +397,7 @@ async def test_will_delay_ends_with_the_session(rig):
     await rig.until(lambda: len(rig.journaled("w")) == 1)
     wire = await rig.wire(5, client_id="c", clean=False, **will)
     wire.abort()
-    await rig.until(lambda: not rig.broker._connections)
+    await rig.until(lambda: not rig.broker.connections)
     await rig.wire(5, client_id="c", clean=True)
     await rig.until(lambda: len(rig.journaled("w")) == 2)
 

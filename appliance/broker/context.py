@@ -1,0 +1,44 @@
+"""What a connection needs of the broker that it belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from appliance.broker.access import Access
+from appliance.broker.connections import Connections
+from appliance.broker.door import Door
+from appliance.broker.session_binding import SessionBinding
+from appliance.broker.session_host import SessionHost
+from appliance.broker.sessions import Sessions
+from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.config import LimitsConfig
+from appliance.counters import Count
+from appliance.model import Message
+
+if TYPE_CHECKING:  # amqtt's plugins take time to import, and are used where some are configured
+    from appliance.broker.plugins import Plugins
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerContext:
+    """The parts of one broker. Engine's loop only."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: Callable[[], LimitsConfig]
+    """The bounds that count now; a reload changes them."""
+    access: Access
+    door: Door
+    subscriptions: Subscriptions
+    retained: Retained
+    sessions: Sessions
+    connections: Connections
+    binding: SessionBinding
+    host: SessionHost
+    count: Count
+    """Counts a refusal or a bound that bit."""
+    plugins: Plugins | None
+    ask_desk: Callable[[Message], None]
+    """Hands on what an attached terminal asks for."""
