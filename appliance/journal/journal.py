@@ -355,6 +355,7 @@ class Journal:
         if messages:
             self._tail.extend(messages, content_size)
             self._last_seq = messages[-1].seq
+            assert self._last_seq <= min(self._seq, self._reservation.limit), self._last_seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq
         followers = self._open_followers() if messages else []

@@ -51,6 +51,12 @@ class Source(Protocol):
     @property
     def last_seq(self) -> int: ...
 
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def advanced(self) -> int: ...
+
     def wait(self, timeout_s: float) -> bool: ...
 
     def next(self, limit: int) -> Sequence[Message]: ...
@@ -99,8 +105,7 @@ class JournalConsumer:
         self._triggers = triggers
         self._outcomes = outcomes
         self._has_server = has_server
-        self._position = 0
-        """Up to here the messages were dealt with, if maybe not written yet."""
+        self._cursors = state.cursors
         self._untaken: Sequence[Message] = ()
         self._saved_at = 0.0
         self._tallies = {rule: _Tally() for rule in triggers.rules}
@@ -139,12 +144,13 @@ class JournalConsumer:
             if self._untaken:
                 # Kept until they are dealt with: if this thread fails, its next run goes on with
                 # those that it had not taken.
-                self._untaken = [one for one in self._untaken if one.seq > self._position]
+                self._untaken = [one for one in self._untaken if one.seq > self._cursors.taken]
                 self.take(self._untaken)
                 self._untaken = ()
             elif is_last:
                 return
-            source.advance(self._state.durable_seq)
+            source.advance(self._cursors.durable)
+            assert self._cursors.are_in_order(), self._cursors
 
     def take(self, messages: Sequence[Message]) -> None:
         """Deal with messages: their requests and the position in the journal, in one change."""
@@ -156,14 +162,14 @@ class JournalConsumer:
         topics = {topic for topic in latest if self._triggers.concern(topic)}
         concerned = [one for one in messages if one.topic in topics] if topics else []
         if not concerned:
-            self._position = messages[-1].seq
+            self._cursors.taken = messages[-1].seq
             if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
         with self._state.change() as planner:
             for message in concerned:
                 self._take_or_set_aside(planner, message)
-            self._position = messages[-1].seq
+            self._cursors.taken = messages[-1].seq
             self._note_position()
 
     def _let_hear(self, messages: Sequence[Message]) -> None:
@@ -210,13 +216,13 @@ class JournalConsumer:
 
     def save_position(self) -> None:
         """Write how far the journal was read."""
-        if self._position > self._state.durable_seq:
+        if self._cursors.taken > self._cursors.durable:
             with self._state.change():
                 self._note_position()
 
     def _note_position(self) -> None:
         self._saved_at = time.monotonic()
-        self._state.read_to(self._position)
+        self._state.note_taken()
 
     def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
         decisions = self._triggers.decide(message)

@@ -165,7 +165,7 @@ class TaskEngine:
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
             self._timing.open()
-        return self._state.durable_seq
+        return self._state.cursors.durable
 
     def skip_to(self, seq: int) -> None:
         """Note that messages up to ``seq`` are not acted on. Between ``open`` and ``start``.
@@ -179,7 +179,7 @@ class TaskEngine:
             self._store.write(changes)
         except sqlite3.Error as error:
             raise UnavailableError(f"The task database can't be written: {error}.") from None
-        self._state.durable_seq = seq
+        self._state.cursors.begin(seq)
 
     def concern(self, topic: str) -> bool:
         """Whether a message on this topic may lead to anything. Any thread."""
@@ -188,6 +188,7 @@ class TaskEngine:
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
         self._planner.earlier_seq = source.last_seq
+        self._state.cursors.follow(source)
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
 
     def rules_of(

@@ -28,6 +28,7 @@ from itertools import islice
 from appliance.counters import Counter
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
+from appliance.tasks.cursors import Cursors
 from appliance.tasks.internal_errors import InternalErrors
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
@@ -71,8 +72,7 @@ class StateStore:
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.trouble = ""
         """Why the database can't be written at present, else empty."""
-        self.durable_seq = 0
-        """Up to here the journal's messages were read for good."""
+        self.cursors = Cursors()
         self.stopping = False
         self._closed = False
         self._outcomes = outcomes
@@ -96,7 +96,7 @@ class StateStore:
             self._next_publication = max(
                 self.store.meta("next_publication"), waiting[-1][0] + 1 if waiting else 1
             )
-            self.durable_seq = self.store.meta("seq")
+            self.cursors.begin(self.store.meta("seq"))
             history = self.store.records(2**62, MAX_EXECUTIONS)[::-1]
             self.views.show((one.execution, one.label) for one in history)
             self.views.answer(self.store.answers(MAX_MESSAGES))
@@ -127,9 +127,9 @@ class StateStore:
             self.planner.server_is_away(self.clock_ns())
         self.planner.circuit_open = self.circuit.is_open
 
-    def read_to(self, seq: int) -> None:
-        """Within ``change``: the messages up to ``seq`` are dealt with by this change."""
-        self.planner.changes.meta["seq"] = seq
+    def note_taken(self) -> None:
+        """Within ``change``: what was taken up to now is dealt with by this change."""
+        self.planner.changes.meta["seq"] = self.cursors.taken
 
     def publish(self, publication: Publication) -> None:
         """Within ``change``: publish once the change is durable."""
@@ -194,7 +194,7 @@ class StateStore:
     def _is_in_journal(self, job: Job) -> bool:
         """Whether the journal gives the cause of this start call again after a crash."""
         cause = job.record.execution.cause
-        return job.kind is JobKind.START and message_of(cause) > self.durable_seq
+        return job.kind is JobKind.START and message_of(cause) > self.cursors.durable
 
     def _wake_waiters(self, *, is_certain: bool = False) -> None:
         """Wake who waits for a time, if that may be another now (an operator's act may do that)."""
@@ -231,7 +231,8 @@ class StateStore:
         self.internal_errors.set_aside(what)
 
     def _take_effect(self, changes: Changes) -> None:
-        self.durable_seq = changes.meta.get("seq", self.durable_seq)
+        self.cursors.durable = changes.meta.get("seq", self.cursors.durable)
+        assert self.cursors.are_in_order(), self.cursors
         if changes.published is not None:
             self._published_on_disk = changes.published
         self.views.show(

@@ -278,9 +278,9 @@ def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
         other.execute("BEGIN IMMEDIATE")  # nobody else can write
         rig.source.put(START_TOPIC, task.id)
         assert qlik.wait_for(lambda: qlik.starts() == 1)
-        assert rig.engine._state.durable_seq == 0
+        assert rig.engine._state.cursors.durable == 0
         other.execute("ROLLBACK")
-        rig.wait_until(lambda: rig.engine._state.durable_seq == 1)
+        rig.wait_until(lambda: rig.engine._state.cursors.durable == 1)
         (record,) = rig.engine._store.open_records()
         assert record.posted_ns is not None
         assert rig.states() == [ExecutionState.STARTING]
@@ -297,7 +297,7 @@ def test_what_left_before_the_disk_refused_is_not_started_again(qlik, tmp_path: 
         for task in tasks:
             source.put(START_TOPIC, task.id)
         rig.wait_until(lambda: rig.engine._state.trouble)
-        assert qlik.wait_for(lambda: qlik.starts() > rig.engine._state.durable_seq)
+        assert qlik.wait_for(lambda: qlik.starts() > rig.engine._state.cursors.durable)
     with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as again:
         for task in tasks:
             again.broker.wait_for(task.id, "succeeded")
