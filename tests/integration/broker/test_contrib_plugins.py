@@ -107,9 +107,7 @@ async def test_http_server_that_is_down(tmp_path: Path, caplog: pytest.LogCaptur
 
 async def test_http_topics(tmp_path: Path, directory: Directory) -> None:
     """By status code, asked with a form: publish, subscribe and receive have numbers of their own."""
-    topics = http(
-        "TopicAuthHttpPlugin", directory.port, params_mode="form", response_mode="status"
-    )
+    topics = http("TopicAuthHttpPlugin", directory.port, params_mode="form", response_mode="status")
     async with Rig(tmp_path / "d", plugins=(topics,)) as rig:
         wire = await rig.wire(5, username="anna")
         assert await wire.subscribe("a/#", "b") == [0, 0x87]

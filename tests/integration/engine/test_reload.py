@@ -84,6 +84,31 @@ subscribe = ["plant/#"]
 """
 
 
+PLUGINS = """
+plugin_cache = "1h"
+[[access.plugins]]
+class = "amqtt.plugins.topic_checking.TopicAccessControlListPlugin"
+settings = {publish_acl = {ann = ["plant/#"]}, acl = {ann = ["plant/#"]}}
+"""
+
+
+async def test_plugins_count_from_the_start(appliance) -> None:
+    """A running appliance asks the plugins of its start; others are told to wait for the next."""
+    appliance.config.write_text((BASE + PLUGINS).replace("PORT", str(appliance.port)), "utf-8")
+    appliance.start()
+    ann, bob = await client(appliance, 5, "ann-1"), await client(appliance, 5, "bob-1")
+    assert await ann.subscribe("plant/a", "other") == [0, 0x87]
+    assert (await bob.publish_acked("plant/a")).codes == [0x87]
+    assert (await ann.publish_acked("other")).codes == [0x87]
+    ann.publish("plant/a", b"1", 1)
+    assert {(await ann.receive()).kind, (await ann.receive()).kind} == {3, 4}
+    other = PLUGINS.replace("ann", "bob").replace("1h", "2h")
+    told = configure(appliance, BASE + other)
+    assert "counts now: [access] plugin_cache" in told
+    assert "counts from the next start: [[access.plugins]] (plugins are loaded" in told
+    assert (await bob.publish_acked("plant/a")).codes == [0x87]
+
+
 async def test_rules_count_for_who_is_connected(appliance) -> None:
     """A rule that went away refuses the next PUBLISH on the open connection, in each version's
     way, and ends the subscriptions that it allowed, queued messages with them; a new rule allows.

@@ -89,9 +89,8 @@ def test_a_package_that_is_missing_is_named(
 def test_settings_are_converted(tmp_path: Path) -> None:
     """Choices from their text, secrets from files and the environment."""
     (tmp_path / "key.txt").write_text("from the file\n")
-    text = (
-        entry(HTTP, 'settings = {host = "${HOST}", port = 1, request_method = "POST"}')
-        + entry(LATER, 'settings = {secret_key_file = "key.txt", hosts = ["a", "${HOST}"]}')
+    text = entry(HTTP, 'settings = {host = "${HOST}", port = 1, request_method = "POST"}') + entry(
+        LATER, 'settings = {secret_key_file = "key.txt", hosts = ["a", "${HOST}"]}'
     )
     config = loads(text, file=str(tmp_path / "config.toml"), environ={"HOST": "a-host"})
     http, later = plugin_classes(config.access)
