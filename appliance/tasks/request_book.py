@@ -53,6 +53,7 @@ class RequestBook:
         self.next_id = 1
         self._states: dict[int, RequestState] = {}
         self._by_state: dict[RequestState, dict[int, Record]] = {one: {} for one in RequestState}
+        self._in_flight = 0
         self._runs: OrderedDict[str, int] = OrderedDict()
 
     # --- states -------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ class RequestBook:
 
     def in_flight(self) -> int:
         """How many requests a worker has the job of."""
-        return sum(len(self._by_state[state]) for state in states.IN_FLIGHT)
+        return self._in_flight
 
     def move(
         self,
@@ -127,6 +128,7 @@ class RequestBook:
         else:
             self._states[number] = to
             self._by_state[to][number] = record
+        self._in_flight += (to in states.IN_FLIGHT) - (before in states.IN_FLIGHT)
         if to not in states.OPEN:
             self.open.pop(number, None)
         elif number not in self.open:

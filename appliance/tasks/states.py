@@ -19,8 +19,12 @@ from types import MappingProxyType
 from appliance.model import ExecutionState
 
 
-class RequestState(enum.Enum):
-    """Where a request stands, from the message to its outcome."""
+class RequestState(enum.StrEnum):
+    """Where a request stands, from the message to its outcome.
+
+    A ``StrEnum`` because sets and dicts of states are asked at every move, and a plain ``Enum``
+    hashes in Python code.
+    """
 
     PENDING = "pending"
     """The request is taken and its turn is not decided yet; the same change decides it. The journal
