@@ -39,7 +39,7 @@ catches up when the crowd is gone; a follower that is too far behind for the jou
 wait (``Follower.may_lag``)."""
 
 RECORD_SHARE_OF_BACKLOG = 1 / 2
-"""Share of the time in which the recorders work off a backlog while nobody waits for the engine."""
+"""Share of the time in which the recorders work off a backlog while no publisher waits."""
 
 PUBLISHED_TOGETHER = 50
 """Outcomes in one commit of the journal. A queue of 20,000 took two minutes with a commit each."""

@@ -121,7 +121,7 @@ class Journal:
             on_health: called with (level, text) in the writer's thread when the health changes.
             on_refused: called with (token, error) for an entry that can't be stored whatever the
                 disk does (wrong SQL, text with half a surrogate pair). It is not in the journal.
-            minimum_seq: the highest cursor that anybody keeps outside this database: sequence
+            minimum_seq: the highest cursor that is kept outside this database: sequence
                 numbers continue above it, even if the database came from a backup or lost its
                 last commits in a power cut.
 
@@ -217,7 +217,7 @@ class Journal:
         return self._inbox.count > 0 and self._writer.gathered >= tuning.CROWD
 
     def may_lag(self, position: int) -> bool:
-        """Whether who has read up to there need not hurry for retention's sake."""
+        """Whether a follower at ``position`` may take its time: retention is far from there."""
         unread = self._last_seq - position
         held = max(1, self._last_seq - self._first_seq)
         size = max(SMALL_BYTES, self._condition.size_bytes // held)
@@ -263,7 +263,7 @@ class Journal:
         """Sequence number of the first message that was received at or after a time.
 
         One more than the newest message's if there is none. Received times grow with sequence
-        numbers unless somebody sets the clock back; then one of the candidates is returned.
+        numbers unless the clock is set back; then one of the candidates is returned.
         Raises like ``query``.
         """
         high = self._last_seq + 1

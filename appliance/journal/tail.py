@@ -1,4 +1,4 @@
-"""The newest committed messages in memory, so that followers who keep up never touch the disk.
+"""The newest committed messages in memory: a follower that keeps up never touches the disk.
 
 Not for: messages that are not committed yet, and not for old ones; both bounds are hard.
 """
@@ -46,7 +46,7 @@ class Tail:
                 self._trim()
 
     def _trim(self) -> None:
-        # By whole commits, of which the sizes are known: nothing is done for each message.
+        # By whole commits, whose sizes are known: no work for each message.
         count = 0
         while self._commits and (
             len(self._messages) - count - self._commits[0][0] >= MAX_MESSAGES

@@ -2,7 +2,7 @@
 
 While one commit is on its way to the disk, the next batch gathers: a natural group commit without
 any delay. When the disk refuses, the batch is kept and tried again until it succeeds; nothing is
-reported as committed before. Not for: who reads what was committed (tail.py, follower.py).
+reported as committed before. Not for: reading what was committed (tail.py, follower.py).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
-    """Whom the writer tells what it does; called in the writer's thread."""
+    """Hears what the writer does, in the writer's thread."""
 
     def committed(
         self, messages: Sequence[Message], content_size: int, entries: Sequence[Entry]
@@ -96,7 +96,7 @@ class Writer:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the thread has ended although nobody asked it to."""
+        """Whether the thread has ended before ``stop``."""
         begun = self._thread.ident is not None
         return begun and not self._stopping and not self._thread.is_alive()
 

@@ -96,7 +96,7 @@ def _headless(make: Callable[[], Appliance]) -> Appliance:
     appliance = make()
     supervisor = Supervisor(appliance)
     appliance.when_ready(supervisor.begin)
-    # Where nobody sits at a terminal, a hangup is an order to read the configuration again.
+    # Without a terminal, a hangup is an order to read the configuration again.
     as_daemon = not sys.stderr.isatty()
     with Signals(appliance.stop, supervisor.reload_soon if as_daemon else None):
         appliance.start()

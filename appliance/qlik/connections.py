@@ -1,9 +1,9 @@
 """The connections to one server: urllib3's, kept open between calls and kept hold of.
 
 Neither ``requests`` nor urllib3's own pool stands in between: putting a call together takes them
-three times and one and a half times as long, and a start call waits for that. What needs more than
-a connection, a proxy or NTLM, goes through sessions.py. One ``ssl.SSLContext`` of ours says whom
-to trust, and every socket is known, because nothing else ends a call that waits for an answer.
+three times and one and a half times as long. What needs more than a connection, a proxy or NTLM,
+goes through sessions.py. One ``ssl.SSLContext`` says which servers to trust. Every socket is known,
+because only its end breaks off a call that waits for an answer.
 Not for: limits and errors (transport.py).
 """
 
@@ -59,7 +59,7 @@ class Exchange(Protocol):
         """Drop what the server told us to keep."""
 
     def close(self) -> None:
-        """Close every connection; who waits for an answer sees it end."""
+        """Close every connection; a call that waits for an answer sees its connection end."""
 
 
 class Connections:
@@ -82,7 +82,7 @@ class Connections:
         self._idle: list[HTTPConnection] = []
         self._is_closed = False
         self._lock = threading.Lock()
-        # A client that nobody closes (a check that failed, a test) leaves no sockets behind.
+        # A client that is not closed (a check that failed, a test) leaves no sockets behind.
         weakref.finalize(self, _close_all, self._idle)
 
     @contextlib.contextmanager
@@ -105,7 +105,7 @@ class Connections:
                 self._cookies.keep(response, self._origin + target)
                 yield response
         except BaseException:
-            connection.close()  # It is in a state that nobody knows.
+            connection.close()  # Its state is unknown.
             raise
         self._give_back(connection)
 
@@ -190,7 +190,7 @@ class Sockets:
     def cut(self) -> None:
         """Shut every socket down, also those that are being opened at this moment.
 
-        Whoever reads from one sees the connection end.
+        A thread that reads from one sees the connection end.
         """
         with self._lock:
             self._is_cut = True

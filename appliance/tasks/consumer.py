@@ -99,7 +99,7 @@ class JournalConsumer:
         *,
         has_server: bool,
     ) -> None:
-        """``hear`` is told of the last message of each topic, for those who wait for any."""
+        """``hear`` gets the last message of each topic, for the watches of silence."""
         self._hear = hear
         self._state = state
         self._triggers = triggers
@@ -156,7 +156,7 @@ class JournalConsumer:
         """Deal with messages: their requests and the position in the journal, in one change."""
         if not messages:
             return
-        # What concerns nobody, mostly all of it, is told by its topics, of which there are few.
+        # Asked for each topic, not for each message: most batches concern no rule.
         latest = {one.topic: one for one in messages}
         self._let_hear(list(latest.values()))
         topics = {topic for topic in latest if self._triggers.concern(topic)}

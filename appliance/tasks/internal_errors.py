@@ -1,8 +1,7 @@
-"""Errors of our own in the task engine: threads that failed, messages that were set aside.
+"""Errors of the appliance itself in the task engine: failed threads, messages set aside.
 
-A thread that fails is run again after a pause, and people see it: the state here is part of what
-the terminal and ``/healthz`` show. Not for: a server or disk that fails, which is nobody's mistake
-(circuit.py, state_store.py).
+A thread that fails is run again after a pause. The terminal and ``/healthz`` show the state here.
+Not for: a server or a disk that fails (circuit.py, state_store.py).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class _Failing(msgspec.Struct):
 
 
 class InternalErrors:
-    """What went wrong by a mistake of ours. Methods may be called from any thread."""
+    """The internal errors so far. Methods may be called from any thread."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()

@@ -2,7 +2,7 @@
 
 Each run is asked about 2 s after its start, then less often, at most every 15 s; runs that are due
 at about the same time go into one call. Besides, the list of everything that runs is read now and
-then, so runs that somebody started elsewhere are seen, and waited for.
+then, so that requests wait for runs that were started elsewhere.
 
 Not for: what a report means (planner.py).
 """
@@ -30,7 +30,7 @@ TOGETHER_S = 1.0
 
 
 class RunPoller:
-    """Polls. Used by one thread; ``changed`` of the state store wakes it."""
+    """Polls the runs. For one thread; ``changed`` of the state store wakes that thread."""
 
     def __init__(
         self,

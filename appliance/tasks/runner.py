@@ -1,7 +1,7 @@
 """The work that one job asks of the server: find tasks, start, look, fetch a log.
 
-Runs in the worker threads, the only place besides poller.py that waits for the server. This
-is also the one place where a task is started, so the allow-list is enforced here, whoever asked.
+Runs in the worker threads, which wait for the server as only the poller and the health check do.
+A task is started nowhere else, so the allow-list is enforced here for every request.
 
 Not for: when a job is due and what its result means (planner.py).
 """

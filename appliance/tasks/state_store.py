@@ -49,7 +49,7 @@ class ClosedError(Exception):
 
 
 class StateStore:
-    """State, its lock, and the way of every change through the database."""
+    """The engine's state, its lock, and the way of every change through the database."""
 
     def __init__(
         self,
@@ -67,8 +67,8 @@ class StateStore:
         self.clock_ns = clock_ns
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
-        """Notified when the time of the next event may have become another one, and only then: who
-        is woken shares the interpreter's lock with the start call that a change hands out."""
+        """Wakes the clock and the poller, when the time of the next event may have changed and only
+        then: at each other change both would run in vain."""
         self.jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self.trouble = ""
         """Why the database can't be written at present, else empty."""
@@ -77,7 +77,7 @@ class StateStore:
         self._closed = False
         self._outcomes = outcomes
         self.offer: Callable[[Notice], None] = lambda _: None
-        """Who is told what people may want to know."""
+        """Takes news for people (notices.py)."""
         self._announced: tuple[object, ...] = ()
         self._unnoted_jobs: list[Job] = []
         """Jobs that a worker gets when their change is on disk."""
@@ -197,7 +197,10 @@ class StateStore:
         return job.kind is JobKind.START and message_of(cause) > self.cursors.durable
 
     def _wake_waiters(self, *, is_certain: bool = False) -> None:
-        """Wake who waits for a time, if that may be another now (an operator's act may do that)."""
+        """Wake the clock and the poller if the time that they wait for may have changed.
+
+        ``is_certain``: it may have, whatever the planner says (an operator's command, a timer).
+        """
         planner = self.planner
         present = (planner.next_due(), planner.followed, self.circuit.is_open, self.trouble)
         if is_certain or present != self._announced:
@@ -211,7 +214,7 @@ class StateStore:
             self._held_notices.append(notice)
 
     def _write(self, changes: Changes) -> None:
-        """Write; what no disk could ever take must not hold everything else back for ever."""
+        """Write, if need be without what can't be put into bytes: that would fail for ever."""
         try:
             self.store.write(changes)
         except sqlite3.Error:
@@ -225,7 +228,7 @@ class StateStore:
             self.store.write(changes)
 
     def _set_aside(self, what: str) -> None:
-        """Within the handling of an exception: log it, count it, let it be seen."""
+        """Within the handling of an exception: log it, count it, show it."""
         _log.exception("An error in the appliance, please report it: %s was left out", what)
         self.planner.count(Counter.INTERNAL_ERRORS)
         self.internal_errors.set_aside(what)
@@ -267,7 +270,7 @@ class StateStore:
             # Written together with the next change; lost in a crash, it is published again.
 
     def wake_all(self) -> None:
-        """Let everybody who waits look again (at the stop)."""
+        """Let the threads that wait look again (at the stop)."""
         with self.lock:
             self.changed.notify_all()
             self._posted.notify_all()

@@ -136,7 +136,7 @@ class Workers:
         return thread
 
     def lost(self) -> tuple[str, ...]:
-        """Vital threads that have ended although nobody asked them to."""
+        """Vital threads that have ended before the stop."""
         if self._stopped.is_set():
             return ()
         return tuple(one.name for one in self._vital if not one.is_alive())
