@@ -10,8 +10,8 @@ are in the journal, which is forced, so they are read again, and what may have b
 is looked for at the server first (``look_since_ns`` in records.py). What has no message behind it,
 the acts of operators and timers, is forced to the disk.
 
-A thread of its own moves SQLite's log into the file (``checkpoint``). SQLite by itself does it within
-a write, which would hold up one note in a hundred.
+A thread of its own moves SQLite's log into the file (``checkpoint``). By itself, SQLite does it
+within a write, which would hold up one note in a hundred.
 
 Not for: deciding anything, or locking: the state store holds its lock around each call.
 """
