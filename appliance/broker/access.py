@@ -279,7 +279,7 @@ class Access:
         return None
 
     def may_ask(self, username: str | None, client_id: str, topic: str, address: str) -> bool:
-        """Whether this topic is where this client may ask the desk for something."""
+        """Whether this is the topic on which this client may send a terminal's requests."""
         return is_own_request(topic, client_id) and self.role(username, address) is not None
 
     def may_subscribe(
@@ -287,7 +287,7 @@ class Access:
     ) -> bool:
         """Whether a client may subscribe to a (valid) filter: it must lie within one rule.
 
-        What the desk says to a terminal is for that terminal alone, and rules don't matter there.
+        What is sent to an attached terminal is for that terminal alone; rules do not count there.
         """
         if topic_filter.startswith(PREFIX):
             return is_own_topic(topic_filter, client_id) and (

@@ -40,5 +40,5 @@ class BrokerContext:
     count: Count
     """Counts a refusal or a bound that bit."""
     plugins: Plugins | None
-    ask_desk: Callable[[Message], None]
+    take_terminal_request: Callable[[Message], None]
     """Hands on what an attached terminal asks for."""

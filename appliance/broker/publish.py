@@ -305,10 +305,12 @@ class PublishReader:
         return count
 
     def _ask(self, topic: str, payload: bytes, qos: int, now_ns: int) -> None:
-        """Hand on a request to the desk; it is not a message, and not journaled as one."""
+        """Hand on the request of an attached terminal; it is not journaled as a message."""
         if qos:
-            raise PacketError("what is asked of the desk is asked at QoS 0", Reason.PROTOCOL_ERROR)
-        self._context.ask_desk(
+            raise PacketError(
+                "a request of an attached terminal is sent at QoS 0", Reason.PROTOCOL_ERROR
+            )
+        self._context.take_terminal_request(
             Message(
                 seq=0,
                 received_ns=now_ns,

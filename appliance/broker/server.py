@@ -121,11 +121,11 @@ class MqttBroker:
             host=host,
             count=self.count,
             plugins=plugins,
-            ask_desk=self._ask_desk,
+            take_terminal_request=self._take_terminal_request,
         )
         self._users_seen = 0
         self._sweeper: asyncio.Task[None] | None = None
-        self.desk: Callable[[Message], None] | None = None
+        self.on_terminal_request: Callable[[Message], None] | None = None
         """Who answers attached terminals; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
@@ -163,12 +163,12 @@ class MqttBroker:
             and self.subscriptions.has(client_id, topic_filter)
         )
 
-    def _ask_desk(self, message: Message) -> None:
+    def _take_terminal_request(self, message: Message) -> None:
         """An attached terminal asks for something."""
-        if self.desk is None:
+        if self.on_terminal_request is None:
             self.count(Counter.DESK_REQUESTS_REFUSED_NO_DESK)
         else:
-            self.desk(message)
+            self.on_terminal_request(message)
 
     # --- start and stop -----------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ from appliance.log.logs import Log
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
 from appliance.recorders import Recorders, highest_cursor
-from appliance.remote.server import Desk
+from appliance.remote.server import TerminalServer
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.store import Publication
 
@@ -106,7 +106,7 @@ class Appliance:
         self.tasks: TaskEngine
         self.door: Door
         self.broker: MqttBroker
-        self.desk: Desk
+        self.terminals: TerminalServer
         self.retained: Retained
         self.status: StatusTopic
 
@@ -274,12 +274,12 @@ class Appliance:
             clock_ns=self.clock_ns,
             plugins=self.plugins,
         )
-        self.desk = self._desk()
-        self.broker.desk = self.desk.take
+        self.terminals = self._terminal_server()
+        self.broker.on_terminal_request = self.terminals.take
         await self.broker.start()
         stack.push_async_callback(self.broker.stop)
-        self.desk.start()
-        stack.push_async_callback(self.desk.stop)
+        self.terminals.start()
+        stack.push_async_callback(self.terminals.stop)
         self.status = StatusTopic(
             View(self).snapshot, lambda: self.journal.stats().health, self.door, self.retained
         )
@@ -311,13 +311,13 @@ class Appliance:
         if not self._disk_refuses and not self.journal.lost_threads():
             self._disk_refuses = not self.journal.flush(_STOP_S)
 
-    def _desk(self) -> Desk:
+    def _terminal_server(self) -> TerminalServer:
         door = self.door
 
         async def record(asked: Message, what: bytes) -> None:
             await door.publish_settled(asked.topic, what, asked)
 
-        return Desk(
+        return TerminalServer(
             View(self),
             hand=door.hand,
             is_listening=self.broker.is_listening,

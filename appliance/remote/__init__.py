@@ -1,9 +1,9 @@
-"""``appliance attach``: the side that serves terminals elsewhere, and the side of the terminal.
+"""``appliance attach``: the server of attached terminals, and the terminal's side.
 
-A terminal is an MQTT client in one of two roles (broker/access.py). It asks on a topic of its
-own, and gets the changes of the state and the answers on two others (topics.py). The serving side
+A terminal is an MQTT client in one of two roles (broker/access.py). It sends requests on a topic
+of its own, and gets frames and answers on two others (topics.py). The serving side
 is server.py, frames.py, dispatch.py and tables.py; the terminal's side is link.py, mirror.py and
-client_engine.py; protocol.py is what travels between them. Nothing of this is made while no
-terminal is attached. Only an operator's actions stand in the journal.
+client_engine.py; protocol.py is what travels between them. Without
+an attached terminal no frames are made. Only an operator's actions are journaled.
 Not for: what an action does (engine_api.Engine).
 """

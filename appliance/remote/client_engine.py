@@ -1,6 +1,6 @@
-"""The ``state.Engine`` of an attached terminal: reads from the mirror, asks through the link.
+"""The ``engine_api.Engine`` of an attached terminal: reads the mirror, requests through the link.
 
-Not for: deciding who may do what; the appliance does, for each request.
+Not for: permissions; the appliance checks each request.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from appliance.remote.mirror import Mirror
 
 _OPEN_S = 10.0
 _SILENT_S = 3.0
-"""Frames come ten times a second; after this long without one, the operator is told."""
+"""Frames come ten times a second. After so many seconds without one, the operator is told."""
 _ATTACH_AGAIN_S = 6.0
-"""And after this long the terminal attaches anew: a broker may drop what is sent at QoS 0."""
+"""After so many seconds the terminal attaches again: a broker may drop messages of QoS 0."""
 
 
 def _decoder(kind: Any) -> Callable[[bytes], Any]:
@@ -46,9 +46,10 @@ _NUMBER = _decoder(int)
 
 
 class AttachedEngine(Engine):
-    """See ``state.Engine`` for each method. ``open`` before anything else, ``close`` at the end.
+    """See ``engine_api.Engine`` for each method. Call ``open`` first and ``close`` at the end.
 
-    The names that the methods take as ``by`` are not sent: the appliance goes by who signed in.
+    The argument ``by`` of the methods is not sent: the appliance uses the name of the signed-in
+    user.
     """
 
     is_remote = True
@@ -61,11 +62,11 @@ class AttachedEngine(Engine):
         self._tried_ns = 0
 
     def open(self, timeout_s: float = _OPEN_S) -> None:
-        """Attach; returns when the first state has come.
+        """Attach; returns when the first state has arrived.
 
         Raises:
             NoPermissionError: the user may not attach.
-            UnavailableError: the appliance is out of reach, or what answers is none.
+            UnavailableError: the appliance is out of reach, or another program answers.
         """
         self._link.open(timeout_s)
 
@@ -90,7 +91,7 @@ class AttachedEngine(Engine):
     # --- at once ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        # An appliance that stops may be about to start again: the terminal waits for it.
+        # A stopping appliance may start again soon, so the terminal waits for it.
         return self._mirror.snapshot(link=self._health(), stopping=False)
 
     def _health(self) -> Health:
@@ -129,60 +130,60 @@ class AttachedEngine(Engine):
     # --- may wait -----------------------------------------------------------------------------
 
     def message(self, seq: int) -> Message | None:
-        found: Message | None = self._link.ask(protocol.GetMessage(seq), _MESSAGE)
+        found: Message | None = self._link.request(protocol.GetMessage(seq), _MESSAGE)
         return found
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
-        found: list[Message] = self._link.ask(protocol.GetHistory(before_seq, limit), _MESSAGES)
+        found: list[Message] = self._link.request(protocol.GetHistory(before_seq, limit), _MESSAGES)
         known = self._mirror.marks([message.seq for message in found])
         unknown = tuple(message.seq for message in found if message.seq not in known)
         if unknown:
-            self._mirror.add_marks(self._link.ask(protocol.GetMarks(unknown), _MARKS))
+            self._mirror.add_marks(self._link.request(protocol.GetMarks(unknown), _MARKS))
         return found
 
     def seq_at(self, time_ns: int) -> int:
-        return int(self._link.ask(protocol.GetSeqAt(time_ns), _NUMBER))
+        return int(self._link.request(protocol.GetSeqAt(time_ns), _NUMBER))
 
     def retained(self, topic: str) -> Message | None:
-        found: Message | None = self._link.ask(protocol.GetRetained(topic), _MESSAGE)
+        found: Message | None = self._link.request(protocol.GetRetained(topic), _MESSAGE)
         return found
 
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
-        found: list[Execution] = self._link.ask(
+        found: list[Execution] = self._link.request(
             protocol.GetExecutions(before_id, limit, task_id), _EXECUTIONS
         )
         self._mirror.add_executions(found)
         return found
 
     def tasks(self) -> Sequence[Task]:
-        found: list[Task] = self._link.ask(protocol.GetTasks(), _TASKS)
+        found: list[Task] = self._link.request(protocol.GetTasks(), _TASKS)
         return found
 
-    # --- acts: for operators ------------------------------------------------------------------
+    # --- actions: for operators ----------------------------------------------------------------
 
-    def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows who
-        return int(self._link.ask(protocol.StartTask(task_id), _NUMBER))
+    def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
+        return int(self._link.request(protocol.StartTask(task_id), _NUMBER))
 
-    def repeat(self, seq: int, by: str) -> int:  # noqa: ARG002 - the appliance knows who
-        return int(self._link.ask(protocol.Repeat(seq), _NUMBER))
+    def repeat(self, seq: int, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
+        return int(self._link.request(protocol.Repeat(seq), _NUMBER))
 
     def stop_execution(self, execution: int, by: str) -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.StopExecution(execution))
+        self._link.request(protocol.StopExecution(execution))
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:  # noqa: ARG002 - as above
-        return int(self._link.ask(protocol.Publish(topic, payload, qos, retain), _NUMBER))
+        return int(self._link.request(protocol.Publish(topic, payload, qos, retain), _NUMBER))
 
     def clear_retained(self, topic: str, by: str) -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.ClearRetained(topic))
+        self._link.request(protocol.ClearRetained(topic))
 
     def disconnect(self, client_id: str, by: str) -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.Disconnect(client_id))
+        self._link.request(protocol.Disconnect(client_id))
 
     def pause_timer(self, name: str, paused: bool, by: str) -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.PauseTimer(name, paused))
+        self._link.request(protocol.PauseTimer(name, paused))
 
     def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.FireTimer(name))
+        self._link.request(protocol.FireTimer(name))
 
     def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - as above
-        self._link.ask(protocol.StopAppliance())
+        self._link.request(protocol.StopAppliance())

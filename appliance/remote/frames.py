@@ -1,8 +1,8 @@
-"""Makes frames: reads the engine, keeps what changed in tables, and fills each terminal's next.
+"""Makes frames: reads the engine, keeps changes in tables, and fills each terminal's next frame.
 
-The engine is read once for all terminals that are ready for a frame, however many there are; a
-terminal's own part is where it stands in each table. Blocks for about a millisecond: for a worker
-thread, one at a time. Not for: when a frame is due, or sending it (server.py).
+The engine is read once for all terminals that are ready for a frame. Each terminal has a cursor of
+its own in the tables. Blocks for about a millisecond, so a worker thread does it, one at a time.
+Not for: when a frame is due, or sending it (server.py).
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from appliance.remote import protocol
 from appliance.remote.tables import Table
 
 _SLOW_S = 1.0
-"""Clients and topics are counted once a second by the engine itself."""
+"""Seconds between two reads of clients and topics: the engine counts them once a second."""
 _TOPICS = 2000
 _WATCHED = 3000
-"""Messages, the newest that were sent, whose marks are looked up for each frame."""
+"""How many of the newest sent messages have their marks looked up for each frame."""
 _OPEN_MARKS = 1000
-"""Older messages that led to something which has not ended."""
+"""How many older messages whose executions have not ended are watched."""
 _MARKS = 5000
 _LOG_LINES = 200
 _FIRST_LINES = 1000
 _LOG_BYTES = 16 * 1024
 _MESSAGE_BYTES = 48 * 1024
 _OVERHEAD = 160
-"""Bytes that a message or log line has besides its texts."""
+"""Bytes of a message or log line besides its texts."""
 
 
-class Place:
-    """Where one terminal stands: what it has been sent so far."""
+class Cursor:
+    """How far one terminal has been sent the state: a position in each table."""
 
     __slots__ = ("clients", "executions", "log", "marks", "number", "seq", "snapshot", "topics")
 
@@ -50,7 +50,7 @@ class Place:
 
 
 class Frames:
-    """The tables of one engine, and the frames that are filled from them."""
+    """The tables of one engine, and frames made from them."""
 
     def __init__(self, engine: Engine, clock: Callable[[], float]) -> None:
         self._engine = engine
@@ -66,8 +66,8 @@ class Frames:
 
     # --- reading the engine -------------------------------------------------------------------
 
-    def refresh(self, places: Iterable[Place]) -> None:
-        """Read the engine; ``places`` are those of all attached terminals."""
+    def refresh(self, cursors: Iterable[Cursor]) -> None:
+        """Read the engine. ``cursors`` are the cursors of all attached terminals."""
         snapshot = self._engine.snapshot()
         for name in Snapshot.__struct_fields__:
             if name != "executions":
@@ -79,9 +79,9 @@ class Frames:
         now = self._clock()
         if now >= self._slow_due:
             self._slow_due = now + _SLOW_S
-            self._refresh_slowly(list(places))
+            self._refresh_slowly(list(cursors))
 
-    def _refresh_slowly(self, places: Sequence[Place]) -> None:
+    def _refresh_slowly(self, cursors: Sequence[Cursor]) -> None:
         clients = self._engine.clients()
         for client in clients:
             self._clients.put(client.client_id, client)
@@ -89,9 +89,9 @@ class Frames:
         for topic in self._engine.topics(_TOPICS):
             self._topics.put(topic.topic, topic)
         self._topics.bound(2 * _TOPICS)
-        if places:
-            self._clients.forget_gone(min(place.clients for place in places))
-            self._executions.forget_gone(min(place.executions for place in places))
+        if cursors:
+            self._clients.forget_gone(min(cursor.clients for cursor in cursors))
+            self._executions.forget_gone(min(cursor.executions for cursor in cursors))
 
     def _look_up_marks(self) -> None:
         found = self._engine.marks((*self._open_marks, *self._watched))
@@ -113,26 +113,26 @@ class Frames:
 
     # --- filling a frame ----------------------------------------------------------------------
 
-    def frame(self, place: Place) -> bytes:
-        """The next frame for a terminal, which from now on counts as sent."""
-        place.number += 1
+    def frame(self, cursor: Cursor) -> bytes:
+        """The next frame for a terminal. The cursor counts it as sent."""
+        cursor.number += 1
         left = protocol.FRAME_BYTES
-        fields, place.snapshot, size = self._snapshot.since(place.snapshot, left)
+        fields, cursor.snapshot, size = self._snapshot.since(cursor.snapshot, left)
         left -= size
-        log, size = self._log(place)
+        log, size = self._log(cursor)
         left -= size
-        messages, sizes, size = self._messages(place)
+        messages, sizes, size = self._messages(cursor)
         left -= size
-        executions, place.executions, size = self._executions.since(place.executions, left)
+        executions, cursor.executions, size = self._executions.since(cursor.executions, left)
         left -= size
-        marks, place.marks, size = self._marks.since(place.marks, left)
+        marks, cursor.marks, size = self._marks.since(cursor.marks, left)
         left -= size
-        clients, place.clients, size = self._clients.since(place.clients, left)
+        clients, cursor.clients, size = self._clients.since(cursor.clients, left)
         left -= size
-        topics, place.topics, _ = self._topics.since(place.topics, left)
+        topics, cursor.topics, _ = self._topics.since(cursor.topics, left)
         return protocol.encode(
             protocol.EncodedFrame(
-                number=place.number,
+                number=cursor.number,
                 snapshot=fields,
                 executions=executions,
                 marks=marks,
@@ -144,11 +144,11 @@ class Frames:
             )
         )
 
-    def _messages(self, place: Place) -> tuple[list[Message], dict[int, int], int]:
+    def _messages(self, cursor: Cursor) -> tuple[list[Message], dict[int, int], int]:
         messages: list[Message] = []
         sizes: dict[int, int] = {}
         size = 0
-        for message in reversed(self._engine.live(place.seq, protocol.LIVE_PER_FRAME)):
+        for message in reversed(self._engine.live(cursor.seq, protocol.LIVE_PER_FRAME)):
             shown = message
             if len(message.payload) > protocol.SHOWN_BYTES:
                 sizes[message.seq] = self._engine.full_size(message.seq) or len(message.payload)
@@ -162,17 +162,17 @@ class Frames:
             messages.append(shown)
         messages.reverse()
         if messages:
-            place.seq = messages[-1].seq
+            cursor.seq = messages[-1].seq
         for message in messages:
             self._watched.setdefault(message.seq, None)
         return messages, sizes, size
 
-    def _log(self, place: Place) -> tuple[list[LogLine], int]:
-        if place.log == 0:
-            # The past as far as it is kept, the first time; from then on line after line.
+    def _log(self, cursor: Cursor) -> tuple[list[LogLine], int]:
+        if cursor.log == 0:
+            # The first time all lines that are kept; later only the newer ones.
             newest = self._engine.log(0, _FIRST_LINES)
         else:
-            newest = self._engine.log(place.log, _LOG_LINES)
+            newest = self._engine.log(cursor.log, _LOG_LINES)
         lines: list[LogLine] = []
         size = 0
         for line in reversed(newest):
@@ -182,5 +182,5 @@ class Frames:
             lines.append(line)
         lines.reverse()
         if lines:
-            place.log = lines[-1].number
+            cursor.log = lines[-1].number
         return lines, size

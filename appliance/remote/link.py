@@ -1,7 +1,7 @@
 """The connection of a terminal: MQTT with reconnecting, requests that wait for their answer.
 
-paho-mqtt runs it in a thread of its own. Not for: what frames mean (mirror.py), errors of the
-first connection in words (commands/attach.py tries it first with the client that has them).
+paho-mqtt runs it in a thread of its own. Not for: what frames mean (mirror.py), the texts for a
+first connection that fails (mqtt/client.py, which commands/attach.py uses then).
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class Link:
 
     @property
     def role(self) -> str:
-        """``"operator"`` or ``"viewer"``; empty before the appliance has said it."""
+        """``"operator"`` or ``"viewer"``; empty before the appliance has answered."""
         return self._role
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the connection now, for the operator; empty if nothing is."""
+        """The present fault of the connection, for the operator; empty if there is none."""
         lost_at = self._lost_at
         if lost_at is None:
             return ""
@@ -93,11 +93,11 @@ class Link:
     # --- life ---------------------------------------------------------------------------------
 
     def open(self, timeout_s: float) -> None:
-        """Connect; returns when the first state has come.
+        """Connect; returns when the first state has arrived.
 
         Raises:
             NoPermissionError: the user may not attach.
-            UnavailableError: the appliance is out of reach, or what answers is none.
+            UnavailableError: the appliance is out of reach, or another program answers.
         """
         target = self._target
         try:
@@ -123,8 +123,10 @@ class Link:
 
     # --- requests -----------------------------------------------------------------------------
 
-    def ask(self, ask: protocol.AnyAsk, kind: Callable[[bytes], T] | None = None) -> T:
-        """Ask the engine for something and wait for the answer, which ``kind`` decodes.
+    def request(
+        self, operation: protocol.AnyOperation, kind: Callable[[bytes], T] | None = None
+    ) -> T:
+        """Send an operation and wait for its answer, which ``kind`` decodes.
 
         Raises:
             ApplianceError: the engine's own refusal, or the connection failed meanwhile.
@@ -136,14 +138,14 @@ class Link:
             number = next(self._numbers)
             self._waiting[number] = answer
         try:
-            if not self._send(protocol.Request(number, ask)):
+            if not self._send(protocol.Request(number, operation)):
                 raise UnavailableError(
                     f"There is no connection to {self._target.shown} now; nothing was sent."
                 )
             found = answer.result(_ANSWER_S)
         except TimeoutError:
             raise UnavailableError(
-                f"{self._target.shown} did not answer within {_ANSWER_S:g} s. {_unknown(ask)}"
+                f"{self._target.shown} did not answer within {_ANSWER_S:g} s. {_unknown(operation)}"
             ) from None
         finally:
             with self._lock:
@@ -151,7 +153,7 @@ class Link:
         if found.error:
             raise _error(found)
         value: Any = None if kind is None else kind(bytes(found.value))
-        return value  # type: ignore[no-any-return]  # without a decoder nobody looks at it
+        return value  # type: ignore[no-any-return] # without a decoder the value is not used
 
     def _send(self, request: protocol.Request) -> bool:
         if self._lost_at is not None or not self._client.is_connected():
@@ -206,7 +208,7 @@ class Link:
         self._attach()
 
     def attach_again(self) -> None:
-        """Begin anew with the first frame: one was lost on the way, or the desk forgot us."""
+        """Begin again with the first frame: one was lost, or the server forgot this terminal."""
         if self._lost_at is None and self._client.is_connected():
             self._attach()
 
@@ -230,7 +232,7 @@ class Link:
             self._role = msgspec.msgpack.decode(said.value, type=str)
 
     def _fail(self, error: ApplianceError) -> None:
-        """Before the first state this ends the attempt; later it is shown and tried again."""
+        """Note a fault. Before the first state it ends ``open``; later the link tries again."""
         self._trouble = str(error)
         if not self._ready.is_set():
             self._refusal = error
@@ -286,12 +288,12 @@ class Link:
             self._ready.set()
 
 
-def _unknown(ask: protocol.AnyAsk) -> str:
-    return "Whether it was done is not known; see the log." if ask.is_act else "Try again."
+def _unknown(operation: protocol.AnyOperation) -> str:
+    return "Whether it was done is not known; see the log." if operation.is_action else "Try again."
 
 
 def _error(answer: protocol.Answer) -> ApplianceError:
-    """The engine's error as it was raised there, or the nearest kind that this side knows."""
+    """The engine's error as it was raised there, or ``ApplianceError`` for an unknown class."""
     kind = getattr(errors, answer.kind, ApplianceError)
     if not (isinstance(kind, type) and issubclass(kind, ApplianceError)):
         kind = ApplianceError

@@ -1,8 +1,8 @@
-"""The last state that an appliance elsewhere has sent, merged from its frames.
+"""The last state that a remote appliance has sent, merged from its frames.
 
-Bounded like the engine's own view: 10,000 messages, 2,000 log lines, and for the rest what the
-engine itself bounds. Written by the connection's thread, read by the UI's; one lock. Not for: the
-connection (link.py), anything that has to be asked for (client_engine.py).
+Bounded like the engine's own view: 10,000 messages, 2,000 log lines; the engine bounds the rest.
+The connection's thread writes, the UI's thread reads, under one lock. Not for: the connection
+(link.py), anything that needs a request (client_engine.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEPT_SIZES = 10_000
 _KEPT_TOPICS = 5_000
 _KEPT_EXECUTIONS = 2_000
 _CLOCK_FRAMES = 50
-"""Frames that the difference of the clocks is taken from: the one that travelled fastest tells."""
+"""The difference of the clocks is that of the fastest of so many frames."""
 
 K = TypeVar("K", int, str)
 V = TypeVar("V")
@@ -45,10 +45,10 @@ _NEEDED = frozenset(
 
 
 class Mirror:
-    """What one engine elsewhere is known to be like. Safe to use from any thread.
+    """The known state of one remote engine. Safe to use from any thread.
 
-    ``clock_ns`` is a steady clock of this machine, in nanoseconds: what the time is over there is
-    reckoned from the frames.
+    ``clock_ns`` is a steady clock of this machine in nanoseconds. The remote time is computed from
+    it and the frames.
     """
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
@@ -58,7 +58,7 @@ class Mirror:
         self._fields: dict[str, Any] = {}
         self._executions: dict[int, Execution] = {}
         self._older: OrderedDict[int, Execution] = OrderedDict()
-        """Executions that were asked for, since the frames have only recent ones."""
+        """Executions from answers, because frames have only recent ones."""
         self._marks: OrderedDict[int, Mark] = OrderedDict()
         self._clients: dict[str, ClientState] = {}
         self._topics: OrderedDict[str, TopicState] = OrderedDict()
@@ -71,19 +71,19 @@ class Mirror:
         self._next_frame = 1
         self._engine_ns = 0
         self.heard_ns = 0
-        """When the last frame came, by ``clock_ns``; 0 if none has."""
+        """When the last frame arrived, by ``clock_ns``; 0 before the first."""
         self.after_log = 0
-        """The engine's own number of the last log line that came."""
+        """The engine's own number of the last log line that arrived."""
 
     # --- what comes in ------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A connection begins: the next frame that counts is its first."""
+        """A connection begins: the next accepted frame is its first."""
         with self._lock:
             self._next_frame = 1
 
     def apply(self, data: bytes) -> int:
-        """Take a frame in; returns its number, or 0 for one that does not fit in the row.
+        """Apply a frame; returns its number, or 0 if it is not the next one.
 
         Raises:
             msgspec.MsgspecError: it is not a frame.
@@ -112,7 +112,7 @@ class Mirror:
             self._sizes.update(frame.sizes)
             _bound(self._sizes, _KEPT_SIZES)
             for line in frame.log:
-                # Numbered here: the engine's own numbers begin anew with each run of it.
+                # Numbered here, because the engine's own numbers restart with each run.
                 self._log_number += 1
                 self._log.append(msgspec.structs.replace(line, number=self._log_number))
                 self.after_log = line.number
@@ -133,14 +133,14 @@ class Mirror:
         self._engine_ns = fields.get("started_ns", self._engine_ns)
 
     def add_executions(self, found: Iterable[Execution]) -> None:
-        """Keep executions that were asked for."""
+        """Keep executions from an answer."""
         with self._lock:
             for execution in found:
                 self._older[execution.id] = execution
             _bound(self._older, _KEPT_EXECUTIONS)
 
     def add_marks(self, found: Mapping[int, Mark]) -> None:
-        """Keep marks that were asked for."""
+        """Keep marks from an answer."""
         with self._lock:
             self._marks.update(found)
             _bound(self._marks, KEPT_MARKS)
@@ -149,29 +149,29 @@ class Mirror:
 
     @property
     def is_complete(self) -> bool:
-        """Whether enough has come for a snapshot."""
+        """Whether enough has arrived for a snapshot."""
         with self._lock:
             return self._fields.keys() >= _NEEDED
 
     @property
     def resume(self) -> tuple[int, int, int]:
-        """Where to go on after a break: last message, run of the engine, last log line there."""
+        """Where to continue after a break: last message, start of the engine, its last log line."""
         with self._lock:
             last = self._messages[-1].seq if self._messages else 0
             return last, self._engine_ns, self.after_log
 
     def now_ns(self) -> int:
-        """What the engine's clock shows now, as far as is known; 0 before the first frame."""
+        """The engine's time now in nanoseconds, as far as known; 0 before the first frame."""
         return self._clock_ns() + self._difference if self.heard_ns else 0
 
     def snapshot(self, **changes: Any) -> Snapshot:
-        """The last snapshot, with some fields said otherwise. Only once ``is_complete``."""
+        """The last snapshot, with some fields replaced. Only once ``is_complete``."""
         with self._lock:
             executions = tuple(sorted(self._executions.values(), key=_newest_first))
             return Snapshot(**{**self._fields, **changes}, executions=executions)
 
     def live(self, after_seq: int, limit: int) -> list[Message]:
-        """As ``state.Engine.live``."""
+        """As ``engine_api.Engine.live``."""
         with self._lock:
             newer = itertools.takewhile(lambda one: one.seq > after_seq, reversed(self._messages))
             found = list(itertools.islice(newer, limit))
@@ -179,33 +179,33 @@ class Mirror:
         return found
 
     def full_size(self, seq: int) -> int | None:
-        """As ``state.Engine.full_size``."""
+        """As ``engine_api.Engine.full_size``."""
         return self._sizes.get(seq)
 
     def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
-        """As ``state.Engine.marks``."""
+        """As ``engine_api.Engine.marks``."""
         with self._lock:
             return {seq: self._marks[seq] for seq in seqs if seq in self._marks}
 
     def clients(self) -> tuple[ClientState, ...]:
-        """As ``state.Engine.clients``."""
+        """As ``engine_api.Engine.clients``."""
         with self._lock:
             return tuple(self._clients.values())
 
     def topics(self, limit: int) -> list[TopicState]:
-        """As ``state.Engine.topics``."""
+        """As ``engine_api.Engine.topics``."""
         with self._lock:
             found = sorted(self._topics.values(), key=lambda one: (-one.rate, -one.count))
         return found[:limit]
 
     def log(self, after_number: int, limit: int) -> list[LogLine]:
-        """As ``state.Engine.log``, in numbers of this terminal's own."""
+        """As ``engine_api.Engine.log``, with this terminal's own numbers."""
         with self._lock:
             wanted = max(0, min(self._log_number - after_number, limit, len(self._log)))
             return [self._log[index] for index in range(-wanted, 0)]
 
     def execution(self, number: int) -> Execution | None:
-        """As ``state.Engine.execution``."""
+        """As ``engine_api.Engine.execution``."""
         with self._lock:
             return self._executions.get(number) or self._older.get(number)
 

@@ -1,8 +1,8 @@
-"""What travels between an attached terminal and the desk: requests, answers and frames.
+"""What travels between an attached terminal and the terminal server: requests, answers, frames.
 
-A request is JSON, since an act stands in the journal as people read it; frames and answers are
-MessagePack, since ten a second of them are made. A frame carries what has changed since the
-terminal's last one. Not for: making or applying any of it.
+A request is JSON, because people read the journaled actions. Frames and answers are MessagePack,
+because ten frames a second are made. A frame carries the changes since the terminal's last frame.
+The tags and field names are the wire format. Not for: making or applying any of it.
 """
 
 from __future__ import annotations
@@ -15,125 +15,124 @@ from appliance.engine_api import ClientState, LogLine, Mark, TopicState
 from appliance.model import Execution, Message
 
 PROTOCOL = 2
-"""Grows when an older terminal or engine could not make sense of what is sent."""
+"""The protocol's version. It grows when an older terminal or engine could not read the new form."""
 FRAMES_A_SECOND = 10
 WINDOW = 2
-"""Frames on their way that the terminal has not confirmed: a slow line gets fewer frames, never
-older ones."""
+"""How many frames may be unconfirmed. A slow line gets fewer frames, never older ones."""
 FRAME_BYTES = 96 * 1024
-"""About the size of the largest frame; what does not fit goes into the next."""
+"""About the size of the largest frame, in bytes. The rest goes into the next frame."""
 SHOWN_BYTES = 512
-"""A live message's payload is cut to this length; the whole one is had by asking."""
+"""A live message's payload is cut to this many bytes. ``GetMessage`` returns the whole one."""
 LIVE_PER_FRAME = 300
-"""The newest messages of a frame; those before are left out, and the gap shows how many."""
+"""How many messages a frame has at most. Older ones are left out, and the gap shows how many."""
 LARGEST_ANSWER = 2 * 1024 * 1024
 """Bytes."""
 MAX_OPEN_REQUESTS = 8
 """Requests of one terminal that are being answered."""
 
 
-class Ask(msgspec.Struct, frozen=True, tag_field="ask", tag=True):
-    """A request. ``is_act``: it changes something, so it needs an operator and is journaled."""
+class Operation(msgspec.Struct, frozen=True, tag_field="ask", tag=True):
+    """The content of a request. An action (``is_action``) needs an operator and is journaled."""
 
-    is_act: ClassVar[bool] = False
+    is_action: ClassVar[bool] = False
 
 
-class Attach(Ask, frozen=True, tag="attach"):
-    """Begin to send frames, going on where an earlier connection ended."""
+class Attach(Operation, frozen=True, tag="attach"):
+    """Begin to send frames, continuing where an earlier connection ended."""
 
     protocol: int
     after_seq: int = 0
     engine_started_ns: int = 0
-    """Which run of the engine ``after_log`` belongs to."""
+    """The start time of the engine whose numbers ``after_log`` counts by."""
     after_log: int = 0
 
 
-class Seen(Ask, frozen=True, tag="seen"):
-    """A frame has arrived."""
+class Seen(Operation, frozen=True, tag="seen"):
+    """Confirms a frame."""
 
     frame: int
 
 
-class GetMessage(Ask, frozen=True, tag="message"):
+class GetMessage(Operation, frozen=True, tag="message"):
     seq: int
 
 
-class GetTasks(Ask, frozen=True, tag="tasks"):
+class GetTasks(Operation, frozen=True, tag="tasks"):
     """The server's task list."""
 
 
-class GetHistory(Ask, frozen=True, tag="history"):
+class GetHistory(Operation, frozen=True, tag="history"):
     before_seq: int
     limit: int
 
 
-class GetSeqAt(Ask, frozen=True, tag="seq_at"):
+class GetSeqAt(Operation, frozen=True, tag="seq_at"):
     time_ns: int
 
 
-class GetRetained(Ask, frozen=True, tag="retained"):
+class GetRetained(Operation, frozen=True, tag="retained"):
     topic: str
 
 
-class GetExecutions(Ask, frozen=True, tag="executions"):
+class GetExecutions(Operation, frozen=True, tag="executions"):
     before_id: int
     limit: int
     task_id: str = ""
 
 
-class GetMarks(Ask, frozen=True, tag="marks"):
-    """What messages led to that are too old for the frames."""
+class GetMarks(Operation, frozen=True, tag="marks"):
+    """The marks of messages that are too old for the frames."""
 
     seqs: tuple[int, ...]
 
 
-class Act(Ask, frozen=True):
-    """A request that changes something."""
+class Action(Operation, frozen=True):
+    """An operation that changes something."""
 
-    is_act: ClassVar[bool] = True
+    is_action: ClassVar[bool] = True
 
 
-class StartTask(Act, frozen=True, tag="start_task"):
+class StartTask(Action, frozen=True, tag="start_task"):
     task_id: str
 
 
-class Repeat(Act, frozen=True, tag="repeat"):
+class Repeat(Action, frozen=True, tag="repeat"):
     seq: int
 
 
-class StopExecution(Act, frozen=True, tag="stop_execution"):
+class StopExecution(Action, frozen=True, tag="stop_execution"):
     execution: int
 
 
-class Publish(Act, frozen=True, tag="publish"):
+class Publish(Action, frozen=True, tag="publish"):
     topic: str
     payload: bytes
     qos: int
     retain: bool
 
 
-class ClearRetained(Act, frozen=True, tag="clear_retained"):
+class ClearRetained(Action, frozen=True, tag="clear_retained"):
     topic: str
 
 
-class Disconnect(Act, frozen=True, tag="disconnect"):
+class Disconnect(Action, frozen=True, tag="disconnect"):
     client_id: str
 
 
-class PauseTimer(Act, frozen=True, tag="pause_timer"):
+class PauseTimer(Action, frozen=True, tag="pause_timer"):
     name: str
     paused: bool
 
 
-class FireTimer(Act, frozen=True, tag="fire_timer"):
+class FireTimer(Action, frozen=True, tag="fire_timer"):
     name: str
 
 
-class StopAppliance(Act, frozen=True, tag="stop"):
+class StopAppliance(Action, frozen=True, tag="stop"):
     """Stop the whole appliance."""
 
 
-AnyAsk = (
+AnyOperation = (
     Attach
     | Seen
     | GetMessage
@@ -156,10 +155,10 @@ AnyAsk = (
 
 
 class Request(msgspec.Struct, frozen=True):
-    """One request with its number, which the answer repeats; 0 wants no answer."""
+    """One request. The answer repeats its number; a request with number 0 gets no answer."""
 
     number: int
-    ask: AnyAsk
+    operation: AnyOperation = msgspec.field(name="ask")
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -173,27 +172,27 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """What has changed, as the terminal reads it. ``None`` stands for what is gone.
+    """The changes, as the terminal decodes them. ``None`` marks an entry as removed.
 
-    The first frame of a connection (``number`` 1) begins anew: what is in none of the following
-    frames does not exist any more, but for messages and log lines, which go on.
+    The first frame of a connection (``number`` 1) starts from an empty state, except for messages
+    and log lines, which continue.
     """
 
     number: int
     snapshot: dict[str, msgspec.Raw]
-    """Fields of ``state.Snapshot``; executions are sent one by one instead."""
+    """Fields of ``engine_api.Snapshot``, but for the executions, which have their own field."""
     executions: dict[int, Execution | None]
     marks: dict[int, Mark | None]
     clients: dict[str, ClientState | None]
     topics: dict[str, TopicState | None]
     messages: list[Message]
     sizes: dict[int, int]
-    """Payload length of the messages whose payload was cut, by sequence number."""
+    """The full payload length of each cut message in bytes, by sequence number."""
     log: list[LogLine]
 
 
 class EncodedFrame(msgspec.Struct, frozen=True):
-    """The same frame as the desk puts it together, of parts that are encoded once for all."""
+    """The same frame as the server makes it, of parts that are encoded once for all terminals."""
 
     number: int
     snapshot: dict[str, msgspec.Raw]
@@ -207,23 +206,23 @@ class EncodedFrame(msgspec.Struct, frozen=True):
 
 
 def _plain(value: object) -> object:
-    """Values of the configuration (topic filters, paths, durations) as what they are made of."""
+    """The plain value of a configuration type (topic filter, path, duration)."""
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)
-    raise TypeError(f"{type(value).__name__} does not travel")
+    raise TypeError(f"{type(value).__name__} can't be sent to a terminal")
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 """Encode frames, answers and parts of them. Raises ``TypeError``."""
 
 
-def audit(ask: AnyAsk) -> bytes:
-    """An act as it stands in the journal: JSON, a payload as its length alone.
+def audit(operation: AnyOperation) -> bytes:
+    """An action as the journal keeps it: JSON, with a payload's length in place of the payload.
 
-    What was published stands in the journal as a message of its own.
+    The published message itself is in the journal, too.
     """
-    body: dict[str, Any] = msgspec.to_builtins(ask)
-    if isinstance(ask, Publish):
-        body["payload"] = f"{len(ask.payload)} bytes"
+    body: dict[str, Any] = msgspec.to_builtins(operation)
+    if isinstance(operation, Publish):
+        body["payload"] = f"{len(operation.payload)} bytes"
     return msgspec.json.encode(body)

@@ -1,9 +1,9 @@
-"""The desk: who is attached, when each gets a frame, and who may have what they ask for.
+"""The terminal server: attached terminals, when each gets a frame, what each may do.
 
-A terminal confirms each frame, and no more than two are on their way to it: one on a slow line
-gets fewer and larger steps, one that has stalled gets none, and neither costs more than these two
-frames. An act is checked against the role of whoever asks at that moment, journaled in their
-name, carried out, logged and answered; looking leaves no trace.
+A terminal confirms each frame, and at most two frames are unconfirmed: a terminal on a slow line
+gets fewer frames with more changes, a stalled one gets none, and neither costs more than two
+frames. An action is checked against the user's role at that moment, journaled under the user's
+name, carried out, logged and answered. Reading leaves no trace.
 Not for: roles and topics (broker/access.py), what is in a frame (frames.py).
 """
 
@@ -24,7 +24,7 @@ from appliance.errors import ApplianceError, NoPermissionError, UsageError
 from appliance.model import Message
 from appliance.remote import protocol
 from appliance.remote.dispatch import carry_out
-from appliance.remote.frames import Frames, Place
+from appliance.remote.frames import Cursor, Frames
 from appliance.remote.topics import reply_topic, state_topic
 
 logger = logging.getLogger(__name__)
@@ -39,28 +39,31 @@ _OPERATOR = "operator"
 class _Terminal:
     """One attached terminal."""
 
-    __slots__ = ("client_id", "confirmed", "open_requests", "place", "username")
+    __slots__ = ("client_id", "confirmed", "cursor", "open_requests", "username")
 
-    def __init__(self, client_id: str, username: str | None, place: Place) -> None:
+    def __init__(self, client_id: str, username: str | None, cursor: Cursor) -> None:
         self.client_id = client_id
         self.username = username
-        self.place = place
+        self.cursor = cursor
         self.confirmed = 0
         self.open_requests = 0
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has confirmed enough for another frame."""
-        return self.place.number - self.confirmed < protocol.WINDOW
+        """Whether another frame may be sent to it."""
+        return self.cursor.number - self.confirmed < protocol.WINDOW
 
 
-class Desk:
+class TerminalServer:
     """Serves attached terminals. Engine's loop only.
 
-    ``hand`` gives a payload to whoever subscribed to a topic, without the journal;
-    ``is_listening`` says whether a client is there and has a subscription; ``record`` puts an act
-    into the journal in the name of who asked and returns when it is kept; ``role_of`` says what a
-    user at an address may do: ``"operator"``, ``"viewer"`` or nothing (``None``).
+    Args of the constructor:
+        hand: sends a payload to the subscribers of a topic, without the journal.
+        is_listening: whether a client is connected and has subscribed to a topic.
+        record: journals an action under the user's name; returns when it is on the disk.
+        role_of: the role of a user at an address: ``"operator"``, ``"viewer"`` or ``None``.
+        count: counts an event.
+        clock: seconds of a steady clock.
     """
 
     def __init__(
@@ -83,9 +86,9 @@ class Desk:
         self._clock = clock
         self._frames = Frames(engine, clock)
         self._terminals: dict[str, _Terminal] = {}
-        self._somebody = asyncio.Event()
+        self._has_terminals = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
-        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="desk")
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="terminals")
         self._decoder = msgspec.json.Decoder(protocol.Request)
         self._sender: asyncio.Task[None] | None = None
         self._failure = ""
@@ -97,10 +100,10 @@ class Desk:
 
     def start(self) -> None:
         """Begin to serve."""
-        self._sender = asyncio.get_running_loop().create_task(self._send_frames(), name="desk")
+        self._sender = asyncio.get_running_loop().create_task(self._send_frames(), name="terminals")
 
     async def stop(self) -> None:
-        """Serve nobody any more; what was asked for and runs goes on without an answer."""
+        """Stop serving. Operations that run already end without an answer."""
         if self._sender is not None:
             self._sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -114,35 +117,35 @@ class Desk:
     async def _send_frames(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._somebody.wait()
+            await self._has_terminals.wait()
             self._let_go()
             ready = [one for one in self._terminals.values() if one.is_ready]
             if ready:
                 try:
-                    places = [one.place for one in self._terminals.values()]
-                    frames = await loop.run_in_executor(self._pool, self._make, ready, places)
-                except Exception as error:  # noqa: BLE001 - the engine goes on whatever it is
+                    cursors = [one.cursor for one in self._terminals.values()]
+                    frames = await loop.run_in_executor(self._pool, self._make, ready, cursors)
+                except Exception as error:  # noqa: BLE001 - no error here may end the engine
                     self._failed(error)
                     frames = []
                     await asyncio.sleep(_AFTER_FAILURE_S)
                 for terminal, frame in frames:
-                    # Not to a terminal that attached anew meanwhile: that one begins at frame 1.
+                    # A terminal that attached again meanwhile expects frame 1, not this one.
                     if self._terminals.get(terminal.client_id) is terminal:
                         self._hand(state_topic(terminal.client_id), frame)
             await asyncio.sleep(1 / protocol.FRAMES_A_SECOND)
 
     def _failed(self, error: Exception) -> None:
-        """Say why terminals get nothing, once for each reason."""
+        """Log why terminals get no frames, once for each reason."""
         if repr(error) != self._failure:
             self._failure = repr(error)
             logger.error("no frame could be made for attached terminals", exc_info=error)
 
-    def _make(self, ready: list[_Terminal], places: list[Place]) -> list[tuple[_Terminal, bytes]]:
-        self._frames.refresh(places)
-        return [(terminal, self._frames.frame(terminal.place)) for terminal in ready]
+    def _make(self, ready: list[_Terminal], cursors: list[Cursor]) -> list[tuple[_Terminal, bytes]]:
+        self._frames.refresh(cursors)
+        return [(terminal, self._frames.frame(terminal.cursor)) for terminal in ready]
 
     def _let_go(self) -> None:
-        """Forget the terminals that are gone; with the last of them, the tables too."""
+        """Forget terminals that have disconnected, and the tables with the last of them."""
         for client_id in list(self._terminals):
             if not self._is_listening(client_id, state_topic(client_id)):
                 self._forget(client_id)
@@ -151,13 +154,13 @@ class Desk:
         del self._terminals[client_id]
         logger.info("terminal %s has detached", client_id)
         if not self._terminals:
-            self._somebody.clear()
+            self._has_terminals.clear()
             self._frames = Frames(self._engine, self._clock)
 
     # --- requests -----------------------------------------------------------------------------
 
     def take(self, message: Message) -> None:
-        """Take what a client published on its request topic (the broker has checked whose)."""
+        """Take a message on a request topic. The broker has checked the client's right to it."""
         try:
             request = self._decoder.decode(message.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -166,7 +169,7 @@ class Desk:
         try:
             self._take(message, request)
         except Exception:
-            # It is on the way of every client's bytes: nothing may go wrong there because of it.
+            # The broker calls this while it reads a client's bytes; no error may reach it.
             logger.exception("a request of an attached terminal failed")
 
     def _take(self, message: Message, request: protocol.Request) -> None:
@@ -174,14 +177,14 @@ class Desk:
         if role is None:
             self._count(Counter.DESK_REQUESTS_REFUSED_NOT_ALLOWED)
             return
-        if isinstance(request.ask, protocol.Attach):
-            self._attach(message, request.number, request.ask, role)
+        if isinstance(request.operation, protocol.Attach):
+            self._attach(message, request.number, request.operation, role)
             return
         terminal = self._terminals.get(message.client_id)
         if terminal is None:
             return
-        if isinstance(request.ask, protocol.Seen):
-            confirmed = min(request.ask.frame, terminal.place.number)
+        if isinstance(request.operation, protocol.Seen):
+            confirmed = min(request.operation.frame, terminal.cursor.number)
             terminal.confirmed = max(terminal.confirmed, confirmed)
             return
         if terminal.open_requests >= protocol.MAX_OPEN_REQUESTS:
@@ -194,19 +197,19 @@ class Desk:
             return
         terminal.open_requests += 1
         task = asyncio.get_running_loop().create_task(
-            self._serve(terminal, message, request, role), name=f"desk {message.client_id}"
+            self._serve(terminal, message, request, role), name=f"terminal {message.client_id}"
         )
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    def _attach(self, message: Message, number: int, ask: protocol.Attach, role: str) -> None:
+    def _attach(self, message: Message, number: int, operation: protocol.Attach, role: str) -> None:
         client_id = message.client_id
         problem = ""
-        if ask.protocol != protocol.PROTOCOL:
+        if operation.protocol != protocol.PROTOCOL:
             problem = (
-                f"This terminal speaks version {ask.protocol} of what attached terminals and "
-                f"appliances speak, the appliance version {protocol.PROTOCOL}: install the same "
-                "version of the program on both."
+                f"This terminal speaks version {operation.protocol} of the terminal protocol, the "
+                f"appliance version {protocol.PROTOCOL}: install the same version of the program "
+                "on both."
             )
         elif client_id not in self._terminals and len(self._terminals) >= MAX_TERMINALS:
             self._count(Counter.TERMINALS_REFUSED)
@@ -217,30 +220,30 @@ class Desk:
             self._answer_error(client_id, number, UsageError(problem))
             return
         snapshot = self._engine.snapshot()
-        same_run = ask.engine_started_ns == snapshot.started_ns
-        place = Place(
-            # A journal that was begun anew has lower numbers than the terminal has seen.
-            max(0, min(ask.after_seq, snapshot.journal.last_seq)),
-            max(0, ask.after_log) if same_run else 0,
+        same_run = operation.engine_started_ns == snapshot.started_ns
+        cursor = Cursor(
+            # A new journal may have lower numbers than the terminal has seen.
+            max(0, min(operation.after_seq, snapshot.journal.last_seq)),
+            max(0, operation.after_log) if same_run else 0,
         )
-        self._terminals[client_id] = _Terminal(client_id, message.username, place)
-        self._somebody.set()
+        self._terminals[client_id] = _Terminal(client_id, message.username, cursor)
+        self._has_terminals.set()
         logger.info("%s has attached as %s", _who(message), role)
         self._answer(client_id, protocol.Answer(number, msgspec.Raw(protocol.encode(role))))
 
     async def _serve(
         self, terminal: _Terminal, message: Message, request: protocol.Request, role: str
     ) -> None:
-        ask = request.ask
+        operation = request.operation
         loop = asyncio.get_running_loop()
         try:
-            if ask.is_act:
-                await self._permit(message, ask, role)
-            if isinstance(ask, protocol.StopAppliance):
-                # Afterwards there may be nobody left to answer.
+            if operation.is_action:
+                await self._permit(message, operation, role)
+            if isinstance(operation, protocol.StopAppliance):
+                # Afterwards the connection may be closed already.
                 self._answer(message.client_id, protocol.Answer(request.number))
             found = await loop.run_in_executor(
-                self._pool, _encoded, self._engine, ask, _who(message)
+                self._pool, _encoded, self._engine, operation, _who(message)
             )
             self._answer(message.client_id, protocol.Answer(request.number, found))
         except ApplianceError as error:
@@ -255,13 +258,13 @@ class Desk:
         finally:
             terminal.open_requests -= 1
 
-    async def _permit(self, message: Message, ask: protocol.AnyAsk, role: str) -> None:
-        """Journal and log an act, or refuse it.
+    async def _permit(self, message: Message, operation: protocol.AnyOperation, role: str) -> None:
+        """Journal and log an action, or refuse it.
 
         Raises:
-            NoPermissionError: only operators may act.
+            NoPermissionError: the user is no operator.
         """
-        what = protocol.audit(ask)
+        what = protocol.audit(operation)
         if role != _OPERATOR:
             self._count(Counter.ACTS_REFUSED)
             logger.warning("refused %s to %s: a viewer", what.decode(), _who(message))
@@ -282,14 +285,14 @@ class Desk:
             self._hand(reply_topic(client_id), protocol.encode(answer))
 
 
-def _encoded(engine: Engine, ask: protocol.AnyAsk, by: str) -> msgspec.Raw:
-    found = protocol.encode(carry_out(engine, ask, by))
+def _encoded(engine: Engine, operation: protocol.AnyOperation, by: str) -> msgspec.Raw:
+    found = protocol.encode(carry_out(engine, operation, by))
     if len(found) > protocol.LARGEST_ANSWER:
         raise ApplianceError("The answer is too large for an attached terminal.")
     return msgspec.Raw(found)
 
 
 def _who(message: Message) -> str:
-    """Who asks, as the log and the engine name them."""
+    """The user and terminal, as the log and the engine name them."""
     name = message.username or "somebody"
     return f"{name} (terminal {message.client_id} at {message.address})"

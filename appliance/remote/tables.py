@@ -1,7 +1,7 @@
-"""What the engine's state is made of, each thing encoded once and numbered by its last change.
+"""Tables of the engine's state: each entry is encoded once and numbered by its last change.
 
-So the changes since a terminal's last frame are the entries with a larger number, whatever pace
-each terminal has. Not for: knowing what the entries mean.
+The changes since a terminal's last frame are the entries with a larger number, so each terminal
+can read at its own pace. Not for: what the entries mean.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Table(Generic[K]):
         return len(self._entries)
 
     def put(self, key: K, value: object) -> None:
-        """Keep a value; nothing happens if it is the one that is kept already."""
+        """Keep a value. The same value again is no change."""
         entry = self._entries.get(key)
         if entry is not None and (entry.value is value or entry.value == value):
             return
         self._change(key, value, msgspec.Raw(encode(value)))
 
     def keep_only(self, keys: Iterable[K]) -> None:
-        """Note as gone what is not among these keys."""
+        """Mark all other keys as removed."""
         wanted = set(keys)
         for key, entry in list(self._entries.items()):
             if key not in wanted and entry.raw is not _GONE:
@@ -58,7 +58,7 @@ class Table(Generic[K]):
         self._entries.move_to_end(key)
 
     def forget_gone(self, version: int) -> None:
-        """Drop the notes of what is gone up to a change that every reader has seen."""
+        """Drop the marks of removed keys up to a change that every reader has seen."""
         done = [
             key
             for key, entry in self._entries.items()
@@ -68,15 +68,15 @@ class Table(Generic[K]):
             del self._entries[key]
 
     def bound(self, most: int) -> None:
-        """Drop the entries that have not changed for longest, beyond ``most``."""
+        """Drop the entries with the oldest changes, beyond ``most``."""
         while len(self._entries) > most:
             self._entries.popitem(last=False)
 
     def since(self, version: int, budget: int) -> tuple[dict[K, msgspec.Raw], int, int]:
         """The changes after ``version``, the oldest first, of about ``budget`` bytes.
 
-        At least one, if there is one, so that a reader always gets on. Returns them, the number
-        up to which the reader has now seen everything, and their size in bytes.
+        At least one change if there is any, so that a reader always advances. Returns the changes,
+        the number of the last change that the reader has seen then, and their size in bytes.
         """
         if version >= self.version:
             return {}, version, 0

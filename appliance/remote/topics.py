@@ -1,7 +1,7 @@
-"""The topics between an attached terminal and the desk, each with the terminal's client id.
+"""The topics between an attached terminal and the terminal server, each with the client id.
 
-They begin with ``$``, so no wildcard of a subscriber, recorder or trigger takes them (MQTT 3.1.1,
-section 4.7.2), and without the name of the appliance, which a terminal need not know.
+They begin with ``$``, so no wildcard of a subscriber, recorder or trigger matches them (MQTT
+3.1.1, section 4.7.2). They lack the appliance's name, which a terminal does not know.
 Not for: who may use them (broker/access.py).
 """
 
@@ -11,29 +11,29 @@ PREFIX = "$desk/"
 
 
 def request_topic(client_id: str) -> str:
-    """Where a terminal publishes what it asks for."""
+    """The topic on which a terminal publishes its requests."""
     return f"{PREFIX}request/{client_id}"
 
 
 def state_topic(client_id: str) -> str:
-    """Where a terminal gets the changes of the engine's state."""
+    """The topic on which a terminal gets frames."""
     return f"{PREFIX}state/{client_id}"
 
 
 def reply_topic(client_id: str) -> str:
-    """Where a terminal gets the answers to its requests."""
+    """The topic on which a terminal gets the answers to its requests."""
     return f"{PREFIX}reply/{client_id}"
 
 
 def is_own_topic(topic: str, client_id: str) -> bool:
-    """Whether a client with this id may subscribe to this topic, as far as its id goes."""
+    """Whether a client with this id may subscribe to this topic, judged by the id alone."""
     if not client_id or any(sign in client_id for sign in "/+#"):
         return False
     return topic in (state_topic(client_id), reply_topic(client_id))
 
 
 def is_own_request(topic: str, client_id: str) -> bool:
-    """Whether a client with this id may ask on this topic, as far as its id goes."""
+    """Whether a client with this id may send requests on this topic, judged by the id alone."""
     if not client_id or any(sign in client_id for sign in "/+#"):
         return False
     return topic == request_topic(client_id)

@@ -272,7 +272,7 @@ async def test_will_rules(ruled, version):
 
 
 async def test_a_terminal_that_loses_its_right_gets_nothing_more(guarded):
-    """A user who is no operator or viewer any more has no place at the desk, at once."""
+    """A user who is no operator or viewer any more is detached at once."""
     listen = state_topic("screen")
 
     def terms(*operators: str) -> Terms:

@@ -1,4 +1,4 @@
-"""Who may attach a terminal, and that nobody reads or writes another's desk topics."""
+"""Who may attach a terminal, and that nobody reads or writes another terminal's topics."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -116,7 +116,7 @@ def test_no_client_id_reaches_into_another(mine, other):
 
 @given(st.text("a/+#$", max_size=8))
 def test_wildcards_do_not_take_the_desk(topic_filter):
-    """A recorder, trigger or subscriber of "#" gets nothing of what terminals and desk say."""
+    """A recorder, trigger or subscriber of "#" gets nothing of what terminals and server say."""
     if topic_filter and not topic_filter.startswith(PREFIX):
         try:
             assert not matches(topic_filter, request_topic("t1"))

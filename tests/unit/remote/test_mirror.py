@@ -10,22 +10,22 @@ from plain_engine import PlainEngine
 
 from appliance.remote.mirror import Mirror
 from appliance.remote import protocol
-from appliance.remote.frames import Frames, Place
+from appliance.remote.frames import Cursor, Frames
 from appliance.model import ExecutionState
 
 
 class Terminal:
-    """A place at the desk and the mirror behind it."""
+    """A terminal's cursor in the frames, and the mirror behind it."""
 
     def __init__(self, engine, frames):
         self.engine, self.frames = engine, frames
-        self.place = Place(0, 0)
+        self.cursor = Cursor(0, 0)
         self.mirror = Mirror(lambda: engine.now_ns)
 
     def frame(self, others=()):
-        self.frames.refresh([self.place, *(one.place for one in others)])
-        data = self.frames.frame(self.place)
-        assert self.mirror.apply(data) == self.place.number
+        self.frames.refresh([self.cursor, *(one.cursor for one in others)])
+        data = self.frames.frame(self.cursor)
+        assert self.mirror.apply(data) == self.cursor.number
         return data
 
 
@@ -150,12 +150,12 @@ def test_after_a_break_the_terminal_goes_on_and_keeps_what_it_had():
     engine.receive()
     engine.log_line("two")
     mirror = terminal.mirror
-    stale = frames.frame(terminal.place)
+    stale = frames.frame(terminal.cursor)
     mirror.begin()
     assert mirror.apply(stale) == 0  # of the connection that broke
     seq, run, log = mirror.resume
     assert (seq, run, log) == (1, 7, 1)
-    terminal.place = Place(seq, log)
+    terminal.cursor = Cursor(seq, log)
     terminal.frames = Frames(engine, lambda: 0.0)
     terminal.frame()
     assert [one.seq for one in mirror.live(0, 10)] == [1, 2]

@@ -1,4 +1,4 @@
-"""The desk itself: who gets frames and answers, and what happens when the engine fails."""
+"""The terminal server: who gets frames and answers, and what happens when the engine fails."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,8 @@ from appliance.model import Message
 DEADLINE_S = 20
 
 
-class Place:
-    """A desk over a plain engine, and the broker's part of it."""
+class Served:
+    """A terminal server over a plain engine, and the broker's part of it."""
 
     def __init__(self):
         self.engine = PlainEngine()
@@ -28,7 +28,7 @@ class Place:
         self.recorded = []
         self.counted = []
         self.roles = {"admin": "operator", "anna": "viewer"}
-        self.desk = server.Desk(
+        self.server = server.TerminalServer(
             self.engine,
             hand=self._hand,
             is_listening=lambda client, topic: topic in self.listening,
@@ -49,7 +49,7 @@ class Place:
 
     def ask(self, client, ask, number=0, user="admin"):
         payload = msgspec.json.encode(protocol.Request(number, ask))
-        self.desk.take(Message(0, 1, request_topic(client), payload, client_id=client,
+        self.server.take(Message(0, 1, request_topic(client), payload, client_id=client,
                                username=user, address="127.0.0.1:5"))  # fmt: skip
 
     async def next(self, topic):
@@ -69,10 +69,10 @@ class Place:
 
 @pytest.fixture
 async def place():
-    it = Place()
-    it.desk.start()
+    it = Served()
+    it.server.start()
     yield it
-    await it.desk.stop()
+    await it.server.stop()
 
 
 ATTACH = protocol.Attach(protocol.PROTOCOL)
@@ -87,7 +87,7 @@ async def test_nothing_is_made_while_nobody_is_attached(place):
     assert (await place.frame("t1")).number == 1
     place.listening.clear()
     async with asyncio.timeout(DEADLINE_S):
-        while place.desk.attached:
+        while place.server.attached:
             await asyncio.sleep(0.02)
     reads = place.engine.reads
     await asyncio.sleep(0.3)  # as above
@@ -118,9 +118,9 @@ async def test_there_is_a_bound_on_terminals(place):
         place.ask(f"t{number}", ATTACH, number=1)
     answer = await place.answer(f"t{server.MAX_TERMINALS}")
     assert "attached already" in answer.error
-    assert place.desk.attached == server.MAX_TERMINALS
+    assert place.server.attached == server.MAX_TERMINALS
     place.ask("t0", ATTACH, number=2)  # who is attached may attach anew
-    assert place.desk.attached == server.MAX_TERMINALS
+    assert place.server.attached == server.MAX_TERMINALS
     assert place.counted == [Counter.TERMINALS_REFUSED]
 
 
@@ -129,10 +129,10 @@ async def test_who_does_not_listen_is_not_attached(place):
     place.listening.add(reply_topic("t1"))
     place.ask("t1", ATTACH, number=1)
     assert "Subscribe" in (await place.answer("t1")).error
-    assert place.desk.attached == 0
+    assert place.server.attached == 0
 
 
-async def test_an_engine_that_fails_does_not_end_the_desk(place, caplog):
+async def test_an_engine_that_fails_does_not_end_the_server(place, caplog):
     """While no frame can be made the log says why, once; then terminals go on."""
     healthy, tries = place.engine.snapshot, 0
     place.come("t1")
@@ -211,12 +211,12 @@ async def test_an_act_is_kept_before_it_is_done(place):
     assert kept == [("admin", b'{"ask":"start_task","task_id":"some id"}')]
 
 
-async def test_the_stop_of_the_desk_leaves_nothing_behind(place):
+async def test_the_stop_of_the_server_leaves_nothing_behind(place):
     """After it, a request is neither answered nor an error."""
     place.come("t1")
     place.ask("t1", ATTACH)
     await place.frame("t1")
-    await place.desk.stop()
+    await place.server.stop()
     with contextlib.suppress(asyncio.QueueEmpty):
         while True:
             place.handed.get_nowait()

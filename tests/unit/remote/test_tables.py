@@ -1,4 +1,6 @@
-"""The desk's tables: whoever reads the changes at whatever pace ends with the same state."""
+"""The tables of the state: a reader at any pace ends with the same state."""
+
+from typing import get_args
 
 import msgspec
 import pytest
@@ -78,7 +80,7 @@ def test_values_of_the_configuration_travel():
     """Topic filters, paths and durations of the state arrive as plain text and numbers."""
     for value in (TopicFilter("a/#"), WritePath("x.json"), Duration(1.5), Size(7)):
         assert msgspec.msgpack.decode(protocol.encode((value,))) == [value]
-    with pytest.raises(TypeError, match="object does not travel"):
+    with pytest.raises(TypeError, match="object can't be sent to a terminal"):
         protocol.encode(object())
 
 
@@ -90,3 +92,17 @@ def test_notes_of_what_is_gone_do_not_pile_up():
         table.keep_only([number])
         table.forget_gone(table.version)
     assert len(table) == 1
+
+
+def test_names_on_the_wire_stay():
+    """A terminal of another build with the same protocol number is understood, and understands."""
+    request = protocol.Request(7, protocol.StartTask("some id"))
+    wire = b'{"number":7,"ask":{"ask":"start_task","task_id":"some id"}}'
+    assert msgspec.json.encode(request) == wire
+    assert msgspec.json.decode(wire, type=protocol.Request) == request
+    tags = {kind.__struct_config__.tag for kind in get_args(protocol.AnyOperation)}
+    assert tags == {
+        "attach", "seen", "message", "tasks", "history", "seq_at", "retained", "executions",
+        "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained",
+        "disconnect", "pause_timer", "fire_timer", "stop",
+    }  # fmt: skip
