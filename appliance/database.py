@@ -134,7 +134,7 @@ class Database:
                     f"{text} Give the account that runs the appliance the right to write there."
                 ) from error
             raise UnavailableError(
-                f"{text} Mend that, or set data_dir in [service] to another folder."
+                f"{text} Correct that, or set data_dir in [service] to another folder."
             ) from error
 
     def reopen(self) -> sqlite3.Connection:

@@ -256,7 +256,7 @@ def _name_in(line: str) -> str | None:
 def _users(lines: list[str], path: Path) -> dict[str, str]:
     """Name to hash. Lines are never repeated in an error: someone may have typed a password."""
     found: dict[str, str] = {}
-    mend = 'remove the line and write the user with "appliance user add NAME"'
+    fix = 'remove the line and write the user with "appliance user add NAME"'
     for number, line in enumerate(lines, 1):
         name = _name_in(line)
         if name is None:
@@ -264,10 +264,10 @@ def _users(lines: list[str], path: Path) -> dict[str, str]:
         where = f"{path}, line {number}"
         _, colon, encoded = line.strip().partition(":")
         if not colon:
-            raise ConfigError(f"{where}: a line is name:hash, and this one has no colon; {mend}")
+            raise ConfigError(f"{where}: a line is name:hash, and this one has no colon; {fix}")
         problem = name_problem(name)
         if problem:
-            raise ConfigError(f"{where}: {problem}; {mend}")
+            raise ConfigError(f"{where}: {problem}; {fix}")
         if name in found:
             raise ConfigError(f"{where}: the user {name} stands here a second time; remove a line")
         encoded = encoded.strip()
@@ -276,7 +276,7 @@ def _users(lines: list[str], path: Path) -> dict[str, str]:
         except InvalidHashError:
             parameters = None
         if parameters is None or parameters.type is not argon2.Type.ID:
-            raise ConfigError(f"{where}: what follows {name}: is no argon2id hash; {mend}")
+            raise ConfigError(f"{where}: what follows {name}: is no argon2id hash; {fix}")
         found[name] = encoded
     return found
 

@@ -39,7 +39,7 @@ def execute(options: argparse.Namespace) -> int:
         _turn_to_terminal()
     if not sys.stdin.isatty():
         raise UsageError(_NO_TERMINAL)
-    # Mistakes in what was typed are told before these imports.
+    # Mistakes in the options are reported before these imports.
     from appliance.log import logs  # noqa: PLC0415
     from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
     from appliance.remote.client_engine import AttachedEngine  # noqa: PLC0415
@@ -49,7 +49,7 @@ def execute(options: argparse.Namespace) -> int:
 
     settings = UiSettings() if config is None else ui_settings(load(config))
     folder = state_folder()
-    with contextlib.suppress(OSError):  # without it nothing is remembered, and that is all
+    with contextlib.suppress(OSError):  # without the folder, only settings and log are lost
         folder.mkdir(parents=True, exist_ok=True)
     settings = msgspec.structs.replace(
         settings, remember=folder / _REMEMBERED, exports=Path.cwd() / "exports"
@@ -66,12 +66,12 @@ def execute(options: argparse.Namespace) -> int:
         sys.stderr.write(f"appliance: the UI failed; {folder / 'attach.log'} says how\n")
         return EXIT_SOFTWARE
     if end is UiEnd.DETACHED:
-        sys.stdout.write(f"Detached from {target.shown}; the appliance goes on.\n")
+        sys.stdout.write(f"Detached from {target.shown}; the appliance continues.\n")
     return EXIT_OK
 
 
 def _open(engine: AttachedEngine, target: Target) -> None:
-    """Attach. Raises ``ApplianceError`` in the words of the client that has them for each cause."""
+    """Attach. Raises ``ApplianceError`` with the text of ``Client``, which names the cause."""
     try:
         engine.open(target.timeout_s)
     except ApplianceError:
@@ -83,7 +83,7 @@ def _open(engine: AttachedEngine, target: Target) -> None:
 
 
 def _config(options: argparse.Namespace) -> str | None:
-    """The configuration that says what the options leave open, if there is one."""
+    """The configuration for the missing options, if there is one."""
     if options.config is not None:
         return str(options.config)
     if options.host is None and Path(_USUAL_CONFIG).is_file():
@@ -92,11 +92,11 @@ def _config(options: argparse.Namespace) -> str | None:
 
 
 def _turn_to_terminal() -> None:
-    """Take keys from the terminal, now that the password has been read from the input.
+    """Read keys from the terminal, after the password was read from the input.
 
-    Raises ``UsageError`` where there is no terminal, or no way to do that.
+    Raises ``UsageError`` if there is no terminal or the system can't do that.
     """
-    if sys.platform == "win32":  # a console's input can't be put in the place of a pipe there
+    if sys.platform == "win32":  # there a pipe can't be replaced by the console's input
         raise UsageError("--password-stdin needs the input that the keys come from; type it")
     try:
         terminal = os.open("/dev/tty", os.O_RDWR)
@@ -107,12 +107,12 @@ def _turn_to_terminal() -> None:
 
 
 def state_folder() -> Path:
-    """Where this user's programs keep what they remember, on this system."""
+    """The folder for the state of this user's programs on this system."""
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
         base = str(Path.home() / "Library" / "Application Support")
     else:
-        # The XDG Base Directory Specification: state that is kept between two runs.
+        # The XDG Base Directory Specification: state that persists between runs.
         base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "appliance"

@@ -1,4 +1,4 @@
-"""``appliance check``: all that is wrong with a configuration, or what it means in plain words."""
+"""``appliance check``: the problems of a configuration, or its meaning in plain words."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def execute(options: argparse.Namespace) -> int:
         _print(f"  {head:<12}{text}")
     warnings = advice(config)
     if warnings:
-        _print("Worth a second thought:")
+        _print("Please check these:")
     for text in warnings:
         _print(f"  {text}")
     if options.connect:
@@ -54,7 +54,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _connect(config: Config) -> int:
     if config.qlik is None:
-        _print("There is no [qlik], so there is no server to reach.")
+        _print("There is no [qlik] table, so no server is tried.")
         return EXIT_OK
     from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415  the HTTP client takes its time
 
@@ -66,7 +66,7 @@ def _connect(config: Config) -> int:
 
 
 def _deeper(config: Config) -> Iterator[str]:
-    """What shows only when files and rules are really used."""
+    """Problems that need the files and rules themselves."""
     shown = config.file or "configuration"
     for number, listener in enumerate(config.listener, 1):
         tls = listener.tls
@@ -117,7 +117,7 @@ def _plugin_problems(config: Config, shown: str) -> Iterator[str]:
 
 
 def _pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
-    """What is wrong with a certificate and its private key; missing files were told before."""
+    """Problems of a certificate and its private key. Missing files are reported elsewhere."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # An empty passphrase: otherwise OpenSSL would ask for it at the terminal.
@@ -132,7 +132,7 @@ def _pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
 
 
 def _pair_reason(error: OSError, certfile: str, keyfile: str) -> str:
-    """In words: OpenSSL says "PEM lib" of nearly everything."""
+    """The reason in words: OpenSSL reports "PEM lib" for nearly every problem."""
     if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
         return f"{certfile} and {keyfile}: certificate and key don't belong together"
     if b"CERTIFICATE-----" not in _head(certfile):
@@ -220,7 +220,7 @@ def _access(config: Config, *, asks_plugins: bool) -> str:
     if asks_plugins and not config.access.anonymous:
         return f"clients must sign in; {users + '; ' if users else ''}plugins are asked"
     if not anonymous_allowed(config):
-        return f"clients must sign in; {users or 'nobody can yet'}"
+        return f"clients must sign in; {users or 'there are no users yet'}"
     return "clients need no password" + (f"; {users}" if users else "")
 
 

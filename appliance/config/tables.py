@@ -78,20 +78,20 @@ class ListenerConfig(Table, frozen=True):
 
 
 class AccessRule(Table, frozen=True):
-    """What some users may do.
+    """The topics that some users may publish and subscribe to.
 
-    A client may do what any rule that fits it allows; without any rule, whoever may connect may
-    publish and subscribe everywhere.
+    A client may do what any matching rule allows. Without any rule, every client that may connect
+    may publish and subscribe everywhere.
     """
 
     user: Annotated[str, Example('"plc-*"')] = "*"
-    """User names that the rule is about; `*` stands for any characters."""
+    """User names that the rule matches; `*` stands for any characters."""
     client_id: Annotated[str, Example('"press-*"')] = "*"
-    """Client ids that the rule is about; `*` stands for any characters."""
+    """Client ids that the rule matches; `*` stands for any characters."""
     publish: Annotated[tuple[TopicFilter, ...], Example('["plant/%u/#"]')] = ()
-    """Topic filters that may be published to; `%u` is the user's name, `%c` the client id."""
+    """Topic filters that the client may publish to; `%u` is the user's name, `%c` the client id."""
     subscribe: Annotated[tuple[TopicFilter, ...], Example('["plant/#"]')] = ()
-    """Topic filters that may be subscribed to, in the same form."""
+    """Topic filters that the client may subscribe to, in the same form."""
 
 
 class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):
@@ -112,19 +112,19 @@ class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):
 
 
 class AccessConfig(Table, frozen=True):
-    """Who may connect and what they may do."""
+    """Which clients may connect, and what they may do."""
 
     anonymous: bool | None = None
-    """Whether clients may connect without a name and password. By default they may exactly while
-    every listener is on loopback and there is no users file."""
+    """Whether clients may connect without a name and password. By default they may if every
+    listener is on loopback and there is no users file."""
     users_file: Annotated[ReadPath | None, Example('"users.txt"')] = None
-    """Names and hashed passwords, written by `appliance user add NAME`. A change is noticed
-    without a restart."""
+    """Names and hashed passwords, written by `appliance user add NAME`. The appliance notices a
+    change without a restart."""
     operators: Annotated[tuple[str, ...], Example('["admin"]')] = ()
-    """Users who may look and act from another terminal (`appliance attach`); `*` stands for any
-    characters. While there is no users file, whoever is on this machine may."""
+    """Users who may view and act from another terminal (`appliance attach`); `*` stands for any
+    characters. Without a users file, every user of this machine may."""
     viewers: Annotated[tuple[str, ...], Example('["anna", "screen-*"]')] = ()
-    """Users who may look from another terminal and not act."""
+    """Users who may only view from another terminal."""
     rule: tuple[AccessRule, ...] = ()
     """See `[[access.rule]]`."""
     plugins: tuple[AccessPlugin, ...] = ()
@@ -138,10 +138,9 @@ class AccessConfig(Table, frozen=True):
 
 
 class LimitsConfig(Table, frozen=True):
-    """Bounds that keep one client from harming the others.
+    """Limits that keep one client from harming the others.
 
-    Each has a counter of how often it bit: on the UI's screen 4, in `<name>/status` and in
-    `/metrics`.
+    Each has a counter: on the UI's screen 4, in `<name>/status` and in `/metrics`.
     """
 
     max_packet_size: Annotated[Size, Bounds(1024, 256 * 1024 * 1024), Example('"256KiB"')] = Size(

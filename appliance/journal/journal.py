@@ -143,7 +143,7 @@ class Journal:
         except (OSError, sqlite3.Error) as error:
             connection.close()
             raise UnavailableError(
-                f"The journal {self._path} can't be written: {error}. Mend that and start again."
+                f"The journal {self._path} can't be written: {error}. Correct that and start again."
             ) from error
         self._tail = Tail(self._seq)
         self._condition.judge()

@@ -24,7 +24,7 @@ from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.log import logs
 
 if TYPE_CHECKING:
-    # Half a second of loading, for which the UI's first paint does not wait.
+    # Loading it takes half a second. The UI's first paint does not wait for it.
     from appliance.engine.service import Appliance
     from appliance.qlik.server import QlikServer
 
@@ -96,11 +96,11 @@ def _headless(make: Callable[[], Appliance]) -> Appliance:
     appliance = make()
     supervisor = Supervisor(appliance)
     appliance.when_ready(supervisor.begin)
-    # Without a terminal, a hangup is an order to read the configuration again.
+    # Without a terminal, SIGHUP means to read the configuration again.
     as_daemon = not sys.stderr.isatty()
     with Signals(appliance.stop, supervisor.reload_soon if as_daemon else None):
         appliance.start()
-        # In steps: a wait without end would not let a signal through on Windows.
+        # In steps: on Windows an endless wait would block signals.
         while not appliance.wait(_STEP_S):
             pass
     return appliance
@@ -113,7 +113,7 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     from appliance.ui.app import UiEnd  # noqa: PLC0415
     from appliance.ui.session import run_ui  # noqa: PLC0415
 
-    settings = ui_settings(config)  # a mistake is told before anything is started
+    settings = ui_settings(config)  # a mistake is an error before anything is started
 
     def made() -> Appliance:
         from appliance.ops.supervisor import Supervisor  # noqa: PLC0415 - imports the service
@@ -131,7 +131,7 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
             if end is UiEnd.CRASHED:
                 say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")
             if goes_on or end is UiEnd.CRASHED:
-                logger.warning("the appliance goes on without its terminal UI")
+                logger.warning("the appliance continues without its terminal UI")
                 engine.begin()
                 while not engine.wait(_STEP_S):
                     pass
@@ -144,16 +144,16 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
 
 
 def say_at_end(text: str) -> bool:
-    """Print ``text`` if standard output takes it; returns whether it did.
+    """Print ``text``; returns whether standard output took it.
 
-    The terminal may have been closed or hang by then: the first is no error any more, the second
-    is given up after a second. The text goes past Python's buffer, which is written to the
-    terminal once more at the very end, and a thread that hangs must not hold the buffer's lock.
+    The terminal may be closed by then, which is no error, or hang, which is given up after a
+    second. The text bypasses Python's buffer: a thread that hangs must not hold the buffer's lock,
+    because Python flushes the buffer at the exit.
     """
     output = sys.stdout
-    # A terminal that is gone does not say any more that it is one.
+    # A closed terminal is not reported as a terminal any more.
     if not _is_device(output):
-        print(text, flush=True)  # noqa: T201  a file, or a pipe whose reader may take its time
+        print(text, flush=True)  # noqa: T201  a file or a pipe may block: its reader decides
         return True
     data = memoryview(f"{text}\n".encode(output.encoding, "backslashreplace"))
     done = threading.Event()
@@ -172,18 +172,18 @@ def say_at_end(text: str) -> bool:
 
 
 def _is_device(output: TextIO) -> bool:
-    """Whether it is a terminal or may have been one."""
+    """Whether it is a terminal or was one before it was closed."""
     try:
         return stat.S_ISCHR(os.fstat(output.fileno()).st_mode)
-    except OSError:  # no file of the system at all
+    except OSError:  # not a file of the operating system
         return False
 
 
 class Signals:
-    """Ctrl+C, SIGTERM and SIGHUP call ``stop`` for an ordered end; a second Ctrl+C at once.
+    """Ctrl+C, SIGTERM and SIGHUP call ``stop`` for an ordered end; a second Ctrl+C ends at once.
 
-    With ``on_hangup``, SIGHUP calls that instead. The handlers that were there are put back
-    afterwards. Main thread only.
+    With ``on_hangup``, SIGHUP calls that instead. The earlier handlers are restored afterwards.
+    Main thread only.
     """
 
     def __init__(

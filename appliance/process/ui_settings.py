@@ -1,6 +1,6 @@
-"""What ``[ui]`` of the configuration means for the terminal UI, checked against what the UI has.
+"""The settings of the terminal UI from ``[ui]``, checked against its actions, keys and themes.
 
-Beside the UI and not in it, since the UI does not know the configuration. Imports Textual, so it
+It is not in the UI, because the UI does not know the configuration. Imports Textual, so it
 is imported only where there is a terminal, or something to check. Not for: anything remembered.
 """
 
@@ -28,7 +28,7 @@ _NAMED = {each.value.rpartition("+")[2] for each in Keys if each.value[0].isalph
 
 
 def ui_settings(config: Config) -> UiSettings:
-    """The UI's settings. Raises ``ConfigError`` for an action, key or theme that there is not."""
+    """The UI's settings. Raises ``ConfigError`` for an unknown action, key or theme."""
     ui = config.ui
     where = f"{config.file or 'configuration'}: [ui]"
     themes = {theme.name for theme in THEMES} | (set(BUILTIN_THEMES) - HIDDEN)
@@ -54,7 +54,7 @@ def ui_settings(config: Config) -> UiSettings:
 
 
 def _key_problem(key: str) -> str | None:
-    """Why no key press can be ``key``, and what to write; ``None`` if one can.
+    """Why ``key`` is no key, and what to write; ``None`` if it is one.
 
     Textual names a key by its character, by that character's Unicode name or by a name of its
     own (``textual.keys``), with modifiers before it.

@@ -192,7 +192,7 @@ class JournalConsumer:
                     continue
                 _log.exception(
                     "Message %d on %s is set aside: an error in the appliance (%s), please report "
-                    "it. Once that is mended, the message can be repeated from the terminal",
+                    "it. Once that is fixed, the message can be repeated from the terminal",
                     message.seq,
                     message.topic,
                     type(error).__name__,

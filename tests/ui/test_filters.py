@@ -76,7 +76,7 @@ def test_since_leaves_out_what_is_older():
     ],
 )
 def test_a_wrong_filter_says_what_is_possible(source, hint):
-    """The text of the error names the way to mend it."""
+    """The text of the error names the way to fix it."""
     with pytest.raises(filters.FilterError, match=hint):
         filters.parse(source, T0)
 

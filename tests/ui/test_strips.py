@@ -33,7 +33,7 @@ def test_a_row_is_cut_and_drawn_as_any_other(segments: list[Segment], cuts: set[
 
 def test_rows_leave_no_garbage() -> None:
     """What a frame has drawn goes when it is no longer shown; Textual's own would wait for the
-    collector, which stops every thread. If the second half fails, Textual has mended it."""
+    collector, which stops every thread. If the second half fails, Textual has fixed it."""
 
     def garbage(kind: type[Strip]) -> int:
         gc.collect()

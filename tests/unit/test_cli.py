@@ -577,7 +577,7 @@ def test_selftest_finds_this_installation_whole() -> None:
 def test_a_slip_in_the_ui_s_table_is_told_before_anything_starts(
     appliance, tmp_path: Path, text: str, said: str
 ) -> None:
-    """A theme or an action that there is not is a configuration error with a way to mend it."""
+    """A theme or an action that there is not is a configuration error with a way to fix it."""
     (tmp_path / "config.toml").write_text(f"[ui]\n{text}\n")
     done = appliance("check")
     assert done.code == 78

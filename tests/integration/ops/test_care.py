@@ -175,7 +175,7 @@ def test_a_damaged_backup_is_not_put_back(tmp_path) -> None:
         backups.restore(copy, tmp_path / "new")
     with pytest.raises(UsageError, match="not a complete backup"):
         backups.restore(data, tmp_path / "new")
-    with pytest.raises(UsageError, match="lies in the data directory"):
+    with pytest.raises(UsageError, match="is in the data directory"):
         backups.backup(data, data / "copy")
 
 

@@ -57,7 +57,7 @@ def test_the_unit_s_exposure_is_small() -> None:
 
 
 def test_the_unit_starts_what_there_is_and_does_not_loop() -> None:
-    """Its command line is one that the appliance has; what a restart can't mend is not restarted;
+    """Its command line is one that the appliance has; what a restart can't fix is not restarted;
     it waits for READY and watches."""
     lines = unit()
     program, *arguments = shlex.split(lines["ExecStart"][0])

@@ -173,7 +173,7 @@ def test_a_closed_terminal_does_what_the_configuration_says(run, tmp_path, on_ha
     terminal.hang_up()
     if on_hangup == "continue":
         log = tmp_path / "data" / "logs" / "appliance.log"
-        until(lambda: "goes on without its terminal" in log.read_text(), "it goes on")
+        until(lambda: "continues without its terminal" in log.read_text(), "it goes on")
         assert accepts(port)
         terminal.process.send_signal(signal.SIGTERM)
     assert terminal.process.wait(DEADLINE_S) == 0

@@ -84,7 +84,7 @@ def test_every_request_carries_its_own_key(qlik: SimulatedQlik, client: ClientMa
 def test_a_failure_that_the_server_retries_is_still_running(
     qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
 ) -> None:
-    """Nobody is told of a failure that the server's own second attempt mends."""
+    """Nobody is told of a failure that the server's own second attempt fixes."""
     task = qlik.add_task("A", duration_s=2, max_retries=1, outcomes=(Outcome.FAIL, Outcome.SUCCESS))
     execution_id = client.start(task.id).execution_id
     seen = []
@@ -450,7 +450,7 @@ def test_a_read_that_meets_an_ended_session_signs_in_anew(qlik: SimulatedQlik) -
 def test_a_wrong_way_in_is_explained_and_not_retried(
     qlik: SimulatedQlik, url: str, settings: dict[str, object], label: str
 ) -> None:
-    """Wrong header, token, prefix or host name: an error that a person has to mend."""
+    """Wrong header, token, prefix or host name: an error that a person has to fix."""
     client = proxied(qlik, url=qlik.url + url, **settings)
     with pytest.raises(QlikError) as caught:
         client.check()

@@ -227,7 +227,7 @@ def test_a_token_that_was_revoked_is_replaced(qlik: SimulatedQlik, clock: Manual
 def test_wrong_keys_and_secrets_are_explained_and_not_shown(
     qlik: SimulatedQlik, clock: ManualClock
 ) -> None:
-    """A wrong key is for a person to mend; it is in no text."""
+    """A wrong key is for a person to fix; it is in no text."""
     for tenant in (
         with_key(qlik, clock, "hunter2hunter2"),
         with_oauth(qlik, clock, "hunter2hunter2"),

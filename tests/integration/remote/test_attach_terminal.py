@@ -55,7 +55,7 @@ def test_an_operator_attaches_and_leaves(running, window):
     window.keys("4")
     window.wait("attached", "as operator", "terminal-")
     window.keys("q")
-    text = window.wait("Detached from", "the appliance goes on", "rc 0")
+    text = window.wait("Detached from", "the appliance continues", "rc 0")
     assert "Traceback" not in text
     assert PASSWORD not in text
     assert running.process.poll() is None

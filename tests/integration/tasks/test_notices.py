@@ -235,7 +235,7 @@ def test_only_what_was_asked_for_is_told(webhook) -> None:
 
 
 def test_a_url_that_means_nothing_is_a_configuration_error(tmp_path: Path) -> None:
-    """The error names the table and the mend, never the URL, which has secrets."""
+    """The error names the table and the fix, never the URL, which has secrets."""
     with pytest.raises(ConfigError, match="notify 1: the URL is not one") as caught:
         Notices([config("nonsense-topsecret")], print)
     assert "topsecret" not in str(caught.value)

@@ -163,7 +163,7 @@ class OutboxMachine(RuleBasedStateMachine):
             if self.client.wire:
                 self.read(True)
         if self.outbox.in_flight:
-            # An answer may have been lost without the connection: a reconnect mends that.
+            # An answer may have been lost without the connection: a reconnect fixes that.
             self.vanish()
             self.connect(3)
             for _ in range(self.number * 8 + 50):

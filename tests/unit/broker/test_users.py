@@ -193,7 +193,7 @@ def test_a_name_that_is_accepted_is_harmless(name: str) -> None:
     ],
 )
 def test_a_broken_line_is_named_and_not_repeated(file: Path, lines: str, said: str) -> None:
-    """The error has file, line and mend, but not the line: someone may have typed a password."""
+    """The error has file, line and fix, but not the line: someone may have typed a password."""
     users = Users(file)
     users.add("good", b"x")
     known = file.read_text().partition(":")[2].strip()

@@ -55,7 +55,7 @@ replace = msgspec.structs.replace
 
 def test_what_is_bad_is_what_keeps_messages_out() -> None:
     """A journal that can't write is bad; a Qlik server that is down is a warning, since a restart
-    of the appliance would not mend it."""
+    of the appliance would not fix it."""
     assert health.report(SNAPSHOT).status == "ok"
     off = replace(SNAPSHOT, qlik=replace(SNAPSHOT.qlik, health=Health("off")))
     assert health.report(off).status == "ok"

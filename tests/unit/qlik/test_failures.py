@@ -43,7 +43,7 @@ def test_what_may_be_repeated(status: int, retry: RetryPolicy) -> None:
     ],
 )
 def test_the_text_says_what_to_do(status: int, body: str, advice: str) -> None:
-    """Each known refusal comes with the step that mends it."""
+    """Each known refusal comes with the step that fixes it."""
     assert advice in str(status_error(_WHERE, status, body, {}))
 
 

@@ -188,7 +188,7 @@ def test_silence_is_noticed_once_and_its_end_too() -> None:
     ],
 )
 def test_a_timer_that_means_nothing_is_a_configuration_error(fields: dict, part: str) -> None:
-    """The error names the timer and the mend."""
+    """The error names the timer and the fix."""
     with pytest.raises(ConfigError, match=r"^timer 1 \(") as caught:
         Timers([TimerConfig(**({"name": "t", "publish": TICK} | fields))])
     assert part in str(caught.value)

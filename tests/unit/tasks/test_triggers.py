@@ -80,7 +80,7 @@ def test_one_message_may_match_several_rules() -> None:
     ],
 )
 def test_a_rule_that_means_nothing_is_a_configuration_error(config, part: str) -> None:
-    """The error names the rule by number and name, and says how to mend it."""
+    """The error names the rule by number and name, and says how to fix it."""
     with pytest.raises(ConfigError, match=r"trigger 1 \(") as caught:
         Triggers([config], service_name="appliance")
     assert part in str(caught.value)
