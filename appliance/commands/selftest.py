@@ -201,7 +201,7 @@ def _notices() -> str:
     # No message is sent: the services only have to know their addresses.
     for url in ("mailto://u:p@example.com", "json://127.0.0.1", "ntfy://topic"):
         if not found.add(url):
-            raise RuntimeError(f"nobody knows what {url.partition(':')[0]} is")
+            raise RuntimeError(f"the scheme {url.partition(':')[0]} is not known")
     return f"{len(found.details()['schemas'])} services"
 
 

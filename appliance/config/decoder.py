@@ -274,7 +274,7 @@ def _may_be_secret(key: str) -> bool:
 
 
 def _placeholder(annotated: Any) -> Any:
-    """A value of the right type in place of a wrong one, so that decoding goes on."""
+    """A value of the right type in place of a wrong one, so that decoding continues."""
     kind, _ = _unwrap(annotated)
     origin = get_origin(kind)
     if origin is Literal:

@@ -270,11 +270,11 @@ class ClientManaged:
                 raise
         reply = self._call("POST", path, None)
         if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
-            # The proxy kept the request to itself, so it may be made again, after a sign-in.
+            # The proxy did not forward the request, so it may be repeated after a sign-in.
             self._signed_in.clear()
             raise QlikError(
-                f"{reply.where}: the session with the proxy was over. The appliance signs in anew "
-                "and tries again.",
+                f"{reply.where}: the session with the proxy had ended. The appliance signs in "
+                "again and repeats the call.",
                 label="signed out",
                 retry=RetryPolicy.SAFE,
             )

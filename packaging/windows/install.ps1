@@ -5,7 +5,7 @@ Install the appliance as a Windows service, or bring an installed one up to date
 
 .DESCRIPTION
 The program goes to C:\Program Files\Appliance, configuration and data to C:\ProgramData\Appliance,
-which only administrators and the service itself may read. A configuration that is there is kept.
+which only administrators and the service itself may read. An existing configuration is kept.
 The service is started only when the configuration is valid and -Start is given, or when it ran
 before. Nothing is downloaded: name WinSW's program (WinSW-x64.exe) with -WinSW.
 
@@ -40,7 +40,7 @@ if (-not $WinSW -and -not (Test-Path $wrapper)) {
     throw 'name the program WinSW-x64.exe with -WinSW; docs\windows.md says where it is had'
 }
 
-# An upgrade in place: stop in good order, swap the program, start again what ran.
+# An upgrade: stop in order, replace the program, start the service if it ran.
 $service = Get-Service -Name appliance -ErrorAction SilentlyContinue
 $ran = $null -ne $service -and $service.Status -eq 'Running'
 if ($ran) {
