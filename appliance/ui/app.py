@@ -29,13 +29,13 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import keys, payload, themes
 from appliance.ui.background import Background
-from appliance.ui.driver import PatientDriver
-from appliance.ui.feed import LiveFeed
+from appliance.ui.frame_rate import FRAME_S, FrameRate
+from appliance.ui.live_feed import LiveFeed
 from appliance.ui.navigator import Navigator
 from appliance.ui.operator_actions import OperatorActions
-from appliance.ui.pace import FRAME_S, Pace
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
+from appliance.ui.terminal_driver import NonBlockingDriver
 from appliance.ui.text import printable
 from appliance.ui.type_ahead import TypeAhead
 
@@ -95,12 +95,12 @@ class ApplianceApp(App[UiEnd]):
         self.actions = OperatorActions(self)
         self.navigation = Navigator(self, self)
         self.feed = LiveFeed(show_own=self.remembered.show_own)
-        self._pace = Pace()
+        self._frame_rate = FrameRate()
         self.frames = 0
         """Polls so far."""
         self._when_painted = when_painted
-        self._curtain = ExitStack()
-        """Keeps Textual from painting the screen before there is anything on it."""
+        self._unpainted = ExitStack()
+        """Keeps Textual from painting a screen that is still empty."""
         self._asked_quit = False
         self._type_ahead = TypeAhead()
         self.trouble = ""
@@ -144,7 +144,7 @@ class ApplianceApp(App[UiEnd]):
     def on_mount(self) -> None:
         self._theme_changed()
         self.theme_changed_signal.subscribe(self, lambda _theme: self._theme_changed())
-        self._curtain.enter_context(self.batch_update())
+        self._unpainted.enter_context(self.batch_update())
         self.navigation.start()
         self.set_timer(FRAME_S, self._beat)
         wrong = keys.unknown(self.settings.keys)
@@ -161,18 +161,18 @@ class ApplianceApp(App[UiEnd]):
 
     def _beat(self) -> None:
         self._frame()
-        self.feed.frame_s = self._pace.next_s(self.snapshot.rate_in)
+        self.feed.frame_s = self._frame_rate.next_s(self.snapshot.rate_in)
         self.set_timer(self.feed.frame_s, self._beat)
 
     def _frame(self) -> None:
-        """Poll the engine once and show what it said; never lets an error of it end the UI."""
+        """Poll the engine once and show the answer; an error of the engine never ends the UI."""
         if not self.is_running:
             return
         self.frames += 1
-        self._curtain.close()
+        self._unpainted.close()
         blind = caught_up = False
         driver = self._driver
-        if isinstance(driver, PatientDriver):
+        if isinstance(driver, NonBlockingDriver):
             if self.frames % 5 == 0 and driver.hung_up:
                 self.exit(UiEnd.HANGUP)
                 return
@@ -185,14 +185,14 @@ class ApplianceApp(App[UiEnd]):
             self.engine = self.engine.running()
             self.snapshot = self.engine.snapshot()
             changed = self.feed.poll(self.engine)
-        except Exception as error:  # noqa: BLE001 - whatever the engine does wrong, the UI stays
+        except Exception as error:  # noqa: BLE001 - no fault of the engine ends the UI
             self._engine_trouble(error)
             return
         self.trouble = ""
         if self.snapshot.stopping:
             self.exit(UiEnd.QUIT if self._asked_quit else UiEnd.STOPPING)
             return
-        if blind:  # nothing that is drawn now would ever be seen
+        if blind:  # the terminal would not get the frame
             return
         if changed or caught_up:
             self.navigation.feed_changed()
@@ -211,10 +211,10 @@ class ApplianceApp(App[UiEnd]):
         if page is not None and self.is_running:
             page.tick(self.snapshot, self.clock_ns())
             if page.has_shown:
-                self._curtain.close()
+                self._unpainted.close()
 
     def post_display_hook(self) -> None:
-        """Once something was painted: say so, a moment later, since what begins then takes time."""
+        """Call ``when_painted`` a moment after the first paint, since it takes processor time."""
         page = self.page
         if self._when_painted is not None and page is not None and page.has_shown:
             self.set_timer(_WRITTEN_S, self._when_painted)
@@ -283,7 +283,7 @@ class ApplianceApp(App[UiEnd]):
             self.background.run(lambda: self.engine.stop(self.actions.by), group="stop")
 
     def action_zoom(self) -> None:
-        """The pane with the keys alone, or everything again."""
+        """Give the whole page to the focused pane, or show everything again."""
         if isinstance(self.screen, Page):
             self.screen.zoom()
 
@@ -392,7 +392,7 @@ class ApplianceApp(App[UiEnd]):
             super()._handle_exception(error)
 
     def _fatal_error(self) -> None:
-        """Textual would print a traceback with the values of local variables: secrets, payloads."""
+        """Log the place of a failure. Textual would print the values of local variables."""
         error = self._exception
         place = ""
         trace = error.__traceback__ if error is not None else None

@@ -1,4 +1,4 @@
-"""Work in threads: whatever may wait for the engine or the disk runs here, not on the UI's loop.
+"""Work in threads: calls that may wait for the engine or the disk, off the UI's loop.
 
 Not for: what the engine can answer at once.
 """

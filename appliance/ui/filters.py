@@ -2,7 +2,7 @@
 
 Words are split at blanks; quotes keep blanks together, and a quote between them is doubled:
 ``"2"" pipe"``. Several topic filters are alternatives,
-everything else must hold together. Not for: where the messages come from (feed.py, search).
+everything else must hold together. Not for: where the messages come from (live_feed.py, search).
 """
 
 from __future__ import annotations

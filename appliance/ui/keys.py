@@ -1,6 +1,6 @@
 """The one table of keys: bindings, footer, help, command palette and configuration come from it.
 
-Not for: what an action does; that is a method ``action_<name>`` of the screen or the app.
+Not for: doing an action; that is a method ``action_<name>`` of the page, the list or the app.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEARCH = "search"
 
 
 class Key(NamedTuple):
-    """One thing that a key does somewhere."""
+    """An action, its keys, and the scope in which they work."""
 
     name: str
     """The name in ``[ui.keys]``."""
@@ -136,7 +136,7 @@ _SHOWN = {
 
 
 def shown(key: str) -> str:
-    """How a key is written for people: ``?``, ``^p``, ``F1``."""
+    """The key as it is shown: ``?``, ``^p``, ``F1``."""
     if key.startswith("ctrl+"):
         return "^" + key.removeprefix("ctrl+")
     if len(key) > 1 and key[0] == "f" and key[1:].isdigit():
@@ -145,7 +145,7 @@ def shown(key: str) -> str:
 
 
 def keys_of(key: Key, chosen: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The keys that do it: those of the configuration, else those of the table."""
+    """The keys of the action: from the configuration, else from the table."""
     return chosen.get(key.name) or tuple(key.keys.split(","))
 
 

@@ -2,7 +2,7 @@
 
 A ``Line`` is a list of (text, tone) pairs; a tone is a name such as ``"bad"`` that the theme gives
 a style. Screens are built of pure functions that return lines, so they can be tested as text.
-``strip_of`` is the one gate to the terminal: whatever passes is printable, whoever wrote it.
+``strip_of`` is the only way to the terminal: it makes every text printable, foreign text too.
 Not for: widgets (widgets/).
 """
 

@@ -19,7 +19,7 @@ from appliance.ui.filters import Filter
 from appliance.ui.page_host import Navigation, PageHost
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
-from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
+from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
 
 def _topics(host: PageHost) -> Page:

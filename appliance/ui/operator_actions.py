@@ -22,7 +22,7 @@ from appliance.ui.settings import Remembered, used
 from appliance.ui.text import cut, printable
 
 if TYPE_CHECKING:
-    from appliance.ui.screens.publish import Draft
+    from appliance.ui.screens.publish_dialog import Draft
 
 _DRAFTS = 20
 
@@ -87,7 +87,7 @@ class OperatorActions:
 
     def run_task(self) -> None:
         """Pick a task of the server and start it."""
-        from appliance.ui.screens.picker import TaskPicker  # noqa: PLC0415 - imported late: the first page comes sooner
+        from appliance.ui.screens.task_picker import TaskPicker  # noqa: PLC0415 - imported late: the first page comes sooner
 
         def picked(task: Task | None) -> None:
             if task is not None:
@@ -184,7 +184,7 @@ class OperatorActions:
 
     def publish(self, topic: str = "") -> None:
         """Write a message and publish it."""
-        from appliance.ui.screens.publish import PublishDialog  # noqa: PLC0415 - see run_task
+        from appliance.ui.screens.publish_dialog import PublishDialog  # noqa: PLC0415 - see run_task
 
         def written(draft: Draft | None) -> None:
             if draft is None:

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from appliance.engine_api import Snapshot
 from appliance.model import Execution, Message
-from appliance.ui.feed import LiveFeed
 from appliance.ui.filters import Filter
+from appliance.ui.live_feed import LiveFeed
 from appliance.ui.operator_actions import ActionHost, OperatorActions
 from appliance.ui.settings import UiSettings
 

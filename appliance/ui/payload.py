@@ -9,7 +9,7 @@ import json
 import re
 from difflib import ndiff
 
-from appliance.ui import clock
+from appliance.ui import formats
 from appliance.ui.text import printable
 
 _PREVIEW_BYTES = 400
@@ -70,9 +70,9 @@ def preview(data: bytes, full_size: int | None = None) -> str:
     whole = full_size if full_size is not None else len(data)
     text = decode(head, cut=len(data) > _PREVIEW_BYTES or full_size is not None)
     if text is None:
-        return f"<{kind(data[:16])} {clock.size(whole)}>"
+        return f"<{kind(data[:16])} {formats.size(whole)}>"
     if whole >= _LONG_BYTES:
-        return f"<{clock.size(whole)}> {printable(text)}"
+        return f"<{formats.size(whole)}> {printable(text)}"
     return printable(text)
 
 
@@ -104,8 +104,8 @@ _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 def _indent(text: str) -> list[str]:
     """Valid JSON, indented by its tokens.
 
-    The tokens stay as the sender wrote them: numbers keep their digits (1.10 is not 1.1 to
-    somebody who looks for it) and a key that comes twice is shown twice.
+    The tokens stay as the sender wrote them: 1.10 does not become 1.1, and a key that comes twice
+    is shown twice.
     """
     lines: list[str] = []
     line = ""
@@ -145,7 +145,7 @@ def raw(data: bytes) -> list[str]:
 
 
 def hexdump(data: bytes) -> list[str]:
-    """Offset, sixteen bytes, and what of them is ASCII."""
+    """Offset, sixteen bytes, their ASCII characters."""
     if not data:
         return ["<empty>"]
     lines = []
@@ -155,14 +155,14 @@ def hexdump(data: bytes) -> list[str]:
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         lines.append(f"{offset:06x}  {left:<23}  {right:<23}  {text}")
     if len(data) > _HEX_BYTES:
-        lines.append(f"… {clock.size(len(data) - _HEX_BYTES)} more")
+        lines.append(f"… {formats.size(len(data) - _HEX_BYTES)} more")
     return lines
 
 
 def _bounded(lines: list[str]) -> list[str]:
     if len(lines) <= _VIEW_LINES:
         return lines
-    return [*lines[:_VIEW_LINES], f"… {clock.number(len(lines) - _VIEW_LINES)} more lines"]
+    return [*lines[:_VIEW_LINES], f"… {formats.number(len(lines) - _VIEW_LINES)} more lines"]
 
 
 def diff(before: bytes, after: bytes) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 
 from appliance.engine_api import Engine
 from appliance.ui.app import ApplianceApp, UiEnd
-from appliance.ui.driver import PatientDriver
 from appliance.ui.settings import UiSettings
+from appliance.ui.terminal_driver import NonBlockingDriver
 
 _MAX_CRASHES = 3
 _CRASHES_S = 60.0
@@ -48,7 +48,7 @@ def run_ui(
             engine.running(),
             settings,
             clock_ns,
-            driver_class=PatientDriver,
+            driver_class=NonBlockingDriver,
             when_painted=when_painted,
         )
         with _hangup_ends(app):

@@ -1,7 +1,7 @@
-"""What the operator chose: keys and theme from the configuration, the rest remembered.
+"""The operator's choices: keys and theme from the configuration, the rest remembered.
 
-Remembered settings are a small JSON file in the data directory; a file that can't be read or
-written costs the memory, never the UI. Not for: reading config.toml.
+Remembered settings are a small JSON file in the data directory. If the file can't be read or
+written, nothing is remembered and the UI goes on. Not for: reading config.toml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MAX_BYTES = 65536
 
 
 class UiSettings(msgspec.Struct, frozen=True):
-    """What the composition root tells the UI.
+    """The settings that the UI is started with.
 
     ``keys`` maps an action of the table of keys to the keys that do it (``{"pause": ("f5",)}``);
     ``theme`` is a name of the themes the UI offers, empty for what was remembered or the default;
@@ -32,7 +32,7 @@ class UiSettings(msgspec.Struct, frozen=True):
 
 
 class Remembered(msgspec.Struct):
-    """What the UI keeps between two runs."""
+    """Settings that the UI keeps between two runs."""
 
     theme: str = ""
     utc: bool = False
@@ -59,7 +59,7 @@ def save(path: Path | None, remembered: Remembered) -> None:
     if path is None:
         return
     new = path.with_name(path.name + ".new")
-    with contextlib.suppress(OSError):  # a full or read-only disk must not stop an operator
+    with contextlib.suppress(OSError):  # a full or read-only disk must not end the UI
         new.write_bytes(msgspec.json.encode(remembered))
         new.replace(path)
 

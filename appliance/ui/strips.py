@@ -1,6 +1,6 @@
 """The rows of the UI as Textual's strips, which leave no garbage behind.
 
-Not for: what a row says (lines.py).
+Not for: the text of a row (lines.py).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from textual.strip import Strip
 
 
 class RowStrip(Strip):
-    """A strip that does not come to hold itself.
+    """A strip that never refers to itself.
 
-    Textual's remembers the result of each division, which mostly is the strip as a whole: a cycle
-    that only the garbage collector frees. There were ten thousand such objects a second, and every
-    look for them stops all threads (Textual 8.2).
+    Textual's strip caches the result of each division, mostly the strip itself: a cycle that only
+    the garbage collector frees. Ten thousand such objects a second were measured, and each
+    collection stops all threads (Textual 8.2).
     """
 
     def divide(self, cuts: Iterable[int]) -> Sequence[Strip]:
@@ -27,5 +27,5 @@ class RowStrip(Strip):
 
 
 def blank_strip(cells: int, style: Style) -> RowStrip:
-    """Nothing, in ``cells`` cells."""
+    """A strip of ``cells`` blanks."""
     return RowStrip([Segment(" " * cells, style)], cells)

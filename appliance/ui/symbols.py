@@ -1,4 +1,4 @@
-"""The sign, the word and the tone of every state: one table, so no screen makes up its own.
+"""The sign, the word and the tone of every state, in one table for all screens.
 
 A state is never shown by colour alone: each has a sign of its own shape and a word.
 Not for: colours; a tone is a name that ``lines.py`` gives a style from the theme.

@@ -1,10 +1,10 @@
 """Foreign text made safe for a screen, and cut to a number of terminal cells.
 
-Topics, payloads and client ids come from anybody. Shown as they are, they could move the cursor
+Topics, payloads and client ids are foreign text. Shown as they are, they could move the cursor
 (ANSI escapes), turn the line around (bidi controls), hide text (zero-width characters) or push a
-column out of line (wide characters, piles of combining marks). ``printable`` shows what was there
-with stand-ins of one cell; nothing is left out silently but variation selectors and skin tones,
-which carry no text and whose width no two terminals agree on.
+column out of line (wide characters, piles of combining marks). ``printable`` replaces such
+characters by stand-ins of one cell. It drops only variation selectors and skin tones: they carry no
+text, and terminals disagree about their width.
 Not for: colours, layout, payload formats (payload.py).
 """
 
@@ -62,7 +62,7 @@ _TABLE = _Table()
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as one line that can't do anything to a terminal but be read."""
+    """Return ``text`` as one line that is safe to write to a terminal."""
     if text.isascii() and text.isprintable():
         return text
     return _made_printable(text)
@@ -122,7 +122,7 @@ def cut_start(text: str, cells: int) -> str:
         if used > cells:
             break
         kept.append(character)
-    # A mark whose base character was cut off would sit on the ellipsis.
+    # A combining mark without its base character would sit on the ellipsis.
     while kept and get_character_cell_size(kept[-1]) == 0:
         kept.pop()
     return ELLIPSIS + "".join(reversed(kept))

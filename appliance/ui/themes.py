@@ -1,7 +1,7 @@
-"""The themes of the UI, and the style that each tone has in a theme.
+"""The themes of the UI, and the style of each tone in a theme.
 
-Not for: which tone something has (symbols.py). A tone always comes with a sign or a word, so a
-screen without colour (NO_COLOR) says the same.
+A tone always comes with a sign or a word, so a screen without colour (NO_COLOR) says the same.
+Not for: the tone of a state (symbols.py).
 """
 
 from __future__ import annotations

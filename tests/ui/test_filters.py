@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 from appliance.model import ExecutionState, Message
 from appliance.engine_api import Mark
 from appliance.ui import filters
-from appliance.ui.feed import LiveFeed
+from appliance.ui.live_feed import LiveFeed
 
 
 def message(topic="plant/line1/state", payload=b'{"value": 1}', client="plc-01", at=T0):

@@ -11,7 +11,7 @@ from textual.widgets import Input
 from appliance.errors import UnavailableError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.engine_api import Engine
-from appliance.ui import tree
+from appliance.ui import topic_tree
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 from appliance.ui.views import topic as topic_view
@@ -341,7 +341,7 @@ class TestTopics:
     def test_chains_of_levels_are_one_row(self):
         """a/b/c/d without branches takes one row; an empty first level stays visible."""
         engine = story()
-        rows = tree.rows(tree.build(engine.topics(100)), set(), "name")
+        rows = topic_tree.rows(topic_tree.build(engine.topics(100)), set(), "name")
         assert [node.label for node in rows] == [
             "/demo/integers",
             "hall/east/door",

@@ -1,4 +1,4 @@
-"""The Clients screen: who is connected, what waits for whom, and the health of every part.
+"""The Clients screen: connections, queues, and the health of every part of the appliance.
 
 Not for: the messages of a client (Enter shows them on the Live screen).
 """
@@ -41,7 +41,7 @@ _SORTS: dict[str, Callable[[ClientState, _Rates], Any]] = {
 
 
 class ClientRows(Rows[ClientState]):
-    """Clients and sessions whose client is away."""
+    """Connected clients, and the sessions of clients that are away."""
 
     sort = "in"
     now_ns = 0
@@ -65,7 +65,7 @@ class ClientRows(Rows[ClientState]):
 
 
 class ClientsScreen(Page):
-    """Sorted by who sends most, so that the one who floods the broker is on top."""
+    """Sorted by incoming rate at first: a client that floods the broker is on top."""
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
     TAB = "clients"

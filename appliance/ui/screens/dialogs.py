@@ -1,6 +1,6 @@
 """Dialogs over a page: a question, a text to read, "terminal too small".
 
-Not for: dialogs with a task of their own (picker.py, publish.py).
+Not for: dialogs with a task of their own (task_picker.py, publish_dialog.py).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from textual.widgets import Button
 from appliance.ui.lines import Line
 from appliance.ui.screens.dismiss_once import DismissOnce
 from appliance.ui.text import printable, wrap
-from appliance.ui.views.frame import MIN_COLUMNS, MIN_ROWS
+from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
 
 _TEXT_CELLS = 66

@@ -18,7 +18,7 @@ class DismissOnce(Screen[ScreenResultType]):
         """Dismiss the screen if it is the uppermost one.
 
         Keys and clicks that were on their way to the screen still reach it after it was dismissed.
-        For each of them Textual would take away the screen below, in the end the last one.
+        Textual would take away the screen below for each one, in the end the last screen.
         """
         if self.app.screen is not self:
             return AwaitComplete()

@@ -1,4 +1,4 @@
-"""The Live screen: messages as they come, what each of them started, what runs, what comes next.
+"""The Live screen: messages as they come, their outcomes, what runs, what comes next.
 
 Not for: old messages (search.py), the whole of one message (message.py).
 """
@@ -11,10 +11,10 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
-from appliance.ui import clock, keys
+from appliance.ui import formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
-from appliance.ui.views import first, numbers, work
+from appliance.ui.views import activity, counters, first_run
 from appliance.ui.views import message as view
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
@@ -63,7 +63,7 @@ class LiveScreen(Page):
         page = self.query_one("#first-run", Pane)
         page.display = not started
         if not started:
-            page.show(first.lines(snapshot))
+            page.show(first_run.lines(snapshot))
         self.rows.look_up(self.host.engine, self.host.remembered, now_ns)
         if self.has_class("-wide"):
             self._update_wide(snapshot, now_ns)
@@ -78,37 +78,39 @@ class LiveScreen(Page):
     def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
         cells = self.size.width
         utc = self.host.remembered.utc
-        title: Line = [("Tasks ", "head"), ("── ", "dim"), *work.summary(snapshot)]
-        lines = work.execution_lines(snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc)
+        title: Line = [("Tasks ", "head"), ("── ", "dim"), *activity.summary(snapshot)]
+        lines = activity.execution_lines(
+            snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc
+        )
         self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
-        self.query_one("#narrow-clock", Pane).show([work.clock_line(snapshot, now_ns)])
+        self.query_one("#narrow-clock", Pane).show([activity.clock_line(snapshot, now_ns)])
 
     def _update_wide(self, snapshot: Snapshot, now_ns: int) -> None:
         utc = self.host.remembered.utc
         feed = self.host.feed
         title = self.query_one("#live-title", Pane)
         shown = self.filter.source or "#"
-        missed = f" · {clock.number(feed.missed)} not shown" if feed.missed else ""
-        rows = f"{clock.number(len(feed.view))} rows{missed}"
+        missed = f" · {formats.number(feed.missed)} not shown" if feed.missed else ""
+        rows = f"{formats.number(len(feed.view))} rows{missed}"
         head: Line = [("Messages ", "head"), ("── ", "dim"), (shown[:40], "")]
         title.show([rule(head, title.size.width, [(rows, "dim")])])
         self._show_panel(
             "#wide-tasks",
-            [("Tasks ", "head"), ("── ", "dim"), *work.summary(snapshot)],
-            lambda cells, rows: work.execution_lines(
+            [("Tasks ", "head"), ("── ", "dim"), *activity.summary(snapshot)],
+            lambda cells, rows: activity.execution_lines(
                 snapshot.executions, now_ns, cells, rows, utc=utc
             ),
         )
         self._show_panel(
             "#wide-timers",
             [("Timers", "head")],
-            lambda cells, rows: work.timer_lines(snapshot, now_ns, cells, rows, utc=utc),
+            lambda cells, rows: activity.timer_lines(snapshot, now_ns, cells, rows, utc=utc),
         )
-        spark = clock.sparkline(snapshot.rate_history, 20)
+        spark = formats.sparkline(snapshot.rate_history, 20)
         self._show_panel(
             "#wide-counters",
             [("Counters", "head")],
-            lambda cells, rows: numbers.counter_lines(snapshot, cells, rows),
+            lambda cells, rows: counters.counter_lines(snapshot, cells, rows),
             right=[(f"in {spark}", "info")] if spark else None,
         )
         if self.has_class("-tall"):
@@ -137,7 +139,7 @@ class LiveScreen(Page):
         title: Line = [
             ("Detail ", "head"),
             ("── ", "dim"),
-            (f"{clock.number(message.seq)} ", ""),
+            (f"{formats.number(message.seq)} ", ""),
             ("── ", "dim"),
             (message.topic, "strong"),
         ]
@@ -159,7 +161,7 @@ class LiveScreen(Page):
         feed = self.host.feed
         if not feed.paused:
             return [("FOLLOW", "ok")]
-        return [(f" ‖ PAUSED +{clock.number(feed.waiting)} ", "mark")]
+        return [(f" ‖ PAUSED +{formats.number(feed.waiting)} ", "mark")]
 
     # --- what keys do --------------------------------------------------------------------------
 
@@ -204,7 +206,7 @@ class LiveScreen(Page):
         """Copy the payload (on the first run: the command to try)."""
         message = self.rows.current
         if not self.rows.display:
-            self.host.copy(first.command(self.host.snapshot), "the command")
+            self.host.copy(first_run.command(self.host.snapshot), "the command")
         elif message is not None:
             self.host.copy_payload(message)
 
@@ -218,7 +220,7 @@ class LiveScreen(Page):
         self.host.remember(show_age=not self.host.remembered.show_age)
 
     def action_toggle_own(self) -> None:
-        """Among the messages: what the appliance says of itself, or not."""
+        """Show the appliance's own messages in the list, or leave them out."""
         shown = not self.host.remembered.show_own
         self.host.remember(show_own=shown)
         self.host.feed.show_own(shown, self.host.engine)
@@ -230,7 +232,7 @@ class LiveScreen(Page):
         )
 
     def action_repeat(self) -> None:
-        """Do again what the message under the cursor caused."""
+        """Start again what the message under the cursor started."""
         message = self.rows.current
         if message is not None:
             self.host.actions.repeat(
@@ -238,11 +240,11 @@ class LiveScreen(Page):
             )
 
     def action_search(self) -> None:
-        """Look for the same in the journal, from the newest back."""
+        """Search the journal with the same filter, from the newest message back."""
         self.host.navigation.show_search(self.filter)
 
     def action_jump(self) -> None:
-        """Look at the journal as it was at a time that is asked for."""
+        """Ask for a time and show the journal as it was then."""
         self.host.navigation.show_search(self.filter, ask="until:")
 
     def action_export(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable
 from textual.widget import Widget
 
 from appliance.engine_api import Engine, LogLine, Snapshot
-from appliance.ui import clock, filters, keys
+from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, text_of
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
@@ -68,7 +68,7 @@ class LogRows(Rows[LogLine]):
     def line(self, item: LogLine, cells: int) -> Line:  # noqa: ARG002 - cut when drawn
         name, tone = level_name(item.level)
         return [
-            (f"{clock.time_with_ms(item.at_ns, utc=self.utc)} ", "dim"),
+            (f"{formats.time_with_ms(item.at_ns, utc=self.utc)} ", "dim"),
             (fit(name, 6), tone),
             (fit(printable(item.source), _SOURCE_CELLS) + " ", "dim"),
             (printable(item.text), tone if item.level >= logging.ERROR else ""),

@@ -1,4 +1,4 @@
-"""The whole of one message: facts, what it led to, payload as pretty text, raw, hex or difference.
+"""One message in full: facts, outcome, payload as pretty text, raw, hex or difference.
 
 Not for: lists of messages.
 """
@@ -13,7 +13,7 @@ from appliance.engine_api import Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.mqtt import topics
-from appliance.ui import clock, keys, lookup, payload
+from appliance.ui import formats, journal_lookup, keys, payload
 from appliance.ui.lines import Line, rule
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
@@ -77,7 +77,7 @@ class MessageScreen(Page):
         self._look_up()
 
     def _look_up(self) -> None:
-        """Where it is recorded and what its topic retains: one after the other, as they come."""
+        """Look up the retained message of the topic, then the place in each recording."""
         message, engine = self._message, self.host.engine
         recorders = [
             one for one in self.host.snapshot.recorders if topics.matches(one.topic, message.topic)
@@ -87,7 +87,7 @@ class MessageScreen(Page):
             kept = view.retained_line(message, engine.retained(message.topic))
             self.host.background.call(self._looked_up, message.seq, {}, kept)
             for one in recorders:
-                place = lookup.place(engine, one, message.seq)
+                place = journal_lookup.place(engine, one, message.seq)
                 self.host.background.call(self._looked_up, message.seq, {one.path: place}, kept)
 
         self.host.background.run(work, group="lookup")
@@ -113,7 +113,7 @@ class MessageScreen(Page):
         utc = self.host.remembered.utc
         size = engine.full_size(message.seq)
         size = size if size is not None and not self._whole else len(message.payload)
-        title: Line = [("Message ", "head"), (clock.number(message.seq), "strong")]
+        title: Line = [("Message ", "head"), (formats.number(message.seq), "strong")]
         facts = view.facts(
             message,
             snapshot,
@@ -174,11 +174,11 @@ class MessageScreen(Page):
         self.host.show_now()
 
     def action_difference(self) -> None:
-        """Against the message before it on the same topic, whatever the list holds."""
+        """Compare with the previous message on the topic, from the journal."""
         message, engine = self._message, self.host.engine
 
         def work() -> None:
-            before = lookup.previous(engine, message)
+            before = journal_lookup.previous(engine, message)
             if before is None:
                 said = "No earlier message on this topic is in the journal, or not for long before."
                 self.host.background.call(self.host.say, said)

@@ -1,6 +1,6 @@
-"""What every screen has in common: status line, tabs, alert, footer, filter bar, the tick.
+"""The base of every page: status line, tabs, alert, footer, filter bar.
 
-Not for: a body; that is what the subclasses add.
+Not for: the body between them; subclasses add it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from appliance.ui import filters, keys
 from appliance.ui.lines import Line
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.dismiss_once import DismissOnce
-from appliance.ui.views import frame
+from appliance.ui.views import page_frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
 
@@ -28,7 +28,7 @@ class Tabs(Pane):
     active = ""
 
     async def on_click(self, event: Click) -> None:
-        name = frame.tab_at(self.active, event.x)
+        name = page_frame.tab_at(self.active, event.x)
         if name is not None:
             await self.app.run_action(f"show('{name}')")
 
@@ -45,7 +45,7 @@ class Page(DismissOnce[None]):
     IS_TAB: ClassVar[bool] = True
     """Whether the page is a tab; if not, it lies over one and can be dismissed."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (frame.WIDE, "-wide")]  # noqa: RUF012 - Textual's way
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (page_frame.WIDE, "-wide")]  # noqa: RUF012 - Textual's way
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012 - Textual's way
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -57,10 +57,10 @@ class Page(DismissOnce[None]):
         self.host = host
         self.filter = filters.EMPTY
         self._filter_before = filters.EMPTY
-        """The filter that holds again if the operator leaves the filter bar with Esc."""
+        """The filter that Esc in the filter bar brings back."""
         self.tab = self.TAB
-        self._aside: list[Widget] = []
-        """What is hidden while one pane has the screen."""
+        self._hidden_by_zoom: list[Widget] = []
+        """The widgets that are hidden while one pane has the whole page."""
         self.has_shown = False
         """Whether the page has shown a frame."""
 
@@ -79,14 +79,14 @@ class Page(DismissOnce[None]):
         return ()
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Show this moment."""
+        """Show the snapshot in the body."""
 
     def mode(self) -> Line:
-        """What the right end of the tab line says besides the filter."""
+        """The text at the right end of the tab line, besides the filter."""
         return []
 
     def filter_changed(self) -> None:
-        """``self.filter`` is another one now."""
+        """``self.filter`` has changed."""
 
     def action_run_task(self) -> None:
         """Pick a task and start it."""
@@ -99,47 +99,47 @@ class Page(DismissOnce[None]):
     # --- the frame -----------------------------------------------------------------------------
 
     def zoom(self) -> None:
-        """Give the whole screen to the pane that has the keys, or to all panes again."""
-        for widget in self._aside:
+        """Give the whole page to the focused pane, or show all panes again."""
+        for widget in self._hidden_by_zoom:
             widget.remove_class("-aside")
         focused = self.focused
-        if self._aside or focused is None:
-            self._aside = []
+        if self._hidden_by_zoom or focused is None:
+            self._hidden_by_zoom = []
             return
         kept = focused.ancestors_with_self
-        self._aside = [
+        self._hidden_by_zoom = [
             widget
             for parent in kept
             if isinstance(parent, Widget) and parent is not focused
             for widget in parent.children
             if widget not in kept and not widget.has_class("bar") and widget.id != "filterbar"
         ]
-        for widget in self._aside:
+        for widget in self._hidden_by_zoom:
             widget.add_class("-aside")
         self.call_after_refresh(self.host.show_now)
 
     def tick(self, snapshot: Snapshot, now_ns: int) -> None:
-        """Show this moment, frame and body."""
+        """Show the snapshot: status line, tabs, alert, footer and body."""
         if not self.is_mounted or not self.size.width:
             return
         cells = self.size.width
         utc = self.host.remembered.utc
-        self.query_one("#status", Pane).show([frame.status(snapshot, now_ns, cells, utc=utc)])
+        self.query_one("#status", Pane).show([page_frame.status(snapshot, now_ns, cells, utc=utc)])
         tabs = self.query_one(Tabs)
         tabs.active = self.tab
-        tabs.show([frame.tabs(self.tab, cells, self._right())])
-        worst = frame.alert(snapshot, self.host.trouble)
+        tabs.show([page_frame.tabs(self.tab, cells, self._right())])
+        worst = page_frame.alert(snapshot, self.host.trouble)
         alert = self.query_one("#alert", Pane)
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
         chosen = self.host.settings.keys
-        self.query_one("#footer", Pane).show([frame.footer(self.SCOPES, chosen, cells)])
+        self.query_one("#footer", Pane).show([page_frame.footer(self.SCOPES, chosen, cells)])
         self.update_body(snapshot, now_ns)
         self.has_shown = True
 
     def _right(self) -> Line:
         mode = self.mode()
-        if self._aside:
+        if self._hidden_by_zoom:
             mode = [("ZOOM  ", "info"), *mode]
         if self.filter.is_empty:
             return mode
@@ -166,7 +166,7 @@ class Page(DismissOnce[None]):
         )
 
     def set_filter(self, source: str) -> None:
-        """Filter by what was typed; text that is no filter changes nothing and is told."""
+        """Use the filter that was typed; text that is no filter gives a notice."""
         try:
             wanted = filters.parse(source, self.host.clock_ns(), utc=self.host.remembered.utc)
         except filters.FilterError as error:
@@ -175,7 +175,7 @@ class Page(DismissOnce[None]):
             self.use_filter(wanted)
 
     def use_filter(self, wanted: filters.Filter) -> None:
-        """Show what passes a filter."""
+        """Use another filter."""
         self.filter = wanted
         self.filter_changed()
         self.host.show_now()
@@ -192,14 +192,14 @@ class Page(DismissOnce[None]):
         self.focus_body()
 
     def focus_body(self) -> None:
-        """Give the keys back to the first list."""
+        """Focus the first list."""
         for widget in self.query("Rows"):
             if widget.display:
                 self.set_focus(widget)
                 return
 
     def go_back(self) -> None:
-        """Clear the filter, or leave a screen that lies over another."""
+        """Clear the filter, else leave a page that lies over a tab."""
         if not self.filter.is_empty:
             self.use_filter(filters.EMPTY)
         elif not self.IS_TAB:

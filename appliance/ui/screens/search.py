@@ -1,6 +1,6 @@
-"""Searches the journal back from the newest message, in a worker, and shows what it finds.
+"""The search in the journal: back from the newest message, in a worker.
 
-Not for: the live view. A search that is left is cancelled.
+Leaving the page cancels the search. Not for: the live view.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
-from appliance.ui import clock, filters, keys
+from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
@@ -34,17 +34,17 @@ class Search:
     def __init__(self, wanted: filters.Filter, before_seq: int) -> None:
         self.wanted = wanted
         self.before_seq = before_seq
-        """Everything from here on has been looked at."""
+        """Messages from this number on have been read."""
         self.looked_at = 0
         self.reached_ns = 0
         self.found: list[Message] = []
         """Oldest first."""
         self.ended = False
-        """The start of the journal (or of since:) is reached."""
+        """Whether the start of the journal (or of since:) is reached."""
         self.cancelled = threading.Event()
 
     def walk(self, engine: Engine) -> None:
-        """Look on until enough is found, nothing is left, or it is cancelled."""
+        """Read on until enough is found, the journal ends, or the search is cancelled."""
         if self.wanted.until_ns and not self.looked_at:
             self.before_seq = min(self.before_seq, engine.seq_at(self.wanted.until_ns))
         target = min(len(self.found) + _ENOUGH, _MAX_FOUND)
@@ -142,12 +142,12 @@ class SearchScreen(Page):
         rows.empty_text = "Searching …" if self._running else "Nothing was found."
         reached = ""
         if search.reached_ns:
-            reached = clock.date_and_time(search.reached_ns, utc=self.host.remembered.utc)[:19]
+            reached = formats.date_and_time(search.reached_ns, utc=self.host.remembered.utc)[:19]
         state = "searching" if self._running else ("all" if search.ended else "b goes on")
         title: Line = [
             ("Journal ", "head"),
-            (f"── {clock.number(len(search.found))} found ", "strong"),
-            (f"── {clock.number(search.looked_at)} looked at", "dim"),
+            (f"── {formats.number(len(search.found))} found ", "strong"),
+            (f"── {formats.number(search.looked_at)} looked at", "dim"),
             (f", back to {reached}" if reached else "", "dim"),
         ]
         self.query_one("#search-title", Pane).show([rule(title, cells, [(state, "info")])])

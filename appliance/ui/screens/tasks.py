@@ -1,4 +1,4 @@
-"""The Tasks screen: rules and timers above, executions below, the reason of the chosen one.
+"""The Tasks screen: rules and timers above, executions below, the reason of the selected one.
 
 Not for: one execution in full (execution.py).
 """
@@ -11,12 +11,12 @@ from textual.widget import Widget
 
 from appliance.engine_api import RuleState, Snapshot, TimerState
 from appliance.model import Execution
-from appliance.ui import clock, filters, keys
+from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.views import activity
 from appliance.ui.views import execution as view
-from appliance.ui.views import work
 from appliance.ui.views.message import cause_line
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
@@ -60,7 +60,7 @@ class ExecutionRows(Rows[Execution]):
         return (item, self.utc) if item.state.is_final else None
 
     def line(self, item: Execution, cells: int) -> Line:
-        return work.execution_line(item, self.now_ns, cells, utc=self.utc)
+        return activity.execution_line(item, self.now_ns, cells, utc=self.utc)
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells)
@@ -93,7 +93,10 @@ class TasksScreen(Page):
         rules, rows = self.query_one(RuleRows), self.query_one(ExecutionRows)
         rules.utc = rows.utc = utc
         rules.now_ns = rows.now_ns = now_ns
-        entries: list[RuleState | TimerState] = [*snapshot.rules, *work.due_first(snapshot.timers)]
+        entries: list[RuleState | TimerState] = [
+            *snapshot.rules,
+            *activity.due_first(snapshot.timers),
+        ]
         rules.styles.height = min(len(entries) + 1, max(4, self.size.height // 3))
         rules.set_items(entries)
         present = {one.id for one in snapshot.executions}
@@ -101,7 +104,7 @@ class TasksScreen(Page):
         self._all = [*snapshot.executions, *older]
         rows.set_items([one for one in self._all if self.filter.takes_execution(one)])
         cells = self.size.width
-        title: Line = [("Executions ", "head"), ("── ", "dim"), *work.summary(snapshot)]
+        title: Line = [("Executions ", "head"), ("── ", "dim"), *activity.summary(snapshot)]
         self.query_one("#executions-title", Pane).show([rule(title, cells)])
         self._show_reason(rows.current, cells, utc=utc)
 
@@ -109,14 +112,14 @@ class TasksScreen(Page):
         if execution is None:
             self.query_one("#reason", Pane).show([])
             return
-        at = clock.time_with_ms(execution.requested_ns, utc=utc)
+        at = formats.time_with_ms(execution.requested_ns, utc=utc)
         title: Line = [(execution.task_name or execution.task_id, "head"), (f" {at}", "dim")]
         text = execution.reason or (execution.steps[-1].text if execution.steps else "")
         tone = "bad" if execution.state.is_bad else ""
         self.query_one("#reason", Pane).show(
             [
                 rule(title, cells),
-                [(" ", ""), (work.first_line(text) or execution.state.value, tone)],
+                [(" ", ""), (activity.first_line(text) or execution.state.value, tone)],
                 cause_line(execution),
                 *view.plot(
                     [one for one in self._all if one.task_id == execution.task_id],

@@ -13,7 +13,7 @@ from appliance.engine_api import Snapshot, TopicState
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.mqtt import topics as mqtt
-from appliance.ui import clock, filters, keys, tree
+from appliance.ui import filters, formats, keys, topic_tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
@@ -30,7 +30,7 @@ _OPEN_AT_FIRST = 30
 _NONE_TAKEN = "The filter takes none of the topics that are known."
 
 
-class TopicRows(Rows[tree.Node]):
+class TopicRows(Rows[topic_tree.TopicNode]):
     """The nodes in view."""
 
     opened: set[str]
@@ -45,13 +45,13 @@ class TopicRows(Rows[tree.Node]):
         self.last = {}
         self.sizes = {}
 
-    def key(self, item: tree.Node) -> Hashable:
+    def key(self, item: topic_tree.TopicNode) -> Hashable:
         return item.path
 
-    def version(self, item: tree.Node) -> Hashable:  # noqa: ARG002 - ages and rates change
+    def version(self, item: topic_tree.TopicNode) -> Hashable:  # noqa: ARG002 - ages and rates change
         return None
 
-    def line(self, item: tree.Node, cells: int) -> Line:
+    def line(self, item: topic_tree.TopicNode, cells: int) -> Line:
         message = self.last.get(item.leaf.last_seq) if item.leaf is not None else None
         opened = item.path in self.opened
         size = self.sizes.get(message.seq) if message is not None else None
@@ -69,7 +69,7 @@ class TopicsScreen(Page):
 
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
-        self._root = tree.build([])
+        self._root = topic_tree.build([])
         self._built_ns = 0
         self._seen_any = False
         self._left_out = ""
@@ -102,7 +102,7 @@ class TopicsScreen(Page):
         try:
             states = self.host.engine.topics(_LIMIT)
         except ApplianceError:
-            states = tree.from_messages(kept, now_ns)
+            states = topic_tree.from_messages(kept, now_ns)
         self._left_out = view.left_out(len(states), snapshot)
         wanted = self.filter
         states = [
@@ -112,15 +112,15 @@ class TopicsScreen(Page):
             and not any(mqtt.matches(f, one.topic) for f in wanted.not_topics)
             and wanted.takes_text(one.topic)
         ]
-        self._root = tree.build(states)
+        self._root = topic_tree.build(states)
         self.rows.empty_text = "No topic yet." if wanted.is_empty else _NONE_TAKEN
         if states and not self._seen_any:
             self._seen_any = True
             if len(states) <= _OPEN_AT_FIRST:
-                self.rows.opened = set(tree.folders(self._root))
+                self.rows.opened = set(topic_tree.folders(self._root))
         rows = self.rows
         rows.now_ns = now_ns
-        rows.set_items(tree.rows(self._root, rows.opened, rows.sort))
+        rows.set_items(topic_tree.rows(self._root, rows.opened, rows.sort))
 
     def _show(self, now_ns: int) -> None:
         rows = self.rows
@@ -132,8 +132,8 @@ class TopicsScreen(Page):
             rows.refresh()
         cells = self.size.width
         title: Line = [
-            (f"{clock.number(self._root.topics)} topics", "head"),
-            (f" ── {clock.short_count(self._root.count)} messages", "dim"),
+            (f"{formats.number(self._root.topics)} topics", "head"),
+            (f" ── {formats.short_count(self._root.count)} messages", "dim"),
             (f" ── {self._root.rate:.1f}/s", "dim"),
         ]
         if self._left_out:
@@ -206,7 +206,7 @@ class TopicsScreen(Page):
             self._select_above(node)
         self._rebuild()
 
-    def _select_above(self, node: tree.Node) -> None:
+    def _select_above(self, node: topic_tree.TopicNode) -> None:
         path = node.path
         while "/" in path:
             path = path.rpartition("/")[0]
@@ -214,7 +214,7 @@ class TopicsScreen(Page):
                 return
 
     def action_open_all(self) -> None:
-        self.rows.opened = set(tree.folders(self._root))
+        self.rows.opened = set(topic_tree.folders(self._root))
         self._rebuild()
 
     def action_close_all(self) -> None:
@@ -223,8 +223,8 @@ class TopicsScreen(Page):
 
     def action_sort(self) -> None:
         """By rate, name, number of messages, or the time of the last one."""
-        at = tree.SORTS.index(self.rows.sort)
-        self.rows.sort = tree.SORTS[(at + 1) % len(tree.SORTS)]
+        at = topic_tree.SORTS.index(self.rows.sort)
+        self.rows.sort = topic_tree.SORTS[(at + 1) % len(topic_tree.SORTS)]
         self._rebuild()
 
     def on_rows_moved(self) -> None:

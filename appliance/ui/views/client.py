@@ -6,10 +6,10 @@ Not for: asking for them.
 from __future__ import annotations
 
 from appliance.engine_api import ClientState, Snapshot
-from appliance.ui import clock, symbols
+from appliance.ui import formats, symbols
 from appliance.ui.lines import Line, join
 from appliance.ui.text import fit, fit_right, printable
-from appliance.ui.views import frame, numbers
+from appliance.ui.views import counters, page_frame
 
 _FIXED = 47
 
@@ -44,7 +44,7 @@ def row(client: ClientState, rates: tuple[float, float], now_ns: int, cells: int
     """One client: connected or away, and what waits for it."""
     first, second = _columns(cells)
     seconds = (now_ns - client.since_ns) / 1e9
-    up = clock.elapsed(seconds) if client.connected else f"gone {clock.age(seconds)}"
+    up = formats.elapsed(seconds) if client.connected else f"gone {formats.age(seconds)}"
     sign: tuple[str, str] = ("● ", "ok") if client.connected else ("○ ", "dim")
     tone = "" if client.connected else "dim"
     return [
@@ -56,13 +56,13 @@ def row(client: ClientState, rates: tuple[float, float], now_ns: int, cells: int
         (fit_right(str(len(client.subscriptions)), 5), tone),
         (fit_right(_rate(rates[0]), 7), "strong" if rates[0] >= 1 else tone),
         (fit_right(_rate(rates[1]), 7), tone),
-        (fit_right(clock.short_count(client.queued), 7), "warn" if client.queued > 100 else tone),
-        (fit_right(clock.short_count(client.dropped), 5), "bad" if client.dropped else tone),
+        (fit_right(formats.short_count(client.queued), 7), "warn" if client.queued > 100 else tone),
+        (fit_right(formats.short_count(client.dropped), 5), "bad" if client.dropped else tone),
     ]
 
 
 def _rate(rate: float) -> str:
-    return f"{rate:.1f}" if 0 < rate < 10 else clock.short_count(rate)
+    return f"{rate:.1f}" if 0 < rate < 10 else formats.short_count(rate)
 
 
 def subscriptions(client: ClientState) -> Line:
@@ -81,7 +81,7 @@ def more_problems(snapshot: Snapshot) -> list[Line]:
     """Every problem but the worst."""
     return [
         [(f" {symbols.level_sign(level)} {printable(text)}", symbols.level_tone(level))]
-        for level, text in frame.problems(snapshot)[1:]
+        for level, text in page_frame.problems(snapshot)[1:]
     ]
 
 
@@ -109,4 +109,4 @@ def foot(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
     The worst problem stands in the alert line already, which counts the others.
     """
     doors = [*more_problems(snapshot), *listeners(snapshot)]
-    return [*doors, *numbers.counter_lines(snapshot, cells, max(3, rows - len(doors)))][:rows]
+    return [*doors, *counters.counter_lines(snapshot, cells, max(3, rows - len(doors)))][:rows]

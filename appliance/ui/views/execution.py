@@ -1,6 +1,6 @@
 """One execution as lines: cause, times, steps, reason, log, and how long the task took before.
 
-Not for: the short line of a list (work.py).
+Not for: the short line of a list (activity.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from appliance.engine_api import RuleState, TimerState
 from appliance.model import Execution, ExecutionState
-from appliance.ui import clock, symbols
+from appliance.ui import formats, symbols
 from appliance.ui.lines import Line, spread
 from appliance.ui.text import cut_start, fit, fit_right, printable
-from appliance.ui.views import work
+from appliance.ui.views import activity
 from appliance.ui.views.message import cause_line
 
 _HISTORY_CELLS = 40
@@ -30,12 +30,12 @@ def history_line(executions: Sequence[Execution]) -> Line:
     if not known:
         return [(" No earlier run is known.", "dim")]
     line: Line = [(" runs     ", "dim")]
-    bars = clock.sparkline(tuple(value or 0.0 for value in seconds), len(seconds))
+    bars = formats.sparkline(tuple(value or 0.0 for value in seconds), len(seconds))
     for run, piece in zip(runs, bars, strict=True):
         good = run.state is ExecutionState.SUCCEEDED
         line.append((piece if good else symbols.sign(run.state), symbols.tone(run.state)))
     failed = sum(1 for run in runs if run.state.is_bad)
-    line.append((f"  {clock.took(min(known))} to {clock.took(max(known))}", "dim"))
+    line.append((f"  {formats.took(min(known))} to {formats.took(max(known))}", "dim"))
     line.append((f"  {len(runs)} runs, {failed} failed", "bad" if failed else "dim"))
     return line
 
@@ -43,7 +43,7 @@ def history_line(executions: Sequence[Execution]) -> Line:
 def plot(executions: Sequence[Execution], cells: int, rows: int) -> list[Line]:
     """A task's runs, newest last, as columns as high as they took long; what failed has its sign.
 
-    ``executions`` are newest first, as lists of them are.
+    ``executions`` are newest first, as in every list.
     """
     if rows < _LEAST_PLOT:
         return [history_line(executions)]
@@ -56,7 +56,7 @@ def plot(executions: Sequence[Execution], cells: int, rows: int) -> list[Line]:
     height = rows - 1
     lines: list[Line] = []
     for row in range(height - 1, -1, -1):
-        label = clock.took(longest) if row == height - 1 else "0" if row == 0 else ""
+        label = formats.took(longest) if row == height - 1 else "0" if row == 0 else ""
         line: Line = [(f"{fit_right(label, _LABEL_CELLS - 3)} ", "dim"), ("│", "dim")]
         for run, took in zip(runs, seconds, strict=True):
             eighths = min(8, max(0, round(took / longest * height * 8) - row * 8))
@@ -77,7 +77,7 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
     state = execution.state
 
     def when(at_ns: int | None) -> str:
-        return "-" if at_ns is None else clock.date_and_time(at_ns, utc=utc)
+        return "-" if at_ns is None else formats.date_and_time(at_ns, utc=utc)
 
     lines: list[Line] = [
         [
@@ -88,7 +88,7 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
         [
             (" state    ", "dim"),
             (f"{symbols.sign(state)} ", symbols.tone(state)),
-            *work.progress(execution, now_ns, 20),
+            *activity.progress(execution, now_ns, 20),
         ],
         cause_line(execution),
         [(" asked    ", "dim"), (when(execution.requested_ns), "")],
@@ -102,7 +102,7 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
             (" attempts ", "dim"),
             (str(execution.attempts), ""),
             ("   usual ", "dim"),
-            ("-" if execution.usual_s is None else clock.took(execution.usual_s), ""),
+            ("-" if execution.usual_s is None else formats.took(execution.usual_s), ""),
             ("   Qlik's id ", "dim"),
             (printable(execution.execution_id) or "-", ""),
         ],
@@ -115,7 +115,7 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
 def story(execution: Execution, *, utc: bool) -> list[Line]:
     """Steps with their times, the reason, the log's last lines."""
     lines: list[Line] = [
-        [(f" {clock.time_with_ms(step.at_ns, utc=utc)} ", "dim"), (printable(step.text), "")]
+        [(f" {formats.time_with_ms(step.at_ns, utc=utc)} ", "dim"), (printable(step.text), "")]
         for step in execution.steps
     ]
     if execution.reason:
@@ -155,15 +155,15 @@ def _columns(cells: int) -> tuple[int, int]:
 def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
     """A trigger and how it fared."""
     first, second = _columns(cells)
-    last = "-" if rule.last_ns is None else clock.age((now_ns - rule.last_ns) / 1e9)
+    last = "-" if rule.last_ns is None else formats.age((now_ns - rule.last_ns) / 1e9)
     return [
         ("◆ ", "info"),
         (fit(cut_start(printable(rule.name or rule.topic), first - 2), first - 2) + " ", ""),
         (fit(printable(rule.target), second), "dim"),
         (fit_right(last, 7), ""),
-        (fit_right(clock.short_count(rule.matched), 9), ""),
-        (fit_right(clock.short_count(rule.started), 9), "ok" if rule.started else ""),
-        (fit_right(clock.short_count(rule.rejected), 10), "bad" if rule.rejected else "dim"),
+        (fit_right(formats.short_count(rule.matched), 9), ""),
+        (fit_right(formats.short_count(rule.started), 9), "ok" if rule.started else ""),
+        (fit_right(formats.short_count(rule.rejected), 10), "bad" if rule.rejected else "dim"),
     ]
 
 
@@ -172,7 +172,7 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
     first, second = _columns(cells)
     if timer.is_alarm:
         name = fit(printable(timer.name), first - 2)
-        return [*work.alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
+        return [*activity.alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
     line: Line = [
         (f"{symbols.PAUSED} " if timer.paused else "→ ", "warn" if timer.paused else "info"),
         (fit(printable(timer.name), first - 2) + " ", "dim" if timer.paused else ""),
@@ -182,8 +182,8 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
         return [*line, ("  paused", "warn")]
     if timer.due_ns is None:
         return [*line, ("  waits", "dim")]
-    left = clock.elapsed((timer.due_ns - now_ns) / 1e9)
-    due = clock.time_of_day(timer.due_ns, utc=utc)
+    left = formats.elapsed((timer.due_ns - now_ns) / 1e9)
+    due = formats.time_of_day(timer.due_ns, utc=utc)
     return [*line, (f"  {due}", "dim"), (f"  in {left}", "strong")]
 
 

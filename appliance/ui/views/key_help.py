@@ -1,6 +1,6 @@
 """The help: the table of keys in columns.
 
-Not for: the keys of the footer (frame.py).
+Not for: the keys of the footer (page_frame.py).
 """
 
 from __future__ import annotations

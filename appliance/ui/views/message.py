@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
 from appliance.model import Execution, Message
 from appliance.mqtt import topics
-from appliance.ui import clock, payload, symbols
+from appliance.ui import formats, payload, symbols
 from appliance.ui.lines import Line
 from appliance.ui.text import cut, cut_start, fit, printable, wrap
-from appliance.ui.views.work import by, first_line, progress
+from appliance.ui.views.activity import by, first_line, progress
 
 _MARK_CELLS = 10
 _ROOMY_MARK_CELLS = 18
@@ -53,7 +53,7 @@ def heading(cells: int, *, show_age: bool) -> Line:
 def row(message: Message, mark: Mark | None, when: str, full_size: int | None, cells: int) -> Line:
     """One message in a list: time, client, topic, QoS and retain, payload, what it led to."""
     client, topic, body = _columns(cells)
-    own = message.client_id.startswith("$")  # the appliance's own, which nobody waits for
+    own = message.client_id.startswith("$")  # published by the appliance itself
     line: Line = [(fit(when, _TIME_CELLS) + " ", "dim")]
     if client:
         line.append((fit(printable(message.client_id), client) + " ", "dim"))
@@ -90,8 +90,8 @@ def facts(
 
     ``places``: where in each recorder's file it stands; ``retained``: what the topic retains.
     """
-    age = clock.ago((now_ns - message.received_ns) / 1e9)
-    received = clock.date_and_time(message.received_ns, utc=utc)
+    age = formats.ago((now_ns - message.received_ns) / 1e9)
+    received = formats.date_and_time(message.received_ns, utc=utc)
     client = printable(message.client_id)
     user = f"  user {printable(message.username)}" if message.username else ""
     lines: list[Line] = [
@@ -106,7 +106,7 @@ def facts(
             ("   dup ", "dim"),
             ("yes" if message.dup else "no", ""),
             ("   size ", "dim"),
-            (clock.size(size), ""),
+            (formats.size(size), ""),
             ("   format ", "dim"),
             (payload.kind(message.payload, cut=size > len(message.payload)), ""),
         ],
@@ -130,7 +130,7 @@ def retained_line(message: Message, kept: Message | None) -> Line:
     if kept.seq == message.seq:
         return [("this message", "ok")]
     shown = payload.preview(kept.payload)
-    return [(f"message {clock.number(kept.seq)} ", ""), (shown, "dim")]
+    return [(f"message {formats.number(kept.seq)} ", ""), (shown, "dim")]
 
 
 def _rule(rule: RuleState) -> Line:
@@ -182,7 +182,7 @@ def outcome(
         tone = "bad" if execution.state.is_bad else "dim"
         lines.append([("   ", ""), (first_line(execution.reason), tone)])
     lines += [
-        [("   ", ""), (clock.time_with_ms(step.at_ns, utc=utc), "dim"), (f" {step.text}", "")]
+        [("   ", ""), (formats.time_with_ms(step.at_ns, utc=utc), "dim"), (f" {step.text}", "")]
         for step in execution.steps
     ]
     if mark.count > 1:
@@ -212,8 +212,8 @@ def peek(
     """The selected message beside its outcome, for the foot of a wide screen."""
     left_cells = cells * 5 // 9
     seconds = (now_ns - message.received_ns) / 1e9
-    who = f" {printable(message.client_id)}  {message.address}  {clock.ago(seconds)}"
-    facts_text = f"{who}  qos {message.qos}  {clock.size(size)}"
+    who = f" {printable(message.client_id)}  {message.address}  {formats.ago(seconds)}"
+    facts_text = f"{who}  qos {message.qos}  {formats.size(size)}"
     text = payload.pretty(message.payload) if size == len(message.payload) else None
     shown = text if text is not None else [payload.preview(message.payload, size)]
     left: list[Line] = [[(facts_text, "dim")], *payload_lines(shown, left_cells, wrapped=False)]
@@ -247,5 +247,5 @@ def cause_line(execution: Execution) -> Line:
     if cause.rule and cause.rule != cause.topic:
         line.append((f"  rule {printable(cause.rule)}", "dim"))
     if cause.seq:
-        line.append((f"  message {clock.number(cause.seq)}", "dim"))
+        line.append((f"  message {formats.number(cause.seq)}", "dim"))
     return line

@@ -1,6 +1,6 @@
 """The tree of topics as lines, and a topic's values as a curve.
 
-Not for: folding and sorting (tree.py).
+Not for: folding and sorting (topic_tree.py).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from appliance.engine_api import Snapshot
 from appliance.model import Message
-from appliance.ui import clock, payload
+from appliance.ui import formats, payload
 from appliance.ui.lines import Line
 from appliance.ui.text import fit, fit_right, printable
-from appliance.ui.tree import Node
+from appliance.ui.topic_tree import TopicNode
 
 
 def _topic_cells(cells: int) -> int:
@@ -36,7 +36,13 @@ def heading(cells: int, sort: str) -> Line:
 
 
 def row(
-    node: Node, message: Message | None, size: int | None, now_ns: int, cells: int, *, opened: bool
+    node: TopicNode,
+    message: Message | None,
+    size: int | None,
+    now_ns: int,
+    cells: int,
+    *,
+    opened: bool,
 ) -> Line:
     """One level: its sums, and the last payload if it is a topic."""
     sign = ("▾ " if opened else "▸ ") if node.children else "  "
@@ -50,21 +56,21 @@ def row(
     return [
         (fit(label, _topic_cells(cells)), "" if leaf is not None else "dim"),
         (fit_right(_rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
-        (fit_right(clock.short_count(node.count), 8), ""),
-        (fit_right(clock.age((now_ns - node.last_ns) / 1e9), 7), "dim"),
+        (fit_right(formats.short_count(node.count), 8), ""),
+        (fit_right(formats.age((now_ns - node.last_ns) / 1e9), 7), "dim"),
         ("  R  " if leaf is not None and leaf.retained else "     ", "accent"),
         (body, ""),
     ]
 
 
 def _rate(rate: float) -> str:
-    return f"{rate:.1f}" if 0 < rate < 10 else clock.short_count(rate)
+    return f"{rate:.1f}" if 0 < rate < 10 else formats.short_count(rate)
 
 
 def left_out(shown: int, snapshot: Snapshot) -> str:
     """That there are or were more topics than these, and which are missing; empty if none is."""
     if snapshot.topics_known > shown:
-        return f"the busiest of {clock.number(snapshot.topics_known)}"
+        return f"the busiest of {formats.number(snapshot.topics_known)}"
     return "the latest of more" if snapshot.topics_forgotten else ""
 
 
@@ -98,7 +104,7 @@ def retained_line(message: Message, *, utc: bool) -> Line:
     """The message that the broker holds on a topic."""
     return [
         (" retained R  ", "accent"),
-        (clock.date_and_time(message.received_ns, utc=utc), "dim"),
+        (formats.date_and_time(message.received_ns, utc=utc), "dim"),
         (f"  {payload.preview(message.payload)}", ""),
     ]
 
@@ -115,7 +121,7 @@ def foot(
         values = [value for field, value in numbers if field == name]
         low, high = min(values), max(values)
         span = (high - low) or 1.0
-        curve = clock.sparkline(tuple((v - low) / span + 0.12 for v in values), cells - 40)
+        curve = formats.sparkline(tuple((v - low) / span + 0.12 for v in values), cells - 40)
         lines.append(
             [
                 (f" {printable(name)[:16]} ", "dim"),
@@ -125,7 +131,7 @@ def foot(
         )
     lines += [
         [
-            (f" {clock.time_with_ms(one.received_ns, utc=utc)}  ", "dim"),
+            (f" {formats.time_with_ms(one.received_ns, utc=utc)}  ", "dim"),
             (payload.preview(one.payload), ""),
         ]
         for one in messages[-(rows - len(lines)) :][::-1]

@@ -1,1 +1,1 @@
-"""Widgets that draw lines; none of them asks the engine for anything by itself."""
+"""Widgets that draw lines; the pages give them their content."""

@@ -1,4 +1,4 @@
-"""The line in which a filter is typed: it filters while one types, Esc takes it back.
+"""The input line for the filter: the list follows each key, Esc brings the old filter back.
 
 Not for: what a filter means (filters.py).
 """
@@ -36,7 +36,7 @@ class FilterBar(Horizontal):
             self.source = source
 
     class Closed(Message):
-        """The bar is gone; ``source`` is what holds now, ``kept`` whether it was confirmed."""
+        """The bar was closed: ``source`` is the filter, ``kept`` whether it was confirmed."""
 
         def __init__(self, source: str, *, kept: bool) -> None:
             super().__init__()

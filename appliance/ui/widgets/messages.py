@@ -1,4 +1,4 @@
-"""A list of messages, each with what it led to.
+"""A list of messages, each with its outcome.
 
 Not for: where the messages come from: the live feed or the journal.
 """
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from appliance.engine_api import Engine, Mark
 from appliance.model import Message
-from appliance.ui import clock, symbols
+from appliance.ui import formats, symbols
 from appliance.ui.lines import Line
 from appliance.ui.settings import Remembered
 from appliance.ui.views import message as view
@@ -19,7 +19,7 @@ from appliance.ui.widgets.rows import Rows
 
 
 class MessageRows(Rows[Message]):
-    """Messages with what each of them led to."""
+    """Messages with their outcomes."""
 
     def __init__(self, id: str | None = None, *, follow: bool = True) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(follow=follow, id=id)
@@ -30,7 +30,7 @@ class MessageRows(Rows[Message]):
         self.now_ns = 0
 
     def look_up(self, engine: Engine, remembered: Remembered, now_ns: int) -> None:
-        """Ask what the messages in view led to, and how long those are that were cut."""
+        """Ask for the outcomes of the messages in view, and for the full size of cut payloads."""
         seen = self.in_view
         marks = {
             seq: _timed(mark, engine, now_ns)
@@ -51,8 +51,8 @@ class MessageRows(Rows[Message]):
 
     def _when(self, item: Message) -> str:
         if self.show_age:
-            return clock.age((self.now_ns - item.received_ns) / 1e9)
-        return clock.time_with_ms(item.received_ns, utc=self.utc)
+            return formats.age((self.now_ns - item.received_ns) / 1e9)
+        return formats.time_with_ms(item.received_ns, utc=self.utc)
 
     def line(self, item: Message, cells: int) -> Line:
         mark = self.marks.get(item.seq)
@@ -63,10 +63,10 @@ class MessageRows(Rows[Message]):
 
 
 def _timed(mark: Mark, engine: Engine, now_ns: int) -> Mark:
-    """A mark of something under way without a label gets the time that it runs."""
+    """Label the mark of a running execution with its duration, if it has no label."""
     if mark.label or mark.state.is_final or not mark.execution:
         return mark
     execution = engine.execution(mark.execution)
     seconds = None if execution is None else symbols.seconds_running(execution, now_ns)
-    label = symbols.word(mark.state) if seconds is None else clock.elapsed(seconds)
+    label = symbols.word(mark.state) if seconds is None else formats.elapsed(seconds)
     return replace(mark, label=label)

@@ -1,8 +1,8 @@
 """A list with a cursor, drawn row by row: the base of every list on the screens.
 
-It draws what is in view and nothing else, so 10,000 rows cost what 20 do. Strips of rows are kept
-by (key, version), because at ten frames a second most rows are the ones of the frame before.
-Not for: where the rows come from.
+The list draws only the rows in view, so 10,000 rows cost as much as 20. Strips are kept by
+(key, version): at ten frames a second most rows are those of the frame before.
+Not for: the source of the rows.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Rows(Widget, Generic[T], can_focus=True):
     # --- what a list is made of: for subclasses ------------------------------------------------
 
     def key(self, item: T) -> Hashable:
-        """What makes the item the same row when the list changes."""
+        """The identity of the row when the list changes."""
         raise NotImplementedError
 
     def version(self, item: T) -> Hashable:
-        """What the row's look depends on besides its key; ``None``: do not keep the strip."""
+        """Everything besides the key that the drawn row depends on; ``None``: keep no strip."""
         raise NotImplementedError
 
     def line(self, item: T, cells: int) -> Line:
@@ -79,7 +79,7 @@ class Rows(Widget, Generic[T], can_focus=True):
         return None
 
     def before_frame(self, visible: Sequence[T]) -> None:
-        """Called once per frame with the rows in view, before any of them is drawn."""
+        """Called once per frame with the rows in view, before the first one is drawn."""
 
     def has_cursor(self) -> bool:
         """Whether one row is marked as the chosen one."""

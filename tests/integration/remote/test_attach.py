@@ -21,7 +21,7 @@ from appliance.remote import protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.model import ExecutionState
-from appliance.ui import lookup
+from appliance.ui import journal_lookup
 
 _numbers = itertools.count()
 
@@ -419,7 +419,7 @@ def test_a_terminal_elsewhere_finds_the_line_of_a_recording(running, attach):
     found = [one for one in engine.history(1 << 62, 100) if one.topic.startswith("line/")]
     assert len(found) == 6
     for message in found:
-        where = lookup.place(engine, recorder, message.seq).removeprefix("line ")
+        where = journal_lookup.place(engine, recorder, message.seq).removeprefix("line ")
         assert message.payload.decode() in lines[int(where.replace(",", "")) - 1]
     assert engine.retained("line/kept").payload == b"held"
     assert engine.retained("line/0") is None

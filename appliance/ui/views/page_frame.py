@@ -1,7 +1,7 @@
 """The lines around every screen: status, tabs, the worst problem, keys.
 
-An operator reads the first cell of the first line: ``✓ all well`` or ``✗ 2 problems``; the third
-line, which is there only then, says what the worst of them is.
+The first line begins with the verdict: ``✓ all well`` or ``✗ 2 problems``. If there are problems, a
+third line names the worst one.
 Not for: the body of a screen.
 """
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from appliance.engine_api import Health, Snapshot
-from appliance.ui import clock, keys
+from appliance.ui import formats, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone
 
@@ -62,7 +62,7 @@ def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
     ]
     free = snapshot.journal.disk_free_bytes
     if 0 < free < _LOW_DISK_BYTES and snapshot.journal.health.level == "ok":
-        found.append(("warn", f"disk: only {clock.size(free)} free in {snapshot.data_dir}"))
+        found.append(("warn", f"disk: only {formats.size(free)} free in {snapshot.data_dir}"))
     return sorted(found, key=lambda problem: _ORDER[problem[0]])
 
 
@@ -71,7 +71,7 @@ def _light(health: Health) -> Line:
 
 
 def verdict(snapshot: Snapshot) -> Line:
-    """All is well, or how much is not."""
+    """All is well, or the number of problems."""
     if snapshot.stopping:
         return [("■ stopping", "warn")]
     if snapshot.starting:
@@ -97,12 +97,12 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     if wide:
         count = snapshot.clients_connected
         broker += [(" ".join(ports), "dim"), (f"  {count} client{'s' * (count != 1)}  ", "")]
-        broker += [(f"{clock.number(round(snapshot.rate_in))} msg/s", "strong")]
+        broker += [(f"{formats.number(round(snapshot.rate_in))} msg/s", "strong")]
     else:
         more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
         broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
-        broker += [(f"{clock.short_count(snapshot.rate_in)}/s", "strong")]
-    now: Line = [(clock.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
+        broker += [(f"{formats.short_count(snapshot.rate_in)}/s", "strong")]
+    now: Line = [(formats.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
     parts = [verdict(snapshot), broker, _qlik(snapshot, wide, 40), _recorder(snapshot, wide)]
     if wide:
         parts.insert(0, [(f"{snapshot.name} {snapshot.version}", "strong")])
@@ -145,11 +145,11 @@ def _recorder(snapshot: Snapshot, wide: bool) -> Line:
     lag = max((one.lag for one in snapshot.recorders), default=0)
     if not wide:
         name = " rec " if snapshot.recorders else " disk "
-        return [*light, (name, ""), (clock.short_size(journal.disk_free_bytes), "dim")]
+        return [*light, (name, ""), (formats.short_size(journal.disk_free_bytes), "dim")]
     files = len(snapshot.recorders)
     name = f" {files} recorder{'s' * (files != 1)}" if files else " journal"
-    late = f"  {clock.number(lag)} behind" if lag else ""
-    return [*light, (name + late, ""), (f"  {clock.size(journal.disk_free_bytes)} free", "dim")]
+    late = f"  {formats.number(lag)} behind" if lag else ""
+    return [*light, (name + late, ""), (f"  {formats.size(journal.disk_free_bytes)} free", "dim")]
 
 
 def tabs(active: str, cells: int, right: Line) -> Line:
@@ -193,7 +193,7 @@ def footer(scopes: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells
 
 
 def tab_at(active: str, cell: int) -> str | None:
-    """The screen whose tab is at this cell of the line that ``tabs`` made."""
+    """The name of the tab at this cell of the line that ``tabs`` made."""
     start = 1
     for name, label in TABS:
         end = start + len(label) + (5 if name == active else 4)

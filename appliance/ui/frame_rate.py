@@ -1,9 +1,9 @@
-"""How often the screen is brought up to date: ten times a second, and less often under load.
+"""How often the screen is brought up to date: ten times a second, less often under load.
 
-A frame costs processor time whatever is on it, and the interpreter's lock lets one thread run at a
-time: what the UI takes at full load, the engine lacks. Nobody reads lines that scroll by at 20,000
-a second, so there the pictures come further apart. Keys are answered at once all the same.
-Not for: what a frame shows.
+A frame costs several milliseconds of processor time, at any load. The interpreter's lock lets one
+thread run at a time, so the engine lacks the time that the UI takes. At thousands of messages a
+second the rows scroll by too fast to be read, so frames come further apart there. Keys are answered
+at once all the same. Not for: the content of a frame.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ FRAME_S = 0.1
 """One poll and at most one repaint in this time, in seconds: frames cost, messages do not."""
 
 _STEPS = ((20_000.0, 0.7, 0.5), (4_000.0, 0.4, 0.2))
-"""(messages a second, share of a core that this process uses, seconds between frames): from either
-on, frames are so far apart."""
+"""(messages a second, share of a core that this process uses, seconds between frames): the first
+row with either value reached holds."""
 
 _SMOOTH = 0.3
-"""Weight of the newest interval, so that one long moment is not taken for load."""
+"""Weight of the newest interval, so that one busy moment does not count as load."""
 
 
-class Pace:
+class FrameRate:
     """Seconds until the next frame.
 
     Args:

@@ -1,6 +1,6 @@
 """How often the screen is drawn: what an engine under load is left."""
 
-from appliance.ui.pace import FRAME_S, Pace
+from appliance.ui.frame_rate import FRAME_S, FrameRate
 
 
 class Machine:
@@ -11,7 +11,7 @@ class Machine:
         self.share = share
 
     def pace(self):
-        return Pace(lambda: self.now, lambda: self.used)
+        return FrameRate(lambda: self.now, lambda: self.used)
 
     def run(self, pace, rate, seconds=5.0):
         """Seconds between frames after a while at ``rate`` messages a second."""

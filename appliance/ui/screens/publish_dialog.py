@@ -1,6 +1,6 @@
-"""Writes a message: topic, payload, QoS, retain.
+"""The dialog in which a message is written: topic, payload, QoS, retain.
 
-Not for: publishing; the caller does that.
+Not for: publishing (operator_actions.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from appliance.ui.widgets.pane import Pane
 
 
 class Draft(NamedTuple):
-    """A message that somebody wrote."""
+    """A message as the operator wrote it."""
 
     topic: str
     payload: str
@@ -29,12 +29,12 @@ class Draft(NamedTuple):
 
 
 class PublishDialog(ModalScreen[Draft], DismissOnce[Draft]):
-    """Gives the draft, or ``None``. Tab goes from field to field."""
+    """Its result is the draft, or ``None``. Tab goes from field to field."""
 
     BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]
 
     def __init__(self, topic: str, history: Sequence[str], drafts: Sequence[Draft] = ()) -> None:
-        """``history``: topics that were used, ``drafts``: what was published, the newest first."""
+        """``history``: topics used before; ``drafts``: messages published before; newest first."""
         super().__init__()
         self._topic = topic or (history[0] if history else "")
         self._history = list(history)
@@ -100,7 +100,7 @@ class PublishDialog(ModalScreen[Draft], DismissOnce[Draft]):
         self._recall(self._at - 1)
 
     def _recall(self, at: int) -> None:
-        """Put a message there that was published before."""
+        """Fill the fields with a message that was published before."""
         if not 0 <= at < len(self._drafts):
             return
         self._at = at

@@ -1,4 +1,4 @@
-"""Executions and timers as lines: what runs, how far it is, what comes next, what went wrong.
+"""Executions and timers as lines: what runs, its progress, what comes next, what failed.
 
 Not for: the executions screen's table with a cursor.
 """
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from appliance.engine_api import Snapshot, TimerState
 from appliance.model import Cause, Execution, ExecutionState
-from appliance.ui import clock, symbols
+from appliance.ui import formats, symbols
 from appliance.ui.lines import Line, join, spread
 from appliance.ui.text import fit, printable
 
@@ -27,7 +27,7 @@ def _name_cells(cells: int) -> int:
 
 
 def by(cause: Cause) -> str:
-    """Who made it start, in a few words."""
+    """The origin of the start, in a few words."""
     if cause.kind == "message":
         return cause.client_id or cause.topic
     if cause.kind == "timer":
@@ -69,24 +69,24 @@ def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
     seconds = symbols.seconds_running(execution, now_ns)
     if state is ExecutionState.RUNNING and seconds is not None:
         if execution.usual_s is None:
-            return [(f"{clock.elapsed(seconds)} running", tone)]
+            return [(f"{formats.elapsed(seconds)} running", tone)]
         late = symbols.is_late(execution, now_ns)
-        bar = clock.bar(seconds / execution.usual_s if execution.usual_s else 1, bar_cells)
+        bar = formats.bar(seconds / execution.usual_s if execution.usual_s else 1, bar_cells)
         line: Line = [("▲ late ", "warn")] if late else []
         return [
             *line,
-            (f"{clock.elapsed(seconds)} ", "warn" if late else tone),
+            (f"{formats.elapsed(seconds)} ", "warn" if late else tone),
             (bar, tone),
-            (f" ~{clock.elapsed(execution.usual_s)}", "dim"),
+            (f" ~{formats.elapsed(execution.usual_s)}", "dim"),
         ]
     if not state.is_final:
         text = symbols.word(state)
         if state is ExecutionState.RETRYING:
             text += f" {execution.attempts + 1}"
         if execution.next_attempt_ns is not None:
-            text += f" in {clock.elapsed((execution.next_attempt_ns - now_ns) / 1e9)}"
+            text += f" in {formats.elapsed((execution.next_attempt_ns - now_ns) / 1e9)}"
         return [(text, tone)]
-    took = "" if seconds is None else f" {clock.took(seconds)}"
+    took = "" if seconds is None else f" {formats.took(seconds)}"
     return [(f"{symbols.word(state)}{took}", tone)]
 
 
@@ -96,7 +96,7 @@ def first_line(text: str) -> str:
 
 
 def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) -> Line:
-    """One line: sign, time, task, how far, by whom, and why if it went wrong."""
+    """One line: sign, time, task, progress, origin, and the reason of a failure."""
     state = execution.state
     at = execution.started_ns or execution.requested_ns
     name = printable(execution.task_name or execution.task_id)
@@ -104,7 +104,7 @@ def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) 
         name += f" (+{execution.merged})"
     line: Line = [
         (f"{symbols.sign(state)} ", symbols.tone(state)),
-        (f"{clock.time_of_day(at, utc=utc)} ", "dim"),
+        (f"{formats.time_of_day(at, utc=utc)} ", "dim"),
         (fit(name, _name_cells(cells)), ""),
         (" ", ""),
         *progress(execution, now_ns, 10 if cells >= _ROOMY else 6),
@@ -153,25 +153,25 @@ def run_limit(snapshot: Snapshot, now_ns: int) -> Line:
     if snapshot.run_until_ns is None:
         return []
     left = (snapshot.run_until_ns - now_ns) / 1e9
-    return [("ends in ", "dim"), (clock.elapsed(left), "warn" if left < 60 else "strong")]
+    return [("ends in ", "dim"), (formats.elapsed(left), "warn" if left < 60 else "strong")]
 
 
 def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
     """One line for narrow screens: uptime, run limit, next timer, and what is held up or lost."""
-    up: Line = [("up ", "dim"), (clock.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
+    up: Line = [("up ", "dim"), (formats.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
     parts = [up, run_limit(snapshot, now_ns)]
     upcoming = [one for one in due_first(snapshot.timers) if one.due_ns and not one.paused]
     upcoming = [one for one in upcoming if one.kind != "run limit"]
     if upcoming and upcoming[0].due_ns is not None:
-        left = clock.elapsed((upcoming[0].due_ns - now_ns) / 1e9)
+        left = formats.elapsed((upcoming[0].due_ns - now_ns) / 1e9)
         parts.append([("next ", "dim"), (f"{printable(upcoming[0].name)[:18]} {left}", "")])
-    parts.append([("pending ", "dim"), (clock.short_count(snapshot.journal.pending), "")])
+    parts.append([("pending ", "dim"), (formats.short_count(snapshot.journal.pending), "")])
     lag = max((one.lag for one in snapshot.recorders), default=0)
     if lag:
-        parts.append([("behind ", "dim"), (clock.short_count(lag), "warn")])
+        parts.append([("behind ", "dim"), (formats.short_count(lag), "warn")])
     hits = sum(count for _, count in snapshot.counters)
     if hits:
-        parts.append([(f"▲ {clock.short_count(hits)} noted", "warn")])
+        parts.append([(f"▲ {formats.short_count(hits)} noted", "warn")])
     return [(" ", ""), *join(parts, " │ ")]
 
 
@@ -180,9 +180,9 @@ def timer_lines(snapshot: Snapshot, now_ns: int, cells: int, rows: int, *, utc: 
     up: Line = [
         (" ", ""),
         ("up ", "dim"),
-        (clock.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong"),
+        (formats.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong"),
         (" since ", "dim"),
-        (clock.date_and_time(snapshot.started_ns, utc=utc)[:16], "dim"),
+        (formats.date_and_time(snapshot.started_ns, utc=utc)[:16], "dim"),
     ]
     limit = run_limit(snapshot, now_ns)
     lines: list[Line] = [[*up, ("   ", ""), *limit] if limit else up]
@@ -203,10 +203,10 @@ def timer_line(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line
         return [(" ", ""), *alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
     if timer.due_ns is None:
         return [(" ○ ", "dim"), ("         ", ""), (name, "dim"), (f" {timer.kind}", "dim")]
-    left = clock.elapsed((timer.due_ns - now_ns) / 1e9)
+    left = formats.elapsed((timer.due_ns - now_ns) / 1e9)
     line: Line = [
         (" → ", "info"),
-        (f"{clock.time_of_day(timer.due_ns, utc=utc)} ", "dim"),
+        (f"{formats.time_of_day(timer.due_ns, utc=utc)} ", "dim"),
         (name, ""),
         (f" in {left}", "strong"),
     ]
@@ -219,5 +219,5 @@ def alarm(timer: TimerState, name: str, now_ns: int) -> Line:
     return [
         (f"{symbols.level_sign('bad')} ", "bad"),
         (name, "bad"),
-        (f" ALARM: silent for {clock.elapsed((now_ns - since) / 1e9)}", "bad"),
+        (f" ALARM: silent for {formats.elapsed((now_ns - since) / 1e9)}", "bad"),
     ]

@@ -1,6 +1,6 @@
-"""What of a message only the journal can tell: its place in a recording, the one before it.
+"""Facts about a message from the journal: its place in a recording, the message before it.
 
-Every function here reads the journal through the engine: call it from a worker thread.
+Every function here reads the journal through the engine; call it from a worker thread.
 Not for: searching (screens/search.py).
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 from appliance.engine_api import Engine, RecorderState
 from appliance.model import Message
 from appliance.mqtt import topics
-from appliance.ui import clock
+from appliance.ui import formats
 
 _CHUNK = 2000
 _FAR = 100_000
-"""Messages that are looked at for one answer; over a connection, a tenth of that."""
+"""Messages that are read for one answer; over a connection, a tenth of that."""
 
 
 def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
@@ -35,7 +35,7 @@ def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
     number = recorder.recorded - later
     if number < 1:
         return "before this file was begun"
-    return f"{'line' if recorder.format == 'jsonl' else 'record'} {clock.number(number)}"
+    return f"{'line' if recorder.format == 'jsonl' else 'record'} {formats.number(number)}"
 
 
 def previous(engine: Engine, message: Message) -> Message | None:

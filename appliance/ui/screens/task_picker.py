@@ -1,6 +1,6 @@
-"""Picks a task of the server: type a part of its name, Enter starts it.
+"""The dialog in which a task of the server is picked: part of its name, then Enter.
 
-Not for: starting; the caller does that.
+Not for: starting the task (operator_actions.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from textual.widgets import Input
 from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
 from appliance.model import Task
-from appliance.ui import clock
+from appliance.ui import formats
 from appliance.ui.background import Background
 from appliance.ui.lines import Line
 from appliance.ui.screens.dismiss_once import DismissOnce
@@ -28,7 +28,7 @@ from appliance.ui.widgets.rows import Rows
 class TaskRows(Rows[Task]):
     """Tasks by name."""
 
-    can_focus = False  # the keys go to the line in which one types
+    can_focus = False  # the input line has the keys
 
     def key(self, item: Task) -> Hashable:
         return item.id
@@ -37,7 +37,7 @@ class TaskRows(Rows[Task]):
         return 0
 
     def line(self, item: Task, cells: int) -> Line:
-        usual = "" if item.last_duration_s is None else f"~{clock.took(item.last_duration_s)}"
+        usual = "" if item.last_duration_s is None else f"~{formats.took(item.last_duration_s)}"
         tags = " ".join(item.tags)
         name = fit(printable(item.name), max(20, cells - 32))
         sign: tuple[str, str] = ("  ", "") if item.enabled else ("○ ", "dim")
@@ -52,7 +52,7 @@ class TaskRows(Rows[Task]):
 
 
 class TaskPicker(ModalScreen[Task], DismissOnce[Task]):
-    """Gives the task that was picked, or ``None``."""
+    """Its result is the task, or ``None``."""
 
     BINDINGS: ClassVar = [
         ("escape", "leave"),

@@ -1,8 +1,8 @@
 """The messages that the Live screen holds: polled, bounded, filtered, paused.
 
-One poll asks the engine for what is new since the last one; nothing is ever pushed. Memory is
-bounded by ``capacity``; what came faster than it was asked for is counted in ``missed`` (it is in
-the journal all the same). Not for: drawing; nothing here knows a terminal.
+A poll asks the engine for the messages since the last poll; the engine pushes nothing. Memory is
+bounded by ``capacity``. ``missed`` counts messages that came and went between two polls; they are
+in the journal. Not for: drawing.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from collections.abc import Iterable, Sequence
 from appliance.engine_api import Engine
 from appliance.model import Message
 from appliance.ui import filters
-from appliance.ui.pace import FRAME_S
+from appliance.ui.frame_rate import FRAME_S
 
 CAPACITY = 10_000
 _PER_SECOND = 20_000
-"""All of so many messages a second pass through the filter."""
+"""Up to this many messages a second, every message passes through the filter."""
 
 _UNFILTERED = 500
-"""Without a filter, so many a poll are enough where polls are far apart: more only scroll by."""
+"""Messages taken per poll without a filter while polls are far apart: more would only scroll by."""
 
 _MARK_POLLS = 5
-"""With a filter on outcomes all kept messages are looked at again; every fifth poll is enough."""
+"""A filter on outcomes looks at all held messages again, at every fifth poll."""
 
 
 class LiveFeed:
-    """Holds the newest ``capacity`` messages and the view of them that the filter leaves."""
+    """Holds the newest ``capacity`` messages and the view that the filter leaves."""
 
     def __init__(self, capacity: int = CAPACITY, *, show_own: bool = True) -> None:
-        """``show_own``: whether the unfiltered view has what the appliance says of itself."""
+        """``show_own``: whether the unfiltered view has the appliance's own messages."""
         self._show_own = show_own
         self._own = ""
         self._capacity = capacity
@@ -71,8 +71,8 @@ class LiveFeed:
     def _takes(self, message: Message) -> bool:
         """Whether a message is in view, outcomes aside.
 
-        Status and outcomes that the appliance publishes stand in the panels already; among the
-        messages they crowd out what came from outside. A filter, though, searches everything.
+        The panels already show the status and the outcomes that the appliance publishes. In the
+        list they would crowd out messages from clients. A filter searches all messages.
         """
         if self._filter.is_empty:
             return self._show_own or not (
@@ -81,7 +81,7 @@ class LiveFeed:
         return self._filter.takes(message)
 
     def show_own(self, shown: bool, engine: Engine) -> None:
-        """Show what the appliance says of itself among the messages, or leave it out."""
+        """Show the appliance's own messages in the list, or leave them out."""
         self._show_own = shown
         self.set_filter(self._filter, engine)
 
@@ -92,11 +92,11 @@ class LiveFeed:
 
     @property
     def newest(self) -> Sequence[Message]:
-        """Everything that is held, oldest first, whatever the filter."""
+        """All messages that are held, oldest first, without the filter."""
         return self._kept
 
     def by_seq(self, seqs: Iterable[int]) -> dict[int, Message]:
-        """Those of these messages that are held."""
+        """The held messages among these."""
         kept = self._kept
         found: dict[int, Message] = {}
         for seq in seqs:
@@ -113,14 +113,14 @@ class LiveFeed:
         return min(wanted, self._capacity)
 
     def poll(self, engine: Engine) -> bool:
-        """Take over what is new; returns whether ``view`` changed."""
+        """Take the new messages from the engine; returns whether ``view`` changed."""
         if not self._own:
             self._own = f"{engine.snapshot().name}/"
         limit = self._capacity if self._first_poll else self._limit
         new = engine.live(self._last_seq, limit)
         self._polls += 1
         if not new:
-            return self._again(engine)
+            return self._recheck_outcomes(engine)
         if not self._first_poll:
             self.missed += max(0, new[-1].seq - self._last_seq - len(new))
         self._first_poll = False
@@ -129,7 +129,7 @@ class LiveFeed:
         if self._shows_all:
             passed: Sequence[Message] = new
         elif self._filter.needs_marks:
-            return self._again(engine)
+            return self._recheck_outcomes(engine)
         elif self._filter.is_empty:
             own = self._own
             passed = [
@@ -146,7 +146,7 @@ class LiveFeed:
             return False
         return bool(passed)
 
-    def _again(self, engine: Engine) -> bool:
+    def _recheck_outcomes(self, engine: Engine) -> bool:
         if not self._filter.needs_marks or self._polls % _MARK_POLLS:
             return False
         return self._refilter(engine)
@@ -182,7 +182,7 @@ class LiveFeed:
         return self._frozen[-1].seq if self._frozen else 0
 
     def set_filter(self, wanted: filters.Filter, engine: Engine) -> None:
-        """Show what ``wanted`` leaves of what is kept; a pause stays a pause, of the new view."""
+        """Filter the held messages anew; a paused view stays paused, with its new content."""
         was_paused = self.paused
         self._frozen = None
         self._filter = wanted

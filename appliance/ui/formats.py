@@ -1,6 +1,6 @@
-"""Times, durations, sizes and rates as an operator reads them.
+"""Times, durations, sizes, numbers and bars as text.
 
-Not for: asking what time it is; the time comes in as an argument, so a test can say it.
+Not for: reading the clock; every function gets its time as an argument.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def date_and_time(at_ns: int, *, utc: bool) -> str:
 
 
 def elapsed(seconds: float) -> str:
-    """``0:01``, ``12:07``, ``3:12:07``, ``2d 4h``: for things that run or count down."""
+    """``0:01``, ``12:07``, ``3:12:07``, ``2d 4h``: for runs and countdowns."""
     whole = max(0, int(seconds))
     if whole >= 2 * _DAY_S:
         return f"{whole // _DAY_S}d {whole % _DAY_S // 3600}h"
@@ -65,7 +65,7 @@ def ago(seconds: float) -> str:
 
 
 def took(seconds: float) -> str:
-    """``12 ms``, ``3.4 s``, ``1:28``: how long something took that is over."""
+    """``12 ms``, ``3.4 s``, ``1:28``: the duration of something that is over."""
     if seconds < 1:
         return f"{max(0.0, seconds) * 1000:.0f} ms"
     if seconds < 60:
@@ -110,7 +110,7 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: tuple[float, ...], cells: int) -> str:
-    """The last ``cells`` values as bars; the highest of them is a full block."""
+    """The last ``cells`` values as bars; the highest is a full block."""
     shown = values[-cells:] if cells > 0 else ()
     top = max(shown, default=0.0)
     if top <= 0:

@@ -15,14 +15,14 @@ from appliance.model import Message
 SORTS = ("rate", "name", "messages", "last")
 
 
-class Node(msgspec.Struct):
+class TopicNode(msgspec.Struct):
     """One level of the tree."""
 
     path: str
     """The topic up to here; the key of the node."""
     label: str
     depth: int
-    children: dict[str, Node] = {}
+    children: dict[str, TopicNode] = {}
     leaf: TopicState | None = None
     rate: float = 0.0
     count: int = 0
@@ -31,9 +31,9 @@ class Node(msgspec.Struct):
     """How many topics lie below, itself included."""
 
 
-def build(states: Iterable[TopicState]) -> Node:
+def build(states: Iterable[TopicState]) -> TopicNode:
     """The tree of these topics; the root has no label."""
-    root = Node("", "", -1)
+    root = TopicNode("", "", -1)
     for state in states:
         node = root
         _add(node, state)
@@ -42,7 +42,7 @@ def build(states: Iterable[TopicState]) -> Node:
             path = f"{path}/{level}" if depth else level
             child = node.children.get(level)
             if child is None:
-                child = node.children[level] = Node(path, level, depth)
+                child = node.children[level] = TopicNode(path, level, depth)
             node = child
             _add(node, state)
         node.leaf = state
@@ -50,28 +50,28 @@ def build(states: Iterable[TopicState]) -> Node:
     return root
 
 
-def _add(node: Node, state: TopicState) -> None:
+def _add(node: TopicNode, state: TopicState) -> None:
     node.rate += state.rate
     node.count += state.count
     node.last_ns = max(node.last_ns, state.last_ns)
     node.topics += 1
 
 
-def rows(root: Node, opened: set[str], sort: str) -> list[Node]:
+def rows(root: TopicNode, opened: set[str], sort: str) -> list[TopicNode]:
     """The nodes in view, depth first; a chain without branches is shown as one row."""
-    found: list[Node] = []
+    found: list[TopicNode] = []
     _walk(root, opened, sort, found)
     return found
 
 
-def _walk(node: Node, opened: set[str], sort: str, found: list[Node]) -> None:
+def _walk(node: TopicNode, opened: set[str], sort: str, found: list[TopicNode]) -> None:
     for child in sorted(node.children.values(), key=lambda one: _rank(one, sort)):
         found.append(child)
         if child.path in opened:
             _walk(child, opened, sort, found)
 
 
-def _merge(node: Node) -> None:
+def _merge(node: TopicNode) -> None:
     """Make one row of every chain of levels without a topic or a branch of its own."""
     for name, child in list(node.children.items()):
         merged = child
@@ -86,17 +86,17 @@ def _merge(node: Node) -> None:
         _merge(merged)
 
 
-def _deepen(node: Node) -> None:
+def _deepen(node: TopicNode) -> None:
     for child in node.children.values():
         child.depth = node.depth + 1
 
 
-def _rank(node: Node, sort: str) -> tuple[float, str]:
+def _rank(node: TopicNode, sort: str) -> tuple[float, str]:
     value = {"rate": -node.rate, "messages": -node.count, "last": -node.last_ns, "name": 0.0}
     return (value[sort], node.label)
 
 
-def folders(node: Node) -> list[str]:
+def folders(node: TopicNode) -> list[str]:
     """The paths of every node that has something below it."""
     paths = [node.path] if node.children and node.depth >= 0 else []
     for child in node.children.values():

@@ -1,10 +1,10 @@
-"""Textual's terminal driver, made so that a terminal that reads nothing can't hold up the UI.
+"""A terminal driver that never blocks the UI, even if the terminal reads nothing.
 
-Textual queues 30 writes and then blocks its loop until the terminal reads on (measured: with the
-reader stopped, the loop stands still). Here a frame that finds the queue full is dropped, and the
-screen is repainted as a whole when the terminal reads again. When the terminal goes away (a
-closed SSH session), the app is told instead of ending with a traceback.
-Not for: what is drawn.
+Textual's own driver queues 30 writes and then blocks its loop until the terminal reads on (measured
+with a stopped reader). This driver drops a frame that finds the queue full; the app repaints the
+whole screen when the terminal reads again. When the terminal goes away (a closed SSH session), the
+driver sets ``gone`` instead of ending the app with a traceback.
+Not for: the content of a frame.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def _is_terminal(stream: TextIO | None) -> bool:
 
 
 def _standard_output() -> io.TextIOWrapper | None:
-    """What to draw on where standard error was sent to a file (``2>errors``).
+    """The stream to draw on if standard error goes to a file (``2>errors``).
 
-    Textual draws on standard error. Standard output gets a stream of its own: what a terminal that
-    went away did not take would otherwise be an error when Python flushes it at the end.
+    Textual draws on standard error. Standard output gets a stream of its own here: with Python's,
+    the flush at exit would fail for a terminal that has gone.
     """
     output = sys.__stdout__
     if output is None:
@@ -57,8 +57,8 @@ def _standard_output() -> io.TextIOWrapper | None:
     return io.TextIOWrapper(buffer, encoding=output.encoding, errors="backslashreplace")
 
 
-class PatientDriver(PlatformDriver):
-    """Never waits for the terminal, but for a second when it gives it back."""
+class NonBlockingDriver(PlatformDriver):
+    """Never waits for the terminal, except for at most a second at the end of the UI."""
 
     dropped = 0
     """Writes that found the queue full."""
@@ -138,7 +138,7 @@ class PatientDriver(PlatformDriver):
         if thread.is_alive() and sys.platform != "win32":
             self._throw_away(thread)
         if self._own_stream is not None and not thread.is_alive():
-            # What a terminal that went away did not take; Python 3.13 complains of it at the end.
+            # A terminal that has gone left something unwritten; Python 3.13 would complain at exit.
             with contextlib.suppress(OSError):
                 self._own_stream.close()
 

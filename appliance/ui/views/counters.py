@@ -1,13 +1,13 @@
 """Counters, journal and recorders as lines.
 
-Not for: one number on the status line (frame.py).
+Not for: one number on the status line (page_frame.py).
 """
 
 from __future__ import annotations
 
 from appliance.counters import label_of, text_of
 from appliance.engine_api import Health, JournalState, RecorderState, Snapshot
-from appliance.ui import clock
+from appliance.ui import formats
 from appliance.ui.lines import Line, join
 from appliance.ui.symbols import level_sign, level_tone
 from appliance.ui.text import cut, cut_start, printable
@@ -25,10 +25,10 @@ _LATE_MS = 50.0
 def traffic_line(snapshot: Snapshot, cells: int) -> Line:
     """Messages and bytes since the start and now; how late the loop is, if there is room."""
     parts: list[Line] = [
-        [("in ", "dim"), (f"{clock.number(round(snapshot.rate_in))}/s", "strong")],
-        [("out ", "dim"), (f"{clock.number(round(snapshot.rate_out))}/s", "")],
-        [("total ", "dim"), (clock.number(snapshot.messages_in), "")],
-        [(clock.size(snapshot.bytes_in), "dim")],
+        [("in ", "dim"), (f"{formats.number(round(snapshot.rate_in))}/s", "strong")],
+        [("out ", "dim"), (f"{formats.number(round(snapshot.rate_out))}/s", "")],
+        [("total ", "dim"), (formats.number(snapshot.messages_in), "")],
+        [(formats.size(snapshot.bytes_in), "dim")],
     ]
     if cells >= _ROOMY or snapshot.loop_lag_ms >= _LATE_MS:
         tone = "warn" if snapshot.loop_lag_ms >= _LATE_MS else ""
@@ -42,9 +42,9 @@ def journal_line(journal: JournalState) -> Line:
     line: Line = [
         (f" {level_sign(journal.health.level)} ", tone),
         ("journal ", ""),
-        (f"{clock.size(journal.size_bytes)}", "dim"),
+        (f"{formats.size(journal.size_bytes)}", "dim"),
         ("  pending ", "dim"),
-        (clock.number(journal.pending), ""),
+        (formats.number(journal.pending), ""),
         ("  commit ", "dim"),
         (f"{journal.commit_ms:.1f} ms", ""),
     ]
@@ -64,9 +64,9 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
     tone = level_tone(recorder.health.level)
     path = printable(recorder.path.replace("\\", "/"))
     tail: Line = [
-        (f"  {clock.number(recorder.recorded)}", "strong"),
-        (f"  {clock.size(recorder.size_bytes)}", "dim"),
-        (f"  {clock.number(recorder.lag)} behind", "warn" if recorder.lag > 1000 else "dim"),
+        (f"  {formats.number(recorder.recorded)}", "strong"),
+        (f"  {formats.size(recorder.size_bytes)}", "dim"),
+        (f"  {formats.number(recorder.lag)} behind", "warn" if recorder.lag > 1000 else "dim"),
     ]
     if recorder.health.level in ("bad", "warn"):
         tail = [(f"  {printable(recorder.health.text)}", tone)]
@@ -76,7 +76,7 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
 
 def _counter_line(name: str, count: int, cells: int) -> Line:
     """A counter: how often, its label, and what it means if there is room."""
-    number, label, text = f"{clock.number(count):>8}  ", printable(label_of(name)), text_of(name)
+    number, label, text = f"{formats.number(count):>8}  ", printable(label_of(name)), text_of(name)
     line: Line = [(" ▲ ", "warn"), (number, "warn"), (label, "")]
     room = cells - len(number) - len(label) - 6
     if text and room >= _READABLE:
