@@ -7,7 +7,7 @@ Not for: opening files that a key names, except in ``files``, which ``check`` an
 
 from __future__ import annotations
 
-from appliance.config.changes import Change, changes, counts_at_once, taken_over
+from appliance.config.changes import Change, changes, counts_at_once, with_changes_at_once
 from appliance.config.checks import advice
 from appliance.config.files import all_secrets, anonymous_allowed, check_files, read_secret
 from appliance.config.reading import load, loads, recheck
@@ -112,5 +112,5 @@ __all__ = [
     "parse_size",
     "read_secret",
     "recheck",
-    "taken_over",
+    "with_changes_at_once",
 ]

@@ -109,7 +109,7 @@ def _change(where: str, table: str, key: str) -> Change:
     return Change(where, RESTART.get(table, {}).get(key, ""))
 
 
-def taken_over(running: Config, new: Config) -> Config:
+def with_changes_at_once(running: Config, new: Config) -> Config:
     """The running configuration, with the changes of the new one that take effect at once."""
     tables: dict[str, object] = {}
     for field in msgspec.structs.fields(Config):
@@ -118,7 +118,7 @@ def taken_over(running: Config, new: Config) -> Config:
         if table == "recorder" and running.service.data_dir != new.service.data_dir:
             continue
         if table == "listener":
-            tables[table] = tuple(_listener_taken_over(each, new.listener) for each in old)
+            tables[table] = tuple(_listener_with_changes(each, new.listener) for each in old)
         elif table == "file" or old is None or wanted is None:
             tables[table] = old
         elif isinstance(old, Table):
@@ -128,7 +128,7 @@ def taken_over(running: Config, new: Config) -> Config:
     return msgspec.structs.replace(running, **tables)
 
 
-def _listener_taken_over(
+def _listener_with_changes(
     running: ListenerConfig, new: tuple[ListenerConfig, ...]
 ) -> ListenerConfig:
     same = [each for each in new if each.name == running.name]

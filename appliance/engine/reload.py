@@ -14,7 +14,15 @@ import msgspec
 
 from appliance.broker.access import Terms
 from appliance.broker.reauthorize import Enforced
-from appliance.config import Config, all_secrets, changes, check_files, load, recheck, taken_over
+from appliance.config import (
+    Config,
+    all_secrets,
+    changes,
+    check_files,
+    load,
+    recheck,
+    with_changes_at_once,
+)
 from appliance.errors import ApplianceError, ConfigError
 from appliance.recorders.plan import Plan
 from appliance.tasks.engine import Rules
@@ -81,7 +89,7 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
 
 def _prepare(appliance: Appliance, new: Config) -> _Prepared:
     """Check and compile. Raises ``ApplianceError`` before any change."""
-    config = taken_over(appliance.config, new)
+    config = with_changes_at_once(appliance.config, new)
     try:
         recheck(config)
     except ConfigError as error:

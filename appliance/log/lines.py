@@ -76,7 +76,7 @@ class Line:
         return json.dumps(body, ensure_ascii=False)
 
 
-class Repeats:
+class RepeatFilter:
     """Limits lines of one kind: the same logger and the same text before formatting.
 
     Thirty lines in ten seconds pass. The others are counted and reported when the ten seconds
@@ -85,7 +85,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
-        self._over: dict[tuple[str, int, str], _LeftOut] = {}
+        self._over: dict[tuple[str, int, str], _Suppressed] = {}
         self._next_look = 0.0
 
     def admit(self, record: logging.LogRecord, text: str) -> tuple[list[Line], bool]:
@@ -109,7 +109,7 @@ class Repeats:
         if not self._over:
             self._next_look = now + _REPEAT_WINDOW_S
         if key in self._over or len(self._over) < _REPEAT_KEYS:
-            self._over.setdefault(key, _LeftOut(text)).count += 1
+            self._over.setdefault(key, _Suppressed(text)).count += 1
         return reports, False
 
     def finish(self) -> list[Line]:
@@ -127,7 +127,7 @@ class Repeats:
         self._over = {}
 
 
-class _LeftOut:
+class _Suppressed:
     """The lines of one kind that were not written: their number, and the text of the first."""
 
     __slots__ = ("count", "example")

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from appliance.engine_api import LogLine
-from appliance.log.lines import Form, Line, Repeats
-from appliance.log.sanitize import Masks, escape
+from appliance.log.lines import Form, Line, RepeatFilter
+from appliance.log.sanitize import SecretMasker, escape
 from appliance.secret import Secret
 
 _QUEUED_LINES = 10_000
@@ -50,12 +50,12 @@ class Log:
         self._form = form
         self._stream = stream
         self._file = file
-        self._masks = Masks()
+        self._masks = SecretMasker()
         self._lock = threading.Lock()
         self._ring: deque[LogLine] = deque(maxlen=_RING_LINES)
         self._number = 0
         self._lost = 0
-        self._repeats = Repeats()
+        self._repeats = RepeatFilter()
         self._queue: queue.Queue[str | None] = queue.Queue(_QUEUED_LINES)
         self._handler = _Handler(self)
         self._thread = threading.Thread(target=self._write_all, name="log", daemon=True)

@@ -57,7 +57,7 @@ def _escaped(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-class Masks:
+class SecretMasker:
     """Replaces known secrets, and texts that look like secrets, by ``***``."""
 
     def __init__(self, *secrets: Secret) -> None:

@@ -35,7 +35,7 @@ _ATTEMPTS = 20
 recorder repairs a recording that was copied in the middle of a write."""
 
 
-class Copied(msgspec.Struct, frozen=True):
+class CopiedFile(msgspec.Struct, frozen=True):
     """One file of a backup."""
 
     path: str
@@ -49,7 +49,7 @@ class Manifest(msgspec.Struct, frozen=True):
     version: str
     taken: str
     """UTC, ISO 8601."""
-    files: tuple[Copied, ...]
+    files: tuple[CopiedFile, ...]
 
 
 def backup(data_dir: Path, target: Path) -> Manifest:
@@ -150,7 +150,7 @@ def _in_order(data_dir: Path) -> Iterator[Path]:
     yield Path(JOURNAL)
 
 
-def _copy(data_dir: Path, path: Path, to: Path) -> Copied:
+def _copy(data_dir: Path, path: Path, to: Path) -> CopiedFile:
     target = to / path
     target.parent.mkdir(parents=True, exist_ok=True)
     source = data_dir / path
@@ -160,7 +160,7 @@ def _copy(data_dir: Path, path: Path, to: Path) -> Copied:
     else:
         digest = _copy_growing(source, target)
     files.sync_directory(target.parent)
-    return Copied(path.as_posix(), target.stat().st_size, digest)
+    return CopiedFile(path.as_posix(), target.stat().st_size, digest)
 
 
 def _copy_database(source: Path, target: Path) -> None:

@@ -24,7 +24,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LEVELS = {"ok": 0, "off": 0, "warn": 1, "bad": 2}
 
 
-class _Numbers:
+class _SnapshotCollector:
     """A collector over one snapshot."""
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -156,5 +156,5 @@ def _counter(name: str, text: str, value: float) -> Metric:
 def exposition(snapshot: Snapshot) -> bytes:
     """The text that Prometheus scrapes."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers(snapshot))
+    registry.register(_SnapshotCollector(snapshot))
     return generate_latest(registry)

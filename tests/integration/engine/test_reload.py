@@ -14,7 +14,7 @@ import pytest
 from appliance_process import ApplianceProcess, until
 from broker_rig import Wire, hang_up
 
-from appliance.config import Config, changes, counts_at_once, loads, taken_over
+from appliance.config import Config, changes, counts_at_once, loads, with_changes_at_once
 from appliance.ops.control_file import ask
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.simulated.server import TlsFiles
@@ -383,7 +383,7 @@ def test_what_waits_is_left_as_it_is() -> None:
         "[[listener]]\nname = 'a'\nbind = '127.0.0.1:2'\nmax_connections = 7\n"
         "[[listener]]\nname = 'b'\nbind = '127.0.0.1:3'\n[limits]\nmax_retained = 3\n"
     )
-    mixed = taken_over(old, new)
+    mixed = with_changes_at_once(old, new)
     assert (mixed.service.name, mixed.service.log_level) == ("appliance", "debug")
     assert [(one.bind, one.max_connections) for one in mixed.listener] == [("127.0.0.1:1", 7)]
     assert mixed.qlik is None

@@ -21,7 +21,7 @@ from appliance.log import file as log_file
 from appliance.log import logs
 from appliance.config import Secret
 from appliance.errors import ApplianceError
-from appliance.log.sanitize import Masks, escape
+from appliance.log.sanitize import SecretMasker, escape
 
 LOG = logging.getLogger("appliance.broker.door")
 
@@ -117,7 +117,7 @@ def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
 @given(st.text(alphabet="ab*", min_size=4, max_size=8), st.text(alphabet="ab* ", max_size=30))
 def test_a_known_secret_never_passes(secret: str, text: str) -> None:
     """No text that has the secret in it comes out with it (unless the mask itself spells it)."""
-    masked = Masks(Secret(secret)).apply(f"{text}{secret}{text}")
+    masked = SecretMasker(Secret(secret)).apply(f"{text}{secret}{text}")
     assert secret not in masked or "*" in secret
 
 
