@@ -371,7 +371,7 @@ class ApplianceApp(App[UiEnd]):
             self.say(f"{what} is too long for a terminal's clipboard; export it with e.", bad=True)
             return
         self.copy_to_clipboard(text)
-        self.say(f"CopiedFile {what}.")
+        self.say(f"Copied {what}.")
 
     def copy_payload(self, message: Message) -> None:
         """Copy a payload: text as it is, binary data as hex."""
