@@ -30,7 +30,9 @@ class GatedOutbox(Outbox):
         if self.sink.stalled:
             self._drop(Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER)
             return
-        self._make_room(cost_of(message))
+        size = cost_of(message)
+        self._make_room(size)
+        self._queued_bytes += size
         self._queue.append(Delivery(message, 0, retain, identifiers))
         self.pump()
 

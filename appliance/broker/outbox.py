@@ -157,17 +157,6 @@ class Outbox:
 
     # --- what the client is to get --------------------------------------------------------------
 
-    def try_deliver(
-        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...]
-    ) -> None:
-        """``deliver``, where an error ends this client's connection and no other's delivery."""
-        try:
-            self.deliver(message, qos, retain=retain, identifiers=identifiers)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next client gets its copy
-            self._drop(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
-            if self.sink is not None:
-                self.sink.fail(error)
-
     def deliver(
         self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
     ) -> None:
@@ -184,24 +173,35 @@ class Outbox:
         if sink is None and not self.persistent:
             return
         self.activity += 1
-        self._make_room(cost_of(message))
+        size = cost_of(message)
+        if self._queue:
+            self._make_room(size)
+        self._queued_bytes += size
         self._queue.append(Delivery(message, qos, retain, identifiers))
         if sink is not None:
             self.pump()
-            is_full = len(self._inflight) - len(self._due) >= sink.window
-            is_held = bool(self._queue) and is_full and not sink.stalled
+            is_held = (
+                bool(self._queue)
+                and len(self._inflight) - len(self._due) >= sink.window
+                and not sink.stalled
+            )
             if is_held and not self._held:
                 self._count(Counter.DELIVERIES_HELD)
             self._held = is_held
 
     def _make_room(self, size: int) -> None:
-        """Take so many bytes into the queue; where they don't fit, the oldest are dropped."""
+        """Drop the oldest until a message of so many bytes is within the bounds."""
         while self._queue and (
             len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
         ):
             self._queued_bytes -= cost_of(self._queue.popleft().message)
             self._drop(Counter.DELIVERIES_DROPPED_QUEUE_FULL)
-        self._queued_bytes += size
+
+    def failed(self, error: Exception) -> None:
+        """``deliver`` raised an error: the message is dropped, and the connection ends."""
+        self._drop(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
+        if self.sink is not None:
+            self.sink.fail(error)
 
     def deliver_retained(
         self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]
@@ -391,6 +391,7 @@ class Outbox:
     def _finish(self, packet_id: int, delivery: Delivery) -> None:
         self.activity += 1
         del self._inflight[packet_id]
-        self._due.pop(packet_id, None)
+        if self._due:
+            self._due.pop(packet_id, None)
         if delivery.qos == 2 and self.keeper is not None:
             self.keeper.completed(packet_id, delivery)

@@ -160,12 +160,15 @@ class Subscriptions:
         options = chosen.options
         if options.no_local and chosen.outbox.client_id == message.client_id:
             return 0
-        chosen.outbox.try_deliver(
-            message,
-            min(message.qos, options.qos),
-            retain=message.retain and options.retain_as_published,
-            identifiers=() if options.identifier is None else (options.identifier,),
-        )
+        try:
+            chosen.outbox.deliver(
+                message,
+                min(message.qos, options.qos),
+                retain=message.retain and options.retain_as_published,
+                identifiers=() if options.identifier is None else (options.identifier,),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next client gets its copy
+            chosen.outbox.failed(error)
         return 1
 
     def _hand_merged(self, message: Message, found: tuple[Subscription | SharedGroup, ...]) -> int:
@@ -187,12 +190,15 @@ class Subscriptions:
                 identifiers,
             )
         for outbox, (qos, retain, identifiers) in merged.items():
-            outbox.try_deliver(
-                message,
-                min(message.qos, qos),
-                retain=message.retain and retain,
-                identifiers=identifiers,
-            )
+            try:
+                outbox.deliver(
+                    message,
+                    min(message.qos, qos),
+                    retain=message.retain and retain,
+                    identifiers=identifiers,
+                )
+            except Exception as error:  # noqa: BLE001 - as in ``_hand``
+                outbox.failed(error)
         return deliveries + len(merged)
 
 
