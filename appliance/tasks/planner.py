@@ -321,13 +321,18 @@ class Planner:
     def _look_later(self, record: Record, why: str, now: int) -> None:
         limits = self.limits
         wait_s = min(limits.look_first_s * 2 ** min(record.tries, 10), limits.backoff_most_s)
+        due = now + to_ns(wait_s)
+        assert record.posted_ns is not None
+        believed = record.posted_ns + to_ns(limits.look_settle_s)
+        if now < believed < due:
+            due = believed  # The first look that counts is not late because earlier ones were many.
         record.expedited = False
         self.book.move(
             record,
             RequestState.UNCERTAIN,
             now,
             reason=why,
-            next_attempt_ns=now + to_ns(wait_s),
+            next_attempt_ns=due,
         )
         self.dispatcher.decide(record, now)
 

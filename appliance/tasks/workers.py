@@ -39,6 +39,8 @@ TICK_S = 1.0
 """The longest that a thread sleeps: a change of the system's time is noticed by then."""
 STOPPING_TICK_S = 0.05
 FIRST_CHECK_S = 1.0
+WAITED_FOR_CHECK_S = 5.0
+"""The longest time between health checks of a server that does not answer, while requests wait."""
 """The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 PUBLISH_TRIES = 3
 CHECKPOINT_EVERY_S = 5.0
@@ -214,6 +216,8 @@ class Workers:
                 with self._state.lock:
                     if self._state.circuit.failed(error, is_check=True):
                         _log.warning("The Qlik server does not answer, starts wait: %s", error)
+                    if self._state.planner.open:
+                        wait_s = min(WAITED_FOR_CHECK_S, wait_s)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
 

@@ -14,6 +14,7 @@ from appliance.counters import Counter
 from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
+from appliance.tasks import workers
 from appliance.tasks.store import Changes, Publication
 
 
@@ -98,6 +99,21 @@ def test_a_request_while_the_server_is_down_says_what_it_waits_for(qlik, rig) ->
     qlik.heal()
     rig.broker.wait_for(task.id, "succeeded")
     assert not rig.newest().reason
+
+
+def test_while_a_request_waits_the_server_is_asked_often(qlik, tmp_path: Path, monkeypatch) -> None:
+    """Health checks grow rarer in an outage, but not beyond a bound while a request waits: when
+    the server is back, the start does not wait for a check that is half a minute away."""
+    monkeypatch.setattr(workers, "FIRST_CHECK_S", 0.01)
+    monkeypatch.setattr(workers, "WAITED_FOR_CHECK_S", 0.05)
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.STATUS, path="/about")
+    qlik.fail(FaultKind.DROP_BEFORE, method="POST")
+    with Rig(tmp_path / "tasks.db", client_of(qlik), health_check_s=3600.0) as rig:
+        rig.source.put(START_TOPIC, task.id)
+        assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.STATUS.value] >= 16)
+        qlik.heal()
+        rig.broker.wait_for(task.id, "succeeded")
 
 
 def test_an_unknown_task_is_rejected(qlik, rig) -> None:

@@ -509,6 +509,23 @@ def test_a_lost_answer_that_can_never_be_looked_up_is_lost_not_repeated() -> Non
     assert "may have run" in job.record.execution.reason
 
 
+def test_a_look_is_believed_as_soon_as_the_server_had_its_time() -> None:
+    """Looks grow rarer, but one is made at the moment from which it counts: the start is repeated
+    then, not at the next look of the growing row."""
+    planner = make()
+    ask(planner)
+    (job,) = planner.begin(NOW)
+    planner.uncertain(job.record, str(HUNG), NOW)
+    looks = []
+    while not (jobs := planner.begin(looks[-1] if looks else NOW)):
+        looks.append(planner.next_due())
+        (look,) = planner.begin(looks[-1])
+        assert look.kind is JobKind.LOOK
+        planner.not_found(look.record, looks[-1])
+    assert [one.kind for one in jobs] == [JobKind.START]
+    assert looks == [at(2), at(6), at(LIMITS.look_settle_s)]
+
+
 def test_a_run_that_the_server_forgot_is_lost() -> None:
     """Right after the start the server may know nothing; after a while the run is lost."""
     planner = make()
