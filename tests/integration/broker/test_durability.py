@@ -81,7 +81,14 @@ async def journaled(folder: Path) -> list[int]:
         return [int(m.payload) for m in rig.journaled("burst")]
 
 
-@pytest.mark.parametrize(("version", "qos", "at"), [(4, 1, 700), (5, 2, 700), (4, 2, 1)])
+@pytest.mark.parametrize(
+    ("version", "qos", "at"),
+    [
+        (5, 2, 700),
+        pytest.param(4, 1, 700, marks=pytest.mark.campaign),
+        pytest.param(4, 2, 1, marks=pytest.mark.campaign),
+    ],
+)
 async def test_kill_in_a_burst(tmp_path, version, qos, at):
     """Killed at any moment, nothing acknowledged is missing, and QoS 2 is there exactly once."""
     folder = tmp_path / "data"
