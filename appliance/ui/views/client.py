@@ -86,7 +86,7 @@ def more_problems(snapshot: Snapshot) -> list[Line]:
 
 
 def listeners(snapshot: Snapshot) -> list[Line]:
-    """The doors of the broker."""
+    """The listeners of the broker."""
     lines: list[Line] = []
     for one in snapshot.listeners:
         tone = symbols.level_tone(one.health.level)
@@ -95,7 +95,7 @@ def listeners(snapshot: Snapshot) -> list[Line]:
             (fit(printable(one.name), 10), ""),
             (fit(printable(one.bind), 22), ""),
             (f"{one.transport}{' TLS' if one.tls else ''}", "dim"),
-            (f"  {one.connections} connections", ""),
+            (f"  {one.connections} connection{'s' * (one.connections != 1)}", ""),
         ]
         if one.health.text:
             line.append((f"  {printable(one.health.text)}", tone))
