@@ -24,8 +24,11 @@ class Certificates:
     client_key: str
 
 
-def make(folder: Path, *, host: str = "localhost") -> Certificates:
-    """Write an authority and what it signed: a server (``host``, 127.0.0.1, ::1) and a client."""
+def make(folder: Path, *, host: str = "localhost", uri: str | None = None) -> Certificates:
+    """Write an authority and what it signed: a server (``host``, 127.0.0.1, ::1) and a client.
+
+    ``uri`` is one more name of both.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     root_key = ec.generate_private_key(ec.SECP256R1())
     root_name = _name("Test authority")
@@ -59,6 +62,7 @@ def make(folder: Path, *, host: str = "localhost") -> Certificates:
                         x509.DNSName(host),
                         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
                         x509.IPAddress(ipaddress.ip_address("::1")),
+                        *([] if uri is None else [x509.UniformResourceIdentifier(uri)]),
                     ]
                 ),
                 critical=False,

@@ -170,7 +170,7 @@ class Access:
         """Whether these credentials let a client in: on what, or ``None``.
 
         A user of the users file is checked there. Plugins are asked about everybody else who
-        shows a name or a password; ``client`` is how they know the client.
+        shows a name, a password or a certificate; ``client`` is how they know the client.
 
         Repeated failures from one address are answered ever more slowly, up to ten seconds; while
         several of its failures wait for their answer, only credentials that were right before are
@@ -182,7 +182,8 @@ class Access:
         """
         origin = origin_of(host)
         proof = Proof()
-        nameless = username is None and password is None
+        shows_certificate = client is not None and client.shows_certificate
+        nameless = username is None and password is None and not shows_certificate
         crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
         if nameless or not self._asks_for_passwords:
             # Where there are no users a name proves nothing; it is still welcome.

@@ -6,6 +6,7 @@ Not for: what lies between (websocket.py, tls.py).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 
@@ -25,9 +26,11 @@ class Carrier(Protocol):
 class CarrierTransport(asyncio.Transport):
     """A carrier, as the connection above it sees it."""
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: Carrier, extra: Mapping[str, Any] | None = None) -> None:
+        """``extra``: what the carrier knows of the connection (``ssl_object``)."""
         super().__init__()
         self._carrier = carrier
+        self._known = extra or {}
 
     def write(self, data: Any) -> None:
         self._carrier.send(bytes(data))
@@ -48,6 +51,8 @@ class CarrierTransport(asyncio.Transport):
         self._carrier.below.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name in self._known:
+            return self._known[name]
         return self._carrier.below.get_extra_info(name, default)
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:

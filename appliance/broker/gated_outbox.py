@@ -6,6 +6,7 @@ waits at its head. Messages at QoS 0 wait there too. Not for: asking (plugin_gat
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import chain
 
 from appliance.broker.outbox import Delivery, Outbox
@@ -38,9 +39,9 @@ class GatedOutbox(Outbox):
 
     def detach(self) -> None:
         # At QoS 0 nothing is kept for a client that is away.
-        for delivery in [each for each in self._queue if not each.qos]:
-            self._queue.remove(delivery)
-            self._queued_bytes -= cost_of(delivery.message)
+        kept = [each for each in self._queue if each.qos]
+        self._queue = deque(kept)
+        self._queued_bytes = sum(cost_of(each.message) for each in kept)
         super().detach()
 
     def unsettled_seq(self) -> int | None:

@@ -135,7 +135,7 @@ def sign_in_problem(
 
 
 def _plugin_class(where: str, plugin: AccessPlugin) -> PluginClass:
-    kind = _found(plugin.plugin_class)
+    kind = find_class(plugin.plugin_class)
     settings = _settings(kind, plugin)
     return PluginClass(
         where,
@@ -152,7 +152,12 @@ def _plugin_class(where: str, plugin: AccessPlugin) -> PluginClass:
     )
 
 
-def _found(path: str) -> type[Any]:
+def find_class(path: str) -> type[Any]:
+    """The class of a plugin.
+
+    Raises:
+        ConfigError: it is not there, can't be imported, or is no plugin.
+    """
     module_name, _, name = path.rpartition(".")
     if not module_name or not all(each.isidentifier() for each in path.split(".")):
         raise ConfigError(

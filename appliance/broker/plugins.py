@@ -57,12 +57,28 @@ class _PluginSession(Session):
         self.transitions = _ConnectedState()
 
 
+class _ShownCertificate:
+    """The client's certificate, in place of the ``SSLObject``.
+
+    That may not be used in a plugin's thread while the engine's loop reads from it.
+    """
+
+    def __init__(self, ssl_object: Any) -> None:
+        self._as_bytes: bytes | None = ssl_object.getpeercert(True)
+        self._as_table: dict[str, Any] | None = ssl_object.getpeercert(False)
+
+    def getpeercert(self, binary_form: bool = False) -> bytes | dict[str, Any] | None:
+        return self._as_bytes if binary_form else self._as_table
+
+
 class PluginClient(msgspec.Struct, frozen=True, eq=False):
     """One connection, as plugins know it."""
 
     number: int
     """Of its own: another connection of the same client may have another password."""
     session: Session
+    shows_certificate: bool
+    """The listener asked for a certificate (``tls.client_ca``), and the client has one."""
 
 
 class Plugins:
@@ -126,13 +142,14 @@ class Plugins:
         session.clean_session = asked.clean_start
         session.keep_alive = asked.keepalive_s
         session.remote_address, session.remote_port = peer
-        session.ssl_object = ssl_object
+        session.ssl_object = None if ssl_object is None else _ShownCertificate(ssl_object)
         will = asked.will
         if will is not None:
             session.will_flag = True
             session.will_topic, session.will_message = will.topic, will.payload
             session.will_qos, session.will_retain = will.qos, will.retain
-        return PluginClient(next(_NUMBERS), session)
+        shows_certificate = ssl_object is not None and bool(ssl_object.getpeercert(True))
+        return PluginClient(next(_NUMBERS), session, shows_certificate)
 
     # --- questions ------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ class TlsServer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._connection.connection_made(CarrierTransport(self))
+        self._connection.connection_made(CarrierTransport(self, {"ssl_object": self._tls}))
 
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)

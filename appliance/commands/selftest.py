@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 
 import appliance
 from appliance.broker.users import Users
-from appliance.errors import EXIT_OK, EXIT_SOFTWARE
+from appliance.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError
 
 if TYPE_CHECKING:
     from appliance.engine.service import Appliance
@@ -39,6 +39,17 @@ if TYPE_CHECKING:
 # SQLite before 3.35 lacks what the journal uses (RETURNING); Python 3.11 may be built with it.
 _LEAST_SQLITE = (3, 35)
 _PATIENCE_S = 30.0
+_PLUGINS = (
+    "amqtt.contrib.auth_db.TopicAuthDBPlugin",
+    "amqtt.contrib.auth_db.UserAuthDBPlugin",
+    "amqtt.contrib.cert.UserAuthCertPlugin",
+    "amqtt.contrib.http.TopicAuthHttpPlugin",
+    "amqtt.contrib.http.UserAuthHttpPlugin",
+    "amqtt.contrib.jwt.TopicAuthJwtPlugin",
+    "amqtt.contrib.jwt.UserAuthJwtPlugin",
+    "amqtt.plugins.logging_amqtt.EventLoggerPlugin",
+    "amqtt.plugins.topic_checking.TopicAccessControlListPlugin",
+)
 _TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 _CONFIG = f"""
 [service]
@@ -72,6 +83,7 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
         ("timers", _timers),
         ("sign-ins", _sign_ins),
         ("notices", _notices),
+        ("plugins", _plugins),
         ("broker", _broker),
     )
     failures = 0
@@ -115,6 +127,20 @@ def _files() -> str:
     if not all(sizes):
         raise RuntimeError("a file is empty")
     return ", ".join(wanted)
+
+
+def _plugins() -> str:
+    """Those of amqtt that a packaged program carries; elsewhere, those that are installed."""
+    from appliance.broker.plugin_classes import find_class  # noqa: PLC0415  it imports amqtt
+
+    found = []
+    for name in _PLUGINS:
+        try:
+            found.append(find_class(name).__name__)
+        except ConfigError:
+            if getattr(sys, "frozen", False):
+                raise
+    return f"{len(found)} of {len(_PLUGINS)} load"
 
 
 def _codecs() -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import ssl
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp.web
+import certificates
 import jwt
 import pytest
 from amqtt.contexts import Action
@@ -16,6 +18,7 @@ from amqtt.contrib.auth_db.managers import TopicManager, UserManager
 from broker_rig import Rig, Wire, plugin
 from ldap_server import ADMIN, SCHEMA, SLAPD, LdapServer, ldap_server
 
+from appliance.config import ListenerConfig, TlsConfig
 from appliance.counters import Counter
 
 REFUSED, UNAVAILABLE = 4, 3
@@ -115,6 +118,35 @@ async def test_http_topics(tmp_path: Path, directory: Directory) -> None:
         assert (await wire.publish_acked("a")).codes == [0x87]
         rig.door.publish("a", b"from elsewhere")
         assert (await wire.message()).payload == b"from elsewhere"
+
+
+async def test_amqtts_log_of_events(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It has no methods of the events' names, and hears them all the same."""
+    caplog.set_level("INFO")
+    events = plugin("amqtt.plugins.logging_amqtt.EventLoggerPlugin")
+    async with Rig(tmp_path / "d", plugins=(events,)) as rig:
+        await rig.wire()
+        await rig.until(lambda: "'on_broker_client_connected' EVENT FIRED" in caplog.text)
+
+
+async def test_client_certificates(tmp_path: Path) -> None:
+    """A plugin may look at the certificate that the client showed to the listener."""
+    files = certificates.make(tmp_path / "tls", uri="spiffe://example.com/device/press-1")
+    tls = TlsConfig(certfile=files.server, keyfile=files.server_key, client_ca=files.root)
+    context = ssl.create_default_context(cafile=files.root)
+    context.load_cert_chain(files.client, files.client_key)
+    by_certificate = plugin("amqtt.contrib.cert.UserAuthCertPlugin", uri_domain="example.com")
+    async with Rig(
+        tmp_path / "d",
+        plugins=(by_certificate,),
+        anonymous=False,
+        listeners=(ListenerConfig(name="tls", bind="127.0.0.1:0", tls=tls),),
+    ) as rig:
+        for client_id, code in (("press-1", 0), ("press-2", REFUSED)):
+            wire = await Wire.open(rig.port, tls=context)
+            wire.send(wire.connect_packet(client_id))
+            assert (await wire.expect(2)).body[1] == code
+            await wire.close()
 
 
 # --- JWT ------------------------------------------------------------------------------------------
