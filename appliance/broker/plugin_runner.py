@@ -224,7 +224,9 @@ class PluginRunner:
             context.config = {"plugins": {self.kind.path: dict(self.kind.settings)}}
             foreign = logging.getLogger(self._namespace)
             # In debug, amqtt's manager prints to the terminal, which belongs to the UI.
-            foreign.setLevel(max(logging.INFO, logging.getLogger().getEffectiveLevel()))
+            foreign.setLevel(logging.WARNING)
+            level = max(logging.INFO, logging.getLogger().getEffectiveLevel())
+            foreign.getChild(self.kind.name).setLevel(level)
             try:
                 manager = PluginManager(self._namespace, context, self._loop)
             except Exception as error:  # noqa: BLE001 - foreign code
@@ -240,6 +242,7 @@ class PluginRunner:
             await manager.fire_event(BrokerEvents.PRE_START, wait=True)
             await manager.fire_event(BrokerEvents.POST_START, wait=True)
             self._manager = manager
+            logger.info("%s is ready", self._label)
             return manager
 
     def _begin(self, question: _Question) -> None:
