@@ -8,17 +8,13 @@ is known, or the connection waits until it is. Not for: what several plugins mea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable
 
 from amqtt.contexts import Action
 
 from appliance.broker.plugin_runner import PluginFailedError
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
-
-if TYPE_CHECKING:
-    from appliance.broker.plugins import PluginClient, Plugins
 
 
 class TopicGate:
@@ -27,9 +23,15 @@ class TopicGate:
     An answer that was just given counts at least once, also where none are remembered.
     """
 
-    def __init__(self, plugins: Plugins, client: PluginClient, count: Count) -> None:
-        self._plugins = plugins
-        self._client = client
+    def __init__(
+        self,
+        known: Callable[[str, Action], bool | None],
+        ask: Callable[[str, Action], Awaitable[bool]],
+        count: Count,
+    ) -> None:
+        """``known`` has the answer that is remembered, if any; ``ask`` asks the plugins."""
+        self._known = known
+        self._ask = ask
         self._count = count
         self._given: dict[tuple[str, Action], bool] = {}
         self._asking: asyncio.Task[None] | None = None
@@ -37,7 +39,7 @@ class TopicGate:
     def _answer(self, topic: str, action: Action) -> bool | None:
         if self._given and (topic, action) in self._given:
             return self._given.pop((topic, action))
-        return self._plugins.known(self._client, topic, action)
+        return self._known(topic, action)
 
     def may_publish(self, topic: str) -> bool | None:
         """Whether the client may publish to a topic; ``None``: ``ask_publish`` first."""
@@ -51,7 +53,7 @@ class TopicGate:
                 again what is not acknowledged.
         """
         try:
-            answer = await self._plugins.may(self._client, topic, Action.PUBLISH)
+            answer = await self._ask(topic, Action.PUBLISH)
         except PluginFailedError:
             self._count(Counter.PUBLISHES_REFUSED_PLUGIN_FAILED)
             raise PacketError(
@@ -67,7 +69,7 @@ class TopicGate:
         """Ask the plugins about filters; no answer is a no."""
         for topic_filter in dict.fromkeys(topic_filters):
             try:
-                answer = await self._plugins.may(self._client, topic_filter, Action.SUBSCRIBE)
+                answer = await self._ask(topic_filter, Action.SUBSCRIBE)
             except PluginFailedError:
                 self._count(Counter.SUBSCRIPTIONS_REFUSED_PLUGIN_FAILED)
                 answer = False
@@ -84,7 +86,7 @@ class TopicGate:
 
     async def _ask_receive(self, topic: str, then: Callable[[], None]) -> None:
         try:
-            answer = await self._plugins.may(self._client, topic, Action.RECEIVE)
+            answer = await self._ask(topic, Action.RECEIVE)
         except PluginFailedError:
             self._count(Counter.DELIVERIES_REFUSED_PLUGIN_FAILED)
             answer = False

@@ -169,7 +169,13 @@ class Plugins:
 
     def gate(self, client: PluginClient) -> TopicGate | None:
         """What a connection asks about topics; ``None``: no plugin is asked about them."""
-        return TopicGate(self, client, self._count) if self.filter_topics else None
+        if not self.filter_topics:
+            return None
+        return TopicGate(
+            lambda topic, action: self.known(client, topic, action),
+            lambda topic, action: self.may(client, topic, action),
+            self._count,
+        )
 
     async def authenticate(self, client: PluginClient) -> bool:
         """Whether the plugins let a client in: none refuses, and one says yes.
