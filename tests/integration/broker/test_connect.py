@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from broker_rig import Closed, Rig, both, number, packet, rig, states, text  # noqa: F401
+from stand_in_host import StandInHost
 
 from appliance.counters import Counter
 
@@ -341,6 +342,54 @@ async def test_any_splitting_of_the_stream(rig, version):
         await asyncio.sleep(0)
     assert [(await wire.receive()).kind for _ in range(3)] == [2, 4, 5]
     assert [len(m.payload) for m in rig.journaled()] == [200, 300]
+
+
+@both
+async def test_a_client_that_only_publishes_costs_no_task(rig, version):
+    """CONNECT, PUBLISH and DISCONNECT in one go are worked off as they come; amqtt gets a client
+    when it subscribes."""
+    made = []
+
+    def factory(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        made.append(task)
+        return task
+
+    asyncio.get_running_loop().set_task_factory(factory)
+    wire = await rig.socket(version)
+    wire.send(
+        wire.connect_packet("brief")
+        + wire.publish_packet("t", b"x" * 300_000, 1)
+        + wire.publish_packet("t", b"y", 1)
+        + b"\xe0\0"
+    )
+    await rig.until(lambda: len(rig.journaled("t")) == 2)
+    await rig.until(lambda: not rig.broker.connections)
+    names = [task.get_name() for task in made]
+    assert not [name for name in names if name.startswith(("admit", "leave", "host"))]
+    subscriber = await rig.wire(version, client_id="lasting")
+    await subscriber.subscribe("t")
+    if not isinstance(rig.broker.host, StandInHost):
+        assert "host 1 lasting" in [task.get_name() for task in made]
+
+
+@both
+async def test_the_last_words_are_not_waited_for_without_end(rig, version):
+    """A client that does not read why its connection ends is cut off after some seconds."""
+    wire = await rig.wire(version, client_id="deaf")
+    await wire.subscribe("big")
+    wire.writer.transport.pause_reading()
+    outbox = rig.broker.sessions.get("deaf").outbox
+    while not outbox.sink.stalled:
+        rig.door.publish("big", bytes(900_000))
+        await rig.settled()
+    (connection,) = rig.broker.connections.all()
+    assert rig.broker.disconnect("deaf")
+    await rig.broker._sweep_once()
+    assert len(rig.broker.connections) == 1
+    connection._closing_since -= 100
+    await rig.broker._sweep_once()
+    await rig.until(lambda: not rig.broker.connections)
 
 
 @both
