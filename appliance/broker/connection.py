@@ -484,7 +484,7 @@ class Connection(GuardedProtocol):
                 self.go_on()
         except PacketError as error:
             self.end(error.reason, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
+        except Exception as error:  # noqa: BLE001 - any error ends the connection
             self._note(error)
             self.end_quietly(Reason.UNSPECIFIED)
 

@@ -129,8 +129,8 @@ class Door:
         Args:
             messages: permitted, valid, and numbered by ``next_seq`` in this order.
             payload_size: bytes of their payloads.
-            publisher: who gets the acknowledgements.
-            acks: these, as they go out; maybe none.
+            publisher: the connection that gets the acknowledgements.
+            acks: their bytes; maybe none.
             retained: those of ``messages`` that have the retain flag.
             beside: bytes of their topics and properties (``message_cost.beside_payload``).
         """
@@ -222,9 +222,9 @@ class Door:
         await self.settled()
 
     def hand(self, topic: str, payload: bytes) -> int:
-        """Hand a payload to whoever subscribed, at QoS 0, past the journal and the counters.
+        """Send a payload to the subscribers at QoS 0, past the journal and the counters.
 
-        For what is of no worth a moment later. Returns how many clients it was handed to.
+        For news that is of no worth a moment later. Returns how many clients it was handed to.
         """
         message = Message(
             seq=0,

@@ -53,7 +53,7 @@ class GatedOutbox(Outbox):
     def _next(self) -> Delivery | None:
         while (delivery := super()._next()) is not None:
             gate = None if self.sink is None else self.sink.gate
-            # Without a gate nobody has said yes.
+            # Without a gate no plugin has said yes.
             allowed = gate is not None and gate.may_receive(delivery.message.topic, self.pump)
             if allowed:
                 return delivery

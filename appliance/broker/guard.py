@@ -38,7 +38,7 @@ class Guard(asyncio.Protocol):
         self._transport = transport
         try:
             self._inner.connection_made(transport)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
+        except Exception as error:  # noqa: BLE001 - any error ends the connection
             self._end(error)
 
     def data_received(self, data: bytes | bytearray | memoryview) -> None:

@@ -1,4 +1,4 @@
-"""What one client still has to get: its queue, its window of unacknowledged messages.
+"""The messages that one client has still to get: its queue, its window of unacknowledged ones.
 
 An outbox belongs to a session, not to a connection: it outlives the connection of a persistent
 session and is resumed by the next one. Not for: which messages a client should get
@@ -118,7 +118,7 @@ class Outbox:
         self.dropped = 0
         self.delivered = 0
         self.activity = 0
-        """Grows with whatever changes which messages the client still has to get."""
+        """Grows with every change of the messages that the client has still to get."""
         self._limit = limit
         self._max_bytes = max_bytes
         self._queued_bytes = 0
@@ -206,10 +206,10 @@ class Outbox:
     def deliver_retained(
         self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]
     ) -> None:
-        """Send retained messages, however many, as the client takes them.
+        """Send any number of retained messages, as fast as the client takes them.
 
-        They are not copied into the queue; one that is replaced before its turn is left out,
-        because what replaced it is delivered as a new message.
+        They are not copied into the queue. A message that is replaced before its turn is left
+        out, because its replacement is delivered as a new message.
         """
         if messages:
             self._retained.append(

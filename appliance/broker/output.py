@@ -74,7 +74,7 @@ class Output:
         return self.is_paused or self._out_bytes > self._most_bytes
 
     def queue(self, data: bytes) -> None:
-        """Send bytes with whatever else is sent in this step of the loop."""
+        """Send bytes together with all others of this step of the loop."""
         if self.is_closed:
             return
         self._out.append(data)
@@ -86,7 +86,7 @@ class Output:
     def _flush_soon(self) -> None:
         try:
             self.flush()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends the connection
+        except Exception as error:  # noqa: BLE001 - any error ends the connection
             self.fail(error)
 
     def flush(self) -> None:
@@ -108,7 +108,7 @@ class Output:
         """
         try:
             packet = self._encode(delivery, packet_id, duplicate=duplicate)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it ends this connection alone
+        except Exception as error:  # noqa: BLE001 - any error ends this connection alone
             self._context.count(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
             self.fail(error)
             return False

@@ -120,7 +120,7 @@ def plugin_classes(access: AccessConfig) -> tuple[PluginClass, ...]:
 def sign_in_problem(
     access: AccessConfig, classes: tuple[PluginClass, ...], *, is_loopback_only: bool
 ) -> str | None:
-    """Why nobody could sign in where all have to, or ``None``.
+    """Why no client could sign in where all have to, or ``None``.
 
     Which plugins authenticate shows only once their classes are there.
     """

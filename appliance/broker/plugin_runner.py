@@ -267,7 +267,7 @@ class PluginRunner:
     async def _answer(self, question: _Question) -> bool | None:
         left = question.until - time.monotonic()
         if left <= 0:
-            return None  # its time ran out while the thread was blocked; nobody waits for it
+            return None  # its time ran out while the thread was blocked; nothing waits for it
         async with asyncio.timeout(left):
             manager = await self._make(None)
             try:
@@ -299,7 +299,7 @@ class PluginRunner:
                 return
 
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Something of the plugin failed where nobody waited for it: its handling of an event."""
+        """The plugin failed to handle an event; nothing waited for it."""
         error = context.get("exception")
         what = type(error).__name__ if error is not None else str(context.get("message"))
         self._post(

@@ -255,11 +255,11 @@ class PublishReader:
         return position
 
     def _alike(self, like: Message, packet: bytes, id_at: int, following: memoryview) -> int:
-        """Take the packets that begin ``following`` and differ from ``packet`` as devices' do.
+        """Take the packets at the start of ``following`` that are like ``packet``.
 
-        That is in packet id and payload, whose length is the same. Most of what a client sends in
-        one go is like that, and taken apart together it costs a third. What is out of the ordinary
-        is left to ``publishes``. ``id_at`` is where the packet id of ``packet`` is, if it has one.
+        Their packet ids and payloads may differ, their lengths may not. Most packets that a
+        device sends in one go are like that, and together they cost a third. All other packets
+        are left to ``publishes``. ``id_at`` is where the packet id of ``packet`` is, if it has one.
         Returns how many were taken.
         """
         payload_size = len(like.payload)

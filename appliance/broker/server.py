@@ -126,7 +126,7 @@ class MqttBroker:
         self._users_seen = 0
         self._sweeper: asyncio.Task[None] | None = None
         self.on_terminal_request: Callable[[Message], None] | None = None
-        """Who answers attached terminals; set by the service."""
+        """Answers attached terminals; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
     def _current_limits(self) -> LimitsConfig:
@@ -286,13 +286,13 @@ class MqttBroker:
     # --- another configuration ----------------------------------------------------------------
 
     def enforce_access(self) -> Enforced:
-        """Let the terms of access that count now count for those who are there, too."""
+        """Apply the terms of access that count now to the clients that are connected."""
         return enforce(
             self.access, self.connections.all(), self.sessions, self.subscriptions, self.count
         )
 
     def take_limits(self, limits: LimitsConfig, listeners: Sequence[ListenerConfig]) -> None:
-        """Let other bounds count: at once, or for connections that are made from now on."""
+        """Use other bounds: at once, or for connections that are made from now on."""
         self.limits = limits
         self.retained.bound(limits.max_retained, int(limits.max_retained_size))
         self.door.bound(int(limits.max_pending))

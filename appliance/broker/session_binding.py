@@ -58,7 +58,7 @@ class SessionBinding:
     async def make_way(self, client_id: str, username: str | None) -> None:
         """End the connection that a client has already (MQTT-3.1.4-2).
 
-        A connection whose client does not read any more is cut off after a second.
+        A connection is cut off after a second if its client no longer reads.
 
         Raises:
             PacketError: the client id is in use by another user.
@@ -157,7 +157,7 @@ class SessionBinding:
             self._publish_will(_kept(connection, will))
 
     def end_expired(self) -> None:
-        """End the sessions whose clients stayed away too long, and publish the wills due now."""
+        """End sessions that have expired, and publish the wills that are due."""
         now_ns = self._clock_ns()
         self.wills.publish_due(now_ns)
         for session in self._sessions.all():

@@ -1,4 +1,4 @@
-"""Sessions in the journal's database: what of them outlives the process.
+"""Sessions in the journal's database: the part of them that outlives the process.
 
 Statements go into the journal's next group commit, in order with the messages. Not for: what a
 session is (sessions.py).
@@ -97,7 +97,7 @@ class QueueRow(msgspec.Struct, frozen=True):
 
 
 class KeptWill(msgspec.Struct):
-    """A delayed will and whose it is."""
+    """A delayed will and the client that announced it."""
 
     client_id: str
     username: str | None

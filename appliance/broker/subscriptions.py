@@ -1,4 +1,4 @@
-"""Who gets what: subscriptions of outside clients, and the fan-out of committed messages.
+"""Subscriptions of outside clients, and the fan-out of committed messages.
 
 Not for: the SUBSCRIBE packet exchange (connection.py and the session host), access rules
 (access.py), the client's queue (outbox.py).
@@ -167,7 +167,7 @@ class Subscriptions:
                 retain=message.retain and options.retain_as_published,
                 identifiers=() if options.identifier is None else (options.identifier,),
             )
-        except Exception as error:  # noqa: BLE001 - whatever it is, the next client gets its copy
+        except Exception as error:  # noqa: BLE001 - the next client gets its copy
             chosen.outbox.failed(error)
         return 1
 

@@ -1,7 +1,7 @@
 """TLS on a connection that is counted from its accept on, not from the end of its handshake.
 
-An event loop's own TLS server makes a connection known to us only once the handshake is done, so
-strangers who never finish it could not be bounded; and what comes before its ``start_tls`` is
+An event loop's own TLS server makes a connection known only once the handshake is done, so
+connections that never finish it could not be bounded. Bytes that come before its ``start_tls`` is
 under way can be lost. Here the standard library's ``SSLObject`` is fed by hand, the same way on
 every loop. Not for: certificates (listener.py), MQTT and time-outs (connection.py).
 """
@@ -86,7 +86,7 @@ class TlsServer(asyncio.Protocol):
         self._connection.resume_writing()
 
     def send(self, data: bytes) -> None:
-        """Send bytes through TLS; before the handshake there is nobody to send them to."""
+        """Send bytes through TLS; before the handshake they are dropped."""
         if not self._is_open:
             return
         rest = memoryview(data)

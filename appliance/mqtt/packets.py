@@ -396,9 +396,9 @@ def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
 
 
 def encode_host_connect(client_id: str) -> bytes:
-    """The CONNECT that the session host behind the door gets: a clean session, and who it is.
+    """The CONNECT that the session host behind the door gets: a clean session and a client id.
 
-    Will, keepalive and credentials have been dealt with by then.
+    Will, keepalive and credentials have been dealt with in front.
     """
     identifier = client_id.encode()
     body = b"\x00\x04MQTT\x04\x02\x00\x00"

@@ -1,7 +1,7 @@
 """Topic names and topic filters: what is valid, and which filter matches which topic.
 
-The one place that knows MQTT 3.1.1 section 4.7 (the same in MQTT 5). Not for: who may use a
-topic (broker/access.py), shared subscriptions' share names.
+The one place that knows MQTT 3.1.1 section 4.7 (the same in MQTT 5). Not for: which client may use
+a topic (broker/access.py), shared subscriptions' share names.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ V = TypeVar("V", bound=Hashable)
 
 
 class Topics(Generic[V]):
-    """Values kept under topics, one each, found by filter: what ``Matcher`` does the other way.
+    """Values kept under topics, one each, found by filter: the opposite of ``Matcher``.
 
-    A tree of levels too, so a filter costs what it finds, however many topics there are. Not
-    thread-safe.
+    A tree of levels too, so the cost of a filter grows with its finds, not with the number of
+    topics. Not thread-safe.
     """
 
     def __init__(self) -> None:
@@ -185,7 +185,7 @@ class _Node(Generic[V]):
 class Matcher(Generic[V]):
     """Values kept under topic filters, found by topic.
 
-    A tree of levels, so a topic costs what its levels cost, however many filters there are;
+    A tree of levels, so the cost of a topic grows with its levels, not with the number of filters;
     answers are cached by topic (at most 8192 topics), and the cache is dropped when a filter
     comes or goes. Not thread-safe.
     """

@@ -92,7 +92,7 @@ class TooManyPropertiesError(PacketError):
         """The topic alias among them, if the packet is a PUBLISH."""
 
 
-STRANGER_LIMIT = PropertyLimit(8 * 1024, 100)
+CONNECT_LIMIT = PropertyLimit(8 * 1024, 100)
 """For CONNECT and the will in it: the client has not been admitted yet."""
 CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
 """For all other packets."""
@@ -252,7 +252,7 @@ def connect(data: bytes) -> Connect:
         raise PacketError("the will's QoS is 3 [MQTT5-3.1.2-12]")
     if not flags & 0x04 and flags & 0x38:
         raise PacketError("will flags without a will [MQTT5-3.1.2-11]")
-    found = _properties(body, _IN_CONNECT, STRANGER_LIMIT)
+    found = _properties(body, _IN_CONNECT, CONNECT_LIMIT)
     if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
@@ -276,7 +276,7 @@ def connect(data: bytes) -> Connect:
 
 
 def _will(body: Body, flags: int) -> Will:
-    found = _properties(body, _IN_WILL, STRANGER_LIMIT)
+    found = _properties(body, _IN_WILL, CONNECT_LIMIT)
     topic = body.text()
     if problem := topic_problem(topic):
         raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)

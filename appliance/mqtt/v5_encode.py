@@ -48,7 +48,7 @@ _REFUSED_AS = {
 
 
 def encode_refusal(reason: Reason) -> bytes:
-    """A CONNACK that refuses (section 3.2). The reason code is all a stranger is told."""
+    """A CONNACK that refuses (section 3.2); it tells the reason code alone."""
     return bytes((0x20, 3, 0, _REFUSED_AS.get(reason, reason), 0))
 
 

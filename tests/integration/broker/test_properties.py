@@ -9,7 +9,7 @@ from appliance.mqtt.packets import encode_length
 from appliance.config import AccessRule
 from appliance.counters import Counter
 from appliance.engine import live
-from appliance.mqtt.v5_decode import CLIENT_LIMIT, STRANGER_LIMIT
+from appliance.mqtt.v5_decode import CLIENT_LIMIT, CONNECT_LIMIT
 from appliance.engine.live import LiveView
 from appliance.journal.message_cost import cost_of
 from appliance.model import Message, MessageProperties
@@ -78,8 +78,8 @@ async def test_alias_of_a_forbidden_topic(tmp_path):
 async def test_properties_of_a_stranger(rig, place):  # noqa: F811
     """A CONNECT holds a few kilobytes of properties, its will too; more is refused with 0x97."""
     for inner, code in (
-        (STRANGER_LIMIT.pairs * PAIR, 0),
-        ((STRANGER_LIMIT.pairs + 1) * PAIR, QUOTA_EXCEEDED),
+        (CONNECT_LIMIT.pairs * PAIR, 0),
+        ((CONNECT_LIMIT.pairs + 1) * PAIR, QUOTA_EXCEEDED),
         (3 * (b"\x26" + text("a") + text("b" * 63_000)), QUOTA_EXCEEDED),
     ):
         wire = await rig.socket(5)
