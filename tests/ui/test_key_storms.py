@@ -72,6 +72,25 @@ async def test_keys_that_leave_a_dialog_twice_leave_the_screen_below_alone(keys)
         assert "[2]Topics" in await settle(pilot)
 
 
+@pytest.mark.parametrize(
+    ("show", "action"),
+    [
+        (lambda app: app.navigation.show("tasks"), "stop_run"),
+        (lambda app: app.actions.run_task(), "down"),
+    ],
+)
+async def test_a_key_that_comes_before_the_screen_has_its_widgets_is_ignored(show, action):
+    """Textual runs the actions of late keys on the uppermost screen, ready or not."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        show(app)
+        await app.run_action(action, app.screen)
+        await settle(pilot)
+        await pilot.press("escape", "2")
+        assert "[2]Topics" in await settle(pilot)
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_key_storm(seed):
     """Random keys on the story's engine; the campaign has many more."""

@@ -16,7 +16,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button
 
 from appliance.ui.lines import Line
-from appliance.ui.screens.dismiss_once import DismissOnce
+from appliance.ui.screens.base import BaseScreen
 from appliance.ui.text import printable, wrap
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
@@ -24,7 +24,7 @@ from appliance.ui.widgets.pane import Pane
 _TEXT_CELLS = 66
 
 
-class ConfirmDialog(ModalScreen[bool], DismissOnce[bool]):
+class ConfirmDialog(ModalScreen[bool], BaseScreen[bool]):
     """A question before something that can't be taken back. Enter alone does nothing bad."""
 
     BINDINGS: ClassVar = [
@@ -74,7 +74,7 @@ def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
     return lines
 
 
-class InfoDialog(ModalScreen[None], DismissOnce[None]):
+class InfoDialog(ModalScreen[None], BaseScreen[None]):
     """A text to read; any key closes it."""
 
     def __init__(self, title: str, lines: Sequence[Line]) -> None:

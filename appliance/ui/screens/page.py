@@ -16,7 +16,7 @@ from appliance.engine_api import Snapshot
 from appliance.ui import filters, keys
 from appliance.ui.lines import Line
 from appliance.ui.page_host import PageHost
-from appliance.ui.screens.dismiss_once import DismissOnce
+from appliance.ui.screens.base import BaseScreen
 from appliance.ui.views import page_frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
@@ -33,7 +33,7 @@ class Tabs(Pane):
             await self.app.run_action(f"show('{name}')")
 
 
-class Page(DismissOnce[None]):
+class Page(BaseScreen[None]):
     """A screen over the whole terminal; the app calls ``tick`` for each frame."""
 
     SCOPES: ClassVar[tuple[str, ...]] = ()

@@ -15,7 +15,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, TextArea
 
 from appliance.mqtt import topics
-from appliance.ui.screens.dismiss_once import DismissOnce
+from appliance.ui.screens.base import BaseScreen
 from appliance.ui.widgets.pane import Pane
 
 
@@ -28,7 +28,7 @@ class Draft(NamedTuple):
     retain: bool
 
 
-class PublishDialog(ModalScreen[Draft], DismissOnce[Draft]):
+class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
     """Its result is the draft, or ``None``. Tab goes from field to field."""
 
     BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]

@@ -19,7 +19,7 @@ from appliance.model import Task
 from appliance.ui import formats
 from appliance.ui.background import Background
 from appliance.ui.lines import Line
-from appliance.ui.screens.dismiss_once import DismissOnce
+from appliance.ui.screens.base import BaseScreen
 from appliance.ui.text import fit, printable
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
@@ -51,7 +51,7 @@ class TaskRows(Rows[Task]):
         ]
 
 
-class TaskPicker(ModalScreen[Task], DismissOnce[Task]):
+class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
     """Its result is the task, or ``None``."""
 
     BINDINGS: ClassVar = [

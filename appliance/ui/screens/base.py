@@ -1,0 +1,33 @@
+"""What every screen does about keys that come before it is ready or after it was dismissed.
+
+A dialog names ``ModalScreen`` first among its bases and ``BaseScreen`` second: Textual takes the
+style rules of the first base alone.
+Not for: the screen below (navigator.py).
+"""
+
+from __future__ import annotations
+
+from textual.await_complete import AwaitComplete
+from textual.screen import Screen, ScreenResultType
+
+
+class BaseScreen(Screen[ScreenResultType]):
+    """The base of pages and dialogs."""
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Refuse actions until the screen has its widgets.
+
+        A key that the widget below did not use comes back to the app. Textual runs its action on
+        the uppermost screen, which may be a new one that has no widgets yet.
+        """
+        return self.is_mounted and super().check_action(action, parameters)
+
+    def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
+        """Dismiss the screen if it is the uppermost one.
+
+        Keys and clicks that were on their way to the screen still reach it after it was dismissed.
+        Textual would take away the screen below for each one, in the end the last screen.
+        """
+        if self.app.screen is not self:
+            return AwaitComplete()
+        return super().dismiss(result)
