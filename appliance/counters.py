@@ -15,8 +15,8 @@ from typing import Self
 class Counter(enum.StrEnum):
     """A number that only grows while the appliance runs, from 0 at its start.
 
-    ``label``: a few words, for the terminal UI and ``<name>/status``. ``text``: what happened and,
-    where something can be done, what to do; the metric's HELP.
+    ``label``: a few words, for the terminal UI. ``text``: what happened and, where something can be
+    done, what to do; the metric's HELP.
     """
 
     label: str
@@ -557,27 +557,27 @@ class Counter(enum.StrEnum):
 
     # --- attached terminals ---------------------------------------------------------------------
 
-    DESK_REQUESTS_REFUSED_NO_DESK = (
-        "desk_requests_refused_no_desk_total",
-        "desk requests refused: no desk",
+    TERMINAL_REQUESTS_REFUSED_NOT_READY = (
+        "terminal_requests_refused_not_ready_total",
+        "terminal requests refused: not ready",
         "A terminal asked for something before the appliance was ready; it asks again by itself.",
     )
-    DESK_REQUESTS_REFUSED_NOT_UNDERSTOOD = (
-        "desk_requests_refused_not_understood_total",
-        "desk requests refused: not understood",
+    TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD = (
+        "terminal_requests_refused_not_understood_total",
+        "terminal requests refused: not understood",
         (
             "A request of an attached terminal could not be read; install the same version on"
             " both sides."
         ),
     )
-    DESK_REQUESTS_REFUSED_NOT_ALLOWED = (
-        "desk_requests_refused_not_allowed_total",
-        "desk requests refused: not allowed",
+    TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED = (
+        "terminal_requests_refused_not_allowed_total",
+        "terminal requests refused: not allowed",
         "A terminal's user is neither among access.operators nor among access.viewers.",
     )
-    DESK_REQUESTS_REFUSED_TOO_MANY = (
-        "desk_requests_refused_too_many_total",
-        "desk requests refused: too many at a time",
+    TERMINAL_REQUESTS_REFUSED_TOO_MANY = (
+        "terminal_requests_refused_too_many_total",
+        "terminal requests refused: too many at a time",
         "A terminal asked for more at a time than it may; it asks again when it needs to.",
     )
     TERMINALS_REFUSED = (
@@ -624,6 +624,19 @@ def label_of(name: str) -> str:
     """The label of a counter by its name, also of one that only another version knows."""
     known = _BY_NAME.get(name)
     return known.label if known else name.removesuffix("_total").replace("_", " ")
+
+
+_PUBLISHED_LABELS: dict[str, str] = {
+    Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY: "desk requests refused: no desk",
+    Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD: "desk requests refused: not understood",
+    Counter.TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED: "desk requests refused: not allowed",
+    Counter.TERMINAL_REQUESTS_REFUSED_TOO_MANY: "desk requests refused: too many at a time",
+}
+
+
+def published_label_of(name: str) -> str:
+    """The label in ``<name>/status`` and ``appliance_events``, which stays when a label changes."""
+    return _PUBLISHED_LABELS.get(name) or label_of(name)
 
 
 def text_of(name: str) -> str:

@@ -166,7 +166,7 @@ class MqttBroker:
     def _take_terminal_request(self, message: Message) -> None:
         """An attached terminal asks for something."""
         if self.on_terminal_request is None:
-            self.count(Counter.DESK_REQUESTS_REFUSED_NO_DESK)
+            self.count(Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY)
         else:
             self.on_terminal_request(message)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from appliance.broker.door import Door
 from appliance.broker.subscriptions import Retained
-from appliance.counters import label_of
+from appliance.counters import published_label_of
 from appliance.engine_api import Health, Snapshot
 from appliance.model import Message
 from appliance.tasks.outcomes import time_text
@@ -59,7 +59,7 @@ class StatusTopic:
             "messagesIn": found.messages_in,
             "messagesOut": found.messages_out,
             "journal": journal,
-            "counters": {label_of(name): value for name, value in found.counters},
+            "counters": {published_label_of(name): value for name, value in found.counters},
         }
         topic, payload = f"{found.name}/status", json.dumps(body).encode()
         self._was_bad = health.level == "bad"

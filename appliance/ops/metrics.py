@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from appliance.counters import Counter, label_of
+from appliance.counters import Counter, published_label_of
 from appliance.engine_api import Snapshot
 from appliance.ops.health import report
 
@@ -113,7 +113,7 @@ class _SnapshotCollector:
             labels=("event",),
         )
         for name, count in found.counters:
-            events.add_metric((label_of(name),), count)
+            events.add_metric((published_label_of(name),), count)
         yield events
 
     def _recorders(self) -> Iterable[Metric]:

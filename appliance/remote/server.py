@@ -164,7 +164,7 @@ class TerminalServer:
         try:
             request = self._decoder.decode(message.payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._count(Counter.DESK_REQUESTS_REFUSED_NOT_UNDERSTOOD)
+            self._count(Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD)
             return
         try:
             self._take(message, request)
@@ -175,7 +175,7 @@ class TerminalServer:
     def _take(self, message: Message, request: protocol.Request) -> None:
         role = self._role_of(message.username, message.address)
         if role is None:
-            self._count(Counter.DESK_REQUESTS_REFUSED_NOT_ALLOWED)
+            self._count(Counter.TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED)
             return
         if isinstance(request.operation, protocol.Attach):
             self._attach(message, request.number, request.operation, role)
@@ -188,7 +188,7 @@ class TerminalServer:
             terminal.confirmed = max(terminal.confirmed, confirmed)
             return
         if terminal.open_requests >= protocol.MAX_OPEN_REQUESTS:
-            self._count(Counter.DESK_REQUESTS_REFUSED_TOO_MANY)
+            self._count(Counter.TERMINAL_REQUESTS_REFUSED_TOO_MANY)
             self._answer_error(
                 message.client_id,
                 request.number,

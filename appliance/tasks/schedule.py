@@ -51,7 +51,7 @@ class Timing:
             for timer in timers.take_over(self._timers, self._state.store.metas(), now):
                 timer.raised_ns = 0
                 planner.changes.meta.update(self._timers.marks(timer))
-                self._alarm(Firing(timer, now, cleared=True), "cleared")
+                self._alarm(Firing(timer, now), "cleared")
             self._timers = timers
             planner.changes.is_forced = True
             for timer in timers.timers.values():

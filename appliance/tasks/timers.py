@@ -40,8 +40,6 @@ class Firing(msgspec.Struct, frozen=True):
 
     timer: Timer
     due_ns: int
-    cleared: bool = False
-    """A silence watch whose alarm is over."""
 
 
 class Timer:
@@ -262,7 +260,7 @@ class Timers:
             timer.last_ns = max(timer.last_ns, at_ns)
             if timer.raised_ns:
                 timer.raised_ns = 0
-                over.append(Firing(timer, at_ns, cleared=True))
+                over.append(Firing(timer, at_ns))
             self._due[timer.name] = timer.due_ns()
         return over
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appliance import counters
-from appliance.counters import ACTIVITY, Counter, label_of, text_of
+from appliance.counters import ACTIVITY, Counter, label_of, published_label_of, text_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,9 +41,18 @@ def test_a_counter_says_what_it_is(counter: Counter) -> None:
 
 
 def test_labels_are_unique() -> None:
-    """The status topic and ``appliance_events`` tell counters apart by them."""
+    """The terminal UI, the status topic and ``appliance_events`` tell counters apart by them."""
     assert len({counter.label for counter in Counter}) == len(Counter)
+    assert len({published_label_of(counter) for counter in Counter}) == len(Counter)
     assert ACTIVITY < set(Counter)
+
+
+def test_a_published_label_stays() -> None:
+    """Dashboards and subscribers of the status topic go on with the label they know."""
+    name = Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY
+    assert published_label_of(name) == "desk requests refused: no desk"
+    assert published_label_of(Counter.POLLS_FAILED) == Counter.POLLS_FAILED.label
+    assert published_label_of("visits_refused_total") == "visits refused"
 
 
 def test_a_counter_of_another_version_is_shown_by_its_name() -> None:

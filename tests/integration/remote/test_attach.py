@@ -303,7 +303,7 @@ def test_nonsense_is_counted_and_harms_nobody(running, raw, attach):
     client.ask("nonsense", protocol.Attach(protocol.PROTOCOL, after_seq=-5, after_log=-1))
     assert client.frame().number == 1
     counters = dict(attach(running, "anna").snapshot().counters)
-    assert counters[Counter.DESK_REQUESTS_REFUSED_NOT_UNDERSTOOD] >= 5
+    assert counters[Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD] >= 5
 
 
 def test_a_stalled_terminal_gets_two_frames_and_no_more(running, raw, attach):

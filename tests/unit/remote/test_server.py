@@ -106,7 +106,7 @@ async def test_who_lost_the_right_gets_no_more_answers(place):
     answer = await place.answer("t1")
     assert (answer.number, answer.kind) == (3, "NoPermissionError")
     assert place.counted == [
-        Counter.DESK_REQUESTS_REFUSED_NOT_ALLOWED, Counter.ACTS_REFUSED,
+        Counter.TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED, Counter.ACTS_REFUSED,
     ]  # fmt: skip
     assert place.recorded == []
 
