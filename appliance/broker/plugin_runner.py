@@ -54,7 +54,8 @@ class _Question(NamedTuple):
     action: Action | None
     until: float
     """The end of the time limit on the clock of ``time.monotonic``."""
-    future: asyncio.Future[bool | None]
+    future: asyncio.Future[tuple[bool | None, str]]
+    """The answer, and what went wrong if there is none."""
 
 
 class _Event(NamedTuple):
@@ -120,14 +121,17 @@ class PluginRunner:
             self._count(Counter.PLUGIN_QUESTIONS_REFUSED)
             raise PluginFailedError(self._label)
         self._questions += 1
-        future: asyncio.Future[bool | None] = self._engine.create_future()
+        future: asyncio.Future[tuple[bool | None, str]] = self._engine.create_future()
         question = _Question(session, topic, action, time.monotonic() + timeout_s, future)
         self._hand(lambda: self._begin(question))
         try:
-            return await asyncio.wait_for(future, timeout_s)
+            answer, error = await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
-            self._complain(Counter.PLUGIN_QUESTIONS_FAILED, _LATE)
-            raise PluginFailedError(self._label) from None
+            answer, error = None, _LATE
+        if error:
+            self._complain(Counter.PLUGIN_QUESTIONS_FAILED, error)
+            raise PluginFailedError(self._label)
+        return answer
 
     def hears(self, event: str) -> bool:
         """Whether the plugin has a method for this event."""
@@ -152,13 +156,8 @@ class PluginRunner:
 
     def _answered(self, question: _Question, answer: bool | None, error: str) -> None:
         self._questions -= 1
-        if question.future.done():
-            return
-        if error:
-            self._complain(Counter.PLUGIN_QUESTIONS_FAILED, error)
-            question.future.set_exception(PluginFailedError(self._label))
-        else:
-            question.future.set_result(answer)
+        if not question.future.done():
+            question.future.set_result((answer, error))
 
     def _complain(self, counter: Counter, what: str) -> None:
         """Count a failure, and log it once in a while.
