@@ -19,7 +19,6 @@ from appliance.broker.context import BrokerContext
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.output import Output
 from appliance.broker.publish import PublishReader
-from appliance.broker.session_host import HostedSession
 from appliance.broker.sessions import Session
 from appliance.broker.subscribe import SubscribeHandler
 from appliance.counters import Counter
@@ -59,7 +58,6 @@ class Connection(GuardedProtocol):
         "_ended_event",
         "_failed",
         "_farewell",
-        "_hosted",
         "_limits",
         "_loop",
         "_needed",
@@ -126,7 +124,6 @@ class Connection(GuardedProtocol):
         self._failed = False
         self._said_goodbye = False
         self._subscribe_handler: SubscribeHandler | None = None
-        self._hosted: HostedSession | None = None
         self._admission: asyncio.Task[None] | None = None
         self._question: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
@@ -204,16 +201,16 @@ class Connection(GuardedProtocol):
             if self.counted_as_open and self._context.plugins and self.plugin_client:
                 self._context.plugins.disconnected(self.plugin_client)
         finally:
-            if self._hosted is None:
+            if self._subscribe_handler is None:
                 self._end()
             else:
                 self._farewell = self._loop.create_task(
-                    self._leave(self._hosted), name=f"leave {self.client_id}"
+                    self._leave(self._subscribe_handler), name=f"leave {self.client_id}"
                 )
 
-    async def _leave(self, hosted: HostedSession) -> None:
+    async def _leave(self, handler: SubscribeHandler) -> None:
         try:
-            await hosted.leave()
+            await handler.leave()
         finally:
             self._end()
 
@@ -239,9 +236,12 @@ class Connection(GuardedProtocol):
     def resume(self) -> None:
         """The door takes messages again."""
         self._paused_by_door = False
-        # It was our silence, not the client's: its keepalive begins anew.
-        self.last_received = self._loop.time()
+        self.restart_keepalive()
         self._update_reading()
+
+    def restart_keepalive(self) -> None:
+        """Count the client's silence from now on: until now nothing was read from it."""
+        self.last_received = self._loop.time()
 
     def _update_reading(self) -> None:
         if self._closing or self._transport is None or self._transport.is_closing():
@@ -251,7 +251,7 @@ class Connection(GuardedProtocol):
         else:
             self._transport.resume_reading()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Take no further packet until ``go_on``: the next depends on this one's result."""
         self._busy = True
         self._update_reading()
@@ -327,14 +327,14 @@ class Connection(GuardedProtocol):
 
     # --- what plugins are asked ---------------------------------------------------------------
 
-    def _ask(self, question: Coroutine[None, None, None]) -> None:
-        """Have plugins asked; nothing more is read from the client meanwhile (``_wait``)."""
+    def ask(self, question: Coroutine[None, None, None]) -> None:
+        """Have plugins asked; nothing more is read from the client meanwhile (``wait``)."""
         self._question = self._loop.create_task(question, name=f"plugins {self.client_id}")
 
     def _ask_publish(self, topic: str) -> None:
         if self.gate is not None:
-            self._wait()
-            self._ask(self._wait_to_publish(self.gate, topic))
+            self.wait()
+            self.ask(self._wait_to_publish(self.gate, topic))
 
     async def _wait_to_publish(self, gate: TopicGate, topic: str) -> None:
         try:
@@ -342,17 +342,8 @@ class Connection(GuardedProtocol):
         except PacketError as error:
             self.end(error.reason, str(error))
         if not self._closing:
-            # It was our silence, not the client's: its keepalive begins anew.
-            self.last_received = self._loop.time()
+            self.restart_keepalive()
             self.go_on()
-
-    async def _ask_subscribe(
-        self, gate: TopicGate, handler: SubscribeHandler, hosted: HostedSession, asked: bytes
-    ) -> None:
-        await gate.ask_subscribe(handler.undecided())
-        if not self._closing:
-            self.last_received = self._loop.time()
-            hosted.feed(asked)
 
     # --- the packets that are not PUBLISH or PUBREL -------------------------------------------
 
@@ -399,26 +390,16 @@ class Connection(GuardedProtocol):
             self.session.outbox.completed(packet_id)
 
     def _subscribe(self, packet: bytes, offset: int) -> None:
-        handler, hosted = self._hosting()
-        asked = handler.subscribe_packet(packet, offset, self.version)
-        self._wait()
-        if self.gate is None:
-            hosted.feed(asked)
-        else:
-            self._ask(self._ask_subscribe(self.gate, handler, hosted, asked))
+        self._subscriber().take_subscribe(packet[offset:])
 
     def _unsubscribe(self, packet: bytes, offset: int) -> None:
-        handler, hosted = self._hosting()
-        asked = handler.unsubscribe_packet(packet, offset, self.version)
-        self._wait()
-        hosted.feed(asked)
+        self._subscriber().take_unsubscribe(packet[offset:])
 
-    def _hosting(self) -> tuple[SubscribeHandler, HostedSession]:
-        """The session host's side of this connection, from its client's first subscription on."""
-        if self._subscribe_handler is None or self._hosted is None:
+    def _subscriber(self) -> SubscribeHandler:
+        """The subscribing side of this connection, from its client's first subscription on."""
+        if self._subscribe_handler is None:
             self._subscribe_handler = SubscribeHandler(self._context, self)
-            self._hosted = self._context.host.host(self._subscribe_handler, self.client_id)
-        return self._subscribe_handler, self._hosted
+        return self._subscribe_handler
 
     def _disconnect(self, packet: bytes, offset: int) -> None:
         if self.version == 5:
@@ -436,8 +417,8 @@ class Connection(GuardedProtocol):
             raise PacketError("a DISCONNECT has nothing but its header")
         else:
             self._said_goodbye = True
-        if self._hosted is not None:
-            self._hosted.feed(packets.DISCONNECT_BYTES)
+        if self._subscribe_handler is not None:
+            self._subscribe_handler.disconnect()
         self.close()
 
     _handlers: ClassVar[dict[int, Callable[[Connection, bytes, int], None]]] = {
@@ -467,7 +448,7 @@ class Connection(GuardedProtocol):
         except PacketError as error:
             self.end(error.reason, str(error))
             return
-        self._wait()
+        self.wait()
         self._admission = self._loop.create_task(
             self._admit(asked, admission), name=f"admit {self.address}"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.broker.context import BrokerContext
@@ -35,8 +36,21 @@ class SubscribingConnection(Protocol):
     peer: tuple[str, int]
     gate: TopicGate | None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed or closing."""
+
     def queue(self, data: bytes) -> None:
         """Send bytes soon."""
+
+    def wait(self) -> None:
+        """Take no further packet until ``go_on``."""
+
+    def ask(self, question: Coroutine[None, None, None]) -> None:
+        """Have plugins asked."""
+
+    def restart_keepalive(self) -> None:
+        """Count the client's silence from now on."""
 
     def go_on(self) -> None:
         """Take the packets behind the one that has been answered."""
@@ -52,6 +66,7 @@ class SubscribeHandler:
         "_codes",
         "_connection",
         "_context",
+        "_hosted",
         "_packet_id",
         "_retained",
         "_wanted",
@@ -64,25 +79,37 @@ class SubscribeHandler:
         self._wanted: deque[SubscribeOptions] | None = None
         self._codes: list[int] = []
         self._retained: list[tuple[list[Message], SubscribeOptions]] = []
+        self._hosted = context.host.host(self, connection.client_id)
 
     # --- the client's side ----------------------------------------------------------------------
 
-    def subscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
-        """Decode a SUBSCRIBE; returns what the session host gets.
+    def take_subscribe(self, body: bytes) -> None:
+        """Take the body of a SUBSCRIBE.
 
         Raises:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
-        body = packet[offset:]
-        decode = packets.decode_subscribe if version == 4 else v5_decode.subscribe
+        decode = packets.decode_subscribe if self._connection.version == 4 else v5_decode.subscribe
         self._packet_id, wanted = decode(body)
         self._check(len(wanted))
         self._wanted = deque(wanted)
         self._codes = []
         self._retained = []
-        return packets.encode_host_subscribe(self._packet_id, wanted)
+        self._connection.wait()
+        asked = packets.encode_host_subscribe(self._packet_id, wanted)
+        gate = self._connection.gate
+        if gate is None:
+            self._hosted.feed(asked)
+        else:
+            self._connection.ask(self._ask_plugins(gate, asked))
 
-    def undecided(self) -> list[str]:
+    async def _ask_plugins(self, gate: TopicGate, asked: bytes) -> None:
+        await gate.ask_subscribe(self._undecided())
+        if not self._connection.is_gone:
+            self._connection.restart_keepalive()
+            self._hosted.feed(asked)
+
+    def _undecided(self) -> list[str]:
         """The filters of the SUBSCRIBE under way that plugins are asked about."""
         connection, access = self._connection, self._context.access
         found = []
@@ -96,19 +123,28 @@ class SubscribeHandler:
                     found.append(plain)
         return [each for each in found if each[0] != "$"]
 
-    def unsubscribe_packet(self, packet: bytes, offset: int, version: int) -> bytes:
-        """Decode an UNSUBSCRIBE; returns what the session host gets.
+    def take_unsubscribe(self, body: bytes) -> None:
+        """Take the body of an UNSUBSCRIBE.
 
         Raises:
             PacketError: it breaks the protocol.
         """
-        body = packet[offset:]
-        decode = packets.decode_unsubscribe if version == 4 else v5_decode.unsubscribe
+        is_311 = self._connection.version == 4
+        decode = packets.decode_unsubscribe if is_311 else v5_decode.unsubscribe
         self._packet_id, filters = decode(body)
         self._check(len(filters))
         self._codes = []
         self._retained = []
-        return packets.encode_host_unsubscribe(self._packet_id, filters)
+        self._connection.wait()
+        self._hosted.feed(packets.encode_host_unsubscribe(self._packet_id, filters))
+
+    def disconnect(self) -> None:
+        """The client said goodbye."""
+        self._hosted.feed(packets.DISCONNECT_BYTES)
+
+    async def leave(self) -> None:
+        """The connection has ended; returns when the session host has let go of it."""
+        await self._hosted.leave()
 
     def _check(self, filters: int) -> None:
         if filters > self._context.limits().max_subscriptions_per_client:
