@@ -106,47 +106,42 @@ class Output:
         A message that can't be encoded is not sent either, and ends the connection: a session
         that kept it would fail again on every connection to come.
         """
+        message = delivery.message
+        expiry = None
         try:
-            packet = self._encode(delivery, packet_id, duplicate=duplicate)
+            if message.properties is not None and message.properties.message_expiry_s is not None:
+                expiry = self._remaining(message, message.properties.message_expiry_s)
+                if expiry <= 0:
+                    self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
+                    return False
+            if self.version == 4:
+                packet = packets.encode_publish(
+                    message.topic.encode(),
+                    message.payload,
+                    delivery.qos,
+                    retain=delivery.retain,
+                    duplicate=duplicate,
+                    packet_id=packet_id,
+                )
+            else:
+                packet = v5.encode_publish(
+                    message,
+                    delivery.qos,
+                    retain=delivery.retain,
+                    duplicate=duplicate,
+                    packet_id=packet_id,
+                    expiry_s=expiry,
+                    identifiers=delivery.identifiers,
+                )
+                if self.largest is not None and len(packet) > self.largest:
+                    self._context.count(Counter.DELIVERIES_DROPPED_TOO_LARGE)
+                    return False
         except Exception as error:  # noqa: BLE001 - any error ends this connection alone
             self._context.count(Counter.DELIVERIES_DROPPED_INTERNAL_ERROR)
             self.fail(error)
             return False
-        if packet is None:
-            return False
         self.queue(packet)
         return True
-
-    def _encode(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bytes | None:
-        message = delivery.message
-        expiry = None
-        if message.properties is not None and message.properties.message_expiry_s is not None:
-            expiry = self._remaining(message, message.properties.message_expiry_s)
-            if expiry <= 0:
-                self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
-                return None
-        if self.version == 4:
-            return packets.encode_publish(
-                message.topic.encode(),
-                message.payload,
-                delivery.qos,
-                retain=delivery.retain,
-                duplicate=duplicate,
-                packet_id=packet_id,
-            )
-        packet = v5.encode_publish(
-            message,
-            delivery.qos,
-            retain=delivery.retain,
-            duplicate=duplicate,
-            packet_id=packet_id,
-            expiry_s=expiry,
-            identifiers=delivery.identifiers,
-        )
-        if self.largest is not None and len(packet) > self.largest:
-            self._context.count(Counter.DELIVERIES_DROPPED_TOO_LARGE)
-            return None
-        return packet
 
     def _remaining(self, message: Message, expiry_s: int) -> int:
         """Seconds until a message expires (MQTT 5, section 3.3.2.3.3)."""

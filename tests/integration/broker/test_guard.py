@@ -18,6 +18,7 @@ from appliance.broker.connections import Connections
 from appliance.broker.publish import PublishReader
 from appliance.broker.outbox import Outbox
 from appliance.broker.output import Output
+from appliance.mqtt import v5_encode
 from appliance.config import ListenerConfig, TlsConfig
 
 CONNECT = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03abc"
@@ -198,20 +199,26 @@ async def test_flush_raises(rig, monkeypatch, caplog):  # noqa: F811
 @pytest.mark.parametrize("owner", [Output, Outbox], ids=["encoding", "queueing"])
 async def test_delivery_raises(rig, monkeypatch, caplog, owner, qos):  # noqa: F811
     """A delivery that fails ends its own connection; the clients behind it get their copies."""
-    name = "_encode" if owner is Output else "deliver"
     victim = await rig.wire(5, client_id="victim")
     others = [await rig.wire(client_id=f"other-{number}") for number in range(3)]
     for wire in (others[0], victim, *others[1:]):
         await wire.subscribe(("some", qos))
-    working = getattr(owner, name)
     outbox = rig.broker.sessions.get("victim").outbox
 
-    def broken(self, *args, **options):
-        if self in (outbox, outbox.sink):
-            raise RuntimeError("broken on purpose")
-        return working(self, *args, **options)
+    def broken(*args, **options):
+        raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(owner, name, broken)
+    if owner is Output:  # the victim is the one that speaks MQTT 5
+        monkeypatch.setattr(v5_encode, "encode_publish", broken)
+    else:
+        deliver = Outbox.deliver
+        monkeypatch.setattr(
+            Outbox,
+            "deliver",
+            lambda self, *args, **options: (broken if self is outbox else deliver)(
+                self, *args, **options
+            ),
+        )
     publisher = await rig.wire(client_id="publisher")
     await publisher.publish_acked("some", b"x")
     for wire in others:
