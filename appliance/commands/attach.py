@@ -7,17 +7,12 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from appliance.commands.target import target_of
 from appliance.config import load
-from appliance.errors import EXIT_OK, EXIT_SOFTWARE, ApplianceError, UsageError
-from appliance.mqtt.client import Client, Target
-
-if TYPE_CHECKING:
-    from appliance.remote.client_engine import AttachedEngine
+from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
 
 _USUAL_CONFIG = "config.toml"
 _REMEMBERED = "ui.json"
@@ -57,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
     engine = AttachedEngine(target)
     log = logs.start("info", file=str(folder / "attach.log"))
     try:
-        _open(engine, target)
+        engine.open(target.timeout_s)
         end = run_ui(engine, settings=settings, clock_ns=engine.clock_ns)
     finally:
         engine.close()
@@ -68,18 +63,6 @@ def execute(options: argparse.Namespace) -> int:
     if end is UiEnd.DETACHED:
         sys.stdout.write(f"Detached from {target.shown}; the appliance continues.\n")
     return EXIT_OK
-
-
-def _open(engine: AttachedEngine, target: Target) -> None:
-    """Attach. Raises ``ApplianceError`` with the text of ``Client``, which names the cause."""
-    try:
-        engine.open(target.timeout_s)
-    except ApplianceError:
-        if not engine.was_connected:
-            engine.close()
-            with Client(target):
-                pass
-        raise
 
 
 def _config(options: argparse.Namespace) -> str | None:

@@ -1,21 +1,20 @@
-"""A blocking MQTT client that connects and publishes, one message at a time.
+"""A blocking MQTT client. It publishes one message at a time, or it subscribes and receives.
 
-It reports what became of each message, for ``appliance publish``, the demo, the self-test and the
-first error of ``appliance attach``. paho-mqtt, which keeps the connection of an attached terminal
-(remote/link.py), can't do that: it ignores the reason code of a PUBREC, so that a refused message
-of QoS 2 counts as published (``Client._handle_pubrec`` in 2.2), and it does not wait for the broker
-at QoS 0. Its import would also make ``appliance publish`` start 60 ms later.
+It reports what became of each message and why a broker ends a connection. ``appliance publish``,
+the demo, the self-test and attached terminals (remote/link.py) use it.
 MQTT 5 is spoken first, because only there a broker says why it refuses a message; MQTT 3.1.1 with
 a broker that knows no other version.
-Not for: subscribing, reconnecting, or anything within the running appliance.
+Not for: reconnecting, receiving above QoS 0, or anything within the running appliance.
 """
 
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import ssl
 import struct
+import threading
 import time
 from types import TracebackType
 from typing import NoReturn, Self
@@ -24,9 +23,14 @@ import msgspec
 
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.mqtt import packets
+from appliance.mqtt.v5_decode import variable_number
 from appliance.secret import Secret
 
-_LARGEST_ANSWER = 64 * 1024
+_LARGEST_PACKET = 64 * 1024
+_READ_SIZE = 64 * 1024
+_WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_PING_S = 1.0
+"""A broker may impose a shorter keepalive (MQTT 5, section 3.2.2.3.14); 1 s is the shortest."""
 _FAILURE = 0x80
 """MQTT 5, section 2.4: reason codes from here on report a failure."""
 
@@ -44,10 +48,12 @@ _REASONS = {
     0x8A: "this client is banned",
     0x8B: "it is shutting down; try again later",
     0x8C: "it wants another way to sign in",
+    0x8D: "it heard nothing from this client in time",
     0x8E: "another client with the same client id took over; choose another with --client-id",
     0x90: "it does not accept the topic",
     0x95: "the message is too large",
     0x97: "a quota is used up; try again later",
+    0x98: "an operator disconnected this client",
     0x9A: "it does not keep retained messages; leave out -r",
     0x9B: "it does not offer this quality of service; use a lower -q",
     0x9F: "too many connections at a time; try again later",
@@ -82,20 +88,35 @@ def _text(value: str | bytes) -> bytes:
 
 
 class Client:
-    """A connection to one broker, open within its ``with`` block. One thread may use it.
+    """A connection to one broker, open within its ``with`` block.
 
+    One thread may use it; ``send`` and ``disconnect`` are safe from any thread.
     Every method raises ``NoPermissionError`` when the broker refuses for want of a right, and
     ``UnavailableError`` when the broker is out of reach, too slow or refuses for another reason.
     After an error the connection can't be used any longer.
+
+    Args of the constructor:
+        target: the broker, the user and the settings for the connection.
+        keepalive_s: the keepalive that the broker is told, in seconds; 0 for none. ``receive``
+            needs one.
+        largest_packet: the size of the largest accepted packet, in bytes.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(
+        self, target: Target, *, keepalive_s: int = 0, largest_packet: int = _LARGEST_PACKET
+    ) -> None:
         self._target = target
+        self._keepalive_s = keepalive_s
+        self._largest_packet = largest_packet
         self._version = 5
         self._packet_id = 0
         self._deadline = 0.0
+        self._sent_at = self._heard_at = 0.0
         self._what = "the connection"
         self._socket: socket.socket | None = None
+        self._buffer = bytearray()
+        # TLS in OpenSSL can't read and write at the same time.
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         try:
@@ -117,9 +138,15 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         if kind is None:
-            with contextlib.suppress(ApplianceError):  # every message is acknowledged by now
-                self._send(packets.DISCONNECT << 4, b"")
+            self.disconnect()  # every message is acknowledged by now
         self._close()
+
+    def disconnect(self) -> None:
+        """End the connection: ``receive`` raises an error. Safe from any thread."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._write(packets.DISCONNECT << 4, b"")
+            self._shut_down()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Publish one message and wait until the broker has taken it.
@@ -130,28 +157,75 @@ class Client:
         Raises:
             UsageError: the message is larger than MQTT allows.
         """
-        self._deadline = time.monotonic() + self._target.timeout_s
-        self._what = "the message"
-        variable = _text(topic)
-        if qos:
-            self._packet_id = self._packet_id % 65535 + 1
-            variable += struct.pack("!H", self._packet_id)
-        if self._version == 5:  # no properties
-            variable += b"\0"
-        self._send(packets.PUBLISH << 4 | qos << 1 | retain, variable + payload)
-        if qos == 1:
-            self._expect(packets.PUBACK)
-        elif qos == 2:
-            self._expect(packets.PUBREC)
-            self._send(packets.PUBREL << 4 | 2, struct.pack("!H", self._packet_id))
-            self._expect(packets.PUBCOMP)
+        self._begin("the message")
+        packet_id = self._next_packet_id() if qos else b""
+        first = packets.PUBLISH << 4 | qos << 1 | retain
+        message = _text(topic) + packet_id + self._no_properties + payload
+        if qos == 0:
+            self._send(first, message)
+            self._ask(packets.PINGREQ << 4, b"", packets.PINGRESP)
         else:
-            self._send(packets.PINGREQ << 4, b"")
-            self._expect(packets.PINGRESP)
+            self._ask(first, message, packets.PUBACK if qos == 1 else packets.PUBREC)
+        if qos == 2:
+            self._ask(packets.PUBREL << 4 | 2, packet_id, packets.PUBCOMP)
+
+    def subscribe(self, *topic_filters: str) -> None:
+        """Subscribe at QoS 0 and wait until the broker has accepted every topic filter."""
+        self._begin("the subscription")
+        filters = b"".join(_text(each) + b"\0" for each in topic_filters)
+        body = self._next_packet_id() + self._no_properties + filters
+        self._ask(packets.SUBSCRIBE << 4 | 2, body, packets.SUBACK)
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Send one message at QoS 0 and don't wait for the broker. Safe from any thread."""
+        try:
+            self._write(packets.PUBLISH << 4, _text(topic) + self._no_properties + payload)
+        except OSError as error:
+            self._shut_down()  # the broker may have got a part of the packet
+            self._fail(error)
+
+    def receive(self) -> tuple[str, bytes]:
+        """Wait for the next message; returns its topic and payload. Keeps the connection alive."""
+        self._what = ""
+        while True:
+            if time.monotonic() - self._sent_at >= _PING_S:
+                self._send(packets.PINGREQ << 4, b"")
+            self._deadline = time.monotonic() + _PING_S
+            try:
+                first, data = self._read(packets.PUBLISH, packets.PINGRESP)
+                if first >> 4 == packets.PUBLISH:
+                    return self._topic_and_payload(first, data)
+            except (OSError, packets.PacketError) as error:
+                silent_s = time.monotonic() - self._heard_at
+                if not isinstance(error, TimeoutError) or silent_s > 1.5 * self._keepalive_s:
+                    self._fail(error)
+
+    def _topic_and_payload(self, first: int, data: bytes) -> tuple[str, bytes]:
+        if first & 0x06:
+            raise packets.PacketError("the QoS is higher than subscribed to")
+        body = packets.Body(data)
+        return body.text(), self._after_properties(body, data)
+
+    @property
+    def _no_properties(self) -> bytes:
+        return b"\0" if self._version == 5 else b""
+
+    def _after_properties(self, body: packets.Body, data: bytes) -> bytes:
+        size = variable_number(body) if self._version == 5 else 0
+        return data[body.position + size :]
+
+    def _next_packet_id(self) -> bytes:
+        self._packet_id = self._packet_id % 65535 + 1
+        return struct.pack("!H", self._packet_id)
+
+    def _begin(self, what: str) -> None:
+        self._what = what
+        self._deadline = time.monotonic() + self._target.timeout_s
 
     def _open(self) -> None:
         target = self._target
-        self._deadline = time.monotonic() + target.timeout_s
+        self._begin("the connection")
+        self._buffer.clear()
         try:
             plain = socket.create_connection((target.host, target.port), target.timeout_s)
             # Without it a ping behind a message waits for the broker's delayed acknowledgement.
@@ -169,100 +243,111 @@ class Client:
         if target.password is not None:
             flags |= 0x40
             fields += _text(target.password.reveal().encode("utf-8", "surrogateescape"))
-        head = _text("MQTT") + struct.pack("!BBH", self._version, flags, 0)
-        self._send(packets.CONNECT << 4, head + (b"\0" if self._version == 5 else b"") + fields)
-        self._expect(packets.CONNACK)
+        head = _text("MQTT") + struct.pack("!BBH", self._version, flags, self._keepalive_s)
+        self._ask(packets.CONNECT << 4, head + self._no_properties + fields, packets.CONNACK)
 
     def _close(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            with self._lock:
+                self._socket.close()
 
-    def _send(self, first: int, body: bytes) -> None:
-        if len(body) > packets.LARGEST_LENGTH:
-            raise UsageError("the message is larger than MQTT's 256 MiB")
-        try:
-            self._ready().sendall(bytes([first]) + packets.encode_length(len(body)) + body)
-        except OSError as error:
-            # A broker that refuses sends its reason and closes at once. The reason says more.
-            self._fail_with_reason(error)
-
-    def _expect(self, kind: int) -> None:
-        """Wait for an answer of this kind; raises the error that a refusal stands for."""
-        try:
-            first, body = self._receive(kind, packets.DISCONNECT)
-        except OSError as error:
-            self._fail(error)
-        if first >> 4 == packets.DISCONNECT:
-            self._refused(body[0] if body else 0)
-        if kind == packets.PINGRESP:
-            return
-        if kind == packets.CONNACK:
-            code = body[1] if len(body) > 1 else _FAILURE
-        else:
-            if body[:2] != struct.pack("!H", self._packet_id):
-                raise UnavailableError(f"{self._target.shown} acknowledged another message")
-            code = body[2] if len(body) > 2 and self._version == 5 else 0
-        if kind == packets.CONNACK:  # a 3.1.1 broker answers MQTT 5 with its own codes, too
-            code = _CODES_OF_3_1_1.get(code, code)
-        if kind == packets.CONNACK and code == 0x84 and self._version == 5:
-            raise _OldBroker
-        if code >= _FAILURE:
-            self._refused(code)
-
-    def _receive(self, *kinds: int) -> tuple[int, bytes]:
-        """Read the next packet; returns its first byte and its body.
-
-        Raises ``UnavailableError`` if it is not of one of these kinds.
-        """
-        strange = UnavailableError(f"{self._target.shown} does not answer as an MQTT broker does")
-        header = self._read(1)
-        if header[0] >> 4 not in kinds:
-            raise strange
-        try:
-            while (found := packets.frame(header, 0, _LARGEST_ANSWER)) is None:
-                header += self._read(1)
-        except packets.PacketError:
-            raise strange from None
-        start, end = found
-        return header[0], self._read(end - start)
-
-    def _read(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = self._ready().recv(size - len(data))
-            if not part:
-                raise ConnectionResetError
-            data += part
-        return data
+    def _shut_down(self) -> None:
+        """End the connection below TLS, which needs no lock; a thread that waits for it wakes."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._ready(), socket.SHUT_RDWR)
 
     def _ready(self) -> socket.socket:
         assert self._socket is not None
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._socket.settimeout(left)
         return self._socket
 
-    def _fail_with_reason(self, error: OSError) -> NoReturn:
+    def _send(self, first: int, body: bytes) -> None:
+        # A broker that refuses sends its reason and closes at once. What is read next says more
+        # than the error here.
+        with contextlib.suppress(OSError):
+            self._write(first, body)
+
+    def _write(self, first: int, body: bytes) -> None:
+        if len(body) > packets.LARGEST_LENGTH:
+            raise UsageError("the message is larger than MQTT's 256 MiB")
+        with self._lock:
+            self._ready().settimeout(self._target.timeout_s)
+            self._ready().sendall(bytes([first]) + packets.encode_length(len(body)) + body)
+        self._sent_at = time.monotonic()
+
+    def _ask(self, first: int, body: bytes, kind: int) -> None:
+        """Send a packet and wait for an answer of this kind; raises what a refusal stands for."""
+        self._send(first, body)
         try:
-            first, body = self._receive(packets.CONNACK, packets.DISCONNECT)
-        except (OSError, UnavailableError):
+            code = self._code(kind, self._read(kind)[1])
+        except (OSError, packets.PacketError) as error:
             self._fail(error)
-        place = 1 if first >> 4 == packets.CONNACK else 0
-        if len(body) > place:
-            self._refused(body[place])
-        self._fail(error)
+        if code >= _FAILURE:
+            self._refused(code)
+
+    def _code(self, kind: int, data: bytes) -> int:
+        if kind == packets.PINGRESP:
+            return 0
+        body = packets.Body(data)
+        if kind == packets.CONNACK:
+            body.byte()
+            code = body.byte()
+            code = _CODES_OF_3_1_1.get(code, code)  # a 3.1.1 broker answers MQTT 5 with them, too
+            if code == 0x84 and self._version == 5:
+                raise _OldBroker
+            return code
+        if body.number() != self._packet_id:
+            raise UnavailableError(f"{self._target.shown} acknowledged another message")
+        if kind == packets.SUBACK:
+            return max(self._after_properties(body, data), default=_FAILURE)
+        return body.byte() if body.left and self._version == 5 else 0
+
+    def _read(self, *kinds: int) -> tuple[int, bytes]:
+        """Read the next packet; returns its first byte and its body.
+
+        Raises ``PacketError`` if it is not of one of these kinds, ``TimeoutError`` if it is not
+        complete at the deadline, and the error that a DISCONNECT stands for.
+        """
+        buffer = self._buffer
+        while True:
+            if buffer and buffer[0] >> 4 not in (*kinds, packets.DISCONNECT):
+                raise packets.PacketError("a packet that does not belong here")
+            found = packets.frame(buffer, 0, self._largest_packet)
+            if found is not None and found[1] <= len(buffer):
+                first, body = buffer[0], bytes(buffer[found[0] : found[1]])
+                del buffer[: found[1]]
+                if first >> 4 == packets.DISCONNECT:
+                    self._refused(body[0] if body else 0)
+                return first, body
+            buffer += self._read_some()
+            self._heard_at = time.monotonic()
+
+    def _read_some(self) -> bytes:
+        while True:
+            with self._lock, contextlib.suppress(*_WOULD_BLOCK):
+                self._ready().settimeout(0)
+                if data := self._ready().recv(_READ_SIZE):
+                    return data
+                raise ConnectionResetError
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._ready(), selectors.EVENT_READ)
+                selector.select(left)
 
     def _refused(self, code: int) -> NoReturn:
         reason = _REASONS.get(code, f"reason code {code:#04x}")
         kind: type[ApplianceError] = (
             NoPermissionError if code in _NO_PERMISSION else UnavailableError
         )
-        raise kind(f"{self._target.shown} refused {self._what}: {reason}")
+        did = f"refused {self._what}" if self._what else "ended the connection"
+        raise kind(f"{self._target.shown} {did}: {reason}")
 
-    def _fail(self, error: OSError | UnicodeError) -> NoReturn:
+    def _fail(self, error: OSError | UnicodeError | packets.PacketError) -> NoReturn:
         shown = self._target.shown
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, packets.PacketError):
+            text = f"{shown} does not answer as an MQTT broker does"
+        elif isinstance(error, ssl.SSLCertVerificationError):
             text = (
                 f"the certificate of {shown} is not trusted: {error.verify_message}; name the "
                 "authority that signed it with --ca-file"
@@ -272,12 +357,16 @@ class Client:
                 f"TLS with {shown} failed: {error.reason or error}; is this a TLS port, and does "
                 "it want a client certificate (--certfile, --keyfile)?"
             )
+        elif isinstance(error, TimeoutError) and not self._what:
+            text = f"{shown} does not answer any longer"
         elif isinstance(error, TimeoutError):
             text = f"{shown} did not answer within {self._target.timeout_s:g} s; is it a broker?"
         elif isinstance(error, ConnectionRefusedError):
             text = f"nothing listens at {shown}; is the appliance running?"
         elif isinstance(error, socket.gaierror | UnicodeError):
             text = f"the name {self._target.host} can't be resolved; check the spelling"
+        elif isinstance(error, ConnectionError) and not self._what:
+            text = f"{shown} closed the connection"
         elif isinstance(error, ConnectionError):
             if self._what == "the connection" and self._version == 5:
                 raise _OldBroker from None

@@ -83,11 +83,6 @@ class AttachedEngine(Engine):
         """``"operator"`` or ``"viewer"``."""
         return self._link.role
 
-    @property
-    def was_connected(self) -> bool:
-        """Whether the broker has ever accepted the connection."""
-        return self._link.was_connected
-
     # --- at once ------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:

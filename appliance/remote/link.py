@@ -1,11 +1,11 @@
-"""The connection of a terminal: MQTT with reconnecting, requests that wait for their answer.
+"""The connection of a terminal: a thread that connects, receives and reconnects; requests.
 
-paho-mqtt runs it in a thread of its own. Not for: what frames mean (mirror.py), the texts for a
-first connection that fails (mqtt/client.py, which commands/attach.py uses then).
+Not for: what frames mean (mirror.py), MQTT (mqtt/client.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -14,24 +14,22 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import msgspec
-from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
 
 from appliance import errors
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError
-from appliance.mqtt.client import Target
+from appliance.mqtt.client import Client, Target
 from appliance.remote import protocol
 from appliance.remote.mirror import Mirror
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 
 _KEEPALIVE_S = 15
-_SLOWEST_RETRY_S = 15
+_FASTEST_RETRY_S = 1.0
+_SLOWEST_RETRY_S = 15.0
+_CLOSE_S = 2.0
 _ANSWER_S = 30.0
 _MAX_WAITING = 64
-_NOT_AUTHORIZED = 0x87
-"""MQTT 5, section 3.9.3."""
+_LARGEST_PACKET = protocol.LARGEST_ANSWER + 128 * 1024
+"""Bytes: an answer, or a frame, with its topic."""
 
 T = TypeVar("T")
 
@@ -43,38 +41,23 @@ class Link:
         self._target = target
         self._mirror = mirror
         self._numbers = itertools.count(1)
+        self._attach_number = 0
         self._waiting: dict[int, Future[protocol.Answer]] = {}
         self._lock = threading.Lock()
-        self._ready = threading.Event()
-        self._refusal: ApplianceError | None = None
-        self._closing = False
+        self._connected = threading.Event()
+        self._ready: Future[None] = Future()
+        """Done with the first state, or with the error that came before it."""
+        self._closing = threading.Event()
+        self._retry_s = _FASTEST_RETRY_S
         self._lost_at: float | None = None
         self._trouble = ""
         self._role = ""
-        self.was_connected = False
-        """Whether the broker has ever accepted the connection."""
         self._answers = msgspec.msgpack.Decoder(protocol.Answer)
         self._client = self._make_client()
+        self._thread = threading.Thread(target=self._run, name="attached terminal", daemon=True)
 
     def _make_client(self) -> Client:
-        target = self._target
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=target.client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-        )
-        if target.username is not None:
-            password = None if target.password is None else target.password.reveal()
-            client.username_pw_set(target.username, password)
-        if target.tls is not None:
-            client.tls_set_context(target.tls)
-        client.connect_timeout = target.timeout_s
-        client.reconnect_delay_set(1, _SLOWEST_RETRY_S)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        return client
+        return Client(self._target, keepalive_s=_KEEPALIVE_S, largest_packet=_LARGEST_PACKET)
 
     @property
     def role(self) -> str:
@@ -99,26 +82,22 @@ class Link:
             NoPermissionError: the user may not attach.
             UnavailableError: the appliance is out of reach, or another program answers.
         """
-        target = self._target
+        self._thread.start()
+        self._connected.wait()  # the client has its own time-outs
         try:
-            self._client.connect(target.host, target.port, _KEEPALIVE_S, clean_start=True)
-        except (OSError, ValueError) as error:
-            raise UnavailableError(f"{target.shown} is out of reach: {error}") from None
-        self._client.loop_start()
-        ready = self._ready.wait(timeout_s)
-        if self._refusal is not None:
-            raise self._refusal
-        if not ready:
+            self._ready.result(timeout_s)
+        except TimeoutError:
             raise UnavailableError(
-                f"{target.shown} did not send its state within {timeout_s:g} s; is it an appliance "
-                "of this version, and not another broker?"
-            )
+                f"{self._target.shown} did not send its state within {timeout_s:g} s; is it an "
+                "appliance of this version, and not another broker?"
+            ) from None
 
     def close(self) -> None:
         """Detach."""
-        self._closing = True
+        self._closing.set()
         self._client.disconnect()
-        self._client.loop_stop()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_S)
         self._fail_waiting("The terminal has detached.")
 
     # --- requests -----------------------------------------------------------------------------
@@ -138,10 +117,7 @@ class Link:
             number = next(self._numbers)
             self._waiting[number] = answer
         try:
-            if not self._send(protocol.Request(number, operation)):
-                raise UnavailableError(
-                    f"There is no connection to {self._target.shown} now; nothing was sent."
-                )
+            self._send_request(number, operation)
             found = answer.result(_ANSWER_S)
         except TimeoutError:
             raise UnavailableError(
@@ -155,11 +131,30 @@ class Link:
         value: Any = None if kind is None else kind(bytes(found.value))
         return value  # type: ignore[no-any-return] # without a decoder the value is not used
 
-    def _send(self, request: protocol.Request) -> bool:
-        if self._lost_at is not None or not self._client.is_connected():
-            return False
-        topic = request_topic(self._target.client_id)
-        return self._client.publish(topic, msgspec.json.encode(request), qos=0).rc == 0
+    def _send_request(self, number: int, operation: protocol.AnyOperation) -> None:
+        if self._lost_at is None:
+            with contextlib.suppress(UnavailableError):
+                self._send(number, operation)
+                return
+        raise UnavailableError(
+            f"There is no connection to {self._target.shown} now; nothing was sent."
+        )
+
+    def _send(self, number: int, operation: protocol.AnyOperation) -> None:
+        payload = msgspec.json.encode(protocol.Request(number, operation))
+        self._client.send(request_topic(self._target.client_id), payload)
+
+    def attach_again(self) -> None:
+        """Begin again with the first frame: one was lost, or the server forgot this terminal."""
+        if self._lost_at is None:
+            with contextlib.suppress(UnavailableError):  # the link's thread sees it, too
+                self._attach()
+
+    def _attach(self) -> None:
+        self._mirror.begin()
+        seq, engine_ns, log = self._mirror.resume
+        self._attach_number = next(self._numbers)
+        self._send(self._attach_number, protocol.Attach(protocol.PROTOCOL, seq, engine_ns, log))
 
     def _fail_waiting(self, text: str) -> None:
         with self._lock:
@@ -167,125 +162,80 @@ class Link:
         for number, answer in waiting:
             answer.set_result(protocol.Answer(number, error=text, kind="UnavailableError"))
 
-    # --- paho's thread ------------------------------------------------------------------------
+    # --- the link's thread --------------------------------------------------------------------
 
-    def _on_connect(
-        self,
-        client: Client,
-        _data: object,
-        _flags: ConnectFlags,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        if reason.is_failure:
-            self._fail(NoPermissionError(f"{self._target.shown} refused: {reason.getName()}"))
-            return
-        self.was_connected = True
+    def _run(self) -> None:
+        while True:
+            try:
+                with self._client:
+                    self._subscribe()
+                    self._connected.set()
+                    self._attach()
+                    while not self._closing.is_set():
+                        self._take(*self._client.receive())
+            except ApplianceError as error:
+                self._note_loss(error)
+            finally:
+                self._connected.set()
+            if self._closing.wait(self._retry_s):
+                return
+            self._retry_s = min(2 * self._retry_s, _SLOWEST_RETRY_S)
+            self._client = self._make_client()
+
+    def _subscribe(self) -> None:
         mine = self._target.client_id
-        client.subscribe([(state_topic(mine), 0), (reply_topic(mine), 0)])
-
-    def _on_subscribe(
-        self,
-        _client: Client,
-        _data: object,
-        _packet_id: int,
-        reasons: list[ReasonCode],
-        _properties: Properties | None,
-    ) -> None:
-        refused = [one for one in reasons if one.is_failure]
-        if refused:
+        try:
+            self._client.subscribe(state_topic(mine), reply_topic(mine))
+        except NoPermissionError:
             who = self._target.username or "Somebody without a name"
-            self._fail(
-                NoPermissionError(
-                    f"{who} may not attach to {self._target.shown}: name the user in the "
-                    "appliance's configuration, in [access] operators or viewers, and sign in "
-                    "with -u NAME"
-                )
-                if refused[0].value == _NOT_AUTHORIZED
-                else UnavailableError(f"{self._target.shown} refused: {refused[0].getName()}")
-            )
+            raise NoPermissionError(
+                f"{who} may not attach to {self._target.shown}: name the user in the appliance's "
+                "configuration, in [access] operators or viewers, and sign in with -u NAME"
+            ) from None
+
+    def _note_loss(self, error: ApplianceError) -> None:
+        """Before the first state an error ends the link; later the link tries again."""
+        if self._closing.is_set():
             return
-        self._attach()
-
-    def attach_again(self) -> None:
-        """Begin again with the first frame: one was lost, or the server forgot this terminal."""
-        if self._lost_at is None and self._client.is_connected():
-            self._attach()
-
-    def _attach(self) -> None:
-        self._mirror.begin()
-        seq, engine_ns, log = self._mirror.resume
-        attach = protocol.Attach(protocol.PROTOCOL, seq, engine_ns, log)
-        number = next(self._numbers)
-        answer: Future[protocol.Answer] = Future()
-        answer.add_done_callback(self._attached)
-        with self._lock:
-            self._waiting[number] = answer
-        payload = msgspec.json.encode(protocol.Request(number, attach))
-        self._client.publish(request_topic(self._target.client_id), payload, qos=0)
-
-    def _attached(self, answer: Future[protocol.Answer]) -> None:
-        said = answer.result()
-        if said.error:
-            self._fail(_error(said))
-        else:
-            self._role = msgspec.msgpack.decode(said.value, type=str)
-
-    def _fail(self, error: ApplianceError) -> None:
-        """Note a fault. Before the first state it ends ``open``; later the link tries again."""
         self._trouble = str(error)
-        if not self._ready.is_set():
-            self._refusal = error
-            self._ready.set()
-        elif self._lost_at is None:
-            self._lost_at = time.monotonic()
-
-    def _on_disconnect(
-        self,
-        _client: Client,
-        _data: object,
-        _flags: object,
-        reason: ReasonCode,
-        _properties: Properties | None,
-    ) -> None:
-        if self._closing:
-            return
-        if self._lost_at is None:
-            self._lost_at = time.monotonic()
-            self._trouble = reason.getName()
+        self._lost_at = self._lost_at or time.monotonic()
+        if not self._ready.done():
+            self._closing.set()
+            self._ready.set_exception(error)
         self._fail_waiting(
             f"The connection to {self._target.shown} was lost before the answer came; whether it "
             "was done is not known."
         )
 
-    def _on_message(self, _client: Client, _data: object, message: MQTTMessage) -> None:
+    def _take(self, topic: str, payload: bytes) -> None:
         try:
-            if message.topic == reply_topic(self._target.client_id):
-                self._take_answer(bytes(message.payload))
+            if topic == reply_topic(self._target.client_id):
+                self._take_answer(payload)
             else:
-                self._take_frame(bytes(message.payload))
+                self._take_frame(payload)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._fail(UnavailableError(f"what it sends can't be read: {error}"))
+            raise UnavailableError(f"what it sends can't be read: {error}") from None
 
     def _take_answer(self, payload: bytes) -> None:
         answer = self._answers.decode(payload)
+        if answer.number == self._attach_number:
+            if answer.error:
+                raise _error(answer)
+            self._role = msgspec.msgpack.decode(answer.value, type=str)
         with self._lock:
             waiting = self._waiting.pop(answer.number, None)
-        if waiting is not None and not waiting.done():
+        if waiting is not None:
             waiting.set_result(answer)
 
     def _take_frame(self, payload: bytes) -> None:
         number = self._mirror.apply(payload)
         if not number:
             return
-        self._client.publish(
-            request_topic(self._target.client_id),
-            msgspec.json.encode(protocol.Request(0, protocol.Seen(number))),
-            qos=0,
-        )
+        self._send(0, protocol.Seen(number))
         self._lost_at = None
-        if self._mirror.is_complete:
-            self._ready.set()
+        self._retry_s = _FASTEST_RETRY_S
+        if self._mirror.is_complete and not self._ready.done():
+            self._ready.set_result(None)
 
 
 def _unknown(operation: protocol.AnyOperation) -> str:

@@ -385,6 +385,24 @@ def test_an_appliance_that_hangs_is_said_to(tmp_path, attach):
         until(lambda: engine.snapshot().link.level == "ok", "the frames again", 20)
 
 
+def test_a_user_who_may_attach_again_is_attached_again(tmp_path, attach):
+    """A role that is taken away ends the connection with the reason; given back, the terminal
+    goes on by itself."""
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("no signal reloads the configuration here")
+    process = attached_appliance.make(tmp_path)
+    config = tmp_path / "config.toml"
+    with process.start():
+        engine = attach(process, "anna")
+        text = config.read_text()
+        config.write_text(text.replace('"anna", ', ""))
+        process.send(signal.SIGHUP)
+        until(lambda: "anna may not attach" in engine.snapshot().link.text, "the reason")
+        config.write_text(text)
+        process.send(signal.SIGHUP)
+        until(lambda: engine.snapshot().link.level == "ok", "the frames again")
+
+
 def test_an_operator_stops_the_appliance(tmp_path, attach):
     """The stop asked for from a terminal is the ordered one."""
     process = attached_appliance.make(tmp_path)
@@ -399,7 +417,7 @@ def test_nothing_there_is_said(tmp_path):
     """A port where nothing listens ends the attempt with the reason."""
     engine = AttachedEngine(target(attached_appliance.make(tmp_path), "admin"))
     try:
-        with pytest.raises(UnavailableError, match="out of reach"):
+        with pytest.raises(UnavailableError, match="nothing listens at"):
             engine.open(5)
     finally:
         engine.close()
