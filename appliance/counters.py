@@ -16,17 +16,17 @@ class Counter(enum.StrEnum):
     """A number that only grows while the appliance runs, from 0 at its start.
 
     ``label``: a few words, for the terminal UI. ``text``: what happened and, where something can be
-    done, what to do; the metric's HELP.
+    done, what to do; the metric's HELP. It may be given in several pieces, joined by spaces.
     """
 
     label: str
     text: str
 
-    def __new__(cls, value: str, label: str, text: str) -> Self:
+    def __new__(cls, value: str, label: str, *text: str) -> Self:
         member = str.__new__(cls, value)
         member._value_ = value
         member.label = label
-        member.text = text
+        member.text = " ".join(text)
         return member
 
     # --- connections ----------------------------------------------------------------------------
@@ -34,99 +34,75 @@ class Counter(enum.StrEnum):
     CONNECTIONS_REFUSED_LIMIT_OVERALL = (
         "connections_refused_limit_overall_total",
         "connections refused: limit in all",
-        (
-            "A connection was refused because all listeners together had limits.max_connections;"
-            " raise it, or find the clients that connect too often."
-        ),
+        "A connection was refused because all listeners together had limits.max_connections;",
+        "raise it, or find the clients that connect too often.",
     )
     CONNECTIONS_REFUSED_LIMIT_LISTENER = (
         "connections_refused_limit_listener_total",
         "connections refused: limit on the listener",
-        (
-            "A connection was refused because its listener had max_connections; raise it, or find"
-            " the clients that connect too often."
-        ),
+        "A connection was refused because its listener had max_connections; raise it, or find",
+        "the clients that connect too often.",
     )
     CONNECTIONS_REFUSED_LIMIT_ADDRESS = (
         "connections_refused_limit_address_total",
         "connections refused: limit per address",
-        (
-            "A connection was refused because its IP address had"
-            " limits.max_connections_per_address; raise it if many clients are behind one gateway."
-        ),
+        "A connection was refused because its IP address had",
+        "limits.max_connections_per_address; raise it if many clients are behind one gateway.",
     )
     CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED = (
         "connections_refused_limit_unauthenticated_total",
         "connections refused: limit not yet authenticated",
-        (
-            "A connection was refused because limits.max_unauthenticated others had not logged in"
-            " yet; look for a port scan or for clients that connect and send nothing."
-        ),
+        "A connection was refused because limits.max_unauthenticated others had not logged in",
+        "yet; look for a port scan or for clients that connect and send nothing.",
     )
     CONNECTIONS_REFUSED_LIMIT_SESSIONS = (
         "connections_refused_limit_sessions_total",
         "connections refused: limit of sessions",
-        (
-            "A client that wanted a lasting session was refused because there were"
-            " limits.max_sessions; let clients keep their client id, or connect with a clean"
-            " session, or raise it."
-        ),
+        "A client that wanted a lasting session was refused because there were",
+        "limits.max_sessions; let clients keep their client id, or connect with a clean",
+        "session, or raise it.",
     )
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
         "connections_refused_client_id_of_another_user_total",
         "connections refused: client id of another user",
-        (
-            "A client was refused because another user is connected with its client id; give each"
-            " client an id of its own."
-        ),
+        "A client was refused because another user is connected with its client id; give each",
+        "client an id of its own.",
     )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
         "connections_refused_foreign_origin_total",
         "connections refused: page of another machine",
-        (
-            "A web page that another machine served tried to connect by WebSocket while no"
-            " password is needed; add users."
-        ),
+        "A web page that another machine served tried to connect by WebSocket while no",
+        "password is needed; add users.",
     )
     CONNECTIONS_ENDED_NO_TLS_HANDSHAKE = (
         "connections_ended_no_tls_handshake_total",
         "connections ended: no TLS handshake",
-        (
-            "A connection to a TLS listener ended before TLS was agreed; let the client use TLS"
-            " and trust the certificate. The log has the reason."
-        ),
+        "A connection to a TLS listener ended before TLS was agreed; let the client use TLS",
+        "and trust the certificate. The log has the reason.",
     )
     CONNECTIONS_ENDED_NO_CONNECT_IN_TIME = (
         "connections_ended_no_connect_in_time_total",
         "connections ended: no CONNECT in time",
-        (
-            "A connection was ended because no complete CONNECT packet came within"
-            " limits.connect_timeout."
-        ),
+        "A connection was ended because no complete CONNECT packet came within",
+        "limits.connect_timeout.",
     )
     CONNECTIONS_ENDED_SILENT = (
         "connections_ended_silent_total",
         "connections ended: silent",
-        (
-            "A client was disconnected because it was silent for longer than its keepalive"
-            " allows; look at its network, or at a program that hangs."
-        ),
+        "A client was disconnected because it was silent for longer than its keepalive",
+        "allows; look at its network, or at a program that hangs.",
     )
     CONNECTIONS_ENDED_PROTOCOL_ERROR = (
         "connections_ended_protocol_error_total",
         "connections ended: protocol error",
-        (
-            "A connection was ended because the client sent what MQTT or the broker does not"
-            " permit; the log has the reason."
-        ),
+        "A connection was ended because the client sent what MQTT or the broker does not",
+        "permit; the log has the reason.",
     )
     CONNECTIONS_ENDED_PACKET_TOO_LARGE = (
         "connections_ended_packet_too_large_total",
         "connections ended: packet too large",
-        (
-            "A connection was ended because of a packet larger than limits.max_packet_size; raise"
-            " it, or send less at a time."
-        ),
+        "A connection was ended because of a packet larger than limits.max_packet_size; raise",
+        "it, or send less at a time.",
     )
     CONNECTIONS_ENDED_TOO_MANY_PROPERTIES = (
         "connections_ended_too_many_properties_total",
@@ -136,26 +112,20 @@ class Counter(enum.StrEnum):
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
         "connections_ended_access_withdrawn_total",
         "connections ended: access withdrawn",
-        (
-            "A client was disconnected because its user is gone, has another password, or clients"
-            " without a name may not connect any more."
-        ),
+        "A client was disconnected because its user is gone, has another password, or clients",
+        "without a name may not connect any more.",
     )
     CONNECTIONS_ENDED_TO_MAKE_ROOM = (
         "connections_ended_to_make_room_total",
         "connections ended: most of those not yet authenticated",
-        (
-            "The oldest connection without a login was ended to let one from another address in;"
-            " look for clients that connect and send nothing."
-        ),
+        "The oldest connection without a login was ended to let one from another address in;",
+        "look for clients that connect and send nothing.",
     )
     CONNECTIONS_ENDED_INTERNAL_ERROR = (
         "connections_ended_internal_error_total",
         "connections ended: internal error",
-        (
-            "A connection was ended because of an error in the appliance; please report what the"
-            " log says."
-        ),
+        "A connection was ended because of an error in the appliance; please report what the",
+        "log says.",
     )
     LOGINS_REFUSED = (
         "logins_refused_total",
@@ -165,18 +135,14 @@ class Counter(enum.StrEnum):
     LOGINS_REFUSED_TOO_MANY_FAILURES = (
         "logins_refused_too_many_failures_total",
         "logins refused: too many failures",
-        (
-            "A login was refused unseen because several failed ones from its address still wait;"
-            " find the client that has a wrong password."
-        ),
+        "A login was refused unseen because several failed ones from its address still wait;",
+        "find the client that has a wrong password.",
     )
     LOGINS_REFUSED_PLUGIN_FAILED = (
         "logins_refused_plugin_failed_total",
         "logins refused: a plugin failed",
-        (
-            "A client was refused because a plugin of [[access.plugins]] did not answer; the log"
-            " says which one."
-        ),
+        "A client was refused because a plugin of [[access.plugins]] did not answer; the log",
+        "says which one.",
     )
 
     # --- publishing and subscribing -------------------------------------------------------------
@@ -184,42 +150,32 @@ class Counter(enum.StrEnum):
     PUBLISHES_REFUSED_NOT_ALLOWED = (
         "publishes_refused_not_allowed_total",
         "publishes refused: not allowed",
-        (
-            "A client may not publish to a topic, or not leave a will on it; add an"
-            " [[access.rule]] if it should."
-        ),
+        "A client may not publish to a topic, or not leave a will on it; add an",
+        "[[access.rule]] if it should.",
     )
     PUBLISHES_REFUSED_PLUGIN_FAILED = (
         "publishes_refused_plugin_failed_total",
         "publishes refused: a plugin failed",
-        (
-            "A publisher was disconnected because a plugin of [[access.plugins]] did not answer"
-            " whether it may publish; the log says which one."
-        ),
+        "A publisher was disconnected because a plugin of [[access.plugins]] did not answer",
+        "whether it may publish; the log says which one.",
     )
     PUBLISHES_REFUSED_TOO_MANY_PROPERTIES = (
         "publishes_refused_too_many_properties_total",
         "publishes refused: too many properties",
-        (
-            "A message at QoS 1 or 2 was refused because it had more MQTT 5 properties than the"
-            " broker takes."
-        ),
+        "A message at QoS 1 or 2 was refused because it had more MQTT 5 properties than the",
+        "broker takes.",
     )
     PUBLISHERS_SLOWED = (
         "publishers_slowed_total",
         "publishers slowed: journal behind",
-        (
-            "A publisher had to wait because limits.max_pending bytes were not committed yet; a"
-            " faster disk helps, or fewer messages."
-        ),
+        "A publisher had to wait because limits.max_pending bytes were not committed yet; a",
+        "faster disk helps, or fewer messages.",
     )
     RETAINED_MESSAGES_REFUSED = (
         "retained_messages_refused_total",
         "retained messages refused: limit reached",
-        (
-            "A message was delivered and not retained because of limits.max_retained or"
-            " limits.max_retained_size; clear topics that are not used, or raise the limit."
-        ),
+        "A message was delivered and not retained because of limits.max_retained or",
+        "limits.max_retained_size; clear topics that are not used, or raise the limit.",
     )
     SUBSCRIPTIONS_REFUSED_NOT_ALLOWED = (
         "subscriptions_refused_not_allowed_total",
@@ -229,18 +185,14 @@ class Counter(enum.StrEnum):
     SUBSCRIPTIONS_REFUSED_PLUGIN_FAILED = (
         "subscriptions_refused_plugin_failed_total",
         "subscriptions refused: a plugin failed",
-        (
-            "A subscription was refused because a plugin of [[access.plugins]] did not answer;"
-            " the log says which one."
-        ),
+        "A subscription was refused because a plugin of [[access.plugins]] did not answer;",
+        "the log says which one.",
     )
     SUBSCRIPTIONS_REFUSED_LIMIT = (
         "subscriptions_refused_limit_total",
         "subscriptions refused: limit reached",
-        (
-            "A client wanted more than limits.max_subscriptions_per_client; let it use wildcards,"
-            " or raise the limit."
-        ),
+        "A client wanted more than limits.max_subscriptions_per_client; let it use wildcards,",
+        "or raise the limit.",
     )
     SUBSCRIPTIONS_ENDED_NOT_ALLOWED = (
         "subscriptions_ended_not_allowed_total",
@@ -255,95 +207,73 @@ class Counter(enum.StrEnum):
     DELIVERIES_REFUSED_NOT_ALLOWED = (
         "deliveries_refused_not_allowed_total",
         "deliveries refused: not allowed",
-        (
-            "A message was not delivered to a subscriber because a plugin does not let it receive"
-            " the topic."
-        ),
+        "A message was not delivered to a subscriber because a plugin does not let it receive",
+        "the topic.",
     )
     DELIVERIES_REFUSED_PLUGIN_FAILED = (
         "deliveries_refused_plugin_failed_total",
         "deliveries refused: a plugin failed",
-        (
-            "A message was not delivered to a subscriber because a plugin of [[access.plugins]]"
-            " did not answer; the log says which one."
-        ),
+        "A message was not delivered to a subscriber because a plugin of [[access.plugins]]",
+        "did not answer; the log says which one.",
     )
     DELIVERIES_DROPPED_TOO_LARGE = (
         "deliveries_dropped_too_large_total",
         "deliveries dropped: larger than the client takes",
-        (
-            "A message was not delivered because it is larger than the maximum packet size that"
-            " the MQTT 5 client announced."
-        ),
+        "A message was not delivered because it is larger than the maximum packet size that",
+        "the MQTT 5 client announced.",
     )
     DELIVERIES_DROPPED_SLOW_SUBSCRIBER = (
         "deliveries_dropped_slow_subscriber_total",
         "deliveries dropped: slow subscriber",
-        (
-            "A message at QoS 0 was dropped because the client reads too slowly"
-            " (limits.max_client_backlog)."
-        ),
+        "A message at QoS 0 was dropped because the client reads too slowly",
+        "(limits.max_client_backlog).",
     )
     DELIVERIES_DROPPED_QUEUE_FULL = (
         "deliveries_dropped_queue_full_total",
         "deliveries dropped: queue full",
-        (
-            "The oldest waiting message was dropped because the queue of an absent or slow client"
-            " was full (limits.max_queued_per_client, limits.max_client_backlog)."
-        ),
+        "The oldest waiting message was dropped because the queue of an absent or slow client",
+        "was full (limits.max_queued_per_client, limits.max_client_backlog).",
     )
     DELIVERIES_DROPPED_INTERNAL_ERROR = (
         "deliveries_dropped_internal_error_total",
         "deliveries dropped: internal error",
-        (
-            "A message could not be encoded for a client because of an error in the appliance;"
-            " please report what the log says."
-        ),
+        "A message could not be encoded for a client because of an error in the appliance;",
+        "please report what the log says.",
     )
     DELIVERIES_HELD = (
         "deliveries_held_total",
         "deliveries held: too many unacknowledged",
-        (
-            "Messages began to wait because the client had not acknowledged"
-            " limits.max_inflight_per_client, or as many as it takes at a time."
-        ),
+        "Messages began to wait because the client had not acknowledged",
+        "limits.max_inflight_per_client, or as many as it takes at a time.",
     )
     PLUGIN_QUESTIONS_FAILED = (
         "plugin_questions_failed_total",
         "plugin questions failed",
-        (
-            "A plugin of [[access.plugins]] raised an error or took longer than"
-            " access.plugin_timeout; the log says which one."
-        ),
+        "A plugin of [[access.plugins]] raised an error or took longer than",
+        "access.plugin_timeout; the log says which one.",
     )
     PLUGIN_QUESTIONS_REFUSED = (
         "plugin_questions_refused_total",
         "plugin questions refused: too many wait",
-        (
-            "A plugin was not asked because it had not answered 256 questions yet; look at what"
-            " it asks."
-        ),
+        "A plugin was not asked because it had not answered 256 questions yet; look at what",
+        "it asks.",
     )
     PLUGIN_EVENTS_DROPPED = (
         "plugin_events_dropped_total",
         "plugin events dropped: queue full",
-        (
-            "A plugin did not hear of an event because it was slower than the events; make it"
-            " faster."
-        ),
+        "A plugin did not hear of an event because it was slower than the events; make it",
+        "faster.",
     )
     PLUGIN_EVENTS_FAILED = (
         "plugin_events_failed_total",
         "plugin events failed",
-        ("A plugin raised an error when it heard of an event; the log says which one."),
+        "A plugin raised an error when it heard of an event; the log says which one.",
     )
     TOPICS_FORGOTTEN = (
         "topics_forgotten_total",
         "topics forgotten: limit reached",
-        (
-            "The terminal UI's topic view forgot the topic that was silent longest, to stay"
-            " bounded; messages are not affected."
-        ),
+        "The terminal UI's topic view forgot the topic that was silent longest, to stay",
+        "bounded; messages are not affected.",
     )
 
     # --- the journal and the recorders ----------------------------------------------------------
@@ -351,34 +281,26 @@ class Counter(enum.StrEnum):
     JOURNAL_ENTRIES_REFUSED = (
         "journal_entries_refused_total",
         "entries the journal refused",
-        (
-            "An entry could not be stored whatever the disk did, and was not acknowledged: an"
-            " error in the appliance; please report what the log says."
-        ),
+        "An entry could not be stored whatever the disk did, and was not acknowledged: an",
+        "error in the appliance; please report what the log says.",
     )
     JOURNAL_COMMIT_RETRIES = (
         "journal_commit_retries_total",
         "journal commit retries",
-        (
-            "A commit failed and was tried again: the disk is full, read-only or gone, or another"
-            " program locks the database. The log has the reason."
-        ),
+        "A commit failed and was tried again: the disk is full, read-only or gone, or another",
+        "program locks the database. The log has the reason.",
     )
     JOURNAL_FORCED_REMOVALS = (
         "journal_forced_removals_total",
         "journal forced removals",
-        (
-            "Retention removed messages that a recorder or the task engine had not read yet,"
-            " because of journal.max_size; raise it, or see why the reader is behind."
-        ),
+        "Retention removed messages that a recorder or the task engine had not read yet,",
+        "because of journal.max_size; raise it, or see why the reader is behind.",
     )
     RECORDER_MESSAGES_MISSED = (
         "recorder_messages_missed_total",
         "recorder messages missed",
-        (
-            "A message left the journal before it was recorded; raise journal.keep and"
-            " journal.max_size, or see why the recorder is behind."
-        ),
+        "A message left the journal before it was recorded; raise journal.keep and",
+        "journal.max_size, or see why the recorder is behind.",
     )
     RECORDER_RETRIES = (
         "recorder_retries_total",
@@ -389,10 +311,8 @@ class Counter(enum.StrEnum):
     INTERNAL_ERRORS_AFTER_COMMIT = (
         "internal_errors_after_commit_total",
         "internal errors: after a commit",
-        (
-            "A step that waited for a commit failed because of an error in the appliance; please"
-            " report what the log says."
-        ),
+        "A step that waited for a commit failed because of an error in the appliance; please",
+        "report what the log says.",
     )
 
     # --- requests and runs of Qlik tasks --------------------------------------------------------
@@ -452,10 +372,8 @@ class Counter(enum.StrEnum):
     EXECUTIONS_REJECTED = (
         "executions_rejected_total",
         "rejected",
-        (
-            "A request can't be carried out: the task is not known or not allowed, or the server"
-            " refuses the account. The execution's reason says which."
-        ),
+        "A request can't be carried out: the task is not known or not allowed, or the server",
+        "refuses the account. The execution's reason says which.",
     )
     EXECUTIONS_EXPIRED = (
         "executions_expired_total",
@@ -480,10 +398,8 @@ class Counter(enum.StrEnum):
     START_ANSWERS_LOST = (
         "start_answers_lost_total",
         "answers lost",
-        (
-            "A start call had no answer; before it is made again, the appliance looks whether a"
-            " run began."
-        ),
+        "A start call had no answer; before it is made again, the appliance looks whether a",
+        "run began.",
     )
     STARTS_FOUND_BY_LOOKING = (
         "starts_found_by_looking_total",
@@ -493,10 +409,8 @@ class Counter(enum.StrEnum):
     STARTS_CHECKED_AFTER_CRASH = (
         "starts_checked_after_crash_total",
         "looks after a crash",
-        (
-            "After a crash the appliance looked whether a request had been started before, so"
-            " that it is not started twice."
-        ),
+        "After a crash the appliance looked whether a request had been started before, so",
+        "that it is not started twice.",
     )
     SIGHTINGS_FORGOTTEN = (
         "sightings_forgotten_total",
@@ -512,18 +426,14 @@ class Counter(enum.StrEnum):
     PUBLICATIONS_DROPPED = (
         "publications_dropped_total",
         "publications dropped",
-        (
-            "An outcome on the topics of tasks was not published: the journal did not take it, or"
-            " too many waited."
-        ),
+        "An outcome on the topics of tasks was not published: the journal did not take it, or",
+        "too many waited.",
     )
     TASK_DATABASE_WRITE_FAILURES = (
         "task_database_write_failures_total",
         "database write failed",
-        (
-            "The task database could not be written, so no task is started until it can; make"
-            " room on the disk or see to its permissions."
-        ),
+        "The task database could not be written, so no task is started until it can; make",
+        "room on the disk or see to its permissions.",
     )
     LOG_LINES_LEFT_OUT = (
         "log_lines_left_out_total",
@@ -565,10 +475,8 @@ class Counter(enum.StrEnum):
     TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD = (
         "terminal_requests_refused_not_understood_total",
         "terminal requests refused: not understood",
-        (
-            "A request of an attached terminal could not be read; install the same version on"
-            " both sides."
-        ),
+        "A request of an attached terminal could not be read; install the same version on",
+        "both sides.",
     )
     TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED = (
         "terminal_requests_refused_not_allowed_total",

@@ -239,7 +239,7 @@ class JournalConsumer:
 
     def _note_sighting(self, planner: Planner, message: Message) -> None:
         if sighting := self.redeliveries.note(message):
-            planner.changes.sightings.append(sighting)
+            planner.book.changes.sightings.append(sighting)
 
     def _act(
         self,
@@ -313,7 +313,7 @@ class JournalConsumer:
         asked = 0
         problem = "no trigger concerns it"
         with self._state.change() as planner:
-            planner.changes.is_forced = True
+            planner.book.changes.is_forced = True
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:
                     problem = decision.rejection.reason

@@ -22,7 +22,7 @@ numbered (``Journal.newest_seq``)
 below ``committed``. The first part is asserted here, the second in ``Journal.committed``. Two more
 numbers do not move along:
 
-earlier (``Planner.earlier_seq``)
+earlier (``Dispatcher.earlier_seq``)
     The newest message when this process began. A call for it or an earlier message may have been
     made without a note, so the planner has a worker look at the server first.
 removed (``Journal.removed_to``)

@@ -110,7 +110,7 @@ class TaskEngine:
             known=self._tasks.known,
             chance=chance or random.Random(),  # noqa: S311 - jitter, not a secret
         )
-        self._planner.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
+        self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
         self._timing = Timing(
             self._state,
@@ -161,7 +161,7 @@ class TaskEngine:
         self._store.open(self._clock_ns())
         self.is_new = self._store.is_new
         with self._state.lock:
-            self._planner.next_id = max(1, self._store.meta("next_id"))
+            self._planner.book.next_id = max(1, self._store.meta("next_id"))
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
             self._timing.open()
@@ -187,7 +187,7 @@ class TaskEngine:
 
     def start(self, source: Source) -> None:
         """Begin to read messages and to work."""
-        self._planner.earlier_seq = source.last_seq
+        self._planner.dispatcher.earlier_seq = source.last_seq
         self._state.cursors.follow(source)
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
 
@@ -319,7 +319,7 @@ class TaskEngine:
         if not self._allow.allows(found, details):
             raise UsageError(self._allow.refusal(found, details).reason)
         with self._state.change() as planner:
-            planner.changes.is_forced = True
+            planner.book.changes.is_forced = True
             cause = Cause("operator", rule=by)
             answer = planner.ask(TaskSelector("id", found), Options(), cause, self._clock_ns())
         if isinstance(answer, Rejection):

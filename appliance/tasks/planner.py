@@ -16,19 +16,17 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from appliance.counters import Counter
-from appliance.model import Cause, Execution, ExecutionState, Task
+from appliance.model import ExecutionState, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.jobs import Limits
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import merges
-from appliance.tasks.records import MAX_REPLIES, Record, Reply
+from appliance.tasks.records import MAX_REPLIES, Record
 from appliance.tasks.request_book import RequestBook, to_ns
 from appliance.tasks.runs import Runs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import IN_FLIGHT, RequestState
-from appliance.tasks.store import Changes, TaskHistory
-from appliance.tasks.triggers import Options
 
 
 class Planner:
@@ -45,7 +43,14 @@ class Planner:
         self.runs = runs = Runs(book, dispatcher)
         self.started_by: dict[str, int] = {}
         """How many starts each rule led to, since the appliance was started."""
-        # One name for each thing that is asked of the planner, whichever part does it.
+        # One name for each thing that is asked of the planner, whichever part has it. What a part
+        # sets anew (book.changes, dispatcher.circuit_open) has no second name here.
+        self.open = book.open
+        self.running = book.running
+        self.counters = book.counters
+        self.histories = book.histories.by_task
+        self.slow = runs.slow
+        self.ask = dispatcher.ask
         self.count = book.count
         self.note = book.note
         self.reject = book.reject
@@ -68,19 +73,6 @@ class Planner:
         self.log_failed = runs.log_failed
 
     # --- requests -----------------------------------------------------------------------------
-
-    def ask(
-        self,
-        selector: TaskSelector,
-        options: Options,
-        cause: Cause,
-        now: int,
-        *,
-        reply: Reply | None = None,
-        asked_ns: int | None = None,
-    ) -> int | Rejection:
-        """Take a request; see ``Dispatcher.ask``."""
-        return self.dispatcher.ask(selector, options, cause, now, reply=reply, asked_ns=asked_ns)
 
     def restore(self, record: Record, now: int) -> None:
         """Take up what an earlier run of the appliance left."""
@@ -113,7 +105,7 @@ class Planner:
             book.enter(record, RequestState.PENDING)
             if execution.state == ExecutionState.STARTING:
                 book.change(record, state=ExecutionState.REQUESTED)
-            if record.last_asked_ns < self.boot_ns:
+            if record.last_asked_ns < dispatcher.boot_ns:
                 record.look_since_ns = record.last_asked_ns
             dispatcher.put_back(record, now)
 
@@ -341,89 +333,3 @@ class Planner:
         seconds = min(limits.backoff_first_s * 2.0 ** min(attempt - 1, 20), limits.backoff_most_s)
         seconds *= 0.5 + self._chance.random()
         return to_ns(max(seconds, wished_s or 0.0))
-
-    # --- what the parts keep ------------------------------------------------------------------
-
-    @property
-    def changes(self) -> Changes:
-        """What must be written; the state store takes it away."""
-        return self.book.changes
-
-    @changes.setter
-    def changes(self, changes: Changes) -> None:
-        self.book.changes = changes
-
-    @property
-    def told(self) -> list[tuple[Record, Execution]]:
-        """Changes of the visible state that are to be told; the state store takes them away."""
-        return self.book.told
-
-    @told.setter
-    def told(self, told: list[tuple[Record, Execution]]) -> None:
-        self.book.told = told
-
-    @property
-    def slow(self) -> list[Execution]:
-        """Runs that were found to be slow, to be told; the state store takes them away."""
-        return self.runs.slow
-
-    @property
-    def open(self) -> dict[int, Record]:
-        """Requests that have no outcome yet, by execution."""
-        return self.book.open
-
-    @property
-    def running(self) -> dict[int, Record]:
-        """Requests whose run the server has, by execution."""
-        return self.book.running
-
-    @property
-    def followed(self) -> int:
-        """How many runs were ever followed."""
-        return self.book.followed
-
-    @property
-    def histories(self) -> dict[str, TaskHistory]:
-        """What is remembered of tasks, by id."""
-        return self.book.histories.by_task
-
-    @property
-    def counters(self) -> dict[Counter, int]:
-        """How often what happened, since the start."""
-        return self.book.counters
-
-    @property
-    def next_id(self) -> int:
-        """The number of the next execution."""
-        return self.book.next_id
-
-    @next_id.setter
-    def next_id(self, number: int) -> None:
-        self.book.next_id = number
-
-    @property
-    def circuit_open(self) -> bool:
-        """See ``Dispatcher``."""
-        return self.dispatcher.circuit_open
-
-    @circuit_open.setter
-    def circuit_open(self, is_open: bool) -> None:
-        self.dispatcher.circuit_open = is_open
-
-    @property
-    def boot_ns(self) -> int:
-        """See ``Dispatcher``."""
-        return self.dispatcher.boot_ns
-
-    @boot_ns.setter
-    def boot_ns(self, at_ns: int) -> None:
-        self.dispatcher.boot_ns = at_ns
-
-    @property
-    def earlier_seq(self) -> int:
-        """See ``Dispatcher``."""
-        return self.dispatcher.earlier_seq
-
-    @earlier_seq.setter
-    def earlier_seq(self, seq: int) -> None:
-        self.dispatcher.earlier_seq = seq

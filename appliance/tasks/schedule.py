@@ -42,7 +42,7 @@ class Timing:
         self._timers.load(self._state.store.metas(), self._state.clock_ns())
         for timer in self._timers.timers.values():
             # Marks are kept from the beginning: the first time that a schedule misses counts too.
-            self._state.planner.changes.meta.update(self._timers.marks(timer))
+            self._state.planner.book.changes.meta.update(self._timers.marks(timer))
 
     def take_timers(self, timers: Timers) -> None:
         """Replace the timers; a timer that stays the same goes on where it stands."""
@@ -50,12 +50,12 @@ class Timing:
             now = self._state.clock_ns()
             for timer in timers.take_over(self._timers, self._state.store.metas(), now):
                 timer.raised_ns = 0
-                planner.changes.meta.update(self._timers.marks(timer))
+                planner.book.changes.meta.update(self._timers.marks(timer))
                 self._alarm(Firing(timer, now), "cleared")
             self._timers = timers
-            planner.changes.is_forced = True
+            planner.book.changes.is_forced = True
             for timer in timers.timers.values():
-                planner.changes.meta.update(timers.marks(timer))
+                planner.book.changes.meta.update(timers.marks(timer))
 
     def next_due(self) -> int | None:
         """When ``tick`` has something to do. Call under the state store's lock."""
@@ -65,9 +65,9 @@ class Timing:
         """Do what is due, within a change."""
         firings, moved = self._timers.take_due(self._state.clock_ns())
         if moved:
-            planner.changes.is_forced = True
+            planner.book.changes.is_forced = True
         for timer in moved:
-            planner.changes.meta.update(self._timers.marks(timer))
+            planner.book.changes.meta.update(self._timers.marks(timer))
         for firing in firings:
             try:
                 self._do(planner, firing)
@@ -95,7 +95,7 @@ class Timing:
             if over:
                 with self._state.change() as planner:
                     for firing in over:
-                        planner.changes.meta.update(self._timers.marks(firing.timer))
+                        planner.book.changes.meta.update(self._timers.marks(firing.timer))
                         self._alarm(firing, "cleared")
 
     def _do(self, planner: Planner, firing: Firing) -> None:
@@ -149,8 +149,8 @@ class Timing:
             timer = self._timers.pause(name, self._state.clock_ns(), paused=paused)
             if timer is None:
                 return False
-            planner.changes.is_forced = True
-            planner.changes.meta.update(self._timers.marks(timer))
+            planner.book.changes.is_forced = True
+            planner.book.changes.meta.update(self._timers.marks(timer))
         _log.info("Timer %s was %s by %s", name, "paused" if paused else "let go on", by)
         return True
 
@@ -171,8 +171,8 @@ class Timing:
                         f"{timer.config.topic} clears it."
                     )
                 self._timers.raise_now(timer, now)
-                planner.changes.meta.update(self._timers.marks(timer))
-            planner.changes.is_forced = True
+                planner.book.changes.meta.update(self._timers.marks(timer))
+            planner.book.changes.is_forced = True
             self._do(planner, Firing(timer, now))
         _log.info("Timer %s was fired by %s", name, by)
         return True

@@ -9,7 +9,7 @@ reads no further messages.
 One effect does not wait for the write: the start call that a message of the journal asks for, while
 ``tasks.db`` does not yet say that the message was dealt with. The journal is the note of that call.
 After a crash the next process reads the message again, and looks at the server before it starts
-what the message asks for (``planner.earlier_seq``).
+what the message asks for (``planner.dispatcher.earlier_seq``).
 
 Not for: deciding (planner.py), calling the server (runner.py, poller.py).
 """
@@ -123,17 +123,17 @@ class StateStore:
             self.settle()
 
     def _mind_circuit(self) -> None:
-        if self.circuit.is_open and not self.planner.circuit_open:
+        if self.circuit.is_open and not self.planner.dispatcher.circuit_open:
             self.planner.server_is_away(self.clock_ns())
-        self.planner.circuit_open = self.circuit.is_open
+        self.planner.dispatcher.circuit_open = self.circuit.is_open
 
     def note_taken(self) -> None:
         """Within ``change``: what was taken up to now is dealt with by this change."""
-        self.planner.changes.meta["seq"] = self.cursors.taken
+        self.planner.book.changes.meta["seq"] = self.cursors.taken
 
     def publish(self, publication: Publication) -> None:
         """Within ``change``: publish once the change is durable."""
-        self.planner.changes.publications.append((self._next_publication, publication))
+        self.planner.book.changes.publications.append((self._next_publication, publication))
         self._next_publication += 1
 
     def settle(self, *, flush: bool = False) -> bool:
@@ -149,7 +149,7 @@ class StateStore:
                     self.jobs.put(job)
                 else:
                     self._unnoted_jobs.append(job)
-        told, planner.told = planner.told, []
+        told, planner.book.told = planner.book.told, []
         for record, execution in told:
             try:
                 self._tell(record, execution)
@@ -157,7 +157,7 @@ class StateStore:
                 self._set_aside(f"the news of execution {execution.id}")
         self._held_notices.extend(Notice("slow", one) for one in planner.slow)
         planner.slow.clear()
-        changes = planner.changes
+        changes = planner.book.changes
         if changes or (flush and self._published > self._published_on_disk):
             if changes.publications:
                 changes.meta["next_publication"] = self._next_publication
@@ -179,7 +179,7 @@ class StateStore:
             if self.trouble:
                 _log.info("The task database can be written again")
                 self.trouble = ""
-            planner.changes = Changes()
+            planner.book.changes = Changes()
         for job in self._unnoted_jobs:
             self.jobs.put(job)
         self._unnoted_jobs.clear()
@@ -202,7 +202,7 @@ class StateStore:
         ``is_certain``: it may have, whatever the planner says (an operator's command, a timer).
         """
         planner = self.planner
-        present = (planner.next_due(), planner.followed, self.circuit.is_open, self.trouble)
+        present = (planner.next_due(), planner.book.followed, self.circuit.is_open, self.trouble)
         if is_certain or present != self._announced:
             self._announced = present
             self.changed.notify_all()

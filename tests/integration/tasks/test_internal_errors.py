@@ -20,6 +20,7 @@ from appliance.qlik.transport import Reply
 from appliance.engine_api import Health, JournalState, Snapshot
 from appliance.tasks.conditions import Condition
 from appliance.tasks.internal_errors import STEADY_S, InternalErrors
+from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.planner import Planner
 from appliance.tasks.store import Publication
 from appliance.tasks.schedule import Timing
@@ -184,15 +185,15 @@ def test_json_that_is_not_utf_8_loses_no_start(qlik, tmp_path: Path, encoding: s
 def test_a_second_try_starts_nothing_twice(qlik, tmp_path: Path, monkeypatch) -> None:
     """What the first try asked for already is not asked for again, with DUP set neither."""
     tasks = [qlik.add_task(f"Reload {number}", duration_s=0.05) for number in range(2)]
-    ask = Planner.ask
+    ask = Dispatcher.ask
     failures = [RuntimeError("once")]
 
-    def failing(planner: Planner, selector, *arguments, **more):
+    def failing(dispatcher: Dispatcher, selector, *arguments, **more):
         if selector.value == tasks[1].id and failures:
             raise failures.pop()
-        return ask(planner, selector, *arguments, **more)
+        return ask(dispatcher, selector, *arguments, **more)
 
-    monkeypatch.setattr(Planner, "ask", failing)
+    monkeypatch.setattr(Dispatcher, "ask", failing)
     rule = TriggerConfig(topic=TopicFilter(START_TOPIC), task="payload", if_running="start")
     with Rig(tmp_path / "tasks.db", client_of(qlik), rule) as rig:
         both = msgspec.json.encode([one.id for one in tasks])

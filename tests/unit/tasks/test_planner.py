@@ -78,7 +78,7 @@ class PlannerMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         """What the state store does: take the jobs, write the changes."""
         self.jobs.extend(self.planner.begin(self.now))
-        changes = self.planner.changes
+        changes = self.planner.book.changes
         for number, record in changes.records.items():
             self.disk[number] = msgspec.msgpack.encode(record)
             if record.execution.state.is_final:
@@ -86,7 +86,7 @@ class PlannerMachine(RuleBasedStateMachine):
         for number in changes.removed:
             self.disk.pop(number, None)
         self.merged_into.update(changes.moved_answers)
-        self.planner.told.clear()
+        self.planner.book.told.clear()
         type(changes).__init__(changes)
 
     def at_server(self, task: str) -> Run:
@@ -229,7 +229,7 @@ class PlannerMachine(RuleBasedStateMachine):
         before = self.planner
         self.jobs = []
         self.planner = make()
-        self.planner.next_id = before.next_id
+        self.planner.book.next_id = before.book.next_id
         self.planner.histories.update(before.histories)
         records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
         for record in sorted(records, key=lambda one: one.id):
@@ -241,10 +241,10 @@ class PlannerMachine(RuleBasedStateMachine):
 
     @rule()
     def circuit(self) -> None:
-        if self.planner.circuit_open:
+        if self.planner.dispatcher.circuit_open:
             self.planner.server_is_back(self.now)
         else:
-            self.planner.circuit_open = True
+            self.planner.dispatcher.circuit_open = True
         self.settle()
 
     # --- what is promised -----------------------------------------------------------------------
@@ -295,7 +295,7 @@ class PlannerMachine(RuleBasedStateMachine):
         """Let everything come to its end, then compare what was asked with what ran."""
         for record in list(self.planner.open.values()):
             self.planner.pause(record, "ann", self.now, paused=False)
-        self.planner.circuit_open = False
+        self.planner.dispatcher.circuit_open = False
         self.planner.server_is_back(self.now)
         for _ in range(300):
             self.settle()
@@ -437,14 +437,14 @@ def test_skip_mode_says_that_it_skipped() -> None:
     (job,) = planner.begin(NOW)
     planner.started(job.record, "r1", NOW)
     ask(planner, Options(if_running="skip"))
-    skipped = planner.told[-1][1]
+    skipped = planner.book.told[-1][1]
     assert (skipped.state, skipped.reason) == (ExecutionState.SKIPPED, "The task runs already.")
 
 
 def test_a_request_that_nobody_wants_any_more_expires() -> None:
     """After ``expire`` without a start, counted from when the message came, it is not started."""
     planner = make()
-    planner.circuit_open = True
+    planner.dispatcher.circuit_open = True
     number = ask(planner, Options(expire_s=60), asked_ns=NOW - 10 * SECOND_NS)
     record = planner.open[number]
     planner.begin(at(49))
@@ -457,7 +457,7 @@ def test_an_old_message_is_not_started_at_all() -> None:
     """A message that was in the journal for longer than ``expire`` ends as expired."""
     planner = make()
     ask(planner, asked_ns=NOW - 2 * 86400 * SECOND_NS)
-    assert planner.told[-1][1].state is ExecutionState.EXPIRED
+    assert planner.book.told[-1][1].state is ExecutionState.EXPIRED
     assert planner.begin(NOW) == []
 
 
@@ -574,7 +574,7 @@ def test_a_tag_that_no_task_has_is_rejected() -> None:
     planner.ask(TaskSelector("tag", "x"), PLAIN, Cause("message", 2), NOW)
     (job,) = planner.begin(NOW)
     planner.resolved(job.record, [], NOW)
-    assert planner.told[-1][1].state is ExecutionState.REJECTED
+    assert planner.book.told[-1][1].state is ExecutionState.REJECTED
 
 
 def test_at_most_so_many_runs_at_a_time() -> None:
@@ -607,7 +607,7 @@ def test_only_what_the_server_does_not_know_can_be_taken_back() -> None:
     second = ask(planner)
     assert not planner.cancel(planner.open[first], "ann", NOW)
     assert planner.cancel(planner.open[second], "ann", NOW)
-    assert planner.told[-1][1].state is ExecutionState.ABORTED
+    assert planner.book.told[-1][1].state is ExecutionState.ABORTED
     assert job.record.id == first
 
 
@@ -691,7 +691,7 @@ def test_the_first_success_after_a_bad_end_is_a_recovery() -> None:
     planner = make()
     assert not run_once(planner, 0, 10, ExecutionState.SUCCEEDED).recovered
     run_once(planner, 20, 30, ExecutionState.ABORTED)
-    assert planner.changes.histories[IDS[0]].last_bad
+    assert planner.book.changes.histories[IDS[0]].last_bad
     assert run_once(planner, 40, 50, ExecutionState.SUCCEEDED).recovered
     assert not run_once(planner, 60, 70, ExecutionState.SUCCEEDED).recovered
 
@@ -772,7 +772,7 @@ def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
     without a note is looked for, then started; the requests of later messages and of operators are
     started at once."""
     planner = make()
-    planner.earlier_seq = 1
+    planner.dispatcher.earlier_seq = 1
     old = planner.ask(TaskSelector("id", IDS[0]), PLAIN, Cause("message", 1), NOW, asked_ns=at(-60))
     (job,) = planner.begin(NOW)
     assert (job.kind, job.record.posted_ns) == (JobKind.LOOK, at(-60))
@@ -783,7 +783,7 @@ def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
     (job,) = planner.begin(NOW)
     assert job.kind is JobKind.START
     again = make()
-    again.earlier_seq = 1
+    again.dispatcher.earlier_seq = 1
     again.ask(TaskSelector("id", IDS[2]), PLAIN, Cause("operator", 1), NOW)
     (job,) = again.begin(NOW)
     assert job.kind is JobKind.START
@@ -792,8 +792,8 @@ def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
 def test_what_was_noted_before_the_machine_s_start_is_looked_for_first() -> None:
     """A power cut may take away the note of a start call, but leave that of its request."""
     planner, again = make(), make()
-    again.boot_ns = at(10)
-    planner.circuit_open = True
+    again.dispatcher.boot_ns = at(10)
+    planner.dispatcher.circuit_open = True
     planner.ask(TaskSelector("id", IDS[2]), PLAIN, Cause("message", 3), NOW)
     record = next(one for one in planner.open.values() if one.execution.task_id == IDS[2])
     again.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record), at(20))

@@ -103,7 +103,7 @@ class Scene:
             selector or TaskSelector("id", task), options, cause, self.now, asked_ns=asked_ns
         )
         assert isinstance(number, int)
-        ended = (one for one, _ in self.planner.told if one.id == number)
+        ended = (one for one, _ in self.planner.book.told if one.id == number)
         return self.planner.open.get(number) or next(ended)
 
     def go(self, seconds: float = 0.0) -> list[Job]:
@@ -205,7 +205,7 @@ def test_a_start_that_nothing_holds_back(scene: Scene) -> None:
     record = scene.run()
     scene.report(record, ExecutionState.RUNNING)
     scene.report(record, ExecutionState.SUCCEEDED)
-    seen = [execution.state.value for one, execution in scene.planner.told if one is record]
+    seen = [execution.state.value for one, execution in scene.planner.book.told if one is record]
     assert seen == ["requested", "starting", "queued", "running", "succeeded"]
 
 
@@ -483,7 +483,7 @@ def test_what_may_have_been_started_is_lost_in_the_end(_scene: Scene) -> None:
 @walks((S.PENDING, S.READY, S.LOOKING))
 def test_what_an_earlier_process_may_have_started_is_looked_for(scene: Scene) -> None:
     """The first job is a look."""
-    scene.planner.earlier_seq = 1
+    scene.planner.dispatcher.earlier_seq = 1
     record = scene.ask()
     scene.go()
     scene.expect(record, S.LOOKING)
@@ -513,7 +513,7 @@ def test_how_runs_end(_scene: Scene) -> None:
             owner = scene.call(Options(if_running="start"))
             scene.planner.started(owner, "elsewhere", scene.now)
             assert record.id not in scene.planner.open
-            assert record.id in scene.planner.changes.removed
+            assert record.id in scene.planner.book.changes.removed
             continue
         else:
             scene.report(record, ExecutionState(outcome))
