@@ -1,10 +1,10 @@
 """How often the screen is brought up to date: ten times a second, less often under load.
 
-A frame costs about the same processor time at any load. With five frames a second the UI takes 6.7 %
-of a core at 10,000 messages a second (docs/figures.md). One thread holds the interpreter's lock at a
-time, so the engine lacks what the UI takes. At thousands of messages a second the rows scroll by too
-fast to be read, so frames come further apart there. Keys are answered at once all the same.
-Not for: the content of a frame.
+A frame costs about the same processor time at any load. With five frames a second the UI takes
+6.7 % of a core at 10,000 messages a second (docs/figures.md). One thread holds the interpreter's
+lock at a time, so the engine lacks what the UI takes. At thousands of messages a second the rows
+scroll by too fast to be read, so frames come further apart there. Keys are answered at once all the
+same. Not for: the content of a frame.
 """
 
 from __future__ import annotations
