@@ -29,9 +29,9 @@ from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
-from appliance.files import allow_open_files
 from appliance.model import Message
 from appliance.mqtt.packets import Reason
+from appliance.storage.files import allow_open_files
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import Plugins

@@ -10,10 +10,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from appliance import files
 from appliance.engine_api import Health
 from appliance.journal.follower import Follower
 from appliance.journal.retention import OVERRUN, Step, used_bytes
+from appliance.storage import files
 
 OnHealth = Callable[[str, str], None]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from appliance import files
+from appliance.storage import files
 
 BLOCK = 1_000_000
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from appliance.database import Damage, Database, Layout
 from appliance.errors import UnavailableError
 from appliance.journal import chunks
+from appliance.storage.database import Damage, Database, Layout
 
 LOG_PAGES = 512
 """The write-ahead log is moved into the database and begun anew beyond this. It is kept small, so

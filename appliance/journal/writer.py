@@ -16,12 +16,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from appliance.database import explain, primary_code
 from appliance.journal.batch import Batch
 from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.model import Message
+from appliance.storage.database import explain, primary_code
 
 MAX_BYTES = 2 * 1024 * 1024
 """In one commit, so that the first of many does not wait for the last."""

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import msgspec
 
-from appliance import __version__, files
+from appliance import __version__
 from appliance.errors import NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME as JOURNAL
+from appliance.storage import files
 
 _MANIFEST = "backup.json"
 _DATABASES = ".db"

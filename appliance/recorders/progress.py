@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.database import Database, Layout, connect_read_only
+from appliance.storage.database import Database, Layout, connect_read_only
 
 LAYOUT = Layout(
     title="The recorders' database",

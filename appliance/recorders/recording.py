@@ -24,11 +24,11 @@ from pathlib import Path
 
 import msgspec
 
-from appliance import files
 from appliance.model import Message
 from appliance.recorders.formats import Format
 from appliance.recorders.progress import Progress
 from appliance.recorders.writes import common, positioned, read_at, write_at
+from appliance.storage import files
 
 SEAM_BYTES = 128
 # An interrupted write of the recorder leaves at most this much after the end.

@@ -26,8 +26,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from appliance.database import Damage, Database, Layout
 from appliance.model import Execution, ExecutionState
+from appliance.storage.database import Damage, Database, Layout
 from appliance.tasks.records import Record
 
 LOG_COMMITS = 500

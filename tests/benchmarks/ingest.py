@@ -19,7 +19,7 @@ import rig
 from journal_commit import bare
 from rig import Broker, Meter, Results
 
-from appliance import files
+from appliance.storage import files
 from appliance.journal import Journal
 from appliance.model import Message
 

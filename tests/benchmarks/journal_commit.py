@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from appliance import files
+from appliance.storage import files
 from appliance.config import RecorderConfig
 from appliance.journal import Journal
 from appliance.model import Message

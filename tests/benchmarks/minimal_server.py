@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from appliance import files
+from appliance.storage import files
 
 SIZE = 2**22
 RECORD = b"x" * 150

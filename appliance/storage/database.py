@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from appliance import files
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
+from appliance.storage import files
 
 CHECK_BELOW_BYTES = 32 * 1024 * 1024
 """A database up to this size is read through at the start (a fraction of a second). In a bigger

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from appliance import files
+from appliance.storage import files
 from appliance.errors import EXIT_UNAVAILABLE, NoPermissionError, UnavailableError
 
 _HOLDER = """
 import sys
 from pathlib import Path
-from appliance.files import DirectoryLock
+from appliance.storage.files import DirectoryLock
 DirectoryLock(Path(sys.argv[1])).acquire()
 print("locked", flush=True)
 sys.stdin.read()
@@ -104,7 +104,7 @@ def test_limit_of_open_files_is_raised_as_far_as_it_goes():
     """A low limit of open files is raised to what is needed, and it is told if that can't be."""
     asks = """
 import resource
-from appliance.files import allow_open_files
+from appliance.storage.files import allow_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 128))
 print(allow_open_files(100), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 print(allow_open_files(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -16,7 +16,7 @@ import pytest
 
 from appliance.broker.door import RETAINED_SCHEMA
 from appliance.broker.session_store import SCHEMA as SESSIONS_SCHEMA
-from appliance.database import Damage, Database, Layout, connect_read_only
+from appliance.storage.database import Damage, Database, Layout, connect_read_only
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
 from appliance.journal.store import LAYOUT as JOURNAL
 from appliance.recorders.progress import LAYOUT as RECORDERS
