@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sqlite3
 import ssl
 import struct
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,7 @@ from appliance.config import (
     TlsConfig,
 )
 from appliance.journal import Journal
+from appliance.journal.batch import Batch
 from appliance.model import Message
 from appliance.mqtt.packets import encode_length
 from appliance.broker.users import Users
@@ -202,6 +205,19 @@ class Rig:
     async def socket(self, version: int = 4) -> Wire:
         """A client that has opened its socket and sent nothing."""
         return await Wire.open(self.port, version)
+
+
+def hold_commits(monkeypatch: Any) -> threading.Event:
+    """Hold every commit of a journal until the event is set."""
+    go = threading.Event()
+    write = Batch.write
+
+    def later(batch: Batch, connection: sqlite3.Connection) -> None:
+        assert go.wait(PATIENCE_S)
+        write(batch, connection)
+
+    monkeypatch.setattr(Batch, "write", later)
+    return go
 
 
 def plugin(path: str, *, keep_password: bool = False, **settings: object) -> AccessPlugin:

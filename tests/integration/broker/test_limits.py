@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from broker_rig import Closed, Rig, Wire, both, packet, rig, states, text  # noqa: F401
+from broker_rig import Closed, Rig, Wire, both, hold_commits, packet, rig, states, text  # noqa: F401
 from stand_in_host import StandInHost, session_host
 
 from appliance.counters import Counter
@@ -523,14 +523,16 @@ async def test_connect_of_a_stranger_is_small(rig):
 
 
 @both
-async def test_publisher_is_slowed(tmp_path, version):
+async def test_publisher_is_slowed(tmp_path, version, monkeypatch):
     """A publisher that is faster than the disk is slowed, and loses nothing."""
     async with Rig(tmp_path / "data", max_pending=65536) as rig:
         wire = await rig.wire(version)
+        go = hold_commits(monkeypatch)
         for n in range(1, 401):
             wire.publish("t", b"x" * 5000, 1, id=n)
+        await rig.until(lambda: rig.counters[Counter.PUBLISHERS_SLOWED])
+        go.set()
         assert [(await wire.expect(4)).id for _ in range(400)] == list(range(1, 401))
-        assert rig.counters[Counter.PUBLISHERS_SLOWED] > 0
 
 
 async def test_random_bytes(rig):

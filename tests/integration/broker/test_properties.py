@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from broker_rig import Rig, number, packet, rig, text  # noqa: F401
+from broker_rig import Rig, hold_commits, number, packet, rig, text  # noqa: F401
 
 from appliance.mqtt.packets import encode_length
 from appliance.config import AccessRule
@@ -122,11 +122,14 @@ async def test_properties_count_in_every_bound(tmp_path, monkeypatch):
         assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 10 - fitting
 
 
-async def test_properties_slow_their_publisher(tmp_path):
+async def test_properties_slow_their_publisher(tmp_path, monkeypatch):
     """What is accepted and not committed is bounded by its real size."""
     async with Rig(tmp_path / "data", max_pending=10**5) as rig:  # noqa: F811
         wire = await rig.wire(5)
+        go = hold_commits(monkeypatch)
         wire.send(publish(MANY, 1))
+        await rig.until(lambda: rig.counters[Counter.PUBLISHERS_SLOWED])
+        go.set()
         await wire.expect(4)
         assert rig.counters[Counter.PUBLISHERS_SLOWED] == 1
 
