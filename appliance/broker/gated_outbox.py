@@ -31,17 +31,17 @@ class GatedOutbox(Outbox):
         if self.sink.stalled:
             self._drop(Counter.DELIVERIES_DROPPED_SLOW_SUBSCRIBER)
             return
-        size = cost_of(message)
-        self._make_room(size)
-        self._queued_bytes += size
-        self._queue.append(Delivery(message, 0, retain, identifiers))
+        cost = cost_of(message)
+        self._make_room(cost)
+        self._queued_bytes += cost
+        self._queue.append(Delivery(message, 0, retain, identifiers, cost))
         self.pump()
 
     def detach(self) -> None:
         # At QoS 0 nothing is kept for a client that is away.
         kept = [each for each in self._queue if each.qos]
         self._queue = deque(kept)
-        self._queued_bytes = sum(cost_of(each.message) for each in kept)
+        self._queued_bytes = sum(each.cost for each in kept)
         super().detach()
 
     def unsettled_seq(self) -> int | None:
@@ -69,4 +69,4 @@ class GatedOutbox(Outbox):
             self._retained[0] = chain((delivery,), self._retained[0])
         else:
             self._queue.appendleft(delivery)
-            self._queued_bytes += cost_of(delivery.message)
+            self._queued_bytes += delivery.cost

@@ -28,6 +28,8 @@ class Delivery(msgspec.Struct):
     qos: int
     retain: bool
     identifiers: tuple[int, ...] = ()
+    cost: int = 0
+    """Bytes that it counts while it is queued (message_cost)."""
     sent: bool = False
     received: bool = False
     """The client's PUBREC came: the message is with it, only the release is open (QoS 2)."""
@@ -173,11 +175,11 @@ class Outbox:
         if sink is None and not self.persistent:
             return
         self.activity += 1
-        size = cost_of(message)
+        cost = cost_of(message)
         if self._queue:
-            self._make_room(size)
-        self._queued_bytes += size
-        self._queue.append(Delivery(message, qos, retain, identifiers))
+            self._make_room(cost)
+        self._queued_bytes += cost
+        self._queue.append(Delivery(message, qos, retain, identifiers, cost))
         if sink is not None:
             self.pump()
             is_held = (
@@ -194,7 +196,7 @@ class Outbox:
         while self._queue and (
             len(self._queue) >= self._limit or self._queued_bytes + size > self._max_bytes
         ):
-            self._queued_bytes -= cost_of(self._queue.popleft().message)
+            self._queued_bytes -= self._queue.popleft().cost
             self._drop(Counter.DELIVERIES_DROPPED_QUEUE_FULL)
 
     def failed(self, error: Exception) -> None:
@@ -262,7 +264,7 @@ class Outbox:
         self.activity += 1
         kept = [one for one in self._queue if may_have(one.message.topic)]
         self._queue = deque(kept)
-        self._queued_bytes = sum(cost_of(one.message) for one in kept)
+        self._queued_bytes = sum(one.cost for one in kept)
         self._retained = deque(
             (one for one in each if may_have(one.message.topic)) for each in self._retained
         )
@@ -306,7 +308,7 @@ class Outbox:
         if not self._queue:
             return None
         delivery = self._queue.popleft()
-        self._queued_bytes -= cost_of(delivery.message)
+        self._queued_bytes -= delivery.cost
         return delivery
 
     def _begin(self, delivery: Delivery) -> None:

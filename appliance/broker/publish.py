@@ -243,7 +243,10 @@ class PublishReader:
             )
             messages.append(message)
             self._size += stop - payload_start
-            self._beside += beside_payload(message)
+            if properties is None and topic.isascii():  # nearly every message; a call costs more
+                self._beside += len(topic)
+            else:
+                self._beside += beside_payload(message)
             if message.retain:
                 self._retained.append(message)
             if first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:

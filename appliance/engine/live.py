@@ -10,11 +10,12 @@ import heapq
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from itertools import chain, islice
 
 import msgspec
 
 from appliance.engine_api import TopicState
-from appliance.journal.message_cost import cost_of
+from appliance.journal.message_cost import costs_of
 from appliance.model import Message
 
 KEPT_MESSAGES = 10_000
@@ -48,8 +49,8 @@ class LiveView:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._ring: deque[Message] = deque()
-        self._costs: deque[int] = deque()
+        self._ring: deque[Message] = deque(maxlen=KEPT_MESSAGES)
+        self._costs: deque[int] = deque(maxlen=KEPT_MESSAGES)
         self.kept_bytes = 0
         """The total cost of the messages."""
         self._sizes: dict[int, int] = {}
@@ -65,21 +66,24 @@ class LiveView:
 
     def add(self, messages: Sequence[Message]) -> None:
         """Add committed messages."""
-        shown = [
-            message if len(message.payload) <= SHOWN_BYTES else self._cut(message)
-            for message in messages
-        ]
+        shown, costs = messages, costs_of(messages)
+        if max(costs, default=0) > SHOWN_BYTES:  # there may be a long payload
+            shown = [
+                message if len(message.payload) <= SHOWN_BYTES else self._cut(message)
+                for message in messages
+            ]
+            costs = costs_of(shown)
         if not self.heard_a_client:
             self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
         # Counted for each topic, not for each message: a batch has few topics.
         names = [message.topic for message in shown]
         counts = Counter(names)
-        costs = [cost_of(message) for message in shown]
         with self._lock:
+            leaving = max(len(self._costs) + len(costs) - KEPT_MESSAGES, 0)
+            self.kept_bytes += sum(costs) - sum(islice(chain(self._costs, costs), leaving))
             self._ring.extend(shown)
             self._costs.extend(costs)
-            self.kept_bytes += sum(costs)
-            while len(self._ring) > KEPT_MESSAGES or self.kept_bytes > KEPT_BYTES:
+            while self.kept_bytes > KEPT_BYTES:
                 self._ring.popleft()
                 self.kept_bytes -= self._costs.popleft()
             self._in_second += len(shown)

@@ -11,7 +11,7 @@ from appliance.counters import Counter
 from appliance.engine import live
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, CONNECT_LIMIT
 from appliance.engine.live import LiveView
-from appliance.journal.message_cost import cost_of
+from appliance.journal.message_cost import content_of, cost_of, costs_of
 from appliance.model import Message, MessageProperties
 
 NOT_AUTHORIZED = 0x87
@@ -146,3 +146,7 @@ def test_cost():
         MessageProperties(user_properties=(("k" * 500, "v" * 500),)),
     ):
         assert cost_of(Message(1, 0, "t", b"xyz", properties=one)) >= cost_of(plain) + 1000
+    for topic in ("t", "\N{ROCKET}"):
+        for one in (None, MessageProperties(content_type="c")):
+            message = Message(1, 0, topic, b"xyz", properties=one)
+            assert costs_of([message]) == [cost_of(message)] == [128 + content_of(message)]

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from appliance.engine.live import FORGOTTEN_AT_ONCE, KEPT_TOPICS, LiveView
-from appliance.model import Message
+from appliance.engine.live import (
+    FORGOTTEN_AT_ONCE,
+    KEPT_BYTES,
+    KEPT_MESSAGES,
+    KEPT_TOPICS,
+    SHOWN_BYTES,
+    LiveView,
+)
+from appliance.journal.message_cost import costs_of
+from appliance.model import Message, MessageProperties
 
 
 def heard(view: LiveView, seq: int, topic: str) -> None:
@@ -27,3 +35,31 @@ def test_a_new_topic_is_always_seen_and_the_most_silent_one_goes() -> None:
     assert f"old/{FORGOTTEN_AT_ONCE + 1}" in found
     assert len(found) == KEPT_TOPICS + 1 == view.known_topics
     assert view.forgotten_topics == FORGOTTEN_AT_ONCE
+
+
+def test_the_newest_messages_are_kept_and_their_cost_is_known() -> None:
+    """Whatever the size of a commit and of its messages, both bounds hold and the sum is right."""
+    view = LiveView(lambda: 0.0)
+    large = MessageProperties(correlation_data=b"d" * 60_000)
+    last = 0
+    for count, size, properties in (
+        (KEPT_MESSAGES - 1, 1, None),
+        (3, 10, None),
+        (2 * KEPT_MESSAGES, 20, None),
+        (7, SHOWN_BYTES + 1, None),
+        (1000, 30, large),
+        (5, 40, None),
+    ):
+        commit = [
+            Message(last + n, 1, "t", b"x" * size, properties=properties)
+            for n in range(1, count + 1)
+        ]
+        last += count
+        view.add(commit)
+        kept = view.newest(0, 2 * KEPT_MESSAGES)
+        assert kept[-1].seq == last
+        is_full = view.kept_bytes > KEPT_BYTES - 70_000
+        assert is_full or len(kept) == min(last, KEPT_MESSAGES)
+        assert [one.seq for one in kept] == list(range(kept[0].seq, last + 1))
+        assert view.kept_bytes == sum(costs_of(kept)) <= KEPT_BYTES
+        assert max(len(one.payload) for one in kept) <= SHOWN_BYTES
