@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
         )
     store = Store(path, config.journal.sync)
     try:
-        store.check_identity()
+        store.database.check_identity()
         messages = _wanted(Reading(store), filters, since_ns, options.limit)
         if options.output == "-":
             count = _write(sys.stdout.buffer, messages, options)

@@ -54,6 +54,7 @@ def check(config: Config, problems: Problems) -> None:
                 "url",
                 "url_file",
             )
+    names: set[str] = set()
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer):
@@ -63,13 +64,16 @@ def check(config: Config, problems: Problems) -> None:
         if timer.task is not None and config.qlik is None:
             text = "no Qlik server is configured; add [qlik]"
             report(ConfigPath(table, "task"), text, "task")
-        if any(timer.name == other.name for other in config.timer[: number - 1]):
-            report(
-                ConfigPath(table, "name"),
-                f"{shown(timer.name)} is taken; choose another name",
-                "name",
-            )
+        _unique(timer.name, names, table, report)
     _metrics(config, report)
+
+
+def _unique(name: str, taken: set[str], table: str, report: ReportProblem) -> None:
+    """Report a name that an earlier table of the same kind has, and add it to ``taken``."""
+    if name and name in taken:
+        where = ConfigPath(table, "name")
+        report(where, f"{shown(name)} is taken; choose another name", "name")
+    taken.add(name)
 
 
 def advice(config: Config) -> list[str]:
@@ -111,13 +115,7 @@ def _listeners(config: Config, report: ReportProblem) -> None:
     names: set[str] = set()
     for number, listener in enumerate(config.listener, 1):
         table = f"[[listener]] {number}"
-        if listener.name and listener.name in names:
-            report(
-                ConfigPath(table, "name"),
-                f"{shown(listener.name)} is taken; choose another name",
-                "name",
-            )
-        names.add(listener.name)
+        _unique(listener.name, names, table, report)
         bind = ConfigPath(table, "bind")
         try:
             host, port = parse_bind(listener.bind)
@@ -293,13 +291,7 @@ def _triggers(config: Config, report: ReportProblem) -> None:
                 "task",
                 "topic",
             )
-        if trigger.name and trigger.name in names:
-            report(
-                ConfigPath(table, "name"),
-                f"{shown(trigger.name)} is taken; choose another name",
-                "name",
-            )
-        names.add(trigger.name)
+        _unique(trigger.name, names, table, report)
         if trigger.debounce_max is None:
             continue
         if trigger.debounce is None:

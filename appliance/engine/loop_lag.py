@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 
 _EVERY_S = 0.1
 _PER_SECOND = 10
@@ -21,8 +20,7 @@ _SHARE = 0.99
 class LoopLag:
     """The lag of the loop over the last minute, measured ten times a second."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._late: deque[float] = deque(maxlen=_KEPT)
         self._noted = 0
         self.p99_ms = 0.0
@@ -31,9 +29,9 @@ class LoopLag:
     async def watch(self) -> None:
         """Measure until cancelled. Runs on the measured loop."""
         while True:
-            due = self._clock() + _EVERY_S
+            due = time.perf_counter() + _EVERY_S
             await asyncio.sleep(_EVERY_S)
-            self.note(self._clock() - due)
+            self.note(time.perf_counter() - due)
 
     def note(self, late_s: float) -> None:
         """Add one lag, in seconds; a negative one counts as 0."""

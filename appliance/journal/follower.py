@@ -38,7 +38,10 @@ class Reader(Protocol):
 
 
 class Follower:
-    """One reader's place in the journal. ``next`` is for one thread, the rest for any."""
+    """One reader's place in the journal. ``next`` is for one thread, the rest for any.
+
+    Others read ``position``, ``advanced`` and ``missed``; only the follower sets them.
+    """
 
     def __init__(
         self,
@@ -50,29 +53,17 @@ class Follower:
     ) -> None:
         self.name = name
         self.interest = interest
-        self._missed = 0
         self._reader = reader
         self._leave = leave
-        self._position = after_seq
-        self._advanced = after_seq
+        self.position = after_seq
+        """Up to where ``next`` has returned everything there is."""
+        self.advanced = after_seq
+        """How far the owner has said that it will not look back."""
+        self.missed = 0
+        """Messages that retention had to delete before they were read (journal far too big)."""
         self._wakeup = Wakeup()
         self._worth_reading_to = -1
         self._closed = False
-
-    @property
-    def position(self) -> int:
-        """Up to where ``next`` has returned everything there is."""
-        return self._position
-
-    @property
-    def advanced(self) -> int:
-        """How far the owner has said that it will not look back."""
-        return self._advanced
-
-    @property
-    def missed(self) -> int:
-        """Messages that retention had to delete before they were read (journal far too big)."""
-        return self._missed
 
     @property
     def last_seq(self) -> int:
@@ -87,7 +78,7 @@ class Follower:
     @property
     def may_lag(self) -> bool:
         """Whether there is no need to hurry: not far behind, and the journal has room."""
-        return self._reader.may_lag(self._position)
+        return self._reader.may_lag(self.position)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether ``next`` has something; waits for it at most so long, or until ``wake``.
@@ -97,14 +88,14 @@ class Follower:
         """
         if not self._need_not_wait():
             self._wakeup.wait(timeout_s, self._need_not_wait)
-            if self._worth_reading_to <= self._position:
+            if self._worth_reading_to <= self.position:
                 self._worth_reading_to = self._reader.last_seq
-        return self._worth_reading_to > self._position
+        return self._worth_reading_to > self.position
 
     def _need_not_wait(self) -> bool:
         if self.interest is None or self._worth_reading_to < 0:
             self._worth_reading_to = self._reader.last_seq
-        return self._closed or self._worth_reading_to > self._position
+        return self._closed or self._worth_reading_to > self.position
 
     def next(self, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """The next messages, oldest first: as many as there are within both bounds, maybe none.
@@ -114,16 +105,16 @@ class Follower:
             sqlite3.Error: old messages had to be read from the disk, which failed; ask again.
         """
         removed_to = self._reader.removed_to
-        if self._position < removed_to:
-            self._missed += removed_to - self._position
-            self._position = removed_to
+        if self.position < removed_to:
+            self.missed += removed_to - self.position
+            self.position = removed_to
         newest = self._reader.last_seq
-        messages = self._reader.recent(self._position, limit, max_bytes)
+        messages = self._reader.recent(self.position, limit, max_bytes)
         if messages:
-            self._position = messages[-1].seq
-        elif newest > self._position:
+            self.position = messages[-1].seq
+        elif newest > self.position:
             # A gap: sequence numbers were skipped (the database was lost), or deleted long ago.
-            self._position = newest
+            self.position = newest
         return messages
 
     def read(self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
@@ -132,7 +123,7 @@ class Follower:
 
     def advance(self, seq: int) -> None:
         """Everything up to ``seq`` is done with, durably; retention may delete it."""
-        self._advanced = max(self._advanced, seq)
+        self.advanced = max(self.advanced, seq)
 
     def wake(self) -> None:
         """Let a present or else the next ``wait`` return at once."""
@@ -146,7 +137,7 @@ class Follower:
             topics: of its messages; only looked at if there is an interest.
         """
         if self.interest is not None:
-            if last_seq - self._position < tuning.WAKE_FOR_UNREAD and not any(
+            if last_seq - self.position < tuning.WAKE_FOR_UNREAD and not any(
                 map(self.interest, topics)
             ):
                 return

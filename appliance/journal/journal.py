@@ -102,7 +102,7 @@ class Journal:
 
     def define(self, schema_sql: str) -> None:
         """Add another module's tables (``CREATE TABLE IF NOT EXISTS ...;``). Before ``start``."""
-        self._store.define(schema_sql)
+        self._store.database.add_tables(schema_sql)
 
     def start(
         self,
@@ -135,7 +135,7 @@ class Journal:
         connection = self._store.open(self._clock_ns())
         try:
             self._first_seq, last = self._reading.bounds()
-            if self._store.is_new:
+            if self._store.database.is_new:
                 last = max(last, self._reservation.limit)
             self._seq = self._last_seq = max(last, minimum_seq)
             self._reservation.reserve(self._seq + 1)
@@ -231,7 +231,7 @@ class Journal:
     @property
     def set_aside(self) -> Path | None:
         """Where this start moved a damaged database, if it had to."""
-        return self._store.set_aside
+        return self._store.database.set_aside
 
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read rows of tables from ``define``: what is committed, nothing else.

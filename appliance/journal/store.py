@@ -45,7 +45,7 @@ class Store:
 
     def __init__(self, path: Path, sync: Literal["always", "os"]) -> None:
         self.path = path
-        self._database = Database(
+        self.database = Database(
             path,
             LAYOUT,
             busy_s=_BUSY_S,
@@ -58,29 +58,11 @@ class Store:
         self._closed = False
         self._identity = (0, 0)
 
-    @property
-    def is_new(self) -> bool:
-        """Whether this start found no database that could be used."""
-        return self._database.is_new
-
-    @property
-    def set_aside(self) -> Path | None:
-        """Where a damaged database was moved at the start, else ``None``."""
-        return self._database.set_aside
-
-    def define(self, schema_sql: str) -> None:
-        """Add tables of another module (``CREATE TABLE IF NOT EXISTS ...``), before ``open``."""
-        self._database.add_tables(schema_sql)
-
     def open(self, now_ns: int) -> sqlite3.Connection:
         """Open the database as ``Database.open`` does, and raise what it raises."""
-        connection = self._database.open(now_ns)
+        connection = self.database.open(now_ns)
         self._identity = self._identify()
         return connection
-
-    def check_identity(self) -> None:
-        """Refuse a file that this appliance can't read, as ``Database.check_identity`` does."""
-        self._database.check_identity()
 
     def reopen(self) -> sqlite3.Connection:
         """A fresh writing connection while the appliance runs; makes the file if it vanished.
@@ -89,7 +71,7 @@ class Store:
             sqlite3.Error, OSError: not possible now; try again.
         """
         self._forget_readers()
-        connection = self._database.reopen()
+        connection = self.database.reopen()
         try:
             self._identity = self._identify()
         except BaseException:
@@ -121,7 +103,7 @@ class Store:
                 raise UnavailableError(f"The journal {self.path} is closed.")
             connection = self._readers.pop() if self._readers else None
         if connection is None:
-            connection = self._database.connect(may_write=False)
+            connection = self.database.connect(may_write=False)
         try:
             yield connection
         except BaseException:

@@ -44,17 +44,10 @@ class StartingEngine(Engine):
     ``make`` makes the appliance; it is called in the thread that ``begin`` starts.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Appliance],
-        *,
-        name: str,
-        clock_ns: Callable[[], int] = time.time_ns,
-    ) -> None:
+    def __init__(self, make: Callable[[], Appliance], *, name: str) -> None:
         self._make = make
         self._name = name
-        self._clock_ns = clock_ns
-        self._began_ns = clock_ns()
+        self._began_ns = time.time_ns()
         self._thread: threading.Thread | None = None
         self._stop_asked = threading.Event()
         self._view: View | None = None
@@ -105,7 +98,7 @@ class StartingEngine(Engine):
         if self._view is not None:
             return self._view.snapshot()
         return Snapshot(
-            taken_ns=self._clock_ns(),
+            taken_ns=time.time_ns(),
             name=self._name,
             version=__version__,
             started_ns=self._began_ns,

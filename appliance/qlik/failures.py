@@ -59,11 +59,10 @@ class StatusError(QlikError):
         status: int,
         retry: RetryPolicy,
         retry_after_s: float | None = None,
-        label: str = "",
     ) -> None:
         super().__init__(
             text,
-            label=label or str(status),
+            label=str(status),
             retry=retry,
             retry_after_s=retry_after_s,
             is_denied=status in _DENYING,

@@ -54,10 +54,9 @@ class AttachedEngine(Engine):
 
     is_remote = True
 
-    def __init__(self, target: Target, clock_ns: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._clock_ns = clock_ns
-        self._mirror = Mirror(clock_ns)
+        self._mirror = Mirror(time.monotonic_ns)
         self._link = Link(target, self._mirror)
         self._tried_ns = 0
 
@@ -93,9 +92,10 @@ class AttachedEngine(Engine):
         trouble = self._link.trouble
         if trouble:
             return Health("bad", trouble)
-        silent_s = (self._clock_ns() - self._mirror.heard_ns) / 1e9
-        if silent_s > _ATTACH_AGAIN_S and self._clock_ns() - self._tried_ns > _ATTACH_AGAIN_S * 1e9:
-            self._tried_ns = self._clock_ns()
+        now_ns = time.monotonic_ns()
+        silent_s = (now_ns - self._mirror.heard_ns) / 1e9
+        if silent_s > _ATTACH_AGAIN_S and now_ns - self._tried_ns > _ATTACH_AGAIN_S * 1e9:
+            self._tried_ns = now_ns
             self._link.attach_again()
         if silent_s > _SILENT_S:
             return Health("warn", f"nothing heard for {silent_s:.0f} s")

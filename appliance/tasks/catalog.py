@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -31,11 +31,8 @@ RETRY_FRESH_S = 5.0
 class TaskList:
     """The server's tasks, cached. Thread-safe; ``get`` may wait for the server."""
 
-    def __init__(
-        self, server: QlikServer | None, *, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, server: QlikServer | None) -> None:
         self._server = server
-        self._monotonic = monotonic
         self._asking = threading.Lock()
         self._tasks: dict[str, Task] = {}
         self._taken: float | None = None
@@ -50,11 +47,11 @@ class TaskList:
                         task.id.lower(): msgspec.structs.replace(task, id=task.id.lower())
                         for task in self._server.tasks()
                     }
-                    self._taken = self._monotonic()
+                    self._taken = time.monotonic()
         return tuple(self._tasks.values())
 
     def _is_older_than(self, age_s: float) -> bool:
-        return self._taken is None or self._monotonic() - self._taken > age_s
+        return self._taken is None or time.monotonic() - self._taken > age_s
 
     def known(self, task: str) -> Task | None:
         """The task as the cached list has it, however old; the server is not asked."""

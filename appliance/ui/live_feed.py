@@ -130,16 +130,8 @@ class LiveFeed:
             passed: Sequence[Message] = new
         elif self._filter.needs_marks:
             return self._recheck_outcomes(engine)
-        elif self._filter.is_empty:
-            own = self._own
-            passed = [
-                message
-                for message in new
-                if message.client_id[:1] != "$" or not message.topic.startswith(own)
-            ]
-            self._passed.extend(passed)
         else:
-            passed = [message for message in new if self._filter.takes(message)]
+            passed = [message for message in new if self._takes(message)]
             self._passed.extend(passed)
         if self.paused:
             self.waiting += len(passed)

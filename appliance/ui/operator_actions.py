@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from textual.screen import Screen, ScreenResultType
 
-from appliance.engine_api import ClientState, Engine, Mark, TimerState
+from appliance.engine_api import ClientState, Engine, TimerState
 from appliance.model import Execution, Message, Task
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
@@ -112,9 +112,9 @@ class OperatorActions:
 
         self._ask(f"Start {cut(printable(name), 60)} again?", "Start it", action)
 
-    def repeat(self, message: Message, mark: Mark | None) -> None:
+    def repeat(self, message: Message) -> None:
         """Do again what a message caused."""
-        if mark is None:
+        if message.seq not in self._host.engine.marks([message.seq]):
             self._host.say("This message started nothing, so there is nothing to repeat.")
             return
 

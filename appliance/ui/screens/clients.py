@@ -53,9 +53,6 @@ class ClientRows(Rows[ClientState]):
     def key(self, item: ClientState) -> Hashable:
         return item.client_id
 
-    def version(self, item: ClientState) -> Hashable:  # noqa: ARG002 - ages and rates change
-        return None
-
     def line(self, item: ClientState, cells: int) -> Line:
         rates = self.rates.get(item.client_id, (0.0, 0.0))
         return view.row(item, rates, self.now_ns, cells)
@@ -138,12 +135,6 @@ class ClientsScreen(Page):
         rows.sort = names[(names.index(rows.sort) + 1) % len(names)]
         self._dirty = True
         self.host.show_now()
-
-    def on_rows_moved(self) -> None:
-        self.host.show_now()
-
-    def on_rows_opened(self) -> None:
-        self.action_open()
 
     @property
     def _client(self) -> ClientState | None:

@@ -13,7 +13,7 @@ from textual.widget import Widget
 from appliance.engine_api import Snapshot
 from appliance.ui import formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.screens.page import Page
+from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.views import activity, counters, first_run
 from appliance.ui.views import message as view
 from appliance.ui.widgets.messages import MessageRows
@@ -22,7 +22,7 @@ from appliance.ui.widgets.pane import Pane
 _NARROW_TASK_ROWS = 3
 
 
-class LiveScreen(Page):
+class LiveScreen(MessageListPage):
     """Messages, executions, timers, counters."""
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
@@ -44,10 +44,6 @@ class LiveScreen(Page):
 
     def on_mount(self) -> None:
         self.set_focus(self.rows)
-
-    @property
-    def rows(self) -> MessageRows:
-        return self.query_one(MessageRows)
 
     # --- the tick ------------------------------------------------------------------------------
 
@@ -189,31 +185,18 @@ class LiveScreen(Page):
         self.feed_changed()
         self.host.show_now()
 
-    def on_rows_moved(self) -> None:
-        self.host.show_now()
-
-    def on_rows_opened(self) -> None:
-        self.action_open()
-
     def action_open(self) -> None:
-        """Show the whole of the message under the cursor."""
-        message = self.rows.current
+        message = self.rows.current  # the row, before the view stands still and has newer ones
         if message is not None:
             self.on_rows_left_end()
             self.host.navigation.show_message(message, list(self.rows.items))
 
     def action_copy(self) -> None:
         """Copy the payload (on the first run: the command to try)."""
-        message = self.rows.current
-        if not self.rows.display:
+        if self.rows.display:
+            super().action_copy()
+        else:
             self.host.copy(first_run.command(self.host.snapshot), "the command")
-        elif message is not None:
-            self.host.copy_payload(message)
-
-    def action_copy_topic(self) -> None:
-        message = self.rows.current
-        if message is not None:
-            self.host.copy(message.topic, "the topic")
 
     def action_toggle_age(self) -> None:
         """Clock or age in the first column."""
@@ -231,14 +214,6 @@ class LiveScreen(Page):
             else "The appliance's own status and outcomes are left out."
         )
 
-    def action_repeat(self) -> None:
-        """Start again what the message under the cursor started."""
-        message = self.rows.current
-        if message is not None:
-            self.host.actions.repeat(
-                message, self.host.engine.marks([message.seq]).get(message.seq)
-            )
-
     def action_search(self) -> None:
         """Search the journal with the same filter, from the newest message back."""
         self.host.navigation.show_search(self.filter)
@@ -246,7 +221,3 @@ class LiveScreen(Page):
     def action_jump(self) -> None:
         """Ask for a time and show the journal as it was then."""
         self.host.navigation.show_search(self.filter, ask="until:")
-
-    def action_export(self) -> None:
-        """Write the messages in view to a file."""
-        self.host.export("messages", list(self.rows.items))

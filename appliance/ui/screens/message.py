@@ -231,5 +231,4 @@ class MessageScreen(Page):
 
     def action_repeat(self) -> None:
         """Do again what the message caused."""
-        seq = self._message.seq
-        self.host.actions.repeat(self._message, self.host.engine.marks([seq]).get(seq))
+        self.host.actions.repeat(self._message)

@@ -88,6 +88,9 @@ class Page(BaseScreen[None]):
     def filter_changed(self) -> None:
         """``self.filter`` has changed."""
 
+    def action_open(self) -> None:
+        """Show more of the row under the cursor."""
+
     def action_run_task(self) -> None:
         """Pick a task and start it."""
         self.host.actions.run_task()
@@ -145,6 +148,12 @@ class Page(BaseScreen[None]):
             return mode
         words: Line = [(" filter ", "dim"), (self.filter.source[:40], "warn")]
         return [*words, ("  ", ""), *mode] if mode else words
+
+    def on_rows_moved(self) -> None:
+        self.host.show_now()
+
+    def on_rows_opened(self) -> None:
+        self.action_open()
 
     def on_screen_resume(self) -> None:
         self.host.show_now()

@@ -15,7 +15,7 @@ from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.page_host import PageHost
-from appliance.ui.screens.page import Page
+from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
 
@@ -78,7 +78,7 @@ def takes_outcome(engine: Engine, wanted: filters.Filter, seq: int) -> bool:
     return wanted.takes_mark(mark, task)
 
 
-class SearchScreen(Page):
+class SearchScreen(MessageListPage):
     """Opened over Live with its filter; another filter starts another search."""
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.REPEAT)
@@ -99,7 +99,7 @@ class SearchScreen(Page):
         yield MessageRows(id="found", follow=False)
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(MessageRows))
+        self.set_focus(self.rows)
         self.use_filter(self._wanted)
         if self._ask or self._wanted.is_empty:
             self.action_filter(self._ask)
@@ -130,7 +130,7 @@ class SearchScreen(Page):
             self.host.show_now()
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the journal is asked, not the snapshot
-        search, rows, cells = self._search, self.query_one(MessageRows), self.size.width
+        search, rows, cells = self._search, self.rows, self.size.width
         now = (id(search), len(search.found))
         if now != self._shown:
             fresh = self._shown[0] != id(search)
@@ -164,32 +164,3 @@ class SearchScreen(Page):
             self.host.say("The journal has nothing older.")
         elif not self._running:
             self._start()
-
-    def on_rows_opened(self) -> None:
-        self.action_open()
-
-    def action_open(self) -> None:
-        rows = self.query_one(MessageRows)
-        if rows.current is not None:
-            self.host.navigation.show_message(rows.current, list(rows.items))
-
-    def action_copy(self) -> None:
-        message = self.query_one(MessageRows).current
-        if message is not None:
-            self.host.copy_payload(message)
-
-    def action_copy_topic(self) -> None:
-        message = self.query_one(MessageRows).current
-        if message is not None:
-            self.host.copy(message.topic, "the topic")
-
-    def action_repeat(self) -> None:
-        """Do again what the message caused."""
-        message = self.query_one(MessageRows).current
-        if message is not None:
-            self.host.actions.repeat(
-                message, self.host.engine.marks([message.seq]).get(message.seq)
-            )
-
-    def action_export(self) -> None:
-        self.host.export("messages", list(self.query_one(MessageRows).items))

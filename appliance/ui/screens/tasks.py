@@ -35,9 +35,6 @@ class RuleRows(Rows[RuleState | TimerState]):
     def key(self, item: RuleState | TimerState) -> Hashable:
         return (type(item).__name__, item.name)
 
-    def version(self, item: RuleState | TimerState) -> Hashable:  # noqa: ARG002 - ages change
-        return None
-
     def line(self, item: RuleState | TimerState, cells: int) -> Line:
         if isinstance(item, TimerState):
             return view.timer_row(item, self.now_ns, cells, utc=self.utc)
@@ -140,12 +137,6 @@ class TasksScreen(Page):
         return item if rules.has_focus and isinstance(item, TimerState) else None
 
     # --- what keys do --------------------------------------------------------------------------
-
-    def on_rows_moved(self) -> None:
-        self.host.show_now()
-
-    def on_rows_opened(self) -> None:
-        self.action_open()
 
     def action_open(self) -> None:
         """An execution's detail, or the executions of a rule."""

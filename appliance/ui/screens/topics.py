@@ -48,9 +48,6 @@ class TopicRows(Rows[topic_tree.TopicNode]):
     def key(self, item: topic_tree.TopicNode) -> Hashable:
         return item.path
 
-    def version(self, item: topic_tree.TopicNode) -> Hashable:  # noqa: ARG002 - ages and rates change
-        return None
-
     def line(self, item: topic_tree.TopicNode, cells: int) -> Line:
         message = self.last.get(item.leaf.last_seq) if item.leaf is not None else None
         opened = item.path in self.opened
@@ -226,12 +223,6 @@ class TopicsScreen(Page):
         at = topic_tree.SORTS.index(self.rows.sort)
         self.rows.sort = topic_tree.SORTS[(at + 1) % len(topic_tree.SORTS)]
         self._rebuild()
-
-    def on_rows_moved(self) -> None:
-        self.host.show_now()
-
-    def on_rows_opened(self) -> None:
-        self.action_open()
 
     def action_open(self) -> None:
         """The messages of the topic, or of everything below it, on the Live screen."""

@@ -66,9 +66,12 @@ class Rows(Widget, Generic[T], can_focus=True):
         """The identity of the row when the list changes."""
         raise NotImplementedError
 
-    def version(self, item: T) -> Hashable:
-        """Everything besides the key that the drawn row depends on; ``None``: keep no strip."""
-        raise NotImplementedError
+    def version(self, item: T) -> Hashable:  # noqa: ARG002 - for subclasses
+        """Everything besides the key that the drawn row depends on; ``None``: keep no strip.
+
+        Rows that show ages or rates keep none.
+        """
+        return None
 
     def line(self, item: T, cells: int) -> Line:
         """The row in ``cells`` cells."""

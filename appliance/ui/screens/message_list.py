@@ -1,0 +1,43 @@
+"""What the keys do on a page that shows a list of messages.
+
+Not for: where the messages come from (live.py, search.py).
+"""
+
+from __future__ import annotations
+
+from appliance.ui.screens.page import Page
+from appliance.ui.widgets.messages import MessageRows
+
+
+class MessageListPage(Page):
+    """A page whose body has one ``MessageRows``."""
+
+    @property
+    def rows(self) -> MessageRows:
+        return self.query_one(MessageRows)
+
+    def action_open(self) -> None:
+        """Show the whole of the message under the cursor."""
+        message = self.rows.current
+        if message is not None:
+            self.host.navigation.show_message(message, list(self.rows.items))
+
+    def action_copy(self) -> None:
+        message = self.rows.current
+        if message is not None:
+            self.host.copy_payload(message)
+
+    def action_copy_topic(self) -> None:
+        message = self.rows.current
+        if message is not None:
+            self.host.copy(message.topic, "the topic")
+
+    def action_repeat(self) -> None:
+        """Do again what the message under the cursor caused."""
+        message = self.rows.current
+        if message is not None:
+            self.host.actions.repeat(message)
+
+    def action_export(self) -> None:
+        """Write the messages in view to a file."""
+        self.host.export("messages", list(self.rows.items))
