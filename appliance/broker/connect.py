@@ -1,8 +1,8 @@
-"""What a CONNECT asks for, and whether its client is admitted.
+"""What a CONNECT asks for, whether its client is admitted, and what it is answered.
 
-Everything here is decided before any session is looked at, so that a refused client can't disturb
+A client is admitted before any session is looked at, so that a refused client can't disturb
 another client with the same id. Not for: passwords and rules themselves (access.py), sessions
-(sessions.py), the connection's bytes (connection.py).
+(session_binding.py), the connection's bytes (connection.py).
 References are to MQTT 3.1.1 unless said otherwise.
 """
 
@@ -15,11 +15,14 @@ import msgspec
 
 from appliance.broker.access import Proof
 from appliance.broker.context import BrokerContext
+from appliance.config import LimitsConfig
 from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 if TYPE_CHECKING:
+    from appliance.broker.connection import Connection
     from appliance.broker.plugins import PluginClient
 
 _LONGEST_CLIENT_ID = 1024
@@ -39,14 +42,68 @@ class Admission(msgspec.Struct, frozen=True):
     """How plugins know it, where there are any."""
 
 
-def decode_connect(packet: bytes, offset: int, version: int) -> Connect:
-    """Decode a CONNECT whose body begins at ``offset``, in the version it is in.
+def take_connect(context: BrokerContext, connection: Connection, body: bytes) -> None:
+    """Let a connection's client in, or end the connection; at once where nothing is to wait for.
 
     Raises:
-        PacketError: it breaks the protocol.
+        PacketError: the packet breaks the protocol.
     """
-    body = packet[offset:]
-    return packets.decode_connect(body) if version == 4 else v5_decode.connect(body)
+    if connection.asked is not None:
+        raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
+    connection.version = packets.protocol_version(body)
+    asked = packets.decode_connect(body) if connection.version == 4 else v5_decode.connect(body)
+    connection.asked = asked
+    try:
+        admission = admit_at_once(context, asked)
+        if admission is not None and not context.binding.is_connected(admission.client_id):
+            connection.let_in(admission)
+            return
+    except PacketError as error:
+        connection.end(error.reason, str(error))
+        return
+    connection.wait()
+    connection.start(_let_in(context, connection, asked, admission), "admit")
+
+
+async def _let_in(
+    context: BrokerContext, connection: Connection, asked: Connect, admission: Admission | None
+) -> None:
+    """Let the client in once its password is checked and its older connection is gone."""
+    try:
+        if admission is None:
+            admission = await admit(context, asked, connection.peer, connection.ssl_object)
+        await context.binding.make_way(admission.client_id, asked.username)
+        if not connection.is_gone:
+            connection.let_in(admission)
+            connection.go_on()
+    except PacketError as error:
+        connection.end(error.reason, str(error))
+    except Exception as error:  # noqa: BLE001 - any error ends the connection
+        connection.note_error(error)
+        connection.end_quietly(Reason.UNSPECIFIED)
+
+
+def shorter_keepalive(asked: Connect, limits: LimitsConfig) -> int | None:
+    """What the client is told to use in place of its keepalive (MQTT 5, section 3.2.2.3.14)."""
+    longest = int(limits.max_keepalive)
+    is_within = not longest or 0 < asked.keepalive_s <= longest
+    return None if asked.version == 4 or is_within else longest
+
+
+def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool) -> bytes:
+    """The answer to a client that is let in."""
+    asked = admission.asked
+    if asked.version == 4:
+        return b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00"
+    return v5.encode_connack(
+        asked,
+        session_present=session_present,
+        assigned_client_id=admission.client_id if admission.assigned else None,
+        keepalive_s=shorter_keepalive(asked, limits),
+        receive_maximum=65535,
+        maximum_packet_size=int(limits.max_packet_size),
+        session_expiry_s=asked.session_expiry_s,
+    )
 
 
 def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:

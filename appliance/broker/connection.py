@@ -1,8 +1,8 @@
 """One client's connection: from the socket's bytes to packets, and from accept to close.
 
 Each read is taken apart in one loop; what the packets mean is decided next door: PUBLISH in
-publish.py, CONNECT in connect.py, SUBSCRIBE in subscribe.py, sending in output.py and
-outbox.py. Not for: sockets and their limits (listener.py, server.py).
+publish.py, CONNECT in connect.py, SUBSCRIBE in subscribe.py, sending and its acknowledgements in
+output.py and outbox.py. Not for: sockets and their limits (listener.py, server.py).
 References are to MQTT 3.1.1 unless said otherwise.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from appliance.broker.access import Proof
-from appliance.broker.connect import Admission, admit, admit_at_once, decode_connect
+from appliance.broker.connect import Admission, connack, shorter_keepalive, take_connect
 from appliance.broker.context import BrokerContext
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.output import Output
@@ -47,8 +47,6 @@ class Connection(GuardedProtocol):
 
     __slots__ = (
         "_accepted",
-        "_admission",
-        "_asked",
         "_busy",
         "_closing",
         "_closing_since",
@@ -64,12 +62,13 @@ class Connection(GuardedProtocol):
         "_output",
         "_paused_by_door",
         "_publish_reader",
-        "_question",
         "_rest",
         "_said_goodbye",
         "_subscribe_handler",
+        "_task",
         "_transport",
         "address",
+        "asked",
         "client_id",
         "connected_ns",
         "counted_as_open",
@@ -99,6 +98,8 @@ class Connection(GuardedProtocol):
         self.connected_ns = 0
         self.peer: tuple[str, int] = ("", 0)
         self.address = ""
+        self.asked: Connect | None = None
+        """What the client's CONNECT asks for."""
         self.client_id = ""
         self.username: str | None = None
         self.proof: Proof | None = None
@@ -114,7 +115,6 @@ class Connection(GuardedProtocol):
         self.session: Session | None = None
         self._accepted = 0.0
         self._transport: asyncio.Transport | None = None
-        self._asked: Connect | None = None
         self._rest = bytearray()
         self._needed = 0
         self._busy = False
@@ -124,8 +124,7 @@ class Connection(GuardedProtocol):
         self._failed = False
         self._said_goodbye = False
         self._subscribe_handler: SubscribeHandler | None = None
-        self._admission: asyncio.Task[None] | None = None
-        self._question: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._farewell: asyncio.Task[None] | None = None
         self._ended = False
         self._ended_event: asyncio.Event | None = None
@@ -142,22 +141,22 @@ class Connection(GuardedProtocol):
     # --- asyncio's side -----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]  # asyncio's own looser annotation
+        stream: asyncio.Transport = transport  # type: ignore[assignment]  # asyncio's is looser
+        self._transport = stream
         peer = transport.get_extra_info("peername")
         self.peer = (str(peer[0]), int(peer[1])) if peer else ("", 0)
         host = f"[{self.peer[0]}]" if ":" in self.peer[0] else self.peer[0]
         self.address = f"{host}:{self.peer[1]}"
         self.connected_ns = self._door.clock_ns()
         self._accepted = self.last_received = self._loop.time()
-        self._output.open(self._stream)
+        self._output.open(stream)
         if not self._context.connections.arrived(self):
             self.abort()
 
     @property
-    def _stream(self) -> asyncio.Transport:
-        if self._transport is None:
-            raise RuntimeError("the connection is not made yet")
-        return self._transport
+    def ssl_object(self) -> Any:
+        """The TLS object of the connection, as asyncio has it; ``None`` without TLS."""
+        return None if self._transport is None else self._transport.get_extra_info("ssl_object")
 
     def data_received(self, data: bytes) -> None:
         self.last_received = self._loop.time()
@@ -193,11 +192,10 @@ class Connection(GuardedProtocol):
         self.is_open = False
         self._context.connections.departed(self)
         self._door.forget(self)
-        for task in (self._admission, self._question):
-            if task is not None:
-                task.cancel()
+        if self._task is not None:
+            self._task.cancel()
         try:
-            self._context.binding.release(self, self._asked, said_goodbye=self._said_goodbye)
+            self._context.binding.release(self, self.asked, said_goodbye=self._said_goodbye)
             if self.counted_as_open and self._context.plugins and self.plugin_client:
                 self._context.plugins.disconnected(self.plugin_client)
         finally:
@@ -301,23 +299,22 @@ class Connection(GuardedProtocol):
                     if position >= end:
                         break
                 first = data[position]
-                if self._asked is None and first != packets.CONNECT << 4:
+                if self.asked is None and first != packets.CONNECT << 4:
                     raise PacketError("the first packet is not CONNECT [MQTT-3.1.0-1]")
                 packet_type = check_flags(first)
                 found = frame(data, position, limit)
                 if found is None:
                     break
-                body, stop = found
+                start, stop = found
                 if stop > end:
                     self._needed = stop - position
                     break
-                packet = data[position:stop]
+                body = data[start:stop]
                 if packet_type == packets.PUBREL and self.is_open:
-                    packet_id, _ = self._acknowledged(packet, body - position, is_of_release=True)
-                    reader.release(packet_id)
+                    reader.take_pubrel(body)
                 else:
                     reader.enter()
-                    self._control(packet_type, packet, body - position)
+                    self._control(packet_type, body)
                     limit = self._largest_packet
                 position = stop
         finally:
@@ -325,16 +322,16 @@ class Connection(GuardedProtocol):
             if position < end and not self._closing:
                 self._rest = bytearray(data[position:]) + self._rest
 
-    # --- what plugins are asked ---------------------------------------------------------------
+    # --- what the next packet waits for -------------------------------------------------------
 
-    def ask(self, question: Coroutine[None, None, None]) -> None:
-        """Have plugins asked; nothing more is read from the client meanwhile (``wait``)."""
-        self._question = self._loop.create_task(question, name=f"plugins {self.client_id}")
+    def start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Start what the next packet depends on; nothing more is read meanwhile (``wait``)."""
+        self._task = self._loop.create_task(work, name=f"{name} {self.client_id or self.address}")
 
     def _ask_publish(self, topic: str) -> None:
         if self.gate is not None:
             self.wait()
-            self.ask(self._wait_to_publish(self.gate, topic))
+            self.start(self._wait_to_publish(self.gate, topic), "plugins")
 
     async def _wait_to_publish(self, gate: TopicGate, topic: str) -> None:
         try:
@@ -347,53 +344,21 @@ class Connection(GuardedProtocol):
 
     # --- the packets that are not PUBLISH or PUBREL -------------------------------------------
 
-    def _control(self, packet_type: int, packet: bytes, offset: int) -> None:
+    def _control(self, packet_type: int, body: bytes) -> None:
         if packet_type == packets.CONNECT:
-            self._connect(packet, offset)
+            take_connect(self._context, self, body)
             return
         handler = self._handlers.get(packet_type)
         if handler is None or not self.is_open:
             raise PacketError(
                 f"a client may not send packet type {packet_type} now", Reason.PROTOCOL_ERROR
             )
-        handler(self, packet, offset)
+        handler(self, body)
 
-    def _ping(self, packet: bytes, offset: int) -> None:
-        if len(packet) > offset:
+    def _ping(self, body: bytes) -> None:
+        if body:
             raise PacketError("a PINGREQ has nothing but its header")
         self.queue(packets.PINGRESP_BYTES)
-
-    def _acknowledged(
-        self, packet: bytes, offset: int, *, is_of_release: bool = False
-    ) -> tuple[int, int]:
-        body = packet[offset:]
-        if self.version == 4:
-            return packets.decode_packet_id(body), 0
-        return v5_decode.acknowledgement(body, is_of_release=is_of_release)
-
-    def _puback(self, packet: bytes, offset: int) -> None:
-        packet_id, _ = self._acknowledged(packet, offset)
-        if self.session is not None:
-            self.session.outbox.acknowledged(packet_id)
-
-    def _pubrec(self, packet: bytes, offset: int) -> None:
-        packet_id, reason = self._acknowledged(packet, offset)
-        refused = reason >= Reason.UNSPECIFIED
-        if self.session is None:
-            return
-        if not self.session.outbox.received(packet_id, refused=refused) and not refused:
-            self._output.send_release(packet_id)
-
-    def _pubcomp(self, packet: bytes, offset: int) -> None:
-        packet_id, _ = self._acknowledged(packet, offset, is_of_release=True)
-        if self.session is not None:
-            self.session.outbox.completed(packet_id)
-
-    def _subscribe(self, packet: bytes, offset: int) -> None:
-        self._subscriber().take_subscribe(packet[offset:])
-
-    def _unsubscribe(self, packet: bytes, offset: int) -> None:
-        self._subscriber().take_unsubscribe(packet[offset:])
 
     def _subscriber(self) -> SubscribeHandler:
         """The subscribing side of this connection, from its client's first subscription on."""
@@ -401,9 +366,9 @@ class Connection(GuardedProtocol):
             self._subscribe_handler = SubscribeHandler(self._context, self)
         return self._subscribe_handler
 
-    def _disconnect(self, packet: bytes, offset: int) -> None:
+    def _disconnect(self, body: bytes) -> None:
         if self.version == 5:
-            reason, expiry = v5_decode.disconnect(packet[offset:])
+            reason, expiry = v5_decode.disconnect(body)
             if expiry is not None and self.session is not None:
                 if expiry and not self.session.expiry_s:
                     raise PacketError(
@@ -413,7 +378,7 @@ class Connection(GuardedProtocol):
                 self._context.sessions.keep_for(self.session, expiry)
             # Any other reason than 0 lets the will be published (MQTT 5, section 3.1.2.5).
             self._said_goodbye = reason == 0
-        elif len(packet) > offset:
+        elif body:
             raise PacketError("a DISCONNECT has nothing but its header")
         else:
             self._said_goodbye = True
@@ -421,61 +386,25 @@ class Connection(GuardedProtocol):
             self._subscribe_handler.disconnect()
         self.close()
 
-    _handlers: ClassVar[dict[int, Callable[[Connection, bytes, int], None]]] = {
+    _handlers: ClassVar[dict[int, Callable[[Connection, bytes], None]]] = {
         packets.PINGREQ: _ping,
-        packets.PUBACK: _puback,
-        packets.PUBREC: _pubrec,
-        packets.PUBCOMP: _pubcomp,
-        packets.SUBSCRIBE: _subscribe,
-        packets.UNSUBSCRIBE: _unsubscribe,
+        packets.PUBACK: lambda self, body: self._output.take_puback(body),
+        packets.PUBREC: lambda self, body: self._output.take_pubrec(body),
+        packets.PUBCOMP: lambda self, body: self._output.take_pubcomp(body),
+        packets.SUBSCRIBE: lambda self, body: self._subscriber().take_subscribe(body),
+        packets.UNSUBSCRIBE: lambda self, body: self._subscriber().take_unsubscribe(body),
         packets.DISCONNECT: _disconnect,
     }
 
-    # --- CONNECT ------------------------------------------------------------------------------
+    # --- the client is admitted ---------------------------------------------------------------
 
-    def _connect(self, packet: bytes, offset: int) -> None:
-        if self._asked is not None:
-            raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
-        self.version = self._output.version = packets.protocol_version(packet[offset:])
-        self._asked = asked = decode_connect(packet, offset, self.version)
-        try:
-            admission = admit_at_once(self._context, asked)
-            if admission is not None and not self._context.binding.is_connected(
-                admission.client_id
-            ):
-                self._open(admission)
-                return
-        except PacketError as error:
-            self.end(error.reason, str(error))
-            return
-        self.wait()
-        self._admission = self._loop.create_task(
-            self._admit(asked, admission), name=f"admit {self.address}"
-        )
-
-    async def _admit(self, asked: Connect, admission: Admission | None) -> None:
-        """Let the client in once its password is checked and its older connection is gone."""
-        try:
-            if admission is None:
-                ssl_object = self._stream.get_extra_info("ssl_object")
-                admission = await admit(self._context, asked, self.peer, ssl_object)
-            await self._context.binding.make_way(admission.client_id, asked.username)
-            if not self._closing:
-                self._open(admission)
-                self.go_on()
-        except PacketError as error:
-            self.end(error.reason, str(error))
-        except Exception as error:  # noqa: BLE001 - any error ends the connection
-            self._note(error)
-            self.end_quietly(Reason.UNSPECIFIED)
-
-    def _open(self, admission: Admission) -> None:
+    def let_in(self, admission: Admission) -> None:
         """Take the client's session, and answer its CONNECT.
 
         Raises:
             PacketError: there are too many sessions.
         """
-        self._asked = asked = admission.asked
+        self.asked = asked = admission.asked
         self.client_id = admission.client_id
         self.username = asked.username
         self.proof = admission.proof
@@ -487,25 +416,13 @@ class Connection(GuardedProtocol):
         if session is None:
             raise RuntimeError("a connection is bound to no session")
         self.is_open = True
-        told = self._shorter_keepalive(asked)
+        told = shorter_keepalive(asked, self._limits)
         self.keepalive_s = (asked.keepalive_s if told is None else told) * 1.5
+        self._output.version = self.version
         self._output.window = min(self._output.window, asked.receive_maximum)
         self._output.largest = asked.maximum_packet_size
         self._publish_reader.open(session, self.version, self.username, self.address, self.gate)
-        if self.version == 4:
-            self.queue(b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00")
-        else:
-            self.queue(
-                v5.encode_connack(
-                    asked,
-                    session_present=session_present,
-                    assigned_client_id=self.client_id if admission.assigned else None,
-                    keepalive_s=told,
-                    receive_maximum=65535,
-                    maximum_packet_size=int(self._limits.max_packet_size),
-                    session_expiry_s=asked.session_expiry_s,
-                )
-            )
+        self.queue(connack(admission, self._limits, session_present=session_present))
         self._context.connections.admitted(self)
         if self._context.plugins is not None and self.plugin_client is not None:
             self._context.plugins.connected(self.plugin_client)
@@ -519,12 +436,6 @@ class Connection(GuardedProtocol):
         self._output.outbox = session.outbox
         session.outbox.attach(self._output)
 
-    def _shorter_keepalive(self, asked: Connect) -> int | None:
-        """What the client is told to use in place of its keepalive (MQTT 5, section 3.2.2.3.14)."""
-        longest = int(self._limits.max_keepalive)
-        is_within = not longest or 0 < asked.keepalive_s <= longest
-        return None if self.version == 4 or is_within else longest
-
     # --- ending -------------------------------------------------------------------------------
 
     def end(self, reason: Reason, text: str) -> None:
@@ -537,14 +448,14 @@ class Connection(GuardedProtocol):
 
     @property
     def _name(self) -> str:
-        return self.client_id or (self._asked.client_id if self._asked else "") or "?"
+        return self.client_id or (self.asked.client_id if self.asked else "") or "?"
 
     def fail(self, error: Exception) -> None:
         """End the connection at once because of an error of the appliance's own."""
-        self._note(error)
+        self.note_error(error)
         self.abort()
 
-    def _note(self, error: Exception) -> None:
+    def note_error(self, error: Exception) -> None:
         """Count and log the first error of the appliance's own on this connection."""
         if not self._failed:
             self._failed = True
@@ -618,6 +529,6 @@ class Connection(GuardedProtocol):
                     f"nothing heard for {silent:.0f} s, keepalive is {self.keepalive_s / 1.5:.0f} s"
                 )
             return None
-        if self._asked is None and now - self._accepted > self._limits.connect_timeout:
+        if self.asked is None and now - self._accepted > self._limits.connect_timeout:
             return "no complete CONNECT in time"
         return None

@@ -1,5 +1,7 @@
 """What goes out to one client: bytes gathered per step of the loop, and messages as PUBLISH.
 
+The client's acknowledgements of these messages come back here.
+
 Not for: which messages go out and in which order (outbox.py), reading (connection.py).
 """
 
@@ -13,8 +15,9 @@ from appliance.broker.context import BrokerContext
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.counters import Counter
 from appliance.model import Message
-from appliance.mqtt import packets
+from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5
+from appliance.mqtt.packets import Reason
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
@@ -151,3 +154,31 @@ class Output:
     def send_release(self, packet_id: int) -> None:
         """Put a PUBREL on the wire."""
         self.queue(b"\x62\x02" + packet_id.to_bytes(2, "big"))
+
+    # --- what the client acknowledges (each raises PacketError where it breaks the protocol) ----
+
+    def _acknowledged(self, body: bytes, *, is_of_release: bool = False) -> tuple[int, int]:
+        if self.version == 4:
+            return packets.decode_packet_id(body), 0
+        return v5_decode.acknowledgement(body, is_of_release=is_of_release)
+
+    def take_puback(self, body: bytes) -> None:
+        """The client has a QoS 1 message."""
+        packet_id, _ = self._acknowledged(body)
+        if self.outbox is not None:
+            self.outbox.acknowledged(packet_id)
+
+    def take_pubrec(self, body: bytes) -> None:
+        """The client has a QoS 2 message, or refuses it."""
+        packet_id, reason = self._acknowledged(body)
+        refused = reason >= Reason.UNSPECIFIED
+        if self.outbox is None:
+            return
+        if not self.outbox.received(packet_id, refused=refused) and not refused:
+            self.send_release(packet_id)
+
+    def take_pubcomp(self, body: bytes) -> None:
+        """The client has released a QoS 2 message."""
+        packet_id, _ = self._acknowledged(body, is_of_release=True)
+        if self.outbox is not None:
+            self.outbox.completed(packet_id)

@@ -325,8 +325,12 @@ class PublishReader:
             )
         )
 
-    def release(self, packet_id: int) -> None:
-        """PUBREL came: the client will not send this QoS 2 message again (section 4.3.3)."""
+    def take_pubrel(self, body: bytes) -> None:
+        """The client will not send this QoS 2 message again (section 4.3.3)."""
+        if self._version == 4:
+            packet_id = packets.decode_packet_id(body)
+        else:
+            packet_id, _ = v5_decode.acknowledgement(body, is_of_release=True)
         session = self._session
         known = session is not None and packet_id in session.unreleased
         if session is not None and known:

@@ -46,8 +46,8 @@ class SubscribingConnection(Protocol):
     def wait(self) -> None:
         """Take no further packet until ``go_on``."""
 
-    def ask(self, question: Coroutine[None, None, None]) -> None:
-        """Have plugins asked."""
+    def start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Start what the next packet depends on."""
 
     def restart_keepalive(self) -> None:
         """Count the client's silence from now on."""
@@ -101,7 +101,7 @@ class SubscribeHandler:
         if gate is None:
             self._hosted.feed(asked)
         else:
-            self._connection.ask(self._ask_plugins(gate, asked))
+            self._connection.start(self._ask_plugins(gate, asked), "plugins")
 
     async def _ask_plugins(self, gate: TopicGate, asked: bytes) -> None:
         await gate.ask_subscribe(self._undecided())
