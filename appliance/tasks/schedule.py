@@ -20,7 +20,7 @@ from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
-from appliance.tasks.timers import Firing, Timers
+from appliance.tasks.timers import Firing, Timer, Timers
 from appliance.tasks.triggers import Options
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Timing:
         self._timers.load(self._state.store.metas(), self._state.clock_ns())
         for timer in self._timers.timers.values():
             # Marks are kept from the beginning: the first time that a schedule misses counts too.
-            self._state.planner.book.changes.meta.update(self._timers.marks(timer))
+            self._note(timer)
 
     def take_timers(self, timers: Timers) -> None:
         """Replace the timers; a timer that stays the same goes on where it stands."""
@@ -50,12 +50,12 @@ class Timing:
             now = self._state.clock_ns()
             for timer in timers.take_over(self._timers, self._state.store.metas(), now):
                 timer.raised_ns = 0
-                planner.book.changes.meta.update(self._timers.marks(timer))
+                self._note(timer)
                 self._alarm(Firing(timer, now), "cleared")
             self._timers = timers
             planner.book.changes.is_forced = True
             for timer in timers.timers.values():
-                planner.book.changes.meta.update(timers.marks(timer))
+                self._note(timer)
 
     def next_due(self) -> int | None:
         """When ``tick`` has something to do. Call under the state store's lock."""
@@ -67,7 +67,7 @@ class Timing:
         if moved:
             planner.book.changes.is_forced = True
         for timer in moved:
-            planner.book.changes.meta.update(self._timers.marks(timer))
+            self._note(timer)
         for firing in firings:
             try:
                 self._do(planner, firing)
@@ -93,9 +93,9 @@ class Timing:
             for message in watched:
                 over += self._timers.heard(message.topic, message.received_ns)
             if over:
-                with self._state.change() as planner:
+                with self._state.change():
                     for firing in over:
-                        planner.book.changes.meta.update(self._timers.marks(firing.timer))
+                        self._note(firing.timer)
                         self._alarm(firing, "cleared")
 
     def _do(self, planner: Planner, firing: Firing) -> None:
@@ -141,6 +141,10 @@ class Timing:
         else:
             _log.info("Timer %s: the alarm about %s is over", timer.name, timer.config.topic)
 
+    def _note(self, timer: Timer) -> None:
+        """Within a change: write where a timer stands."""
+        self._state.planner.book.changes.meta.update(self._timers.marks(timer))
+
     # --- what an operator may do ----------------------------------------------------------------
 
     def pause(self, name: str, by: str, *, paused: bool) -> bool:
@@ -150,7 +154,7 @@ class Timing:
             if timer is None:
                 return False
             planner.book.changes.is_forced = True
-            planner.book.changes.meta.update(self._timers.marks(timer))
+            self._note(timer)
         _log.info("Timer %s was %s by %s", name, "paused" if paused else "let go on", by)
         return True
 
@@ -171,7 +175,7 @@ class Timing:
                         f"{timer.config.topic} clears it."
                     )
                 self._timers.raise_now(timer, now)
-                planner.book.changes.meta.update(self._timers.marks(timer))
+                self._note(timer)
             planner.book.changes.is_forced = True
             self._do(planner, Firing(timer, now))
         _log.info("Timer %s was fired by %s", name, by)

@@ -7,13 +7,13 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import certificates
 import pytest
+from appliance_process import free_port
 from cryptography.hazmat.primitives import serialization
 
 from appliance import __version__, cli
@@ -49,14 +49,6 @@ def appliance(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
         return Outcome(code, out, err)
 
     return call
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port at which nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def in_process(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -313,10 +305,10 @@ def test_check_connect_tries_the_server(appliance) -> None:
     assert "tasks are visible" in done.out
 
 
-def test_check_connect_to_nothing_is_69(appliance, tmp_path: Path, free_port: int) -> None:
+def test_check_connect_to_nothing_is_69(appliance, tmp_path: Path) -> None:
     """A server that is not there is told apart from a wrong configuration."""
     (tmp_path / "config.toml").write_text(
-        f"[qlik]\nedition = 'cloud'\nurl = 'http://127.0.0.1:{free_port}'\napi_key = 'k'\n"
+        f"[qlik]\nedition = 'cloud'\nurl = 'http://127.0.0.1:{free_port()}'\napi_key = 'k'\n"
     )
     done = appliance("check", "--connect")
     assert done.code == 69

@@ -6,9 +6,7 @@ cloud.py) and what tasks do (site.py).
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-import socket
 import ssl
 import threading
 import time
@@ -448,11 +446,3 @@ def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(tls.client_ca)
     return context
-
-
-def free_port() -> int:
-    """A port on 127.0.0.1 that nothing listens on at this moment."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -64,23 +64,6 @@ def make(tmp_path):
         one.journal.close(3)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own with 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if sys.platform != "linux" or mount is None or os.geteuid() != 0:
-        pytest.skip("a small file system can only be mounted by root on Linux")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=3m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_full_disk_holds_messages_back_and_resumes(make, small_disk):
     """On a full disk nothing is reported; with space again all of it is, in order, by itself."""
     one = make(small_disk / "journal.db").start()

@@ -22,7 +22,7 @@ from appliance.qlik.connect import connect, qlik_user
 from appliance.qlik.diagnosis import Finding, diagnose
 from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Proxy, SimulatedQlik, TlsFiles
-from appliance.qlik.simulated.server import free_port
+from appliance_process import free_port
 
 USER = "INTERNAL\\sa_repository"
 

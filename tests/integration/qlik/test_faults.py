@@ -11,7 +11,7 @@ import pytest
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
-from appliance.qlik.simulated.server import free_port
+from appliance_process import free_port
 from appliance.qlik.transport import Transport
 
 USER = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}

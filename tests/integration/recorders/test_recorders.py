@@ -525,23 +525,6 @@ def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
     assert len(messages) > 1000
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own with 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    if sys.platform != "linux" or mount is None or os.geteuid() != 0:
-        pytest.skip("a small file system can only be mounted by root on Linux")
-    done = subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_full_disk_leaves_a_whole_recording_that_goes_on_later(tmp_path, small_disk):
     """A write that the disk had no room for is undone at once and made up for later."""
     path = small_disk / "one.json"
