@@ -200,9 +200,11 @@ class TestLiveActs:
             await pilot.click("#publish")
             assert "no wildcards" in await settle(pilot)
             await pilot.click("#topic")
+            await has_focus(pilot, "#topic")
             await pilot.press("end", "backspace", *"b")
             await pilot.click("#qos")
             await pilot.click("#retain")
+            await settle(pilot)
             await pilot.click("#publish")
             assert (await called(pilot, engine))[:5] == ("publish", "a/b", b"hello", 1, True)
             assert app.remembered.publish_topics == ["a/b"]
