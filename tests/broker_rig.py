@@ -453,7 +453,8 @@ class Wire:
 
     def abort(self) -> None:
         """Go away without a word."""
-        self.writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # of a closed TLS transport, in Python 3.11.2
+            self.writer.transport.abort()
 
     async def close(self) -> None:
         self.writer.close()

@@ -36,10 +36,14 @@ def test_rows_leave_no_garbage() -> None:
     collector, which stops every thread. If the second half fails, Textual has fixed it."""
 
     def garbage(kind: type[Strip]) -> int:
-        gc.collect()
-        for _ in range(100):
-            kind([Segment("a row of ten")], 12).divide([12])
-        return gc.collect()
+        """The least of several tries: what earlier tests left behind may go in the first."""
+        found = []
+        for _ in range(5):
+            gc.collect()
+            for _ in range(100):
+                kind([Segment("a row of ten")], 12).divide([12])
+            found.append(gc.collect())
+        return min(found)
 
     was_on = gc.isenabled()
     gc.disable()
