@@ -23,6 +23,7 @@ from amqtt.mqtt.protocol import broker_handler
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
+from appliance.broker.light_session import LightSession
 from appliance.broker.session_host import SessionHandler
 from appliance.mqtt import packets
 
@@ -122,46 +123,6 @@ class _Writer(WriterAdapter):
         """The end of ``external_connected`` tells the connection."""
 
 
-class _States:
-    """What amqtt asks of a session's state machine, without the machine.
-
-    Upstream builds one from the ``transitions`` package for each session, which costs 24 KB of
-    memory and more than a millisecond: half of what a connection costs in all.
-    """
-
-    __slots__ = ("_session", "state")
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.state = "new"
-
-    def is_connected(self) -> bool:
-        return self.state == "connected"
-
-    def is_disconnected(self) -> bool:
-        return self.state == "disconnected"
-
-    def is_new(self) -> bool:
-        return self.state == "new"
-
-    def connect(self) -> None:
-        if self.state == "connected":
-            raise ValueError("the session is connected already")
-        self.state = "connected"
-        self._session._on_enter_connected()  # noqa: SLF001 - pinned
-
-    def disconnect(self) -> None:
-        self.state = "disconnected"
-        self._session._on_enter_disconnected()  # noqa: SLF001 - pinned
-
-
-class _LightSession(Session):
-    """amqtt's session with ``_States``."""
-
-    def _init_states(self) -> None:
-        self.transitions = _States(self)
-
-
 class _HostedBroker(Broker):
     """amqtt's broker with the subscriptions kept in front of it."""
 
@@ -249,7 +210,7 @@ class AmqttHost:
             listeners={LISTENER: ListenerConfig(type=ListenerType.EXTERNAL, bind="door:0")},
             plugins={f"{AdmitAll.__module__}.{AdmitAll.__name__}": {}},
         )
-        broker_handler.Session = _LightSession
+        broker_handler.Session = LightSession
         self._broker = _HostedBroker(config)
         await self._broker.start()
 

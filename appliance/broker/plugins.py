@@ -20,6 +20,7 @@ from amqtt.contexts import Action
 from amqtt.events import BrokerEvents
 from amqtt.session import Session
 
+from appliance.broker.light_session import LightSession
 from appliance.broker.plugin_classes import PluginClass
 from appliance.broker.plugin_gate import TopicGate
 from appliance.broker.plugin_runner import PluginFailedError, PluginRunner
@@ -33,28 +34,6 @@ __all__ = ["Action", "PluginClient", "PluginFailedError", "Plugins"]
 _MOST_ANSWERS = 50_000
 """Answers about topics that are remembered, of all clients together; some 300 bytes each."""
 _NUMBERS = itertools.count(1)
-
-
-class _ConnectedState:
-    """What amqtt's plugins ask of a session's state machine; upstream's own costs 24 KB."""
-
-    state = "connected"
-
-    def is_connected(self) -> bool:
-        return True
-
-    def is_disconnected(self) -> bool:
-        return False
-
-    def is_new(self) -> bool:
-        return False
-
-
-class _PluginSession(Session):
-    """amqtt's session as plugins see it. One for each connection, shared by its plugins."""
-
-    def _init_states(self) -> None:
-        self.transitions = _ConnectedState()
 
 
 class _ShownCertificate:
@@ -135,7 +114,8 @@ class Plugins:
 
         ``ssl_object`` is the listener's, for plugins that look at the client's certificate.
         """
-        session = _PluginSession()
+        session = LightSession()
+        session.transitions.state = "connected"
         session.client_id = client_id
         session.username = asked.username
         session.password = None if asked.password is None else _as_text(asked.password)

@@ -193,11 +193,6 @@ class Journal:
     # --- any thread ------------------------------------------------------------------------------
 
     @property
-    def pending_count(self) -> int:
-        """Messages and statements accepted and not committed yet."""
-        return self._inbox.count
-
-    @property
     def pending_bytes(self) -> int:
         """Bytes accepted and not committed yet, for back-pressure."""
         return self._inbox.bytes

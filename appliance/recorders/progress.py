@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.storage.database import Database, Layout, connect_read_only
+from appliance.storage.database import Database, Layout, connect_read_only, transaction
 
 LAYOUT = Layout(
     title="The recorders' database",
@@ -85,18 +85,11 @@ class ProgressStore:
         """
         connection = self._connection
         assert connection is not None
-        try:
-            connection.execute("BEGIN IMMEDIATE")
+        with transaction(connection):
             connection.executemany(
                 "INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [(key, *msgspec.structs.astuple(progress)) for key, progress in rows],
             )
-            connection.execute("COMMIT")
-        except sqlite3.Error:
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
 
     def close(self) -> None:
         if self._connection is not None:

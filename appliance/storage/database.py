@@ -250,8 +250,7 @@ class Database:
         """
         layout = self.layout
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             if 0 < version < layout.version:
                 _log.info("%s: schema version %d -> %d", self.path, version, layout.version)
                 for script in layout.migrations[version - _FIRST_VERSION :]:
@@ -264,12 +263,6 @@ class Database:
                 (present,) = connection.execute(f"PRAGMA {name}").fetchone()
                 if present != value:  # an assignment writes, even if nothing changes
                     connection.execute(f"PRAGMA {name} = {value}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                with contextlib.suppress(sqlite3.Error):
-                    connection.execute("ROLLBACK")
-            raise
 
     def _check_content(self, connection: sqlite3.Connection) -> None:
         if self.path.stat().st_size <= CHECK_BELOW_BYTES:
@@ -330,6 +323,24 @@ class Database:
             return True
         except OSError:
             return False
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Carry out all statements of the block, or none of them.
+
+    Raises:
+        sqlite3.Error: another connection has the lock, or the disk does not take the statements.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+        raise
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:

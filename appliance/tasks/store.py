@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from appliance.model import Execution, ExecutionState
-from appliance.storage.database import Damage, Database, Layout
+from appliance.storage.database import Damage, Database, Layout, transaction
 from appliance.tasks.records import Record
 
 LOG_COMMITS = 500
@@ -153,11 +153,6 @@ class Store:
         """
         return self._database.is_new or self.metas().keys().isdisjoint({"seq", "version"})
 
-    @property
-    def set_aside(self) -> Path | None:
-        """Where a damaged database was moved at the start, else ``None``."""
-        return self._database.set_aside
-
     def _verify(self, connection: sqlite3.Connection) -> None:
         """Decode the oldest and the newest execution."""
         for order in ("ASC", "DESC"):
@@ -188,21 +183,12 @@ class Store:
         if is_forced:
             database.execute("PRAGMA synchronous = FULL")
         try:
-            self._write_at_once(database, changes)
+            with transaction(database):
+                self._write(database, changes)
+            self._commits += 1
         finally:
             if is_forced:
                 database.execute("PRAGMA synchronous = NORMAL")
-
-    def _write_at_once(self, database: sqlite3.Connection, changes: Changes) -> None:
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            self._write(database, changes)
-            database.execute("COMMIT")
-            self._commits += 1
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
 
     def _write(self, database: sqlite3.Connection, changes: Changes) -> None:
         # Nothing is run in vain: each statement gives the interpreter's lock away, and a start
@@ -296,13 +282,14 @@ class Store:
 
     def records(self, before_id: int, limit: int, task_id: str = "") -> list[Record]:
         """Newest first, of one task if ``task_id`` is given."""
-        condition, arguments = "id < ?", [before_id]
-        parameters: list[Any] = [*arguments, *([task_id] if task_id else []), limit]
+        condition = "id < ?"
+        parameters: list[int | str] = [before_id]
         if task_id:
             condition += " AND task_id = ?"
+            parameters.append(task_id)
         rows = self._db.execute(
             f"SELECT record FROM executions WHERE {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608 - the condition is one of two constants
-            parameters,
+            [*parameters, limit],
         )
         return [self._decode(row[0]) for row in rows]
 
@@ -340,8 +327,7 @@ class Store:
         What has not come to its end stays, however old it is.
         """
         database = self._db
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(database):
             removed = database.execute(
                 "DELETE FROM executions WHERE open = 0 AND (at_ns < ? OR id <= "
                 "(SELECT id FROM executions ORDER BY id DESC LIMIT 1 OFFSET ?))",
@@ -353,16 +339,4 @@ class Store:
                 (before_ns, keep_count),
             )
             database.execute("DELETE FROM sightings WHERE at_ns < ?", (sighted_before_ns,))
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
         return removed
-
-    def sizes(self) -> Sequence[int]:
-        """Rows of executions and of answers, for tests and counters."""
-        return [
-            int(self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - constants
-            for table in ("executions", "answers")
-        ]

@@ -78,7 +78,7 @@ def prefill(folder: Path, count: int) -> None:
             seq = journal.next_seq()
             message = Message(seq, now, "bench/topic", payload, 1, client_id="filler")
             journal.append(message, None)
-        while journal.pending_count > batch:
+        while journal.stats().pending > batch:
             time.sleep(0.002)
     if not journal.close(60):
         raise SystemExit("the journal could not be filled")

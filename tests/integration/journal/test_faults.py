@@ -77,7 +77,7 @@ def test_full_disk_holds_messages_back_and_resumes(make, small_disk):
     one.until(lambda: ("bad", "the disk is full") in one.health)
     one.put(5)
     assert one.tokens == [1]
-    assert one.journal.pending_count == 10
+    assert one.journal.stats().pending == 10
     assert one.journal.stats().health.level == "bad"
     assert not one.journal.flush(0)
     ballast.unlink()
