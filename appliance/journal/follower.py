@@ -110,6 +110,10 @@ class Follower:
             self.position = removed_to
         newest = self._reader.last_seq
         messages = self._reader.recent(self.position, limit, max_bytes)
+        if messages and messages[-1].seq > newest:
+            # The writer is within ``Journal.committed``: they are in memory, and ``last_seq`` does
+            # not say so yet. ``notify`` comes after both.
+            messages = [message for message in messages if message.seq <= newest]
         if messages:
             self.position = messages[-1].seq
         elif newest > self.position:

@@ -352,3 +352,24 @@ def test_a_follower_gets_a_message_when_it_is_on_disk(harness, monkeypatch):
         go.set()
         assert sleeper.result(60) is True
     assert seqs(follower.next(10)) == [1]
+
+
+def test_a_follower_gets_nothing_beyond_the_newest_committed_message(harness, monkeypatch):
+    """Not even where it reads in the moment in which the writer reports a commit."""
+    one = harness().start()
+    follower = one.journal.follower("f")
+    read = []
+    extend = one.journal._tail.extend
+
+    def extend_and_read(*of_a_commit):
+        extend(*of_a_commit)
+        read.extend(follower.next(10))
+        assert follower.position <= one.journal.last_seq
+
+    monkeypatch.setattr(one.journal._tail, "extend", extend_and_read)
+    one.put(3)
+    one.until(lambda: len(one.entries) == 3)
+    assert follower.wait(30)
+    while follower.wait(0):
+        read.extend(follower.next(10))
+    assert seqs(read) == [1, 2, 3]
