@@ -328,6 +328,10 @@ class Connection(GuardedProtocol):
         """Start what the next packet depends on; nothing more is read meanwhile (``wait``)."""
         self._task = self._loop.create_task(work, name=f"{name} {self.client_id or self.address}")
 
+    @property
+    def _is_asking(self) -> bool:
+        return self._task is not None and not self._task.done()
+
     def _ask_publish(self, topic: str) -> None:
         if self.gate is not None:
             self.wait()
@@ -338,6 +342,8 @@ class Connection(GuardedProtocol):
             await gate.ask_publish(topic)
         except PacketError as error:
             self.end(error.reason, str(error))
+        except Exception as error:  # noqa: BLE001 - any error ends the connection
+            self.fail(error)
         if not self._closing:
             self.restart_keepalive()
             self.go_on()
@@ -524,7 +530,8 @@ class Connection(GuardedProtocol):
             return None
         silent = now - self.last_received
         if self.is_open:
-            if self.keepalive_s and silent > self.keepalive_s and not self._paused_by_door:
+            is_heard = not (self._paused_by_door or self._is_asking)
+            if self.keepalive_s and silent > self.keepalive_s and is_heard:
                 return (
                     f"nothing heard for {silent:.0f} s, keepalive is {self.keepalive_s / 1.5:.0f} s"
                 )

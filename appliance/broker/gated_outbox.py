@@ -7,12 +7,33 @@ waits at its head. Messages at QoS 0 wait there too. Not for: asking (plugin_gat
 from __future__ import annotations
 
 from collections import deque
-from itertools import chain
+from collections.abc import Iterator
 
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.counters import Counter
 from appliance.journal.message_cost import cost_of
 from appliance.model import Message
+
+
+class _PutBackIterator:
+    """Deliveries whose last one can be put back.
+
+    ``itertools.chain`` would nest one level deeper for each delivery that is put back: a hundred
+    thousand retained messages then overflow the C stack, which ends the process.
+    """
+
+    __slots__ = ("_rest", "first")
+
+    def __init__(self, rest: Iterator[Delivery]) -> None:
+        self._rest = rest
+        self.first: Delivery | None = None
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return self
+
+    def __next__(self) -> Delivery:
+        first, self.first = self.first, None
+        return next(self._rest) if first is None else first
 
 
 class GatedOutbox(Outbox):
@@ -66,7 +87,10 @@ class GatedOutbox(Outbox):
 
     def _put_back(self, delivery: Delivery) -> None:
         if self._retained:
-            self._retained[0] = chain((delivery,), self._retained[0])
+            source = self._retained[0]
+            if not isinstance(source, _PutBackIterator):
+                source = self._retained[0] = _PutBackIterator(source)
+            source.first = delivery
         else:
             self._queue.appendleft(delivery)
             self._queued_bytes += delivery.cost

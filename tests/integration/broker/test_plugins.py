@@ -291,3 +291,11 @@ async def test_a_client_that_leaves_while_plugins_are_asked(tmp_path: Path) -> N
         other = await rig.wire(client_id="other")
         await other.publish_acked("yes/1")
         assert [each for each, _ in rows(rig)] == ["yes/1"]
+
+
+async def test_a_slow_answer_is_no_silence_of_the_client(tmp_path: Path) -> None:
+    """A keepalive that is shorter than the plugin's answer ends no connection."""
+    async with Rig(tmp_path / "d", plugins=(plugin("Topics", slow_s=3.5),)) as rig:
+        wire = await rig.wire(keepalive=1)
+        await wire.publish_acked("yes/1")
+        assert Counter.CONNECTIONS_ENDED_SILENT not in rig.counters

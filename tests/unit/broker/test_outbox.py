@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from appliance.broker.gated_outbox import GatedOutbox
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.model import Message
 
@@ -254,3 +256,29 @@ def test_what_a_client_may_not_have_any_more_is_not_sent(connected: bool) -> Non
     for then in notes.waiting:
         then()
     assert sorted(number for _, _, number in client.wire) == ([2, 7] if connected else [2, 5, 7])
+
+
+class LateGate:
+    """Knows no topic's answer until it is asked a second time."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+
+    def may_receive(self, topic: str, _then: Callable[[], None]) -> bool | None:
+        if topic == self.asked:
+            return True
+        self.asked = topic
+        return None
+
+
+def test_any_number_of_retained_messages_wait_for_answers_one_by_one():
+    """Each is put back once; that takes neither the stack nor the square of the time."""
+    retained = {f"t/{n}": Message(n + 1, 0, f"t/{n}", b"%d" % n) for n in range(300_000)}
+    outbox = GatedOutbox("c", limit=9, max_bytes=99, count=print, current=retained.get)
+    client = Client(1)
+    client.gate = LateGate()
+    outbox.attach(client)
+    outbox.deliver_retained(list(retained.values()), 0, ())
+    for _ in retained:
+        outbox.pump()
+    assert [number for _, _, number in client.wire] == list(range(300_000))
