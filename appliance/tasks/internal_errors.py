@@ -75,7 +75,7 @@ class InternalErrors:
 
     def _failed(self, name: str, *, is_vital: bool) -> float:
         with self._lock:
-            self._forget_mended()
+            self._forget_steady()
             one = self._failing.setdefault(name, _Failing(is_vital))
             pause_s = one.pause_s
             one.times += 1
@@ -83,7 +83,7 @@ class InternalErrors:
             one.resumed_s = None
             return pause_s
 
-    def _forget_mended(self) -> None:
+    def _forget_steady(self) -> None:
         now = self._monotonic()
         for name, one in list(self._failing.items()):
             if one.resumed_s is not None and now - one.resumed_s >= STEADY_S:
@@ -98,7 +98,7 @@ class InternalErrors:
     def health(self) -> Health:
         """``bad`` while a vital thread fails, ``warn`` for what is less, else ``ok``."""
         with self._lock:
-            self._forget_mended()
+            self._forget_steady()
             for is_vital in (True, False):
                 for name, one in self._failing.items():
                     if one.is_vital is is_vital:

@@ -39,9 +39,9 @@ TICK_S = 1.0
 """The longest that a thread sleeps: a change of the system's time is noticed by then."""
 STOPPING_TICK_S = 0.05
 FIRST_CHECK_S = 1.0
+"""The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 WAITED_FOR_CHECK_S = 5.0
 """The longest time between health checks of a server that does not answer, while requests wait."""
-"""The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
 PUBLISH_TRIES = 3
 CHECKPOINT_EVERY_S = 5.0
 
