@@ -163,8 +163,8 @@ def test_a_call_that_the_journal_does_not_note_leaves_after_its_note(
         handed_out.append(rig.engine._state.jobs.qsize() + len(qlik.posts))
 
     at_each_note_of_a_start(monkeypatch, look)
-    # Long enough that the wait is noted before its end, however busy the machine.
-        rule = start_trigger(1.0 if kind == "debounce" else 0.0)
+    # Long enough that the wait is noted before its end, however busy the machine is.
+    rule = start_trigger(1.0 if kind == "debounce" else 0.0)
     with Rig(tmp_path / "tasks.db", client_of(qlik), rule) as rig:
         if kind == "debounce":
             rig.source.put(START_TOPIC, task.id)
