@@ -63,7 +63,6 @@ class TerminalServer:
         record: journals an action under the user's name; returns when it is on the disk.
         role_of: the role of a user at an address: ``"operator"``, ``"viewer"`` or ``None``.
         count: counts an event.
-        clock: seconds of a steady clock.
     """
 
     def __init__(
@@ -75,7 +74,6 @@ class TerminalServer:
         record: Callable[[Message, bytes], Awaitable[None]],
         role_of: Callable[[str | None, str], str | None],
         count: Count,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._hand = hand
@@ -83,8 +81,7 @@ class TerminalServer:
         self._record = record
         self._role_of = role_of
         self._count = count
-        self._clock = clock
-        self._frames = Frames(engine, clock)
+        self._frames = Frames(engine, time.monotonic)
         self._terminals: dict[str, _Terminal] = {}
         self._has_terminals = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
@@ -155,7 +152,7 @@ class TerminalServer:
         logger.info("terminal %s has detached", client_id)
         if not self._terminals:
             self._has_terminals.clear()
-            self._frames = Frames(self._engine, self._clock)
+            self._frames = Frames(self._engine, time.monotonic)
 
     # --- requests -----------------------------------------------------------------------------
 

@@ -101,6 +101,11 @@ def short_count(count: float) -> str:
     return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
 
 
+def rate(per_second: float) -> str:
+    """A number a second: ``0.3``, ``12``, ``3.4k``."""
+    return f"{per_second:.1f}" if 0 < per_second < 10 else short_count(per_second)
+
+
 def number(count: int) -> str:
     """``1,204,331``."""
     return f"{count:,}"

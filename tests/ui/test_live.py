@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 from fake_engine import HOSTILE, Clock, FakeEngine, S, story
-from screens import NARROW, WIDE, screen_text, settle, until
+from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
 from appliance.model import ExecutionState

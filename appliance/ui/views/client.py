@@ -54,15 +54,11 @@ def row(client: ClientState, rates: tuple[float, float], now_ns: int, cells: int
         (fit(client.protocol, 6), "dim"),
         (fit_right(up, 8), tone),
         (fit_right(str(len(client.subscriptions)), 5), tone),
-        (fit_right(_rate(rates[0]), 7), "strong" if rates[0] >= 1 else tone),
-        (fit_right(_rate(rates[1]), 7), tone),
+        (fit_right(formats.rate(rates[0]), 7), "strong" if rates[0] >= 1 else tone),
+        (fit_right(formats.rate(rates[1]), 7), tone),
         (fit_right(formats.short_count(client.queued), 7), "warn" if client.queued > 100 else tone),
         (fit_right(formats.short_count(client.dropped), 5), "bad" if client.dropped else tone),
     ]
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:.1f}" if 0 < rate < 10 else formats.short_count(rate)
 
 
 def subscriptions(client: ClientState) -> Line:

@@ -55,16 +55,12 @@ def row(
         body = payload.preview(message.payload, size)
     return [
         (fit(label, _topic_cells(cells)), "" if leaf is not None else "dim"),
-        (fit_right(_rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
+        (fit_right(formats.rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
         (fit_right(formats.short_count(node.count), 8), ""),
         (fit_right(formats.age((now_ns - node.last_ns) / 1e9), 7), "dim"),
         ("  R  " if leaf is not None and leaf.retained else "     ", "accent"),
         (body, ""),
     ]
-
-
-def _rate(rate: float) -> str:
-    return f"{rate:.1f}" if 0 < rate < 10 else formats.short_count(rate)
 
 
 def left_out(shown: int, snapshot: Snapshot) -> str:

@@ -1,54 +1,16 @@
 """What the journal promises when disk or database fail: nothing lost, nothing reported too early."""
 
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 
 import pytest
+from journal_rig import JournalRig
 
 from appliance.counters import Counter
 from appliance.errors import UnavailableError
-from appliance.journal import Journal
 from appliance.journal.sequence_reservation import BLOCK
-from appliance.model import Message
-
-
-class Harness:
-    def __init__(self, path, **settings):
-        settings = {"sync": "always", "keep_s": 1e10, "max_bytes": 10**10} | settings
-        self.journal = Journal(path, **settings)
-        self.tokens = []
-        self.health = []
-        self.changed = threading.Condition()
-
-    def start(self, **more):
-        self.journal.start(self._on_commit, self._on_health, **more)
-        return self
-
-    def _on_commit(self, _messages, entries):
-        with self.changed:
-            self.tokens.extend(token for _, token in entries)
-            self.changed.notify_all()
-
-    def _on_health(self, level, text):
-        with self.changed:
-            self.health.append((level, text))
-            self.changed.notify_all()
-
-    def until(self, condition):
-        with self.changed:
-            assert self.changed.wait_for(condition, 30), (self.tokens[-3:], self.health)
-
-    def put(self, count, payload=b"x", received_ns=None):
-        for _ in range(count):
-            seq = self.journal.next_seq()
-            self.journal.append(Message(seq, received_ns or seq, "t", payload), seq)
-
-    def numbers(self):
-        return [m.seq for chunk in self.journal.scan() for m in chunk]
 
 
 @pytest.fixture
@@ -56,7 +18,7 @@ def make(tmp_path):
     made = []
 
     def harness(path=tmp_path / "journal.db", **settings):
-        made.append(Harness(path, **settings))
+        made.append(JournalRig(path, **{"sync": "always"} | settings))
         return made[-1]
 
     yield harness

@@ -9,57 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from journal_rig import JournalRig
 
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal.batch import Batch
-from appliance.journal import Journal
-from appliance.model import Message
 from appliance.tuning import WAKE_FOR_UNREAD
 
 VICTIM = Path(__file__).with_name("victim_journal.py")
-
-
-class Harness:
-    """A journal whose commits can be waited for."""
-
-    def __init__(self, path, **settings):
-        self.settings = {"sync": "os", "keep_s": 1e10, "max_bytes": 10**10} | settings
-        self.journal = Journal(path, **self.settings)
-        self.entries = []
-        self.refused = []
-        self.health = []
-        self.changed = threading.Condition()
-
-    def start(self, **more):
-        self.journal.start(self._on_commit, self._on_health, on_refused=self._on_refused, **more)
-        return self
-
-    def _on_commit(self, _messages, entries):
-        with self.changed:
-            self.entries.extend(entries)
-            self.changed.notify_all()
-
-    def _on_refused(self, token, error):
-        with self.changed:
-            self.refused.append((token, error))
-            self.changed.notify_all()
-
-    def _on_health(self, level, text):
-        with self.changed:
-            self.health.append((level, text))
-            self.changed.notify_all()
-
-    def until(self, condition):
-        with self.changed:
-            assert self.changed.wait_for(condition, 30), (len(self.entries), self.health)
-
-    def put(self, count, payload=b"x", topic="t", received_ns=None):
-        for _ in range(count):
-            seq = self.journal.next_seq()
-            self.journal.append(Message(seq, received_ns or seq, topic, payload), seq)
-
-    def settle(self):
-        assert self.journal.flush(30)
 
 
 @pytest.fixture
@@ -67,7 +23,7 @@ def harness(tmp_path):
     made = []
 
     def make(**settings):
-        made.append(Harness(tmp_path / "journal.db", **settings))
+        made.append(JournalRig(tmp_path / "journal.db", **settings))
         return made[-1]
 
     yield make
@@ -85,7 +41,7 @@ def test_commits_are_reported_in_order_and_can_be_read(harness, sync):
     one = harness(sync=sync).start()
     one.put(3000)
     one.settle()
-    assert [token for _, token in one.entries] == list(range(1, 3001))
+    assert one.tokens == list(range(1, 3001))
     assert seqs(one.journal.read(0, 10_000)) == list(range(1, 3001))
     assert one.journal.get(1234).seq == 1234
     assert one.journal.get(3001) is None
@@ -143,7 +99,7 @@ def test_statements_share_order_and_fate_with_messages(harness):
     one.journal.transact([(insert, ("d", 4))], "last")
     one.settle()
     one.until(lambda: len(one.refused) == 2 and len(one.entries) == 5)
-    assert [token for _, token in one.entries] == [1, "both", "delete", 2, "last"]
+    assert one.tokens == [1, "both", "delete", 2, "last"]
     assert [len(messages) for messages, _ in one.entries] == [1, 0, 0, 1, 0]
     assert [token for token, _ in one.refused] == ["clash", "no table"]
     assert one.journal.query("SELECT id, n FROM session ORDER BY id") == [("b", 2), ("d", 4)]
@@ -282,7 +238,7 @@ def test_kill_at_any_moment_loses_nothing_that_was_reported(tmp_path, sync):
             int(line) for line in b"".join([*begun, rest]).splitlines(True) if line.endswith(b"\n")
         ]
         reported = max([reported, *numbers])
-        one = Harness(tmp_path / "journal.db").start()
+        one = JournalRig(tmp_path / "journal.db").start()
         try:
             messages = [m for chunk in one.journal.scan() for m in chunk]
             assert len(messages) >= reported
@@ -298,7 +254,7 @@ def test_kill_at_any_moment_loses_nothing_that_was_reported(tmp_path, sync):
 def test_journal_of_a_newer_appliance_is_refused_and_kept(tmp_path):
     """Going back to an older appliance never destroys a journal."""
     path = tmp_path / "journal.db"
-    one = Harness(path).start()
+    one = JournalRig(path).start()
     one.put(1)
     one.journal.close(5)
     connection = sqlite3.connect(path)
@@ -306,7 +262,7 @@ def test_journal_of_a_newer_appliance_is_refused_and_kept(tmp_path):
     connection.close()
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="newer appliance"):
-        Harness(path).start()
+        JournalRig(path).start()
     assert path.read_bytes() == before
 
 
@@ -319,7 +275,7 @@ def test_database_of_another_program_is_refused_and_kept(tmp_path):
     connection.close()
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="another program"):
-        Harness(path).start()
+        JournalRig(path).start()
     assert path.read_bytes() == before
 
 

@@ -1,12 +1,10 @@
 """``appliance attach`` as an operator types it: tmux, the real UI, a real appliance process."""
 
 import os
-import select
 import shlex
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import attached_appliance

@@ -11,11 +11,11 @@ import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 
 from appliance.counters import Counter
-from appliance.errors import ConfigError, UnavailableError
+from appliance.errors import ConfigError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
 from appliance.tasks import workers
-from appliance.tasks.store import Changes, Publication
+from appliance.tasks.store import Publication
 
 
 @pytest.fixture
