@@ -24,7 +24,7 @@ from appliance.broker.outbox import Outbox
 from appliance.broker.reauthorize import Enforced, enforce
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
-from appliance.broker.sessions import Records, Sessions
+from appliance.broker.sessions import ClientConnection, Records, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
@@ -262,13 +262,10 @@ class MqttBroker:
     async def _sweep_once(self) -> None:
         now = self._loop.time()
         for connection in self.connections.all():
-            if (why := connection.overdue(now)) is not None:
-                self.count(
-                    Counter.CONNECTIONS_ENDED_SILENT
-                    if connection.is_open
-                    else Counter.CONNECTIONS_ENDED_NO_CONNECT_IN_TIME
-                )
-                connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
+            try:
+                self._end_if_overdue(connection, now)
+            except Exception as error:  # noqa: BLE001 - any error ends this connection alone
+                connection.fail(error)
         self.binding.end_expired()
         self.sessions.save_places()
         self._clients = self._client_states()
@@ -276,6 +273,15 @@ class MqttBroker:
         if seen != self._users_seen:
             self._users_seen = seen
             self.enforce_access()
+
+    def _end_if_overdue(self, connection: ClientConnection, now: float) -> None:
+        if (why := connection.overdue(now)) is not None:
+            self.count(
+                Counter.CONNECTIONS_ENDED_SILENT
+                if connection.is_open
+                else Counter.CONNECTIONS_ENDED_NO_CONNECT_IN_TIME
+            )
+            connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
 
     def _reload_files(self) -> int:
         for listener in self._listeners.values():

@@ -88,6 +88,9 @@ class ClientConnection(Protocol):
     def abort(self) -> None:
         """Close at once."""
 
+    def fail(self, error: Exception) -> None:
+        """Close at once because of an error of the appliance's own."""
+
     async def wait_ended(self) -> None:
         """Return when the connection is closed and has let go of its session."""
 

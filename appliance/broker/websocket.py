@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -123,7 +124,8 @@ class WebSocketServer(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         """Send MQTT bytes as one binary frame."""
-        if self._is_open:
+        # The client's close frame may have come in the same read as what is answered here.
+        if self._is_open and self._protocol.state is State.OPEN:
             self._protocol.send_binary(data)
             self._send_pending()
 
@@ -134,7 +136,8 @@ class WebSocketServer(asyncio.Protocol):
         """
         if self._is_open and not self.below.is_closing():
             self._is_open = False
-            self._protocol.send_close(1000)
+            if self._protocol.state is State.OPEN:
+                self._protocol.send_close(1000)
             self._send_pending()
         else:
             self.below.close()

@@ -260,3 +260,33 @@ async def test_making_of_the_connection_raises(rig, monkeypatch):  # noqa: F811
     assert rig.counters[COUNTER] == 1
     await rig.until(lambda: not rig.broker.connections)
     await rig.wire()
+
+
+async def test_a_websocket_that_says_all_its_goodbyes_at_once(tmp_path):
+    """PUBLISH, DISCONNECT and the close frame in one read: an end in order, and no error."""
+    listener = ListenerConfig(name="one", bind="127.0.0.1:0", transport="websocket")
+    async with Rig(tmp_path / "data", listeners=(listener,)) as broker, asyncio.timeout(20):
+        url = f"ws://localhost:{broker.port}/mqtt"
+        client = await websockets.connect(url, subprotocols=["mqtt"])
+        wire = WebSocketWire(client)
+        await wire.send(CONNECT + SUBSCRIBE)
+        await wire.read(9)
+        client.protocol.send_binary(b"\x32\x06\x00\x01t\x00\x01!\xc0\x00")
+        client.protocol.send_binary(b"\xe0\x00")
+        client.protocol.send_close(1000)
+        client.transport.write(b"".join(client.protocol.data_to_send()))
+        await client.wait_closed()
+        await broker.until(lambda: not broker.broker.connections.all())
+        assert COUNTER not in broker.counters
+
+
+async def test_a_connection_whose_timer_raises_keeps_no_other_from_its_time(rig, monkeypatch):  # noqa: F811
+    """The sweep ends it, and those that it finds after it."""
+    breaks_for_victim(monkeypatch, Connection, "overdue")
+    victim = await rig.wire(client_id="victim")
+    silent = [await rig.wire(client_id=f"silent{n}", keepalive=1) for n in range(4)]
+    await victim.closed()
+    for each in silent:
+        await each.closed()
+    assert rig.counters[COUNTER] == 1
+    assert rig.counters[Counter.CONNECTIONS_ENDED_SILENT] == 4
