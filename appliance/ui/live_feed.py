@@ -50,10 +50,6 @@ class LiveFeed:
         """Messages that passed the filter since the view was paused."""
 
     @property
-    def filter(self) -> filters.Filter:
-        return self._filter
-
-    @property
     def paused(self) -> bool:
         return self._frozen is not None
 

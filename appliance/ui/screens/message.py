@@ -56,10 +56,6 @@ class MessageScreen(Page):
         self.set_focus(self.query_one(Viewer))
         self._fetch()
 
-    @property
-    def message(self) -> Message:
-        return self._message
-
     def _fetch(self) -> None:
         seq = self._message.seq
         engine = self.host.engine

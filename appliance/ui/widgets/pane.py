@@ -46,10 +46,6 @@ class Pane(Widget):
         if changed:
             self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
-    @property
-    def shown(self) -> Sequence[Line]:
-        return self._lines
-
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - Textual's signature
         return len(self._lines)
 
