@@ -8,6 +8,7 @@ is known, or the connection waits until it is. Not for: what several plugins mea
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from amqtt.contexts import Action
@@ -15,6 +16,8 @@ from amqtt.contexts import Action
 from appliance.broker.plugin_runner import PluginFailedError
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
+
+logger = logging.getLogger(__name__)
 
 
 class TopicGate:
@@ -34,6 +37,8 @@ class TopicGate:
         self._ask = ask
         self._count = count
         self._given: dict[tuple[str, Action], bool] = {}
+        self._filters: dict[str, bool] = {}
+        """Answers about the filters of the present SUBSCRIBE; one packet may repeat a filter."""
         self._asking: asyncio.Task[None] | None = None
 
     def _answer(self, topic: str, action: Action) -> bool | None:
@@ -63,17 +68,18 @@ class TopicGate:
 
     def may_subscribe(self, topic_filter: str) -> bool:
         """Whether the client may subscribe to a filter that ``ask_subscribe`` was asked about."""
-        return self._answer(topic_filter, Action.SUBSCRIBE) is True
+        return self._filters.get(topic_filter) is True
 
     async def ask_subscribe(self, topic_filters: Iterable[str]) -> None:
         """Ask the plugins about filters; no answer is a no."""
+        self._filters.clear()
         for topic_filter in dict.fromkeys(topic_filters):
             try:
                 answer = await self._ask(topic_filter, Action.SUBSCRIBE)
             except PluginFailedError:
                 self._count(Counter.SUBSCRIPTIONS_REFUSED_PLUGIN_FAILED)
                 answer = False
-            self._given[topic_filter, Action.SUBSCRIBE] = answer
+            self._filters[topic_filter] = answer
 
     def may_receive(self, topic: str, then: Callable[[], None]) -> bool | None:
         """Whether a message on a topic may be delivered; ``None``: ``then`` is called later."""
@@ -90,6 +96,12 @@ class TopicGate:
         except PluginFailedError:
             self._count(Counter.DELIVERIES_REFUSED_PLUGIN_FAILED)
             answer = False
+        except Exception:
+            # Without an answer, the client's deliveries would stand still until it reconnects.
+            logger.exception("An error in the appliance, please report it: a plugin is not asked")
+            self._count(Counter.INTERNAL_ERRORS)
+            answer = False
+        finally:
+            self._asking = None
         self._given[topic, Action.RECEIVE] = answer
-        self._asking = None
         then()

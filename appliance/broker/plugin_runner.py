@@ -290,9 +290,13 @@ class PluginRunner:
             self._is_woken = False
             while self._events:
                 event = self._events.popleft()
-                with contextlib.suppress(PluginFailedError):
+                try:
                     manager = await self._make(None)
                     await manager.fire_event(event.name, wait=True, **_as_amqtt_has_it(event))
+                except PluginFailedError:
+                    pass
+                except Exception as error:  # noqa: BLE001 - one event must not end the others
+                    self._not_heard(type(error).__name__)
                 self._event_bytes_out += event.size
             if self._stop_asked.is_set():
                 return
@@ -300,7 +304,9 @@ class PluginRunner:
     def _unhandled(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """The plugin failed to handle an event; nothing waited for it."""
         error = context.get("exception")
-        what = type(error).__name__ if error is not None else str(context.get("message"))
+        self._not_heard(type(error).__name__ if error is not None else str(context.get("message")))
+
+    def _not_heard(self, what: str) -> None:
         self._post(
             lambda: self._complain(Counter.PLUGIN_EVENTS_FAILED, f"failed to hear an event: {what}")
         )

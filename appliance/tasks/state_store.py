@@ -189,6 +189,8 @@ class StateStore:
             self.offer(notice)
         self._held_notices.clear()
         self._wake_waiters(is_certain=changes.is_forced)
+        # Behind all effects: a failed assertion takes none of them away.
+        assert self.cursors.are_in_order(), self.cursors
         return True
 
     def _is_in_journal(self, job: Job) -> bool:
@@ -235,7 +237,6 @@ class StateStore:
 
     def _take_effect(self, changes: Changes) -> None:
         self.cursors.durable = changes.meta.get("seq", self.cursors.durable)
-        assert self.cursors.are_in_order(), self.cursors
         if changes.published is not None:
             self._published_on_disk = changes.published
         self.views.show(

@@ -202,7 +202,7 @@ class Workers:
     def _check_health(self, serving: Serving) -> None:
         failures = 0
         wait_s = 0.0
-        while not self._stopped.wait(wait_s):
+        while not self._stops_before_check(wait_s):
             wait_s = serving.health_check_s
             try:
                 info = serving.server.check()
@@ -216,10 +216,23 @@ class Workers:
                 with self._state.lock:
                     if self._state.circuit.failed(error, is_check=True):
                         _log.warning("The Qlik server does not answer, starts wait: %s", error)
-                    if self._state.planner.open:
-                        wait_s = min(WAITED_FOR_CHECK_S, wait_s)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
+
+    def _stops_before_check(self, wait_s: float) -> bool:
+        """Wait for the next check's time; returns whether the engine stops instead.
+
+        While the server is away and a request waits for it, the wait is ``WAITED_FOR_CHECK_S`` at
+        most, also for a request that comes during the wait.
+        """
+        began = time.monotonic()
+        while (left := began + wait_s - time.monotonic()) > 0:
+            if self._stopped.wait(min(left, TICK_S)):
+                return True
+            with self._state.lock:
+                if self._state.circuit.is_open and self._state.planner.open:
+                    wait_s = min(wait_s, WAITED_FOR_CHECK_S)
+        return self._stopped.is_set()
 
     def _keep_log_short(self) -> None:
         while not self._stopped.wait(CHECKPOINT_EVERY_S):

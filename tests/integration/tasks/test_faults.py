@@ -116,6 +116,29 @@ def test_while_a_request_waits_the_server_is_asked_often(qlik, tmp_path: Path, m
         rig.broker.wait_for(task.id, "succeeded")
 
 
+def test_a_request_that_comes_during_an_outage_shortens_the_wait_for_the_next_check(
+    qlik, tmp_path: Path, monkeypatch
+) -> None:
+    """The next check is an hour away when the request comes; the server is asked soon all the same,
+    and the start leaves when it is back."""
+    monkeypatch.setattr(workers, "FIRST_CHECK_S", 3600.0)
+    monkeypatch.setattr(workers, "WAITED_FOR_CHECK_S", 0.05)
+    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.STATUS, path="/about")
+    with Rig(tmp_path / "tasks.db", client_of(qlik), health_check_s=3600.0) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "bad")
+        rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(
+            lambda: (
+                [one.reason for one in rig.engine.executions(1)]
+                == ["Waits for the Qlik server to answer."]
+            )
+        )
+        qlik.heal()
+        rig.broker.wait_for(task.id, "succeeded")
+
+
 def test_an_unknown_task_is_rejected(qlik, rig) -> None:
     """An id that the server does not have ends with what the server said."""
     rig.source.put(START_TOPIC, "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10")
