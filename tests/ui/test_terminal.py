@@ -30,7 +30,7 @@ def tmux(tmp_path):
     opened = []
 
     def start(*arguments, **options):
-        opened.append(opened_with(tmp_path, "--run-for", "50", *arguments, **options))
+        opened.append(opened_with(tmp_path, "--run-for", "90", *arguments, **options))
         return opened[-1]
 
     yield start
@@ -43,6 +43,7 @@ def test_a_whole_story_by_keys(tmux):
     window = tmux("--rate", "20")
     window.wait("✓ all well", "Reload HR")
     window.keys("/")
+    window.wait("plant/+/state  text  !not")
     window.keys(*"task:hr", "Enter")
     window.wait("filter task:hr", "✗ failed")
     window.keys("Enter")
