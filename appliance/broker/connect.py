@@ -9,7 +9,8 @@ References are to MQTT 3.1.1 unless said otherwise.
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,7 +23,6 @@ from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 if TYPE_CHECKING:
-    from appliance.broker.connection import Connection
     from appliance.broker.plugins import PluginClient
 
 _LONGEST_CLIENT_ID = 1024
@@ -42,7 +42,45 @@ class Admission(msgspec.Struct, frozen=True):
     """How plugins know it, where there are any."""
 
 
-def take_connect(context: BrokerContext, connection: Connection, body: bytes) -> None:
+class ConnectingConnection(Protocol):
+    """A connection before its client is let in."""
+
+    version: int
+    asked: Connect | None
+    """Its CONNECT, once it has come."""
+    peer: tuple[str, int]
+
+    @property
+    def ssl_object(self) -> Any:
+        """The TLS connection's, or ``None``."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed or closing."""
+
+    def wait(self) -> None:
+        """Take no further packet until ``go_on``."""
+
+    def go_on(self) -> None:
+        """Take the packets behind the CONNECT."""
+
+    def start(self, work: Coroutine[None, None, None], name: str) -> None:
+        """Start what the next packet depends on."""
+
+    def let_in(self, admission: Admission) -> None:
+        """Give the client its session and answer it."""
+
+    def note_error(self, error: Exception) -> None:
+        """Log and count an error in the appliance."""
+
+    def end(self, reason: Reason, text: str) -> None:
+        """End the connection for a reason that the client is told."""
+
+    def end_quietly(self, reason: Reason) -> None:
+        """End the connection without a line in the log."""
+
+
+def take_connect(context: BrokerContext, connection: ConnectingConnection, body: bytes) -> None:
     """Let a connection's client in, or end the connection; at once where nothing is to wait for.
 
     Raises:
@@ -66,7 +104,10 @@ def take_connect(context: BrokerContext, connection: Connection, body: bytes) ->
 
 
 async def _let_in(
-    context: BrokerContext, connection: Connection, asked: Connect, admission: Admission | None
+    context: BrokerContext,
+    connection: ConnectingConnection,
+    asked: Connect,
+    admission: Admission | None,
 ) -> None:
     """Let the client in once its password is checked and its older connection is gone."""
     try:

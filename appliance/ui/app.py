@@ -32,7 +32,7 @@ from appliance.ui.background import Background
 from appliance.ui.frame_rate import FRAME_S, FrameRate
 from appliance.ui.live_feed import LiveFeed
 from appliance.ui.navigator import Navigator
-from appliance.ui.operator_actions import OperatorActions
+from appliance.ui.screens.operator_actions import OperatorActions
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.terminal_driver import NonBlockingDriver

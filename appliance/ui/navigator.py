@@ -16,9 +16,9 @@ from textual.screen import Screen
 
 from appliance.model import Execution, Message
 from appliance.ui.filters import Filter
-from appliance.ui.page_host import Navigation, PageHost
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import Navigation, PageHost
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
 

@@ -13,8 +13,8 @@ from textual.widget import Widget
 from appliance.engine_api import ClientState, Snapshot
 from appliance.ui import filters, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import client as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows

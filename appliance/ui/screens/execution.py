@@ -14,8 +14,8 @@ from appliance.errors import ApplianceError
 from appliance.model import Execution
 from appliance.ui import keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import execution as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.viewer import Viewer

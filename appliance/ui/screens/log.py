@@ -14,8 +14,8 @@ from textual.widget import Widget
 from appliance.engine_api import Engine, LogLine, Snapshot
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, text_of
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.text import fit, printable
 from appliance.ui.widgets.rows import Rows
 

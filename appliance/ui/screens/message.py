@@ -15,8 +15,8 @@ from appliance.model import Message
 from appliance.mqtt import topics
 from appliance.ui import formats, journal_lookup, keys, payload
 from appliance.ui.lines import Line, rule
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import message as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.viewer import Viewer

@@ -15,8 +15,8 @@ from textual.widget import Widget
 from appliance.engine_api import Snapshot
 from appliance.ui import filters, keys
 from appliance.ui.lines import Line
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.base import BaseScreen
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import page_frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane

@@ -14,8 +14,8 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.message_list import MessageListPage
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
 

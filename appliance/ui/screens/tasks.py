@@ -13,8 +13,8 @@ from appliance.engine_api import RuleState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.page_host import PageHost
 from appliance.ui.screens.page import Page
+from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import activity
 from appliance.ui.views import execution as view
 from appliance.ui.views.message import cause_line

@@ -14,7 +14,7 @@ from appliance.engine_api import Snapshot
 from appliance.model import Execution, Message
 from appliance.ui.filters import Filter
 from appliance.ui.live_feed import LiveFeed
-from appliance.ui.operator_actions import ActionHost, OperatorActions
+from appliance.ui.screens.operator_actions import ActionHost, OperatorActions
 from appliance.ui.settings import UiSettings
 
 
