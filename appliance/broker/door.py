@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -88,6 +89,9 @@ class Door:
         self._journal = journal
         self._subscriptions = subscriptions
         self._retained = retained
+        self._to_keep: deque[Message] = deque()
+        """Retained messages that are not fanned out yet. They are kept when they are fanned out:
+        their rows may be in a later commit, and a subscriber between the two would get neither."""
         self._loop = loop
         self.clock_ns = clock_ns
         self._max_pending = max_pending
@@ -164,7 +168,8 @@ class Door:
             )
         else:
             statement = ("DELETE FROM retained WHERE topic = ?", (message.topic,))
-        self._journal.transact((statement,), message)
+        self._to_keep.append(message)
+        self._journal.transact((statement,), None)
 
     def record(
         self, statements: Sequence[Statement], then: Callable[[], None] | None = None
@@ -247,11 +252,11 @@ class Door:
                 continue
             if isinstance(token, tuple):
                 token[0].queue(token[1])
-            elif isinstance(token, Message):
-                self._retained.keep(token)
             elif callable(token):
                 callbacks.append(token)
         if messages:
+            while self._to_keep and self._to_keep[0].seq <= messages[-1].seq:
+                self._retained.keep(self._to_keep.popleft())
             self._observe(messages)
             if len(self._subscriptions):
                 self.messages_out += self._subscriptions.fan_out(messages)

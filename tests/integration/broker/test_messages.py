@@ -515,6 +515,25 @@ async def test_retained_removed(rig, version):
 
 
 @both
+async def test_no_subscriber_comes_between_a_message_and_what_is_retained_of_it(rig, version):
+    """The row of a retained message may be in a later commit than the message: whoever subscribes
+    between the two still gets it, and nobody gets the one before."""
+    transact, loop = rig.journal.transact, asyncio.get_running_loop()
+    wire = await rig.wire(version)
+    await wire.subscribe("r")
+    for payload in (b"one", b"two", b""):
+        rig.journal.transact = lambda *entry: loop.call_later(0.2, transact, *entry)
+        wire.publish("r", payload, retain=True)
+        assert (await wire.message()).payload == payload
+        rig.journal.transact = transact
+        late = await rig.wire(version, client_id=f"late-{payload.decode()}")
+        await late.subscribe("r")
+        if payload:
+            assert (await late.message()).payload == payload
+        await late.nothing_more()
+
+
+@both
 @states("MQTT-3.3.1-7", "MQTT5-3.3.1-8")
 async def test_retained_at_qos_0(rig, version):
     """A retained message at QoS 0 takes the place of the one before."""
