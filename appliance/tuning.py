@@ -30,8 +30,10 @@ CROWD = 100
 is never slowed down brings one or two."""
 
 RECORD_EVERY_S = 0.05
-"""Seconds between two batches of the recorders while messages keep coming: one write and one sync
-for all messages of that time, at most twenty of each a second."""
+"""Seconds from the first message of a batch to its recording: one write and one sync for all
+messages of that time, at most twenty of each a second. In quiet the file is written when the start
+of a task is on its way: PUBLISH to POST took 2.6 ms in the median with it, and 2.8 ms when the
+recorders wrote at once and paused afterwards."""
 
 RECORD_SHARE_IN_A_CROWD = 1 / 24
 """Share of the time in which the recorders work while publishers wait for the engine. Ten clients

@@ -105,6 +105,8 @@ class Recorders:
         self._deadline = float("inf")
         self._saved_at = 0.0
         self._worked_s = 0.0
+        self._is_full = False
+        """Whether more messages wait than the last batch took."""
         self._unsaved = False
         self._missed = 0
 
@@ -245,17 +247,16 @@ class Recorders:
                 began = time.monotonic()
                 try:
                     self._take_wanted(source)
-                    full = self._turn(source)
+                    self._is_full = self._turn(source)
                 except (ApplianceError, sqlite3.Error, OSError) as error:
                     _log.warning("The recorders can't read the journal: %s", error)
-                    full = False
                     if self._stopping.wait(RETRY_S):
                         return
                 if self._stopping.is_set():
                     if self._is_done(source):
                         return
                 else:
-                    pace_s = pace(source, full=full, worked_s=self._worked_s)
+                    pace_s = pace(source, worked_s=self._worked_s)
                     self._stopping.wait(max(0.0, pace_s - (time.monotonic() - began)))
         except Exception as error:  # noqa: BLE001  # a defect must be visible in the UI
             for recorder in self._plan.recorders:
@@ -280,8 +281,10 @@ class Recorders:
         late = [recorder for recorder in self._plan.recorders if self._may_retry(recorder)]
         for recorder in late:
             self._catch_up(recorder, source)
-        if not late and self._wanted is None:
+        if not late and self._wanted is None and not self._is_full:
             source.wait(0.0 if self._stopping.is_set() else SAVE_EVERY_S)
+            # Messages gather, for one write and sync.
+            self._stopping.wait(tuning.RECORD_EVERY_S)
         messages: list[Message] = []
         began = time.monotonic()
         if not self._unsaved:
@@ -432,17 +435,14 @@ class Recorders:
             recorder.stored = progress
 
 
-def pace(source: Source, *, full: bool, worked_s: float) -> float:
+def pace(source: Source, *, worked_s: float) -> float:
     """Seconds from the beginning of one batch to the next.
 
     Args:
         source: the origin of the next batch.
-        full: whether more messages wait than a batch holds.
         worked_s: the time that this batch took.
     """
-    # A pause lets messages gather, for one write and sync.
-    pace_s = 0.0 if full else tuning.RECORD_EVERY_S
-    if source.may_lag:
-        in_crowd, of_backlog = tuning.RECORD_SHARE_IN_A_CROWD, tuning.RECORD_SHARE_OF_BACKLOG
-        pace_s = max(pace_s, worked_s / (in_crowd if source.is_crowded else of_backlog))
-    return pace_s
+    if not source.may_lag:
+        return 0.0
+    in_crowd, of_backlog = tuning.RECORD_SHARE_IN_A_CROWD, tuning.RECORD_SHARE_OF_BACKLOG
+    return worked_s / (in_crowd if source.is_crowded else of_backlog)

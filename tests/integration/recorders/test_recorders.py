@@ -25,6 +25,7 @@ from appliance.recorders import Recorders, highest_cursor
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording
+from appliance.tuning import RECORD_EVERY_S
 
 VICTIM = Path(__file__).with_name("victim_recorders.py")
 NOW_NS = 1_700_000_000_000_000_000
@@ -111,6 +112,27 @@ def test_recording_goes_on_after_a_restart(tmp_path):
             plant.publish(*range(start, start + 3))
     assert load(tmp_path / "rec/one.json") == list(range(9))
     assert plant.recorders.states()[0].recorded == 9
+
+
+def test_messages_of_a_moment_are_written_together(tmp_path, monkeypatch):
+    """Each twentieth of a second costs one write and sync, however many commits it has."""
+    batches = []
+    append = Recording.append
+
+    def counted(self, batch, last):
+        batches.append(len(batch))
+        append(self, batch, last)
+
+    monkeypatch.setattr(Recording, "append", counted)
+    with Plant(tmp_path, ONE) as plant:
+        began = time.monotonic()
+        for number in range(50):
+            plant.publish(number)
+            assert plant.journal.flush(30)
+        plant.settle()
+        took_s = time.monotonic() - began
+    assert sum(batches) == 50
+    assert len(batches) <= took_s / RECORD_EVERY_S + 1
 
 
 def test_new_recorder_begins_now_and_others_go_on(tmp_path):

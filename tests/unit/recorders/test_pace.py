@@ -5,29 +5,23 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.recorders.recorders import pace
-from appliance.tuning import RECORD_EVERY_S
 
 
 def source(*, may_lag=True, is_crowded=False):
     return SimpleNamespace(may_lag=may_lag, is_crowded=is_crowded)
 
 
-def test_messages_gather_for_a_moment():
-    """One batch takes what a twentieth of a second brings."""
-    assert pace(source(), full=False, worked_s=0.001) == RECORD_EVERY_S
-
-
 def test_a_backlog_is_caught_up_with_beside_the_engine():
     """Recording what a burst left behind takes half of the time at most."""
-    assert pace(source(), full=True, worked_s=0.1) == 0.2
+    assert pace(source(), worked_s=0.1) == 0.2
 
 
 def test_acknowledgements_come_first_in_a_burst():
     """While publishers wait for the engine, recording works for a 24th of the time at most."""
-    polite = pace(source(is_crowded=True), full=True, worked_s=0.01)
+    polite = pace(source(is_crowded=True), worked_s=0.01)
     assert polite == pytest.approx(0.24)
 
 
 def test_a_burst_that_does_not_end_is_recorded_at_full_speed():
     """A recording never falls so far behind out of politeness that the journal gets too big."""
-    assert pace(source(may_lag=False, is_crowded=True), full=True, worked_s=0.01) == 0
+    assert pace(source(may_lag=False, is_crowded=True), worked_s=0.01) == 0
