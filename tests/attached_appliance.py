@@ -6,7 +6,7 @@ from appliance_process import ApplianceProcess
 
 from appliance.remote.client_engine import AttachedEngine
 from appliance.mqtt.client import Client, Target
-from appliance.config import Secret
+from appliance.secret import Secret
 from appliance.broker.users import Users
 
 PASSWORD = "correct horse"

@@ -32,16 +32,15 @@ from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.plugin_classes import plugin_classes
 from appliance.broker.plugins import Plugins
-from appliance.config import (
+from appliance.config.tables import (
     AccessConfig,
     AccessPlugin,
     AccessRule,
-    Duration,
     LimitsConfig,
     ListenerConfig,
-    Settings,
     TlsConfig,
 )
+from appliance.config.values import Duration, Settings
 from appliance.journal import Journal
 from appliance.journal.batch import Batch
 from appliance.model import Message

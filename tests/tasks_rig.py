@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.config import AllowConfig, TriggerConfig
+from appliance.config.tables import AllowConfig, TriggerConfig
 from appliance.model import Execution, ExecutionState, Message, MessageProperties
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import QlikServer

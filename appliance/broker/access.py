@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from appliance.config import AccessConfig, AccessRule, is_loopback
+from appliance.config.tables import AccessConfig, AccessRule
+from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
 from appliance.mqtt.topics import covers, matches

@@ -16,7 +16,7 @@ import msgspec
 
 from appliance.broker.access import Proof
 from appliance.broker.context import BrokerContext
-from appliance.config import LimitsConfig
+from appliance.config.tables import LimitsConfig
 from appliance.counters import Counter
 from appliance.mqtt import packets, v5_decode
 from appliance.mqtt import v5_encode as v5

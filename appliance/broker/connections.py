@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from appliance.broker.access import origin_of
 from appliance.broker.listener import Listener
 from appliance.broker.sessions import ClientConnection
-from appliance.config import LimitsConfig
+from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
 
 

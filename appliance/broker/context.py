@@ -14,7 +14,7 @@ from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.config import LimitsConfig
+from appliance.config.tables import LimitsConfig
 from appliance.counters import Count
 from appliance.model import Message
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from appliance.broker.guard import Guard, GuardedProtocol
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
-from appliance.config import ListenerConfig, parse_bind
+from appliance.config.tables import ListenerConfig
+from appliance.config.values import parse_bind
 from appliance.counters import Count
 from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError

@@ -22,8 +22,11 @@ from amqtt.session import Session
 from dacite import Config as DaciteConfig
 from dacite import DaciteError, MissingValueError, UnexpectedDataError, from_dict
 
-from appliance.config import AccessConfig, AccessPlugin, ReadPath, Secret, read_secret
+from appliance.config.files import read_secret
+from appliance.config.tables import AccessConfig, AccessPlugin
+from appliance.config.values import ReadPath
 from appliance.errors import ApplianceError, ConfigError
+from appliance.secret import Secret
 
 EVENTS = (
     BrokerEvents.CLIENT_CONNECTED,

@@ -26,7 +26,7 @@ from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import ClientConnection, Records, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.config import LimitsConfig, ListenerConfig
+from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
 from appliance.model import Message

@@ -15,7 +15,7 @@ from appliance.broker.door import Door
 from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import ClientConnection, Sessions
 from appliance.broker.wills import Wills
-from appliance.config import LimitsConfig
+from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 

@@ -19,7 +19,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from appliance.broker.carrier_transport import CarrierTransport
-from appliance.config import is_loopback
+from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)

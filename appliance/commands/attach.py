@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.commands.target import target_of
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
 
 _USUAL_CONFIG = "config.toml"

@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from appliance.config import format_size, load
+from appliance.config.reading import load
+from appliance.config.values import format_size
 from appliance.errors import EXIT_OK
 from appliance.ops.backup import backup
 

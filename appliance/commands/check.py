@@ -10,22 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.broker.users import Users
-from appliance.config import (
+from appliance.config.checks import advice
+from appliance.config.files import anonymous_allowed, check_files
+from appliance.config.reading import load
+from appliance.config.tables import (
+    ByApp,
+    ByName,
+    ByProperty,
+    ByTag,
     Config,
     QlikConfig,
     TimerConfig,
-    TopicFilter,
     TriggerConfig,
-    advice,
-    anonymous_allowed,
-    check_files,
+)
+from appliance.config.values import (
+    TopicFilter,
     format_duration,
     format_size,
     is_loopback,
-    load,
     parse_bind,
 )
-from appliance.config.tables import ByApp, ByName, ByProperty, ByTag
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks.conditions import Condition
 

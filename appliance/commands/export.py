@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.config import RecorderConfig, TopicFilter, WritePath, load, parse_duration
+from appliance.config.reading import load
+from appliance.config.tables import RecorderConfig
+from appliance.config.values import TopicFilter, WritePath, parse_duration
 from appliance.errors import EXIT_OK, NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME
 from appliance.journal.reading import Reading

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.log.sanitize import escape
 from appliance.ops.health import Report, is_old, read

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.ops.control_file import ask
 

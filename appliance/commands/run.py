@@ -6,7 +6,10 @@ import argparse
 import os
 import sys
 
-from appliance.config import Config, check_files, load, parse_duration
+from appliance.config.files import check_files
+from appliance.config.reading import load
+from appliance.config.tables import Config
+from appliance.config.values import parse_duration
 from appliance.errors import ConfigError, UsageError
 
 

@@ -233,7 +233,7 @@ def _notices() -> str:
 
 def _broker() -> str:
     """The whole way of a message, then the UI over the appliance that carried it."""
-    from appliance.config import load  # noqa: PLC0415
+    from appliance.config.reading import load  # noqa: PLC0415
     from appliance.engine.service import Appliance  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -10,7 +10,9 @@ import secrets
 import ssl
 
 from appliance.commands.user import read_password
-from appliance.config import ListenerConfig, load, parse_bind, parse_duration
+from appliance.config.reading import load
+from appliance.config.tables import ListenerConfig
+from appliance.config.values import parse_bind, parse_duration
 from appliance.errors import ConfigError, UsageError
 from appliance.mqtt.client import Target
 from appliance.secret import Secret

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, ConfigError
 from appliance.log.sanitize import escape
 from appliance.model import Task

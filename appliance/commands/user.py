@@ -7,7 +7,7 @@ import getpass
 import sys
 
 from appliance.broker.users import Users, name_problem
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, ConfigError, UsageError
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.broker.users import Users
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.demo.publisher import DemoPublisher
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.model import ExecutionState

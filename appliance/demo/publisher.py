@@ -11,7 +11,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from appliance.config import parse_bind
+from appliance.config.values import parse_bind
 from appliance.errors import ApplianceError
 from appliance.mqtt.client import Client, Target
 from appliance.secret import Secret

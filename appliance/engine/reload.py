@@ -14,15 +14,10 @@ import msgspec
 
 from appliance.broker.access import Terms
 from appliance.broker.reauthorize import Enforced
-from appliance.config import (
-    Config,
-    all_secrets,
-    changes,
-    check_files,
-    load,
-    recheck,
-    with_changes_at_once,
-)
+from appliance.config.changes import changes, with_changes_at_once
+from appliance.config.files import all_secrets, check_files
+from appliance.config.reading import load, recheck
+from appliance.config.tables import Config
 from appliance.errors import ApplianceError, ConfigError
 from appliance.recorders.plan import Plan
 from appliance.tasks.engine import Rules

@@ -29,7 +29,7 @@ from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
-from appliance.config import Config
+from appliance.config.tables import Config
 from appliance.counters import Counter
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag

@@ -18,7 +18,7 @@ from appliance import __version__
 from appliance.broker.door import Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.subscriptions import Retained
-from appliance.config import Config
+from appliance.config.tables import Config
 from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit
 from appliance.engine.live import LiveView

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from appliance.config import parse_bind
+from appliance.config.values import parse_bind
 from appliance.engine_api import Snapshot
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.ops.health import report

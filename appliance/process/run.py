@@ -19,7 +19,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from appliance import tuning
-from appliance.config import Config, all_secrets
+from appliance.config.files import all_secrets
+from appliance.config.tables import Config
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
 from appliance.log import logs
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from textual.keys import KEY_NAME_REPLACEMENTS, Keys, key_to_character
 from textual.theme import BUILTIN_THEMES
 
-from appliance.config import Config
+from appliance.config.tables import Config
 from appliance.errors import ConfigError
 from appliance.ui.keys import TABLE
 from appliance.ui.settings import UiSettings

@@ -14,7 +14,8 @@ from typing import Any
 
 import certifi
 
-from appliance.config import QlikConfig, read_secret
+from appliance.config.files import read_secret
+from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud

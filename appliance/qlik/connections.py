@@ -25,7 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
-from appliance.config import is_loopback
+from appliance.config.values import is_loopback
 from appliance.qlik.cookies import Cookies
 
 IDLE_LIMIT = 8

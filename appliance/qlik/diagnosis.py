@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from appliance.config import QlikConfig
+from appliance.config.tables import QlikConfig
 from appliance.errors import EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import Task, TaskKind
 from appliance.qlik.client_managed import ClientManaged

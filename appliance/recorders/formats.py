@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.model import Message
 from appliance.recorders.csv import CsvFormat
 from appliance.recorders.json import JsonFormat

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.config import RecorderConfig, not_a_recording
+from appliance.config.recorder_paths import not_a_recording
+from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.mqtt.topics import Matcher
 from appliance.recorders.recorder import Recorder

@@ -10,7 +10,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.engine_api import Health, RecorderState
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording

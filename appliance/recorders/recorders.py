@@ -23,7 +23,7 @@ from typing import Protocol
 import msgspec
 
 from appliance import tuning
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.counters import Counter
 from appliance.engine_api import RecorderState
 from appliance.errors import ApplianceError, UnavailableError

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.config import AllowConfig
+from appliance.config.tables import AllowConfig
 from appliance.model import Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.payloads import Rejection

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from appliance.config import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
+from appliance.config.tables import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
 from appliance.counters import Counter
 from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState
 from appliance.errors import UnavailableError, UsageError

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.config import NoticeKind, NotifyConfig
+from appliance.config.tables import NoticeKind, NotifyConfig
 from appliance.counters import Count, Counter
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from cronsim import CronSim, CronSimError
 
-from appliance.config import TimerConfig
+from appliance.config.tables import TimerConfig
 from appliance.engine_api import TimerState
 from appliance.errors import ConfigError
 from appliance.mqtt.topics import filter_problem, matches, topic_problem

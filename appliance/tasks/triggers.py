@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from appliance.config import TriggerConfig
+from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.mqtt.topics import Matcher

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from appliance.storage import files
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.journal import Journal
 from appliance.model import Message
 from appliance.recorders import Recorders

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from appliance import __version__, cli
 from appliance.commands import run as run_command
 from appliance.commands.user import read_password
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.errors import UsageError
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.ui.keys import TABLE

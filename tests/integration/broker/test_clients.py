@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 
 from appliance.counters import Counter
 from appliance.broker.access import Terms
-from appliance.config import AccessConfig, ListenerConfig, TlsConfig
+from appliance.config.tables import AccessConfig, ListenerConfig, TlsConfig
 
 CLIENT = Path(__file__).with_name("mqttjs_client.mjs")
 

@@ -18,7 +18,7 @@ from amqtt.contrib.auth_db.managers import TopicManager, UserManager
 from broker_rig import Rig, Wire, plugin
 from ldap_server import ADMIN, SCHEMA, SLAPD, LdapServer, ldap_server
 
-from appliance.config import ListenerConfig, TlsConfig
+from appliance.config.tables import ListenerConfig, TlsConfig
 from appliance.counters import Counter
 
 REFUSED, UNAVAILABLE = 4, 3

@@ -19,7 +19,7 @@ from appliance.broker.publish import PublishReader
 from appliance.broker.outbox import Outbox
 from appliance.broker.output import Output
 from appliance.mqtt import v5_encode
-from appliance.config import ListenerConfig, TlsConfig
+from appliance.config.tables import ListenerConfig, TlsConfig
 
 CONNECT = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x00\x00\x03abc"
 SUBSCRIBE = b"\x82\x06\x00\x09\x00\x01t\x01"

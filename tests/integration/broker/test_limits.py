@@ -17,7 +17,7 @@ from appliance.counters import Counter
 from appliance.mqtt.packets import encode_length
 from appliance.broker.access import Access, Terms
 from appliance.mqtt.packets import PacketError
-from appliance.config import AccessConfig, AccessRule, LimitsConfig
+from appliance.config.tables import AccessConfig, AccessRule, LimitsConfig
 from appliance.remote.topics import state_topic
 from appliance.broker.users import Users
 

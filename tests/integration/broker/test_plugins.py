@@ -11,7 +11,7 @@ import pytest
 from broker_rig import Closed, Rig, both, plugin
 
 from appliance.broker.users import Users
-from appliance.config import AccessRule
+from appliance.config.tables import AccessRule
 from appliance.counters import Counter
 
 

@@ -6,7 +6,7 @@ import pytest
 from broker_rig import Rig, hold_commits, number, packet, rig, text  # noqa: F401
 
 from appliance.mqtt.packets import encode_length
-from appliance.config import AccessRule
+from appliance.config.tables import AccessRule
 from appliance.counters import Counter
 from appliance.engine import live
 from appliance.mqtt.v5_decode import CLIENT_LIMIT, CONNECT_LIMIT

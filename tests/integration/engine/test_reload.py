@@ -14,7 +14,9 @@ import pytest
 from appliance_process import ApplianceProcess, until
 from broker_rig import Wire, hang_up
 
-from appliance.config import Config, changes, counts_at_once, loads, with_changes_at_once
+from appliance.config.changes import changes, counts_at_once, with_changes_at_once
+from appliance.config.reading import loads
+from appliance.config.tables import Config
 from appliance.ops.control_file import ask
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.simulated.server import TlsFiles

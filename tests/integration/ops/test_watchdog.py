@@ -11,7 +11,7 @@ import threading
 import pytest
 from appliance_process import free_port, until
 
-from appliance.config import loads
+from appliance.config.reading import loads
 from appliance.engine.service import Appliance
 from appliance.ops.systemd import SystemdNotifier
 from appliance.ops.supervisor import Supervisor

@@ -25,7 +25,7 @@ import yaml
 from appliance import errors
 from appliance.cli import command_parser
 from appliance.commands import selftest
-from appliance.config import loads
+from appliance.config.reading import loads
 
 ROOT = Path(__file__).parents[3]
 PACKAGING = ROOT / "packaging"

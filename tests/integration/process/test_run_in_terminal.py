@@ -31,7 +31,7 @@ on_hangup = "{on_hangup}"
 """
 FAILING = """
 import sys
-from appliance.config import load
+from appliance.config.reading import load
 from appliance.process.run import main
 from appliance.ui.screens.live import LiveScreen
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.config import HeaderConfig, QlikConfig, Secret
+from appliance.config.tables import HeaderConfig, QlikConfig
+from appliance.secret import Secret
 from appliance.model import ExecutionState, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.connect import connect

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.config import QlikConfig, Secret
+from appliance.config.tables import QlikConfig
+from appliance.secret import Secret
 from appliance.model import ExecutionState
 from appliance.qlik.connect import connect
 from appliance.qlik.server import RetryPolicy, QlikError, QlikServer

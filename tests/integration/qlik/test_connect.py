@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from appliance.config import CertificateConfig, HeaderConfig, QlikConfig, ReadPath, Secret
+from appliance.config.tables import CertificateConfig, HeaderConfig, QlikConfig
+from appliance.config.values import ReadPath
+from appliance.secret import Secret
 from appliance.errors import ApplianceError, ConfigError
 from appliance.qlik.connect import connect, qlik_user
 from appliance.qlik.diagnosis import Finding, diagnose
@@ -174,7 +176,8 @@ def test_starting_a_task_takes_no_more_than_it_needs(qlik: SimulatedQlik, site: 
     assert given.certificate is not None
     script = f"""
 import sys
-from appliance.config import CertificateConfig, QlikConfig, ReadPath
+from appliance.config.tables import CertificateConfig, QlikConfig
+from appliance.config.values import ReadPath
 from appliance.qlik.connect import connect
 pair = CertificateConfig(
     certfile=ReadPath({str(given.certificate.certfile)!r}),

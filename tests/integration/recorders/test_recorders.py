@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.counters import Counter
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.journal import Journal
 from appliance.model import Message

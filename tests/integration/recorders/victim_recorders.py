@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from appliance.config import RecorderConfig
+from appliance.config.tables import RecorderConfig
 from appliance.journal import Journal
 from appliance.model import Message
 from appliance.recorders import Recorders, highest_cursor

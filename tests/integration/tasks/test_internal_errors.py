@@ -12,7 +12,8 @@ from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.counters import Counter
 from appliance.ops import health
-from appliance.config import TimerConfig, TopicFilter, TriggerConfig
+from appliance.config.tables import TimerConfig, TriggerConfig
+from appliance.config.values import TopicFilter
 from appliance.config.tables import PublishConfig
 from appliance.model import ExecutionState, Message, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik

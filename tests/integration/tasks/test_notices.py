@@ -12,12 +12,12 @@ import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.counters import Counter
-from appliance.config import Secret
+from appliance.secret import Secret
 from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.tasks.notices import Notice, Notices
-from appliance.config import AllowConfig, NotifyConfig, TriggerConfig
+from appliance.config.tables import AllowConfig, NotifyConfig, TriggerConfig
 
 # Apprise loads every one of its plugins, and some of them use what Python has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,7 +9,7 @@ import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.counters import Counter
-from appliance.config import AllowConfig, ByProperty, TriggerConfig
+from appliance.config.tables import AllowConfig, ByProperty, TriggerConfig
 from appliance.errors import ApplianceError, UsageError
 from appliance.model import ExecutionState, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik

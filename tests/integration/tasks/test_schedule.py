@@ -8,11 +8,11 @@ import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
 
 from appliance.counters import Counter
-from appliance.config import TriggerConfig
+from appliance.config.tables import TriggerConfig
 from appliance.errors import UsageError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import ManualClock, SimulatedQlik
-from appliance.config import PublishConfig, TimerConfig
+from appliance.config.tables import PublishConfig, TimerConfig
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from amqtt.contrib.http import RequestMethod
 
 from appliance.broker.plugin_classes import plugin_classes, sign_in_problem
 from appliance.commands.check import execute
-from appliance.config import Secret, all_secrets, check_files, loads
+from appliance.config.files import all_secrets, check_files
+from appliance.config.reading import loads
+from appliance.secret import Secret
 from appliance.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]

@@ -15,7 +15,8 @@ import pytest
 from appliance.broker import plugin_runner
 from appliance.broker.plugin_classes import plugin_classes
 from appliance.broker.plugins import Action, PluginClient, PluginFailedError, Plugins
-from appliance.config import AccessConfig, AccessPlugin, Settings
+from appliance.config.tables import AccessConfig, AccessPlugin
+from appliance.config.values import Settings
 from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt.packets import Connect

@@ -12,25 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import (
-    Config,
-    ListenerConfig,
-    QlikConfig,
-    Secret,
-    advice,
-    all_secrets,
-    anonymous_allowed,
-    check_files,
+from appliance.config.checks import advice
+from appliance.config.files import all_secrets, anonymous_allowed, check_files, read_secret
+from appliance.config.reading import load, loads
+from appliance.config.tables import Config, ListenerConfig, QlikConfig
+from appliance.config.values import (
     format_duration,
     format_size,
     is_loopback,
-    load,
-    loads,
     parse_bind,
     parse_duration,
     parse_size,
-    read_secret,
 )
+from appliance.secret import Secret
 from appliance.config.checks import check
 from appliance.config.problems import Problems
 from appliance.config.decoder import Decoder

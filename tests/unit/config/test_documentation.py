@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from appliance.config import Config, loads
+from appliance.config.reading import loads
+from appliance.config.tables import Config
 from appliance.config.tables import Table
 from appliance.errors import ConfigError
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from appliance.log import file as log_file
 from appliance.log import logs
-from appliance.config import Secret
+from appliance.secret import Secret
 from appliance.errors import ApplianceError
 from appliance.log.sanitize import SecretMasker, escape
 

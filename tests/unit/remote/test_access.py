@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.broker.access import Access, Role, Terms
-from appliance.config import AccessConfig, AccessRule
+from appliance.config.tables import AccessConfig, AccessRule
 from appliance.remote.topics import PREFIX, is_own_topic, reply_topic, request_topic, state_topic
 from appliance.mqtt.topics import matches
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.config import Duration, Size, TopicFilter, WritePath
+from appliance.config.values import Duration, Size, TopicFilter, WritePath
 from appliance.remote import protocol
 from appliance.remote.tables import Table
 

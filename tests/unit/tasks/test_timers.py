@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.config import TopicFilter
+from appliance.config.values import TopicFilter
 from appliance.errors import ConfigError
-from appliance.config import PublishConfig, TimerConfig
+from appliance.config.tables import PublishConfig, TimerConfig
 from appliance.tasks.timers import SECOND_NS, Timers
 
 BERLIN = ZoneInfo("Europe/Berlin")

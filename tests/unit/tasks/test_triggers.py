@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.config import TriggerConfig
+from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.tasks.triggers import Options, Trigger, Triggers
