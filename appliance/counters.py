@@ -281,7 +281,7 @@ class Counter(enum.StrEnum):
     JOURNAL_ENTRIES_REFUSED = (
         "journal_entries_refused_total",
         "entries the journal refused",
-        "An entry could not be stored whatever the disk did, and was not acknowledged: an",
+        "An entry could not be stored although the disk worked, and was not acknowledged: an",
         "error in the appliance; please report what the log says.",
     )
     JOURNAL_COMMIT_RETRIES = (

@@ -106,7 +106,7 @@ class TimerState(msgspec.Struct, frozen=True):
 
     @property
     def is_alarm(self) -> bool:
-        """Whether it calls for attention: its alarm is raised, and nobody has paused it."""
+        """Whether it calls for attention: its alarm is raised, and the watch is not paused."""
         return self.silent_since_ns is not None and not self.paused
 
 
@@ -204,7 +204,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     loop_lag_ms: float = 0.0
     """How late the engine's loop was, 99 of 100 times at most, over the last minute."""
     topics_known: int = 0
-    """Topics that are counted now, of which ``Engine.topics`` gives the busiest."""
+    """Topics that are counted now, ``Engine.topics`` gives the busiest of them."""
     topics_forgotten: int = 0
     """How many topics that were silent longest were forgotten, because there were too many."""
 

@@ -59,7 +59,7 @@ class MortalStore(Store):
 
 
 class MortalClient(ClientManaged):
-    """Dies around the start call: last when its answer is there and nobody knows of it yet."""
+    """Dies around the start call: last when its answer has come and is not noted yet."""
 
     def start(self, task_id: str) -> Any:
         if not IS_NOTE_KEPT_BACK:

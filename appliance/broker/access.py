@@ -38,7 +38,7 @@ _PLACEHOLDER = re.compile("%[uc]")
 
 
 class Role(enum.StrEnum):
-    """What somebody who attaches a terminal may do."""
+    """What an attached terminal may do."""
 
     OPERATOR = "operator"
     """Look and act."""
@@ -74,7 +74,7 @@ class Terms(msgspec.Struct, frozen=True):
     anonymous: bool
     """Whether clients without a name may come in where there are users."""
     open_without_users: bool
-    """Whether anybody may come in while there are no users."""
+    """Whether a client may come in without a name while there are no users."""
 
 
 class Proof(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class Access:
         return self._users is not None and self._users.exists
 
     def take(self, terms: Terms) -> None:
-        """Let other terms count from now on. Those who are there: reauthorize.py."""
+        """Let other terms count from now on. For connected clients: reauthorize.py."""
         self._terms = terms
         self._rules = terms.config.rule
         self._users = terms.users
@@ -142,7 +142,7 @@ class Access:
         """Whether a client that was admitted would be admitted now, without asking it again."""
         mark = None if self._users is None else self._users.mark(username or "")
         if proof.by_plugins:
-            # One who has become a user of the file since is asked for the password there.
+            # A name that was added to the users file since is asked for the password there.
             return self._plugins is not None and mark is None
         if not self._asks_for_passwords:
             return self._terms.open_without_users
@@ -225,7 +225,7 @@ class Access:
         """Whether the users file has no such user, and there are plugins to ask."""
         if self._plugins is None or self._users is None:
             return False
-        # A user who was just added to the file must not be taken for somebody else.
+        # A user who was just added to the file must not be taken for another one.
         await asyncio.get_running_loop().run_in_executor(self._executor, self._users.refresh)
         return self._users.mark(username or "") is None
 
@@ -266,8 +266,8 @@ class Access:
     def role(self, username: str | None, address: str) -> Role | None:
         """What a client that came in from ``address`` (``host:port``) may do with a terminal.
 
-        Where there are no users, whoever is on this machine is an operator: they could stop the
-        process as well.
+        Where there are no users, a terminal on this machine is an operator's: its user
+        could stop the process as well.
         """
         if self._users is None or not self._users.exists:
             host = address.rpartition(":")[0].strip("[]")
@@ -342,7 +342,7 @@ def _fills(name: str) -> bool:
 def origin_of(host: str) -> str:
     """What strangers are counted for: an IPv4 address, or the /64 network of an IPv6 address.
 
-    Whoever has one IPv6 address usually has 2**64 of them.
+    A host that has one IPv6 address usually has 2**64 of them.
     """
     if ":" not in host:
         return host

@@ -1,7 +1,7 @@
 """One amqtt plugin in a thread and an event loop of its own.
 
 A plugin is foreign code: it may block its thread, hang or raise. Here that costs its own thread
-alone. Questions have a time limit that holds on the engine's loop whatever the plugin does, and
+alone. Questions have a time limit that holds on the engine's loop also when the plugin hangs, and
 what waits for a plugin is bounded. amqtt's own ``PluginManager`` makes the plugin, asks it and
 hands it events. Not for: what the answers of several plugins mean together (plugins.py).
 """

@@ -234,7 +234,7 @@ class SubscribeHandler:
         if shared is None and (
             options.retain_handling == 0 or (options.retain_handling == 1 and new)
         ):
-            # As they are now: whatever comes later is delivered as a new message (section 3.8.4).
+            # As they are now: a later message is delivered as a new one (section 3.8.4).
             self._retained.append((context.retained.matching(plain), options))
         if context.plugins is not None:
             context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)

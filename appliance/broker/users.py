@@ -67,7 +67,7 @@ class Users:
         """Whether ``password`` is that of ``name``. Blocks for 25 to 40 ms: call it off the loop.
 
         The file is looked at first, so a removed user is out at once. An unknown name costs as
-        much time as a wrong password, so that nobody can find out names by the clock.
+        much time as a wrong password, so that the time does not tell which names exist.
         """
         expected, mark = self._look_up(name, password)
         if expected is not None and self._remembered(mark, expected):
@@ -98,7 +98,7 @@ class Users:
         """Read the file again if it is not the one that was read last; tells whether it was.
 
         Raises ``ConfigError`` or ``NoPermissionError``; the users known so far stay, also when
-        the file has vanished, for whoever removes a file by mistake must not open the door.
+        the file has vanished, because a file that was removed by mistake must not open the door.
         """
         signature = self._signature()
         with self._lock:
@@ -116,7 +116,7 @@ class Users:
     def refresh(self) -> int:
         """``reload_if_changed`` for a running appliance: a problem is logged once.
 
-        Returns the number of what was read last, so that whoever asks sees a change that another
+        Returns the number of what was read last, so that a caller sees a change that another
         caller noticed. No two files, and no two contents of one, have the same.
         """
         try:
@@ -136,7 +136,7 @@ class Users:
 
     @property
     def exists(self) -> bool:
-        """Whether there is or was a file: from then on, nobody may come in without a password."""
+        """Whether there is or was a file: then no client may come in without a password."""
         if self._seen is None:
             with contextlib.suppress(ConfigError, NoPermissionError):
                 self.reload_if_changed()

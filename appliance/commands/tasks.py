@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _texts(task: Task) -> Iterator[str]:
-    """What a search looks at: whatever a trigger may name a task by."""
+    """What a search looks at: each property that a trigger may name a task by."""
     yield from (task.name, task.id, task.app_name, task.app_id, *task.tags)
     yield from (f"{name}={value}" for name, value in task.properties)
 

@@ -254,7 +254,7 @@ class Appliance:
         )
         stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:
-            # Nobody asked for what lies in the journal from before there were tasks.
+            # Messages from before there were tasks ask for nothing.
             tasks_cursor = self.journal.last_seq
             self.tasks.skip_to(tasks_cursor)
         self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
@@ -286,7 +286,7 @@ class Appliance:
         self.status.publish("online")
 
     def _refused(self, _token: object, error: Exception) -> None:
-        """The journal can't store an entry whatever the disk does: a defect, so it is counted.
+        """The journal can't store an entry although the disk works: a defect, so it is counted.
 
         Nothing is acknowledged for it. No client's input is known that causes it.
         """
@@ -414,7 +414,7 @@ class Appliance:
             publish=self._publish_outcomes,
             timers=config.timer,
             notify=config.notify,
-            # An answer goes where its asker may listen: a response topic must not lend anybody
+            # An answer goes where its asker may listen: a response topic must not lend a client
             # the appliance's right to publish.
             may_answer=lambda message, topic: self.access.may_subscribe(
                 message.username, message.client_id, topic

@@ -1,7 +1,7 @@
 """What one group commit holds, and how it is put into the database.
 
 Messages become chunks, packed once however often the commit is tried; statements of other modules
-are carried out in the same transaction. An entry that can't be stored whatever the disk does is
+are carried out in the same transaction. An entry that can't be stored although the disk works is
 left out and reported, so that it can't hold up the others. Not for: when to commit (writer.py).
 """
 
@@ -22,7 +22,7 @@ _INSERTS = [
     for count in range(1, _ROWS_A_STATEMENT + 1)
 ]
 
-# The statement itself is wrong: trying it again can't help, whatever happens to the disk.
+# The statement itself is wrong: trying it again can't help, also when the disk works again.
 _REFUSED_CODES = {
     sqlite3.SQLITE_ERROR,
     sqlite3.SQLITE_CONSTRAINT,

@@ -119,7 +119,7 @@ class Journal:
                 and its (messages, token) pairs, both in order; the pairs of ``transact`` have no
                 messages. Commits come in order too.
             on_health: called with (level, text) in the writer's thread when the health changes.
-            on_refused: called with (token, error) for an entry that can't be stored whatever the
+            on_refused: called with (token, error) for an entry that can't be stored although the
                 disk does (wrong SQL, text with half a surrogate pair). It is not in the journal.
             minimum_seq: the highest cursor that is kept outside this database: sequence
                 numbers continue above it, even if the database came from a backup or lost its

@@ -1,4 +1,4 @@
-"""The journal's writer: one thread that commits whatever waits, again and again.
+"""The journal's writer: one thread that commits all entries that wait, again and again.
 
 While one commit is on its way to the disk, the next batch gathers: a natural group commit without
 any delay. When the disk refuses, the batch is kept and tried again until it succeeds; nothing is

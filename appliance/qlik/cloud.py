@@ -191,7 +191,7 @@ class Cloud:
         for look in range(_LOOKS_FORRUN):
             if look and self._closing.wait(_LOOK_WAIT_S):
                 break
-            # The task is started: whatever a look says now, that may not become an error.
+            # The task is started: a look that fails now must not become an error.
             with contextlib.suppress(QlikError):
                 run_id = self._last_run_id(task_id)
                 if run_id and run_id != before:

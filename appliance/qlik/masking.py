@@ -76,7 +76,7 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 
 
 def mask(text: str) -> str:
-    """The text with ``***`` in place of whatever looks like a secret."""
+    """The text with ``***`` in place of what looks like a secret."""
     if _is_harmless(text):
         return text
     for pattern in _patterns():

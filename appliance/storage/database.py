@@ -175,7 +175,7 @@ class Database:
         return connection
 
     def check_identity(self) -> None:
-        """Find out whose the file is and of which version, without a change to it.
+        """Find out which program made the file, and its version, without a change to it.
 
         Raises:
             ConfigError: as ``open`` does.

@@ -2,7 +2,7 @@
 
 Meaning (docs/triggers.md): every condition must hold. A key is a path of names with dots, a
 number steps into a list. A plain value means equality. A table has one or more of ``=``, ``!=``,
-``<``, ``<=``, ``>``, ``>=``, ``in`` and ``exists``, all of which must hold. Values are equal if
+``<``, ``<=``, ``>``, ``>=``, ``in`` and ``exists``. All of them must hold. Values are equal if
 they have the same kind and value; numbers are one kind (1 = 1.0), ``true`` is not 1. Order is
 defined between two numbers and between two texts (by code point) and is false for everything
 else. Every comparison with a field that is not there is false, also ``!=``; ``exists = false``

@@ -412,7 +412,7 @@ class Dispatcher:
         began = started_ns or execution.started_ns
         ended = ended_ns or now
         task_id = execution.task_id
-        # What never ran is remembered only of tasks that exist: anybody can make up an id.
+        # What never ran is remembered only of tasks that exist: a message can name any id.
         if task_id and (was_running or (_is_bad(to) and task_id in book.histories.by_task)):
             took_s = None
             if to is RequestState.SUCCEEDED and began is not None:

@@ -241,7 +241,7 @@ class TaskEngine:
     # --- what may be read at once ---------------------------------------------------------------
 
     def executions(self, limit: int) -> tuple[Execution, ...]:
-        """The newest, and whatever runs, newest first."""
+        """The newest, and all that run, newest first."""
         return self._views.executions(limit)
 
     def execution(self, number: int) -> Execution | None:

@@ -57,7 +57,7 @@ class InternalErrors:
         while True:
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the thread must not end
+            except Exception as error:  # noqa: BLE001 - no error may end the thread
                 pause_s = self._failed(name, is_vital=is_vital)
                 _log.exception(
                     "The thread %s of the task engine failed (%s): this is a defect, please report "

@@ -36,7 +36,7 @@ class _TaskQueue:
 
 
 class TaskQueues:
-    """All queues by ``key_of``; an empty queue is not kept, whatever ids messages make up."""
+    """All queues by ``key_of``; an empty queue is not kept, so made-up ids cost nothing."""
 
     def __init__(self) -> None:
         self._queues: dict[str | TaskSelector, _TaskQueue] = {}

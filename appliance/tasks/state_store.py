@@ -201,7 +201,7 @@ class StateStore:
     def _wake_waiters(self, *, is_certain: bool = False) -> None:
         """Wake the clock and the poller if the time that they wait for may have changed.
 
-        ``is_certain``: it may have, whatever the planner says (an operator's command, a timer).
+        ``is_certain``: it may have, even if the planner shows no change (a command, a timer).
         """
         planner = self.planner
         present = (planner.next_due(), planner.book.followed, self.circuit.is_open, self.trouble)

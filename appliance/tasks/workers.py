@@ -181,7 +181,7 @@ class Workers:
                         if not state.trouble:
                             self._timing.tick(state.planner)
                     finally:
-                        # The waits of requests end, whatever is the matter with the timers.
+                        # The waits of requests end, also when the timers fail.
                         state.settle(flush=True)
 
     def _poll_runs(self, poller: RunPoller) -> None:
@@ -257,7 +257,7 @@ class Workers:
             number, publication = due[-1]
             try:
                 self._publish([one for _, one in due])
-            except Exception as error:  # noqa: BLE001 - whatever the broker says, it is on disk
+            except Exception as error:  # noqa: BLE001 - it stays on disk after any error
                 failures += 1
                 suspects = max(suspects, len(due))
                 _log.warning("%s can't be published: %s", publication.topic, error)

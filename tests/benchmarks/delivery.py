@@ -1,7 +1,7 @@
 """Delivery from one publisher to one outside subscriber, beside mosquitto and stock amqtt.
 
 At most 1000 messages (QoS 0) or 20 (QoS 1) are between the two clients. Then the same with a
-thousand subscriptions of other clients, none of which matches.
+thousand subscriptions of other clients that do not match.
 
 Usage: python tests/benchmarks/delivery.py [--folder DIR] [--rounds 3] [--seconds 3]
 """

@@ -89,7 +89,7 @@ class Clock:
 
 
 class FakeEngine(Engine):
-    """Whatever a test sets, the UI sees."""
+    """The UI sees what a test sets."""
 
     def __init__(self, clock_ns: Callable[[], int] | None = None, *, rate: float = 0.0) -> None:
         self.clock_ns = clock_ns or Clock()
@@ -162,7 +162,7 @@ class FakeEngine(Engine):
         self._owed += (now - self._produced_ns) / 1e9 * self.rate
         self._produced_ns = now
         count, self._owed = int(self._owed), self._owed % 1
-        skipped = max(0, count - RING)  # they would leave the ring before anybody looked
+        skipped = max(0, count - RING)  # they would leave the ring before the UI looks
         self.seq += skipped
         for number in range(count - skipped):
             self.seq += 1

@@ -1,4 +1,4 @@
-"""Whatever a client sends, the screen stays the screen."""
+"""No text that a client sends breaks the screen."""
 
 import unicodedata
 

@@ -58,7 +58,7 @@ async def storm(engine, seed, count):
     ],
 )
 async def test_keys_that_leave_a_dialog_twice_leave_the_screen_below_alone(keys):
-    """Whatever lies over a screen leaves once, and the next key works as ever."""
+    """Each dialog over a screen leaves once, and the next key works."""
     app = app_for(story())
     first, *rest = keys.split()
     async with app.run_test(size=NARROW) as pilot:

@@ -367,7 +367,7 @@ async def test_the_notice_of_a_small_terminal_fits_it(size):
 
 
 async def test_a_storm_of_resizes_ends_in_a_right_screen():
-    """Whatever happened between, the last size counts."""
+    """The last size counts."""
     async with app_for(story()).run_test(size=NARROW) as pilot:
         for width, height in [(140, 40), (60, 10), (200, 60), (80, 24), (30, 5), (140, 40)]:
             await pilot.resize_terminal(width, height)

@@ -143,7 +143,7 @@ async def test_the_executions_of_a_rule_or_timer(name):
 
 @EACH_NAME
 async def test_the_search_in_the_journal_takes_the_filter_along(name):
-    """A search begins with the filter of the Live screen, whatever is in it."""
+    """A search begins with the filter of the Live screen, also when it holds odd signs."""
     engine = story()
     engine.publish_from("hall/door", b"from the client", client_id=name)
     async with _app(engine).run_test(size=NARROW) as pilot:

@@ -123,7 +123,7 @@ CASES = {
     ],
 )
 def test_screen(snap_compare, name, size):
-    """The screen looks as it did when somebody looked at it and found it good."""
+    """The screen looks as in the snapshot that was looked at."""
     make, keys, theme = CASES[name]
     app = app_for(make(), theme)
     assert snap_compare(app, terminal_size=size, run_before=shown(app, keys))
@@ -131,7 +131,7 @@ def test_screen(snap_compare, name, size):
 
 @pytest.mark.parametrize("size", [SHORT_OF_ONE, (30, 5)], ids=["79x24", "30x5"])
 def test_too_small(snap_compare, size):
-    """Below 80x24 the screen says so, in whatever room there is."""
+    """Below 80x24 the screen says so, also in very small terminals."""
     app = app_for(live(), "")
     assert snap_compare(app, terminal_size=size, run_before=shown(app, []))
 

@@ -153,7 +153,7 @@ def on_pty(tmp_path):
 
 
 def test_a_terminal_that_reads_nothing_holds_nothing_up(on_pty):
-    """A hung terminal: the engine stops, and the process ends in order, nobody reading."""
+    """A hung terminal: the engine stops, and the process ends in order without a reader."""
     ui = on_pty("--rate", "2000", "--run-for", "4.5")
     assert ui.ended() == "stopping"
 

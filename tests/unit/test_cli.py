@@ -96,7 +96,7 @@ def test_every_command_explains_itself_with_examples(appliance, command: str) ->
 
 
 def test_without_a_command_the_help_says_how_to_begin(appliance) -> None:
-    """Whoever types `appliance` alone learns the first commands and the exit codes."""
+    """`appliance` alone shows the first commands and the exit codes."""
     done = appliance()
     assert done.code == 0
     for command in COMMANDS:

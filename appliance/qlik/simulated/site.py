@@ -95,7 +95,7 @@ class SimulatedTask:
     outcomes: tuple[Outcome, ...] = (Outcome.SUCCESS,)
     """Of the first attempt, the second, ...; the last one goes for all further attempts."""
     fail_every: int = 0
-    """Each n-th run fails whatever ``outcomes`` says; 0: never."""
+    """Each n-th run fails, also where ``outcomes`` says success; 0: never."""
     every_s: float | None = None
     """Started by the site's own schedule this often, as if by the QMC; ``None``: never."""
     max_retries: int = 0

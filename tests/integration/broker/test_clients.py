@@ -223,7 +223,7 @@ def context(files: certificates.Certificates, *, mine: bool = False) -> ssl.SSLC
 
 
 async def test_client_certificate_is_needed(everywhere, files):
-    """Where client certificates are asked for, nobody gets in without one."""
+    """Where client certificates are asked for, no client gets in without one."""
     port = everywhere.broker.ports["mutual"]
     with pytest.raises((ConnectionError, ssl.SSLError, asyncio.IncompleteReadError)):
         reader, writer = await asyncio.open_connection(

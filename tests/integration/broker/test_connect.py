@@ -41,7 +41,7 @@ async def test_second_connect(rig, version):
 @states("MQTT-3.1.2-1", "MQTT5-3.1.2-1")
 @pytest.mark.parametrize("name", ["HTTP", "mqtt", "MQT", ""])
 async def test_protocol_name(rig, name):
-    """Whoever speaks another protocol is disconnected without an answer."""
+    """A client that speaks another protocol is disconnected without an answer."""
     assert await refused(rig, packet(0x10, text(name), b"\x04\x02\0\0", text("c"))) is None
 
 
@@ -144,7 +144,7 @@ async def test_empty_client_id_needs_clean_session(rig):
 
 @both
 async def test_reserved_client_id(rig, version):
-    """Nobody can pretend to be the appliance: client ids that begin with $ are refused."""
+    """No client can pretend to be the appliance: client ids that begin with $ are refused."""
     wire = await rig.socket(version)
     answer = await refused(rig, wire.connect_packet("$appliance"), version)
     assert answer.body[1] == (2 if version == 4 else 0x85)

@@ -80,7 +80,7 @@ class StreamWire:
 @pytest.mark.parametrize("transport", ["tcp", "websocket"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
 async def test_any_kind_of_buffer(tmp_path, monkeypatch, buffer, transport, secure):
-    """CONNECT, SUBSCRIBE and PUBLISH work, whole and in pieces, whatever the loop reads into."""
+    """CONNECT, SUBSCRIBE and PUBLISH work, whole and in pieces, for every buffer type of a loop."""
     loop = asyncio.get_running_loop()
     create_server = loop.create_server
 

@@ -68,7 +68,7 @@ BOB = {"username": "bob", "password": b"secret of bob"}
     ],
 )
 async def test_wrong_credentials(guarded, version, credentials):
-    """Whoever does not know a name and its password is told so and disconnected."""
+    """A client without a right name and password is told so and disconnected."""
     wire = await guarded.socket(version)
     wire.send(wire.connect_packet("c", **credentials) + wire.publish_packet("t", b"x", 1))
     last = await wire.closed()
@@ -272,7 +272,7 @@ async def test_will_rules(ruled, version):
 
 
 async def test_a_terminal_that_loses_its_right_gets_nothing_more(guarded):
-    """A user who is no operator or viewer any more is detached at once."""
+    """A user that is no operator or viewer any more is detached at once."""
     listen = state_topic("screen")
 
     def terms(*operators: str) -> Terms:
@@ -324,7 +324,7 @@ async def test_too_many_connections(tmp_path, limits, counter):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one loopback address only")
 async def test_strangers_keep_nobody_else_out(tmp_path):
-    """Whoever holds all places for strangers loses the oldest one to a client from elsewhere."""
+    """An address that holds all places for strangers loses the oldest one to another address."""
     async with Rig(tmp_path / "data", max_unauthenticated=5) as rig:
         mute = [await rig.socket() for _ in range(5)]
         await rig.until(lambda: rig.broker.connections.unauthenticated == 5)
@@ -388,7 +388,7 @@ async def test_too_many_retained(tmp_path, version):
 @both
 async def test_retained_messages_are_bounded_in_bytes(tmp_path, version):
     """Large retained messages can't fill the memory. One that does not fit is journaled and not
-    retained, and nobody who subscribes later takes the one before it for the last; what fits is
+    retained, and no later subscriber takes the one before it for the last; what fits is
     taken again once there is room."""
     big = b"x" * 30_000
     async with Rig(tmp_path / "data", max_retained_size=65536) as rig:
@@ -427,7 +427,7 @@ async def test_queue_of_an_absent_client(tmp_path, version):
 
 @pytest.mark.parametrize("qos", [0, 1])
 async def test_stalled_subscriber(tmp_path, qos):
-    """A subscriber that does not read costs bounded memory and disturbs nobody."""
+    """A subscriber that does not read costs bounded memory and disturbs no other client."""
     async with Rig(tmp_path / "data", max_client_backlog=65536, max_queued_per_client=50) as rig:
         stalled = await rig.wire(client_id="stalled")
         await stalled.subscribe(("t", qos))
@@ -536,7 +536,7 @@ async def test_publisher_is_slowed(tmp_path, version, monkeypatch):
 
 
 async def test_random_bytes(rig):
-    """Whatever a stranger or a client sends, the broker stays and says nothing it should not."""
+    """No bytes of a stranger or client end the broker or make it say a secret."""
     import random
 
     dice = random.Random(4711)
@@ -640,7 +640,7 @@ async def test_operator_disconnects(rig, version):
 
 
 async def test_client_states(rig):
-    """The operator sees who is connected, who is away, and what waits for them."""
+    """The operator sees connected clients, clients that are away, and what waits for them."""
     away = await rig.wire(5, client_id="away", clean=False)
     await away.subscribe(("t", 1))
     away.disconnect()

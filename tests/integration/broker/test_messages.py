@@ -36,7 +36,7 @@ async def test_qos_3(rig, version):
 @states("MQTT-2.3.1-1", "MQTT5-2.2.1-3")
 @pytest.mark.parametrize("kind", ["publish", "subscribe", "unsubscribe", "puback", "pubrel"])
 async def test_packet_id_0(rig, version, kind):
-    """Packet id 0 ends the connection, in whatever packet it stands."""
+    """Packet id 0 ends the connection, in every kind of packet."""
     wire = await rig.wire(version)
     none = b"\0" if version == 5 else b""
     wire.send(
@@ -326,7 +326,7 @@ async def test_wildcards(rig, version, topic_filter, matching, other):
 @both
 @states("MQTT-4.7.2-1", "MQTT5-4.7.2-1")
 async def test_dollar_topics(rig, version):
-    """Clients can't publish to $ topics, and whoever names one in a filter gets it."""
+    """Clients can't publish to $ topics. A filter that names one gets its messages."""
     wire = await rig.wire(version)
     await wire.subscribe("$own/#")
     rig.door.publish("$own/a", b"x")
@@ -383,7 +383,7 @@ async def test_unsubscribe_finishes_what_was_sent(rig, version):
 @both
 @states("MQTT-4.6.0-6", "MQTT5-4.6.0-6")
 async def test_order_of_delivery(rig, version):
-    """Messages of one publisher come in its order, whatever the window."""
+    """Messages of one publisher come in its order, for every size of the window."""
     reader = await rig.wire(version, client_id="reader")
     await reader.subscribe(("t", 1))
     writer = await rig.wire(version, client_id="writer")
@@ -492,7 +492,7 @@ async def test_retained(rig, version):
 @both
 @states("MQTT-3.3.1-9", "MQTT5-3.3.1-12")
 async def test_live_messages_are_not_flagged(rig, version):
-    """A subscription that is there already gets a retained message as a live one."""
+    """A subscription that exists gets a new retained message as a live one."""
     wire = await rig.wire(version)
     await wire.subscribe("r")
     wire.publish("r", b"x", retain=True)
@@ -516,8 +516,8 @@ async def test_retained_removed(rig, version):
 
 @both
 async def test_no_subscriber_comes_between_a_message_and_what_is_retained_of_it(rig, version):
-    """The row of a retained message may be in a later commit than the message: whoever subscribes
-    between the two still gets it, and nobody gets the one before."""
+    """The row of a retained message may be in a later commit than the message: a client that subscribes
+    between the two still gets it, and no client gets the one before."""
     transact, loop = rig.journal.transact, asyncio.get_running_loop()
     wire = await rig.wire(version)
     await wire.subscribe("r")

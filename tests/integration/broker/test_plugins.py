@@ -38,7 +38,7 @@ async def refused(rig: Rig, version: int, username: str | None, password: bytes 
 
 @both
 async def test_plugins_let_clients_in(tmp_path: Path, version: int) -> None:
-    """Whoever they say yes to; nobody without a name, although every listener is on loopback."""
+    """Clients that a plugin lets in; none without a name, although every listener is on loopback."""
     async with Rig(tmp_path / "d", plugins=(AUTH,), anonymous=False) as rig:
         await rig.wire(version, username="anna", password=b"yes")
         assert await refused(rig, version, "anna", b"no") == REFUSED[version]
@@ -59,7 +59,7 @@ async def test_a_plugin_that_fails_refuses_and_says_that_it_may_be_tried_again(
 
 @pytest.mark.parametrize("how", [b"hang", b"block"])
 async def test_others_go_on_while_a_plugin_hangs(tmp_path: Path, how: bytes) -> None:
-    """A plugin that hangs, or blocks its thread, stops nobody who does not need it."""
+    """A plugin that hangs, or blocks its thread, stops no client that does not need it."""
     users = tmp_path / "users.txt"
     Users(users).add("plc", b"secret")
     async with Rig(

@@ -83,7 +83,7 @@ def test_what_was_published_can_be_exported_while_it_runs(running, call, tmp_pat
 
 
 def test_a_user_added_while_it_runs_can_sign_in(tmp_path, call, monkeypatch) -> None:
-    """`appliance user` takes effect without a restart: who is added comes in, who is removed not."""
+    """`appliance user` takes effect without a restart: an added user comes in, a removed one does not."""
     monkeypatch.chdir(tmp_path)
     typed = tmp_path / "typed"
 

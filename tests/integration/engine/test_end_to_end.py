@@ -404,7 +404,7 @@ def test_a_port_in_use_is_said_and_ends_with_69(appliance, tmp_path):
 
 
 def test_a_data_directory_in_use_is_said_and_ends_with_69(appliance):
-    """A second appliance on the same data directory is told who has it."""
+    """A second appliance on the same data directory is told which process has it."""
     appliance.start()
     config = f'[service]\ndata_dir = "data"\n[[listener]]\nbind = "127.0.0.1:{free_port()}"\n'
     other = ApplianceProcess(appliance.folder, config)

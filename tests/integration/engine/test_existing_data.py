@@ -1,7 +1,7 @@
 """A data directory that an earlier release wrote opens, and its work goes on.
 
 ``tests/data/first_release`` was written by ``appliance demo`` of the release before the databases
-had one opener: 31 messages, 8 of them recorded, 4 executions of which 3 ran at its end.
+had one opener: 31 messages, 8 of them recorded, 4 executions; 3 of these ran at its end.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ async def test_rules_count_for_who_is_connected(appliance) -> None:
 
 
 async def test_users_that_are_gone_or_have_another_password_are_disconnected(appliance) -> None:
-    """The users file is noticed by itself; whoever would not get in any more is out at once, and
+    """The users file is noticed by itself; a client that may not connect any more is out at once, and
     the others stay."""
     appliance.start()
     ann, bob = await client(appliance, 5, "ann-1"), await client(appliance, 4, "bob-1")

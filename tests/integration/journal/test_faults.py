@@ -83,7 +83,7 @@ def test_locked_database_holds_messages_back_and_resumes(make, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let an open file be removed")
 def test_removed_database_is_noticed_and_replaced(make, tmp_path, caplog):
-    """If somebody deletes the journal under a running appliance, new messages are safe again."""
+    """If the journal is deleted under a running appliance, new messages are safe again."""
     pause = threading.Event()
     one = make(housekeeping_s=0.02).start()
     one.put(3)

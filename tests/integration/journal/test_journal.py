@@ -107,7 +107,7 @@ def test_statements_share_order_and_fate_with_messages(harness):
 
 
 def test_message_that_can_not_be_stored_does_not_stop_the_others(harness):
-    """Half a surrogate pair in a topic costs that message its place, and nobody else's."""
+    """Half a surrogate pair in a topic costs that message its place, and no other's."""
     one = harness().start()
     one.put(2)
     one.put(1, topic="\ud800")
@@ -151,7 +151,7 @@ def test_follower_wakes_for_news_and_when_told(harness):
 
 
 def test_follower_with_an_interest_sleeps_through_the_rest_and_misses_nothing(harness):
-    """A burst that concerns nobody wakes nobody; all of it is read all the same, in order: with
+    """A burst of no interest wakes no follower; all of it is read later, in order: with
     the next message of interest, when much has gathered, or when the waiting ends."""
     one = harness().start()
     one.put(3)
@@ -267,7 +267,7 @@ def test_journal_of_a_newer_appliance_is_refused_and_kept(tmp_path):
 
 
 def test_database_of_another_program_is_refused_and_kept(tmp_path):
-    """A journal path that leads to somebody else's database is an error, not a loss."""
+    """A journal path that leads to another program's database is an error, not a loss."""
     path = tmp_path / "journal.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE theirs (x)")

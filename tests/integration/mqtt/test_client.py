@@ -42,7 +42,7 @@ def address(request, tmp_path_factory) -> Iterator[Callable[[str], Target]]:
 
 
 def test_messages_are_sent_from_many_threads_while_others_arrive(address) -> None:
-    """Every message arrives whole, whatever its size, with senders and the receiver in parallel."""
+    """Every message of any size arrives whole, with senders and the receiver in parallel."""
     sizes = [1, 127, 128, 20_000, 200_000] * 12
     with Client(address("parallel"), keepalive_s=15, largest_packet=300_000) as client:
         client.subscribe("plant/parallel", "plant/unused")
@@ -88,7 +88,7 @@ def test_another_thread_ends_the_wait_for_a_message(address) -> None:
 
 
 def test_a_refused_subscription_is_an_error(address) -> None:
-    """The topics of another client's terminal are nobody's to subscribe to."""
+    """No client can subscribe to the topics of another client's terminal."""
     with (
         Client(address("curious"), keepalive_s=15) as client,
         pytest.raises(NoPermissionError, match="refused the subscription"),

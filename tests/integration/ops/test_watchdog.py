@@ -79,7 +79,7 @@ def test_a_qlik_server_that_is_down_is_no_reason_for_a_restart(watched) -> None:
     ("name", "error"), [("journal-writer", RuntimeError), ("tasks-clock", SystemExit)]
 )
 def test_a_thread_that_is_gone_has_the_service_restarted(watched, name, error) -> None:
-    """Nothing works without these threads and nobody brings them back, so the watchdog is not fed
+    """Nothing works without these threads and nothing brings them back, so the watchdog is not fed
     any more: systemd restarts the service. The status line and the health say why."""
     appliance, manager = watched
     assert manager.recv(1000).startswith(b"READY=1")

@@ -85,7 +85,7 @@ def test_every_request_carries_its_own_key(qlik: SimulatedQlik, client: ClientMa
 def test_a_failure_that_the_server_retries_is_still_running(
     qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
 ) -> None:
-    """Nobody is told of a failure that the server's own second attempt fixes."""
+    """No failure is told that the server's own second attempt fixes."""
     task = qlik.add_task("A", duration_s=2, max_retries=1, outcomes=(Outcome.FAIL, Outcome.SUCCESS))
     execution_id = client.start(task.id).execution_id
     seen = []
@@ -334,7 +334,7 @@ def test_stop_aborts_the_run(
 
 @pytest.mark.parametrize("skew_s", [-3600.0, 0.0, 3600.0])
 def test_the_look_before_a_repeat_allows_for_wrong_clocks(skew_s: float) -> None:
-    """What began after the request is found, and what ran before is not, whatever the clocks."""
+    """What began after the request is found, and what ran before is not, with any difference of the clocks."""
     ours, theirs = ManualClock(), ManualClock()
     theirs.advance(skew_s)
     with SimulatedQlik(clock=theirs) as qlik:

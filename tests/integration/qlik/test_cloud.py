@@ -98,7 +98,7 @@ def test_a_time_limit_of_the_tenant_is_a_failure_with_its_reason(
 
 
 def test_apps_are_listed_over_all_pages(qlik: SimulatedQlik, tenant: QlikServer) -> None:
-    """Every app of the tenant, whatever the page size."""
+    """Every app of the tenant, with any page size."""
     qlik.cloud.page_size = 7
     for number in range(30):
         qlik.add_task(f"T{number}", app_id=f"app-{number}", app_name=f"App {number}", tags=("x",))

@@ -1,4 +1,4 @@
-"""Promises of the recorders with real files: exactly once, whole, never at somebody's expense."""
+"""Promises of the recorders with real files: exactly once, whole, never at a client's expense."""
 
 import csv
 import io
@@ -166,7 +166,7 @@ def test_two_recorders_of_one_file_are_refused(tmp_path):
 
 @pytest.mark.parametrize("path", ["journal.db", "tasks.db", "link.json", "folder"])
 def test_no_recorder_writes_over_the_appliance_s_own_files(tmp_path, path):
-    """Whoever made the configuration: the journal and folders are refused and stay as they are."""
+    """A recorder never writes to the journal or a folder: both are refused and stay as they are."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "link.json").symlink_to("journal.db")
     with Plant(tmp_path, ONE) as plant:
@@ -304,7 +304,7 @@ def test_recorder_in_trouble_loses_nothing_and_disturbs_nobody(tmp_path, caplog)
         plant.settle()
         path = tmp_path / "rec/one.json"
         path.rename(tmp_path / "moved")
-        path.mkdir()  # a folder in the file's place can't be written by anybody
+        path.mkdir()  # a folder in the file's place can't be written by any user
         plant.publish(2)
         plant.until(lambda states: states[0].health.level == "bad")
         plant.publish(*range(3, 2000))
@@ -417,7 +417,7 @@ def test_journal_behind_the_cursors_still_records_everything(tmp_path):
 
 
 def test_reader_finds_a_whole_array_while_messages_come_in(tmp_path):
-    """Somebody who reads the file in one go, again and again, always finds valid JSON."""
+    """A program that reads the file in one go, again and again, always finds valid JSON."""
     path = tmp_path / "rec/one.json"
     lengths = []
     stop = threading.Event()
@@ -485,7 +485,7 @@ def test_white_space_behind_the_end_is_nobody_s_change(tmp_path):
 )
 @settings(deadline=None, max_examples=40)
 def test_write_that_was_cut_anywhere_is_put_right(batches, broken, cut):
-    """Whatever part of a write a crash let through, the next start makes the file whole again."""
+    """A crash may let any part of a write through: the next start makes the file whole again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "one.json"
         messages = [

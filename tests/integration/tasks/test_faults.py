@@ -155,7 +155,7 @@ def test_a_disabled_task_is_refused_and_says_why(qlik, rig) -> None:
 
 
 def test_a_request_waits_for_a_run_that_somebody_else_started(qlik, tmp_path: Path) -> None:
-    """The server refuses because the task runs already, which nobody here knew: the request is
+    """The server refuses because the task runs already, unknown to the appliance: the request is
     started when that run has ended."""
     task = qlik.add_task("Reload sales", duration_s=600)
     qlik.run_elsewhere(task.id)
@@ -305,7 +305,7 @@ def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
     qlik, tmp_path: Path
 ) -> None:
     """The journal has the message, so its start call does not wait for the task database; while
-    the server keeps its answer back, the database has the call, for whoever comes after a crash."""
+    the server keeps its answer back, the database has the call, for the start after a crash."""
     task = qlik.add_task("Reload sales", duration_s=0.1)
     qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
     database = tmp_path / "tasks.db"
@@ -314,7 +314,7 @@ def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
         contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other,
     ):
         rig.wait_until(lambda: rig.engine._workers._next_prune)  # it writes once at the start
-        other.execute("BEGIN IMMEDIATE")  # nobody else can write
+        other.execute("BEGIN IMMEDIATE")  # no other connection can write
         rig.source.put(START_TOPIC, task.id)
         assert qlik.wait_for(lambda: qlik.starts() == 1)
         assert rig.engine._state.cursors.durable == 0

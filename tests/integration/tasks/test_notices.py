@@ -225,7 +225,7 @@ def test_a_notice_is_tried_again_and_then_left(webhook, caplog) -> None:
 
 
 def test_only_what_was_asked_for_is_told(webhook) -> None:
-    """``on`` and ``tasks`` choose; what nobody wants is not even kept."""
+    """``on`` and ``tasks`` choose; what no target wants is not even kept."""
     with Sender(config(webhook.url, on=("failed",), tasks=("* sales", "id-7"))) as sender:
         sender.notices.offer(notice("Reload stock"))
         sender.notices.offer(notice(kind="slow"))

@@ -64,7 +64,7 @@ def held_disk(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threadi
 
 
 def test_nothing_happens_before_the_message_is_on_disk(qlik, tmp_path: Path, monkeypatch) -> None:
-    """No start, no note, no news while the journal does not have the message, whatever else happens
+    """No start, no note, no news while the journal does not have the message, also when other things happen
     meanwhile; then exactly one start."""
     task, other = (qlik.add_task(f"Reload {one}", duration_s=0.1) for one in (1, 2))
     begun, go = held_disk(monkeypatch)

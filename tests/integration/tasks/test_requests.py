@@ -1,4 +1,4 @@
-"""Who may ask for what, in which form, and who is told: over real HTTP."""
+"""Which message may ask for what, in which form, and which topic is told: over real HTTP."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_the_memory_of_good_sign_ins_is_bounded(
 
 
 def test_an_unknown_name_costs_a_hash_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody learns from the time whether a name exists: both ways do the same work."""
+    """The time does not tell whether a name exists: both ways do the same work."""
     users = Users(file)
     users.add("plc", b"x")
     checked: list[str] = []
@@ -175,7 +175,7 @@ def test_a_name_that_means_something_elsewhere_is_refused(file: Path, name: str,
 @settings(max_examples=300)
 @given(st.text(max_size=70))
 def test_a_name_that_is_accepted_is_harmless(name: str) -> None:
-    """Whatever passes has no character with a meaning in topics, files or terminals."""
+    """A name that passes has no character with a meaning in topics, files or terminals."""
     if name_problem(name) is None:
         assert not set(name) & set("+#/$:%*?\\ \t\r\n\0\x1b")
         assert name.isprintable()
@@ -228,7 +228,7 @@ def test_a_file_that_breaks_while_running_locks_nobody_out(
 
 @posix
 def test_the_file_is_for_its_owner_alone(file: Path) -> None:
-    """A new file has mode 0600 whatever the umask; an existing one loses the world's rights."""
+    """A new file has mode 0600 with any umask; an existing one loses the world's rights."""
     before = os.umask(0)
     try:
         Users(file).add("a", b"x")

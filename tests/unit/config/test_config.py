@@ -331,7 +331,7 @@ def test_a_secret_file_may_end_with_a_line_break(tmp_path: Path) -> None:
 
 
 def test_the_log_is_told_every_secret(tmp_path: Path) -> None:
-    """Whatever way a secret is configured, it can be masked; a missing file is not its business."""
+    """A secret can be masked in each way to configure it; a missing file is another check's business."""
     (tmp_path / "jwt.txt").write_text("from-a-file\n")
     text = MANAGED + "header = {name = 'h', value = '${H}'}\n"
     config = loads(text, environ={"H": "from-the-environment"})
@@ -367,7 +367,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> Non
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
-    """Whoever has no configuration yet is told the command that writes one."""
+    """A user without a configuration is told the command that writes one."""
     with pytest.raises(ConfigError, match="appliance init"):
         load(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="not a file"):
@@ -537,7 +537,7 @@ def test_a_size_shown_is_a_size_read(size: int) -> None:
 
 @given(st.text(max_size=20))
 def test_odd_values_are_refused_with_a_sentence(text: str) -> None:
-    """Whatever stands where a duration, size or address should be: a value or a ValueError."""
+    """Any text in place of a duration, size or address: a value or a ValueError."""
     for parse in (parse_duration, parse_size, parse_bind):
         try:
             parse(text)

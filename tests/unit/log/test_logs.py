@@ -1,4 +1,4 @@
-"""What the log promises: safe lines, no secrets, bounded, and it never holds anybody up."""
+"""What the log promises: safe lines, no secrets, bounded, and it never holds a thread up."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_text_from_outside_can_not_forge_a_line_or_move_the_cursor() -> None:
 
 @given(st.text())
 def test_escaped_text_is_inert(text: str) -> None:
-    """Whatever comes in: one line, printable by any UTF-8 terminal."""
+    """Any text becomes one line, printable by any UTF-8 terminal."""
     safe = escape(text)
     assert len(safe.splitlines()) <= 1
     assert "\x1b" not in safe
@@ -81,7 +81,7 @@ def test_a_name_with_invisible_characters_is_told_from_the_name_it_looks_like() 
 
 
 def test_no_format_character_of_unicode_is_shown_raw() -> None:
-    """Whatever Unicode calls a format character is written out, unless it is drawn (Arabic signs)."""
+    """What Unicode calls a format character is written out, unless it is drawn (Arabic signs)."""
     drawn = {0x600, 0x601, 0x602, 0x603, 0x604, 0x605, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD,
              0x110CD}  # fmt: skip
     formats = {code for code in range(0x110000) if unicodedata.category(chr(code)) == "Cf"}
@@ -299,7 +299,7 @@ def test_a_long_text_is_cut() -> None:
 
 
 def test_a_line_as_json_is_one_object_with_its_traceback() -> None:
-    """With log_format = "json" every line is one JSON object, whatever a record's text holds."""
+    """With log_format = "json" every line is one JSON object, with any text in the record."""
     stream = io.StringIO()
     log = logs.start("info", stream=stream, form="json", secrets=[Secret("hunter2")])
     LOG.info('a "quoted" line\nbreak hunter2')

@@ -1,4 +1,4 @@
-"""Packets: whatever bytes come, the decoders answer with a packet or with PacketError."""
+"""Packets: for any bytes the decoders answer with a packet or with PacketError."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_every_refusal_is_one_that_the_standard_has(reason):
         Reason.RECEIVE_MAXIMUM_EXCEEDED,
         Reason.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     ):
-        return  # never a reason not to let somebody in
+        return  # never a reason to refuse a client
     mqtt5.read(memoryview(raw))
     assert raw[3] >= 0x80
     assert packets.encode_refusal(reason)[3] in range(1, 6)

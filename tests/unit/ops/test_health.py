@@ -79,7 +79,7 @@ def test_a_raised_alarm_is_a_warning() -> None:
 
 
 def test_the_metrics_can_be_read_by_prometheus() -> None:
-    """Prometheus' own parser reads every line, whatever characters a name has."""
+    """Prometheus' own parser reads every line, with any characters in a name."""
     found = {
         (sample.name, *map(sample.labels.get, sorted(sample.labels))): sample.value
         for family in text_string_to_metric_families(exposition(SNAPSHOT).decode())

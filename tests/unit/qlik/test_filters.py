@@ -73,7 +73,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40))
 def test_quoting_by_doubling_is_exact(name: str) -> None:
-    """A quoted value stands for itself, whatever characters it is made of."""
+    """A quoted value stands for itself, with any characters."""
     quoted = name.replace("'", "''")
     assert parse(f"name eq '{quoted}'")({"name": name}) is True
 

@@ -1,4 +1,4 @@
-"""Secrets in what a Qlik server says: nobody downstream ever sees them."""
+"""Secrets in what a Qlik server says never reach log, UI or topics."""
 
 import string
 
@@ -37,7 +37,7 @@ _FORMS = [
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(secret=_SECRETS)
 def test_no_form_of_secret_gets_through(form: str, secret: str) -> None:
-    """Whatever the password is, none of the forms in which sources carry one shows it."""
+    """For any password, none of the forms in which sources carry one shows it."""
     assume(secret not in form.format(secret=""))  # a word of the form itself gives nothing away
     assert secret not in mask(form.format(secret=secret)).replace("***", "")
 

@@ -35,7 +35,7 @@ def result(status: int, created: str, **more: object) -> dict[str, object]:
     ],
 )  # fmt: skip
 def test_every_status_number(status: int | None, state: str) -> None:
-    """The status table of docs/qlik.md; a number that nobody documented is not an outcome."""
+    """The status table of docs/qlik.md; a number without documentation is not an outcome."""
     assert rows.state_of(status) == state
 
 
@@ -47,7 +47,7 @@ def test_a_failure_is_final_only_without_a_session() -> None:
 
 
 def test_a_success_is_final_at_once() -> None:
-    """Nobody waits for the session of a successful run to be cleaned up."""
+    """No outcome waits for the session of a successful run to be cleaned up."""
     done = result(7, "2026-11-22T09:00:00.000Z")
     assert rows.execution_report([done], {"id": "x"}).state is ExecutionState.SUCCEEDED
 
@@ -77,7 +77,7 @@ def test_details_are_ordered_and_masked_and_explain_the_failure() -> None:
 
 
 def test_a_failure_without_details_still_has_a_reason() -> None:
-    """Nobody is left with an empty reason."""
+    """No outcome has an empty reason."""
     report = rows.execution_report([result(11, "2026-11-22T09:00:00Z")], None)
     assert "failed" in report.reason
     assert "11 Error" in report.reason

@@ -199,7 +199,7 @@ def test_nesting_up_to_the_limit_is_kept_as_json():
 @given(json_texts)
 @settings(deadline=None, max_examples=50)
 def test_nesting_is_counted_right(payload):
-    """Brackets in strings don't count, whatever is escaped there."""
+    """Brackets in strings don't count, with any escapes there."""
 
     def depth(value):
         if isinstance(value, list):
@@ -290,7 +290,7 @@ def test_spreadsheets_are_given_no_formulas(text, cell):
 )
 @settings(deadline=None, max_examples=50)
 def test_every_csv_file_is_a_proper_table(payloads, metadata):
-    """Whatever is published: one row a message, every row as wide as the header."""
+    """For any payload: one row a message, every row as wide as the header."""
     messages = [message(payload, seq) for seq, payload in enumerate(payloads, 1)]
     table = rows(whole(CsvFormat(metadata=metadata), messages))
     assert len(table) == len(messages) + 1

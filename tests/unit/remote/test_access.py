@@ -1,4 +1,4 @@
-"""Who may attach a terminal, and that nobody reads or writes another terminal's topics."""
+"""Which user may attach a terminal; none reads or writes another terminal's topics."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -107,7 +107,7 @@ NAMES = st.text("ab/+#$", max_size=4)
 
 @given(NAMES, NAMES)
 def test_no_client_id_reaches_into_another(mine, other):
-    """Whatever signs a client id has, what it may subscribe to never takes another's topics."""
+    """With any signs in its id, what a client may subscribe to never takes another's topics."""
     for topic in (state_topic(mine), reply_topic(mine)):
         if is_own_topic(topic, mine) and mine != other and is_own_topic(state_topic(other), other):
             assert not matches(topic, state_topic(other))

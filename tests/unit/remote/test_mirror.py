@@ -46,7 +46,7 @@ STEPS = st.lists(
 @settings(max_examples=60)
 @given(STEPS)
 def test_a_terminal_shows_what_the_engine_is(steps):
-    """Whatever happens and however seldom a terminal gets a frame, it ends with the same view."""
+    """However seldom a terminal gets a frame, it ends with the same view."""
     engine, clock = PlainEngine(), itertools.count(0, 100)
     frames = Frames(engine, lambda: float(next(clock)))
     terminals = [Terminal(engine, frames), Terminal(engine, frames)]
@@ -165,7 +165,7 @@ def test_after_a_break_the_terminal_goes_on_and_keeps_what_it_had():
 
 @given(st.binary(max_size=200))
 def test_foreign_bytes_are_no_frame(data):
-    """Whatever arrives instead of a frame is refused, and the state stays as it was."""
+    """What is no frame is refused, and the state stays as it was."""
     mirror = Mirror(lambda: 1)
     with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
         mirror.apply(data)

@@ -119,7 +119,7 @@ async def test_there_is_a_bound_on_terminals(place):
     answer = await place.answer(f"t{server.MAX_TERMINALS}")
     assert "attached already" in answer.error
     assert place.server.attached == server.MAX_TERMINALS
-    place.ask("t0", ATTACH, number=2)  # who is attached may attach anew
+    place.ask("t0", ATTACH, number=2)  # an attached terminal may attach anew
     assert place.server.attached == server.MAX_TERMINALS
     assert place.counted == [Counter.TERMINALS_REFUSED]
 

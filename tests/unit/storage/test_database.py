@@ -293,7 +293,7 @@ def test_content_that_can_not_be_used_is_damage(tmp_path):
 
 
 def test_a_log_without_its_database_is_kept(tmp_path, caplog):
-    """SQLite would delete it, with whatever was committed last."""
+    """SQLite would delete it, with what was committed last."""
     path = tmp_path / "some.db"
     opened(path).close()
     leave_log(path, "INSERT INTO item VALUES (1, 'one')")

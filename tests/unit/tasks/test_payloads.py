@@ -138,7 +138,7 @@ json_values = st.recursive(
 
 @given(st.binary(max_size=300) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_no_payload_raises_and_only_guids_are_ids(payload: bytes) -> None:
-    """Whatever arrives is understood or rejected; an id that goes to the server is a GUID."""
+    """Any payload is understood or rejected; an id that goes to the server is a GUID."""
     answer = read_selectors(payload)
     if isinstance(answer, Rejection):
         assert answer.label

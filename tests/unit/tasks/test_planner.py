@@ -539,7 +539,7 @@ def test_a_run_that_the_server_forgot_is_lost() -> None:
 
 
 def test_a_run_started_elsewhere_is_waited_for() -> None:
-    """A request that comes while somebody else's run goes on is started after it."""
+    """A request that comes while a run of another starter goes on is started after it."""
     planner = make()
     planner.elsewhere(
         Report("r0", IDS[0].upper(), ExecutionState.RUNNING, started_ns=NOW), "A", NOW

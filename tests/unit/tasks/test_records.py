@@ -1,4 +1,4 @@
-"""What stands in ``tasks.db``: records keep their bytes, whatever their fields are called here."""
+"""What stands in ``tasks.db``: records keep their bytes when fields get other names in the code."""
 
 from __future__ import annotations
 

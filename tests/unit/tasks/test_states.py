@@ -284,7 +284,7 @@ def test_what_waits_is_answered_by_a_request_that_comes_back(_scene: Scene) -> N
 
 @walks(*each(S.SCHEDULED))
 def test_a_further_message_renews_the_debounce(_scene: Scene) -> None:
-    """Whatever the request waited for, it waits for quiet again; a pause that ends does so too."""
+    """The request waits for quiet again, after each kind of wait; a pause that ends does so too."""
     for state in RESTING:
         scene = Scene()
         record = scene.bring(state, DEBOUNCE)
