@@ -31,6 +31,7 @@ from appliance.config.values import (
     parse_bind,
 )
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
+from appliance.tasks import notify_urls
 from appliance.tasks.conditions import Condition
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _deeper(config: Config) -> Iterator[str]:
                 Condition(trigger.when, where=f"{shown}: [[trigger]] {number}")
             except ConfigError as error:
                 yield str(error)
+    yield from (f"{shown}: {text}" for text in notify_urls.problems(config.notify))
     if config.ui.theme or config.ui.keys:
         from appliance.process.ui_settings import ui_settings  # noqa: PLC0415  it imports the UI
 

@@ -203,7 +203,7 @@ class TaskEngine:
             Triggers(triggers, service_name=self._service_name),
             Timers(timers, service_name=self._service_name),
             allow,
-            self._notices.targets_for(notify),
+            self._notices.targets_for_reload(notify),
         )
 
     def take(self, rules: Rules) -> None:

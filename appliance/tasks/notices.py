@@ -1,9 +1,9 @@
 """``[[notify]]``: tell people by mail, chat or webhook what became of tasks.
 
 Sends through Apprise, an optional extra, in threads of their own: a mail server that hangs delays
-nothing else. Apprise itself keeps some seconds between two mails. A notice that can't be sent is
-tried three times and then left, with a line in the log; notices are not kept over a restart (what
-is on topics is).
+nothing else. The thread of a target imports Apprise for its first notice (notify_urls.py). Apprise
+itself keeps some seconds between two mails. A notice that can't be sent is tried three times and
+then left, with a line in the log; notices are not kept over a restart (what is on topics is).
 
 Not for: machines, which read topics (outcomes.py).
 """
@@ -11,7 +11,6 @@ Not for: machines, which read topics (outcomes.py).
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import queue
 import threading
@@ -19,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,6 +27,7 @@ from appliance.counters import Count, Counter
 from appliance.errors import ConfigError
 from appliance.model import Execution, ExecutionState
 from appliance.secret import Secret
+from appliance.tasks import notify_urls
 from appliance.tasks.records import Record
 
 _log = logging.getLogger(__name__)
@@ -94,26 +93,18 @@ class Target:
         self,
         config: NotifyConfig,
         number: int,
-        apprise: Any,
         *,
         count: Count,
         monotonic: Callable[[], float],
         retry_s: float,
     ) -> None:
-        where = f"notify {number}"
-        if (config.url is None) == (config.url_file is None):
-            raise ConfigError(f"{where} must have either url or url_file.")
-        url = config.url.reveal() if config.url is not None else _read(config.url_file or "", where)
-        self.name = f"{where} ({url.partition(':')[0]})"
+        self._where = notify_urls.name_of(number)
+        url = notify_urls.url_of(config, self._where)
+        self.name = f"{self._where} ({url.partition(':')[0]})"
         self.identity = (config, Secret(url))
         """What makes it the same target: its table, and the URL where that stands in a file."""
         self._is_retired = False
-        self._sender = apprise.Apprise()
-        if not self._sender.add(url):
-            raise ConfigError(
-                f"{where}: the URL is not one that Apprise understands. It begins with the kind of "
-                "service, like mailto:// or msteams://; Apprise's documentation lists them."
-            )
+        self._sender: Any = None
         self._kinds = frozenset(config.on)
         self._patterns = tuple(pattern.casefold() for pattern in config.tasks)
         self._at_most = config.at_most
@@ -123,6 +114,16 @@ class Target:
         self._waiting: queue.Queue[Notice] = queue.Queue(MAX_WAITING)
         self._sent: deque[float] = deque()
         self._left_out = 0
+
+    def connect(self) -> None:
+        """Make the sender if there is none yet.
+
+        Imports Apprise, so not for the engine's loop. Raises ``ConfigError`` if Apprise does not
+        understand the URL.
+        """
+        if self._sender is None:
+            _, url = self.identity
+            self._sender = notify_urls.sender_of(url.reveal(), self._where)
 
     def offer(self, notice: Notice) -> None:
         """Take a notice if it concerns this target; never waits."""
@@ -163,6 +164,12 @@ class Target:
             self._left_out += 1
             self._count(Counter.NOTICES_LEFT_OUT)
             return
+        try:
+            self.connect()
+        except ConfigError as error:
+            self._count(Counter.NOTICES_FAILED)
+            _log.error("%s This notice is not sent: %s", error, title)
+            return
         for attempt in range(1, TRIES + 1):
             self._sent.append(self._monotonic())
             if self._sender.notify(title=title, body=body):
@@ -187,13 +194,6 @@ class Target:
             self._tell("Notices left out", text, stopped)
 
 
-def _read(path: str, where: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: url_file = {path} can't be read: {error}") from None
-
-
 class Notices:
     """All targets. Each sends from a thread of its own, so one that hangs delays no other."""
 
@@ -205,36 +205,40 @@ class Notices:
         monotonic: Callable[[], float] = time.monotonic,
         retry_s: float = RETRY_S,
     ) -> None:
-        """Prepare; raises ``ConfigError`` if Apprise is not installed or a URL means nothing."""
+        """Prepare; raises ``ConfigError`` if Apprise is not installed or a URL has no scheme."""
         self._count = count
         self._monotonic = monotonic
         self._retry_s = retry_s
         self.targets = self.targets_for(configs)
 
     def targets_for(self, configs: Sequence[NotifyConfig]) -> tuple[Target, ...]:
-        """The targets of these tables, made for ``take``. Raises as making ``Notices`` does."""
+        """The targets of these tables. Raises as making ``Notices`` does."""
         if not configs:
             return ()
-        try:
-            apprise = importlib.import_module("apprise")
-        except ImportError:
-            raise ConfigError(
-                "[[notify]] needs a package that is not installed; install it with "
-                "pip install 'qlik-mqtt-appliance[notify]', or remove the table."
-            ) from None
-        # Its finer lines have the URLs in them, and those have passwords.
-        logging.getLogger("apprise").setLevel(logging.ERROR)
+        notify_urls.require_apprise()
         return tuple(
             Target(
                 config,
                 number,
-                apprise,
                 count=self._count,
                 monotonic=self._monotonic,
                 retry_s=self._retry_s,
             )
             for number, config in enumerate(configs, 1)
         )
+
+    def targets_for_reload(self, configs: Sequence[NotifyConfig]) -> tuple[Target, ...]:
+        """The targets of these tables, made for ``take``; the new ones have made their sender.
+
+        Raises ``ConfigError`` as making ``Notices`` does, and if Apprise does not understand a URL.
+        Not for the engine's loop.
+        """
+        targets = self.targets_for(configs)
+        present = {one.identity for one in self.targets}
+        for target in targets:
+            if target.identity not in present:
+                target.connect()
+        return targets
 
     def take(self, targets: Sequence[Target]) -> list[Target]:
         """Replace the targets; a target that stays keeps its waiting notices and its count.

@@ -32,7 +32,12 @@ topic = "qliksense/start_task"
 task = "payload"
 """
 )
-CASES = {"nothing configured": "", "recorder, trigger, Qlik": DEMO_LIKE}
+NOTIFY = '[[notify]]\nurl = "json://127.0.0.1:9/hook"\n'
+CASES = {
+    "nothing configured": "",
+    "recorder, trigger, Qlik": DEMO_LIKE,
+    "recorder, trigger, Qlik, notify": DEMO_LIKE + NOTIFY,
+}
 MESSAGES = 100_000
 REST_S = 3.0
 PROGRAM = (sys.executable, "-m", "appliance")
@@ -153,6 +158,9 @@ def main() -> None:
         ("memory at rest, recorder, trigger, Qlik, with UI", 70),
     ):
         results.limit(name, f"<= {limit}")
+    for what in ("listening, {}", "memory at rest, {}, headless"):
+        with_it, without = (what.format(case) for case in (*CASES,)[:0:-1])
+        results.compare(f"{what.format('with notify')}: to without", with_it, without, "<= 1.1")
     results.compare(
         "first paint: to an empty Textual app",
         "first paint, appliance",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socketserver
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.counters import Counter
+from appliance.cli import main
+from appliance.errors import EXIT_CONFIG, ConfigError
 from appliance.secret import Secret
-from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.tasks.notices import Notice, Notices
@@ -232,6 +235,44 @@ def test_only_what_was_asked_for_is_told(webhook) -> None:
         sender.notices.offer(notice("Reload Sales"))
         webhook.wait_for(1)
     assert [one["title"] for one in webhook.arrived] == ["Reload Sales failed"]
+
+
+def test_a_start_does_not_import_apprise(tmp_path: Path) -> None:
+    """Making the targets costs neither the time nor the memory of Apprise's 150 services."""
+    (tmp_path / "url").write_text("mailto://user:password@example.com")
+    program = f"""
+import sys
+from appliance.config.tables import NotifyConfig
+from appliance.secret import Secret
+from appliance.tasks.notices import Notices
+urls = NotifyConfig(url=Secret("json://127.0.0.1")), NotifyConfig(url_file={str(tmp_path / "url")!r})
+assert len(Notices(urls, print).targets) == 2
+loaded = sorted(name for name in sys.modules if name.partition(".")[0] in ("apprise", "paho"))
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_service_that_is_not_known_is_told_at_the_first_notice(caplog) -> None:
+    """A start accepts its form; the first notice is counted as failed, with a line that says which
+    table, and without the URL."""
+    with Sender(config("mailtoo://user:topsecret@example.com")) as sender:
+        sender.notices.offer(notice())
+        assert sender.counted.wait_for(1) == [Counter.NOTICES_FAILED]
+    assert "notify 1: the URL is not one that Apprise understands" in caplog.text
+    assert "topsecret" not in caplog.text
+
+
+@pytest.mark.parametrize("url", ["mailtoo://user:topsecret@example.com", "mailto://", "topsecret"])
+def test_check_asks_apprise_about_each_url(url: str, tmp_path: Path, capfd) -> None:
+    """``appliance check`` refuses a service that Apprise does not know, and an incomplete URL."""
+    path = tmp_path / "config.toml"
+    path.write_text(f'[[notify]]\nurl = "json://127.0.0.1"\n[[notify]]\nurl = "{url}"\n')
+    assert main(["check", "-c", str(path)]) == EXIT_CONFIG
+    told = capfd.readouterr().err
+    assert f"{path}: notify 2: the URL is not one that Apprise understands" in told
+    assert "notify 1" not in told
+    assert "topsecret" not in told
 
 
 def test_a_url_that_means_nothing_is_a_configuration_error(tmp_path: Path) -> None:
