@@ -14,12 +14,19 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
+from appliance.qlik.simulated.site import STATUS_ENUM, TASK_TYPE_ENUM
+
 Row = Mapping[str, object]
 Test = Callable[[Row], bool]
 
 _TOKEN = re.compile(r"\s*(?:(\()|(\))|'((?:[^']|'')*)'|([^\s()']+))")
 _OPERATORS = frozenset({"eq", "ne", "gt", "ge", "lt", "le", "sw", "ew", "so"})
 _DEPTH_LIMIT = 50
+_ENUMS = {
+    "status": {name.lower(): str(number) for number, name in enumerate(STATUS_ENUM)},
+    "tasktype": {name.lower(): str(number) for number, name in enumerate(TASK_TYPE_ENUM)},
+}
+"""Properties whose value may be named, by the last part of their path."""
 
 
 class FilterError(ValueError):
@@ -36,6 +43,19 @@ def parse(text: str) -> Test:
         FilterError: the text is not a filter.
     """
     return _Parser(text).parse()
+
+
+def sort_key(name: str) -> Callable[[Row], tuple[bool, float, str]]:
+    """What ``orderby=name`` compares: numbers as numbers, other values as text."""
+    path = name.lower().split(".")
+
+    def key(row: Row) -> tuple[bool, float, str]:
+        value = next(_values(row, path), "")
+        if isinstance(value, int | float):
+            return (False, float(value), "")
+        return (True, 0.0, "" if value is None else str(value).lower())
+
+    return key
 
 
 class _Parser:
@@ -119,8 +139,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _comparison(name: str, operator: str, wanted: str) -> Test:
-    target = _Target(wanted)
     path = name.lower().split(".")
+    target = _Target(_ENUMS.get(path[-1], {}).get(wanted.lower(), wanted))
 
     def test(row: Row) -> bool:
         value = row.get(name)

@@ -1,7 +1,7 @@
 """HTTP/1.1 on a loopback port that can be closed and opened again, for the simulated server.
 
-One thread a connection, keep-alive, optional TLS. Not for: anything but the simulated server; it
-reads only what our own client and tests send.
+One thread a connection, keep-alive, optional TLS. Other Qlik clients use it too (``appliance demo
+--qlik``), so it reads what HTTP/1.1 allows. Not for: anything but the simulated server.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from appliance.qlik.simulated.messages import Answer, Request
+from appliance.qlik.simulated import bodies
+from appliance.qlik.simulated.messages import Answer, Request, text_answer
 
 Serve = Callable[[Request], Answer | Iterator[bytes] | None]
 
-_BODY_LIMIT = 1_000_000
 _IDLE_S = 60.0
 _HANDSHAKE_S = 10.0
 
@@ -162,7 +163,19 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class names it so
         """Say nothing: what arrived is in the server's record."""
 
+    def handle_expect_100(self) -> bool:
+        """Ask for the body only if it would be read."""
+        try:
+            bodies.declared_length(self.headers)
+        except bodies.BodyError as error:
+            self._refuse(error)
+            return False
+        return super().handle_expect_100()
+
     def do_GET(self) -> None:
+        self._handle()
+
+    def do_HEAD(self) -> None:
         self._handle()
 
     def do_POST(self) -> None:
@@ -171,21 +184,30 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._handle()
 
+    def do_PATCH(self) -> None:
+        self._handle()
+
     def do_DELETE(self) -> None:
         self._handle()
 
+    def do_OPTIONS(self) -> None:
+        self._handle()
+
     def _handle(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > _BODY_LIMIT:
-            self.close_connection = True
+        try:
+            body = bodies.read(self.rfile, self.headers)
+        except bodies.BodyError as error:
+            self._refuse(error)
             return
-        body = self.rfile.read(length) if length else b""
         parts = urlsplit(self.path)
         query = {name.lower(): value for name, value in parse_qsl(parts.query)}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.serve(Request(self.command, parts.path, query, headers, body))
+        whole = all("=" in part for part in parts.query.split("&") if part)
+        answer = self.server.serve(
+            Request(self.command, parts.path, query, headers, body, query_is_whole=whole)
+        )
         if isinstance(answer, Answer):
-            self.wfile.write(_written(answer, self.server.now()))
+            self._write(answer)
             return
         self.close_connection = True
         if answer is None:
@@ -195,19 +217,31 @@ class _Handler(BaseHTTPRequestHandler):
         for chunk in answer:
             self.wfile.write(chunk)
 
+    def _refuse(self, error: bodies.BodyError) -> None:
+        self.close_connection = True
+        self._write(text_answer(str(error), error.status))
 
-def _written(answer: Answer, now_ns: int) -> bytes:
-    """The whole answer in one piece, so that it leaves in one packet."""
-    lines = [
-        f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Status')}",
-        f"Date: {formatdate(now_ns // 1_000_000_000, usegmt=True)}",
-        *(f"{name}: {value}" for name, value in answer.headers.items()),
-    ]
-    if answer.status != 204:
-        lines.append(f"Content-Length: {len(answer.body)}")
-        if answer.body:
-            lines.append(f"Content-Type: {answer.content_type}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + answer.body
+    def _write(self, answer: Answer) -> None:
+        """The whole answer in one piece, so that it leaves in one packet."""
+        lines = [
+            f"HTTP/1.1 {answer.status} {_reason(answer.status)}",
+            f"Date: {formatdate(self.server.now() // 1_000_000_000, usegmt=True)}",
+            *(f"{name}: {value}" for name, value in answer.headers.items()),
+        ]
+        if self.close_connection:
+            lines.append("Connection: close")
+        elif self.request_version == "HTTP/1.0":
+            lines.append("Connection: keep-alive")
+        if answer.status != HTTPStatus.NO_CONTENT:
+            lines.append(f"Content-Length: {len(answer.body)}")
+            if answer.body:
+                lines.append(f"Content-Type: {answer.content_type}")
+        head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+        self.wfile.write(head if self.command == "HEAD" else head + answer.body)
 
 
-_REASONS = {200: "OK", 201: "Created", 202: "Accepted", 204: "No Content", 302: "Found"}
+def _reason(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Status"

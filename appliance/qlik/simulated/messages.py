@@ -22,6 +22,8 @@ class Request:
     headers: Mapping[str, str]
     """Names in lower case."""
     body: bytes = b""
+    query_is_whole: bool = True
+    """False if a part of the query has no ``=``, as when an ``&`` in a value was not encoded."""
 
 
 @dataclass(frozen=True)

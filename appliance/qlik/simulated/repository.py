@@ -1,52 +1,76 @@
-"""The Repository Service (QRS) of the simulated server: its paths and its JSON.
+"""The Repository Service (QRS) of the simulated server: its paths, and which rows they give.
 
-docs/qlik.md says which parts of the shapes are certain. Not for: signing in and faults
-(server.py), what tasks do (site.py).
+docs/qlik.md says what is certain about them. Not for: the rows themselves (entities.py), signing in
+and faults (server.py), what tasks do (site.py).
 """
 
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
+import msgspec
+
 from appliance.model import TaskKind
-from appliance.qlik.simulated.filters import FilterError, parse
-from appliance.qlik.simulated.messages import Answer, Request, date, json_answer, text_answer
-from appliance.qlik.simulated.site import ZERO_ID, Attempt, Run, SimulatedTask, Site
+from appliance.qlik.simulated.entities import (
+    Row,
+    app_row,
+    condensed,
+    details,
+    result_row,
+    script_log,
+    session_row,
+    task_row,
+)
+from appliance.qlik.simulated.filters import FilterError, parse, sort_key
+from appliance.qlik.simulated.messages import Answer, Request, json_answer, text_answer
+from appliance.qlik.simulated.site import (
+    STATUS_ENUM,
+    TASK_TYPE_ENUM,
+    ZERO_ID,
+    Attempt,
+    Run,
+    SimulatedTask,
+    Site,
+)
 
 NO_ENDPOINT = "No matching endpoint found"
-_NODE_ID = "d4f6b801-3c7a-4e92-9b5d-a8e0c1f37246"
-_NODE = "qlik1.example.com"
+_NO_TASK = "Cannot find a task with the given id"
+_NO_NAME = "Cannot find a task with the following name"
 _KINDS = {
     "reloadtask": TaskKind.RELOAD,
     "externalprogramtask": TaskKind.EXTERNAL_PROGRAM,
     "usersynctask": TaskKind.USER_SYNC,
 }
-_SCHEMAS = {
-    TaskKind.RELOAD: "ReloadTask",
-    TaskKind.EXTERNAL_PROGRAM: "ExternalProgramTask",
-    TaskKind.USER_SYNC: "UserSyncTask",
-}
-_GUID = "([0-9a-fA-F-]{36})"
-_STATUS_ENUM = [
-    "NeverStarted",
-    "Triggered",
-    "Started",
-    "Queued",
-    "AbortInitiated",
-    "Aborting",
-    "Aborted",
-    "FinishedSuccess",
-    "FinishedFail",
-    "Skipped",
-    "Retry",
-    "Error",
-    "Reset",
-    "DistributionQueue",
-    "DistributionRunning",
-]
+_GUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+_LISTED = f"(task|{'|'.join(_KINDS)}|executionsession|executionresult|app)"
+_SINGLE = f"({'|'.join(_KINDS)}|executionsession|executionresult|app)"
+"""``/qrs/task/{id}`` does not exist."""
+_TASKS_LIMIT = 1000
+
+
+class _ForbiddenError(Exception):
+    pass
+
+
+class _NewTaskApp(msgspec.Struct):
+    id: str
+
+
+class _NewTask(msgspec.Struct):
+    """What counts of a task that a client creates."""
+
+    name: str
+    app: _NewTaskApp
+    enabled: bool | None = None
+    maxRetries: int | None = None  # noqa: N815  the server's name
+    taskSessionTimeout: int | None = None  # noqa: N815  the server's name
+    isManuallyTriggered: bool | None = None  # noqa: N815  the server's name
+
+
+class _NewTaskBundle(msgspec.Struct):
+    task: _NewTask
 
 
 class Repository:
@@ -62,31 +86,65 @@ class Repository:
         self.hidden_kinds: set[TaskKind] = set()
         """Kinds of tasks whose lists are answered with 403."""
         self.build_version = "31.5.3.0"
-        self._routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
-            ("GET", re.compile("/qrs/about"), self._about),
-            ("GET", re.compile("/qrs/about/api/enums"), self._enums),
-            ("POST", re.compile(f"/qrs/task/{_GUID}/start/synchronous"), self._start),
-            ("POST", re.compile(f"/qrs/task/{_GUID}/start"), self._start_without_id),
-            ("POST", re.compile(f"/qrs/task/{_GUID}/stop"), self._stop),
-            ("POST", re.compile("/qrs/task/start/synchronous"), self._start_by_name),
-            ("GET", re.compile("/qrs/task/full"), self._all_tasks),
-            ("GET", re.compile(f"/qrs/({'|'.join(_KINDS)})/full"), self._tasks),
-            ("GET", re.compile(f"/qrs/({'|'.join(_KINDS)})/{_GUID}"), self._task),
-            ("GET", re.compile(f"/qrs/executionsession/{_GUID}"), self._session),
-            ("GET", re.compile("/qrs/executionsession/full"), self._sessions),
-            ("GET", re.compile("/qrs/executionresult/full"), self._results),
-            ("GET", re.compile(f"/qrs/reloadtask/{_GUID}/scriptlog"), self._log_reference),
-            ("GET", re.compile(f"/qrs/reloadtask/{_GUID}/scriptlogfile"), self._log_file),
-            ("GET", re.compile(f"/qrs/download/reloadtask/{_GUID}/[^/]+"), self._log_download),
+        routes: list[tuple[str, str, Callable[..., Answer]]] = [
+            ("GET", "/qrs/about", self._about),
+            ("GET", "/qrs/about/api/enums", self._enums),
+            ("GET", "/qrs/ssl/ping", self._ping),
+            ("POST", f"/qrs/task/{_GUID}/start/synchronous", self._start),
+            ("POST", f"/qrs/task/{_GUID}/start", self._start_without_id),
+            ("POST", f"/qrs/task/{_GUID}/stop", self._stop),
+            ("POST", "/qrs/task/start/synchronous", self._start_by_name),
+            ("POST", "/qrs/task/start", self._start_by_name_without_id),
+            ("POST", "/qrs/task/start/many", self._start_many),
+            ("POST", "/qrs/task/stop/many", self._stop_many),
+            ("POST", "/qrs/reloadtask/create", self._create_task),
+            ("POST", f"/qrs/app/{_GUID}/reload", self._reload_app),
+            ("GET", f"/qrs/{_LISTED}", self._condensed_list),
+            ("GET", f"/qrs/{_LISTED}/full", self._full_list),
+            ("GET", f"/qrs/{_LISTED}/count", self._count),
+            ("GET", f"/qrs/{_SINGLE}/{_GUID}", self._single),
+            ("GET", f"/qrs/reloadtask/{_GUID}/scriptlog", self._log_reference),
+            ("GET", f"/qrs/reloadtask/{_GUID}/scriptlogfile", self._log_file),
+            ("GET", f"/qrs/download/reloadtask/{_GUID}/[^/]+", self._log_download),
+        ]
+        self._routes = [
+            (method, re.compile(path, re.IGNORECASE), respond) for method, path, respond in routes
         ]
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request, *, with_rights: bool = True) -> Answer:
+        """Answer a request of a user, who sees nothing and may do nothing without rights."""
         for method, pattern, respond in self._routes:
             match = pattern.fullmatch(request.path)
             if match is not None and method == request.method:
+                if not with_rights and respond != self._about:
+                    return self._without_rights(request, respond)
                 with self.site.lock:
-                    return respond(request, *match.groups())
+                    try:
+                        return respond(request, *match.groups())
+                    except _ForbiddenError:
+                        return text_answer("Forbidden", 403)
         return text_answer(NO_ENDPOINT, 404)
+
+    def _without_rights(self, request: Request, respond: Callable[..., Answer]) -> Answer:
+        """As if the site were empty (docs/qlik.md: lists do not have what the user may not see)."""
+        if respond in (self._condensed_list, self._full_list):
+            return json_answer([])
+        if respond == self._count:
+            return json_answer({"value": 0})
+        if respond in (self._start_by_name, self._start_by_name_without_id):
+            return text_answer(f"{_NO_NAME}: {request.query.get('name', '')}", 400)
+        return text_answer("Forbidden", 403)
+
+    def named_by(self, request: Request) -> list[str]:
+        """The ids (lower case) of the known tasks that a start POST names, each once."""
+        with self.site.lock:
+            named = [part.lower() for part in request.path.split("/")]
+            named += [each.id.lower() for each in self._tasks_named(request.query.get("name", ""))]
+            if request.path.lower().endswith("/start/many"):
+                named += [each.lower() for each in _ids_in(request.body) or ()]
+            return list(dict.fromkeys(each for each in named if each in self.site.tasks))
+
+    # --- about ---------------------------------------------------------------------------------
 
     def _about(self, _request: Request) -> Answer:
         return json_answer(
@@ -102,29 +160,70 @@ class Repository:
             }
         )
 
+    def _ping(self, _request: Request) -> Answer:
+        return text_answer("Ping successful", 200)
+
     def _enums(self, _request: Request) -> Answer:
-        values = [f"{number}: {name}" for number, name in enumerate(_STATUS_ENUM)]
-        usages = ["ExecutionResult.Status", "ExecutionResultCondensed.Status"]
-        return json_answer({"StatusEnum": {"values": values, "usages": usages}})
+        return json_answer(
+            {
+                "StatusEnum": {
+                    "values": [f"{number}: {name}" for number, name in enumerate(STATUS_ENUM)],
+                    "usages": ["ExecutionResult.Status", "ExecutionResultCondensed.Status"],
+                },
+                "TaskTypeEnum": {
+                    "values": [f"{number}: {name}" for number, name in enumerate(TASK_TYPE_ENUM)],
+                    "usages": ["Task.TaskType", "ReloadTask.TaskType"],
+                },
+            }
+        )
+
+    # --- starting and stopping -----------------------------------------------------------------
 
     def _start(self, _request: Request, task_id: str) -> Answer:
         execution_id = self.site.start(task_id)
         if execution_id is None:
-            return text_answer("Cannot find a task with the given id", 404)
+            return text_answer(_NO_TASK, 404)
         value = execution_id if self.answer_form == "string" else {"value": execution_id}
         return json_answer(value, 201)
 
     def _start_without_id(self, _request: Request, task_id: str) -> Answer:
         if self.site.start(task_id) is None:
-            return text_answer("Cannot find a task with the given id", 404)
+            return text_answer(_NO_TASK, 404)
         return Answer(204)
 
     def _start_by_name(self, request: Request) -> Answer:
+        return self._by_name(request, self._start)
+
+    def _start_by_name_without_id(self, request: Request) -> Answer:
+        return self._by_name(request, self._start_without_id)
+
+    def _by_name(self, request: Request, start: Callable[[Request, str], Answer]) -> Answer:
         name = request.query.get("name", "")
-        for task in self.site.tasks.values():
-            if task.name == name:
-                return self._start(request, task.id)
-        return text_answer(f"Cannot find a task with the following name: {name}", 400)
+        found = self._tasks_named(name)
+        if not found:
+            return text_answer(f"{_NO_NAME}: {name}", 400)
+        if len(found) > 1:
+            return text_answer(f"More than one task has the following name: {name}", 400)
+        return start(request, found[0].id)
+
+    def _tasks_named(self, name: str) -> list[SimulatedTask]:
+        return [task for task in self.site.tasks.values() if task.name == name]
+
+    def _start_many(self, request: Request) -> Answer:
+        return self._many(request, self.site.start)
+
+    def _stop_many(self, request: Request) -> Answer:
+        return self._many(request, self.site.stop)
+
+    @staticmethod
+    def _many(request: Request, act: Callable[[str], object]) -> Answer:
+        """Act on each id of the body; ids that are unknown are not reported."""
+        ids = _ids_in(request.body)
+        if ids is None:
+            return text_answer("The body is not a list of ids", 400)
+        for task_id in ids:
+            act(task_id)
+        return Answer(204)
 
     def _stop(self, _request: Request, task_id: str) -> Answer:
         if task_id.lower() not in self.site.tasks:
@@ -132,45 +231,120 @@ class Repository:
         self.site.stop(task_id)
         return Answer(204)
 
-    def _all_tasks(self, request: Request) -> Answer:
-        # The base entity of all kinds has no app (docs/qlik.md).
-        rows = [_task_row(self.site, task) for task in self.site.tasks.values()]
-        for row in rows:
-            row.pop("app", None)
-        return _listed(request, rows)
-
-    def _tasks(self, request: Request, kind_name: str) -> Answer:
-        kind = _KINDS[kind_name]
-        if kind in self.hidden_kinds:
-            return text_answer("Forbidden", 403)
-        tasks = [task for task in self.site.tasks.values() if task.kind is kind]
-        return _listed(request, [_task_row(self.site, task) for task in tasks])
-
-    def _task(self, _request: Request, kind_name: str, task_id: str) -> Answer:
-        task = self.site.tasks.get(task_id.lower())
-        if task is None or task.kind is not _KINDS[kind_name]:
+    def _reload_app(self, _request: Request, app_id: str) -> Answer:
+        """Start the app's task for reloads by hand, which is created at its first reload."""
+        apps = self._apps()
+        if app_id.lower() not in apps:
             return text_answer("Not found", 404)
-        return json_answer(_task_row(self.site, task))
+        name = f"Manually triggered reload of {apps[app_id.lower()]}"
+        for task in self._tasks_named(name):
+            if task.app_id.lower() == app_id.lower():
+                break
+        else:
+            if len(self.site.tasks) >= _TASKS_LIMIT:
+                return text_answer(f"The simulated site has {_TASKS_LIMIT} tasks already", 400)
+            task = self.site.add_task(
+                SimulatedTask(
+                    name,
+                    app_id=app_id.lower(),
+                    app_name=apps[app_id.lower()],
+                    manually_triggered=True,
+                )
+            )
+        self.site.start(task.id)
+        return Answer(204)
 
-    def _session(self, _request: Request, execution_id: str) -> Answer:
-        for run in self.site.sessions():
-            if run.execution_id == execution_id.lower():
-                return json_answer(_session_row(run))
-        return text_answer("Not found", 404)
+    def _create_task(self, request: Request) -> Answer:
+        try:
+            wanted = msgspec.json.decode(request.body, type=_NewTaskBundle).task
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return text_answer(f"The body is not a task: {error}", 400)
+        app_name = self._apps().get(wanted.app.id.lower())
+        if app_name is None:
+            return text_answer("The task's app does not exist", 400)
+        if len(self.site.tasks) >= _TASKS_LIMIT:
+            return text_answer(f"The simulated site has {_TASKS_LIMIT} tasks already", 400)
+        task = SimulatedTask(wanted.name, app_id=wanted.app.id.lower(), app_name=app_name)
+        task.enabled = wanted.enabled is not False
+        task.max_retries = wanted.maxRetries or 0
+        task.timeout_min = wanted.taskSessionTimeout or task.timeout_min
+        task.manually_triggered = bool(wanted.isManuallyTriggered)
+        return json_answer(task_row(self.site, self.site.add_task(task)), 201)
 
-    def _sessions(self, request: Request) -> Answer:
-        return _listed(request, [_session_row(run) for run in self.site.sessions()])
+    # --- looking up ----------------------------------------------------------------------------
 
-    def _results(self, request: Request) -> Answer:
+    def _condensed_list(self, request: Request, entity: str) -> Answer:
+        short = entity.lower() if entity.lower() not in _KINDS else "task"
+        return self._listed(request, entity, lambda row: condensed(short, row))
+
+    def _full_list(self, request: Request, entity: str) -> Answer:
+        if entity.lower() != "executionresult":
+            return self._listed(request, entity, lambda row: row)
         attempts = {
             attempt.result_id: attempt for run in self.site.runs() for attempt in run.attempts
         }
-        rows = [_result_row(run, attempt) for run in self.site.runs() for attempt in run.attempts]
+        return self._listed(
+            request, entity, lambda row: row | {"details": details(attempts[str(row["id"])])}
+        )
 
-        def with_details(row: dict[str, object]) -> dict[str, object]:
-            return row | {"details": _details(attempts[str(row["id"])])}
+    def _listed(self, request: Request, entity: str, shown: Callable[[Row], Row]) -> Answer:
+        try:
+            rows = _selected(request, self._rows(entity))
+        except FilterError as error:
+            return text_answer(str(error), 400)
+        return json_answer([shown(row) for row in rows])
 
-        return _listed(request, rows, with_details)
+    def _count(self, request: Request, entity: str) -> Answer:
+        try:
+            return json_answer({"value": len(_selected(request, self._rows(entity)))})
+        except FilterError as error:
+            return text_answer(str(error), 400)
+
+    def _single(self, _request: Request, entity: str, wanted: str) -> Answer:
+        for row in self._rows(entity):
+            if str(row["id"]).lower() == wanted.lower():
+                if entity.lower() == "executionresult":
+                    attempts = (each for run in self.site.runs() for each in run.attempts)
+                    row["details"] = next(
+                        details(each) for each in attempts if each.result_id == row["id"]
+                    )
+                return json_answer(row)
+        return text_answer("Not found", 404)
+
+    def _rows(self, entity: str) -> list[Row]:
+        """Every row of an entity, execution results without their details.
+
+        Raises:
+            _ForbiddenError: the user may not see tasks of this kind.
+        """
+        tasks = self.site.tasks.values()
+        match entity.lower():
+            case "task":
+                # The base entity of all kinds has no app (docs/qlik.md).
+                rows = [task_row(self.site, task) for task in tasks]
+                for row in rows:
+                    row.pop("app", None)
+                return rows
+            case "executionsession":
+                return [session_row(run) for run in self.site.sessions()]
+            case "executionresult":
+                return [
+                    result_row(run, attempt) for run in self.site.runs() for attempt in run.attempts
+                ]
+            case "app":
+                return [app_row(app_id, name) for app_id, name in self._apps().items()]
+        kind = _KINDS[entity.lower()]
+        if kind in self.hidden_kinds:
+            raise _ForbiddenError
+        return [task_row(self.site, task) for task in tasks if task.kind is kind]
+
+    def _apps(self) -> dict[str, str]:
+        """Names of the apps that tasks reload, by id (lower case)."""
+        return {
+            task.app_id.lower(): task.app_name for task in self.site.tasks.values() if task.app_id
+        }
+
+    # --- script logs ---------------------------------------------------------------------------
 
     def _log_reference(self, request: Request, task_id: str) -> Answer:
         if not self.old_script_log:
@@ -197,179 +371,39 @@ class Repository:
         for run in self.site.runs():
             for attempt in run.attempts:
                 if attempt.file_reference == reference.lower() != ZERO_ID:
-                    text = "".join(f"{line}\r\n" for line in _script_log(run, attempt))
+                    text = "".join(f"{line}\r\n" for line in script_log(run, attempt))
                     return Answer(200, text.encode(), "text/plain;charset=utf-8")
         return text_answer("Not found", 404)
 
 
-def _listed(
-    request: Request,
-    rows: Sequence[dict[str, object]],
-    complete: Callable[[dict[str, object]], dict[str, object]] | None = None,
-) -> Answer:
-    """Apply ``filter`` and ``orderby`` of a request to a list; ``complete`` the remaining rows."""
+def _ids_in(body: bytes) -> list[str] | None:
+    """The list of ids of a body; ``None`` if it is something else."""
+    try:
+        return msgspec.json.decode(body, type=list[str])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _selected(request: Request, rows: Sequence[Row]) -> list[Row]:
+    """The rows that pass a request's ``filter``, in the order of its ``orderby``.
+
+    Raises:
+        FilterError: the filter can't be parsed.
+    """
     wanted = request.query.get("filter", "")
     kept = list(rows)
     if wanted.strip():
-        try:
-            test = parse(wanted)
-        except FilterError as error:
-            return text_answer(str(error), 400)
+        test = parse(wanted)
         kept = [row for row in kept if test(row)]
-    name, _, direction = unquote(request.query.get("orderby", "")).partition(" ")
-    if name:
-        kept.sort(key=lambda row: str(row.get(name, "")), reverse=direction.lower() == "desc")
-    return json_answer([complete(row) for row in kept] if complete is not None else kept)
+    for part in reversed(unquote(request.query.get("orderby", "")).split(",")):
+        name, _, direction = part.strip().partition(" ")
+        if name:
+            descending = direction.strip().lower() == "desc"
+            kept.sort(key=sort_key(name), reverse=descending)
+    return kept
 
 
 def _reference(found: tuple[Run, Attempt] | None) -> Answer:
     if found is None or found[1].file_reference == ZERO_ID:
         return text_answer("Not found", 404)
     return json_answer({"value": found[1].file_reference})
-
-
-def _condensed_result(attempt: Attempt) -> dict[str, object]:
-    duration_ns = 0
-    if attempt.started_ns is not None and attempt.stopped_ns is not None:
-        duration_ns = attempt.stopped_ns - attempt.started_ns
-    return {
-        "id": attempt.result_id,
-        "executingNodeName": _NODE,
-        "status": int(attempt.status),
-        "startTime": date(attempt.started_ns),
-        "stopTime": date(attempt.stopped_ns),
-        "duration": duration_ns // 1_000_000,
-        "fileReferenceID": attempt.file_reference,
-        "scriptLogAvailable": attempt.file_reference != ZERO_ID,
-        "privileges": None,
-    }
-
-
-def _details(attempt: Attempt) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = [
-        {
-            "id": str(uuid.uuid5(uuid.UUID(attempt.result_id), str(number))),
-            "detailsType": kind,
-            "message": message,
-            "detailCreatedDate": date(at + number * 1_000_000),
-            "privileges": None,
-        }
-        for number, (at, kind, message) in enumerate(attempt.details)
-    ]
-    # The server does not promise an order of the details, so they come back turned round.
-    return rows[::-1]
-
-
-def _result_row(run: Run, attempt: Attempt) -> dict[str, object]:
-    """An execution result, without its details."""
-    changed = attempt.details[-1][0] if attempt.details else attempt.created_ns
-    return _condensed_result(attempt) | {
-        "createdDate": date(attempt.created_ns),
-        "modifiedDate": date(changed),
-        "modifiedByUserName": "INTERNAL\\sa_scheduler",
-        "taskID": run.task.id,
-        "executionID": run.execution_id,
-        "appID": run.task.app_id or ZERO_ID,
-        "executingNodeID": _NODE_ID,
-        "scriptLogLocation": "",
-        "scriptLogSize": 18231 if attempt.file_reference != ZERO_ID else 0,
-        "schemaPath": "ExecutionResult",
-    }
-
-
-def _session_row(run: Run) -> dict[str, object]:
-    task = run.task
-    condensed = {
-        "id": task.id,
-        "name": task.name,
-        "taskType": int(task.kind),
-        "enabled": task.enabled,
-        "taskSessionTimeout": task.timeout_min,
-        "maxRetries": task.max_retries,
-        "privileges": None,
-    }
-    return {
-        "id": run.execution_id,
-        "createdDate": date(run.created_ns),
-        "modifiedDate": date(run.attempt.details[-1][0]),
-        "modifiedByUserName": "INTERNAL\\sa_scheduler",
-        "executingNode": {"id": _NODE_ID, "name": "Central", "hostName": _NODE},
-        "executionResult": _condensed_result(run.attempt),
-        "abortAt": date(run.created_ns + task.timeout_min * 60_000_000_000),
-        "retries": len(run.attempts) - 1,
-        "abortReason": run.abort_reason,
-        "app": {"id": task.app_id, "name": task.app_name} if task.app_id else None,
-        "user": None,
-        "reloadTask": condensed if task.kind is TaskKind.RELOAD else None,
-        "userSyncTask": condensed if task.kind is TaskKind.USER_SYNC else None,
-        "externalProgramTask": condensed if task.kind is TaskKind.EXTERNAL_PROGRAM else None,
-        "privileges": None,
-        "schemaPath": "ExecutionSession",
-    }
-
-
-def _task_row(site: Site, task: SimulatedTask) -> dict[str, object]:
-    attempt = site.last_attempt(task)
-    last: dict[str, object] = {
-        "id": ZERO_ID,
-        "executingNodeName": "",
-        "status": 0,
-        "startTime": date(None),
-        "stopTime": date(None),
-        "duration": 0,
-        "fileReferenceID": ZERO_ID,
-        "scriptLogAvailable": False,
-        "privileges": None,
-    }
-    if attempt is not None:
-        last = _condensed_result(attempt)
-    row: dict[str, object] = {
-        "id": task.id,
-        "createdDate": "2026-01-10T09:58:12.000Z",
-        "modifiedDate": "2026-11-20T03:01:18.010Z",
-        "modifiedByUserName": "LAB\\admin",
-        "customProperties": [
-            {"value": value, "definition": {"name": name, "valueType": "Text"}}
-            for name, value in task.properties
-        ],
-        "isManuallyTriggered": False,
-        "operational": {
-            "lastExecutionResult": last,
-            "nextExecution": date(task.next_every_ns),
-            "privileges": None,
-        },
-        "name": task.name,
-        "taskType": int(task.kind),
-        "enabled": task.enabled,
-        "taskSessionTimeout": task.timeout_min,
-        "maxRetries": task.max_retries,
-        "tags": [{"id": ZERO_ID, "name": tag, "privileges": None} for tag in task.tags],
-        "privileges": None,
-        "schemaPath": _SCHEMAS.get(task.kind, "Task"),
-    }
-    if task.kind is TaskKind.RELOAD:
-        row["app"] = {"id": task.app_id, "name": task.app_name, "published": False}
-        row["isPartialReload"] = False
-    elif task.kind is TaskKind.EXTERNAL_PROGRAM:
-        row["path"] = task.program
-        row["parameters"] = ""
-    return row
-
-
-def _script_log(run: Run, attempt: Attempt) -> list[str]:
-    if run.task.log is not None:
-        return list(run.task.log)
-    began = date(attempt.started_ns)
-    lines = [
-        f"{began}      Execution started.",
-        f"{began}      Qlik Sense Server, app {run.task.app_name}",
-        f"{began} 0001 SET ThousandSep=',';",
-        f"{began} 0002 LIB CONNECT TO 'warehouse';",
-        # What a connector writes into a log by mistake: the client has to mask it.
-        f'{began}      "Provider=SQLNCLI11;Server=db1;XUserId=loader;XPassword=Sommer2026;"',
-        f"{began} 0003 Measurements: LOAD * FROM [lib://warehouse/measurements.qvd] (qvd);",
-    ]
-    ended = date(attempt.stopped_ns)
-    if attempt.status in {8, 11}:
-        return [*lines, f"{ended}      {run.task.error_text}", f"{ended}      Execution Failed"]
-    return [*lines, f"{ended}      Execution finished."]

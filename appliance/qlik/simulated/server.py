@@ -6,13 +6,14 @@ cloud.py) and what tasks do (site.py).
 
 from __future__ import annotations
 
+import re
 import secrets
 import ssl
 import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from appliance.model import TaskKind
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _XSRF = "XSRF prevention check failed. Possible XSRF discovered."
+_XRFKEY = re.compile("[0-9A-Za-z]{16}")
+_MISSING_VALUE = "Missing parameter value(s)"
 _INACTIVE = "Forbidden: Your account is inactive. Contact your administrator to activate it."
 _SIGN_IN_FORM = "<form>Sign in to Qlik Sense</form>"
 _SESSIONS_KEPT = 1000
@@ -142,7 +145,7 @@ class SimulatedQlik:
         """User ids that see nothing and may do nothing."""
         self.requests: deque[Received] = deque(maxlen=keep_requests)
         self.start_posts: Counter[str] = Counter()
-        """Start POSTs that arrived, by task id (lower case); ``"?"`` for ids that are unknown."""
+        """Start POSTs that arrived, by task id (lower case); ``"?"`` for tasks that are unknown."""
         self._proxies = {proxy.prefix: proxy for proxy in proxies}
         self._direct = direct
         self._sessions = _Sessions()
@@ -296,9 +299,7 @@ class SimulatedQlik:
         with self._arrived:
             self.requests.append(seen)
             if request.method == "POST" and "/start" in request.path:
-                parts = request.path.lower().split("/")
-                known = next((part for part in parts if part in self.site.tasks), "?")
-                self.start_posts[known] += 1
+                self.start_posts.update(self.repository.named_by(request) or ["?"])
             elif request.method == "POST" and request.path == "/api/v1/reloads":
                 self.start_posts[self.cloud.app_of(request) or "?"] += 1
             self._arrived.notify_all()
@@ -343,6 +344,9 @@ class SimulatedQlik:
                 return Answer(fault.status, fault.text.encode(), "text/plain", headers)
 
     def _answer(self, request: Request) -> Answer:
+        if request.method == "HEAD":
+            # The listener leaves the body out.
+            request = replace(request, method="GET")
         if request.path.startswith(("/api/", "/oauth/")):
             return self.cloud.answer(request)
         if request.path.startswith("/form/"):
@@ -363,13 +367,8 @@ class SimulatedQlik:
         host = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host")
         if host not in proxy.allowed_hosts:
             return html_answer("The http request header is incorrect", 400)
-        inner = Request(
-            request.method,
-            request.path.removeprefix(f"/{proxy.prefix}" if proxy.prefix else ""),
-            request.query,
-            request.headers,
-            request.body,
-        )
+        prefix = f"/{proxy.prefix}" if proxy.prefix else ""
+        inner = replace(request, path=request.path.removeprefix(prefix))
         cookie = f"X-Qlik-Session-{proxy.prefix}".rstrip("-")
         for item in request.headers.get("cookie", "").split(";"):
             name, _, value = item.strip().partition("=")
@@ -407,17 +406,17 @@ class SimulatedQlik:
 
     def _as_user(self, request: Request, user: str | None) -> Answer:
         key = request.query.get("xrfkey", "")
-        if len(key) != 16 or not key.isalnum() or request.headers.get("x-qlik-xrfkey") != key:
+        if not _XRFKEY.fullmatch(key) or request.headers.get("x-qlik-xrfkey") != key:
             return text_answer(_XSRF, 403)
         if user is None:
             return text_answer("Forbidden", 403)
-        if user in self.inactive_users:
+        if _has_user(self.inactive_users, user):
             return text_answer(_INACTIVE, 403)
-        if user in self.rightless_users and request.path != "/qrs/about":
-            if request.method == "GET" and request.path.endswith("/full"):
-                return Answer(200, b"[]")
-            return text_answer("Forbidden", 403)
-        return self.repository.answer(request)
+        if not request.query_is_whole:
+            return text_answer(_MISSING_VALUE, 400)
+        return self.repository.answer(
+            request, with_rights=not _has_user(self.rightless_users, user)
+        )
 
     def hide(self, kind: TaskKind) -> None:
         """Answer the lists of one kind of tasks with 403."""
@@ -425,10 +424,18 @@ class SimulatedQlik:
 
 
 def _user_of(header: str) -> str | None:
-    parts = dict(item.strip().partition("=")[::2] for item in header.split(";"))
-    if parts.get("UserDirectory") and parts.get("UserId"):
-        return f"{parts['UserDirectory']}\\{parts['UserId']}"
+    """The user of an X-Qlik-User header; clients write its keys in several cases."""
+    parts = {}
+    for item in header.split(";"):
+        name, _, value = item.partition("=")
+        parts[name.strip().lower()] = value.strip()
+    if parts.get("userdirectory") and parts.get("userid"):
+        return f"{parts['userdirectory']}\\{parts['userid']}"
     return None
+
+
+def _has_user(users: set[str], user: str) -> bool:
+    return user.lower() in {each.lower() for each in users}
 
 
 def _endless() -> Iterator[bytes]:

@@ -23,8 +23,32 @@ ZERO_ID = "00000000-0000-0000-0000-000000000000"
 _SECOND_NS = 1_000_000_000
 
 
+STATUS_ENUM = (
+    "NeverStarted",
+    "Triggered",
+    "Started",
+    "Queued",
+    "AbortInitiated",
+    "Aborting",
+    "Aborted",
+    "FinishedSuccess",
+    "FinishedFail",
+    "Skipped",
+    "Retry",
+    "Error",
+    "Reset",
+    "DistributionQueue",
+    "DistributionRunning",
+)
+"""Names of the server's status numbers (docs/qlik.md, status table)."""
+
+
+TASK_TYPE_ENUM = ("Reload", "ExternalProgram", "UserSync", "Distribute", "Preload")
+"""Names of the numbers of task kinds (docs/qlik.md)."""
+
+
 class Status(enum.IntEnum):
-    """The server's status numbers (docs/qlik.md, status table)."""
+    """The server's status numbers that the site uses."""
 
     TRIGGERED = 1
     STARTED = 2
@@ -38,18 +62,7 @@ class Status(enum.IntEnum):
     RESET = 12
 
 
-STATUS_NAMES = {
-    Status.TRIGGERED: "Triggered",
-    Status.STARTED: "Started",
-    Status.QUEUED: "Queued",
-    Status.ABORT_INITIATED: "AbortInitiated",
-    Status.ABORTED: "Aborted",
-    Status.SUCCESS: "FinishedSuccess",
-    Status.FAIL: "FinishedFail",
-    Status.SKIPPED: "Skipped",
-    Status.ERROR: "Error",
-    Status.RESET: "Reset",
-}
+STATUS_NAMES = {status: STATUS_ENUM[status] for status in Status}
 
 
 class Outcome(enum.Enum):
@@ -98,6 +111,7 @@ class SimulatedTask:
     """Each n-th run fails, also where ``outcomes`` says success; 0: never."""
     every_s: float | None = None
     """Started by the site's own schedule this often, as if by the QMC; ``None``: never."""
+    manually_triggered: bool = False
     max_retries: int = 0
     timeout_min: int = 1440
     error_text: str = "Error: The following error occurred: Table not found"

@@ -1,0 +1,205 @@
+"""The JSON of the simulated Repository Service's entities, and the text of a script log.
+
+docs/qlik.md says which parts of the shapes are certain. Each entity has a full row, for ``/full``
+and a single GET, and a condensed one, for lists without ``/full`` and within other entities.
+Not for: which rows a request asks for (repository.py).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from appliance.model import TaskKind
+from appliance.qlik.simulated.messages import date
+from appliance.qlik.simulated.site import ZERO_ID, Attempt, Run, SimulatedTask, Site
+
+Row = dict[str, object]
+
+_NODE_ID = "d4f6b801-3c7a-4e92-9b5d-a8e0c1f37246"
+_NODE = "qlik1.example.com"
+_SCHEMAS = {
+    TaskKind.RELOAD: "ReloadTask",
+    TaskKind.EXTERNAL_PROGRAM: "ExternalProgramTask",
+    TaskKind.USER_SYNC: "UserSyncTask",
+}
+_CONDENSED = {
+    "task": ("id", "name", "taskType", "enabled", "taskSessionTimeout", "maxRetries", "privileges"),
+    "executionsession": ("id", "executionResult", "privileges"),
+    "executionresult": (
+        *("id", "executingNodeName", "status", "startTime", "stopTime", "duration"),
+        *("fileReferenceID", "scriptLogAvailable", "privileges"),
+    ),
+    "app": ("id", "name", "appId", "published", "privileges"),
+}
+
+
+def condensed(entity: str, row: Mapping[str, object]) -> Row:
+    """The condensed row of an entity (``"task"`` for tasks of every kind)."""
+    return {name: row[name] for name in _CONDENSED[entity] if name in row}
+
+
+def _condensed_result(attempt: Attempt) -> Row:
+    duration_ns = 0
+    if attempt.started_ns is not None and attempt.stopped_ns is not None:
+        duration_ns = attempt.stopped_ns - attempt.started_ns
+    return {
+        "id": attempt.result_id,
+        "executingNodeName": _NODE,
+        "status": int(attempt.status),
+        "startTime": date(attempt.started_ns),
+        "stopTime": date(attempt.stopped_ns),
+        "duration": duration_ns // 1_000_000,
+        "fileReferenceID": attempt.file_reference,
+        "scriptLogAvailable": attempt.file_reference != ZERO_ID,
+        "privileges": None,
+    }
+
+
+def details(attempt: Attempt) -> list[Row]:
+    rows: list[Row] = [
+        {
+            "id": str(uuid.uuid5(uuid.UUID(attempt.result_id), str(number))),
+            "detailsType": kind,
+            "message": message,
+            "detailCreatedDate": date(at + number * 1_000_000),
+            "privileges": None,
+        }
+        for number, (at, kind, message) in enumerate(attempt.details)
+    ]
+    # The server does not promise an order of the details, so they come back turned round.
+    return rows[::-1]
+
+
+def result_row(run: Run, attempt: Attempt) -> Row:
+    """An execution result, without its details."""
+    changed = attempt.details[-1][0] if attempt.details else attempt.created_ns
+    return _condensed_result(attempt) | {
+        "createdDate": date(attempt.created_ns),
+        "modifiedDate": date(changed),
+        "modifiedByUserName": "INTERNAL\\sa_scheduler",
+        "taskID": run.task.id,
+        "executionID": run.execution_id,
+        "appID": run.task.app_id or ZERO_ID,
+        "executingNodeID": _NODE_ID,
+        "scriptLogLocation": "",
+        "scriptLogSize": 18231 if attempt.file_reference != ZERO_ID else 0,
+        "schemaPath": "ExecutionResult",
+    }
+
+
+def session_row(run: Run) -> Row:
+    task = run.task
+    short: Row = {
+        "id": task.id,
+        "name": task.name,
+        "taskType": int(task.kind),
+        "enabled": task.enabled,
+        "taskSessionTimeout": task.timeout_min,
+        "maxRetries": task.max_retries,
+        "privileges": None,
+    }
+    return {
+        "id": run.execution_id,
+        "createdDate": date(run.created_ns),
+        "modifiedDate": date(run.attempt.details[-1][0]),
+        "modifiedByUserName": "INTERNAL\\sa_scheduler",
+        "executingNode": {"id": _NODE_ID, "name": "Central", "hostName": _NODE},
+        "executionResult": _condensed_result(run.attempt),
+        "abortAt": date(run.created_ns + task.timeout_min * 60_000_000_000),
+        "retries": len(run.attempts) - 1,
+        "abortReason": run.abort_reason,
+        "app": {"id": task.app_id, "name": task.app_name} if task.app_id else None,
+        "user": None,
+        "reloadTask": short if task.kind is TaskKind.RELOAD else None,
+        "userSyncTask": short if task.kind is TaskKind.USER_SYNC else None,
+        "externalProgramTask": short if task.kind is TaskKind.EXTERNAL_PROGRAM else None,
+        "privileges": None,
+        "schemaPath": "ExecutionSession",
+    }
+
+
+def task_row(site: Site, task: SimulatedTask) -> Row:
+    attempt = site.last_attempt(task)
+    last: Row = {
+        "id": ZERO_ID,
+        "executingNodeName": "",
+        "status": 0,
+        "startTime": date(None),
+        "stopTime": date(None),
+        "duration": 0,
+        "fileReferenceID": ZERO_ID,
+        "scriptLogAvailable": False,
+        "privileges": None,
+    }
+    if attempt is not None:
+        last = _condensed_result(attempt)
+    row: Row = {
+        "id": task.id,
+        "createdDate": "2026-01-10T09:58:12.000Z",
+        "modifiedDate": "2026-11-20T03:01:18.010Z",
+        "modifiedByUserName": "LAB\\admin",
+        "customProperties": [
+            {"value": value, "definition": {"name": name, "valueType": "Text"}}
+            for name, value in task.properties
+        ],
+        "isManuallyTriggered": task.manually_triggered,
+        "operational": {
+            "lastExecutionResult": last,
+            "nextExecution": date(task.next_every_ns),
+            "privileges": None,
+        },
+        "name": task.name,
+        "taskType": int(task.kind),
+        "enabled": task.enabled,
+        "taskSessionTimeout": task.timeout_min,
+        "maxRetries": task.max_retries,
+        "tags": [{"id": ZERO_ID, "name": tag, "privileges": None} for tag in task.tags],
+        "privileges": None,
+        "schemaPath": _SCHEMAS.get(task.kind, "Task"),
+    }
+    if task.kind is TaskKind.RELOAD:
+        row["app"] = {"id": task.app_id, "name": task.app_name, "published": False}
+        row["isPartialReload"] = False
+    elif task.kind is TaskKind.EXTERNAL_PROGRAM:
+        row["path"] = task.program
+        row["parameters"] = ""
+    return row
+
+
+def app_row(app_id: str, name: str) -> Row:
+    """An app. Only its tasks make it known to the site, so the rest is the same for each."""
+    return {
+        "id": app_id,
+        "createdDate": "2026-01-10T09:51:40.000Z",
+        "modifiedDate": "2026-11-20T03:01:18.010Z",
+        "modifiedByUserName": "LAB\\admin",
+        "customProperties": [],
+        "owner": {"id": ZERO_ID, "userId": "admin", "userDirectory": "LAB", "name": "admin"},
+        "name": name,
+        "appId": "",
+        "published": False,
+        "stream": None,
+        "tags": [],
+        "privileges": None,
+        "schemaPath": "App",
+    }
+
+
+def script_log(run: Run, attempt: Attempt) -> list[str]:
+    if run.task.log is not None:
+        return list(run.task.log)
+    began = date(attempt.started_ns)
+    lines = [
+        f"{began}      Execution started.",
+        f"{began}      Qlik Sense Server, app {run.task.app_name}",
+        f"{began} 0001 SET ThousandSep=',';",
+        f"{began} 0002 LIB CONNECT TO 'warehouse';",
+        # What a connector writes into a log by mistake: the client has to mask it.
+        f'{began}      "Provider=SQLNCLI11;Server=db1;XUserId=loader;XPassword=Sommer2026;"',
+        f"{began} 0003 Measurements: LOAD * FROM [lib://warehouse/measurements.qvd] (qvd);",
+    ]
+    ended = date(attempt.stopped_ns)
+    if attempt.status in {8, 11}:
+        return [*lines, f"{ended}      {run.task.error_text}", f"{ended}      Execution Failed"]
+    return [*lines, f"{ended}      Execution finished."]
