@@ -1,7 +1,7 @@
 """Everything that the appliance counts: one enum, from which UI, metrics and documentation read.
 
-A member's value is the name of its Prometheus metric without the prefix ``appliance_``. A name,
-once released, stays: dashboards and alerts refer to it.
+A member's name is the name of its Prometheus metric. A name, once released, stays: dashboards and
+alerts refer to it.
 Not for: holding the numbers (each part counts its own), serving them (ops/metrics.py).
 """
 
@@ -9,137 +9,114 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import Self
 
 
-class Counter(enum.StrEnum):
+class Counter(enum.Enum):
     """A number that only grows while the appliance runs, from 0 at its start.
 
-    ``label``: a few words, for the terminal UI. ``text``: what happened and, where something can be
-    done, what to do; the metric's HELP. It may be given in several pieces, joined by spaces.
+    ``metric``: the name of its Prometheus metric without the prefix ``appliance_``; it follows from
+    the member's name. ``label``: a few words, for the terminal UI. ``text``: what happened and,
+    where something can be done, what to do; the metric's HELP. It may be given in several pieces,
+    joined by spaces.
     """
 
-    label: str
-    text: str
-
-    def __new__(cls, value: str, label: str, *text: str) -> Self:
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.label = label
-        member.text = " ".join(text)
-        return member
+    def __init__(self, label: str, *text: str) -> None:
+        self.metric = f"{self.name.lower()}_total"
+        self.label = label
+        self.text = " ".join(text)
 
     # --- connections ----------------------------------------------------------------------------
 
     CONNECTIONS_REFUSED_LIMIT_OVERALL = (
-        "connections_refused_limit_overall_total",
         "connections refused: limit in all",
         "A connection was refused because all listeners together had limits.max_connections;",
         "raise it, or find the clients that connect too often.",
     )
     CONNECTIONS_REFUSED_LIMIT_LISTENER = (
-        "connections_refused_limit_listener_total",
         "connections refused: limit on the listener",
         "A connection was refused because its listener had max_connections; raise it, or find",
         "the clients that connect too often.",
     )
     CONNECTIONS_REFUSED_LIMIT_ADDRESS = (
-        "connections_refused_limit_address_total",
         "connections refused: limit per address",
         "A connection was refused because its IP address had",
         "limits.max_connections_per_address; raise it if many clients are behind one gateway.",
     )
     CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED = (
-        "connections_refused_limit_unauthenticated_total",
         "connections refused: limit not yet authenticated",
         "A connection was refused because limits.max_unauthenticated others had not logged in",
         "yet; look for a port scan or for clients that connect and send nothing.",
     )
     CONNECTIONS_REFUSED_LIMIT_SESSIONS = (
-        "connections_refused_limit_sessions_total",
         "connections refused: limit of sessions",
         "A client that wanted a lasting session was refused because there were",
         "limits.max_sessions; let clients keep their client id, or connect with a clean",
         "session, or raise it.",
     )
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
-        "connections_refused_client_id_of_another_user_total",
         "connections refused: client id of another user",
         "A client was refused because another user is connected with its client id; give each",
         "client an id of its own.",
     )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
-        "connections_refused_foreign_origin_total",
         "connections refused: page of another machine",
         "A web page that another machine served tried to connect by WebSocket while no",
         "password is needed; add users.",
     )
     CONNECTIONS_ENDED_NO_TLS_HANDSHAKE = (
-        "connections_ended_no_tls_handshake_total",
         "connections ended: no TLS handshake",
         "A connection to a TLS listener ended before TLS was agreed; let the client use TLS",
         "and trust the certificate. The log has the reason.",
     )
     CONNECTIONS_ENDED_NO_CONNECT_IN_TIME = (
-        "connections_ended_no_connect_in_time_total",
         "connections ended: no CONNECT in time",
         "A connection was ended because no complete CONNECT packet came within",
         "limits.connect_timeout.",
     )
     CONNECTIONS_ENDED_SILENT = (
-        "connections_ended_silent_total",
         "connections ended: silent",
         "A client was disconnected because it was silent for longer than its keepalive",
         "allows; look at its network, or at a program that hangs.",
     )
     CONNECTIONS_ENDED_PROTOCOL_ERROR = (
-        "connections_ended_protocol_error_total",
         "connections ended: protocol error",
         "A connection was ended because the client sent what MQTT or the broker does not",
         "permit; the log has the reason.",
     )
     CONNECTIONS_ENDED_PACKET_TOO_LARGE = (
-        "connections_ended_packet_too_large_total",
         "connections ended: packet too large",
         "A connection was ended because of a packet larger than limits.max_packet_size; raise",
         "it, or send less at a time.",
     )
     CONNECTIONS_ENDED_TOO_MANY_PROPERTIES = (
-        "connections_ended_too_many_properties_total",
         "connections ended: too many properties",
         "A connection was ended because a packet had more MQTT 5 properties than the broker takes.",
     )
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
-        "connections_ended_access_withdrawn_total",
         "connections ended: access withdrawn",
         "A client was disconnected because its user is gone, has another password, or clients",
         "without a name may not connect any more.",
     )
     CONNECTIONS_ENDED_TO_MAKE_ROOM = (
-        "connections_ended_to_make_room_total",
         "connections ended: most of those not yet authenticated",
         "The oldest connection without a login was ended to let one from another address in;",
         "look for clients that connect and send nothing.",
     )
     CONNECTIONS_ENDED_INTERNAL_ERROR = (
-        "connections_ended_internal_error_total",
         "connections ended: internal error",
         "A connection was ended because of an error in the appliance; please report what the",
         "log says.",
     )
     LOGINS_REFUSED = (
-        "logins_refused_total",
         "logins refused",
         "A client had no valid user name and password; see `appliance user list`.",
     )
     LOGINS_REFUSED_TOO_MANY_FAILURES = (
-        "logins_refused_too_many_failures_total",
         "logins refused: too many failures",
         "A login was refused unseen because several failed ones from its address still wait;",
         "find the client that has a wrong password.",
     )
     LOGINS_REFUSED_PLUGIN_FAILED = (
-        "logins_refused_plugin_failed_total",
         "logins refused: a plugin failed",
         "A client was refused because a plugin of [[access.plugins]] did not answer; the log",
         "says which one.",
@@ -148,129 +125,107 @@ class Counter(enum.StrEnum):
     # --- publishing and subscribing -------------------------------------------------------------
 
     PUBLISHES_REFUSED_NOT_ALLOWED = (
-        "publishes_refused_not_allowed_total",
         "publishes refused: not allowed",
         "A client may not publish to a topic, or not leave a will on it; add an",
         "[[access.rule]] if it should.",
     )
     PUBLISHES_REFUSED_PLUGIN_FAILED = (
-        "publishes_refused_plugin_failed_total",
         "publishes refused: a plugin failed",
         "A publisher was disconnected because a plugin of [[access.plugins]] did not answer",
         "whether it may publish; the log says which one.",
     )
     PUBLISHES_REFUSED_TOO_MANY_PROPERTIES = (
-        "publishes_refused_too_many_properties_total",
         "publishes refused: too many properties",
         "A message at QoS 1 or 2 was refused because it had more MQTT 5 properties than the",
         "broker takes.",
     )
     PUBLISHERS_SLOWED = (
-        "publishers_slowed_total",
         "publishers slowed: journal behind",
         "A publisher had to wait because limits.max_pending bytes were not committed yet; a",
         "faster disk helps, or fewer messages.",
     )
     RETAINED_MESSAGES_REFUSED = (
-        "retained_messages_refused_total",
         "retained messages refused: limit reached",
         "A message was delivered and not retained because of limits.max_retained or",
         "limits.max_retained_size; clear topics that are not used, or raise the limit.",
     )
     SUBSCRIPTIONS_REFUSED_NOT_ALLOWED = (
-        "subscriptions_refused_not_allowed_total",
         "subscriptions refused: not allowed",
         "A client may not subscribe to a topic filter; add an [[access.rule]] if it should.",
     )
     SUBSCRIPTIONS_REFUSED_PLUGIN_FAILED = (
-        "subscriptions_refused_plugin_failed_total",
         "subscriptions refused: a plugin failed",
         "A subscription was refused because a plugin of [[access.plugins]] did not answer;",
         "the log says which one.",
     )
     SUBSCRIPTIONS_REFUSED_LIMIT = (
-        "subscriptions_refused_limit_total",
         "subscriptions refused: limit reached",
         "A client wanted more than limits.max_subscriptions_per_client; let it use wildcards,",
         "or raise the limit.",
     )
     SUBSCRIPTIONS_ENDED_NOT_ALLOWED = (
-        "subscriptions_ended_not_allowed_total",
         "subscriptions ended: not allowed any more",
         "A subscription ended because changed rules or users do not allow it any more.",
     )
     DELIVERIES_DROPPED_EXPIRED = (
-        "deliveries_dropped_expired_total",
         "deliveries dropped: expired",
         "A message was not delivered because its MQTT 5 message expiry interval had passed.",
     )
     DELIVERIES_REFUSED_NOT_ALLOWED = (
-        "deliveries_refused_not_allowed_total",
         "deliveries refused: not allowed",
         "A message was not delivered to a subscriber because a plugin does not let it receive",
         "the topic.",
     )
     DELIVERIES_REFUSED_PLUGIN_FAILED = (
-        "deliveries_refused_plugin_failed_total",
         "deliveries refused: a plugin failed",
         "A message was not delivered to a subscriber because a plugin of [[access.plugins]]",
         "did not answer; the log says which one.",
     )
     DELIVERIES_DROPPED_TOO_LARGE = (
-        "deliveries_dropped_too_large_total",
         "deliveries dropped: larger than the client takes",
         "A message was not delivered because it is larger than the maximum packet size that",
         "the MQTT 5 client announced.",
     )
     DELIVERIES_DROPPED_SLOW_SUBSCRIBER = (
-        "deliveries_dropped_slow_subscriber_total",
         "deliveries dropped: slow subscriber",
         "A message at QoS 0 was dropped because the client reads too slowly",
         "(limits.max_client_backlog).",
     )
     DELIVERIES_DROPPED_QUEUE_FULL = (
-        "deliveries_dropped_queue_full_total",
         "deliveries dropped: queue full",
         "The oldest waiting message was dropped because the queue of an absent or slow client",
         "was full (limits.max_queued_per_client, limits.max_client_backlog).",
     )
     DELIVERIES_DROPPED_INTERNAL_ERROR = (
-        "deliveries_dropped_internal_error_total",
         "deliveries dropped: internal error",
         "A message could not be encoded for a client because of an error in the appliance;",
         "please report what the log says.",
     )
     DELIVERIES_HELD = (
-        "deliveries_held_total",
         "deliveries held: too many unacknowledged",
         "Messages began to wait because the client had not acknowledged",
         "limits.max_inflight_per_client, or as many as it takes at a time.",
     )
     PLUGIN_QUESTIONS_FAILED = (
-        "plugin_questions_failed_total",
         "plugin questions failed",
         "A plugin of [[access.plugins]] raised an error or took longer than",
         "access.plugin_timeout; the log says which one.",
     )
     PLUGIN_QUESTIONS_REFUSED = (
-        "plugin_questions_refused_total",
         "plugin questions refused: too many wait",
         "A plugin was not asked because it had not answered 256 questions yet; look at what",
         "it asks.",
     )
     PLUGIN_EVENTS_DROPPED = (
-        "plugin_events_dropped_total",
         "plugin events dropped: queue full",
         "A plugin did not hear of an event because it was slower than the events; make it",
         "faster.",
     )
     PLUGIN_EVENTS_FAILED = (
-        "plugin_events_failed_total",
         "plugin events failed",
         "A plugin raised an error when it heard of an event; the log says which one.",
     )
     TOPICS_FORGOTTEN = (
-        "topics_forgotten_total",
         "topics forgotten: limit reached",
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",
         "bounded; messages are not affected.",
@@ -279,37 +234,31 @@ class Counter(enum.StrEnum):
     # --- the journal and the recorders ----------------------------------------------------------
 
     JOURNAL_ENTRIES_REFUSED = (
-        "journal_entries_refused_total",
         "entries the journal refused",
         "An entry could not be stored although the disk worked, and was not acknowledged: an",
         "error in the appliance; please report what the log says.",
     )
     JOURNAL_COMMIT_RETRIES = (
-        "journal_commit_retries_total",
         "journal commit retries",
         "A commit failed and was tried again: the disk is full, read-only or gone, or another",
         "program locks the database. The log has the reason.",
     )
     JOURNAL_FORCED_REMOVALS = (
-        "journal_forced_removals_total",
         "journal forced removals",
         "Retention removed messages that a recorder or the task engine had not read yet,",
         "because of journal.max_size; raise it, or see why the reader is behind.",
     )
     RECORDER_MESSAGES_MISSED = (
-        "recorder_messages_missed_total",
         "recorder messages missed",
         "A message left the journal before it was recorded; raise journal.keep and",
         "journal.max_size, or see why the recorder is behind.",
     )
     RECORDER_RETRIES = (
-        "recorder_retries_total",
         "recorder retries",
         "A recording could not be written and is tried again; see the file's disk and permissions.",
     )
 
     INTERNAL_ERRORS_AFTER_COMMIT = (
-        "internal_errors_after_commit_total",
         "internal errors: after a commit",
         "A step that waited for a commit failed because of an error in the appliance; please",
         "report what the log says.",
@@ -318,149 +267,113 @@ class Counter(enum.StrEnum):
     # --- requests and runs of Qlik tasks --------------------------------------------------------
 
     MESSAGES_REJECTED = (
-        "messages_rejected_total",
         "messages rejected",
         "A message matched a trigger and started nothing; the log and the message's mark say why.",
     )
     REDELIVERIES = (
-        "redeliveries_total",
         "redeliveries",
         "A message came twice (MQTT's duplicate flag) and started nothing the second time.",
     )
     REQUESTS_MERGED = (
-        "requests_merged_total",
         "merged",
         "A request was merged with one for the same task that was waiting.",
     )
     REQUESTS_REFUSED_QUEUE_FULL = (
-        "requests_refused_queue_full_total",
         "queue full",
         "A request was not taken because too many wait; see why the Qlik server takes none.",
     )
     REPLIES_DROPPED = (
-        "replies_dropped_total",
         "replies dropped",
         "A sender gets no answer because too many senders share one merged request.",
     )
-    EXECUTIONS_STARTED = (
-        "executions_started_total",
-        "started",
-        "The Qlik server took a start and began a run.",
-    )
+    EXECUTIONS_STARTED = ("started", "The Qlik server took a start and began a run.")
     EXECUTIONS_STARTED_ELSEWHERE = (
-        "executions_started_elsewhere_total",
         "started elsewhere",
         "A run of a watched task began that the appliance had not asked for.",
     )
-    EXECUTIONS_SUCCEEDED = ("executions_succeeded_total", "succeeded", "A run succeeded.")
+    EXECUTIONS_SUCCEEDED = ("succeeded", "A run succeeded.")
     EXECUTIONS_FAILED = (
-        "executions_failed_total",
         "failed",
         "A run ended with an error; the Qlik server's script log says why.",
     )
-    EXECUTIONS_ABORTED = ("executions_aborted_total", "aborted", "A run was stopped.")
+    EXECUTIONS_ABORTED = ("aborted", "A run was stopped.")
     EXECUTIONS_SKIPPED = (
-        "executions_skipped_total",
         "skipped",
         "A request started nothing because the task ran already, or the Qlik server skipped it.",
     )
     EXECUTIONS_REFUSED = (
-        "executions_refused_total",
         "refused",
         "The Qlik server answered that it did not start the task; see whether the task is enabled.",
     )
     EXECUTIONS_REJECTED = (
-        "executions_rejected_total",
         "rejected",
         "A request can't be carried out: the task is not known or not allowed, or the server",
         "refuses the account. The execution's reason says which.",
     )
-    EXECUTIONS_EXPIRED = (
-        "executions_expired_total",
-        "expired",
-        "A request was not started within the trigger's expire.",
-    )
+    EXECUTIONS_EXPIRED = ("expired", "A request was not started within the trigger's expire.")
     EXECUTIONS_LOST = (
-        "executions_lost_total",
         "lost",
         "The outcome of a start can't be had: it may have run; look in the Qlik server's own list.",
     )
     EXECUTIONS_SLOW = (
-        "executions_slow_total",
         "slow runs",
         "A run took three times as long as usual, and at least a minute more.",
     )
-    START_RETRIES = (
-        "start_retries_total",
-        "retries",
-        "A start call did not reach the Qlik server and is made again.",
-    )
+    START_RETRIES = ("retries", "A start call did not reach the Qlik server and is made again.")
     START_ANSWERS_LOST = (
-        "start_answers_lost_total",
         "answers lost",
         "A start call had no answer; before it is made again, the appliance looks whether a",
         "run began.",
     )
     STARTS_FOUND_BY_LOOKING = (
-        "starts_found_by_looking_total",
         "found by looking",
         "The run of a start call without an answer was found, so it was not started twice.",
     )
     STARTS_CHECKED_AFTER_CRASH = (
-        "starts_checked_after_crash_total",
         "looks after a crash",
         "After a crash the appliance looked whether a request had been started before, so",
         "that it is not started twice.",
     )
     SIGHTINGS_FORGOTTEN = (
-        "sightings_forgotten_total",
         "sightings forgotten",
         "The oldest of many remembered messages was forgotten; if it comes twice, it starts twice.",
     )
     POLLS_FAILED = (
-        "polls_failed_total",
         "polls failed",
         "Asking the Qlik server about running tasks failed; the log has the reason.",
     )
-    TIMERS_FIRED = ("timers_fired_total", "timers fired", "A timer was due.")
+    TIMERS_FIRED = ("timers fired", "A timer was due.")
     PUBLICATIONS_DROPPED = (
-        "publications_dropped_total",
         "publications dropped",
         "An outcome on the topics of tasks was not published: the journal did not take it, or",
         "too many waited.",
     )
     TASK_DATABASE_WRITE_FAILURES = (
-        "task_database_write_failures_total",
         "database write failed",
         "The task database could not be written, so no task is started until it can; make",
         "room on the disk or see to its permissions.",
     )
     LOG_LINES_LEFT_OUT = (
-        "log_lines_left_out_total",
         "log lines left out",
         "A log line about a rejected message was left out, because there were too many a second.",
     )
     INTERNAL_ERRORS = (
-        "internal_errors_total",
         "internal errors",
         "An error in the task engine was contained; please report what the log says.",
     )
 
     # --- notices --------------------------------------------------------------------------------
 
-    NOTICES_SENT = ("notices_sent_total", "notices sent", "A notice was sent.")
+    NOTICES_SENT = ("notices sent", "A notice was sent.")
     NOTICES_FAILED = (
-        "notices_failed_total",
         "notices failed",
         "A notice could not be sent; see the [[notify]] address and the network.",
     )
     NOTICES_LEFT_OUT = (
-        "notices_left_out_total",
         "notices left out",
         "A notice was left out because of at_most an hour; the next one says how many.",
     )
     NOTICES_DROPPED = (
-        "notices_dropped_total",
         "notices dropped",
         "A notice was dropped because too many waited, or its [[notify]] table is gone.",
     )
@@ -468,33 +381,27 @@ class Counter(enum.StrEnum):
     # --- attached terminals ---------------------------------------------------------------------
 
     TERMINAL_REQUESTS_REFUSED_NOT_READY = (
-        "terminal_requests_refused_not_ready_total",
         "terminal requests refused: not ready",
         "A terminal asked for something before the appliance was ready; it asks again by itself.",
     )
     TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD = (
-        "terminal_requests_refused_not_understood_total",
         "terminal requests refused: not understood",
         "A request of an attached terminal could not be read; install the same version on",
         "both sides.",
     )
     TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED = (
-        "terminal_requests_refused_not_allowed_total",
         "terminal requests refused: not allowed",
         "A terminal's user is neither among access.operators nor among access.viewers.",
     )
     TERMINAL_REQUESTS_REFUSED_TOO_MANY = (
-        "terminal_requests_refused_too_many_total",
         "terminal requests refused: too many at a time",
         "A terminal asked for more at a time than it may; it asks again when it needs to.",
     )
     TERMINALS_REFUSED = (
-        "terminals_refused_total",
         "terminals refused: limit reached",
         "A terminal was refused because too many are attached; close one of them.",
     )
     ACTS_REFUSED = (
-        "acts_refused_total",
         "acts refused: viewers may only look",
         "A viewer tried to change something; access.operators lists who may.",
     )
@@ -525,7 +432,7 @@ ACTIVITY = frozenset(
 """Counts of ordinary work: neither a refusal nor a bound that was reached."""
 
 
-_BY_NAME = {each.value: each for each in Counter}
+_BY_NAME = {each.metric: each for each in Counter}
 
 
 def label_of(name: str) -> str:
@@ -534,11 +441,11 @@ def label_of(name: str) -> str:
     return known.label if known else name.removesuffix("_total").replace("_", " ")
 
 
-_PUBLISHED_LABELS: dict[str, str] = {
-    Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY: "desk requests refused: no desk",
-    Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD: "desk requests refused: not understood",
-    Counter.TERMINAL_REQUESTS_REFUSED_NOT_ALLOWED: "desk requests refused: not allowed",
-    Counter.TERMINAL_REQUESTS_REFUSED_TOO_MANY: "desk requests refused: too many at a time",
+_PUBLISHED_LABELS = {
+    "terminal_requests_refused_not_ready_total": "desk requests refused: no desk",
+    "terminal_requests_refused_not_understood_total": "desk requests refused: not understood",
+    "terminal_requests_refused_not_allowed_total": "desk requests refused: not allowed",
+    "terminal_requests_refused_too_many_total": "desk requests refused: too many at a time",
 }
 
 

@@ -185,7 +185,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     rate_history: tuple[float, ...] = ()
     """``rate_in`` for the last 60 seconds, oldest first."""
     counters: tuple[tuple[str, int], ...] = ()
-    """Bounds that were reached and refusals: (value of a ``counters.Counter``, how often), sorted.
+    """Bounds that were reached and refusals: (``counters.Counter.metric``, how often), sorted.
 
     An engine of another version may have names that this one does not know.
     """

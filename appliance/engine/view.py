@@ -249,4 +249,4 @@ class View(Engine):
 def _named(
     counters: Mapping[Counter, int], wanted: Iterable[Counter]
 ) -> tuple[tuple[str, int], ...]:
-    return tuple(sorted((one.value, counters[one]) for one in wanted if counters[one]))
+    return tuple(sorted((one.metric, counters[one]) for one in wanted if counters[one]))

@@ -105,7 +105,7 @@ class _SnapshotCollector:
         found = self._snapshot
         counts = {**dict(found.activity), **dict(found.counters)}
         for counter in Counter:
-            yield _counter(counter.value, counter.text, counts.get(counter.value, 0))
+            yield _counter(counter.metric, counter.text, counts.get(counter.metric, 0))
         # For dashboards that were made when this was the only family.
         events = CounterMetricFamily(
             "appliance_events",

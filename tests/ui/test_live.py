@@ -104,7 +104,10 @@ async def test_a_server_is_called_by_its_name_or_its_whole_address(label, shown)
 async def test_the_sum_of_what_was_counted_accuses_nobody():
     """The bottom line says that something was noted; screen 4 says what it was."""
     engine = story()
-    engine.changes["counters"] = ((Counter.POLLS_FAILED, 2), (Counter.TOPICS_FORGOTTEN, 500))
+    engine.changes["counters"] = (
+        (Counter.POLLS_FAILED.metric, 2),
+        (Counter.TOPICS_FORGOTTEN.metric, 500),
+    )
     async with app_for(engine).run_test(size=NARROW) as pilot:
         text = (await settle(pilot)).split("\n")
         line = next(row for row in text if "pending" in row)

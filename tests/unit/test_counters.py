@@ -32,8 +32,7 @@ def test_every_counter_is_counted_somewhere() -> None:
 @pytest.mark.parametrize("counter", Counter)
 def test_a_counter_says_what_it_is(counter: Counter) -> None:
     """The name is a Prometheus counter's; label and text are there and are one line."""
-    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*_total", counter)
-    assert counter == f"{counter.name.lower()}_total"
+    assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*_total", counter.metric)
     assert counter.label == counter.label.strip()
     assert len(counter.label) <= 60
     assert counter.text.endswith(".")
@@ -43,15 +42,15 @@ def test_a_counter_says_what_it_is(counter: Counter) -> None:
 def test_labels_are_unique() -> None:
     """The terminal UI, the status topic and ``appliance_events`` tell counters apart by them."""
     assert len({counter.label for counter in Counter}) == len(Counter)
-    assert len({published_label_of(counter) for counter in Counter}) == len(Counter)
+    assert len({published_label_of(counter.metric) for counter in Counter}) == len(Counter)
     assert ACTIVITY < set(Counter)
 
 
 def test_a_published_label_stays() -> None:
     """Dashboards and subscribers of the status topic go on with the label they know."""
-    name = Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY
+    name = Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY.metric
     assert published_label_of(name) == "desk requests refused: no desk"
-    assert published_label_of(Counter.POLLS_FAILED) == Counter.POLLS_FAILED.label
+    assert published_label_of(Counter.POLLS_FAILED.metric) == Counter.POLLS_FAILED.label
     assert published_label_of("visits_refused_total") == "visits refused"
 
 

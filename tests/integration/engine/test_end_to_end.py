@@ -431,7 +431,7 @@ def test_headless_never_imports_what_it_does_not_use(tmp_path):
 
     (tmp_path / "config.toml").write_text('[[listener]]\nbind = "127.0.0.1:0"\n')
     code = (
-        "import sys, appliance.process.run as run, appliance.config as config\n"
+        "import sys, appliance.process.run as run, appliance.config.reading as config\n"
         f"loaded = config.load({str(tmp_path / 'config.toml')!r})\n"
         "assert run.main(loaded, headless=True, run_for_s=0.2) == 0\n"
         "print(*{name.partition('.')[0] for name in sys.modules} | set(sys.modules))"

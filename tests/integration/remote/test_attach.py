@@ -145,7 +145,7 @@ def test_a_viewer_may_not_act(running, attach):
             act()
     running.wait_for_line('refused {"ask":"stop"} to anna (terminal anna-acting at 127.0.0.1:')
     until(
-        lambda: dict(engine.snapshot().counters).get(Counter.ACTS_REFUSED, 0) >= 9,
+        lambda: dict(engine.snapshot().counters).get(Counter.ACTS_REFUSED.metric, 0) >= 9,
         "the counter",
     )
     assert "anna-acting" not in [one.client_id for one in engine.history(1 << 62, 1000)]
@@ -303,7 +303,7 @@ def test_nonsense_is_counted_and_harms_nobody(running, raw, attach):
     client.ask("nonsense", protocol.Attach(protocol.PROTOCOL, after_seq=-5, after_log=-1))
     assert client.frame().number == 1
     counters = dict(attach(running, "anna").snapshot().counters)
-    assert counters[Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD] >= 5
+    assert counters[Counter.TERMINAL_REQUESTS_REFUSED_NOT_UNDERSTOOD.metric] >= 5
 
 
 def test_a_stalled_terminal_gets_two_frames_and_no_more(running, raw, attach):
