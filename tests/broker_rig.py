@@ -41,7 +41,7 @@ from appliance.config.tables import (
     TlsConfig,
 )
 from appliance.config.values import Duration, Settings
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.journal.batch import Batch
 from appliance.model import Message
 from appliance.mqtt.packets import encode_length

@@ -2,7 +2,7 @@
 
 import threading
 
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
 
 

@@ -14,17 +14,12 @@ from appliance.config.checks import advice
 from appliance.config.files import anonymous_allowed, check_files
 from appliance.config.reading import load
 from appliance.config.tables import (
-    ByApp,
-    ByName,
-    ByProperty,
-    ByTag,
     Config,
     QlikConfig,
     TimerConfig,
     TriggerConfig,
 )
 from appliance.config.values import (
-    TopicFilter,
     format_duration,
     format_size,
     is_loopback,
@@ -245,26 +240,26 @@ def _qlik(qlik: QlikConfig) -> str:
     return f"{qlik.edition} at {qlik.url}{user}, with {how}"
 
 
-def _target(trigger: TriggerConfig) -> str:
-    match trigger.selector:
+def _target(task: str | dict[str, str]) -> str:
+    match task:
         case "payload":
             return "the task that the payload names"
         case "topic":
             return "the task that the topic's level names"
-        case ByName(name):
+        case {"name": name}:
             return f"the task {name}"
-        case ByTag(tag):
+        case {"tag": tag}:
             return f"all tasks with tag {tag}"
-        case ByProperty(name, value):
+        case {"property": name, "value": value}:
             return f"all tasks with {name} = {value}"
-        case ByApp(app):
+        case {"app": app}:
             return f"a reload of app {app}"
-        case task:
-            return f"task {task}"
+        case _:
+            return f"task {str(task).strip('{}').lower()}"
 
 
 def _trigger(trigger: TriggerConfig) -> str:
-    parts = [f"a message on {trigger.topic} starts {_target(trigger)}"]
+    parts = [f"a message on {trigger.topic} starts {_target(trigger.task)}"]
     if trigger.when:
         parts.append(f"when {', '.join(trigger.when)} fit")
     if trigger.debounce:
@@ -283,8 +278,7 @@ def _timer(timer: TimerConfig) -> str:
         when = f"at {timer.cron} ({timer.timezone})"
     acts = []
     if timer.task is not None:
-        # The same words as for a trigger that names its task.
-        acts.append(_target(TriggerConfig(topic=TopicFilter("#"), task=timer.task)))
+        acts.append(_target(timer.task))
     if timer.publish is not None:
         acts.append(f"a message on {timer.publish.topic}")
     return ", ".join([when, *acts])

@@ -272,33 +272,11 @@ class QlikConfig(Table, frozen=True):
     """The interval of health checks of the server."""
 
 
-class ByName(Table, frozen=True):
-    """Tasks that have this name."""
-
-    name: str
-
-
-class ByTag(Table, frozen=True):
-    """Tasks that have this tag."""
-
-    tag: str
-
-
 class ByProperty(Table, frozen=True):
     """Tasks whose custom property has this value."""
 
     property: str
     value: str
-
-
-class ByApp(Table, frozen=True):
-    """The app that is reloaded (Qlik Cloud)."""
-
-    app: str
-
-
-Selector = ByName | ByTag | ByProperty | ByApp
-"""Which task a trigger starts, when it is neither ``"payload"``, ``"topic"`` nor a GUID."""
 
 
 class TriggerConfig(Table, frozen=True):
@@ -327,16 +305,6 @@ class TriggerConfig(Table, frozen=True):
     """A request older than this is dropped."""
     retry_for: Annotated[Duration, Bounds(0)] = Duration(86400)
     """How long a start is repeated while the server is out of reach."""
-
-    @property
-    def selector(self) -> Selector | str:
-        """What ``task`` means: a selector, ``"payload"``, ``"topic"`` or a task id (lower case)."""
-        if isinstance(self.task, str):
-            return self.task if self.task in ("payload", "topic") else self.task.strip("{}").lower()
-        for kind in (ByName, ByTag, ByProperty, ByApp):
-            if set(self.task) == set(kind.__struct_fields__):
-                return kind(**self.task)
-        raise ValueError(f"task = {self.task!r} names no way to find a task")
 
 
 class AllowConfig(Table, frozen=True):

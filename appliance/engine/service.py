@@ -37,11 +37,13 @@ from appliance.engine.run_limit import RunLimit
 from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
 from appliance.errors import ApplianceError, ConfigError, UnavailableError
-from appliance.journal import FILE_NAME, Journal
+from appliance.journal import FILE_NAME
+from appliance.journal.journal import Journal
 from appliance.log.logs import Log
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
-from appliance.recorders import Recorders, highest_cursor
+from appliance.recorders.progress import highest_cursor
+from appliance.recorders.recorders import Recorders
 from appliance.remote.server import TerminalServer
 from appliance.storage.files import DirectoryLock
 from appliance.tasks.engine import TaskEngine

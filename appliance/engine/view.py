@@ -33,11 +33,11 @@ from appliance.engine_api import (
     TopicState,
 )
 from appliance.errors import ApplianceError, UsageError
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.log.logs import Log
 from appliance.model import Execution, Message, Task
 from appliance.mqtt.topics import topic_problem
-from appliance.recorders import Recorders
+from appliance.recorders.recorders import Recorders
 from appliance.tasks.engine import TaskEngine
 
 logger = logging.getLogger("appliance.operator")

@@ -6,7 +6,7 @@ about twenty times a second, so recording costs little; a single message is writ
 When publishers send more than the engine can handle, acknowledgements go first, and recording falls
 behind, within bounds.
 A recorder whose file can't be written tries again; the other recorders continue.
-Not for: files (recording.py), formats, or the origin of messages (``Source``).
+Not for: files (recording.py), formats, or the origin of messages (the journal).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -27,6 +26,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.counters import Counter
 from appliance.engine_api import RecorderState
 from appliance.errors import ApplianceError, UnavailableError
+from appliance.journal.follower import Follower
 from appliance.model import Message
 from appliance.recorders.formats import make_format
 from appliance.recorders.plan import Plan, make_plan
@@ -39,37 +39,6 @@ SAVE_EVERY_S = 1.0
 """How often cursors are stored that moved without a recorded message."""
 
 _log = logging.getLogger(__name__)
-
-
-class Source(Protocol):
-    """The origin of messages, in order. The journal's ``Follower`` is one."""
-
-    @property
-    def position(self) -> int: ...
-
-    @property
-    def last_seq(self) -> int: ...
-
-    @property
-    def missed(self) -> int: ...
-
-    @property
-    def is_crowded(self) -> bool: ...
-
-    @property
-    def may_lag(self) -> bool: ...
-
-    def wait(self, timeout_s: float) -> bool: ...
-
-    def next(self, limit: int) -> list[Message]: ...
-
-    def read(self, after_seq: int, limit: int) -> list[Message]: ...
-
-    def advance(self, seq: int) -> None: ...
-
-    def wake(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Recorders:
@@ -99,7 +68,7 @@ class Recorders:
         self._wanted: Plan | None = None
         """The plan that replaces the present one, as soon as the thread takes it."""
         self._is_taken = threading.Event()
-        self._source: Source | None = None
+        self._source: Follower | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._deadline = float("inf")
@@ -130,7 +99,7 @@ class Recorders:
                 self._store.save([(recorder.key, recorder.stored)])
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
-    def start(self, source: Source) -> None:
+    def start(self, source: Follower) -> None:
         """Prepare the files and start the recording thread."""
         self._source = source
         if not self._plan.recorders:
@@ -138,7 +107,7 @@ class Recorders:
             return
         self._begin(source)
 
-    def _begin(self, source: Source) -> None:
+    def _begin(self, source: Follower) -> None:
         for recorder in self._plan.recorders:
             self._prepare(recorder, source)
         self._save()
@@ -158,7 +127,7 @@ class Recorders:
             raise UnavailableError("The recorders have ended. Restart the appliance.")
         return make_plan(configs, self._data_dir, self._plan.recorders)
 
-    def take(self, plan: Plan, make_source: Callable[[], Source], timeout_s: float) -> bool:
+    def take(self, plan: Plan, make_source: Callable[[], Follower], timeout_s: float) -> bool:
         """Replace the recorders, from the journal's present end on.
 
         A recorder that existed earlier continues where it stopped. ``make_source`` is called if
@@ -188,7 +157,7 @@ class Recorders:
         self._source.wake()
         return self._is_taken.wait(timeout_s)
 
-    def _take_wanted(self, source: Source) -> None:
+    def _take_wanted(self, source: Follower) -> None:
         plan = self._wanted
         if plan is None or self._stopping.is_set():
             return
@@ -241,7 +210,7 @@ class Recorders:
 
     # --- the thread ------------------------------------------------------------------------------
 
-    def _run(self, source: Source) -> None:
+    def _run(self, source: Follower) -> None:
         try:
             while True:
                 began = time.monotonic()
@@ -270,13 +239,13 @@ class Recorders:
             self._store.close()
             source.close()
 
-    def _is_done(self, source: Source) -> bool:
+    def _is_done(self, source: Follower) -> bool:
         if time.monotonic() >= self._deadline:
             return True
         healthy = [recorder for recorder in self._plan.recorders if recorder.health.level != "bad"]
         return all(recorder.cursor >= source.last_seq for recorder in healthy)
 
-    def _turn(self, source: Source) -> bool:
+    def _turn(self, source: Follower) -> bool:
         """Take one batch and write it; returns whether more messages wait."""
         late = [recorder for recorder in self._plan.recorders if self._may_retry(recorder)]
         for recorder in late:
@@ -300,7 +269,7 @@ class Recorders:
                 )
         return len(messages) == BATCH_MESSAGES or any(map(self._may_retry, self._plan.recorders))
 
-    def _notice_missed(self, source: Source) -> None:
+    def _notice_missed(self, source: Follower) -> None:
         if source.missed != self._missed:
             _log.error(
                 "%d messages were deleted from the journal before they could be recorded; raise"
@@ -344,7 +313,7 @@ class Recorders:
             recorder.recover()
         return True
 
-    def _catch_up(self, recorder: Recorder, source: Source) -> None:
+    def _catch_up(self, recorder: Recorder, source: Follower) -> None:
         """Read for one recorder separately, until it reaches the position of the others."""
         if recorder.recording is None and not self._prepare(recorder, source):
             return
@@ -362,7 +331,7 @@ class Recorders:
             recorder.behind = False
             recorder.recover()
 
-    def _prepare(self, recorder: Recorder, source: Source) -> bool:
+    def _prepare(self, recorder: Recorder, source: Follower) -> bool:
         """Make or check the file; what an interrupted write left is put right."""
         assert recorder.stored is not None
         recording = Recording(
@@ -435,7 +404,7 @@ class Recorders:
             recorder.stored = progress
 
 
-def pace(source: Source, *, worked_s: float) -> float:
+def pace(source: Follower, *, worked_s: float) -> float:
     """Seconds from the beginning of one batch to the next.
 
     Args:

@@ -14,11 +14,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
+from appliance.journal.follower import Follower
 from appliance.model import Cause, Message
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
@@ -43,27 +43,6 @@ _NO_SERVER = Rejection("no Qlik", "No Qlik server is configured: add a [qlik] ta
 _REDELIVERY = Rejection(
     "redelivery", "The same message again, from a client that got no answer.", harmless=True
 )
-
-
-class Source(Protocol):
-    """The journal, as its followers see it."""
-
-    @property
-    def last_seq(self) -> int: ...
-
-    @property
-    def position(self) -> int: ...
-
-    @property
-    def advanced(self) -> int: ...
-
-    def wait(self, timeout_s: float) -> bool: ...
-
-    def next(self, limit: int) -> Sequence[Message]: ...
-
-    def advance(self, seq: int) -> None: ...
-
-    def wake(self) -> None: ...
 
 
 class _Effects:
@@ -127,7 +106,7 @@ class JournalConsumer:
         """Whether any rule listens on a topic."""
         return self._triggers.concern(topic)
 
-    def read(self, source: Source, stopped: threading.Event) -> None:
+    def read(self, source: Follower, stopped: threading.Event) -> None:
         """Read the journal until the stop, and then what is left in it.
 
         So the next start finds noted what was asked for, and need not look at the server for it.

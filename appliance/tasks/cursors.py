@@ -32,20 +32,7 @@ removed (``Journal.removed_to``)
 
 from __future__ import annotations
 
-from typing import Protocol
-
-
-class JournalPlace(Protocol):
-    """A follower's place in the journal."""
-
-    @property
-    def advanced(self) -> int: ...
-
-    @property
-    def position(self) -> int: ...
-
-    @property
-    def last_seq(self) -> int: ...
+from appliance.journal.follower import Follower
 
 
 class Cursors:
@@ -59,13 +46,13 @@ class Cursors:
     def __init__(self) -> None:
         self.taken = 0
         self.durable = 0
-        self._place: JournalPlace | None = None
+        self._place: Follower | None = None
 
     def begin(self, seq: int) -> None:
         """Set both cursors to ``seq``, which ``tasks.db`` has. Before ``follow``."""
         self.taken = self.durable = seq
 
-    def follow(self, place: JournalPlace) -> None:
+    def follow(self, place: Follower) -> None:
         """From now on the chain reaches from ``tasks.db`` into the journal."""
         self._place = place
 

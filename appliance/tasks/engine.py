@@ -21,10 +21,11 @@ from appliance.config.tables import AllowConfig, NotifyConfig, TimerConfig, Trig
 from appliance.counters import Counter
 from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState
 from appliance.errors import UnavailableError, UsageError
+from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.catalog import AllowList, TaskList
-from appliance.tasks.consumer import JournalConsumer, Source
+from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
@@ -185,7 +186,7 @@ class TaskEngine:
         """Whether a message on this topic may lead to anything. Any thread."""
         return self._consumer.concern(topic) or self._timing.concern(topic)
 
-    def start(self, source: Source) -> None:
+    def start(self, source: Follower) -> None:
         """Begin to read messages and to work."""
         self._planner.dispatcher.earlier_seq = source.last_seq
         self._state.cursors.follow(source)

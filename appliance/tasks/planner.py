@@ -116,18 +116,11 @@ class Planner:
         return self.book.is_in(record, IN_FLIGHT)
 
     def resolved(self, record: Record, tasks: Sequence[Task], now: int) -> None:
-        """The tasks that a selector means were found: the request becomes one of each."""
+        """The tasks that a selector means (one or more): the request becomes one of each."""
         if not self._is_in_flight(record):
             return
         queues = self.dispatcher.queues
         queues.leave(record)
-        if not tasks:
-            reason = (
-                f"The server lists no {record.selector.text}. Check the spelling and whether the "
-                "configured user may see it."
-            )
-            self.not_allowed(record, Rejection("unknown task", reason), now)
-            return
         first, *others = tasks
         for task in others:
             self._ask_for_found(record, task, now)

@@ -26,7 +26,7 @@ from typing import Literal
 
 import msgspec
 
-from appliance.model import Execution, ExecutionState
+from appliance.model import ExecutionState
 from appliance.storage.database import Damage, Database, Layout, transaction
 from appliance.tasks.records import Record
 
@@ -292,10 +292,6 @@ class Store:
             [*parameters, limit],
         )
         return [self._decode(row[0]) for row in rows]
-
-    def execution(self, number: int) -> Execution | None:
-        row = self._db.execute("SELECT record FROM executions WHERE id = ?", (number,)).fetchone()
-        return self._decode(row[0]).execution if row else None
 
     def answers(self, newest: int) -> list[Answer]:
         """The newest answers, oldest of them first."""

@@ -13,18 +13,16 @@ Not for: starting tasks or publishing (tasks/schedule.py).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import msgspec
-from cronsim import CronSim, CronSimError
+from cronsim import CronSim
 
 from appliance.config.tables import TimerConfig
 from appliance.engine_api import TimerState
-from appliance.errors import ConfigError
-from appliance.mqtt.topics import filter_problem, matches, topic_problem
+from appliance.mqtt.topics import matches
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import fixed_selector
 
@@ -32,7 +30,6 @@ SECOND_NS = 1_000_000_000
 LATE_S = 60.0
 """A timer that is noticed later than this after its time was missed: the machine slept, the clock
 was set, or the appliance was down. ``catch_up`` then decides."""
-_NAME = re.compile(r"[\w .-]{1,60}")
 
 
 class Firing(msgspec.Struct, frozen=True):
@@ -46,32 +43,13 @@ class Timer:
     """One ``[[timer]]``: its schedule and where it stands."""
 
     def __init__(self, config: TimerConfig, number: int) -> None:
-        """Compile; raises ``ConfigError`` that names the timer, the key and the fix."""
+        """``config`` has passed its checks; raises ``ConfigError`` for a task that can't be."""
         self.config = config
         self.name = config.name
-        where = f"timer {number} ({config.name})"
-        self.where = where
-        if not _NAME.fullmatch(config.name) or not config.name.strip():
-            raise ConfigError(
-                f"{where}: a timer's name has 1 to 60 letters, digits, blanks, - _ or . only."
-            )
-        ways = [config.cron, config.every, config.silence]
-        if sum(way is not None for way in ways) != 1:
-            raise ConfigError(f"{where} must have exactly one of cron, every and silence.")
-        self.selector: TaskSelector | None = (
-            fixed_selector(config.task, where) if config.task else None
-        )
-        if config.publish is not None and (problem := topic_problem(config.publish.topic)):
-            raise ConfigError(f'{where}: publish.topic = "{config.publish.topic}": {problem}.')
-        if config.silence is None and self.selector is None and config.publish is None:
-            raise ConfigError(f"{where} does nothing: give it a task or something to publish.")
-        if (config.topic is not None) != (config.silence is not None):
-            raise ConfigError(f"{where}: silence and topic belong together.")
-        if config.topic is not None and (problem := filter_problem(config.topic)):
-            raise ConfigError(f'{where}: topic = "{config.topic}": {problem}.')
-        self._zone = _zone(config.timezone, where)
-        if config.cron is not None:
-            _check_cron(config.cron, self._zone, where)
+        self.selector: TaskSelector | None = None
+        if config.task is not None:
+            self.selector = fixed_selector(config.task, f"timer {number} ({config.name})")
+        self._zone = ZoneInfo(config.timezone)
         self.last_ns = 0
         """Up to here the schedule was dealt with; for a silence watch, the last message."""
         self.paused = False
@@ -127,45 +105,13 @@ class Timer:
         return TimerState(self.name, self.kind, due, self.paused, detail, silent_since)
 
 
-def _zone(name: str, where: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigError(
-            f'{where}: timezone = "{name}" is not known here. Use an IANA name such as '
-            '"Europe/Berlin" or "UTC".'
-        ) from None
-
-
-def _check_cron(expression: str, zone: ZoneInfo, where: str) -> None:
-    if len(expression.split()) != 5:
-        raise ConfigError(
-            f'{where}: cron = "{expression}" must have five fields: minute, hour, day of month, '
-            'month, day of week, like "30 6 * * MON-FRI".'
-        )
-    try:
-        first = next(CronSim(expression, datetime.now(zone)), None)
-    except CronSimError as error:
-        raise ConfigError(
-            f'{where}: cron = "{expression}": {error}. Fields are minute, hour, day of month, '
-            'month, day of week, like "30 6 * * MON-FRI".'
-        ) from None
-    if first is None:
-        raise ConfigError(f'{where}: cron = "{expression}" never comes in the next 50 years.')
-
-
 class Timers:
     """All timers. Not thread-safe: the state store's lock guards it."""
 
     def __init__(self, configs: Sequence[TimerConfig], *, service_name: str = "") -> None:
         """Compile all; raises ``ConfigError``."""
         self._own_prefix = f"{service_name}/"
-        self.timers: dict[str, Timer] = {}
-        for number, config in enumerate(configs, 1):
-            timer = Timer(config, number)
-            if config.name in self.timers:
-                raise ConfigError(f"{timer.where}: another timer has this name already.")
-            self.timers[config.name] = timer
+        self.timers = {one.name: Timer(one, number) for number, one in enumerate(configs, 1)}
         self._watches = [one for one in self.timers.values() if one.config.silence is not None]
         self._due: dict[str, int | None] = {}
 

@@ -55,7 +55,10 @@ class Trigger:
         where = f"trigger {number} ({self.name})"
         self.fixed: TaskSelector | None = None
         self._level: int | None = None
-        self._read_task(config.task, where)
+        if config.task == "topic":
+            self._level = self.topic.split("/").index("+")
+        elif config.task != "payload":
+            self.fixed = fixed_selector(config.task, where)
         self._condition = Condition(config.when, where=where) if config.when else None
         debounce = float(config.debounce or 0.0)
         self.options = Options(
@@ -66,20 +69,6 @@ class Trigger:
             expire_s=float(config.expire),
             retry_for_s=float(config.retry_for),
         )
-
-    def _read_task(self, task: str | Mapping[str, str], where: str) -> None:
-        if task == "payload":
-            return
-        if task == "topic":
-            levels = self.topic.split("/")
-            if levels.count("+") != 1:
-                raise ConfigError(
-                    f'{where}: task = "topic" takes the level that the + of the filter stands for, '
-                    f'so "{self.topic}" must have exactly one +, like qliksense/start/+.'
-                )
-            self._level = levels.index("+")
-            return
-        self.fixed = fixed_selector(task, where)
 
     @property
     def identity(self) -> tuple[str, str, str]:

@@ -22,9 +22,10 @@ import msgspec
 
 from appliance import tuning
 from appliance.counters import Counter
+from appliance.journal.follower import Follower
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.tasks.catalog import TaskList
-from appliance.tasks.consumer import JournalConsumer, Source
+from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.poller import RunPoller
 from appliance.tasks.request_book import SECOND_NS
@@ -86,7 +87,7 @@ class Workers:
         self._timing = timing
         self._publish = publish
         self._serving = serving
-        self._source: Source | None = None
+        self._source: Follower | None = None
         self._next_prune = 0.0
         self._threads: list[threading.Thread] = []
         self._workers: list[threading.Thread] = []
@@ -94,7 +95,7 @@ class Workers:
         self._stopped = threading.Event()
         self._ended = threading.Event()
 
-    def start(self, source: Source, *, keep_s: float, keep_count: int) -> None:
+    def start(self, source: Follower, *, keep_s: float, keep_count: int) -> None:
         """Start all; history older than ``keep_s`` seconds or beyond ``keep_count`` goes."""
         self._source = source
         self._begin("journal", lambda: self._consumer.read(source, self._stopped))

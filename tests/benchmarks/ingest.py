@@ -20,7 +20,7 @@ from journal_commit import bare
 from rig import Broker, Meter, Results
 
 from appliance.storage import files
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
 
 LOADS = {"10 x 100": (10, 100), "1 x 20": (1, 20), "1 x 1": (1, 1)}

@@ -20,9 +20,9 @@ from statistics import median
 
 from appliance.storage import files
 from appliance.config.tables import RecorderConfig
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import Recorders
+from appliance.recorders.recorders import Recorders
 
 PAYLOAD = b'{"Generated number": "0", "unit": "pieces", "station": "press 12"}'
 ROUNDS = 3

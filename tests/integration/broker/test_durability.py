@@ -15,7 +15,7 @@ from broker_rig import Closed, Rig, Wire, both, hang_up, packet, rig, states  # 
 
 from appliance.counters import Counter
 from appliance.broker import sessions
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 
 BROKER = Path(__file__).parents[2] / "broker_rig.py"
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from appliance.counters import Counter
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
 
 DAY_NS = 86_400 * 10**9

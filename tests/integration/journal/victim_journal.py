@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
 
 folder, sync = Path(sys.argv[1]), sys.argv[2]

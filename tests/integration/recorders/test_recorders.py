@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from appliance.counters import Counter
 from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import Recorders, highest_cursor
+from appliance.recorders.progress import highest_cursor
+from appliance.recorders.recorders import Recorders
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording

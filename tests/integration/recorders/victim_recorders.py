@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 from appliance.config.tables import RecorderConfig
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import Recorders, highest_cursor
+from appliance.recorders.progress import highest_cursor
+from appliance.recorders.recorders import Recorders
 
 folder = Path(sys.argv[1])
 journal = Journal(folder / "journal.db", sync="os", keep_s=1e6, max_bytes=10**9)

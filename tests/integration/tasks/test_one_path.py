@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tasks_rig import PATIENCE_S, START_TOPIC, Broker, Rig, client_of, make_engine, start_trigger
 
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.journal.batch import Batch
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import SimulatedQlik

@@ -29,6 +29,8 @@ from appliance.config.checks import check
 from appliance.config.problems import Problems
 from appliance.config.decoder import Decoder
 from appliance.errors import ConfigError
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.triggers import Trigger
 
 MINIMAL = r"""
 [service]
@@ -77,7 +79,7 @@ def test_the_documented_minimal_example_means_what_it_says(tmp_path: Path) -> No
     assert config.qlik is not None
     assert config.qlik.user == r"INTERNAL\sa_repository"
     assert config.qlik.ca_file == str(tmp_path / "root.pem")
-    assert config.trigger[0].selector == "payload"
+    assert config.trigger[0].task == "payload"
 
 
 def test_an_empty_file_is_a_safe_appliance(tmp_path: Path) -> None:
@@ -192,6 +194,7 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Reload Sales'", r'\{name = "Reload Sales"\}'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='Payload'", 'did you mean "payload"'),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='topic'", "exactly one"),
+        (f"{SIMULATED}[[trigger]]\ntopic='a/+/+'\ntask='topic'", "exactly one"),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask={{nam='x'}}", "write one of"),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask={{name=''}}", "finds nothing"),
         (f"{SIMULATED}[[trigger]]\ntopic='a'\ntask={{name=3}}", "texts in quotes"),
@@ -237,6 +240,9 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
         (f"{TIMER}cron='* * * *'", "`cron`.*five fields"),
         (f"{TIMER}cron='61 * * * *'", "`cron`.*bad minute.*five fields"),
         (f"{TIMER}cron='0 0 30 2 *'", "`cron`.*(never|bad)"),
+        (f"{TIMER}cron='* * */20 * 1L'", "`cron`.*never comes"),
+        (f"{TIMER}cron='* * * * * *'", "`cron`.*five fields"),
+        (f"{TIMER}cron='* * * * *'\ntimezone='../../etc/passwd'", "`timezone`.*Europe/Berlin"),
         (f"{TIMER}cron='* * * * *'\ntimezone='Europe/Berlim'", "`timezone`.*Europe/Berlin"),
         (f"{TIMER}every='1m'\nevry='1m'", "`evry`: this key is not known; did you mean `every`"),
         (f"{TIMER}every='1m'\ntopic='a'", "`topic`: it belongs to `silence`"),
@@ -299,7 +305,7 @@ def test_what_the_documentation_allows_is_accepted(text: str) -> None:
 def test_a_task_written_as_a_guid_is_the_same_in_any_form() -> None:
     """Braces and capitals of a task id make no difference."""
     config = loads(f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='{{{GUID}}}'")
-    assert config.trigger[0].selector == GUID.lower()
+    assert Trigger(config.trigger[0], 1).fixed == TaskSelector("id", GUID.lower())
 
 
 def test_secrets_come_from_the_environment_and_are_never_shown() -> None:

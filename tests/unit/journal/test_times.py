@@ -1,6 +1,6 @@
 """The journal finds the message of a moment."""
 
-from appliance.journal import Journal
+from appliance.journal.journal import Journal
 from appliance.model import Message
 
 

@@ -131,9 +131,11 @@ class PlannerMachine(RuleBasedStateMachine):
             return
         if answer == "down":
             self.planner.retry(job.record, DOWN, self.now)
+        elif answer == "none":
+            self.planner.not_allowed(job.record, Rejection("unknown task", "No."), self.now)
         else:
             # Not the third: its cooldown holds for its own rule only.
-            count = ["none", "one", "two"].index(answer)
+            count = ["one", "two"].index(answer) + 1
             self.planner.resolved(job.record, [Task(one, "T") for one in IDS[:count]], self.now)
         self.settle()
 
@@ -566,15 +568,6 @@ def test_names_and_tags_become_one_request_for_each_task() -> None:
     jobs = planner.begin(NOW)
     assert {one.record.execution.task_id for one in jobs} == {IDS[1], IDS[2]}
     assert planner.begin(NOW) == []
-
-
-def test_a_tag_that_no_task_has_is_rejected() -> None:
-    """An empty selection is said to be one."""
-    planner = make()
-    planner.ask(TaskSelector("tag", "x"), PLAIN, Cause("message", 2), NOW)
-    (job,) = planner.begin(NOW)
-    planner.resolved(job.record, [], NOW)
-    assert planner.book.told[-1][1].state is ExecutionState.REJECTED
 
 
 def test_at_most_so_many_runs_at_a_time() -> None:

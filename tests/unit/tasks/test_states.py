@@ -386,6 +386,8 @@ def test_what_comes_of_a_name(_scene: Scene) -> None:
         if tasks is None:
             scene.planner.retry(record, DOWN, scene.now)
             scene.expect(record, S.RETRY_WAIT)
+        elif not tasks:
+            scene.planner.not_allowed(record, Rejection("unknown task", "No."), scene.now)
         else:
             scene.planner.resolved(record, tasks, scene.now)
     late = Scene()

@@ -164,38 +164,3 @@ def test_silence_is_noticed_once_and_its_end_too() -> None:
     assert over.timer is again.timers["t"]
     assert not again.states()[0].is_alarm
     assert again.heard("plant/7", ns(begin + timedelta(hours=2))) == []
-
-
-@pytest.mark.parametrize(
-    ("fields", "part"),
-    [
-        ({}, "exactly one of"),
-        ({"every": 5, "cron": "* * * * *"}, "exactly one of"),
-        ({"every": 5, "publish": None}, "does nothing"),
-        ({"every": 5, "task": "payload"}, "neither"),
-        ({"every": 5, "topic": "x"}, "belong together"),
-        ({"silence": 5}, "belong together"),
-        ({"silence": 5, "topic": "a/#/b"}, "#"),
-        ({"every": 5, "publish": PublishConfig(topic="a/+")}, "wildcards"),
-        ({"cron": "* * * *"}, "five fields"),
-        ({"cron": "* * * * * *"}, "five fields"),
-        ({"cron": "61 * * * *"}, "minute"),
-        ({"cron": "0 0 30 2 *"}, "day-of-month"),
-        ({"cron": "* * */20 * 1L"}, "never comes"),
-        ({"cron": "* * * * *", "timezone": "Mars/Base"}, "IANA name"),
-        ({"cron": "* * * * *", "timezone": "../../etc/passwd"}, "IANA name"),
-        ({"every": 5, "name": "a/b"}, "letters, digits"),
-    ],
-)
-def test_a_timer_that_means_nothing_is_a_configuration_error(fields: dict, part: str) -> None:
-    """The error names the timer and the fix."""
-    with pytest.raises(ConfigError, match=r"^timer 1 \(") as caught:
-        Timers([TimerConfig(**({"name": "t", "publish": TICK} | fields))])
-    assert part in str(caught.value)
-
-
-def test_two_timers_can_t_have_one_name() -> None:
-    """Pausing and firing go by name."""
-    config = TimerConfig(name="t", every=5, publish=TICK)
-    with pytest.raises(ConfigError, match="another timer has this name"):
-        Timers([config, config])
