@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
-from appliance.config.reading import load
+from appliance.config.reading import load_data_dir
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.log.sanitize import escape
 from appliance.ops.health import Report, is_old, read
@@ -17,7 +16,7 @@ from appliance.ops.health import Report, is_old, read
 
 def execute(options: argparse.Namespace) -> int:
     """Tell it; the exit code is 0 while messages are accepted, else 69."""
-    data_dir = Path(load(options.config).service.data_dir)
+    data_dir = load_data_dir(options.config)
     found = read(data_dir)
     now = time.time_ns()
     why = ""

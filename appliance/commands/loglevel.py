@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from appliance.config.reading import load
+from appliance.config.reading import load_data_dir
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.ops.control_file import ask
 
 
 def execute(options: argparse.Namespace) -> int:
     """Ask the appliance and print its answer."""
-    answer = ask(Path(load(options.config).service.data_dir), "log-level", level=options.level)
+    answer = ask(load_data_dir(options.config), "log-level", level=options.level)
     sys.stdout.write("".join(f"{line}\n" for line in answer.lines))
     return EXIT_OK if answer.done else EXIT_UNAVAILABLE

@@ -25,12 +25,38 @@ _LARGEST_FILE = 10 * 1024 * 1024
 """Bytes. A longer file is not a configuration: the wrong file was named."""
 
 
+_CREDENTIALS = {"CREDENTIALS_DIRECTORY": "/run/credentials/appliance.service"}
+"""The place that systemd.exec(5) names for the credentials of the packaged unit. Root finds them
+there while the service runs, so its commands read the same configuration as the service."""
+
+
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in the file ``path``, checked as far as that goes without opening more.
 
     ``environ`` has the variables for ``${NAME}``, by default the process's own. Raises
     ``ConfigError`` (one line a problem) or ``NoPermissionError``.
     """
+    return loads(_read(path), file=os.fspath(path), environ=environ)
+
+
+def load_data_dir(path: str | os.PathLike[str]) -> Path:
+    """The data directory that the file ``path`` names, for commands that need nothing else.
+
+    Other keys are not read: they may be wrong, or need variables that only the service has. Raises
+    ``ConfigError`` or ``NoPermissionError``.
+    """
+    shown = os.fspath(path)
+    service = _parse(_read(path), shown).get("service")
+    written = service if isinstance(service, dict) else {}
+    wanted = {key: value for key, value in written.items() if key == "data_dir"}
+    problems = Problems(shown)
+    decoder = Decoder(problems, str(Path(path).absolute().parent), os.environ)
+    config = decoder.decode({"service": wanted})
+    problems.raise_if_any()
+    return Path(config.service.data_dir)
+
+
+def _read(path: str | os.PathLike[str]) -> str:
     shown = os.fspath(path)
     init = f'write one with "appliance init {shown}", or name another with -c'
     try:
@@ -51,7 +77,7 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
         raise ConfigError(f"{shown}: it can't be read ({error}); {init}") from None
     if len(data) > _LARGEST_FILE:
         raise ConfigError(f"{shown}: longer than 10 MiB, so this is no configuration; {init}")
-    return loads(_decode(data, shown), file=shown, environ=environ)
+    return _decode(data, shown)
 
 
 def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None) -> Config:
@@ -63,7 +89,8 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
     document = _parse(text, shown)
     absolute = Path(file).absolute() if file else Path.cwd() / "config.toml"
     problems = Problems(shown)
-    decoder = Decoder(problems, str(absolute.parent), os.environ if environ is None else environ)
+    variables = _CREDENTIALS | dict(os.environ) if environ is None else environ
+    decoder = Decoder(problems, str(absolute.parent), variables)
     config = msgspec.structs.replace(decoder.decode(document), file=str(absolute) if file else "")
     checks.check(config, problems)
     problems.raise_if_any()

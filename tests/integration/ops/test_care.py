@@ -74,6 +74,8 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
     appliance.config.write_text(text.replace('"data"', '"data"\nlog_level = "warning"') + "max=1\n")
     code, told = call("reload")
     assert code == 78, told
+    assert "`max`" in told
+    assert call("health")[0] == 0, "a mistake in the file does not make the appliance unwell"
     appliance.config.write_text(
         text.replace('"data"', '"data"\nlog_level = "warning"').replace(":0", ":9464")
     )
@@ -90,6 +92,25 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
     code, told = call("reload")
     assert code == 69
     assert "No appliance runs" in told
+
+
+def test_a_variable_that_only_the_service_has_hinders_no_command(
+    appliance, call, tmp_path, monkeypatch
+) -> None:
+    """The configuration has a variable that the manager of the service sets for the service alone:
+    an administrator's health, log-level and reload work without it."""
+    monkeypatch.setenv("APPLIANCE_TEST_PASSWORD", "secret")
+    appliance.config.write_text(
+        appliance.config.read_text()
+        + '[[notify]]\nurl = "json://127.0.0.1:1/${APPLIANCE_TEST_PASSWORD}"\n'
+    )
+    appliance.start()
+    monkeypatch.delenv("APPLIANCE_TEST_PASSWORD")
+    until(lambda: call("health")[0] == 0, "health is told")
+    assert call("log-level", "debug")[0] == 0
+    code, told = call("reload")
+    assert code == 0, told
+    assert call("check")[0] == 78
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP and no systemd")

@@ -71,6 +71,19 @@ def test_the_unit_starts_what_there_is_and_does_not_loop() -> None:
     assert int(lines["WatchdogSec"][0]) >= 10
 
 
+def test_a_reload_of_the_unit_asks_and_the_folder_of_credentials_may_be_missing() -> None:
+    """`systemctl reload` ends with the answer of the service, not with the success of a signal; the
+    folder that LoadCredential reads is made."""
+    lines = unit()
+    program, *arguments = shlex.split(lines["ExecReload"][0])
+    assert program == "/usr/bin/appliance"
+    options = command_parser().parse_args(arguments)
+    assert (options.module, options.config) == ("reload", lines["ConditionPathExists"][0])
+    folder = lines["LoadCredential"][0].partition(":")[2]
+    assert folder == f"/etc/{lines['ConfigurationDirectory'][0]}"
+    assert lines["ConfigurationDirectoryMode"] == ["0700"]
+
+
 def test_the_packaged_configuration_is_valid_and_writes_where_a_service_may(tmp_path) -> None:
     """What the deb and rpm offer to copy is valid and puts all data into the service's folder."""
     script = (PACKAGING / "linux" / "packages").read_text()
@@ -86,33 +99,80 @@ def test_the_packaged_configuration_is_valid_and_writes_where_a_service_may(tmp_
         assert config.access.users_file == "/var/lib/appliance/users.txt"
 
 
+def run_script(
+    name: str, argument: str, tmp_path: Path, *, booted: bool, active: bool = False
+) -> tuple[list[str], str]:
+    """Run a package's script with stubs for what changes the system. Returns the calls of the
+    stubs and what the script printed. Paths below ``/etc``, ``/var`` and ``/run`` are in
+    ``tmp_path``."""
+    calls = tmp_path / "calls"
+    calls.write_text("")
+    stubs = tmp_path / "stubs"
+    stubs.mkdir(exist_ok=True)
+    codes = {"getent": 1, "systemctl": 0, "groupadd": 0, "useradd": 0, "install": 0}
+    for stub, code in codes.items():
+        path = stubs / stub
+        asked = f'[ "$2" != is-active ] || exit {0 if active else 3}\n'
+        path.write_text(f'#!/bin/sh\necho {stub} "$@" >> {calls}\n{asked}exit {code}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    text = (PACKAGING / "linux" / name).read_text()
+    text = re.sub(r"(?<![\w./])/(etc|var|run)/", rf"{tmp_path}/\1/", text)
+    (tmp_path / "run" / "systemd").mkdir(parents=True, exist_ok=True)
+    system = tmp_path / "run" / "systemd" / "system"
+    system.mkdir(exist_ok=True) if booted else shutil.rmtree(system, ignore_errors=True)
+    done = subprocess.run(
+        ["/bin/sh", "-c", text, name, argument], env={"PATH": f"{stubs}:/bin:/usr/bin"},
+        check=True, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    return calls.read_text().splitlines(), done.stdout
+
+
 @POSIX
 def test_installing_makes_the_user_and_starts_nothing(tmp_path) -> None:
-    """The script that deb and rpm run makes user and folders and says what comes next; an upgrade
-    may restart what ran, and nothing is ever enabled or started by it."""
-    calls = tmp_path / "calls"
-    for name in ("groupadd", "useradd", "mkdir", "chown", "chmod", "systemctl", "getent"):
-        stub = tmp_path / name
-        code = 1 if name == "getent" else 0
-        stub.write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\nexit {code}\n')
-        stub.chmod(stub.stat().st_mode | stat.S_IXUSR)
-    env = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
-    done = subprocess.run(
-        ["/bin/sh", PACKAGING / "linux" / "postinst", "configure"],
-        env=env, check=True, capture_output=True, text=True, timeout=30,
-    )  # fmt: skip
-    said = calls.read_text()
-    assert "useradd --system --gid appliance" in said
-    assert "chmod 0700 /etc/appliance/credentials" in said
-    assert "systemctl enable --now appliance" in done.stdout
-    text = (PACKAGING / "linux" / "postinst").read_text()
-    orders = re.findall(r"^\s*systemctl (.*)", text, re.MULTILINE)
-    assert [each.split()[0] for each in orders] == ["daemon-reload", "try-restart"]
+    """The script that deb and rpm run makes user and folders and says what comes next; nothing is
+    enabled or started. A folder that exists keeps its owner and its mode."""
+    calls, said = run_script("postinst", "configure", tmp_path, booted=True)
+    assert any(call.startswith("useradd --system --gid appliance") for call in calls)
+    credentials = f"{tmp_path}/etc/appliance/credentials"
+    assert f"install -d -o root -g root -m 0700 {credentials}" in calls
+    assert [call for call in calls if call.startswith("systemctl")] == ["systemctl daemon-reload"]
+    assert "systemctl enable --now appliance" in said
+    for folder in (credentials, f"{tmp_path}/var/lib/appliance"):
+        Path(folder).mkdir(parents=True)
+    calls, _ = run_script("postinst", "configure", tmp_path, booted=False)
+    assert not [call for call in calls if call.startswith(("install", "systemctl"))]
+
+
+@POSIX
+@pytest.mark.parametrize("phase", ["upgrade", "2"])
+def test_an_upgrade_stops_what_runs_before_it_replaces_the_program(tmp_path, phase: str) -> None:
+    """For deb ("upgrade") and rpm (2): a service that runs is stopped before the new files come and
+    started again after that; one that does not run is left alone."""
+    calls, _ = run_script("preinst", phase, tmp_path, booted=True, active=True)
+    assert calls[-1] == "systemctl stop appliance.service"
+    calls, _ = run_script("postinst", "configure", tmp_path, booted=True)
+    assert calls[-2:] == ["systemctl daemon-reload", "systemctl start appliance.service"]
+    calls, _ = run_script("postinst", "configure", tmp_path, booted=True)
+    assert calls[-1] == "systemctl daemon-reload"
+    calls, _ = run_script("preinst", phase, tmp_path, booted=True, active=False)
+    assert not [call for call in calls if " stop " in call]
+    calls, _ = run_script("preinst", "install", tmp_path, booted=True, active=True)
+    assert calls == []
+
+
+@POSIX
+def test_removing_stops_and_disables_and_an_upgrade_does_not(tmp_path) -> None:
     for phase, stops in (("upgrade", False), ("1", False), ("remove", True), ("0", True)):
-        script = (PACKAGING / "linux" / "prerm").read_text().replace("/run/systemd/system", "/")
-        calls.write_text("")
-        subprocess.run(["/bin/sh", "-c", script, "prerm", phase], env=env, check=True, timeout=30)
-        assert ("disable --now" in calls.read_text()) == stops
+        calls, _ = run_script("prerm", phase, tmp_path, booted=True)
+        assert (calls == ["systemctl disable --now appliance.service"]) == stops, phase
+    data = tmp_path / "var" / "lib" / "appliance"
+    configuration = tmp_path / "etc" / "appliance"
+    for folder in (data, configuration):
+        folder.mkdir(parents=True, exist_ok=True)
+    for phase, is_kept in (("remove", True), ("upgrade", True), ("1", True), ("purge", False)):
+        run_script("postrm", phase, tmp_path, booted=True)
+        assert configuration.exists() == is_kept, phase
+        assert data.exists()
 
 
 def test_deb_and_rpm_carry_what_a_service_needs_and_no_configuration() -> None:
@@ -139,7 +199,7 @@ def test_deb_and_rpm_carry_what_a_service_needs_and_no_configuration() -> None:
 @POSIX
 @pytest.mark.parametrize(
     "script",
-    ["build", "verify", "install-check", "lock", "glibc-floor", "linux/packages", "linux/postinst", "linux/prerm",
+    ["build", "verify", "install-check", "boot-check", "booted-checks", "lock", "glibc-floor", "linux/packages", "linux/preinst", "linux/postinst", "linux/prerm",
      "linux/postrm"],
 )  # fmt: skip
 def test_the_shell_scripts_are_sound(script: str) -> None:

@@ -308,6 +308,25 @@ def test_a_task_written_as_a_guid_is_the_same_in_any_form() -> None:
     assert Trigger(config.trigger[0], 1).fixed == TaskSelector("id", GUID.lower())
 
 
+def test_credentials_of_the_packaged_unit_need_no_variable(monkeypatch) -> None:
+    """An administrator's command, which systemd gives no variable, reads the same configuration as
+    the service: the credentials are where systemd keeps them. A variable that is set counts."""
+    text = MINIMAL.replace("client_key.pem", "${CREDENTIALS_DIRECTORY}/secret_client_key.pem")
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    keyfile = Path(loads(text).qlik.certificate.keyfile)
+    assert keyfile.parts[-4:] == (
+        "run",
+        "credentials",
+        "appliance.service",
+        "secret_client_key.pem",
+    )
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(Path("/elsewhere").absolute()))
+    assert Path(loads(text).qlik.certificate.keyfile).parts[-2:] == (
+        "elsewhere",
+        "secret_client_key.pem",
+    )
+
+
 def test_secrets_come_from_the_environment_and_are_never_shown() -> None:
     """A secret stands in no text form of the configuration and in no error about it."""
     config = loads(CLOUD + "api_key = '${KEY}'", environ={"KEY": "hunter2"})
