@@ -37,12 +37,12 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
     return msgspec.msgpack.Decoder(kind).decode
 
 
-_MESSAGE = _decoder(Message | None)
-_MESSAGES = _decoder(list[Message])
-_TASKS = _decoder(list[Task])
-_EXECUTIONS = _decoder(list[Execution])
-_MARKS = _decoder(dict[int, Mark])
-_NUMBER = _decoder(int)
+_MESSAGE: Callable[[bytes], Message | None] = _decoder(Message | None)
+_MESSAGES: Callable[[bytes], list[Message]] = _decoder(list[Message])
+_TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
+_EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
+_MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
+_NUMBER: Callable[[bytes], int] = _decoder(int)
 
 
 class AttachedEngine(Engine):
@@ -125,11 +125,10 @@ class AttachedEngine(Engine):
     # --- may wait -----------------------------------------------------------------------------
 
     def message(self, seq: int) -> Message | None:
-        found: Message | None = self._link.request(protocol.GetMessage(seq), _MESSAGE)
-        return found
+        return self._link.request(protocol.GetMessage(seq), _MESSAGE)
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
-        found: list[Message] = self._link.request(protocol.GetHistory(before_seq, limit), _MESSAGES)
+        found = self._link.request(protocol.GetHistory(before_seq, limit), _MESSAGES)
         known = self._mirror.marks([message.seq for message in found])
         unknown = tuple(message.seq for message in found if message.seq not in known)
         if unknown:
@@ -137,36 +136,32 @@ class AttachedEngine(Engine):
         return found
 
     def seq_at(self, time_ns: int) -> int:
-        return int(self._link.request(protocol.GetSeqAt(time_ns), _NUMBER))
+        return self._link.request(protocol.GetSeqAt(time_ns), _NUMBER)
 
     def retained(self, topic: str) -> Message | None:
-        found: Message | None = self._link.request(protocol.GetRetained(topic), _MESSAGE)
-        return found
+        return self._link.request(protocol.GetRetained(topic), _MESSAGE)
 
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
-        found: list[Execution] = self._link.request(
-            protocol.GetExecutions(before_id, limit, task_id), _EXECUTIONS
-        )
+        found = self._link.request(protocol.GetExecutions(before_id, limit, task_id), _EXECUTIONS)
         self._mirror.add_executions(found)
         return found
 
     def tasks(self) -> Sequence[Task]:
-        found: list[Task] = self._link.request(protocol.GetTasks(), _TASKS)
-        return found
+        return self._link.request(protocol.GetTasks(), _TASKS)
 
     # --- actions: for operators ----------------------------------------------------------------
 
     def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
-        return int(self._link.request(protocol.StartTask(task_id), _NUMBER))
+        return self._link.request(protocol.StartTask(task_id), _NUMBER)
 
     def repeat(self, seq: int, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
-        return int(self._link.request(protocol.Repeat(seq), _NUMBER))
+        return self._link.request(protocol.Repeat(seq), _NUMBER)
 
     def stop_execution(self, execution: int, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.StopExecution(execution))
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:  # noqa: ARG002 - as above
-        return int(self._link.request(protocol.Publish(topic, payload, qos, retain), _NUMBER))
+        return self._link.request(protocol.Publish(topic, payload, qos, retain), _NUMBER)
 
     def clear_retained(self, topic: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.ClearRetained(topic))

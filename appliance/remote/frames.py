@@ -15,7 +15,7 @@ import msgspec
 from appliance.engine_api import Engine, LogLine, Mark, Snapshot
 from appliance.model import Message
 from appliance.remote import protocol
-from appliance.remote.tables import Table
+from appliance.remote.tables import Key, Table
 
 _SLOW_S = 1.0
 """Seconds between two reads of clients and topics: the engine counts them once a second."""
@@ -33,20 +33,21 @@ _OVERHEAD = 160
 """Bytes of a message or log line besides its texts."""
 
 
+_TABLES = ("snapshot", "executions", "marks", "clients", "topics")
+"""The fields of a frame that carry changes, in the order in which they fill it."""
+
+
 class Cursor:
     """How far one terminal has been sent the state: a position in each table."""
 
-    __slots__ = ("clients", "executions", "log", "marks", "number", "seq", "snapshot", "topics")
+    __slots__ = ("at", "log", "number", "seq")
 
     def __init__(self, after_seq: int, after_log: int) -> None:
         self.number = 0
         self.seq = after_seq
         self.log = after_log
-        self.snapshot = 0
-        self.executions = 0
-        self.marks = 0
-        self.clients = 0
-        self.topics = 0
+        self.at = dict.fromkeys(_TABLES, 0)
+        """The last change of each table that it has been sent."""
 
 
 class Frames:
@@ -56,11 +57,7 @@ class Frames:
         self._engine = engine
         self._clock = clock
         self._slow_due = 0.0
-        self._snapshot: Table[str] = Table()
-        self._executions: Table[int] = Table()
-        self._marks: Table[int] = Table()
-        self._clients: Table[str] = Table()
-        self._topics: Table[str] = Table()
+        self._tables: dict[str, Table] = {name: Table() for name in _TABLES}
         self._watched: OrderedDict[int, Mark | None] = OrderedDict()
         self._open_marks: OrderedDict[int, Mark] = OrderedDict()
 
@@ -68,13 +65,13 @@ class Frames:
 
     def refresh(self, cursors: Iterable[Cursor]) -> None:
         """Read the engine. ``cursors`` are the cursors of all attached terminals."""
-        snapshot = self._engine.snapshot()
+        snapshot, tables = self._engine.snapshot(), self._tables
         for name in Snapshot.__struct_fields__:
             if name != "executions":
-                self._snapshot.put(name, getattr(snapshot, name))
+                tables["snapshot"].put(name, getattr(snapshot, name))
         for execution in reversed(snapshot.executions):
-            self._executions.put(execution.id, execution)
-        self._executions.keep_only(execution.id for execution in snapshot.executions)
+            tables["executions"].put(execution.id, execution)
+        tables["executions"].keep_only(execution.id for execution in snapshot.executions)
         self._look_up_marks()
         now = self._clock()
         if now >= self._slow_due:
@@ -82,21 +79,21 @@ class Frames:
             self._refresh_slowly(list(cursors))
 
     def _refresh_slowly(self, cursors: Sequence[Cursor]) -> None:
-        clients = self._engine.clients()
+        clients, tables = self._engine.clients(), self._tables
         for client in clients:
-            self._clients.put(client.client_id, client)
-        self._clients.keep_only(client.client_id for client in clients)
+            tables["clients"].put(client.client_id, client)
+        tables["clients"].keep_only(client.client_id for client in clients)
         for topic in self._engine.topics(_TOPICS):
-            self._topics.put(topic.topic, topic)
-        self._topics.bound(2 * _TOPICS)
+            tables["topics"].put(topic.topic, topic)
+        tables["topics"].bound(2 * _TOPICS)
         if cursors:
-            self._clients.forget_gone(min(cursor.clients for cursor in cursors))
-            self._executions.forget_gone(min(cursor.executions for cursor in cursors))
+            for name in ("clients", "executions"):
+                tables[name].forget_gone(min(cursor.at[name] for cursor in cursors))
 
     def _look_up_marks(self) -> None:
         found = self._engine.marks((*self._open_marks, *self._watched))
         for seq, mark in found.items():
-            self._marks.put(seq, mark)
+            self._tables["marks"].put(seq, mark)
             if mark.state.is_final:
                 self._open_marks.pop(seq, None)
             elif seq in self._open_marks:
@@ -109,7 +106,7 @@ class Frames:
                 self._open_marks[seq] = last
         while len(self._open_marks) > _OPEN_MARKS:
             self._open_marks.popitem(last=False)
-        self._marks.bound(_MARKS)
+        self._tables["marks"].bound(_MARKS)
 
     # --- filling a frame ----------------------------------------------------------------------
 
@@ -117,31 +114,26 @@ class Frames:
         """The next frame for a terminal. The cursor counts it as sent."""
         cursor.number += 1
         left = protocol.FRAME_BYTES
-        fields, cursor.snapshot, size = self._snapshot.since(cursor.snapshot, left)
-        left -= size
-        log, size = self._log(cursor)
-        left -= size
+
+        def changes(name: str) -> dict[Key, msgspec.Raw]:
+            nonlocal left
+            found, cursor.at[name], size = self._tables[name].since(cursor.at[name], left)
+            left -= size
+            return found
+
+        snapshot = changes("snapshot")
+        log, log_size = self._log(cursor)
         messages, sizes, size = self._messages(cursor)
-        left -= size
-        executions, cursor.executions, size = self._executions.since(cursor.executions, left)
-        left -= size
-        marks, cursor.marks, size = self._marks.since(cursor.marks, left)
-        left -= size
-        clients, cursor.clients, size = self._clients.since(cursor.clients, left)
-        left -= size
-        topics, cursor.topics, _ = self._topics.since(cursor.topics, left)
+        left -= log_size + size
         return protocol.encode(
-            protocol.EncodedFrame(
-                number=cursor.number,
-                snapshot=fields,
-                executions=executions,
-                marks=marks,
-                clients=clients,
-                topics=topics,
-                messages=messages,
-                sizes=sizes,
-                log=log,
-            )
+            {
+                "number": cursor.number,
+                "snapshot": snapshot,
+                "messages": messages,
+                "sizes": sizes,
+                "log": log,
+                **{name: changes(name) for name in _TABLES if name != "snapshot"},
+            }
         )
 
     def _messages(self, cursor: Cursor) -> tuple[list[Message], dict[int, int], int]:

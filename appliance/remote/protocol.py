@@ -32,7 +32,11 @@ MAX_OPEN_REQUESTS = 8
 
 
 class Operation(msgspec.Struct, frozen=True, tag_field="ask", tag=True):
-    """The content of a request. An action (``is_action``) needs an operator and is journaled."""
+    """The content of a request. An action (``is_action``) needs an operator and is journaled.
+
+    The tag is the name of the method of ``engine_api.Engine`` that carries it out, and the fields
+    are the method's arguments.
+    """
 
     is_action: ClassVar[bool] = False
 
@@ -188,20 +192,6 @@ class Frame(msgspec.Struct, frozen=True):
     messages: list[Message]
     sizes: dict[int, int]
     """The full payload length of each cut message in bytes, by sequence number."""
-    log: list[LogLine]
-
-
-class EncodedFrame(msgspec.Struct, frozen=True):
-    """The same frame as the server makes it, of parts that are encoded once for all terminals."""
-
-    number: int
-    snapshot: dict[str, msgspec.Raw]
-    executions: dict[int, msgspec.Raw]
-    marks: dict[int, msgspec.Raw]
-    clients: dict[str, msgspec.Raw]
-    topics: dict[str, msgspec.Raw]
-    messages: list[Message]
-    sizes: dict[int, int]
     log: list[LogLine]
 
 

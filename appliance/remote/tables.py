@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Generic, TypeVar
 
 import msgspec
 
 from appliance.remote.protocol import encode
 
-K = TypeVar("K", int, str)
+Key = int | str
 _GONE = msgspec.Raw(b"\xc0")  # MessagePack's nil
 
 
@@ -27,32 +26,32 @@ class _Entry:
         self.raw = raw
 
 
-class Table(Generic[K]):
+class Table:
     """Values by key in the order of their last change. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[K, _Entry] = OrderedDict()
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
         self.version = 0
         """Number of the last change."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def put(self, key: K, value: object) -> None:
+    def put(self, key: Key, value: object) -> None:
         """Keep a value. The same value again is no change."""
         entry = self._entries.get(key)
         if entry is not None and (entry.value is value or entry.value == value):
             return
         self._change(key, value, msgspec.Raw(encode(value)))
 
-    def keep_only(self, keys: Iterable[K]) -> None:
+    def keep_only(self, keys: Iterable[Key]) -> None:
         """Mark all other keys as removed."""
         wanted = set(keys)
         for key, entry in list(self._entries.items()):
             if key not in wanted and entry.raw is not _GONE:
                 self._change(key, None, _GONE)
 
-    def _change(self, key: K, value: object, raw: msgspec.Raw) -> None:
+    def _change(self, key: Key, value: object, raw: msgspec.Raw) -> None:
         self.version += 1
         self._entries[key] = _Entry(self.version, value, raw)
         self._entries.move_to_end(key)
@@ -72,7 +71,7 @@ class Table(Generic[K]):
         while len(self._entries) > most:
             self._entries.popitem(last=False)
 
-    def since(self, version: int, budget: int) -> tuple[dict[K, msgspec.Raw], int, int]:
+    def since(self, version: int, budget: int) -> tuple[dict[Key, msgspec.Raw], int, int]:
         """The changes after ``version``, the oldest first, of about ``budget`` bytes.
 
         At least one change if there is any, so that a reader always advances. Returns the changes,
@@ -80,12 +79,12 @@ class Table(Generic[K]):
         """
         if version >= self.version:
             return {}, version, 0
-        newer: list[tuple[K, _Entry]] = []
+        newer: list[tuple[Key, _Entry]] = []
         for key, entry in reversed(self._entries.items()):
             if entry.version <= version:
                 break
             newer.append((key, entry))
-        found: dict[K, msgspec.Raw] = {}
+        found: dict[Key, msgspec.Raw] = {}
         size = 0
         for key, entry in reversed(newer):
             cost = len(memoryview(entry.raw)) + 8
