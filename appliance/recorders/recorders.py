@@ -1,8 +1,8 @@
 """All recorders: the files that a message belongs to, and the thread that writes them.
 
 The thread reads committed messages from the journal, sorts them by recorder, appends each
-recorder's share at once (one sync a file and batch) and stores its position. Under load it does so
-about twenty times a second, so recording costs little; a single message is written at once.
+recorder's share (one write and sync a file and batch) and stores its position. It lets messages
+gather for a twentieth of a second first, so recording costs little.
 When publishers send more than the engine can handle, acknowledgements go first, and recording falls
 behind, within bounds.
 A recorder whose file can't be written tries again; the other recorders continue.
