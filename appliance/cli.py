@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -82,16 +83,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ending.code if isinstance(ending.code, int) else EXIT_OK
     except KeyboardInterrupt:
         return _say("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (head, less) has ended. Python would report an error when it flushes at the
-        # end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return EXIT_OK
     except Exception as error:  # noqa: BLE001  the last place before the user
+        if _reader_has_ended(error):
+            # Python would report an error when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return EXIT_OK
         if debug:
             traceback.print_exc()
         return _failed(error)
     return code
+
+
+def _reader_has_ended(error: Exception) -> bool:
+    """Whether ``head``, ``less`` or the like has closed the pipe that standard output is.
+
+    Windows says EINVAL then, which an error of a file has with the file's name
+    (https://github.com/python/cpython/issues/79935).
+    """
+    if sys.platform == "win32" and isinstance(error, OSError):
+        return error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError)
 
 
 def _failed(error: Exception) -> int:

@@ -11,6 +11,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from appliance.broker.guard import Guard, GuardedProtocol
@@ -21,6 +22,7 @@ from appliance.config.values import parse_bind
 from appliance.counters import Count
 from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
+from appliance.listening import RESERVED, bound_sockets, is_taken, serve_each
 
 _BACKLOG = 512
 _SMALLEST_FRAME = 64 * 1024
@@ -51,7 +53,7 @@ class Listener:
         self._largest_frame = max(largest_packet, _SMALLEST_FRAME)
         self._is_open = is_open
         self._count = count
-        self._server: asyncio.Server | None = None
+        self._servers: tuple[asyncio.Server, ...] = ()
         self._context: ssl.SSLContext | None = None
         self._certificate_stamp: tuple[int, ...] = ()
         self._health = Health("off", "not started")
@@ -63,9 +65,8 @@ class Listener:
     @property
     def port(self) -> int:
         """The port it listens on, also where the configuration said 0."""
-        if self._server is None or not self._server.sockets:
-            return 0
-        return int(self._server.sockets[0].getsockname()[1])
+        sockets = [each for server in self._servers for each in server.sockets]
+        return int(sockets[0].getsockname()[1]) if sockets else 0
 
     async def start(self) -> None:
         """Open the socket.
@@ -76,16 +77,18 @@ class Listener:
             NoPermissionError: the operating system refused the port.
         """
         host, port = parse_bind(self.config.bind)
+        loop = asyncio.get_running_loop()
         if self.config.tls is not None:
             self._context = self._make_context()
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._accept, host or None, port, backlog=_BACKLOG
-            )
+            sockets = await bound_sockets(host, port)
         except OSError as error:
             raise _explain(self.config.bind, error) from error
-        for listening in self._server.sockets:
+        for listening in sockets:
             _probe_peers(listening)
+        self._servers = await serve_each(
+            sockets, partial(loop.create_server, self._accept, backlog=_BACKLOG)
+        )
         self._health = Health("ok")
 
     def _accept(self) -> asyncio.Protocol:
@@ -162,8 +165,9 @@ class Listener:
 
     def stop(self) -> None:
         """Close the socket: no new connections. Those that are there stay."""
-        if self._server is not None:
-            self._server.close()
+        if self._servers:
+            for server in self._servers:
+                server.close()
             self._health = Health("off", "stopped")
 
     def state(self) -> ListenerState:
@@ -191,13 +195,13 @@ def _reason(error: OSError) -> str:
 
 
 def _explain(bind: str, error: OSError) -> ApplianceError:
-    number = error.errno
-    if number == errno.EADDRINUSE:
+    if is_taken(error):
         return UnavailableError(
-            f"listener {bind}: the port is in use by another program. Stop that program"
-            " (another broker, another appliance?) or set another port in [[listener]] bind."
+            f"listener {bind}: the port is in use by another program{RESERVED}. Stop that"
+            " program (another broker, another appliance?) or set another port in [[listener]]"
+            " bind."
         )
-    if number in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return NoPermissionError(
             f"listener {bind}: the operating system does not let this user open the port."
             " Use a port above 1023, or grant the right to the service's user."

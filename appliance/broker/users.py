@@ -23,6 +23,7 @@ import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from appliance.errors import ConfigError, NoPermissionError, UsageError
+from appliance.storage import files
 
 LOG = logging.getLogger("appliance.broker.users")
 
@@ -283,7 +284,7 @@ def _users(lines: list[str], path: Path) -> dict[str, str]:
 
 def _read(path: Path) -> list[str]:
     try:
-        with path.open("rb") as file:
+        with files.open_to_read(path) as file:
             data = file.read(_LARGEST_FILE + 1)
     except PermissionError:
         raise NoPermissionError(
@@ -317,18 +318,13 @@ def _replace(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(text.encode())
             file.flush()
-            os.fsync(file.fileno())
+            files.sync_file(file.fileno())
         if before is not None and os.name == "posix":
             with contextlib.suppress(PermissionError):  # only root may give files away
                 os.chown(temporary, before.st_uid, before.st_gid)
             Path(temporary).chmod(stat.S_IMODE(before.st_mode) & 0o660)
-        Path(temporary).replace(path)
+        files.rename(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name itself must be on disk too
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    files.sync_directory(path.parent)

@@ -18,6 +18,7 @@ from appliance.config.tables import Config
 from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.secret import Secret
+from appliance.storage import files
 
 _LARGEST_SECRET = 64 * 1024
 """Bytes. A JSON Web Token is a few kilobytes at most."""
@@ -69,7 +70,7 @@ def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
     if value is not None or file is None:
         return value
     try:
-        with Path(file).open("rb") as opened:
+        with files.open_to_read(Path(file)) as opened:
             data = opened.read(_LARGEST_SECRET + 1)
     except PermissionError:
         raise NoPermissionError(f"{file}: this user may not read it; change its rights") from None
@@ -125,13 +126,11 @@ def _setting_secrets(value: object) -> Iterator[Secret | None]:
 def _unreadable(path: str) -> str | None:
     """Why a file can't be read, or ``None``. It is opened: its mode alone is not enough."""
     try:
-        with Path(path).open("rb"):
+        with files.open_to_read(Path(path)):
             return None
     except FileNotFoundError:
         return f"{path} does not exist; put the file there or name another"
     except PermissionError:
-        if Path(path).is_dir():
-            return f"{path} is a folder; name a file"
         user = f" (user id {os.geteuid()})" if hasattr(os, "geteuid") else ""
         return f"{path} can't be read by this user{user}; change the file's rights"
     except IsADirectoryError:

@@ -20,6 +20,7 @@ from appliance.config.decoder import Decoder
 from appliance.config.problems import Problems
 from appliance.config.tables import Config, ListenerConfig
 from appliance.errors import ConfigError, NoPermissionError
+from appliance.storage import files
 
 _LARGEST_FILE = 10 * 1024 * 1024
 """Bytes. A longer file is not a configuration: the wrong file was named."""
@@ -60,15 +61,13 @@ def _read(path: str | os.PathLike[str]) -> str:
     shown = os.fspath(path)
     init = f'write one with "appliance init {shown}", or name another with -c'
     try:
-        with Path(path).open("rb") as file:
+        with files.open_to_read(Path(path)) as file:
             data = file.read(_LARGEST_FILE + 1)
     except FileNotFoundError:
         raise ConfigError(f"{shown}: there is no such file; {init}") from None
     except (IsADirectoryError, NotADirectoryError):
         raise ConfigError(f"{shown}: this is not a file; {init}") from None
     except PermissionError:
-        if Path(path).is_dir():  # Windows says so when a folder is opened
-            raise ConfigError(f"{shown}: this is not a file; {init}") from None
         raise NoPermissionError(
             f"{shown}: the system refuses to let this user read it; change the file's rights or "
             "run as a user with the right to read it"

@@ -17,6 +17,7 @@ from appliance.broker.users import Users
 from appliance.config.reading import load
 from appliance.demo.publisher import DemoPublisher
 from appliance.errors import NoPermissionError, UnavailableError
+from appliance.listening import bind
 from appliance.model import ExecutionState
 from appliance.process.run import run as run_appliance
 from appliance.process.run import say_at_end, start_log
@@ -89,7 +90,7 @@ def _free_port() -> int:
     for port in (_PORT, 0):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:
-                probe.bind(("127.0.0.1", port))
+                bind(probe, ("127.0.0.1", port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])

@@ -25,6 +25,28 @@ class _File(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802  logging's name
         self.failures += 1
 
+    def doRollover(self) -> None:  # noqa: N802  logging's name
+        """Set the file aside, if that can be.
+
+        Windows does not rename a file that another program reads. The log is continued in it then,
+        up to twice its size; the next line tries again.
+        """
+        path = Path(self.baseFilename)
+        self.stream.close()
+        self.stream = None  # type: ignore[assignment]  # as the base class does
+        try:
+            path.replace(self._old(0))
+            for number in range(_OLD_FILES - 1, -1, -1):
+                if (old := self._old(number)).exists():
+                    old.replace(self._old(number + 1))
+        except OSError:
+            if path.exists() and path.stat().st_size > 2 * FILE_BYTES:
+                raise
+        self.stream = self._open()
+
+    def _old(self, number: int) -> Path:
+        return Path(f"{self.baseFilename}.{number}")
+
 
 def open_log_file(path: str) -> logging.Handler:
     """Open the file for appending; its folder is made.

@@ -79,7 +79,7 @@ def backup(data_dir: Path, target: Path) -> Manifest:
             files.replace_file(
                 partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest))
             )
-            partial.rename(target)
+            files.rename(partial, target)
             files.sync_directory(target.parent)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -114,7 +114,7 @@ def restore(source: Path, data_dir: Path) -> Manifest:
                     f"{source / each.path} does not match the backup's list; it was damaged or"
                     " changed. Take another backup."
                 )
-            new.replace(target)
+            files.rename(new, target)
             files.sync_directory(target.parent)
     return manifest
 

@@ -18,6 +18,7 @@ import msgspec
 
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.ops.health import is_old, read
+from appliance.storage import files
 
 _REQUEST = "request.json"
 _ANSWER = "answer.json"
@@ -106,12 +107,12 @@ def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) ->
 def _write(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.new")
     new.write_bytes(content)
-    new.replace(path)
+    files.rename(new, path)
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind | None:
     try:
-        with path.open("rb") as file:
+        with files.open_to_read(path) as file:
             return msgspec.json.decode(file.read(_LARGEST_FILE), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
@@ -119,4 +120,4 @@ def _read(path: Path, kind: type[Kind]) -> Kind | None:
 
 def _remove(path: Path) -> None:
     with contextlib.suppress(OSError):
-        path.unlink()
+        files.remove(path)

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.engine_api import Health, Snapshot
+from appliance.storage import files
 
 FILE_NAME = "health.json"
 WRITE_EVERY_S = 5
@@ -115,7 +116,7 @@ def write(data_dir: Path, found: Report) -> bool:
 def read(data_dir: Path) -> Report | None:
     """The last report, or ``None`` if there is none or it can't be read."""
     try:
-        with (data_dir / FILE_NAME).open("rb") as file:
+        with files.open_to_read(data_dir / FILE_NAME) as file:
             return msgspec.json.decode(file.read(_LARGEST_FILE), type=Report)
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None

@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from appliance.config.values import parse_bind
 from appliance.engine_api import Snapshot
 from appliance.errors import NoPermissionError, UnavailableError
+from appliance.listening import RESERVED, bound_sockets, is_taken, serve_each
 from appliance.ops.health import report
 
 logger = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ class MonitoringServer:
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot = snapshot
-        self._server: asyncio.Server | None = None
+        self._servers: tuple[asyncio.Server, ...] = ()
         self._open = 0
         self.refused = 0
         """Connections that were refused because twenty were open."""
@@ -46,22 +48,30 @@ class MonitoringServer:
         """
         host, port = parse_bind(bind)
         try:
-            self._server = await asyncio.start_server(self._serve, host, port, limit=_HEAD_BYTES)
-        except PermissionError:
-            raise NoPermissionError(
-                f"[metrics] bind {bind}: the system refuses this port; choose one above 1023."
-            ) from None
+            sockets = await bound_sockets(host, port)
         except OSError as error:
+            if is_taken(error):
+                raise UnavailableError(
+                    f"[metrics] bind {bind}: the port is in use by another program{RESERVED};"
+                    " choose another address or port."
+                ) from None
+            if isinstance(error, PermissionError):
+                raise NoPermissionError(
+                    f"[metrics] bind {bind}: the system refuses this port; choose one above 1023."
+                ) from None
             raise UnavailableError(
                 f"[metrics] bind {bind}: {error.strerror}; choose another address or port."
             ) from None
-        address = self._server.sockets[0].getsockname()
+        self._servers = await serve_each(
+            sockets, partial(asyncio.start_server, self._serve, limit=_HEAD_BYTES)
+        )
+        address = sockets[0].getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{shown}:{address[1]}"
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

@@ -285,7 +285,7 @@ class Database:
         target = files.set_aside(self.path, "corrupt", now_ns)
         for suffix in _LOG_SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
-                _beside(self.path, suffix).replace(_beside(target, suffix))
+                files.rename(_beside(self.path, suffix), _beside(target, suffix))
         self.set_aside = target
         _log.error(
             "%s %s is damaged (%s). It was moved to %s and an empty one begun. Lost with it: %s",

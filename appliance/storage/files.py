@@ -1,8 +1,8 @@
 """File operations that differ between operating systems.
 
-The lock of a data directory, atomic replacement, syncing to the disk, free space, how many files
-may be open, and setting a file aside instead of destroying it. Not for: the contents of those
-files.
+The lock of a data directory, opening, atomic replacement, syncing to the disk, free space, how
+many files may be open, and setting a file aside instead of destroying it. Not for: the contents
+of those files.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self, TypeVar
 
 from appliance.errors import NoPermissionError, UnavailableError
 
@@ -30,9 +31,13 @@ _LOCK_NAME = "appliance.lock"
 # Windows locks are mandatory: the locked byte is far after the pid, so that others can read the
 # pid.
 _LOCK_OFFSET = 1 << 20
-# A reader (virus scanner, indexer) may hold a file on Windows for a moment.
-_REPLACE_ATTEMPTS = 20
-_REPLACE_PAUSE_S = 0.05
+# On Windows, a reader (virus scanner, indexer) may hold a file for a moment, and a file that is
+# being replaced can't be opened for a still shorter one.
+_CHANGE_ATTEMPTS = 20
+_READ_ATTEMPTS = 3
+_ATTEMPT_PAUSE_S = 0.05
+
+_Result = TypeVar("_Result")
 
 
 class DirectoryLock:
@@ -166,7 +171,7 @@ def replace_file(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             sync_file(file.fileno())
-        _rename(temporary, path)
+        rename(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -174,16 +179,53 @@ def replace_file(path: Path, content: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _rename(source: Path, target: Path) -> None:
-    for attempt in range(_REPLACE_ATTEMPTS):
+def rename(source: Path, target: Path) -> None:
+    """Rename a file or folder; a file ``target`` is replaced.
+
+    Windows refuses this while another program has either of them open: it is tried for a second.
+
+    Raises:
+        OSError: it could not be renamed.
+    """
+    _retried(lambda: source.replace(target), _CHANGE_ATTEMPTS)
+
+
+def remove(path: Path) -> None:
+    """Remove a file; on Windows, another program that has it open is waited for as in ``rename``.
+
+    Raises:
+        OSError: it could not be removed.
+    """
+    _retried(path.unlink, _CHANGE_ATTEMPTS)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a file for reading, in binary.
+
+    Raises:
+        IsADirectoryError: it is a folder, on Windows too, which says "permission denied".
+        OSError: it can't be opened.
+    """
+
+    def attempt() -> BinaryIO:
         try:
-            source.replace(target)
+            return path.open("rb")
         except PermissionError:
-            if sys.platform != "win32" or attempt == _REPLACE_ATTEMPTS - 1:
-                raise
-            time.sleep(_REPLACE_PAUSE_S)
-        else:
-            return
+            if sys.platform == "win32" and path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path)) from None
+            raise
+
+    return _retried(attempt, _READ_ATTEMPTS)
+
+
+def _retried(action: Callable[[], _Result], attempts: int) -> _Result:
+    if sys.platform == "win32":
+        for _attempt in range(attempts - 1):
+            try:
+                return action()
+            except PermissionError:
+                time.sleep(_ATTEMPT_PAUSE_S)
+    return action()
 
 
 def set_aside(path: Path, label: str, now_ns: int) -> Path:
@@ -198,7 +240,7 @@ def set_aside(path: Path, label: str, now_ns: int) -> Path:
     while target.exists():
         number += 1
         target = path.with_name(f"{path.name}.{label}-{moment}-{number}")
-    _rename(path, target)
+    rename(path, target)
     sync_directory(path.parent)
     return target
 

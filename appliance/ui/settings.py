@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from appliance.storage import files
+
 _HISTORY = 20
 _MAX_BYTES = 65536
 
@@ -61,7 +63,7 @@ def save(path: Path | None, remembered: Remembered) -> None:
     new = path.with_name(path.name + ".new")
     with contextlib.suppress(OSError):  # a full or read-only disk must not end the UI
         new.write_bytes(msgspec.json.encode(remembered))
-        new.replace(path)
+        files.rename(new, path)
 
 
 def used(history: list[str], entry: str) -> list[str]:

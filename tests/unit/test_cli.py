@@ -447,7 +447,6 @@ def test_what_the_system_refuses_is_no_traceback(
     assert "Traceback" not in err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
 def test_a_reader_that_has_enough_is_no_error() -> None:
     """`appliance tasks | head -1` ends in silence."""
     reader, writer = os.pipe()
@@ -487,7 +486,7 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {name!r}:
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 for _ in range(1000):
                     pass
             except KeyboardInterrupt:  # a library may do so around an import of its own
@@ -503,7 +502,6 @@ runpy.run_module("appliance", run_name="__main__", alter_sys=True)
     "name", ["appliance.cli", "argparse", "appliance.commands.run", "appliance.config",
              "appliance.process.run", "appliance.broker.server"],
 )  # fmt: skip
-@pytest.mark.skipif(os.name == "nt", reason="os.kill would end the process itself there")
 def test_ctrl_c_while_the_program_is_loaded_ends_it_without_a_traceback(
     name: str, tmp_path: Path
 ) -> None:
@@ -541,7 +539,7 @@ def test_every_key_that_the_ui_has_itself_may_be_chosen(appliance, tmp_path: Pat
     known = {key for each in TABLE for key in each.keys.split(",")}
     known |= {"+", "ctrl+plus", "ü", "/", "f12", "shift+tab", "ctrl+shift+f5", "comma", "minus"}
     for key in sorted(known):
-        (tmp_path / "config.toml").write_text(f"[ui]\nkeys = {{pause = '{key}'}}\n")
+        (tmp_path / "config.toml").write_text(f"[ui]\nkeys = {{pause = '{key}'}}\n", "utf-8")
         ui_settings(load(tmp_path / "config.toml"))
     (tmp_path / "config.toml").write_text("[ui]\nkeys = {pause = 'ctrl+alt+p'}\n")
     # As Textual reports it, or the key would do nothing.

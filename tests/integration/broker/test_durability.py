@@ -113,7 +113,7 @@ async def test_kill_in_a_burst(tmp_path, version, qos, at):
         assert len(found) == 2000
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+@pytest.mark.posix("there is no SIGTERM to catch")
 @pytest.mark.parametrize("qos", [2])
 async def test_terminate_in_a_burst(tmp_path, qos):
     """Stopped in a burst, the appliance ends in order and nothing acknowledged is missing."""

@@ -81,7 +81,7 @@ def test_locked_database_holds_messages_back_and_resumes(make, tmp_path):
     one.until(lambda: one.health[-1][0] == "ok")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let an open file be removed")
+@pytest.mark.posix("Windows does not let an open file be removed")
 def test_removed_database_is_noticed_and_replaced(make, tmp_path, caplog):
     """If the journal is deleted under a running appliance, new messages are safe again."""
     pause = threading.Event()

@@ -113,7 +113,7 @@ def test_a_variable_that_only_the_service_has_hinders_no_command(
     assert call("check")[0] == 78
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGHUP and no systemd")
+@pytest.mark.posix("there is no SIGHUP and no systemd")
 def test_systemd_s_view_ready_fed_reloaded_stopped(appliance, tmp_path, monkeypatch) -> None:
     """READY comes when it listens, the watchdog is fed, SIGHUP reloads and does not end it, lines
     for the system's journal carry a severity."""

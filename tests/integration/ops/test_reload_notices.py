@@ -14,7 +14,7 @@ from appliance_process import ApplianceProcess, until
 
 from appliance import cli
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no systemd")
+pytestmark = pytest.mark.posix("there is no systemd")
 
 CONFIG = """
 [service]

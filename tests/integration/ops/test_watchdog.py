@@ -16,7 +16,7 @@ from appliance.engine.service import Appliance
 from appliance.ops.systemd import SystemdNotifier
 from appliance.ops.supervisor import Supervisor
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no systemd")
+pytestmark = pytest.mark.posix("there is no systemd")
 
 CONFIG = """
 [service]

@@ -18,7 +18,7 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+pytestmark = pytest.mark.posix("the terminal is a pseudo terminal of POSIX")
 
 DEADLINE_S = 30
 CONFIG = """

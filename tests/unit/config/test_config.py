@@ -497,22 +497,42 @@ def test_a_recording_may_be_named_much_like_a_file_of_the_appliance(path: str) -
     loads(MINIMAL.replace("recordings/integers.json", path))
 
 
-def test_links_and_folders_are_no_recordings(tmp_path: Path) -> None:
-    """The check looks where a path really leads, and never takes a folder for a file."""
+def test_folders_devices_and_second_names_are_no_recordings(tmp_path: Path) -> None:
+    """The check looks which file it really is, and never takes a folder for a file."""
     (tmp_path / "data" / "folder").mkdir(parents=True)
+    users = tmp_path / "users.txt"
+    users.write_text("")
+    (tmp_path / "data" / "same.json").hardlink_to(users)
+    refused(
+        tmp_path,
+        {
+            "folder": "this is a folder",
+            "same.json": "this is the file of [access] `users_file`",
+            os.devnull: "this is a device",
+            "fine.json": "",
+        },
+    )
+
+
+@pytest.mark.not_in_wine("Wine 8 makes no symbolic links")
+def test_links_to_the_appliance_s_files_are_no_recordings(tmp_path: Path) -> None:
+    """The check looks where a path really leads."""
+    (tmp_path / "data").mkdir()
     users = tmp_path / "users.txt"
     users.write_text("")
     (tmp_path / "data" / "link.json").symlink_to("journal.db")
     (tmp_path / "data" / "users.json").symlink_to(users)
-    (tmp_path / "data" / "same.json").hardlink_to(users)
-    paths = {
-        "folder": "this is a folder",
-        "link.json": "this is a database of the appliance",
-        "users.json": "this is the file of [access] `users_file`",
-        "same.json": "this is the file of [access] `users_file`",
-        os.devnull: "this is a device",
-        "fine.json": "",
-    }
+    refused(
+        tmp_path,
+        {
+            "link.json": "this is a database of the appliance",
+            "users.json": "this is the file of [access] `users_file`",
+        },
+    )
+
+
+def refused(tmp_path: Path, paths: dict[str, str]) -> None:
+    """Recorders with these paths are refused for these reasons, in this order."""
     recorders = "".join(f"[[recorder]]\ntopic = 'a'\npath = '{path}'\n" for path in paths)
     (tmp_path / "config.toml").write_text(f"[access]\nusers_file = 'users.txt'\n{recorders}")
     found = check_files(load(tmp_path / "config.toml"))
@@ -618,7 +638,7 @@ def test_parts_can_be_made_by_hand_for_other_tests() -> None:
     assert msgspec.structs.replace(Config(), file="x").file == "x"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX home folder")
+@pytest.mark.posix("home folders and absolute paths have another form there")
 def test_a_path_may_begin_with_the_home_folder_or_a_variable(tmp_path: Path) -> None:
     """`~` and ${NAME} work in paths, so that service managers can pass credentials' folders."""
     config = loads(

@@ -320,9 +320,8 @@ def test_a_locked_database_is_unavailable(tmp_path):
     opened(path).close()
 
 
-@pytest.mark.skipif(
-    sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere"
-)
+@pytest.mark.not_in_wine("root may write everywhere")
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write everywhere")
 def test_a_file_that_may_not_be_written_is_a_matter_of_rights(tmp_path):
     """The exit code says that a restart does not help."""
     path = tmp_path / "some.db"

@@ -99,7 +99,7 @@ def test_free_space_is_known(tmp_path):
     assert files.free_bytes(tmp_path) > 0
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows does not count sockets as files")
+@pytest.mark.posix("Windows does not count sockets as files")
 def test_limit_of_open_files_is_raised_as_far_as_it_goes():
     """A low limit of open files is raised to what is needed, and it is told if that can't be."""
     asks = """
