@@ -32,8 +32,9 @@ class _File(RotatingFileHandler):
         up to twice its size; the next line tries again.
         """
         path = Path(self.baseFilename)
-        self.stream.close()
-        self.stream = None  # type: ignore[assignment]  # as the base class does
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
         try:
             path.replace(self._old(0))
             for number in range(_OLD_FILES - 1, -1, -1):
