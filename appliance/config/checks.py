@@ -36,7 +36,8 @@ def check(config: Config, problems: Problems) -> None:
     _service(config, report)
     _listeners(config, report)
     if config.qlik is not None:
-        _qlik(config.qlik, report)
+        for key, text in _qlik(config.qlik):
+            report(ConfigPath("[qlik]", key), text, *(("url", "edition") if key == "url" else ()))
     _triggers(config, report)
     for number, task in enumerate(config.allow.tasks, 1):
         if not _GUID.fullmatch(task):
@@ -157,23 +158,16 @@ def _collide(host: str, other: str) -> bool:
     return (":" in host) == (":" in other)
 
 
-def _qlik(qlik: QlikConfig, report: ReportProblem) -> None:
+def _qlik(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
+    """Each problem of ``[qlik]``: a key, and a text with what is wrong and the fix."""
     for key in ("jwt", "password", "api_key", "client_secret"):
         if getattr(qlik, key) is not None and getattr(qlik, f"{key}_file") is not None:
-            report(ConfigPath("[qlik]", key), f"`{key}_file` is set too; keep one of the two")
+            yield key, f"`{key}_file` is set too; keep one of the two"
     if qlik.edition == "simulated":
         return
-    _qlik_url(qlik, report)
-    if qlik.edition == "client-managed":
-        _client_managed(qlik, report)
-    else:
-        _cloud(qlik, report)
-
-
-def _qlik_url(qlik: QlikConfig, report: ReportProblem) -> None:
-    problem = _url_problem(qlik)
-    if problem:
-        report(ConfigPath("[qlik]", "url"), problem, "url", "edition")
+    if problem := _url_problem(qlik):
+        yield "url", problem
+    yield from _client_managed(qlik) if qlik.edition == "client-managed" else _cloud(qlik)
 
 
 def _url_problem(qlik: QlikConfig) -> str | None:
@@ -206,7 +200,7 @@ def _url_problem(qlik: QlikConfig) -> str | None:
     return None
 
 
-def _client_managed(qlik: QlikConfig, report: ReportProblem) -> None:
+def _client_managed(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
     ways = {
         "certificate": qlik.certificate is not None,
         "header": qlik.header is not None,
@@ -215,60 +209,46 @@ def _client_managed(qlik: QlikConfig, report: ReportProblem) -> None:
     }
     chosen = [name for name, is_chosen in ways.items() if is_chosen]
     if not chosen:
-        report(
-            ConfigPath("[qlik]", "certificate"),
+        text = (
             "no way to sign in is configured; write for example "
             '{certfile = "client.pem", keyfile = "client_key.pem"}, or use `header`, `jwt_file` or '
-            "`ntlm`",
+            "`ntlm`"
         )
+        yield "certificate", text
     elif len(chosen) > 1:
-        report(
-            ConfigPath("[qlik]", chosen[1]),
-            f"`{chosen[0]}` is a way to sign in too; keep one of them",
-        )
-    user = ConfigPath("[qlik]", "user")
+        yield chosen[1], f"`{chosen[0]}` is a way to sign in too; keep one of them"
     example = r"write for example 'INTERNAL\sa_repository', in single quotes"
     if qlik.user and not re.fullmatch(r"[^\\;]+\\[^\\;]+", qlik.user) and not qlik.header:
-        report(user, f"value {shown(qlik.user)}: a user is directory, backslash, name; {example}")
+        yield "user", f"value {shown(qlik.user)}: a user is directory, backslash, name; {example}"
     elif not qlik.user and (qlik.certificate or qlik.ntlm):
-        report(user, f"this key is missing; {example}")
+        yield "user", f"this key is missing; {example}"
     elif not qlik.user and qlik.header and qlik.header.value is None:
-        report(user, f"this key is missing, the header's value; {example}")
+        yield "user", f"this key is missing, the header's value; {example}"
     if qlik.header and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", qlik.header.name):
-        report(
-            ConfigPath("[qlik]", "header.name"),
-            "not the name of an HTTP header; write it without :",
-        )
+        yield "header.name", "not the name of an HTTP header; write it without :"
     if qlik.ntlm and qlik.password is None and qlik.password_file is None:
-        report(
-            ConfigPath("[qlik]", "password_file"), "this key is missing; NTLM needs the password"
-        )
+        yield "password_file", "this key is missing; NTLM needs the password"
     for key in ("api_key", "api_key_file", "client_secret", "client_secret_file", "client_id"):
         if getattr(qlik, key):
-            report(ConfigPath("[qlik]", key), 'this is for edition = "cloud"; remove it')
+            yield key, 'this is for edition = "cloud"; remove it'
 
 
-def _cloud(qlik: QlikConfig, report: ReportProblem) -> None:
+def _cloud(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
     has_key = qlik.api_key is not None or qlik.api_key_file is not None
     has_secret = qlik.client_secret is not None or qlik.client_secret_file is not None
     if not has_key and not qlik.client_id:
-        report(
-            ConfigPath("[qlik]", "api_key_file"),
+        text = (
             'no way to sign in is configured; write for example "api_key.txt", or `client_id` and '
-            "`client_secret_file`",
+            "`client_secret_file`"
         )
+        yield "api_key_file", text
     elif has_key and qlik.client_id:
-        report(
-            ConfigPath("[qlik]", "client_id"),
-            "an API key is a way to sign in too; keep one of them",
-        )
+        yield "client_id", "an API key is a way to sign in too; keep one of them"
     elif qlik.client_id and not has_secret:
-        report(
-            ConfigPath("[qlik]", "client_secret_file"), "this key is missing; `client_id` needs it"
-        )
+        yield "client_secret_file", "this key is missing; `client_id` needs it"
     for key in ("certificate", "header", "jwt", "jwt_file", "ntlm", "password", "password_file"):
         if getattr(qlik, key):
-            report(ConfigPath("[qlik]", key), 'this is for edition = "client-managed"; remove it')
+            yield key, 'this is for edition = "client-managed"; remove it'
 
 
 def _triggers(config: Config, report: ReportProblem) -> None:

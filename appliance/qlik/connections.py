@@ -14,9 +14,9 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -62,6 +62,57 @@ class Exchange(Protocol):
         """Close every connection; a call that waits for an answer sees its connection end."""
 
 
+class Closable(Protocol):
+    """What a pool keeps."""
+
+    def close(self) -> None:
+        """Close its sockets."""
+
+
+C = TypeVar("C", bound=Closable)
+
+
+class Pool(Generic[C]):
+    """What is kept open for the next call. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._idle: list[C] = []
+        self._is_closed = False
+        self._lock = threading.Lock()
+        # A client that is not closed (a check that failed, a test) leaves no sockets behind.
+        weakref.finalize(self, _close_all, self._idle)
+
+    @contextlib.contextmanager
+    def one(self, make: Callable[[], C]) -> Iterator[C]:
+        """The one that was used last, which the server is least likely to have closed; or a new."""
+        with self._lock:
+            used = self._idle.pop() if self._idle else None
+        if used is None:
+            used = make()
+        try:
+            yield used
+        except BaseException:
+            used.close()  # Its state is unknown.
+            raise
+        with self._lock:
+            is_kept = not self._is_closed and len(self._idle) < IDLE_LIMIT
+            if is_kept:
+                self._idle.append(used)
+        if not is_kept:
+            used.close()
+
+    def close(self) -> None:
+        """Close what is idle, and from now on what is given back."""
+        with self._lock:
+            self._is_closed = True
+            _close_all(self._idle)
+
+
+def _close_all(idle: list[C]) -> None:
+    while idle:
+        idle.pop().close()
+
+
 class Connections:
     """The open connections of one client. Thread-safe: each call has one to itself."""
 
@@ -79,11 +130,7 @@ class Connections:
         self._timeout_s = timeout_s
         self._sockets = Sockets()
         self._cookies = Cookies()
-        self._idle: list[HTTPConnection] = []
-        self._is_closed = False
-        self._lock = threading.Lock()
-        # A client that is not closed (a check that failed, a test) leaves no sockets behind.
-        weakref.finalize(self, _close_all, self._idle)
+        self._pool: Pool[HTTPConnection] = Pool()
 
     @contextlib.contextmanager
     def answer(
@@ -97,44 +144,21 @@ class Connections:
         cookie = self._cookies.header(self._origin + target)
         if cookie:
             headers = {**headers, "Cookie": cookie}
-        connection = self._take()
-        try:
+        with self._pool.one(self._new) as connection:
+            if not connection.is_connected:
+                connection.close()  # The request opens it again.
             connection.request(method, target, body=body, headers=headers, preload_content=False)
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
                 self._cookies.keep(response, self._origin + target)
                 yield response
-        except BaseException:
-            connection.close()  # Its state is unknown.
-            raise
-        self._give_back(connection)
 
     def forget_cookies(self) -> None:
         self._cookies.clear()
 
     def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            self._sockets.cut()
-            _close_all(self._idle)
-
-    def _take(self) -> HTTPConnection:
-        """The connection that was used last, which the server is least likely to have closed."""
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            return self._new()
-        if not connection.is_connected:
-            connection.close()  # The request opens it again.
-        return connection
-
-    def _give_back(self, connection: HTTPConnection) -> None:
-        with self._lock:
-            is_kept = not self._is_closed and len(self._idle) < IDLE_LIMIT
-            if is_kept:
-                self._idle.append(connection)
-        if not is_kept:
-            connection.close()
+        self._sockets.cut()
+        self._pool.close()
 
     def _new(self) -> HTTPConnection:
         address = parse_url(self._origin)
@@ -150,11 +174,6 @@ class Connections:
                 cert_reqs="CERT_REQUIRED",
             )
         return self._sockets.connection(host, address.port, timeout=self._timeout_s)
-
-
-def _close_all(connections: list[HTTPConnection]) -> None:
-    while connections:
-        connections.pop().close()
 
 
 def environment_proxy(base_url: str) -> str:

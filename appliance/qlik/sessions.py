@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from requests.cookies import RequestsCookieJar
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.exceptions import LocationParseError, ProxyError
 
-from appliance.qlik.connections import IDLE_LIMIT, Sockets
+from appliance.qlik.connections import Pool, Sockets
 
 
 class Sessions:
@@ -52,9 +51,7 @@ class Sessions:
         self._auth = auth
         self._sockets = Sockets()
         self._cookies = RequestsCookieJar()
-        self._idle: list[requests.Session] = []
-        self._is_closed = False
-        self._lock = threading.Lock()
+        self._pool: Pool[requests.Session] = Pool()
 
     @contextlib.contextmanager
     def answer(
@@ -65,7 +62,7 @@ class Sessions:
         body: bytes | None,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
-        with self._session() as session:
+        with self._pool.one(self._new_session) as session:
             try:
                 response = session.request(
                     method,
@@ -88,31 +85,8 @@ class Sessions:
         self._cookies.clear()
 
     def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            sessions, self._idle = self._idle, []
         self._sockets.cut()
-        for session in sessions:
-            session.close()
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[requests.Session]:
-        """A session for one call: an idle one, whose connection is signed in, or a new one."""
-        with self._lock:
-            session = self._idle.pop() if self._idle else None
-        if session is None:
-            session = self._new_session()
-        try:
-            yield session
-        except BaseException:
-            session.close()  # The state of its connection is unknown.
-            raise
-        with self._lock:
-            kept = not self._is_closed and len(self._idle) < IDLE_LIMIT
-            if kept:
-                self._idle.append(session)
-        if not kept:
-            session.close()
+        self._pool.close()
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()

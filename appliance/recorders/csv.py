@@ -10,13 +10,13 @@ run as a formula gets an apostrophe in front. Not for: files.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 
 from appliance.model import Message
 from appliance.recorders import metadata
+from appliance.recorders.format import Format
 from appliance.recorders.payload import json_value
 
 MAX_COLUMNS = 200
@@ -36,25 +36,19 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 
 
-class CsvFormat:
+class CsvFormat(Format):
     """Rows of cells; with ``metadata`` its fields come first."""
 
-    empty = b""
-    separator = b""
-    closing = b""
+    kind = "csv"
 
     def __init__(self, *, metadata: bool) -> None:
-        self.name = "csv+metadata" if metadata else "csv"
-        self._metadata = metadata
+        super().__init__(metadata=metadata)
         self._keys: tuple[str, ...] = ()
         self._known: frozenset[str] = frozenset()
 
     @property
     def memory(self) -> str:
         return msgspec.json.encode(self._keys).decode()
-
-    def elements(self, messages: Sequence[Message]) -> list[bytes]:
-        return [self.element(message) for message in messages]
 
     def recall(self, memory: str) -> None:
         self._keys = msgspec.json.decode(memory, type=tuple[str, ...]) if memory else ()

@@ -9,23 +9,20 @@ from collections.abc import Sequence
 
 from appliance.model import Message
 from appliance.recorders import metadata
+from appliance.recorders.format import Format
 from appliance.recorders.payload import json_value, objects
 
 _PARTS = 16
 """The elements of a large batch are made together, in about this many parts."""
 
 
-class JsonFormat:
+class JsonFormat(Format):
     """An array whose elements are the payloads, or objects with ``metadata`` and ``payload``."""
 
+    kind = "json"
     empty = b"[]"
     separator = b",\n  "
     closing = b"\n]"
-    memory = ""
-
-    def __init__(self, *, metadata: bool) -> None:
-        self.name = "json+metadata" if metadata else "json"
-        self._metadata = metadata
 
     def opening(self, first: Message) -> bytes:  # noqa: ARG002  # the same for every first message
         return b"[\n  "
@@ -40,7 +37,7 @@ class JsonFormat:
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:
         if self._metadata:
-            return [self.element(message) for message in messages]
+            return super().elements(messages)
         together = max(1, len(messages) // _PARTS)
         found: list[bytes] = []
         for start in range(0, len(messages), together):
@@ -51,6 +48,3 @@ class JsonFormat:
             else:
                 found += [self.element(message) for message in part]
         return found
-
-    def recall(self, memory: str) -> None:
-        """Nothing to know."""

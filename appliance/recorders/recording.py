@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.model import Message
-from appliance.recorders.formats import Format
+from appliance.recorders.format import Format
 from appliance.recorders.progress import Progress
 from appliance.recorders.writes import common, positioned, read_at, write_at
 from appliance.storage import files

@@ -5,9 +5,12 @@ Not for: retries of single requests (planner.py).
 
 from __future__ import annotations
 
+import logging
+
 from appliance.engine_api import Health
 from appliance.qlik.server import QlikError, RetryPolicy, ServerInfo
 
+_log = logging.getLogger(__name__)
 OPENS_AFTER = 3
 """Calls in a row that failed to reach the server."""
 
@@ -33,8 +36,8 @@ class Circuit:
             self._error = None
         return was_open
 
-    def failed(self, error: QlikError, *, is_check: bool = False) -> bool:
-        """A call failed; returns whether that opened the circuit.
+    def failed(self, error: QlikError, *, is_check: bool = False) -> None:
+        """A call failed; the circuit opens after enough failures.
 
         An answer that will stay the same (403, a login page) and a request to wait (429) are
         answers: the server is there.
@@ -42,13 +45,12 @@ class Circuit:
         if error.retry is RetryPolicy.NEVER or error.retry_after_s is not None:
             if is_check:
                 self._error = error
-            return False
+            return
         self._failures += 1
         self._error = error
-        if self.is_open or (self._failures < OPENS_AFTER and not is_check):
-            return False
-        self.is_open = True
-        return True
+        if not self.is_open and (self._failures >= OPENS_AFTER or is_check):
+            self.is_open = True
+            _log.warning("The Qlik server does not answer, starts wait: %s", error)
 
     def health(self) -> Health:
         """The state in one clause."""

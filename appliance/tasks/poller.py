@@ -135,5 +135,4 @@ class RunPoller:
             planner.count(Counter.POLLS_FAILED)
             for record in due:
                 planner.unanswered(record, error, self._state.clock_ns())
-            if self._state.circuit.failed(error):
-                _log.warning("The Qlik server does not answer, starts wait: %s", error)
+            self._state.circuit.failed(error)

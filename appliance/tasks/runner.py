@@ -19,7 +19,7 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.state_store import ClosedError, StateStore
-from appliance.tasks.triggers import OWN_OUTCOME
+from appliance.tasks.triggers import INTERNAL_ERROR, OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
@@ -83,11 +83,7 @@ class Runner:
             elif record.posted_ns is not None:
                 planner.uncertain(record, "An error in the appliance.", now)
             else:
-                planner.not_allowed(
-                    record,
-                    Rejection("internal error", "An error in the appliance; see its log."),
-                    now,
-                )
+                planner.not_allowed(record, INTERNAL_ERROR, now)
 
     # --- one way for each kind ----------------------------------------------------------------
 
@@ -212,11 +208,9 @@ class Runner:
 
     def _refusal(self, task: str) -> Rejection | None:
         """Why a task may not be started, or ``None``. May ask for the task list."""
-        if self._allow.decides_by_id(task):
-            details = self._tasks.known(task)
-        else:
+        if not self._allow.decides_by_id(task):
             self._tasks.get()
-            details = self._tasks.known(task)
+        details = self._tasks.known(task)
         return None if self._allow.allows(task, details) else self._allow.refusal(task, details)
 
     def _not_reached(self, record: Record, error: QlikError) -> None:
@@ -231,8 +225,7 @@ class Runner:
 
     def _note_failure(self, error: QlikError) -> None:
         with self._state.lock:
-            if self._state.circuit.failed(error):
-                _log.warning("The Qlik server does not answer, starts wait: %s", error)
+            self._state.circuit.failed(error)
 
     def _reached(self) -> None:
         with self._state.lock:

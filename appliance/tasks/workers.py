@@ -215,8 +215,7 @@ class Workers:
                 serving.tasks.get()
             except QlikError as error:
                 with self._state.lock:
-                    if self._state.circuit.failed(error, is_check=True):
-                        _log.warning("The Qlik server does not answer, starts wait: %s", error)
+                    self._state.circuit.failed(error, is_check=True)
                 wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
                 failures += 1
 
