@@ -41,6 +41,7 @@ class ApplianceProcess:
     def __init__(self, folder: Path, config: str, *, port: int | None = None) -> None:
         self.folder = folder
         self.port = port or free_port()
+        folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "config.toml"
         self.config.write_text(config.replace("PORT", str(self.port)), "utf-8")
         self.lines: list[str] = []
@@ -55,28 +56,22 @@ class ApplianceProcess:
         """Start the process without waiting for anything; what an earlier one said is dropped."""
         self.lines = []
         self._news = queue.Queue()
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "appliance",
-                "run",
-                "--headless",
-                "-c",
-                str(self.config),
-                *arguments,
-            ],
+        self.process = self._spawn(["run", "--headless", "-c", str(self.config), *arguments])
+        self._reader = threading.Thread(
+            target=self._read, args=(self.process, self.lines, self._news), daemon=True
+        )
+        self._reader.start()
+        return self
+
+    def _spawn(self, arguments: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "appliance", *arguments],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        self._reader = threading.Thread(
-            target=self._read, args=(self.process, self.lines, self._news), daemon=True
-        )
-        self._reader.start()
-        return self
 
     def start(self, *arguments: str) -> ApplianceProcess:
         """Start and wait until it listens."""

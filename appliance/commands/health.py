@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import Any
 
 import msgspec
 
+from appliance.commands.output import print_json
 from appliance.config.reading import load_data_dir
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.log.sanitize import escape
@@ -26,7 +28,7 @@ def execute(options: argparse.Namespace) -> int:
         age = (now - found.taken_ns) / 1e9
         why = f"the appliance (pid {found.pid}) has not said anything for {age:.0f} s"
     if options.json:
-        sys.stdout.write(_json(found, why) + "\n")
+        print_json(_body(found, why))
     elif why:
         sys.stdout.write(f"bad: {why}\n")
     else:
@@ -35,11 +37,9 @@ def execute(options: argparse.Namespace) -> int:
     return EXIT_UNAVAILABLE if why or found is None or found.is_bad else EXIT_OK
 
 
-def _json(found: Report | None, why: str) -> str:
-    body = {} if found is None else msgspec.to_builtins(found)
-    if why:
-        body |= {"status": "bad", "reason": why}
-    return msgspec.json.format(msgspec.json.encode(body)).decode()
+def _body(found: Report | None, why: str) -> dict[str, Any]:
+    body: dict[str, Any] = {} if found is None else msgspec.to_builtins(found)
+    return body | {"status": "bad", "reason": why} if why else body
 
 
 def _text(found: Report, now: int) -> str:

@@ -6,8 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-import msgspec
-
+from appliance.commands.output import print_json
 from appliance.config.reading import load
 from appliance.errors import EXIT_OK, ConfigError
 from appliance.log.sanitize import escape
@@ -35,7 +34,7 @@ def execute(options: argparse.Namespace) -> int:
     )
     allow = AllowList(config.allow)
     if options.json:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+        print_json(found)
         return EXIT_OK
     for task in found:
         sys.stdout.write(f"{task.id}  {escape(task.name)}{_remarks(task, allow)}\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from appliance.config.key_files import key_files
 from appliance.config.problems import ConfigPath, shown
 from appliance.config.tables import Config
+from appliance.storage.files import real_path
 
 _OWN = re.compile(
     r"(?P<database>.+\.db(?:-wal|-shm|-journal)?|journal\.db\..*)"
@@ -49,7 +50,7 @@ def not_a_recording(path: str, data_dir: str) -> str | None:
 
     Links are followed. If the path can't be read, the later write reports the error.
     """
-    own = own_file(os.path.realpath(path), os.path.realpath(data_dir))
+    own = own_file(real_path(path), real_path(data_dir))
     if own:
         return f"this is {own}"
     try:
@@ -96,7 +97,7 @@ def _is_same(path: str, other: str) -> bool:
     try:
         return Path(path).samefile(other)
     except (OSError, ValueError):  # one of them is not there, so nothing can be overwritten yet
-        return os.path.realpath(path) == os.path.realpath(other)
+        return real_path(path) == real_path(other)
 
 
 def _place(number: int) -> ConfigPath:

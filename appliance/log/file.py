@@ -10,6 +10,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from appliance.errors import NoPermissionError, UnavailableError
+from appliance.storage.files import long_path_hint
 
 FILE_BYTES = 10 * 1000 * 1000
 """Size at which the log file is rotated."""
@@ -65,4 +66,6 @@ def open_log_file(path: str) -> logging.Handler:
             "[service] data_dir"
         ) from None
     except OSError as error:
-        raise UnavailableError(f"{path}: the log file can't be written: {error.strerror}") from None
+        raise UnavailableError(
+            f"{path}: the log file can't be written: {error.strerror}{long_path_hint(path)}"
+        ) from None

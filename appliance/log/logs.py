@@ -238,6 +238,10 @@ def start_for(
     if owns_terminal:
         file = str(Path(data_dir) / "logs" / "appliance.log")
         return start(level, file=file, secrets=secrets, form=form)
+    if form == "json":
+        # A log collector reads UTF-8; redirected output is in an old code page on Windows.
+        with contextlib.suppress(AttributeError, ValueError):  # a replaced stream may lack it
+            sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # see above
     to_journal = form == "text" and _goes_to_the_journal(sys.stderr)
     return start(level, stream=sys.stderr, secrets=secrets, form="journal" if to_journal else form)
 

@@ -65,7 +65,8 @@ def backup(data_dir: Path, target: Path) -> Manifest:
         raise UnavailableError(f"{data_dir} has no journal; there is nothing to back up.")
     if target.exists():
         raise UsageError(f"{target} exists and is not changed; name a new folder.")
-    if data_dir.resolve() in (target.resolve(), *target.resolve().parents):
+    place = Path(files.real_path(target))
+    if Path(files.real_path(data_dir)) in (place, *place.parents):
         raise UsageError(f"{target} is in the data directory itself; name a folder elsewhere.")
     partial = target.with_name(f"{target.name}.partial")
     with _explained(f"the backup {target}"):

@@ -16,6 +16,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.mqtt.topics import Matcher
 from appliance.recorders.recorder import Recorder
+from appliance.storage.files import real_path
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ def make_plan(
                 f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
                 " overwritten. Name another file."
             )
-        name = os.path.normcase(os.path.realpath(recorder.config.path))
+        name = os.path.normcase(real_path(recorder.config.path))
         if name in seen:
             raise ConfigError(
                 f"Two recorders write {recorder.config.path}: those of topics"

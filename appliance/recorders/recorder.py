@@ -14,6 +14,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.engine_api import Health, RecorderState
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording
+from appliance.storage.files import long_path_hint
 
 RETRY_S = 1.0
 
@@ -43,7 +44,9 @@ class Recorder:
         return progress.seq if progress else 0
 
     def fail(self, error: BaseException) -> None:
-        text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        text = str(error)
+        if isinstance(error, OSError):
+            text = f"{error.strerror or error}{long_path_hint(self.config.path)}"
         health = Health("bad", text)
         if health != self.health:
             _log.error(

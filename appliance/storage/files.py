@@ -31,6 +31,9 @@ _LOCK_NAME = "appliance.lock"
 # Windows locks are mandatory: the locked byte is far after the pid, so that others can read the
 # pid.
 _LOCK_OFFSET = 1 << 20
+# 0: Wine's C runtime reports that a lock is taken without a number.
+_LOCK_IS_TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK, 0})
+_LONGEST_WINDOWS_PATH = 259  # MAX_PATH without the NUL, learn.microsoft.com "Maximum Path Length"
 # On Windows, a reader (virus scanner, indexer) may hold a file for a moment, and a file that is
 # being replaced can't be opened for a still shorter one.
 _CHANGE_ATTEMPTS = 20
@@ -69,14 +72,15 @@ class DirectoryLock:
             ) from error
         except OSError as error:
             raise UnavailableError(
-                f"The data directory {self._directory} can't be used: {error.strerror}."
+                f"The data directory {self._directory} can't be used:"
+                f" {error.strerror}{long_path_hint(path)}."
                 " Set data_dir in [service] to a folder that can be written."
             ) from error
         try:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
+            if error.errno not in _LOCK_IS_TAKEN:
                 raise UnavailableError(
                     f"The data directory {self._directory} can't be locked: {error.strerror}."
                     " Use a local disk for data_dir."
@@ -124,6 +128,32 @@ def _holder(path: Path) -> str:
     except (OSError, UnicodeDecodeError):
         text = ""
     return f"pid {text}" if text.isdigit() else "its pid is not known"
+
+
+def real_path(path: Path | str) -> str:
+    """The absolute path with links followed; where the system can't follow them, as it is written.
+
+    ``os.path.realpath`` does not raise on POSIX. On Windows it lets some errors through, for
+    example for a long path.
+    """
+    try:
+        return os.path.realpath(path)
+    except OSError:
+        return os.path.abspath(path)  # noqa: PTH100 - resolve() raises the same error
+
+
+def long_path_hint(path: Path | str) -> str:
+    """For the text of an error: that the path may be too long for Windows; else ``""``.
+
+    The system itself says "not found" for it.
+    """
+    length = len(str(path))
+    if sys.platform != "win32" or length <= _LONGEST_WINDOWS_PATH:
+        return ""
+    return (
+        f" (the path has {length} characters; Windows allows {_LONGEST_WINDOWS_PATH}, or more"
+        " where long paths are enabled)"
+    )
 
 
 def sync_file(descriptor: int) -> None:
