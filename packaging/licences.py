@@ -44,6 +44,9 @@ def licence(distribution: importlib.metadata.Distribution) -> str:
 def main() -> int:
     """Write the text; returns 1 if a package declares no licence at all."""
     missing = []
+    # Redirected on Windows, standard output would have the system's code page, which lacks letters
+    # of these texts, and its line ends: the same bytes are written everywhere.
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     write = sys.stdout.write
     write("The single binary of the appliance carries these, each under its own licence.\n")
     for name in names(Path(sys.argv[1]).read_text("utf-8")):
