@@ -20,13 +20,20 @@ if (-not (Test-Path (Join-Path $Program 'appliance.exe'))) {
 if (-not $PSCmdlet.ShouldProcess($Program, 'Remove the appliance')) { return }
 
 if (Get-Service -Name appliance -ErrorAction SilentlyContinue) {
+    $process = (Get-CimInstance Win32_Service -Filter "Name='appliance'").ProcessId
     Stop-Service -Name appliance
     (Get-Service -Name appliance).WaitForStatus('Stopped', '00:01:30')
+    # The wrapper's process ends a moment after it has said so, and its file is in use until then.
+    if ($process) { Wait-Process -Id $process -Timeout 30 -ErrorAction SilentlyContinue }
     & $wrapper uninstall
     if ($LASTEXITCODE -ne 0) { throw "$wrapper uninstall ended with $LASTEXITCODE" }
 }
 Get-NetFirewallRule -DisplayName 'Appliance (MQTT)' -ErrorAction SilentlyContinue |
     Remove-NetFirewallRule
+# WinSW makes this source of the event log and leaves it.
+if ([System.Diagnostics.EventLog]::SourceExists('appliance')) {
+    [System.Diagnostics.EventLog]::DeleteEventSource('appliance')
+}
 Remove-Item -Recurse -Force $Program
 if ($RemoveData) {
     Remove-Item -Recurse -Force $data
