@@ -15,6 +15,9 @@ import enum
 
 import msgspec
 
+LARGEST_SEQ = 2**62
+"""A larger sequence number can't come from an appliance. SQLite stores up to 2**63 - 1."""
+
 
 class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The MQTT 5 properties of a PUBLISH that outlive the packet (MQTT 5, section 3.3.2.3)."""

@@ -26,9 +26,9 @@ import pytest
 from stand_in_host import session_host
 
 from appliance.broker.access import Access, Terms
-from appliance.broker.door import RETAINED_SCHEMA, Door
+from appliance.broker.door import RETAINED_TABLES, Door
 from appliance.broker.server import MqttBroker
-from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
+from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.plugin_classes import plugin_classes
 from appliance.broker.plugins import Plugins
@@ -103,8 +103,8 @@ class Rig:
             max_bytes=10**10,
             clock_ns=self.clock_ns,
         )
-        self.journal.define(RETAINED_SCHEMA)
-        self.journal.define(SESSIONS_SCHEMA)
+        self.journal.define(RETAINED_TABLES)
+        self.journal.define(SESSION_TABLES)
         self.subscriptions = Subscriptions()
         self.retained = Retained(self.limits.max_retained, int(self.limits.max_retained_size))
         self.journal.start(lambda *committed: self.door.committed(*committed))

@@ -8,7 +8,9 @@ bridges, and what the appliance publishes about itself. Not for: decoding packet
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,14 +20,30 @@ import msgspec
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.counters import Count, Counter
 from appliance.model import Message, MessageProperties
+from appliance.storage.layout import Tables
 
 logger = logging.getLogger(__name__)
 
 Statement = tuple[str, tuple[object, ...]]
 
-RETAINED_SCHEMA = """
+
+def _verify_retained(connection: sqlite3.Connection) -> None:
+    for (body,) in connection.execute("SELECT body FROM retained LIMIT 100"):
+        _decode(body)
+
+
+def _decode(body: object) -> Message:
+    if not isinstance(body, bytes):  # SQLite keeps a value of any type in any column
+        raise TypeError(f"{body!r} instead of a retained message")
+    return msgspec.msgpack.decode(body, type=Message)
+
+
+RETAINED_TABLES = Tables(
+    """
 CREATE TABLE IF NOT EXISTS retained(topic TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-"""
+""",
+    verify=_verify_retained,
+)
 
 
 class Publisher(Protocol):
@@ -60,6 +78,8 @@ class Log(Protocol):
     def pending_bytes(self) -> int: ...
 
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
+
+    def understood(self) -> contextlib.AbstractContextManager[None]: ...
 
 
 Entry = tuple[Sequence[Message], object]
@@ -113,10 +133,14 @@ class Door:
         self._max_pending = max_pending
 
     def load_retained(self) -> None:
-        """Take the retained messages over from the last run. Reads the database: at start only."""
-        for (body,) in self._journal.query("SELECT body FROM retained"):
-            if isinstance(body, bytes):
-                self._retained.keep(msgspec.msgpack.decode(body, type=Message))
+        """Take the retained messages over from the last run. Reads the database: at start only.
+
+        Raises:
+            ConfigError: one of them can't be decoded.
+        """
+        with self._journal.understood():
+            for (body,) in self._journal.query("SELECT body FROM retained"):
+                self._retained.keep(_decode(body))
 
     def enter(
         self,

@@ -176,11 +176,13 @@ class MqttBroker:
         """Take over what the last run left, then open the listeners.
 
         Raises:
-            ApplianceError: a listener can't be opened; those before it are closed again.
+            ApplianceError: a listener can't be opened (those before it are closed again), or what
+                the last run left can't be read.
         """
         self._check_open_files()
-        wills = session_store.wills(self._records)
-        self.sessions.load(self._records)
+        with self._records.understood():
+            wills = session_store.wills(self._records)
+            self.sessions.load(self._records)
         # The rules may be others than they were when these subscriptions were granted.
         self.enforce_access()
         self.binding.wills.load(

@@ -14,7 +14,6 @@ from appliance.broker import session_store as kept
 from appliance.broker.access import Proof
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.broker.session_store import (
-    SCHEMA,
     Queued,
     QueueRow,
     Record,
@@ -27,7 +26,7 @@ from appliance.model import Message
 from appliance.mqtt.packets import FOR_EVER, Reason, SubscribeOptions
 from appliance.mqtt.topics import Matcher
 
-__all__ = ["SCHEMA", "ClientConnection", "Records", "Session", "Sessions"]
+__all__ = ["ClientConnection", "Records", "Session", "Sessions"]
 
 _READ_AT_ONCE = 1000
 _LONGEST_LAG = 10_000

@@ -25,6 +25,7 @@ from appliance.config.values import (
     is_loopback,
     parse_bind,
 )
+from appliance.engine import databases
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks import notify_urls
 from appliance.tasks.conditions import Condition
@@ -97,6 +98,7 @@ def _deeper(config: Config) -> Iterator[str]:
             yield str(error)
     if config.access.plugins:
         yield from _plugin_problems(config, shown)
+    yield from databases.problems(Path(config.service.data_dir))
     if config.access.users_file is not None:
         try:
             Users(config.access.users_file)
@@ -189,6 +191,9 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     kept = "on disk" if journal.sync == "always" else "safe from a killed process"
     bounds = f"{format_duration(journal.keep)} or {format_size(journal.max_size)}"
     yield "journal", f"acknowledged means {kept}; kept for {bounds}"
+    for name, version in databases.outdated(Path(config.service.data_dir)).items():
+        present = databases.LAYOUTS[name].version
+        yield "data", f"the next start upgrades {name} from format {version} to {present}"
     yield "qlik", _qlik(config.qlik) if config.qlik else "none; no tasks are started"
     for trigger in config.trigger:
         name = f"{trigger.name}: " if trigger.name else ""

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from appliance.config.reading import load
 from appliance.config.tables import RecorderConfig
 from appliance.config.values import TopicFilter, WritePath, parse_duration
+from appliance.engine import databases
 from appliance.errors import EXIT_OK, NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME
 from appliance.journal.reading import Reading
@@ -47,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
         )
     store = Store(path, config.journal.sync)
     try:
-        store.database.check_identity()
+        databases.check(path.parent)
         messages = _wanted(Reading(store), filters, since_ns, options.limit)
         if options.output == "-":
             count = _write(sys.stdout.buffer, messages, options)

@@ -23,7 +23,15 @@ def execute(options: argparse.Namespace) -> int:
     now = time.time_ns()
     why = ""
     if found is None:
-        why = f"no appliance runs with the data directory {data_dir}"
+        # A running appliance has no such problem, and its health is asked for every few seconds.
+        from appliance.engine import databases  # noqa: PLC0415  it imports the engine's rooms
+
+        why = "; ".join(
+            [
+                f"no appliance runs with the data directory {data_dir}",
+                *databases.problems(data_dir),
+            ]
+        )
     elif is_old(found, now):
         age = (now - found.taken_ns) / 1e9
         why = f"the appliance (pid {found.pid}) has not said anything for {age:.0f} s"

@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 from appliance import tuning
 from appliance.broker.access import Access, Terms
 from appliance.broker.amqtt_host import AmqttHost
-from appliance.broker.door import RETAINED_SCHEMA, Door
+from appliance.broker.door import RETAINED_TABLES, Door
 from appliance.broker.reauthorize import Enforced
 from appliance.broker.server import MqttBroker
-from appliance.broker.sessions import SCHEMA as SESSIONS_SCHEMA
+from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
 from appliance.config.tables import Config
 from appliance.counters import Counter
+from appliance.engine import databases
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.run_limit import RunLimit
@@ -59,7 +60,6 @@ _STOP_S = 10.0
 _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _OUTCOME_S = 10.0
-_RECORDERS = "recorders.db"
 
 
 class Appliance:
@@ -167,6 +167,7 @@ class Appliance:
         executor = ThreadPoolExecutor(4, thread_name_prefix="worker")
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(executor.shutdown, wait=False, cancel_futures=True)
+            databases.upgrade(self.data_dir, self.clock_ns())
             self._define_journal()
             await self._serve(stack, executor)
             ticker = self._loop.create_task(self._tick(), name="tick")
@@ -197,8 +198,8 @@ class Appliance:
             max_bytes=settings.max_size,
             clock_ns=self.clock_ns,
         )
-        self.journal.define(RETAINED_SCHEMA)
-        self.journal.define(SESSIONS_SCHEMA)
+        self.journal.define(RETAINED_TABLES)
+        self.journal.define(SESSION_TABLES)
 
     async def _serve(self, stack: contextlib.AsyncExitStack, executor: ThreadPoolExecutor) -> None:
         config = self.config
@@ -206,7 +207,7 @@ class Appliance:
         subscriptions = Subscriptions()
         self.retained = Retained(config.limits.max_retained, int(config.limits.max_retained_size))
         self.recorders = Recorders(
-            config.recorder, self.data_dir / _RECORDERS, clock_ns=self.clock_ns
+            config.recorder, self.data_dir / databases.RECORDERS, clock_ns=self.clock_ns
         )
         terms = self.terms_of(config)
         self.plugins = await self._make_plugins(stack)
@@ -231,7 +232,7 @@ class Appliance:
             self.journal.start(
                 settle,
                 on_refused=self._refused,
-                minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / _RECORDERS)),
+                minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / databases.RECORDERS)),
             )
         except BaseException:
             self.tasks.stop(_STOP_S / 2)
@@ -412,7 +413,7 @@ class Appliance:
             allow=config.allow,
             server=self.server,
             edition="" if config.qlik is None else config.qlik.edition,
-            database=self.data_dir / "tasks.db",
+            database=self.data_dir / databases.TASKS,
             publish=self._publish_outcomes,
             timers=config.timer,
             notify=config.notify,

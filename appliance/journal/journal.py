@@ -9,6 +9,7 @@ Not for: how it is stored (store.py, chunks.py), written (writer.py), read (read
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -31,6 +32,7 @@ from appliance.journal.store import Store
 from appliance.journal.tail import Tail
 from appliance.journal.writer import Writer
 from appliance.model import Message
+from appliance.storage.layout import Tables
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]
@@ -100,9 +102,13 @@ class Journal:
 
     # --- life ----------------------------------------------------------------------------------
 
-    def define(self, schema_sql: str) -> None:
-        """Add another module's tables (``CREATE TABLE IF NOT EXISTS ...;``). Before ``start``."""
-        self._store.database.add_tables(schema_sql)
+    def define(self, tables: Tables) -> None:
+        """Add another module's tables. Before ``start``."""
+        self._store.database.add_tables(tables)
+
+    def understood(self) -> contextlib.AbstractContextManager[None]:
+        """For reading with ``query`` at the start: see ``Database.understood``."""
+        return self._store.database.understood()
 
     def start(
         self,

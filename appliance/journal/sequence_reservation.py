@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from appliance.model import LARGEST_SEQ
 from appliance.storage import files
 
 BLOCK = 1_000_000
@@ -32,7 +33,7 @@ class SequenceReservation:
             return 0
         except (OSError, UnicodeDecodeError):
             text = ""
-        if text.isdigit():
+        if text.isdigit() and len(text) < 20 and int(text) <= LARGEST_SEQ:
             return int(text)
         _log.warning("%s is not readable and will be written anew", self._path)
         return 0

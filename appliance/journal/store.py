@@ -15,16 +15,36 @@ from typing import Literal
 
 from appliance.errors import UnavailableError
 from appliance.journal import chunks
-from appliance.storage.database import Damage, Database, Layout
+from appliance.storage.database import Database, check_bodies
+from appliance.storage.layout import Layout, Tables
 
 LOG_PAGES = 512
 """The write-ahead log is moved into the database and begun anew beyond this. It is kept small, so
 that it soon stops growing: syncing a file that does not grow is nearly twice as fast."""
 
+_BUSY_S = 0.25
+_SPARE_READERS = 4
+
+
+def _verify(connection: sqlite3.Connection) -> None:
+    """Decode the oldest and the newest chunk."""
+    bodies = [
+        row[0]
+        for order in ("ASC", "DESC")
+        for row in connection.execute(
+            f"SELECT body FROM chunk ORDER BY first_seq {order} LIMIT 1"  # noqa: S608  # constant
+        )
+    ]
+    check_bodies("chunk", bodies, chunks.decode)
+
+
 LAYOUT = Layout(
     title="The journal",
     application_id=0x514D4A4C,  # "QMJL"
-    schema="""
+    loss="the messages until now, retained messages and the sessions of clients",
+    parts=(
+        Tables(
+            """
 CREATE TABLE IF NOT EXISTS chunk (
     first_seq INTEGER PRIMARY KEY,
     last_seq INTEGER NOT NULL,
@@ -33,11 +53,10 @@ CREATE TABLE IF NOT EXISTS chunk (
     body BLOB NOT NULL
 );
 """,
-    loss="the messages until now, retained messages and the sessions of clients",
+            verify=_verify,
+        ),
+    ),
 )
-
-_BUSY_S = 0.25
-_SPARE_READERS = 4
 
 
 class Store:
@@ -51,7 +70,6 @@ class Store:
             busy_s=_BUSY_S,
             sync_commits=sync == "always",
             log_pages=LOG_PAGES,
-            verify=_verify,
         )
         self._readers: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -128,16 +146,3 @@ class Store:
             readers, self._readers = self._readers, []
         for connection in readers:
             connection.close()
-
-
-def _verify(connection: sqlite3.Connection) -> None:
-    """Decode the oldest and the newest chunk."""
-    for order in ("ASC", "DESC"):
-        row = connection.execute(
-            f"SELECT body FROM chunk ORDER BY first_seq {order} LIMIT 1"  # noqa: S608  # constant
-        ).fetchone()
-        if row is not None:
-            try:
-                chunks.decode(row[0])
-            except ValueError as error:
-                raise Damage(str(error)) from error

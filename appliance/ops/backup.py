@@ -10,47 +10,35 @@ Not for: the contents of the files, the configuration, secrets and users.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from appliance import __version__
+from appliance.engine import databases
 from appliance.errors import NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME as JOURNAL
-from appliance.storage import files
+from appliance.storage import copies, files
+from appliance.storage.copies import CopiedFile, Manifest
 
-_MANIFEST = "backup.json"
 _DATABASES = ".db"
 _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 """Suffixes of a database and of SQLite's files beside it. SQLite's backup reads all of them."""
-_NOT_COPIED = frozenset({"appliance.lock", "health.json", "request.json", "answer.json", "logs"})
-_COPY_BYTES = 1024 * 1024
+_NOT_COPIED = frozenset(
+    {
+        "appliance.lock",
+        "health.json",
+        "request.json",
+        "answer.json",
+        "logs",
+        databases.COPY,
+        databases.PARTIAL_COPY,
+    }
+)
 _ATTEMPTS = 20
 """How often a file that changes during its copy is copied again. The last copy is kept. The
 recorder repairs a recording that was copied in the middle of a write."""
-
-
-class CopiedFile(msgspec.Struct, frozen=True):
-    """One file of a backup."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """The list of a backup's files."""
-
-    version: str
-    taken: str
-    """UTC, ISO 8601."""
-    files: tuple[CopiedFile, ...]
 
 
 def backup(data_dir: Path, target: Path) -> Manifest:
@@ -60,6 +48,7 @@ def backup(data_dir: Path, target: Path) -> Manifest:
         UsageError: ``target`` exists, or is in the data directory.
         UnavailableError: there is nothing to copy, or the disk can't be written.
         NoPermissionError: a file may not be read or written.
+        ConfigError: a database is not one that this version can use.
     """
     if not (data_dir / JOURNAL).exists():
         raise UnavailableError(f"{data_dir} has no journal; there is nothing to back up.")
@@ -68,18 +57,15 @@ def backup(data_dir: Path, target: Path) -> Manifest:
     place = Path(files.real_path(target))
     if Path(files.real_path(data_dir)) in (place, *place.parents):
         raise UsageError(f"{target} is in the data directory itself; name a folder elsewhere.")
+    databases.check(data_dir)
     partial = target.with_name(f"{target.name}.partial")
     with _explained(f"the backup {target}"):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, mode=0o700)
         try:
             copied = [_copy(data_dir, path, partial) for path in _in_order(data_dir)]
-            manifest = Manifest(
-                __version__, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), tuple(copied)
-            )
-            files.replace_file(
-                partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest))
-            )
+            manifest = Manifest.of(copied)
+            manifest.write(partial)
             files.rename(partial, target)
             files.sync_directory(target.parent)
         except BaseException:
@@ -97,8 +83,10 @@ def restore(source: Path, data_dir: Path) -> Manifest:
         UsageError: ``source`` is not a complete backup, or ``data_dir`` has a journal.
         UnavailableError: an appliance uses ``data_dir``, or the disk can't be written.
         NoPermissionError: a file may not be read or written.
+        ConfigError: a database of the backup is not one that this version can use.
     """
     manifest = _manifest(source)
+    databases.check(source)
     with files.DirectoryLock(data_dir), _explained(f"the data directory {data_dir}"):
         if (data_dir / JOURNAL).exists():
             raise UsageError(
@@ -109,7 +97,7 @@ def restore(source: Path, data_dir: Path) -> Manifest:
             target = data_dir / each.path
             target.parent.mkdir(parents=True, exist_ok=True)
             new = target.with_name(f"{target.name}.new")
-            if _copy_file(source / each.path, new) != each.sha256:
+            if copies.copy_file(source / each.path, new) != each.sha256:
                 new.unlink()
                 raise UsageError(
                     f"{source / each.path} does not match the backup's list; it was damaged or"
@@ -122,10 +110,10 @@ def restore(source: Path, data_dir: Path) -> Manifest:
 
 def _manifest(source: Path) -> Manifest:
     try:
-        manifest = msgspec.json.decode((source / _MANIFEST).read_bytes(), type=Manifest)
+        manifest = Manifest.read(source)
     except (OSError, ValueError, RecursionError):
         raise UsageError(
-            f"{source} is not a complete backup: it has no {_MANIFEST}. Name a folder that "
+            f"{source} is not a complete backup: it has no {copies.MANIFEST}. Name a folder that "
             '"appliance backup" has written.'
         ) from None
     for each in manifest.files:
@@ -157,52 +145,21 @@ def _copy(data_dir: Path, path: Path, to: Path) -> CopiedFile:
     target.parent.mkdir(parents=True, exist_ok=True)
     source = data_dir / path
     if path.parent == Path() and path.suffix == _DATABASES:
-        _copy_database(source, target)
-        digest = _digest(target)
+        digest = copies.copy_database(source, target)
     else:
         digest = _copy_growing(source, target)
     files.sync_directory(target.parent)
     return CopiedFile(path.as_posix(), target.stat().st_size, digest)
 
 
-def _copy_database(source: Path, target: Path) -> None:
-    """One read transaction for all pages: writers continue, and the copy is of one moment."""
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=10)) as old,
-        contextlib.closing(sqlite3.connect(target)) as new,
-    ):
-        old.backup(new, pages=-1)
-        # The copy is a single file, without a log beside it.
-        new.execute("PRAGMA journal_mode = DELETE")
-    with target.open("r+b") as file:
-        files.sync_file(file.fileno())
-
-
 def _copy_growing(source: Path, target: Path) -> str:
     for _attempt in range(_ATTEMPTS):
         before = source.stat()
-        digest = _copy_file(source, target)
+        digest = copies.copy_file(source, target)
         after = source.stat()
         if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
             break
     return digest
-
-
-def _copy_file(source: Path, target: Path) -> str:
-    """Copy and sync; returns the SHA-256 of the copied bytes, in hex."""
-    digest = hashlib.sha256()
-    with source.open("rb") as old, target.open("wb") as new:
-        while chunk := old.read(_COPY_BYTES):
-            digest.update(chunk)
-            new.write(chunk)
-        new.flush()
-        files.sync_file(new.fileno())
-    return digest.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

@@ -11,27 +11,14 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from appliance.storage.database import Database, Layout, connect_read_only, transaction
+from appliance.model import LARGEST_SEQ
+from appliance.storage.database import Database, connect_read_only, transaction
+from appliance.storage.layout import Layout, Tables
 
-LAYOUT = Layout(
-    title="The recorders' database",
-    application_id=0x514D5243,  # "QMRC"
-    schema="""
-CREATE TABLE IF NOT EXISTS recording (
-    key TEXT PRIMARY KEY,
-    format TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    length INTEGER NOT NULL,
-    count INTEGER NOT NULL,
-    seam BLOB NOT NULL,
-    memory TEXT NOT NULL
-);
-""",
-    loss="the position of each recording; existing recordings are set aside and begin again",
-)
 _BUSY_S = 1.0
 
 
@@ -39,7 +26,7 @@ class Progress(msgspec.Struct, frozen=True):
     """The position of a recording."""
 
     format: str
-    seq: int
+    seq: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_SEQ)]
     """The last message that was processed, whether it belongs to the recording or not."""
     length: int = 0
     """Bytes of the file, the closing bracket included."""
@@ -51,13 +38,47 @@ class Progress(msgspec.Struct, frozen=True):
     """The format's state for continuing the file (the columns of a CSV file)."""
 
 
+def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
+    rows = connection.execute(
+        "SELECT key, format, seq, length, count, seam, memory FROM recording"
+    ).fetchall()
+    # Through the struct's rules: SQLite keeps a value of any type in any column.
+    return {
+        key: msgspec.convert(dict(zip(Progress.__struct_fields__, values, strict=True)), Progress)
+        for key, *values in rows
+    }
+
+
+LAYOUT = Layout(
+    title="The recorders' database",
+    application_id=0x514D5243,  # "QMRC"
+    loss="the position of each recording; existing recordings are set aside and begin again",
+    parts=(
+        Tables(
+            """
+CREATE TABLE IF NOT EXISTS recording (
+    key TEXT PRIMARY KEY,
+    format TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    seam BLOB NOT NULL,
+    memory TEXT NOT NULL
+);
+""",
+            verify=_read,
+        ),
+    ),
+)
+
+
 class ProgressStore:
     """The database. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
         # After a power cut a row may be older than its file, never newer. That is enough, so
         # commits are not forced to the disk.
-        self._database = Database(path, LAYOUT, busy_s=_BUSY_S, verify=_read)
+        self._database = Database(path, LAYOUT, busy_s=_BUSY_S)
         self._connection: sqlite3.Connection | None = None
 
     def open(self, now_ns: int) -> dict[str, Progress]:
@@ -95,13 +116,6 @@ class ProgressStore:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
-    rows = connection.execute(
-        "SELECT key, format, seq, length, count, seam, memory FROM recording"
-    ).fetchall()
-    return {key: Progress(*values) for key, *values in rows}
 
 
 def highest_cursor(path: Path) -> int:

@@ -9,15 +9,19 @@ Not for: what the tables mean (the stores of journal, tasks and recorders).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from appliance import __version__
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
 from appliance.storage import files
+from appliance.storage.layout import FIRST_VERSION, Layout, Tables, run_script, shape
 
 CHECK_BELOW_BYTES = 32 * 1024 * 1024
 """A database up to this size is read through at the start (a fraction of a second). In a bigger
@@ -25,36 +29,39 @@ one, damage shows when the damaged page is read."""
 
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
+_OWN_FAULTS = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
+)
+"""What SQLite reports when a statement does not fit the tables or their rows."""
 _LOG_SUFFIXES = ("-wal", "-shm")
 """SQLite's write-ahead log and its index (https://www.sqlite.org/tempfiles.html)."""
-_FIRST_VERSION = 1
-
 _log = logging.getLogger(__name__)
-
-
-class Layout(msgspec.Struct, frozen=True):
-    """What a database holds, and what its loss means."""
-
-    title: str
-    """What it is, as the subject of a sentence: ``"The journal"``."""
-    application_id: int
-    """https://www.sqlite.org/pragma.html#pragma_application_id"""
-    schema: str
-    """The present schema, as ``CREATE ... IF NOT EXISTS`` statements."""
-    loss: str
-    """What is lost with the database, for the line ``Lost with it: ...``."""
-    migrations: tuple[str, ...] = ()
-    """SQL scripts, oldest first: number ``n`` leads from schema version ``n + 1`` to ``n + 2``.
-    A change of ``schema`` that an existing database must follow needs one more of them."""
-
-    @property
-    def version(self) -> int:
-        """The present schema version, which ``PRAGMA user_version`` keeps."""
-        return _FIRST_VERSION + len(self.migrations)
 
 
 class Damage(ValueError):  # noqa: N818 - raised by ``verify``, it never reaches a user
     """``verify`` found content that can't be used."""
+
+
+def check_bodies(table: str, bodies: Sequence[object], decode: Callable[[Any], object]) -> None:
+    """Decode the oldest and the newest body of a table, to find out what is wrong with it.
+
+    Raises:
+        Damage: one of them can't be decoded, or its bytes are not MessagePack at all.
+        ValueError: all of them are whole, and none is what this version writes.
+    """
+    errors: list[Exception] = []
+    for body in bodies:
+        try:
+            decode(body)
+        except (ValueError, TypeError) as error:
+            errors.append(error)
+    if not errors:
+        return
+    text = f"a row of table {table}: {errors[0]}"
+    is_other = all(isinstance(each, (msgspec.ValidationError, TypeError)) for each in errors)
+    if is_other and len(errors) == len(bodies):
+        raise ValueError(text)
+    raise Damage(text)
 
 
 class Database:
@@ -72,7 +79,6 @@ class Database:
         busy_s: float,
         sync_commits: bool = False,
         log_pages: int = 1000,
-        verify: Callable[[sqlite3.Connection], object] | None = None,
     ) -> None:
         """Settings that hold for every connection.
 
@@ -83,8 +89,6 @@ class Database:
             sync_commits: whether each commit is forced to the disk. Without it a killed process
                 loses nothing, and a power cut may take the last commits.
             log_pages: the write-ahead log is moved into the database beyond so many pages.
-            verify: looks at the content of an existing database; raises ``Damage`` or
-                ``sqlite3.DatabaseError`` if it can't be used.
         """
         self.path = path
         self.layout = layout
@@ -93,13 +97,10 @@ class Database:
         self._busy_s = busy_s
         self._sync_commits = sync_commits
         self._log_pages = log_pages
-        self._verify = verify
 
-    def add_tables(self, schema_sql: str) -> None:
-        """Add the tables of another module to the schema. Before ``open``."""
-        self.layout = msgspec.structs.replace(
-            self.layout, schema=f"{self.layout.schema}\n{schema_sql}"
-        )
+    def add_tables(self, tables: Tables) -> None:
+        """Add the tables of another module. Before ``open``."""
+        self.layout = self.layout.with_tables(tables)
 
     # --- opening -------------------------------------------------------------------------------
 
@@ -112,8 +113,9 @@ class Database:
         Returns a writing connection in autocommit mode: transactions are begun explicitly.
 
         Raises:
-            ConfigError: the file is of a newer appliance, of another program, or of a layout that
-                is not known. It is left as it is, to the byte.
+            ConfigError: the file is of a newer appliance or of another program, its tables or its
+                content are not those of its version, or a step to the present version fails. It is
+                left as it is.
             NoPermissionError: this user may not read and write the file.
             UnavailableError: the file can't be opened now.
         """
@@ -143,9 +145,13 @@ class Database:
         Raises:
             sqlite3.Error, OSError: not possible now; try again.
         """
+        try:
+            version = self.check_identity()
+        except ConfigError as error:
+            raise OSError(errno.EEXIST, str(error)) from error
         connection = self.connect()
         try:
-            self._prepare(connection, _version(connection))
+            self._prepare(connection, version)
         except BaseException:
             connection.close()
             raise
@@ -174,16 +180,39 @@ class Database:
             raise
         return connection
 
-    def check_identity(self) -> None:
+    def check_identity(self) -> int:
         """Find out which program made the file, and its version, without a change to it.
+
+        Returns the version; 0 if there is no file, or no table in it.
 
         Raises:
             ConfigError: as ``open`` does.
-            sqlite3.Error: the file can't be read.
+            sqlite3.Error, OSError: the file can't be read.
         """
-        if self._has_content():
-            with contextlib.closing(connect_read_only(self.path)) as connection:
-                self._identify(connection)
+        if not self._has_content():
+            return 0
+        with contextlib.closing(connect_read_only(self.path)) as connection:
+            version = self._identify(connection)
+            if version == self.layout.version:
+                with self.understood():
+                    self._verify(connection)
+        return version
+
+    @contextlib.contextmanager
+    def understood(self) -> Iterator[None]:
+        """Reading rows: an error of decoding them becomes one that tells the user about the file.
+
+        Raises:
+            ConfigError: instead of a ``ValueError``, ``TypeError`` or ``OverflowError``.
+        """
+        try:
+            yield
+        except Damage:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConfigError(
+                self._refusal(f"its content is not that of format {self.layout.version}: {error}")
+            ) from error
 
     def _open(self) -> sqlite3.Connection:
         is_empty = not self._has_content()
@@ -194,7 +223,7 @@ class Database:
             with contextlib.closing(connect_read_only(self.path)) as connection:
                 version = self._identify(connection)
                 if version:
-                    self._check_content(connection)
+                    self._check_content(connection, version)
         self.is_new = version == 0
         connection = self.connect()
         try:
@@ -208,39 +237,49 @@ class Database:
 
     def _identify(self, connection: sqlite3.Connection) -> int:
         """The file's version, 0 if it has no tables yet; raises ``ConfigError``."""
+        layout = self.layout
         (application,) = connection.execute("PRAGMA application_id").fetchone()
-        version = _version(connection)
-        columns = _columns(connection)
-        wanted = self._wanted_columns()
+        (number,) = connection.execute("PRAGMA user_version").fetchone()
+        tables = shape(connection).keys()
         # A first start of an earlier release that was killed may have left tables without the id.
-        if application != self.layout.application_id and (
-            application != 0 or not columns.keys() <= wanted.keys()
-        ):
+        if application != layout.application_id and (application != 0 or not self._owns(tables)):
             raise ConfigError(
                 f"{self.path} is a database of another program. It was left as it is."
                 " Move it away, or set data_dir in [service] to another folder."
             )
-        if version > self.layout.version:
+        if number > layout.version:
             raise ConfigError(
-                f"{self.path} was written by a newer appliance (its format is {version}, this one"
-                f" knows {self.layout.version}). It was left as it is. Use the newer appliance, or"
-                f" move the file away. Lost with it: {self.layout.loss}."
+                f"{self.path} was written by a newer appliance: its format is {number}, and this"
+                f" version ({__version__}) knows format {layout.version}. It was left as it is."
+                " Install the newer version again, or put back the copy from before the upgrade"
+                ' (docs/operating.md, "Upgrade and downgrade"). If it is moved away instead, this'
+                f" is lost with it: {layout.loss}."
             )
-        strange = [
-            name for name, names in columns.items() if name in wanted and names != wanted[name]
-        ]
-        if version == self.layout.version and strange:
+        if number == 0 and not tables:
+            return 0
+        # Tables without a number are of the first version, which wrote the number after the tables.
+        version = number or FIRST_VERSION
+        if version < FIRST_VERSION:
+            raise ConfigError(self._refusal(f"its format is {version}, which does not exist"))
+        misfit = layout.misfit(connection, version, may_lack_tables=number == 0)
+        if misfit is not None:
             raise ConfigError(
-                f"{self.path} was written by a development version of the appliance: its table"
-                f" {strange[0]} has other columns. It was left as it is. Move the file away."
-                f" Lost with it: {self.layout.loss}."
+                self._refusal(f"its format is {version}, but its tables are not: {misfit}")
             )
         return version
 
-    def _wanted_columns(self) -> dict[str, list[str]]:
+    def _owns(self, tables: Iterable[str]) -> bool:
         with contextlib.closing(sqlite3.connect(":memory:")) as empty:
             empty.executescript(self.layout.schema)
-            return _columns(empty)
+            return set(tables) <= shape(empty).keys()
+
+    def _refusal(self, why: str) -> str:
+        return (
+            f"{self.path} can't be used by this version ({__version__}): {why}. A development"
+            " version or another program may have changed it. It was left as it is. Put a backup"
+            " back, or move the file away. If it is moved away, this is lost with it:"
+            f" {self.layout.loss}."
+        )
 
     def _prepare(self, connection: sqlite3.Connection, version: int) -> None:
         """Bring the schema from ``version`` (0: no tables yet) to the present one, or not at all.
@@ -252,10 +291,9 @@ class Database:
         connection.execute("PRAGMA journal_mode = WAL")
         with transaction(connection):
             if 0 < version < layout.version:
-                _log.info("%s: schema version %d -> %d", self.path, version, layout.version)
-                for script in layout.migrations[version - _FIRST_VERSION :]:
-                    _execute(connection, script)
-            _execute(connection, layout.schema)
+                self._upgrade(connection, version)
+            else:
+                run_script(connection, layout.schema)
             for name, value in (
                 ("application_id", layout.application_id),
                 ("user_version", layout.version),
@@ -264,14 +302,34 @@ class Database:
                 if present != value:  # an assignment writes, even if nothing changes
                     connection.execute(f"PRAGMA {name} = {value}")
 
-    def _check_content(self, connection: sqlite3.Connection) -> None:
+    def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
+        layout = self.layout
+        _log.info("%s: upgrade from format %d to %d", self.path, version, layout.version)
+        try:
+            layout.upgrade(connection, version)
+            run_script(connection, layout.schema)
+        except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, sqlite3.Error) and primary_code(error) not in _OWN_FAULTS:
+                raise  # the disk, another program, damage: not the step
+            raise ConfigError(
+                f"{self.path} can't be upgraded from format {version} to {layout.version}:"
+                f" {error}. It was left as it is. Install the version that wrote it again, and"
+                " report this line."
+            ) from error
+
+    def _check_content(self, connection: sqlite3.Connection, version: int) -> None:
         if self.path.stat().st_size <= CHECK_BELOW_BYTES:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise Damage(verdict)
-        # The tables may be older, or incomplete after a first start of an earlier release.
-        if self._verify is not None and _columns(connection) == self._wanted_columns():
-            self._verify(connection)
+        if version == self.layout.version:
+            with self.understood():
+                self._verify(connection)
+
+    def _verify(self, connection: sqlite3.Connection) -> None:
+        # Tables may be missing after a first start of an earlier release that was killed.
+        if self.layout.misfit(connection, self.layout.version, may_lack_tables=False) is None:
+            self.layout.verify(connection)
 
     def _has_content(self) -> bool:
         try:
@@ -388,40 +446,6 @@ _WORDS = {
     sqlite3.SQLITE_CORRUPT: "the database is damaged; a restart will set it aside",
     sqlite3.SQLITE_NOTADB: "the file is not a database; a restart will set it aside",
 }
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    # Tables without a number are of the first version, which wrote the number after the tables.
-    return int(version) or (_FIRST_VERSION if _columns(connection) else 0)
-
-
-def _columns(connection: sqlite3.Connection) -> dict[str, list[str]]:
-    """The names of all columns, in order, by the name of their table."""
-    found: dict[str, list[str]] = {}
-    for table, column in connection.execute(
-        "SELECT tables.name, columns.name FROM sqlite_master AS tables"
-        " JOIN pragma_table_info(tables.name) AS columns"
-        " WHERE tables.type = 'table' AND tables.name NOT LIKE 'sqlite!_%' ESCAPE '!'"
-        " ORDER BY tables.name, columns.cid"
-    ):
-        found.setdefault(table, []).append(column)
-    return found
-
-
-def _execute(connection: sqlite3.Connection, script: str) -> None:
-    """Run a script within the open transaction, which ``executescript`` would commit first."""
-    for statement in _statements(script):
-        connection.execute(statement)
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for part in script.split(";")[:-1]:
-        statement += f"{part};"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -160,8 +160,8 @@ class TaskEngine:
         Raises ``ConfigError``, ``NoPermissionError`` or ``UnavailableError``.
         """
         self._store.open(self._clock_ns())
-        self.is_new = self._store.is_new
-        with self._state.lock:
+        with self._state.lock, self._store.understood():
+            self.is_new = self._store.is_new
             self._planner.book.next_id = max(1, self._store.meta("next_id"))
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()

@@ -20,43 +20,21 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from appliance.model import ExecutionState
-from appliance.storage.database import Damage, Database, Layout, transaction
+from appliance.model import LARGEST_SEQ, ExecutionState
+from appliance.storage.database import Database, check_bodies, transaction
+from appliance.storage.layout import Layout, Tables
 from appliance.tasks.records import Record
 
 LOG_COMMITS = 500
 """After so many commits (some 20 MB of log) ``checkpoint`` has something to do."""
 LOG_PAGES = 20_000
 """A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
-LAYOUT = Layout(
-    title="The task database",
-    application_id=0x514D5453,  # "QMTS"
-    schema="""
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS executions (
-    id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, open INTEGER NOT NULL, at_ns INTEGER NOT NULL,
-    record BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS executions_open ON executions (open) WHERE open = 1;
-CREATE INDEX IF NOT EXISTS executions_task ON executions (task_id, id);
-CREATE TABLE IF NOT EXISTS answers (
-    seq INTEGER NOT NULL, execution INTEGER NOT NULL, label TEXT NOT NULL, at_ns INTEGER NOT NULL,
-    state TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS answers_seq ON answers (seq);
-CREATE TABLE IF NOT EXISTS sightings (
-    digest BLOB PRIMARY KEY, at_ns INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, publication BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS histories (
-    task_id TEXT PRIMARY KEY, history BLOB NOT NULL) WITHOUT ROWID;
-""",
-    loss="requests that had not started, the history of runs, pauses of timers, and the starts that"
-    " journaled messages ask for but that were not yet noted: publish those messages again",
-)
 _BUSY_S = 10.0
 
 
@@ -124,6 +102,61 @@ class Changes:
         )
 
 
+def _verify(connection: sqlite3.Connection) -> None:
+    """Read the numbers, and decode the oldest and the newest row of each other table."""
+    for (value,) in connection.execute("SELECT value FROM meta"):
+        if not isinstance(value, int) or abs(value) > LARGEST_SEQ:
+            raise ValueError(f"the number {value!r} in table meta")
+    for (table, column, key), decode in _DECODERS.items():
+        bodies = [
+            row[0]
+            for order in ("ASC", "DESC")
+            for row in connection.execute(
+                f"SELECT {column} FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - constants
+            )
+        ]
+        check_bodies(table, bodies, decode)
+    for row in connection.execute("SELECT * FROM answers ORDER BY rowid DESC LIMIT 1"):
+        msgspec.convert(row, Answer)
+
+
+_DECODERS: dict[tuple[str, str, str], Callable[[bytes], object]] = {
+    ("executions", "record", "id"): msgspec.msgpack.Decoder(Record).decode,
+    ("outbox", "publication", "id"): msgspec.msgpack.Decoder(Publication).decode,
+    ("histories", "history", "task_id"): msgspec.msgpack.Decoder(TaskHistory).decode,
+    ("sightings", "digest", "at_ns"): bytes,
+}
+
+LAYOUT = Layout(
+    title="The task database",
+    application_id=0x514D5453,  # "QMTS"
+    loss="requests that had not started, the history of runs, pauses of timers, and the starts that"
+    " journaled messages ask for but that were not yet noted: publish those messages again",
+    parts=(
+        Tables(
+            """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS executions (
+    id INTEGER PRIMARY KEY, task_id TEXT NOT NULL, open INTEGER NOT NULL, at_ns INTEGER NOT NULL,
+    record BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS executions_open ON executions (open) WHERE open = 1;
+CREATE INDEX IF NOT EXISTS executions_task ON executions (task_id, id);
+CREATE TABLE IF NOT EXISTS answers (
+    seq INTEGER NOT NULL, execution INTEGER NOT NULL, label TEXT NOT NULL, at_ns INTEGER NOT NULL,
+    state TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS answers_seq ON answers (seq);
+CREATE TABLE IF NOT EXISTS sightings (
+    digest BLOB PRIMARY KEY, at_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY, publication BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS histories (
+    task_id TEXT PRIMARY KEY, history BLOB NOT NULL) WITHOUT ROWID;
+""",
+            verify=_verify,
+        ),
+    ),
+)
+
+
 class Store:
     """The database file. Opens and creates it; every method may raise ``sqlite3.Error``."""
 
@@ -131,9 +164,7 @@ class Store:
         """``sync``: ``"always"`` forces acts of operators and timers to the disk, ``"os"`` not."""
         self._path = path
         self._sync = sync
-        self._database = Database(
-            path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES, verify=self._verify
-        )
+        self._database = Database(path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES)
         self._connection: sqlite3.Connection | None = None
         self._commits = 0
         """Since the log was moved into the file."""
@@ -145,6 +176,10 @@ class Store:
         # Used by several threads, one at a time, under the state store's lock.
         self._connection = self._database.open(now_ns)
 
+    def understood(self) -> contextlib.AbstractContextManager[None]:
+        """For reading after ``open``: see ``Database.understood``."""
+        return self._database.understood()
+
     @property
     def is_new(self) -> bool:
         """Whether it has no cursor yet, because the database was created or set aside.
@@ -152,18 +187,6 @@ class Store:
         A database of an earlier release, which noted its version as a row, has its cursor at 0.
         """
         return self._database.is_new or self.metas().keys().isdisjoint({"seq", "version"})
-
-    def _verify(self, connection: sqlite3.Connection) -> None:
-        """Decode the oldest and the newest execution."""
-        for order in ("ASC", "DESC"):
-            row = connection.execute(
-                f"SELECT record FROM executions ORDER BY id {order} LIMIT 1"  # noqa: S608 - constant
-            ).fetchone()
-            if row is not None:
-                try:
-                    self._decode(row[0])
-                except (msgspec.MsgspecError, TypeError) as error:
-                    raise Damage(str(error)) from error
 
     def close(self) -> None:
         if self._connection is not None:

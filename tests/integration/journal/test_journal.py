@@ -14,6 +14,7 @@ from journal_rig import JournalRig
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal.batch import Batch
 from appliance.tuning import WAKE_FOR_UNREAD
+from appliance.storage.layout import Tables
 
 VICTIM = Path(__file__).with_name("victim_journal.py")
 
@@ -87,7 +88,9 @@ def test_numbers_continue_above_cursors_kept_elsewhere(harness):
 def test_statements_share_order_and_fate_with_messages(harness):
     """Rows of other tables are committed in order with messages, all of an entry or nothing."""
     one = harness()
-    one.journal.define("CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, n INTEGER);")
+    one.journal.define(
+        Tables("CREATE TABLE IF NOT EXISTS session (id TEXT PRIMARY KEY, n INTEGER);")
+    )
     one.start()
     insert = "INSERT INTO session VALUES (?, ?)"
     one.put(1)

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from appliance.journal.journal import Journal
 from appliance.model import Message
+from appliance.storage.layout import Tables
 
 folder, sync = Path(sys.argv[1]), sys.argv[2]
 journal = Journal(folder / "journal.db", sync=sync, keep_s=1e6, max_bytes=10**9)
-journal.define("CREATE TABLE IF NOT EXISTS note (seq INTEGER PRIMARY KEY);")
+journal.define(Tables("CREATE TABLE IF NOT EXISTS note (seq INTEGER PRIMARY KEY);"))
 room = threading.Semaphore(700)
 
 

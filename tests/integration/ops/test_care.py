@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from appliance_process import ApplianceProcess, until
 
+from appliance.engine import databases
 from appliance.ops import backup as backups
+from appliance.storage.database import Database
 from appliance import cli
 from appliance.errors import UsageError
 from appliance.journal import FILE_NAME
@@ -178,9 +180,7 @@ def test_a_damaged_backup_is_not_put_back(tmp_path) -> None:
     nothing takes the journal's place."""
     data = tmp_path / "data"
     data.mkdir()
-    with sqlite3.connect(data / FILE_NAME) as database:
-        database.execute("CREATE TABLE message (seq INTEGER PRIMARY KEY)")
-    database.close()
+    Database(data / FILE_NAME, databases.LAYOUTS[FILE_NAME], busy_s=1.0).open(0).close()
     (data / "a.json").write_text("[1]")
     copy = tmp_path / "copy"
     manifest = backups.backup(data, copy)
