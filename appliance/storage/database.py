@@ -251,7 +251,7 @@ class Database:
             raise ConfigError(
                 f"{self.path} was written by a newer appliance: its format is {number}, and this"
                 f" version ({__version__}) knows format {layout.version}. It was left as it is."
-                " Install the newer version again, or put back the copy from before the upgrade"
+                " Install the newer version again, or put back a backup from before the upgrade"
                 ' (docs/operating.md, "Upgrade and downgrade"). If it is moved away instead, this'
                 f" is lost with it: {layout.loss}."
             )

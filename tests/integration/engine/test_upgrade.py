@@ -1,0 +1,346 @@
+"""Upgrades of the databases, forward with steps that the tests make, and the refusal backward."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import upgrade_steps
+from upgrade_steps import KINDS, TABLES, layouts, number, rows, step, with_note
+
+from appliance import cli
+from appliance.engine import databases
+from appliance.errors import ConfigError, UnavailableError
+from appliance.ops.backup import backup, restore
+from appliance.storage import copies, files
+from appliance.storage.database import Database
+from appliance.storage.layout import Layout, shape
+
+OLD = Path(__file__).parents[2] / "data" / "first_release"
+CONFIG = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:0"
+[access]
+users_file = "users.txt"
+anonymous = true
+"""
+NEXT = {name: each.version + 1 for name, each in databases.LAYOUTS.items()}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(OLD, tmp_path / "data"))
+
+
+def bytes_in(folder: Path) -> dict[str, bytes]:
+    return {
+        str(one.relative_to(folder)): one.read_bytes()
+        for one in sorted(folder.rglob("*"))
+        if one.is_file() and not one.name.endswith("-shm")
+    }
+
+
+def contents(folder: Path) -> dict[str, dict[str, list[tuple]]]:
+    return {name: rows(folder / name) for name in TABLES}
+
+
+def noted(before: dict[str, dict[str, list[tuple]]]) -> dict[str, dict[str, list[tuple]]]:
+    """What the step of ``upgrade_steps`` makes of the rows."""
+    return {
+        name: {**tables, TABLES[name]: [(*row, "x") for row in tables[TABLES[name]]]}
+        for name, tables in before.items()
+    }
+
+
+def upgrade_one(path: Path, layout: Layout) -> None:
+    Database(path, layout, busy_s=1.0).open(time.time_ns()).close()
+
+
+# --- forward ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", TABLES)
+def test_a_step_keeps_every_row_and_leads_to_the_tables_of_a_new_database(data, name, kind):
+    """A column more, a table made anew, rows changed one by one: all of it, and the number."""
+    before = contents(data)
+    assert before[name][TABLES[name]]
+    layout = with_note(name, step(name, kind))
+    upgrade_one(data / name, layout)
+    assert rows(data / name) == noted(before)[name]
+    assert number(data / name) == NEXT[name]
+    upgrade_one(data / "new.db", layout)
+    indexes = "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name"
+    with (
+        contextlib.closing(sqlite3.connect(data / name)) as old,
+        contextlib.closing(sqlite3.connect(data / "new.db")) as new,
+    ):
+        assert shape(old) == shape(new)
+        assert old.execute(indexes).fetchall() == new.execute(indexes).fetchall()
+        assert old.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_step_that_does_not_fit_the_tables_is_refused_before_it_begins(data, name):
+    """The tables are of another form than their number says: 78, and not a byte is changed."""
+    before = bytes_in(data)
+    layout = with_note(name, "ALTER TABLE nothing ADD COLUMN note TEXT;")
+    with pytest.raises(ConfigError, match=r"the step to format 2 does not fit them .*nothing"):
+        upgrade_one(data / name, layout)
+    assert bytes_in(data) == before
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_step_that_fails_in_the_middle_leaves_what_was(data, name):
+    """It fails at a row, when the column is there already: number and rows are the old ones."""
+    before = rows(data / name)
+    old = number(data / name)
+    change = f"{step(name, 'column')} UPDATE {TABLES[name]} SET note = NULL;"
+    with pytest.raises(
+        ConfigError, match=rf"{name} can't be upgraded from format 1 to 2: NOT NULL"
+    ):
+        upgrade_one(data / name, with_note(name, change))
+    assert rows(data / name) == before
+    assert number(data / name) == old
+    upgrade_one(data / name, databases.LAYOUTS[name])
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_full_disk_leaves_what_was(data, small_disk, name):
+    """It is no fault of the configuration (69), and with more room the same step is made."""
+    path = small_disk / name
+    shutil.copy(data / name, path)
+    before = rows(path)
+    big = f"{step(name, 'column')} CREATE TABLE big AS SELECT randomblob(4000000);"
+    layout = with_note(name, f"{big} DROP TABLE big;")
+    with pytest.raises(UnavailableError, match="the disk is full"):
+        upgrade_one(path, layout)
+    assert rows(path) == before
+    subprocess.run(["mount", "-o", "remount,size=40m", small_disk], check=True)
+    upgrade_one(path, layout)
+    assert rows(path)[TABLES[name]] == [(*row, "x") for row in before[TABLES[name]]]
+
+
+# --- all three -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+@pytest.mark.parametrize(
+    ("kind", "every"),
+    [
+        ("rebuild", 7),
+        pytest.param("rebuild", 1, marks=pytest.mark.campaign),
+        pytest.param("function", 1, marks=pytest.mark.campaign),
+    ],
+)
+def test_a_kill_at_any_statement_is_made_good_by_the_next_start(
+    data, tmp_path, kind, every, monkeypatch
+):
+    """Nothing is lost or changed twice, and the copy is of before the first of the two starts."""
+    before = contents(data)
+    ends, killed_at = [], 0
+    while not ends or ends[-1] == -signal.SIGKILL:
+        folder = Path(shutil.copytree(data, tmp_path / f"killed {killed_at}"))
+        child = [sys.executable, upgrade_steps.__file__, folder, kind, str(killed_at)]
+        ends.append(subprocess.run(child, check=False, timeout=60).returncode)
+        killed_at += every
+        with monkeypatch.context() as patch:
+            for name, layout in layouts(kind).items():
+                patch.setitem(databases.LAYOUTS, name, layout)
+            databases.upgrade(folder, time.time_ns())
+            assert not databases.outdated(folder)
+            assert {name: number(folder / name) for name in TABLES} == NEXT
+        assert contents(folder) == noted(before)
+        databases.check(folder / databases.COPY)
+        assert contents(folder / databases.COPY) == before
+        assert not (folder / databases.PARTIAL_COPY).exists()
+    assert ends[-1] == 0
+    assert len(ends) > 30 // every
+
+
+@pytest.fixture
+def upgraded_layouts(monkeypatch):
+    for name, layout in layouts("column").items():
+        monkeypatch.setitem(databases.LAYOUTS, name, layout)
+
+
+@pytest.mark.parametrize("refused", TABLES)
+def test_if_one_database_is_refused_none_is_changed(data, refused, upgraded_layouts):
+    """The others wait for a start that can use all of them."""
+    with contextlib.closing(sqlite3.connect(data / refused)) as connection:
+        connection.execute("PRAGMA user_version = 9")
+    before = bytes_in(data)
+    with pytest.raises(ConfigError, match=f"{refused} was written by a newer appliance"):
+        databases.upgrade(data, time.time_ns())
+    assert bytes_in(data) == before
+
+
+def test_the_copy_is_a_backup_to_go_back_with(data, tmp_path, monkeypatch):
+    """The version before refuses the upgraded databases, and goes on with the copy."""
+    before = contents(data)
+    with monkeypatch.context() as patch:
+        for name, layout in layouts("rebuild").items():
+            patch.setitem(databases.LAYOUTS, name, layout)
+        databases.upgrade(data, time.time_ns())
+    with pytest.raises(ConfigError) as refusal:
+        databases.check(data)
+    assert str(refusal.value).count("was written by a newer appliance: its format is 2") == 3
+    restore(data / databases.COPY, tmp_path / "back")
+    databases.check(tmp_path / "back")
+    assert contents(tmp_path / "back") == before
+    assert (tmp_path / "back" / "journal.db.high").exists()
+
+
+def test_the_next_upgrade_takes_the_place_of_the_copy(data, monkeypatch):
+    """One copy is kept: that of the last upgrade, and no backup carries it along."""
+    for name in TABLES:
+        monkeypatch.setitem(databases.LAYOUTS, name, with_note(name, step(name, "column")))
+        databases.upgrade(data, time.time_ns())
+        manifest = copies.Manifest.read(data / databases.COPY)
+        assert manifest.upgrade_to[name] == NEXT[name]
+        assert number(data / databases.COPY / name) < NEXT[name]
+    made = backup(data, data.with_name("backup"))
+    assert not [each.path for each in made.files if each.path.startswith(databases.COPY)]
+
+
+@pytest.mark.parametrize("bound", ["size", "room"])
+def test_without_room_the_upgrade_makes_no_copy(data, bound, upgraded_layouts, monkeypatch, caplog):
+    """A big journal does not hold up the start for minutes, and a full disk does not stop it."""
+    before = contents(data)
+    if bound == "size":
+        monkeypatch.setattr(databases, "COPY_BELOW_BYTES", 1000)
+    else:
+        monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
+    databases.upgrade(data, time.time_ns())
+    assert contents(data) == noted(before)
+    assert not (data / databases.COPY).exists()
+    assert "are upgraded without a copy" in caplog.text
+
+
+# --- backward, and what does not fit its number ----------------------------------------------
+
+
+def newer(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            f"PRAGMA application_id = {databases.LAYOUTS[path.name].application_id};"
+            "CREATE TABLE news (id INTEGER); PRAGMA user_version = 7;"
+        )
+    return "its format is 7, and this version (0.1.0) knows format 1"
+
+
+def without_table(path: Path) -> str:
+    table = TABLES[path.name]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(f"DROP TABLE {table}; PRAGMA user_version = 1;")
+    return f"its format is 1, but its tables are not: table {table} is missing"
+
+
+def without_column(path: Path) -> str:
+    table = TABLES[path.name]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        column = shape(connection)[table][-1].name
+        connection.executescript(f"ALTER TABLE {table} DROP COLUMN {column};")
+    return f"table {table} has no column {column}"
+
+
+def other_type(path: Path) -> str:
+    table = TABLES[path.name]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        column = shape(connection)[table][-1].name
+        connection.executescript(
+            f"ALTER TABLE {table} DROP COLUMN {column};"
+            f"ALTER TABLE {table} ADD COLUMN {column} REAL NOT NULL DEFAULT 0;"
+        )
+    return f"table {table} has column {column} as REAL, not as"
+
+
+def further_column(path: Path) -> str:
+    table = TABLES[path.name]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"ALTER TABLE {table} ADD COLUMN news TEXT")
+    return f"table {table} has a further column news"
+
+
+def other_blobs(path: Path) -> str:
+    blobs = {
+        "journal.db": "UPDATE chunk SET body = x'81a16101'",  # {"a": 1}
+        "tasks.db": "UPDATE executions SET record = x'93010203'",  # [1, 2, 3]
+        "recorders.db": "UPDATE recording SET seq = 'seven'",
+    }
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(blobs[path.name])
+    return "its content is not that of format 1"
+
+
+COMMANDS = {
+    "run": ["run", "--headless", "--run-for", "10s"],
+    "check": ["check"],
+    "backup": ["backup", "copy"],
+    "restore": ["restore", "archive"],
+    "export": ["export", "-o", "messages.jsonl"],
+}
+
+
+@pytest.mark.parametrize("spoil", [newer, without_table, without_column, other_type,
+                                   further_column, other_blobs])  # fmt: skip
+@pytest.mark.parametrize("name", TABLES)
+def test_every_command_refuses_it_in_the_same_words(
+    data, name, spoil, tmp_path, monkeypatch, capsys
+):
+    """78 and a sentence with file, numbers and what to do; each file stays, byte for byte."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    sentence = spoil(data / name)
+    archive = Path(shutil.copytree(data, tmp_path / "archive"))
+    copies.Manifest.of(
+        copies.CopiedFile(name, len(content), copies.copy_file(archive / name, tmp_path / "x"))
+        for name, content in bytes_in(archive).items()
+    ).write(archive)
+    before = bytes_in(data)
+    for command, arguments in COMMANDS.items():
+        if command == "restore":
+            data.rename(tmp_path / "aside")
+        code = cli.main(arguments)
+        told = capsys.readouterr().err
+        assert (code, command) == (78, command)
+        assert f"{name} " in told
+        assert sentence in told
+        assert "It was left as it is" in told
+        assert "backup" in told
+        assert "this is lost with it: " in told
+        assert "defect" not in told
+        if command == "restore":
+            assert not (data / name).exists()
+            shutil.rmtree(data, ignore_errors=True)
+            (tmp_path / "aside").rename(data)
+    assert cli.main(["health"]) == 69
+    assert sentence in capsys.readouterr().out
+    assert {key: each for key, each in bytes_in(data).items() if key in before} == before
+    assert not (tmp_path / "copy").exists()
+    assert not (tmp_path / "messages.jsonl").exists()
+
+
+def test_check_says_what_the_next_start_upgrades(data, tmp_path, monkeypatch, capsys):
+    """Before the service is restarted, the operator knows."""
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["check"]) == 0
+    assert "upgrades" not in capsys.readouterr().out
+    for name, layout in layouts("column").items():
+        monkeypatch.setitem(databases.LAYOUTS, name, layout)
+    before = bytes_in(data)
+    assert cli.main(["check"]) == 0
+    told = capsys.readouterr().out
+    for name in TABLES:
+        assert f"the next start upgrades {name} from format 1 to 2" in told
+    assert bytes_in(data) == before
