@@ -249,12 +249,21 @@ def _add_demo(add: _Add) -> None:
         "demo",
         "see it at work, with a simulated Qlik server",
         "Run the appliance with a simulated Qlik server and a publisher that sends a number every "
-        "second and starts a task now and then. Nothing outside this machine is touched.",
+        "second and starts a task now and then. Nothing outside this machine is touched.\n"
+        "With the terminal UI it runs until q is pressed. Without (no terminal, or --headless) it "
+        "ends after 30 seconds, or after --run-for, with exit code 0.",
         "  appliance demo\n"
         "  appliance demo --headless --run-for 10s\n"
-        "  appliance demo --data-dir ./demo              keep the recording there",
+        "  appliance demo --data-dir ./demo              keep the recording there\n"
+        "  appliance demo --qlik --headless --run-for 8h a Qlik server to try clients with",
     )
     _run_options(parser)
+    parser.add_argument(
+        "--qlik",
+        action="store_true",
+        help="offer the simulated Qlik server to other programs over HTTPS; the demo prints its "
+        "addresses and the folder of its certificates",
+    )
     parser.add_argument(
         "--data-dir", metavar="DIR", help="where the journal and the recording go (default: "
         "a folder that the demo names)",

@@ -14,5 +14,8 @@ def execute(options: argparse.Namespace) -> int:
     from appliance import demo  # noqa: PLC0415
 
     return demo.main(
-        headless=is_headless(options.headless), run_for_s=seconds, data_dir=options.data_dir
+        headless=is_headless(options.headless),
+        run_for_s=seconds,
+        data_dir=options.data_dir,
+        qlik=options.qlik,
     )

@@ -3,21 +3,25 @@
 Nothing here is a shortcut: the Qlik server is asked over real HTTP on loopback, the publisher
 signs in at the broker over a real socket. The configuration is written into the demo's folder, so
 that it can be read, copied and used with ``appliance run``. Not for: the simulated server itself
-(qlik/simulated), the publisher (publisher.py).
+(qlik/simulated, offered by qlik_server.py), the publisher (publisher.py).
 """
 
 from __future__ import annotations
 
-import socket
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.broker.users import Users
 from appliance.config.reading import load
+from appliance.demo.ports import free_port
 from appliance.demo.publisher import DemoPublisher
+from appliance.demo.qlik_server import OfferedQlik, offered
 from appliance.errors import NoPermissionError, UnavailableError
-from appliance.listening import bind
 from appliance.model import ExecutionState
 from appliance.process.run import run as run_appliance
 from appliance.process.run import say_at_end, start_log
@@ -25,24 +29,44 @@ from appliance.process.run import say_at_end, start_log
 if TYPE_CHECKING:
     from appliance.engine.service import Appliance
 
+logger = logging.getLogger(__name__)
+
 USER, PASSWORD = "wiredflow", b"wiredflow"
+HEADLESS_S = 30.0
+"""Seconds after which a demo without the terminal UI ends, unless told otherwise."""
 _PORT = 1883
 _CONFIG = "demo.toml"
+_REPORT_S = 5
 
 
-def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> int:
+def main(*, headless: bool, run_for_s: float | None, data_dir: str | None, qlik: bool) -> int:
     """Run the demo; returns the exit code.
 
     Args:
         headless: log lines only.
-        run_for_s: stop after this many seconds; ``None``: run until stopped.
+        run_for_s: stop after this many seconds; ``None``: until ``q``, without the terminal UI
+            after ``HEADLESS_S``.
         data_dir: folder for everything that the demo writes, by default ``demo-data`` here.
+        qlik: offer the simulated Qlik server to other programs.
 
     Raises:
         ApplianceError: the folder can't be written, or no port is free.
     """
+    if headless and run_for_s is None:
+        run_for_s = HEADLESS_S
     folder = Path(data_dir or "demo-data").absolute()
-    config = load(_prepare(folder))
+    with contextlib.ExitStack() as stack:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            server = stack.enter_context(offered(folder / "qlik")) if qlik else None
+            path = _prepare(folder, server)
+        if server is not None:
+            say_at_end(server.explanation)
+        return _run(path, headless=headless, run_for_s=run_for_s, server=server)
+
+
+def _run(path: Path, *, headless: bool, run_for_s: float | None, server: OfferedQlik | None) -> int:
+    config = load(path)
     log = start_log(config, headless=headless)
     served: list[Appliance] = []
 
@@ -50,12 +74,23 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
         from appliance.engine.service import Appliance  # noqa: PLC0415 - loaded behind the first paint
 
         appliance = Appliance(config, log=log, run_for_s=run_for_s)
-        appliance.when_ready(publisher.start)
         appliance.when_ready(lambda: served.append(appliance))
+        appliance.when_ready(begin)
         return appliance
 
+    def begin() -> None:
+        if server is not None:
+            logger.info("%s", server.summary)
+        if run_for_s is not None:
+            logger.info("the demo ends by itself after %g s (--run-for)", run_for_s)
+        publisher.start()
+
+    def report(second: int) -> None:
+        if second % (2 * _REPORT_S) == _REPORT_S:
+            _report(served[0])
+
     try:
-        with DemoPublisher(config.listener[0].bind, USER, PASSWORD) as publisher:
+        with DemoPublisher(config.listener[0].bind, USER, PASSWORD, report) as publisher:
             code = run_appliance(make, config, headless=headless)
     finally:
         log.close()
@@ -64,16 +99,11 @@ def main(*, headless: bool, run_for_s: float | None, data_dir: str | None) -> in
     return code
 
 
-def _prepare(folder: Path) -> Path:
-    """Write the demo's configuration and users file; returns the configuration's path."""
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn the errors of writing into the demo's folder into the appliance's own."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        users = Users(folder / "users.txt")
-        if USER not in users.names():
-            users.add(USER, PASSWORD)
-        text = resources.files(__package__).joinpath(_CONFIG).read_text("utf-8")
-        path = folder / _CONFIG
-        path.write_text(text.replace("127.0.0.1:1883", f"127.0.0.1:{_free_port()}"), "utf-8")
+        yield
     except PermissionError:
         raise NoPermissionError(
             f"The demo can't write into {folder}. Name another folder with --data-dir."
@@ -82,19 +112,34 @@ def _prepare(folder: Path) -> Path:
         raise UnavailableError(
             f"The demo can't use {folder}: {error.strerror}. Name another folder with --data-dir."
         ) from None
+
+
+def _prepare(folder: Path, server: OfferedQlik | None) -> Path:
+    """Write the demo's configuration and users file; returns the configuration's path."""
+    users = Users(folder / "users.txt")
+    if USER not in users.names():
+        users.add(USER, PASSWORD)
+    text = resources.files(__package__).joinpath(_CONFIG).read_text("utf-8")
+    text = text.replace(f"127.0.0.1:{_PORT}", f"127.0.0.1:{free_port(_PORT)}")
+    if server is not None:
+        table = server.table
+        text = re.sub(r"\[qlik\]\n.*\n", lambda _: table, text)
+    path = folder / _CONFIG
+    path.write_text(text, "utf-8")
     return path
 
 
-def _free_port() -> int:
-    """MQTT's own port, or any free one if a broker is running here already."""
-    for port in (_PORT, 0):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                bind(probe, ("127.0.0.1", port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise UnavailableError("No port on 127.0.0.1 is free for the demo's broker.")
+def _report(appliance: Appliance) -> None:
+    """Name in the log what it does not name by itself: recordings, and timers that wait."""
+    for recorder in appliance.recorders.states():
+        logger.info(
+            "recorded: %d messages of %s are in %s",
+            recorder.recorded, recorder.topic, recorder.path,
+        )  # fmt: skip
+    for timer in appliance.tasks.timers():
+        if timer.due_ns is not None:
+            seconds = (timer.due_ns - appliance.clock_ns()) / 1e9
+            logger.info("timer %s is due in %.0f s: %s", timer.name, seconds, timer.detail)
 
 
 def _summary(appliance: Appliance) -> str:

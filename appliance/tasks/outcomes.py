@@ -112,7 +112,10 @@ def _log_change(execution: Execution) -> None:
         text += f" after {max(execution.ended_ns - execution.started_ns, 0) / _NS:.1f} s"
     if execution.reason:
         text += f": {execution.reason}"
-    by = f"{cause.client_id} on {cause.topic}, message {cause.seq}" if cause.seq else cause.kind
+    if cause.seq:
+        by = f"{cause.client_id} on {cause.topic}, message {cause.seq}"
+    else:
+        by = f"{cause.kind} {cause.rule}".rstrip()
     _log.log(level, "%s (execution %d, asked for by %s)", text, execution.id, by)
 
 

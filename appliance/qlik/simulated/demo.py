@@ -23,7 +23,7 @@ def demo_tasks() -> list[SimulatedTask]:
             app_name="Line 7 quality",
             tags=("mqtt-start", "production"),
             properties=(("factory", "line-7"),),
-            duration_s=(5.0, 8.0),
+            duration_s=(3.0, 4.0),
         ),
         SimulatedTask(
             "Reload line 8",
@@ -32,7 +32,7 @@ def demo_tasks() -> list[SimulatedTask]:
             app_name="Line 8 quality",
             tags=("mqtt-start", "production"),
             properties=(("factory", "line-8"),),
-            duration_s=(6.0, 9.0),
+            duration_s=(4.0, 6.0),
         ),
         SimulatedTask(
             "Reload sales",
@@ -40,7 +40,7 @@ def demo_tasks() -> list[SimulatedTask]:
             app_id="c85a1f02-6d9e-4b37-a4c1-3e7f0b2d9654",
             app_name="Sales",
             tags=("finance",),
-            duration_s=(10.0, 14.0),
+            duration_s=(3.0, 4.0),
         ),
         SimulatedTask(
             "Reload stock levels",
@@ -48,7 +48,7 @@ def demo_tasks() -> list[SimulatedTask]:
             app_id="7b90d2e4-1c5f-48a3-86e7-f4d1a0c3b295",
             app_name="Stock",
             tags=("mqtt-start", "logistics"),
-            duration_s=(15.0, 20.0),
+            duration_s=(8.0, 10.0),
             max_retries=1,
         ),
         SimulatedTask(
@@ -67,10 +67,10 @@ def demo_tasks() -> list[SimulatedTask]:
             app_id="3e7c5a19-f048-4d62-b9a1-8f0d6e2c4b75",
             app_name="Suppliers",
             tags=("finance",),
-            duration_s=(4.0, 6.0),
+            duration_s=(1.5, 2.0),
             fail_every=1,
-            error_text="Error: The following error occurred: Cannot open file "
-            "'lib://suppliers/prices.xlsx' (Password=Winter2026; user loader)",
+            error_text="Cannot open file 'lib://suppliers/prices.xlsx' "
+            "(Password=Winter2026; user loader)",
         ),
         SimulatedTask(
             "Reload archive (switched off)",

@@ -354,7 +354,7 @@ class SimulatedQlik:
         prefix = request.path.split("/")[1]
         if prefix in self._proxies:
             return self._through_proxy(self._proxies[prefix], request)
-        if not request.path.startswith("/qrs/"):
+        if not request.path.lower().startswith("/qrs/"):
             return text_answer(NO_ENDPOINT, 404)
         if not self._direct:
             default = self._proxies.get("")

@@ -117,17 +117,22 @@ def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) 
 def execution_lines(
     executions: Sequence[Execution], now_ns: int, cells: int, rows: int, *, utc: bool
 ) -> list[Line]:
-    """At most ``rows`` lines; with room, a failure's reason gets a line of its own."""
+    """At most ``rows`` lines; with room, a failure's reason gets a line of its own.
+
+    Where there are few rows, the first failure's reason has one, if a row is left for it.
+    """
     shown = order(executions, now_ns)
     lines: list[Line] = []
-    roomy = rows > 4
+    own_lines = rows if rows > 4 else 1
     for execution in shown:
         if len(lines) >= rows:
             break
-        own_line = roomy and bool(execution.reason) and execution.state.is_bad
+        own_line = bool(execution.reason) and execution.state.is_bad and own_lines > 0
+        own_line = own_line and (rows > 4 or len(lines) + 2 <= rows)
         plain = replace(execution, reason="") if own_line else execution
         lines.append([(" ", ""), *execution_line(plain, now_ns, cells - 1, utc=utc)])
         if own_line and len(lines) < rows:
+            own_lines -= 1
             lines.append([("     ", ""), (first_line(execution.reason), "bad")])
     if not lines:
         lines.append([(" No task was started yet.", "dim")])
@@ -157,7 +162,7 @@ def run_limit(snapshot: Snapshot, now_ns: int) -> Line:
 
 
 def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
-    """One line for narrow screens: uptime, run limit, next timer, and what is held up or lost."""
+    """One line for narrow screens: uptime, run limit, next timer, what is late, lost, recorded."""
     up: Line = [("up ", "dim"), (formats.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
     parts = [up, run_limit(snapshot, now_ns)]
     upcoming = [one for one in due_first(snapshot.timers) if one.due_ns and not one.paused]
@@ -172,6 +177,9 @@ def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
     hits = sum(count for _, count in snapshot.counters)
     if hits:
         parts.append([(f"▲ {formats.short_count(hits)} noted", "warn")])
+    if snapshot.recorders:
+        recorded = sum(one.recorded for one in snapshot.recorders)
+        parts.append([("recorded ", "dim"), (formats.short_count(recorded), "")])
     return [(" ", ""), *join(parts, " │ ")]
 
 
