@@ -10,7 +10,7 @@ import asyncio
 import os
 
 from appliance.broker.session_host import SessionHandler, SessionHost
-from appliance.mqtt import packets
+from appliance.mqtt import decode, packets
 
 
 class StandInHost:
@@ -42,11 +42,11 @@ class StandInSession:
         kind = packets.check_flags(packet[0])
         body, _ = packets.frame(packet, 0, len(packet))
         if kind == packets.SUBSCRIBE:
-            packet_id, wanted = packets.decode_subscribe(packet[body:])
+            packet_id, wanted = decode.subscribe(packet[body:], 4)
             codes = tuple(self.handler.subscribe(each.topic_filter) for each in wanted)
             self.handler.host_sent(packets.encode_suback(packet_id, codes))
         elif kind == packets.UNSUBSCRIBE:
-            packet_id, filters = packets.decode_unsubscribe(packet[body:])
+            packet_id, filters = decode.unsubscribe(packet[body:], 4)
             for topic_filter in filters:
                 self.handler.unsubscribe(topic_filter)
             self.handler.host_sent(b"\xb0\x02" + packet_id.to_bytes(2, "big"))

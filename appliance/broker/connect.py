@@ -18,7 +18,7 @@ from appliance.broker.access import Proof
 from appliance.broker.context import BrokerContext
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Counter
-from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
@@ -89,8 +89,7 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
     if connection.asked is not None:
         raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
     connection.version = packets.protocol_version(body)
-    asked = packets.decode_connect(body) if connection.version == 4 else v5_decode.connect(body)
-    connection.asked = asked
+    connection.asked = asked = decode.connect(body, connection.version)
     try:
         admission = admit_at_once(context, asked)
         if admission is not None and not context.binding.is_connected(admission.client_id):

@@ -22,7 +22,7 @@ from appliance.broker.publish import PublishReader
 from appliance.broker.sessions import Session
 from appliance.broker.subscribe import SubscribeHandler
 from appliance.counters import Counter
-from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, frame
 
@@ -270,7 +270,7 @@ class Connection(GuardedProtocol):
             counter = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
             if error.reason is Reason.PACKET_TOO_LARGE:
                 counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
-            elif isinstance(error, v5_decode.TooManyPropertiesError):
+            elif isinstance(error, decode.TooManyPropertiesError):
                 counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
             self._context.count(counter)
             self.end(error.reason, str(error))
@@ -374,7 +374,7 @@ class Connection(GuardedProtocol):
 
     def _disconnect(self, body: bytes) -> None:
         if self.version == 5:
-            reason, expiry = v5_decode.disconnect(body)
+            reason, expiry = decode.disconnect(body)
             if expiry is not None and self.session is not None:
                 if expiry and not self.session.expiry_s:
                     raise PacketError(

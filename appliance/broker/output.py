@@ -15,7 +15,7 @@ from appliance.broker.context import BrokerContext
 from appliance.broker.outbox import Delivery, Outbox
 from appliance.counters import Counter
 from appliance.model import Message
-from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Reason
 
@@ -158,9 +158,7 @@ class Output:
     # --- what the client acknowledges (each raises PacketError where it breaks the protocol) ----
 
     def _acknowledged(self, body: bytes, *, is_of_release: bool = False) -> tuple[int, int]:
-        if self.version == 4:
-            return packets.decode_packet_id(body), 0
-        return v5_decode.acknowledgement(body, is_of_release=is_of_release)
+        return decode.acknowledgement(body, self.version, is_of_release=is_of_release)
 
     def take_puback(self, body: bytes) -> None:
         """The client has a QoS 1 message."""

@@ -18,7 +18,7 @@ from appliance.broker.sessions import Session
 from appliance.counters import Counter
 from appliance.journal.message_cost import beside_payload
 from appliance.model import Message
-from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason
 
@@ -192,10 +192,10 @@ class PublishReader:
                     payload_start += 1
                 else:
                     try:
-                        properties, alias, payload_start = v5_decode.publish_properties(
+                        properties, alias, payload_start = decode.publish_properties(
                             data, payload_start, stop
                         )
-                    except v5_decode.TooManyPropertiesError as error:
+                    except decode.TooManyPropertiesError as error:
                         if not qos:
                             raise
                         if error.alias is not None:
@@ -327,10 +327,7 @@ class PublishReader:
 
     def take_pubrel(self, body: bytes) -> None:
         """The client will not send this QoS 2 message again (section 4.3.3)."""
-        if self._version == 4:
-            packet_id = packets.decode_packet_id(body)
-        else:
-            packet_id, _ = v5_decode.acknowledgement(body, is_of_release=True)
+        packet_id, _ = decode.acknowledgement(body, self._version, is_of_release=True)
         session = self._session
         known = session is not None and packet_id in session.unreleased
         if session is not None and known:

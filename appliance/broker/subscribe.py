@@ -17,9 +17,10 @@ from appliance.broker.sessions import Session
 from appliance.broker.subscriptions import split_shared
 from appliance.counters import Counter
 from appliance.model import Message
-from appliance.mqtt import packets, v5_decode
+from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason, SubscribeOptions
+from appliance.mqtt.topics import filter_problem
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
@@ -89,8 +90,7 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
-        decode = packets.decode_subscribe if self._connection.version == 4 else v5_decode.subscribe
-        self._packet_id, wanted = decode(body)
+        self._packet_id, wanted = decode.subscribe(body, self._connection.version)
         self._check(len(wanted))
         self._wanted = deque(wanted)
         self._codes = []
@@ -117,7 +117,7 @@ class SubscribeHandler:
             with contextlib.suppress(ValueError):
                 shared = split_shared(options.topic_filter)
                 plain = options.topic_filter if shared is None else shared[1]
-                if packets.filter_is_valid(plain) and access.may_subscribe(
+                if filter_problem(plain) is None and access.may_subscribe(
                     connection.username, connection.client_id, plain, connection.address
                 ):
                     found.append(plain)
@@ -129,9 +129,7 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol.
         """
-        is_311 = self._connection.version == 4
-        decode = packets.decode_unsubscribe if is_311 else v5_decode.unsubscribe
-        self._packet_id, filters = decode(body)
+        self._packet_id, filters = decode.unsubscribe(body, self._connection.version)
         self._check(len(filters))
         self._codes = []
         self._retained = []
@@ -212,7 +210,7 @@ class SubscribeHandler:
         except ValueError:
             return Reason.TOPIC_FILTER_INVALID
         plain = options.topic_filter if shared is None else shared[1]
-        if not packets.filter_is_valid(plain):
+        if filter_problem(plain) is not None:
             return Reason.TOPIC_FILTER_INVALID
         if not context.access.may_subscribe(
             connection.username, connection.client_id, plain, connection.address

@@ -23,7 +23,7 @@ import msgspec
 
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.mqtt import packets
-from appliance.mqtt.v5_decode import variable_number
+from appliance.mqtt.decode import variable_number
 from appliance.secret import Secret
 
 _LARGEST_PACKET = 64 * 1024

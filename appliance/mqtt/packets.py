@@ -12,7 +12,7 @@ import struct
 import msgspec
 
 from appliance.model import MessageProperties
-from appliance.mqtt.topics import filter_problem, topic_problem
+from appliance.mqtt.topics import topic_problem
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
@@ -272,94 +272,6 @@ def protocol_version(body: bytes) -> int:
     raise PacketError("the first packet is not an MQTT CONNECT [MQTT-3.1.2-1]")
 
 
-def decode_connect(body: bytes) -> Connect:
-    """Decode a 3.1.1 CONNECT (section 3.1).
-
-    Raises:
-        PacketError: the packet breaks a rule of section 3.1.
-    """
-    reader = Body(body)
-    reader.binary()
-    level = reader.byte()
-    flags = reader.byte()
-    keepalive = reader.number()
-    if flags & 0x01:
-        raise PacketError("the reserved connect flag is set [MQTT-3.1.2-3]")
-    clean = bool(flags & 0x02)
-    will_qos = flags >> 3 & 0x03
-    if flags & 0x04:
-        if will_qos == 3:
-            raise PacketError("the will's QoS is 3 [MQTT-3.1.2-14]")
-    elif flags & 0x38:
-        raise PacketError("will flags without a will [MQTT-3.1.2-11]")
-    if flags & 0x40 and not flags & 0x80:
-        raise PacketError("a password without a user name [MQTT-3.1.2-22]")
-    client_id = reader.text()
-    will = None
-    if flags & 0x04:
-        topic = reader.text()
-        payload = reader.binary()
-        if problem := topic_problem(topic):
-            raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
-        will = Will(topic, payload, will_qos, bool(flags & 0x20))
-    username = reader.text() if flags & 0x80 else None
-    password = reader.binary() if flags & 0x40 else None
-    reader.must_end()
-    return Connect(
-        version=level,
-        client_id=client_id,
-        clean_start=clean,
-        keepalive_s=keepalive,
-        username=username,
-        password=password,
-        will=will,
-        session_expiry_s=0 if clean else FOR_EVER,
-    )
-
-
-def decode_subscribe(body: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
-    """Decode a 3.1.1 SUBSCRIBE: (packet id, filters). Filters may still be invalid as filters."""
-    reader = Body(body)
-    packet_id = _packet_id(reader)
-    wanted = []
-    while not reader.at_end:
-        topic_filter = reader.text()
-        qos = reader.byte()
-        if qos > 2:
-            raise PacketError(f"a subscription asks for QoS {qos} [MQTT-3-8.3-4]")
-        wanted.append(SubscribeOptions(topic_filter, qos))
-    if not wanted:
-        raise PacketError("a SUBSCRIBE without a topic filter [MQTT-3.8.3-3]")
-    return packet_id, tuple(wanted)
-
-
-def decode_unsubscribe(body: bytes) -> tuple[int, tuple[str, ...]]:
-    """Decode a 3.1.1 UNSUBSCRIBE: (packet id, filters)."""
-    reader = Body(body)
-    packet_id = _packet_id(reader)
-    filters = []
-    while not reader.at_end:
-        filters.append(reader.text())
-    if not filters:
-        raise PacketError("an UNSUBSCRIBE without a topic filter [MQTT-3.10.3-2]")
-    return packet_id, tuple(filters)
-
-
-def _packet_id(reader: Body) -> int:
-    packet_id = reader.number()
-    if packet_id == 0:
-        raise PacketError("packet id 0 [MQTT-2.3.1-1]")
-    return packet_id
-
-
-def decode_packet_id(body: bytes) -> int:
-    """The packet id of a 3.1.1 PUBACK, PUBREC, PUBREL or PUBCOMP."""
-    reader = Body(body)
-    packet_id = _packet_id(reader)
-    reader.must_end()
-    return packet_id
-
-
 def publish_topic(data: bytes) -> str:
     """Decode the topic of a PUBLISH.
 
@@ -422,8 +334,3 @@ def encode_host_unsubscribe(packet_id: int, filters: tuple[str, ...]) -> bytes:
         topic_filter = text.encode()
         body += struct.pack(">H", len(topic_filter)) + topic_filter
     return b"\xa2" + encode_length(len(body)) + bytes(body)
-
-
-def filter_is_valid(topic_filter: str) -> bool:
-    """Whether a client may subscribe to this filter as far as its form goes."""
-    return filter_problem(topic_filter) is None

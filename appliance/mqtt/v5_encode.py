@@ -1,6 +1,6 @@
 """MQTT 5 control packets that the broker sends, most of them through the ``mqtt5`` codec.
 
-Not for: what clients send (v5_decode.py), sessions. References are to MQTT 5.
+Not for: what clients send (decode.py), sessions. References are to MQTT 5.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import mqtt5
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appliance.mqtt import v5_decode
+from appliance.mqtt import decode
 from appliance.mqtt import v5_encode
 from appliance.mqtt import packets
 from appliance.broker.outbox import Delivery
@@ -17,19 +19,21 @@ from appliance.model import Message, MessageProperties
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 TOPIC = TEXT.map(lambda s: s.replace("+", "").replace("#", "")).filter(bool)
 DECODERS = [
-    packets.decode_connect,
-    packets.decode_subscribe,
-    packets.decode_unsubscribe,
-    packets.decode_packet_id,
     packets.publish_topic,
     packets.protocol_version,
-    v5_decode.connect,
-    v5_decode.subscribe,
-    v5_decode.unsubscribe,
-    v5_decode.disconnect,
-    lambda body: v5_decode.acknowledgement(body, is_of_release=True),
-    lambda body: v5_decode.acknowledgement(body, is_of_release=False),
-    lambda body: v5_decode.publish_properties(body, 0, len(body)),
+    decode.disconnect,
+    lambda body: decode.publish_properties(body, 0, len(body)),
+    *(
+        partial(each, version=version)
+        for version in (4, 5)
+        for each in (
+            decode.connect,
+            decode.subscribe,
+            decode.unsubscribe,
+            partial(decode.acknowledgement, is_of_release=True),
+            partial(decode.acknowledgement, is_of_release=False),
+        )
+    ),
 ]
 
 
@@ -37,9 +41,9 @@ DECODERS = [
 @example(b"\0\4MQTT\5\2\0\0\0\0\1\xff")
 def test_arbitrary_bytes(data):
     """No bytes of a client make a decoder fail in any other way than by PacketError."""
-    for decode in DECODERS:
+    for decoder in DECODERS:
         try:
-            decode(data)
+            decoder(data)
         except PacketError as error:
             assert isinstance(error.reason, Reason)
             assert str(error)
@@ -82,7 +86,7 @@ def test_connect_5(client_id, clean, keepalive, username, password, will, expiry
         max_packet_size=largest,
     ).write()
     first, data = body(raw)
-    asked = v5_decode.connect(data)
+    asked = decode.connect(data, 5)
     assert first == 0x10
     assert asked == packets.Connect(
         version=5,
@@ -125,7 +129,7 @@ def test_publish_5(topic, payload, qos, retain, properties):
     first, data = body(raw)
     assert first == 0x30 | qos << 1 | retain
     start = 2 + len(topic.encode()) + (2 if qos else 0)
-    found, alias, payload_start = v5_decode.publish_properties(data, start, len(data))
+    found, alias, payload_start = decode.publish_properties(data, start, len(data))
     assert (found or MessageProperties()) == properties
     assert alias is None
     assert data[payload_start:] == payload
@@ -149,7 +153,7 @@ def test_subscribe(wanted, packet_id):
     options = tuple(packets.SubscribeOptions(name, qos) for name, qos in wanted)
     first, data = body(packets.encode_host_subscribe(packet_id, options))
     assert first == 0x82
-    assert packets.decode_subscribe(data) == (packet_id, options)
+    assert decode.subscribe(data, 4) == (packet_id, options)
     raw = mqtt5.SubscribePacket(
         packet_id,
         [
@@ -157,7 +161,7 @@ def test_subscribe(wanted, packet_id):
             for name, qos in [("a/b", 1), ("#", 2)]
         ],
     ).write()
-    assert v5_decode.subscribe(body(raw)[1])[1] == (
+    assert decode.subscribe(body(raw)[1], 5)[1] == (
         packets.SubscribeOptions("a/b", 1),
         packets.SubscribeOptions("#", 2),
     )
@@ -167,7 +171,7 @@ def test_subscribe(wanted, packet_id):
 def test_unsubscribe(filters, packet_id):
     """What amqtt is given of an UNSUBSCRIBE is what the client asked for."""
     _, data = body(packets.encode_host_unsubscribe(packet_id, tuple(filters)))
-    assert packets.decode_unsubscribe(data) == (packet_id, tuple(filters))
+    assert decode.unsubscribe(data, 4) == (packet_id, tuple(filters))
 
 
 @given(st.integers(0, 268435455))
@@ -177,7 +181,7 @@ def test_length(size):
     assert len(data) == 1 + (size > 127) + (size > 16383) + (size > 2097151)
     assert packets.frame(b"\x30" + data, 0, 2**30) == (1 + len(data), 1 + len(data) + size)
     assert packets.frame(b"\x30" + data[:-1], 0, 2**30) is None
-    assert v5_decode.variable_number(packets.Body(data)) == size
+    assert decode.variable_number(packets.Body(data)) == size
 
 
 @pytest.mark.parametrize("reason", list(Reason))

@@ -1,8 +1,8 @@
-"""MQTT 5 control packets that clients send, decoded strictly into the forms of packets.py.
+"""MQTT control packets that clients send, decoded strictly into the forms of packets.py.
 
 The ``mqtt5`` codec encodes what we send, but does not decode here: it accepts packets that the
 standard forbids, and ends the process on a string that is not UTF-8. Not for: framing
-(packets.frame), sessions. References are to MQTT 5.
+(packets.frame), sessions. References are to MQTT 5; ``version`` is 4 (MQTT 3.1.1) or 5.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from appliance.model import MessageProperties
 from appliance.mqtt.packets import (
+    FOR_EVER,
     Body,
     Connect,
     PacketError,
@@ -235,7 +236,7 @@ def publish_properties(
     return _of_message(found), found.get(_TOPIC_ALIAS), start + body.position
 
 
-def connect(data: bytes) -> Connect:
+def connect(data: bytes, version: int) -> Connect:
     """The body of a CONNECT (section 3.1).
 
     Raises:
@@ -246,37 +247,41 @@ def connect(data: bytes) -> Connect:
     level = body.byte()
     flags = body.byte()
     keepalive = body.number()
+    rule = "MQTT5" if version == 5 else "MQTT"
     if flags & 0x01:
-        raise PacketError("the reserved connect flag is set [MQTT5-3.1.2-3]")
-    if flags & 0x18 == 0x18:
-        raise PacketError("the will's QoS is 3 [MQTT5-3.1.2-12]")
+        raise PacketError(f"the reserved connect flag is set [{rule}-3.1.2-3]")
     if not flags & 0x04 and flags & 0x38:
-        raise PacketError("will flags without a will [MQTT5-3.1.2-11]")
-    found = _properties(body, _IN_CONNECT, CONNECT_LIMIT)
+        raise PacketError(f"will flags without a will [{rule}-3.1.2-11]")
+    if flags & 0x18 == 0x18:
+        raise PacketError(f"the will's QoS is 3 [{rule}-3.1.2-{12 if version == 5 else 14}]")
+    if version == 4 and flags & 0x40 and not flags & 0x80:
+        raise PacketError("a password without a user name [MQTT-3.1.2-22]")
+    found = _properties(body, _IN_CONNECT, CONNECT_LIMIT) if version == 5 else {}
     if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
-    will = _will(body, flags) if flags & 0x04 else None
+    will = _will(body, flags, version) if flags & 0x04 else None
     username = body.text() if flags & 0x80 else None
     password = body.binary() if flags & 0x40 else None
     body.must_end()
+    clean = bool(flags & 0x02)
     return Connect(
         version=level,
         client_id=client_id,
-        clean_start=bool(flags & 0x02),
+        clean_start=clean,
         keepalive_s=keepalive,
         username=username,
         password=password,
         will=will,
-        session_expiry_s=found.get(_SESSION_EXPIRY, 0),
+        session_expiry_s=found.get(_SESSION_EXPIRY, 0 if clean or version == 5 else FOR_EVER),
         receive_maximum=found.get(_RECEIVE_MAXIMUM, 65535),
         maximum_packet_size=found.get(_MAXIMUM_PACKET_SIZE),
         authentication_method=found.get(_AUTHENTICATION_METHOD),
     )
 
 
-def _will(body: Body, flags: int) -> Will:
-    found = _properties(body, _IN_WILL, CONNECT_LIMIT)
+def _will(body: Body, flags: int, version: int) -> Will:
+    found = _properties(body, _IN_WILL, CONNECT_LIMIT) if version == 5 else {}
     topic = body.text()
     if problem := topic_problem(topic):
         raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
@@ -290,14 +295,15 @@ def _will(body: Body, flags: int) -> Will:
     )
 
 
-def _packet_id(body: Body) -> int:
+def _packet_id(body: Body, version: int) -> int:
     packet_id = body.number()
     if packet_id == 0:
-        raise PacketError("packet id 0 [MQTT5-2.2.1-3]", Reason.PROTOCOL_ERROR)
+        rule = "MQTT5-2.2.1-3" if version == 5 else "MQTT-2.3.1-1"
+        raise PacketError(f"packet id 0 [{rule}]", Reason.PROTOCOL_ERROR)
     return packet_id
 
 
-def subscribe(data: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
+def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, ...]]:
     """The body of a SUBSCRIBE (section 3.8): packet id, filters with their options.
 
     Filters may still be invalid as filters.
@@ -306,12 +312,14 @@ def subscribe(data: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
         PacketError: it breaks the protocol.
     """
     body = Body(data)
-    packet_id = _packet_id(body)
-    found = _properties(body, _IN_SUBSCRIBE)
+    packet_id = _packet_id(body, version)
+    found = _properties(body, _IN_SUBSCRIBE) if version == 5 else {}
     wanted = []
     while not body.at_end:
         topic_filter = body.text()
         options = body.byte()
+        if version == 4 and options > 2:
+            raise PacketError(f"a subscription asks for QoS {options} [MQTT-3-8.3-4]")
         if options & 0xC0:
             raise PacketError("reserved bits of subscription options are set [MQTT5-3.8.3-5]")
         if options & 0x03 == 3 or options & 0x30 == 0x30:
@@ -331,35 +339,41 @@ def subscribe(data: bytes) -> tuple[int, tuple[SubscribeOptions, ...]]:
             )
         )
     if not wanted:
-        raise PacketError("a SUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
+        rule = "" if version == 5 else " [MQTT-3.8.3-3]"
+        raise PacketError(f"a SUBSCRIBE without a topic filter{rule}", Reason.PROTOCOL_ERROR)
     return packet_id, tuple(wanted)
 
 
-def unsubscribe(data: bytes) -> tuple[int, tuple[str, ...]]:
+def unsubscribe(data: bytes, version: int) -> tuple[int, tuple[str, ...]]:
     """The body of an UNSUBSCRIBE (section 3.10): packet id, filters.
 
     Raises:
         PacketError: it breaks the protocol.
     """
     body = Body(data)
-    packet_id = _packet_id(body)
-    _properties(body, _IN_UNSUBSCRIBE)
+    packet_id = _packet_id(body, version)
+    if version == 5:
+        _properties(body, _IN_UNSUBSCRIBE)
     filters = []
     while not body.at_end:
         filters.append(body.text())
     if not filters:
-        raise PacketError("an UNSUBSCRIBE without a topic filter", Reason.PROTOCOL_ERROR)
+        rule = "" if version == 5 else " [MQTT-3.10.3-2]"
+        raise PacketError(f"an UNSUBSCRIBE without a topic filter{rule}", Reason.PROTOCOL_ERROR)
     return packet_id, tuple(filters)
 
 
-def acknowledgement(data: bytes, *, is_of_release: bool) -> tuple[int, int]:
+def acknowledgement(data: bytes, version: int, *, is_of_release: bool) -> tuple[int, int]:
     """The body of PUBACK and PUBREC, or of PUBREL and PUBCOMP: packet id, reason code.
 
     Raises:
         PacketError: it breaks the protocol.
     """
     body = Body(data)
-    packet_id = _packet_id(body)
+    packet_id = _packet_id(body, version)
+    if version == 4:
+        body.must_end()
+        return packet_id, 0
     reason = 0 if body.at_end else body.byte()
     if reason not in (_RELEASED if is_of_release else _ACKNOWLEDGED):
         raise PacketError(f"reason {reason:#x} does not belong in this packet")
