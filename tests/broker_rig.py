@@ -24,6 +24,7 @@ from typing import Any
 import mqtt5
 import pytest
 from stand_in_host import session_host
+from wine import SLOWNESS
 
 from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_TABLES, Door
@@ -47,7 +48,7 @@ from appliance.model import Message
 from appliance.mqtt.packets import encode_length
 from appliance.broker.users import Users
 
-PATIENCE_S = 10.0
+PATIENCE_S = 10.0 * SLOWNESS
 TCP = ListenerConfig(name="tcp", bind="127.0.0.1:0", max_connections=5000)
 PLENTY = {"max_connections": 5000, "max_connections_per_address": 5000, "max_unauthenticated": 2000}
 
@@ -572,7 +573,10 @@ async def _main() -> None:
 
 
 if __name__ == "__main__":
-    import uvloop
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # Windows
+        new_event_loop = None
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(_main())

@@ -5,19 +5,13 @@ from __future__ import annotations
 import os
 import sys
 
+import hypothesis
 import pytest
+from wine import IN_WINE
 
-
-def _in_wine() -> bool:
-    """Whether Windows is played by Wine: its ntdll has a function of that name."""
-    if sys.platform != "win32":
-        return False
-    import ctypes
-
-    return hasattr(ctypes.windll.ntdll, "wine_get_version")
-
-
-IN_WINE = _in_wine()
+# No test promises a time for one example; a busy machine would fail it by chance.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def _reason(item: pytest.Item) -> str | None:

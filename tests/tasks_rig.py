@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from wine import SLOWNESS
+
 from appliance.config.tables import AllowConfig, TriggerConfig
 from appliance.model import Execution, ExecutionState, Message, MessageProperties
 from appliance.qlik.client_managed import ClientManaged
@@ -21,7 +23,7 @@ from appliance.tasks.jobs import Limits
 from appliance.tasks.store import Publication
 
 START_TOPIC = "qliksense/start_task"
-PATIENCE_S = 20.0
+PATIENCE_S = 20.0 * SLOWNESS
 
 
 def start_trigger(debounce_s: float = 0.0) -> TriggerConfig:

@@ -249,7 +249,7 @@ async def test_connect_in_time(tmp_path, version):
         async def drop_by_drop():
             for byte in drip.connect_packet("x" * 500):
                 drip.send(bytes((byte,)))
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.05)  # Windows: below 16 ms it would not sleep
 
         dripping = asyncio.create_task(drop_by_drop())
         for wire in (mute, half, drip):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -295,7 +296,8 @@ def test_rules_timers_and_recorders_are_exchanged_under_way(appliance, tmp_path)
                 lambda: json.loads((process.data / "old.json").read_text()) == [1, 2],
                 "what came meanwhile is recorded too",
             )
-        assert process.end() == 0
+        if sys.platform != "win32":  # no SIGTERM there; tests/windows ends it in order
+            assert process.end() == 0
 
 
 def test_a_wrong_configuration_changes_nothing(appliance) -> None:

@@ -165,11 +165,20 @@ def test_two_recorders_of_one_file_are_refused(tmp_path):
         Plant(tmp_path, ONE, ("#", "rec/../rec/one.json", {"format": "csv"}))
 
 
-@pytest.mark.parametrize("path", ["journal.db", "tasks.db", "link.json", "folder"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "journal.db",
+        "tasks.db",
+        pytest.param("link.json", marks=pytest.mark.not_in_wine("Wine 8 makes no symbolic links")),
+        "folder",
+    ],
+)
 def test_no_recorder_writes_over_the_appliance_s_own_files(tmp_path, path):
     """A recorder never writes to the journal or a folder: both are refused and stay as they are."""
     (tmp_path / "folder").mkdir()
-    (tmp_path / "link.json").symlink_to("journal.db")
+    if path == "link.json":
+        (tmp_path / path).symlink_to("journal.db")
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
     with pytest.raises(ConfigError, match="never overwritten"):
@@ -469,10 +478,10 @@ def test_white_space_behind_the_end_is_nobody_s_change(tmp_path):
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
         plant.settle()
-        path.write_text(path.read_text().rstrip())
+        path.write_bytes(path.read_bytes().rstrip())
         plant.publish(2)
         plant.settle()
-        path.write_text(path.read_text().rstrip() + "\n")
+        path.write_bytes(path.read_bytes().rstrip() + b"\n")
         plant.publish(3)
         plant.settle()
     assert load(path) == [1, 2, 3]
