@@ -138,8 +138,8 @@ def test_a_full_disk_leaves_what_was(data, small_disk, name):
     ("kind", "every"),
     [
         ("rebuild", 7),
-        pytest.param("rebuild", 1, marks=pytest.mark.campaign),
-        pytest.param("function", 1, marks=pytest.mark.campaign),
+        pytest.param("rebuild", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
+        pytest.param("function", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
     ],
 )
 def test_a_kill_at_any_statement_is_made_good_by_the_next_start(
