@@ -73,7 +73,7 @@ class Line:
         }
         if self.trace:
             body["trace"] = "\n".join(self.trace)
-        return json.dumps(body)  # ASCII: the same bytes whatever code page standard error has
+        return json.dumps(body, ensure_ascii=False)
 
 
 class RepeatFilter:
