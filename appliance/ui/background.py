@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from textual.app import App
 from textual.widget import Widget
@@ -17,17 +17,10 @@ from appliance.errors import ApplianceError
 _LOG = logging.getLogger(__name__)
 
 
-class Say(Protocol):
-    """Shows a short notice to the operator."""
-
-    def __call__(self, text: str, *, bad: bool = False) -> None:
-        """``bad``: the notice tells of an error."""
-
-
 class Background:
     """Runs work in threads of Textual's and brings the results back to the UI's loop."""
 
-    def __init__(self, app: App[Any], say: Say) -> None:
+    def __init__(self, app: App[Any], say: Callable[..., None]) -> None:
         self._app = app
         self._say = say
 

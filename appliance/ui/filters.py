@@ -247,16 +247,10 @@ def parse(source: str, now_ns: int, *, utc: bool = False) -> Filter:
             raise FilterError(f"{key}: can't be excluded; say which {key} is wanted")
     return Filter(
         source=source.strip(),
-        topics=tuple(found.get("topics", ())),
-        not_topics=tuple(found.get("not_topics", ())),
-        texts=tuple(found.get("texts", ())),
-        not_texts=tuple(found.get("not_texts", ())),
-        clients=tuple(found.get("clients", ())),
-        not_clients=tuple(found.get("not_clients", ())),
-        tasks=tuple(found.get("tasks", ())),
         states=frozenset(states),
         since_ns=bounds["since"],
         until_ns=bounds["until"],
+        **{name: tuple(words) for name, words in found.items()},
     )
 
 

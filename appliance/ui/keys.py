@@ -10,22 +10,23 @@ from typing import NamedTuple
 
 from textual.binding import Binding, BindingType
 
-EVERYWHERE = "everywhere"
-MOVE = "move"
-LISTS = "lists"
-FOLLOW = "follow"
-ACTING = "acting"
-REPEAT = "repeat"
-SORTED = "sorted"
-RUNS = "runs"
-LIVE = "live"
-DETAIL = "detail"
-TOPICS = "topics"
-TASKS = "tasks"
-EXECUTION = "execution"
-CLIENTS = "clients"
-LOG = "log"
-SEARCH = "search"
+# The scopes, by their titles in the help.
+EVERYWHERE = "Everywhere"
+MOVE = "Moving"
+LISTS = "Lists"
+FOLLOW = "Live and log"
+ACTING = "Acting"
+REPEAT = "Repeating"
+SORTED = "Sorting"
+RUNS = "Runs"
+LIVE = "Live"
+DETAIL = "Message"
+TOPICS = "Topics"
+TASKS = "Tasks"
+EXECUTION = "Execution"
+CLIENTS = "Clients"
+LOG = "Log"
+SEARCH = "Search"
 
 
 class Key(NamedTuple):

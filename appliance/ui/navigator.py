@@ -7,7 +7,8 @@ Not for: dialogs that an action opens (operator_actions.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from textual.app import App
@@ -20,40 +21,6 @@ from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import Navigation, PageHost
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
-
-
-def _topics(host: PageHost) -> Page:
-    from appliance.ui.screens.topics import TopicsScreen  # noqa: PLC0415 - see the docstring
-
-    return TopicsScreen(host)
-
-
-def _tasks(host: PageHost) -> Page:
-    from appliance.ui.screens.tasks import TasksScreen  # noqa: PLC0415 - see the docstring
-
-    return TasksScreen(host)
-
-
-def _clients(host: PageHost) -> Page:
-    from appliance.ui.screens.clients import ClientsScreen  # noqa: PLC0415 - see the docstring
-
-    return ClientsScreen(host)
-
-
-def _log(host: PageHost) -> Page:
-    from appliance.ui.screens.log import LogScreen  # noqa: PLC0415 - see the docstring
-
-    return LogScreen(host)
-
-
-_TABS: dict[str, Callable[[PageHost], Page]] = {
-    "live": LiveScreen,
-    "topics": _topics,
-    "tasks": _tasks,
-    "clients": _clients,
-    "log": _log,
-}
-"""How each tab is made; the names are those of ``views.frame.TABS``."""
 
 
 class Navigator(Navigation):
@@ -76,7 +43,8 @@ class Navigator(Navigation):
 
     def _tab(self, name: str) -> Page:
         if name not in self._tabs:
-            self._tabs[name] = _TABS[name](self._host)
+            module = import_module(f"appliance.ui.screens.{name}")
+            self._tabs[name] = getattr(module, f"{name.capitalize()}Screen")(self._host)
             self._app.install_screen(self._tabs[name], name)
         return self._tabs[name]
 

@@ -66,6 +66,7 @@ class ClientsScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
     TAB = "clients"
+    EXPORTED = "clients"
 
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
@@ -79,9 +80,6 @@ class ClientsScreen(Page):
         yield rows
         yield Pane(id="client-subscriptions")
         yield Pane(id="broker")
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one(ClientRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         seconds = (now_ns - self._asked_ns) / 1e9
@@ -160,6 +158,3 @@ class ClientsScreen(Page):
     def action_copy_topic(self) -> None:
         if self._client is not None:
             self.host.copy(self._client.address, "the address")
-
-    def action_export(self) -> None:
-        self.host.export("clients", list(self.query_one(ClientRows).items))

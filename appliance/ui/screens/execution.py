@@ -41,7 +41,6 @@ class ExecutionScreen(Page):
         yield Viewer(id="story")
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(Viewer))
         engine, task_id = self.host.engine, self._execution.task_id
 
         def work() -> None:

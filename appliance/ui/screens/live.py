@@ -42,9 +42,6 @@ class LiveScreen(MessageListPage):
         yield Pane(id="narrow-tasks")
         yield Pane(id="narrow-clock")
 
-    def on_mount(self) -> None:
-        self.set_focus(self.rows)
-
     # --- the tick ------------------------------------------------------------------------------
 
     def feed_changed(self) -> None:

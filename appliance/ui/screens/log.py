@@ -80,6 +80,7 @@ class LogScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LOG)
     TAB = "log"
+    EXPORTED = "log"
 
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
@@ -91,9 +92,6 @@ class LogScreen(Page):
         rows = LogRows(follow=True, id="log")
         rows.empty_text = "Nothing was logged at this level."
         yield rows
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one(LogRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - the log has its own feed
         new = self._feed.poll(self.host.engine)
@@ -146,6 +144,3 @@ class LogScreen(Page):
         line = self.query_one(LogRows).current
         if line is not None:
             self.host.copy(line.text, "the text")
-
-    def action_export(self) -> None:
-        self.host.export("log", list(self.query_one(LogRows).items))

@@ -53,7 +53,6 @@ class MessageScreen(Page):
         yield Pane(id="outcome")
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one(Viewer))
         self._fetch()
 
     def _fetch(self) -> None:

@@ -12,6 +12,8 @@ from appliance.ui.widgets.messages import MessageRows
 class MessageListPage(Page):
     """A page whose body has one ``MessageRows``."""
 
+    EXPORTED = "messages"
+
     @property
     def rows(self) -> MessageRows:
         return self.query_one(MessageRows)
@@ -37,7 +39,3 @@ class MessageListPage(Page):
         message = self.rows.current
         if message is not None:
             self.host.actions.repeat(message)
-
-    def action_export(self) -> None:
-        """Write the messages in view to a file."""
-        self.host.export("messages", list(self.rows.items))

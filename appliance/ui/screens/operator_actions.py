@@ -91,26 +91,22 @@ class OperatorActions:
 
         def picked(task: Task | None) -> None:
             if task is not None:
-                self._start(task.id, task.name)
+                self._do(self._start(task.id, task.name))
 
         self._host.push_screen(TaskPicker(self._host.engine, self._host.background), picked)
 
-    def _start(self, task_id: str, name: str) -> None:
+    def _start(self, task_id: str, name: str) -> Callable[[], str]:
         def action() -> str:
             number = self._host.engine.start_task(task_id, self.by)
             return f"Asked for {name}: execution {number}."
 
-        self._do(action)
+        return action
 
     def run_again(self, execution: Execution) -> None:
         """Start the task of an execution once more."""
         name = execution.task_name or execution.task_id
-
-        def action() -> str:
-            number = self._host.engine.start_task(execution.task_id, self.by)
-            return f"Asked for {name}: execution {number}."
-
-        self._ask(f"Start {cut(printable(name), 60)} again?", "Start it", action)
+        start = self._start(execution.task_id, name)
+        self._ask(f"Start {cut(printable(name), 60)} again?", "Start it", start)
 
     def repeat(self, message: Message) -> None:
         """Do again what a message caused."""

@@ -20,6 +20,7 @@ from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import page_frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
+from appliance.ui.widgets.rows import Rows
 
 
 class Tabs(Pane):
@@ -41,6 +42,12 @@ class Page(BaseScreen[None]):
 
     TAB: ClassVar[str] = ""
     """The tab that the page is; a page over a tab sets ``tab`` instead."""
+
+    AUTO_FOCUS: ClassVar[str] = "Rows"
+    """The list that has the focus at first."""
+
+    EXPORTED: ClassVar[str] = ""
+    """What the rows of that list are, in the name of the file that they are exported to."""
 
     IS_TAB: ClassVar[bool] = True
     """Whether the page is a tab; if not, it lies over one and can be dismissed."""
@@ -90,6 +97,10 @@ class Page(BaseScreen[None]):
 
     def action_open(self) -> None:
         """Show more of the row under the cursor."""
+
+    def action_export(self) -> None:
+        """Write the rows of the first list to a file."""
+        self.host.export(self.EXPORTED, list(self.query_one(self.AUTO_FOCUS, Rows).items))
 
     def action_run_task(self) -> None:
         """Pick a task and start it."""

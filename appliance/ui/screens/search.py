@@ -99,7 +99,6 @@ class SearchScreen(MessageListPage):
         yield MessageRows(id="found", follow=False)
 
     def on_mount(self) -> None:
-        self.set_focus(self.rows)
         self.use_filter(self._wanted)
         if self._ask or self._wanted.is_empty:
             self.action_filter(self._ask)

@@ -68,6 +68,8 @@ class TasksScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
     TAB = "tasks"
+    AUTO_FOCUS = "ExecutionRows"
+    EXPORTED = "executions"
 
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
@@ -81,9 +83,6 @@ class TasksScreen(Page):
         rows.empty_text = "No execution is here. t starts a task."
         yield rows
         yield Pane(id="reason")
-
-    def on_mount(self) -> None:
-        self.set_focus(self.query_one(ExecutionRows))
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         utc = self.host.remembered.utc
@@ -198,6 +197,3 @@ class TasksScreen(Page):
     def action_copy_topic(self) -> None:
         if self._execution is not None:
             self.host.copy(self._execution.task_id, "the task's id")
-
-    def action_export(self) -> None:
-        self.host.export("executions", list(self.query_one(ExecutionRows).items))

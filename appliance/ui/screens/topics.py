@@ -81,9 +81,6 @@ class TopicsScreen(Page):
         yield rows
         yield Pane(id="topic-foot")
 
-    def on_mount(self) -> None:
-        self.set_focus(self.rows)
-
     @property
     def rows(self) -> TopicRows:
         return self.query_one(TopicRows)

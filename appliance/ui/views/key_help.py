@@ -12,24 +12,9 @@ from appliance.ui import keys
 from appliance.ui.lines import Line
 from appliance.ui.text import fit
 
-_TITLES = {
-    keys.EVERYWHERE: "Everywhere",
-    keys.MOVE: "Moving",
-    keys.LISTS: "Lists",
-    keys.FOLLOW: "Live and log",
-    keys.ACTING: "Acting",
-    keys.REPEAT: "",
-    keys.SORTED: "",
-    keys.RUNS: "Runs",
-    keys.LIVE: "Live",
-    keys.DETAIL: "Message",
-    keys.TOPICS: "Topics",
-    keys.TASKS: "Tasks",
-    keys.EXECUTION: "Execution",
-    keys.CLIENTS: "Clients",
-    keys.LOG: "Log",
-    keys.SEARCH: "Search",
-}
+_UNTITLED = (keys.REPEAT, keys.SORTED)
+"""Scopes of one key, which stands in the block before."""
+
 _KEY_CELLS = 13
 _COLUMN_CELLS = 38
 
@@ -41,10 +26,10 @@ def lines(scopes: Sequence[str], chosen: Mapping[str, tuple[str, ...]], cells: i
         entries = keys.of(scope)
         if not entries:
             continue
-        title = _TITLES[scope]
-        if not title and blocks:
-            blocks[-1].pop()  # the empty line: these keys belong to the block before
-        block: list[Line] = [[(title, "head")]] if title else blocks.pop()
+        if scope in _UNTITLED:
+            *block, _empty = blocks.pop()
+        else:
+            block = [[(scope, "head")]]
         for text, group in groupby(entries, key=lambda key: key.help):
             shown = [keys.shown(one) for key in group for one in keys.keys_of(key, chosen)]
             block.append([(fit(" ".join(shown), _KEY_CELLS), "key"), (fit(text, 24), "")])
