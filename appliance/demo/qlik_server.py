@@ -84,8 +84,8 @@ def offered(folder: Path) -> Iterator[OfferedQlik]:
         from appliance.demo import certificates  # noqa: PLC0415  cryptography is an extra
     except ImportError:
         raise UnavailableError(
-            "demo --qlik makes certificates with the package cryptography, which is missing: "
-            "pip install 'qlik-mqtt-appliance[demo]'"
+            "demo --qlik makes certificates with the package cryptography, which is missing. "
+            "Install it: pip install cryptography"
         ) from None
     certificates.ensure(folder)
     certfile, keyfile = str(folder / "server.pem"), str(folder / "server_key.pem")
