@@ -4,6 +4,7 @@ from fake_engine import S, story
 
 from appliance.engine_api import Health, RecorderState
 from appliance.model import Cause, Execution, ExecutionState
+from appliance.ui.lines import line_width
 from appliance.ui.views import activity
 from msgspec.structs import replace
 
@@ -65,7 +66,9 @@ def test_the_clock_line_counts_what_is_recorded() -> None:
         RecorderState("a", f"{name}.json", "json", Health("ok"), recorded=count)
         for name, count in (("a", 7), ("b", 5))
     )
-    line = activity.clock_line(replace(snapshot, recorders=recorders), NOW)
-    assert "recorded 12" in "".join(text for text, _ in line)
-    line = activity.clock_line(replace(snapshot, recorders=()), NOW)
+    for cells, shown in ((120, True), (60, False)):
+        line = activity.clock_line(replace(snapshot, recorders=recorders), NOW, cells)
+        assert ("recorded 12" in "".join(text for text, _ in line)) is shown
+        assert line_width(line) <= max(cells, 80)
+    line = activity.clock_line(replace(snapshot, recorders=()), NOW, 120)
     assert "recorded" not in "".join(text for text, _ in line)

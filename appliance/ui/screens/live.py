@@ -76,7 +76,7 @@ class LiveScreen(MessageListPage):
             snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc
         )
         self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
-        self.query_one("#narrow-clock", Pane).show([activity.clock_line(snapshot, now_ns)])
+        self.query_one("#narrow-clock", Pane).show([activity.clock_line(snapshot, now_ns, cells)])
 
     def _update_wide(self, snapshot: Snapshot, now_ns: int) -> None:
         utc = self.host.remembered.utc

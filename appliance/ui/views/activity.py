@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from appliance.engine_api import Snapshot, TimerState
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.ui import formats, symbols
-from appliance.ui.lines import Line, join, spread
+from appliance.ui.lines import Line, join, line_width, spread
 from appliance.ui.text import fit, printable
 
 _RECENT_NS = 15 * 60 * 10**9
@@ -161,8 +161,11 @@ def run_limit(snapshot: Snapshot, now_ns: int) -> Line:
     return [("ends in ", "dim"), (formats.elapsed(left), "warn" if left < 60 else "strong")]
 
 
-def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
-    """One line for narrow screens: uptime, run limit, next timer, what is late, lost, recorded."""
+def clock_line(snapshot: Snapshot, now_ns: int, cells: int) -> Line:
+    """One line for narrow screens: uptime, run limit, next timer, what is late or lost.
+
+    What is recorded stands at its end if there is room.
+    """
     up: Line = [("up ", "dim"), (formats.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
     parts = [up, run_limit(snapshot, now_ns)]
     upcoming = [one for one in due_first(snapshot.timers) if one.due_ns and not one.paused]
@@ -179,7 +182,10 @@ def clock_line(snapshot: Snapshot, now_ns: int) -> Line:
         parts.append([(f"▲ {formats.short_count(hits)} noted", "warn")])
     if snapshot.recorders:
         recorded = sum(one.recorded for one in snapshot.recorders)
-        parts.append([("recorded ", "dim"), (formats.short_count(recorded), "")])
+        count: Line = [("recorded ", "dim"), (formats.short_count(recorded), "")]
+        line = [(" ", ""), *join([*parts, count], " │ ")]
+        if line_width(line) <= cells:
+            return line
     return [(" ", ""), *join(parts, " │ ")]
 
 
