@@ -6,7 +6,8 @@ out as numbers by name; ``load`` takes them back.
 
 Daylight saving, for ``cron`` (cronsim, which keeps to the rules of Debian's cron): a time that the
 clocks skip is run right after the change, a time that comes twice is run once; schedules with *
-in hour or minute follow the time that really passes.
+in hour or minute follow the time that really passes. The same holds for a clock that is set back, up
+to three hours; beyond that the clock was wrong, and every schedule follows the new time.
 
 Not for: starting tasks or publishing (tasks/schedule.py).
 """
@@ -30,6 +31,12 @@ SECOND_NS = 1_000_000_000
 LATE_S = 60.0
 """A timer that is noticed later than this after its time was missed: the machine slept, the clock
 was set, or the appliance was down. ``catch_up`` then decides."""
+
+
+_STEP_NS = SECOND_NS
+"""A last time that lies further ahead than this: the clock was set back since."""
+_REPEATED_NS = 3 * 3600 * SECOND_NS
+"""A ``cron`` time is not repeated when the clock is set back by less than this (cron(8) of Debian)."""
 
 
 class Firing(msgspec.Struct, frozen=True):
@@ -81,6 +88,21 @@ class Timer:
         moment = datetime.fromtimestamp(at_ns // SECOND_NS, UTC).astimezone(self._zone)
         following = next(CronSim(self.config.cron, moment), None)
         return None if following is None else int(following.timestamp()) * SECOND_NS
+
+    def follow_clock(self, now: int) -> bool:
+        """Begin anew at ``now`` if the clock was set back; returns whether it did.
+
+        Otherwise it would do nothing until the clock has caught up.
+        """
+        allowed = _STEP_NS
+        if self.config.silence is not None:  # at most one more interval late
+            allowed = int(self.config.silence * SECOND_NS)
+        elif self.config.cron is not None and "*" not in "".join(self.config.cron.split()[:2]):
+            allowed = _REPEATED_NS
+        if self.raised_ns or self.last_ns - now <= allowed:
+            return False
+        self.last_ns = now
+        return True
 
     def skip_to(self, now: int) -> None:
         """Leave out every time up to ``now``."""
@@ -165,6 +187,9 @@ class Timers:
         firings: list[Firing] = []
         moved: list[Timer] = []
         for timer in self.timers.values():
+            if timer.follow_clock(now):
+                self._due[timer.name] = timer.due_ns()
+                moved.append(timer)
             due = self._due[timer.name]
             if due is None or due > now:
                 continue

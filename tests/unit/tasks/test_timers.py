@@ -83,6 +83,40 @@ def test_every_quarter_of_an_hour_goes_on_through_the_changes() -> None:
     assert len(times) == 24
 
 
+@pytest.mark.parametrize(
+    ("schedule", "back", "within"),
+    [
+        ({"every": 60}, timedelta(hours=2), timedelta(minutes=2)),
+        ({"cron": "*/5 * * * *"}, timedelta(hours=2), timedelta(minutes=6)),
+        ({"cron": "30 * * * *"}, timedelta(hours=2), timedelta(minutes=61)),
+        ({"cron": "30 11 * * *"}, timedelta(days=400), timedelta(hours=24)),
+        ({"silence": 600, "topic": TopicFilter("t")}, timedelta(days=400), timedelta(minutes=11)),
+    ],
+)
+def test_a_clock_that_is_set_back_silences_no_timer(
+    schedule: dict[str, object], back: timedelta, within: timedelta
+) -> None:
+    """An interval and a schedule with * go on at once, a silence watch after one interval at most;
+    every other schedule goes on if the step was of three hours or more."""
+    begin = datetime(2026, 5, 4, 12, tzinfo=UTC)
+    timers = started(begin, **schedule)
+    timers.take_due(ns(begin))
+    firings, moved = timers.take_due(ns(begin - back))
+    assert not firings
+    assert [one.name for one in moved] == ["t"], "the new mark is kept"
+    assert fired(timers, begin - back, begin - back + within)
+
+
+def test_a_time_is_not_repeated_when_the_clock_is_set_back_an_hour() -> None:
+    """A schedule without * that ran at 11:30 does not run again at 11:30 of the same day."""
+    begin = datetime(2026, 5, 4, 11, tzinfo=UTC)
+    timers = started(begin, cron="30 11 * * *")
+    now = begin + timedelta(minutes=40)
+    assert len(fired(timers, begin, now)) == 1
+    back = now - timedelta(hours=1)
+    assert not fired(timers, back, back + timedelta(hours=12))
+
+
 @given(every=st.integers(1, 100), steps=st.lists(st.integers(1, 55), max_size=60))
 @settings(max_examples=60, deadline=None)
 def test_every_fires_once_for_each_interval_that_passes(every: int, steps: list[int]) -> None:
