@@ -35,6 +35,7 @@ RESTART: Mapping[str, Mapping[str, str]] = {
         "name": "its topics, sessions and outcomes are under way by this name",
         "data_dir": "the databases in it are open",
         "log_format": "the log is open in its form",
+        "event_log": "it is opened with the log",
         "run_for": "it counts from the start",
     },
     "listener": {"name": _SOCKET, "bind": _SOCKET, "transport": _SOCKET, "tls": _SOCKET},

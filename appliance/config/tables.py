@@ -44,6 +44,10 @@ class ServiceConfig(Table, frozen=True):
     log_format: Literal["text", "json"] = "text"
     """The form of a log line: text for people, or one JSON object for a log collector. Under
     systemd, text lines have their severity for the system's journal."""
+    event_log: bool = False
+    """Whether start, stop and errors go to the Windows event log too (log `Application`, source
+    `appliance`). Start and stop are of level `info`, so a higher `log_level` leaves them out. It
+    has no effect on other systems."""
     run_for: Annotated[Duration | None, Bounds(0.001), Example('"8h"')] = None
     """Stop in order after this time. Without it the appliance runs until it is stopped.
     `--run-for` on the command line overrides it."""

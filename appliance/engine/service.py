@@ -40,6 +40,7 @@ from appliance.engine.view import View
 from appliance.errors import ApplianceError, ConfigError, UnavailableError
 from appliance.journal import FILE_NAME
 from appliance.journal.journal import Journal
+from appliance.log import event_log
 from appliance.log.logs import Log
 from appliance.model import Message, MessageProperties
 from appliance.qlik.server import QlikServer
@@ -187,6 +188,7 @@ class Appliance:
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
             self.door.messages_in,
             self.journal.last_seq,
+            extra=event_log.STOP,
         )
 
     def _define_journal(self) -> None:
@@ -480,6 +482,7 @@ class Appliance:
                 listener.bind,
                 listener.transport,
                 ", TLS" if listener.tls else "",
+                extra=event_log.START,
             )
 
     def _count(self, counter: Counter) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from appliance.engine_api import LogLine
+from appliance.log.event_log import EVENT_KEY, FAILED, EventLog, event, open_event_log
 from appliance.log.lines import Form, Line, RepeatFilter
 from appliance.log.sanitize import SecretMasker, escape
 from appliance.secret import Secret
@@ -45,9 +46,14 @@ class Log:
     """The running log: ``lines`` for the UI, ``close`` at the end. Made by ``start``."""
 
     def __init__(
-        self, stream: TextIO | None, file: logging.Handler | None, form: Form = "text"
+        self,
+        stream: TextIO | None,
+        file: logging.Handler | None,
+        form: Form = "text",
+        events: EventLog | None = None,
     ) -> None:
         self._form = form
+        self._events = events
         self._stream = stream
         self._file = file
         self._masks = SecretMasker()
@@ -64,8 +70,11 @@ class Log:
 
     @property
     def lost(self) -> int:
-        """Lines that were not written because the terminal or the disk was too slow."""
-        return self._lost
+        """Lines that were not written because the terminal or the disk was too slow.
+
+        Events that the Windows event log did not take are counted too.
+        """
+        return self._lost + (self._events.lost if self._events is not None else 0)
 
     def lines(self, after_number: int, limit: int) -> Sequence[LogLine]:
         """The newest lines with a larger number, at most ``limit``, oldest first."""
@@ -78,6 +87,15 @@ class Log:
     def mask(self, *secrets: Secret) -> None:
         """Replace these secrets by ``***`` from now on."""
         self._masks.add(*secrets)
+
+    def report_failure(self, error: BaseException) -> None:
+        """Tell the Windows event log why the appliance does not start.
+
+        The log itself does not get it, because the command line prints it.
+        """
+        if self._events is not None:
+            text = self._masks.apply(escape(f"not started: {error}"))
+            self._events.add(event(logging.ERROR, FAILED, "process.run", text))
 
     def set_level(self, level: str) -> None:
         """``"debug"``, ``"info"``, ``"warning"`` or ``"error"``, from the next record on."""
@@ -102,6 +120,8 @@ class Log:
         self._thread.join(2)
         if self._file is not None and not self._thread.is_alive():
             self._file.close()
+        if self._events is not None:
+            self._events.close()
 
     def _begin(self) -> None:
         root = logging.getLogger()
@@ -119,15 +139,21 @@ class Log:
                 self._keep(report)
             if wanted:
                 source = record.name.removeprefix("appliance.")
-                self._keep(
-                    Line(int(record.created * 1e9), record.levelno, source, text, _trace(record))
-                )
+                line = Line(int(record.created * 1e9), record.levelno, source, text, _trace(record))
+                self._keep(line)
+                if self._events is not None:
+                    self._add_event(self._events, record, line)
 
     def _keep(self, line: Line) -> None:
         """Add to the ring and the queue. The lock is held, so both have the same order."""
         self._number += 1
         self._ring.append(LogLine(self._number, line.at_ns, line.level, line.source, line.text))
         self._offer(line)
+
+    def _add_event(self, events: EventLog, record: logging.LogRecord, line: Line) -> None:
+        number = getattr(record, EVENT_KEY, FAILED if record.levelno >= logging.ERROR else 0)
+        if number:
+            events.add(event(line.level, number, line.source, line.text, line.trace))
 
     def _offer(self, line: Line) -> None:
         line.trace = [self._masks.apply(escape(each)) for each in line.trace]
@@ -207,8 +233,11 @@ def start(
     file: str | None = None,
     secrets: Iterable[Secret] = (),
     form: Form = "text",
+    events: EventLog | None = None,
 ) -> Log:
     """Begin logging: to the ring for the UI, and to ``stream`` and ``file`` unless ``None``.
+
+    ``events`` gets start, stop and errors too.
 
     ``file`` grows to 10 MB and is then set aside, five old ones being kept; its folder is made.
     Raises ``NoPermissionError`` or ``UnavailableError`` when the file can't be written.
@@ -219,7 +248,7 @@ def start(
         from appliance.log.file import open_log_file  # noqa: PLC0415  see above
 
         handler = open_log_file(file)
-    log = Log(stream, handler, form)
+    log = Log(stream, handler, form, events)
     log.mask(*secrets)
     log.set_level(level)
     log._begin()  # noqa: SLF001  the two are one module
@@ -233,17 +262,38 @@ def start_for(
     owns_terminal: bool,
     secrets: Iterable[Secret] = (),
     form: Literal["text", "json"] = "text",
+    event_log: bool = False,
 ) -> Log:
-    """Log to stderr, or to ``<data_dir>/logs/appliance.log`` while the UI has the terminal."""
+    """Log to stderr, or to ``<data_dir>/logs/appliance.log`` while the UI has the terminal.
+
+    With ``event_log``, start, stop and errors go to the Windows event log too.
+    """
+    events = open_event_log() if event_log else None
     if owns_terminal:
         file = str(Path(data_dir) / "logs" / "appliance.log")
-        return start(level, file=file, secrets=secrets, form=form)
+        log = start(level, file=file, secrets=secrets, form=form, events=events)
+    else:
+        log = _start_on_stderr(level, secrets, form, events)
+    if event_log and events is None:
+        logging.getLogger(__name__).warning(
+            "[service] event_log has no effect: this system has no Windows event log"
+        )
+    return log
+
+
+def _start_on_stderr(
+    level: str,
+    secrets: Iterable[Secret],
+    form: Literal["text", "json"],
+    events: EventLog | None,
+) -> Log:
     if form == "json":
         # A log collector reads UTF-8; redirected output is in an old code page on Windows.
         with contextlib.suppress(AttributeError, ValueError):  # a replaced stream may lack it
             sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]  # see above
     to_journal = form == "text" and _goes_to_the_journal(sys.stderr)
-    return start(level, stream=sys.stderr, secrets=secrets, form="journal" if to_journal else form)
+    shown: Form = "journal" if to_journal else form
+    return start(level, stream=sys.stderr, secrets=secrets, form=shown, events=events)
 
 
 def _goes_to_the_journal(stream: TextIO) -> bool:

@@ -58,6 +58,9 @@ def main(
 
     try:
         return run(make, config, headless=headless)
+    except Exception as error:
+        log.report_failure(error)
+        raise
     finally:
         log.close()
 
@@ -71,6 +74,7 @@ def start_log(config: Config, *, headless: bool) -> logs.Log:
         owns_terminal=not headless,
         secrets=all_secrets(config),
         form=service.log_format,
+        event_log=service.event_log,
     )
 
 

@@ -6,8 +6,8 @@ out as numbers by name; ``load`` takes them back.
 
 Daylight saving, for ``cron`` (cronsim, which keeps to the rules of Debian's cron): a time that the
 clocks skip is run right after the change, a time that comes twice is run once; schedules with *
-in hour or minute follow the time that really passes. The same holds for a clock that is set back, up
-to three hours; beyond that the clock was wrong, and every schedule follows the new time.
+in hour or minute follow the time that really passes. The same holds for a clock that is set back
+by up to three hours; beyond that the clock was wrong, and every schedule follows the new time.
 
 Not for: starting tasks or publishing (tasks/schedule.py).
 """
@@ -36,7 +36,7 @@ was set, or the appliance was down. ``catch_up`` then decides."""
 _STEP_NS = SECOND_NS
 """A last time that lies further ahead than this: the clock was set back since."""
 _REPEATED_NS = 3 * 3600 * SECOND_NS
-"""A ``cron`` time is not repeated when the clock is set back by less than this (cron(8) of Debian)."""
+"""When the clock is set back by less, no ``cron`` time is repeated, cron(8) of Debian."""
 
 
 class Firing(msgspec.Struct, frozen=True):

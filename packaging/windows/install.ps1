@@ -112,6 +112,11 @@ foreach ($each in 'LICENSE', 'README.md', 'CHANGELOG.md', 'THIRD-PARTY-LICENSES.
 Copy-Item -Force (Join-Path $PSScriptRoot 'appliance-service.xml') $Program
 if ($WinSW) { Copy-Item -Force $WinSW $wrapper }
 
+# The source of the events of appliance and wrapper in the event log; uninstall.ps1 removes it.
+if (-not [System.Diagnostics.EventLog]::SourceExists('appliance')) {
+    [System.Diagnostics.EventLog]::CreateEventSource('appliance', 'Application')
+}
+
 if (-not (Test-Path $config)) {
     Invoke-Checked (Join-Path $Program 'appliance.exe') @('init', $config)
 }
