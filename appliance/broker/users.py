@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import stat
+import sys
 import tempfile
 import threading
 from collections import OrderedDict
@@ -319,7 +320,7 @@ def _replace(path: Path, text: str) -> None:
             file.write(text.encode())
             file.flush()
             files.sync_file(file.fileno())
-        if before is not None and os.name == "posix":
+        if before is not None and sys.platform != "win32":
             with contextlib.suppress(PermissionError):  # only root may give files away
                 os.chown(temporary, before.st_uid, before.st_gid)
             Path(temporary).chmod(stat.S_IMODE(before.st_mode) & 0o660)

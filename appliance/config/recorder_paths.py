@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from appliance.config.key_files import key_files
 from appliance.config.problems import ConfigPath, shown
@@ -68,6 +69,8 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     for number, recorder in enumerate(config.recorder, 1):
         what = own_file(recorder.path, config.service.data_dir)
         what = what or read.get(os.path.normcase(recorder.path))
+        if what is None and _is_reserved(recorder.path):
+            what = "a device or another name that Windows has for no file"
         if what:
             yield _place(number), _said(recorder.path, f"this is {what}")
 
@@ -91,6 +94,15 @@ def files_read(config: Config) -> Iterator[tuple[str, str]]:
         yield "the file of [access] `users_file`", config.access.users_file
     for where, path in key_files(config):
         yield f"the file of {where}", path
+
+
+def _is_reserved(path: str) -> bool:
+    """Whether Windows opens something else than a file of this name: ``con.json``, ``a:b.json``."""
+    if sys.platform != "win32":
+        return False
+    if sys.version_info >= (3, 13):
+        return os.path.isreserved(path)
+    return PurePath(path).is_reserved() or ":" in PurePath(path).name
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -15,11 +15,11 @@ def suite_of(case: ElementTree.Element) -> str:
     return "/".join(modules[: 2 if modules[0] == "integration" else 1])
 
 
-def main(paths: list[str]) -> int:
+def main(folder: Path) -> int:
     counts: dict[str, Counter[str]] = {}
     reasons: Counter[str] = Counter()
     failed: list[str] = []
-    for path in map(Path, paths):
+    for path in sorted(folder.glob("*.xml")):
         for case in ElementTree.parse(path).iter("testcase"):
             outcome = "passed"
             if (skipped := case.find("skipped")) is not None:
@@ -41,4 +41,4 @@ def main(paths: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(Path(sys.argv[1])))

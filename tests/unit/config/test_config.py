@@ -491,6 +491,14 @@ def test_no_recorder_writes_what_the_appliance_keeps_or_reads(tmp_path: Path, pa
     assert "write for example" in line
 
 
+@pytest.mark.skipif(sys.platform != "win32", reason="names that Windows alone reserves")
+@pytest.mark.parametrize("path", ["con.json", "AUX", "recordings/nul.csv", "recordings/a:b.json"])
+def test_a_recording_has_no_name_that_windows_reserves(path: str) -> None:
+    """Such a recording would go to a console, into a hidden stream or nowhere."""
+    with pytest.raises(ConfigError, match="Windows has for no file"):
+        loads(MINIMAL.replace("recordings/integers.json", path))
+
+
 @pytest.mark.parametrize("path", ["journal.json", "a/journal.db.json", "logs.csv", "../other.json"])
 def test_a_recording_may_be_named_much_like_a_file_of_the_appliance(path: str) -> None:
     """Only the very files are refused."""
