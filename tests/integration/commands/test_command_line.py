@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from appliance_process import ApplianceProcess
+from appliance_process import ApplianceProcess, until
 
 from appliance import cli
 
@@ -133,3 +135,40 @@ def test_a_damaged_journal_is_an_error_with_its_name(tmp_path, monkeypatch, call
     assert code == 69
     assert "journal.db" in err
     assert journal.read_bytes() == before
+
+
+def test_json_is_utf_8_whatever_the_terminal_has(tmp_path: Path, monkeypatch) -> None:
+    """Programs read health, tasks and a log in JSON as UTF-8, also where redirected output has an old
+    code page, as on Windows."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    name = "Größe 日本 😀"
+    config = CONFIG.replace("[service]", '[service]\nlog_format = "json"')
+    config += f"""
+[qlik]
+edition = "simulated"
+[[recorder]]
+topic = "plant"
+path = "{name}.jsonl"
+format = "jsonl"
+"""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"{name}.jsonl").write_text(
+        "a foreign file, which is set aside and logged"
+    )
+    with ApplianceProcess(tmp_path, config) as appliance:
+        appliance.start()
+        line = appliance.wait_for_line("A new file was created")
+        assert name in json.loads(line)["message"]
+        command = (sys.executable, "-m", "appliance")
+
+        def told(*arguments: str) -> str:
+            done = subprocess.run(
+                [*command, *arguments, "--json", "-c", str(appliance.config)],
+                capture_output=True,
+                check=False,
+            )
+            return json.dumps(json.loads(done.stdout.decode()), ensure_ascii=False)
+
+        assert f"{name}.jsonl" in until(lambda: told("health"), "the health is told")
+        assert '"id"' in told("tasks")
+        assert appliance.end() == 0

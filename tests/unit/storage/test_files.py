@@ -111,3 +111,24 @@ print(allow_open_files(500), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
     told = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["True", "100", "False", "128"]
+
+
+def test_a_path_whose_links_can_not_be_followed_is_taken_as_it_is_written(tmp_path, monkeypatch):
+    """On Windows following links raises for some paths, for example long ones."""
+
+    def refuse(path):
+        raise OSError(234, "More data is available", str(path))
+
+    assert files.real_path(tmp_path / "a" / ".." / "b") == os.path.realpath(tmp_path / "b")
+    monkeypatch.setattr(files.os.path, "realpath", refuse)
+    assert files.real_path(tmp_path / "a" / ".." / "b") == str(tmp_path / "b")
+
+
+def test_an_error_says_that_a_path_may_be_too_long_for_windows(tmp_path, monkeypatch):
+    """259 characters are allowed; elsewhere, and for shorter paths, nothing is added."""
+    short, long = "C:\\" + "a" * 256, "C:\\" + "a" * 257
+    monkeypatch.setattr(files.sys, "platform", "linux")
+    assert files.long_path_hint(long) == ""
+    monkeypatch.setattr(files.sys, "platform", "win32")
+    assert files.long_path_hint(short) == ""
+    assert "260 characters" in files.long_path_hint(long)
