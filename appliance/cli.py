@@ -46,7 +46,7 @@ to begin:
 
 exit codes:
   0 done   64 wrong usage   69 something is out of reach or in use   70 a defect
-  77 no permission   78 wrong configuration"""
+  77 no permission   78 wrong configuration, or data that this version can't use"""
 
 
 class _Parser(argparse.ArgumentParser):

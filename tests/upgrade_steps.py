@@ -29,6 +29,9 @@ LAST = {
     "recorders.db": "memory TEXT NOT NULL\n",
 }
 NOTE = ", note TEXT NOT NULL DEFAULT 'x'"
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""On Windows ``os.kill`` ends the process at once with any signal, whose number is its code."""
+KILLED = KILL if sys.platform == "win32" else -KILL
 KINDS = ("column", "rebuild", "function")
 
 
@@ -98,7 +101,7 @@ def kill_at(wanted: int) -> None:
         if statement.lstrip().startswith(("BEGIN IMM", "ALTER", "CREATE", "INSERT", "UPDATE", "DROP",
                                  "COMMIT", "PRAGMA user_version =")):  # fmt: skip
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), KILL)
             left -= 1
 
     def connect(self: database.Database, *, may_write: bool = True) -> sqlite3.Connection:

@@ -35,7 +35,10 @@ def _verify_retained(connection: sqlite3.Connection) -> None:
 def _decode(body: object) -> Message:
     if not isinstance(body, bytes):  # SQLite keeps a value of any type in any column
         raise TypeError(f"{body!r} instead of a retained message")
-    return msgspec.msgpack.decode(body, type=Message)
+    try:
+        return msgspec.msgpack.decode(body, type=Message)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"a retained message: {error}") from error
 
 
 RETAINED_TABLES = Tables(

@@ -314,7 +314,10 @@ class _Sample:
 def _verify(connection: sqlite3.Connection) -> None:
     sample = _Sample(connection)
     for read in (sessions, subscriptions, outgoing, settled, queues, wills):
-        read(sample)
+        try:
+            read(sample)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{read.__name__}: {error}") from error
     unreleased(sample, LARGEST_SEQ)
 
 

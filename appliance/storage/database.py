@@ -12,7 +12,7 @@ import contextlib
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +242,9 @@ class Database:
         (number,) = connection.execute("PRAGMA user_version").fetchone()
         tables = shape(connection).keys()
         # A first start of an earlier release that was killed may have left tables without the id.
-        if application != layout.application_id and (application != 0 or not self._owns(tables)):
+        if application != layout.application_id and (
+            application != 0 or not tables <= self._tables()
+        ):
             raise ConfigError(
                 f"{self.path} is a database of another program. It was left as it is."
                 " Move it away, or set data_dir in [service] to another folder."
@@ -268,10 +270,11 @@ class Database:
             )
         return version
 
-    def _owns(self, tables: Iterable[str]) -> bool:
+    def _tables(self) -> KeysView[str]:
+        """The names of the present tables."""
         with contextlib.closing(sqlite3.connect(":memory:")) as empty:
             empty.executescript(self.layout.schema)
-            return set(tables) <= shape(empty).keys()
+            return shape(empty).keys()
 
     def _refusal(self, why: str) -> str:
         return (
@@ -327,8 +330,9 @@ class Database:
                 self._verify(connection)
 
     def _verify(self, connection: sqlite3.Connection) -> None:
-        # Tables may be missing after a first start of an earlier release that was killed.
-        if self.layout.misfit(connection, self.layout.version, may_lack_tables=False) is None:
+        # Tables may be missing: after a first start of an earlier release that was killed, or
+        # because version 1 got them without a new number.
+        if self._tables() <= shape(connection).keys():
             self.layout.verify(connection)
 
     def _has_content(self) -> bool:

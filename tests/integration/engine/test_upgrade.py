@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -133,7 +132,6 @@ def test_a_full_disk_leaves_what_was(data, small_disk, name):
 # --- all three -------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 @pytest.mark.parametrize(
     ("kind", "every"),
     [
@@ -148,7 +146,7 @@ def test_a_kill_at_any_statement_is_made_good_by_the_next_start(
     """Nothing is lost or changed twice, and the copy is of before the first of the two starts."""
     before = contents(data)
     ends, killed_at = [], 0
-    while not ends or ends[-1] == -signal.SIGKILL:
+    while not ends or ends[-1] == upgrade_steps.KILLED:
         folder = Path(shutil.copytree(data, tmp_path / f"killed {killed_at}"))
         child = [sys.executable, upgrade_steps.__file__, folder, kind, str(killed_at)]
         ends.append(subprocess.run(child, check=False, timeout=60).returncode)
@@ -198,6 +196,18 @@ def test_the_copy_is_a_backup_to_go_back_with(data, tmp_path, monkeypatch):
     databases.check(tmp_path / "back")
     assert contents(tmp_path / "back") == before
     assert (tmp_path / "back" / "journal.db.high").exists()
+
+
+def test_a_backup_of_an_older_version_is_put_back_and_upgraded(data, tmp_path, monkeypatch):
+    """The newer version restores it as it is, and upgrades it at its start."""
+    before = contents(data)
+    backup(data, tmp_path / "backup")
+    for name, layout in layouts("function").items():
+        monkeypatch.setitem(databases.LAYOUTS, name, layout)
+    restore(tmp_path / "backup", tmp_path / "new")
+    assert contents(tmp_path / "new") == before
+    databases.upgrade(tmp_path / "new", time.time_ns())
+    assert contents(tmp_path / "new") == noted(before)
 
 
 def test_the_next_upgrade_takes_the_place_of_the_copy(data, monkeypatch):
@@ -280,6 +290,52 @@ def other_blobs(path: Path) -> str:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.executescript(blobs[path.name])
     return "its content is not that of format 1"
+
+
+OTHER = "x'81a16101'"  # {"a": 1} in MessagePack
+FOREIGN_ROWS = [
+    ("journal.db", f"INSERT INTO retained VALUES ('t', {OTHER})", "a retained message"),
+    ("journal.db", "INSERT INTO retained VALUES ('t', 'text')", "a retained message"),
+    ("journal.db", "INSERT INTO session VALUES ('c', NULL, 'never', 0, NULL)", "sessions"),
+    ("journal.db", f"INSERT INTO subscription VALUES ('c', 'a', 0, {OTHER})", "subscriptions"),
+    ("journal.db", f"INSERT INTO outgoing VALUES ('c', 1, 1, 0, {OTHER})", "outgoing"),
+    ("journal.db", f"INSERT INTO queue VALUES ('c', 1, {OTHER})", "queues"),
+    ("journal.db", "INSERT INTO queue VALUES ('c', 1, 'text')", "queues"),
+    ("journal.db", f"INSERT INTO will VALUES ('c', {OTHER})", "wills"),
+    ("tasks.db", f"UPDATE executions SET record = {OTHER}", "executions"),
+    ("tasks.db", f"INSERT INTO outbox VALUES (99, {OTHER})", "outbox"),
+    ("tasks.db", f"UPDATE histories SET history = {OTHER}", "histories"),
+    ("tasks.db", "UPDATE sightings SET digest = hex(digest)", "sightings"),
+    ("tasks.db", "INSERT INTO answers VALUES ('a', 1, 'b', 1, 'c')", "int"),
+    ("tasks.db", "INSERT OR REPLACE INTO meta VALUES ('seq', 'many')", "many"),
+    ("tasks.db", "INSERT OR REPLACE INTO meta VALUES ('seq', 9000000000000000000)", "meta"),
+    ("recorders.db", "UPDATE recording SET seq = 9000000000000000000", "seq"),
+    ("recorders.db", f"UPDATE recording SET memory = {OTHER}", "memory"),
+]
+
+
+@pytest.mark.parametrize(("name", "sql", "named"), FOREIGN_ROWS)
+def test_a_row_that_no_version_wrote_is_refused_before_anything_is_changed(data, name, sql, named):
+    """It was "this is a defect" (70) in the middle of a start, or an error hours later."""
+    with contextlib.closing(sqlite3.connect(data / name)) as connection:
+        connection.executescript(sql)
+    before = bytes_in(data)
+    with pytest.raises(
+        ConfigError, match=f"{name} can't be used .*not that of format 1: .*{named}"
+    ):
+        databases.upgrade(data, time.time_ns())
+    assert bytes_in(data) == before
+
+
+def test_a_row_in_the_middle_ends_the_start_with_a_sentence(data, tmp_path, monkeypatch, capsys):
+    """The look before the start takes samples; what it does not see is met when it is read."""
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(sqlite3.connect(data / "tasks.db")) as connection:
+        connection.executescript(f"UPDATE executions SET record = {OTHER} WHERE id = 2")
+    assert cli.main(["run", "--headless", "--run-for", "10s"]) == 78
+    assert "its content is not that of format 1" in capsys.readouterr().err
+    assert not list(data.glob("*.corrupt-*"))
 
 
 COMMANDS = {

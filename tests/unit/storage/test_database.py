@@ -154,6 +154,20 @@ def test_tables_without_an_application_id_are_taken_over(tmp_path, name):
     assert identity(path) == (LAYOUTS[name].application_id, LAYOUTS[name].version)
 
 
+def test_tables_that_came_without_a_number_are_added(tmp_path):
+    """A journal from before delayed wills and noted queues says version 1, and lacks their tables."""
+    path = tmp_path / "some.db"
+    with contextlib.closing(opened(path, "journal")) as connection:
+        connection.execute("INSERT INTO session VALUES ('plc-1', NULL, 100, 7, NULL)")
+        connection.executescript("DROP TABLE queue; DROP TABLE will;")
+    with contextlib.closing(opened(path, "journal")) as connection:
+        assert connection.execute("SELECT settled_seq FROM session").fetchall() == [(7,)]
+        assert connection.execute("SELECT count(*) FROM queue, will").fetchall() == [(0,)]
+        connection.execute("DROP TABLE settled")
+    with pytest.raises(ConfigError, match="table settled is missing"):
+        opened(path, "journal")
+
+
 def test_reading_only_leaves_the_log_in_place(tmp_path):
     """What the log has is read, and neither it nor the database is changed."""
     path = tmp_path / "some.db"
