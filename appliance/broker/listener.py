@@ -10,6 +10,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,12 @@ _PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KE
 The first has another name on macOS. Nothing else watches a client with MQTT keepalive 0, and its
 machine may have vanished without a word.
 """
+
+
+_WINDOWS_PROBES = (1, 60_000, 6_000)
+"""On; milliseconds of silence, milliseconds between the ten probes. Windows hands them to no other
+socket, and its default is two hours
+(https://learn.microsoft.com/windows/win32/winsock/sio-keepalive-vals)."""
 
 
 class Listener:
@@ -103,7 +110,7 @@ class Listener:
             )
         if self._context is not None:
             outermost = TlsServer(outermost, self._context, count=self._count)
-        return Guard(outermost, connection.fail)
+        return _DoorGuard(outermost, connection.fail)
 
     def _make_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -179,6 +186,23 @@ class Listener:
             health=self._health,
             connections=self.connections,
         )
+
+
+class _ProbingGuard(Guard):
+    """Has its own connection probed, where the listening socket can't have it done."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if sys.platform == "win32":
+            borrowed = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+            with contextlib.suppress(OSError):
+                borrowed.ioctl(socket.SIO_KEEPALIVE_VALS, _WINDOWS_PROBES)
+            borrowed.detach()
+        super().connection_made(transport)
+
+
+_DoorGuard = _ProbingGuard if sys.platform == "win32" else Guard
 
 
 def _probe_peers(listening: socket.socket) -> None:

@@ -247,7 +247,7 @@ async def test_old_tls_is_refused(everywhere, files):
         await asyncio.open_connection("localhost", everywhere.broker.ports["tls"], ssl=old)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="where options are inherited")
+@pytest.mark.skipif(sys.platform == "darwin", reason="where options have other names")
 async def test_vanished_machines_are_found_out(everywhere):
     """Also a client without MQTT keepalive is asked within minutes whether it is still there."""
     wire = await Wire.open(everywhere.broker.ports["tcp"])
@@ -255,6 +255,8 @@ async def test_vanished_machines_are_found_out(everywhere):
     (connection,) = everywhere.broker.connections.all()
     sock = connection._transport.get_extra_info("socket")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    if sys.platform == "win32":  # the times can be set there, not be read
+        return
     idle, interval, probes = (
         sock.getsockopt(socket.IPPROTO_TCP, option)
         for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
