@@ -181,10 +181,8 @@ class Rig:
         return next(iter(self.broker.ports.values()))
 
     def journaled(self, topic: str | None = None) -> list[Message]:
-        found = []
-        for chunk in self.journal.scan():
-            found += [m for m in chunk if topic is None or m.topic == topic]
-        return found
+        everything = self.journal.read(0, 10**9, 10**12)
+        return [m for m in everything if topic is None or m.topic == topic]
 
     async def settled(self) -> None:
         """Everything that has reached the broker by now is committed and handed on."""

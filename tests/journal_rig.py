@@ -54,4 +54,4 @@ class JournalRig:
         return [token for _, token in self.entries]
 
     def numbers(self):
-        return [message.seq for chunk in self.journal.scan() for message in chunk]
+        return [message.seq for message in self.journal.read(0, 10**9, 10**12)]

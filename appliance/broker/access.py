@@ -14,16 +14,17 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.broker.users import Users
 from appliance.config.tables import AccessConfig, AccessRule
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import PacketError, Reason
 from appliance.mqtt.topics import covers, matches
-from appliance.remote.topics import PREFIX, is_own_request, is_own_topic
+from appliance.remote.topics import PREFIX, is_own_request, is_own_topic, is_plain
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import PluginClient, Plugins
@@ -46,31 +47,11 @@ class Role(enum.StrEnum):
     """Look."""
 
 
-class Credentials(Protocol):
-    """A users file."""
-
-    def verify(self, name: str, password: bytes) -> bool:
-        """Check a password. Blocks for tens of milliseconds: for worker threads."""
-
-    def recognises(self, name: str, password: bytes) -> bool:
-        """Whether a check of these succeeded before. Reads a file's status: for worker threads."""
-
-    @property
-    def exists(self) -> bool:
-        """Whether there are users at all: from then on a password is needed."""
-
-    def mark(self, name: str) -> bytes | None:
-        """What changes when the user's password does; ``None`` if there is no such user."""
-
-    def refresh(self) -> int:
-        """Look for changes; returns another number after each. Reads files: for worker threads."""
-
-
 class Terms(msgspec.Struct, frozen=True):
     """What a configuration says about access."""
 
     config: AccessConfig
-    users: Credentials | None
+    users: Users | None
     anonymous: bool
     """Whether clients without a name may come in where there are users."""
     open_without_users: bool
@@ -312,7 +293,7 @@ class Access:
 
 
 def _verified(
-    users: Credentials, check: Callable[[str, bytes], bool], name: str, password: bytes
+    users: Users, check: Callable[[str, bytes], bool], name: str, password: bytes
 ) -> bytes | None:
     """The mark of what a password was checked against; ``None``: it is wrong. For workers."""
     users.refresh()
@@ -331,12 +312,8 @@ def _filled(filters: tuple[str, ...], username: str | None, client_id: str) -> l
         # In one pass, because a name may itself look like a placeholder.
         _PLACEHOLDER.sub(lambda found: names[found[0]], text)
         for text in filters
-        if all(_fills(names[found]) for found in _PLACEHOLDER.findall(text))
+        if all(is_plain(names[found]) for found in _PLACEHOLDER.findall(text))
     ]
-
-
-def _fills(name: str) -> bool:
-    return name != "" and not any(sign in name for sign in "/+#")
 
 
 def origin_of(host: str) -> str:

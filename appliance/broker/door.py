@@ -8,7 +8,6 @@ bridges, and what the appliance publishes about itself. Not for: decoding packet
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sqlite3
 from collections import deque
@@ -19,12 +18,12 @@ import msgspec
 
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.counters import Count, Counter
+from appliance.journal.inbox import Statement
+from appliance.journal.journal import Journal
 from appliance.model import Message, MessageProperties
 from appliance.storage.layout import Tables
 
 logger = logging.getLogger(__name__)
-
-Statement = tuple[str, tuple[object, ...]]
 
 
 def _verify_retained(connection: sqlite3.Connection) -> None:
@@ -62,29 +61,6 @@ class Publisher(Protocol):
         """Read again."""
 
 
-class Log(Protocol):
-    """The journal, as the door sees it."""
-
-    def next_seq(self) -> int: ...
-
-    def newest_seq(self) -> int: ...
-
-    def number_to(self, seq: int) -> None: ...
-
-    def append(self, message: Message, token: object) -> None: ...
-
-    def extend(self, messages: Sequence[Message], content_size: int, token: object) -> None: ...
-
-    def transact(self, statements: Sequence[Statement], token: object) -> None: ...
-
-    @property
-    def pending_bytes(self) -> int: ...
-
-    def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
-
-    def understood(self) -> contextlib.AbstractContextManager[None]: ...
-
-
 Entry = tuple[Sequence[Message], object]
 """What the journal gives back once it is committed: messages and the door's token."""
 
@@ -98,7 +74,7 @@ class Door:
 
     def __init__(
         self,
-        journal: Log,
+        journal: Journal,
         *,
         subscriptions: Subscriptions,
         retained: Retained,

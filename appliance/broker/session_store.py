@@ -13,8 +13,8 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.broker.door import Statement
 from appliance.broker.outbox import Delivery
+from appliance.journal.inbox import Statement
 from appliance.model import LARGEST_SEQ, Message
 from appliance.mqtt.packets import SubscribeOptions, Will
 from appliance.storage.layout import Tables

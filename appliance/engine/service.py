@@ -213,7 +213,7 @@ class Appliance:
         )
         terms = self.terms_of(config)
         self.plugins = await self._make_plugins(stack)
-        self._users = terms.users if isinstance(terms.users, Users) else None
+        self._users = terms.users
         self.access = Access(
             terms,
             reserved=config.service.name,
@@ -395,7 +395,7 @@ class Appliance:
         if self.plugins is not None:
             self.plugins.bound(config.access.plugin_timeout, config.access.plugin_cache)
         self.config = config
-        self._users = terms.users if isinstance(terms.users, Users) else None
+        self._users = terms.users
         self.access.take(terms)
         self.broker.take_limits(config.limits, config.listener)
         return self.broker.enforce_access()

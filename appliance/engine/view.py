@@ -166,7 +166,7 @@ class View(Engine):
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         found: list[Message] = []
-        for chunk in self._appliance.journal.scan(before_seq=before_seq, newest_first=True):
+        for chunk in self._appliance.journal.back_from(before_seq):
             found.extend(itertools.islice(chunk, limit - len(found)))
             if len(found) >= limit:
                 break

@@ -34,7 +34,7 @@ class Reader(Protocol):
 
     def may_lag(self, position: int) -> bool: ...
 
-    def recent(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]: ...
+    def read(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]: ...
 
 
 class Follower:
@@ -109,7 +109,7 @@ class Follower:
             self.missed += removed_to - self.position
             self.position = removed_to
         newest = self._reader.last_seq
-        messages = self._reader.recent(self.position, limit, max_bytes)
+        messages = self._reader.read(self.position, limit, max_bytes)
         if messages and messages[-1].seq > newest:
             # The writer is within ``Journal.committed``: they are in memory, and ``last_seq`` does
             # not say so yet. ``notify`` comes after both.
@@ -123,7 +123,7 @@ class Follower:
 
     def read(self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """Like ``next`` from another place, without moving this follower's own."""
-        return self._reader.recent(after_seq, limit, max_bytes)
+        return self._reader.read(after_seq, limit, max_bytes)
 
     def advance(self, seq: int) -> None:
         """Everything up to ``seq`` is done with, durably; retention may delete it."""

@@ -246,18 +246,15 @@ class Journal:
     def read(self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES) -> list[Message]:
         """Committed messages after ``after_seq``, oldest first, within both bounds.
 
-        A message that is bigger than ``max_bytes`` comes alone. Raises like ``query``.
+        From memory if all of it is there. A message that is bigger than ``max_bytes`` comes alone.
+        Raises like ``query``.
         """
-        return self.recent(after_seq, limit, max_bytes)
-
-    def recent(self, after_seq: int, limit: int, max_bytes: int) -> list[Message]:
-        """Like ``read``; from memory if all of it is there."""
         found = self._tail.read(after_seq, limit, max_bytes)
         return self._reading.read(after_seq, limit, max_bytes) if found is None else found
 
     def get(self, seq: int) -> Message | None:
         """One message; ``None`` if there is none (deleted by retention, or not yet committed)."""
-        found = self.recent(seq - 1, 1, MAX_BYTES)
+        found = self.read(seq - 1, 1)
         return found[0] if found and found[0].seq == seq else None
 
     def seq_at(self, time_ns: int) -> int:
@@ -271,36 +268,21 @@ class Journal:
         low = self._reading.bounds()[0] or high
         while low < high:
             middle = (low + high) // 2
-            found = self.recent(middle - 1, 1, MAX_BYTES)
+            found = self.read(middle - 1, 1)
             if found and found[0].seq < high and found[0].received_ns < time_ns:
                 low = found[0].seq + 1
             else:
                 high = middle
         return low
 
-    def scan(
-        self, *, after_seq: int = 0, before_seq: int | None = None, newest_first: bool = False
-    ) -> Iterator[list[Message]]:
-        """Committed messages between two sequence numbers, chunk by chunk, for search and export.
+    def back_from(self, before_seq: int) -> Iterator[list[Message]]:
+        """Committed messages before a sequence number, chunk by chunk, the newest first.
 
-        Both bounds are exclusive. With ``newest_first``, chunks and messages come in reverse.
         Nothing is locked between two chunks. Raises like ``query``.
         """
-        before = self._last_seq + 1 if before_seq is None else before_seq
-        while True:
-            if newest_first:
-                chunk = self._reading.chunk_before(before)
-                chunk = [message for message in reversed(chunk) if message.seq > after_seq]
-            else:
-                chunk = self._reading.chunk_after(after_seq)
-                chunk = [message for message in chunk if message.seq < before]
-            if not chunk:
-                return
-            yield chunk
-            if newest_first:
-                before = chunk[-1].seq
-            else:
-                after_seq = chunk[-1].seq
+        while chunk := self._reading.chunk_before(before_seq):
+            yield chunk[::-1]
+            before_seq = chunk[0].seq
 
     def follower(
         self, name: str, after_seq: int | None = None, *, interest: Interest | None = None

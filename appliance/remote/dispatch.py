@@ -13,6 +13,7 @@ from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.remote import protocol
+from appliance.remote.frames import newest_within
 
 _MOST_MESSAGES = 2000
 _MOST_EXECUTIONS = 500
@@ -41,16 +42,10 @@ def _retained(engine: Engine, operation: protocol.GetRetained) -> Message | None
 
 def _history(engine: Engine, operation: protocol.GetHistory) -> Sequence[Message]:
     """The newest messages that fit into one answer. The terminal can request older ones."""
-    found: list[Message] = []
-    size = 0
-    for message in reversed(
-        engine.history(operation.before_seq, min(operation.limit, _MOST_MESSAGES))
-    ):
-        size += len(message.payload) + len(message.topic) + _OVERHEAD
-        if found and size > _HISTORY_BYTES:
-            break
-        found.append(message)
-    found.reverse()
+    messages = engine.history(operation.before_seq, min(operation.limit, _MOST_MESSAGES))
+    found, _ = newest_within(
+        messages, _HISTORY_BYTES, lambda one: len(one.payload) + len(one.topic) + _OVERHEAD
+    )
     return found
 
 

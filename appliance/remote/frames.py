@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +17,8 @@ from appliance.engine_api import Engine, LogLine, Mark, Snapshot
 from appliance.model import Message
 from appliance.remote import protocol
 from appliance.remote.tables import Key, Table
+
+T = TypeVar("T")
 
 _SLOW_S = 1.0
 """Seconds between two reads of clients and topics: the engine counts them once a second."""
@@ -48,6 +51,19 @@ class Cursor:
         self.log = after_log
         self.at = dict.fromkeys(_TABLES, 0)
         """The last change of each table that it has been sent."""
+
+
+def newest_within(items: Sequence[T], budget: int, cost: Callable[[T], int]) -> tuple[list[T], int]:
+    """The newest of ``items`` (oldest first) that fit, at least one; and their size in bytes."""
+    found: list[T] = []
+    size = 0
+    for item in reversed(items):
+        size += cost(item)
+        if found and size > budget:
+            break
+        found.append(item)
+    found.reverse()
+    return found, size
 
 
 class Frames:
@@ -165,14 +181,9 @@ class Frames:
             newest = self._engine.log(0, _FIRST_LINES)
         else:
             newest = self._engine.log(cursor.log, _LOG_LINES)
-        lines: list[LogLine] = []
-        size = 0
-        for line in reversed(newest):
-            size += len(line.text) + len(line.source) + _OVERHEAD
-            if lines and size > _LOG_BYTES:
-                break
-            lines.append(line)
-        lines.reverse()
+        lines, size = newest_within(
+            newest, _LOG_BYTES, lambda line: len(line.text) + len(line.source) + _OVERHEAD
+        )
         if lines:
             cursor.log = lines[-1].number
         return lines, size

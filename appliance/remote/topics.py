@@ -25,15 +25,16 @@ def reply_topic(client_id: str) -> str:
     return f"{PREFIX}reply/{client_id}"
 
 
+def is_plain(name: str) -> bool:
+    """Whether a user's name or a client id can be one level of a topic, and nothing more."""
+    return name != "" and not any(sign in name for sign in "/+#")
+
+
 def is_own_topic(topic: str, client_id: str) -> bool:
     """Whether a client with this id may subscribe to this topic, judged by the id alone."""
-    if not client_id or any(sign in client_id for sign in "/+#"):
-        return False
-    return topic in (state_topic(client_id), reply_topic(client_id))
+    return is_plain(client_id) and topic in (state_topic(client_id), reply_topic(client_id))
 
 
 def is_own_request(topic: str, client_id: str) -> bool:
     """Whether a client with this id may send requests on this topic, judged by the id alone."""
-    if not client_id or any(sign in client_id for sign in "/+#"):
-        return False
-    return topic == request_topic(client_id)
+    return is_plain(client_id) and topic == request_topic(client_id)

@@ -2,7 +2,7 @@
 
 A request stands in exactly one ``RequestState``. ``RequestBook.move`` is the one way from a state
 to another; it asks ``check``, which knows the table. Users see the coarser ``ExecutionState``:
-``SHOWN`` says which. docs/triggers.md has the same table; a test compares the two.
+``SHOWN`` says which. docs/architecture.md has the same table; a test compares the two.
 
 A thread that ends a change hands out what can go (``Planner.begin``), so each thread of the task
 engine may begin a job: "a change" below means that.

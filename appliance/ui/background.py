@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from textual.app import App
 from textual.widget import Widget
@@ -15,6 +15,7 @@ from textual.widget import Widget
 from appliance.errors import ApplianceError
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Background:
@@ -37,6 +38,10 @@ class Background:
                 self.call(self._say, f"That failed: {error}", bad=True)
 
         self._app.run_worker(guarded, group=group, thread=True, exit_on_error=False)
+
+    def fetch(self, get: Callable[[], T], then: Callable[[T], object], *, group: str) -> None:
+        """Run ``get`` in a thread, and give ``then`` its result on the UI's loop."""
+        self.run(lambda: self.call(then, get()), group=group)
 
     def call(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Call ``callback`` on the UI's loop; may be called from any thread.

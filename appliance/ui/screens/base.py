@@ -22,6 +22,10 @@ class BaseScreen(Screen[ScreenResultType]):
         """
         return self.is_mounted and super().check_action(action, parameters)
 
+    def action_leave(self) -> None:
+        """Leave a dialog without a result."""
+        self.dismiss(None)
+
     def dismiss(self, result: ScreenResultType | None = None) -> AwaitComplete:
         """Dismiss the screen if it is the uppermost one.
 

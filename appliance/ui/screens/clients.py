@@ -22,17 +22,11 @@ from appliance.ui.widgets.rows import Rows
 _Rates = dict[str, tuple[float, float]]
 
 
-def _in_rate(client: ClientState, rates: _Rates) -> Any:
-    return -rates.get(client.client_id, (0.0, 0.0))[0]
-
-
-def _out_rate(client: ClientState, rates: _Rates) -> Any:
-    return -rates.get(client.client_id, (0.0, 0.0))[1]
-
+_NO_RATE = (0.0, 0.0)
 
 _SORTS: dict[str, Callable[[ClientState, _Rates], Any]] = {
-    "in": _in_rate,
-    "out": _out_rate,
+    "in": lambda client, rates: -rates.get(client.client_id, _NO_RATE)[0],
+    "out": lambda client, rates: -rates.get(client.client_id, _NO_RATE)[1],
     "queue": lambda client, _rates: -client.queued,
     "lost": lambda client, _rates: -client.dropped,
     "name": lambda client, _rates: client.client_id,
@@ -54,7 +48,7 @@ class ClientRows(Rows[ClientState]):
         return item.client_id
 
     def line(self, item: ClientState, cells: int) -> Line:
-        rates = self.rates.get(item.client_id, (0.0, 0.0))
+        rates = self.rates.get(item.client_id, _NO_RATE)
         return view.row(item, rates, self.now_ns, cells)
 
     def heading(self, cells: int) -> Line | None:

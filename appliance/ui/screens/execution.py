@@ -43,14 +43,13 @@ class ExecutionScreen(Page):
     def on_mount(self) -> None:
         engine, task_id = self.host.engine, self._execution.task_id
 
-        def work() -> None:
+        def runs() -> Sequence[Execution]:
             try:
-                found = engine.executions(1 << 62, _RUNS, task_id)
+                return engine.executions(1 << 62, _RUNS, task_id)
             except ApplianceError:
-                found = [one for one in self.host.snapshot.executions if one.task_id == task_id]
-            self.host.background.call(self._found, found)
+                return [one for one in self.host.snapshot.executions if one.task_id == task_id]
 
-        self.host.background.run(work, group="runs")
+        self.host.background.fetch(runs, self._found, group="runs")
 
     def _found(self, runs: Sequence[Execution]) -> None:
         self._before = runs

@@ -77,11 +77,7 @@ class OperatorActions:
         self._host.push_screen(ConfirmDialog(question, yes), answered)
 
     def _do(self, action: Callable[[], str]) -> None:
-        def work() -> None:
-            said = action()
-            self._host.background.call(self._host.say, said)
-
-        self._host.background.run(work, group="action")
+        self._host.background.fetch(action, self._host.say, group="action")
 
     # --- tasks ---------------------------------------------------------------------------------
 

@@ -113,6 +113,3 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
     def _label(self) -> None:
         self.query_one("#qos", Button).label = f"QoS {self._qos}"
         self.query_one("#retain", Button).label = f"retain: {'yes' if self._retain else 'no'}"
-
-    def action_leave(self) -> None:
-        self.dismiss(None)

@@ -120,9 +120,6 @@ class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
         if task is not None:
             self.dismiss(task)
 
-    def action_leave(self) -> None:
-        self.dismiss(None)
-
     def action_down(self) -> None:
         self.query_one(TaskRows).action_down()
 

@@ -178,12 +178,9 @@ class TasksScreen(Page):
         """Fetch executions from before those that are shown."""
         before = min((one.id for one in self._all), default=1 << 62)
         engine = self.host.engine
-
-        def work_() -> None:
-            found = engine.executions(before, _OLDER)
-            self.host.background.call(self._found, found)
-
-        self.host.background.run(work_, group="older")
+        self.host.background.fetch(
+            lambda: engine.executions(before, _OLDER), self._found, group="older"
+        )
 
     def _found(self, executions: Sequence[Execution]) -> None:
         self._older += executions

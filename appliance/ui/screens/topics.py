@@ -163,11 +163,9 @@ class TopicsScreen(Page):
             return
         self._asked = wanted
         engine = self.host.engine
-
-        def work() -> None:
-            self.host.background.call(self._found_retained, engine.retained(leaf.topic))
-
-        self.host.background.run(work, group="retained")
+        self.host.background.fetch(
+            lambda: engine.retained(leaf.topic), self._found_retained, group="retained"
+        )
 
     def _found_retained(self, message: Message | None) -> None:
         self._retained = message

@@ -36,7 +36,7 @@ class Harness:
         assert self.journal.flush(30)
 
     def first(self):
-        return next(m.seq for chunk in self.journal.scan() for m in chunk)
+        return self.journal.read(0, 1)[0].seq
 
     def until(self, condition):
         """Retention runs in the writer's idle time; wait for its effect."""
