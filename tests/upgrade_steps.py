@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.engine import databases
-from appliance.storage import database, layout
+from appliance.storage import database, layout, sqlite
 from appliance.storage.layout import Layout, Migration, Tables
 
 TABLES = {"journal.db": "chunk", "tasks.db": "answers", "recorders.db": "recording"}
@@ -29,9 +29,8 @@ LAST = {
     "recorders.db": "memory TEXT NOT NULL\n",
 }
 NOTE = ", note TEXT NOT NULL DEFAULT 'x'"
-KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
-"""On Windows ``os.kill`` ends the process at once with any signal, whose number is its code."""
-KILLED = KILL if sys.platform == "win32" else -KILL
+KILLED = 9 if sys.platform == "win32" else -9
+"""The exit code of a killed process."""
 KINDS = ("column", "rebuild", "function")
 
 
@@ -79,7 +78,7 @@ def layouts(kind: str) -> dict[str, Layout]:
 
 def rows(path: Path) -> dict[str, list[tuple]]:
     """All rows of a database, by table."""
-    with contextlib.closing(database.connect_read_only(path)) as connection:
+    with contextlib.closing(sqlite.connect_read_only(path)) as connection:
         return {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
             for table in layout.shape(connection)
@@ -87,9 +86,16 @@ def rows(path: Path) -> dict[str, list[tuple]]:
 
 
 def number(path: Path) -> int:
-    with contextlib.closing(database.connect_read_only(path)) as connection:
+    with contextlib.closing(sqlite.connect_read_only(path)) as connection:
         (found,) = connection.execute("PRAGMA user_version").fetchone()
     return found
+
+
+def end() -> None:
+    """End this process at once, as ``kill -9`` does."""
+    if sys.platform == "win32":
+        os._exit(KILLED)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kill_at(wanted: int) -> None:
@@ -101,7 +107,7 @@ def kill_at(wanted: int) -> None:
         if statement.lstrip().startswith(("BEGIN IMM", "ALTER", "CREATE", "INSERT", "UPDATE", "DROP",
                                  "COMMIT", "PRAGMA user_version =")):  # fmt: skip
             if left == 0:
-                os.kill(os.getpid(), KILL)
+                end()
             left -= 1
 
     def connect(self: database.Database, *, may_write: bool = True) -> sqlite3.Connection:

@@ -25,7 +25,6 @@ from appliance.config.values import (
     is_loopback,
     parse_bind,
 )
-from appliance.engine import databases
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks import notify_urls
 from appliance.tasks.conditions import Condition
@@ -98,7 +97,10 @@ def _deeper(config: Config) -> Iterator[str]:
             yield str(error)
     if config.access.plugins:
         yield from _plugin_problems(config, shown)
-    yield from databases.problems(Path(config.service.data_dir))
+    if data_dir := _data_dir(config):
+        from appliance.engine import databases  # noqa: PLC0415  it imports the engine's rooms
+
+        yield from databases.problems(data_dir)
     if config.access.users_file is not None:
         try:
             Users(config.access.users_file)
@@ -191,9 +193,12 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     kept = "on disk" if journal.sync == "always" else "safe from a killed process"
     bounds = f"{format_duration(journal.keep)} or {format_size(journal.max_size)}"
     yield "journal", f"acknowledged means {kept}; kept for {bounds}"
-    for name, version in databases.outdated(Path(config.service.data_dir)).items():
-        present = databases.LAYOUTS[name].version
-        yield "data", f"the next start upgrades {name} from format {version} to {present}"
+    if data_dir := _data_dir(config):
+        from appliance.engine import databases  # noqa: PLC0415  it imports the engine's rooms
+
+        for name, version in databases.outdated(data_dir).items():
+            present = databases.LAYOUTS[name].version
+            yield "data", f"the next start upgrades {name} from format {version} to {present}"
     yield "qlik", _qlik(config.qlik) if config.qlik else "none; no tasks are started"
     for trigger in config.trigger:
         name = f"{trigger.name}: " if trigger.name else ""
@@ -207,6 +212,12 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     for recorder in config.recorder:
         more = " with time, topic and client" if recorder.metadata else ""
         yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
+
+
+def _data_dir(config: Config) -> Path | None:
+    """The data directory, if there is one."""
+    path = Path(config.service.data_dir)
+    return path if path.is_dir() else None
 
 
 def _plugins(config: Config) -> tuple[PluginClass, ...]:

@@ -21,8 +21,9 @@ from appliance.journal.store import LAYOUT as JOURNAL_LAYOUT
 from appliance.recorders.progress import LAYOUT as RECORDERS_LAYOUT
 from appliance.storage import copies, files
 from appliance.storage.copies import CopiedFile, Manifest
-from appliance.storage.database import Database, explain
+from appliance.storage.database import Database
 from appliance.storage.layout import Layout
+from appliance.storage.sqlite import explain
 from appliance.tasks.store import LAYOUT as TASKS_LAYOUT
 
 TASKS = "tasks.db"

@@ -13,7 +13,7 @@ from itertools import chain, groupby
 from appliance.journal import chunks
 from appliance.journal.inbox import Entry, Item, Statements
 from appliance.journal.message_cost import OVERHEAD_BYTES, content_of
-from appliance.storage.database import primary_code
+from appliance.storage.sqlite import primary_code
 
 _ROWS_A_STATEMENT = 16
 _ONE_ROW = "(?, ?, ?, ?, ?)"

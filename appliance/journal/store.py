@@ -15,8 +15,8 @@ from typing import Literal
 
 from appliance.errors import UnavailableError
 from appliance.journal import chunks
-from appliance.storage.database import Database, check_bodies
-from appliance.storage.layout import Layout, Tables
+from appliance.storage.database import Database
+from appliance.storage.layout import Layout, Tables, check_bodies
 
 LOG_PAGES = 512
 """The write-ahead log is moved into the database and begun anew beyond this. It is kept small, so

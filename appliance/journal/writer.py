@@ -21,7 +21,7 @@ from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.model import Message
-from appliance.storage.database import explain, primary_code
+from appliance.storage.sqlite import explain, primary_code
 
 MAX_BYTES = 2 * 1024 * 1024
 """In one commit, so that the first of many does not wait for the last."""

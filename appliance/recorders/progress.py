@@ -16,8 +16,9 @@ from typing import Annotated
 import msgspec
 
 from appliance.model import LARGEST_SEQ
-from appliance.storage.database import Database, connect_read_only, transaction
+from appliance.storage.database import Database
 from appliance.storage.layout import Layout, Tables
+from appliance.storage.sqlite import connect_read_only, transaction
 
 _BUSY_S = 1.0
 

@@ -12,56 +12,21 @@ import contextlib
 import errno
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, KeysView, Sequence
+from collections.abc import Iterator, KeysView
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from appliance import __version__
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
-from appliance.storage import files
-from appliance.storage.layout import FIRST_VERSION, Layout, Tables, run_script, shape
+from appliance.storage import files, sqlite
+from appliance.storage.layout import FIRST_VERSION, Damage, Layout, Tables, run_script, shape
 
 CHECK_BELOW_BYTES = 32 * 1024 * 1024
 """A database up to this size is read through at the start (a fraction of a second). In a bigger
 one, damage shows when the damaged page is read."""
 
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_NO_ACCESS = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY})
-_OWN_FAULTS = frozenset(
-    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_RANGE}
-)
-"""What SQLite reports when a statement does not fit the tables or their rows."""
 _LOG_SUFFIXES = ("-wal", "-shm")
 """SQLite's write-ahead log and its index (https://www.sqlite.org/tempfiles.html)."""
 _log = logging.getLogger(__name__)
-
-
-class Damage(ValueError):  # noqa: N818 - raised by ``verify``, it never reaches a user
-    """``verify`` found content that can't be used."""
-
-
-def check_bodies(table: str, bodies: Sequence[object], decode: Callable[[Any], object]) -> None:
-    """Decode the oldest and the newest body of a table, to find out what is wrong with it.
-
-    Raises:
-        Damage: one of them can't be decoded, or its bytes are not MessagePack at all.
-        ValueError: all of them are whole, and none is what this version writes.
-    """
-    errors: list[Exception] = []
-    for body in bodies:
-        try:
-            decode(body)
-        except (ValueError, TypeError) as error:
-            errors.append(error)
-    if not errors:
-        return
-    text = f"a row of table {table}: {errors[0]}"
-    is_other = all(isinstance(each, (msgspec.ValidationError, TypeError)) for each in errors)
-    if is_other and len(errors) == len(bodies):
-        raise ValueError(text)
-    raise Damage(text)
 
 
 class Database:
@@ -125,12 +90,12 @@ class Database:
             try:
                 return self._open()
             except (Damage, sqlite3.DatabaseError) as error:
-                if isinstance(error, sqlite3.Error) and not is_damage(error):
+                if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
                     raise
                 self._set_aside(error, now_ns)
                 return self._open()
         except (OSError, sqlite3.Error) as error:
-            text = f"{self.layout.title} {self.path} can't be opened: {explain(error)}."
+            text = f"{self.layout.title} {self.path} can't be opened: {sqlite.explain(error)}."
             if self._is_forbidden(error):
                 raise NoPermissionError(
                     f"{text} Give the account that runs the appliance the right to write there."
@@ -191,7 +156,7 @@ class Database:
         """
         if not self._has_content():
             return 0
-        with contextlib.closing(connect_read_only(self.path)) as connection:
+        with contextlib.closing(sqlite.connect_read_only(self.path)) as connection:
             version = self._identify(connection)
             if version == self.layout.version:
                 with self.understood():
@@ -220,7 +185,7 @@ class Database:
         if not is_empty:
             # Everything is looked at before anything is written, and a damaged file stays as it
             # was found: a connection that may write would move the log into it when it is closed.
-            with contextlib.closing(connect_read_only(self.path)) as connection:
+            with contextlib.closing(sqlite.connect_read_only(self.path)) as connection:
                 version = self._identify(connection)
                 if version:
                     self._check_content(connection, version)
@@ -292,7 +257,7 @@ class Database:
         """
         layout = self.layout
         connection.execute("PRAGMA journal_mode = WAL")
-        with transaction(connection):
+        with sqlite.transaction(connection):
             if 0 < version < layout.version:
                 self._upgrade(connection, version)
             else:
@@ -312,7 +277,10 @@ class Database:
             layout.upgrade(connection, version)
             run_script(connection, layout.schema)
         except (sqlite3.Error, ValueError, TypeError, OverflowError) as error:
-            if isinstance(error, sqlite3.Error) and primary_code(error) not in _OWN_FAULTS:
+            if (
+                isinstance(error, sqlite3.Error)
+                and sqlite.primary_code(error) not in sqlite.STATEMENT_FAULTS
+            ):
                 raise  # the disk, another program, damage: not the step
             raise ConfigError(
                 f"{self.path} can't be upgraded from format {version} to {layout.version}:"
@@ -347,7 +315,7 @@ class Database:
         target = files.set_aside(self.path, "corrupt", now_ns)
         for suffix in _LOG_SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
-                files.rename(_beside(self.path, suffix), _beside(target, suffix))
+                files.rename(sqlite.beside(self.path, suffix), sqlite.beside(target, suffix))
         self.set_aside = target
         _log.error(
             "%s %s is damaged (%s). It was moved to %s and an empty one begun. Lost with it: %s",
@@ -360,7 +328,7 @@ class Database:
 
     def _set_aside_orphans(self, now_ns: int) -> None:
         """Keep a log whose database is gone: SQLite would delete it, with the commits in it."""
-        log = _beside(self.path, "-wal")
+        log = sqlite.beside(self.path, "-wal")
         if self._has_content() or not log.exists() or log.stat().st_size == 0:
             return
         target = files.set_aside(log, "orphaned", now_ns)
@@ -376,7 +344,7 @@ class Database:
     def _is_forbidden(self, error: OSError | sqlite3.Error) -> bool:
         if isinstance(error, OSError):
             return isinstance(error, PermissionError)
-        if primary_code(error) not in _NO_ACCESS:
+        if sqlite.primary_code(error) not in sqlite.NO_ACCESS:
             return False
         try:
             with self.path.open("ab"):  # SQLite does not tell the reason
@@ -385,72 +353,3 @@ class Database:
             return True
         except OSError:
             return False
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Carry out all statements of the block, or none of them.
-
-    Raises:
-        sqlite3.Error: another connection has the lock, or the disk does not take the statements.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
-
-
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that changes neither the database nor its log, not even when it is closed.
-
-    Raises:
-        sqlite3.Error: the file is missing or can't be opened.
-    """
-    try:
-        has_log = _beside(path, "-wal").stat().st_size > 0
-    except FileNotFoundError:
-        has_log = False
-    # https://www.sqlite.org/uri.html: "immutable" leaves the log out of account, and creates no
-    # files; with "ro", SQLite reads the log and leaves it in place.
-    mode = "mode=ro" if has_log else "mode=ro&immutable=1"
-    uri = f"{path.absolute().as_uri()}?{mode}"
-    return sqlite3.connect(uri, uri=True, timeout=1.0, isolation_level=None)
-
-
-def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code (https://www.sqlite.org/rescode.html), 0 if it has none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether the file's content is at fault, so that trying again can't help."""
-    return primary_code(error) in _DAMAGE
-
-
-def explain(error: OSError | sqlite3.Error) -> str:
-    """What is wrong with the disk or the database, in an operator's words."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return _WORDS.get(primary_code(error), str(error))
-
-
-_WORDS = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: "another program holds the database locked",
-    sqlite3.SQLITE_LOCKED: "another program holds the database locked",
-    sqlite3.SQLITE_READONLY: "the database or its disk is read-only",
-    sqlite3.SQLITE_CANTOPEN: "the file can't be opened (missing folder or no permission)",
-    sqlite3.SQLITE_PERM: "no permission",
-    sqlite3.SQLITE_IOERR: "the disk reports an error",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged; a restart will set it aside",
-    sqlite3.SQLITE_NOTADB: "the file is not a database; a restart will set it aside",
-}
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)

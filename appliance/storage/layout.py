@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -134,6 +135,32 @@ class Layout(msgspec.Struct, frozen=True):
             if found[name] != wanted[name]:
                 return f"table {name} {_difference(found[name], wanted[name])}"
         return None
+
+
+class Damage(ValueError):  # noqa: N818 - raised by ``verify``, it never reaches a user
+    """``verify`` found content that can't be used."""
+
+
+def check_bodies(table: str, bodies: Sequence[object], decode: Callable[[Any], object]) -> None:
+    """Decode the oldest and the newest body of a table, to find out what is wrong with it.
+
+    Raises:
+        Damage: one of them can't be decoded, or its bytes are not MessagePack at all.
+        ValueError: all of them are whole, and none is what this version writes.
+    """
+    errors: list[Exception] = []
+    for body in bodies:
+        try:
+            decode(body)
+        except (ValueError, TypeError) as error:
+            errors.append(error)
+    if not errors:
+        return
+    text = f"a row of table {table}: {errors[0]}"
+    is_other = all(isinstance(each, (msgspec.ValidationError, TypeError)) for each in errors)
+    if is_other and len(errors) == len(bodies):
+        raise ValueError(text)
+    raise Damage(text)
 
 
 class Column(msgspec.Struct, frozen=True):

@@ -27,8 +27,9 @@ from typing import Literal
 import msgspec
 
 from appliance.model import LARGEST_SEQ, ExecutionState
-from appliance.storage.database import Database, check_bodies, transaction
-from appliance.storage.layout import Layout, Tables
+from appliance.storage.database import Database
+from appliance.storage.layout import Layout, Tables, check_bodies
+from appliance.storage.sqlite import transaction
 from appliance.tasks.records import Record
 
 LOG_COMMITS = 500

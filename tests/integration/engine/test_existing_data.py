@@ -16,7 +16,7 @@ import paho.mqtt.publish as publish
 import pytest
 from appliance_process import ApplianceProcess, until
 
-from appliance.storage.database import connect_read_only
+from appliance.storage.sqlite import connect_read_only
 
 OLD = Path(__file__).parents[2] / "data" / "first_release"
 CONFIG = """

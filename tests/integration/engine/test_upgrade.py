@@ -135,7 +135,7 @@ def test_a_full_disk_leaves_what_was(data, small_disk, name):
 @pytest.mark.parametrize(
     ("kind", "every"),
     [
-        ("rebuild", 7),
+        ("rebuild", 9),
         pytest.param("rebuild", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
         pytest.param("function", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
     ],

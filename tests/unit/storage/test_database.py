@@ -16,8 +16,9 @@ import pytest
 
 from appliance.engine import databases
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
-from appliance.storage.database import Damage, Database, connect_read_only
-from appliance.storage.layout import Layout, Migration, Tables
+from appliance.storage.database import Database
+from appliance.storage.layout import Damage, Layout, Migration, Tables
+from appliance.storage.sqlite import connect_read_only
 
 FIRST = Layout(
     title="The list",

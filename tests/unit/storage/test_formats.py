@@ -19,8 +19,9 @@ import pytest
 
 from appliance.engine.databases import LAYOUTS
 from appliance.model import Message
-from appliance.storage.database import Database, connect_read_only
+from appliance.storage.database import Database
 from appliance.storage.layout import Migration, Tables, shape
+from appliance.storage.sqlite import connect_read_only
 from appliance.tasks.records import Record
 
 WHAT_TO_DO = (
