@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import importlib.metadata
 import os
 import re
@@ -194,21 +193,6 @@ def test_deb_and_rpm_carry_what_a_service_needs_and_no_configuration() -> None:
     ):
         assert place in places
     assert "@" not in packed["maintainer"]  # no person and no host is made up
-
-
-def test_the_container_is_not_root_and_asks_the_program_itself() -> None:
-    """It runs as a user with a number, and its health check and command are ones there are."""
-    text = (PACKAGING / "container" / "Containerfile").read_text()
-    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
-    check, run = re.findall(r"CMD (\[.*\])", text)
-    program, *arguments = yaml.safe_load(check)
-    assert command_parser().parse_args(arguments).module == "health"
-    assert program in text.partition("ENTRYPOINT")[2]
-    assert command_parser().parse_args(yaml.safe_load(run)).module == "run"
-    archive = re.search(r"^ARG ARCHIVE=dist/(\S+)$", text, re.MULTILINE)[1]
-    assert fnmatch.fnmatch("appliance-1.2.3-linux-x86_64.tar.xz", archive)
-    if shutil.which("hadolint"):
-        subprocess.run(["hadolint", PACKAGING / "container" / "Containerfile"], check=True)
 
 
 def test_every_package_is_pinned_with_its_hashes() -> None:
