@@ -7,30 +7,53 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from appliance.counters import Count
 
 
-class Carrier(Protocol):
-    """A protocol that carries another one."""
+class Carrier(asyncio.Protocol):
+    """A protocol that carries another one: a connection's."""
 
-    below: asyncio.Transport
-    """The transport that carries the bytes."""
+    def __init__(self, connection: asyncio.Protocol, count: Count) -> None:
+        self._connection = connection
+        self._count = count
+        self._known: Mapping[str, Any] = {}
+        """What it knows of the connection (``ssl_object``)."""
+        self._is_open = False
+        self.below: asyncio.Transport
+        """The transport that carries the bytes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
+        self._connection.connection_made(CarrierTransport(self, self._known))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_open = False
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
     def send(self, data: bytes) -> None:
         """Send the connection's bytes in the carrier's form."""
+        raise NotImplementedError
 
     def say_goodbye(self) -> None:
         """Close in the carrier's way."""
+        raise NotImplementedError
 
 
 class CarrierTransport(asyncio.Transport):
     """A carrier, as the connection above it sees it."""
 
-    def __init__(self, carrier: Carrier, extra: Mapping[str, Any] | None = None) -> None:
-        """``extra``: what the carrier knows of the connection (``ssl_object``)."""
+    def __init__(self, carrier: Carrier, known: Mapping[str, Any]) -> None:
         super().__init__()
         self._carrier = carrier
-        self._known = extra or {}
+        self._known = known
 
     def write(self, data: Any) -> None:
         self._carrier.send(bytes(data))

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import ssl
 
-from appliance.broker.carrier_transport import CarrierTransport
+from appliance.broker.carrier_transport import Carrier
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _READ_BYTES = 256 * 1024
 
 
-class TlsServer(asyncio.Protocol):
+class TlsServer(Carrier):
     """Carries one connection over TLS."""
 
     def __init__(
@@ -31,17 +31,11 @@ class TlsServer(asyncio.Protocol):
         *,
         count: Count,
     ) -> None:
-        self._connection = connection
-        self._count = count
+        super().__init__(connection, count)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._is_open = False
-        self.below: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._connection.connection_made(CarrierTransport(self, {"ssl_object": self._tls}))
+        self._known = {"ssl_object": self._tls}
 
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)
@@ -74,16 +68,6 @@ class TlsServer(asyncio.Protocol):
     def _flush(self) -> None:
         if self._outgoing.pending and not self.below.is_closing():
             self.below.write(self._outgoing.read())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._is_open = False
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
 
     def send(self, data: bytes) -> None:
         """Send bytes through TLS; before the handshake they are dropped."""

@@ -18,7 +18,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from appliance.broker.carrier_transport import CarrierTransport
+from appliance.broker.carrier_transport import Carrier
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
@@ -30,7 +30,7 @@ _GOODBYE_S = 2.0
 """How long a client may take to agree to the end."""
 
 
-class WebSocketServer(asyncio.Protocol):
+class WebSocketServer(Carrier):
     """Carries one MQTT connection over WebSocket binary frames.
 
     The connection above is there from the accept on, so that it is counted and timed; it gets
@@ -50,16 +50,9 @@ class WebSocketServer(asyncio.Protocol):
         count: Count,
     ) -> None:
         self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
-        self._connection = connection
+        super().__init__(connection, count)
         self._lets_everybody_in = is_open
-        self._count = count
-        self._is_open = False
         self._deadline: asyncio.TimerHandle | None = None
-        self.below: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.below = transport  # type: ignore[assignment]  # asyncio's own looser annotation
-        self._connection.connection_made(CarrierTransport(self))
 
     def data_received(self, data: bytes) -> None:
         # After a close or an error the library discards what comes.
@@ -104,13 +97,7 @@ class WebSocketServer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
+        super().connection_lost(exc)
 
     def _send_pending(self) -> None:
         for data in self._protocol.data_to_send():

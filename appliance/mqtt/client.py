@@ -84,7 +84,7 @@ def _text(value: str | bytes) -> bytes:
     data = value.encode() if isinstance(value, str) else value
     if len(data) > 65535:
         raise UsageError("a topic, name or password is longer than MQTT's 65535 bytes")
-    return struct.pack("!H", len(data)) + data
+    return packets.string(data)
 
 
 class Client:
@@ -271,7 +271,7 @@ class Client:
             raise UsageError("the message is larger than MQTT's 256 MiB")
         with self._lock:
             self._ready().settimeout(self._target.timeout_s)
-            self._ready().sendall(bytes([first]) + packets.encode_length(len(body)) + body)
+            self._ready().sendall(packets.packet(first, body))
         self._sent_at = time.monotonic()
 
     def _ask(self, first: int, body: bytes, kind: int) -> None:

@@ -301,10 +301,19 @@ def encode_refusal(reason: Reason) -> bytes:
     return b"\x20\x02\x00" + bytes((_AS_311.get(reason, Refused.UNAVAILABLE),))
 
 
+def string(data: bytes) -> bytes:
+    """A string or binary data with its length in front (section 1.5.3)."""
+    return struct.pack(">H", len(data)) + data
+
+
+def packet(first: int, body: bytes) -> bytes:
+    """A packet: its first byte, the length of its body, its body."""
+    return bytes((first,)) + encode_length(len(body)) + body
+
+
 def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
     """A 3.1.1 SUBACK with one return code a filter (section 3.9.3)."""
-    body = packet_id.to_bytes(2, "big") + bytes(codes)
-    return b"\x90" + encode_length(len(body)) + body
+    return packet(0x90, packet_id.to_bytes(2, "big") + bytes(codes))
 
 
 def encode_host_connect(client_id: str) -> bytes:
@@ -312,25 +321,16 @@ def encode_host_connect(client_id: str) -> bytes:
 
     Will, keepalive and credentials have been dealt with in front.
     """
-    identifier = client_id.encode()
-    body = b"\x00\x04MQTT\x04\x02\x00\x00"
-    body += struct.pack(">H", len(identifier)) + identifier
-    return b"\x10" + encode_length(len(body)) + body
+    return packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + string(client_id.encode()))
 
 
 def encode_host_subscribe(packet_id: int, wanted: tuple[SubscribeOptions, ...]) -> bytes:
     """A 3.1.1 SUBSCRIBE for the session host."""
-    body = bytearray(struct.pack(">H", packet_id))
-    for option in wanted:
-        topic_filter = option.topic_filter.encode()
-        body += struct.pack(">H", len(topic_filter)) + topic_filter + bytes((option.qos,))
-    return b"\x82" + encode_length(len(body)) + bytes(body)
+    filters = [string(one.topic_filter.encode()) + bytes((one.qos,)) for one in wanted]
+    return packet(0x82, packet_id.to_bytes(2, "big") + b"".join(filters))
 
 
 def encode_host_unsubscribe(packet_id: int, filters: tuple[str, ...]) -> bytes:
     """A 3.1.1 UNSUBSCRIBE for the session host."""
-    body = bytearray(struct.pack(">H", packet_id))
-    for text in filters:
-        topic_filter = text.encode()
-        body += struct.pack(">H", len(topic_filter)) + topic_filter
-    return b"\xa2" + encode_length(len(body)) + bytes(body)
+    names = [string(one.encode()) for one in filters]
+    return packet(0xA2, packet_id.to_bytes(2, "big") + b"".join(names))

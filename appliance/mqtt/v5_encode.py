@@ -8,7 +8,7 @@ from __future__ import annotations
 import mqtt5
 
 from appliance.model import Message, MessageProperties
-from appliance.mqtt.packets import Connect, Reason, encode_length
+from appliance.mqtt.packets import Connect, Reason, packet
 
 TOPIC_ALIAS_MAXIMUM = 64
 """How many topic aliases a publisher may use on one connection (section 3.2.2.3.8)."""
@@ -83,14 +83,12 @@ def encode_publish(
 
 def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:
     """A SUBACK with one reason code a filter (section 3.9.3)."""
-    body = packet_id.to_bytes(2, "big") + b"\x00" + bytes(codes)
-    return b"\x90" + encode_length(len(body)) + body
+    return packet(0x90, packet_id.to_bytes(2, "big") + b"\x00" + bytes(codes))
 
 
 def encode_unsuback(packet_id: int, codes: tuple[int, ...]) -> bytes:
     """An UNSUBACK with one reason code a filter (section 3.11.3)."""
-    body = packet_id.to_bytes(2, "big") + b"\x00" + bytes(codes)
-    return b"\xb0" + encode_length(len(body)) + body
+    return packet(0xB0, packet_id.to_bytes(2, "big") + b"\x00" + bytes(codes))
 
 
 def encode_ack(first_byte: int, packet_id: int, reason: int = 0) -> bytes:

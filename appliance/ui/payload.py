@@ -6,8 +6,9 @@ Payloads are data: parsed as JSON at most, never evaluated. Not for: cutting to 
 from __future__ import annotations
 
 import json
-import re
 from difflib import ndiff
+
+import msgspec
 
 from appliance.ui import formats
 from appliance.ui.text import printable
@@ -23,7 +24,6 @@ _PRETTY_LIMIT = 1_000_000
 
 _VIEW_LINES = 5000
 _HEX_BYTES = 16 * 4096
-_INDENT = "  "
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -91,47 +91,19 @@ def pretty(data: bytes) -> list[str]:
         return hexdump(data)
     if len(data) <= _PRETTY_LIMIT:
         try:
-            json.loads(text)
-            return _bounded([printable(line) for line in _indent(text)])
+            return _bounded([printable(line) for line in _indented(data, text).split("\n")])
         except (ValueError, RecursionError):
             pass
     return raw(data)
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
-
-
-def _indent(text: str) -> list[str]:
-    """Valid JSON, indented by its tokens.
-
-    The tokens stay as the sender wrote them: 1.10 does not become 1.1, and a key that comes twice
-    is shown twice.
-    """
-    lines: list[str] = []
-    line = ""
-    depth = 0
-    previous = ""
-    for piece in _TOKEN.findall(text):
-        if piece in "}]":
-            depth -= 1
-            if previous not in "{[":
-                lines.append(line)
-                line = _INDENT * depth
-            line += piece
-        else:
-            if previous and previous in "{[":
-                lines.append(line)
-                line = _INDENT * depth
-            line += piece
-            if piece in "{[":
-                depth += 1
-            elif piece == ",":
-                lines.append(line)
-                line = _INDENT * depth
-            elif piece == ":":
-                line += " "
-        previous = piece
-    return [*lines, line]
+def _indented(data: bytes, text: str) -> str:
+    """JSON with the tokens as the sender wrote them: 1.10 stays, and so does a doubled key."""
+    value = json.loads(text)
+    try:
+        return msgspec.json.format(data, indent=2).decode()
+    except msgspec.DecodeError:  # NaN and Infinity, which Python writes and JSON does not have
+        return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def raw(data: bytes) -> list[str]:

@@ -113,6 +113,7 @@ def test_numbers_and_double_keys_stay_as_they_were_sent():
         "  ]",
         "}",
     ]
+    assert payload.pretty(b'{"a":NaN}') == ["{", '  "a": NaN', "}"]
 
 
 def test_a_cut_payload_says_how_long_it_was():
