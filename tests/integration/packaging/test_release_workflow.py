@@ -137,7 +137,12 @@ def test_the_floor_is_asked_of_the_archive(tmp_path: Path, checkout: Path) -> No
     assert ("that is newer than glibc 2.28" in text_of(log)) == newer
 
 
-THROWN_AWAY = """
+LOOPBACK_UP = (
+    "import fcntl, socket, struct; "
+    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sH22x', b'lo', 1))"  # SIOCSIFFLAGS, IFF_UP
+)
+THROWN_AWAY = f"""
+"{sys.executable}" -c "{LOOPBACK_UP}"
 mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount --bind /dev "$1/root/dev"
@@ -145,7 +150,8 @@ mkdir -p "$1/root$2"
 mount --bind "$2" "$1/root$2"
 exec chroot "$1/root" bash -e -c "cd '$2' && $3"
 """
-"""Run step $3 in folder $2 of a copy of this system that is gone afterwards; $1 is a folder for it."""
+"""Run step $3 in folder $2 of a copy of this system that is gone afterwards; $1 is a folder for it.
+It has a network of its own: the port of the first configuration may be in use here."""
 
 
 @POSIX
@@ -160,7 +166,7 @@ def test_a_package_is_installed_used_and_removed(kind: str, tmp_path: Path, chec
         pytest.skip(f"nothing here installs a {kind}")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    probe = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && mkdir "$0/u" "$0/w" "$0/r" && '
+    probe = ["unshare", "--mount", "--net", "sh", "-c", 'mount -t tmpfs tmpfs "$0" && mkdir "$0/u" "$0/w" "$0/r" && '
              'mount -t overlay overlay -o "lowerdir=/,upperdir=$0/u,workdir=$0/w" "$0/r"']  # fmt: skip
     if subprocess.run([*probe, scratch], capture_output=True, timeout=60).returncode != 0:
         pytest.skip("no throw-away copy of this system can be mounted")
@@ -170,7 +176,7 @@ def test_a_package_is_installed_used_and_removed(kind: str, tmp_path: Path, chec
     (checkout / "packaging").unlink()
     shutil.copytree(ROOT / "packaging", checkout / "packaging")
     done = subprocess.run(
-        ["unshare", "--mount", "bash", "-e", "-c", THROWN_AWAY, "-", scratch, checkout, step],
+        ["unshare", "--mount", "--net", "bash", "-e", "-c", THROWN_AWAY, "-", scratch, checkout, step],
         capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
