@@ -73,6 +73,12 @@ function Send-Message([string] $Text) {
     Assert ($LASTEXITCODE -eq 0) "a message is accepted: $Text"
 }
 
+# Events of the appliance itself in this run, by their id: 1 is a start, 2 an orderly stop.
+function Get-EventCount([int] $Id) {
+    $wanted = @{ LogName = 'Application'; ProviderName = 'appliance'; Id = $Id; StartTime = $began }
+    @(Get-WinEvent -FilterHashtable $wanted -ErrorAction SilentlyContinue).Count
+}
+
 function Get-Rule { Get-NetFirewallRule -DisplayName $rule -ErrorAction SilentlyContinue }
 
 Assert ($null -eq (Get-Registered)) 'no appliance is installed before'
@@ -85,8 +91,12 @@ Assert $refused 'a program with another SHA-256 is refused'
 Assert ($null -eq (Get-Registered)) 'no service was made'
 Assert (-not (Test-Path $folder)) 'no program was copied'
 
-Write-Host '-- installed and started'
-& $install -WinSW $WinSW -Port 8883 -Start
+Write-Host '-- installed, configured and started'
+& $install -WinSW $WinSW -Port 8883
+Assert ((Get-Service -Name appliance).Status -eq 'Stopped') 'without -Start it is not started'
+(Get-Content -LiteralPath $config) -replace '^# event_log = true', 'event_log = true' |
+    Set-Content -Encoding utf8 -LiteralPath $config
+& $install -Start
 Wait-Until { Test-Health } 'the service is well'
 Assert ((Get-Registered).StartName -eq $virtual) "it is registered with the account $virtual"
 Assert ((Get-Registered).StartMode -eq 'Auto') 'it starts with the system'
@@ -115,8 +125,7 @@ Assert ("$($filter.Protocol) $($filter.LocalPort)" -eq 'TCP 8883') 'on the one p
 Assert (($opened | Get-NetFirewallApplicationFilter).Program -eq $program) 'for this program'
 
 Assert ([System.Diagnostics.EventLog]::SourceExists('appliance')) 'the event log has the source "appliance"'
-$events = Get-WinEvent -FilterHashtable @{ LogName = 'Application'; ProviderName = 'appliance'; StartTime = $began }
-Assert (@($events).Count -ge 1) 'the start stands in the event log'
+Wait-Until { (Get-EventCount 1) -gt 0 } 'the start stands in the event log'
 Send-Message 'before the kill'
 
 Write-Host '-- killed: it comes back with its data'
@@ -154,11 +163,13 @@ Assert (-not (Compare-Object (Get-Allowed $config) $ours)) 'the other account ha
 Write-Host '-- stopped in order'
 function Get-Stops { @(Select-String -LiteralPath $log -SimpleMatch 'stopped: ').Count }
 $stops = Get-Stops
+$events = Get-EventCount 2
 Stop-Service -Name appliance
 (Get-Service -Name appliance).WaitForStatus('Stopped', '00:01:30')
 Wait-Until { @(Get-Running).Count -eq 0 } 'the program has ended'
 Assert ((Get-Registered).ExitCode -eq 0) 'the service ended with 0'
 Assert ((Get-Stops) -eq $stops + 1) 'the log has the orderly stop'
+Assert ((Get-EventCount 2) -eq $events + 1) 'the event log has it too'
 
 Write-Host '-- removed: configuration and data stay'
 & $uninstall -Confirm:$false
