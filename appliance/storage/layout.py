@@ -1,6 +1,6 @@
 """What a database holds: its tables, their version, and the steps between versions.
 
-A layout has one version, which ``PRAGMA user_version`` keeps. ``tests/data/schemas`` has the tables
+A layout has one version, which ``PRAGMA user_version`` keeps. ``tests/data/formats`` has the tables
 of each version: a change of the tables needs a new version and a step that leads to it
 (CONTRIBUTING.md, "Change the tables of a database"). Not for: opening a file (database.py).
 """

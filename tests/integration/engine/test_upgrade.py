@@ -222,6 +222,18 @@ def test_the_next_upgrade_takes_the_place_of_the_copy(data, monkeypatch):
     assert not [each.path for each in made.files if each.path.startswith(databases.COPY)]
 
 
+def test_a_copy_that_was_interrupted_is_made_again(data, upgraded_layouts):
+    """What a kill left of it is not taken for a copy."""
+    before = contents(data)
+    partial = data / databases.PARTIAL_COPY
+    partial.mkdir()
+    (partial / "tasks.db").write_bytes(b"half a co")
+    databases.upgrade(data, time.time_ns())
+    assert contents(data / databases.COPY) == before
+    assert contents(data) == noted(before)
+    assert not partial.exists()
+
+
 @pytest.mark.parametrize("bound", ["size", "room"])
 def test_without_room_the_upgrade_makes_no_copy(data, bound, upgraded_layouts, monkeypatch, caplog):
     """A big journal does not hold up the start for minutes, and a full disk does not stop it."""
