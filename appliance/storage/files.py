@@ -31,8 +31,6 @@ _LOCK_NAME = "appliance.lock"
 # Windows locks are mandatory: the locked byte is far after the pid, so that others can read the
 # pid.
 _LOCK_OFFSET = 1 << 20
-# 0: Wine's C runtime reports that a lock is taken without a number.
-_LOCK_IS_TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK, 0})
 _LONGEST_WINDOWS_PATH = 259  # MAX_PATH without the NUL, learn.microsoft.com "Maximum Path Length"
 # On Windows, a reader (virus scanner, indexer) may hold a file for a moment, and a file that is
 # being replaced can't be opened for a still shorter one.
@@ -80,7 +78,7 @@ class DirectoryLock:
             _lock(descriptor)
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in _LOCK_IS_TAKEN:
+            if error.errno not in {errno.EACCES, errno.EAGAIN, errno.EDEADLK}:
                 raise UnavailableError(
                     f"The data directory {self._directory} can't be locked: {error.strerror}."
                     " Use a local disk for data_dir."
