@@ -24,6 +24,13 @@ def _reason(item: pytest.Item) -> str | None:
     return None
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A short name: pytest puts it into the environment, which on Windows takes 32767 characters."""
+    if isinstance(val, str | bytes) and len(val) > 200:
+        return f"{len(val)} of {val[:1]!r}"
+    return None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if reason := _reason(item):
