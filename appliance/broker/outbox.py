@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -60,18 +61,20 @@ class Sink(Protocol):
 
 
 class Keeper(Protocol):
-    """Where a persistent session notes its QoS 2 exchanges, so that a crash repeats none.
+    """Where persistent sessions note their QoS 2 exchanges, so that a crash repeats none.
 
     ``then`` is called when the note is on disk.
     """
 
-    def sending(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+    def sending(
+        self, client_id: str, packet_id: int, delivery: Delivery, then: Callable[[], None]
+    ) -> None:
         """The message is about to be sent with this packet id."""
 
-    def received(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
+    def received(self, client_id: str, packet_id: int, seq: int, then: Callable[[], None]) -> None:
         """The client has the message."""
 
-    def completed(self, packet_id: int, delivery: Delivery) -> None:
+    def completed(self, client_id: str, packet_id: int, seq: int) -> None:
         """The packet id is free again."""
 
 
@@ -316,7 +319,8 @@ class Outbox:
         self._inflight[packet_id] = delivery
         if delivery.qos == 2 and self.keeper is not None:
             delivery.noting = True
-            self.keeper.sending(packet_id, delivery, lambda: self._noted(packet_id, delivery))
+            noted = partial(self._noted, packet_id, delivery)
+            self.keeper.sending(self.client_id, packet_id, delivery, noted)
         else:
             self._send(packet_id, delivery)
 
@@ -378,7 +382,8 @@ class Outbox:
             self._send(packet_id, delivery)
         else:
             delivery.received = delivery.noting = True
-            self.keeper.received(packet_id, delivery, lambda: self._noted(packet_id, delivery))
+            noted = partial(self._noted, packet_id, delivery)
+            self.keeper.received(self.client_id, packet_id, delivery.message.seq, noted)
         return True
 
     def completed(self, packet_id: int) -> bool:
@@ -396,4 +401,4 @@ class Outbox:
         if self._due:
             self._due.pop(packet_id, None)
         if delivery.qos == 2 and self.keeper is not None:
-            self.keeper.completed(packet_id, delivery)
+            self.keeper.completed(self.client_id, packet_id, delivery.message.seq)

@@ -136,25 +136,6 @@ class Session:
         )
 
 
-class _Keeper:
-    """Notes one persistent session's outgoing QoS 2 exchanges (an ``outbox.Keeper``)."""
-
-    __slots__ = ("_client_id", "_store")
-
-    def __init__(self, client_id: str, store: SessionStore) -> None:
-        self._client_id = client_id
-        self._store = store
-
-    def sending(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
-        self._store.sending(self._client_id, packet_id, delivery, then)
-
-    def received(self, packet_id: int, delivery: Delivery, then: Callable[[], None]) -> None:
-        self._store.received(self._client_id, packet_id, delivery.message.seq, then)
-
-    def completed(self, packet_id: int, delivery: Delivery) -> None:
-        self._store.completed(self._client_id, packet_id, delivery.message.seq)
-
-
 class Sessions:
     """All sessions. ``record`` puts statements into the journal's next commit."""
 
@@ -211,7 +192,7 @@ class Sessions:
         session.outbox.persistent = session.persistent
         if session.persistent:
             if session.outbox.keeper is None:
-                session.outbox.keeper = _Keeper(session.client_id, self.store)
+                session.outbox.keeper = self.store
             self._save(session)
         elif was_persistent:
             session.outbox.keeper = None
@@ -349,7 +330,7 @@ class Sessions:
                 self.store.erase(row.client_id)
                 continue
             session.outbox.persistent = True
-            session.outbox.keeper = _Keeper(row.client_id, self.store)
+            session.outbox.keeper = self.store
             self._sessions[row.client_id] = session
             places[row.client_id] = row.place
             self._places[row.client_id] = (row.place, session.outbox.activity)

@@ -27,6 +27,26 @@ _MARK_POLLS = 5
 """A filter on outcomes looks at all held messages again, at every fifth poll."""
 
 
+def with_outcome(
+    engine: Engine, wanted: filters.Filter, messages: Sequence[Message]
+) -> list[Message]:
+    """The messages that led to something that passes task: and state:."""
+    marks = engine.marks([message.seq for message in messages])
+    tasks: dict[int, str] = {0: ""}
+    for mark in marks.values():
+        if mark.execution not in tasks:
+            execution = engine.execution(mark.execution)
+            tasks[mark.execution] = (
+                f"{execution.task_name}\n{execution.task_id}" if execution else ""
+            )
+    return [
+        message
+        for message in messages
+        if (found := marks.get(message.seq)) is not None
+        and wanted.takes_mark(found, tasks[found.execution])
+    ]
+
+
 class LiveFeed:
     """Holds the newest ``capacity`` messages and the view that the filter leaves."""
 
@@ -145,20 +165,7 @@ class LiveFeed:
         count = len(self._passed)
         passed = [message for message in self._kept if self._takes(message)]
         if self._filter.needs_marks:
-            marks = engine.marks([message.seq for message in passed])
-            tasks: dict[int, str] = {}
-            for mark in marks.values():
-                if mark.execution not in tasks:
-                    execution = engine.execution(mark.execution) if mark.execution else None
-                    tasks[mark.execution] = (
-                        f"{execution.task_name}\n{execution.task_id}" if execution else ""
-                    )
-            passed = [
-                message
-                for message in passed
-                if (mark_ := marks.get(message.seq)) is not None
-                and self._filter.takes_mark(mark_, tasks[mark_.execution])
-            ]
+            passed = with_outcome(engine, self._filter, passed)
         self._passed = deque(passed, maxlen=self._capacity)
         if self.paused:
             self.waiting = sum(1 for message in passed if message.seq > self._frozen_seq)

@@ -14,6 +14,7 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.live_feed import with_outcome
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows
@@ -63,19 +64,7 @@ class Search:
 
     def _passed(self, engine: Engine, chunk: Sequence[Message]) -> list[Message]:
         passed = [one for one in chunk if self.wanted.takes(one)]
-        if not self.wanted.needs_marks:
-            return passed
-        return [one for one in passed if takes_outcome(engine, self.wanted, one.seq)]
-
-
-def takes_outcome(engine: Engine, wanted: filters.Filter, seq: int) -> bool:
-    """Whether what a message led to passes task: and state:."""
-    mark = engine.marks([seq]).get(seq)
-    if mark is None:
-        return False
-    execution = engine.execution(mark.execution) if mark.execution else None
-    task = f"{execution.task_name}\n{execution.task_id}" if execution else ""
-    return wanted.takes_mark(mark, task)
+        return with_outcome(engine, self.wanted, passed) if self.wanted.needs_marks else passed
 
 
 class SearchScreen(MessageListPage):

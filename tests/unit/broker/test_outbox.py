@@ -45,13 +45,13 @@ class Notes:
     def __init__(self) -> None:
         self.waiting: list = []
 
-    def sending(self, packet_id, delivery, then) -> None:
+    def sending(self, client_id, packet_id, delivery, then) -> None:
         self.waiting.append(then)
 
-    def received(self, packet_id, delivery, then) -> None:
+    def received(self, client_id, packet_id, seq, then) -> None:
         self.waiting.append(then)
 
-    def completed(self, packet_id, delivery) -> None:
+    def completed(self, client_id, packet_id, seq) -> None:
         self.waiting.append(lambda: None)
 
 
