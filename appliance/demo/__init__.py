@@ -25,6 +25,7 @@ from appliance.errors import NoPermissionError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.process.run import run as run_appliance
 from appliance.process.run import say_at_end, start_log
+from appliance.tasks.jobs import Limits
 
 if TYPE_CHECKING:
     from appliance.engine.service import Appliance
@@ -37,6 +38,9 @@ HEADLESS_S = 30.0
 _PORT = 1883
 _CONFIG = "demo.toml"
 _REPORT_S = 5
+_LOST_AFTER_S = 1.0
+"""The simulated server is new in each demo: it knows no run of an earlier one in the same folder,
+and a task whose run has no end is not started again."""
 
 
 def main(*, headless: bool, run_for_s: float | None, data_dir: str | None, qlik: bool) -> int:
@@ -73,7 +77,8 @@ def _run(path: Path, *, headless: bool, run_for_s: float | None, server: Offered
     def make() -> Appliance:
         from appliance.engine.service import Appliance  # noqa: PLC0415 - loaded behind the first paint
 
-        appliance = Appliance(config, log=log, run_for_s=run_for_s)
+        limits = Limits(lost_after_s=_LOST_AFTER_S)
+        appliance = Appliance(config, log=log, run_for_s=run_for_s, task_limits=limits)
         appliance.when_ready(lambda: served.append(appliance))
         appliance.when_ready(begin)
         return appliance

@@ -49,6 +49,7 @@ from appliance.recorders.recorders import Recorders
 from appliance.remote.server import TerminalServer
 from appliance.storage.files import DirectoryLock
 from appliance.tasks.engine import TaskEngine
+from appliance.tasks.jobs import Limits
 from appliance.tasks.store import Publication
 
 if TYPE_CHECKING:
@@ -76,9 +77,11 @@ class Appliance:
         log: Log | None = None,
         server: QlikServer | None = None,
         run_for_s: float | None = None,
+        task_limits: Limits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self.config = config
+        self._task_limits = task_limits
         self.log = log
         self.clock_ns = clock_ns
         self.started_ns = clock_ns()
@@ -428,6 +431,7 @@ class Appliance:
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
             sync=config.journal.sync,
+            limits=self._task_limits,
             clock_ns=self.clock_ns,
         )
 

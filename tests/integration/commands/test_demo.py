@@ -99,7 +99,10 @@ def test_without_a_terminal_the_demo_ends_by_itself(tmp_path) -> None:
 
 
 @pytest.mark.campaign
-def test_headless_the_first_seconds_name_what_the_appliance_is_for(tmp_path) -> None:
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "after an interrupted one"])
+def test_headless_the_first_seconds_name_what_the_appliance_is_for(tmp_path, is_first) -> None:
+    if not is_first:  # it ends in the run that is to fail
+        assert Demo("--run-for", "4s", folder=tmp_path).end(BUSY_S) == 0
     run = Demo(folder=tmp_path)
     assert run.end(30 + BUSY_S) == 0
     seconds = {
