@@ -23,5 +23,5 @@ def execute(options: argparse.Namespace) -> int:
     for recorder in config.recorder:
         if not Path(os.path.abspath(recorder.path)).is_relative_to(os.path.abspath(data_dir)):  # noqa: PTH100  links are not followed
             sys.stdout.write(f"not in it, since it lies elsewhere: {recorder.path}\n")
-    sys.stdout.write("not in it either: the configuration, certificates and users\n")
+    sys.stdout.write("not in it: the configuration, certificates and users\n")
     return EXIT_OK

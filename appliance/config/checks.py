@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -379,6 +380,8 @@ def _metrics(config: Config, report: ReportProblem) -> None:
 
 
 def _advice(config: Config) -> Iterator[str]:
+    if config.service.event_log and sys.platform != "win32":
+        yield "[service] `event_log` has no effect: this system has no Windows event log"
     for number, listener in enumerate(config.listener, 1):
         host, _ = parse_bind(listener.bind)
         if not is_loopback(host) and listener.tls is None:

@@ -567,11 +567,16 @@ def test_anonymous_only_while_nobody_else_could_come_in(tmp_path: Path) -> None:
 
 
 def test_what_is_allowed_and_unwise_is_said() -> None:
-    """Passwords over an open network are allowed, and the check says what that means."""
-    config = loads("[access]\nusers_file='u'\n[[listener]]\nbind='0.0.0.0:1883'\n" + SIMULATED)
+    """Passwords over an open network are allowed, and the check says what that means. So is an event
+    log on a system that has none."""
+    event_log = "[service]\nevent_log=true\n"
+    config = loads(
+        event_log + "[access]\nusers_file='u'\n[[listener]]\nbind='0.0.0.0:1883'\n" + SIMULATED
+    )
     text = "\n".join(advice(config))
     assert "unencrypted" in text
     assert "simulated" in text
+    assert ("event_log" in text) == (sys.platform != "win32")
 
 
 @given(st.integers(0, 10**12))
