@@ -130,4 +130,4 @@ def is_old(found: Report, now_ns: int) -> bool:
 def remove(data_dir: Path) -> None:
     """Remove the report at an ordered stop."""
     with contextlib.suppress(OSError):
-        (data_dir / FILE_NAME).unlink()
+        files.remove(data_dir / FILE_NAME)
