@@ -99,7 +99,13 @@ def test_the_packaged_configuration_is_valid_and_writes_where_a_service_may(tmp_
 
 
 def run_script(
-    name: str, argument: str, tmp_path: Path, *, booted: bool, active: bool = False
+    name: str,
+    argument: str,
+    tmp_path: Path,
+    *,
+    booted: bool,
+    active: bool = False,
+    systemd: str = "252 (252.39-1)",
 ) -> tuple[list[str], str]:
     """Run a package's script with stubs for what changes the system. Returns the calls of the
     stubs and what the script printed. Paths below ``/etc``, ``/var`` and ``/run`` are in
@@ -112,7 +118,8 @@ def run_script(
     for stub, code in codes.items():
         path = stubs / stub
         asked = f'[ "$2" != is-active ] || exit {0 if active else 3}\n'
-        path.write_text(f'#!/bin/sh\necho {stub} "$@" >> {calls}\n{asked}exit {code}\n')
+        version = f'[ "$1" != --version ] || {{ echo "systemd {systemd}"; exit 0; }}\n'
+        path.write_text(f'#!/bin/sh\n{version}echo {stub} "$@" >> {calls}\n{asked}exit {code}\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     text = (PACKAGING / "linux" / name).read_text()
     text = re.sub(r"(?<![\w./])/(etc|var|run)/", rf"{tmp_path}/\1/", text)
@@ -140,6 +147,26 @@ def test_installing_makes_the_user_and_starts_nothing(tmp_path) -> None:
         Path(folder).mkdir(parents=True)
     calls, _ = run_script("postinst", "configure", tmp_path, booted=False)
     assert not [call for call in calls if call.startswith(("install", "systemctl"))]
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "systemd", ["247 (247.3-7+deb11u8)", "249 (249.11-0ubuntu3)", "250", "257.9", ""]
+)
+def test_old_systemd_gets_no_folder_that_it_refuses(tmp_path, systemd: str) -> None:
+    """systemd 247 (tried) to 249 end with 243 at a folder of credentials. Without one the unit starts
+    with its default; an empty folder of an earlier installation goes, one in use stays."""
+    credentials = tmp_path / "etc" / "appliance" / "credentials"
+    takes_folders = not systemd.startswith("24")
+    calls, _ = run_script("postinst", "configure", tmp_path, booted=False, systemd=systemd)
+    assert any(str(credentials) in call for call in calls) == takes_folders
+    credentials.mkdir(parents=True)
+    run_script("postinst", "configure", tmp_path, booted=False, systemd=systemd)
+    assert credentials.exists() == takes_folders
+    credentials.mkdir(exist_ok=True)
+    (credentials / "key.pem").write_text("")
+    run_script("postinst", "configure", tmp_path, booted=False, systemd=systemd)
+    assert credentials.exists()
 
 
 @POSIX
