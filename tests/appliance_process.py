@@ -71,7 +71,8 @@ class ApplianceProcess:
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",  # a log in JSON has it on every system
+            errors="backslashreplace",
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
 
