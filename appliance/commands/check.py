@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import ssl
 import sys
 from collections.abc import Iterator
@@ -97,10 +98,18 @@ def _deeper(config: Config) -> Iterator[str]:
             yield str(error)
     if config.access.plugins:
         yield from _plugin_problems(config, shown)
-    if data_dir := _data_dir(config):
-        from appliance.engine import databases  # noqa: PLC0415  it imports the engine's rooms
+    try:
+        data_dir = _data_dir(config)
+    except OSError as error:
+        yield (
+            f"{shown}: [service] `data_dir`: {config.service.data_dir}: {error.strerror}; "
+            'name a folder, for example "data"'
+        )
+    else:
+        if data_dir:
+            from appliance.engine import databases  # noqa: PLC0415  it imports the engine's rooms
 
-        yield from databases.problems(data_dir)
+            yield from databases.problems(data_dir)
     if config.access.users_file is not None:
         try:
             Users(config.access.users_file)
@@ -215,9 +224,13 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _data_dir(config: Config) -> Path | None:
-    """The data directory, if there is one."""
+    """The data directory, if there is one. Raises ``OSError`` if no folder can be there."""
     path = Path(config.service.data_dir)
-    return path if path.is_dir() else None
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, "this is a file", str(path))
+    return None
 
 
 def _plugins(config: Config) -> tuple[PluginClass, ...]:

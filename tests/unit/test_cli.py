@@ -285,6 +285,18 @@ def test_check_tries_the_certificate_for_the_qlik_server(
         assert said in done.err
 
 
+@pytest.mark.parametrize("name", ["file", "x" * 300], ids=["a file", "too long"])
+def test_check_names_a_data_directory_that_can_not_be_one(appliance, tmp_path: Path, name) -> None:
+    """A start would end there. For a name that is too long, Windows says that there is no folder."""
+    (tmp_path / "file").touch()
+    (tmp_path / "config.toml").write_text(f"[service]\ndata_dir = '{name}'\n")
+    done = appliance("check")
+    if name == "file" or sys.platform != "win32":
+        assert done.code == 78
+        assert "[service] `data_dir`: " in done.err
+        assert "name a folder" in done.err
+
+
 def test_check_tries_the_authority_of_the_qlik_server(appliance, tmp_path: Path) -> None:
     """An authority's file without a certificate in it is told by `check`, with its key."""
     (tmp_path / "root.pem").write_text("this is no certificate")
