@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -38,7 +39,15 @@ def start_step(script: str, folder: Path, log: Path, *tools: Path, **env: str) -
             ["bash", "-e", "-c", script],
             cwd=folder, env=kept | code_page | {"PATH": ":".join(path)} | env,
             stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
+
+
+def end_step(running: subprocess.Popen) -> None:
+    """End what a step has started, if it still runs; its scripts clean up."""
+    if running.poll() is None:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait(60)
 
 
 def run_step(script: str, folder: Path, log: Path, *tools: Path) -> int:
@@ -47,7 +56,7 @@ def run_step(script: str, folder: Path, log: Path, *tools: Path) -> int:
     try:
         return running.wait(1200)
     finally:
-        running.kill()
+        end_step(running)
 
 
 def stand_in(folder: Path, name: str, script: str) -> None:

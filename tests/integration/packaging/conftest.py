@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from release_workflow import BUILD, ROOT, stand_in, start_step, steps
+from release_workflow import BUILD, ROOT, end_step, stand_in, start_step, steps
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +58,7 @@ def _build(shared: Path, checkouts: tuple[Path, Path]) -> None:
             assert code == 0, folder.with_suffix(".log").read_text("utf-8", "replace")[-3000:]
     finally:
         for process in running:
-            process.kill()
+            end_step(process)
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ format = "json"
 
 @pytest.mark.parametrize(
     "command",
-    [["--version"], ["--help"], ["selftest"], ["check"], ["tasks"], ["tasks", "--json"],
+    [["--version"], ["--help"], ["check"], ["tasks"], ["tasks", "--json"],
      ["run", "--headless", "--run-for", "1s"], ["export"],
      ["export", "--format", "csv"]],
     ids=" ".join,
