@@ -246,7 +246,12 @@ def _holder(module: str, files: Iterable[str]) -> str:
     for file in files:
         if PurePosixPath(file).name.partition(".")[0] == module:
             return file
-    return next(file for file in files if fnmatch(PurePosixPath(file).name, "*python*.*"))
+    libraries = ("libpython*", "python3*.dll", "Python")
+    return next(
+        file
+        for file in files
+        if any(fnmatch(PurePosixPath(file).name, pattern) for pattern in libraries)
+    )
 
 
 def _is_python(path: PurePosixPath) -> bool:

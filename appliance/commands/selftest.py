@@ -103,11 +103,15 @@ def _program() -> str:
     return f"appliance {appliance.__version__}, {python}, {platform.platform()}"
 
 
+_EXTRAS = {"appliance.demo.certificates": "cryptography"}
+"""Modules that need the package of an extra."""
+
+
 def _modules() -> str:
     names = [
         each.name
         for each in pkgutil.walk_packages(appliance.__path__, "appliance.")
-        if not each.name.endswith("__main__")
+        if not each.name.endswith("__main__") and not _lacks_extra(each.name)
     ]
     # Modules that libraries import by name at run time.
     plugins = ("authentication", "persistence", "topic_checking")
@@ -119,6 +123,16 @@ def _modules() -> str:
         getattr(widgets, name)
     importlib.metadata.version("amqtt")
     return f"{len(names)} load, {len(widgets.__all__)} widgets"
+
+
+def _lacks_extra(module: str) -> bool:
+    """Whether the module is for an extra that is not installed. A packaged program has them all."""
+    needed = _EXTRAS.get(module)
+    return (
+        needed is not None
+        and not getattr(sys, "frozen", False)
+        and importlib.util.find_spec(needed) is None
+    )
 
 
 def _files() -> str:

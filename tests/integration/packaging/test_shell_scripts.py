@@ -144,19 +144,7 @@ def redirected(arguments: list[object], out: Path, cwd: Path = ROOT) -> bytes:
     return out.read_bytes()
 
 
-def test_licences_are_the_same_bytes_in_any_code_page(tmp_path: Path) -> None:
-    """The texts have letters that cp1252 lacks; what is written is UTF-8 with plain line ends."""
-    packaging = ROOT / "packaging"
-    found = redirected(
-        [packaging / "licences.py", packaging / "requirements" / "runtime.txt"], tmp_path / "out"
-    )
-    text = found.decode("utf-8")
-    with pytest.raises(UnicodeEncodeError):
-        text.encode("cp1252")  # else this test proves nothing
-    assert b"\r\n" not in found
-
-
-def test_the_other_programs_of_the_build_write_in_any_code_page(tmp_path: Path) -> None:
+def test_the_programs_of_the_build_write_in_any_code_page(tmp_path: Path) -> None:
     """archive.py with a name outside cp1252; complete.py where its libraries are installed."""
     folder = tmp_path / "appliance"
     folder.mkdir()
