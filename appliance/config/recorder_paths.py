@@ -100,9 +100,11 @@ def _is_reserved(path: str) -> bool:
     """Whether Windows opens something else than a file of this name: ``con.json``, ``a:b.json``."""
     if sys.platform != "win32":
         return False
-    if sys.version_info >= (3, 13):
-        return os.path.isreserved(path)
-    return PurePath(path).is_reserved() or ":" in PurePath(path).name
+    pure = PurePath(path)
+    # Joined to a folder, "a:b.json" is a file on drive A: until Python 3.12, a stream since then.
+    if ":" in pure.name or (pure.drive and not pure.is_absolute()):
+        return True
+    return os.path.isreserved(path) if sys.version_info >= (3, 13) else pure.is_reserved()
 
 
 def _is_same(path: str, other: str) -> bool:

@@ -16,6 +16,8 @@ import pytest
 from appliance_process import free_port
 from cryptography.hazmat.primitives import serialization
 
+from wine import SLOWNESS
+
 from appliance import __version__, cli
 from appliance.commands import run as run_command
 from appliance.commands.user import read_password
@@ -56,7 +58,7 @@ def in_process(*arguments: str, **options: object) -> subprocess.CompletedProces
         [sys.executable, "-m", "appliance", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * SLOWNESS,
         cwd=ROOT,
         check=False,
         **options,

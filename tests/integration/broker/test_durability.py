@@ -362,6 +362,7 @@ async def test_a_restart_need_not_look_through_the_journal(tmp_path, monkeypatch
             await writer.publish_acked("q/a", b"%d" % n, 1 + n % 2)
         for _ in range(300):
             await writer.publish_acked("t", b"x", 1)
+        await rig.settled()
         rig.broker.sessions.save_places()
         await writer.publish_acked("q/b", b"3", 1)
         await rig.settled()

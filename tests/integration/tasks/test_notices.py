@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
+from wine import SLOWNESS
+
 from appliance.counters import Counter
 from appliance.cli import main
 from appliance.errors import EXIT_CONFIG, ConfigError
@@ -41,7 +43,9 @@ class Inbox:
 
     def wait_for(self, count: int) -> list:
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.arrived) >= count, 20), self.arrived
+            assert self._changed.wait_for(lambda: len(self.arrived) >= count, 20 * SLOWNESS), (
+                self.arrived
+            )
             return self.arrived
 
 

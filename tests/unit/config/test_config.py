@@ -511,15 +511,13 @@ def test_folders_devices_and_second_names_are_no_recordings(tmp_path: Path) -> N
     users = tmp_path / "users.txt"
     users.write_text("")
     (tmp_path / "data" / "same.json").hardlink_to(users)
-    refused(
-        tmp_path,
-        {
-            "folder": "this is a folder",
-            "same.json": "this is the file of [access] `users_file`",
-            os.devnull: "this is a device",
-            "fine.json": "",
-        },
-    )
+    paths = {
+        "folder": "this is a folder",
+        "same.json": "this is the file of [access] `users_file`",
+    }
+    if sys.platform != "win32":  # there its name is refused before anything is opened
+        paths[os.devnull] = "this is a device"
+    refused(tmp_path, {**paths, "fine.json": ""})
 
 
 @pytest.mark.not_in_wine("Wine 8 makes no symbolic links")
