@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
+from wine import SLOWNESS
 
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
@@ -109,7 +110,7 @@ def test_killed_while_the_start_call_has_no_answer(qlik, tmp_path: Path) -> None
     write_journal(tmp_path, task.id)
     qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
     first = child(tmp_path, qlik.url, "-")
-    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1)
+    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 10 * SLOWNESS)
     assert qlik.wait_for(lambda: qlik.site.session_of(task.id) is not None)
     first.kill()
     first.wait(10)

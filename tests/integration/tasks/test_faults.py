@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
+from wine import SLOWNESS
 
 from appliance.counters import Counter
 from appliance.errors import ConfigError
@@ -111,7 +112,9 @@ def test_while_a_request_waits_the_server_is_asked_often(qlik, tmp_path: Path, m
     qlik.fail(FaultKind.DROP_BEFORE, method="POST")
     with Rig(tmp_path / "tasks.db", client_of(qlik), health_check_s=3600.0) as rig:
         rig.source.put(START_TOPIC, task.id)
-        assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.STATUS.value] >= 16)
+        assert qlik.wait_for(
+            lambda: qlik.faults.bitten[FaultKind.STATUS.value] >= 16, 10 * SLOWNESS
+        )
         qlik.heal()
         rig.broker.wait_for(task.id, "succeeded")
 
