@@ -12,6 +12,7 @@ import contextlib
 import errno
 import logging
 import sqlite3
+import stat
 from collections.abc import Iterator, KeysView
 from pathlib import Path
 
@@ -305,9 +306,15 @@ class Database:
 
     def _has_content(self) -> bool:
         try:
-            return self.path.stat().st_size > 0
+            found = self.path.stat()
         except FileNotFoundError:
             return False
+        if stat.S_ISDIR(found.st_mode):
+            raise ConfigError(
+                f"{self.path} is a folder, and {self.layout.title.lower()} belongs there. Move it"
+                " away, or set data_dir in [service] to another folder."
+            )
+        return found.st_size > 0
 
     # --- damage --------------------------------------------------------------------------------
 

@@ -237,7 +237,7 @@ class TaskEngine:
         running = len(self._planner.running)
         waiting = len(self._planner.open) - running
         self._state.close()
-        _log.info("Tasks: stopped with %d runs going on and %d requests waiting", running, waiting)
+        _log.info("Tasks: stopped; %d still run at the server, %d wait", running, waiting)
 
     # --- what may be read at once ---------------------------------------------------------------
 

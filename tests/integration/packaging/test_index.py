@@ -193,5 +193,5 @@ def test_wheel_and_sdist_hold_what_belongs_into_them(dist: Path) -> None:
     for name in ("LICENSE", "README.md", "docs/installing.md", "docs/pictures/live-80x24.svg",
                  "tests/unit/test_cli.py", "packaging/requirements/runtime.txt"):  # fmt: skip
         assert name in inside, name
-    assert not {name.partition("/")[0] for name in inside} & {".ci", ".github", ".venv", "dist"}
+    assert not {name.partition("/")[0] for name in inside} & {".git", ".venv", "dist"}
     assert not [name for name in inside if "__pycache__" in name or ".hypothesis" in name]

@@ -132,6 +132,14 @@ def test_a_database_of_another_program_stays_as_it_is(tmp_path):
         assert bytes_in(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_a_folder_in_the_place_of_a_database_is_named(tmp_path, name):
+    """The user learns that it is a folder; a disk error would send them the wrong way."""
+    (tmp_path / "some.db").mkdir()
+    with pytest.raises(ConfigError, match=r"some\.db is a folder, and .+ belongs there\. Move it"):
+        opened(tmp_path / "some.db", name)
+
+
 def test_a_layout_that_has_no_number_of_its_own_is_refused(tmp_path):
     """The tables of a development version are told apart, not met as an error of SQL later."""
     path = tmp_path / "some.db"
