@@ -18,6 +18,7 @@ from appliance.qlik.simulated.bodies import LIMIT
 KEY = "0123456789abcdeF"
 USER = "UserDirectory=INTERNAL;UserId=sa_repository"
 UNKNOWN = "00000000-0000-4000-8000-000000000001"
+ABSENT = "00000000-0000-4000-8000-000000000002"
 
 
 @pytest.fixture
@@ -260,7 +261,7 @@ def test_requests_that_come_in_one_piece_are_answered_in_order(qlik, wire) -> No
 def test_each_list_has_a_condensed_form_a_full_form_and_a_count(qlik, clock) -> None:
     reload = qlik.add_task("A", app_id=UNKNOWN, app_name="App", tags=("x",))
     program = qlik.add_task("B", kind=TaskKind.EXTERNAL_PROGRAM)
-    sync = qlik.add_task("C", kind=TaskKind.USER_SYNC)
+    qlik.add_task("C", kind=TaskKind.USER_SYNC)
     qlik.run_elsewhere(reload.id)
     clock.advance(60)
     qlik.run_elsewhere(program.id)
@@ -282,7 +283,7 @@ def test_each_list_has_a_condensed_form_a_full_form_and_a_count(qlik, clock) -> 
         assert call(qlik, "GET", f"/qrs/{entity}/count") == (200, {"value": size}), entity
         if entity != "task":
             assert call(qlik, "GET", f"/qrs/{entity}/{full[0]['id']}") == (200, full[0]), entity
-            assert call(qlik, "GET", f"/qrs/{entity}/{sync.id.replace('0', '1')}")[0] == 404
+            assert call(qlik, "GET", f"/qrs/{entity}/{ABSENT}")[0] == 404
     assert call(qlik, "GET", f"/qrs/task/{reload.id}")[0] == 404
     assert call(qlik, "GET", "/qrs/ReloadTask/Full")[0] == 200
     assert call(qlik, "GET", "/qrs/ssl/ping") == (200, "Ping successful")
