@@ -104,7 +104,9 @@ def _is_reserved(path: str) -> bool:
     # Joined to a folder, "a:b.json" is a file on drive A: until Python 3.12, a stream since then.
     if ":" in pure.name or (pure.drive and not pure.is_absolute()):
         return True
-    return os.path.isreserved(path) if sys.version_info >= (3, 13) else pure.is_reserved()
+    if sys.version_info >= (3, 13):
+        return os.path.isreserved(path)
+    return pure.is_reserved()
 
 
 def _is_same(path: str, other: str) -> bool:

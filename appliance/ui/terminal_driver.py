@@ -135,7 +135,7 @@ class NonBlockingDriver(PlatformDriver):
         with contextlib.suppress(queue.Full):
             thread._queue.put(None, timeout=max(0.05, self._patience))  # noqa: SLF001 - see write
             thread.join(_PARTING_S)
-        if thread.is_alive() and sys.platform != "win32":
+        if sys.platform != "win32" and thread.is_alive():
             self._throw_away(thread)
         if self._own_stream is not None and not thread.is_alive():
             # A terminal that has gone left something unwritten; Python 3.13 would complain at exit.
@@ -147,29 +147,31 @@ class NonBlockingDriver(PlatformDriver):
         assert file is not None  # Textual's driver was given a terminal
         return file.fileno()
 
-    def _throw_away(self, thread: WriterThread) -> None:
-        """Empty the queue and the terminal's buffer, so that nothing of this process hangs on it.
+    if sys.platform != "win32":  # Windows has no termios, and another input thread
 
-        Without this, the interpreter would wait at its end for the lock that the writer holds.
-        """
-        terminal = self._terminal_number()
-        for _attempt in range(_FLUSHES):
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    thread._queue.get_nowait()  # noqa: SLF001 - see write
-            with contextlib.suppress(queue.Full):
-                thread._queue.put_nowait(None)  # noqa: SLF001 - see write
-            with contextlib.suppress(OSError, termios.error):
-                termios.tcflush(terminal, termios.TCOFLUSH)
-            thread.join(0.05)
-            if not thread.is_alive():
-                with contextlib.suppress(OSError):
-                    os.write(terminal, _RESTORE)
-                return
+        def _throw_away(self, thread: WriterThread) -> None:
+            """Empty the queue and the terminal's buffer, so that no thread hangs on it.
 
-    def _run_input_thread(self) -> None:
-        """Read keys until the end of the UI or of the terminal."""
-        try:
-            self.run_input_thread()
-        except OSError:
-            self.gone = True
+            Without this, the interpreter would wait at its end for the lock that the writer holds.
+            """
+            terminal = self._terminal_number()
+            for _attempt in range(_FLUSHES):
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        thread._queue.get_nowait()  # noqa: SLF001 - see write
+                with contextlib.suppress(queue.Full):
+                    thread._queue.put_nowait(None)  # noqa: SLF001 - see write
+                with contextlib.suppress(OSError, termios.error):
+                    termios.tcflush(terminal, termios.TCOFLUSH)
+                thread.join(0.05)
+                if not thread.is_alive():
+                    with contextlib.suppress(OSError):
+                        os.write(terminal, _RESTORE)
+                    return
+
+        def _run_input_thread(self) -> None:
+            """Read keys until the end of the UI or of the terminal."""
+            try:
+                self.run_input_thread()
+            except OSError:
+                self.gone = True
