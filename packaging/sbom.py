@@ -7,11 +7,13 @@ that are pinned but not carried.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 from contents import Part, parts
@@ -39,11 +41,19 @@ def document(carried: Sequence[Part], at: int) -> str:
     bom.register_dependency(root, components.values())
     names = "\n".join(f"{part.name} {part.version} {sorted(part.places)}" for part in carried)
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_OID, f"{at}\n{names}")
-    text = JsonV1Dot6(bom).output_as_string(indent=1)
+    text = _in_order(JsonV1Dot6(bom).output_as_string())
     problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if problem is not None:
         raise SystemExit(f"the SBOM does not keep to its schema: {problem}")
     return text + "\n"
+
+
+def _in_order(text: str) -> str:
+    """The document with its occurrences by place: the library orders them by address in memory."""
+    document = json.loads(text)
+    for component in (document["metadata"]["component"], *document["components"]):
+        component["evidence"]["occurrences"].sort(key=itemgetter("location"))
+    return json.dumps(document, indent=1, ensure_ascii=False)
 
 
 def _component(part: Part) -> Component:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.await_complete import AwaitComplete
+from textual.command import CommandPalette
 from textual.events import Event, InputEvent, Key, Resize
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -258,6 +259,14 @@ class ApplianceApp(App[UiEnd]):
         """What Esc does on the present screen; dialogs have their own."""
         if isinstance(self.screen, Page):
             self.screen.go_back()
+
+    def action_command_palette(self) -> None:
+        """Open the palette, without the id that Textual gives it.
+
+        A palette that was left a moment ago still has that id, and a second one ends the UI.
+        """
+        if not CommandPalette.is_open(self):
+            self.push_screen(CommandPalette())
 
     def action_ask_quit(self) -> None:
         """Ask, then stop the whole appliance; from an attached terminal, leave at once."""

@@ -7,6 +7,7 @@ import attached_appliance
 import pytest
 from fake_engine import story
 from screens import NARROW, settle
+from textual.command import CommandPalette
 from textual.events import Key
 
 from appliance.ui.app import ApplianceApp, UiEnd
@@ -70,6 +71,19 @@ async def test_keys_that_leave_a_dialog_twice_leave_the_screen_below_alone(keys)
         await settle(pilot)
         await pilot.press("escape", "escape", "2")
         assert "[2]Topics" in await settle(pilot)
+
+
+async def test_a_palette_opens_while_the_one_before_is_being_taken_away():
+    """Textual takes a screen away later than it leaves it; quick keys open the next one first."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+p")
+        await settle(pilot)
+        app.screen.dismiss()
+        app.action_command_palette()
+        await settle(pilot)
+        assert CommandPalette.is_open(app)
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_the_artefacts_prove_themselves(tmp_path: Path, checkout: Path) -> None:
     log = tmp_path / "log"
     code = run_step(steps()[VERIFY], checkout, log, tmp_path / "bin")
     assert code == 0, text_of(log)
-    assert text_of(log).count("== verified") == 4
+    assert log.read_bytes().count(b"== verified") == 4, text_of(log)
 
 
 @POSIX
