@@ -265,7 +265,7 @@ class ApplianceApp(App[UiEnd]):
 
         A palette that was left a moment ago still has that id, and a second one ends the UI.
         """
-        if not CommandPalette.is_open(self):
+        if not isinstance(self.screen, CommandPalette):
             self.push_screen(CommandPalette())
 
     def action_ask_quit(self) -> None:
