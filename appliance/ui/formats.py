@@ -6,9 +6,14 @@ Not for: reading the clock; every function gets its time as an argument.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
+from appliance.engine_api import RecorderState
+
 SECOND_NS = 1_000_000_000
+_GATHERING = 1000
+"""Messages: a twentieth of a second at twenty thousand a second."""
 _DAY_S = 86400
 
 
@@ -130,3 +135,12 @@ def bar(fraction: float, cells: int) -> str:
     full, rest = divmod(eighths, 8)
     text = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
     return text + "·" * (cells - len(text))
+
+
+def notable_lag(recorders: Iterable[RecorderState]) -> int:
+    """Messages that the slowest recorder is behind; 0 while it keeps up.
+
+    Recorders let messages gather for a twentieth of a second, so a few always wait.
+    """
+    lag = max((one.lag for one in recorders), default=0)
+    return lag if lag > _GATHERING else 0

@@ -72,3 +72,11 @@ def test_the_clock_line_counts_what_is_recorded() -> None:
         assert line_width(line) <= max(cells, 80)
     line = activity.clock_line(replace(snapshot, recorders=()), NOW, 120)
     assert "recorded" not in "".join(text for text, _ in line)
+
+
+def test_the_clock_line_names_a_recorder_that_does_not_keep_up_and_no_other() -> None:
+    """Messages gather before a recording, so a few always wait."""
+    for lag, shown in ((0, False), (12, False), (1001, True)):
+        recorder = RecorderState("a", "a.json", "json", Health("ok"), lag=lag)
+        line = activity.clock_line(replace(story().snapshot(), recorders=(recorder,)), NOW, 120)
+        assert ("behind" in "".join(text for text, _ in line)) is shown

@@ -174,8 +174,7 @@ def clock_line(snapshot: Snapshot, now_ns: int, cells: int) -> Line:
         left = formats.elapsed((upcoming[0].due_ns - now_ns) / 1e9)
         parts.append([("next ", "dim"), (f"{printable(upcoming[0].name)[:18]} {left}", "")])
     parts.append([("pending ", "dim"), (formats.short_count(snapshot.journal.pending), "")])
-    lag = max((one.lag for one in snapshot.recorders), default=0)
-    if lag:
+    if (lag := formats.notable_lag(snapshot.recorders)) > 0:
         parts.append([("behind ", "dim"), (formats.short_count(lag), "warn")])
     hits = sum(count for _, count in snapshot.counters)
     if hits:

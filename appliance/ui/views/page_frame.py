@@ -142,7 +142,7 @@ def _qlik(snapshot: Snapshot, wide: bool, label_cells: int) -> Line:
 def _recorder(snapshot: Snapshot, wide: bool) -> Line:
     journal = snapshot.journal
     light = _light(worst([journal.health, *(one.health for one in snapshot.recorders)]))
-    lag = max((one.lag for one in snapshot.recorders), default=0)
+    lag = formats.notable_lag(snapshot.recorders)
     if not wide:
         name = " rec " if snapshot.recorders else " disk "
         return [*light, (name, ""), (formats.short_size(journal.disk_free_bytes), "dim")]
