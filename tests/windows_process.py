@@ -11,12 +11,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-from appliance_process import ApplianceProcess
+import paho.mqtt.client as mqtt
+from appliance_process import ApplianceProcess, until
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ROOT / "tests"
 DEADLINE_S = 120.0
 """Loading the appliance takes ten seconds under Wine on a busy machine."""
+
+ONE_RECORDER = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[[recorder]]
+topic = "line/7"
+path = "recordings/line7.json"
+format = "json"
+"""
+"""A configuration: what comes on line/7 is recorded."""
 
 
 def windows_path(path: Path | str) -> str:
@@ -60,6 +73,17 @@ def run_python(
 def run_appliance(*arguments: str, **more) -> subprocess.CompletedProcess[str]:
     """Run a command of the appliance to its end."""
     return run_python("-m", "appliance", *arguments, **more)
+
+
+def connected(port: int, **credentials: str) -> mqtt.Client:
+    """A client of paho, connected, its loop in a thread. ``credentials``: username, password."""
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    if credentials:
+        client.username_pw_set(**credentials)
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    until(client.is_connected, "paho connects", DEADLINE_S)
+    return client
 
 
 class WindowsProcess(ApplianceProcess):

@@ -7,10 +7,16 @@ import os
 import sys
 from pathlib import Path
 
-import paho.mqtt.client as mqtt
 import pytest
 from appliance_process import until
-from windows_process import DEADLINE_S, WindowsProcess, run_appliance, windows_path
+from windows_process import (
+    DEADLINE_S,
+    ONE_RECORDER,
+    WindowsProcess,
+    connected,
+    run_appliance,
+    windows_path,
+)
 
 from appliance.errors import EXIT_OK
 
@@ -19,15 +25,7 @@ LIBRARIES = [
     *Path("/usr/lib/faketime").glob("libfaketimeMT.so.1"),
 ]
 
-CONFIG = """
-[service]
-data_dir = "data"
-[[listener]]
-bind = "127.0.0.1:PORT"
-[[recorder]]
-topic = "line/7"
-path = "recordings/line7.json"
-format = "json"
+TICKS = """
 [[recorder]]
 topic = "tick"
 path = "recordings/ticks.json"
@@ -59,17 +57,14 @@ def test_a_step_of_the_clock_stops_nothing(tmp_path):
         new.write_text(offset)
         os.replace(new, step)
 
-    with WindowsProcess(tmp_path, CONFIG, **clock) as appliance:
+    with WindowsProcess(tmp_path, ONE_RECORDER + TICKS, **clock) as appliance:
         lines = appliance.data / "recordings" / "line7.json"
         ticks = appliance.data / "recordings" / "ticks.json"
 
         def hours() -> list[str]:
             return [each["time"][:13] for each in json.loads(ticks.read_text("utf-8"))]
 
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-        client.connect("127.0.0.1", appliance.start().port)
-        client.loop_start()
-        until(client.is_connected, "paho connects", DEADLINE_S)
+        client = connected(appliance.start().port)
         until(hours, "the timer fires", DEADLINE_S)
         number = 0
         for offset in ("+0", "-2h", "+2d"):

@@ -12,8 +12,10 @@ import pytest
 from appliance_process import until
 from windows_process import (
     DEADLINE_S,
+    ONE_RECORDER,
     TESTS,
     WindowsProcess,
+    connected,
     run_appliance,
     spawn,
     windows_path,
@@ -22,17 +24,6 @@ from windows_process import (
 from appliance.errors import EXIT_CONFIG, EXIT_OK, EXIT_UNAVAILABLE
 
 FOREIGN = "Größe – Ω 日本 données"
-
-CONFIG = """
-[service]
-data_dir = "data"
-[[listener]]
-bind = "127.0.0.1:PORT"
-[[recorder]]
-topic = "line/7"
-path = "recordings/line7.json"
-format = "json"
-"""
 
 
 @contextlib.contextmanager
@@ -50,13 +41,8 @@ def held(path: Path, share: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def publisher(port: int, **more) -> Iterator[mqtt.Client]:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    if more:
-        client.username_pw_set(**more)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
+    client = connected(port, **more)
     try:
-        until(client.is_connected, "paho connects", DEADLINE_S)
         yield client
     finally:
         client.disconnect()
@@ -81,7 +67,7 @@ def until_recorded(path: Path, numbers: list[int]) -> None:
 @pytest.mark.parametrize("share", ["read-write", "all"])
 def test_a_recording_that_a_reader_shares_goes_on_while_it_is_held(tmp_path, share):
     """A reader that lets others write, with or without the right to delete, disturbs nothing."""
-    with WindowsProcess(tmp_path, CONFIG) as appliance, contextlib.ExitStack() as stack:
+    with WindowsProcess(tmp_path, ONE_RECORDER) as appliance, contextlib.ExitStack() as stack:
         path = appliance.data / "recordings" / "line7.json"
         client = stack.enter_context(publisher(appliance.start().port))
         publish(client, 1, 2)
@@ -97,7 +83,7 @@ def test_a_recording_that_a_reader_shares_goes_on_while_it_is_held(tmp_path, sha
 def test_a_recording_that_another_program_locks_is_caught_up(tmp_path, share):
     """While a program forbids writing, messages are acknowledged and the fault is said; when it lets
     go, the recording has each message once. A stop while it is held is in order too."""
-    with WindowsProcess(tmp_path, CONFIG) as appliance:
+    with WindowsProcess(tmp_path, ONE_RECORDER) as appliance:
         path = appliance.data / "recordings" / "line7.json"
         with publisher(appliance.start().port) as client:
             publish(client, 1, 2)
@@ -121,7 +107,7 @@ def test_a_foreign_file_that_is_held_at_the_start_is_set_aside_later(tmp_path):
     path = tmp_path / "data" / "recordings" / "line7.json"
     path.parent.mkdir(parents=True)
     path.write_text("somebody's notes", "utf-8")
-    with WindowsProcess(tmp_path, CONFIG) as appliance:
+    with WindowsProcess(tmp_path, ONE_RECORDER) as appliance:
         with held(path, "read-write"):
             with publisher(appliance.start().port) as client:
                 publish(client, 1, 2)
@@ -184,7 +170,7 @@ def test_a_path_over_260_characters_works_or_is_said(tmp_path):
     """A data directory with a long path works where Windows allows it; else the answer names the
     path and says what to do, without a traceback."""
     long = "/".join(["a folder with a name of about fifty characters, no. 1"] * 6)
-    config = CONFIG.replace('"data"', f'"{long}"')
+    config = ONE_RECORDER.replace('"data"', f'"{long}"')
     with WindowsProcess(tmp_path, config) as appliance:
         appliance.begin()
         try:

@@ -8,7 +8,14 @@ import certificates
 import paho.mqtt.client as mqtt
 import pytest
 from appliance_process import free_port, until
-from windows_process import TESTS, WindowsProcess, run_appliance, windows_path
+from windows_process import (
+    ONE_RECORDER,
+    TESTS,
+    WindowsProcess,
+    connected,
+    run_appliance,
+    windows_path,
+)
 
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.qlik.simulated import SimulatedQlik
@@ -17,17 +24,6 @@ from appliance.qlik.simulated.site import SimulatedTask
 
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 MESSAGES = 20_000
-
-CONFIG = """
-[service]
-data_dir = "data"
-[[listener]]
-bind = "127.0.0.1:PORT"
-[[recorder]]
-topic = "line/7"
-path = "recordings/line7.json"
-format = "json"
-"""
 
 QLIK = """
 [qlik]
@@ -51,14 +47,6 @@ def qlik(tmp_path):
         yield server
 
 
-def connected(port: int) -> mqtt.Client:
-    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    until(client.is_connected, "paho connects")
-    return client
-
-
 def is_published(info: mqtt.MQTTMessageInfo) -> bool:
     try:
         return info.is_published()
@@ -76,7 +64,7 @@ def test_what_was_acknowledged_is_there_after_terminate_process_and_a_task_start
 ):
     """TerminateProcess in the middle of a burst: each acknowledged message is recorded once after
     the restart, in order, and the task of the acknowledged start message was started once."""
-    with WindowsProcess(tmp_path, CONFIG + QLIK.format(url=qlik.url)) as appliance:
+    with WindowsProcess(tmp_path, ONE_RECORDER + QLIK.format(url=qlik.url)) as appliance:
         appliance.start()
         client = connected(appliance.port)
         client.publish("qliksense/start_task", TASK, qos=1).wait_for_publish(30)
@@ -101,7 +89,7 @@ def test_what_was_acknowledged_is_there_after_terminate_process_and_a_task_start
 def test_a_console_event_ends_the_appliance_in_order(tmp_path, event):
     """Ctrl+C and Ctrl+Break end it with 0; the recording is complete and its blanks are removed."""
     program = (windows_path(TESTS / "windows_break.py"),)
-    with WindowsProcess(tmp_path, CONFIG, program=program) as appliance:
+    with WindowsProcess(tmp_path, ONE_RECORDER, program=program) as appliance:
         appliance.start()
         client = connected(appliance.port)
         client.publish("line/7", "1", qos=1).wait_for_publish(30)
@@ -114,9 +102,9 @@ def test_a_console_event_ends_the_appliance_in_order(tmp_path, event):
 
 def test_a_port_in_use_is_said(tmp_path):
     """A second program on the port: exit code 69 and a sentence with the port; no traceback."""
-    with WindowsProcess(tmp_path / "a", CONFIG) as first:
+    with WindowsProcess(tmp_path / "a", ONE_RECORDER) as first:
         first.start()
-        second = WindowsProcess(tmp_path / "b", CONFIG, port=first.port)
+        second = WindowsProcess(tmp_path / "b", ONE_RECORDER, port=first.port)
         with second:
             second.begin()
             assert second.exit_code() == EXIT_UNAVAILABLE
@@ -129,10 +117,10 @@ def test_a_port_in_use_is_said(tmp_path):
 
 def test_a_second_appliance_on_the_data_is_refused(tmp_path):
     """The data directory is locked: exit code 69, a sentence that names it and the first's pid."""
-    with WindowsProcess(tmp_path, CONFIG) as first:
+    with WindowsProcess(tmp_path, ONE_RECORDER) as first:
         first.start()
         holder = (first.data / "appliance.lock").read_text().strip()
-        other = CONFIG.replace('"data"', f"'{windows_path(first.data)}'")
+        other = ONE_RECORDER.replace('"data"', f"'{windows_path(first.data)}'")
         second = WindowsProcess(tmp_path / "b", other, port=free_port())
         with second:
             second.begin()
