@@ -378,6 +378,19 @@ class Counter(enum.Enum):
         "A notice was dropped because too many waited, or its [[notify]] table is gone.",
     )
 
+    # --- the monitoring port --------------------------------------------------------------------
+
+    MONITORING_CONNECTIONS_ENDED = (
+        "monitoring connections ended: too many",
+        "The oldest of twenty connections to the monitoring port made room for a new one; look",
+        "for a client that connects and asks nothing.",
+    )
+    MONITORING_REQUESTS_REFUSED_HOST = (
+        "monitoring requests refused: name of another host",
+        "A request named a host that is not this machine; if it is, add the name to",
+        "metrics.hosts.",
+    )
+
     # --- attached terminals ---------------------------------------------------------------------
 
     TERMINAL_REQUESTS_REFUSED_NOT_READY = (

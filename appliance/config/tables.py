@@ -405,6 +405,11 @@ class MetricsConfig(Table, frozen=True):
     states and numbers only: no payloads, no topics of clients, no secrets."""
     remote: bool = False
     """Whether `bind` may be an address that other machines can reach."""
+    hosts: Annotated[tuple[str, ...], Example('["plant-7.example.com"]')] = ()
+    """Names by which clients may ask, beside addresses, `localhost` and the machine's own host
+    name; `*` stands for any characters. A request for another `Host` is answered with 421, because
+    a web page may have been given the name to read the answer (counter `monitoring requests
+    refused: name of another host`)."""
 
 
 NoticeKind = Literal["failed", "recovered", "lost", "slow"]

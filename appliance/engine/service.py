@@ -222,7 +222,7 @@ class Appliance:
             reserved=config.service.name,
             executor=executor,
             clock=time.monotonic,
-            count=self._count,
+            count=self.count,
             plugins=self.plugins,
         )
         await self._make_tasks(stack)
@@ -253,7 +253,7 @@ class Appliance:
             max_pending=config.limits.max_pending,
             own_client_id=f"${config.service.name}",
             observe=self._observer(),
-            count=self._count,
+            count=self.count,
         )
         self.door.fanned_out_seq = self.journal.last_seq
         self.door.load_retained()
@@ -298,7 +298,7 @@ class Appliance:
 
         Nothing is acknowledged for it. No client's input is known that causes it.
         """
-        self._count(Counter.JOURNAL_ENTRIES_REFUSED)
+        self.count(Counter.JOURNAL_ENTRIES_REFUSED)
         logger.error("an entry was left out of the journal: %s", error)
 
     def _stop_tasks(self) -> None:
@@ -331,7 +331,7 @@ class Appliance:
             is_listening=self.broker.is_listening,
             record=record,
             role_of=self.access.role,
-            count=self._count,
+            count=self.count,
         )
 
     def terms_of(self, config: Config) -> Terms:
@@ -374,7 +374,7 @@ class Appliance:
             classes,
             timeout_s=config.access.plugin_timeout,
             cache_s=config.access.plugin_cache,
-            count=self._count,
+            count=self.count,
         )
         await plugins.start()
         stack.push_async_callback(plugins.stop)
@@ -489,7 +489,8 @@ class Appliance:
                 extra=event_log.START,
             )
 
-    def _count(self, counter: Counter) -> None:
+    def count(self, counter: Counter) -> None:
+        """Count one event. On the engine's loop."""
         self.counters[counter] += 1
 
     @property

@@ -1,7 +1,11 @@
 """The HTTP server for monitoring: ``/healthz`` and ``/metrics``, on the engine's loop.
 
 It runs on that loop on purpose: an engine that hangs does not answer, which a monitor notices. The
-server accepts GET only, reads a bounded head, keeps no connection open and changes nothing.
+server accepts GET only, reads a bounded head, keeps no connection open and changes nothing. A
+connection that has sent no request yet makes room for a newer one.
+A browser sends any page's requests to this machine. A page whose name an attacker's DNS server
+resolves to this machine (DNS rebinding) could read the answers, so the server answers only to its
+own names.
 Not for: the contents (ops/health.py, ops/metrics.py).
 """
 
@@ -9,13 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
 from functools import partial
 
 import msgspec
 
 from appliance.config.values import parse_bind
+from appliance.counters import Count, Counter
 from appliance.engine_api import Snapshot
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.listening import RESERVED, bound_sockets, is_taken, serve_each
@@ -24,20 +32,37 @@ from appliance.ops.health import report
 logger = logging.getLogger(__name__)
 
 _HEAD_BYTES = 16 * 1024
-_HEAD_S = 5.0
+_EXCHANGE_S = 5.0
+"""From the accept to the last byte of the answer."""
 _CONNECTIONS = 20
-_TEXTS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_OTHER_HOSTS_LOGGED = 5
+_TEXTS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    503: "Service Unavailable",
+}
 
 
 class MonitoringServer:
-    """One listening socket. For the engine's loop only."""
+    """One listening socket. For the engine's loop only.
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    ``hosts``: patterns of the names in a request's ``Host`` header that it answers to, besides
+    addresses, ``localhost`` and the name of this machine.
+    """
+
+    def __init__(
+        self, snapshot: Callable[[], Snapshot], hosts: Iterable[str], count: Count
+    ) -> None:
         self._snapshot = snapshot
+        self._hosts = ["localhost", socket.gethostname().lower(), *(each.lower() for each in hosts)]
+        self._count = count
         self._servers: tuple[asyncio.Server, ...] = ()
-        self._open = 0
-        self.refused = 0
-        """Connections that were refused because twenty were open."""
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        """The connections, the oldest first."""
+        self._logged_hosts: set[str] = set()
 
     async def start(self, bind: str) -> str:
         """Listen; returns the address with its port.
@@ -74,23 +99,40 @@ class MonitoringServer:
             server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= _CONNECTIONS:
+            # A client of good will is answered within milliseconds: the oldest has waited longest.
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.transport.abort()
+            self._count(Counter.MONITORING_CONNECTIONS_ENDED)
+        self._open[writer] = None
+        # ``drain`` then waits until the system has taken every byte.
+        writer.transport.set_write_buffer_limits(0)
         try:
-            if self._open > _CONNECTIONS:
-                self.refused += 1
-                return
             with contextlib.suppress(OSError, EOFError, ValueError, asyncio.LimitOverrunError):
-                async with asyncio.timeout(_HEAD_S):
+                async with asyncio.timeout(_EXCHANGE_S):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head.split(b"\r\n", 1)[0]))
+                    writer.write(self._answer(head))
                     await writer.drain()
+                    writer.close()
+                    return
+            writer.transport.abort()
         finally:
-            self._open -= 1
-            writer.close()
+            self._open.pop(writer, None)
 
-    def _answer(self, request: bytes) -> bytes:
+    def _answer(self, head: bytes) -> bytes:
+        request, *lines = head.split(b"\r\n")
         method, _, rest = request.partition(b" ")
         path = rest.partition(b" ")[0].partition(b"?")[0]
+        fields = [line.partition(b":") for line in lines]
+        hosts = [value.strip() for name, _, value in fields if name.lower() == b"host"]
+        # RFC 9112, section 3.2: exactly one; a client of HTTP/1.0 may leave it out.
+        if len(hosts) > 1 or (not hosts and not rest.endswith(b"HTTP/1.0")):
+            return _response(400, b"one Host header is expected\n", head_only=False)
+        if hosts and not self._is_own(hosts[0].decode("latin-1")):
+            # RFC 9110, section 15.5.20.
+            text = b"not a name of this server: add it to hosts in [metrics]\n"
+            return _response(421, text, head_only=False)
         if method not in (b"GET", b"HEAD"):
             return _response(405, b"GET only\n", head_only=False)
         status, kind, body = 404, "text/plain", b"/healthz and /metrics are here\n"
@@ -104,6 +146,36 @@ class MonitoringServer:
 
             status, kind, body = 200, CONTENT_TYPE, exposition(self._snapshot())
         return _response(status, body, kind, head_only=method == b"HEAD")
+
+    def _is_own(self, host: str) -> bool:
+        """Whether a request's ``Host`` names this server."""
+        name = _without_port(host).lower().rstrip(".")
+        # An address can't be made to mean another machine.
+        if _is_address(name) or any(fnmatchcase(name, each) for each in self._hosts):
+            return True
+        self._count(Counter.MONITORING_REQUESTS_REFUSED_HOST)
+        if name not in self._logged_hosts and len(self._logged_hosts) < _OTHER_HOSTS_LOGGED:
+            self._logged_hosts.add(name)
+            logger.warning(
+                "monitoring: a request for the host %.100r is refused; if this is a name of this"
+                " machine, add it to hosts in [metrics]",
+                name,
+            )
+        return False
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _response(status: int, body: bytes, kind: str = "text/plain", *, head_only: bool) -> bytes:

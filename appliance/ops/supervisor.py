@@ -32,7 +32,9 @@ class Supervisor:
         self._appliance = appliance
         self._view = View(appliance)
         self._systemd = systemd or SystemdNotifier()
-        self._port = MonitoringServer(self._view.snapshot)
+        self._port = MonitoringServer(
+            self._view.snapshot, appliance.config.metrics.hosts, appliance.count
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
 

@@ -21,6 +21,7 @@ from appliance.errors import UnavailableError
 from appliance.ops.metrics import exposition
 from appliance.ops.monitoring_server import MonitoringServer
 from appliance.ops.systemd import SystemdNotifier
+from appliance.counters import Counter
 from appliance.engine_api import (
     Health,
     JournalState,
@@ -177,7 +178,10 @@ class Port:
     def __init__(self) -> None:
         self.snapshot = SNAPSHOT
         self.loop = asyncio.new_event_loop()
-        self.port = MonitoringServer(lambda: self.snapshot)
+        self.counted: list[Counter] = []
+        self.port = MonitoringServer(
+            lambda: self.snapshot, ["*.plant.example"], self.counted.append
+        )
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
 
@@ -237,13 +241,38 @@ def test_silent_and_talkative_strangers_cost_the_port_nothing(port) -> None:
             assert talker.recv(100) == b""
         except ConnectionResetError:
             pass
-    silent = [socket.create_connection(where, 10) for _ in range(20)]
-    refused = socket.create_connection(where, 10)
-    assert refused.recv(100) == b""
-    for each in (*silent, refused):
-        each.close()
-    assert port.port.refused == 1
+    silent = [socket.create_connection(where, 10) for _ in range(30)]
     assert get(address, "/healthz")[0] == 200
+    assert silent[0].recv(100) == b"", "the oldest has made room"
+    assert port.counted == [Counter.MONITORING_CONNECTIONS_ENDED] * 11
+    for each in silent:
+        each.close()
+    assert get(address, "/healthz")[0] == 200
+
+
+def test_a_page_that_was_given_this_machines_address_reads_nothing(port) -> None:
+    """Only requests for an address or a name of this machine are answered (DNS rebinding)."""
+    address = port.start()
+
+    def asked(host: str) -> int:
+        return get(address, "/healthz", headers={"Host": host})[0]
+
+    own = ("localhost:80", "127.0.0.1", "[::1]:9464", socket.gethostname(), "A.plant.example.:80")
+    assert [asked(host) for host in own] == [200] * len(own)
+    foreign = ("evil.example", "127.0.0.1.evil.example:80", "plant.example", "localhost.evil", "")
+    assert [asked(host) for host in foreign] == [421] * len(foreign)
+    assert port.counted == [Counter.MONITORING_REQUESTS_REFUSED_HOST] * len(foreign)
+    assert get(address, "/metrics", headers={"Host": "evil.example"})[0] == 421
+
+    def raw(request: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 10) as client:
+            client.sendall(request)
+            return client.recv(100)[:12]
+
+    assert raw(b"GET /healthz HTTP/1.0\r\n\r\n") == b"HTTP/1.1 200"
+    assert raw(b"GET /healthz HTTP/1.1\r\n\r\n") == b"HTTP/1.1 400"
+    two = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"
+    assert raw(two) == b"HTTP/1.1 400"
 
 
 def test_a_port_in_use_is_told(port) -> None:
