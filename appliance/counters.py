@@ -55,8 +55,8 @@ class Counter(enum.Enum):
     )
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
         "connections refused: client id of another user",
-        "A client was refused because another user is connected with its client id; give each",
-        "client an id of its own.",
+        "A client was refused because its client id has a session of another user; give each",
+        "client an id of its own, or end the session (`appliance session end CLIENT_ID`).",
     )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
         "connections refused: page of another machine",

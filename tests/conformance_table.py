@@ -90,7 +90,8 @@ Where the standards leave a choice, the appliance
 - ends the connection of a 3.1.1 client that publishes where it may not, because 3.1.1 has no other
   way to refuse, and answers an MQTT 5 client with reason 0x87 at QoS 1 and 2;
 - lets no client publish to topics that begin with `$`, or to the appliance's own topics;
-- refuses a client id that a connected client of another user has;
+- refuses a client id that has a session of another user (reason 0x85, in 3.1.1 return code 2): the
+  session may be neither taken over nor resumed nor ended by a clean start;
 - sends a message to overlapping subscriptions once, at the highest of their QoS;
 - drops the oldest message when a client's queue is full, and counts it;
 - continues the delay of a will over an ordered stop, begins it again after a kill, and drops the

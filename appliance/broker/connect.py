@@ -112,7 +112,7 @@ async def _let_in(
     try:
         if admission is None:
             admission = await admit(context, asked, connection.peer, connection.ssl_object)
-        await context.binding.make_way(admission.client_id, asked.username)
+        await context.binding.make_way(admission.client_id, admission.asked.username)
         if not connection.is_gone:
             connection.let_in(admission)
             connection.go_on()

@@ -61,17 +61,13 @@ class SessionBinding:
         A connection is cut off after a second if its client no longer reads.
 
         Raises:
-            PacketError: the client id is in use by another user.
+            PacketError: the session belongs to another user.
         """
         while True:
+            self._check_owner(client_id, username)
             session = self._sessions.get(client_id)
             if session is None or session.connection is None:
                 return
-            if session.username != username:
-                self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
-                raise PacketError(
-                    "the client id is in use by another user", Reason.CLIENT_ID_NOT_VALID
-                )
             older = session.connection
             older.end(Reason.SESSION_TAKEN_OVER, "the same client id connected again")
             try:
@@ -80,22 +76,41 @@ class SessionBinding:
                 older.abort()
                 await older.wait_ended()
 
+    def _check_owner(self, client_id: str, username: str | None) -> None:
+        """Let only the user whose session it is resume, end or take it over (MQTT 5, 5.4.2).
+
+        A client without a name is a user of its own. When clients without a name may not connect
+        any more, none could come back to their sessions: such a session belongs to the first
+        user who connects with its client id.
+
+        Raises:
+            PacketError: the session belongs to another user.
+        """
+        session = self._sessions.get(client_id)
+        if session is None or session.username == username:
+            return
+        if session.username is None and session.connection is None and not self._access.is_open:
+            session.username = username
+            return
+        self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
+        owner = "a client without a name" if session.username is None else session.username
+        user = "a client without a name" if username is None else username
+        raise PacketError(
+            f"refused {user}: the client id has a session of {owner}", Reason.CLIENT_ID_NOT_VALID
+        )
+
     def bind(self, connection: ClientConnection, asked: Connect) -> bool:
         """Give a connection its session; returns whether an earlier session is resumed.
 
         The client has been admitted and has no other connection.
 
         Raises:
-            PacketError: there are too many sessions.
+            PacketError: there are too many sessions, or the session belongs to another user.
         """
         client_id = connection.client_id
+        self._check_owner(client_id, asked.username)
         session = self._sessions.get(client_id)
-        resumed = (
-            session is not None
-            and not asked.clean_start
-            # Another user must not read what was kept for this one.
-            and session.username == asked.username
-        )
+        resumed = session is not None and not asked.clean_start
         if session is None or not resumed:
             self._check_room(client_id, asked)
             self.end_session(client_id)

@@ -98,25 +98,6 @@ async def test_failed_login_touches_nobody(guarded, version):
     assert (await again.message()).payload == b"kept"
 
 
-@both
-async def test_another_user_gets_no_session(guarded, version):
-    """Another user with the same client id can't kick its owner, nor read what is kept for it."""
-    owner = await guarded.wire(version, client_id="mine", clean=False, **ANN)
-    await owner.subscribe(("t", 1))
-    other = await guarded.socket(version)
-    other.send(other.connect_packet("mine", clean=False, **BOB))
-    assert (await other.closed()).body[1] in (2, 0x85)
-    await owner.ping()
-    owner.disconnect()
-    await owner.closed()
-    await guarded.until(lambda: not guarded.broker.connections)
-    writer = await guarded.wire(version, client_id="writer", **ANN)
-    await writer.publish_acked("t", b"for ann", 1)
-    other = await guarded.socket(version)
-    assert (await other.connect("mine", clean=False, **BOB)).body[0] == 0
-    await other.nothing_more()
-
-
 async def test_repeated_failures(tmp_path):
     """Failures from one address are answered ever more slowly, and don't pile up.
 
