@@ -88,6 +88,11 @@ class Counter(enum.Enum):
         "A connection was ended because of a packet larger than limits.max_packet_size; raise",
         "it, or send less at a time.",
     )
+    CONNECTIONS_ENDED_ANSWER_TOO_LARGE = (
+        "connections ended: answer larger than the client takes",
+        "An MQTT 5 client was disconnected because it takes only packets that are smaller than",
+        "the broker's answer; raise its Maximum Packet Size.",
+    )
     CONNECTIONS_ENDED_TOO_MANY_PROPERTIES = (
         "connections ended: too many properties",
         "A connection was ended because a packet had more MQTT 5 properties than the broker takes.",

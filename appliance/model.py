@@ -28,6 +28,8 @@ class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
     response_topic: str | None = None
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
+    payload_format_is_0: bool = False
+    """The publisher sent indicator 0. Without one, ``payload_format`` is 0 as well."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):

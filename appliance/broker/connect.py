@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 _LONGEST_CLIENT_ID = 1024
 
 
+class AnswerTooLargeError(PacketError):
+    """The client's Maximum Packet Size forbids the answer that it must get. Counted here."""
+
+    def __init__(self, context: BrokerContext, answer: str, size: int, largest: int) -> None:
+        """``answer`` is the packet's name; ``size`` and ``largest`` are bytes."""
+        context.count(Counter.CONNECTIONS_ENDED_ANSWER_TOO_LARGE)
+        super().__init__(
+            f"a {answer} of {size} bytes is larger than the client's Maximum Packet Size"
+            f" ({largest}) [MQTT5-3.1.2-24]",
+            Reason.PACKET_TOO_LARGE,
+        )
+
+
 class Admission(msgspec.Struct, frozen=True):
     """A client that is admitted."""
 

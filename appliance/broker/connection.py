@@ -14,7 +14,13 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from appliance.broker.access import Proof
-from appliance.broker.connect import Admission, connack, shorter_keepalive, take_connect
+from appliance.broker.connect import (
+    Admission,
+    AnswerTooLargeError,
+    connack,
+    shorter_keepalive,
+    take_connect,
+)
 from appliance.broker.context import BrokerContext
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.output import Output
@@ -267,12 +273,15 @@ class Connection(GuardedProtocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            counter = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
-            if error.reason is Reason.PACKET_TOO_LARGE:
+            counter: Counter | None = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
+            if isinstance(error, AnswerTooLargeError):
+                counter = None
+            elif error.reason is Reason.PACKET_TOO_LARGE:
                 counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
             elif isinstance(error, decode.TooManyPropertiesError):
                 counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
-            self._context.count(counter)
+            if counter is not None:
+                self._context.count(counter)
             self.end(error.reason, str(error))
         except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
             self.fail(error)
@@ -417,6 +426,7 @@ class Connection(GuardedProtocol):
         self.plugin_client = admission.plugin_client
         if self._context.plugins is not None and admission.plugin_client is not None:
             self.gate = self._context.plugins.gate(admission.plugin_client)
+        self._check_connack(admission)
         session_present = self._context.binding.bind(self, asked)
         session = self.session
         if session is None:
@@ -441,6 +451,20 @@ class Connection(GuardedProtocol):
         self._output.gate = self.gate
         self._output.outbox = session.outbox
         session.outbox.attach(self._output)
+
+    def _check_connack(self, admission: Admission) -> None:
+        """See to it that the client takes a packet as large as its CONNACK.
+
+        Every other packet but PUBLISH, SUBACK and UNSUBACK is smaller than the smallest CONNACK.
+
+        Raises:
+            PacketError: it does not.
+        """
+        largest = admission.asked.maximum_packet_size
+        if largest is not None:
+            answer = connack(admission, self._limits, session_present=False)
+            if len(answer) > largest:
+                raise AnswerTooLargeError(self._context, "CONNACK", len(answer), largest)
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -484,8 +508,13 @@ class Connection(GuardedProtocol):
             if self.version == 5:
                 self.queue(v5.encode_disconnect(reason))
         elif self.version == 5:
-            self.queue(v5.encode_refusal(reason))
-        elif self.version == 4 or reason is Reason.UNSUPPORTED_PROTOCOL_VERSION:
+            refusal = v5.encode_refusal(reason)
+            largest = None if self.asked is None else self.asked.maximum_packet_size
+            if largest is None or len(refusal) <= largest:
+                self.queue(refusal)
+        elif (
+            self.version == 4 and reason not in packets.BREAKS_PROTOCOL
+        ) or reason is Reason.UNSUPPORTED_PROTOCOL_VERSION:
             self.queue(packets.encode_refusal(reason))
 
     @property

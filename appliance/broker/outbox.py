@@ -395,6 +395,11 @@ class Outbox:
         self.pump()
         return True
 
+    def is_with_client(self, packet_id: int) -> bool:
+        """Whether the message with this id was sent and waits for an acknowledgement."""
+        delivery = self._inflight.get(packet_id)
+        return delivery is not None and delivery.sent
+
     def _finish(self, packet_id: int, delivery: Delivery) -> None:
         self.activity += 1
         del self._inflight[packet_id]

@@ -17,7 +17,7 @@ from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
-from appliance.mqtt.packets import Reason
+from appliance.mqtt.packets import PacketError, Reason
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
@@ -163,8 +163,8 @@ class Output:
     def take_puback(self, body: bytes) -> None:
         """The client has a QoS 1 message."""
         packet_id, _ = self._acknowledged(body)
-        if self.outbox is not None:
-            self.outbox.acknowledged(packet_id)
+        if self.outbox is not None and not self.outbox.acknowledged(packet_id):
+            self._check_unknown(packet_id, "PUBACK")
 
     def take_pubrec(self, body: bytes) -> None:
         """The client has a QoS 2 message, or refuses it."""
@@ -172,11 +172,26 @@ class Output:
         refused = reason >= Reason.UNSPECIFIED
         if self.outbox is None:
             return
-        if not self.outbox.received(packet_id, refused=refused) and not refused:
-            self.send_release(packet_id)
+        if not self.outbox.received(packet_id, refused=refused):
+            self._check_unknown(packet_id, "PUBREC")
+            if not refused:
+                self.send_release(packet_id)
 
     def take_pubcomp(self, body: bytes) -> None:
         """The client has released a QoS 2 message."""
         packet_id, _ = self._acknowledged(body, is_of_release=True)
-        if self.outbox is not None:
-            self.outbox.completed(packet_id)
+        if self.outbox is not None and not self.outbox.completed(packet_id):
+            self._check_unknown(packet_id, "PUBCOMP")
+
+    def _check_unknown(self, packet_id: int, name: str) -> None:
+        """See to it that what the outbox did not take belongs to no delivery that is under way.
+
+        Raises:
+            PacketError: the delivery's QoS or its state wants another acknowledgement.
+        """
+        if self.outbox is not None and self.outbox.is_with_client(packet_id):
+            raise PacketError(
+                f"{name} for packet id {packet_id}, whose delivery does not expect it"
+                " [MQTT-4.3.2, 4.3.3]",
+                Reason.PROTOCOL_ERROR,
+            )

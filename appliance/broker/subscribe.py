@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Protocol
 
+from appliance.broker.connect import AnswerTooLargeError
 from appliance.broker.context import BrokerContext
 from appliance.broker.sessions import Session
 from appliance.broker.subscriptions import split_shared
@@ -19,8 +20,8 @@ from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
-from appliance.mqtt.packets import PacketError, Reason, SubscribeOptions
-from appliance.mqtt.topics import filter_problem
+from appliance.mqtt.packets import Connect, PacketError, Reason, SubscribeOptions
+from appliance.mqtt.topics import filter_problem, malformed_filter
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
@@ -30,6 +31,7 @@ class SubscribingConnection(Protocol):
     """A connection, as the handler sees it."""
 
     session: Session | None
+    asked: Connect | None
     version: int
     client_id: str
     username: str | None
@@ -91,7 +93,8 @@ class SubscribeHandler:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
         self._packet_id, wanted = decode.subscribe(body, self._connection.version)
-        self._check(len(wanted))
+        self._check(len(wanted), "SUBACK")
+        self._check_shared(wanted)
         self._wanted = deque(wanted)
         self._codes = []
         self._retained = []
@@ -130,7 +133,7 @@ class SubscribeHandler:
             PacketError: it breaks the protocol.
         """
         self._packet_id, filters = decode.unsubscribe(body, self._connection.version)
-        self._check(len(filters))
+        self._check(len(filters), "UNSUBACK")
         self._codes = []
         self._retained = []
         self._connection.wait()
@@ -144,7 +147,7 @@ class SubscribeHandler:
         """The connection has ended; returns when the session host has let go of it."""
         await self._hosted.leave()
 
-    def _check(self, filters: int) -> None:
+    def _check(self, filters: int, answer: str) -> None:
         if filters > self._context.limits().max_subscriptions_per_client:
             self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
             raise PacketError(
@@ -152,6 +155,28 @@ class SubscribeHandler:
                 " limits.max_subscriptions_per_client",
                 Reason.QUOTA_EXCEEDED,
             )
+        asked = self._connection.asked
+        largest = None if asked is None else asked.maximum_packet_size
+        if largest is not None:
+            size = len(v5.encode_suback(self._packet_id, (0,) * filters))
+            if size > largest:
+                # An answer that is left out would let the client wait for ever.
+                raise AnswerTooLargeError(self._context, answer, size, largest)
+
+    def _check_shared(self, wanted: tuple[SubscribeOptions, ...]) -> None:
+        """Check shared subscriptions, which MQTT 3.1.1 does not know: there, ``_grant`` refuses.
+
+        Raises:
+            PacketError: a filter begins like one and is none.
+        """
+        for options in wanted if self._connection.version == 5 else ():
+            if options.topic_filter.startswith("$share/"):
+                try:
+                    shared = split_shared(options.topic_filter)
+                except ValueError as error:
+                    raise PacketError(f"{error} [MQTT5-4.8.2-1, 4.8.2-2]") from error
+                if shared is not None and (problem := malformed_filter(shared[1])):
+                    raise PacketError(f"topic filter {shared[1][:80]!r}: {problem}")
 
     # --- the session host's side ----------------------------------------------------------------
 

@@ -23,7 +23,6 @@ import msgspec
 
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.mqtt import packets
-from appliance.mqtt.decode import variable_number
 from appliance.secret import Secret
 
 _LARGEST_PACKET = 64 * 1024
@@ -211,7 +210,7 @@ class Client:
         return b"\0" if self._version == 5 else b""
 
     def _after_properties(self, body: packets.Body, data: bytes) -> bytes:
-        size = variable_number(body) if self._version == 5 else 0
+        size = packets.variable_number(body) if self._version == 5 else 0
         return data[body.position + size :]
 
     def _next_packet_id(self) -> bytes:

@@ -18,8 +18,9 @@ from appliance.mqtt.packets import (
     Reason,
     SubscribeOptions,
     Will,
+    variable_number,
 )
-from appliance.mqtt.topics import topic_problem
+from appliance.mqtt.topics import malformed_filter, topic_problem
 
 _PAYLOAD_FORMAT = 0x01
 _MESSAGE_EXPIRY = 0x02
@@ -104,10 +105,10 @@ _DISCONNECTED = frozenset({0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x9
 _DISCONNECTED |= {0x98, 0x99}
 
 
-def _flag(body: Body) -> int:
+def _flag(body: Body, otherwise: Reason = Reason.PROTOCOL_ERROR) -> int:
     value = body.byte()
     if value > 1:
-        raise PacketError(f"a property is {value} where only 0 and 1 are allowed")
+        raise PacketError(f"a property is {value} where only 0 and 1 are allowed", otherwise)
     return value
 
 
@@ -121,21 +122,9 @@ def _not_zero(value: int) -> int:
     return value
 
 
-def variable_number(body: Body) -> int:
-    """A variable byte integer (section 1.5.5)."""
-    value = shift = 0
-    while True:
-        digit = body.byte()
-        value |= (digit & 0x7F) << shift
-        if digit < 128:
-            return value
-        shift += 7
-        if shift > 21:
-            raise PacketError("a variable byte integer has more than four bytes")
-
-
 _READ: dict[int, Any] = {
-    _PAYLOAD_FORMAT: _flag,
+    # Sections 3.1.2.11.6 and 7 call another value a protocol error; 3.3.2.3.2 does not.
+    _PAYLOAD_FORMAT: lambda body: _flag(body, Reason.MALFORMED_PACKET),
     _MESSAGE_EXPIRY: _four_bytes,
     _CONTENT_TYPE: Body.text,
     _RESPONSE_TOPIC: Body.text,
@@ -212,6 +201,7 @@ def _of_message(found: dict[int, Any]) -> MessageProperties | None:
         response_topic=response,
         correlation_data=found.get(_CORRELATION_DATA),
         user_properties=tuple(found.get(_USER_PROPERTY, ())),
+        payload_format_is_0=found.get(_PAYLOAD_FORMAT) == 0,
     )
     return None if properties == MessageProperties() else properties
 
@@ -303,10 +293,19 @@ def _packet_id(body: Body, version: int) -> int:
     return packet_id
 
 
+def _topic_filter(body: Body) -> str:
+    topic_filter = body.text()
+    if problem := malformed_filter(topic_filter):
+        # A refusal in SUBACK is for filters that are well formed (MQTT 5, section 3.9.3).
+        raise PacketError(f"topic filter {topic_filter[:80]!r}: {problem} [MQTT-4.7.1, 4.7.3-1]")
+    return topic_filter
+
+
 def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, ...]]:
     """The body of a SUBSCRIBE (section 3.8): packet id, filters with their options.
 
-    Filters may still be invalid as filters.
+    Filters are well formed; they may still have too many levels, or be no shared subscriptions
+    although they begin like one.
 
     Raises:
         PacketError: it breaks the protocol.
@@ -316,7 +315,7 @@ def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, .
     found = _properties(body, _IN_SUBSCRIBE) if version == 5 else {}
     wanted = []
     while not body.at_end:
-        topic_filter = body.text()
+        topic_filter = _topic_filter(body)
         options = body.byte()
         if version == 4 and options > 2:
             raise PacketError(f"a subscription asks for QoS {options} [MQTT-3-8.3-4]")
@@ -356,7 +355,7 @@ def unsubscribe(data: bytes, version: int) -> tuple[int, tuple[str, ...]]:
         _properties(body, _IN_UNSUBSCRIBE)
     filters = []
     while not body.at_end:
-        filters.append(body.text())
+        filters.append(_topic_filter(body))
     if not filters:
         rule = "" if version == 5 else " [MQTT-3.10.3-2]"
         raise PacketError(f"an UNSUBSCRIBE without a topic filter{rule}", Reason.PROTOCOL_ERROR)

@@ -236,6 +236,19 @@ class Body:
             raise PacketError("the packet has bytes behind its last field")
 
 
+def variable_number(body: Body) -> int:
+    """A variable byte integer (MQTT 5, section 1.5.5)."""
+    value = shift = 0
+    while True:
+        digit = body.byte()
+        value |= (digit & 0x7F) << shift
+        if digit < 128:
+            return value
+        shift += 7
+        if shift > 21:
+            raise PacketError("a variable byte integer has more than four bytes")
+
+
 def utf8(data: bytes) -> str:
     """Decode an MQTT string (section 1.5.3): strict UTF-8, no null character."""
     try:
@@ -279,6 +292,8 @@ def publish_topic(data: bytes) -> str:
         PacketError: not a topic that can be published to.
     """
     topic = utf8(data)
+    if not topic:
+        raise PacketError("a PUBLISH without a topic [MQTT-4.7.3-1]", Reason.PROTOCOL_ERROR)
     if problem := topic_problem(topic):
         raise PacketError(f"topic {topic[:80]!r}: {problem}", Reason.TOPIC_NAME_INVALID)
     return topic
@@ -294,6 +309,12 @@ def encode_publish(
     else:
         head = struct.pack(">H", len(topic)) + topic
     return b"".join((bytes((first,)), encode_length(len(head) + len(payload)), head, payload))
+
+
+BREAKS_PROTOCOL = frozenset(
+    {Reason.MALFORMED_PACKET, Reason.PROTOCOL_ERROR, Reason.TOPIC_NAME_INVALID}
+)
+"""Why a CONNECT of 3.1.1 gets no answer: its connection is just closed [MQTT-3.1.4-1]."""
 
 
 def encode_refusal(reason: Reason) -> bytes:

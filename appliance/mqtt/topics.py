@@ -27,8 +27,12 @@ def topic_problem(topic: str) -> str | None:
     return _string_problem(topic)
 
 
-def filter_problem(topic_filter: str) -> str | None:
-    """Say why ``topic_filter`` is not a topic filter, or ``None`` if it is one."""
+def malformed_filter(topic_filter: str) -> str | None:
+    """Say what is malformed in ``topic_filter`` (section 4.7.1, 4.7.3), or ``None``.
+
+    A filter that is well formed may still be one that this broker does not take
+    (``filter_problem``).
+    """
     if not topic_filter:
         return "a topic filter has at least one character"
     levels = topic_filter.split("/")
@@ -37,7 +41,12 @@ def filter_problem(topic_filter: str) -> str | None:
             return "# stands alone and as the last level: plant/#"
         if "+" in level and level != "+":
             return "+ stands for one whole level: plant/+/state"
-    return _string_problem(topic_filter)
+    return None
+
+
+def filter_problem(topic_filter: str) -> str | None:
+    """Say why ``topic_filter`` is not a topic filter, or ``None`` if it is one."""
+    return malformed_filter(topic_filter) or _string_problem(topic_filter)
 
 
 def _string_problem(text: str) -> str | None:

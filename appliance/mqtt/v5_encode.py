@@ -5,10 +5,12 @@ Not for: what clients send (decode.py), sessions. References are to MQTT 5.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mqtt5
 
 from appliance.model import Message, MessageProperties
-from appliance.mqtt.packets import Connect, Reason, packet
+from appliance.mqtt.packets import Body, Connect, Reason, packet, variable_number
 
 TOPIC_ALIAS_MAXIMUM = 64
 """How many topic aliases a publisher may use on one connection (section 3.2.2.3.8)."""
@@ -24,18 +26,28 @@ def encode_connack(
     maximum_packet_size: int,
     session_expiry_s: int,
 ) -> bytes:
-    """A CONNACK that accepts, with what this broker offers (section 3.2.2.3)."""
-    return mqtt5.ConnAckPacket(
-        session_present=session_present,
-        assigned_client_id=assigned_client_id,
-        server_keep_alive=keepalive_s,
+    """A CONNACK that accepts, with what this broker offers (section 3.2.2.3).
+
+    Where the client takes small packets only, it is told just what it has to know. That may still
+    be too much: the caller looks at the size.
+    """
+    needed: dict[str, Any] = {
+        "session_present": session_present,
+        "assigned_client_id": assigned_client_id,
+        "server_keep_alive": keepalive_s,
+        "session_expiry_interval": (
+            session_expiry_s if session_expiry_s != asked.session_expiry_s else None
+        ),
+    }
+    whole = mqtt5.ConnAckPacket(
         receive_max=receive_maximum,
         topic_alias_max=TOPIC_ALIAS_MAXIMUM,
         max_packet_size=maximum_packet_size,
-        session_expiry_interval=(
-            session_expiry_s if session_expiry_s != asked.session_expiry_s else None
-        ),
+        **needed,
     ).write()
+    if asked.maximum_packet_size is None or len(whole) <= asked.maximum_packet_size:
+        return whole
+    return mqtt5.ConnAckPacket(**needed).write()
 
 
 _REFUSED_AS = {
@@ -64,14 +76,14 @@ def encode_publish(
 ) -> bytes:
     """A PUBLISH to a subscriber (section 3.3)."""
     kept = message.properties or MessageProperties()
-    return mqtt5.PublishPacket(
+    encoded = mqtt5.PublishPacket(
         message.topic,
         message.payload,
         qos=mqtt5.QoS(payload_qos),
         retain=retain,
         duplicate=duplicate,
         packet_id=packet_id if payload_qos else None,
-        payload_format_indicator=kept.payload_format,
+        payload_format_indicator=1 if kept.payload_format_is_0 else kept.payload_format,
         message_expiry_interval=expiry_s,
         content_type=kept.content_type,
         response_topic=kept.response_topic,
@@ -79,6 +91,24 @@ def encode_publish(
         user_properties=list(kept.user_properties),
         subscription_ids=list(identifiers),
     ).write()
+    return _with_payload_format_0(encoded) if kept.payload_format_is_0 else encoded
+
+
+def _with_payload_format_0(encoded: bytes) -> bytes:
+    """A PUBLISH with Payload Format Indicator 1, which is its first property, with 0 instead.
+
+    The codec leaves an indicator of 0 out, and a server must pass it on [MQTT5-3.3.2-4].
+    """
+    body = Body(encoded)
+    first = body.byte()
+    variable_number(body)
+    body.binary()
+    if first & 0x06:
+        body.number()
+    variable_number(body)
+    changed = bytearray(encoded)
+    changed[body.position + 1] = 0
+    return bytes(changed)
 
 
 def encode_suback(packet_id: int, codes: tuple[int, ...]) -> bytes:

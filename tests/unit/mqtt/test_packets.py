@@ -147,7 +147,7 @@ def test_publish_311(topic, payload, qos, retain, dup):
     assert data == len(name).to_bytes(2) + name + (b"\1\2" if qos else b"") + payload
 
 
-@given(st.lists(st.tuples(TEXT, st.integers(0, 2)), min_size=1, max_size=5), st.integers(1, 65535))
+@given(st.lists(st.tuples(TOPIC, st.integers(0, 2)), min_size=1, max_size=5), st.integers(1, 65535))
 def test_subscribe(wanted, packet_id):
     """What amqtt is given of a SUBSCRIBE is what the client asked for, in both versions."""
     options = tuple(packets.SubscribeOptions(name, qos) for name, qos in wanted)
@@ -167,7 +167,7 @@ def test_subscribe(wanted, packet_id):
     )
 
 
-@given(st.lists(TEXT, min_size=1, max_size=5), st.integers(1, 65535))
+@given(st.lists(TOPIC, min_size=1, max_size=5), st.integers(1, 65535))
 def test_unsubscribe(filters, packet_id):
     """What amqtt is given of an UNSUBSCRIBE is what the client asked for."""
     _, data = body(packets.encode_host_unsubscribe(packet_id, tuple(filters)))
