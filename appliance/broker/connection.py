@@ -140,6 +140,11 @@ class Connection(GuardedProtocol):
         """Messages that the client has published on this connection."""
         return self._publish_reader.taken
 
+    @property
+    def last_published_seq(self) -> int:
+        """The sequence number of the last message of this connection; 0 before the first."""
+        return self._publish_reader.last_seq
+
     def forget_topics(self) -> None:
         """The rules have changed: where the client may publish is asked again."""
         self._publish_reader.forget_topics()
@@ -263,6 +268,7 @@ class Connection(GuardedProtocol):
     def go_on(self) -> None:
         """Take the packets that came while one was under way, and read on."""
         self._busy = False
+        self.restart_keepalive()
         self._update_reading()
         if self._rest and not self._closing:
             data = bytes(self._rest)
@@ -337,10 +343,6 @@ class Connection(GuardedProtocol):
         """Start what the next packet depends on; nothing more is read meanwhile (``wait``)."""
         self._task = self._loop.create_task(work, name=f"{name} {self.client_id or self.address}")
 
-    @property
-    def _is_asking(self) -> bool:
-        return self._task is not None and not self._task.done()
-
     def _ask_publish(self, topic: str) -> None:
         if self.gate is not None:
             self.wait()
@@ -354,7 +356,6 @@ class Connection(GuardedProtocol):
         except Exception as error:  # noqa: BLE001 - any error ends the connection
             self.fail(error)
         if not self._closing:
-            self.restart_keepalive()
             self.go_on()
 
     # --- the packets that are not PUBLISH or PUBREL -------------------------------------------
@@ -559,7 +560,7 @@ class Connection(GuardedProtocol):
             return None
         silent = now - self.last_received
         if self.is_open:
-            is_heard = not (self._paused_by_door or self._is_asking)
+            is_heard = not (self._paused_by_door or self._busy)
             if self.keepalive_s and silent > self.keepalive_s and is_heard:
                 return (
                     f"nothing heard for {silent:.0f} s, keepalive is {self.keepalive_s / 1.5:.0f} s"

@@ -68,6 +68,7 @@ class PublishReader:
         "_topics",
         "_username",
         "_version",
+        "last_seq",
         "taken",
         "undecided",
     )
@@ -92,6 +93,8 @@ class PublishReader:
         self._gate: TopicGate | None = None
         self.taken = 0
         """Messages that came in on this connection."""
+        self.last_seq = 0
+        """The sequence number of the last one that was handed to the door."""
         self.undecided: str | None = None
         """The topic of the packet at which ``publishes`` stopped: plugins are asked first."""
 
@@ -130,7 +133,9 @@ class PublishReader:
         acks, self._acks = bytes(self._acks), bytearray()
         size, self._size = self._size, 0
         beside, self._beside = self._beside, 0
-        self.taken += len(messages)
+        if messages:
+            self.taken += len(messages)
+            self.last_seq = messages[-1].seq
         self._door.enter(messages, size, self._publisher, acks, retained, beside=beside)
 
     def publishes(self, data: bytes, position: int, end: int, limit: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
 from appliance.broker.connect import AnswerTooLargeError
@@ -43,6 +43,10 @@ class SubscribingConnection(Protocol):
     def is_gone(self) -> bool:
         """Whether the connection is closed or closing."""
 
+    @property
+    def last_published_seq(self) -> int:
+        """The sequence number of the last message of this connection; 0 before the first."""
+
     def queue(self, data: bytes) -> None:
         """Send bytes soon."""
 
@@ -51,9 +55,6 @@ class SubscribingConnection(Protocol):
 
     def start(self, work: Coroutine[None, None, None], name: str) -> None:
         """Start what the next packet depends on."""
-
-    def restart_keepalive(self) -> None:
-        """Count the client's silence from now on."""
 
     def go_on(self) -> None:
         """Take the packets behind the one that has been answered."""
@@ -100,6 +101,26 @@ class SubscribeHandler:
         self._retained = []
         self._connection.wait()
         asked = packets.encode_host_subscribe(self._packet_id, wanted)
+        self._behind_own_messages(lambda: self._carry_out(asked))
+
+    def _behind_own_messages(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once the messages that the client sent before are handed on.
+
+        MQTT 5 section 4.6 has packets processed in the order of their arrival: a message sent
+        before a SUBSCRIBE is not a new one for that subscription, and one sent before an
+        UNSUBSCRIBE is still delivered.
+        """
+        if self._connection.last_published_seq <= self._context.door.fanned_out_seq:
+            then()
+            return
+
+        def go_on() -> None:
+            if not self._connection.is_gone:
+                then()
+
+        self._context.door.record((), go_on)
+
+    def _carry_out(self, asked: bytes) -> None:
         gate = self._connection.gate
         if gate is None:
             self._hosted.feed(asked)
@@ -109,7 +130,6 @@ class SubscribeHandler:
     async def _ask_plugins(self, gate: TopicGate, asked: bytes) -> None:
         await gate.ask_subscribe(self._undecided())
         if not self._connection.is_gone:
-            self._connection.restart_keepalive()
             self._hosted.feed(asked)
 
     def _undecided(self) -> list[str]:
@@ -137,7 +157,8 @@ class SubscribeHandler:
         self._codes = []
         self._retained = []
         self._connection.wait()
-        self._hosted.feed(packets.encode_host_unsubscribe(self._packet_id, filters))
+        asked = packets.encode_host_unsubscribe(self._packet_id, filters)
+        self._behind_own_messages(lambda: self._hosted.feed(asked))
 
     def disconnect(self) -> None:
         """The client said goodbye."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from broker_rig import Rig, both, number, packet, rig, states, text  # noqa: F401
+from broker_rig import Rig, both, hold_commits, number, packet, rig, states, text  # noqa: F401
 
 
 async def ends(wire) -> object:
@@ -466,6 +466,81 @@ async def test_clean_session(rig, version):
     await clean.closed()
     third = await rig.socket(version)
     assert (await third.connect("reader", clean=False)).body[0] == 0
+
+
+@both
+@states("MQTT5-3.3.1-11")
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_subscribe_comes_after_the_own_message_before_it(rig, version, qos):
+    """A retained message right before its publisher's own SUBSCRIBE is an old one for that
+    subscription."""
+    wire = await rig.wire(version)
+    for turn in range(5):
+        topic = f"r/{turn}"
+        wire.send(
+            wire.publish_packet(topic, b"x", qos, retain=True) + wire.subscribe_packet((topic, 1))
+        )
+        found = []
+        while len([each for each in found if each.kind in (3, 9)]) < 2:
+            found.append(await wire.receive())
+        assert [each.kind for each in found if each.kind in (3, 9)] == [9, 3]
+        message = next(each for each in found if each.kind == 3)
+        assert message.retain
+        if message.qos:
+            wire.ack(4, message.id)
+    await wire.nothing_more()
+
+
+@states("MQTT5-3.3.1-11")
+async def test_the_own_message_before_a_subscribe_is_not_sent_with_retain_handling_2(rig):
+    """With Retain Handling 2 a message that was sent before the SUBSCRIBE does not come."""
+    wire = await rig.wire(5)
+    wire.send(
+        wire.publish_packet("r", b"x", 0, retain=True)
+        + wire.publish_packet("r", b"y", 0)
+        + wire.subscribe_packet("r", retain_handling=2)
+    )
+    await wire.expect(9)
+    await rig.settled()
+    await wire.nothing_more()
+
+
+@both
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_unsubscribe_comes_after_the_own_message_before_it(rig, version, qos):
+    """A message right before its publisher's own UNSUBSCRIBE is delivered, before the UNSUBACK."""
+    wire = await rig.wire(version)
+    properties = b"\0" if version == 5 else b""
+    for _ in range(5):
+        await wire.subscribe(("t", 1))
+        wire.send(
+            wire.publish_packet("t", b"x", qos) + packet(0xA2, number(7), properties, text("t"))
+        )
+        kinds = []
+        while 11 not in kinds:
+            answer = await wire.receive()
+            kinds.append(answer.kind)
+            if answer.kind == 3 and answer.qos:
+                wire.ack(4, answer.id)
+        assert [kind for kind in kinds if kind != 4] == [3, 11]
+
+
+@both
+async def test_a_subscribe_behind_messages_waits_longer_than_the_keepalive(
+    tmp_path, version, monkeypatch
+):
+    """A client whose SUBSCRIBE waits for the disk is not taken for silent."""
+    async with Rig(tmp_path / "data") as rig:
+        wire = await rig.wire(version, keepalive=1)
+        go = hold_commits(monkeypatch)
+        wire.send(wire.publish_packet("t", b"x", 1) + wire.subscribe_packet("t"))
+        connection = rig.broker.sessions.get("tester").connection
+        await rig.until(lambda: connection.last_published_seq)
+        assert connection.overdue(asyncio.get_running_loop().time() + 60) is None
+        go.set()
+        assert (await wire.expect(4)).id
+        await wire.expect(9)
+        await wire.nothing_more()
 
 
 # --- retained messages ------------------------------------------------------------------------
