@@ -44,27 +44,6 @@ DEVIATIONS = (
         " server publish them after its restart.",
     ),
     (
-<<<<<<< HEAD
-        ("MQTT5-3.3.1-11",),
-        "A SUBSCRIBE may overtake an earlier PUBLISH of the same connection: a retained message that"
-        " the client published just before may come with Retain Handling 2, or without the retain"
-        " flag. An UNSUBSCRIBE right behind a PUBLISH may keep that message from the client.",
-=======
-        ("MQTT5-3.3.2-4",),
-        "Payload Format Indicator 0 is not passed on; value 1 is.",
-    ),
-    (
-        ("MQTT-4.7.3-1", "MQTT5-4.7.3-1"),
-        "A malformed topic filter (empty, `ab/+e`) is refused with 0x80 or 0x8F in SUBACK; the"
-        " connection stays open.",
-    ),
-    (
-        (),
-        "An acknowledgement of the wrong kind, such as PUBCOMP for QoS 1, is ignored, and the delivery"
-        " stays under way.",
->>>>>>> 5e36f8b (Broker: SUBSCRIBE and UNSUBSCRIBE wait for the fan-out of the client's own earlier messages)
-    ),
-    (
         (),
         "Topics and topic filters of more than 200 levels are refused.",
     ),
