@@ -134,6 +134,11 @@ class Counter(enum.Enum):
         "A client may not publish to a topic, or not leave a will on it; add an",
         "[[access.rule]] if it should.",
     )
+    PUBLISHES_REFUSED_DOLLAR_TOPIC = (
+        "publishes refused: topic with $",
+        "A message to a topic that begins with $ was dropped, or a will on one was not kept:",
+        "these topics are the broker's own. A bridge's notifications are among them.",
+    )
     PUBLISHES_REFUSED_PLUGIN_FAILED = (
         "publishes refused: a plugin failed",
         "A publisher was disconnected because a plugin of [[access.plugins]] did not answer",

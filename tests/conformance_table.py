@@ -58,7 +58,10 @@ Where the standards leave a choice, the appliance
 - refuses MQTT 3.1 (`MQIsdp`) with the code for an unacceptable protocol version;
 - ends the connection of a 3.1.1 client that publishes where it may not, because 3.1.1 has no other
   way to refuse, and answers an MQTT 5 client with reason 0x87 at QoS 1 and 2;
-- lets no client publish to topics that begin with `$`, or to the appliance's own topics;
+- drops and counts what clients publish to topics that begin with `$`, as other brokers do: MQTT 5
+  clients get reason 0x87 at QoS 1 and 2, 3.1.1 clients an ordinary acknowledgement. A will on such
+  a topic is not published;
+- lets no client publish to the appliance's own topics;
 - refuses a client id that has a session of another user (reason 0x85, in 3.1.1 return code 2): the
   session may be neither taken over nor resumed nor ended by a clean start;
 - sends a message to overlapping subscriptions once, at the highest of their QoS;

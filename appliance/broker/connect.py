@@ -8,6 +8,7 @@ References are to MQTT 3.1.1 unless said otherwise.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,9 +22,12 @@ from appliance.counters import Counter
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
+from appliance.remote.topics import PREFIX
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import PluginClient
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_CLIENT_ID = 1024
 
@@ -171,7 +175,7 @@ def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:
     proof = context.access.admit_at_once(asked.username, asked.password)
     if proof is None:
         return None
-    _check_will(context, asked, client_id)
+    asked = _with_allowed_will(context, asked, client_id)
     return _admission(asked, client_id, proof)
 
 
@@ -196,7 +200,7 @@ async def admit(
     if plugins is not None and client is not None:
         plugins.came_in(client)
         gate = plugins.gate(client)
-    _check_will(context, asked, client_id)
+    asked = _with_allowed_will(context, asked, client_id)
     if gate is not None and asked.will is not None:
         await gate.ask_publish(asked.will.topic)
         if not gate.may_publish(asked.will.topic):
@@ -226,10 +230,23 @@ def _client_id(asked: Connect) -> str:
     return client_id
 
 
-def _check_will(context: BrokerContext, asked: Connect, client_id: str) -> None:
+def _with_allowed_will(context: BrokerContext, asked: Connect, client_id: str) -> Connect:
+    """What was asked for, without a will on a ``$`` topic, which would never be published.
+
+    The client comes in all the same: a mosquitto bridge has its state below ``$SYS`` as its will,
+    and would try again for ever.
+
+    Raises:
+        PacketError: rules forbid the will's topic.
+    """
     will = asked.will
+    if will is not None and will.topic[0] == "$" and not will.topic.startswith(PREFIX):
+        context.count(Counter.PUBLISHES_REFUSED_DOLLAR_TOPIC)
+        logger.info("client %s: its will on %r is not kept", client_id, will.topic[:80])
+        return msgspec.structs.replace(asked, will=None)
     if will is not None and not context.access.may_publish(asked.username, client_id, will.topic):
         raise _forbidden_will(context, will)
+    return asked
 
 
 def _forbidden_will(context: BrokerContext, will: Will) -> PacketError:

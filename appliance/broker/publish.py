@@ -7,6 +7,7 @@ packets (connection.py), the journal (door.py). References are to MQTT 3.1.1 unl
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,9 +22,12 @@ from appliance.model import Message
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason
+from appliance.remote.topics import PREFIX
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
+
+logger = logging.getLogger(__name__)
 
 _REMEMBERED_TOPICS = 1024
 _LONGEST_REMEMBERED_TOPIC = 256
@@ -47,6 +51,13 @@ class _UndecidedError(Exception):
         self.topic = topic
 
 
+class _DollarTopicError(PacketError):
+    """The topic begins with ``$``: it is the broker's own, and the message is dropped."""
+
+    def __init__(self, topic: str) -> None:
+        super().__init__(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
+
+
 class PublishReader:
     """The publishing side of one connection."""
 
@@ -60,6 +71,7 @@ class PublishReader:
         "_door",
         "_exchanges",
         "_gate",
+        "_has_dollar_topics",
         "_messages",
         "_publisher",
         "_retained",
@@ -91,6 +103,7 @@ class PublishReader:
         self._acks = bytearray()
         self._exchanges: list[tuple[int, int]] = []
         self._gate: TopicGate | None = None
+        self._has_dollar_topics = False
         self.taken = 0
         """Messages that came in on this connection."""
         self.last_seq = 0
@@ -216,6 +229,12 @@ class PublishReader:
                 except _UndecidedError as question:
                     self.undecided = question.topic
                     return begin
+                except _DollarTopicError as error:
+                    self._note_dollar_topic(str(error))
+                    if qos:
+                        reason = error.reason if is_5 else 0
+                        acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, reason)
+                    continue
                 except PacketError as error:
                     if not is_5 or not qos or error.reason is not Reason.NOT_AUTHORIZED:
                         raise
@@ -363,6 +382,8 @@ class PublishReader:
             self._username, self._client_id, topic, self._address
         ):
             return topic  # and not remembered: remembered topics are those of messages
+        if topic[0] == "$" and not topic.startswith(PREFIX):
+            raise _DollarTopicError(topic)
         if not self._context.access.may_publish(self._username, self._client_id, topic):
             self._context.count(Counter.PUBLISHES_REFUSED_NOT_ALLOWED)
             # 3.1.1 has no way to say no to a PUBLISH: acknowledging what is thrown away would be
@@ -381,6 +402,17 @@ class PublishReader:
                 self._topics.clear()
             self._topics[raw] = topic
         return topic
+
+    def _note_dollar_topic(self, text: str) -> None:
+        """Count a message to a ``$`` topic; the first of a connection is logged.
+
+        Other brokers drop such messages too, and bridges send their own state to ``$SYS/...``, so
+        the connection goes on; 3.1.1 has no other way to say no, and acknowledges.
+        """
+        self._context.count(Counter.PUBLISHES_REFUSED_DOLLAR_TOPIC)
+        if not self._has_dollar_topics:
+            self._has_dollar_topics = True
+            logger.info("client %s at %s: %s", self._client_id, self._address, text)
 
     def _resolve_alias(self, raw: bytes, alias: int) -> bytes:
         """The topic that an alias stands for (MQTT 5, section 3.3.2.3.4)."""

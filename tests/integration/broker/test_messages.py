@@ -7,6 +7,8 @@ import asyncio
 import pytest
 from broker_rig import Rig, both, hold_commits, number, packet, rig, states, text  # noqa: F401
 
+from appliance.counters import Counter
+
 
 async def ends(wire) -> object:
     """The connection is ended; MQTT 5 clients are told why."""
@@ -327,16 +329,35 @@ async def test_wildcards(rig, version, topic_filter, matching, other):
 @both
 @states("MQTT-4.7.2-1", "MQTT5-4.7.2-1")
 async def test_dollar_topics(rig, version):
-    """Clients can't publish to $ topics. A filter that names one gets its messages."""
+    """What clients publish to $ topics is dropped. A filter that names one gets its messages."""
     wire = await rig.wire(version)
     await wire.subscribe("$own/#")
     rig.door.publish("$own/a", b"x")
     assert (await wire.message()).topic == "$own/a"
     wire.publish("$own/b")
-    await ends(wire)
-    after = await rig.wire(version)
-    await after.publish_acked("fine", b"x", 1)
+    for qos in (1, 2):
+        wire.publish("$own/b", b"x", qos, retain=True)
+        answer = await wire.expect(4 if qos == 1 else 5)
+        assert answer.codes == ([0x87] if version == 5 else [])
+    if version == 4:
+        wire.ack(6, answer.id)
+        await wire.expect(7)
+    await wire.publish_acked("fine", b"x", 1)
     assert [m.topic for m in rig.journaled()] == ["$own/a", "fine"]
+    assert rig.counters[Counter.PUBLISHES_REFUSED_DOLLAR_TOPIC] == 3
+
+
+@both
+async def test_will_on_a_dollar_topic(rig, version):
+    """A client whose will is on a $ topic comes in; the will is not published."""
+    will = ("$SYS/broker/connection/plant/state", b"0", 1, True)
+    wire = await rig.wire(version, client_id="bridge", will=will)
+    await wire.ping()
+    wire.abort()
+    await rig.until(lambda: not rig.broker.connections)
+    await rig.settled()
+    assert rig.journaled() == []
+    assert rig.counters[Counter.PUBLISHES_REFUSED_DOLLAR_TOPIC] == 1
 
 
 @both
