@@ -73,6 +73,10 @@ class MemorySource:
             self.position += len(batch)
             return batch
 
+    def read(self, after_seq: int, limit: int) -> list[Message]:
+        with self._changed:
+            return self.messages[after_seq : after_seq + limit]
+
     def advance(self, seq: int) -> None:
         with self._changed:
             self.advanced = seq
@@ -152,14 +156,18 @@ def make_engine(
         "elsewhere_s": 0.2,
     } | settings
     rules = triggers or (start_trigger(),)
+
+    def publish_all(publications: Sequence[Publication]) -> int:
+        for one in publications:
+            publish(one.topic, one.payload, one.retain, properties_of(one))
+        return 0
+
     return TaskEngine(
         service_name="appliance",
         triggers=rules,
         server=server,
         database=database,
-        publish=lambda publications: [
-            publish(one.topic, one.payload, one.retain, properties_of(one)) for one in publications
-        ],
+        publish=publish_all,
         **settings,
     )
 

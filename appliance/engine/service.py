@@ -89,6 +89,8 @@ class Appliance:
         self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
         self.counters: collections.Counter[Counter] = collections.Counter()
         self._disk_refuses = False
+        self._entered: dict[int, tuple[Publication, int]] = {}
+        """Own messages that wait for their commit, by ``id``, and their numbers."""
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
         self.data_dir = Path(config.service.data_dir)
@@ -435,21 +437,32 @@ class Appliance:
             clock_ns=self.clock_ns,
         )
 
-    def _publish_outcomes(self, publications: Sequence[Publication]) -> None:
-        """Publish in the appliance's name; returns when all are in the journal. Not on the loop."""
-        door = self.door
+    def _publish_outcomes(self, publications: Sequence[Publication]) -> int:
+        """Publish in the appliance's name; returns when all are in the journal. Not on the loop.
 
-        async def publish() -> None:
+        What entered the door before the time was over (a slow disk) does not enter again.
+        Returns the sequence number of the last.
+        """
+        door, entered = self.door, self._entered
+
+        async def publish() -> int:
             for one in publications:
+                if id(one) in entered:
+                    continue
                 properties = MessageProperties(
                     payload_format=1,
                     content_type=one.content_type or None,
                     correlation_data=one.correlation,
                 )
-                door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
+                seq = door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
+                entered[id(one)] = (one, seq)
             await door.settled()
+            return entered[id(publications[-1])][1]
 
-        self._wait_for(publish(), _OUTCOME_S)
+        newest: int = self._wait_for(publish(), _OUTCOME_S)
+        for key in [key for key, (_, seq) in entered.items() if seq <= newest]:
+            del entered[key]
+        return newest
 
     async def _until_stopped(self) -> None:
         if self._stop_asked is None:

@@ -135,6 +135,8 @@ class Dispatcher:
         """Let ``target`` answer what ``other``, which exists already, was to answer."""
         is_same = other.last_seq != 0 and other.last_seq == target.last_seq
         target.last_seq = max(target.last_seq, other.last_seq)
+        if target.look_since_ns is not None:
+            target.look_since_ns = max(target.look_since_ns, other.last_asked_ns)
         self._merge(
             target,
             other.last_asked_ns,
@@ -149,9 +151,15 @@ class Dispatcher:
     def put_back(self, record: Record, now: int) -> None:
         """Let a request wait (again) in its queue, and decide when it goes.
 
-        What waits in the queue already is merged into it.
+        What waits in the queue already is merged into it. A request that an earlier process may
+        have started is looked for alone, and later ones wait behind it: a run that is found answers
+        this request and no message that came after its call.
         """
-        if (other := self.queues.wait(record)) is not None:
+        task = record.execution.task_id
+        is_alone = record.look_since_ns is not None and task and not self.queues.active(task)
+        if is_alone and merges(record.options):
+            self.queues.activate(record)
+        elif (other := self.queues.wait(record)) is not None:
             self.absorb(record, other, now)
         self.decide(record, now)
 

@@ -187,9 +187,16 @@ class TaskEngine:
         return self._consumer.concern(topic) or self._timing.concern(topic)
 
     def start(self, source: Follower) -> None:
-        """Begin to read messages and to work."""
+        """Begin to read messages and to work.
+
+        Raises ``UnavailableError`` if the journal can't be read.
+        """
         self._planner.dispatcher.earlier_seq = source.last_seq
         self._state.cursors.follow(source)
+        try:
+            self._state.drop_published(source, f"${self._service_name}")
+        except sqlite3.Error as error:
+            raise UnavailableError(f"The journal can't be read: {error}.") from None
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
 
     def rules_of(

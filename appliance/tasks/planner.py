@@ -125,7 +125,7 @@ class Planner:
         for task in others:
             self._ask_for_found(record, task, now)
         waiting = queues.waiting(first.id)
-        if waiting is not None and merges(record.options):
+        if waiting is not None and merges(record.options) and record.look_since_ns is None:
             self.dispatcher.absorb(waiting, record, now)
             return
         usual_s = self.usual_s(first.id)

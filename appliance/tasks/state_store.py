@@ -34,6 +34,7 @@ from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.notices import Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planner import Planner
+from appliance.tasks.published import Journal, Published
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import message_of
 from appliance.tasks.store import Changes, Publication, Store
@@ -87,6 +88,11 @@ class StateStore:
         self._next_publication = 1
         self._published = 0
         self._published_on_disk = 0
+        self._published_seq = 0
+        """The journal's number up to which each own message is one of a publication that is done
+        with: the next start compares what comes behind it with the outbox."""
+        self._published_seq_on_disk = 0
+        self._published_before = Published()
 
     def open(self) -> None:
         """Take up what an earlier run of the appliance left."""
@@ -97,6 +103,9 @@ class StateStore:
                 self.store.meta("next_publication"), waiting[-1][0] + 1 if waiting else 1
             )
             self.cursors.begin(self.store.meta("seq"))
+            # A database of an earlier release has no such number.
+            self._published_seq = self.store.meta("published_seq") or self.cursors.durable
+            self._published_seq_on_disk = self._published_seq
             history = self.store.records(2**62, MAX_EXECUTIONS)[::-1]
             self.views.show((one.execution, one.label) for one in history)
             self.views.answer(self.store.answers(MAX_MESSAGES))
@@ -108,6 +117,25 @@ class StateStore:
             for record in self.store.open_records():
                 self.planner.restore(record, now)
                 self.views.show([(record.execution, record.label)])
+
+    def drop_published(self, journal: Journal, own_client_id: str) -> None:
+        """Leave out of the outbox what the journal has. After ``open``, before any change.
+
+        What else the journal has of the appliance's own messages is remembered: if a power cut took
+        the note of an outcome, the same outcome is made again, and not published again.
+        """
+        with self.lock:
+            before = self._published_before
+            newest = before.look_through(journal, self._published_seq, own_client_id)
+            found = [number for number, one in self._outbox if before.take(one)]
+            if not found:
+                return
+            # They are published in order, so the ones before the last are done with too.
+            self.was_published(found[-1], newest)
+            _log.info(
+                "%d messages of the appliance's own were published before the stop already",
+                len(found),
+            )
 
     @contextmanager
     def change(self) -> Iterator[Planner]:
@@ -163,6 +191,7 @@ class StateStore:
                 changes.meta["next_publication"] = self._next_publication
             if self._published > self._published_on_disk:
                 changes.published = self._published
+            self._note_published_seq(changes)
             try:
                 self._write(changes)
             except sqlite3.Error as error:
@@ -193,6 +222,16 @@ class StateStore:
         assert self.cursors.are_in_order(), self.cursors
         return True
 
+    def _note_published_seq(self, changes: Changes) -> None:
+        """Note how far the journal need not be compared with the outbox at the next start."""
+        if changes.published is None and "seq" not in changes.meta:
+            return
+        if not self._outbox:
+            # Everything was published: its messages are noted, and all else comes behind these.
+            self._published_seq = max(self._published_seq, self.cursors.taken)
+        if self._published_seq > self._published_seq_on_disk:
+            changes.meta["published_seq"] = self._published_seq
+
     def _is_in_journal(self, job: Job) -> bool:
         """Whether the journal gives the cause of this start call again after a crash."""
         cause = job.record.execution.cause
@@ -211,7 +250,8 @@ class StateStore:
 
     def _tell(self, record: Record, execution: Execution) -> None:
         for publication in self._outcomes.of(record, execution):
-            self.publish(publication)
+            if not self._published_before.take(publication):
+                self.publish(publication)
         if (notice := notice_of(record, execution)) is not None:
             self._held_notices.append(notice)
 
@@ -239,6 +279,7 @@ class StateStore:
         self.cursors.durable = changes.meta.get("seq", self.cursors.durable)
         if changes.published is not None:
             self._published_on_disk = changes.published
+        self._published_seq_on_disk = changes.meta.get("published_seq", self._published_seq_on_disk)
         self.views.show(
             [(one.execution, one.label) for one in changes.records.values()], changes.removed
         )
@@ -262,13 +303,17 @@ class StateStore:
                 return []
             return list(islice(self._outbox, most))
 
-    def was_published(self, number: int) -> None:
-        """The broker has them up to this one: they need not be kept any longer."""
+    def was_published(self, number: int, seq: int) -> None:
+        """The journal has them up to this one, the last of them as ``seq`` (0: not known).
+
+        They need not be kept any longer.
+        """
         with self.lock:
             self._published = max(self._published, number)
+            self._published_seq = max(self._published_seq, seq)
             while self._outbox and self._outbox[0][0] <= number:
                 self._outbox.popleft()
-            # Written together with the next change; lost in a crash, it is published again.
+            # Written together with the next change. Lost in a crash, the journal tells it.
 
     def wake_all(self) -> None:
         """Let the threads that wait look again (at the stop)."""

@@ -50,11 +50,12 @@ CHECKPOINT_EVERY_S = 5.0
 class Publish(Protocol):
     """Publishes in the appliance's own name, in this order.
 
-    Called from a thread of the task engine; returns once all are accepted (best: once they are in
-    the journal) and raises if they can't be. Then some may have been published nevertheless.
+    Called from a thread of the task engine; returns once all are in the journal, with the number of
+    the last, and raises if they can't be. After an error some may be published nevertheless; called
+    with those again, it does not publish them a second time.
     """
 
-    def __call__(self, publications: Sequence[Publication]) -> object: ...
+    def __call__(self, publications: Sequence[Publication]) -> int: ...
 
 
 class Serving(msgspec.Struct):
@@ -255,8 +256,9 @@ class Workers:
                     return
                 continue
             number, publication = due[-1]
+            seq = 0
             try:
-                self._publish([one for _, one in due])
+                seq = self._publish([one for _, one in due])
             except Exception as error:  # noqa: BLE001 - it stays on disk after any error
                 failures += 1
                 suspects = max(suspects, len(due))
@@ -270,7 +272,7 @@ class Workers:
                     self._state.planner.count(Counter.PUBLICATIONS_DROPPED)
             failures = 0
             suspects = max(0, suspects - 1)
-            self._state.was_published(number)
+            self._state.was_published(number, seq)
 
     def _is_over(self) -> bool:
         """Whether nothing will come any more that is to be published."""

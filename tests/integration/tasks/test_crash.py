@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
+from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, properties_of, start_trigger
 from wine import SLOWNESS
 
+from appliance.config.tables import TriggerConfig
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.tasks.store import Publication
 
 TESTS = Path(__file__).parents[2]
 STEPS = [
@@ -38,6 +44,27 @@ STEPS_BEFORE_THE_NOTE = [
 ]
 """The call for a message of the journal leaves before its own note."""
 DEBOUNCE_S = 0.1
+
+
+class JournaledRig(Rig):
+    """A rig whose own messages enter its journal, as they do in the appliance."""
+
+    def __init__(self, *arguments: Any, source: MemorySource, **settings: Any) -> None:
+        super().__init__(*arguments, source=source, **settings)
+
+        def publish(publications: Sequence[Publication]) -> int:
+            for one in publications:
+                self.broker(one.topic, one.payload, one.retain, properties_of(one))
+                source.put(
+                    one.topic,
+                    one.payload,
+                    retain=one.retain,
+                    client_id="$appliance",
+                    properties=properties_of(one),
+                )
+            return source.last_seq
+
+        self.engine._workers._publish = publish
 
 
 @pytest.fixture
@@ -161,3 +188,35 @@ def test_a_power_cut_starts_nothing_twice(qlik, tmp_path: Path) -> None:
         again.broker.wait_for(task.id, "succeeded")
         assert qlik.starts() == 1
         assert again.newest().cause.seq == 1
+
+
+def copy(database: Path, target: Path) -> None:
+    """What a power cut would leave if the disk had taken everything up to now, and nothing later."""
+    with contextlib.closing(sqlite3.connect(database)) as source:
+        with contextlib.closing(sqlite3.connect(target)) as other:
+            source.backup(other)
+
+
+def test_a_power_cut_starts_no_chained_task_twice(qlik, tmp_path: Path) -> None:
+    """The power cut takes the note of an outcome that was published and that started a task: the
+    server tells the outcome again, which is not published again, and starts nothing."""
+    first, chained = (qlik.add_task(name, duration_s=0.3) for name in ("First", "Chained"))
+    topic = f"appliance/tasks/{first.id}/last"
+    rules = (start_trigger(), TriggerConfig(topic=topic, task=chained.id))
+    source = MemorySource()
+
+    def outcomes() -> list[str]:
+        return [one.topic for one in source.messages if one.topic == topic]
+
+    database, cut = tmp_path / "tasks.db", tmp_path / "cut" / "tasks.db"
+    cut.parent.mkdir()
+    with JournaledRig(database, client_of(qlik), *rules, source=source) as rig:
+        source.put(START_TOPIC, first.id)
+        rig.wait_until(lambda: rig.states() == [ExecutionState.RUNNING])
+        copy(database, cut)
+        rig.broker.wait_for(chained.id, "succeeded")
+        assert len(outcomes()) == 1
+    with JournaledRig(cut, client_of(qlik), *rules, source=source, boot_ns=time.time_ns()) as again:
+        again.wait_until(lambda: again.states() == [ExecutionState.SUCCEEDED] * 2)
+    assert qlik.starts(chained.id) == 1
+    assert len(outcomes()) == 1

@@ -782,6 +782,35 @@ def test_what_an_earlier_process_may_have_started_is_looked_for_first() -> None:
     assert job.kind is JobKind.START
 
 
+@pytest.mark.parametrize("was_called", [True, False])
+def test_messages_behind_one_that_may_have_been_started_are_answered_too(was_called: bool) -> None:
+    """A crash came between the call for a message and its note, and more messages for the same task
+    are right behind. A run that is found answers the first message, and one start after it answers
+    the others. If the call never arrived, one start answers all."""
+    planner = make()
+    planner.dispatcher.earlier_seq = 3
+    for seq in (1, 2, 3):
+        planner.ask(
+            TaskSelector("id", IDS[0]), PLAIN, Cause("message", seq), NOW, asked_ns=at(seq - 100)
+        )
+    (look,) = planner.begin(NOW)
+    assert (look.kind, look.record.posted_ns) == (JobKind.LOOK, at(-99))
+    if not was_called:
+        planner.not_found(look.record, NOW)
+        (start,) = planner.begin(NOW)
+        assert (start.kind, start.record.execution.merged) == (JobKind.START, 2)
+        return
+    planner.found(look.record, Report("run", IDS[0], ExecutionState.RUNNING, NOW), NOW)
+    assert planner.begin(NOW) == []
+    planner.report(look.record, Report("run", IDS[0], ExecutionState.SUCCEEDED, NOW), NOW)
+    (second,) = planner.begin(NOW)
+    assert (second.kind, second.record.last_seq) == (JobKind.LOOK, 3)
+    planner.not_found(second.record, NOW)
+    (start,) = planner.begin(NOW)
+    assert (start.kind, start.record.id) == (JobKind.START, second.record.id)
+    assert planner.begin(NOW) == []
+
+
 def test_what_was_noted_before_the_machine_s_start_is_looked_for_first() -> None:
     """A power cut may take away the note of a start call, but leave that of its request."""
     planner, again = make(), make()
