@@ -24,6 +24,27 @@ class Certificates:
     client_key: str
 
 
+def revocation_list(
+    files: Certificates, *revoked: str, valid: datetime.timedelta = datetime.timedelta(days=1)
+) -> bytes:
+    """A list of the authority (PEM) with these certificate files, out of date after ``valid``."""
+    now = datetime.datetime.now(datetime.UTC)
+    folder = Path(files.root).parent
+    key = serialization.load_pem_private_key((folder / "root_key.pem").read_bytes(), None)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(_name("Test authority"))
+        .last_update(now - datetime.timedelta(days=2))
+        .next_update(now + valid)
+    )
+    for file in revoked:
+        serial = x509.load_pem_x509_certificate(Path(file).read_bytes()).serial_number
+        builder = builder.add_revoked_certificate(
+            x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+        )
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def make(folder: Path, *, host: str = "localhost", uri: str | None = None) -> Certificates:
     """Write an authority and what it signed: a server (``host``, 127.0.0.1, ::1) and a client.
 
@@ -45,6 +66,14 @@ def make(folder: Path, *, host: str = "localhost", uri: str | None = None) -> Ce
         .sign(root_key, hashes.SHA256())
     )
     paths = {"root": _write(folder / "root.pem", root.public_bytes(serialization.Encoding.PEM))}
+    _write(
+        folder / "root_key.pem",
+        root_key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
     for kind, usage in (
         ("server", ExtendedKeyUsageOID.SERVER_AUTH),
         ("client", ExtendedKeyUsageOID.CLIENT_AUTH),

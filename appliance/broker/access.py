@@ -65,6 +65,8 @@ class Proof(msgspec.Struct, frozen=True):
     """The mark of the user whose password was right; ``None`` if none was asked for."""
     by_plugins: bool = False
     """Plugins let it in: it is no user of the users file."""
+    by_certificate: bool = False
+    """Its certificate names it, and TLS has verified that one: there is no password."""
 
 
 class Access:
@@ -121,6 +123,8 @@ class Access:
 
     def still_admits(self, username: str | None, proof: Proof) -> bool:
         """Whether a client that was admitted would be admitted now, without asking it again."""
+        if proof.by_certificate:
+            return True
         mark = None if self._users is None else self._users.mark(username or "")
         if proof.by_plugins:
             # A name that was added to the users file since is asked for the password there.

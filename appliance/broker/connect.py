@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from appliance.broker.access import Proof
+from appliance.broker.certificate_name import named
 from appliance.broker.context import BrokerContext
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Counter
@@ -72,6 +73,10 @@ class ConnectingConnection(Protocol):
         """The TLS connection's, or ``None``."""
 
     @property
+    def is_named_by_certificate(self) -> bool:
+        """Whether the client's certificate says which user it is."""
+
+    @property
     def is_gone(self) -> bool:
         """Whether the connection is closed or closing."""
 
@@ -107,8 +112,12 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
         raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
     connection.version = packets.protocol_version(body)
     connection.asked = asked = decode.connect(body, connection.version)
+    proof = None
     try:
-        admission = admit_at_once(context, asked)
+        if connection.is_named_by_certificate:
+            connection.asked = asked = named(asked, connection.ssl_object)
+            proof = Proof(by_certificate=True)
+        admission = admit_at_once(context, asked, proof)
         if admission is not None and not context.binding.is_connected(admission.client_id):
             connection.let_in(admission)
             return
@@ -116,7 +125,7 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
         connection.end(error.reason, str(error))
         return
     connection.wait()
-    connection.start(_let_in(context, connection, asked, admission), "admit")
+    connection.start(_let_in(context, connection, asked, admission, proof), "admit")
 
 
 async def _let_in(
@@ -124,11 +133,12 @@ async def _let_in(
     connection: ConnectingConnection,
     asked: Connect,
     admission: Admission | None,
+    proof: Proof | None,
 ) -> None:
     """Let the client in once its password is checked and its older connection is gone."""
     try:
         if admission is None:
-            admission = await admit(context, asked, connection.peer, connection.ssl_object)
+            admission = await admit(context, asked, connection.peer, connection.ssl_object, proof)
         await context.binding.make_way(admission.client_id, admission.asked.username)
         if not connection.is_gone:
             connection.let_in(admission)
@@ -163,7 +173,9 @@ def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool
     )
 
 
-def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:
+def admit_at_once(
+    context: BrokerContext, asked: Connect, proof: Proof | None = None
+) -> Admission | None:
     """``admit`` for a CONNECT whose answer needs no waiting; ``None``: call ``admit``.
 
     Raises:
@@ -172,7 +184,8 @@ def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:
     if context.plugins is not None:
         return None
     client_id = _client_id(asked)
-    proof = context.access.admit_at_once(asked.username, asked.password)
+    if proof is None:
+        proof = context.access.admit_at_once(asked.username, asked.password)
     if proof is None:
         return None
     asked = _with_allowed_will(context, asked, client_id)
@@ -180,11 +193,16 @@ def admit_at_once(context: BrokerContext, asked: Connect) -> Admission | None:
 
 
 async def admit(
-    context: BrokerContext, asked: Connect, peer: tuple[str, int], ssl_object: Any = None
+    context: BrokerContext,
+    asked: Connect,
+    peer: tuple[str, int],
+    ssl_object: Any = None,
+    proof: Proof | None = None,
 ) -> Admission:
     """Check client id, credentials and will of a CONNECT that came from ``peer``.
 
-    ``ssl_object`` is the connection's, for plugins that look at the client's certificate.
+    ``ssl_object`` is the connection's, for plugins that look at the client's certificate. With a
+    ``proof``, the client is known already.
 
     Raises:
         PacketError: the client may not come in; its reason is the answer.
@@ -193,7 +211,8 @@ async def admit(
     plugins, client = context.plugins, None
     if plugins is not None:
         client = plugins.client(asked, client_id, peer, ssl_object)
-    proof = await context.access.admit(asked.username, asked.password, peer[0], client)
+    if proof is None:
+        proof = await context.access.admit(asked.username, asked.password, peer[0], client)
     if proof is None:
         raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
     gate = None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from appliance.broker.access import Proof
+from appliance.broker.certificate_name import KNOWN_AS
 from appliance.broker.connect import (
     Admission,
     AnswerTooLargeError,
@@ -168,6 +169,11 @@ class Connection(GuardedProtocol):
     def ssl_object(self) -> Any:
         """The TLS object of the connection, as asyncio has it; ``None`` without TLS."""
         return None if self._transport is None else self._transport.get_extra_info("ssl_object")
+
+    @property
+    def is_named_by_certificate(self) -> bool:
+        """Whether the client's certificate says which user it is."""
+        return self._transport is not None and bool(self._transport.get_extra_info(KNOWN_AS))
 
     def data_received(self, data: bytes) -> None:
         self.last_received = self._loop.time()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
 import ssl
 import sys
@@ -16,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from appliance.broker.guard import Guard, GuardedProtocol
+from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config.tables import ListenerConfig
@@ -24,6 +26,8 @@ from appliance.counters import Count
 from appliance.engine_api import Health, ListenerState
 from appliance.errors import ApplianceError, ConfigError, NoPermissionError, UnavailableError
 from appliance.listening import RESERVED, bound_sockets, is_taken, serve_each
+
+logger = logging.getLogger(__name__)
 
 _BACKLOG = 512
 _SMALLEST_FRAME = 64 * 1024
@@ -108,8 +112,14 @@ class Listener:
                 is_open=self._is_open,
                 count=self._count,
             )
-        if self._context is not None:
-            outermost = TlsServer(outermost, self._context, count=self._count)
+        if self._context is not None and self.config.tls is not None:
+            outermost = TlsServer(
+                outermost,
+                self._context,
+                identity_as_username=self.config.tls.identity_as_username,
+                unusable_list=self._note_unusable_list,
+                count=self._count,
+            )
         return _DoorGuard(outermost, connection.fail)
 
     def _make_context(self) -> ssl.SSLContext:
@@ -128,11 +138,14 @@ class Listener:
             if tls.client_ca is not None:
                 context.verify_mode = ssl.CERT_REQUIRED
                 context.load_verify_locations(tls.client_ca)
+            if tls.crl_file is not None:
+                load_revocation_lists(context, tls.crl_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"listener {self.name}: the certificate files can't be used:"
                 f" {_reason(error)} (certfile {tls.certfile}, keyfile {tls.keyfile}"
                 + (f", client_ca {tls.client_ca}" if tls.client_ca else "")
+                + (f", crl_file {tls.crl_file}" if tls.crl_file else "")
                 + "). PEM files are expected, the key without a passphrase and belonging to the"
                 " certificate."
             ) from error
@@ -142,8 +155,8 @@ class Listener:
         tls = self.config.tls
         if tls is None:
             return ()
-        files = [tls.certfile, tls.keyfile, *([tls.client_ca] if tls.client_ca else [])]
-        return tuple(Path(name).stat().st_mtime_ns for name in files)
+        files = (tls.certfile, tls.keyfile, tls.client_ca, tls.crl_file)
+        return tuple(Path(name).stat().st_mtime_ns for name in files if name)
 
     def reload_certificates(self) -> str | None:
         """Take changed certificate files into use for new connections.
@@ -164,6 +177,13 @@ class Listener:
             return f"{error} The certificate in use stays."
         self._health = Health("ok")
         return f"listener {self.name}: changed certificate taken into use"
+
+    def _note_unusable_list(self, text: str) -> None:
+        """Clients of an authority can't come in; said once until the files change."""
+        if self._health.level == "ok" and self.config.tls is not None:
+            message = f"clients can't connect: {text} (crl_file {self.config.tls.crl_file})"
+            self._health = Health("warn", message)
+            logger.error("listener %s: %s; put a current list there", self.name, message)
 
     def bound(self, max_connections: int, largest_packet: int) -> None:
         """Let other bounds count for connections that are made from now on."""

@@ -12,30 +12,42 @@ import asyncio
 import contextlib
 import logging
 import ssl
+from collections.abc import Callable
 
 from appliance.broker.carrier_transport import Carrier
+from appliance.broker.certificate_name import KNOWN_AS
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
 
 _READ_BYTES = 256 * 1024
+_UNUSABLE_LIST = frozenset({3, 5, 8, 11, 12, 15, 16})
+"""OpenSSL's codes for a revocation list that is missing, unreadable, not signed by the authority,
+not valid yet, expired, or has a wrong date (``X509_V_ERR_..._CRL_...`` of x509_vfy.h)."""
 
 
 class TlsServer(Carrier):
-    """Carries one connection over TLS."""
+    """Carries one connection over TLS.
+
+    ``unusable_list`` is called with OpenSSL's text when a client can't come in because its
+    authority's certificate revocation list can't be used.
+    """
 
     def __init__(
         self,
         connection: asyncio.Protocol,
         context: ssl.SSLContext,
         *,
+        identity_as_username: bool,
+        unusable_list: Callable[[str], None],
         count: Count,
     ) -> None:
         super().__init__(connection, count)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        self._known = {"ssl_object": self._tls}
+        self._unusable_list = unusable_list
+        self._known = {"ssl_object": self._tls, KNOWN_AS: identity_as_username}
 
     def data_received(self, data: bytes) -> None:
         self._incoming.write(data)
@@ -60,6 +72,8 @@ class TlsServer(Carrier):
             self._count(Counter.CONNECTIONS_ENDED_NO_TLS_HANDSHAKE)
         peer = self.below.get_extra_info("peername")
         logger.info("%s: TLS ended the connection: %s", peer, error)
+        if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _UNUSABLE_LIST:
+            self._unusable_list(error.verify_message)
         self._is_open = False
         # What OpenSSL has to say to the client (its alert) still goes out.
         self._flush()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
 from appliance.config.checks import advice
 from appliance.config.files import anonymous_allowed, check_files
@@ -76,6 +77,8 @@ def _deeper(config: Config) -> Iterator[str]:
             yield from _pair_problem(f"{where}.certfile`", tls.certfile, tls.keyfile)
             if tls.client_ca:
                 yield from _authority_problem(f"{where}.client_ca`", tls.client_ca)
+            if tls.crl_file:
+                yield from _revocation_problem(f"{where}.crl_file`", tls.crl_file)
     qlik = config.qlik
     if qlik is not None and qlik.edition != "simulated":
         if pair := qlik.certificate:
@@ -173,6 +176,15 @@ def _authority_problem(where: str, path: str) -> Iterator[str]:
         yield f"{where}: {path}: {_tls_reason(error)}; PEM certificates are wanted"
 
 
+def _revocation_problem(where: str, path: str) -> Iterator[str]:
+    try:
+        load_revocation_lists(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
+    except (FileNotFoundError, PermissionError):
+        return
+    except OSError as error:
+        yield f"{where}: {path}: {_tls_reason(error)}; a revocation list in PEM form is wanted"
+
+
 def _tls_reason(error: OSError) -> str:
     reason = getattr(error, "reason", None) or ""
     return f"can't be used ({str(reason).lower().replace('_', ' ') or error})"
@@ -188,6 +200,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         secure = "TLS" if listener.tls else "no TLS"
         if listener.tls and listener.tls.client_ca:
             secure = "TLS with client certificates"
+            if listener.tls.identity_as_username:
+                secure += " that name the user"
         kind = "WebSocket" if listener.transport == "websocket" else "MQTT"
         yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
     plugins = _plugins(config)

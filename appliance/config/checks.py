@@ -16,7 +16,7 @@ import msgspec
 
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
-from appliance.config.tables import Config, QlikConfig, TriggerConfig
+from appliance.config.tables import Config, ListenerConfig, QlikConfig, TriggerConfig
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
 from appliance.mqtt.topics import topic_problem
@@ -118,6 +118,7 @@ def _listeners(config: Config, report: ReportProblem) -> None:
     for number, listener in enumerate(config.listener, 1):
         table = f"[[listener]] {number}"
         _unique(listener.name, names, table, report)
+        _client_certificates(listener, table, report)
         bind = ConfigPath(table, "bind")
         try:
             host, port = parse_bind(listener.bind)
@@ -142,12 +143,32 @@ def _listeners(config: Config, report: ReportProblem) -> None:
                 "remove `anonymous` and add users, or bind to 127.0.0.1",
                 "anonymous",
             )
-        elif config.access.users_file is None and not config.access.plugins:
+        elif (
+            config.access.users_file is None
+            and not config.access.plugins
+            and not (listener.tls and listener.tls.identity_as_username)
+        ):
             report(
                 bind,
                 f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
                 'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
                 "bind",
+            )
+
+
+def _client_certificates(listener: ListenerConfig, table: str, report: ReportProblem) -> None:
+    if listener.tls is None or listener.tls.client_ca is not None:
+        return
+    for key, is_set in (
+        ("crl_file", listener.tls.crl_file is not None),
+        ("identity_as_username", listener.tls.identity_as_username),
+    ):
+        if is_set:
+            report(
+                ConfigPath(table, f"tls.{key}"),
+                "it is about certificates of clients, and the listener asks for none; add "
+                '`client_ca`, for example client_ca = "clients.pem"',
+                key,
             )
 
 

@@ -20,6 +20,8 @@ def key_files(config: Config) -> Iterator[tuple[str, str]]:
             yield f"{where}.keyfile`", listener.tls.keyfile
             if listener.tls.client_ca:
                 yield f"{where}.client_ca`", listener.tls.client_ca
+            if listener.tls.crl_file:
+                yield f"{where}.crl_file`", listener.tls.crl_file
     for number, notify in enumerate(config.notify, 1):
         if notify.url_file is not None:
             yield f"[[notify]] {number} `url_file`", notify.url_file

@@ -182,6 +182,14 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
         ("[access]\nanonymous = true\n[[listener]]\nbind = '[::]:1'", "`anonymous`.*remove"),
         ("[[listener]]\ntls = {certfile = 'x'}", "`tls.keyfile`: this key is missing"),
         ("[[listener]]\ntls = true", "table in braces"),
+        (
+            "[[listener]]\ntls = {certfile = 'x', keyfile = 'x', crl_file = 'x'}",
+            "`tls.crl_file`.*add `client_ca`",
+        ),
+        (
+            "[[listener]]\ntls = {certfile = 'x', keyfile = 'x', identity_as_username = true}",
+            "`tls.identity_as_username`.*add `client_ca`",
+        ),
         ("[limits]\nmax_packet_size = '1GB'", "too large; the maximum is"),
         ("[limits]\nmax_packet_size = '12XB'", "not a size"),
         ("[limits]\nmax_inflight_per_client = true", "whole number"),

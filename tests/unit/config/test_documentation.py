@@ -75,6 +75,8 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
     key = example.partition(" ")[0]
     if inner:
         keys = {**INNER.get(inner, {"certfile": "certfile = 'a'", "keyfile": "keyfile = 'b'"})}
+        if key == "crl_file":
+            keys["client_ca"] = "client_ca = 'c'"
         keys[key] = example
         example, key = f"{inner} = {{{', '.join(keys.values())}}}", inner
     lines = {**NEEDED.get(table, {}), key: example}
