@@ -1,13 +1,15 @@
 """The position of each recording: a small SQLite database beside the recordings.
 
 A row is stored after its bytes are on the disk, so it is never ahead of its file. After a crash it
-may be behind; recording.py then finds the difference and continues exactly there.
+may be behind; recording.py then finds the difference and continues exactly there. The beginning of
+a recording is forced to the disk: without it the next start would take the file for a foreign one.
 Not for: the recordings themselves.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +23,8 @@ from appliance.storage.layout import Layout, Tables
 from appliance.storage.sqlite import connect_read_only, transaction
 
 _BUSY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -43,17 +47,23 @@ def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
     rows = connection.execute(
         "SELECT key, format, seq, length, count, seam, memory FROM recording"
     ).fetchall()
-    # Through the struct's rules: SQLite keeps a value of any type in any column.
-    return {
-        key: msgspec.convert(dict(zip(Progress.__struct_fields__, values, strict=True)), Progress)
-        for key, *values in rows
-    }
+    found: dict[str, Progress] = {}
+    for key, *values in rows:
+        # Through the struct's rules: SQLite keeps a value of any type in any column.
+        fields = dict(zip(Progress.__struct_fields__, values, strict=True))
+        try:
+            found[key] = msgspec.convert(fields, Progress)
+        except msgspec.ValidationError as error:
+            _log.error(  # a damaged row is no programming error
+                "The position of the recording %s is damaged and was skipped: %s", key, error
+            )
+    return found
 
 
 LAYOUT = Layout(
     title="The recorders' database",
     application_id=0x514D5243,  # "QMRC"
-    loss="the position of each recording; existing recordings are set aside and begin again",
+    loss="the position of each recording; it is searched for at the end of the recordings",
     parts=(
         Tables(
             """
@@ -78,7 +88,7 @@ class ProgressStore:
 
     def __init__(self, path: Path) -> None:
         # After a power cut a row may be older than its file, never newer. That is enough, so
-        # commits are not forced to the disk.
+        # most commits are not forced to the disk.
         self._database = Database(path, LAYOUT, busy_s=_BUSY_S)
         self._connection: sqlite3.Connection | None = None
 
@@ -90,6 +100,16 @@ class ProgressStore:
         self._connection = self._database.open(now_ns)
         return self.load()
 
+    @property
+    def is_new(self) -> bool:
+        """Whether ``open`` found no database that could be used."""
+        return self._database.is_new
+
+    @property
+    def set_aside(self) -> Path | None:
+        """Where ``open`` moved a damaged database, if it had to."""
+        return self._database.set_aside
+
     def load(self) -> dict[str, Progress]:
         """What the open database holds.
 
@@ -99,14 +119,19 @@ class ProgressStore:
         assert self._connection is not None
         return _read(self._connection)
 
-    def save(self, rows: Iterable[tuple[str, Progress]]) -> None:
+    def save(self, rows: Iterable[tuple[str, Progress]], *, durable: bool) -> None:
         """Store all of these or none.
+
+        Args:
+            rows: keys and positions.
+            durable: whether they must be on the disk when this returns.
 
         Raises:
             sqlite3.Error: nothing was stored; earlier rows are unchanged.
         """
         connection = self._connection
         assert connection is not None
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         with transaction(connection):
             connection.executemany(
                 "INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?)",

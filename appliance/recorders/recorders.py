@@ -16,7 +16,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -91,13 +91,27 @@ class Recorders:
             ConfigError, UnavailableError: the database of the cursors can't be used.
         """
         stored = self._store.open(self._clock_ns())
-        for recorder in self._plan.recorders:
-            recorder.stored = stored.get(recorder.key)
-            if recorder.stored is None:
-                # Stored before the file exists: if that fails, the recording still begins here.
-                recorder.stored = Progress(format="", seq=last_seq)
-                self._store.save([(recorder.key, recorder.stored)])
+        self._load(self._plan, stored, last_seq)
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
+
+    def _load(self, plan: Plan, stored: Mapping[str, Progress], last_seq: int) -> None:
+        """Give each recorder its position. Raises ``sqlite3.Error`` before anything is changed."""
+        found: dict[Recorder, Progress] = {}
+        begun: list[tuple[str, Progress]] = []
+        for recorder in plan.recorders:
+            if recorder.stored is not None:
+                continue
+            progress = stored.get(recorder.key)
+            if progress is None:
+                # On the disk before the file exists and before a message may be acknowledged: the
+                # recording begins here, whatever comes in between.
+                progress = Progress(format="", seq=last_seq)
+                begun.append((recorder.key, progress))
+            found[recorder] = progress
+        if begun:
+            self._store.save(begun, durable=True)
+        for recorder, progress in found.items():
+            recorder.stored = progress
 
     def start(self, source: Follower) -> None:
         """Prepare the files and start the recording thread."""
@@ -170,11 +184,7 @@ class Recorders:
 
     def _change(self, plan: Plan, last_seq: int) -> None:
         """Raises ``sqlite3.Error`` before anything is changed."""
-        stored = self._store.load()
-        for recorder in plan.recorders:
-            if recorder.stored is None:
-                begin = Progress(format="", seq=last_seq)
-                recorder.stored = stored.get(recorder.key, begin)
+        self._load(plan, self._store.load(), last_seq)
         for recorder in self._plan.recorders:
             if recorder not in plan.recorders and recorder.recording is not None:
                 with contextlib.suppress(OSError):
@@ -315,8 +325,12 @@ class Recorders:
 
     def _catch_up(self, recorder: Recorder, source: Follower) -> None:
         """Read for one recorder separately, until it reaches the position of the others."""
-        if recorder.recording is None and not self._prepare(recorder, source):
-            return
+        if recorder.recording is None:
+            if not self._prepare(recorder, source):
+                return
+            self._save()
+            if self._unsaved:
+                return
         position = source.position
         if recorder.cursor < position:
             messages = source.read(recorder.cursor, BATCH_MESSAGES)
@@ -389,7 +403,10 @@ class Recorders:
         if not rows:
             return
         try:
-            self._store.save([(recorder.key, progress) for recorder, progress in rows])
+            self._store.save(
+                [(recorder.key, progress) for recorder, progress in rows],
+                durable=any(map(_is_begun, rows)),
+            )
         except sqlite3.Error as error:
             # No message is recorded until this succeeds: a file must not be ahead of its cursor
             # by more than a start after a crash can repair.
@@ -402,6 +419,13 @@ class Recorders:
         self._saved_at = time.monotonic()
         for recorder, progress in rows:
             recorder.stored = progress
+
+
+def _is_begun(row: tuple[Recorder, Progress]) -> bool:
+    """Whether the row is the first one of its file. Later ones may be behind their file."""
+    recorder, progress = row
+    stored = recorder.stored
+    return stored is None or stored.format != progress.format or progress.count < stored.count
 
 
 def pace(source: Follower, *, worked_s: float) -> float:

@@ -27,7 +27,8 @@ import msgspec
 from appliance.model import Message
 from appliance.recorders.format import Format
 from appliance.recorders.progress import Progress
-from appliance.recorders.writes import common, positioned, read_at, write_at
+from appliance.recorders.unfinished import is_own
+from appliance.recorders.writes import positioned, read_at, write_at
 from appliance.storage import files
 
 SEAM_BYTES = 128
@@ -36,6 +37,7 @@ _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024
 
 _BLANK = b" "
+_NOTHING = b" \0"
 _MIN_ROOM_BYTES = 512
 _MAX_ROOM_BYTES = 256 * 1024
 # Gives readers that know the old size time to finish before the bytes up to it change.
@@ -119,14 +121,11 @@ class Recording:
         if size - end > _MAX_UNFINISHED_BYTES:
             return False
         found = read_at(file, end, size - end)
-        if self._padded:
-            found = found.rstrip(_BLANK)
-        if self._end.startswith(found):  # our own repair was interrupted
+        ends = (self._format.closing, self._end)
+        written = found.rstrip(_NOTHING)
+        if any(end.startswith(written) for end in ends):  # nothing new, or an interrupted repair
             return True
-        expected = regenerate(len(found))
-        length = common(found, expected)
-        # The written part is followed by a new closing, or by the rest of the old one.
-        return found[length:] in {b"", self._format.closing, self._end[length:]}
+        return is_own(found, regenerate(len(written)), end, ends)
 
     # --- appending -----------------------------------------------------------------------------
 
