@@ -95,7 +95,13 @@ class Counter(enum.Enum):
     )
     CONNECTIONS_ENDED_TOO_MANY_PROPERTIES = (
         "connections ended: too many properties",
-        "A connection was ended because a packet had more MQTT 5 properties than the broker takes.",
+        "A connection was ended because a packet had more MQTT 5 properties than the broker takes",
+        "(limits.max_properties_size, limits.max_properties).",
+    )
+    CONNECTIONS_ENDED_TOO_MANY_QOS2 = (
+        "connections ended: too many QoS 2 messages at a time",
+        "A connection was ended because the client had limits.max_qos2_ids QoS 2 messages that",
+        "it had not released; let it send fewer at a time, or raise it.",
     )
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
         "connections ended: access withdrawn",
@@ -146,8 +152,18 @@ class Counter(enum.Enum):
     )
     PUBLISHES_REFUSED_TOO_MANY_PROPERTIES = (
         "publishes refused: too many properties",
-        "A message at QoS 1 or 2 was refused because it had more MQTT 5 properties than the",
-        "broker takes.",
+        "A message at QoS 1 or 2 was refused because it had more MQTT 5 properties than",
+        "limits.max_properties_size or limits.max_properties allow.",
+    )
+    TOPICS_REFUSED_TOO_LONG = (
+        "topics refused: too long",
+        "A message, a will or a subscription was refused because its topic had more bytes than",
+        "limits.max_topic_length; shorten the topic, or raise it.",
+    )
+    TOPICS_REFUSED_TOO_MANY_LEVELS = (
+        "topics refused: too many levels",
+        "A message, a will or a subscription was refused because its topic had more levels than",
+        "limits.max_topic_levels; use fewer, or raise it.",
     )
     PUBLISHERS_SLOWED = (
         "publishers slowed: journal behind",

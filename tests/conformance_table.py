@@ -45,7 +45,8 @@ DEVIATIONS = (
     ),
     (
         (),
-        "Topics and topic filters of more than 200 levels are refused.",
+        "Topics and topic filters longer than limits.max_topic_length or with more levels than"
+        " limits.max_topic_levels are refused: 1024 bytes and 30 levels, if not configured.",
     ),
 )
 """Statements that do not hold in every case, and what the appliance does instead."""

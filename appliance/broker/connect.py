@@ -18,6 +18,7 @@ import msgspec
 from appliance.broker.access import Proof
 from appliance.broker.certificate_name import named
 from appliance.broker.context import BrokerContext
+from appliance.broker.topic_limits import TopicLimitError, check_topic
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Counter
 from appliance.mqtt import decode, packets
@@ -111,7 +112,9 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
     if connection.asked is not None:
         raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
     connection.version = packets.protocol_version(body)
-    connection.asked = asked = decode.connect(body, connection.version)
+    limits = context.limits()
+    of_message = decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
+    connection.asked = asked = decode.connect(body, connection.version, of_message)
     proof = None
     try:
         if connection.is_named_by_certificate:
@@ -167,7 +170,7 @@ def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool
         session_present=session_present,
         assigned_client_id=admission.client_id if admission.assigned else None,
         keepalive_s=shorter_keepalive(asked, limits),
-        receive_maximum=65535,
+        receive_maximum=limits.max_qos2_ids,
         maximum_packet_size=int(limits.max_packet_size),
         session_expiry_s=asked.session_expiry_s,
     )
@@ -263,6 +266,13 @@ def _with_allowed_will(context: BrokerContext, asked: Connect, client_id: str) -
         context.count(Counter.PUBLISHES_REFUSED_DOLLAR_TOPIC)
         logger.info("client %s: its will on %r is not kept", client_id, will.topic[:80])
         return msgspec.structs.replace(asked, will=None)
+    if will is not None:
+        try:
+            check_topic(will.topic.encode(), context.limits(), context.count)
+        except TopicLimitError as error:
+            # 3.1.1 has no code for it; "server unavailable" would ask the client to come back.
+            reason = Reason.NOT_AUTHORIZED if asked.version == 4 else error.reason
+            raise PacketError(f"the will: {error}", reason) from None
     if will is not None and not context.access.may_publish(asked.username, client_id, will.topic):
         raise _forbidden_will(context, will)
     return asked

@@ -25,7 +25,7 @@ from appliance.broker.connect import (
 from appliance.broker.context import BrokerContext
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.output import Output
-from appliance.broker.publish import PublishReader
+from appliance.broker.publish import PublishReader, TooManyQoS2Error
 from appliance.broker.sessions import Session
 from appliance.broker.subscribe import SubscribeHandler
 from appliance.counters import Counter
@@ -292,6 +292,8 @@ class Connection(GuardedProtocol):
                 counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
             elif isinstance(error, decode.TooManyPropertiesError):
                 counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
+            elif isinstance(error, TooManyQoS2Error):
+                counter = Counter.CONNECTIONS_ENDED_TOO_MANY_QOS2
             if counter is not None:
                 self._context.count(counter)
             self.end(error.reason, str(error))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from appliance.broker.context import BrokerContext
 from appliance.broker.door import Publisher
 from appliance.broker.sessions import Session
+from appliance.broker.topic_limits import TopicLimitError, check_topic
 from appliance.counters import Counter
 from appliance.journal.message_cost import beside_payload
 from appliance.model import Message
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 _REMEMBERED_TOPICS = 1024
 _LONGEST_REMEMBERED_TOPIC = 256
+_REMEMBERED_BYTES = 64 * 1024
+"""Topics that a connection remembers, as they came. There may be thousands of connections."""
 _PUBLISH_BITS = packets.PUBLISH << 4
 _PLAIN = {_PUBLISH_BITS, _PUBLISH_BITS | 2}
 """First bytes of a PUBLISH of QoS 0 or 1 that is neither retained nor a duplicate."""
@@ -41,6 +44,13 @@ _PUBACK = b"\x40\x02"
 def _layout(head: int, qos: int, gap: int, payload: int) -> struct.Struct:
     """A PUBLISH in four parts of these lengths in bytes; at QoS 0 the packet id is empty text."""
     return struct.Struct(f">{head}s{'H' if qos else '0s'}{gap}s{payload}s")
+
+
+class TooManyQoS2Error(PacketError):
+    """A client has more QoS 2 messages under way than it may (MQTT 5, section 3.3.4)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Reason.RECEIVE_MAXIMUM_EXCEEDED)
 
 
 class _UndecidedError(Exception):
@@ -77,6 +87,7 @@ class PublishReader:
         "_retained",
         "_session",
         "_size",
+        "_topic_bytes",
         "_topics",
         "_username",
         "_version",
@@ -95,6 +106,7 @@ class PublishReader:
         self._username: str | None = None
         self._address = ""
         self._topics: dict[bytes, str] = {}
+        self._topic_bytes = 0
         self._aliases: dict[int, bytes] | None = None
         self._messages: list[Message] = []
         self._retained: list[Message] = []
@@ -130,6 +142,7 @@ class PublishReader:
     def forget_topics(self) -> None:
         """Ask again where the client may publish."""
         self._topics.clear()
+        self._topic_bytes = 0
 
     def enter(self) -> None:
         """Hand what has been gathered to the door."""
@@ -211,7 +224,7 @@ class PublishReader:
                 else:
                     try:
                         properties, alias, payload_start = decode.publish_properties(
-                            data, payload_start, stop
+                            data, payload_start, stop, self._property_limit()
                         )
                     except decode.TooManyPropertiesError as error:
                         if not qos:
@@ -236,7 +249,10 @@ class PublishReader:
                         acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, reason)
                     continue
                 except PacketError as error:
-                    if not is_5 or not qos or error.reason is not Reason.NOT_AUTHORIZED:
+                    is_refusal = error.reason is Reason.NOT_AUTHORIZED or isinstance(
+                        error, TopicLimitError
+                    )
+                    if not is_5 or not qos or not is_refusal:
                         raise
                     acks += v5.encode_ack(0x40 if qos == 1 else 0x50, packet_id, error.reason)
                     continue
@@ -367,6 +383,11 @@ class PublishReader:
         unreleased = self._session.unreleased
         if packet_id in unreleased:
             return True
+        if len(unreleased) >= self._context.limits().max_qos2_ids:
+            raise TooManyQoS2Error(
+                f"{len(unreleased)} QoS 2 messages are not released yet, which is"
+                " limits.max_qos2_ids"
+            )
         unreleased.add(packet_id)
         return False
 
@@ -377,6 +398,7 @@ class PublishReader:
         topic = self._topics.get(raw)
         if topic is not None:
             return topic
+        check_topic(raw, self._context.limits(), self._context.count)
         topic = packets.publish_topic(raw)
         if topic[0] == "$" and self._context.access.may_ask(
             self._username, self._client_id, topic, self._address
@@ -398,8 +420,10 @@ class PublishReader:
                 raise PacketError(f"may not publish to {topic[:80]!r}", Reason.NOT_AUTHORIZED)
             return topic  # and not remembered here: the plugins' answer holds for a while
         if len(raw) <= _LONGEST_REMEMBERED_TOPIC:
-            if len(self._topics) >= _REMEMBERED_TOPICS:
-                self._topics.clear()
+            self._topic_bytes += len(raw)
+            if len(self._topics) >= _REMEMBERED_TOPICS or self._topic_bytes > _REMEMBERED_BYTES:
+                self.forget_topics()
+                self._topic_bytes = len(raw)
             self._topics[raw] = topic
         return topic
 
@@ -414,6 +438,10 @@ class PublishReader:
             self._has_dollar_topics = True
             logger.info("client %s at %s: %s", self._client_id, self._address, text)
 
+    def _property_limit(self) -> decode.PropertyLimit:
+        limits = self._context.limits()
+        return decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
+
     def _resolve_alias(self, raw: bytes, alias: int) -> bytes:
         """The topic that an alias stands for (MQTT 5, section 3.3.2.3.4)."""
         if not 0 < alias <= v5.TOPIC_ALIAS_MAXIMUM:
@@ -421,7 +449,8 @@ class PublishReader:
         if self._aliases is None:
             self._aliases = {}
         if raw:
-            self._aliases[alias] = raw
+            # A byte more than is allowed is enough to refuse the topic, each time it is meant.
+            self._aliases[alias] = raw[: self._context.limits().max_topic_length + 1]
         elif alias not in self._aliases:
             raise PacketError(f"topic alias {alias} is unknown", Reason.PROTOCOL_ERROR)
         return self._aliases[alias]

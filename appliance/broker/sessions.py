@@ -13,6 +13,7 @@ from typing import Protocol
 from appliance.broker import session_store as kept
 from appliance.broker.access import Proof
 from appliance.broker.outbox import Delivery, Outbox
+from appliance.broker.packet_ids import PacketIds
 from appliance.broker.session_store import (
     Queued,
     QueueRow,
@@ -113,7 +114,7 @@ class Session:
         self.expiry_s = expiry_s
         self.connection: ClientConnection | None = None
         self.left_ns: int | None = None
-        self.unreleased: set[int] = set()
+        self.unreleased = PacketIds()
         self.version = 0
         """The protocol version of its last connection, 0 if that was before a restart."""
 

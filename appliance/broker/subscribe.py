@@ -16,6 +16,7 @@ from appliance.broker.connect import AnswerTooLargeError
 from appliance.broker.context import BrokerContext
 from appliance.broker.sessions import Session
 from appliance.broker.subscriptions import split_shared
+from appliance.broker.topic_limits import is_within_limits
 from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import decode, packets
@@ -257,6 +258,10 @@ class SubscribeHandler:
             return Reason.TOPIC_FILTER_INVALID
         plain = options.topic_filter if shared is None else shared[1]
         if filter_problem(plain) is not None:
+            return Reason.TOPIC_FILTER_INVALID
+        # With the name of a shared subscription, which is kept too.
+        whole = options.topic_filter.encode()
+        if not is_within_limits(whole, context.limits(), context.count):
             return Reason.TOPIC_FILTER_INVALID
         if not context.access.may_subscribe(
             connection.username, connection.client_id, plain, connection.address

@@ -189,6 +189,28 @@ class LimitsConfig(Table, frozen=True):
     """Bytes that wait to be sent to one slow client; beyond it, messages at QoS 0 are dropped
     (counter `deliveries dropped: slow subscriber`), and other messages count towards
     `max_queued_per_client`."""
+    max_qos2_ids: Annotated[int, Bounds(1, 65535)] = 10000
+    """QoS 2 messages of a client that were taken and that it has not released yet (PUBREL). MQTT 5
+    clients are told it as Receive Maximum. One more ends the connection (counter `connections
+    ended: too many QoS 2 messages at a time`)."""
+    max_topic_length: Annotated[Size, Bounds(16, 65535)] = Size(1024)
+    """Bytes of a topic or topic filter (counter `topics refused: too long`). A message is refused;
+    at QoS 0, and in MQTT 3.1.1, where a refusal can't be said, the connection ends. So it is with
+    `max_topic_levels`."""
+    max_topic_levels: Annotated[int, Bounds(1, 200)] = 30
+    """Levels of a topic or topic filter; `plant/line/press` has three (counter `topics refused: too
+    many levels`)."""
+    max_properties_size: Annotated[Size, Bounds(0, 256 * 1024 * 1024), Example('"16KiB"')] = Size(
+        64 * 1024
+    )
+    """Bytes of the MQTT 5 properties of a message (counter `publishes refused: too many
+    properties`; at QoS 0 the connection ends, counter `connections ended: too many properties`).
+    All other packets of a client may have 64 KiB of them, its CONNECT 8 KiB, the will in it
+    another 8 KiB or this limit if it is lower."""
+    max_properties: Annotated[int, Bounds(0, 1_000_000)] = 1000
+    """User properties of a message (counter `publishes refused: too many properties`; at QoS 0 the
+    connection ends). All other packets may have 1000, a CONNECT 100, the will in it another 100 or
+    this limit if it is lower."""
     max_retained: Annotated[int, Bounds(0, 10_000_000)] = 10000
     """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_retained_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)

@@ -426,8 +426,9 @@ class Appliance:
             notify=config.notify,
             # An answer goes where its asker may listen: a response topic must not lend a client
             # the appliance's right to publish.
-            may_answer=lambda message, topic: self.access.may_subscribe(
-                message.username, message.client_id, topic
+            may_answer=lambda message, topic: (
+                len(topic.encode()) <= self.config.limits.max_topic_length
+                and self.access.may_subscribe(message.username, message.client_id, topic)
             ),
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,

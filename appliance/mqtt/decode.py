@@ -97,7 +97,7 @@ class TooManyPropertiesError(PacketError):
 CONNECT_LIMIT = PropertyLimit(8 * 1024, 100)
 """For CONNECT and the will in it: the client has not been admitted yet."""
 CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
-"""For all other packets."""
+"""For all other packets. For PUBLISH and the will another limit may be given."""
 
 _ACKNOWLEDGED = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _RELEASED = frozenset({0x00, 0x92})
@@ -176,12 +176,21 @@ def _properties(
     return found
 
 
-def _alias_among(body: Body) -> int | None:
-    """The topic alias of a property list that is too long to be kept."""
-    end = variable_number(body) + body.position
+def _alias_among(body: Body, limit: PropertyLimit) -> int | None:
+    """The topic alias of a property list that is too long to be kept.
+
+    Only as many bytes are looked at as a list may have: a longer look would be the work that the
+    limit spares. A client that puts the alias behind them will find it unknown.
+    """
+    size = variable_number(body)
+    end = body.position + min(size, limit.size)
     alias = None
     while body.position < end:
         identifier = variable_number(body)
+        if identifier == _USER_PROPERTY:
+            body.skip_binary()
+            body.skip_binary()
+            continue
         if identifier not in _IN_PUBLISH:
             raise PacketError(f"property {identifier:#x} does not belong in this packet")
         value = _READ[identifier](body)
@@ -207,7 +216,7 @@ def _of_message(found: dict[int, Any]) -> MessageProperties | None:
 
 
 def publish_properties(
-    data: bytes, start: int, stop: int
+    data: bytes, start: int, stop: int, limit: PropertyLimit = CLIENT_LIMIT
 ) -> tuple[MessageProperties | None, int | None, int]:
     """The properties of a PUBLISH that begin at ``start`` in a packet that ends at ``stop``.
 
@@ -219,15 +228,15 @@ def publish_properties(
     """
     body = Body(data[start:stop])
     try:
-        found = _properties(body, _IN_PUBLISH)
+        found = _properties(body, _IN_PUBLISH, limit)
     except TooManyPropertiesError as error:
-        error.alias = _alias_among(Body(data[start:stop]))
+        error.alias = _alias_among(Body(data[start:stop]), limit)
         raise
     return _of_message(found), found.get(_TOPIC_ALIAS), start + body.position
 
 
-def connect(data: bytes, version: int) -> Connect:
-    """The body of a CONNECT (section 3.1).
+def connect(data: bytes, version: int, of_message: PropertyLimit = CLIENT_LIMIT) -> Connect:
+    """The body of a CONNECT (section 3.1); ``of_message``: how many properties a message may have.
 
     Raises:
         PacketError: it breaks the protocol.
@@ -250,7 +259,7 @@ def connect(data: bytes, version: int) -> Connect:
     if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
-    will = _will(body, flags, version) if flags & 0x04 else None
+    will = _will(body, flags, version, of_message) if flags & 0x04 else None
     username = body.text() if flags & 0x80 else None
     password = body.binary() if flags & 0x40 else None
     body.must_end()
@@ -270,8 +279,11 @@ def connect(data: bytes, version: int) -> Connect:
     )
 
 
-def _will(body: Body, flags: int, version: int) -> Will:
-    found = _properties(body, _IN_WILL, CONNECT_LIMIT) if version == 5 else {}
+def _will(body: Body, flags: int, version: int, of_message: PropertyLimit) -> Will:
+    limit = PropertyLimit(
+        min(CONNECT_LIMIT.size, of_message.size), min(CONNECT_LIMIT.pairs, of_message.pairs)
+    )
+    found = _properties(body, _IN_WILL, limit) if version == 5 else {}
     topic = body.text()
     if problem := topic_problem(topic):
         raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)

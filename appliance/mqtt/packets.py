@@ -219,6 +219,13 @@ class Body:
         self.position = end
         return value
 
+    def skip_binary(self) -> None:
+        """Pass over binary data or a string."""
+        size = self.number()
+        self.position += size
+        if self.position > len(self._data):
+            raise PacketError("the packet ends too early")
+
     def text(self) -> str:
         return utf8(self.binary())
 

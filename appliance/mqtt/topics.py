@@ -12,8 +12,8 @@ from typing import Generic, TypeVar
 MAX_TOPIC_BYTES = 65535
 """An MQTT string's length is two bytes (MQTT 3.1.1, section 1.5.3)."""
 MAX_LEVELS = 200
-"""Levels of a topic or filter. Each level of a filter costs memory, and 64 KB of slashes would be
-65,535 of them; mosquitto draws the line at the same number."""
+"""Levels of a topic or filter at most. Each level of a filter costs memory, and 64 KB of slashes
+would be 65,535 of them. Clients may use fewer: ``limits.max_topic_levels``."""
 
 _CACHED_TOPICS = 8192
 

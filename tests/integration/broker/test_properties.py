@@ -51,8 +51,11 @@ async def test_too_many_properties(rig, inner):  # noqa: F811
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-@pytest.mark.parametrize("at_end", [True, False], ids=["behind", "before"])
-@pytest.mark.parametrize("pairs", [MANY + PAIR, 40_000 * PAIR], ids=["pairs", "bytes"])
+@pytest.mark.parametrize(
+    ("pairs", "at_end"),
+    [(MANY + PAIR, True), (MANY + PAIR, False), (40_000 * PAIR, False)],
+    ids=["behind pairs", "before pairs", "before bytes"],
+)
 async def test_alias_of_a_refused_message(rig, qos, at_end, pairs):  # noqa: F811
     """A PUBLISH that is refused for its properties still gives its topic alias a meaning."""
     wire = await rig.wire(5)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt import packets
+from appliance.config.tables import LimitsConfig
 from appliance.broker.publish import PublishReader
 from appliance.mqtt.packets import PacketError
 from appliance.model import Message, MessageProperties
@@ -49,7 +50,10 @@ def fed(reads, version):
     door = Desk()
     access = SimpleNamespace(may_publish=lambda *_: True)
     sessions = SimpleNamespace(note_exchanges=lambda *_: None)
-    intake = PublishReader(SimpleNamespace(door=door, access=access, sessions=sessions), None)
+    context = SimpleNamespace(
+        door=door, access=access, sessions=sessions, limits=LimitsConfig, count=lambda _: None
+    )
+    intake = PublishReader(context, None)
     intake.open(SimpleNamespace(client_id="c", unreleased=set()), version, "u", "127.0.0.1:1")
     try:
         for read in reads:
