@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from appliance.broker.outbox import Delivery, Outbox
+from appliance.broker.outbox import SEARCHING, Delivery, Outbox
 from appliance.counters import Counter
 from appliance.journal.message_cost import cost_of
 from appliance.model import Message
@@ -73,6 +73,8 @@ class GatedOutbox(Outbox):
 
     def _next(self) -> Delivery | None:
         while (delivery := super()._next()) is not None:
+            if delivery is SEARCHING:
+                return delivery
             gate = None if self.sink is None else self.sink.gate
             # Without a gate no plugin has said yes.
             allowed = gate is not None and gate.may_receive(delivery.message.topic, self.pump)

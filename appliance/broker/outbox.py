@@ -8,7 +8,7 @@ session and is resumed by the next one. Not for: which messages a client should 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +38,13 @@ class Delivery(msgspec.Struct):
     """A note about the exchange is on its way to the disk; the next packet waits for it."""
 
 
+SEARCHING = Delivery(Message(0, 0, "", b""), 0, retain=False)
+"""Stands for a step of a search that found nothing."""
+
+_AT_ONCE = 200
+"""Steps of sending before other clients get their turn: some milliseconds."""
+
+
 class Sink(Protocol):
     """A connection, as an outbox sees it."""
 
@@ -54,6 +61,9 @@ class Sink(Protocol):
 
     def send_release(self, packet_id: int) -> None:
         """Put a PUBREL on the wire."""
+
+    def go_on_soon(self) -> None:
+        """Call the outbox's ``go_on`` in a later step of the loop."""
 
     @property
     def stalled(self) -> bool:
@@ -90,6 +100,7 @@ class Outbox:
         "_count",
         "_current",
         "_due",
+        "_goes_on_soon",
         "_held",
         "_inflight",
         "_last_id",
@@ -133,6 +144,8 @@ class Outbox:
         self._due: OrderedDict[int, None] = OrderedDict()
         """Packet ids in flight from an earlier connection, to be sent on this one too, in order."""
         self._held = False
+        self._goes_on_soon = False
+        """Enough was sent in this step of the loop; ``go_on`` will be called."""
         self._last_id = 0
         self._count = count
         self._current = current
@@ -209,20 +222,21 @@ class Outbox:
             self.sink.fail(error)
 
     def deliver_retained(
-        self, messages: Sequence[Message], qos: int, identifiers: tuple[int, ...]
+        self, found: Iterable[Message | None], qos: int, identifiers: tuple[int, ...]
     ) -> None:
         """Send any number of retained messages, as fast as the client takes them.
 
-        They are not copied into the queue. A message that is replaced before its turn is left
-        out, because its replacement is delivered as a new message.
+        ``found`` is asked for the next one when the client takes it; ``None`` is a step of the
+        search that found nothing. A message that is replaced before its turn is left out, because
+        its replacement is delivered as a new message.
         """
-        if messages:
-            self._retained.append(
-                Delivery(message, min(message.qos, qos), True, identifiers)
-                for message in messages
-                if self._current(message.topic) is message
-            )
-            self.pump()
+        self._retained.append(
+            SEARCHING
+            if message is None or self._current(message.topic) is not message
+            else Delivery(message, min(message.qos, qos), True, identifiers)
+            for message in found
+        )
+        self.pump()
 
     def _drop(self, counter: Counter) -> None:
         self.dropped += 1
@@ -233,6 +247,7 @@ class Outbox:
     def attach(self, sink: Sink) -> None:
         """Resume on a new connection: what is not acknowledged is sent again, in its order."""
         self.sink = sink
+        self._goes_on_soon = False
         self._due = OrderedDict.fromkeys(self._inflight)
         self.pump()
 
@@ -269,7 +284,8 @@ class Outbox:
         self._queue = deque(kept)
         self._queued_bytes = sum(one.cost for one in kept)
         self._retained = deque(
-            (one for one in each if may_have(one.message.topic)) for each in self._retained
+            (one for one in each if one is SEARCHING or may_have(one.message.topic))
+            for each in self._retained
         )
         for packet_id, delivery in list(self._inflight.items()):
             is_with_client = delivery.sent and self.sink is not None
@@ -279,14 +295,26 @@ class Outbox:
     # --- sending --------------------------------------------------------------------------------
 
     def pump(self) -> None:
-        """Send what waits while the client's window and its reading allow it."""
+        """Send what waits while the client's window and its reading allow it.
+
+        Much of it is sent in several steps of the loop, so that one client's messages do not keep
+        the others waiting.
+        """
         sink = self.sink
+        if self._goes_on_soon:
+            return
+        steps = 0
         while (
             sink is not None
             and (self._queue or self._retained or self._due)
             and len(self._inflight) - len(self._due) < sink.window
             and not sink.stalled
         ):
+            if steps == _AT_ONCE:
+                self._goes_on_soon = True
+                sink.go_on_soon()
+                return
+            steps += 1
             if self._due:
                 packet_id = next(iter(self._due))
                 if self._inflight[packet_id].noting:
@@ -297,10 +325,17 @@ class Outbox:
             delivery = self._next()
             if delivery is None:
                 return
+            if delivery is SEARCHING:
+                continue
             if delivery.qos:
                 self._begin(delivery)
             elif sink.send_publish(delivery, 0, duplicate=False):
                 self.delivered += 1
+
+    def go_on(self) -> None:
+        """Send more of what waits: the loop has done other work since."""
+        self._goes_on_soon = False
+        self.pump()
 
     def _next(self) -> Delivery | None:
         while self._retained:

@@ -103,6 +103,17 @@ class Output:
             if self.outbox is not None and not self.is_paused:
                 self.outbox.pump()
 
+    def go_on_soon(self) -> None:
+        """Let the outbox send more in a later step of the loop."""
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        try:
+            if self.outbox is not None:
+                self.outbox.go_on()
+        except Exception as error:  # noqa: BLE001 - any error ends the connection
+            self.fail(error)
+
     def send_publish(self, delivery: Delivery, packet_id: int, *, duplicate: bool) -> bool:
         """Put a PUBLISH on the wire; ``False`` if it is not to be sent (too large, expired).
 

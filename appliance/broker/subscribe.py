@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from appliance.broker.connect import AnswerTooLargeError
 from appliance.broker.context import BrokerContext
@@ -26,6 +26,17 @@ from appliance.mqtt.topics import filter_problem, malformed_filter
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
+
+
+_FILTERS_A_STEP = 32
+"""Topic filters that the host is asked about at a time; other clients get their turn between."""
+
+T = TypeVar("T")
+
+
+def _parts_of(filters: Sequence[T]) -> Iterator[Sequence[T]]:
+    for begin in range(0, len(filters), _FILTERS_A_STEP):
+        yield filters[begin : begin + _FILTERS_A_STEP]
 
 
 class SubscribingConnection(Protocol):
@@ -73,6 +84,7 @@ class SubscribeHandler:
         "_context",
         "_hosted",
         "_packet_id",
+        "_parts",
         "_retained",
         "_wanted",
     )
@@ -83,7 +95,9 @@ class SubscribeHandler:
         self._packet_id = 0
         self._wanted: deque[SubscribeOptions] | None = None
         self._codes: list[int] = []
-        self._retained: list[tuple[list[Message], SubscribeOptions]] = []
+        self._retained: list[tuple[Iterator[Message | None], SubscribeOptions]] = []
+        self._parts: deque[bytes] = deque()
+        """What the host is still to be asked about the packet under way."""
         self._hosted = context.host.host(self, connection.client_id)
 
     # --- the client's side ----------------------------------------------------------------------
@@ -94,15 +108,22 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
-        self._packet_id, wanted = decode.subscribe(body, self._connection.version)
+        most = self._context.limits().max_subscriptions_per_client
+        try:
+            self._packet_id, wanted = decode.subscribe(body, self._connection.version, most)
+        except decode.TooManyFiltersError:
+            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+            raise
         self._check(len(wanted), "SUBACK")
         self._check_shared(wanted)
         self._wanted = deque(wanted)
         self._codes = []
         self._retained = []
+        self._parts = deque(
+            packets.encode_host_subscribe(self._packet_id, part) for part in _parts_of(wanted)
+        )
         self._connection.wait()
-        asked = packets.encode_host_subscribe(self._packet_id, wanted)
-        self._behind_own_messages(lambda: self._carry_out(asked))
+        self._behind_own_messages(self._carry_out)
 
     def _behind_own_messages(self, then: Callable[[], None]) -> None:
         """Call ``then`` once the messages that the client sent before are handed on.
@@ -121,17 +142,17 @@ class SubscribeHandler:
 
         self._context.door.record((), go_on)
 
-    def _carry_out(self, asked: bytes) -> None:
+    def _carry_out(self) -> None:
         gate = self._connection.gate
         if gate is None:
-            self._hosted.feed(asked)
+            self._hosted.feed(self._parts.popleft())
         else:
-            self._connection.start(self._ask_plugins(gate, asked), "plugins")
+            self._connection.start(self._ask_plugins(gate), "plugins")
 
-    async def _ask_plugins(self, gate: TopicGate, asked: bytes) -> None:
+    async def _ask_plugins(self, gate: TopicGate) -> None:
         await gate.ask_subscribe(self._undecided())
         if not self._connection.is_gone:
-            self._hosted.feed(asked)
+            self._hosted.feed(self._parts.popleft())
 
     def _undecided(self) -> list[str]:
         """The filters of the SUBSCRIBE under way that plugins are asked about."""
@@ -153,13 +174,20 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol.
         """
-        self._packet_id, filters = decode.unsubscribe(body, self._connection.version)
+        most = self._context.limits().max_subscriptions_per_client
+        try:
+            self._packet_id, filters = decode.unsubscribe(body, self._connection.version, most)
+        except decode.TooManyFiltersError:
+            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+            raise
         self._check(len(filters), "UNSUBACK")
         self._codes = []
         self._retained = []
+        self._parts = deque(
+            packets.encode_host_unsubscribe(self._packet_id, part) for part in _parts_of(filters)
+        )
         self._connection.wait()
-        asked = packets.encode_host_unsubscribe(self._packet_id, filters)
-        self._behind_own_messages(lambda: self._hosted.feed(asked))
+        self._behind_own_messages(lambda: self._hosted.feed(self._parts.popleft()))
 
     def disconnect(self) -> None:
         """The client said goodbye."""
@@ -170,13 +198,6 @@ class SubscribeHandler:
         await self._hosted.leave()
 
     def _check(self, filters: int, answer: str) -> None:
-        if filters > self._context.limits().max_subscriptions_per_client:
-            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
-            raise PacketError(
-                f"{filters} topic filters in one packet are more than"
-                " limits.max_subscriptions_per_client",
-                Reason.QUOTA_EXCEEDED,
-            )
         asked = self._connection.asked
         largest = None if asked is None else asked.maximum_packet_size
         if largest is not None:
@@ -208,6 +229,9 @@ class SubscribeHandler:
 
     def host_sent(self, packet: bytes) -> None:
         """The host answered SUBSCRIBE or UNSUBSCRIBE; its codes are those that it got from here."""
+        if self._parts and not self._connection.is_gone:
+            self._hosted.feed(self._parts.popleft())
+            return
         packet_type = packet[0] >> 4
         codes = tuple(self._codes)
         if self._connection.version == 5:
@@ -284,7 +308,8 @@ class SubscribeHandler:
             options.retain_handling == 0 or (options.retain_handling == 1 and new)
         ):
             # As they are now: a later message is delivered as a new one (section 3.8.4).
-            self._retained.append((context.retained.matching(plain), options))
+            found = context.retained.search(plain, context.door.fanned_out_seq)
+            self._retained.append((found, options))
         if context.plugins is not None:
             context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)
         return options.qos

@@ -6,7 +6,7 @@ Not for: the SUBSCRIBE packet exchange (connection.py and the session host), acc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from appliance.broker.outbox import Outbox
 from appliance.journal.message_cost import cost_of
@@ -258,6 +258,11 @@ class Retained:
         """The retained message of one topic."""
         return self._messages.get(topic)
 
-    def matching(self, topic_filter: str) -> list[Message]:
-        """Retained messages that a new subscription to this filter gets."""
-        return self._messages.matching(topic_filter)
+    def search(self, topic_filter: str, until_seq: int) -> Iterator[Message | None]:
+        """Retained messages that a new subscription to this filter gets, found in short steps.
+
+        Gives ``None`` for a step without a message. A message behind ``until_seq`` is left out:
+        it is handed to the subscription as a new one.
+        """
+        for message in self._messages.search(topic_filter):
+            yield None if message is None or message.seq > until_seq else message

@@ -313,7 +313,19 @@ def _topic_filter(body: Body) -> str:
     return topic_filter
 
 
-def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, ...]]:
+class TooManyFiltersError(PacketError):
+    """A packet names more topic filters than the client may subscribe to."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"more than {most} topic filters in one packet (limits.max_subscriptions_per_client)",
+            Reason.QUOTA_EXCEEDED,
+        )
+
+
+def subscribe(
+    data: bytes, version: int, most: int = FOR_EVER
+) -> tuple[int, tuple[SubscribeOptions, ...]]:
     """The body of a SUBSCRIBE (section 3.8): packet id, filters with their options.
 
     Filters are well formed; they may still have too many levels, or be no shared subscriptions
@@ -321,12 +333,15 @@ def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, .
 
     Raises:
         PacketError: it breaks the protocol.
+        TooManyFiltersError: there are more than ``most`` filters; the rest is not looked at.
     """
     body = Body(data)
     packet_id = _packet_id(body, version)
     found = _properties(body, _IN_SUBSCRIBE) if version == 5 else {}
-    wanted = []
+    wanted: list[SubscribeOptions] = []
     while not body.at_end:
+        if len(wanted) == most:
+            raise TooManyFiltersError(most)
         topic_filter = _topic_filter(body)
         options = body.byte()
         if version == 4 and options > 2:
@@ -355,18 +370,21 @@ def subscribe(data: bytes, version: int) -> tuple[int, tuple[SubscribeOptions, .
     return packet_id, tuple(wanted)
 
 
-def unsubscribe(data: bytes, version: int) -> tuple[int, tuple[str, ...]]:
+def unsubscribe(data: bytes, version: int, most: int = FOR_EVER) -> tuple[int, tuple[str, ...]]:
     """The body of an UNSUBSCRIBE (section 3.10): packet id, filters.
 
     Raises:
         PacketError: it breaks the protocol.
+        TooManyFiltersError: there are more than ``most`` filters; the rest is not looked at.
     """
     body = Body(data)
     packet_id = _packet_id(body, version)
     if version == 5:
         _properties(body, _IN_UNSUBSCRIBE)
-    filters = []
+    filters: list[str] = []
     while not body.at_end:
+        if len(filters) == most:
+            raise TooManyFiltersError(most)
         filters.append(_topic_filter(body))
     if not filters:
         rule = "" if version == 5 else " [MQTT-3.10.3-2]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -352,13 +353,13 @@ def encode_host_connect(client_id: str) -> bytes:
     return packet(0x10, b"\x00\x04MQTT\x04\x02\x00\x00" + string(client_id.encode()))
 
 
-def encode_host_subscribe(packet_id: int, wanted: tuple[SubscribeOptions, ...]) -> bytes:
+def encode_host_subscribe(packet_id: int, wanted: Sequence[SubscribeOptions]) -> bytes:
     """A 3.1.1 SUBSCRIBE for the session host."""
     filters = [string(one.topic_filter.encode()) + bytes((one.qos,)) for one in wanted]
     return packet(0x82, packet_id.to_bytes(2, "big") + b"".join(filters))
 
 
-def encode_host_unsubscribe(packet_id: int, filters: tuple[str, ...]) -> bytes:
+def encode_host_unsubscribe(packet_id: int, filters: Sequence[str]) -> bytes:
     """A 3.1.1 UNSUBSCRIBE for the session host."""
     names = [string(one.encode()) for one in filters]
     return packet(0xA2, packet_id.to_bytes(2, "big") + b"".join(names))

@@ -16,6 +16,7 @@ MAX_LEVELS = 200
 would be 65,535 of them. Clients may use fewer: ``limits.max_topic_levels``."""
 
 _CACHED_TOPICS = 8192
+_PLACES_A_STEP = 20
 
 
 def topic_problem(topic: str) -> str | None:
@@ -151,16 +152,29 @@ class Topics(Generic[V]):
 
     def matching(self, topic_filter: str) -> list[V]:
         """The values of all topics that a (valid) filter matches; ``+`` and ``#`` spare ``$``."""
+        return [found for found in self.search(topic_filter) if found is not None]
+
+    def search(self, topic_filter: str) -> Iterator[V | None]:
+        """``matching`` in short steps, between which values may come and go.
+
+        Each step gives a value, or ``None`` after 20 places without one. A value that is put or
+        removed meanwhile may be found or not; each of the others is found once.
+        """
         levels = topic_filter.split("/")
         last = len(levels)
-        found: list[V] = []
+        looked = 0
         waiting = [(self._root, 0)]
         while waiting:
             place, depth = waiting.pop()
+            looked += 1
+            if looked == _PLACES_A_STEP:
+                looked = 0
+                yield None
             level = "" if depth == last else levels[depth]
             if depth == last or level == "#":
                 if place.value is not None:
-                    found.append(place.value)
+                    looked = 0
+                    yield place.value
                 if depth == last:
                     continue
             if level in ("+", "#"):
@@ -172,7 +186,6 @@ class Topics(Generic[V]):
                 ]
             elif (exact := place.below.get(level)) is not None:
                 waiting.append((exact, depth + 1))
-        return found
 
 
 class _Place(Generic[V]):

@@ -22,6 +22,7 @@ class Client:
     def __init__(self, window: int) -> None:
         self.window = window
         self.stalled = False
+        self.goes_on = 0
         self.wire: list[tuple[str, int, int]] = []
         """What is on its way to the client: kind, packet id, number."""
         self.unacknowledged: set[int] = set()
@@ -33,6 +34,9 @@ class Client:
             self.unacknowledged.add(packet_id)
         self.wire.append((f"publish{delivery.qos}", packet_id, int(delivery.message.payload)))
         return True
+
+    def go_on_soon(self) -> None:
+        self.goes_on += 1
 
     def send_release(self, packet_id: int) -> None:
         self.unacknowledged.add(packet_id)
@@ -283,3 +287,39 @@ def test_any_number_of_retained_messages_wait_for_answers_one_by_one():
     for _ in retained:
         outbox.pump()
     assert [number for _, _, number in client.wire] == list(range(300_000))
+
+
+def test_many_retained_messages_are_sent_in_short_steps():
+    """However much waits, one call sends a bounded part, and the loop is asked for the next."""
+    retained = {f"t/{n}": Message(n + 1, 0, f"t/{n}", b"%d" % n) for n in range(1000)}
+    outbox = Outbox("c", limit=9, max_bytes=9999, count=print, current=retained.get)
+    client = Client(1)
+    outbox.attach(client)
+    outbox.deliver_retained(retained.values(), 0, ())
+    first = len(client.wire)
+    assert 0 < first <= 200
+    outbox.pump()
+    outbox.deliver(Message(2000, 0, "x", b"2000", qos=1), 1, retain=False)
+    assert len(client.wire) == first, "a step was sent that the loop had not given"
+    steps = 0
+    while client.goes_on > steps:
+        steps += 1
+        before = len(client.wire)
+        outbox.go_on()
+        assert len(client.wire) - before <= 200
+    assert [number for _, _, number in client.wire] == [*range(1000), 2000]
+
+
+def test_a_search_without_finds_is_cut_too():
+    """A step of a search that finds nothing counts like a message."""
+    outbox = Outbox("c", limit=9, max_bytes=9999, count=print, current=lambda _topic: None)
+    client = Client(1)
+    outbox.attach(client)
+    looked = []
+    outbox.deliver_retained((looked.append(n) for n in range(1000)), 0, ())
+    assert len(looked) <= 200
+    while client.goes_on:
+        client.goes_on -= 1
+        outbox.go_on()
+    assert len(looked) == 1000
+    assert client.wire == []

@@ -123,3 +123,22 @@ def test_a_wrong_filter_is_named_as_wrong(bad):
 def test_a_wrong_topic_is_named_as_wrong(bad):
     """A topic that MQTT does not allow in a PUBLISH is refused with a reason."""
     assert topic_problem(bad)
+
+
+def test_a_search_goes_in_short_steps_while_topics_come_and_go():
+    """Between two steps few places are looked at, and the tree may change."""
+    topics: Topics[int] = Topics()
+    for number in range(1, 1001):
+        topics.put(f"{number}/a/b/c/d", number)
+    search = topics.search("+/a/b/c/x")
+    assert list(search) == [None] * (4001 // 20)
+    found = []
+    for step, value in enumerate(topics.search("+/a/b/c/d")):
+        if step == 10:
+            for number in range(1, 1001, 2):
+                topics.remove(f"{number}/a/b/c/d")
+            topics.put("new/a/b/c/d", 5000)
+        if value is not None:
+            found.append(value)
+    assert set(range(2, 1001, 2)) <= set(found)
+    assert len(found) == len(set(found))
