@@ -44,8 +44,8 @@ class Counter(enum.Enum):
     )
     CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED = (
         "connections refused: limit not yet authenticated",
-        "A connection was refused because limits.max_unauthenticated others had not logged in",
-        "yet; look for a port scan or for clients that connect and send nothing.",
+        "A connection was refused because four times limits.max_unauthenticated others had not",
+        "sent their CONNECT yet; look for a port scan or for clients that send nothing.",
     )
     CONNECTIONS_REFUSED_LIMIT_SESSIONS = (
         "connections refused: limit of sessions",
@@ -110,8 +110,8 @@ class Counter(enum.Enum):
     )
     CONNECTIONS_ENDED_TO_MAKE_ROOM = (
         "connections ended: most of those not yet authenticated",
-        "The oldest connection without a login was ended to let one from another address in;",
-        "look for clients that connect and send nothing.",
+        "The oldest connection that had sent no CONNECT was ended to let a new one in; look for",
+        "clients that connect and send nothing.",
     )
     CONNECTIONS_ENDED_INTERNAL_ERROR = (
         "connections ended: internal error",
@@ -124,8 +124,8 @@ class Counter(enum.Enum):
     )
     LOGINS_REFUSED_TOO_MANY_FAILURES = (
         "logins refused: too many failures",
-        "A login was refused unseen because several failed ones from its address still wait;",
-        "find the client that has a wrong password.",
+        "A login was refused unseen because too many others wait for the check of their",
+        "password, or it waited too long; find the client that has a wrong password.",
     )
     LOGINS_REFUSED_PLUGIN_FAILED = (
         "logins refused: a plugin failed",

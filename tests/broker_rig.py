@@ -306,9 +306,16 @@ class Wire:
 
     @classmethod
     async def open(
-        cls, port: int, version: int = 4, *, host: str = "127.0.0.1", tls: Any = None
+        cls,
+        port: int,
+        version: int = 4,
+        *,
+        host: str = "127.0.0.1",
+        tls: Any = None,
+        source: str | None = None,
     ) -> Wire:
-        reader, writer = await asyncio.open_connection(host, port, ssl=tls)
+        local = None if source is None else (source, 0)
+        reader, writer = await asyncio.open_connection(host, port, ssl=tls, local_addr=local)
         wire = cls(reader, writer, version)
         _opened.append(wire)
         return wire

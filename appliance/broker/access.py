@@ -7,17 +7,20 @@ Not for: the users file (users.py), limits on connections (listener.py).
 from __future__ import annotations
 
 import asyncio
-import collections
 import enum
 import ipaddress
+import os
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.broker.login_failures import LONGEST_S, LoginFailures
+from appliance.broker.login_queue import LoginQueue, Pair, QueueFullError
 from appliance.broker.users import Users
 from appliance.config.tables import AccessConfig, AccessRule
 from appliance.config.values import is_loopback
@@ -29,12 +32,9 @@ from appliance.remote.topics import PREFIX, is_own_request, is_own_topic, is_pla
 if TYPE_CHECKING:
     from appliance.broker.plugins import PluginClient, Plugins
 
-_FAILURES_BEFORE_DELAY = 3
-_LONGEST_DELAY_S = 10.0
-_DOUBLINGS = 16
-_WAITING_AT_ONCE = 8
-_REMEMBERED_ORIGINS = 4096
-_FORGET_AFTER_S = 300.0
+_CHECKS_AT_ONCE = max(1, min(3, os.cpu_count() or 1))
+"""Passwords that are checked at one time: one worker thread at least stays free for other work."""
+_PLUGIN_QUESTIONS_AT_ONCE = 64
 _PLACEHOLDER = re.compile("%[uc]")
 
 
@@ -94,8 +94,15 @@ class Access:
         self._executor = executor
         self._clock = clock
         self._count = count
-        self._failures: dict[str, tuple[int, float]] = {}
-        self._waiting: collections.Counter[str] = collections.Counter()
+        self._failures = LoginFailures(clock)
+        self._checks = LoginQueue(_CHECKS_AT_ONCE, clock)
+        self._plugin_questions = LoginQueue(_PLUGIN_QUESTIONS_AT_ONCE, clock)
+        self._logins = 0
+
+    @property
+    def logins(self) -> int:
+        """Clients that have sent their CONNECT and wait for the check or for its answer."""
+        return self._logins
 
     @property
     def is_open(self) -> bool:
@@ -158,53 +165,90 @@ class Access:
         A user of the users file is checked there. Plugins are asked about everybody else who
         shows a name, a password or a certificate; ``client`` is how they know the client.
 
-        Repeated failures from one address are answered ever more slowly, up to ten seconds; while
-        several of its failures wait for their answer, only credentials that were right before are
-        looked at. A success does not make up for failures: it may be another user's, or the
-        guesser's own.
+        A right password is looked at in its turn (login_queue.py), at once if it was right before.
+        A failure is answered the later the more there were from the address, up to 3.5 s after the
+        CONNECT.
 
         Raises:
-            PacketError: the address has to wait, or a plugin did not answer.
+            PacketError: too many logins wait, or a plugin did not answer.
         """
+        self._logins += 1
+        try:
+            return await self._admit(username, password, host, client)
+        except QueueFullError:
+            self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
+            text = f"too many logins wait, and this one from {host} has no turn"
+            raise PacketError(text, Reason.SERVER_BUSY) from None
+        finally:
+            self._logins -= 1
+
+    async def _admit(
+        self,
+        username: str | None,
+        password: bytes | None,
+        host: str,
+        client: PluginClient | None,
+    ) -> Proof | None:
+        arrived = self._clock()
         origin = origin_of(host)
         proof = Proof()
+        has_waited = False
         shows_certificate = client is not None and client.shows_certificate
         nameless = username is None and password is None and not shows_certificate
-        crowded = self._waiting.get(origin, 0) >= _WAITING_AT_ONCE
         if nameless or not self._asks_for_passwords:
             # Where there are no users a name proves nothing; it is still welcome.
             admitted = self.is_open
         elif self._users is None or not self._users.exists or await self._is_for_plugins(username):
-            admitted = await self._ask_plugins(client, origin, crowded=crowded)
+            admitted = await self._ask_plugins(client, Pair(username, origin))
             proof = Proof(by_plugins=True)
             # The name may have become one of the users file while the plugins were asked.
             admitted = admitted and self.still_admits(username, proof)
         else:
-            mark = await asyncio.get_running_loop().run_in_executor(
-                self._executor,
-                _verified,
-                self._users,
-                self._users.recognises if crowded else self._users.verify,
-                username or "",
-                password or b"",
+            mark, has_waited = await self._checked(
+                self._users, username or "", password or b"", origin
             )
-            if crowded and mark is None:
-                self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
-                raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
             proof = Proof(mark)
             # The rules may have become others while the password was checked.
             admitted = mark is not None and self.still_admits(username, proof)
         if admitted:
             return proof
         self._count(Counter.LOGINS_REFUSED)
-        self._waiting[origin] += 1
-        try:
-            await asyncio.sleep(self._delay(origin))
-        finally:
-            self._waiting[origin] -= 1
-            if not self._waiting[origin]:
-                del self._waiting[origin]
+        delay = self._failures.delay_s(origin)
+        if has_waited:
+            # How long it waited could tell whether there is such a user.
+            delay = LONGEST_S
+        await self._failures.hold(origin, arrived + delay - self._clock())
         return None
+
+    async def _checked(
+        self, users: Users, name: str, password: bytes, origin: str
+    ) -> tuple[bytes | None, bool]:
+        """The mark of the password's user, ``None`` if it is wrong; whether the check waited.
+
+        Raises:
+            QueueFullError: the check can't be made in time.
+        """
+        loop = asyncio.get_running_loop()
+        is_right, mark = await loop.run_in_executor(self._executor, users.recall, name, password)
+        pair = Pair(name if users.mark(name) else None, origin)
+        if is_right is not None:
+            if is_right:
+                self._checks.succeeded(pair)
+            return mark, False
+        has_waited = await self._checks.wait_turn(pair)
+        check = loop.run_in_executor(self._executor, _verified, users, name, password)
+        check.add_done_callback(partial(self._was_checked, pair))
+        return await asyncio.shield(check), has_waited
+
+    def _was_checked(self, pair: Pair, check: asyncio.Future[bytes | None]) -> None:
+        """Note a check's result. Until then its thread is busy, also when its client has gone."""
+        self._checks.release()
+        if check.cancelled() or check.exception() is not None:
+            return
+        if check.result() is None:
+            self._checks.failed(pair)
+        else:
+            self._checks.succeeded(pair)
 
     async def _is_for_plugins(self, username: str | None) -> bool:
         """Whether the users file has no such user, and there are plugins to ask."""
@@ -214,27 +258,19 @@ class Access:
         await asyncio.get_running_loop().run_in_executor(self._executor, self._users.refresh)
         return self._users.mark(username or "") is None
 
-    async def _ask_plugins(
-        self, client: PluginClient | None, origin: str, *, crowded: bool
-    ) -> bool:
+    async def _ask_plugins(self, client: PluginClient | None, pair: Pair) -> bool:
         if self._plugins is None or client is None:
             return False
-        if crowded:
-            self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
-            raise PacketError(f"too many failed logins from {origin}", Reason.SERVER_BUSY)
-        return await self._plugins.admit(client)
-
-    def _delay(self, origin: str) -> float:
-        now = self._clock()
-        failures, last = self._failures.pop(origin, (0, now))
-        failures = 1 if now - last > _FORGET_AFTER_S else failures + 1
-        while len(self._failures) >= _REMEMBERED_ORIGINS:
-            del self._failures[next(iter(self._failures))]
-        self._failures[origin] = (failures, now)
-        if failures <= _FAILURES_BEFORE_DELAY:
-            return 0.0
-        doublings = min(failures - _FAILURES_BEFORE_DELAY, _DOUBLINGS)
-        return float(min(_LONGEST_DELAY_S, 0.25 * 2**doublings))
+        await self._plugin_questions.wait_turn(pair)
+        try:
+            admitted = await self._plugins.admit(client)
+        finally:
+            self._plugin_questions.release()
+        if admitted:
+            self._plugin_questions.succeeded(pair)
+        else:
+            self._plugin_questions.failed(pair)
+        return admitted
 
     def may_publish(self, username: str | None, client_id: str, topic: str) -> bool:
         """Whether a client may publish to a (valid) topic."""
@@ -296,14 +332,12 @@ class Access:
         ]
 
 
-def _verified(
-    users: Users, check: Callable[[str, bytes], bool], name: str, password: bytes
-) -> bytes | None:
+def _verified(users: Users, name: str, password: bytes) -> bytes | None:
     """The mark of what a password was checked against; ``None``: it is wrong. For workers."""
     users.refresh()
     while True:
         mark = users.mark(name)
-        if not check(name, password):
+        if not users.verify(name, password):
             return None
         # The file may have been changed in between; then it is looked at again.
         if users.mark(name) == mark:

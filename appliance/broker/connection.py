@@ -137,6 +137,11 @@ class Connection(GuardedProtocol):
         self._ended_event: asyncio.Event | None = None
 
     @property
+    def has_sent(self) -> bool:
+        """Whether any byte of MQTT has come."""
+        return bool(self._rest) or self.asked is not None
+
+    @property
     def messages_in(self) -> int:
         """Messages that the client has published on this connection."""
         return self._publish_reader.taken

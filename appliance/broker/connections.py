@@ -5,6 +5,7 @@ Not for: sessions (session_binding.py), what goes over a connection (connection.
 
 from __future__ import annotations
 
+import asyncio
 import collections
 from collections.abc import Callable, Mapping
 
@@ -13,6 +14,10 @@ from appliance.broker.listener import Listener
 from appliance.broker.sessions import ClientConnection
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
+
+_MAKE_ROOM_AFTER_S = 0.05
+_BURST = 4
+"""Times the limit of half-open connections that there may be until room is made."""
 
 
 class Connections:
@@ -23,17 +28,22 @@ class Connections:
         listeners: Mapping[str, Listener],
         limits: Callable[[], LimitsConfig],
         count: Count,
+        *,
+        logins: Callable[[], int],
     ) -> None:
+        """``logins``: the clients whose login waits; they have bounds of their own."""
         self.is_closed = False
         """No connection is let in any more."""
         self.unauthenticated = 0
         self._listeners = listeners
         self._limits = limits
         self._count = count
+        self._logins = logins
+        self._makes_room = False
         self._all: set[ClientConnection] = set()
         self._by_address: collections.Counter[str] = collections.Counter()
-        self._unauthenticated: dict[str, dict[ClientConnection, None]] = {}
-        """Connections that are not yet authenticated, the oldest first, by their origin."""
+        self._unauthenticated: dict[str, dict[ClientConnection, float]] = {}
+        """When connections that are not yet authenticated arrived, the oldest first, by origin."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -54,16 +64,15 @@ class Connections:
         origin = origin_of(host)
         if self.is_closed:
             return False
-        if self.unauthenticated >= self._limits().max_unauthenticated:
-            self._make_room(origin)
         if (counter := self._limit_reached(listener, host)) is not None:
             self._count(counter)
             return False
         self._all.add(connection)
         self._by_address[host] += 1
         self.unauthenticated += 1
-        self._unauthenticated.setdefault(origin, {})[connection] = None
+        self._unauthenticated.setdefault(origin, {})[connection] = asyncio.get_running_loop().time()
         listener.connections += 1
+        self._make_room_soon()
         return True
 
     def _limit_reached(self, listener: Listener, host: str) -> Counter | None:
@@ -74,21 +83,54 @@ class Connections:
             return Counter.CONNECTIONS_REFUSED_LIMIT_LISTENER
         if self._by_address[host] >= limits.max_connections_per_address:
             return Counter.CONNECTIONS_REFUSED_LIMIT_ADDRESS
-        if self.unauthenticated >= limits.max_unauthenticated:
+        if self._half_open >= limits.max_unauthenticated * _BURST:
             return Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED
         return None
 
-    def _make_room(self, origin: str) -> None:
-        """End the oldest connection of the origin that has most, if a new origin has fewer.
+    @property
+    def _half_open(self) -> int:
+        """Connections whose client has not yet sent its CONNECT."""
+        return self.unauthenticated - self._logins()
 
-        Connections that never log in can't keep other clients out that way.
+    def _make_room_soon(self) -> None:
+        """Make room once what the clients have sent by now is read.
+
+        After a restart hundreds of clients connect at once, and are accepted before the first
+        CONNECT is read.
         """
-        crowd = max(self._unauthenticated.values(), key=len, default={})
-        if len(crowd) > len(self._unauthenticated.get(origin, ())) + 1:
-            oldest = next(iter(crowd))
+        if not self._makes_room and self._half_open > self._limits().max_unauthenticated:
+            self._makes_room = True
+            asyncio.get_running_loop().call_later(_MAKE_ROOM_AFTER_S, self._make_room)
+
+    def _make_room(self) -> None:
+        """End half-open connections beyond the limit, of the origins that have most of them.
+
+        Of an origin's, the oldest that has sent nothing goes first. So connections that never log
+        in keep no other client out.
+        """
+        self._makes_room = False
+        latest = asyncio.get_running_loop().time() - _MAKE_ROOM_AFTER_S / 2
+        lines: dict[str, list[ClientConnection]] = {}
+        for origin, crowd in self._unauthenticated.items():
+            half_open = [
+                each
+                for each, arrived in crowd.items()
+                # What a younger one has sent may not be read yet.
+                if each.asked is None and arrived <= latest
+            ]
+            if half_open:
+                half_open.sort(key=lambda each: each.has_sent)
+                lines[origin] = half_open[::-1]
+        excess = self._half_open - self._limits().max_unauthenticated
+        for _ in range(min(excess, sum(map(len, lines.values())))):
+            line = max(lines.values(), key=lambda each: (len(each), not each[-1].has_sent))
+            ended = line.pop()
+            if not line:
+                del lines[origin_of(ended.peer[0])]
             self._count(Counter.CONNECTIONS_ENDED_TO_MAKE_ROOM)
-            self.departed(oldest)
-            oldest.abort()
+            self.departed(ended)
+            ended.abort()
+        self._make_room_soon()
 
     def admitted(self, connection: ClientConnection) -> None:
         """The client of a connection is authenticated."""

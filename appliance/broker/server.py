@@ -99,7 +99,9 @@ class MqttBroker:
             )
             for config in listeners
         }
-        self.connections = Connections(self._listeners, self._current_limits, self.count)
+        self.connections = Connections(
+            self._listeners, self._current_limits, self.count, logins=lambda: access.logins
+        )
         self.binding = SessionBinding(
             sessions=self.sessions,
             access=access,

@@ -24,7 +24,7 @@ from appliance.broker.session_store import (
 )
 from appliance.broker.subscriptions import Subscriptions
 from appliance.model import Message
-from appliance.mqtt.packets import FOR_EVER, Reason, SubscribeOptions
+from appliance.mqtt.packets import FOR_EVER, Connect, Reason, SubscribeOptions
 from appliance.mqtt.topics import Matcher
 
 __all__ = ["ClientConnection", "Records", "Session", "Sessions"]
@@ -57,6 +57,12 @@ class ClientConnection(Protocol):
     session: Session | None
     counted_as_open: bool
     """The client has been admitted."""
+    asked: Connect | None
+    """What its CONNECT asked for; ``None`` until it has come."""
+
+    @property
+    def has_sent(self) -> bool:
+        """Whether any byte of MQTT has come."""
 
     @property
     def is_open(self) -> bool:

@@ -34,7 +34,7 @@ LOG = logging.getLogger("appliance.broker.users")
 _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
 _CACHED = 4096
-"""Successful checks that are remembered; 100 bytes each."""
+"""Successful checks that are remembered, and failed ones; 100 bytes each."""
 
 _REVISIONS = itertools.count(1)
 _LARGEST_FILE = 64 * 1024 * 1024
@@ -62,6 +62,9 @@ class Users:
         self._revision = 0
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, str] = OrderedDict()
+        self._bad: OrderedDict[bytes, str] = OrderedDict()
+        """The hash that a wrong password was compared with; empty for an unknown name, so that the
+        time does not tell which names exist."""
         self._nobody: str | None = None
         self.reload_if_changed()
 
@@ -71,30 +74,44 @@ class Users:
         The file is looked at first, so a removed user is out at once. An unknown name costs as
         much time as a wrong password, so that the time does not tell which names exist.
         """
-        expected, mark = self._look_up(name, password)
-        if expected is not None and self._remembered(mark, expected):
-            return True
+        is_right, expected, key = self._recall(name, password)
+        if is_right is not None:
+            return is_right
         try:
             _HASHER.verify(expected or self._hash_of_nobody(), password)
         except (VerificationError, InvalidHashError):
+            self._remember(self._bad, key, expected or "")
             return False
         if expected is None:
             return False
-        self._remember(mark, expected)
+        self._remember(self._good, key, expected)
         return True
 
-    def recognises(self, name: str, password: bytes) -> bool:
-        """Whether ``verify`` has found these right before, and they still are. Takes no time."""
-        expected, mark = self._look_up(name, password)
-        return expected is not None and self._remembered(mark, expected)
+    def recall(self, name: str, password: bytes) -> tuple[bool | None, bytes | None]:
+        """What ``verify`` would say if that is known already; ``None``: call it.
+
+        The second value is the user's mark if the password is right. Reads the file if it has
+        changed, so call it off the loop.
+        """
+        is_right, expected, _key = self._recall(name, password)
+        return is_right, _mark_of(expected) if is_right and expected else None
+
+    def _recall(self, name: str, password: bytes) -> tuple[bool | None, str | None, bytes]:
+        """Whether the password is known, the user's hash, and the key of what is remembered."""
+        expected, key = self._look_up(name, password)
+        if expected is not None and self._is_remembered(self._good, key, expected):
+            return True, expected, key
+        if self._is_remembered(self._bad, key, expected or ""):
+            return False, expected, key
+        return None, expected, key
 
     def _look_up(self, name: str, password: bytes) -> tuple[str | None, bytes]:
-        """A user's hash as the file has it now, and under what a success is remembered."""
+        """A user's hash as the file has it now, and under what the check is remembered."""
         self.refresh()
         with self._lock:
             expected = self._hashes.get(name)
-        mark = hmac.digest(self._key, name.encode(errors="replace") + b"\0" + password, "sha256")
-        return expected, mark
+        key = hmac.digest(self._key, name.encode(errors="replace") + b"\0" + password, "sha256")
+        return expected, key
 
     def reload_if_changed(self) -> bool:
         """Read the file again if it is not the one that was read last; tells whether it was.
@@ -134,7 +151,7 @@ class Users:
         """
         with self._lock:
             encoded = self._hashes.get(name)
-        return None if encoded is None else hmac.digest(_MARK_KEY, encoded.encode(), "sha256")
+        return None if encoded is None else _mark_of(encoded)
 
     @property
     def exists(self) -> bool:
@@ -210,24 +227,28 @@ class Users:
             self._complained = text
         LOG.error("%s; the users read before stay valid", text)
 
-    def _remembered(self, mark: bytes, expected: str) -> bool:
+    def _is_remembered(self, checks: OrderedDict[bytes, str], key: bytes, expected: str) -> bool:
         with self._lock:
-            if self._good.get(mark) != expected:
+            if checks.get(key) != expected:
                 return False
-            self._good.move_to_end(mark)
+            checks.move_to_end(key)
             return True
 
-    def _remember(self, mark: bytes, expected: str) -> None:
+    def _remember(self, checks: OrderedDict[bytes, str], key: bytes, expected: str) -> None:
         with self._lock:
-            self._good[mark] = expected
-            if len(self._good) > _CACHED:
-                self._good.popitem(last=False)
+            checks[key] = expected
+            if len(checks) > _CACHED:
+                checks.popitem(last=False)
 
     def _hash_of_nobody(self) -> str:
         # Two threads may both make it the first time; either is as good.
         if self._nobody is None:
             self._nobody = _HASHER.hash(secrets.token_bytes(32))
         return self._nobody
+
+
+def _mark_of(encoded: str) -> bytes:
+    return hmac.digest(_MARK_KEY, encoded.encode(), "sha256")
 
 
 def name_problem(name: str) -> str | None:

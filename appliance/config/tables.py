@@ -171,8 +171,10 @@ class LimitsConfig(Table, frozen=True):
     max_connections_per_address: Annotated[int, Bounds(1, 1_000_000)] = 500
     """Connections from one IP address (counter `connections refused: limit per address`)."""
     max_unauthenticated: Annotated[int, Bounds(1, 1_000_000)] = 100
-    """Connections that have not yet authenticated (counter `connections refused: limit not yet
-    authenticated`)."""
+    """Connections that have not yet sent their CONNECT. Beyond it, the oldest of the address that
+    has most of them ends, one that has sent nothing first (counter `connections ended: most of
+    those not yet authenticated`). For a moment there may be four times as many; then a new one is
+    refused (counter `connections refused: limit not yet authenticated`)."""
     max_sessions: Annotated[int, Bounds(1, 10_000_000)] = 10000
     """Sessions, including those of absent clients. Beyond it, only clients that ask for no
     lasting session can connect (counter `connections refused: limit of sessions`)."""

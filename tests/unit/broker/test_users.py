@@ -111,13 +111,17 @@ def test_reconnecting_is_cheap_and_only_for_what_was_right(
     assert len(calls) == 1
     assert not users.verify("plc", b"password-2")
     assert not users.verify("plc", b"password-2")
-    assert users.recognises("plc", b"password-1")
-    assert not users.recognises("plc", b"password-2")
-    assert not users.recognises("nobody", b"password-1")
+    assert not users.verify("nobody", b"password-1")
+    assert not users.verify("nobody", b"password-1")
+    assert len(calls) == 3
+    assert users.recall("plc", b"password-1") == (True, users.mark("plc"))
+    assert users.recall("plc", b"password-2") == (False, None)
+    assert users.recall("plc", b"password-3") == (None, None)
+    assert users.recall("nobody", b"password-1") == (False, None)
     assert len(calls) == 3
     assert b"password-1" not in repr(users._good).encode()
     users.add("plc", b"password-3")
-    assert not users.recognises("plc", b"password-1")
+    assert users.recall("plc", b"password-1") == (None, None)
 
 
 def test_the_memory_of_good_sign_ins_is_bounded(
@@ -127,7 +131,7 @@ def test_the_memory_of_good_sign_ins_is_bounded(
     monkeypatch.setattr(users_module, "_CACHED", 3)
     users = Users(file)
     for number in range(10):
-        users._remember(bytes([number]), "hash")
+        users._remember(users._good, bytes([number]), "hash")
     assert list(users._good) == [bytes([number]) for number in (7, 8, 9)]
 
 

@@ -1,0 +1,79 @@
+"""When a client with a wrong password is answered: ever later, and never too late.
+
+Clients give up after five seconds or more and then take the broker for dead, so an answer comes
+within four. Not for: which login is looked at first (login_queue.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+LONGEST_S = 3.5
+"""From the CONNECT to the answer."""
+_FIRST_DELAY_S = 0.25
+_FAILURES_BEFORE_DELAY = 3
+_DOUBLINGS = 8
+_REMEMBERED_ORIGINS = 4096
+_FORGET_AFTER_S = 300.0
+_HELD = 256
+"""Clients that wait for the answer to a failure, in all."""
+_HELD_OF_ORIGIN = 64
+
+
+class LoginFailures:
+    """The failures of each origin (``origin_of``). Engine's loop only."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._failures: dict[str, tuple[int, float]] = {}
+        self._held: dict[str, dict[asyncio.Event, None]] = {}
+        """Waiting clients, the oldest first."""
+        self.held = 0
+        """Clients that wait for their answer."""
+
+    def delay_s(self, origin: str) -> float:
+        """Note a failure; returns how long after the CONNECT it is to be answered.
+
+        A success does not make up for failures: it may be another user's, or the guesser's own.
+        """
+        now = self._clock()
+        failures, last = self._failures.pop(origin, (0, now))
+        failures = 1 if now - last > _FORGET_AFTER_S else failures + 1
+        while len(self._failures) >= _REMEMBERED_ORIGINS:
+            del self._failures[next(iter(self._failures))]
+        self._failures[origin] = (failures, now)
+        if failures <= _FAILURES_BEFORE_DELAY:
+            return 0.0
+        doublings = min(failures - _FAILURES_BEFORE_DELAY, _DOUBLINGS)
+        return float(min(LONGEST_S, _FIRST_DELAY_S * 2**doublings))
+
+    async def hold(self, origin: str, seconds: float) -> None:
+        """Let a client wait for its answer, unless too many do: then the oldest is answered."""
+        if seconds <= 0:
+            return
+        answered = asyncio.Event()
+        crowd = self._held.setdefault(origin, {})
+        crowd[answered] = None
+        self.held += 1
+        if len(crowd) > _HELD_OF_ORIGIN:
+            _answer_oldest(crowd)
+        elif self.held > _HELD:
+            _answer_oldest(max(self._held.values(), key=len))
+        try:
+            async with asyncio.timeout(seconds):
+                await answered.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self.held -= 1
+            del crowd[answered]
+            if not crowd:
+                self._held.pop(origin, None)
+
+
+def _answer_oldest(crowd: dict[asyncio.Event, None]) -> None:
+    for answered in crowd:
+        if not answered.is_set():
+            answered.set()
+            return

@@ -1,0 +1,180 @@
+"""The order in which passwords are checked: a fair queue in front of the few worker threads.
+
+A check takes 25 to 40 ms of one core, so clients with wrong passwords could keep all others
+waiting. Each pair of user and address has its own line here. The lines take turns, those with few
+failures first. Not for: the check itself (users.py), the answer to a failure (login_failures.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable
+
+import msgspec
+
+_WAITING = 512
+"""Logins that wait in all."""
+_WAITING_OF_ORIGIN = 300
+_WAITING_OF_FAILING_PAIR = 32
+"""A second's work of one thread."""
+_REMEMBERED_PAIRS = 4096
+_FORGET_AFTER_S = 300.0
+_PATIENCE_S = 10.0
+_PATIENCE_WITH_FAILING_S = 3.0
+_OLDEST_FIRST_EACH = 4
+"""Each fourth turn is for the login that has waited longest, so that no line waits for ever."""
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """What has a line of its own."""
+
+    user: str | None
+    """``None``: all names that are in no users file."""
+    origin: str
+    """``origin_of`` of the client's address."""
+
+
+class QueueFullError(Exception):
+    """Too many logins wait, or this one has waited too long."""
+
+
+class _Waiting(msgspec.Struct, eq=False):
+    arrived: int
+    turn: asyncio.Future[None]
+
+
+class LoginQueue:
+    """Gives ``slots`` logins at a time their turn. Engine's loop only."""
+
+    def __init__(self, slots: int, clock: Callable[[], float]) -> None:
+        self._free = slots
+        self._clock = clock
+        self._lines: dict[Pair, collections.deque[_Waiting]] = {}
+        """The line that was served last is the last one."""
+        self._waiting = 0
+        self._waiting_of: collections.Counter[str] = collections.Counter()
+        self._arrivals = 0
+        self._turns = 0
+        self._failures: dict[Pair, tuple[int, float]] = {}
+        self._good: dict[Pair, None] = {}
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    async def wait_turn(self, pair: Pair) -> bool:
+        """Wait for a slot, which ``release`` gives back; returns whether there was a wait.
+
+        Raises:
+            QueueFullError: no slot can be had in time.
+        """
+        if self._free:
+            self._free -= 1
+            return False
+        self._make_room(pair)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(self._arrivals, loop.create_future())
+        self._arrivals += 1
+        self._lines.setdefault(pair, collections.deque()).append(waiting)
+        self._note(pair, 1)
+        patience = _PATIENCE_WITH_FAILING_S if self._failed(pair) else _PATIENCE_S
+        timer = loop.call_later(patience, _give_up, waiting.turn)
+        try:
+            await waiting.turn
+        except asyncio.CancelledError:
+            # The client has gone; its turn may have come at the same moment.
+            turn = waiting.turn
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release()
+            raise
+        finally:
+            timer.cancel()
+            self._leave(pair, waiting)
+        return True
+
+    def release(self) -> None:
+        """Give a slot back: the next login has its turn."""
+        while (found := self._next()) is not None:
+            pair, waiting = found
+            self._leave(pair, waiting)
+            if not waiting.turn.done():
+                waiting.turn.set_result(None)
+                return
+        self._free += 1
+
+    def failed(self, pair: Pair) -> None:
+        """A login of the pair had a wrong password."""
+        failures = self._failed(pair) + 1
+        self._failures.pop(pair, None)
+        while len(self._failures) >= _REMEMBERED_PAIRS:
+            del self._failures[next(iter(self._failures))]
+        self._failures[pair] = (failures, self._clock())
+
+    def succeeded(self, pair: Pair) -> None:
+        """A login of the pair had the right password."""
+        self._good.pop(pair, None)
+        while len(self._good) >= _REMEMBERED_PAIRS:
+            del self._good[next(iter(self._good))]
+        self._good[pair] = None
+
+    def _failed(self, pair: Pair) -> int:
+        failures, last = self._failures.get(pair, (0, 0.0))
+        return failures if self._clock() - last <= _FORGET_AFTER_S else 0
+
+    def _rank(self, pair: Pair) -> tuple[int, bool, bool]:
+        # A pair that signed in before still ranks behind one without failures: an address may be
+        # that of a gateway, with a guesser behind it.
+        return self._failed(pair).bit_length(), pair.user is None, pair not in self._good
+
+    def _next(self) -> tuple[Pair, _Waiting] | None:
+        if not self._lines:
+            return None
+        self._turns += 1
+        if self._turns % _OLDEST_FIRST_EACH:
+            pair = min(self._lines, key=self._rank)
+        else:
+            pair = min(self._lines, key=lambda each: self._lines[each][0].arrived)
+        return pair, self._lines[pair][0]
+
+    def _make_room(self, pair: Pair) -> None:
+        """See that one more may wait: a failing pair's line is short, the longest line gives way.
+
+        Raises:
+            QueueFullError: the pair itself has too many.
+        """
+        line = self._lines.get(pair, ())
+        if len(line) >= _WAITING_OF_FAILING_PAIR and self._failed(pair):
+            raise QueueFullError
+        if self._waiting_of[pair.origin] >= _WAITING_OF_ORIGIN:
+            self._shorten([each for each in self._lines if each.origin == pair.origin], len(line))
+        elif self._waiting >= _WAITING:
+            self._shorten(list(self._lines), len(line))
+
+    def _shorten(self, pairs: list[Pair], than: int) -> None:
+        longest = max(pairs, key=lambda each: (len(self._lines[each]), self._rank(each)))
+        if len(self._lines[longest]) <= than + 1 and not self._failed(longest):
+            raise QueueFullError
+        last = self._lines[longest][-1]
+        self._leave(longest, last)
+        _give_up(last.turn)
+
+    def _leave(self, pair: Pair, waiting: _Waiting) -> None:
+        line = self._lines.get(pair)
+        if line is None or waiting not in line:
+            return
+        line.remove(waiting)
+        del self._lines[pair]
+        if line:
+            self._lines[pair] = line
+        self._note(pair, -1)
+
+    def _note(self, pair: Pair, change: int) -> None:
+        self._waiting += change
+        self._waiting_of[pair.origin] += change
+        if not self._waiting_of[pair.origin]:
+            del self._waiting_of[pair.origin]
+
+
+def _give_up(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_exception(QueueFullError())
