@@ -19,6 +19,7 @@ from pathlib import Path
 from appliance.engine import databases
 from appliance.errors import NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME as JOURNAL
+from appliance.ops import control_file
 from appliance.storage import copies, files
 from appliance.storage.copies import CopiedFile, Manifest
 
@@ -29,8 +30,6 @@ _NOT_COPIED = frozenset(
     {
         "appliance.lock",
         "health.json",
-        "request.json",
-        "answer.json",
         "logs",
         databases.COPY,
         databases.PARTIAL_COPY,
@@ -134,6 +133,8 @@ def _in_order(data_dir: Path) -> Iterator[Path]:
         for name in sorted(names):
             path = inside / name
             if str(path) in _NOT_COPIED or name.endswith(".new"):
+                continue
+            if str(path).startswith(control_file.PREFIXES):
                 continue
             if str(path) not in not_again:
                 yield path

@@ -1,14 +1,18 @@
-"""Requests of another process to a running appliance, as a file in its data directory.
+"""Requests of other processes to a running appliance, as files in its data directory.
 
 Only the appliance's own user and administrators may write there, on every operating system, so no
-port and no password is needed. One request at a time; the appliance takes it within a second.
+port and no password is needed. Each request and each answer is a file of its own, so processes
+that ask at the same moment are all answered; the appliance takes requests within a second.
 Not for: carrying out a request (ops/supervisor.py), messages (those go over MQTT).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +24,13 @@ from appliance.errors import NoPermissionError, UnavailableError
 from appliance.ops.health import is_old, read
 from appliance.storage import files
 
-_REQUEST = "request.json"
-_ANSWER = "answer.json"
+PREFIXES = ("request-", "answer-")
+"""What the names of these files begin with."""
+_REQUEST, _ANSWER = PREFIXES
+_MOST_AT_ONCE = 64
+"""So many requests are taken in one look; further ones wait for the next."""
+_KEPT_S = 60.0
+"""An answer is removed after this time: the process that asked has ended."""
 _LARGEST_FILE = 64 * 1024
 _STEP_S = 0.05
 
@@ -66,8 +75,9 @@ def ask(
             " effect at its next start."
         )
     request = Request(secrets.token_hex(8), what, level)
+    question, reply = _file(data_dir, _REQUEST, request.id), _file(data_dir, _ANSWER, request.id)
     try:
-        _write(data_dir / _REQUEST, msgspec.json.encode(request))
+        _write(question, msgspec.json.encode(request))
     except PermissionError:
         raise NoPermissionError(
             f"This user may not write into {data_dir}. Ask as the appliance's own user or as an"
@@ -77,36 +87,60 @@ def ask(
         raise UnavailableError(f"{data_dir} can't be written: {error.strerror}.") from None
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        answer = _read(data_dir / _ANSWER, Answer)
+        answer = _read(reply, Answer)
         if answer is not None and answer.id == request.id:
-            _remove(data_dir / _ANSWER)
+            _remove(reply)
             return answer
         sleep(_STEP_S)
-    _remove(data_dir / _REQUEST)
+    _remove(question)
     raise UnavailableError(f"The appliance (pid {found.pid}) has not answered in {timeout_s:g} s.")
 
 
-def take(data_dir: Path) -> Request | None:
-    """The waiting request, or ``None``. The file is removed, also if it is not a request."""
-    path = data_dir / _REQUEST
-    if not path.exists():
-        return None
-    request = _read(path, Request)
-    _remove(path)
-    return request
+def take(data_dir: Path) -> list[Request]:
+    """The waiting requests, oldest first. Their files are removed, also what is no request."""
+    found: list[tuple[int, Request]] = []
+    for path in itertools.islice(data_dir.glob(f"{_REQUEST}*.json"), _MOST_AT_ONCE):
+        try:
+            written_ns = path.stat().st_mtime_ns
+        except OSError:  # its process has given up
+            continue
+        request = _read(path, Request)
+        _remove(path)
+        # The answer's file is named after it, so an id that is not one of ours is not followed.
+        if request is not None and path == _file(data_dir, _REQUEST, request.id):
+            found.append((written_ns, request))
+    return [request for _, request in sorted(found, key=lambda each: each[0])]
+
+
+def remove_old(data_dir: Path, now_s: float, *, older_than_s: float = _KEPT_S) -> None:
+    """Remove what processes that have ended left behind. ``now_s`` is the time of the files."""
+    for prefix in PREFIXES:
+        for path in data_dir.glob(f"{prefix}*"):
+            with contextlib.suppress(OSError):
+                if now_s - path.stat().st_mtime >= older_than_s:
+                    files.remove(path)
 
 
 def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) -> None:
     """Answer a request. The process that asked may have ended."""
     with contextlib.suppress(OSError):
         _write(
-            data_dir / _ANSWER, msgspec.json.encode(Answer(request.id, done, tuple(lines)))
-        )  # fmt: skip
+            _file(data_dir, _ANSWER, request.id),
+            msgspec.json.encode(Answer(request.id, done, tuple(lines))),
+        )
+
+
+def _file(data_dir: Path, prefix: str, id: str) -> Path:
+    return data_dir / f"{prefix}{id}.json"
 
 
 def _write(path: Path, content: bytes) -> None:
     new = path.with_name(f"{path.name}.new")
     new.write_bytes(content)
+    if sys.platform != "win32" and os.geteuid() == 0:
+        # An administrator asks an appliance that runs as another user, which has to read it.
+        owner = path.parent.stat()
+        os.chown(new, owner.st_uid, owner.st_gid)
     files.rename(new, path)
 
 

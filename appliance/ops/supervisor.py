@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import msgspec
 
@@ -23,6 +24,7 @@ from appliance.ops.systemd import SystemdNotifier
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_CLEAR_EVERY_S = 60
 
 
 class Supervisor:
@@ -110,18 +112,24 @@ class Supervisor:
         if self._reload_asked:
             self._reload_asked = False
             await self._reload()
-        request = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
-        if request is not None:
-            await self._carry_out(request)
+        if seconds % _CLEAR_EVERY_S == 0:
+            await asyncio.to_thread(control_file.remove_old, self._appliance.data_dir, time.time())
+        requests = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
+        if requests:
+            await self._carry_out(requests)
 
-    async def _carry_out(self, request: control_file.Request) -> None:
-        if request.ask == "reload":
-            done, lines = await self._reload()
-        else:
-            done, lines = self._set_level(request.level)
-        await asyncio.to_thread(
-            control_file.answer, self._appliance.data_dir, request, done=done, lines=lines
-        )
+    async def _carry_out(self, requests: list[control_file.Request]) -> None:
+        reloaded: tuple[bool, list[str]] | None = None
+        for request in requests:
+            if request.ask == "reload":
+                # One reading of the configuration answers all who asked before it.
+                reloaded = reloaded or await self._reload()
+                done, lines = reloaded
+            else:
+                done, lines = self._set_level(request.level)
+            await asyncio.to_thread(
+                control_file.answer, self._appliance.data_dir, request, done=done, lines=lines
+            )
 
     async def _reload(self) -> tuple[bool, list[str]]:
         self._systemd.reloading()

@@ -9,13 +9,14 @@ import socket
 import sqlite3
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from appliance_process import ApplianceProcess, until
 
 from appliance.engine import databases
-from appliance.ops import backup as backups
+from appliance.ops import backup as backups, control_file
 from appliance.storage.database import Database
 from appliance import cli
 from appliance.errors import UsageError
@@ -87,6 +88,10 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
     assert "counts now: [service] log_level" in told
     assert "counts from the next start: [metrics] bind" in told
     until(lambda: json.loads(call("health", "--json")[1])["logLevel"] == "warning", "it counts")
+    with ThreadPoolExecutor(12) as callers:
+        answers = [callers.submit(control_file.ask, appliance.data, "reload") for _ in range(12)]
+    assert all(each.result().done for each in answers), "all who ask at one moment are answered"
+    assert not [*appliance.data.glob("request-*"), *appliance.data.glob("answer-*")]
     assert appliance.end() == 0
     code, told = call("health")
     assert code == 69
@@ -166,7 +171,7 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_gone_on_with(appliance, ca
     assert call("restore", "copy")[0] == 0
     assert recorded(appliance) == [0, 1, 2, 3, 4]
     kept = {each.name for each in appliance.data.iterdir()}
-    left_out = {"appliance.lock", "health.json", "answer.json"}
+    left_out = {"appliance.lock", "health.json"}
     missing = {each.name for each in (appliance.folder / "old").iterdir()} - kept - left_out
     assert not missing, "what a part of the appliance keeps is in the backup"
     appliance.start()
