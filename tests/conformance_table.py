@@ -56,7 +56,9 @@ CHOICES = """
 
 Where the standards leave a choice, the appliance
 
-- refuses MQTT 3.1 (`MQIsdp`) with the code for an unacceptable protocol version;
+- refuses MQTT 3.1 (`MQIsdp`) with the code for an unacceptable protocol version, unless the
+  listener has `allow_mqtt31 = true`. A client of MQTT 3.1 that may not subscribe to a filter is
+  disconnected, because SUBACK of 3.1 can't refuse;
 - ends the connection of a 3.1.1 client that publishes where it may not, because 3.1.1 has no other
   way to refuse, and answers an MQTT 5 client with reason 0x87 at QoS 1 and 2;
 - drops and counts what clients publish to topics that begin with `$`, as other brokers do: MQTT 5

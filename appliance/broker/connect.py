@@ -68,6 +68,7 @@ class ConnectingConnection(Protocol):
     asked: Connect | None
     """Its CONNECT, once it has come."""
     peer: tuple[str, int]
+    listener_name: str
 
     @property
     def ssl_object(self) -> Any:
@@ -111,7 +112,9 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
     """
     if connection.asked is not None:
         raise PacketError("a second CONNECT [MQTT-3.1.0-2]", Reason.PROTOCOL_ERROR)
-    connection.version = packets.protocol_version(body)
+    connection.version = packets.protocol_version(
+        body, allow_mqtt31=context.listener(connection.listener_name).allow_mqtt31
+    )
     limits = context.limits()
     of_message = decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
     connection.asked = asked = decode.connect(body, connection.version, of_message)
@@ -157,14 +160,15 @@ def shorter_keepalive(asked: Connect, limits: LimitsConfig) -> int | None:
     """What the client is told to use in place of its keepalive (MQTT 5, section 3.2.2.3.14)."""
     longest = int(limits.max_keepalive)
     is_within = not longest or 0 < asked.keepalive_s <= longest
-    return None if asked.version == 4 or is_within else longest
+    return None if asked.version < 5 or is_within else longest
 
 
 def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool) -> bytes:
     """The answer to a client that is let in."""
     asked = admission.asked
-    if asked.version == 4:
-        return b"\x20\x02" + (b"\x01" if session_present else b"\x00") + b"\x00"
+    if asked.version < 5:
+        # MQTT 3.1 has no flag for the session.
+        return bytes((0x20, 2, session_present and asked.version == 4, 0))
     return v5.encode_connack(
         asked,
         session_present=session_present,
@@ -238,6 +242,8 @@ def _client_id(asked: Connect) -> str:
         )
     client_id = asked.client_id
     if not client_id:
+        if asked.version == 3:
+            raise PacketError("MQTT 3.1 needs a client id", Reason.CLIENT_ID_NOT_VALID)
         if asked.version == 4 and not asked.clean_start:
             raise PacketError(
                 "an empty client id needs a clean session [MQTT-3.1.3-8]",

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 _LARGEST_CONNECT = 256 * 1024
 """Bytes of a packet before the client is admitted: the longest will, user name and password."""
+_SPOKEN = {3: "3.1", 4: "3.1.1", 5: "5"}
 _LINGER_S = 5.0
 """How long a client may take to read what was sent before its connection is aborted."""
 
@@ -329,7 +330,8 @@ class Connection(GuardedProtocol):
                 first = data[position]
                 if self.asked is None and first != packets.CONNECT << 4:
                     raise PacketError("the first packet is not CONNECT [MQTT-3.1.0-1]")
-                packet_type = check_flags(first)
+                # MQTT 3.1 does not use the flags, or has DUP there (a repeated SUBSCRIBE).
+                packet_type = first >> 4 if self.version == 3 else check_flags(first)
                 found = frame(data, position, limit)
                 if found is None:
                     break
@@ -460,7 +462,7 @@ class Connection(GuardedProtocol):
             "client %s connected from %s (MQTT %s)",
             self.client_id,
             self.address,
-            "5" if self.version == 5 else "3.1.1",
+            _SPOKEN[self.version],
         )
         self._output.gate = self.gate
         self._output.outbox = session.outbox
@@ -527,7 +529,7 @@ class Connection(GuardedProtocol):
             if largest is None or len(refusal) <= largest:
                 self.queue(refusal)
         elif (
-            self.version == 4 and reason not in packets.BREAKS_PROTOCOL
+            self.version in (3, 4) and reason not in packets.BREAKS_PROTOCOL
         ) or reason is Reason.UNSUPPORTED_PROTOCOL_VERSION:
             self.queue(packets.encode_refusal(reason))
 

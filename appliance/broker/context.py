@@ -14,7 +14,7 @@ from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.config.tables import LimitsConfig
+from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Count
 from appliance.model import Message
 
@@ -40,5 +40,7 @@ class BrokerContext:
     count: Count
     """Counts a refusal or a bound that bit."""
     plugins: Plugins | None
+    listener: Callable[[str], ListenerConfig]
+    """A listener's configuration by its name."""
     take_terminal_request: Callable[[Message], None]
     """Hands on what an attached terminal asks for."""

@@ -128,7 +128,7 @@ class Output:
                 if expiry <= 0:
                     self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                     return False
-            if self.version == 4:
+            if self.version < 5:
                 packet = packets.encode_publish(
                     message.topic.encode(),
                     message.payload,

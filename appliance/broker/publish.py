@@ -373,7 +373,7 @@ class PublishReader:
         if session is not None and known:
             session.unreleased.discard(packet_id)
             self._exchanges.append((packet_id, 0))
-        reason = 0 if known or self._version == 4 else Reason.PACKET_ID_NOT_FOUND
+        reason = 0 if known or self._version < 5 else Reason.PACKET_ID_NOT_FOUND
         self._acks += v5.encode_ack(0x70, packet_id, reason)
 
     def _is_repeated(self, packet_id: int) -> bool:

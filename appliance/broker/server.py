@@ -46,7 +46,7 @@ _OTHER_FILES = 256
 """Open files that are not clients' connections: databases, recordings, HTTP, the log."""
 
 
-_PROTOCOLS = {0: "", 4: "3.1.1", 5: "5.0"}
+_PROTOCOLS = {0: "", 3: "3.1", 4: "3.1.1", 5: "5.0"}
 
 
 class MqttBroker:
@@ -124,6 +124,7 @@ class MqttBroker:
             count=self.count,
             plugins=plugins,
             take_terminal_request=self._take_terminal_request,
+            listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0
         self._sweeper: asyncio.Task[None] | None = None

@@ -74,6 +74,9 @@ class SubscribingConnection(Protocol):
     def host_closed(self) -> None:
         """The session host can serve the client no more."""
 
+    def end(self, reason: Reason, text: str) -> None:
+        """End the connection for a reason that the client is told."""
+
 
 class SubscribeHandler:
     """One connection's side of the session host (a ``session_host.SessionHandler``)."""
@@ -237,6 +240,8 @@ class SubscribeHandler:
         if self._connection.version == 5:
             encode = v5.encode_suback if packet_type == packets.SUBACK else v5.encode_unsuback
             answer = encode(self._packet_id, codes)
+        elif packet_type == packets.SUBACK and self._is_refused_in_31(codes):
+            return
         elif packet_type == packets.SUBACK:
             codes = tuple(min(code, packets.SUBSCRIBE_FAILED) for code in codes)
             answer = packets.encode_suback(self._packet_id, codes)
@@ -258,6 +263,13 @@ class SubscribeHandler:
         else:
             reply()
         self._connection.go_on()
+
+    def _is_refused_in_31(self, codes: tuple[int, ...]) -> bool:
+        """End a connection of MQTT 3.1 whose SUBSCRIBE is refused: its SUBACK can't say so."""
+        is_refused = self._connection.version == 3 and max(codes) >= packets.SUBSCRIBE_FAILED
+        if is_refused:
+            self._connection.end(Reason.NOT_AUTHORIZED, "a subscription is not allowed")
+        return is_refused
 
     def host_closed(self) -> None:
         """The host has ended the session."""

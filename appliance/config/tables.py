@@ -83,6 +83,9 @@ class ListenerConfig(Table, frozen=True):
     """`websocket` is for clients in a browser (path `/` or `/mqtt`, subprotocol `mqtt`)."""
     tls: TlsConfig | None = None
     """If set, the listener accepts only TLS, 1.2 or newer."""
+    allow_mqtt31: bool = False
+    """Whether clients may speak MQTT 3.1 (`MQIsdp`), as old libraries of controllers do. A client
+    of MQTT 3.1 that may not subscribe to a filter is disconnected."""
     max_connections: Annotated[int, Bounds(1, 1_000_000)] = 1000
     """Connections to this listener at one time; a further one is refused (counter `connections
     refused: limit on the listener`)."""
@@ -154,7 +157,7 @@ class LimitsConfig(Table, frozen=True):
     Each has a counter: on the UI's screen 4, in `<name>/status` and in `/metrics`.
     """
 
-    max_packet_size: Annotated[Size, Bounds(1024, 256 * 1024 * 1024), Example('"256KiB"')] = Size(
+    max_packet_size: Annotated[Size, Bounds(128, 256 * 1024 * 1024), Example('"256KiB"')] = Size(
         1024 * 1024
     )
     """The largest MQTT packet; a larger one ends the connection before it is read (counter

@@ -2,7 +2,7 @@
 
 The ``mqtt5`` codec encodes what we send, but does not decode here: it accepts packets that the
 standard forbids, and ends the process on a string that is not UTF-8. Not for: framing
-(packets.frame), sessions. References are to MQTT 5; ``version`` is 4 (MQTT 3.1.1) or 5.
+(packets.frame), sessions. References are to MQTT 5; ``version`` is 3 (MQTT 3.1), 4 (3.1.1) or 5.
 """
 
 from __future__ import annotations
@@ -253,15 +253,18 @@ def connect(data: bytes, version: int, of_message: PropertyLimit = CLIENT_LIMIT)
         raise PacketError(f"will flags without a will [{rule}-3.1.2-11]")
     if flags & 0x18 == 0x18:
         raise PacketError(f"the will's QoS is 3 [{rule}-3.1.2-{12 if version == 5 else 14}]")
-    if version == 4 and flags & 0x40 and not flags & 0x80:
+    if version < 5 and flags & 0x40 and not flags & 0x80:
         raise PacketError("a password without a user name [MQTT-3.1.2-22]")
     found = _properties(body, _IN_CONNECT, CONNECT_LIMIT) if version == 5 else {}
     if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
     will = _will(body, flags, version, of_message) if flags & 0x04 else None
-    username = body.text() if flags & 0x80 else None
-    password = body.binary() if flags & 0x40 else None
+    # MQTT 3.1 allows name and password to be missing although their flags are set.
+    ends = version == 3 and body.at_end
+    username = body.text() if flags & 0x80 and not ends else None
+    ends = version == 3 and body.at_end
+    password = body.binary() if flags & 0x40 and not ends else None
     body.must_end()
     clean = bool(flags & 0x02)
     return Connect(
@@ -344,7 +347,9 @@ def subscribe(
             raise TooManyFiltersError(most)
         topic_filter = _topic_filter(body)
         options = body.byte()
-        if version == 4 and options > 2:
+        if version == 3:
+            options &= 0x03  # the other bits are not used in MQTT 3.1
+        if version < 5 and options > 2:
             raise PacketError(f"a subscription asks for QoS {options} [MQTT-3-8.3-4]")
         if options & 0xC0:
             raise PacketError("reserved bits of subscription options are set [MQTT5-3.8.3-5]")
@@ -400,7 +405,7 @@ def acknowledgement(data: bytes, version: int, *, is_of_release: bool) -> tuple[
     """
     body = Body(data)
     packet_id = _packet_id(body, version)
-    if version == 4:
+    if version < 5:
         body.must_end()
         return packet_id, 0
     reason = 0 if body.at_end else body.byte()

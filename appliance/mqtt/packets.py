@@ -99,7 +99,7 @@ class Connect(msgspec.Struct, frozen=True):
     """What a CONNECT asks for, in either version of the protocol."""
 
     version: int
-    """4 for MQTT 3.1.1, 5 for MQTT 5."""
+    """3 for MQTT 3.1, 4 for MQTT 3.1.1, 5 for MQTT 5."""
     client_id: str
     clean_start: bool
     keepalive_s: int
@@ -268,8 +268,8 @@ def utf8(data: bytes) -> str:
     return value
 
 
-def protocol_version(body: bytes) -> int:
-    """The protocol level of a CONNECT body (sections 3.1.2.1 and 3.1.2.2).
+def protocol_version(body: bytes, *, allow_mqtt31: bool = False) -> int:
+    """The protocol level of a CONNECT body (sections 3.1.2.1 and 3.1.2.2): 4, 5, or 3 if allowed.
 
     Raises:
         PacketError: not MQTT, or a version that is not spoken here.
@@ -279,9 +279,12 @@ def protocol_version(body: bytes) -> int:
     level = reader.byte()
     if name == b"MQTT" and level in (4, 5):
         return level
+    if name == b"MQIsdp" and level == 3 and allow_mqtt31:
+        return level
     if name == b"MQIsdp":
         raise PacketError(
-            "MQTT 3.1 is not supported: set the client to MQTT 3.1.1 or 5",
+            "MQTT 3.1 is not accepted: set the client to MQTT 3.1.1 or 5, or set allow_mqtt31 in"
+            " its [[listener]]",
             Reason.UNSUPPORTED_PROTOCOL_VERSION,
         )
     if name == b"MQTT":
