@@ -32,6 +32,9 @@ from appliance.process.interrupts import EXIT_INTERRUPTED
 _ENDS_AT_ONCE = frozenset({"run", "demo"})
 """Commands that Ctrl+C may end at any moment until they handle signals themselves."""
 
+_DRAWS = frozenset({"run", "demo", "attach", "selftest"})
+"""Commands that have a terminal UI, which writes to the terminal itself."""
+
 DEFAULT_CONFIG = "config.toml"
 
 _DESCRIPTION = """\
@@ -72,6 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(given)
         debug = options.debug
         module = importlib.import_module(f"appliance.commands.{options.module}")
+        if options.module not in _DRAWS:
+            from appliance.commands import terminal  # noqa: PLC0415  --help needs it not
+
+            terminal.guard()
         if options.module not in _ENDS_AT_ONCE:
             interrupts.raise_again()
         execute: Callable[[argparse.Namespace], int] = module.execute
@@ -121,6 +128,10 @@ def _failed(error: Exception) -> int:
 
 
 def _say(text: str, code: int) -> int:
+    if not (text.isascii() and text.replace("\n", "").isprintable()):
+        from appliance.commands import terminal  # noqa: PLC0415  a rare text
+
+        text = terminal.inert(text)
     with contextlib.suppress(OSError):
         sys.stderr.write(f"appliance: {text}\n")
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import errno
 import ssl
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
+from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.files import anonymous_allowed, check_files
 from appliance.config.reading import load
@@ -44,7 +46,7 @@ def execute(options: argparse.Namespace) -> int:
     _print(f"{options.config} is valid. It means:")
     for head, text in _meaning(config):
         _print(f"  {head:<12}{text}")
-    warnings = advice(config)
+    warnings = [*advice(config), *_ended(config)]
     if warnings:
         _print("Please check these:")
     for text in warnings:
@@ -183,6 +185,34 @@ def _revocation_problem(where: str, path: str) -> Iterator[str]:
         return
     except OSError as error:
         yield f"{where}: {path}: {_tls_reason(error)}; a revocation list in PEM form is wanted"
+
+
+def _ended(config: Config) -> Iterator[str]:
+    """Certificates that have expired. A start does not fail of them: a clock may be wrong."""
+    authorities, own = [], []
+    for number, listener in enumerate(config.listener, 1):
+        if listener.tls:
+            own.append((f"[[listener]] {number} `tls.certfile`", listener.tls.certfile))
+            if listener.tls.client_ca:
+                where = f"[[listener]] {number} `tls.client_ca`"
+                authorities.append((where, listener.tls.client_ca))
+    qlik = config.qlik
+    if qlik is not None and qlik.edition != "simulated":
+        if qlik.certificate:
+            own.append(("[qlik] `certificate.certfile`", qlik.certificate.certfile))
+        if qlik.ca_file:
+            authorities.append(("[qlik] `ca_file`", qlik.ca_file))
+    for where, path in authorities:
+        if found := ended(path):
+            yield (
+                f"{where}: the authority has expired: {path} has only the {found.shown}; export "
+                "it again"
+            )
+    now = dt.datetime.now(dt.UTC)
+    for where, path in own:
+        for first in dates_in(path)[:1]:
+            if first.ends < now:
+                yield f"{where}: {path} has the {first.shown}; replace it by a new one"
 
 
 def _tls_reason(error: OSError) -> str:

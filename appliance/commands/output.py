@@ -10,12 +10,17 @@ from typing import Any
 
 import msgspec
 
+from appliance.log.sanitize import escape_json
+
 
 def print_json(value: Any) -> None:
     """Print ``value`` as indented JSON in UTF-8 (RFC 8259, section 8.1).
 
-    Not through the text layer: redirected output is in an old code page on Windows.
+    Characters that a terminal acts on are written as JSON escapes them, for a pipe as well: the
+    value stays the same. Not through the text layer: redirected output is in an old code page on
+    Windows.
     """
+    text = msgspec.json.format(msgspec.json.encode(value)).decode("utf-8", "replace")
     sys.stdout.flush()
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+    sys.stdout.buffer.write(escape_json(text).encode() + b"\n")
     sys.stdout.buffer.flush()

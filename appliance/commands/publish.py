@@ -7,18 +7,23 @@ import sys
 from pathlib import Path
 
 from appliance.commands.target import target_of
+from appliance.config.reading import load
 from appliance.errors import EXIT_OK, UsageError
 from appliance.mqtt.client import Client
-from appliance.mqtt.topics import topic_problem
+from appliance.mqtt.topics import reserved_problem, topic_problem
 
 
 def execute(options: argparse.Namespace) -> int:
     """Send one message; returns the exit code."""
-    problem = topic_problem(options.topic)
+    problem = topic_problem(options.topic) or reserved_problem(options.topic, "")
     if problem:
         raise UsageError(f"-t {options.topic}: {problem}")
     payload = _payload(options)
     config = options.config if options.host is None else None
+    if config is not None:
+        name = load(config).service.name
+        if problem := reserved_problem(options.topic, name):
+            raise UsageError(f"-t {options.topic}: {problem}")
     target = target_of(options, config=config, client="appliance-publish")
     with Client(target) as client:
         client.publish(options.topic, payload, qos=options.qos, retain=options.retain)

@@ -16,12 +16,20 @@ import msgspec
 
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
+from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
 from appliance.config.tables import Config, ListenerConfig, QlikConfig, TriggerConfig
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
 from appliance.mqtt.topics import topic_problem
 
 _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
+_OWN_HEADERS = frozenset(
+    {
+        *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"),
+        *("accept-encoding", "cookie", "content-type", "x-qlik-xrfkey", "expect"),
+    }
+)
+"""Headers, in lower case, that the client sets or that change what a request is."""
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to
 
 
@@ -59,7 +67,7 @@ def check(config: Config, problems: Problems) -> None:
     names: set[str] = set()
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"
-        for key, text in timer_problems(timer):
+        for key, text in timer_problems(timer, config.service.name):
             report(ConfigPath(table, key), text, *TIMER_KEYS.get(key, (key,)))
         if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
             report(ConfigPath(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
@@ -187,6 +195,11 @@ def _qlik(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
             yield key, f"`{key}_file` is set too; keep one of the two"
     if qlik.edition == "simulated":
         return
+    for key in ("jwt", "password", "api_key", "client_secret"):
+        secret = getattr(qlik, key)
+        text = secret.reveal().rstrip("\r\n") if secret is not None else ""
+        if problem := secret_problem(text, "token" if key in TOKEN_KEYS else "line"):
+            yield key, f"value (not shown): {problem}"
     if problem := _url_problem(qlik):
         yield "url", problem
     yield from _client_managed(qlik) if qlik.edition == "client-managed" else _cloud(qlik)
@@ -246,8 +259,19 @@ def _client_managed(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
         yield "user", f"this key is missing; {example}"
     elif not qlik.user and qlik.header and qlik.header.value is None:
         yield "user", f"this key is missing, the header's value; {example}"
+    elif (qlik.certificate or (qlik.header and qlik.header.value is None)) and (
+        problem := header_value_problem(qlik.user)
+    ):
+        yield "user", f"value {shown(qlik.user)}: {problem}"
     if qlik.header and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", qlik.header.name):
         yield "header.name", "not the name of an HTTP header; write it without :"
+    elif qlik.header and qlik.header.name.lower() in _OWN_HEADERS:
+        yield "header.name", "HTTP itself uses this header; name the virtual proxy's own header"
+    if qlik.header and qlik.header.value is not None:
+        if not qlik.header.value:
+            yield "header.value", "the value is empty; write it, or remove it to send `user`"
+        elif problem := header_value_problem(qlik.header.value.reveal()):
+            yield "header.value", f"value (not shown): {problem}"
     if qlik.ntlm and qlik.password is None and qlik.password_file is None:
         yield "password_file", "this key is missing; NTLM needs the password"
     for key in ("api_key", "api_key_file", "client_secret", "client_secret_file", "client_id"):

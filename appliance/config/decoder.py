@@ -258,6 +258,11 @@ class Decoder:
             raise _InvalidValueError("a path can't be empty")
         if "\0" in expanded:
             raise _InvalidValueError("a path can't have a null character")
+        if any(character < " " or character == "\x7f" for character in expanded):
+            raise _InvalidValueError(
+                "a path has no line breaks, tabs or other control characters; a backslash in "
+                "double quotes begins an escape, so write the path in single quotes"
+            )
         return os.path.normpath(Path(folder) / Path(expanded).expanduser())
 
     def _expanded(self, text: str) -> str:

@@ -10,11 +10,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from appliance.config.key_files import key_files
 from appliance.config.recorder_paths import disk_problems
-from appliance.config.tables import Config
+from appliance.config.sign_in import TOKEN_KEYS, SecretKind, secret_problem
+from appliance.config.tables import Config, QlikConfig
 from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.secret import Secret
@@ -22,6 +23,12 @@ from appliance.storage import files
 
 _LARGEST_SECRET = 64 * 1024
 """Bytes. A JSON Web Token is a few kilobytes at most."""
+
+_SHORTEST_TOKEN = 20
+"""Characters from which a part of an address is masked as a token."""
+
+SECRET_KEYS = ("jwt", "password", "api_key", "client_secret")
+"""Keys of ``[qlik]``; each has one beside it, with ``_file``, that names a file."""
 
 
 def check_files(config: Config) -> list[str]:
@@ -36,6 +43,7 @@ def check_files(config: Config) -> list[str]:
         problem = _unreadable(path)
         if problem:
             problems.append(f"{shown}: {where}: {problem}")
+    problems.extend(f"{shown}: {text}" for text in _secret_problems(config))
     users = config.access.users_file
     if users is not None and Path(users).exists():
         problem = _unreadable(users)
@@ -50,6 +58,20 @@ def check_files(config: Config) -> list[str]:
     return problems
 
 
+def _secret_problems(config: Config) -> Iterator[str]:
+    """Files of ``[qlik]`` that can be read and hold no secret of the kind that is wanted."""
+    qlik = config.qlik
+    if qlik is None or qlik.edition == "simulated":
+        return
+    for name in SECRET_KEYS:
+        path = getattr(qlik, f"{name}_file")
+        if path is not None and _unreadable(path) is None:
+            try:
+                qlik_secret(qlik, name)
+            except (ConfigError, NoPermissionError) as error:
+                yield f"[qlik] `{name}_file`: {error}"
+
+
 def anonymous_allowed(config: Config) -> bool:
     """Whether clients may connect without a name.
 
@@ -62,13 +84,22 @@ def anonymous_allowed(config: Config) -> bool:
     return config.is_loopback_only and (users is None or not Path(users).exists())
 
 
-def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
+def read_secret(
+    value: Secret | None, file: ReadPath | None, kind: SecretKind = "text"
+) -> Secret | None:
     """The secret that a key has, or that the file beside it holds (surrounding blanks removed).
 
-    Raises ``ConfigError`` or ``NoPermissionError`` when the file can't be read or is empty.
+    Raises ``ConfigError`` or ``NoPermissionError`` when the file can't be read, is empty or has
+    another form than its kind wants.
     """
-    if value is not None or file is None:
+    if value is not None:
+        # The end of a line is no part of it: a variable may hold what a file held.
+        value = Secret(value.reveal().rstrip("\r\n"))
+        if problem := secret_problem(value.reveal(), kind):
+            raise ConfigError(f"[qlik]: {problem}")
         return value
+    if file is None:
+        return None
     try:
         with files.open_to_read(Path(file)) as opened:
             data = opened.read(_LARGEST_SECRET + 1)
@@ -84,7 +115,15 @@ def read_secret(value: Secret | None, file: ReadPath | None) -> Secret | None:
         raise ConfigError(f"{file}: not UTF-8 text; write the secret as plain text") from None
     if not text:
         raise ConfigError(f"{file}: the file is empty; write the secret into it")
+    if problem := secret_problem(text, kind):
+        raise ConfigError(f"{file}: {problem}")
     return Secret(text)
+
+
+def qlik_secret(qlik: QlikConfig, name: str) -> Secret | None:
+    """The secret of the key ``name`` or ``name_file`` in ``[qlik]``; raises as ``read_secret``."""
+    kind: SecretKind = "token" if name in TOKEN_KEYS else "line"
+    return read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file"), kind)
 
 
 def all_secrets(config: Config) -> tuple[Secret, ...]:
@@ -94,12 +133,12 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
     """
     qlik = config.qlik
     found = [qlik.header.value if qlik and qlik.header else None]
-    for name in ("jwt", "password", "api_key", "client_secret") if qlik else ():
+    for name in SECRET_KEYS if qlik else ():
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.append(read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file")))
     for notify in config.notify:
         with contextlib.suppress(ConfigError, NoPermissionError):
-            found.append(read_secret(notify.url, notify.url_file))
+            found.extend(_address_secrets(read_secret(notify.url, notify.url_file)))
     for plugin in config.access.plugins:
         found.extend(_setting_secrets(plugin.settings))
     return tuple(secret for secret in found if secret)
@@ -121,6 +160,21 @@ def _setting_secrets(value: object) -> Iterator[Secret | None]:
     elif isinstance(value, list):
         for each in value:
             yield from _setting_secrets(each)
+
+
+def _address_secrets(address: Secret | None) -> Iterator[Secret]:
+    """The address of a receiver of notices, and what may be a password or token in it."""
+    if address is None:
+        return
+    yield address
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(address.reveal())
+        if parts.password:
+            yield Secret(unquote(parts.password))
+        tokens = (parts.username or "", parts.hostname or "", *parts.path.split("/"))
+        values = (value for _, value in parse_qsl(parts.query))
+        # Services of chats have their tokens there. A shorter text may be any word.
+        yield from (Secret(each) for each in (*tokens, *values) if len(each) >= _SHORTEST_TOKEN)
 
 
 def _unreadable(path: str) -> str | None:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from appliance.config.problems import shown
 from appliance.config.tables import TimerConfig
-from appliance.mqtt.topics import filter_problem, topic_problem
+from appliance.mqtt.topics import filter_problem, reserved_problem, topic_problem
 
 _WHEN = ("cron", "every", "silence")
 TIMER_KEYS = {key: (key, *_WHEN) for key in ("cron", "every", "topic")} | {
@@ -24,7 +24,7 @@ TIMER_KEYS = {key: (key, *_WHEN) for key in ("cron", "every", "topic")} | {
 _NAME = re.compile(r"[\w .-]{1,60}")
 
 
-def timer_problems(timer: TimerConfig) -> Iterator[tuple[str, str]]:
+def timer_problems(timer: TimerConfig, service_name: str = "") -> Iterator[tuple[str, str]]:
     """Each problem: a key of the table, and a text with what is wrong and the fix."""
     if not _NAME.fullmatch(timer.name) or not timer.name.strip():
         text = "a name has 1 to 60 letters, digits, blanks, - _ or . only"
@@ -42,7 +42,10 @@ def timer_problems(timer: TimerConfig) -> Iterator[tuple[str, str]]:
         yield "topic", 'this key is missing; `silence` needs it; write for example "plant/7/#"'
     if timer.silence is None and timer.task is None and timer.publish is None:
         yield "task", 'the timer does nothing; write for example task = {name = "Reload Sales"}'
-    if timer.publish is not None and (problem := topic_problem(timer.publish.topic)):
+    if timer.publish is not None and (
+        problem := topic_problem(timer.publish.topic)
+        or reserved_problem(timer.publish.topic, service_name)
+    ):
         yield "publish.topic", f"value {shown(timer.publish.topic)}: {problem}"
     if timer.timezone != "UTC" and not _is_zone(timer.timezone):
         text = 'this time zone is not known here; write for example "Europe/Berlin"'

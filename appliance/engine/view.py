@@ -36,7 +36,7 @@ from appliance.errors import ApplianceError, UsageError
 from appliance.journal.journal import Journal
 from appliance.log.logs import Log
 from appliance.model import Execution, Message, Task
-from appliance.mqtt.topics import topic_problem
+from appliance.mqtt.topics import reserved_problem, topic_problem
 from appliance.recorders.recorders import Recorders
 from appliance.tasks.engine import TaskEngine
 
@@ -219,6 +219,8 @@ class View(Engine):
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
         if problem := topic_problem(topic):
             raise UsageError(f"Topic {topic!r}: {problem}.")
+        if problem := reserved_problem(topic, self._appliance.config.service.name):
+            raise UsageError(f"Topic {topic!r}: {problem}.")
         limit = int(self._appliance.config.limits.max_packet_size)
         if len(payload) > limit:
             raise UsageError(f"The payload has {len(payload)} bytes, at most {limit} are allowed.")
@@ -231,6 +233,11 @@ class View(Engine):
         )
 
     def clear_retained(self, topic: str, by: str) -> None:
+        name = self._appliance.config.service.name
+        problem = reserved_problem(topic, name)
+        # The last outcomes of tasks that the server has no more may be cleared.
+        if problem and not topic.startswith(f"{name}/tasks/"):
+            raise UsageError(f"Topic {topic!r}: {problem}.")
         logger.info("%s clears the retained message of %s", by, topic)
         door = self._appliance.door
         self._appliance.call(lambda: door.publish(topic, b"", retain=True), _CALL_S)

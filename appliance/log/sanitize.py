@@ -5,9 +5,11 @@ Not for: payloads in the UI, which keep their line breaks (ui/).
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 
+from appliance.known_secrets import KnownSecrets
 from appliance.secret import Secret
 
 # C0, DEL, C1, line and paragraph separators, bidirectional overrides, lone surrogates: what could
@@ -30,8 +32,6 @@ _ASSIGNED = re.compile(
     r"(?i)\b((?:\w*password|\w*secret|api[_-]?key|\w*token|passwd|pwd)[\"']?\s*[:=]\s*)"
     r"(\"[^\"]*\"|'[^']*'|[^\s,;&]+)"
 )
-_LEAST_SECRET = 4
-"""Characters. Masking a shorter one everywhere would hide the text, not the secret."""
 
 
 def escape(text: str) -> str:
@@ -45,6 +45,22 @@ def escape(text: str) -> str:
 def _unsafe() -> re.Pattern[str]:
     """The pattern of characters to escape. Compiling it takes five milliseconds of a start."""
     return re.compile(f"[{_COMMANDS}{_INVISIBLE}]")
+
+
+def escape_json(text: str) -> str:
+    """JSON with the same meaning, in which such characters are written as JSON escapes them.
+
+    Line breaks and tabs between values stay.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return _unsafe().sub(_escaped_in_json, text)
+
+
+def _escaped_in_json(match: re.Match[str]) -> str:
+    if match[0] in "\n\r\t":
+        return match[0]
+    return "\\u007f" if match[0] == "\x7f" else json.dumps(match[0])[1:-1]
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -61,18 +77,11 @@ class SecretMasker:
     """Replaces known secrets, and texts that look like secrets, by ``***``."""
 
     def __init__(self, *secrets: Secret) -> None:
-        self._values: tuple[str, ...] = ()
-        self.add(*secrets)
+        self._known = KnownSecrets(*secrets)
 
     def add(self, *secrets: Secret) -> None:
         """Mask these too, from now on."""
-        values = {secret.reveal() for secret in secrets} | set(self._values)
-        # The longest first: a secret may be part of another.
-        self._values = tuple(
-            sorted((each for each in values if len(each) >= _LEAST_SECRET), key=len, reverse=True)
-        )
+        self._known.add(*secrets)
 
     def apply(self, text: str) -> str:
-        for value in self._values:
-            text = text.replace(value, "***")
-        return _ASSIGNED.sub(r"\1***", _CREDENTIAL.sub(r"\1 ***", text))
+        return _ASSIGNED.sub(r"\1***", _CREDENTIAL.sub(r"\1 ***", self._known.mask(text)))

@@ -28,6 +28,21 @@ def topic_problem(topic: str) -> str | None:
     return _string_problem(topic)
 
 
+def reserved_problem(topic: str, service_name: str) -> str | None:
+    """Say why only the appliance itself publishes to a (valid) topic, or ``None``.
+
+    ``service_name`` is ``[service] name``, or empty if it is not known.
+    """
+    if topic.startswith("$"):
+        return "topics that begin with $ belong to the broker; choose another topic"
+    if service_name and (topic == service_name or topic.startswith(f"{service_name}/")):
+        return (
+            f"topics below {service_name}/ are the appliance's own, and only the appliance "
+            "publishes there; choose another topic"
+        )
+    return None
+
+
 def malformed_filter(topic_filter: str) -> str | None:
     """Say what is malformed in ``topic_filter`` (section 4.7.1, 4.7.3), or ``None``.
 

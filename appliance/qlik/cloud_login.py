@@ -113,4 +113,5 @@ class OAuth:
         # A short lifetime is halved rather than made negative by the margin.
         margin_ns = min(_TOKEN_MARGIN_NS, lifetime_ns // 2)
         self._token = Secret(token)
+        self._transport.know(self._token)
         self._until_ns = self._clock() + lifetime_ns - margin_ns

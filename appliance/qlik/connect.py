@@ -14,12 +14,14 @@ from typing import Any
 
 import certifi
 
-from appliance.config.files import read_secret
+from appliance.config.files import SECRET_KEYS, qlik_secret
+from appliance.config.sign_in import header_value_problem
 from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud
 from appliance.qlik.cloud_login import ApiKey, OAuth, TokenSource
+from appliance.qlik.masked_server import MaskedServer
 from appliance.qlik.server import QlikServer
 from appliance.qlik.transport import Transport
 from appliance.secret import Secret
@@ -91,15 +93,15 @@ def tls_context(config: QlikConfig) -> ssl.SSLContext:
     return context
 
 
-def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> ClientManaged:
+def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
     url = config.url.rstrip("/").removesuffix("/qrs")
     headers = {"User-Agent": _AGENT, "Accept": "application/json, text/plain"}
     settings: dict[str, Any] = {}
-    jwt = read_secret(config.jwt, config.jwt_file)
+    jwt = qlik_secret(config, "jwt")
     through_proxy = True
     if config.header is not None:
         given = config.header.value
-        headers[config.header.name] = given.reveal() if given is not None else config.user
+        headers[config.header.name] = _in_header(given.reveal() if given else config.user)
     elif jwt is not None:
         headers["Authorization"] = f"Bearer {jwt.reveal()}"
     elif config.ntlm:
@@ -114,34 +116,54 @@ def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> ClientManag
         headers=headers,
         tls=tls_context(config) if url.startswith("https:") else None,
         has_certificate=config.certificate is not None,
+        ca_file=config.ca_file,
+        secrets=_secrets(config),
         clock=clock,
         **settings,
     )
-    return ClientManaged(transport, through_proxy=through_proxy)
+    return _masked(ClientManaged(transport, through_proxy=through_proxy), transport)
 
 
-def _cloud(config: QlikConfig, clock: Callable[[], int]) -> Cloud:
+def _cloud(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
     url = config.url.rstrip("/")
     transport = Transport(
         url,
         timeout_s=float(config.timeout),
         headers={"User-Agent": _AGENT, "Accept": "application/json"},
         tls=tls_context(config) if url.startswith("https:") else None,
+        ca_file=config.ca_file,
+        secrets=_secrets(config),
         clock=clock,
     )
     source: TokenSource
-    key = read_secret(config.api_key, config.api_key_file)
+    key = qlik_secret(config, "api_key")
     if key is not None:
         source = ApiKey(key)
     else:
-        secret = read_secret(config.client_secret, config.client_secret_file)
+        secret = qlik_secret(config, "client_secret")
         if not config.client_id or secret is None:
             raise ConfigError(
                 "[qlik] has no way to sign in to Qlik Cloud; set `api_key_file`, or `client_id` "
                 "and `client_secret_file`"
             )
         source = OAuth(transport, config.client_id, secret, clock=clock)
-    return Cloud(transport, source)
+    return _masked(Cloud(transport, source), transport)
+
+
+def _masked(server: QlikServer, transport: Transport) -> QlikServer:
+    return MaskedServer(server, transport.mask, lambda: transport.clock_offset_s)
+
+
+def _secrets(config: QlikConfig) -> list[Secret]:
+    given = [config.header.value if config.header else None]
+    given += [qlik_secret(config, name) for name in SECRET_KEYS]
+    return [secret for secret in given if secret]
+
+
+def _in_header(value: str) -> str:
+    if problem := header_value_problem(value):
+        raise ConfigError(f"[qlik] `header`: the value (not shown): {problem}")
+    return value
 
 
 def qlik_user(user: str) -> str:
@@ -156,6 +178,8 @@ def qlik_user(user: str) -> str:
             f"[qlik] `user` {user!r}: a user is directory, backslash, name; write for example "
             r"'INTERNAL\sa_repository', in single quotes"
         )
+    if problem := header_value_problem(user):
+        raise ConfigError(f"[qlik] `user` {user!r}: {problem}")
     return f"UserDirectory={directory};UserId={name}"
 
 
@@ -167,7 +191,7 @@ def _ntlm(config: QlikConfig) -> Callable[[], Any]:
             "[qlik] `ntlm` needs a package that is not installed; install it with "
             "pip install 'qlik-mqtt-appliance[ntlm]', or sign in with a certificate"
         ) from None
-    password = read_secret(config.password, config.password_file) or Secret("")
+    password = qlik_secret(config, "password") or Secret("")
     return lambda: HttpNtlmAuth(config.user, password.reveal())
 
 

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from appliance.config.certificates import dates_of
 from appliance.config.tables import QlikConfig
 from appliance.errors import EXIT_UNAVAILABLE, ApplianceError
 from appliance.model import Task, TaskKind
-from appliance.qlik.client_managed import ClientManaged
-from appliance.qlik.cloud import Cloud
 from appliance.qlik.connect import connect, tls_context
 from appliance.qlik.failures import StatusError, exception_error
+from appliance.qlik.masked_server import MaskedServer
 from appliance.qlik.server import QlikError, QlikServer
 
 _CLOCK_TOLERANCE_S = 60.0
@@ -122,6 +122,8 @@ def _tls(config: QlikConfig, connection: socket.socket, host: str, port: int) ->
         names = _names_at(config, host, port) if error.verify_code in {62, 64} else []
         if names:
             text += f" The certificate is for: {', '.join(names)}."
+        if error.verify_code == 10 and (last := _last_day(config, host, port)):
+            text += f" The server's own {last}."
         return Finding("bad", text)
     except (ssl.SSLError, OSError) as error:
         return Finding("bad", str(_tls_problem(config, error, where)))
@@ -140,6 +142,7 @@ def _tls_problem(config: QlikConfig, error: Exception, where: str) -> QlikError:
         f"TLS https://{where}",
         timeout_s=float(config.timeout),
         has_certificate=config.certificate is not None,
+        ca_file=config.ca_file,
     )
 
 
@@ -160,6 +163,22 @@ def _names_at(config: QlikConfig, host: str, port: int) -> Sequence[str]:
     return [str(value) for _, value in certificate.get("subjectAltName", ())]
 
 
+def _last_day(config: QlikConfig, host: str, port: int) -> str:
+    """Until when a certificate that was not accepted is valid; no data is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # Only the dates are read, for a message.
+    try:
+        with (
+            socket.create_connection((host, port), timeout=float(config.timeout)) as second,
+            context.wrap_socket(second, server_hostname=host) as secured,
+        ):
+            found = dates_of(secured.getpeercert(binary_form=True) or b"")
+    except (OSError, ssl.SSLError):
+        return ""
+    return f"certificate is valid until {found.ends:%Y-%m-%d}" if found else ""
+
+
 def _days_left(certificate: Mapping[str, Any]) -> int | None:
     ends = certificate.get("notAfter")
     if not isinstance(ends, str):
@@ -174,7 +193,7 @@ def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
         yield Finding("bad", str(error) + _more(config, error), error.exit_code)
         return
     yield Finding("ok", f"{server.label} answers: {info.text}, in {info.rtt_s * 1000:.0f} ms.")
-    if isinstance(server, ClientManaged | Cloud):
+    if isinstance(server, MaskedServer):
         yield from _clock(server.clock_offset_s)
     try:
         tasks = server.tasks()

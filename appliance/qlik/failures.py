@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine, UnknownProtocol
 
+from appliance.config.certificates import ended
 from appliance.qlik.masking import mask_line
 from appliance.qlik.server import QlikError, RetryPolicy
 
@@ -46,6 +48,8 @@ _NOT_TLS = (
 _DENYING = frozenset({401, 403})
 _PROXY_ERRORS = frozenset({"InvalidProxyURL", "InvalidSchema", "ProxyError", "ProxySchemeUnknown"})
 """Names of exceptions; the second is that of a proxy whose kind needs a package (SOCKS)."""
+_QUOTING = (ValueError, BadStatusLine, UnknownProtocol)
+"""Errors whose text quotes a part of the answer: a part of a secret would not be known as one."""
 _OLD_TLS = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL")
 
 
@@ -226,7 +230,13 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def exception_error(
-    error: Exception, where: str, *, timeout_s: float, has_certificate: bool
+    error: Exception,
+    where: str,
+    *,
+    timeout_s: float,
+    has_certificate: bool,
+    mask: Callable[[str], str] = str,
+    ca_file: str | None = None,
 ) -> QlikError:
     """The error for a request that got no answer.
 
@@ -235,6 +245,8 @@ def exception_error(
         where: method and address.
         timeout_s: the limit that a timeout ran into.
         has_certificate: whether a client certificate is configured.
+        mask: replaces the secrets of the request in a text; they may stand in the error's.
+        ca_file: the configured authorities, to say whether these have expired.
     """
     causes = list(_causes(error))
     names = {type(cause).__name__ for cause in causes}
@@ -246,9 +258,10 @@ def exception_error(
             retry=RetryPolicy.SAFE,
         )
     tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    told = tls_error(tls, where, has_certificate=has_certificate) if tls is not None else None
-    if told is not None:
-        return told
+    if tls is not None:
+        told = tls_error(tls, where, has_certificate=has_certificate, ca_file=ca_file)
+        if told is not None:
+            return told
     if "ConnectTimeoutError" in names:
         return QlikError(
             f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
@@ -273,8 +286,8 @@ def exception_error(
         )
     if "NewConnectionError" in names:
         return QlikError(
-            f"{where}: no connection ({_short(causes[-1])}). Check host and port in [qlik] url and "
-            "the network.",
+            f"{where}: no connection ({_short(causes[-1], mask)}). Check host and port in [qlik] "
+            "url and the network.",
             label="no route",
             retry=RetryPolicy.SAFE,
         )
@@ -291,6 +304,13 @@ def exception_error(
             label="bad url",
             retry=RetryPolicy.NEVER,
         )
+    if any(_is_unsendable(cause) for cause in causes):
+        return QlikError(
+            f"{where}: the request was not sent, because a header can't carry the sign-in. Check "
+            "[qlik] user, header and the secret: no line breaks, and Latin-1 letters alone.",
+            label="bad header",
+            retry=RetryPolicy.NEVER,
+        )
     hint = ""
     if where.partition(" ")[2].startswith("https:"):
         # With TLS 1.3 a server that requires another client certificate may close the connection.
@@ -300,14 +320,16 @@ def exception_error(
             else " On port 4242 it demands a client certificate: set [qlik] certificate."
         )
     return QlikError(
-        f"{where}: the connection ended before the answer was complete ({_short(causes[-1])}). The "
-        f"server may have restarted.{hint}",
+        f"{where}: the connection ended before the answer was complete "
+        f"({_short(causes[-1], mask)}). The server may have restarted.{hint}",
         label="dropped",
         retry=RetryPolicy.LOOK_FIRST,
     )
 
 
-def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> QlikError | None:
+def tls_error(
+    error: ssl.SSLError, where: str, *, has_certificate: bool, ca_file: str | None = None
+) -> QlikError | None:
     """The error for TLS that could not be established.
 
     ``None`` if the error does not prove that: it may be a connection that ended later on, when
@@ -317,6 +339,7 @@ def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> Qlik
         error: what the ssl module raised.
         where: method and address.
         has_certificate: whether a client certificate is configured.
+        ca_file: the configured authorities, to say whether these have expired.
     """
     name = f"{getattr(error, 'reason', '')} {error}".upper().replace(" ", "_")
     label = "certificate"
@@ -325,6 +348,11 @@ def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> Qlik
         what = (
             "the server's certificate is for another host name. Use the name in the certificate "
             "for [qlik] url (a Qlik server's certificate has the name it was installed with)"
+        )
+    elif code == _EXPIRED and ca_file and (authority := ended(ca_file)):
+        what = (
+            f"the authority in ca_file has expired: {ca_file} has only the {authority.shown} (or "
+            "the clock of this machine is wrong). Export root.pem again from the QMC"
         )
     elif code == _EXPIRED:
         what = (
@@ -364,6 +392,13 @@ def tls_error(error: ssl.SSLError, where: str, *, has_certificate: bool) -> Qlik
     return QlikError(f"{where}: {what}.", label=label, retry=RetryPolicy.SAFE)
 
 
+def _is_unsendable(error: BaseException) -> bool:
+    """Whether ``http.client`` or requests refused a header of the request itself."""
+    return type(error).__name__ in {"UnicodeEncodeError", "InvalidHeader"} or (
+        type(error) is ValueError and str(error).startswith("Invalid header")
+    )
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error and everything inside it, outermost first.
 
@@ -383,8 +418,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         waiting += [cause for cause in inner if isinstance(cause, BaseException)]
 
 
-def _short(error: BaseException | None) -> str:
+def _short(error: BaseException | None, mask: Callable[[str], str] = str) -> str:
     if error is None:
         return "unknown"
+    if isinstance(error, _QUOTING) and not isinstance(error, OSError):
+        return f"not HTTP, {type(error).__name__}"
     text = str(getattr(error, "strerror", None) or error) or type(error).__name__
-    return mask_line(text)[:_TEXT_LIMIT]
+    return mask_line(mask(text))[:_TEXT_LIMIT]

@@ -12,7 +12,7 @@ import contextlib
 import json
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ import msgspec
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from appliance.known_secrets import KnownSecrets
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
@@ -31,6 +32,7 @@ from appliance.qlik.failures import (
     too_large_error,
     too_slow_error,
 )
+from appliance.secret import Secret
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase
@@ -50,10 +52,13 @@ class Reply(msgspec.Struct, frozen=True):
     where: str
     """Method and address, without the query, for error texts."""
     elapsed_s: float = 0.0
+    known: KnownSecrets = KnownSecrets()
+    """What the answer may repeat of the request."""
 
     @property
     def text(self) -> str:
-        return self.content.decode("utf-8", "replace")
+        """The body, with the secrets of the request masked, for people."""
+        return self.known.mask(self.content.decode("utf-8", "replace"))
 
     @property
     def is_html(self) -> bool:
@@ -75,8 +80,10 @@ class Reply(msgspec.Struct, frozen=True):
         """
         if self.is_sign_in:
             raise login_page_error(self.where)
+        # An error is read for its texts alone. Elsewhere a name or id must stay what it is.
+        content = self.content if self.status < 400 else self.text.encode("utf-8", "replace")
         try:
-            return _without_surrogates(json.loads(self.content), self.content)
+            return _without_surrogates(json.loads(content), content)
         except ValueError:
             raise not_json_error(self.where, self.status) from None
 
@@ -102,8 +109,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         tls: ssl.SSLContext | None = None,
         has_certificate: bool = False,
+        ca_file: str | None = None,
         auth: Callable[[], AuthBase] | None = None,
         body_limit: int = BODY_LIMIT,
+        secrets: Sequence[Secret] = (),
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Prepare requests; nothing is sent.
@@ -116,8 +125,10 @@ class Transport:
             tls: for https: the trusted authorities, and the client certificate if there is one;
                 by default the authorities that the system trusts.
             has_certificate: whether there is one, for error texts.
+            ca_file: where the authorities are from, for error texts.
             auth: makes the handler that signs a connection in (NTLM).
             body_limit: bytes of an answer that are read at most.
+            secrets: what the requests carry and no text may show.
             clock: our time in nanoseconds since the epoch.
         """
         self.base_url = base_url
@@ -129,9 +140,12 @@ class Transport:
         self._timeout_s = timeout_s
         self._headers = {"Accept-Encoding": "gzip, deflate", **(headers or {})}
         self._has_certificate = has_certificate
+        self._ca_file = ca_file
         self._body_limit = body_limit
         self._clock = clock
         self._is_closed = False
+        self._secrets = tuple(secrets)
+        self._known = KnownSecrets(*secrets)
         if tls is None and parts.scheme == "https":
             tls = ssl.create_default_context()
         self._exchange: Exchange
@@ -145,6 +159,14 @@ class Transport:
             self._exchange = Sessions(
                 base_url, tls=tls, timeout_s=timeout_s, proxy=proxy, auth=auth
             )
+
+    def mask(self, text: str) -> str:
+        """A text without the secrets that the requests carry."""
+        return self._known.mask(text)
+
+    def know(self, token: Secret) -> None:
+        """Mask this one, too. It replaces the one before, which is no longer sent."""
+        self._known = KnownSecrets(*self._secrets, token)
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A local time (by default now) as the server's clock shows it."""
@@ -197,7 +219,9 @@ class Transport:
         for _ in range(_SIGN_IN_HOPS):
             parts = urlsplit(url)
             query = f"?{parts.query}" if parts.query else ""
-            reply = self._send("GET", f"{parts.path or '/'}{query}", headers)
+            reply = self._send(
+                "GET", f"{parts.path or '/'}{query}", headers, shown=f"{self._prefix}{path}"
+            )
             location = reply.headers.get("location")
             if reply.status not in _REDIRECTS or not location:
                 return reply
@@ -228,8 +252,12 @@ class Transport:
         *,
         body: bytes | None = None,
         keep_last: int | None = None,
+        shown: str | None = None,
     ) -> Reply:
-        where = f"{method} {self._origin}{target.partition('?')[0]}"
+        known = self._known
+        # Where a redirect leads is the server's text, which may repeat a part of a secret.
+        path = shown if shown is not None else target.partition("?")[0]
+        where = known.mask(f"{method} {self._origin}{path}")
         began = time.monotonic()
         if self._is_closed:
             raise closed_error(where)
@@ -238,16 +266,20 @@ class Transport:
             with self._exchange.answer(method, target, all_headers, body) as response:
                 self._note_clock(response.headers.get("Date"))
                 content = self._read(response, where, began, keep_last)
-                return Reply(
-                    response.status, response.headers, content, where, time.monotonic() - began
-                )
+                took_s = time.monotonic() - began
+                return Reply(response.status, response.headers, content, where, took_s, known)
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             # OSError: requests raises it, too. ValueError: raised for a socket that close() closed
             # during the call.
             if self._is_closed:
                 raise closed_error(where) from None
             raise exception_error(
-                error, where, timeout_s=self._timeout_s, has_certificate=self._has_certificate
+                error,
+                where,
+                timeout_s=self._timeout_s,
+                has_certificate=self._has_certificate,
+                mask=known.mask,
+                ca_file=self._ca_file,
             ) from None
 
     def _read(

@@ -11,7 +11,7 @@ from appliance.model import ExecutionState, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.connect import connect
 from appliance.qlik.failures import StatusError
-from appliance.qlik.server import RetryPolicy, QlikError
+from appliance.qlik.server import QlikServer, RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Outcome, Proxy, SimulatedQlik
 from appliance.qlik.transport import Transport
 
@@ -372,11 +372,9 @@ def test_users_without_rights_or_inactive(qlik: SimulatedQlik, clock: ManualCloc
 # --- through a virtual proxy ---------------------------------------------------------------------
 
 
-def proxied(qlik: SimulatedQlik, **settings: object) -> ClientManaged:
+def proxied(qlik: SimulatedQlik, **settings: object) -> QlikServer:
     config = QlikConfig(edition="client-managed", **settings)  # type: ignore[arg-type]  # of a test
-    made = connect(config)
-    assert isinstance(made, ClientManaged)
-    return made
+    return connect(config)
 
 
 @pytest.mark.parametrize("way", ["header", "jwt", "ntlm"])

@@ -125,6 +125,11 @@ def test_an_operator_publishes_and_disconnects(running, attach):
         engine.disconnect("nobody-here", "ignored")
     with pytest.raises(UsageError, match="Topic"):
         engine.publish("plant/#", b"", 0, False, "ignored")
+    for topic in ("appliance/status", "appliance/x", "appliance", "$SYS/x", "$desk/reply/a"):
+        with pytest.raises(UsageError, match=r"appliance's own|belong to the broker"):
+            engine.publish(topic, b"forged", 1, True, "ignored")
+    with pytest.raises(UsageError, match="own"):
+        engine.clear_retained("appliance/status", "ignored")
 
 
 def test_a_viewer_may_not_act(running, attach):

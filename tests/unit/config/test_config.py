@@ -667,3 +667,26 @@ def test_a_path_may_begin_with_the_home_folder_or_a_variable(tmp_path: Path) -> 
     assert config.qlik is not None
     assert config.qlik.jwt_file == "/run/c/jwt"
     assert config.qlik.ca_file == str(Path.home() / "root.pem")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[service]\ndata_dir = "C:\\new\\tables"',
+        '[[recorder]]\ntopic = "a"\npath = "C:\\recordings\\new.json"',
+        '[access]\nusers_file = "C:\\backup\\users.txt"',
+    ],
+)
+def test_a_path_with_an_escape_is_told_with_the_fix(text: str) -> None:
+    """A backslash in double quotes made a line feed, tab or backspace of a letter."""
+    with pytest.raises(ConfigError, match="single quotes") as caught:
+        loads(text)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("topic", ["$SYS/x", "$desk/reply/a", "appliance/status", "appliance"])
+def test_a_timer_does_not_publish_in_the_appliances_name(topic: str) -> None:
+    """The broker's and the appliance's own topics are refused."""
+    text = f"[[timer]]\nname = 'a'\nevery = '1h'\npublish = {{topic = '{topic}'}}"
+    with pytest.raises(ConfigError, match="another topic"):
+        loads(text)
