@@ -130,8 +130,8 @@ def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) ->
         )
 
 
-def _file(data_dir: Path, prefix: str, id: str) -> Path:
-    return data_dir / f"{prefix}{id}.json"
+def _file(data_dir: Path, prefix: str, request_id: str) -> Path:
+    return data_dir / f"{prefix}{request_id}.json"
 
 
 def _write(path: Path, content: bytes) -> None:
