@@ -307,7 +307,7 @@ class Recording:
 
     def _create(self) -> None:
         empty = self._format.empty
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_directory(self._path.parent)
         files.replace_file(self._path, empty)
         self._format.recall("")
         self._unfinished = False

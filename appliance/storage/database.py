@@ -181,6 +181,7 @@ class Database:
             ) from error
 
     def _open(self) -> sqlite3.Connection:
+        self._undo_interrupted_creation()
         is_empty = not self._has_content()
         version = 0
         if not is_empty:
@@ -200,6 +201,21 @@ class Database:
         if is_empty:
             files.sync_directory(self.path.parent)
         return connection
+
+    def _undo_interrupted_creation(self) -> None:
+        """Have SQLite undo a write that a crash interrupted before there was a write-ahead log.
+
+        The first page of a new database is written under a rollback journal. A connection that only
+        reads would take the half-written page for damage, or refuse.
+        """
+        journal = sqlite.beside(self.path, "-journal")
+        if not journal.exists() or journal.stat().st_size == 0 or not self._has_content():
+            return
+        with (
+            contextlib.closing(self.connect()) as connection,
+            contextlib.suppress(sqlite3.DatabaseError),  # damage is judged afterwards
+        ):
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
     def _identify(self, connection: sqlite3.Connection) -> int:
         """The file's version, 0 if it has no tables yet; raises ``ConfigError``."""

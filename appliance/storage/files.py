@@ -61,7 +61,7 @@ class DirectoryLock:
         """
         path = self._directory / _LOCK_NAME
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            make_directory(self._directory)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except PermissionError as error:
             raise NoPermissionError(
@@ -185,6 +185,23 @@ def sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def make_directory(directory: Path) -> None:
+    """Create a directory and its parents if need be; the names of new ones are durable.
+
+    Raises:
+        OSError: it can't be created.
+    """
+    new: list[Path] = []
+    each = directory
+    while not each.exists() and each != each.parent:
+        new.append(each)
+        each = each.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        with contextlib.suppress(OSError):  # the parent may be closed to this user for reading
+            sync_directory(made.parent)
 
 
 def replace_file(path: Path, content: bytes) -> None:
