@@ -70,6 +70,7 @@ class Rig:
         plugins: tuple[AccessPlugin, ...] = (),
         plugin_timeout: float = 5.0,
         plugin_cache: float = 10.0,
+        will_grace: float = 30.0,
         **limits: Any,
     ) -> None:
         self.folder = folder
@@ -88,6 +89,7 @@ class Rig:
         self.sync = sync
         self.counters: Counter[str] = Counter()
         self.now_offset_ns = 0
+        self.will_grace = will_grace
         self.host = host
         self.observe = observe or (lambda _messages: None)
 
@@ -156,6 +158,7 @@ class Rig:
             counters=self.counters,
             clock_ns=self.clock_ns,
             plugins=self.plugins,
+            will_grace_s=self.will_grace,
         )
         await self.broker.start()
         return self
@@ -566,12 +569,13 @@ def states(*statements: str) -> Any:
 
 
 async def _main() -> None:
-    """Serve until SIGTERM: ``FOLDER [always|os]``. The port is the first line of the output."""
+    """Serve until SIGTERM: ``FOLDER [always|os] [GRACE]``. The first line of output is the port."""
     stop = asyncio.Event()
     with contextlib.suppress(NotImplementedError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     sync = sys.argv[2] if len(sys.argv) > 2 else "always"
-    async with Rig(Path(sys.argv[1]), sync=sync) as rig:
+    grace = float(sys.argv[3]) if len(sys.argv) > 3 else 30.0
+    async with Rig(Path(sys.argv[1]), sync=sync, will_grace=grace) as rig:
         print(rig.port, flush=True)
         await stop.wait()
     print("stopped", flush=True)

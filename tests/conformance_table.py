@@ -38,12 +38,6 @@ tests.
 
 DEVIATIONS = (
     (
-        ("MQTT-3.1.2-8", "MQTT5-3.1.2-8"),
-        "An ordered stop, and a kill, drop the wills of clients that are connected at that moment,"
-        " except delayed wills of sessions that outlive their connections. The standard lets a"
-        " server publish them after its restart.",
-    ),
-    (
         (),
         "Topics and topic filters longer than limits.max_topic_length or with more levels than"
         " limits.max_topic_levels are refused: 1024 bytes and 30 levels, if not configured.",
@@ -69,8 +63,9 @@ Where the standards leave a choice, the appliance
   session may be neither taken over nor resumed nor ended by a clean start;
 - sends a message to overlapping subscriptions once, at the highest of their QoS;
 - drops the oldest message when a client's queue is full, and counts it;
-- continues the delay of a will over an ordered stop, begins it again after a kill, and drops the
-  will if its client has connected by then;
+- publishes the wills of clients that were connected at a stop or a crash after the restart, when
+  `will_grace` of `[service]` has passed, and drops the will if its client is back by then; the delay
+  of a will goes on over an ordered stop and begins again after a kill;
 - checks the topic of a will again when it publishes the will, because the rules may have changed
   since CONNECT;
 - does not send the unacknowledged messages of a shared subscription to another member after a

@@ -413,6 +413,8 @@ class Connection(GuardedProtocol):
             raise PacketError("a DISCONNECT has nothing but its header")
         else:
             self._said_goodbye = True
+        if self._said_goodbye:
+            self._context.binding.wills.drop(self.client_id)
         if self._subscribe_handler is not None:
             self._subscribe_handler.disconnect()
         self.close()

@@ -194,10 +194,12 @@ class Door:
         client_id: str = "",
         username: str | None = None,
         address: str = "",
+        announce: Callable[[int], None] | None = None,
     ) -> int:
         """Publish on behalf of the appliance or of a client that is gone (its will).
 
-        Returns the sequence number.
+        ``announce`` is called with the sequence number before the message enters: what it records
+        is committed before the message or with it. Returns the sequence number.
         """
         message = Message(
             seq=self.next_seq(),
@@ -211,6 +213,8 @@ class Door:
             address=address,
             properties=properties,
         )
+        if announce is not None:
+            announce(message.seq)
         self._journal.append(message, None)
         self.messages_in += 1
         self.bytes_in += len(payload)

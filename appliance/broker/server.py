@@ -67,7 +67,9 @@ class MqttBroker:
         counters: collections.Counter[Counter],
         clock_ns: Callable[[], int],
         plugins: Plugins | None = None,
+        will_grace_s: float = 30.0,
     ) -> None:
+        self._will_grace_s = will_grace_s
         self.plugins = plugins
         self.limits = limits
         self.access = access
@@ -189,7 +191,11 @@ class MqttBroker:
         # The rules may be others than they were when these subscriptions were granted.
         self.enforce_access()
         self.binding.wills.load(
-            wills, lambda client_id: self.sessions.get(client_id) is not None, self._clock_ns()
+            wills,
+            lambda client_id: self.sessions.get(client_id) is not None,
+            self._clock_ns(),
+            last_seq=self.door.fanned_out_seq,
+            grace_s=self._will_grace_s,
         )
         await self.host.start()
         try:
@@ -246,6 +252,7 @@ class MqttBroker:
                 _, late = await asyncio.wait(late, timeout=_ABORT_S)
             for task in late:
                 task.cancel()
+        self.binding.wills.write()
         self.sessions.save_places(all_of_them=True)
         await self.host.stop()
 

@@ -44,9 +44,9 @@ class SessionBinding:
         self._limits = limits
         self._count = count
         self._clock_ns = clock_ns
-        self.wills = Wills(sessions.store, self._publish_will)
+        self.wills = Wills(sessions.store, self._publish_will, asyncio.get_running_loop())
         self.is_stopping = False
-        """The appliance stops: wills of connections that it ends are not published."""
+        """The appliance stops: wills of connections that it ends are kept for the next start."""
 
     # --- a client connects ----------------------------------------------------------------------
 
@@ -113,17 +113,17 @@ class SessionBinding:
         resumed = session is not None and not asked.clean_start
         if session is None or not resumed:
             self._check_room(client_id, asked)
+            self.wills.returned(client_id, asked.username, resumes=False)
             self.end_session(client_id)
             session = self._sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
             self._sessions.resume(session, asked.session_expiry_s)
-            self.wills.returned(client_id)
+            self.wills.returned(client_id, asked.username, resumes=True)
         session.connection = connection
         session.version = connection.version
         connection.session = session
-        will = asked.will
-        if will is not None and will.delay_s and session.persistent:
-            self.wills.announce(_kept(connection, will))
+        if asked.will is not None:
+            self.wills.announce(_kept(connection, asked.will))
         return resumed
 
     def _check_room(self, client_id: str, asked: Connect) -> None:
@@ -164,12 +164,11 @@ class SessionBinding:
         if will is None:
             return
         if said_goodbye:
-            if will.delay_s:
-                self.wills.drop(connection.client_id)
+            self.wills.drop(connection.client_id)
         elif will.delay_s and not ended:
             self.wills.begin(_kept(connection, will), self._clock_ns())
         elif not self.is_stopping:
-            self._publish_will(_kept(connection, will))
+            self.wills.publish(_kept(connection, will))
 
     def end_expired(self) -> None:
         """End sessions that have expired, and publish the wills that are due."""
@@ -184,7 +183,7 @@ class SessionBinding:
         self.wills.end(client_id)
         self._sessions.end(client_id)
 
-    def _publish_will(self, kept: KeptWill) -> None:
+    def _publish_will(self, kept: KeptWill, announce: Callable[[int], None]) -> None:
         will = kept.will
         if not self._access.may_publish(kept.username, kept.client_id, will.topic):
             # It was permitted when the client connected.
@@ -199,6 +198,7 @@ class SessionBinding:
             client_id=kept.client_id,
             username=kept.username,
             address=kept.address,
+            announce=announce,
         )
 
 

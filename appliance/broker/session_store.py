@@ -21,7 +21,7 @@ from appliance.storage.layout import Tables
 
 _SAMPLE_ROWS = 100
 """Rows of a table that are looked at before a start changes anything."""
-_NAMES = ("session", "subscription", "unreleased", "outgoing", "settled", "queue", "will")
+_NAMES = ("session", "subscription", "unreleased", "outgoing", "settled", "queue")
 
 
 class Rows(Protocol):
@@ -86,7 +86,7 @@ class QueueRow(msgspec.Struct, frozen=True):
 
 
 class KeptWill(msgspec.Struct):
-    """A delayed will and the client that announced it."""
+    """A will and the client that announced it."""
 
     client_id: str
     username: str | None
@@ -94,6 +94,8 @@ class KeptWill(msgspec.Struct):
     will: Will
     due_ns: int = 0
     """When it is to be published; 0 while its client is connected."""
+    seq: int = 0
+    """The number of the message that publishes it, noted before the message is in the journal."""
 
 
 class SessionStore:
@@ -120,7 +122,7 @@ class SessionStore:
         )
 
     def erase(self, client_id: str) -> None:
-        """Forget a session with everything that belongs to it."""
+        """Forget a session with everything that belongs to it but its will (wills.py)."""
         self._record(
             [
                 (f"DELETE FROM {table} WHERE client_id = ?", (client_id,))  # noqa: S608 - our names
@@ -202,12 +204,12 @@ class SessionStore:
         self._record([("INSERT OR REPLACE INTO queue VALUES (?, ?, ?)", values)])
 
     def keep_will(self, kept: KeptWill) -> None:
-        """Keep a delayed will."""
+        """Keep a will."""
         values = (kept.client_id, msgspec.msgpack.encode(kept))
         self._record([("INSERT OR REPLACE INTO will VALUES (?, ?)", values)])
 
     def forget_will(self, client_id: str) -> None:
-        """Forget a delayed will."""
+        """Forget a will."""
         self._record([("DELETE FROM will WHERE client_id = ?", (client_id,))])
 
     def discard_uncommitted(self, last_seq: int) -> None:
@@ -283,7 +285,7 @@ def queues(records: Rows) -> dict[str, QueueRow]:
 
 
 def wills(records: Rows) -> list[KeptWill]:
-    """The delayed wills that were kept."""
+    """The wills that were kept."""
     rows = records.query("SELECT body FROM will")
     return [msgspec.msgpack.decode(_bytes(body), type=KeptWill) for (body,) in rows]
 

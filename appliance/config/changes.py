@@ -37,6 +37,7 @@ RESTART: Mapping[str, Mapping[str, str]] = {
         "log_format": "the log is open in its form",
         "event_log": "it is opened with the log",
         "run_for": "it counts from the start",
+        "will_grace": "it counts from the start",
     },
     "listener": {
         "name": _SOCKET,

@@ -48,6 +48,10 @@ class ServiceConfig(Table, frozen=True):
     """Whether start, stop and errors go to the Windows event log too (log `Application`, source
     `appliance`). Start and stop are of level `info`, so a higher `log_level` leaves them out. It
     has no effect on other systems."""
+    will_grace: Annotated[Duration, Bounds(0, 86400), Example('"2m"')] = Duration(30)
+    """How long clients may take to come back after a stop, a crash or a restart of the appliance.
+    Then the wills of those that were connected and did not come back are published; the delay of
+    an MQTT 5 will counts where it is longer."""
     run_for: Annotated[Duration | None, Bounds(0.001), Example('"8h"')] = None
     """Stop in order after this time. Without it the appliance runs until it is stopped.
     `--run-for` on the command line overrides it."""

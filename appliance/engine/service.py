@@ -283,6 +283,7 @@ class Appliance:
             counters=self.counters,
             clock_ns=self.clock_ns,
             plugins=self.plugins,
+            will_grace_s=config.service.will_grace,
         )
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take

@@ -21,10 +21,11 @@ BROKER = Path(__file__).parents[2] / "broker_rig.py"
 
 
 @contextlib.asynccontextmanager
-async def child(folder: Path, sync: str = "always"):
+async def child(folder: Path, sync: str = "always", will_grace: float = 30.0):
     """The broker in a process of its own: (process, port)."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(BROKER), str(folder), sync, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, str(BROKER), str(folder), sync, str(will_grace)),
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         port = int(await process.stdout.readline())
@@ -308,7 +309,7 @@ async def test_delayed_wills_outlive_a_kill(tmp_path):
         gone = await come(port, "gone", 2)
         await gone.publish_acked("t", b"x", 1)
         process.kill()
-    async with child(folder) as (process, port):
+    async with child(folder, will_grace=0.5) as (process, port):
         await come(port, "back", 1)
         reader = await Wire.open(port, 5)
         assert (await reader.connect("reader", clean=False)).body[0] == 1
@@ -468,3 +469,119 @@ async def test_stop_while_the_disk_refuses(tmp_path):
         lock.execute("ROLLBACK")
         lock.close()
         await rig.broker.host.start()
+
+
+def wills_in(rig: Rig) -> list[str]:
+    """The topics of the wills that are in the journal."""
+    return sorted(m.topic for m in rig.journaled() if m.topic.startswith("w/"))
+
+
+async def with_will(port: int, version: int, name: str, **options) -> Wire:
+    wire = await Wire.open(port, version)
+    await wire.connect(name, will=(f"w/{name}", b"x", 1, True), **options)
+    return wire
+
+
+@both
+@states("MQTT-3.1.2-8", "MQTT5-3.1.2-8")
+@pytest.mark.parametrize("ending", ["kill", "stop"])
+async def test_wills_of_connected_clients_outlive_the_appliance(tmp_path, version, ending):
+    """The wills of the clients that were connected at a kill or an ordered stop are published after
+    the next start, once each, unless the client comes back within the grace time. A client that
+    said goodbye before has none."""
+    folder = tmp_path / "data"
+    async with child(folder) as (process, port):
+        for name, clean in (
+            ("clean", True),
+            ("lasting", False),
+            ("back", True),
+            ("resumes", False),
+        ):
+            await with_will(port, version, name, clean=clean)
+        polite = await with_will(port, version, "polite", clean=True)
+        polite.disconnect()
+        await polite.closed()
+        # What stands before an acknowledged message in the journal's order is on disk.
+        last = await Wire.open(port, version)
+        await last.connect("last")
+        await last.publish_acked("t")
+        if ending == "kill":
+            process.kill()
+        else:
+            process.terminate()
+            if version == 5:
+                assert (await last.expect(14)).body[0] == 0x8B
+        await process.wait()
+    rig = Rig(folder, will_grace=30)
+    async with rig:
+        returned = [
+            await with_will(rig.port, version, "back", clean=True),
+            await with_will(rig.port, version, "resumes", clean=False),
+        ]
+        rig.now_offset_ns = 29 * 10**9
+        await rig.broker._sweep_once()
+        await rig.settled()
+        assert wills_in(rig) == []
+        rig.now_offset_ns = 31 * 10**9
+        await rig.broker._sweep_once()
+        await rig.settled()
+        assert wills_in(rig) == ["w/clean", "w/lasting"]
+        assert rig.retained.get("w/clean") is not None
+        for wire in returned:
+            wire.disconnect()
+            await wire.closed()
+    async with Rig(folder, will_grace=0) as rig:
+        await rig.broker._sweep_once()
+        await rig.settled()
+        assert wills_in(rig) == ["w/clean", "w/lasting"], "none is published again"
+
+
+async def test_a_will_that_was_published_before_a_crash_is_not_published_again(tmp_path):
+    """A crash between the commit of a will's message and that of its removal repeats nothing, and a
+    crash before the message loses nothing, also if its number is another message's later."""
+    folder = tmp_path / "data"
+    for is_in_journal in (True, False):
+        async with Rig(folder) as rig:
+            await with_will(rig.port, 4, "c")
+            forgotten: list[str] = []
+            rig.broker.sessions.store.forget_will = forgotten.append
+            if not is_in_journal:
+                rig.broker.binding._door = _ShutDoor(rig.door)
+            rig.broker.binding.wills.write()
+            rig.broker.connections.all()[0].abort()
+            await rig.until(lambda: forgotten)
+            await rig.settled()
+            if not is_in_journal:
+                before = len(wills_in(rig))
+        if not is_in_journal:
+            # In the next life the number goes to another message before another crash.
+            async with Rig(folder) as rig:
+                for _ in range(3):
+                    rig.door.publish("other", b"x")
+        async with Rig(folder, will_grace=0) as rig:
+            await rig.broker._sweep_once()
+            await rig.settled()
+            assert len(wills_in(rig)) == (1 if is_in_journal else before + 1)
+
+
+class _ShutDoor:
+    """A door that announces a message and never lets it in, as a crash in between does."""
+
+    def __init__(self, door) -> None:
+        self._door = door
+
+    def publish(self, *_arguments, announce, **_more) -> None:
+        announce(self._door.newest_seq() + 1)
+
+
+async def test_a_will_that_is_withdrawn_at_once_costs_no_commit(tmp_path):
+    """Clients that come with a will and leave at once write nothing for it; the wills of clients
+    that come together share commits."""
+    async with Rig(tmp_path / "data") as rig:
+        before = rig.journal.stats().commits
+        for number in range(20):
+            wire = await rig.socket(4)
+            connect = wire.connect_packet(f"brief-{number}", will=("w/brief", b"x", 1, False))
+            wire.send(connect + b"\xe0\0")
+            await wire.closed()
+        assert rig.journal.stats().commits == before
