@@ -11,7 +11,7 @@ import enum
 import ipaddress
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from fnmatch import fnmatchcase
 from functools import partial
@@ -74,8 +74,9 @@ class Access:
 
     Without rules, everybody who got in may publish and subscribe to everything but the topics
     that are the appliance's own. With rules, a client may do what at least one rule that fits its
-    user name and client id permits. ``%u`` and ``%c`` in a rule's filter stand for the user name
-    and client id; a name that has ``/``, ``+`` or ``#`` never fits such a filter.
+    user name and client id permits, unless such a rule denies it. ``%u`` and ``%c`` in a rule's
+    filter stand for the user name and client id; a name that has ``/``, ``+`` or ``#`` is never
+    allowed by such a filter, and is denied by it as if any name stood there.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Access:
         """Let other terms count from now on. For connected clients: reauthorize.py."""
         self._terms = terms
         self._rules = terms.config.rule
+        self._has_denials = any(rule.deny for rule in self._rules)
         self._users = terms.users
 
     def refresh(self) -> int:
@@ -278,6 +280,8 @@ class Access:
             return False
         if not self._rules:
             return True
+        if any(matches(denied, topic) for denied in self._denied(username, client_id)):
+            return False
         return any(
             matches(allowed, topic)
             for rule in self._fitting(username, client_id)
@@ -318,11 +322,31 @@ class Access:
             )
         if not self._rules:
             return True
+        if any(covers(denied, topic_filter) for denied in self._denied(username, client_id)):
+            return False
         return any(
             covers(allowed, topic_filter)
             for rule in self._fitting(username, client_id)
             for allowed in _filled(rule.subscribe, username, client_id)
         )
+
+    def denial(self, username: str | None, client_id: str) -> Callable[[str], bool] | None:
+        """What says whether a client may not get messages of a topic; ``None``: it may of all.
+
+        Subscriptions are checked when they are granted; only those of users with ``deny`` rules
+        can be wider than what their client may have.
+        """
+        denied = self._denied(username, client_id)
+        return partial(_is_denied, tuple(denied)) if denied else None
+
+    def _denied(self, username: str | None, client_id: str) -> list[str]:
+        if not self._has_denials:
+            return []
+        return [
+            text
+            for rule in self._fitting(username, client_id)
+            for text in _filled_denials(rule.deny, username, client_id)
+        ]
 
     def _fitting(self, username: str | None, client_id: str) -> list[AccessRule]:
         return [
@@ -352,6 +376,24 @@ def _filled(filters: tuple[str, ...], username: str | None, client_id: str) -> l
         for text in filters
         if all(is_plain(names[found]) for found in _PLACEHOLDER.findall(text))
     ]
+
+
+def _filled_denials(
+    filters: tuple[str, ...], username: str | None, client_id: str
+) -> Iterator[str]:
+    """``_filled`` for what is denied: a level with a name that is not plain denies every level."""
+    names = {"%u": username or "", "%c": client_id}
+    for text in filters:
+        yield "/".join(
+            _PLACEHOLDER.sub(lambda found: names[found[0]], level)
+            if all(is_plain(names[found]) for found in _PLACEHOLDER.findall(level))
+            else "+"
+            for level in text.split("/")
+        )
+
+
+def _is_denied(filters: tuple[str, ...], topic: str) -> bool:
+    return not topic.startswith(PREFIX) and any(matches(each, topic) for each in filters)
 
 
 def origin_of(host: str) -> str:

@@ -112,6 +112,7 @@ class Outbox:
         "activity",
         "client_id",
         "delivered",
+        "denied",
         "dropped",
         "keeper",
         "persistent",
@@ -131,6 +132,8 @@ class Outbox:
         self.persistent = False
         self.keeper: Keeper | None = None
         self.sink: Sink | None = None
+        self.denied: Callable[[str], bool] | None = None
+        """Whether the client may not get messages of a topic (``Access.denial``)."""
         self.dropped = 0
         self.delivered = 0
         self.activity = 0
@@ -232,7 +235,9 @@ class Outbox:
         """
         self._retained.append(
             SEARCHING
-            if message is None or self._current(message.topic) is not message
+            if message is None
+            or self._current(message.topic) is not message
+            or (self.denied is not None and self.denied(message.topic))
             else Delivery(message, min(message.qos, qos), True, identifiers)
             for message in found
         )

@@ -7,7 +7,7 @@ asked again for every topic. Not for: the rules themselves (access.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
@@ -48,13 +48,16 @@ def enforce(
                 Reason.NOT_AUTHORIZED, "its user is gone, has another password or may not come in"
             )
     for session in sessions.all():
+        denied = access.denial(session.username, session.client_id)
+        subscriptions.deny(session.outbox, denied)
         lost = _lost(access, session, subscriptions)
         for topic_filter in lost:
             sessions.unsubscribe(session, topic_filter)
             count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
-        if lost:
+        if lost or denied is not None:
             unsubscribed += len(lost)
-            session.outbox.withhold(partial(_any_matches, _filters(session, subscriptions)))
+            filters = _filters(session, subscriptions) if lost else None
+            session.outbox.withhold(partial(_may_have, filters, denied))
             sessions.save_queue(session)
     return Enforced(disconnected, unsubscribed)
 
@@ -80,5 +83,7 @@ def _plain(topic_filter: str) -> str:
     return topic_filter if shared is None else shared[1]
 
 
-def _any_matches(filters: list[str], topic: str) -> bool:
-    return any(matches(each, topic) for each in filters)
+def _may_have(filters: list[str] | None, denied: Callable[[str], bool] | None, topic: str) -> bool:
+    if denied is not None and denied(topic):
+        return False
+    return filters is None or any(matches(each, topic) for each in filters)

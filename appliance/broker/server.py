@@ -106,6 +106,7 @@ class MqttBroker:
         )
         self.binding = SessionBinding(
             sessions=self.sessions,
+            subscriptions=subscriptions,
             access=access,
             door=door,
             limits=self._current_limits,

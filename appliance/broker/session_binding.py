@@ -14,6 +14,7 @@ from appliance.broker.access import Access
 from appliance.broker.door import Door
 from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import ClientConnection, Sessions
+from appliance.broker.subscriptions import Subscriptions
 from appliance.broker.wills import Wills
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
@@ -32,6 +33,7 @@ class SessionBinding:
         self,
         *,
         sessions: Sessions,
+        subscriptions: Subscriptions,
         access: Access,
         door: Door,
         limits: Callable[[], LimitsConfig],
@@ -40,6 +42,7 @@ class SessionBinding:
     ) -> None:
         self._sessions = sessions
         self._access = access
+        self._subscriptions = subscriptions
         self._door = door
         self._limits = limits
         self._count = count
@@ -119,6 +122,7 @@ class SessionBinding:
         else:
             self._sessions.resume(session, asked.session_expiry_s)
             self.wills.returned(client_id, asked.username, resumes=True)
+        self._subscriptions.deny(session.outbox, self._access.denial(session.username, client_id))
         session.connection = connection
         session.version = connection.version
         connection.session = session

@@ -6,7 +6,7 @@ Not for: the SUBSCRIBE packet exchange (connection.py and the session host), acc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from appliance.broker.outbox import Outbox
 from appliance.journal.message_cost import cost_of
@@ -35,12 +35,17 @@ class SharedGroup:
         self.members: list[Subscription] = []
         self.turn = 0
 
-    def choose(self) -> Subscription | None:
-        """The next member that is connected and reads, else the next one that keeps messages."""
+    def choose(self, topic: str) -> Subscription | None:
+        """The next member that is connected and reads, else the next one that keeps messages.
+
+        Members that may not have messages of the topic are passed over.
+        """
         fallback = None
         for _ in self.members:
             self.turn = (self.turn + 1) % len(self.members)
             member = self.members[self.turn]
+            if member.outbox.denied is not None and member.outbox.denied(topic):
+                continue
             sink = member.outbox.sink
             if sink is not None and not sink.stalled:
                 return member
@@ -63,11 +68,21 @@ def split_shared(topic_filter: str) -> tuple[str, str] | None:
     return parts[1], parts[2]
 
 
+def _may_have(target: Subscription | SharedGroup, topic: str) -> bool:
+    """Whether rules let a subscriber have messages of a topic; of groups, each member is asked."""
+    if isinstance(target, SharedGroup):
+        return True
+    denied = target.outbox.denied
+    return denied is None or not denied(topic)
+
+
 class Subscriptions:
     """All subscriptions, found by topic."""
 
     def __init__(self) -> None:
-        self._matcher: Matcher[Subscription | SharedGroup] = Matcher()
+        # Denied topics are left out where the matches of a topic are found and cached, so a
+        # delivery pays nothing for them.
+        self._matcher: Matcher[Subscription | SharedGroup] = Matcher(_may_have)
         self._by_client: dict[str, dict[str, Subscription]] = {}
         self._groups: dict[tuple[str, str], SharedGroup] = {}
 
@@ -90,6 +105,13 @@ class Subscriptions:
         """The QoS at which the client has subscribed to exactly this filter; 0 if it has not."""
         found = self._by_client.get(client_id, {}).get(topic_filter)
         return 0 if found is None else found.options.qos
+
+    def deny(self, outbox: Outbox, denied: Callable[[str], bool] | None) -> None:
+        """Let a client's subscriptions spare the topics for which ``denied`` is true."""
+        if outbox.denied is not None or denied is not None:
+            outbox.denied = denied
+            if outbox.client_id in self._by_client:
+                self._matcher.forget_matches()
 
     def add(self, outbox: Outbox, options: SubscribeOptions) -> bool:
         """Subscribe; a subscription to the same filter is replaced (section 3.8.4).
@@ -154,7 +176,7 @@ class Subscriptions:
         return deliveries
 
     def _hand(self, message: Message, target: Subscription | SharedGroup) -> int:
-        chosen = target.choose() if isinstance(target, SharedGroup) else target
+        chosen = target.choose(message.topic) if isinstance(target, SharedGroup) else target
         if chosen is None:
             return 0
         options = chosen.options

@@ -238,6 +238,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     yield "access", _access(config, asks_plugins=any(each.authenticates for each in plugins))
     for rule in config.access.rule:
         what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
+        if rule.deny:
+            what += f", deny {_list(rule.deny)}"
         who = f"user {rule.user}" + (f", client {rule.client_id}" if rule.client_id != "*" else "")
         yield "rule", f"{who}: {what}"
     for plugin in plugins:

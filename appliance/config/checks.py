@@ -441,6 +441,12 @@ def _advice(config: Config) -> Iterator[str]:
         )
     if config.access.rule and config.access.anonymous:
         yield '[[access.rule]]: clients without a name have only what rules for user "*" allow'
+    rules = config.access.rule
+    if rules and not any(rule.publish or rule.subscribe for rule in rules):
+        yield (
+            "[[access.rule]]: no rule allows anything, so no client may publish or subscribe; add a"
+            ' rule with `publish = ["#"]` and `subscribe = ["#"]` beside those with `deny`'
+        )
     if config.qlik is not None and config.qlik.edition == "simulated":
         yield '[qlik] `edition` is "simulated": no task of a real server is started'
     if config.qlik is not None and not config.trigger:

@@ -98,8 +98,8 @@ class ListenerConfig(Table, frozen=True):
 class AccessRule(Table, frozen=True):
     """The topics that some users may publish and subscribe to.
 
-    A client may do what any matching rule allows. Without any rule, every client that may connect
-    may publish and subscribe everywhere.
+    A client may do what any matching rule allows and none denies. Without any rule, every client
+    that may connect may publish and subscribe everywhere.
     """
 
     user: Annotated[str, Example('"plc-*"')] = "*"
@@ -110,6 +110,9 @@ class AccessRule(Table, frozen=True):
     """Topic filters that the client may publish to; `%u` is the user's name, `%c` the client id."""
     subscribe: Annotated[tuple[TopicFilter, ...], Example('["plant/#"]')] = ()
     """Topic filters that the client may subscribe to, in the same form."""
+    deny: Annotated[tuple[TopicFilter, ...], Example('["plant/secret/#"]')] = ()
+    """Topic filters that the client may neither publish to nor get messages of, whatever any rule
+    allows. A wider subscription is granted and spares these topics."""
 
 
 class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):

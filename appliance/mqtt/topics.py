@@ -6,7 +6,7 @@ a topic (broker/access.py), shared subscriptions' share names.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 MAX_TOPIC_BYTES = 65535
@@ -224,10 +224,12 @@ class Matcher(Generic[V]):
 
     A tree of levels, so the cost of a topic grows with its levels, not with the number of filters;
     answers are cached by topic (at most 8192 topics), and the cache is dropped when a filter
-    comes or goes. Not thread-safe.
+    comes or goes. ``is_for`` says whether a value whose filter matches is for a topic. Not
+    thread-safe.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_for: Callable[[V, str], bool] | None = None) -> None:
+        self._is_for = is_for
         self._root: _Node[V] = _Node()
         self._cache: dict[str, tuple[V, ...]] = {}
         self._count = 0
@@ -267,6 +269,10 @@ class Matcher(Generic[V]):
             del parent.children[level]
         return True
 
+    def forget_matches(self) -> None:
+        """``is_for`` may answer otherwise from now on."""
+        self._cache.clear()
+
     def match(self, topic: str) -> tuple[V, ...]:
         """The values of all filters that match, each once for every filter that has it."""
         found = self._cache.get(topic)
@@ -275,6 +281,8 @@ class Matcher(Generic[V]):
                 self._cache.clear()
             levels = topic.split("/")
             found = tuple(self._walk(self._root, levels, 0, spare=topic.startswith("$")))
+            if self._is_for is not None:
+                found = tuple(each for each in found if self._is_for(each, topic))
             self._cache[topic] = found
         return found
 
