@@ -63,6 +63,11 @@ class Counter(enum.Enum):
         "A web page that another machine served tried to connect by WebSocket while no",
         "password is needed; add users.",
     )
+    CONNECTIONS_REFUSED_WEBSOCKET_HANDSHAKE = (
+        "connections refused: no WebSocket handshake",
+        "A connection to a WebSocket listener did not begin as one (path / or /mqtt, subprotocol",
+        "mqtt, version 13); the log says what it was answered.",
+    )
     CONNECTIONS_ENDED_NO_TLS_HANDSHAKE = (
         "connections ended: no TLS handshake",
         "A connection to a TLS listener ended before TLS was agreed; let the client use TLS",

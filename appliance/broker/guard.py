@@ -16,6 +16,9 @@ class GuardedProtocol(asyncio.Protocol):
 
     __slots__ = ()
 
+    is_open: bool
+    """Whether its client is admitted."""
+
     def fail(self, error: Exception) -> None:
         """End the connection at once because of an error of the appliance's own."""
         raise NotImplementedError

@@ -1,7 +1,9 @@
 """MQTT over WebSocket (MQTT 3.1.1 section 6): frames off, bytes on to a connection.
 
-The ``websockets`` library does the protocol (its sans-I/O ``ServerProtocol``); this module only
-joins it to asyncio. Not for: MQTT itself (connection.py).
+The ``websockets`` library does the protocol (its sans-I/O ``ServerProtocol``); this module joins
+it to asyncio. An error that the library raises ends the connection and is no defect: only what a
+client sends can cause it. Not for: MQTT itself (connection.py), the answer to a handshake
+(websocket_handshake.py).
 """
 
 from __future__ import annotations
@@ -9,23 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from appliance.broker.carrier_transport import Carrier
+from appliance.broker.guard import GuardedProtocol
+from appliance.broker.sparse_log import SparseLog
+from appliance.broker.websocket_handshake import FOREIGN_PAGE, LARGEST_HEAD, answer, new_protocol
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
+_sparse = SparseLog(logger)
 
-_MQTT = Subprotocol("mqtt")
 _SWITCHING_PROTOCOLS = 101
+_EARLY_BYTES = 320 * 1024
+"""Bytes that a client may send before it is admitted: the largest CONNECT in frames."""
 _GOODBYE_S = 2.0
 """How long a client may take to agree to the end."""
 
@@ -43,39 +47,99 @@ class WebSocketServer(Carrier):
 
     def __init__(
         self,
-        connection: asyncio.Protocol,
+        connection: GuardedProtocol,
         *,
         largest_frame: int,
         is_open: Callable[[], bool],
         count: Count,
     ) -> None:
-        self._protocol = ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame)
+        self._protocol = new_protocol(largest_frame)
         super().__init__(connection, count)
+        self._mqtt = connection
+        self._head: bytearray | None = bytearray()
+        """What has come of the handshake's request; ``None`` once it is answered."""
+        self._is_refused = False
+        self._early = 0
         self._lets_everybody_in = is_open
         self._deadline: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        if self._head is not None:
+            self._head += data
+            end = self._head.find(b"\r\n\r\n")
+            if end < 0 and len(self._head) <= LARGEST_HEAD and self._head[:1].isalpha():
+                return
+            head, rest = bytes(self._head[: end + 4]), bytes(self._head[end + 4 :])
+            self._head = None
+            self._answer(head if 0 <= end <= LARGEST_HEAD else b"")
+            if not self._is_open or not rest:
+                return
+            data = rest
+        if not self._mqtt.is_open:
+            self._early += len(data)
+            if self._early > _EARLY_BYTES:
+                self._refuse_frames(1009, "too much before the login")
+                return
         # After a close or an error the library discards what comes.
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                if self._is_foreign(event):
-                    response = self._protocol.reject(
-                        HTTPStatus.FORBIDDEN, "Pages of other machines need a broker with users.\n"
-                    )
-                else:
-                    response = self._protocol.accept(event)
-                self._protocol.send_response(response)
-                self._is_open = response.status_code == _SWITCHING_PROTOCOLS
-            elif isinstance(event, Frame):
-                if event.opcode in (Opcode.BINARY, Opcode.CONT):
-                    self._connection.data_received(bytes(event.data))
-                elif event.opcode is Opcode.TEXT:
-                    # MQTT-6.0.0-1: MQTT goes in binary frames.
-                    self._is_open = False
-                    self._protocol.fail(1003, "MQTT is sent in binary frames")
-                    break
+        try:
+            self._protocol.receive_data(data)
+            events = self._protocol.events_received()
+        except Exception as error:  # noqa: BLE001 - what a client sent the library could not take
+            self._give_up(error)
+            return
+        for event in events:
+            if not isinstance(event, Frame):
+                continue
+            if event.opcode in (Opcode.BINARY, Opcode.CONT):
+                self._connection.data_received(bytes(event.data))
+            elif event.opcode is Opcode.TEXT:
+                # MQTT-6.0.0-1: MQTT goes in binary frames.
+                self._refuse_frames(1003, "MQTT is sent in binary frames")
+                return
         self._send_pending()
+
+    def _answer(self, head: bytes) -> None:
+        """Answer the handshake's request: accept it, or refuse it as RFC 6455 wants."""
+        response = answer(self._protocol, head, self._is_foreign)
+        if response.status_code == _SWITCHING_PROTOCOLS:
+            self._is_open = True
+        elif response.status_code != FOREIGN_PAGE:
+            self._count(Counter.CONNECTIONS_REFUSED_WEBSOCKET_HANDSHAKE)
+            _sparse.log(
+                logging.INFO,
+                "%s: no WebSocket handshake: %d %s",
+                self.below.get_extra_info("peername"),
+                response.status_code,
+                response.reason_phrase,
+            )
+        if self._is_open:
+            self._protocol.send_response(response)
+            self._send_pending()
+        else:
+            # The library can't send it when it could not read the request.
+            self._is_refused = True
+            self.below.write(response.serialize())
+            self.below.close()
+
+    def _refuse_frames(self, code: int, reason: str) -> None:
+        self._is_open = False
+        if self._protocol.state is State.OPEN:
+            self._protocol.fail(code, reason)
+        self._send_pending()
+
+    def _give_up(self, error: Exception) -> None:
+        self._is_open = False
+        self._count(Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR)
+        _sparse.log(
+            logging.INFO,
+            "%s: WebSocket ended the connection: %s: %.200r",
+            self.below.get_extra_info("peername"),
+            type(error).__name__,
+            str(error),
+        )
+        self.below.abort()
 
     def _is_foreign(self, request: Request) -> bool:
         """Whether a page asks that another machine served, while no password is needed."""
@@ -83,7 +147,8 @@ class WebSocketServer(Carrier):
         if not self._lets_everybody_in() or all(_is_local(each) for each in origins):
             return False
         self._count(Counter.CONNECTIONS_REFUSED_FOREIGN_ORIGIN)
-        logger.warning(
+        _sparse.log(
+            logging.WARNING,
             "%s: a page from %.200r may not connect while no password is needed: add users",
             self.below.get_extra_info("peername"),
             origins,
@@ -91,7 +156,13 @@ class WebSocketServer(Carrier):
         return True
 
     def eof_received(self) -> None:
-        self._protocol.receive_eof()
+        if self._head is not None or self._is_refused:
+            return  # the transport closes by itself
+        try:
+            self._protocol.receive_eof()
+        except Exception as error:  # noqa: BLE001
+            self._give_up(error)
+            return
         self._send_pending()
 
     def connection_lost(self, exc: Exception | None) -> None:

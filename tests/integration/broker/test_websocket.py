@@ -1,0 +1,189 @@
+"""What a WebSocket listener answers when the client does not do as RFC 6455 says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from broker_rig import Rig
+
+from appliance.broker.sparse_log import SparseLog
+from appliance.config.tables import ListenerConfig
+from appliance.counters import Counter
+
+CONNECT = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c"
+CONNACK = b"\x82\x04\x20\x02\x00\x00"
+REFUSED = Counter.CONNECTIONS_REFUSED_WEBSOCKET_HANDSHAKE
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    listener = ListenerConfig(name="ws", bind="127.0.0.1:0", transport="websocket")
+    async with Rig(tmp_path / "data", listeners=(listener,)) as running:
+        yield running
+
+
+def request(first: bytes = b"GET /mqtt HTTP/1.1", **fields: bytes) -> bytes:
+    """A good request, but for ``fields``; an empty one is left out."""
+    headers = {
+        b"Host": b"localhost",
+        b"Upgrade": b"websocket",
+        b"Connection": b"Upgrade",
+        b"Sec-WebSocket-Key": b"dGhlIHNhbXBsZSBub25jZQ==",
+        b"Sec-WebSocket-Version": b"13",
+        b"Sec-WebSocket-Protocol": b"mqtt",
+    }
+    headers.update({name.replace("_", "-").encode(): value for name, value in fields.items()})
+    lines = [name + b": " + value for name, value in headers.items() if value]
+    return b"\r\n".join([first, *lines, b"", b""])
+
+
+def frame(opcode: int, data: bytes, *, fin: bool = True) -> bytes:
+    """A client's frame; the mask is zero."""
+    size = len(data)
+    assert size < 65536
+    length = bytes((0x80 | size,)) if size < 126 else b"\xfe" + struct.pack(">H", size)
+    return bytes(((0x80 if fin else 0) | opcode,)) + length + bytes(4) + data
+
+
+async def told(rig: Rig, *reads: bytes) -> bytes:
+    """Everything that the broker sends until it closes; ``reads`` are written one by one."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    try:
+        async with asyncio.timeout(5):
+            for each in reads:
+                writer.write(each)
+                await writer.drain()
+                await asyncio.sleep(0.01)
+            with contextlib.suppress(ConnectionError):
+                return await reader.read()
+            return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "header"),
+    [
+        (request(b"GET /other HTTP/1.1"), 404, b""),
+        (request(b"POST /mqtt HTTP/1.1"), 405, b"Allow: GET"),
+        (request(Sec_WebSocket_Version=b"8"), 426, b"Sec-WebSocket-Version: 13"),
+        (request(Sec_WebSocket_Version=b""), 426, b"Sec-WebSocket-Version: 13"),
+        (request(Upgrade=b""), 426, b"Upgrade: websocket"),
+        (request(Sec_WebSocket_Protocol=b""), 400, b""),
+        (request(Sec_WebSocket_Protocol=b"chat"), 400, b""),
+        (request(Sec_WebSocket_Key=b"x"), 400, b""),
+        (request(Sec_WebSocket_Key=b"\xa0" * 24), 400, b""),
+        (request(Connection=b"\xa0U"), 400, b""),
+        (request(b"GET /mqtt HTTP/1.0"), 400, b""),
+        (request(b"GET  HTTP/1.1"), 404, b""),
+        (request(Cookie=b"x" * 20_000), 400, b""),
+        (b"GET /" + b"x" * 20_000, 400, b""),
+        (CONNECT, 400, b""),
+        (b"\x16\x03\x01\x02\x00", 400, b""),
+        # What comes behind a refused request is not looked at.
+        (request(Sec_WebSocket_Protocol=b"chat") + request(), 400, b""),
+        (request(b"GET /other HTTP/1.1") + frame(2, CONNECT), 404, b""),
+    ],
+)
+async def test_a_bad_handshake_is_answered_with_its_status(
+    rig: Rig, caplog: pytest.LogCaptureFixture, sent: bytes, status: int, header: bytes
+) -> None:
+    """One counted refusal, one response that says what is wrong, and no traceback."""
+    caplog.set_level(logging.DEBUG)
+    answer = await told(rig, sent)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert header in answer
+    assert rig.counters == {REFUSED: 1}
+    assert not [each for each in caplog.records if each.exc_info]
+
+
+async def test_a_handshake_may_come_in_pieces_and_with_a_query(rig: Rig) -> None:
+    """The CONNECT may follow in the same read."""
+    good = request(b"GET /?x=1 HTTP/1.1")
+    sent = good[:30], good[30:-2], good[-2:] + frame(2, CONNECT), frame(8, b"")
+    assert (await told(rig, *sent)).split(b"\r\n\r\n")[1] == CONNACK + b"\x88\x00"
+
+
+async def test_many_bad_handshakes_write_a_few_lines(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All are counted."""
+    caplog.set_level(logging.DEBUG)
+    for _ in range(100):
+        await told(rig, request(Connection=b"\xa0U"))
+    assert rig.counters[REFUSED] == 100
+    assert sum(len(each.getMessage()) for each in caplog.records) < 2000
+
+
+def test_what_was_left_out_of_the_log_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Five lines a minute, then their number."""
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    sparse = SparseLog(logging.getLogger("test"), lambda: now)
+    for number in range(20):
+        sparse.log(logging.INFO, "line %d", number)
+    now = 61
+    sparse.log(logging.INFO, "line 20")
+    lines = [each.getMessage() for each in caplog.records]
+    assert lines == [*(f"line {n}" for n in range(5)), "15 more lines like these were left out"] + [
+        "line 20"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reads", "end"),
+    [
+        ([frame(2, CONNECT), frame(2, b"\xe0\0") + frame(8, b"\x03\xe8")], b"\x88\x02\x03\xe8"),
+        ([frame(2, CONNECT), frame(2, b"\xe0\0"), frame(8, b"\x03\xe8")], b"\x88\x02\x03\xe8"),
+        ([frame(2, CONNECT + b"\xe0\0") + frame(8, b"")], b"\x88\x00"),
+        ([frame(1, b"text") + frame(8, b"\x03\xe8")], b"\x88\x02\x03\xe8"),
+        ([frame(2, CONNECT), frame(8, b"\x03\xe8")], b"\x88\x02\x03\xe8"),
+    ],
+)
+async def test_a_close_is_answered(rig: Rig, reads: list[bytes], end: bytes) -> None:
+    """Before TCP ends, also when DISCONNECT comes in the same read."""
+    assert (await told(rig, request(), *reads)).endswith(end)
+    assert not rig.counters
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(0, CONNECT), 1002),
+        (b"\xf2\x80\0\0\0\0", 1002),
+        (b"\x82\x02\xc0\0", 1002),
+        (frame(9, b"x" * 126), 1002),
+        (frame(8, b"\0"), 1002),
+        (frame(1, b"\xff"), 1003),
+        (b"\x82\xff" + struct.pack(">Q", 1 << 40) + bytes(4), 1009),
+        (b"\x82\xff" + struct.pack(">Q", 900_000) + bytes(400_000), 1009),
+    ],
+    ids=["continuation", "bits", "unmasked", "ping", "close", "text", "huge", "before the login"],
+)
+async def test_a_bad_frame_is_answered_with_its_code(
+    rig: Rig, caplog: pytest.LogCaptureFixture, sent: bytes, code: int
+) -> None:
+    """The close frame has the code; no traceback is written."""
+    caplog.set_level(logging.DEBUG)
+    answer = (await told(rig, request(), sent)).split(b"\r\n\r\n")[1]
+    assert answer[0] == 0x88
+    assert answer[2:4] == struct.pack(">H", code)
+    assert not [each for each in caplog.records if each.exc_info]
+
+
+async def test_packets_and_frames_need_not_fit_each_other(rig: Rig) -> None:
+    """A packet in fragments with a ping between them, two packets in one frame."""
+    reads = (
+        frame(2, CONNECT[:5], fin=False) + frame(9, b"p") + frame(0, CONNECT[5:]),
+        frame(2, b"\xc0\0\xc0\0"),
+        frame(8, b""),
+    )
+    answer = (await told(rig, request(), *reads)).split(b"\r\n\r\n")[1]
+    assert answer == b"\x8a\x01p" + CONNACK + b"\x82\x04\xd0\0\xd0\0" + b"\x88\x00"
