@@ -103,6 +103,8 @@ class Door:
         self.number_to = journal.number_to
         self.fanned_out_seq = 0
         """Every message up to this one has been handed to the clients that were subscribed."""
+        self._steps: deque[tuple[int, int]] = deque(maxlen=100)
+        """Steps of the clock: the newest message then, and how far it was set."""
         self.messages_in = 0
         self.bytes_in = 0
         self.messages_out = 0
@@ -110,6 +112,15 @@ class Door:
     def bound(self, max_pending: int) -> None:
         """Let another bound count for what is accepted and not committed."""
         self._max_pending = max_pending
+
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: messages that are here are as old as before."""
+        self._steps.append((self.newest_seq(), step_ns))
+
+    def waited_ns(self, message: Message) -> int:
+        """How long a message has been here."""
+        moved = sum(step for newest, step in self._steps if message.seq <= newest)
+        return self.clock_ns() - message.received_ns - moved
 
     def load_retained(self) -> None:
         """Take the retained messages over from the last run. Reads the database: at start only.

@@ -159,7 +159,7 @@ class Output:
 
     def _remaining(self, message: Message, expiry_s: int) -> int:
         """Seconds until a message expires (MQTT 5, section 3.3.2.3.3)."""
-        waited = (self._context.door.clock_ns() - message.received_ns) // 1_000_000_000
+        waited = self._context.door.waited_ns(message) // 1_000_000_000
         return expiry_s - max(0, waited)
 
     def send_release(self, packet_id: int) -> None:

@@ -310,6 +310,15 @@ class MqttBroker:
             self.access, self.connections.all(), self.sessions, self.subscriptions, self.count
         )
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: sessions, wills and messages are as old as before."""
+        self.door.follow_step(step_ns)
+        self.sessions.follow_step(step_ns)
+        self.binding.wills.follow_step(step_ns)
+        for session in self.sessions.all():
+            if session.connection is not None:
+                session.connection.connected_ns += step_ns
+
     def take_limits(self, limits: LimitsConfig, listeners: Sequence[ListenerConfig]) -> None:
         """Use other bounds: at once, or for connections that are made from now on."""
         self.limits = limits

@@ -318,6 +318,14 @@ class Sessions:
             )
         )
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: a session is kept for as long as before."""
+        for session in self._sessions.values():
+            if session.left_ns is not None:
+                session.left_ns += step_ns
+                if session.persistent:
+                    self._save(session)
+
     # --- the last run ---------------------------------------------------------------------------
 
     def load(self, records: Records) -> None:
@@ -332,7 +340,8 @@ class Sessions:
         places: dict[str, int] = {}
         for row in kept.sessions(records):
             session = Session(self._make_outbox(row.client_id), row.username, row.expiry_s)
-            session.left_ns = now if row.left_ns is None else row.left_ns
+            # A client that left in the future: the clock was set back since.
+            session.left_ns = now if row.left_ns is None else min(now, row.left_ns)
             if session.expired(now):
                 self.store.erase(row.client_id)
                 continue

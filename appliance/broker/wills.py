@@ -119,6 +119,13 @@ class Wills:
             if now_ns >= kept.due_ns:
                 self.end(client_id)
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: a will waits for as long as before."""
+        for client_id, kept in self._waiting.items():
+            kept.due_ns += step_ns
+            if client_id not in self._graced:
+                self._keep(kept)
+
     def _forget_waiting(self, client_id: str) -> KeptWill | None:
         self._graced.discard(client_id)
         return self._waiting.pop(client_id, None)
@@ -194,6 +201,8 @@ class Wills:
                 self._graced.add(client_id)
                 kept.due_ns = max(soonest, now_ns + kept.will.delay_s * SECOND_NS)
             elif has_session(client_id):
-                kept.due_ns = max(soonest, kept.due_ns)
+                # Due later than its delay allows: the clock was set back since.
+                latest = now_ns + kept.will.delay_s * SECOND_NS
+                kept.due_ns = max(soonest, min(latest, kept.due_ns))
             else:
                 self.end(client_id)

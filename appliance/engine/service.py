@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from appliance.broker.server import MqttBroker
 from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
+from appliance.clock import STEP_NS, Clock
 from appliance.config.tables import Config
 from appliance.counters import Counter
 from appliance.engine import databases
@@ -83,10 +85,13 @@ class Appliance:
         self.config = config
         self._task_limits = task_limits
         self.log = log
-        self.clock_ns = clock_ns
-        self.started_ns = clock_ns()
+        self.clock = Clock(clock_ns)
+        self.clock_ns: Callable[[], int] = self.clock
+        self.task_clock = Clock(clock_ns)
+        """The tasks follow a step of the clock in a change of their own, so they have their own."""
+        self.started_ns = self.clock_ns()
         run_for_s = config.service.run_for if run_for_s is None else run_for_s
-        self.run_limit = None if run_for_s is None else RunLimit(run_for_s, clock_ns)
+        self.run_limit = None if run_for_s is None else RunLimit(run_for_s, self.clock_ns)
         self.counters: collections.Counter[Counter] = collections.Counter()
         self._disk_refuses = False
         self._entered: dict[int, tuple[Publication, int]] = {}
@@ -204,6 +209,7 @@ class Appliance:
             keep_s=settings.keep,
             max_bytes=settings.max_size,
             clock_ns=self.clock_ns,
+            age_clock_ns=self.clock.settled_ns,
         )
         self.journal.define(RETAINED_TABLES)
         self.journal.define(SESSION_TABLES)
@@ -245,6 +251,7 @@ class Appliance:
             self.tasks.stop(_STOP_S / 2)
             raise
         stack.push_async_callback(asyncio.to_thread, self._close_journal)
+        self._doubt_clock()
         self.was_new = self.journal.last_seq == 0
         self.door = Door(
             self.journal,
@@ -412,7 +419,7 @@ class Appliance:
             # The HTTP client is six megabytes that an appliance without Qlik need not have.
             from appliance.qlik.connect import connect  # noqa: PLC0415
 
-            self.server = await asyncio.to_thread(connect, config.qlik)
+            self.server = await asyncio.to_thread(connect, config.qlik, clock=self.task_clock)
         if self.server is not None:
             stack.callback(self.server.close)
         self.tasks = TaskEngine(
@@ -436,7 +443,7 @@ class Appliance:
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
             sync=config.journal.sync,
             limits=self._task_limits,
-            clock_ns=self.clock_ns,
+            clock_ns=self.task_clock,
         )
 
     def _publish_outcomes(self, publications: Sequence[Publication]) -> int:
@@ -490,9 +497,34 @@ class Appliance:
         seconds = 0
         while True:
             await asyncio.sleep(_TICK_S)
+            self._follow_clock()
             self.live.tick(self.door.messages_out)
             seconds += 1
             self.status.tick(seconds)
+
+    def _follow_clock(self) -> None:
+        """If the clock was set, move what waits in the broker with it, and say so."""
+        if not (step_ns := self.clock.step_ns()):
+            return
+        self.clock.adopt(step_ns)
+        self.broker.follow_step(step_ns)
+        self.started_ns += step_ns
+        logger.warning(
+            "The system's clock was set %s by %s: what waits goes on waiting for as long as before",
+            "forward" if step_ns > 0 else "back",
+            timedelta(seconds=round(abs(step_ns) / 1e9)),
+        )
+
+    def _doubt_clock(self) -> None:
+        """A clock far ahead of the newest message may be wrong: nothing is deleted for its age yet.
+
+        After a long time without messages that is so too, and then it costs a day.
+        """
+        newest = self.journal.get(self.journal.last_seq)
+        ahead_ns = 0 if newest is None else self.clock_ns() - newest.received_ns
+        if ahead_ns >= STEP_NS:
+            self.clock.doubt(ahead_ns)
+            self.task_clock.doubt(ahead_ns)
 
     def _announce(self) -> None:
         for listener in self.broker.listener_states():

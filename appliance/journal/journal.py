@@ -57,7 +57,8 @@ class Journal:
             the operating system may take the last seconds. The database stays whole either way.
         keep_s: messages older than this are deleted.
         max_bytes: the oldest messages beyond this size are deleted.
-        clock_ns: present time, for retention.
+        clock_ns: present time, for the name of a file that is set aside.
+        age_clock_ns: the time by which messages grow old; by default the same.
         housekeeping_s: how often, in seconds, the disk is looked at and retention looks for
             something to do.
     """
@@ -70,10 +71,12 @@ class Journal:
         keep_s: float,
         max_bytes: int,
         clock_ns: Callable[[], int] = time.time_ns,
+        age_clock_ns: Callable[[], int] | None = None,
         housekeeping_s: float = 1.0,
     ) -> None:
         self._path = path
         self._clock_ns = clock_ns
+        self._age_clock_ns = age_clock_ns or clock_ns
         self._store = Store(path, sync)
         self._reading = Reading(self._store)
         self._reservation = SequenceReservation(path.with_name(f"{path.name}.high"))
@@ -367,7 +370,7 @@ class Journal:
         self._condition.look_at_disk(connection)
         followers = self._open_followers()
         needed_after = min((f.advanced for f in followers), default=self._last_seq)
-        step = self._retention.step(connection, self._clock_ns(), needed_after)
+        step = self._retention.step(connection, self._age_clock_ns(), needed_after)
         if step.removed_to:
             self._tail.forget(step.removed_to)
             self._reading.forget()

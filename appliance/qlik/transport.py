@@ -22,6 +22,7 @@ import msgspec
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
+from appliance.clock import Clock
 from appliance.known_secrets import KnownSecrets
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
@@ -143,6 +144,8 @@ class Transport:
         self._ca_file = ca_file
         self._body_limit = body_limit
         self._clock = clock
+        self._stepped_ns = 0
+        """How far our clock had been set when ``clock_offset_s`` was found out."""
         self._is_closed = False
         self._secrets = tuple(secrets)
         self._known = KnownSecrets(*secrets)
@@ -171,7 +174,10 @@ class Transport:
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A local time (by default now) as the server's clock shows it."""
         own_ns = self._clock() if own_ns is None else own_ns
-        return own_ns + int(self.clock_offset_s * 1e9)
+        return own_ns + int(self.clock_offset_s * 1e9) - (self._steps_ns() - self._stepped_ns)
+
+    def _steps_ns(self) -> int:
+        return self._clock.stepped_ns if isinstance(self._clock, Clock) else 0
 
     def call(
         self,
@@ -309,6 +315,7 @@ class Transport:
         with contextlib.suppress(TypeError, ValueError):
             server_s = parsedate_to_datetime(date or "").timestamp()
             self.clock_offset_s = server_s - self._clock() / 1e9
+            self._stepped_ns = self._steps_ns()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

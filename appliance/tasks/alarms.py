@@ -43,6 +43,12 @@ class Alarms:
             self._heap = [(at, one) for one, at in self._set.items()]
             heapq.heapify(self._heap)
 
+    def shift(self, step_ns: int) -> None:
+        """Move all times by this."""
+        self._set = {one: at + step_ns for one, at in self._set.items()}
+        self._heap = [(at, one) for one, at in self._set.items()]
+        heapq.heapify(self._heap)
+
     def take_due(self, now: int) -> Iterator[int]:
         """Remove and return the requests whose time has come, one by one."""
         while self._heap and self._heap[0][0] <= now:

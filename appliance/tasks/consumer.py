@@ -13,8 +13,10 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
+from appliance.clock import Clock
 from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
@@ -91,6 +93,8 @@ class JournalConsumer:
         self._line_second = 0
         self._lines = 0
         self.redeliveries = Redeliveries()
+        self._steps: deque[tuple[int, int]] = deque(maxlen=100)
+        """Steps forward of the clock: the newest message then, and how far it was set."""
 
     def take_rules(self, triggers: Triggers) -> None:
         """Let other rules count for the messages that are read from now on.
@@ -105,6 +109,18 @@ class JournalConsumer:
     def concern(self, topic: str) -> bool:
         """Whether any rule listens on a topic."""
         return self._triggers.concern(topic)
+
+    def follow_step(self, step_ns: int, last_seq: int) -> None:
+        """The clock was set by this when ``last_seq`` was the newest message. Within a change."""
+        self.redeliveries.shift(step_ns)
+        self._state.planner.book.changes.sightings_shift_ns += step_ns
+        if step_ns > 0:
+            self._steps.append((last_seq, step_ns))
+
+    def _received_ns(self, message: Message, now: int) -> int:
+        """When a message came, by the clock as it is set now."""
+        moved = sum(step for last_seq, step in self._steps if message.seq <= last_seq)
+        return min(now, message.received_ns + moved)
 
     def read(self, source: Follower, stopped: threading.Event) -> None:
         """Read the journal until the stop, and then what is left in it.
@@ -145,6 +161,7 @@ class JournalConsumer:
             if time.monotonic() - self._saved_at > SAVE_POSITION_EVERY_S:
                 self.save_position()
             return
+        self._state.follow_clock()
         with self._state.change() as planner:
             for message in concerned:
                 self._take_or_set_aside(planner, message)
@@ -246,7 +263,7 @@ class JournalConsumer:
                     cause,
                     now,
                     reply=reply,
-                    asked_ns=message.received_ns,
+                    asked_ns=self._received_ns(message, now),
                 )
                 if isinstance(answer, Rejection):
                     rejection = answer
@@ -308,7 +325,8 @@ class JournalConsumer:
 
     def prune(self, keep_s: float, keep_count: int) -> None:
         """Remove old history. A failure is left to the next time."""
-        now = self._now()
+        clock = self._state.clock_ns
+        now = clock.settled_ns() if isinstance(clock, Clock) else clock()
         try:
             removed = self._state.store.prune(
                 now - int(keep_s * SECOND_NS), keep_count, now - int(WINDOW_S * SECOND_NS)

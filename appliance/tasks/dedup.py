@@ -38,6 +38,10 @@ class Redeliveries:
         for digest, at_ns in sightings:
             self._remember(digest, at_ns)
 
+    def shift(self, step_ns: int) -> None:
+        """The clock was set by this: what was seen is as old as before."""
+        self._seen = OrderedDict((digest, at + step_ns) for digest, at in self._seen.items())
+
     def is_redelivery(self, message: Message) -> bool:
         """Whether this message was seen before."""
         if not message.dup or message.qos == 0:

@@ -138,6 +138,9 @@ class TaskEngine:
             )
             runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
             serving = Serving(server, runner, poller, self._tasks, limits.slots, health_check_s)
+        self._poller = None if serving is None else serving.poller
+        self._source: Follower | None = None
+        self._state.on_step = self._follow_step
         self._notices = Notices(notify, self._planner.count)
         self._state.offer = self._notices.offer
         self._workers = Workers(
@@ -193,11 +196,20 @@ class TaskEngine:
         """
         self._planner.dispatcher.earlier_seq = source.last_seq
         self._state.cursors.follow(source)
+        self._source = source
         try:
             self._state.drop_published(source, f"${self._service_name}")
         except sqlite3.Error as error:
             raise UnavailableError(f"The journal can't be read: {error}.") from None
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)
+
+    def _follow_step(self, step_ns: int) -> None:
+        """The clock was set: within the change in which the planner follows."""
+        self._timing.follow_step(step_ns)
+        self._consumer.follow_step(step_ns, self._source.last_seq if self._source else 0)
+        if self._poller is not None:
+            self._poller.follow_step(step_ns)
+        self._planner.dispatcher.boot_ns += step_ns
 
     def rules_of(
         self,

@@ -87,6 +87,10 @@ class Planner:
             book.note_run(execution.execution_id, record.id)
             # The time that the appliance was away is not time in which the server knew nothing.
             record.seen_ns = now
+            # The server's clock tells the start of a run: it may be ahead of ours.
+            book.followed_since[record.id] = min(
+                now, execution.started_ns or execution.requested_ns
+            )
         elif record.posted_ns is not None:
             book.enter(record, RequestState.UNCERTAIN)
             dispatcher.queues.activate(record)
@@ -108,6 +112,22 @@ class Planner:
             if record.last_asked_ns < dispatcher.boot_ns:
                 record.look_since_ns = record.last_asked_ns
             dispatcher.put_back(record, now)
+
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: what waits goes on waiting for as long as before."""
+        book = self.book
+        for record in list(book.open.values()):
+            record.shift(step_ns)
+            book.change(record)
+        for number in book.followed_since:
+            book.followed_since[number] += step_ns
+        self.dispatcher.alarms.shift(step_ns)
+        for task_id, history in list(self.histories.items()):
+            if history.last_start_ns:
+                moved = msgspec.structs.replace(
+                    history, last_start_ns=history.last_start_ns + step_ns
+                )
+                book.remember(task_id, moved)
 
     # --- what came of a call ------------------------------------------------------------------
 
@@ -172,7 +192,7 @@ class Planner:
             next_attempt_ns=None,
         )
         record.posted_ns = None
-        record.seen_ns = now
+        record.seen_ns = book.followed_since[record.id] = now
         book.note_run(run, record.id)
         task_id = record.execution.task_id
         history = book.histories.of(task_id)

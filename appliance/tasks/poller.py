@@ -70,6 +70,11 @@ class RunPoller:
             due.append(self._next_elsewhere)
         return min(due, default=None)
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this. Call under the state store's lock."""
+        self._next_elsewhere += step_ns
+        self._polls = {one: (at + step_ns, next_ns) for one, (at, next_ns) in self._polls.items()}
+
     def poll(self) -> None:
         """Ask about everything that is due."""
         now = self._state.clock_ns()

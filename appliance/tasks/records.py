@@ -73,6 +73,21 @@ class Record(msgspec.Struct, eq=False):
     seen_ns: int | None = None
     """When the server last knew of the run."""
 
+    def shift(self, step_ns: int) -> None:
+        """The clock was set by this: let each wait keep its length."""
+        self.expires_ns += step_ns
+        self.last_asked_ns += step_ns
+        for name in ("posted_ns", "look_since_ns", "first_attempt_ns", "seen_ns"):
+            if (at_ns := getattr(self, name)) is not None:
+                setattr(self, name, at_ns + step_ns)
+        execution = self.execution
+        due_ns = execution.next_attempt_ns
+        self.execution = msgspec.structs.replace(
+            execution,
+            requested_ns=execution.requested_ns + step_ns,
+            next_attempt_ns=None if due_ns is None else due_ns + step_ns,
+        )
+
     def with_replies(self, further: Iterable[Reply]) -> tuple[Reply, ...]:
         """All replies together, those to one and the same message only once."""
         known = set(self.reply_to)

@@ -48,6 +48,8 @@ class RequestBook:
         """Requests in a state of ``states.AT_SERVER``."""
         self.followed = 0
         """How many runs were ever followed."""
+        self.followed_since: dict[int, int] = {}
+        """Since when each run is followed, by our clock."""
         self.histories = TaskHistories(known)
         self.counters: dict[Counter, int] = {}
         self.next_id = 1
@@ -135,6 +137,7 @@ class RequestBook:
             self.open[number] = record
         if to not in states.AT_SERVER:
             self.running.pop(number, None)
+            self.followed_since.pop(number, None)
         elif number not in self.running:
             self.running[number] = record
             self.followed += 1

@@ -54,7 +54,7 @@ class Runs:
             expires=now,
             run=run,
         )
-        record.seen_ns = now
+        record.seen_ns = book.followed_since[record.id] = now
         self._dispatcher.queues.activate(record)
         book.note_run(run, record.id)
         book.change(record, task_name=name)
@@ -84,7 +84,7 @@ class Runs:
             return
         if self._is_over_limit(record, now):
             return
-        self._watch_pace(record, now - (began or now))
+        self._watch_pace(record, now - book.followed_since.get(record.id, now))
         attempt = f", attempt {report.attempt} of the server" if report.attempt > 1 else ""
         reason = f"The server repeats it{attempt}." if attempt else ""
         present = (execution.state, execution.started_ns, execution.reason)
@@ -123,7 +123,8 @@ class Runs:
 
     def _is_over_limit(self, record: Record, now: int) -> bool:
         limit_s = self._dispatcher.limits.follow_limit_s
-        began = record.execution.started_ns or record.execution.requested_ns
+        # Not by the start of the run, which the server's clock tells.
+        began = self._book.followed_since.get(record.id, record.execution.requested_ns)
         if now - began <= to_ns(limit_s):
             return False
         self._dispatcher.finish(

@@ -61,6 +61,12 @@ class Timing:
         """When ``tick`` has something to do. Call under the state store's lock."""
         return self._timers.next_due()
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this. Within a change."""
+        self._timers.follow_step(step_ns)
+        for timer in self._timers.timers.values():
+            self._note(timer)
+
     def tick(self, planner: Planner) -> None:
         """Do what is due, within a change."""
         firings, moved = self._timers.take_due(self._state.clock_ns())

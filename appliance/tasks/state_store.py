@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
+from appliance.clock import STEP_NS, Clock
 from appliance.counters import Counter
 from appliance.model import Execution
 from appliance.tasks.circuit import Circuit
@@ -85,6 +86,8 @@ class StateStore:
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
+        self.on_step: Callable[[int], None] = lambda _: None
+        """Moves what waits elsewhere in the task engine when the clock was set. Within a change."""
         self._next_publication = 1
         self._published = 0
         self._published_on_disk = 0
@@ -114,7 +117,18 @@ class StateStore:
                     self.planner.note_run(one.execution.execution_id, one.id)
             self.planner.histories.update(self.store.histories())
             now = self.clock_ns()
-            for record in self.store.open_records():
+            records = self.store.open_records()
+            back_ns = self.store.meta("clock_ns") - now
+            if back_ns > STEP_NS:
+                _log.warning(
+                    "The clock was set back by %.0f s or more since the last change of the tasks: "
+                    "what waits goes on from there",
+                    back_ns / STEP_NS,
+                )
+                for record in records:
+                    record.shift(-back_ns)
+                self.planner.follow_step(-back_ns)
+            for record in records:
                 self.planner.restore(record, now)
                 self.views.show([(record.execution, record.label)])
 
@@ -149,6 +163,21 @@ class StateStore:
             self._mind_circuit()
             yield self.planner
             self.settle()
+
+    def follow_clock(self) -> None:
+        """If the clock was set, move all waits with it, in one change. Any thread."""
+        clock = self.clock_ns
+        if not isinstance(clock, Clock) or not clock.step_ns():
+            return
+        with self.lock:
+            if not (step_ns := clock.step_ns()):
+                return
+            with self.change() as planner:
+                clock.adopt(step_ns)
+                planner.follow_step(step_ns)
+                planner.book.changes.is_forced = True
+                self.on_step(step_ns)
+            self.changed.notify_all()
 
     def _mind_circuit(self) -> None:
         if self.circuit.is_open and not self.planner.dispatcher.circuit_open:
@@ -192,6 +221,8 @@ class StateStore:
             if self._published > self._published_on_disk:
                 changes.published = self._published
             self._note_published_seq(changes)
+            if changes.meta or changes.records:
+                changes.meta["clock_ns"] = self.clock_ns()
             try:
                 self._write(changes)
             except sqlite3.Error as error:

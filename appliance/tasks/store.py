@@ -86,6 +86,8 @@ class Changes:
         self.published: int | None = None
         """Publications up to this id are done with."""
         self.meta: dict[str, int] = {}
+        self.sightings_shift_ns = 0
+        """The clock was set by this: sightings are moved along."""
         self.is_forced = False
         """Whether it must survive a power cut by itself."""
 
@@ -244,6 +246,10 @@ class Store:
         ):
             if rows:
                 database.executemany(statement, rows)
+        if changes.sightings_shift_ns:
+            database.execute(
+                "UPDATE sightings SET at_ns = at_ns + ?", (changes.sightings_shift_ns,)
+            )
         if changes.published is not None:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
 

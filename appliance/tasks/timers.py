@@ -104,6 +104,15 @@ class Timer:
         self.last_ns = now
         return True
 
+    def shift(self, step_ns: int) -> None:
+        """The clock was set by this: an interval or a silence goes on as before.
+
+        A ``cron`` schedule is one of the clock: it follows the new time.
+        """
+        if self.config.cron is None:
+            self.last_ns += step_ns
+            self.raised_ns += step_ns if self.raised_ns else 0
+
     def skip_to(self, now: int) -> None:
         """Leave out every time up to ``now``."""
         if self.config.every is not None:
@@ -181,6 +190,12 @@ class Timers:
     def next_due(self) -> int | None:
         """When ``take_due`` has something to do."""
         return min((due for due in self._due.values() if due is not None), default=None)
+
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this; the marks of all timers are to be kept."""
+        for timer in self.timers.values():
+            timer.shift(step_ns)
+            self._due[timer.name] = timer.due_ns()
 
     def take_due(self, now: int) -> tuple[list[Firing], list[Timer]]:
         """The firings that are due, and all timers that moved on: their marks are to be kept."""

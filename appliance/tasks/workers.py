@@ -173,6 +173,7 @@ class Workers:
                 if time.monotonic() >= self._next_prune:
                     self._next_prune = time.monotonic() + PRUNE_EVERY_S
                     self._consumer.prune(keep_s, keep_count)
+                state.follow_clock()
                 due = _earliest(state.planner.next_due(), self._timing.next_due())
                 now = state.clock_ns()
                 if due is None or due > now or state.trouble:

@@ -441,10 +441,11 @@ def test_a_publication_that_nobody_takes_holds_up_no_other(qlik, tmp_path: Path)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         calls: list[list[str]] = []
 
-        def publish(publications) -> None:
+        def publish(publications) -> int:
             calls.append([one.topic for one in publications])
             if "t/10" in calls[-1]:
                 raise OSError("no room for it")
+            return 0
 
         rig.engine._workers._publish = publish
         state = rig.engine._state

@@ -282,6 +282,7 @@ def test_fixed_rules_chain_tasks(qlik, tmp_path: Path) -> None:
             for one in publications:
                 own(one.topic, one.payload, one.retain)
                 rig.source.put(one.topic, one.payload, retain=one.retain, client_id="$appliance")
+            return rig.source.last_seq
 
         rig.engine._workers._publish = journaled
         rig.source.put(START_TOPIC, first.id)

@@ -1,0 +1,56 @@
+"""The clock that tells steps of the system's clock."""
+
+from __future__ import annotations
+
+from appliance.clock import HOLD_NS, Clock
+
+SECOND = 1_000_000_000
+DAY = 86400 * SECOND
+
+
+class Times:
+    """The system's time of day and the steady time."""
+
+    def __init__(self) -> None:
+        self.steady, self.ahead = 5 * SECOND, 1_700_000_000 * SECOND
+        self.clock = Clock(lambda: self.steady + self.ahead, lambda: self.steady)
+
+
+def test_a_step_is_told_once_and_counts_when_it_is_adopted() -> None:
+    """Until then the clock goes on at its pace, in both directions."""
+    for step in (2 * DAY, -5 * 3600 * SECOND):
+        times = Times()
+        before = times.clock()
+        times.ahead += step
+        times.steady += SECOND
+        assert times.clock() == before + SECOND
+        assert times.clock.step_ns() == step
+        times.clock.adopt(step)
+        assert times.clock() == before + SECOND + step
+        assert times.clock.step_ns() == 0
+
+
+def test_a_small_difference_is_followed_and_is_no_step() -> None:
+    """A clock that NTP corrects little by little never steps."""
+    times = Times()
+    for _ in range(100):
+        times.ahead += SECOND // 2
+        assert times.clock.step_ns() == 0
+    assert times.clock() == times.steady + times.ahead
+
+
+def test_what_deletes_by_age_follows_a_step_forward_after_a_day() -> None:
+    """A clock that was 30 days ahead for an hour deletes nothing."""
+    times = Times()
+    right = times.clock.settled_ns()
+    times.ahead += 30 * DAY
+    times.clock.adopt(times.clock.step_ns())
+    assert times.clock.settled_ns() == right
+    times.steady += 3600 * SECOND
+    times.ahead -= 30 * DAY
+    times.clock.adopt(times.clock.step_ns())
+    assert times.clock.settled_ns() == right + 3600 * SECOND
+    times.ahead += 30 * DAY
+    times.clock.adopt(times.clock.step_ns())
+    times.steady += HOLD_NS
+    assert times.clock.settled_ns() == times.clock()
