@@ -154,6 +154,21 @@ class Appliance:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(asked.set)
 
+    def check_directory(self) -> None:
+        """Begin the ordered stop if the data directory was deleted or replaced.
+
+        Then another appliance could start with it, and what is acknowledged goes to files that
+        have no name any more. For a worker thread: it asks the disk.
+        """
+        if self.failure is None and self._lock.is_replaced:
+            self.failure = UnavailableError(
+                f"The data directory {self.data_dir} was deleted or replaced while the appliance"
+                " ran. It stops, so that no message goes to files without a name. Stop the"
+                " appliance before you move or restore a data directory."
+            )
+            logger.critical("%s", self.failure)
+            self.stop()
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the appliance has stopped; returns whether it has."""
         return self._done.wait(timeout_s)

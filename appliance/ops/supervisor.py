@@ -109,6 +109,7 @@ class Supervisor:
             level = logging.getLevelName(logging.getLogger().level).lower()
             report = msgspec.structs.replace(health.report(found), log_level=level)
             await asyncio.to_thread(health.write, self._appliance.data_dir, report)
+        await asyncio.to_thread(self._appliance.check_directory)
         if self._reload_asked:
             self._reload_asked = False
             await self._reload()

@@ -91,7 +91,7 @@ def run(make: Callable[[], Appliance], config: Config, *, headless: bool) -> int
         gc.enable()
     if appliance is not None and appliance.failure is not None:
         logger.error("the appliance ended because of a failure: %s", appliance.failure)
-        return EXIT_SOFTWARE
+        return getattr(appliance.failure, "exit_code", EXIT_SOFTWARE)
     return EXIT_OK
 
 

@@ -92,6 +92,23 @@ class DirectoryLock:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, b"%d\n" % os.getpid())
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the lock file was deleted or replaced, so that another process may lock too.
+
+        For a worker thread: it asks the disk.
+        """
+        if self._descriptor is None:
+            return False
+        held = os.fstat(self._descriptor)
+        try:
+            found = (self._directory / _LOCK_NAME).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:  # a disk that fails says nothing about the file
+            return False
+        return not os.path.samestat(held, found)
+
     def release(self) -> None:
         """Give the lock back; does nothing if it is not held."""
         if self._descriptor is not None:

@@ -180,6 +180,18 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_gone_on_with(appliance, ca
     assert appliance.end() == 0
 
 
+@pytest.mark.posix("Windows does not delete a file that is open")
+def test_a_deleted_data_directory_ends_the_appliance(appliance, call) -> None:
+    """It stops in order with exit code 69 and says why, before another one starts there."""
+    appliance.start()
+    assert call("publish", "-t", "/demo/integers", "-m", "1")[0] == 0
+    appliance.data.rename(appliance.folder / "moved")
+    appliance.data.mkdir()
+    appliance.wait_for_line("was deleted or replaced")
+    assert appliance.exit_code() == 69
+    assert not any("Traceback" in line for line in appliance.lines)
+
+
 def test_a_damaged_backup_is_not_put_back(tmp_path) -> None:
     """A byte that changed, a list that points elsewhere, a folder that is none: each is told, and
     nothing takes the journal's place."""
