@@ -219,6 +219,11 @@ class _Node(Generic[V]):
         self.values: dict[V, None] = {}
 
 
+def _chosen(found: tuple[V, ...], is_for: Callable[[V, str], bool], topic: str) -> tuple[V, ...]:
+    # Apart from ``match``, whose names would be cells for an expression in it: 40 ns a delivery.
+    return tuple(each for each in found if is_for(each, topic))
+
+
 class Matcher(Generic[V]):
     """Values kept under topic filters, found by topic.
 
@@ -282,7 +287,7 @@ class Matcher(Generic[V]):
             levels = topic.split("/")
             found = tuple(self._walk(self._root, levels, 0, spare=topic.startswith("$")))
             if self._is_for is not None:
-                found = tuple(each for each in found if self._is_for(each, topic))
+                found = _chosen(found, self._is_for, topic)
             self._cache[topic] = found
         return found
 
