@@ -16,6 +16,7 @@ from appliance.broker.users import Users
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.files import anonymous_allowed, check_files
+from appliance.config.readable_secrets import readable_secrets
 from appliance.config.reading import load
 from appliance.config.tables import (
     Config,
@@ -46,7 +47,7 @@ def execute(options: argparse.Namespace) -> int:
     _print(f"{options.config} is valid. It means:")
     for head, text in _meaning(config):
         _print(f"  {head:<12}{text}")
-    warnings = [*advice(config), *_ended(config)]
+    warnings = [*advice(config), *_ended(config), *readable_secrets(config)]
     if warnings:
         _print("Please check these:")
     for text in warnings:

@@ -36,6 +36,7 @@ RESTART: Mapping[str, Mapping[str, str]] = {
         "data_dir": "the databases in it are open",
         "log_format": "the log is open in its form",
         "event_log": "it is opened with the log",
+        "umask": "files are open",
         "run_for": "it counts from the start",
         "will_grace": "it counts from the start",
     },

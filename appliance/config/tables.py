@@ -52,6 +52,11 @@ class ServiceConfig(Table, frozen=True):
     """How long clients may take to come back after a stop, a crash or a restart of the appliance.
     Then the wills of those that were connected and did not come back are published; the delay of
     an MQTT 5 will counts where it is longer."""
+    umask: Literal["077", "027", "022"] = "077"
+    """Which other users of this machine may read the files that the appliance writes: `077` none,
+    `027` those of its group, `022` all. Files in `data_dir` that more users may read are put right
+    at the start, so set it where other accounts read recordings. Windows has no umask: there,
+    files inherit the rights of their folder."""
     run_for: Annotated[Duration | None, Bounds(0.001), Example('"8h"')] = None
     """Stop in order after this time. Without it the appliance runs until it is stopped.
     `--run-for` on the command line overrides it."""

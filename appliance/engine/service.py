@@ -49,6 +49,7 @@ from appliance.qlik.server import QlikServer
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.remote.server import TerminalServer
+from appliance.storage import rights
 from appliance.storage.files import DirectoryLock
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
@@ -132,6 +133,16 @@ class Appliance:
             ApplianceError: something that is needed can't be had; nothing is left running.
         """
         self._lock.acquire()
+        umask = self.config.service.umask
+        changed = rights.apply(int(umask, 8), self.data_dir)
+        if changed:
+            logger.warning(
+                "%d files in %s could be read or written by other users of this machine; they can"
+                ' not any more (umask "%s" in [service])',
+                changed,
+                self.data_dir,
+                umask,
+            )
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
         # Without a limit: a large journal that has to be recovered may take its time. The thread

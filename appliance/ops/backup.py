@@ -94,7 +94,9 @@ def restore(source: Path, data_dir: Path) -> Manifest:
             )
         for each in sorted(manifest.files, key=lambda each: each.path == JOURNAL):
             target = data_dir / each.path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _check_link(source, source / each.path)
+            _check_link(data_dir, target)
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             new = target.with_name(f"{target.name}.new")
             if copies.copy_file(source / each.path, new) != each.sha256:
                 new.unlink()
@@ -120,6 +122,15 @@ def _manifest(source: Path) -> Manifest:
         if Path(each.path).is_absolute() or ".." in parts:
             raise UsageError(f"{source}: its list names {each.path!r}, which is outside of it.")
     return manifest
+
+
+def _check_link(folder: Path, path: Path) -> None:
+    """Raises ``UsageError`` if ``path`` or a folder on its way from ``folder`` is a link."""
+    for each in (path, *path.parents):
+        if each == folder:
+            return
+        if each.is_symlink():
+            raise UsageError(f"{each} is a link, which is not followed; put the file in its place.")
 
 
 def _in_order(data_dir: Path) -> Iterator[Path]:

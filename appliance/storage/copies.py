@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -83,10 +84,18 @@ def copy_database(source: Path, target: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def copy_file(source: Path, target: Path) -> str:
-    """Copy and sync; returns the SHA-256 of the copied bytes, in hex. Raises ``OSError``."""
+    """Copy and sync; returns the SHA-256 of the copied bytes, in hex. Raises ``OSError``.
+
+    The copy is a new file that its owner alone may read.
+    """
     digest = hashlib.sha256()
-    with source.open("rb") as old, target.open("wb") as new:
+    target.unlink(missing_ok=True)  # a link would be followed
+    with source.open("rb") as old, open(target, "xb", opener=_private) as new:
         while chunk := old.read(_COPY_BYTES):
             digest.update(chunk)
             new.write(chunk)

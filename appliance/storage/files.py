@@ -62,7 +62,7 @@ class DirectoryLock:
         path = self._directory / _LOCK_NAME
         try:
             make_directory(self._directory)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except PermissionError as error:
             raise NoPermissionError(
                 f"The data directory {self._directory} can't be used: {error.strerror}."

@@ -1,0 +1,88 @@
+"""Other users of the machine read nothing that they were not given."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appliance.config.readable_secrets import readable_secrets
+from appliance.config.tables import Config, NotifyConfig
+from appliance.config.values import ReadPath
+from appliance.errors import UsageError
+from appliance.ops.backup import _check_link
+from appliance.secret import Secret
+from appliance.storage import copies, rights
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(autouse=True)
+def usual_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_init_writes_a_file_for_its_owner(tmp_path: Path) -> None:
+    """Secrets are written into it."""
+    path = tmp_path / "new" / "config.toml"
+    command = [sys.executable, "-m", "appliance", "init", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    assert mode(path) == 0o600
+    assert mode(path.parent) == 0o700, "the process begins with umask 077"
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o077, 0o600), (0o027, 0o640), (0o022, 0o644)])
+def test_existing_files_get_the_rights_that_count_now(
+    tmp_path: Path, umask: int, expected: int
+) -> None:
+    """In the data directory; what a link names is not changed."""
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    data = tmp_path / "data"
+    (data / "recordings").mkdir(parents=True)
+    old = data / "recordings" / "old.json"
+    old.write_text("[]")
+    old.chmod(0o666)
+    (data / "link").symlink_to(outside)
+    assert rights.apply(umask, data) == 1
+    assert mode(old) == expected
+    assert mode(outside) == 0o644
+    assert rights.apply(umask, data) == 0
+
+
+def test_a_copy_is_its_owners_and_follows_no_link(tmp_path: Path) -> None:
+    """Backup and restore: a link in the place of the copy is replaced, a link on the way refused."""
+    source, outside, target = (tmp_path / name for name in ("source", "outside", "target"))
+    source.write_text("new")
+    outside.write_text("kept")
+    target.symlink_to(outside)
+    copies.copy_file(source, target)
+    assert (outside.read_text(), target.read_text(), mode(target)) == ("kept", "new", 0o600)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match="is a link"):
+        _check_link(tmp_path, tmp_path / "folder" / "source")
+    _check_link(tmp_path, tmp_path / "source")
+
+
+def test_check_warns_of_secrets_that_everybody_can_read(tmp_path: Path) -> None:
+    """In the configuration itself, and in the files that it names."""
+    path, secret = tmp_path / "config.toml", tmp_path / "url.txt"
+    path.write_text("x")
+    secret.write_text("x")
+    plain = Config(file=str(path), notify=(NotifyConfig(url=Secret("json://x")),))
+    named = Config(file=str(path), notify=(NotifyConfig(url_file=ReadPath(str(secret))),))
+    assert [str(path) in line for line in readable_secrets(plain)] == [True]
+    assert [str(secret) in line for line in readable_secrets(named)] == [True]
+    path.chmod(0o640)
+    secret.chmod(0o600)
+    assert not [*readable_secrets(plain), *readable_secrets(named)]
