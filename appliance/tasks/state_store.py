@@ -118,6 +118,9 @@ class StateStore:
             self.planner.histories.update(self.store.histories())
             now = self.clock_ns()
             records = self.store.open_records()
+            if left_out := len(self.store.left_out):
+                self.planner.count(Counter.INTERNAL_ERRORS, left_out)
+                self.internal_errors.set_aside(f"{left_out} unreadable rows of the task database")
             back_ns = self.store.meta("clock_ns") - now
             if back_ns > STEP_NS:
                 _log.warning(

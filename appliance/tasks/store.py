@@ -19,16 +19,17 @@ Not for: deciding anything, or locking: the state store holds its lock around ea
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from appliance.model import LARGEST_SEQ, ExecutionState
 from appliance.storage.database import Database
-from appliance.storage.layout import Layout, Tables, check_bodies
+from appliance.storage.layout import Damage, Layout, Tables, check_bodies
 from appliance.storage.sqlite import transaction
 from appliance.tasks.records import Record
 
@@ -37,6 +38,10 @@ LOG_COMMITS = 500
 LOG_PAGES = 20_000
 """A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
 _BUSY_S = 10.0
+MAX_LEFT_OUT = 1000
+"""Rows that can't be read and are said once; further ones are said each time."""
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -118,7 +123,9 @@ def _verify(connection: sqlite3.Connection) -> None:
                 f"SELECT {column} FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - constants
             )
         ]
-        check_bodies(table, bodies, decode)
+        # One damaged row is left out when it is read; it does not cost all others.
+        with contextlib.suppress(Damage):
+            check_bodies(table, bodies, decode)
     for row in connection.execute("SELECT * FROM answers ORDER BY rowid DESC LIMIT 1"):
         msgspec.convert(row, Answer)
 
@@ -173,6 +180,8 @@ class Store:
         """Since the log was moved into the file."""
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Record).decode
+        self.left_out: set[tuple[str, object]] = set()
+        """Table and key of rows that can't be read."""
 
     def open(self, now_ns: int) -> None:
         """Open the database as ``Database.open`` does, and raise what it raises."""
@@ -295,6 +304,27 @@ class Store:
         at_ns = execution.ended_ns or execution.requested_ns
         return (record.id, execution.task_id, int(is_open), at_ns, self._encode(record))
 
+    def _pairs(
+        self, table: str, rows: Iterable[tuple[Any, Any]], decode: Callable[[bytes], T]
+    ) -> Iterator[tuple[Any, T]]:
+        """The rows' keys and decoded bodies; a row that can't be decoded is left out, and said."""
+        for key, body in rows:
+            try:
+                yield key, decode(body)
+            except (ValueError, TypeError) as error:
+                if (table, key) in self.left_out:
+                    continue
+                if len(self.left_out) < MAX_LEFT_OUT:
+                    self.left_out.add((table, key))
+                _log.error(
+                    "%s: row %s of table %s can't be read (%s). It was left out, and stays in the "
+                    "file",
+                    self._path,
+                    key,
+                    table,
+                    error,
+                )
+
     def meta(self, name: str) -> int:
         """A kept number, 0 if there is none."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -307,8 +337,8 @@ class Store:
 
     def open_records(self) -> list[Record]:
         """Everything that has not come to its end, oldest first."""
-        rows = self._db.execute("SELECT record FROM executions WHERE open = 1 ORDER BY id")
-        return [self._decode(row[0]) for row in rows]
+        rows = self._db.execute("SELECT id, record FROM executions WHERE open = 1 ORDER BY id")
+        return [one for _, one in self._pairs("executions", rows, self._decode)]
 
     def records(self, before_id: int, limit: int, task_id: str = "") -> list[Record]:
         """Newest first, of one task if ``task_id`` is given."""
@@ -318,10 +348,10 @@ class Store:
             condition += " AND task_id = ?"
             parameters.append(task_id)
         rows = self._db.execute(
-            f"SELECT record FROM executions WHERE {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608 - the condition is one of two constants
+            f"SELECT id, record FROM executions WHERE {condition} ORDER BY id DESC LIMIT ?",  # noqa: S608 - the condition is one of two constants
             [*parameters, limit],
         )
-        return [self._decode(row[0]) for row in rows]
+        return [one for _, one in self._pairs("executions", rows, self._decode)]
 
     def answers(self, newest: int) -> list[Answer]:
         """The newest answers, oldest of them first."""
@@ -339,13 +369,13 @@ class Store:
     def histories(self) -> dict[str, TaskHistory]:
         decode = msgspec.msgpack.Decoder(TaskHistory).decode
         rows = self._db.execute("SELECT task_id, history FROM histories")
-        return {row[0]: decode(row[1]) for row in rows}
+        return {str(key): one for key, one in self._pairs("histories", rows, decode)}
 
     def outbox(self) -> list[tuple[int, Publication]]:
         """What was not published yet, oldest first."""
         decode = msgspec.msgpack.Decoder(Publication).decode
         rows = self._db.execute("SELECT id, publication FROM outbox ORDER BY id")
-        return [(row[0], decode(row[1])) for row in rows]
+        return [(int(key), one) for key, one in self._pairs("outbox", rows, decode)]
 
     def prune(self, before_ns: int, keep_count: int, sighted_before_ns: int) -> int:
         """Remove what is old or beyond ``keep_count``; returns how many executions went.

@@ -458,3 +458,31 @@ def test_a_publication_that_nobody_takes_holds_up_no_other(qlik, tmp_path: Path)
         assert calls.count(["t/10"]) == 3
         assert planner.counters[Counter.PUBLICATIONS_DROPPED] == 1
         assert len(calls) < 70
+
+
+@pytest.mark.parametrize("table", ["executions", "outbox", "histories"])
+def test_one_row_that_can_not_be_read_costs_that_row(qlik, tmp_path: Path, table: str) -> None:
+    """The appliance starts without it, says so, and everything else is there and goes on."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    database = tmp_path / "tasks.db"
+    with Rig(database, client_of(qlik)) as rig:
+        for times in (1, 2):
+            rig.source.put(START_TOPIC, task.id)
+            rig.broker.wait_for(task.id, "succeeded", times)
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        if table == "outbox":
+            other.execute("INSERT INTO outbox VALUES (1000, x'c1')")
+        column = {"executions": "record", "histories": "history"}.get(table, "publication")
+        other.execute(
+            f"UPDATE {table} SET {column} = x'c1ff' WHERE rowid = 2"
+            if table == "executions"
+            else f"UPDATE {table} SET {column} = x'c1ff'"
+        )
+        other.commit()
+    with Rig(database, client_of(qlik)) as again:
+        assert len(again.engine.executions(10)) == (1 if table == "executions" else 2)
+        assert again.engine.qlik_state().engine.level == "warn"
+        again.source.put(START_TOPIC, task.id)
+        again.source.put(START_TOPIC, task.id)
+        again.source.put(START_TOPIC, task.id)
+        again.broker.wait_for(task.id, "succeeded")
