@@ -256,6 +256,21 @@ class Counter(enum.Enum):
         "plugin events failed",
         "A plugin raised an error when it heard of an event; the log says which one.",
     )
+    MEMORY_LIVE_VIEW_SHED = (
+        "memory: the live view was emptied",
+        "The process had more memory in use than limits.max_memory, so the terminal UI's newest",
+        "messages were dropped (they are in the journal); see which client sends so much.",
+    )
+    MEMORY_CACHES_SHED = (
+        "memory: caches were emptied",
+        "The process still had more memory in use than limits.max_memory, so caches of topics",
+        "and the terminal UI's statistics of topics were dropped.",
+    )
+    MEMORY_PUBLISHERS_PAUSED = (
+        "memory: publishers began to wait",
+        "The process still had more memory in use than limits.max_memory, so publishers are read",
+        "slowly until it has less; raise it, or lower other limits.",
+    )
     TOPICS_FORGOTTEN = (
         "topics forgotten: limit reached",
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",

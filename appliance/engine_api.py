@@ -207,6 +207,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Topics that are counted now, ``Engine.topics`` gives the busiest of them."""
     topics_forgotten: int = 0
     """How many topics that were silent longest were forgotten, because there were too many."""
+    memory_bytes: int = 0
+    """Memory of the engine's process, 0 if it is not known."""
+    memory: Health | None = None
+    """Whether it is within ``limits.max_memory``, and what was given up if not."""
 
 
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:

@@ -94,6 +94,8 @@ class Door:
         self._loop = loop
         self.clock_ns = clock_ns
         self._max_pending = max_pending
+        self._is_held = False
+        self._pause_above = max_pending
         self._own_client_id = own_client_id
         self._observe = observe
         self._count = count
@@ -112,6 +114,14 @@ class Door:
     def bound(self, max_pending: int) -> None:
         """Let another bound count for what is accepted and not committed."""
         self._max_pending = max_pending
+        self.hold(self._is_held)
+
+    def hold(self, is_held: bool) -> None:
+        """Pause every publisher that sends something from now on, or no longer."""
+        self._is_held = is_held
+        self._pause_above = -1 if is_held else self._max_pending
+        if not is_held and self._paused and self._journal.pending_bytes * 2 < self._max_pending:
+            self._release()
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: messages that are here are as old as before."""
@@ -161,8 +171,9 @@ class Door:
                 self._keep(message)
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
-        if self._journal.pending_bytes > self._max_pending:
-            self._count(Counter.PUBLISHERS_SLOWED)
+        if self._journal.pending_bytes > self._pause_above:
+            if not self._is_held:
+                self._count(Counter.PUBLISHERS_SLOWED)
             self._paused.add(publisher)
             publisher.pause()
 
@@ -285,7 +296,7 @@ class Door:
             except Exception:
                 self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
                 logger.exception("what waited for a commit failed")
-        if self._paused and self._journal.pending_bytes * 2 < self._max_pending:
+        if self._paused and self._journal.pending_bytes * 2 < self._pause_above:
             self._release()
 
     def _release(self) -> None:

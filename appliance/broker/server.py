@@ -332,6 +332,12 @@ class MqttBroker:
                 listener.bound(config.max_connections, int(limits.max_packet_size))
         self._check_open_files()
 
+    def shed_caches(self) -> None:
+        """Drop what is found again when it is needed."""
+        self.subscriptions.forget_answers()
+        for connection in self.connections.all():
+            connection.forget_topics()
+
     # --- for the operator ---------------------------------------------------------------------
 
     @property

@@ -89,6 +89,10 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._matcher)
 
+    def forget_answers(self) -> None:
+        """Drop the cache of what matches which topic."""
+        self._matcher.forget_matches()
+
     def of(self, client_id: str) -> tuple[SubscribeOptions, ...]:
         """The subscriptions of one client."""
         return tuple(s.options for s in self._by_client.get(client_id, {}).values())

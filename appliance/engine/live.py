@@ -53,6 +53,7 @@ class LiveView:
         self._costs: deque[int] = deque(maxlen=KEPT_MESSAGES)
         self.kept_bytes = 0
         """The total cost of the messages."""
+        self._most_bytes = KEPT_BYTES
         self._sizes: dict[int, int] = {}
         self._topics: dict[str, _Topic] = {}
         self._in_second = 0
@@ -83,7 +84,7 @@ class LiveView:
             self.kept_bytes += sum(costs) - sum(islice(chain(self._costs, costs), leaving))
             self._ring.extend(shown)
             self._costs.extend(costs)
-            while self.kept_bytes > KEPT_BYTES:
+            while self.kept_bytes > self._most_bytes:
                 self._ring.popleft()
                 self.kept_bytes -= self._costs.popleft()
             self._in_second += len(shown)
@@ -99,6 +100,20 @@ class LiveView:
                 topic.recent += count
                 topic.last_seq = last.seq
                 topic.last_ns = last.received_ns
+
+    def shed(self, kept_bytes: int) -> None:
+        """Keep messages of so many bytes only, from now on; ``KEPT_BYTES`` is the normal bound."""
+        with self._lock:
+            self._most_bytes = kept_bytes
+            while self.kept_bytes > kept_bytes:
+                self._ring.popleft()
+                self.kept_bytes -= self._costs.popleft()
+
+    def forget_topics(self) -> None:
+        """Drop the statistics of all topics."""
+        with self._lock:
+            self.forgotten_topics += len(self._topics)
+            self._topics.clear()
 
     def _forget_topics(self) -> None:
         """Make room for new topics. Under the lock."""

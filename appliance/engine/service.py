@@ -34,8 +34,10 @@ from appliance.clock import STEP_NS, Clock
 from appliance.config.tables import Config
 from appliance.counters import Counter
 from appliance.engine import databases
-from appliance.engine.live import LiveView
+from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
+from appliance.engine.memory_ceiling import MemoryCeiling
+from appliance.engine.resident_memory import resident_bytes, return_free_memory
 from appliance.engine.run_limit import RunLimit
 from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
@@ -99,6 +101,21 @@ class Appliance:
         """Own messages that wait for their commit, by ``id``, and their numbers."""
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
+        self.memory = MemoryCeiling(
+            lambda: int(self.config.limits.max_memory),
+            resident_bytes,
+            steps=(
+                (
+                    Counter.MEMORY_LIVE_VIEW_SHED,
+                    "the live view is emptied",
+                    lambda: self.live.shed(0),
+                ),
+                (Counter.MEMORY_CACHES_SHED, "caches are emptied", self._shed_caches),
+            ),
+            hold=self._hold_publishers,
+            back_to_normal=lambda: self.live.shed(KEPT_BYTES),
+            count=self.count,
+        )
         self.data_dir = Path(config.service.data_dir)
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
@@ -527,6 +544,15 @@ class Appliance:
             self.live.tick(self.door.messages_out)
             seconds += 1
             self.status.tick(seconds)
+            if self.memory.look():
+                await asyncio.to_thread(return_free_memory)
+
+    def _hold_publishers(self, is_held: bool) -> None:
+        self.door.hold(is_held)
+
+    def _shed_caches(self) -> None:
+        self.live.forget_topics()
+        self.broker.shed_caches()
 
     def _follow_clock(self) -> None:
         """If the clock was set, move what waits in the broker with it, and say so."""

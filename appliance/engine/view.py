@@ -23,6 +23,7 @@ from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
+from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
     ClientState,
     Engine,
@@ -59,6 +60,7 @@ class ViewedAppliance(Protocol):
     log: Log | None
     live: LiveView
     loop_lag: LoopLag
+    memory: MemoryCeiling
     journal: Journal
     recorders: Recorders
     tasks: TaskEngine
@@ -119,6 +121,8 @@ class View(Engine):
             loop_lag_ms=appliance.loop_lag.p99_ms,
             topics_known=appliance.live.known_topics,
             topics_forgotten=appliance.live.forgotten_topics,
+            memory_bytes=appliance.memory.bytes,
+            memory=appliance.memory.health,
         )
 
     def _timers(self) -> tuple[TimerState, ...]:

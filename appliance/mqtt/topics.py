@@ -17,6 +17,8 @@ would be 65,535 of them. Clients may use fewer: ``limits.max_topic_levels``."""
 
 _CACHED_TOPICS = 8192
 _PLACES_A_STEP = 20
+_CACHED_BYTES = 8 * 1024 * 1024
+"""Of topics and of what matches them."""
 
 
 def topic_problem(topic: str) -> str | None:
@@ -228,8 +230,8 @@ class Matcher(Generic[V]):
     """Values kept under topic filters, found by topic.
 
     A tree of levels, so the cost of a topic grows with its levels, not with the number of filters;
-    answers are cached by topic (at most 8192 topics), and the cache is dropped when a filter
-    comes or goes. ``is_for`` says whether a value whose filter matches is for a topic. Not
+    answers are cached by topic (at most 8192 topics and 8 MiB), and the cache is dropped when a
+    filter comes or goes. ``is_for`` says whether a value whose filter matches is for a topic. Not
     thread-safe.
     """
 
@@ -237,6 +239,7 @@ class Matcher(Generic[V]):
         self._is_for = is_for
         self._root: _Node[V] = _Node()
         self._cache: dict[str, tuple[V, ...]] = {}
+        self._cached_bytes = 0
         self._count = 0
 
     def __len__(self) -> int:
@@ -250,7 +253,7 @@ class Matcher(Generic[V]):
         if value not in node.values:
             node.values[value] = None
             self._count += 1
-            self._cache.clear()
+            self.forget_matches()
 
     def remove(self, topic_filter: str, value: V) -> bool:
         """Forget ``value`` under ``topic_filter``; returns whether it was there."""
@@ -266,7 +269,7 @@ class Matcher(Generic[V]):
             return False
         del node.values[value]
         self._count -= 1
-        self._cache.clear()
+        self.forget_matches()
         for parent, level in reversed(path):
             child = parent.children[level]
             if child.values or child.children:
@@ -275,19 +278,23 @@ class Matcher(Generic[V]):
         return True
 
     def forget_matches(self) -> None:
-        """``is_for`` may answer otherwise from now on."""
+        """Drop the cache: memory is short, or ``is_for`` may answer otherwise from now on."""
         self._cache.clear()
+        self._cached_bytes = 0
 
     def match(self, topic: str) -> tuple[V, ...]:
         """The values of all filters that match, each once for every filter that has it."""
         found = self._cache.get(topic)
         if found is None:
-            if len(self._cache) >= _CACHED_TOPICS:
-                self._cache.clear()
             levels = topic.split("/")
             found = tuple(self._walk(self._root, levels, 0, spare=topic.startswith("$")))
             if self._is_for is not None:
                 found = _chosen(found, self._is_for, topic)
+            # A topic may be long, and each of thousands of subscriptions may match it.
+            size = len(topic) + 8 * len(found)
+            if len(self._cache) >= _CACHED_TOPICS or self._cached_bytes + size > _CACHED_BYTES:
+                self.forget_matches()
+            self._cached_bytes += size
             self._cache[topic] = found
         return found
 

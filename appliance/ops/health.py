@@ -66,6 +66,7 @@ def report(snapshot: Snapshot) -> Report:
         Part("tasks", *_of(snapshot.qlik.engine or Health("ok"))),
     ]
     others = [
+        *([] if snapshot.memory is None else [Part("memory", *_of(snapshot.memory))]),
         Part("qlik", *_of(snapshot.qlik.health)),
         *(Part(f"recorder {each.path}", *_of(each.health)) for each in snapshot.recorders),
         *(

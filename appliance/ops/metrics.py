@@ -59,6 +59,9 @@ class _SnapshotCollector:
             "How late the engine's loop is: 99th percentile of the last minute",
             found.loop_lag_ms / 1000,
         )
+        yield _gauge(
+            "memory_bytes", "Memory of the process, 0 if it is not known", found.memory_bytes
+        )
         journal = found.journal
         yield _gauge(
             "journal_last_sequence", "Sequence number of the newest message", journal.last_seq

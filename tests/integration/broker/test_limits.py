@@ -441,12 +441,14 @@ async def test_server_keepalive(tmp_path, asked, told):
 
 def test_every_bound_names_its_counter():
     """docs/configuration.md names for each key of [limits] the counter that tells how often it bit,
-    and it is one that a test of the broker has seen counting."""
+    and it is one that a test has seen counting."""
     page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text("utf-8")
     table = page.split("\n## [limits]\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.M))
     assert set(rows) == set(LimitsConfig.__struct_fields__)
-    tested = "".join(each.read_text("utf-8") for each in Path(__file__).parent.glob("test_*.py"))
+    tested = "".join(
+        each.read_text("utf-8") for each in Path(__file__).parents[2].rglob("test_*.py")
+    )
     by_label = {counter.label: counter.name for counter in Counter}
     for key, row in rows.items():
         [label, *_] = re.findall(r"counter `([^`]+)`", row)

@@ -1,0 +1,101 @@
+"""A ceiling for the memory of the process, and what is given up to stay below it.
+
+Every part has bounds of its own, and clients together may still fill more than a machine has. Once
+a second the memory is looked at. Above ``limits.max_memory`` the steps are taken one a second, in
+this order: the live view's messages, caches, and then publishers wait. Below nine tenths of it all
+is as before. Not for: measuring it (resident_memory.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from appliance.counters import Count, Counter
+from appliance.engine_api import Health
+
+logger = logging.getLogger(__name__)
+
+_ENOUGH = 0.9
+"""The share of the ceiling below which memory is no longer given up."""
+_LONGEST_WAIT = 10
+"""Seconds for which publishers wait at most, then they are read for one second. What a process has
+given free may stay with it, and the appliance must not stand still because of that."""
+_MIB = 1024 * 1024
+
+Step = tuple[Counter, str, Callable[[], None]]
+"""What counts it, what it is called in the log, and what does it."""
+
+
+class MemoryCeiling:
+    """Keeps the memory below the ceiling. Engine's loop only, but for ``health``."""
+
+    def __init__(
+        self,
+        limit: Callable[[], int],
+        measure: Callable[[], int],
+        *,
+        steps: Sequence[Step],
+        hold: Callable[[bool], None],
+        back_to_normal: Callable[[], None],
+        count: Count,
+    ) -> None:
+        """``hold`` lets publishers wait or go on; ``back_to_normal`` undoes the steps."""
+        self._limit = limit
+        self._measure = measure
+        self._steps = steps
+        self._hold = hold
+        self._back_to_normal = back_to_normal
+        self._count = count
+        self._taken = 0
+        self._held_s = 0
+        self.bytes = 0
+        """The memory at the last look."""
+        self.health = Health("ok")
+
+    def look(self) -> bool:
+        """Look at the memory and take the next step if it is too much; called once a second.
+
+        Returns whether something was given up just now.
+        """
+        self.bytes = self._measure()
+        limit = self._limit()
+        if self.bytes > limit:
+            return self._give_up(limit)
+        if self._taken and self.bytes < limit * _ENOUGH:
+            self._recover()
+        elif self._held_s:
+            self._let_wait()
+        return False
+
+    def _give_up(self, limit: int) -> bool:
+        if self._taken > len(self._steps):
+            self._let_wait()
+            return False
+        self._taken += 1
+        if self._taken <= len(self._steps):
+            counter, name, give_up = self._steps[self._taken - 1]
+            give_up()
+            self._count(counter)
+        else:
+            name = "publishers wait"
+            self._let_wait()
+            self._count(Counter.MEMORY_PUBLISHERS_PAUSED)
+        text = (
+            f"{self.bytes // _MIB} MiB of memory are in use, more than limits.max_memory"
+            f" ({limit // _MIB} MiB): {name}"
+        )
+        self.health = Health("warn", text)
+        logger.warning("%s", text)
+        return True
+
+    def _let_wait(self) -> None:
+        self._held_s = self._held_s % (_LONGEST_WAIT + 1) + 1
+        self._hold(self._held_s <= _LONGEST_WAIT)
+
+    def _recover(self) -> None:
+        self._taken = self._held_s = 0
+        self._hold(False)
+        self._back_to_normal()
+        self.health = Health("ok")
+        logger.info("%d MiB of memory are in use: all is as before", self.bytes // _MIB)

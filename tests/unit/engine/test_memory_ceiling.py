@@ -1,0 +1,87 @@
+"""What is given up when the process has too much memory, in which order, and when it ends."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+
+from appliance.counters import Counter
+from appliance.engine.memory_ceiling import MemoryCeiling
+from appliance.engine.resident_memory import resident_bytes, return_free_memory
+
+MIB = 1024 * 1024
+LIMIT = 200 * MIB
+
+
+class Process:
+    """A process whose memory the test sets."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.done: list[str] = []
+        self.held: list[bool] = []
+        self.counts: Counts[Counter] = Counts()
+        self.ceiling = MemoryCeiling(
+            lambda: LIMIT,
+            lambda: self.bytes,
+            steps=(
+                (Counter.MEMORY_LIVE_VIEW_SHED, "first", lambda: self.done.append("live view")),
+                (Counter.MEMORY_CACHES_SHED, "second", lambda: self.done.append("caches")),
+            ),
+            hold=self.held.append,
+            back_to_normal=lambda: self.done.append("normal"),
+            count=lambda counter: self.counts.update((counter,)),
+        )
+
+    def looks(self, mib: int, seconds: int = 1) -> None:
+        self.bytes = mib * MIB
+        for _ in range(seconds):
+            self.ceiling.look()
+
+
+def test_one_step_a_second_in_order():
+    """The live view, caches, then publishers wait; each is counted once and said."""
+    process = Process()
+    process.looks(200)
+    assert (process.done, process.ceiling.health.level) == ([], "ok")
+    process.looks(201)
+    assert process.done == ["live view"]
+    assert "first" in process.ceiling.health.text
+    process.looks(201)
+    assert (process.done, process.held) == (["live view", "caches"], [])
+    process.looks(201)
+    assert process.held == [True]
+    assert process.ceiling.health.level == "warn"
+    assert "publishers wait" in process.ceiling.health.text
+    process.looks(201, 5)
+    assert set(process.counts.values()) == {1}
+    assert len(process.counts) == 3
+
+
+def test_it_ends_well_below_the_ceiling():
+    """Just below the ceiling nothing changes; then all is as before, and may begin anew."""
+    process = Process()
+    process.looks(300, 3)
+    process.looks(190, 3)
+    assert (process.done, process.held[-1]) == (["live view", "caches"], True)
+    process.looks(170)
+    assert (process.done[-1], process.held[-1]) == ("normal", False)
+    assert process.ceiling.health.level == "ok"
+    process.looks(300)
+    assert process.done[-1] == "live view"
+
+
+def test_publishers_do_not_wait_for_ever():
+    """Memory that stays with the process does not stop the appliance: it is read slowly."""
+    process = Process()
+    process.looks(300, 2 + 22)
+    assert process.held == [*[True] * 10, False, *[True] * 10, False]
+
+
+def test_the_memory_of_this_process():
+    """It is measured, and grows by what is allocated."""
+    before = resident_bytes()
+    held = bytearray(b"x") * (64 * MIB)
+    assert resident_bytes() - before > 48 * MIB
+    del held
+    return_free_memory()
+    assert before > 5 * MIB
