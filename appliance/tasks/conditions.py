@@ -14,6 +14,7 @@ Not for: deciding what to start.
 from __future__ import annotations
 
 import operator
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -50,7 +51,8 @@ class Condition:
     def holds(self, payload: bytes) -> bool:
         """Whether the payload is JSON that meets every condition; never raises."""
         try:
-            document: object = msgspec.json.decode(payload)
+            # Some clients send a NUL behind the text, others a byte order mark before it.
+            document: object = msgspec.json.decode(payload.removeprefix(BOM_UTF8).rstrip(b"\0"))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # JSON is UTF-8 (RFC 8259, section 8.1). msgspec raises UnicodeDecodeError for a text
             # in another encoding, and that error is no msgspec.DecodeError.

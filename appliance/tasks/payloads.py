@@ -22,6 +22,10 @@ MAX_SELECTORS = 100
 MAX_TEXT = 256
 """Characters of a name, tag or custom property value."""
 
+_INVISIBLE = "\0\ufeff\u200b\u200c\u200d\u2060"
+"""NUL, byte order mark and characters without width. Some clients send them at the end of a
+payload, and an operator who copies an id from a page gets them without seeing them."""
+
 _SELECTOR_KEYS = ("taskId", "taskName", "tag", "customProperty")
 _BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
 
@@ -49,7 +53,7 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
             f"The payload has {len(payload)} bytes; a start request has at most {MAX_PAYLOAD}.",
         )
     try:
-        text = payload.decode("utf-8-sig").strip()
+        text = _bare(payload.decode())
     except UnicodeDecodeError:
         return Rejection("not text", "The payload is not UTF-8 text. Send a task id or JSON.")
     if not text:
@@ -57,9 +61,20 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
     try:
         if found := task_id(text):
             return (_by_id(found),)
+        if "\0" in text:
+            return Rejection(
+                "not text", "The payload has NUL bytes, as UTF-16 has. Send a task id in UTF-8."
+            )
         return _read_json(text)
     except _NotUnderstoodError as problem:
         return problem.rejection
+
+
+def _bare(text: str) -> str:
+    """The text without spaces and invisible characters around it."""
+    while (bare := text.strip().strip(_INVISIBLE)) != text:
+        text = bare
+    return text
 
 
 def _read_json(text: str) -> tuple[TaskSelector, ...]:
@@ -138,7 +153,7 @@ def _read_butler(kind: object, payload: object) -> TaskSelector:
 
 
 def _by_id(value: object) -> TaskSelector:
-    found = task_id(value) if isinstance(value, str) else None
+    found = task_id(_bare(value)) if isinstance(value, str) else None
     if found is None:
         raise _NotUnderstoodError(
             "not a task id",
@@ -151,8 +166,8 @@ def _by_id(value: object) -> TaskSelector:
 
 
 def _text(value: object, key: str) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value) > MAX_TEXT:
+    if not isinstance(value, str) or not _bare(value) or len(value) > MAX_TEXT:
         raise _NotUnderstoodError(
             f"bad {key.rpartition('.')[2]}", f"{key} must be text of 1 to {MAX_TEXT} characters."
         )
-    return value.strip()
+    return _bare(value)

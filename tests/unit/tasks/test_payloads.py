@@ -157,3 +157,26 @@ def test_a_task_id_has_one_form(text: str) -> None:
     """Reading an id twice gives the same as reading it once."""
     found = task_id(text)
     assert found is None or (GUID.fullmatch(found) and task_id(found) == found)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        f"{ID}\0",
+        f"\ufeff{ID}",
+        f"{ID}\u200b",
+        f' \ufeff{{"taskId":"{ID}"}}\0\0\n',
+        f'{{"taskId":"\u200b{ID}\u2060"}}',
+    ],
+)
+def test_invisible_characters_around_do_not_count(payload: str) -> None:
+    """Embedded clients send a NUL at the end; ids that are copied have a zero-width space."""
+    assert read_selectors(payload.encode()) == (TaskSelector("id", ID),)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16"])
+def test_utf_16_is_named_or_refused_as_no_text(encoding: str) -> None:
+    """Nothing starts, and the reason says what the payload is."""
+    answer = read_selectors(ID.encode(encoding))
+    assert isinstance(answer, Rejection)
+    assert answer.label == "not text"
