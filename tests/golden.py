@@ -121,6 +121,7 @@ class Running:
     ) -> None:
         self.port = free_port()
         text = (folder / "config.toml").read_text("utf-8").replace("PORT", str(self.port))
+        text = text.replace("[service]", '[service]\nwill_grace = "0s"')
         self.appliance = Appliance(
             loads(text, file=str(folder / "config.toml")),
             server=client_of(qlik),

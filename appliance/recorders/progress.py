@@ -154,7 +154,11 @@ def highest_cursor(path: Path) -> int:
         return 0
     try:
         with contextlib.closing(connect_read_only(path)) as connection:
-            (seq,) = connection.execute("SELECT max(seq) FROM recording").fetchone()
+            # A damaged row is left out, as in ``_read``.
+            (seq,) = connection.execute(
+                "SELECT max(seq) FROM recording WHERE typeof(seq) = 'integer' AND seq <= ?",
+                (LARGEST_SEQ,),
+            ).fetchone()
     except sqlite3.Error:
         return 0  # ``open`` reports the error
     return seq or 0
