@@ -56,7 +56,7 @@ class Counter(enum.Enum):
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
         "connections refused: client id of another user",
         "A client was refused because its client id has a session of another user; give each",
-        "client an id of its own, or end the session (`appliance session end CLIENT_ID`).",
+        "client an id of its own, or have its user connect with a clean session.",
     )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
         "connections refused: page of another machine",

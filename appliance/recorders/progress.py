@@ -63,7 +63,7 @@ def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
 LAYOUT = Layout(
     title="The recorders' database",
     application_id=0x514D5243,  # "QMRC"
-    loss="the position of each recording; it is searched for at the end of the recordings",
+    loss="the position of each recording; existing recordings are set aside and begin again",
     parts=(
         Tables(
             """
