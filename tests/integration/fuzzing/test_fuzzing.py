@@ -1,0 +1,387 @@
+"""Random input to every door of a running appliance, for a bounded time each.
+
+Valid input is changed at random: bytes flipped, cut, doubled, joined. The seed is in the test's
+output and in its failure; FUZZING_SEED repeats a run, FUZZING_S says how many seconds each takes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from appliance.broker.users import Users
+from appliance.config.files import check_files
+from appliance.config.reading import load
+from appliance.errors import ApplianceError
+from appliance_process import ApplianceProcess, free_port
+from attached_appliance import PASSWORD
+
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(300)]
+
+SECONDS = float(os.environ.get("FUZZING_S", "8"))
+SEED = int(os.environ.get("FUZZING_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
+MOST_MEMORY = 400 * 1024 * 1024
+PATIENCE_S = 15.0
+CONFIG = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[[listener]]
+bind = "127.0.0.1:WEBSOCKET"
+transport = "websocket"
+[metrics]
+bind = "127.0.0.1:HTTP"
+[access]
+ACCESS
+[qlik]
+edition = "simulated"
+[[trigger]]
+topic = "a/#"
+task = "payload"
+[[recorder]]
+topic = "#"
+path = "all.csv"
+format = "csv"
+metadata = true
+"""
+
+Source = Callable[[random.Random], bytes]
+
+
+class Doors:
+    """A running appliance, its ports, and a client that is served all the time."""
+
+    def __init__(self, folder: Path, access: str) -> None:
+        self.websocket, self.http = free_port(), free_port()
+        text = CONFIG.replace("WEBSOCKET", str(self.websocket)).replace("HTTP", str(self.http))
+        self.process = ApplianceProcess(folder, text.replace("ACCESS", access))
+
+    def begin(self) -> None:
+        self.process.start()
+        self.other = socket.create_connection(("127.0.0.1", self.process.port), PATIENCE_S)
+        self.other.sendall(connect(3, b"bystander", user=b"plc-7"))
+        assert self.other.recv(4) == b"\x20\x02\x00\x00"
+        self._number = 0
+
+    def look(self, done: int) -> None:
+        """Nothing unexpected has happened so far."""
+        self._number = self._number % 60_000 + 1
+        self.other.sendall(packet(0x32, string(b"b") + self._number.to_bytes(2) + b"x"))
+        answer = b""
+        while len(answer) < 4:
+            answer += self.other.recv(4 - len(answer)) or pytest.fail("the other client is gone")
+        assert answer == b"\x40\x02" + self._number.to_bytes(2), self._where(done)
+        bad = [line for line in self.process.lines if "Traceback" in line or " ERROR " in line]
+        assert not bad, f"{self._where(done)}: " + "\n".join(self.process.lines[-40:])
+        assert self.process.process is not None
+        memory = psutil.Process(self.process.process.pid).memory_info().rss
+        assert memory < MOST_MEMORY, f"{memory} bytes, {self._where(done)}"
+
+    @staticmethod
+    def _where(done: int) -> str:
+        return f"seed {SEED}, input {done}"
+
+
+@pytest.fixture
+def doors(tmp_path: Path) -> Iterator[Callable[[str], Doors]]:
+    made: list[Doors] = []
+
+    def make(access: str = "") -> Doors:
+        doors = Doors(tmp_path, access)
+        made.append(doors)
+        if access:
+            users = Users(str(tmp_path / "users.txt"))
+            for name in ("admin", "plc-7"):
+                users.add(name, PASSWORD.encode())
+        doors.begin()
+        return doors
+
+    yield make
+    for each in made:
+        each.other.close()
+        with each.process:
+            each.process.end()
+
+
+def string(text: bytes) -> bytes:
+    return len(text).to_bytes(2) + text
+
+
+def packet(first: int, body: bytes) -> bytes:
+    length, left = b"", len(body)
+    while True:
+        left, digit = left >> 7, left & 0x7F
+        length += bytes([digit | (0x80 if left else 0)])
+        if not left:
+            return bytes([first]) + length + body
+
+
+def connect(version: int, client: bytes, *, user: bytes = b"", will: bytes = b"") -> bytes:
+    flags = 2 | (0xC0 if user else 0) | (0x0C if will else 0)
+    protocol = {3: (b"MQIsdp", 3), 4: (b"MQTT", 4), 5: (b"MQTT", 5)}[version + (version == 3)]
+    properties = b"\x05\x11\x00\x00\x00\x64" if version == 5 else b""
+    body = string(protocol[0]) + bytes([protocol[1], flags, 0, 60]) + properties + string(client)
+    if will:
+        body += (b"\x05\x18\x00\x00\x00\x02" if version == 5 else b"") + string(b"w") + string(will)
+    if user:
+        body += string(user) + string(PASSWORD.encode())
+    return packet(0x10, body)
+
+
+def properties(chance: random.Random) -> bytes:
+    """A block of properties; most are allowed somewhere."""
+    kinds = [
+        b"\x01\x01", b"\x02\x00\x00\x00\x05", b"\x03" + string(b"text/plain"),
+        b"\x08" + string(b"a/answer"), b"\x09" + string(b"\0\1"), b"\x0b\x05", b"\x11\xff\xff\xff\xff",
+        b"\x15" + string(b"method"), b"\x17\x01", b"\x19\x02", b"\x1f" + string(b"why"), b"\x21\x00\x02",
+        b"\x22\x00\x03", b"\x23\x00\x01", b"\x24\x01", b"\x26" + string(b"k") + string(b"v"),
+        b"\x27\x00\x00\x00\x10", b"\x7f\x00", b"\x26\xff\xff",
+    ]  # fmt: skip
+    block = b"".join(chance.choices(kinds, k=chance.choice((0, 0, 1, 2, 5, 200))))
+    return packet(0, block)[1:]
+
+
+def stream(chance: random.Random, version: int) -> bytes:
+    """Packets that a client may send, of one version."""
+    more = properties(chance) if version == 5 else b""
+    ids = chance.choice((0, 1, 2, 0xFFFF)).to_bytes(2)
+    topic = chance.choice((b"a/b", b"a", b"$SYS/x", b"", b"appliance/status", b"/" * 300, b"\xff"))
+    wanted = chance.choice((b"a/#", b"#", b"+/+", b"$share/g/a", b"a/#/b", b"", b"+" + b"/+" * 250))
+    payload = chance.choice((b"", b"x", b"\xff\xfe", b'{"a": [' + b"[" * 300, b"\x1b]0;x\x07"))
+    kinds = [
+        packet(0x30 | chance.randrange(16), string(topic) + ids + more + payload),
+        packet(0x82, ids + more + string(wanted) + bytes([chance.randrange(64)])),
+        packet(0xA2, ids + more + string(wanted)),
+        packet(chance.choice((0x40, 0x50, 0x62, 0x70)), ids + chance.choice((b"", b"\x00", more))),
+        b"\xc0\x00",
+        packet(0xE0, chance.choice((b"", b"\x00", b"\x04" + more))),
+        packet(0xF0, b"\x18" + more),
+        connect(4, b"again"),
+    ]
+    return b"".join(chance.choices(kinds, k=chance.randrange(1, 6)))
+
+
+def changed(chance: random.Random, data: bytes) -> bytes:
+    """The data, often with some bytes flipped, cut out, put in or doubled."""
+    out = bytearray(data)
+    for _ in range(chance.choice((0, 1, 1, 2, 5))):
+        at = chance.randrange(len(out) + 1)
+        match chance.randrange(5):
+            case 0 if at < len(out):
+                out[at] = chance.randrange(256)
+            case 1:
+                del out[at:]
+            case 2:
+                out[at:at] = chance.randbytes(chance.choice((1, 2, 50)))
+            case 3:
+                out[at:at] = out[max(0, at - 30) : at]
+            case _:
+                del out[at : at + chance.randrange(1, 6)]
+    return bytes(out)
+
+
+def exchange(port: int, chance: random.Random, data: bytes) -> bytes:
+    """Send it in pieces, end the sending, and read until the other side ends too."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as sock:
+        sock.settimeout(PATIENCE_S)
+        with contextlib.suppress(ConnectionError):
+            at = 0
+            while at < len(data):
+                size = chance.choice((1, 7, 100, len(data)))
+                sock.sendall(data[at : at + size])
+                at += size
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+            while piece := sock.recv(65536):
+                answer += piece
+    return answer
+
+
+def fuzz(doors: Doors, port: int, source: Source) -> int:
+    """Send inputs for the time that each door has; the number of them."""
+    print(f"seed {SEED}")  # noqa: T201  pytest shows it with a failure
+    chance = random.Random(SEED)
+    end, done = time.monotonic() + SECONDS, 0
+    while time.monotonic() < end:
+        exchange(port, chance, source(chance))
+        done += 1
+        if done % 20 == 0:
+            doors.look(done)
+    doors.look(done)
+    return done
+
+
+def a_connect(chance: random.Random) -> bytes:
+    version = chance.choice((3, 4, 5))
+    will = chance.choice((b"", b"gone"))
+    user = chance.choice((b"", b"u", b"\xff"))
+    return changed(chance, connect(version, b"c%d" % chance.randrange(5), user=user, will=will))
+
+
+def a_stream(chance: random.Random) -> bytes:
+    version = chance.choice((4, 5))
+    data = stream(chance, version)
+    return connect(version, b"c%d" % chance.randrange(5)) + changed(chance, data)
+
+
+def a_request(chance: random.Random) -> bytes:
+    lines = [
+        chance.choice((b"GET / HTTP/1.1", b"GET /mqtt HTTP/1.1", b"POST /mqtt HTTP/1.1")),
+        b"Host: localhost",
+        b"Upgrade: websocket",
+        b"Connection: " + chance.choice((b"Upgrade", b"keep-alive, Upgrade", b"\xa0U")),
+        b"Sec-WebSocket-Key: " + base64.b64encode(chance.randbytes(16)),
+        b"Sec-WebSocket-Version: 13",
+        b"Sec-WebSocket-Protocol: " + chance.choice((b"mqtt", b"mqttv3.1", b"\xff")),
+    ]
+    if chance.random() < 0.3:
+        chance.shuffle(lines)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def a_frame(chance: random.Random, data: bytes) -> bytes:
+    first = chance.choice((0x82, 0x82, 0x82, 0x02, 0x80, 0x81, 0x88, 0x89, 0x8A, 0xC2))
+    mask = chance.randbytes(4)
+    masked = bytes(each ^ mask[at % 4] for at, each in enumerate(data))
+    if len(data) < 126:
+        return bytes([first, 0x80 | len(data)]) + mask + masked
+    return bytes([first, 0xFE]) + len(data).to_bytes(2) + mask + masked
+
+
+def a_websocket(chance: random.Random) -> bytes:
+    version = chance.choice((4, 5))
+    data = a_frame(chance, connect(version, b"ws%d" % chance.randrange(5)))
+    for _ in range(chance.randrange(4)):
+        data += a_frame(chance, stream(chance, version))
+    data += a_frame(chance, chance.choice((b"\xe0\x00", b"\x03\xe8", b"", b"\x03")))
+    request = a_request(chance)
+    if chance.random() < 0.4:
+        return changed(chance, request) + data
+    return request + changed(chance, data)
+
+
+def a_monitoring_request(chance: random.Random) -> bytes:
+    path = chance.choice((b"/healthz", b"/metrics", b"/", b"http://x/metrics", b"/%ff\0"))
+    host = chance.choice((b"localhost", b"[::1", b"127.0.0.1:99999", b"evil.example", b"\xff"))
+    method = chance.choice((b"GET", b"HEAD", b"POST", b"\x16\x03\x01"))
+    data = method + b" " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + b"A: b\r\n" * 3 + b"\r\n"
+    return changed(chance, data * chance.choice((1, 1, 2)))
+
+
+@pytest.mark.parametrize("source", [a_connect, a_stream])
+def test_packets(doors: Callable[..., Doors], source: Source) -> None:
+    """CONNECT, and packets of a client that is in, cut and changed anywhere."""
+    running = doors()
+    assert fuzz(running, running.process.port, source) > 50
+
+
+def test_websocket(doors: Callable[..., Doors]) -> None:
+    """Handshakes and frames on a real socket."""
+    running = doors()
+    assert fuzz(running, running.websocket, a_websocket) > 50
+
+
+def test_monitoring(doors: Callable[..., Doors]) -> None:
+    """Requests to the monitoring port."""
+    running = doors()
+    assert fuzz(running, running.http, a_monitoring_request) > 50
+
+
+def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
+    """What an attached terminal publishes, changed, in the name of an operator."""
+    running = doors('users_file = "users.txt"\noperators = ["admin"]')
+    requests = [
+        b'{"number": 1, "operation": {"ask": "attach", "version": 1}}',
+        b'{"number": 2, "operation": {"ask": "message", "seq": 1}}',
+        b'{"number": 3, "operation": {"ask": "history", "before_seq": 0, "limit": 9}}',
+        b'{"number": 4, "operation": {"ask": "marks", "seqs": [1, 2]}}',
+        b'{"number": 5, "operation": {"ask": "executions", "before_id": 0, "limit": 9, "task_id": ""}}',
+        b'{"number": 6, "operation": {"ask": "retained", "topic": "a"}}',
+        b'{"number": 7, "operation": {"ask": "publish", "topic": "a", "payload": "eA==", "qos": 1, "retain": true}}',
+        b'{"number": 8, "operation": {"ask": "start_task", "task_id": "x"}}',
+        b'{"number": 9, "operation": {"ask": "pause_timer", "name": "x", "paused": true}}',
+        b'{"number": 10, "operation": {"ask": "seen", "seq": 99999999999999999999}}',
+    ]
+
+    def source(chance: random.Random) -> bytes:
+        data = connect(4, b"desk-admin", user=b"admin")
+        data += packet(0x82, b"\0\1" + string(b"$desk/reply/desk-admin") + b"\0")
+        for each in chance.choices(requests, k=chance.randrange(1, 8)):
+            topic = string(b"$desk/request/desk-admin")
+            data += packet(0x30, topic + changed(chance, each))
+        return data
+
+    assert fuzz(running, running.process.port, source) > 5
+
+
+def test_requests_in_files(doors: Callable[..., Doors]) -> None:
+    """Files of any content and name beside those of the commands."""
+    running = doors()
+    print(f"seed {SEED}")  # noqa: T201  as above
+    chance = random.Random(SEED)
+    names = [b"request-a.json", b"request-.json", b"request-..json", b"answer-x.json", b"request-\xff.json"]
+    end, done = time.monotonic() + SECONDS, 0
+    while time.monotonic() < end:
+        data = changed(chance, b'{"id": "a", "ask": "log-level", "level": "debug"}')
+        with contextlib.suppress(OSError, ValueError):
+            name = os.fsdecode(chance.choice(names) if sys.platform != "win32" else names[0])
+            path = running.process.data / name
+            if chance.random() < 0.1:
+                path.mkdir()
+            else:
+                path.write_bytes(data)
+        done += 1
+        if done % 20 == 0:
+            time.sleep(0.2)  # the appliance looks once a second
+            running.look(done)
+    time.sleep(1.5)
+    running.look(done)
+
+
+def test_configurations(tmp_path: Path) -> None:
+    """A configuration that is no valid one has a text in one or more lines."""
+    print(f"seed {SEED}")  # noqa: T201  as above
+    chance = random.Random(SEED)
+    example = (Path(__file__).parents[3] / "config.toml").read_bytes()
+    full = CONFIG.replace("ACCESS", "").encode() + b"\n[ui]\nkeys = {pause = 'f5'}\n"
+    path = tmp_path / "config.toml"
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        path.write_bytes(changed(chance, chance.choice((full, full, example))))
+        try:
+            check_files(load(path))
+        except ApplianceError as error:
+            assert str(error).replace("\n", "").isprintable(), f"seed {SEED}: {error!r}"
+        except Exception as error:
+            pytest.fail(f"seed {SEED}: {error!r} for {path.read_bytes()!r}")
+
+
+def test_users_files(tmp_path: Path) -> None:
+    """A users file lets nobody in by chance, and a broken one is told."""
+    print(f"seed {SEED}")  # noqa: T201  as above
+    chance = random.Random(SEED)
+    path = tmp_path / "users.txt"
+    users = Users(str(path))
+    users.add("admin", PASSWORD.encode())
+    good = path.read_bytes()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        path.write_bytes(changed(chance, good * chance.choice((1, 2))))
+        try:
+            assert not Users(str(path)).verify("admin", b"another password")
+        except ApplianceError as error:
+            assert str(error).replace("\n", "").isprintable(), f"seed {SEED}: {error!r}"
+        except Exception as error:
+            pytest.fail(f"seed {SEED}: {error!r} for {path.read_bytes()!r}")
