@@ -79,7 +79,7 @@ class Users:
             return is_right
         try:
             _HASHER.verify(expected or self._hash_of_nobody(), password)
-        except (VerificationError, InvalidHashError):
+        except (VerificationError, InvalidHashError, UnicodeEncodeError):  # a damaged line
             self._remember(self._bad, key, expected or "")
             return False
         if expected is None:
