@@ -212,6 +212,7 @@ class Connection(GuardedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         self._closing = self._output.is_closed = True
         self._output.outbox = None
+        self._rest.clear()  # up to a whole packet, and others may know this object for a while
         self.is_open = False
         self._context.connections.departed(self)
         self._door.forget(self)

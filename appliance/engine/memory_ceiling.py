@@ -56,22 +56,23 @@ class MemoryCeiling:
     def look(self) -> bool:
         """Look at the memory and take the next step if it is too much; called once a second.
 
-        Returns whether something was given up just now.
+        Returns whether free memory has to be returned to the system: until all is as before, as
+        what clients leave behind would else stay with the process and keep publishers waiting.
         """
         self.bytes = self._measure()
         limit = self._limit()
         if self.bytes > limit:
-            return self._give_up(limit)
-        if self._taken and self.bytes < limit * _ENOUGH:
+            self._give_up(limit)
+        elif self._taken and self.bytes < limit * _ENOUGH:
             self._recover()
         elif self._held_s:
             self._let_wait()
-        return False
+        return self._taken > 0
 
-    def _give_up(self, limit: int) -> bool:
+    def _give_up(self, limit: int) -> None:
         if self._taken > len(self._steps):
             self._let_wait()
-            return False
+            return
         self._taken += 1
         if self._taken <= len(self._steps):
             counter, name, give_up = self._steps[self._taken - 1]
@@ -87,7 +88,6 @@ class MemoryCeiling:
         )
         self.health = Health("warn", text)
         logger.warning("%s", text)
-        return True
 
     def _let_wait(self) -> None:
         self._held_s = self._held_s % (_LONGEST_WAIT + 1) + 1
