@@ -484,7 +484,13 @@ async def with_will(port: int, version: int, name: str, **options) -> Wire:
 
 @both
 @states("MQTT-3.1.2-8", "MQTT5-3.1.2-8")
-@pytest.mark.parametrize("ending", ["kill", "stop"])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "kill",
+        pytest.param("stop", marks=pytest.mark.posix("SIGTERM does not ask for an ordered end")),
+    ],
+)
 async def test_wills_of_connected_clients_outlive_the_appliance(tmp_path, version, ending):
     """The wills of the clients that were connected at a kill or an ordered stop are published after
     the next start, once each, unless the client comes back within the grace time. A client that

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from wine import SLOWNESS
 from broker_rig import Rig
 
 from appliance.broker.login_failures import LoginFailures
@@ -67,8 +68,8 @@ async def test_a_right_password_is_answered_at_once_while_others_guess(
     for each in guessers:
         each.cancel()
     assert code == 0
-    assert took < 1
-    assert slowest < 4
+    assert took < 5 * SLOWNESS
+    assert slowest < 4 * SLOWNESS
     for each in await asyncio.gather(*guessers, return_exceptions=True):
         assert isinstance(each, asyncio.CancelledError)
 
@@ -107,7 +108,7 @@ async def test_guessers_that_leave_free_no_thread_early(guarded: Rig) -> None:
         wire.abort()
     code, took = await answer(guarded, "victim", RIGHT)
     assert code == 0
-    assert took < 1
+    assert took < 5 * SLOWNESS
 
 
 async def test_failures_are_answered_ever_later_but_within_four_seconds() -> None:

@@ -24,6 +24,8 @@ from appliance.qlik.simulated.server import TlsFiles
 from appliance.qlik.simulated.site import SimulatedTask
 from appliance.tasks.store import Publication
 
+pytestmark = pytest.mark.posix("SIGTERM does not ask for an ordered end")
+
 FIRST = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 CHAINED = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b11"
 LAST = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b12"
