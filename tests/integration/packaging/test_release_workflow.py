@@ -120,7 +120,7 @@ def test_a_single_file_proves_itself(tmp_path: Path, checkout: Path) -> None:
         "packaging/verify dist/appliance-*-x86_64 ./dist/appliance-*-x86_64", checkout, log
     )
     assert code == 0, text_of(log)
-    assert text_of(log).count("== verified") == 2
+    assert log.read_bytes().count(b"== verified") == 2
 
 
 @POSIX
