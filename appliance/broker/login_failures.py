@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from appliance.broker.recent_failures import RecentFailures
+
 LONGEST_S = 3.5
 """From the CONNECT to the answer."""
 _FIRST_DELAY_S = 0.25
 _FAILURES_BEFORE_DELAY = 3
 _DOUBLINGS = 8
-_REMEMBERED_ORIGINS = 4096
-_FORGET_AFTER_S = 300.0
 _HELD = 256
 """Clients that wait for the answer to a failure, in all."""
 _HELD_OF_ORIGIN = 64
@@ -25,8 +25,7 @@ class LoginFailures:
     """The failures of each origin (``origin_of``). Engine's loop only."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._failures: RecentFailures[str] = RecentFailures(clock)
         self._held: dict[str, dict[asyncio.Event, None]] = {}
         """Waiting clients, the oldest first."""
         self.held = 0
@@ -37,12 +36,7 @@ class LoginFailures:
 
         A success does not make up for failures: it may be another user's, or the guesser's own.
         """
-        now = self._clock()
-        failures, last = self._failures.pop(origin, (0, now))
-        failures = 1 if now - last > _FORGET_AFTER_S else failures + 1
-        while len(self._failures) >= _REMEMBERED_ORIGINS:
-            del self._failures[next(iter(self._failures))]
-        self._failures[origin] = (failures, now)
+        failures = self._failures.note(origin)
         if failures <= _FAILURES_BEFORE_DELAY:
             return 0.0
         doublings = min(failures - _FAILURES_BEFORE_DELAY, _DOUBLINGS)

@@ -13,13 +13,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from appliance.broker.recent_failures import RecentFailures
+
 _WAITING = 512
 """Logins that wait in all."""
 _WAITING_OF_ORIGIN = 300
 _WAITING_OF_FAILING_PAIR = 32
 """A second's work of one thread."""
 _REMEMBERED_PAIRS = 4096
-_FORGET_AFTER_S = 300.0
 _PATIENCE_S = 10.0
 _PATIENCE_WITH_FAILING_S = 3.0
 _OLDEST_FIRST_EACH = 4
@@ -49,14 +50,13 @@ class LoginQueue:
 
     def __init__(self, slots: int, clock: Callable[[], float]) -> None:
         self._free = slots
-        self._clock = clock
         self._lines: dict[Pair, collections.deque[_Waiting]] = {}
         """The line that was served last is the last one."""
         self._waiting = 0
         self._waiting_of: collections.Counter[str] = collections.Counter()
         self._arrivals = 0
         self._turns = 0
-        self._failures: dict[Pair, tuple[int, float]] = {}
+        self._failures: RecentFailures[Pair] = RecentFailures(clock)
         self._good: dict[Pair, None] = {}
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class LoginQueue:
         self._arrivals += 1
         self._lines.setdefault(pair, collections.deque()).append(waiting)
         self._note(pair, 1)
-        patience = _PATIENCE_WITH_FAILING_S if self._failed(pair) else _PATIENCE_S
+        patience = _PATIENCE_WITH_FAILING_S if self._failures.of(pair) else _PATIENCE_S
         timer = loop.call_later(patience, _give_up, waiting.turn)
         try:
             await waiting.turn
@@ -104,11 +104,7 @@ class LoginQueue:
 
     def failed(self, pair: Pair) -> None:
         """A login of the pair had a wrong password."""
-        failures = self._failed(pair) + 1
-        self._failures.pop(pair, None)
-        while len(self._failures) >= _REMEMBERED_PAIRS:
-            del self._failures[next(iter(self._failures))]
-        self._failures[pair] = (failures, self._clock())
+        self._failures.note(pair)
 
     def succeeded(self, pair: Pair) -> None:
         """A login of the pair had the right password."""
@@ -117,14 +113,10 @@ class LoginQueue:
             del self._good[next(iter(self._good))]
         self._good[pair] = None
 
-    def _failed(self, pair: Pair) -> int:
-        failures, last = self._failures.get(pair, (0, 0.0))
-        return failures if self._clock() - last <= _FORGET_AFTER_S else 0
-
     def _rank(self, pair: Pair) -> tuple[int, bool, bool]:
         # A pair that signed in before still ranks behind one without failures: an address may be
         # that of a gateway, with a guesser behind it.
-        return self._failed(pair).bit_length(), pair.user is None, pair not in self._good
+        return self._failures.of(pair).bit_length(), pair.user is None, pair not in self._good
 
     def _next(self) -> tuple[Pair, _Waiting] | None:
         if not self._lines:
@@ -143,7 +135,7 @@ class LoginQueue:
             QueueFullError: the pair itself has too many.
         """
         line = self._lines.get(pair, ())
-        if len(line) >= _WAITING_OF_FAILING_PAIR and self._failed(pair):
+        if len(line) >= _WAITING_OF_FAILING_PAIR and self._failures.of(pair):
             raise QueueFullError
         if self._waiting_of[pair.origin] >= _WAITING_OF_ORIGIN:
             self._shorten([each for each in self._lines if each.origin == pair.origin], len(line))
@@ -152,7 +144,7 @@ class LoginQueue:
 
     def _shorten(self, pairs: list[Pair], than: int) -> None:
         longest = max(pairs, key=lambda each: (len(self._lines[each]), self._rank(each)))
-        if len(self._lines[longest]) <= than + 1 and not self._failed(longest):
+        if len(self._lines[longest]) <= than + 1 and not self._failures.of(longest):
             raise QueueFullError
         last = self._lines[longest][-1]
         self._leave(longest, last)
