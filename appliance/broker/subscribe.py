@@ -111,12 +111,7 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol, or asks for more than any client may have.
         """
-        most = self._context.limits().max_subscriptions_per_client
-        try:
-            self._packet_id, wanted = decode.subscribe(body, self._connection.version, most)
-        except decode.TooManyFiltersError:
-            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
-            raise
+        wanted = self._decoded(decode.subscribe, body)
         self._check(len(wanted), "SUBACK")
         self._check_shared(wanted)
         self._wanted = deque(wanted)
@@ -177,12 +172,7 @@ class SubscribeHandler:
         Raises:
             PacketError: it breaks the protocol.
         """
-        most = self._context.limits().max_subscriptions_per_client
-        try:
-            self._packet_id, filters = decode.unsubscribe(body, self._connection.version, most)
-        except decode.TooManyFiltersError:
-            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
-            raise
+        filters = self._decoded(decode.unsubscribe, body)
         self._check(len(filters), "UNSUBACK")
         self._codes = []
         self._retained = []
@@ -199,6 +189,22 @@ class SubscribeHandler:
     async def leave(self) -> None:
         """The connection has ended; returns when the session host has let go of it."""
         await self._hosted.leave()
+
+    def _decoded(
+        self, decode_packet: Callable[[bytes, int, int], tuple[int, tuple[T, ...]]], body: bytes
+    ) -> tuple[T, ...]:
+        """What a packet asks for; notes its packet id.
+
+        Raises:
+            PacketError: the packet breaks the protocol, or has more filters than are allowed.
+        """
+        most = self._context.limits().max_subscriptions_per_client
+        try:
+            self._packet_id, found = decode_packet(body, self._connection.version, most)
+        except decode.TooManyFiltersError:
+            self._context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+            raise
+        return found
 
     def _check(self, filters: int, answer: str) -> None:
         asked = self._connection.asked
