@@ -276,8 +276,9 @@ def _with_allowed_will(context: BrokerContext, asked: Connect, client_id: str) -
         try:
             check_topic(will.topic.encode(), context.limits(), context.count)
         except TopicLimitError as error:
-            # 3.1.1 has no code for it; "server unavailable" would ask the client to come back.
-            reason = Reason.NOT_AUTHORIZED if asked.version == 4 else error.reason
+            # 3.1 and 3.1.1 have no code for it; "server unavailable" would ask the client to come
+            # back.
+            reason = Reason.NOT_AUTHORIZED if asked.version < 5 else error.reason
             raise PacketError(f"the will: {error}", reason) from None
     if will is not None and not context.access.may_publish(asked.username, client_id, will.topic):
         raise _forbidden_will(context, will)
