@@ -12,6 +12,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+QLIK_CONFIG = """
+[qlik]
+edition = "client-managed"
+url = "{url}"
+user = 'INTERNAL\\sa_repository'
+certificate = {{certfile = "certificates/client.pem", keyfile = "certificates/client_key.pem"}}
+ca_file = "certificates/root.pem"
+"""
+"""For ``str.format``: a Qlik server that trusts what ``make`` writes into ``certificates``."""
+
 
 @dataclass(frozen=True)
 class Certificates:

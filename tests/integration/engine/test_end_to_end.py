@@ -21,19 +21,17 @@ from appliance.qlik.simulated.site import Outcome, SimulatedTask
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 FAILING = "b40f9e2d-58c3-4716-8a6f-92d7c1e0b3f4"
 
-CONFIG = """
+CONFIG = (
+    """
 [service]
 data_dir = "data"
 [[listener]]
 bind = "127.0.0.1:PORT"
 [access]
 users_file = "users.txt"
-[qlik]
-edition = "client-managed"
-url = "{url}"
-user = 'INTERNAL\\sa_repository'
-certificate = {{certfile = "certificates/client.pem", keyfile = "certificates/client_key.pem"}}
-ca_file = "certificates/root.pem"
+"""
+    + certificates.QLIK_CONFIG
+    + """
 [[trigger]]
 topic = "qliksense/start_task"
 task = "payload"
@@ -42,6 +40,7 @@ topic = "/demo/integers"
 path = "recordings/integers.json"
 format = "json"
 """
+)
 
 
 @pytest.fixture

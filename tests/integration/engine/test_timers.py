@@ -14,17 +14,15 @@ from appliance.qlik.simulated.site import SimulatedTask
 
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 
-CONFIG = """
+CONFIG = (
+    """
 [service]
 data_dir = "data"
 [[listener]]
 bind = "127.0.0.1:PORT"
-[qlik]
-edition = "client-managed"
-url = "{url}"
-user = 'INTERNAL\\sa_repository'
-certificate = {{certfile = "certificates/client.pem", keyfile = "certificates/client_key.pem"}}
-ca_file = "certificates/root.pem"
+"""
+    + certificates.QLIK_CONFIG
+    + """
 [[timer]]
 name = "heartbeat"
 every = "1s"
@@ -35,6 +33,7 @@ name = "press"
 silence = "1s"
 topic = "plant/press7/#"
 """
+)
 
 
 def test_a_timer_starts_its_task_and_publishes_and_a_silence_is_told(tmp_path) -> None:

@@ -30,17 +30,15 @@ FIRST = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 CHAINED = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b11"
 LAST = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b12"
 
-BASE = """
+BASE = (
+    """
 [service]
 data_dir = "data"
 [[listener]]
 bind = "127.0.0.1:PORT"
-[qlik]
-edition = "client-managed"
-url = "{url}"
-user = 'INTERNAL\\sa_repository'
-certificate = {{certfile = "certificates/client.pem", keyfile = "certificates/client_key.pem"}}
-ca_file = "certificates/root.pem"
+"""
+    + certificates.QLIK_CONFIG
+    + """
 [[recorder]]
 topic = "#"
 path = "all.json"
@@ -52,6 +50,7 @@ task = "payload"
 topic = "{topic}"
 task = "{chained}"
 """
+)
 TIMER = """
 [[timer]]
 name = "tick"
