@@ -20,7 +20,8 @@ HOLD_NS = 24 * 3600 * STEP_NS
 """For so long a step forward has to hold before anything is deleted because of its age."""
 
 
-def _since_boot_ns() -> int:
+def since_boot_ns() -> int:
+    """Nanoseconds since the machine's start; every process of a machine sees the same time."""
     # Linux: CLOCK_MONOTONIC stands still while the machine sleeps, and a sleep is no step. The
     # clocks of Windows and macOS that Python takes: GetTickCount64 goes on in sleep, macOS' stands.
     if sys.platform == "linux":
@@ -34,7 +35,7 @@ class Clock:
     def __init__(
         self,
         wall_ns: Callable[[], int] = time.time_ns,
-        steady_ns: Callable[[], int] = _since_boot_ns,
+        steady_ns: Callable[[], int] = since_boot_ns,
     ) -> None:
         """``wall_ns`` is the system's time of day, ``steady_ns`` a time that is never set."""
         self._wall_ns = wall_ns

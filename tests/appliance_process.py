@@ -73,8 +73,11 @@ class ApplianceProcess:
             stdin=subprocess.DEVNULL,
             encoding="utf-8",  # a log in JSON has it on every system
             errors="backslashreplace",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env=self._environment(),
         )
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1"}
 
     def start(self, *arguments: str) -> ApplianceProcess:
         """Start and wait until it listens."""

@@ -13,14 +13,13 @@ from appliance.commands.output import print_json
 from appliance.config.reading import load_data_dir
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.log.sanitize import escape
-from appliance.ops.health import Report, is_old, read
+from appliance.ops.health import Report, look
 
 
 def execute(options: argparse.Namespace) -> int:
     """Tell it; the exit code is 0 while messages are accepted, else 69."""
     data_dir = load_data_dir(options.config)
-    found = read(data_dir)
-    now = time.time_ns()
+    found = look(data_dir)
     why = ""
     if found is None:
         # A running appliance has no such problem, and its health is asked for every few seconds.
@@ -32,17 +31,18 @@ def execute(options: argparse.Namespace) -> int:
                 *databases.problems(data_dir),
             ]
         )
-    elif is_old(found, now):
-        age = (now - found.taken_ns) / 1e9
-        why = f"the appliance (pid {found.pid}) has not said anything for {age:.0f} s"
+    elif found.is_old:
+        pid, silent_s = found.report.pid, found.silent_s
+        why = f"the appliance (pid {pid}) has not said anything for {silent_s:.0f} s"
+    report = None if found is None else found.report
     if options.json:
-        print_json(_body(found, why))
+        print_json(_body(report, why))
     elif why:
         sys.stdout.write(f"bad: {why}\n")
     else:
-        assert found is not None
-        sys.stdout.write(_text(found, now))
-    return EXIT_UNAVAILABLE if why or found is None or found.is_bad else EXIT_OK
+        assert report is not None
+        sys.stdout.write(_text(report, time.time_ns()))
+    return EXIT_UNAVAILABLE if why or report is None or report.is_bad else EXIT_OK
 
 
 def _body(found: Report | None, why: str) -> dict[str, Any]:

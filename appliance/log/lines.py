@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 _REPEATS = 30
@@ -80,10 +80,12 @@ class RepeatFilter:
     """Limits lines of one kind: the same logger and the same text before formatting.
 
     Thirty lines in ten seconds pass. The others are counted and reported when the ten seconds
-    are over. The time is that of the records.
+    are over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steady_s: Callable[[], float] = time.monotonic) -> None:
+        """``steady_s`` is a time in seconds that is never set."""
+        self._steady_s = steady_s
         self._kinds: OrderedDict[tuple[str, int, str], list[float]] = OrderedDict()
         self._over: dict[tuple[str, int, str], _Suppressed] = {}
         self._next_look = 0.0
@@ -94,10 +96,10 @@ class RepeatFilter:
         ``text`` is the formatted and escaped text of the record, for the example in the report.
         """
         key = (record.name, record.levelno, str(record.msg)[:200])
-        now = record.created
-        reports = list(self._due(now)) if self._over and now >= self._next_look else []
+        now = self._steady_s()
+        reports = list(self._due()) if self._over and now >= self._next_look else []
         entry = self._kinds.get(key)
-        if entry is None or not 0 <= now - entry[0] < _REPEAT_WINDOW_S:
+        if entry is None or now - entry[0] >= _REPEAT_WINDOW_S:
             self._kinds[key] = [now, 1]
             self._kinds.move_to_end(key)
             if len(self._kinds) > _REPEAT_KEYS:
@@ -114,12 +116,13 @@ class RepeatFilter:
 
     def finish(self) -> list[Line]:
         """The reports that are still due at the end."""
-        return list(self._due(time.time()))
+        return list(self._due())
 
-    def _due(self, now: float) -> Iterator[Line]:
+    def _due(self) -> Iterator[Line]:
+        now_ns = time.time_ns()
         for (name, level, _), left_out in self._over.items():
             yield Line(
-                int(now * 1e9),
+                now_ns,
                 level,
                 name.removeprefix("appliance."),
                 f'{left_out.count} further lines like "{left_out.example}" were left out',

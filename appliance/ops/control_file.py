@@ -15,13 +15,14 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
 from appliance.errors import NoPermissionError, UnavailableError
-from appliance.ops.health import is_old, read
+from appliance.ops.health import look
 from appliance.storage import files
 
 PREFIXES = ("request-", "answer-")
@@ -29,8 +30,6 @@ PREFIXES = ("request-", "answer-")
 _REQUEST, _ANSWER = PREFIXES
 _MOST_AT_ONCE = 64
 """So many requests are taken in one look; further ones wait for the next."""
-_KEPT_S = 60.0
-"""An answer is removed after this time: the process that asked has ended."""
 _LARGEST_FILE = 64 * 1024
 _STEP_S = 0.05
 
@@ -68,8 +67,8 @@ def ask(
         UnavailableError: no appliance runs there, or it does not answer.
         NoPermissionError: this user may not write there.
     """
-    found = read(data_dir)
-    if found is None or is_old(found, time.time_ns()):
+    found = look(data_dir)
+    if found is None or found.is_old:
         raise UnavailableError(
             f"No appliance runs with the data directory {data_dir}. The configuration takes"
             " effect at its next start."
@@ -93,7 +92,9 @@ def ask(
             return answer
         sleep(_STEP_S)
     _remove(question)
-    raise UnavailableError(f"The appliance (pid {found.pid}) has not answered in {timeout_s:g} s.")
+    raise UnavailableError(
+        f"The appliance (pid {found.report.pid}) has not answered in {timeout_s:g} s."
+    )
 
 
 def take(data_dir: Path) -> list[Request]:
@@ -112,13 +113,17 @@ def take(data_dir: Path) -> list[Request]:
     return [request for _, request in sorted(found, key=lambda each: each[0])]
 
 
-def remove_old(data_dir: Path, now_s: float, *, older_than_s: float = _KEPT_S) -> None:
-    """Remove what processes that have ended left behind. ``now_s`` is the time of the files."""
-    for prefix in PREFIXES:
-        for path in data_dir.glob(f"{prefix}*"):
-            with contextlib.suppress(OSError):
-                if now_s - path.stat().st_mtime >= older_than_s:
-                    files.remove(path)
+def remove_old(data_dir: Path, earlier: AbstractSet[Path]) -> set[Path]:
+    """Remove what processes that have ended left behind, by no clock: that may have been set.
+
+    ``earlier`` is what an earlier call returned. Its files have been there since; what is found
+    now and stays is returned.
+    """
+    found = {path for prefix in PREFIXES for path in data_dir.glob(f"{prefix}*")}
+    for path in found & earlier:
+        with contextlib.suppress(OSError):
+            files.remove(path)
+    return found - earlier
 
 
 def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) -> None:

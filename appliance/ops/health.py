@@ -2,6 +2,7 @@
 
 The running appliance writes it to a file in its data directory every few seconds. ``appliance
 health`` reads that file in another process: an old file means that the engine hangs or has ended.
+The system's clock may have been set between the two, so a report has its time by two clocks.
 Not for: numbers over time (ops/metrics.py), the operator's view (ui).
 """
 
@@ -9,10 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
+from appliance.clock import since_boot_ns
 from appliance.engine_api import Health, Snapshot
 from appliance.storage import files
 
@@ -20,6 +25,8 @@ FILE_NAME = "health.json"
 WRITE_EVERY_S = 5
 OLD_AFTER_S = 20.0
 """A report older than this is not trusted: three writes were missed."""
+
+_LOOK_EVERY_S = 0.1
 
 _LARGEST_FILE = 1024 * 1024
 
@@ -47,11 +54,14 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     pid: int
     started_ns: int
     taken_ns: int
+    """By the time of day, in ns since 1970."""
     parts: tuple[Part, ...]
     messages_in: int = 0
     messages_out: int = 0
     clients: int = 0
     log_level: str = ""
+    since_boot_ns: int = 0
+    """When it was made, by the time since the machine's start, which is never set."""
 
     @property
     def is_bad(self) -> bool:
@@ -92,6 +102,7 @@ def report(snapshot: Snapshot) -> Report:
         messages_in=snapshot.messages_in,
         messages_out=snapshot.messages_out,
         clients=snapshot.clients_connected,
+        since_boot_ns=since_boot_ns(),
     )
 
 
@@ -123,9 +134,59 @@ def read(data_dir: Path) -> Report | None:
         return None
 
 
-def is_old(found: Report, now_ns: int) -> bool:
-    """Whether the appliance that wrote it hangs or has ended (a clock set back means neither)."""
-    return now_ns - found.taken_ns > OLD_AFTER_S * 1_000_000_000
+class Found(NamedTuple):
+    """The last report, and for how many seconds the appliance has been silent since."""
+
+    report: Report
+    silent_s: float
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the appliance that wrote it hangs or has ended."""
+        return self.silent_s > OLD_AFTER_S
+
+
+def look(
+    data_dir: Path,
+    now_ns: Callable[[], int] = time.time_ns,
+    steady_ns: Callable[[], int] = since_boot_ns,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Found | None:
+    """The last report and its age; ``None`` if there is none or it can't be read.
+
+    The two clocks differ about its age after the system's clock was set, and where the report is
+    another machine's or from before a restart of the machine. Then the next report decides: it is
+    waited for, as long as the last one may be a recent one.
+
+    Args:
+        data_dir: the appliance's data directory.
+        now_ns: the time of day.
+        steady_ns: the time since the machine's start.
+        sleep: waits for so many seconds.
+    """
+    first = read(data_dir)
+    if first is None:
+        return None
+    by_day_s = (now_ns() - first.taken_ns) / 1e9
+    if not first.since_boot_ns:  # an earlier release wrote it
+        return Found(first, max(0.0, by_day_s))
+    steady_s = (steady_ns() - first.since_boot_ns) / 1e9
+    if _is_recent(by_day_s) == _is_recent(steady_s):
+        return Found(first, max(0.0, steady_s) or abs(by_day_s))
+    silent_s = min(abs(by_day_s), abs(steady_s))
+    while silent_s <= OLD_AFTER_S:
+        sleep(_LOOK_EVERY_S)
+        silent_s += _LOOK_EVERY_S
+        found = read(data_dir)
+        if found is None:  # it has stopped in order meanwhile
+            return None
+        if (found.pid, found.since_boot_ns) != (first.pid, first.since_boot_ns):
+            return Found(found, 0.0)
+    return Found(first, silent_s)
+
+
+def _is_recent(age_s: float) -> bool:
+    return abs(age_s) <= OLD_AFTER_S
 
 
 def remove(data_dir: Path) -> None:

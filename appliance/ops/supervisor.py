@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+from pathlib import Path
 
 import msgspec
 
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _CLEAR_EVERY_S = 60
+"""A request or answer that is there at two looks is left over: its process has ended."""
 
 
 class Supervisor:
@@ -39,6 +40,8 @@ class Supervisor:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
+        self._reported_step_ns = 0
+        self._left_behind: set[Path] = set()
 
     def begin(self) -> None:
         """Start. On the engine's loop, once the listeners accept connections."""
@@ -104,7 +107,10 @@ class Supervisor:
             await asyncio.sleep(_TICK_S)
 
     async def _second(self, seconds: int) -> None:
-        if seconds % health.WRITE_EVERY_S == 0:
+        step_ns = self._appliance.clock.stepped_ns
+        if seconds % health.WRITE_EVERY_S == 0 or step_ns != self._reported_step_ns:
+            # At once after a step of the clock: until then the last report seems to be old.
+            self._reported_step_ns = step_ns
             found = self._view.snapshot()
             level = logging.getLevelName(logging.getLogger().level).lower()
             report = msgspec.structs.replace(health.report(found), log_level=level)
@@ -114,7 +120,9 @@ class Supervisor:
             self._reload_asked = False
             await self._reload()
         if seconds % _CLEAR_EVERY_S == 0:
-            await asyncio.to_thread(control_file.remove_old, self._appliance.data_dir, time.time())
+            self._left_behind = await asyncio.to_thread(
+                control_file.remove_old, self._appliance.data_dir, self._left_behind
+            )
         requests = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
         if requests:
             await self._carry_out(requests)

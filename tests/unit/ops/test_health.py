@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -122,13 +123,61 @@ def test_health_believes_no_old_report(tmp_path, monkeypatch, capsys) -> None:
     code, out = call(capsys, "health", "--json")
     assert code == 0
     assert json.loads(out)["status"] == "ok"
-    health.write(data, health.report(replace(SNAPSHOT, taken_ns=now - 60 * 10**9)))
+    minute = 60 * 10**9
+    old = health.report(replace(SNAPSHOT, taken_ns=now - minute))
+    health.write(data, replace(old, since_boot_ns=old.since_boot_ns - minute))
     code, out = call(capsys, "health", "--json")
     assert code == 69
     assert json.loads(out)["status"] == "bad"
     assert "has not said anything for 6" in json.loads(out)["reason"]
     (data / "health.json").write_text("{")
     assert call(capsys, "health")[0] == 69
+
+
+class Machine:
+    """Its two clocks, and an appliance that writes its next report after ``next_s`` seconds."""
+
+    def __init__(self, data: Path, next_s: float | None) -> None:
+        self.data, self.next_s = data, next_s
+        self.steady, self.ahead, self.waited_s = 500 * 10**9, 10**18, 0.0
+
+    def write(self) -> None:
+        report = health.report(replace(SNAPSHOT, taken_ns=self.steady + self.ahead))
+        health.write(self.data, replace(report, since_boot_ns=self.steady))
+
+    def sleep(self, seconds: float) -> None:
+        self.steady += round(seconds * 1e9)
+        self.waited_s += seconds
+        if self.next_s is not None and self.waited_s >= self.next_s:
+            self.next_s = None
+            self.write()
+
+    def look(self) -> health.Found:
+        found = health.look(
+            self.data, lambda: self.steady + self.ahead, lambda: self.steady, self.sleep
+        )
+        assert found is not None
+        return found
+
+
+@pytest.mark.parametrize("step_s", [2 * 86400, -5 * 3600])
+def test_a_clock_that_was_set_is_no_silent_appliance(tmp_path, step_s) -> None:
+    """Until the next report the two clocks differ about the last one: the next one is waited for.
+    If none comes, the appliance hangs, also where the time of day says that it wrote just now."""
+    for next_s, is_old in ((4.9, False), (None, True)):
+        machine = Machine(tmp_path, next_s)
+        machine.write()
+        assert not machine.look().is_old
+        assert machine.waited_s == 0
+        machine.steady += 3 * 10**9
+        machine.ahead += step_s * 10**9
+        assert machine.look().is_old is is_old
+        assert machine.waited_s < health.OLD_AFTER_S
+    hangs = Machine(tmp_path, None)
+    hangs.write()
+    hangs.steady += 60 * 10**9
+    hangs.ahead -= 60 * 10**9
+    assert hangs.look().is_old
 
 
 def test_a_full_disk_costs_the_report_and_nothing_else(tmp_path) -> None:
