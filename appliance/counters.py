@@ -53,6 +53,12 @@ class Counter(enum.Enum):
         "limits.max_sessions; let clients keep their client id, or connect with a clean",
         "session, or raise it.",
     )
+    CONNECTIONS_REFUSED_LIMIT_SESSIONS_OF_USER = (
+        "connections refused: limit of sessions of a user",
+        "A client that wanted a lasting session was refused because its user had",
+        "limits.max_sessions_per_user; let clients keep their client id, or connect with a clean",
+        "session, or raise it.",
+    )
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
         "connections refused: client id of another user",
         "A client was refused because its client id has a session of another user; give each",
@@ -226,6 +232,16 @@ class Counter(enum.Enum):
         "deliveries dropped: queue full",
         "The oldest waiting message was dropped because the queue of an absent or slow client",
         "was full (limits.max_queued_per_client, limits.max_client_backlog).",
+    )
+    DELIVERIES_DROPPED_SESSION_ENDED = (
+        "deliveries dropped: session ended",
+        "A message that waited for an absent client was dropped because its session expired or",
+        "an operator ended it; the log names the client.",
+    )
+    SESSIONS_ENDED_AWAY_TOO_LONG = (
+        "sessions ended: client away too long",
+        "A session ended before the time that its client had asked for, because the client was",
+        "away for limits.max_session_expiry; raise it if clients come back later than that.",
     )
     DELIVERIES_DROPPED_INTERNAL_ERROR = (
         "deliveries dropped: internal error",

@@ -9,6 +9,7 @@ References are to MQTT 3.1.1 unless said otherwise.
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
@@ -163,6 +164,11 @@ def shorter_keepalive(asked: Connect, limits: LimitsConfig) -> int | None:
     return None if asked.version < 5 or is_within else longest
 
 
+def longest_expiry_s(limits: LimitsConfig) -> int:
+    """How long an absent client's session is kept at most, in seconds."""
+    return math.ceil(limits.max_session_expiry) or packets.FOR_EVER
+
+
 def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool) -> bytes:
     """The answer to a client that is let in."""
     asked = admission.asked
@@ -176,7 +182,7 @@ def connack(admission: Admission, limits: LimitsConfig, *, session_present: bool
         keepalive_s=shorter_keepalive(asked, limits),
         receive_maximum=limits.max_qos2_ids,
         maximum_packet_size=int(limits.max_packet_size),
-        session_expiry_s=asked.session_expiry_s,
+        session_expiry_s=min(asked.session_expiry_s, longest_expiry_s(limits)),
     )
 
 

@@ -159,6 +159,11 @@ class Outbox:
         return len(self._queue) + len(self._inflight)
 
     @property
+    def queued_bytes(self) -> int:
+        """What the messages that wait count for (message_cost), without unacknowledged ones."""
+        return self._queued_bytes
+
+    @property
     def in_flight(self) -> int:
         """Messages that were sent and are unacknowledged."""
         return len(self._inflight)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from appliance.broker import session_store
 from appliance.broker.access import Access
+from appliance.broker.connect import longest_expiry_s
 from appliance.broker.connection import Connection
 from appliance.broker.connections import Connections
 from appliance.broker.context import BrokerContext
@@ -68,6 +69,7 @@ class MqttBroker:
         clock_ns: Callable[[], int],
         plugins: Plugins | None = None,
         will_grace_s: float = 30.0,
+        age_clock_ns: Callable[[], int] | None = None,
     ) -> None:
         self._will_grace_s = will_grace_s
         self.plugins = plugins
@@ -90,6 +92,8 @@ class MqttBroker:
             record=door.record,
             clock_ns=clock_ns,
             last_seq=lambda: door.fanned_out_seq,
+            age_clock_ns=age_clock_ns,
+            longest_s=lambda: longest_expiry_s(self.limits),
         )
         self._listeners = {
             config.name or config.bind: Listener(
@@ -111,6 +115,7 @@ class MqttBroker:
             door=door,
             limits=self._current_limits,
             count=self.count,
+            count_many=self.count_many,
             clock_ns=clock_ns,
         )
         self._context = BrokerContext(
@@ -160,6 +165,10 @@ class MqttBroker:
         """Count a refusal or a bound that bit."""
         self.counters[counter] += 1
 
+    def count_many(self, counter: Counter, times: int) -> None:
+        """Count an event that happened more than once."""
+        self.counters[counter] += times
+
     def is_listening(self, client_id: str, topic_filter: str) -> bool:
         """Whether a client is connected and has subscribed to exactly this filter."""
         session = self.sessions.get(client_id)
@@ -189,6 +198,8 @@ class MqttBroker:
         with self._records.understood():
             wills = session_store.wills(self._records)
             self.sessions.load(self._records)
+        self.binding.end_expired_at_start()
+        self.binding.warn_of_full_users()
         # The rules may be others than they were when these subscriptions were granted.
         self.enforce_access()
         self.binding.wills.load(
@@ -331,6 +342,7 @@ class MqttBroker:
             if listener is not None:
                 listener.bound(config.max_connections, int(limits.max_packet_size))
         self._check_open_files()
+        self.binding.warn_of_full_users()
 
     def shed_caches(self) -> None:
         """Drop what is found again when it is needed."""

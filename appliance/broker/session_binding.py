@@ -7,13 +7,14 @@ published here. Not for: credentials (connect.py), what a session holds (session
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from appliance.broker.access import Access
 from appliance.broker.door import Door
 from appliance.broker.session_store import KeptWill
-from appliance.broker.sessions import ClientConnection, Sessions
+from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions
 from appliance.broker.wills import Wills
 from appliance.config.tables import LimitsConfig
@@ -22,6 +23,10 @@ from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 logger = logging.getLogger(__name__)
 
+_ENDED_AT_ONCE = 500
+"""Expired sessions that are ended in one sweep, which takes some milliseconds of the loop."""
+_NAMED = 3
+"""How many clients or users a line of the log names."""
 _TAKE_OVER_S = 1.0
 """How long an older connection of the same client may take to read why it ends."""
 
@@ -38,6 +43,7 @@ class SessionBinding:
         door: Door,
         limits: Callable[[], LimitsConfig],
         count: Count,
+        count_many: Callable[[Counter, int], None],
         clock_ns: Callable[[], int],
     ) -> None:
         self._sessions = sessions
@@ -46,6 +52,7 @@ class SessionBinding:
         self._door = door
         self._limits = limits
         self._count = count
+        self._count_many = count_many
         self._clock_ns = clock_ns
         self.wills = Wills(sessions.store, self._publish_will, asyncio.get_running_loop())
         self.is_stopping = False
@@ -93,13 +100,14 @@ class SessionBinding:
         if session is None or session.username == username:
             return
         if session.username is None and session.connection is None and not self._access.is_open:
-            session.username = username
+            self._check_room_of(username)
+            self._sessions.give(session, username)
             return
         self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
-        owner = "a client without a name" if session.username is None else session.username
-        user = "a client without a name" if username is None else username
         raise PacketError(
-            f"refused {user}: the client id has a session of {owner}", Reason.CLIENT_ID_NOT_VALID
+            f"refused {_named(username)}: the client id has a session of"
+            f" {_named(session.username)}",
+            Reason.CLIENT_ID_NOT_VALID,
         )
 
     def bind(self, connection: ClientConnection, asked: Connect) -> bool:
@@ -117,6 +125,8 @@ class SessionBinding:
         if session is None or not resumed:
             self._check_room(client_id, asked)
             self.wills.returned(client_id, asked.username, resumes=False)
+            if (expired := self._sessions.expired(client_id)) is not None:
+                self._end_all_expired([expired])
             self.end_session(client_id)
             session = self._sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
@@ -136,15 +146,43 @@ class SessionBinding:
         Raises:
             PacketError: there are too many.
         """
+        if not asked.session_expiry_s or self._sessions.get(client_id) is not None:
+            return
         bound = self._limits().max_sessions
-        if asked.session_expiry_s and len(self._sessions) >= bound:
-            if self._sessions.get(client_id) is not None:
-                return
+        if len(self._sessions) >= bound:
             self._count(Counter.CONNECTIONS_REFUSED_LIMIT_SESSIONS)
             raise PacketError(
                 f"there are {bound} sessions already: let clients connect with a clean session,"
                 " or raise limits.max_sessions",
                 Reason.QUOTA_EXCEEDED,
+            )
+        self._check_room_of(asked.username)
+
+    def _check_room_of(self, username: str | None) -> None:
+        """No user may have so many lasting sessions that others find no room.
+
+        Raises:
+            PacketError: this user has as many as one may have.
+        """
+        bound = self._limits().max_sessions_per_user
+        if self._sessions.lasting_of(username) >= bound:
+            self._count(Counter.CONNECTIONS_REFUSED_LIMIT_SESSIONS_OF_USER)
+            raise PacketError(
+                f"{_named(username)} has {bound} lasting sessions already: let clients connect with"
+                " a clean session, or raise limits.max_sessions_per_user",
+                Reason.QUOTA_EXCEEDED,
+            )
+
+    def warn_of_full_users(self) -> None:
+        """Name the users who have more sessions than they may: these stay, new ones are refused."""
+        bound = self._limits().max_sessions_per_user
+        for username, number in self._sessions.users_beyond(bound)[:_NAMED]:
+            logger.warning(
+                "%s has %d lasting sessions, more than limits.max_sessions_per_user (%d): these"
+                " stay, and new ones are refused",
+                _named(username),
+                number,
+                bound,
             )
 
     # --- its connection ends --------------------------------------------------------------------
@@ -176,11 +214,43 @@ class SessionBinding:
 
     def end_expired(self) -> None:
         """End sessions that have expired, and publish the wills that are due."""
-        now_ns = self._clock_ns()
-        self.wills.publish_due(now_ns)
-        for session in self._sessions.all():
-            if session.expired(now_ns):
-                self.end_session(session.client_id)
+        self.wills.publish_due(self._clock_ns())
+        expired = (each for each in self._sessions.all() if self._sessions.has_expired(each))
+        for session in self._end_all_expired(itertools.islice(expired, _ENDED_AT_ONCE)):
+            self.wills.end(session.client_id)
+
+    def end_expired_at_start(self) -> None:
+        """End sessions that expired while the appliance did not run.
+
+        Wills of clients that were connected at its end still have their time of grace.
+        """
+        sessions = self._sessions.all()
+        self._end_all_expired(each for each in sessions if self._sessions.has_expired(each))
+
+    def _end_all_expired(self, sessions: Iterable[Session]) -> list[Session]:
+        """End them but for their wills, and say what is lost; returns them."""
+        ended, lost = [], []
+        for session in sessions:
+            ended.append(session)
+            queued = session.outbox.queued
+            if queued:
+                lost.append((session.client_id, queued))
+            if self._sessions.is_cut_short(session):
+                self._count(Counter.SESSIONS_ENDED_AWAY_TOO_LONG)
+            self._sessions.end(session.client_id)
+            logger.info("the session of client %s has expired", session.client_id)
+        if lost:
+            dropped = sum(queued for _, queued in lost)
+            self._count_many(Counter.DELIVERIES_DROPPED_SESSION_ENDED, dropped)
+            named = ", ".join(f"{client_id} ({queued})" for client_id, queued in lost[:_NAMED])
+            logger.warning(
+                "%d messages that waited for absent clients are dropped, because their sessions"
+                " have expired: %s%s",
+                dropped,
+                named,
+                " and others" if len(lost) > _NAMED else "",
+            )
+        return ended
 
     def end_session(self, client_id: str) -> None:
         """End a session with everything that it holds."""
@@ -204,6 +274,10 @@ class SessionBinding:
             address=kept.address,
             announce=announce,
         )
+
+
+def _named(username: str | None) -> str:
+    return "a client without a name" if username is None else f"user {username}"
 
 
 def _kept(connection: ClientConnection, will: Will) -> KeptWill:

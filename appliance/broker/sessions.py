@@ -7,6 +7,7 @@ the packets that change a session (connection.py), delivery (outbox.py), SQL (se
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -133,18 +134,25 @@ class Session:
         """Whether it outlives its connection."""
         return self.expiry_s > 0
 
-    def expired(self, now_ns: int) -> bool:
-        """Whether its client stayed away too long."""
+    def has_been_away(self, seconds: int, now_ns: int) -> bool:
+        """Whether its client has been away for so long; ``FOR_EVER`` is never over."""
         return (
             self.connection is None
             and self.left_ns is not None
-            and self.expiry_s != FOR_EVER
-            and now_ns - self.left_ns >= self.expiry_s * 1_000_000_000
+            and seconds != FOR_EVER
+            and now_ns - self.left_ns >= seconds * 1_000_000_000
         )
 
 
 class Sessions:
-    """All sessions. ``record`` puts statements into the journal's next commit."""
+    """All sessions.
+
+    Args of the constructor:
+        record: puts statements into the journal's next commit.
+        age_clock_ns: the time that what an absent client asked for is cut short by; a clock that
+            was just set far ahead ends no session before its time.
+        longest_s: how long an absent client's session is kept at most, in seconds.
+    """
 
     def __init__(
         self,
@@ -154,8 +162,14 @@ class Sessions:
         record: Record,
         clock_ns: Callable[[], int],
         last_seq: Callable[[], int],
+        age_clock_ns: Callable[[], int] | None = None,
+        longest_s: Callable[[], int] = lambda: FOR_EVER,
     ) -> None:
         self._sessions: dict[str, Session] = {}
+        self._age_clock_ns = age_clock_ns or clock_ns
+        self._longest_s = longest_s
+        self._lasting: collections.Counter[str | None] = collections.Counter()
+        """How many persistent sessions each user has."""
         self._subscriptions = subscriptions
         self._make_outbox = make_outbox
         self.store = SessionStore(record)
@@ -171,10 +185,38 @@ class Sessions:
     def get(self, client_id: str) -> Session | None:
         """The session of a client, unless it has expired."""
         session = self._sessions.get(client_id)
-        return None if session is None or session.expired(self._clock_ns()) else session
+        return None if session is None or self.has_expired(session) else session
 
     def all(self) -> list[Session]:
         return list(self._sessions.values())
+
+    def has_expired(self, session: Session) -> bool:
+        """Whether its client stayed away too long: for the time that it asked for, or at all."""
+        return session.has_been_away(session.expiry_s, self._clock_ns()) or self.is_cut_short(
+            session
+        )
+
+    def is_cut_short(self, session: Session) -> bool:
+        """Whether its client stayed away for longer than any may, and wanted still longer."""
+        longest = self._longest_s()
+        return session.expiry_s > longest and session.has_been_away(longest, self._age_clock_ns())
+
+    def expired(self, client_id: str) -> Session | None:
+        """The session of a client if it has expired and was not ended yet."""
+        session = self._sessions.get(client_id)
+        return session if session is not None and self.has_expired(session) else None
+
+    def kept_for(self, session: Session) -> int:
+        """Seconds for which it outlives its connection, ``FOR_EVER`` among them."""
+        return min(session.expiry_s, self._longest_s())
+
+    def lasting_of(self, username: str | None) -> int:
+        """How many persistent sessions a user has."""
+        return self._lasting[username]
+
+    def users_beyond(self, bound: int) -> list[tuple[str | None, int]]:
+        """The users who have more persistent sessions than this, with their number."""
+        return [each for each in self._lasting.most_common() if each[1] > bound]
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -197,6 +239,8 @@ class Sessions:
         was_persistent = session.persistent
         session.expiry_s = expiry_s
         session.outbox.persistent = session.persistent
+        if session.persistent != was_persistent:
+            self._count_lasting(session.username, 1 if session.persistent else -1)
         if session.persistent:
             if session.outbox.keeper is None:
                 session.outbox.keeper = self.store
@@ -204,6 +248,18 @@ class Sessions:
         elif was_persistent:
             session.outbox.keeper = None
             self._erase(session.client_id)
+
+    def give(self, session: Session, username: str | None) -> None:
+        """It is another user's from now on; its next connection saves it."""
+        if session.persistent:
+            self._count_lasting(session.username, -1)
+            self._count_lasting(username, 1)
+        session.username = username
+
+    def _count_lasting(self, username: str | None, change: int) -> None:
+        self._lasting[username] += change
+        if not self._lasting[username]:
+            del self._lasting[username]
 
     def leave(self, session: Session) -> bool:
         """The connection has ended; returns whether the session has too."""
@@ -225,6 +281,7 @@ class Sessions:
             session.outbox.keeper = None
             session.outbox.clear()
             if session.persistent:
+                self._count_lasting(session.username, -1)
                 self._erase(client_id)
 
     def _erase(self, client_id: str) -> None:
@@ -331,6 +388,8 @@ class Sessions:
     def load(self, records: Records) -> None:
         """Take the persistent sessions over from the last run. Reads the database: at start only.
 
+        Among them are those that have expired meanwhile, so that what waits in them is known.
+
         Messages behind a session's place are matched against its subscriptions again; at QoS 1
         that may repeat what the client acknowledged in the last second before a crash, which MQTT
         allows; at QoS 2 each settled message is on record, so nothing is repeated.
@@ -342,9 +401,7 @@ class Sessions:
             session = Session(self._make_outbox(row.client_id), row.username, row.expiry_s)
             # A client that left in the future: the clock was set back since.
             session.left_ns = now if row.left_ns is None else min(now, row.left_ns)
-            if session.expired(now):
-                self.store.erase(row.client_id)
-                continue
+            self._count_lasting(row.username, 1)
             session.outbox.persistent = True
             session.outbox.keeper = self.store
             self._sessions[row.client_id] = session

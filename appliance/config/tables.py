@@ -193,6 +193,19 @@ class LimitsConfig(Table, frozen=True):
     max_sessions: Annotated[int, Bounds(1, 10_000_000)] = 10000
     """Sessions, including those of absent clients. Beyond it, only clients that ask for no
     lasting session can connect (counter `connections refused: limit of sessions`)."""
+    max_sessions_per_user: Annotated[int, Bounds(1, 10_000_000)] = 2000
+    """Lasting sessions of one user, including those of absent clients; clients without a name are
+    one user. Beyond it, a client of that user can connect only if it asks for no lasting session
+    or has one already (counter `connections refused: limit of sessions of a user`). Sessions that
+    are there when the limit is lowered stay."""
+    max_session_expiry: Annotated[Duration, Bounds(0, 100 * 365 * 86400), Example('"7d"')] = (
+        Duration(90 * 86400)
+    )
+    """How long an absent client's session is kept at most, whatever the client asked for; MQTT
+    3.1.1 clients ask for ever. MQTT 5 clients are told it as Session Expiry Interval. A lower one
+    counts for the sessions that are there too. Then the session ends (counter `sessions ended:
+    client away too long`), and messages that wait in it are dropped (counter `deliveries dropped:
+    session ended`). `0s`: no limit."""
     max_subscriptions_per_client: Annotated[int, Bounds(1, 1_000_000)] = 1000
     """Topic filters that one client may subscribe to (counter `subscriptions refused: limit
     reached`)."""

@@ -334,6 +334,7 @@ class Appliance:
             clock_ns=self.clock_ns,
             plugins=self.plugins,
             will_grace_s=config.service.will_grace,
+            age_clock_ns=self.clock.settled_ns,
         )
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take
