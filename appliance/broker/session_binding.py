@@ -125,8 +125,8 @@ class SessionBinding:
         if session is None or not resumed:
             self._check_room(client_id, asked)
             self.wills.returned(client_id, asked.username, resumes=False)
-            if (expired := self._sessions.expired(client_id)) is not None:
-                self._end_all_expired([expired])
+            if session is None:
+                self._end_all_expired(self._sessions.left_behind(client_id))
             self.end_session(client_id)
             session = self._sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
@@ -215,8 +215,8 @@ class SessionBinding:
     def end_expired(self) -> None:
         """End sessions that have expired, and publish the wills that are due."""
         self.wills.publish_due(self._clock_ns())
-        expired = (each for each in self._sessions.all() if self._sessions.has_expired(each))
-        for session in self._end_all_expired(itertools.islice(expired, _ENDED_AT_ONCE)):
+        expired = itertools.islice(self._sessions.expired(), _ENDED_AT_ONCE)
+        for session in self._end_all_expired(expired):
             self.wills.end(session.client_id)
 
     def end_expired_at_start(self) -> None:
@@ -224,8 +224,7 @@ class SessionBinding:
 
         Wills of clients that were connected at its end still have their time of grace.
         """
-        sessions = self._sessions.all()
-        self._end_all_expired(each for each in sessions if self._sessions.has_expired(each))
+        self._end_all_expired(self._sessions.expired())
 
     def _end_all_expired(self, sessions: Iterable[Session]) -> list[Session]:
         """End them but for their wills, and say what is lost; returns them."""

@@ -8,7 +8,7 @@ the packets that change a session (connection.py), delivery (outbox.py), SQL (se
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from appliance.broker import session_store as kept
@@ -201,10 +201,20 @@ class Sessions:
         longest = self._longest_s()
         return session.expiry_s > longest and session.has_been_away(longest, self._age_clock_ns())
 
-    def expired(self, client_id: str) -> Session | None:
+    def expired(self) -> Iterator[Session]:
+        """Sessions that have expired and were not ended yet; each may be ended when it comes."""
+        # Ten thousand sessions are looked at every second, so the clocks are read once.
+        now, aged, longest = self._clock_ns(), self._age_clock_ns(), self._longest_s()
+        for session in list(self._sessions.values()):
+            if session.connection is None and (
+                session.has_been_away(session.expiry_s, now) or session.has_been_away(longest, aged)
+            ):
+                yield session
+
+    def left_behind(self, client_id: str) -> list[Session]:
         """The session of a client if it has expired and was not ended yet."""
         session = self._sessions.get(client_id)
-        return session if session is not None and self.has_expired(session) else None
+        return [session] if session is not None and self.has_expired(session) else []
 
     def kept_for(self, session: Session) -> int:
         """Seconds for which it outlives its connection, ``FOR_EVER`` among them."""
