@@ -31,6 +31,33 @@ class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload_format_is_0: bool = False
     """The publisher sent indicator 0. Without one, ``payload_format`` is 0 as well."""
 
+    def encoded(self) -> EncodedProperties:
+        """The form in which a message holds them."""
+        return EncodedProperties(_encode(self))
+
+
+class EncodedProperties(bytes):
+    """A message's properties as the bytes that the journal stores (MessagePack).
+
+    Most messages are never asked for their properties. As objects these take ten times as much
+    memory, so a message holds the bytes, and ``decoded`` makes objects for as long as they are
+    used. An encoder or decoder of messages needs ``encode_hook`` or ``decode_hook``.
+    """
+
+    __slots__ = ()
+
+    def decoded(self) -> MessageProperties:
+        """The properties; they are decoded by each call."""
+        return _decode(self)
+
+    @property
+    def may_expire(self) -> bool:
+        """Whether there is a message expiry interval; asked for each delivery, without decoding.
+
+        It is the second value, behind a payload format of one byte; ``nil`` stands for none.
+        """
+        return self[2] != _NIL
+
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One accepted message, as the journal stores it.
@@ -53,11 +80,41 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     client_id: str = ""
     username: str | None = None
     address: str = ""
-    properties: MessageProperties | None = None
+    properties: EncodedProperties | None = None
     packet_id: int = 0
     """The PUBLISH's packet identifier, 0 for QoS 0 or where it is not known. A redelivery has the
     packet identifier of the original (MQTT 3.1.1, section 4.4), so the task starter can tell it
     from a second message with the same payload."""
+
+
+_NIL = 0xC0
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(MessageProperties).decode
+
+
+def encode_hook(value: object) -> msgspec.Raw:
+    """``enc_hook`` of a MessagePack encoder of messages.
+
+    Raises:
+        TypeError: the value is no part of a message.
+    """
+    if isinstance(value, EncodedProperties):
+        return msgspec.Raw(value)
+    raise TypeError(f"a {type(value).__name__} can't be stored")
+
+
+def decode_hook(kind: type, value: object) -> EncodedProperties:
+    """``dec_hook`` of a MessagePack decoder of messages.
+
+    Raises:
+        msgspec.ValidationError: the value is not what properties are stored as.
+        TypeError: the type is no part of a message.
+    """
+    if kind is not EncodedProperties:
+        raise TypeError(f"{kind.__name__} can't be read")
+    encoded = EncodedProperties(_encode(value))
+    encoded.decoded()
+    return encoded
 
 
 class TaskKind(enum.IntEnum):

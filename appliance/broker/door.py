@@ -20,7 +20,7 @@ from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.counters import Count, Counter
 from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
-from appliance.model import Message, MessageProperties
+from appliance.model import EncodedProperties, Message, decode_hook, encode_hook
 from appliance.storage.layout import Tables
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def _decode(body: object) -> Message:
     if not isinstance(body, bytes):  # SQLite keeps a value of any type in any column
         raise TypeError(f"{body!r} instead of a retained message")
     try:
-        return msgspec.msgpack.decode(body, type=Message)
+        return msgspec.msgpack.decode(body, type=Message, dec_hook=decode_hook)
     except msgspec.DecodeError as error:
         raise ValueError(f"a retained message: {error}") from error
 
@@ -189,7 +189,7 @@ class Door:
         if message.payload:
             statement = (
                 "INSERT OR REPLACE INTO retained VALUES (?, ?)",
-                (message.topic, msgspec.msgpack.encode(message)),
+                (message.topic, msgspec.msgpack.encode(message, enc_hook=encode_hook)),
             )
         else:
             statement = ("DELETE FROM retained WHERE topic = ?", (message.topic,))
@@ -212,7 +212,7 @@ class Door:
         *,
         qos: int = 1,
         retain: bool = False,
-        properties: MessageProperties | None = None,
+        properties: EncodedProperties | None = None,
         client_id: str = "",
         username: str | None = None,
         address: str = "",

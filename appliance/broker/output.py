@@ -123,8 +123,12 @@ class Output:
         message = delivery.message
         expiry = None
         try:
-            if message.properties is not None and message.properties.message_expiry_s is not None:
-                expiry = self._remaining(message, message.properties.message_expiry_s)
+            properties = None
+            encoded = message.properties
+            if encoded is not None and (self.version == 5 or encoded.may_expire):
+                properties = encoded.decoded()
+            if properties is not None and properties.message_expiry_s is not None:
+                expiry = self._remaining(message, properties.message_expiry_s)
                 if expiry <= 0:
                     self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                     return False
@@ -140,6 +144,7 @@ class Output:
             else:
                 packet = v5.encode_publish(
                     message,
+                    properties,
                     delivery.qos,
                     retain=delivery.retain,
                     duplicate=duplicate,

@@ -15,7 +15,7 @@ import msgspec
 
 from appliance.broker.outbox import Delivery
 from appliance.journal.inbox import Statement
-from appliance.model import LARGEST_SEQ, Message
+from appliance.model import LARGEST_SEQ, Message, decode_hook, encode_hook
 from appliance.mqtt.packets import SubscribeOptions, Will
 from appliance.storage.layout import Tables
 
@@ -205,7 +205,7 @@ class SessionStore:
 
     def keep_will(self, kept: KeptWill) -> None:
         """Keep a will."""
-        values = (kept.client_id, msgspec.msgpack.encode(kept))
+        values = (kept.client_id, msgspec.msgpack.encode(kept, enc_hook=encode_hook))
         self._record([("INSERT OR REPLACE INTO will VALUES (?, ?)", values)])
 
     def forget_will(self, client_id: str) -> None:
@@ -287,7 +287,10 @@ def queues(records: Rows) -> dict[str, QueueRow]:
 def wills(records: Rows) -> list[KeptWill]:
     """The wills that were kept."""
     rows = records.query("SELECT body FROM will")
-    return [msgspec.msgpack.decode(_bytes(body), type=KeptWill) for (body,) in rows]
+    return [
+        msgspec.msgpack.decode(_bytes(body), type=KeptWill, dec_hook=decode_hook)
+        for (body,) in rows
+    ]
 
 
 def _bytes(value: object) -> bytes:

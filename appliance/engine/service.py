@@ -506,7 +506,7 @@ class Appliance:
                     payload_format=1,
                     content_type=one.content_type or None,
                     correlation_data=one.correlation,
-                )
+                ).encoded()
                 seq = door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
                 entered[id(one)] = (one, seq)
             await door.settled()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.model import Message
+from appliance.model import Message, decode_hook, encode_hook
 
 MAX_MESSAGES = 1000
 MAX_BYTES = 1024 * 1024
@@ -20,8 +20,8 @@ that is bigger is a chunk of its own."""
 Row = tuple[int, int, int, int, bytes]
 """first_seq, last_seq, first_ns, last_ns, body: the columns of table ``chunk``."""
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Message])
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+_decoder = msgspec.msgpack.Decoder(list[Message], dec_hook=decode_hook)
 
 
 def encode(messages: Sequence[Message], content_size: int) -> list[Row]:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from appliance.model import Message, MessageProperties
+from appliance.model import Message
 
 OVERHEAD_BYTES = 128
 """Counted for each message: client id, address and the objects themselves."""
 
-_PROPERTIES_BYTES = 112
-"""The object that holds the properties, without their contents."""
-_PAIR_BYTES = 168
-"""A user property without its text: a tuple, its place in another one, two strings' heads."""
+_PROPERTIES_BYTES = 64
+"""The object that holds the properties as bytes, without these."""
 
 
 def _text_bytes(text: str) -> int:
@@ -25,20 +23,11 @@ def _text_bytes(text: str) -> int:
     return len(text) if text.isascii() else 4 * len(text)
 
 
-def _properties_bytes(properties: MessageProperties) -> int:
-    size = _PROPERTIES_BYTES + len(properties.correlation_data or b"")
-    size += _text_bytes(properties.content_type or "")
-    size += _text_bytes(properties.response_topic or "")
-    for name, value in properties.user_properties:
-        size += _PAIR_BYTES + _text_bytes(name) + _text_bytes(value)
-    return size
-
-
 def beside_payload(message: Message) -> int:
     """Bytes of a message's topic and properties."""
     size = _text_bytes(message.topic)
     properties = message.properties
-    return size if properties is None else size + _properties_bytes(properties)
+    return size if properties is None else size + _PROPERTIES_BYTES + len(properties)
 
 
 def content_of(message: Message) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from appliance.model import MessageProperties
+from appliance.model import EncodedProperties, MessageProperties
 from appliance.mqtt.packets import (
     FOR_EVER,
     Body,
@@ -99,6 +99,7 @@ CONNECT_LIMIT = PropertyLimit(8 * 1024, 100)
 CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
 """For all other packets. For PUBLISH and the will another limit may be given."""
 
+_NO_PROPERTIES = MessageProperties()
 _ACKNOWLEDGED = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _RELEASED = frozenset({0x00, 0x92})
 _DISCONNECTED = frozenset({0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x95, 0x96, 0x97})
@@ -199,7 +200,7 @@ def _alias_among(body: Body, limit: PropertyLimit) -> int | None:
     return alias
 
 
-def _of_message(found: dict[int, Any]) -> MessageProperties | None:
+def _of_message(found: dict[int, Any]) -> EncodedProperties | None:
     response = found.get(_RESPONSE_TOPIC)
     if response is not None and (problem := topic_problem(response)):
         raise PacketError(f"the response topic: {problem}", Reason.TOPIC_NAME_INVALID)
@@ -212,12 +213,12 @@ def _of_message(found: dict[int, Any]) -> MessageProperties | None:
         user_properties=tuple(found.get(_USER_PROPERTY, ())),
         payload_format_is_0=found.get(_PAYLOAD_FORMAT) == 0,
     )
-    return None if properties == MessageProperties() else properties
+    return None if properties == _NO_PROPERTIES else properties.encoded()
 
 
 def publish_properties(
     data: bytes, start: int, stop: int, limit: PropertyLimit = CLIENT_LIMIT
-) -> tuple[MessageProperties | None, int | None, int]:
+) -> tuple[EncodedProperties | None, int | None, int]:
     """The properties of a PUBLISH that begin at ``start`` in a packet that ends at ``stop``.
 
     Returns those that outlive the packet, the topic alias, and where the payload begins.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.model import MessageProperties
+from appliance.model import EncodedProperties
 from appliance.mqtt.topics import topic_problem
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = 1, 2, 3, 4, 5, 6, 7
@@ -92,7 +92,7 @@ class Will(msgspec.Struct, frozen=True):
     qos: int
     retain: bool
     delay_s: int = 0
-    properties: MessageProperties | None = None
+    properties: EncodedProperties | None = None
 
 
 class Connect(msgspec.Struct, frozen=True):

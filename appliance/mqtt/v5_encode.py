@@ -14,6 +14,7 @@ from appliance.mqtt.packets import Body, Connect, Reason, packet, variable_numbe
 
 TOPIC_ALIAS_MAXIMUM = 64
 """How many topic aliases a publisher may use on one connection (section 3.2.2.3.8)."""
+_NO_PROPERTIES = MessageProperties()
 
 
 def encode_connack(
@@ -66,6 +67,7 @@ def encode_refusal(reason: Reason) -> bytes:
 
 def encode_publish(
     message: Message,
+    properties: MessageProperties | None,
     payload_qos: int,
     *,
     retain: bool,
@@ -74,8 +76,8 @@ def encode_publish(
     expiry_s: int | None,
     identifiers: tuple[int, ...],
 ) -> bytes:
-    """A PUBLISH to a subscriber (section 3.3)."""
-    kept = message.properties or MessageProperties()
+    """A PUBLISH to a subscriber (section 3.3); ``properties`` are the message's, decoded."""
+    kept = properties or _NO_PROPERTIES
     encoded = mqtt5.PublishPacket(
         message.topic,
         message.payload,

@@ -20,7 +20,7 @@ from appliance.engine_api import (
     Snapshot,
     TopicState,
 )
-from appliance.model import Execution, Message, Task
+from appliance.model import Execution, Message, Task, decode_hook
 from appliance.mqtt.client import Target
 from appliance.remote import protocol
 from appliance.remote.link import Link
@@ -34,7 +34,7 @@ _ATTACH_AGAIN_S = 6.0
 
 
 def _decoder(kind: Any) -> Callable[[bytes], Any]:
-    return msgspec.msgpack.Decoder(kind).decode
+    return msgspec.msgpack.Decoder(kind, dec_hook=decode_hook).decode
 
 
 _MESSAGE: Callable[[bytes], Message | None] = _decoder(Message | None)

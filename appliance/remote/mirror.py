@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from appliance.engine_api import ClientState, LogLine, Mark, Snapshot, TopicState
-from appliance.model import Execution, Message
+from appliance.model import Execution, Message, decode_hook
 from appliance.remote.protocol import Frame
 
 KEPT_MESSAGES = 10_000
@@ -54,7 +54,7 @@ class Mirror:
     def __init__(self, clock_ns: Callable[[], int]) -> None:
         self._clock_ns = clock_ns
         self._lock = threading.Lock()
-        self._decoder = msgspec.msgpack.Decoder(Frame)
+        self._decoder = msgspec.msgpack.Decoder(Frame, dec_hook=decode_hook)
         self._fields: dict[str, Any] = {}
         self._executions: dict[int, Execution] = {}
         self._older: OrderedDict[int, Execution] = OrderedDict()

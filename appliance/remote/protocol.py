@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from appliance.engine_api import ClientState, LogLine, Mark, TopicState
-from appliance.model import Execution, Message
+from appliance.model import EncodedProperties, Execution, Message, encode_hook
 
 PROTOCOL = 2
 """The protocol's version. It grows when an older terminal or engine could not read the new form."""
@@ -196,7 +196,9 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 def _plain(value: object) -> object:
-    """The plain value of a configuration type (topic filter, path, duration)."""
+    """The plain value of a configuration type (topic filter, path, duration), or properties."""
+    if isinstance(value, EncodedProperties):
+        return encode_hook(value)
     for kind in (str, int, float):
         if isinstance(value, kind):
             return kind(value)

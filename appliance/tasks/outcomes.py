@@ -75,8 +75,10 @@ class Outcomes:
         A response topic on which a trigger listens gets no answer: the outcome names the task,
         so it would be read as the next request.
         """
-        properties = message.properties
-        if properties is None or not properties.response_topic:
+        if message.properties is None:
+            return None
+        properties = message.properties.decoded()
+        if not properties.response_topic:
             return None
         topic = properties.response_topic
         problem = topic_problem(topic)

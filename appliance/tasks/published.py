@@ -88,5 +88,5 @@ class Published:
 
 def _content_of(message: Message) -> _Content:
     properties = message.properties
-    correlation = None if properties is None else properties.correlation_data
+    correlation = None if properties is None else properties.decoded().correlation_data
     return message.topic, message.payload, message.retain, correlation

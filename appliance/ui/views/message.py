@@ -148,9 +148,9 @@ def _recorded(recorder: RecorderState, place: str) -> Line:
 
 
 def _properties(message: Message) -> list[Line]:
-    found = message.properties
-    if found is None:
+    if message.properties is None:
         return []
+    found = message.properties.decoded()
     parts = [
         f"content type {found.content_type}" if found.content_type else "",
         f"response topic {found.response_topic}" if found.response_topic else "",

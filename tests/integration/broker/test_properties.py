@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from broker_rig import Rig, hold_commits, number, packet, rig, text  # noqa: F401
 
@@ -9,6 +11,7 @@ from appliance.mqtt.packets import encode_length
 from appliance.config.tables import AccessRule
 from appliance.counters import Counter
 from appliance.engine import live
+from appliance.mqtt import decode
 from appliance.mqtt.decode import CLIENT_LIMIT, CONNECT_LIMIT
 from appliance.engine.live import LiveView
 from appliance.journal.message_cost import content_of, cost_of, costs_of
@@ -105,32 +108,34 @@ async def test_properties_count_in_every_bound(tmp_path, monkeypatch):
         absent.disconnect()
         await absent.closed()
         wire = await rig.wire(5)
+        large = CLIENT_LIMIT.pairs * (b"\x26" + text("a" * 25) + text("b" * 25))
         for packet_id in range(1, 41):
-            wire.send(publish(MANY, 1, packet_id))
+            wire.send(publish(large, 1, packet_id))
             assert (await wire.expect(4)).codes == [0]
         await rig.settled()
         cost = cost_of(rig.journaled()[0])
-        assert cost > 150 * CLIENT_LIMIT.pairs
+        assert cost > 50 * CLIENT_LIMIT.pairs
         fitting = 2**20 // cost
         assert len(view.newest(0, 100)) == fitting
         assert view.kept_bytes == fitting * cost
         assert rig.broker.sessions.get("absent").outbox.queued == fitting
         assert rig.counters[Counter.DELIVERIES_DROPPED_QUEUE_FULL] == 40 - fitting
-        for place in range(10):
+        for place in range(25):
             topic = text(f"kept/{place}")
-            wire.send(packet(0x33, topic, number(place + 1), properties(MANY), b"x"))
+            wire.send(packet(0x33, topic, number(place + 1), properties(large), b"x"))
             await wire.expect(4)
         await rig.settled()
         assert len(rig.retained) == fitting
-        assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 10 - fitting
+        assert rig.counters[Counter.RETAINED_MESSAGES_REFUSED] == 25 - fitting
 
 
 async def test_properties_slow_their_publisher(tmp_path, monkeypatch):
     """What is accepted and not committed is bounded by its real size."""
-    async with Rig(tmp_path / "data", max_pending=10**5) as rig:  # noqa: F811
+    async with Rig(tmp_path / "data", max_pending=65536) as rig:  # noqa: F811
         wire = await rig.wire(5)
         go = hold_commits(monkeypatch)
-        wire.send(publish(MANY, 1))
+        large = CLIENT_LIMIT.pairs * (b"\x26" + text("a" * 25) + text("b" * 25))
+        wire.send(publish(large, 1, 1) + publish(large, 1, 2))
         await rig.until(lambda: rig.counters[Counter.PUBLISHERS_SLOWED])
         go.set()
         await wire.expect(4)
@@ -148,8 +153,28 @@ def test_cost():
         MessageProperties(correlation_data=b"d" * 1000),
         MessageProperties(user_properties=(("k" * 500, "v" * 500),)),
     ):
-        assert cost_of(Message(1, 0, "t", b"xyz", properties=one)) >= cost_of(plain) + 1000
+        assert (
+            cost_of(Message(1, 0, "t", b"xyz", properties=one.encoded())) >= cost_of(plain) + 1000
+        )
     for topic in ("t", "\N{ROCKET}"):
-        for one in (None, MessageProperties(content_type="c")):
+        for one in (None, MessageProperties(content_type="c").encoded()):
             message = Message(1, 0, topic, b"xyz", properties=one)
             assert costs_of([message]) == [cost_of(message)] == [128 + content_of(message)]
+
+
+def test_cost_is_the_memory_that_a_message_takes():
+    """What bounds count for a message with many properties is what the process has in use."""
+    body = b"".join(b"\x26" + text(f"name{n}") + text("value") for n in range(1000))
+    body = encode_length(len(body)) + body
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        kept = [
+            Message(n, 0, "t", b"", properties=decode.publish_properties(body, 0, len(body))[0])
+            for n in range(50)
+        ]
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert 0.8 < taken / sum(costs_of(kept)) < 1.2
+    assert taken / 50 < 1.2 * len(body)

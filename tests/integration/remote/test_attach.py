@@ -20,7 +20,7 @@ from appliance.mqtt.client import Client
 from appliance.remote import protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
-from appliance.model import ExecutionState
+from appliance.model import ExecutionState, decode_hook
 from appliance.ui import journal_lookup
 
 _numbers = itertools.count()
@@ -226,7 +226,7 @@ class Raw:
 
     def frame(self, timeout=15):
         return msgspec.msgpack.decode(
-            self.received.get(timeout=timeout).payload, type=protocol.Frame
+            self.received.get(timeout=timeout).payload, type=protocol.Frame, dec_hook=decode_hook
         )
 
     def close(self):

@@ -111,7 +111,7 @@ def test_a_message_that_can_t_be_dealt_with_is_set_aside(
         return decide(triggers, message)
 
     monkeypatch.setattr(Triggers, "decide", failing)
-    reply = MessageProperties(response_topic="plc/answers")
+    reply = MessageProperties(response_topic="plc/answers").encoded()
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         rig.source.put(START_TOPIC, first.id)
         poison = rig.source.put(START_TOPIC, "poison", properties=reply, qos=1, packet_id=3)

@@ -150,7 +150,7 @@ def test_the_sender_gets_an_answer_on_its_response_topic(qlik, tmp_path: Path) -
     """MQTT 5: the outcome goes to the response topic with the correlation data; a rejection too;
     never to a topic on which a trigger listens."""
     task = qlik.add_task("Reload sales", duration_s=0.05)
-    asked = MessageProperties(response_topic="plc/answers", correlation_data=b"\x00\x01")
+    asked = MessageProperties(response_topic="plc/answers", correlation_data=b"\x00\x01").encoded()
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         rig.source.put(START_TOPIC, task.id, properties=asked)
         rig.source.put(START_TOPIC, "nonsense", properties=asked)
@@ -162,7 +162,7 @@ def test_the_sender_gets_an_answer_on_its_response_topic(qlik, tmp_path: Path) -
         )
         assert [body["state"] for _, body, _, _ in answers] == ["rejected", "succeeded"]
         assert all(properties.correlation_data == b"\x00\x01" for *_, properties in answers)
-        loop = MessageProperties(response_topic=START_TOPIC)
+        loop = MessageProperties(response_topic=START_TOPIC).encoded()
         rig.source.put(START_TOPIC, task.id, properties=loop)
         rig.broker.wait_for(task.id, "succeeded", times=2)
         assert not [one for one in rig.broker.published if one[0] == START_TOPIC]
@@ -180,7 +180,7 @@ def test_a_message_that_several_triggers_concern_is_answered_once(qlik, tmp_path
             ("start/+", "topic"),
         )
     ]
-    asked = MessageProperties(response_topic="plc/answers", correlation_data=b"1")
+    asked = MessageProperties(response_topic="plc/answers", correlation_data=b"1").encoded()
     with Rig(tmp_path / "tasks.db", client_of(qlik), *rules) as rig:
         rig.source.put("start/00000000-0000-0000-0000-000000000000", task.id, properties=asked)
         rig.broker.wait_for(task.id, "succeeded")
@@ -202,7 +202,9 @@ def test_a_response_topic_lends_nobody_the_right_to_publish(qlik, tmp_path: Path
         client_of(qlik),
         may_answer=lambda _message, wanted: not wanted.startswith("secret/"),
     ) as rig:
-        rig.source.put(START_TOPIC, task.id, properties=MessageProperties(response_topic=topic))
+        rig.source.put(
+            START_TOPIC, task.id, properties=MessageProperties(response_topic=topic).encoded()
+        )
         rig.broker.wait_for(task.id, "succeeded")
         assert not [one for one in rig.broker.published if one[0] == topic]
 

@@ -89,9 +89,10 @@ def publishes(draw, version):
         return packets.encode_publish(
             topic.encode(), payload, qos, retain=retain, duplicate=duplicate, packet_id=packet_id
         )
-    message = Message(0, 0, topic, payload, properties=draw(st.sampled_from(PROPERTIES)))
+    message = Message(0, 0, topic, payload)
     return v5.encode_publish(
         message,
+        draw(st.sampled_from(PROPERTIES)),
         qos,
         retain=retain,
         duplicate=duplicate,
@@ -102,9 +103,16 @@ def publishes(draw, version):
 
 
 def with_type(content_type):
-    message = Message(0, 0, "a", b"0", properties=MessageProperties(content_type=content_type))
+    properties = MessageProperties(content_type=content_type)
     return v5.encode_publish(
-        message, 1, retain=False, duplicate=False, packet_id=7, expiry_s=None, identifiers=()
+        Message(0, 0, "a", b"0"),
+        properties,
+        1,
+        retain=False,
+        duplicate=False,
+        packet_id=7,
+        expiry_s=None,
+        identifiers=(),
     )
 
 

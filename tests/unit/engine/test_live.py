@@ -40,7 +40,7 @@ def test_a_new_topic_is_always_seen_and_the_most_silent_one_goes() -> None:
 def test_the_newest_messages_are_kept_and_their_cost_is_known() -> None:
     """For any size of a commit and of its messages, both bounds hold and the sum is right."""
     view = LiveView(lambda: 0.0)
-    large = MessageProperties(correlation_data=b"d" * 60_000)
+    large = MessageProperties(correlation_data=b"d" * 60_000).encoded()
     last = 0
     for count, size, properties in (
         (KEPT_MESSAGES - 1, 1, None),

@@ -2,6 +2,9 @@
 
 import sqlite3
 
+import msgspec
+import pytest
+
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +30,7 @@ properties = st.none() | st.builds(
     user_properties=st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9)), max_size=3).map(
         tuple
     ),
-)
+).map(MessageProperties.encoded)
 
 
 @given(
@@ -172,3 +175,31 @@ def test_who_only_waits_for_a_commit_makes_it_no_longer() -> None:
     assert [token for _, token in batch.entries] == [entered, waits]
     assert batch.count == 2
     connection.close()
+
+
+def test_properties_on_disk_are_an_array_in_the_message():
+    """The form on disk is that of the first release: an array in the array of the message."""
+    values = [1, 60, "text/plain", "answers", b"\x00\x01", [["a", "b"]], False]
+    whole = [1, 5, "t", b"x", 1, False, False, "c", None, "", values, 7]
+    kept = MessageProperties(1, 60, "text/plain", "answers", b"\x00\x01", (("a", "b"),))
+    put = Message(1, 5, "t", b"x", 1, client_id="c", properties=kept.encoded(), packet_id=7)
+    [row] = chunks.encode([put], 100)
+    assert msgspec.msgpack.decode(row[4]) == [whole]
+    [found] = chunks.decode(msgspec.msgpack.encode([whole]))
+    assert found == put
+    assert found.properties.decoded() == kept
+
+
+def test_properties_of_another_shape_are_damage():
+    """A chunk whose properties are not what a message has is damaged, as it was before."""
+    for values in ([0, None, 7], "text", [0, "soon"], {"content_type": "c"}):
+        with pytest.raises(msgspec.ValidationError):
+            chunks.decode(
+                msgspec.msgpack.encode([[1, 5, "t", b"x", 1, False, False, "c", None, "", values]])
+            )
+
+
+@given(properties)
+def test_an_expiry_is_known_without_decoding(kept):
+    """What is asked for each delivery is answered as the decoded properties would."""
+    assert kept is None or kept.may_expire == (kept.decoded().message_expiry_s is not None)

@@ -13,7 +13,7 @@ from appliance.remote import server
 from appliance.remote import protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError
-from appliance.model import Message
+from appliance.model import Message, decode_hook
 
 DEADLINE_S = 20
 
@@ -64,7 +64,9 @@ class Served:
         return msgspec.msgpack.decode(await self.next(reply_topic(client)), type=protocol.Answer)
 
     async def frame(self, client):
-        return msgspec.msgpack.decode(await self.next(state_topic(client)), type=protocol.Frame)
+        return msgspec.msgpack.decode(
+            await self.next(state_topic(client)), type=protocol.Frame, dec_hook=decode_hook
+        )
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ async def test_an_answer_is_bounded(place):
     ]
     place.ask("t1", protocol.GetHistory(1 << 62, 100), number=4)
     answer = await place.answer("t1")
-    found = msgspec.msgpack.decode(answer.value, type=list[Message])
+    found = msgspec.msgpack.decode(answer.value, type=list[Message], dec_hook=decode_hook)
     assert [one.seq for one in found] == [96, 97, 98, 99, 100]  # the newest; it may ask on
 
 
