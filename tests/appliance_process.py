@@ -109,7 +109,9 @@ class ApplianceProcess:
                 if self._news.get(timeout=max(0.01, end - time.monotonic())) is None:
                     if any(part in line for line in self.lines[seen:]):
                         continue
-                    raise AssertionError(f"ended without {part!r}:\n" + "\n".join(self.lines))
+                    code = self.process and self.process.wait(DEADLINE_S)
+                    said = "\n".join(self.lines)
+                    raise AssertionError(f"ended with {code} and without {part!r}:\n{said}")
             except queue.Empty:
                 raise AssertionError(f"no {part!r} in time:\n" + "\n".join(self.lines)) from None
 

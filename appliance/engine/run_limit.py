@@ -38,7 +38,6 @@ class RunLimit:
         self._monotonic = monotonic
         self._since_s: float | None = None
         """When the countdown from ``_left_s`` began; ``None`` while it is paused."""
-        self._until_ns: int | None = None
         self._is_paused = False
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,11 +54,15 @@ class RunLimit:
 
     @property
     def until_ns(self) -> int | None:
-        """When it stops the appliance; ``None`` while it is paused or not yet running."""
-        return self._until_ns
+        """When it stops the appliance; ``None`` while it is paused or not yet running.
+
+        It follows the clock, which may be set.
+        """
+        left_s = self._remaining()
+        return None if left_s is None else self._clock_ns() + int(max(0.0, left_s) * 1e9)
 
     def state(self) -> TimerState:
-        return TimerState(NAME, NAME, self._until_ns, paused=self._is_paused)
+        return TimerState(NAME, NAME, self.until_ns, paused=self._is_paused)
 
     def pause(self, paused: bool) -> None:
         """Pause the countdown, or resume it with the remaining time."""
@@ -68,7 +71,6 @@ class RunLimit:
             self._left_s = self._left_s if left_s is None else left_s
             self._is_paused = paused
             self._since_s = None if paused else self._monotonic()
-            self._until_ns = None if paused else self._clock_ns() + int(self._left_s * 1e9)
         self._wake()
 
     def fire(self) -> None:
@@ -77,7 +79,6 @@ class RunLimit:
             self._left_s = 0.0
             self._is_paused = False
             self._since_s = self._monotonic()
-            self._until_ns = self._clock_ns()
         self._wake()
 
     def _remaining(self) -> float | None:

@@ -294,7 +294,7 @@ class Appliance:
             self.tasks.stop(_STOP_S / 2)
             raise
         stack.push_async_callback(asyncio.to_thread, self._close_journal)
-        self._doubt_clock()
+        set_back_ns = self._doubt_clock()
         self.was_new = self.journal.last_seq == 0
         self.door = Door(
             self.journal,
@@ -308,6 +308,8 @@ class Appliance:
             count=self.count,
         )
         self.door.fanned_out_seq = self.journal.last_seq
+        if set_back_ns:
+            self.door.follow_step(set_back_ns)
         self.door.load_retained()
         self.recorders.start(
             self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
@@ -568,16 +570,18 @@ class Appliance:
             timedelta(seconds=round(abs(step_ns) / 1e9)),
         )
 
-    def _doubt_clock(self) -> None:
+    def _doubt_clock(self) -> int:
         """A clock far ahead of the newest message may be wrong: nothing is deleted for its age yet.
 
-        After a long time without messages that is so too, and then it costs a day.
+        After a long time without messages that is so too, and then it costs a day. Returns by how
+        many ns, as a negative number, the clock is behind the newest message: it was set back.
         """
         newest = self.journal.get(self.journal.last_seq)
         ahead_ns = 0 if newest is None else self.clock_ns() - newest.received_ns
         if ahead_ns >= STEP_NS:
             self.clock.doubt(ahead_ns)
             self.task_clock.doubt(ahead_ns)
+        return min(0, ahead_ns)
 
     def _announce(self) -> None:
         for listener in self.broker.listener_states():

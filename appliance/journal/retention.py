@@ -68,6 +68,8 @@ class Retention:
             (CHUNKS_A_STEP + 1,),
         )
         for first, last, last_ns, length in rows:
+            if last_ns > now_ns:
+                last_ns = _later_time_ns(connection, first, now_ns)  # noqa: PLW2901  see there
             too_old = last_ns < now_ns - self._keep_ns
             too_much = over - freed > 0
             if not too_old and not too_much:
@@ -88,6 +90,20 @@ class Retention:
                 "DELETE FROM chunk WHERE first_seq BETWEEN ? AND ?", (due[0], due[-1])
             )
         return Step(more, last_removed, took_needed, held_back)
+
+
+def _later_time_ns(connection: sqlite3.Connection, first_seq: int, now_ns: int) -> int:
+    """The time of the first later chunk that is not from the future; ``now_ns`` if there is none.
+
+    The clock was ahead when the chunk ``first_seq`` was written, so its own time says nothing. It
+    is at least as old as any later one.
+    """
+    row = connection.execute(
+        "SELECT first_ns FROM chunk WHERE first_seq > ? AND first_ns <= ? ORDER BY first_seq"
+        " LIMIT 1",
+        (first_seq, now_ns),
+    ).fetchone()
+    return now_ns if row is None else int(row[0])
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

@@ -214,7 +214,10 @@ def _said(body: str, headers: Mapping[str, str]) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The Retry-After header in seconds (RFC 9110, 10.2.3: seconds or a date), at most a day."""
+    """The Retry-After header in seconds (RFC 9110, 10.2.3: seconds or a date), at most a day.
+
+    A date is one of the server's clock, which the Date header shows; ours may differ.
+    """
     value = headers.get("retry-after", "").strip()
     if not value:
         return None
@@ -222,9 +225,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+            until_s = parsedate_to_datetime(value).timestamp()
         except (TypeError, ValueError):
             return None
+        try:
+            now_s = parsedate_to_datetime(headers.get("date", "")).timestamp()
+        except (TypeError, ValueError):
+            now_s = time.time()
+        seconds = until_s - now_s
     # A NaN fails both comparisons and so becomes 0.
     return min(seconds, _RETRY_AFTER_LIMIT_S) if seconds > 0 else 0.0
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from appliance.clock import STEP_NS
 from appliance.engine_api import ClientState, LogLine, Mark, Snapshot, TopicState
 from appliance.model import Execution, Message, decode_hook
 from appliance.remote.protocol import Frame
@@ -128,7 +129,10 @@ class Mirror:
     def _note_time(self, fields: Mapping[str, Any]) -> None:
         self.heard_ns = self._clock_ns()
         if "taken_ns" in fields:
-            self._differences.append(fields["taken_ns"] - self.heard_ns)
+            difference = fields["taken_ns"] - self.heard_ns
+            if self._differences and difference < self._difference - STEP_NS:
+                self._differences.clear()  # its clock was set back, or this frame is very late
+            self._differences.append(difference)
             self._difference = max(self._differences)
         self._engine_ns = fields.get("started_ns", self._engine_ns)
 

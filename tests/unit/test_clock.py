@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from appliance.clock import HOLD_NS, Clock
+from appliance.ui import formats
 
 SECOND = 1_000_000_000
 DAY = 86400 * SECOND
@@ -54,3 +55,11 @@ def test_what_deletes_by_age_follows_a_step_forward_after_a_day() -> None:
     times.clock.adopt(times.clock.step_ns())
     times.steady += HOLD_NS
     assert times.clock.settled_ns() == times.clock()
+
+
+def test_an_age_is_never_negative() -> None:
+    """What came before the clock was set back is "just now", and what should be due is due."""
+    for seconds in (-5 * 3600.0, -0.5):
+        shown = [formats.age(seconds), formats.ago(seconds), formats.elapsed(seconds)]
+        assert shown == ["now", "just now", "0:00"]
+        assert formats.took(seconds) == "0 ms"

@@ -131,3 +131,20 @@ def test_closed_follower_holds_nothing_back(make):
     assert one.first() == 1
     follower.close()
     one.until(lambda: one.first() == 31)
+
+
+def test_messages_from_a_future_do_not_hold_back_the_deletion_of_what_is_old(make):
+    """The clock was years ahead for a while: what was written then goes with what came after it,
+    and not before."""
+    one = make(keep_s=10 * 86_400)
+    one.now_ns += 3650 * DAY_NS
+    one.put(1500)
+    one.now_ns -= 3650 * DAY_NS
+    one.put(1500)
+    one.now_ns += 8 * DAY_NS
+    one.put(1500)
+    assert one.first() == 1
+    one.now_ns += 3 * DAY_NS
+    one.put(10)
+    one.until(lambda: one.first() > 3000)
+    assert one.first() == 3001

@@ -15,12 +15,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_s = 1000.0
+        self.ahead_s = 0
 
     def monotonic(self) -> float:
         return self.now_s
 
     def time_ns(self) -> int:
-        return int(self.now_s * SECOND_NS)
+        return int((self.now_s + self.ahead_s) * SECOND_NS)
 
 
 async def test_it_ends_by_itself_and_at_once_when_it_is_fired() -> None:
@@ -40,6 +41,9 @@ async def test_a_pause_costs_none_of_the_time() -> None:
     waiting = asyncio.create_task(limit.wait())
     await asyncio.sleep(0)
     assert limit.state() == TimerState(NAME, NAME, 1060 * SECOND_NS)
+    clock.ahead_s += 48 * 3600
+    assert limit.until_ns == (1060 + 48 * 3600) * SECOND_NS, "the clock was set"
+    clock.ahead_s = 0
     clock.now_s += 20
     limit.pause(True)
     assert limit.state() == TimerState(NAME, NAME, None, paused=True)

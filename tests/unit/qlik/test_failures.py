@@ -105,3 +105,8 @@ def test_retry_after_in_both_forms() -> None:
     seconds = retry_after({"retry-after": formatdate(time.time() + 3600, usegmt=True)})
     assert seconds is not None
     assert 3500 < seconds <= 3600
+    behind = {
+        "date": "Sun, 29 Nov 2026 04:00:00 GMT",
+        "retry-after": "Sun, 29 Nov 2026 04:00:20 GMT",
+    }
+    assert retry_after(behind) == 20, "the server's clock counts, not ours"

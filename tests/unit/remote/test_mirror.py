@@ -135,6 +135,10 @@ def test_the_time_shown_is_the_engines():
     here[0] += 40  # a frame that travelled long: the quickest one tells the difference
     terminal.frame()
     assert mirror.now_ns() == 10**18 + 90
+    for step_s in (-5 * 3600, 48 * 3600):  # the appliance's clock was set
+        engine.now_ns += step_s * 10**9
+        terminal.frame()
+        assert mirror.now_ns() == engine.now_ns
 
 
 def test_after_a_break_the_terminal_goes_on_and_keeps_what_it_had():
