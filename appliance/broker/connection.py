@@ -28,6 +28,7 @@ from appliance.broker.output import Output
 from appliance.broker.publish import PublishReader, TooManyQoS2Error
 from appliance.broker.sessions import Session
 from appliance.broker.subscribe import SubscribeHandler
+from appliance.broker.work import Slice
 from appliance.counters import Counter
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
@@ -44,6 +45,21 @@ _LARGEST_CONNECT = 256 * 1024
 _SPOKEN = {3: "3.1", 4: "3.1.1", 5: "5"}
 _LINGER_S = 5.0
 """How long a client may take to read what was sent before its connection is aborted."""
+
+_SHORT_READ = 2048
+"""Bytes that are always taken in one go; at two bytes a packet that is some milliseconds."""
+_BYTES_AT_ONCE = 64 * 1024
+"""Bytes of messages that are taken before a long read looks at the time."""
+_CONTROLS_AT_ONCE = 32
+"""Other packets that are taken before a long read looks at the time."""
+
+
+def _read_until(data: bytes, position: int, end: int, limit: int) -> int:
+    """Up to where messages are taken in one go: some bytes, or one message that is larger."""
+    if end - position <= _BYTES_AT_ONCE:
+        return end
+    found = frame(data, position, limit)
+    return end if found is None else min(end, max(found[1], position + _BYTES_AT_ONCE))
 
 
 class Connection(GuardedProtocol):
@@ -318,16 +334,31 @@ class Connection(GuardedProtocol):
         end = len(data)
         limit = self._largest_packet
         self._needed = 0
+        slice_ = None if end < _SHORT_READ else Slice()
+        controls = 0
         try:
             while position < end and not self._busy and not self._closing:
+                is_due = position and not controls % _CONTROLS_AT_ONCE
+                if slice_ is not None and is_due and slice_.is_over:
+                    # Other clients get their turn before the rest of a long read.
+                    self.wait()
+                    self._loop.call_soon(self.go_on)
+                    break
                 if self.is_open:
-                    position = reader.publishes(data, position, end, limit)
+                    stop = end
+                    if slice_ is not None and data[position] >> 4 == packets.PUBLISH:
+                        stop = _read_until(data, position, end, limit)
+                    begin = position
+                    position = reader.publishes(data, position, stop, limit)
                     if reader.undecided is not None:
                         self._ask_publish(reader.undecided)
                         reader.undecided = None
                         break
                     if position >= end:
                         break
+                    if position > begin and slice_ is not None:
+                        controls = 0
+                        continue
                 first = data[position]
                 if self.asked is None and first != packets.CONNECT << 4:
                     raise PacketError("the first packet is not CONNECT [MQTT-3.1.0-1]")
@@ -348,6 +379,7 @@ class Connection(GuardedProtocol):
                     self._control(packet_type, body)
                     limit = self._largest_packet
                 position = stop
+                controls += 1
         finally:
             reader.enter()
             if position < end and not self._closing:

@@ -11,15 +11,17 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.broker.work import Slice
 from appliance.counters import Count, Counter
 from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
+from appliance.journal.message_cost import costs_of
 from appliance.model import EncodedProperties, Message, decode_hook, encode_hook
 from appliance.storage.layout import Tables
 
@@ -65,6 +67,28 @@ Entry = tuple[Sequence[Message], object]
 """What the journal gives back once it is committed: messages and the door's token."""
 
 
+_MESSAGES_AT_ONCE = 1000
+_MOST_BEHIND = 4 * 1024 * 1024
+"""Bytes that are committed and not handed on; beyond it, publishers are paused."""
+
+
+class _Part:
+    """Committed messages that are handed on together."""
+
+    __slots__ = ("callbacks", "messages", "size", "steps")
+
+    def __init__(
+        self, messages: Sequence[Message], callbacks: Sequence[Callable[[], None]]
+    ) -> None:
+        self.messages = messages
+        self.callbacks = callbacks
+        """What waits until they are handed on."""
+        self.size = 0
+        """Bytes that they count while they wait."""
+        self.steps: Iterator[int] | None = None
+        """What is left to do with them; ``None`` before it is begun and without a subscription."""
+
+
 class Door:
     """Lets messages in. Engine's loop only, but for ``committed``.
 
@@ -103,6 +127,9 @@ class Door:
         self.next_seq = journal.next_seq
         self.newest_seq = journal.newest_seq
         self.number_to = journal.number_to
+        self._behind: deque[_Part] = deque()
+        """What is committed and not yet handed on, because that takes longer than one slice."""
+        self._behind_bytes = 0
         self.fanned_out_seq = 0
         """Every message up to this one has been handed to the clients that were subscribed."""
         self._steps: deque[tuple[int, int]] = deque(maxlen=100)
@@ -110,6 +137,11 @@ class Door:
         self.messages_in = 0
         self.bytes_in = 0
         self.messages_out = 0
+
+    @property
+    def matched_seq(self) -> int:
+        """A subscription that is made now gets the messages behind this one as new ones."""
+        return max(self.fanned_out_seq, self._subscriptions.matched_seq)
 
     def bound(self, max_pending: int) -> None:
         """Let another bound count for what is accepted and not committed."""
@@ -120,8 +152,7 @@ class Door:
         """Pause every publisher that sends something from now on, or no longer."""
         self._is_held = is_held
         self._pause_above = -1 if is_held else self._max_pending
-        if not is_held and self._paused and self._journal.pending_bytes * 2 < self._max_pending:
-            self._release()
+        self._release()
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: messages that are here are as old as before."""
@@ -171,7 +202,7 @@ class Door:
                 self._keep(message)
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
-        if self._journal.pending_bytes > self._pause_above:
+        if self._journal.pending_bytes > self._pause_above or self._behind_bytes > _MOST_BEHIND:
             if not self._is_held:
                 self._count(Counter.PUBLISHERS_SLOWED)
             self._paused.add(publisher)
@@ -283,23 +314,87 @@ class Door:
                 token[0].queue(token[1])
             elif callable(token):
                 callbacks.append(token)
-        if messages:
-            while self._to_keep and self._to_keep[0].seq <= messages[-1].seq:
-                self._retained.keep(self._to_keep.popleft())
+        if self._behind or len(messages) > _MESSAGES_AT_ONCE:
+            self._hand_on_later(messages, callbacks)
+            return
+        part = _Part(messages, callbacks)
+        self._begin(part)
+        if part.steps is None:
+            self._finish(part)
+        else:
+            self._behind.append(part)
+            self._go_on()
+
+    def _hand_on_later(
+        self, messages: Sequence[Message], callbacks: Sequence[Callable[[], None]]
+    ) -> None:
+        """Hand messages on in parts, behind what is still to be handed on."""
+        is_idle = not self._behind
+        for begin in range(0, len(messages), _MESSAGES_AT_ONCE):
+            part = _Part(messages[begin : begin + _MESSAGES_AT_ONCE], ())
+            if not is_idle:
+                part.size = sum(costs_of(part.messages))
+                self._behind_bytes += part.size
+            self._behind.append(part)
+        self._behind.append(_Part((), callbacks))
+        if is_idle:
+            self._begin(self._behind[0])
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Hand on what is committed, in its order, until the slice is over."""
+        slice_ = Slice()
+        while self._behind:
+            part = self._behind[0]
+            try:
+                for deliveries in part.steps or ():
+                    self.messages_out += deliveries
+                    if slice_.is_over:
+                        self._loop.call_soon(self._go_on)
+                        return
+            except Exception:
+                self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
+                logger.exception("messages could not be handed on")
+            self._behind.popleft()
+            self._finish(part)
+            if self._behind:
+                self._begin(self._behind[0])
+
+    def _begin(self, part: _Part) -> None:
+        """Keep and show the messages of a part, and find out what handing them on takes."""
+        messages = part.messages
+        if not messages:
+            return
+        while self._to_keep and self._to_keep[0].seq <= messages[-1].seq:
+            self._retained.keep(self._to_keep.popleft())
+        try:
             self._observe(messages)
-            if len(self._subscriptions):
-                self.messages_out += self._subscriptions.fan_out(messages)
-            self.fanned_out_seq = messages[-1].seq
-        for callback in callbacks:
+        except Exception:
+            self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
+            logger.exception("messages could not be shown")
+        if len(self._subscriptions):
+            part.steps = self._subscriptions.fan_out_in_steps(messages)
+
+    def _finish(self, part: _Part) -> None:
+        if part.messages:
+            self.fanned_out_seq = part.messages[-1].seq
+        self._behind_bytes -= part.size
+        for callback in part.callbacks:
             try:
                 callback()
             except Exception:
                 self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
                 logger.exception("what waited for a commit failed")
-        if self._paused and self._journal.pending_bytes * 2 < self._pause_above:
-            self._release()
+        self._release()
 
     def _release(self) -> None:
+        """Let the publishers go on if there is room again."""
+        has_room = (
+            self._journal.pending_bytes * 2 < self._pause_above
+            and self._behind_bytes * 2 < _MOST_BEHIND
+        )
+        if not (self._paused and has_room):
+            return
         paused, self._paused = self._paused, set()
         for publisher in paused:
             publisher.resume()

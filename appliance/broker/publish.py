@@ -11,6 +11,7 @@ import logging
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from appliance.broker.context import BrokerContext
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 1000
+"""Packets that are looked at one by one before the connection looks at the time: some ms."""
 _REMEMBERED_TOPICS = 1024
 _LONGEST_REMEMBERED_TOPIC = 256
 _REMEMBERED_BYTES = 64 * 1024
@@ -167,7 +170,8 @@ class PublishReader:
     def publishes(self, data: bytes, position: int, end: int, limit: int) -> int:
         """Take the whole PUBLISH packets that stand in a row from ``position`` on.
 
-        Returns the position of what follows: another packet, or one that is not complete yet.
+        Returns the position of what follows: another packet, one that is not complete yet, or the
+        rest of very many small ones.
 
         Raises:
             PacketError: a packet breaks the protocol, or its topic is not permitted and the
@@ -180,7 +184,9 @@ class PublishReader:
         now = self._door.clock_ns()
         is_5 = self._version == 5
         client_id, username, address = self._client_id, self._username, self._address
-        while position + 1 < end:
+        for _ in repeat(None, _MOST_AT_ONCE):
+            if position + 1 >= end:
+                break
             begin = position
             first = data[position]
             if first & 0xF0 != _PUBLISH_BITS:

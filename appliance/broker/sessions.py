@@ -360,11 +360,14 @@ class Sessions:
     def save_queue(self, session: Session) -> None:
         """Note what the client still has to get."""
         if session.persistent:
+            last = self._last_seq()
             row = QueueRow(
-                self._last_seq(),
+                last,
                 tuple(
                     Queued(each.message.seq, each.qos, each.retain, each.identifiers)
                     for each in session.outbox.unsettled()
+                    # A fan-out that is under way is looked for by a restart.
+                    if each.message.seq <= last
                 ),
             )
             self._scanned[session.client_id] = row.scanned_seq

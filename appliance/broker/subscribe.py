@@ -326,7 +326,7 @@ class SubscribeHandler:
             options.retain_handling == 0 or (options.retain_handling == 1 and new)
         ):
             # As they are now: a later message is delivered as a new one (section 3.8.4).
-            found = context.retained.search(plain, context.door.fanned_out_seq)
+            found = context.retained.search(plain, context.door.matched_seq)
             self._retained.append((found, options))
         if context.plugins is not None:
             context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)

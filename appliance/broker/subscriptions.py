@@ -14,15 +14,21 @@ from appliance.model import Message
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.mqtt.topics import Matcher, Topics
 
+_DELIVERIES_A_STEP = 200
+_BYTES_A_DELIVERY = 16 * 1024
+"""So many bytes of payload take as long as one small delivery more."""
+_TARGETS_A_STEP = 2000
+
 
 class Subscription:
     """One client's subscription to one topic filter. Compared by identity."""
 
-    __slots__ = ("group", "options", "outbox")
+    __slots__ = ("group", "has_ended", "options", "outbox")
 
     def __init__(self, outbox: Outbox, options: SubscribeOptions) -> None:
         self.outbox = outbox
         self.options = options
+        self.has_ended = False
         self.group: SharedGroup | None = None
 
 
@@ -85,6 +91,9 @@ class Subscriptions:
         self._matcher: Matcher[Subscription | SharedGroup] = Matcher(_may_have)
         self._by_client: dict[str, dict[str, Subscription]] = {}
         self._groups: dict[tuple[str, str], SharedGroup] = {}
+        self.matched_seq = 0
+        """The message at which ``fan_out_in_steps`` stopped: its subscribers are known, and a
+        later subscription does not get it."""
 
     def __len__(self) -> int:
         return len(self._matcher)
@@ -143,6 +152,7 @@ class Subscriptions:
         if mine is None or topic_filter not in mine:
             return False
         subscription = mine.pop(topic_filter)
+        subscription.has_ended = True
         if not mine:
             del self._by_client[client_id]
         if subscription.group is None:
@@ -162,22 +172,62 @@ class Subscriptions:
             self.remove(client_id, topic_filter)
 
     def fan_out(self, messages: Iterable[Message]) -> int:
-        """Hand committed messages to the clients that subscribed; returns how many deliveries.
+        """Hand messages to the clients that subscribed; returns how many deliveries."""
+        return sum(self.fan_out_in_steps(messages))
 
-        A client whose subscriptions overlap gets one copy at the highest of their QoS (MQTT 5
-        section 3.3.4 allows that; 3.1.1 section 3.3.5 too), with all their identifiers.
+    def fan_out_in_steps(self, messages: Iterable[Message]) -> Iterator[int]:
+        """Hand committed messages to the clients that subscribed; gives the deliveries of a step.
+
+        A step is short, and subscriptions may come and go between two. A client whose
+        subscriptions overlap gets one copy at the highest of their QoS (MQTT 5 section 3.3.4
+        allows that; 3.1.1 section 3.3.5 too), with all their identifiers.
         """
         match = self._matcher.match
-        deliveries = 0
+        deliveries = work = 0
         for message in messages:
+            work += 1
             found = match(message.topic)
-            if not found:
-                continue
-            if len(found) == 1:
-                deliveries += self._hand(message, found[0])
-                continue
-            deliveries += self._hand_merged(message, found)
-        return deliveries
+            if found:
+                count = len(found)
+                if count == 1:
+                    deliveries += self._hand(message, found[0])
+                else:
+                    weight = count * (1 + len(message.payload) // _BYTES_A_DELIVERY)
+                    if weight > _DELIVERIES_A_STEP:
+                        self.matched_seq = message.seq
+                        yield from self._hand_to_many(message, found)
+                    else:
+                        deliveries += self._hand_merged(message, found)
+                    work += weight
+            if work >= _DELIVERIES_A_STEP:
+                self.matched_seq = message.seq
+                yield deliveries
+                deliveries = work = 0
+        yield deliveries
+
+    def _hand_to_many(
+        self, message: Message, found: tuple[Subscription | SharedGroup, ...]
+    ) -> Iterator[int]:
+        """``_hand_merged`` in steps, of which the later ones spare what has ended meanwhile."""
+        of_clients: dict[Outbox, list[Subscription]] = {}
+        for begin in range(0, len(found), _TARGETS_A_STEP):
+            deliveries = 0
+            for target in found[begin : begin + _TARGETS_A_STEP]:
+                if isinstance(target, SharedGroup):
+                    deliveries += self._hand(message, target)
+                else:
+                    of_clients.setdefault(target.outbox, []).append(target)
+            yield deliveries
+        a_step = max(1, _DELIVERIES_A_STEP // (1 + len(message.payload) // _BYTES_A_DELIVERY))
+        deliveries = 0
+        for number, targets in enumerate(of_clients.values(), 1):
+            live = tuple(each for each in targets if not each.has_ended)
+            if live:
+                deliveries += self._hand_merged(message, live)
+            if not number % a_step:
+                yield deliveries
+                deliveries = 0
+        yield deliveries
 
     def _hand(self, message: Message, target: Subscription | SharedGroup) -> int:
         chosen = target.choose(message.topic) if isinstance(target, SharedGroup) else target

@@ -362,7 +362,10 @@ def measure(kind: Callable[[int], Callable[[], None]], folder: Path) -> tuple[fl
             [sys.executable, "-m", "appliance", "run", "--headless", "-c", str(config)],
             cwd=folder,
             stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(folder)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))),
+            },
         )
         try:
             assert engine.stderr is not None

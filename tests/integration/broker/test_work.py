@@ -11,8 +11,12 @@ from collections import Counter
 import pytest
 from broker_rig import Rig, both, packet, rig, text  # noqa: F401
 
+from appliance.broker import door, work
+from appliance.broker.outbox import Outbox
+from appliance.broker.publish import PublishReader
 from appliance.broker.sessions import Sessions
 from appliance.counters import Counter as Counted
+from appliance.mqtt.packets import SubscribeOptions
 
 
 class Steps:
@@ -120,3 +124,109 @@ async def test_a_retained_message_that_comes_while_old_ones_are_searched_comes_o
     assert [(each.topic, each.retain) for each in new] == [("r/0", False), ("r/999", False)]
     assert len([each for each in found if each.retain]) >= 998
     assert len(found) == len({(each.topic, each.payload) for each in found})
+
+
+async def test_a_long_read_is_taken_in_slices(rig, steps, monkeypatch):
+    """Once the time of a slice is over, the rest of a read waits; nothing is lost or reordered."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    listener = await rig.wire(client_id="listener")
+    await listener.subscribe(("#", 0))
+    wire = await rig.wire()
+    original = PublishReader.enter
+
+    def noted(self):
+        if self._messages:
+            steps.note()
+            taken.append(len(self._messages))
+        original(self)
+
+    taken: list[int] = []
+    monkeypatch.setattr(PublishReader, "enter", noted)
+    packets = [
+        wire.publish_packet(f"t/{number % 7}", b"%d" % number) + b"\xc0\x00" * (number % 50 == 0)
+        for number in range(6000)
+    ]
+    large = wire.publish_packet("t/large", b"6000" + b" " * 100_000)
+    wire.send(b"".join(packets) + large + wire.publish_packet("t/last", b"6001"))
+    wire.writer.write_eof()
+    found = await listener.messages(6002)
+    assert [int(each.payload) for each in found] == list(range(6002))
+    assert max(taken) <= 1000
+    assert len(steps.done) > 3
+
+
+@both
+async def test_a_message_to_many_subscriptions_is_handed_on_in_slices(
+    tmp_path, version, steps, monkeypatch
+):
+    """A fan-out to many sessions is cut; each gets each message once, in the order they came."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    seen: dict[str, list[int]] = {}
+    original = Outbox.deliver
+
+    def noted(self, message, *arguments, **more):
+        steps.note()
+        if message.topic == "all/x":
+            seen.setdefault(self.client_id, []).append(int(message.payload))
+        original(self, message, *arguments, **more)
+
+    async with Rig(tmp_path / "data") as rig:
+        for number in range(500):
+            session = rig.broker.sessions.begin(f"absent{number}", None, 100)
+            for each in ("all/#", "all/+"):
+                rig.broker.sessions.subscribe(session, SubscribeOptions(each, 1))
+        monkeypatch.setattr(Outbox, "deliver", noted)
+        wire = await rig.wire(version)
+        for number in range(5):
+            wire.publish("all/x", b"%d" % number, 1)
+        for number in range(5):
+            assert (await wire.expect(4)).id == number + 1
+        await rig.settled()
+        assert len(seen) == 500
+        assert all(each == list(range(5)) for each in seen.values())
+        assert max(steps.done.values()) <= 200
+
+
+async def test_who_subscribes_or_leaves_during_a_fan_out(tmp_path, monkeypatch):
+    """A subscription that is made meanwhile gets the message as a retained one, one that ended
+    meanwhile does not get it any more, and what is noted of a queue is noted once."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    async with Rig(tmp_path / "data") as rig:
+        sessions = rig.broker.sessions
+        for number in range(1000):
+            session = sessions.begin(f"absent{number:03}", None, 100)
+            sessions.subscribe(session, SubscribeOptions("all/#", 2))
+        await rig.settled()
+        first, last = sessions.get("absent000"), sessions.get("absent999")
+        message = rig.door.publish("all/x", b"x", qos=2, retain=True)
+        while not first.outbox.queued:
+            await asyncio.sleep(0)
+        assert rig.door.fanned_out_seq < message, "the fan-out was over at once"
+        sessions.unsubscribe(last, "all/#")
+        sessions.save_queue(first)
+        assert list(rig.retained.search("all/#", rig.door.matched_seq))[-1].seq == message
+        await rig.settled()
+        assert rig.door.fanned_out_seq == message
+        assert last.outbox.queued == 0
+        await rig.settled()
+    async with Rig(tmp_path / "data") as rig:
+        assert rig.broker.sessions.get("absent000").outbox.queued == 1
+        assert rig.broker.sessions.get("absent001").outbox.queued == 1
+
+
+async def test_publishers_wait_while_messages_are_handed_on(rig, monkeypatch):
+    """What is committed and not handed on is bounded: its publishers are paused and go on."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    monkeypatch.setattr(door, "_MOST_BEHIND", 10_000)
+    for number in range(300):
+        session = rig.broker.sessions.begin(f"absent{number}", None, 100)
+        rig.broker.sessions.subscribe(session, SubscribeOptions("#", 0))
+    wire = await rig.wire()
+    for begin in (0, 100, 200):  # three commits, each while the one before is handed on
+        for number in range(begin, begin + 100):
+            wire.publish(f"t/{number}", b"x" * 100, 1)
+        for number in range(begin, begin + 100):
+            assert (await wire.expect(4)).id == number + 1
+    await rig.settled()
+    assert rig.counters[Counted.PUBLISHERS_SLOWED] > 0
+    await wire.nothing_more()

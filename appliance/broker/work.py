@@ -1,0 +1,29 @@
+"""How long a step of the engine's loop may take: long work is cut, and others get their turn.
+
+One loop serves every client, so that the work of one client delays all others. Work that can be
+long looks at a ``Slice`` now and then, and goes on in a later step of the loop when it is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+LONGEST_S = 0.005
+"""The time of one slice. A few in one step of the loop stay below the 50 ms that are allowed."""
+
+
+class Slice:
+    """A bounded time of work, from its making on."""
+
+    __slots__ = ("_clock", "_ends")
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        """``clock`` gives seconds. The loop's own clock stands still during a step (uvloop)."""
+        self._clock = clock
+        self._ends = clock() + LONGEST_S
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rest of the work is to wait for a later step of the loop."""
+        return self._clock() >= self._ends
