@@ -435,7 +435,7 @@ def _add_care(add: _Add) -> None:
         "health",
         "show the health of a running appliance",
         "Show the health of the appliance of a configuration. The exit code is 0 while messages "
-        "are accepted, else 69.",
+        'are accepted and no loss waits for "appliance acknowledge", else 69.',
         "  appliance health\n  appliance health --json -c /etc/appliance/config.toml",
     )
     parser.add_argument("--json", action="store_true", help="for programs")
@@ -447,6 +447,14 @@ def _add_care(add: _Add) -> None:
         "once and what counts from the next start is named. (Outside Windows, SIGHUP does the "
         "same.)",
         "  appliance reload -c /etc/appliance/config.toml",
+    )
+    _config_option(parser)
+    parser = add(
+        "acknowledge",
+        "tell a running appliance that its losses are known",
+        "After a start that found data lost or damaged, the health is bad until an operator "
+        "acknowledges it. This prints what was lost, and the health is well again.",
+        "  appliance acknowledge -c /etc/appliance/config.toml",
     )
     _config_option(parser)
     parser = add(

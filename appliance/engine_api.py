@@ -211,6 +211,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Memory of the engine's process, 0 if it is not known."""
     memory: Health | None = None
     """Whether it is within ``limits.max_memory``, and what was given up if not."""
+    data: Health | None = None
+    """Bad while a loss that a start found in the data directory waits for an operator."""
 
 
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:
@@ -318,3 +320,7 @@ class Engine(Protocol):
     def clear_retained(self, topic: str, by: str) -> None:
         """Remove the retained message of a topic."""
         raise _lacks("clear a retained message", topic, by)
+
+    def acknowledge(self, by: str) -> Sequence[str]:
+        """An operator knows what a start found lost; returns that, a sentence each."""
+        raise _lacks("acknowledge losses", by)

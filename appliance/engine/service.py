@@ -36,6 +36,7 @@ from appliance.counters import Counter
 from appliance.engine import databases
 from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
+from appliance.engine.losses import Losses
 from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine.resident_memory import resident_bytes, return_free_memory
 from appliance.engine.run_limit import RunLimit
@@ -133,6 +134,7 @@ class Appliance:
         self.plugins: Plugins | None = None
         self.access: Access
         self.journal: Journal
+        self.losses: Losses
         self.recorders: Recorders
         self.tasks: TaskEngine
         self.door: Door
@@ -277,6 +279,7 @@ class Appliance:
             plugins=self.plugins,
         )
         await self._make_tasks(stack)
+        self.losses = Losses(self.data_dir)
         tasks_cursor = self.tasks.open()
 
         def settle(messages: Sequence[Message], entries: Sequence[Any]) -> None:
@@ -288,6 +291,7 @@ class Appliance:
             self.journal.start(
                 settle,
                 on_refused=self._refused,
+                on_loss=self.losses.note,
                 minimum_seq=max(tasks_cursor, highest_cursor(self.data_dir / databases.RECORDERS)),
             )
         except BaseException:
@@ -314,6 +318,8 @@ class Appliance:
         self.recorders.start(
             self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
         )
+        for text in (*self.tasks.losses, *self.recorders.losses):
+            self.losses.note(text)
         stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:
             # Messages from before there were tasks ask for nothing.

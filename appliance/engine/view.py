@@ -23,6 +23,7 @@ from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
+from appliance.engine.losses import Losses
 from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
     ClientState,
@@ -33,7 +34,7 @@ from appliance.engine_api import (
     TimerState,
     TopicState,
 )
-from appliance.errors import ApplianceError, UsageError
+from appliance.errors import ApplianceError, UnavailableError, UsageError
 from appliance.journal.journal import Journal
 from appliance.log.logs import Log
 from appliance.model import Execution, Message, Task
@@ -62,6 +63,7 @@ class ViewedAppliance(Protocol):
     loop_lag: LoopLag
     memory: MemoryCeiling
     journal: Journal
+    losses: Losses
     recorders: Recorders
     tasks: TaskEngine
     door: Door
@@ -123,6 +125,7 @@ class View(Engine):
             topics_forgotten=appliance.live.forgotten_topics,
             memory_bytes=appliance.memory.bytes,
             memory=appliance.memory.health,
+            data=appliance.losses.health,
         )
 
     def _timers(self) -> tuple[TimerState, ...]:
@@ -245,6 +248,17 @@ class View(Engine):
         logger.info("%s clears the retained message of %s", by, topic)
         door = self._appliance.door
         self._appliance.call(lambda: door.publish(topic, b"", retain=True), _CALL_S)
+
+    def acknowledge(self, by: str) -> Sequence[str]:
+        try:
+            losses = self._appliance.losses.acknowledge()
+        except OSError as error:
+            raise UnavailableError(
+                f"That can't be written to the data directory: {error.strerror or error}."
+            ) from None
+        for loss in losses:
+            logger.warning("%s acknowledges: %s", by, loss)
+        return losses
 
     def disconnect(self, client_id: str, by: str) -> None:
         logger.info("%s disconnects client %s", by, client_id)

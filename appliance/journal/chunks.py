@@ -21,6 +21,8 @@ Row = tuple[int, int, int, int, bytes]
 """first_seq, last_seq, first_ns, last_ns, body: the columns of table ``chunk``."""
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+NO_MESSAGES = _encoder.encode([])
+"""The body of a chunk that only says that numbers up to its own are used."""
 _decoder = msgspec.msgpack.Decoder(list[Message], dec_hook=decode_hook)
 
 

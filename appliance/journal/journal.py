@@ -25,6 +25,7 @@ from appliance.errors import UnavailableError
 from appliance.journal.condition import Condition, OnHealth
 from appliance.journal.follower import MAX_BYTES, Follower, Interest
 from appliance.journal.inbox import Entry, Inbox, Statement
+from appliance.journal.numbering import Found
 from appliance.journal.reading import Reading
 from appliance.journal.retention import Retention
 from appliance.journal.sequence_reservation import SequenceReservation
@@ -36,6 +37,7 @@ from appliance.storage.layout import Tables
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
 OnRefused = Callable[[object, Exception], None]
+OnLoss = Callable[[str], None]
 
 MAX_LAG = 2_000_000
 """Messages that a follower may lag behind out of politeness, where the journal has room."""
@@ -92,6 +94,7 @@ class Journal:
         self._last_seq = 0
         self._on_commit: OnCommit = _ignore
         self._on_refused: OnRefused | None = None
+        self._on_loss: OnLoss = _forget
 
         self.extend: Callable[[Sequence[Message], int, object], None] = self._inbox.extend
         """``extend(messages, content_size, token)``: hand over messages that are stored or refused
@@ -119,6 +122,7 @@ class Journal:
         on_health: OnHealth | None = None,
         *,
         on_refused: OnRefused | None = None,
+        on_loss: OnLoss | None = None,
         minimum_seq: int = 0,
     ) -> None:
         """Open the database and begin to commit.
@@ -130,6 +134,9 @@ class Journal:
             on_health: called with (level, text) in the writer's thread when the health changes.
             on_refused: called with (token, error) for an entry that can't be stored although the
                 disk does (wrong SQL, text with half a surrogate pair). It is not in the journal.
+            on_loss: called with a sentence for each loss that this start finds, before anything
+                new is written, and for each damaged chunk that is met later, in the thread that
+                reads it.
             minimum_seq: the highest cursor that is kept outside this database: sequence
                 numbers continue above it, even if the database came from a backup or lost its
                 last commits in a power cut.
@@ -141,12 +148,28 @@ class Journal:
         self._on_commit = on_commit
         self._condition.on_health = on_health
         self._on_refused = on_refused
-        connection = self._store.open(self._clock_ns())
+        lost = self._on_loss = on_loss or self._on_loss
+        connection = self._store.open(
+            self._clock_ns(), reached=minimum_seq, reserved=self._reservation.limit
+        )
         try:
+            for text in self._store.database.losses:
+                lost(text)
             self._first_seq, last = self._reading.bounds()
-            if self._store.database.is_new:
-                last = max(last, self._reservation.limit)
-            self._seq = self._last_seq = max(last, minimum_seq)
+            found = Found(
+                last,
+                minimum_seq,
+                self._reservation.limit,
+                is_new=self._store.database.is_new,
+                was_damaged=bool(self._store.database.losses),
+            )
+            if found.text:
+                _log.error("%s", found.text)
+                lost(found.text)
+            self._seq = self._last_seq = found.next_after
+            if found.next_after > last:
+                # Later starts find the end here: what is missing below it is said once.
+                self._store.mark_end(connection, found.next_after, self._clock_ns())
             self._reservation.reserve(self._seq + 1)
             self._condition.look_at_disk(connection)
         except (OSError, sqlite3.Error) as error:
@@ -377,6 +400,10 @@ class Journal:
             self._first_seq = self._reading.bounds()[0]
         self._condition.after_retention(step, followers, self._last_seq)
         return step.more
+
+
+def _forget(_text: str) -> None:
+    """Without an operator to tell, the log has it."""
 
 
 def _ignore(messages: Sequence[Message], entries: Sequence[Entry]) -> None:

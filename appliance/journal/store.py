@@ -15,8 +15,9 @@ from typing import Literal
 
 from appliance.errors import UnavailableError
 from appliance.journal import chunks
+from appliance.journal.rescue import rescue
 from appliance.storage.database import Database
-from appliance.storage.layout import Layout, Tables, check_bodies
+from appliance.storage.layout import Damage, Layout, Tables, check_bodies
 
 LOG_PAGES = 512
 """The write-ahead log is moved into the database and begun anew beyond this. It is kept small, so
@@ -35,7 +36,9 @@ def _verify(connection: sqlite3.Connection) -> None:
             f"SELECT body FROM chunk ORDER BY first_seq {order} LIMIT 1"  # noqa: S608  # constant
         )
     ]
-    check_bodies("chunk", bodies, chunks.decode)
+    # A damaged chunk is left out when it is read; it does not cost the others.
+    with contextlib.suppress(Damage):
+        check_bodies("chunk", bodies, chunks.decode)
 
 
 LAYOUT = Layout(
@@ -70,17 +73,43 @@ class Store:
             busy_s=_BUSY_S,
             sync_commits=sync == "always",
             log_pages=LOG_PAGES,
+            rescue=self._rescue,
         )
         self._readers: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._closed = False
         self._identity = (0, 0)
+        self._now_ns = self._reached = self._reserved = 0
 
-    def open(self, now_ns: int) -> sqlite3.Connection:
-        """Open the database as ``Database.open`` does, and raise what it raises."""
+    def open(self, now_ns: int, *, reached: int = 0, reserved: int = 0) -> sqlite3.Connection:
+        """Open the database as ``Database.open`` does, and raise what it raises.
+
+        Args:
+            now_ns: present time in ns since 1970.
+            reached: the newest message that a recording or the task engine has read.
+            reserved: no number above this one was used; 0 if that is not known.
+        """
+        self._now_ns, self._reached, self._reserved = now_ns, reached, reserved
         connection = self.database.open(now_ns)
         self._identity = self._identify()
         return connection
+
+    def _rescue(self, damaged: Path, log: Path, connection: sqlite3.Connection) -> str:
+        told = rescue(damaged, log, connection, self._reached)
+        (last,) = connection.execute("SELECT max(last_seq) FROM chunk").fetchone()
+        # In the same transaction, so that no kill lets a number be used again.
+        used = max(last or 0, self._reached, self._reserved)
+        self.mark_end(connection, used, self._now_ns)
+        return told
+
+    def mark_end(self, connection: sqlite3.Connection, seq: int, now_ns: int) -> None:
+        """Write a chunk without messages: numbers up to ``seq`` are used.
+
+        Raises:
+            sqlite3.Error: the disk does not take it.
+        """
+        row = (seq, seq, now_ns, now_ns, chunks.NO_MESSAGES)
+        connection.execute("INSERT OR REPLACE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
 
     def reopen(self) -> sqlite3.Connection:
         """A fresh writing connection while the appliance runs; makes the file if it vanished.

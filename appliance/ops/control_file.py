@@ -34,7 +34,7 @@ _LARGEST_FILE = 64 * 1024
 _STEP_S = 0.05
 
 Kind = TypeVar("Kind")
-Ask = Literal["reload", "log-level"]
+Ask = Literal["reload", "log-level", "acknowledge"]
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -43,9 +43,9 @@ class Part(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, rename="camel"):
     """The answer of ``appliance health --json`` and ``/healthz``.
 
-    ``status`` is ``"bad"`` if messages can't be accepted or a thread of the task engine fails. It
-    is ``"warn"`` if another part has a problem, because a restart does not fix a Qlik server that
-    is down. Else it is ``"ok"``.
+    ``status`` is ``"bad"`` if messages can't be accepted, a thread of the task engine fails, or a
+    loss waits for an operator. It is ``"warn"`` if another part has a problem, because a restart
+    does not fix a Qlik server that is down. Else it is ``"ok"``.
     """
 
     status: str
@@ -62,6 +62,8 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
     log_level: str = ""
     since_boot_ns: int = 0
     """When it was made, by the time since the machine's start, which is never set."""
+    is_accepting: bool = True
+    """Whether messages are accepted, although ``status`` may be bad for a loss."""
 
     @property
     def is_bad(self) -> bool:
@@ -75,6 +77,7 @@ def report(snapshot: Snapshot) -> Report:
         Part("journal", *_of(snapshot.journal.health)),
         Part("tasks", *_of(snapshot.qlik.engine or Health("ok"))),
     ]
+    losses = [] if snapshot.data is None else [Part("data", *_of(snapshot.data))]
     others = [
         *([] if snapshot.memory is None else [Part("memory", *_of(snapshot.memory))]),
         Part("qlik", *_of(snapshot.qlik.health)),
@@ -85,7 +88,8 @@ def report(snapshot: Snapshot) -> Report:
             if each.is_alarm
         ),
     ]
-    if any(part.level == "bad" for part in needed):
+    is_accepting = not any(part.level == "bad" for part in needed)
+    if losses or not is_accepting:
         status = "bad"
     elif any(part.level in ("warn", "bad") for part in (*needed, *others)):
         status = "warn"
@@ -98,7 +102,8 @@ def report(snapshot: Snapshot) -> Report:
         pid=os.getpid(),
         started_ns=snapshot.started_ns,
         taken_ns=snapshot.taken_ns,
-        parts=(*needed, *others),
+        parts=(*needed, *losses, *others),
+        is_accepting=is_accepting,
         messages_in=snapshot.messages_in,
         messages_out=snapshot.messages_out,
         clients=snapshot.clients_connected,

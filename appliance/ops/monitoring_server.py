@@ -138,7 +138,7 @@ class MonitoringServer:
         status, kind, body = 404, "text/plain", b"/healthz and /metrics are here\n"
         if path == b"/healthz":
             found = report(self._snapshot())
-            status = 503 if found.is_bad else 200
+            status = 200 if found.is_accepting else 503
             kind, body = "application/json", msgspec.json.encode(found) + b"\n"
         elif path == b"/metrics":
             # Imported with the first request, because it takes two megabytes.

@@ -134,6 +134,8 @@ class Supervisor:
                 # One reading of the configuration answers all who asked before it.
                 reloaded = reloaded or await self._reload()
                 done, lines = reloaded
+            elif request.ask == "acknowledge":
+                done, lines = await asyncio.to_thread(self._acknowledge)
             else:
                 done, lines = self._set_level(request.level)
             await asyncio.to_thread(
@@ -149,6 +151,13 @@ class Supervisor:
         for line in lines:
             logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
         return done, lines
+
+    def _acknowledge(self) -> tuple[bool, list[str]]:
+        try:
+            losses = self._view.acknowledge("appliance acknowledge")
+        except ApplianceError as error:
+            return False, [str(error)]
+        return True, [f"acknowledged: {loss}" for loss in losses] or ["no loss is known"]
 
     def _set_level(self, level: str) -> tuple[bool, list[str]]:
         log = self._appliance.log

@@ -110,6 +110,11 @@ class ProgressStore:
         """Where ``open`` moved a damaged database, if it had to."""
         return self._database.set_aside
 
+    @property
+    def losses(self) -> list[str]:
+        """What ``open`` found lost: see ``Database.losses``."""
+        return self._database.losses
+
     def load(self) -> dict[str, Progress]:
         """What the open database holds.
 

@@ -94,6 +94,11 @@ class Recorders:
         self._load(self._plan, stored, last_seq)
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
+    @property
+    def losses(self) -> list[str]:
+        """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
+        return self._store.losses
+
     def _load(self, plan: Plan, stored: Mapping[str, Progress], last_seq: int) -> None:
         """Give each recorder its position. Raises ``sqlite3.Error`` before anything is changed."""
         found: dict[Recorder, Progress] = {}

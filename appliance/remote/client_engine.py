@@ -43,6 +43,7 @@ _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
 _NUMBER: Callable[[bytes], int] = _decoder(int)
+_TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
 
 
 class AttachedEngine(Engine):
@@ -165,6 +166,9 @@ class AttachedEngine(Engine):
 
     def clear_retained(self, topic: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.ClearRetained(topic))
+
+    def acknowledge(self, by: str) -> Sequence[str]:  # noqa: ARG002 - as above
+        return self._link.request(protocol.Acknowledge(), _TEXTS)
 
     def disconnect(self, client_id: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.Disconnect(client_id))

@@ -119,6 +119,10 @@ class ClearRetained(Action, frozen=True, tag="clear_retained"):
     topic: str
 
 
+class Acknowledge(Action, frozen=True, tag="acknowledge"):
+    """The operator knows what a start found lost."""
+
+
 class Disconnect(Action, frozen=True, tag="disconnect"):
     client_id: str
 
@@ -151,6 +155,7 @@ AnyOperation = (
     | StopExecution
     | Publish
     | ClearRetained
+    | Acknowledge
     | Disconnect
     | PauseTimer
     | FireTimer

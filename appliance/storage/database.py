@@ -13,7 +13,7 @@ import errno
 import logging
 import sqlite3
 import stat
-from collections.abc import Iterator, KeysView
+from collections.abc import Callable, Iterator, KeysView
 from pathlib import Path
 
 from appliance import __version__
@@ -25,9 +25,17 @@ CHECK_BELOW_BYTES = 32 * 1024 * 1024
 """A database up to this size is read through at the start (a fraction of a second). In a bigger
 one, damage shows when the damaged page is read."""
 
+_RESCUE_ROOM = 1.2
+"""Times the size of a damaged database that must be free to take over what can be read of it."""
 _LOG_SUFFIXES = ("-wal", "-shm")
 """SQLite's write-ahead log and its index (https://www.sqlite.org/tempfiles.html)."""
+_RESCUING, _RESCUED = ".rescuing", ".rescued"
+"""A new database that takes over what can be read of a damaged one: being made, and complete."""
 _log = logging.getLogger(__name__)
+
+Rescue = Callable[[Path, Path, sqlite3.Connection], str]
+"""``rescue(damaged, log, connection)``: copies what can be read into a new database, within the
+open transaction; returns a sentence about it. One of the files may be missing."""
 
 
 class Database:
@@ -45,6 +53,7 @@ class Database:
         busy_s: float,
         sync_commits: bool = False,
         log_pages: int = 1000,
+        rescue: Rescue | None = None,
     ) -> None:
         """Settings that hold for every connection.
 
@@ -55,14 +64,19 @@ class Database:
             sync_commits: whether each commit is forced to the disk. Without it a killed process
                 loses nothing, and a power cut may take the last commits.
             log_pages: the write-ahead log is moved into the database beyond so many pages.
+            rescue: takes over what can be read of a damaged database; without it the new one
+                begins empty.
         """
         self.path = path
         self.layout = layout
         self.set_aside: Path | None = None
+        self.losses: list[str] = []
+        """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
         self.is_new = False
         self._busy_s = busy_s
         self._sync_commits = sync_commits
         self._log_pages = log_pages
+        self._rescue = rescue
 
     def add_tables(self, tables: Tables) -> None:
         """Add the tables of another module. Before ``open``."""
@@ -87,13 +101,14 @@ class Database:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._end_rescue(now_ns)
             self._set_aside_orphans(now_ns)
             try:
                 return self._open()
             except (Damage, sqlite3.DatabaseError) as error:
                 if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
                     raise
-                self._set_aside(error, now_ns)
+                self._replace(error, now_ns)
                 return self._open()
         except (OSError, sqlite3.Error) as error:
             text = f"{self.layout.title} {self.path} can't be opened: {sqlite.explain(error)}."
@@ -277,15 +292,19 @@ class Database:
         with sqlite.transaction(connection):
             if 0 < version < layout.version:
                 self._upgrade(connection, version)
-            else:
-                run_script(connection, layout.schema)
-            for name, value in (
-                ("application_id", layout.application_id),
-                ("user_version", layout.version),
-            ):
-                (present,) = connection.execute(f"PRAGMA {name}").fetchone()
-                if present != value:  # an assignment writes, even if nothing changes
-                    connection.execute(f"PRAGMA {name} = {value}")
+            self._create(connection)
+
+    def _create(self, connection: sqlite3.Connection) -> None:
+        """Create what is missing of the present schema, within the open transaction."""
+        layout = self.layout
+        run_script(connection, layout.schema)
+        for name, value in (
+            ("application_id", layout.application_id),
+            ("user_version", layout.version),
+        ):
+            (present,) = connection.execute(f"PRAGMA {name}").fetchone()
+            if present != value:  # an assignment writes, even if nothing changes
+                connection.execute(f"PRAGMA {name} = {value}")
 
     def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
         layout = self.layout
@@ -308,8 +327,8 @@ class Database:
     def _check_content(self, connection: sqlite3.Connection, version: int) -> None:
         if self.path.stat().st_size <= CHECK_BELOW_BYTES:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != "ok":
-                raise Damage(verdict)
+            if verdict != "ok":  # the last line of several has the reason
+                raise Damage(verdict.splitlines()[-1])
         if version == self.layout.version:
             with self.understood():
                 self._verify(connection)
@@ -334,35 +353,102 @@ class Database:
 
     # --- damage --------------------------------------------------------------------------------
 
-    def _set_aside(self, error: Exception, now_ns: int) -> None:
+    def _replace(self, error: Exception, now_ns: int) -> None:
+        """Set the damaged database aside; a new one has what could be read of it."""
+        told = self._make_rescued()
         target = files.set_aside(self.path, "corrupt", now_ns)
         for suffix in _LOG_SUFFIXES:
             with contextlib.suppress(FileNotFoundError):
                 files.rename(sqlite.beside(self.path, suffix), sqlite.beside(target, suffix))
         self.set_aside = target
-        _log.error(
-            "%s %s is damaged (%s). It was moved to %s and an empty one begun. Lost with it: %s",
-            self.layout.title,
-            self.path,
-            error,
-            target,
-            self.layout.loss,
+        self._lose(
+            f"{self.layout.title} {self.path} is damaged ({error}). It was moved to {target}", told
         )
+        self._take_rescued()
 
     def _set_aside_orphans(self, now_ns: int) -> None:
         """Keep a log whose database is gone: SQLite would delete it, with the commits in it."""
         log = sqlite.beside(self.path, "-wal")
         if self._has_content() or not log.exists() or log.stat().st_size == 0:
             return
+        told = self._make_rescued()
         target = files.set_aside(log, "orphaned", now_ns)
-        _log.error(
-            "%s %s is gone, and only its log was left. The log was moved to %s and an empty"
-            " database begun. Lost with the database: %s",
-            self.layout.title,
-            self.path,
-            target,
-            self.layout.loss,
+        self._lose(
+            f"{self.layout.title} {self.path} is gone, and only its log was left. The log was moved"
+            f" to {target}",
+            told,
         )
+        self._take_rescued()
+
+    def _lose(self, what: str, told: str | None) -> None:
+        if told is None:
+            text = f"{what} and an empty one begun. Lost with it: {self.layout.loss}"
+        else:
+            text = f"{what}. {told}"
+        _log.error("%s", text)
+        self.losses.append(f"{text}.")
+
+    def _make_rescued(self) -> str | None:
+        """Make a new database beside the damaged one, with what can be read of it.
+
+        Returns a sentence about it, ``None`` if there is nothing that could be done.
+
+        Raises:
+            sqlite3.Error, OSError: the disk does not take the new database.
+        """
+        if self._rescue is None:
+            return None
+        log = sqlite.beside(self.path, "-wal")
+        size = sum(each.stat().st_size for each in (self.path, log) if each.exists())
+        free = files.free_bytes(self.path.parent)
+        if free < size * _RESCUE_ROOM:
+            _log.error(
+                "%s: there is no room on the disk to take over what can be read: %d MB are free,"
+                " %d MB are needed",
+                self.path,
+                free // 1_000_000,
+                size * _RESCUE_ROOM // 1_000_000,
+            )
+            return None
+        partial = sqlite.beside(self.path, _RESCUING)
+        self._remove_rescued(_RESCUING)
+        with (
+            contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as connection,
+            sqlite.transaction(connection),
+        ):
+            self._create(connection)
+            told = self._rescue(self.path, log, connection)
+        files.rename(partial, sqlite.beside(self.path, _RESCUED))
+        files.sync_directory(self.path.parent)
+        return told
+
+    def _take_rescued(self) -> None:
+        rescued = sqlite.beside(self.path, _RESCUED)
+        if rescued.exists():
+            files.rename(rescued, self.path)
+            files.sync_directory(self.path.parent)
+
+    def _end_rescue(self, now_ns: int) -> None:
+        """Complete what a kill interrupted in ``_replace``, or have it done again."""
+        self._remove_rescued(_RESCUING)
+        if not sqlite.beside(self.path, _RESCUED).exists():
+            return
+        if self._has_content():
+            self._remove_rescued(_RESCUED)
+            return
+        log = sqlite.beside(self.path, "-wal")
+        if log.exists():  # its content is in the new database
+            files.set_aside(log, "orphaned", now_ns)
+        self._lose(
+            f"{self.layout.title} {self.path} was damaged, and lies beside it under another name",
+            "What could be read was taken over; the log of the start before says more",
+        )
+        self._take_rescued()
+
+    def _remove_rescued(self, suffix: str) -> None:
+        for each in (suffix, f"{suffix}-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                files.remove(sqlite.beside(self.path, each))
 
     def _is_forbidden(self, error: OSError | sqlite3.Error) -> bool:
         if isinstance(error, OSError):

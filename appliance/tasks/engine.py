@@ -171,6 +171,11 @@ class TaskEngine:
             self._timing.open()
         return self._state.cursors.durable
 
+    @property
+    def losses(self) -> list[str]:
+        """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
+        return self._store.losses
+
     def skip_to(self, seq: int) -> None:
         """Note that messages up to ``seq`` are not acted on. Between ``open`` and ``start``.
 

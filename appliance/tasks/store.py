@@ -200,6 +200,11 @@ class Store:
         """
         return self._database.is_new or self.metas().keys().isdisjoint({"seq", "version"})
 
+    @property
+    def losses(self) -> list[str]:
+        """What ``open`` found lost: see ``Database.losses``."""
+        return self._database.losses
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()

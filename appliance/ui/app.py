@@ -314,6 +314,13 @@ class ApplianceApp(App[UiEnd]):
                 key.help,
                 partial(self.call_later, self._run_action_of, key, screen),
             )
+        losses = self.engine.snapshot().data
+        if losses is not None:
+            yield SystemCommand(
+                "Acknowledge losses",
+                "what a start found lost (asks)",
+                partial(self.call_later, self.actions.acknowledge, losses.text),
+            )
         if self.engine.is_remote:
             yield SystemCommand(
                 "Stop the appliance",

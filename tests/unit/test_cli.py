@@ -29,7 +29,7 @@ from appliance.process.ui_settings import ui_settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "demo", "init", "check", "user", "publish", "export", "tasks", "selftest",
-            "health", "reload", "log-level", "backup", "restore")  # fmt: skip
+            "health", "reload", "acknowledge", "log-level", "backup", "restore")  # fmt: skip
 
 
 class Outcome:

@@ -174,6 +174,16 @@ class OperatorActions:
         shown = cut(printable(topic), 100)
         self._ask(f"Remove the retained message on {shown}?", "Remove it", action)
 
+    def acknowledge(self, losses: str) -> None:
+        """Say that the losses are known, so that they are no problem any more."""
+
+        def action() -> str:
+            count = len(self._host.engine.acknowledge(self.by))
+            return f"{count} loss{'es' * (count != 1)} acknowledged; the log has each."
+
+        shown = cut(printable(losses), 300)
+        self._ask(f"Acknowledge this? {shown}", "Acknowledge", action)
+
     def publish(self, topic: str = "") -> None:
         """Write a message and publish it."""
         from appliance.ui.screens.publish_dialog import PublishDialog  # noqa: PLC0415 - see run_task

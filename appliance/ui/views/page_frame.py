@@ -50,6 +50,8 @@ def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
     if snapshot.link is not None:
         look("connection", snapshot.link)
     look("journal", snapshot.journal.health)
+    if snapshot.data is not None:
+        look("data", snapshot.data)
     for listener in snapshot.listeners:
         look(f"listener {listener.name or listener.bind}", listener.health)
     look(f"Qlik {snapshot.qlik.label}", snapshot.qlik.health)

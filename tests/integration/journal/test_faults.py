@@ -1,5 +1,7 @@
 """What the journal promises when disk or database fail: nothing lost, nothing reported too early."""
 
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +13,9 @@ from journal_rig import JournalRig
 from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.journal.sequence_reservation import BLOCK
+from appliance.journal.store import Store
+from appliance.storage import files
+from appliance.storage.database import Database
 
 
 @pytest.fixture
@@ -101,36 +106,139 @@ def test_removed_database_is_noticed_and_replaced(make, tmp_path, caplog):
     assert again.journal.next_seq() == 7
 
 
-@pytest.mark.parametrize("damage", ["header", "middle", "short", "chunk"])
-def test_damaged_database_is_set_aside(make, tmp_path, damage, caplog):
-    """A damaged journal is moved away by name, and the new one's numbers go on above the old."""
+@pytest.mark.parametrize("damage", ["header", "first page", "middle", "short", "text"])
+def test_damaged_database_is_set_aside_and_its_messages_are_taken_over(
+    make, tmp_path, damage, caplog
+):
+    """What is whole is in the new journal, what is missing is named, and numbers go on above."""
     path = tmp_path / "journal.db"
     one = make().start()
-    one.put(5000, b"payload")
+    for _ in range(20):
+        one.put(250, b"payload")
+        one.settle()
     one.journal.close(10)
     content = bytearray(path.read_bytes())
     if damage == "header":
         content[:100] = b"garbage!" * 12 + b"1234"
+    elif damage == "first page":
+        content[:4096] = b"\xaa" * 4096
     elif damage == "middle":
         content[len(content) // 2 : len(content) // 2 + 9000] = b"\xaa" * 9000
     elif damage == "short":
         del content[len(content) * 2 // 3 :]
     else:
-        with sqlite3.connect(path) as connection:
-            connection.execute("UPDATE chunk SET body = zeroblob(20) WHERE first_seq = 1")
-        connection.close()
-        content = bytearray(path.read_bytes())
+        content = bytearray(b"this is no database, but it is long enough " * 100)
     path.write_bytes(content)
-    again = make().start()
+    losses = []
+    again = make().start(minimum_seq=5000, on_loss=losses.append)
     assert again.journal.set_aside is not None
     assert again.journal.set_aside.read_bytes() == content
     assert again.journal.set_aside.name.startswith("journal.db.corrupt-")
-    assert str(again.journal.set_aside) in caplog.text
-    assert again.numbers() == []
+    (loss,) = losses
+    assert str(again.journal.set_aside) in loss
+    assert loss.rstrip(".") in caplog.text
+    found = set(again.numbers())
+    expected = {"header": 5000, "first page": 5000, "middle": 4000, "short": 3000, "text": 0}
+    assert len(found) >= expected[damage]
+    missing = {number for number in range(1, 5001) if number not in found}
+    assert missing == numbers_in(loss)
     again.put(1)
     again.until(lambda: len(again.tokens) == 1)
     assert again.tokens[0] > 5000
     assert again.tokens[0] <= 5000 + BLOCK + 1
+    again.journal.close(10)
+    losses.clear()
+    assert set(make().start(minimum_seq=5000, on_loss=losses.append).numbers()) > found
+    assert losses == []
+
+
+def numbers_in(loss):
+    """The numbers that a loss says are missing."""
+    said = re.search(r"missing: ([0-9, to]+?),? and maybe", loss)
+    found = set()
+    for part in said.group(1).split(", ") if said else ():
+        first, _, last = part.partition(" to ")
+        found.update(range(int(first), int(last or first) + 1))
+    return found
+
+
+@pytest.mark.parametrize("left", ["nothing", "the log", "an empty file and the log"])
+def test_what_a_deleted_database_leaves_is_taken_over(make, tmp_path, left):
+    """The log has the newest messages; without it, what followers have read tells the loss."""
+    one = make().start()
+    one.put(10, b"payload")
+    one.settle()
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for each in tmp_path.glob("journal.db*"):
+        shutil.copy(each, killed)
+    (killed / "journal.db-shm").unlink()
+    (killed / "journal.db").unlink()
+    if left == "nothing":
+        (killed / "journal.db-wal").unlink()
+    elif left == "an empty file and the log":
+        (killed / "journal.db").touch()
+    losses = []
+    again = make(killed / "journal.db").start(minimum_seq=10, on_loss=losses.append)
+    (loss,) = losses
+    if left == "nothing":
+        assert "messages 1 to 10 are missing" in loss
+        assert again.numbers() == []
+    else:
+        assert again.numbers() == list(range(1, 11))
+        assert "is gone, and only its log was left" in loss
+        (kept,) = killed.glob("journal.db-wal.orphaned-*")
+        assert kept.stat().st_size > 0
+    assert again.journal.next_seq() > BLOCK
+
+
+def test_messages_that_only_followers_know_are_named_once(make, tmp_path):
+    """A backup of the journal ends before what its followers have read: said once, no number
+    comes twice."""
+    one = make().start()
+    one.put(10)
+    one.journal.close(10)
+    losses = []
+    again = make().start(minimum_seq=14, on_loss=losses.append)
+    (loss,) = losses
+    assert "messages 11 to 14 are missing in the journal" in loss
+    last = again.journal.last_seq
+    assert last > 14
+    again.journal.close(10)
+    # The followers have gone to the end of the journal meanwhile.
+    third = make().start(minimum_seq=last, on_loss=losses.append)
+    assert losses == [loss]
+    assert third.journal.next_seq() == last + 1
+    assert third.numbers() == list(range(1, 11))
+
+
+@pytest.mark.parametrize("instant", ["making", "made", "set aside"])
+def test_a_kill_while_a_journal_is_rescued_costs_nothing(make, tmp_path, monkeypatch, instant):
+    """Whatever the instant, the next start has every message that could be read."""
+    path = tmp_path / "journal.db"
+    one = make().start()
+    one.put(500, b"payload")
+    one.journal.close(10)
+    path.write_bytes(b"\xaa" * 100 + path.read_bytes()[100:])
+
+    def die(*_arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if instant == "making":
+            patch.setattr(Store, "mark_end", die)
+        elif instant == "made":
+            patch.setattr(files, "set_aside", die)
+        else:
+            patch.setattr(Database, "_take_rescued", die)
+        with pytest.raises(KeyboardInterrupt):
+            make().start()
+    losses = []
+    again = make().start(on_loss=losses.append)
+    assert again.numbers() == list(range(1, 501))
+    assert len(losses) == 1
+    assert again.journal.next_seq() > BLOCK
+    assert not list(tmp_path.glob("*.rescu*"))
 
 
 def test_deleted_database_does_not_start_at_one_again(make, tmp_path):

@@ -103,6 +103,6 @@ def test_names_on_the_wire_stay():
     tags = {kind.__struct_config__.tag for kind in get_args(protocol.AnyOperation)}
     assert tags == {
         "attach", "seen", "message", "tasks", "history", "seq_at", "retained", "executions",
-        "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained",
+        "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
         "disconnect", "pause_timer", "fire_timer", "stop",
     }  # fmt: skip
