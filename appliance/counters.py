@@ -64,6 +64,11 @@ class Counter(enum.Enum):
         "A client was refused because its client id has a session of another user; give each",
         "client an id of its own, or have its user connect with a clean session.",
     )
+    CONNECTIONS_REFUSED_CLIENT_ID_NOT_ALLOWED = (
+        "connections refused: client id not allowed",
+        "A client was refused because no pattern of access.client_ids fits its client id; change",
+        "the id, or add a pattern.",
+    )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
         "connections refused: page of another machine",
         "A web page that another machine served tried to connect by WebSocket while no",
@@ -116,8 +121,8 @@ class Counter(enum.Enum):
     )
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
         "connections ended: access withdrawn",
-        "A client was disconnected because its user is gone, has another password, or clients",
-        "without a name may not connect any more.",
+        "A client was disconnected because its user is gone, has another password, may not use its",
+        "client id any more, or clients without a name may not connect any more.",
     )
     CONNECTIONS_ENDED_TO_MAKE_ROOM = (
         "connections ended: most of those not yet authenticated",

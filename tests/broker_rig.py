@@ -64,6 +64,7 @@ class Rig:
         users: Path | None = None,
         anonymous: bool = True,
         rules: tuple[AccessRule, ...] = (),
+        client_ids: tuple[str, ...] = (),
         sync: str = "os",
         observe: Any = None,
         host: Any = None,
@@ -81,6 +82,7 @@ class Rig:
         self.rules = rules
         self.access_config = AccessConfig(
             rule=rules,
+            client_ids=client_ids,
             plugins=plugins,
             plugin_timeout=Duration(plugin_timeout),
             plugin_cache=Duration(plugin_cache),

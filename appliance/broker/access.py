@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from appliance.broker.client_ids import ClientIds
 from appliance.broker.login_failures import LONGEST_S, LoginFailures
 from appliance.broker.login_queue import LoginQueue, Pair, QueueFullError
 from appliance.broker.users import Users
@@ -120,6 +121,7 @@ class Access:
         """Let other terms count from now on. For connected clients: reauthorize.py."""
         self._terms = terms
         self._rules = terms.config.rule
+        self._client_ids = ClientIds(terms.config.client_ids)
         self._has_denials = any(rule.deny for rule in self._rules)
         self._users = terms.users
 
@@ -273,6 +275,10 @@ class Access:
         else:
             self._plugin_questions.failed(pair)
         return admitted
+
+    def may_choose(self, username: str | None, client_id: str) -> bool:
+        """Whether a client may choose this client id."""
+        return self._client_ids.allow(username, client_id)
 
     def may_publish(self, username: str | None, client_id: str, topic: str) -> bool:
         """Whether a client may publish to a (valid) topic."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +17,7 @@ import msgspec
 
 from appliance.broker.access import Proof
 from appliance.broker.certificate_name import named
+from appliance.broker.client_ids import assign_client_id, looks_assigned
 from appliance.broker.context import BrokerContext
 from appliance.broker.topic_limits import TopicLimitError, check_topic
 from appliance.config.tables import LimitsConfig
@@ -201,6 +201,7 @@ def admit_at_once(
         proof = context.access.admit_at_once(asked.username, asked.password)
     if proof is None:
         return None
+    _check_choice(context, asked)
     asked = _with_allowed_will(context, asked, client_id)
     return _admission(asked, client_id, proof)
 
@@ -228,6 +229,7 @@ async def admit(
         proof = await context.access.admit(asked.username, asked.password, peer[0], client)
     if proof is None:
         raise PacketError("not authorised", Reason.BAD_USER_NAME_OR_PASSWORD)
+    _check_choice(context, asked)
     gate = None
     if plugins is not None and client is not None:
         plugins.came_in(client)
@@ -255,13 +257,34 @@ def _client_id(asked: Connect) -> str:
                 "an empty client id needs a clean session [MQTT-3.1.3-8]",
                 Reason.CLIENT_ID_NOT_VALID,
             )
-        return f"auto-{secrets.token_hex(8)}"
+        return assign_client_id()
     if client_id.startswith("$") or len(client_id) > _LONGEST_CLIENT_ID:
         raise PacketError(
             "a client id has at most 1024 characters and does not begin with $",
             Reason.CLIENT_ID_NOT_VALID,
         )
     return client_id
+
+
+def _check_choice(context: BrokerContext, asked: Connect) -> None:
+    """Let a user have a client id that ``client_ids`` allows, or one that was assigned to it.
+
+    Raises:
+        PacketError: it may not have this one.
+    """
+    client_id, username = asked.client_id, asked.username
+    if not client_id or context.access.may_choose(username, client_id):
+        return
+    if looks_assigned(client_id):
+        session = context.sessions.get(client_id)
+        if session is not None and session.username == username:
+            return
+    context.count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_NOT_ALLOWED)
+    user = "a client without a name" if username is None else f"user {username}"
+    raise PacketError(
+        f"refused {user}: no pattern of access.client_ids allows this client id",
+        Reason.CLIENT_ID_NOT_VALID,
+    )
 
 
 def _with_allowed_will(context: BrokerContext, asked: Connect, client_id: str) -> Connect:

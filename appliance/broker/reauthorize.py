@@ -13,6 +13,7 @@ from functools import partial
 import msgspec
 
 from appliance.broker.access import Access
+from appliance.broker.client_ids import looks_assigned
 from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions, split_shared
 from appliance.counters import Count, Counter
@@ -40,26 +41,40 @@ def enforce(
         connection.forget_topics()
         proof = connection.proof
         if proof is not None and not connection.is_gone:
-            if access.still_admits(connection.username, proof):
+            if not access.still_admits(connection.username, proof):
+                why = "its user is gone, has another password or may not come in"
+            elif not _may_keep_its_id(access, connection):
+                why = "its user may not use this client id any more (access.client_ids)"
+            else:
                 continue
             disconnected += 1
             count(Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN)
-            connection.end(
-                Reason.NOT_AUTHORIZED, "its user is gone, has another password or may not come in"
-            )
+            connection.end(Reason.NOT_AUTHORIZED, why)
     for session in sessions.all():
-        denied = access.denial(session.username, session.client_id)
-        subscriptions.deny(session.outbox, denied)
-        lost = _lost(access, session, subscriptions)
-        for topic_filter in lost:
-            sessions.unsubscribe(session, topic_filter)
-            count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
-        if lost or denied is not None:
-            unsubscribed += len(lost)
-            filters = _filters(session, subscriptions) if lost else None
-            session.outbox.withhold(partial(_may_have, filters, denied))
-            sessions.save_queue(session)
+        unsubscribed += enforce_on_session(access, session, sessions, subscriptions, count)
     return Enforced(disconnected, unsubscribed)
+
+
+def enforce_on_session(
+    access: Access, session: Session, sessions: Sessions, subscriptions: Subscriptions, count: Count
+) -> int:
+    """Look at one session by the terms that count now; returns how many subscriptions ended."""
+    denied = access.denial(session.username, session.client_id)
+    subscriptions.deny(session.outbox, denied)
+    lost = _lost(access, session, subscriptions)
+    for topic_filter in lost:
+        sessions.unsubscribe(session, topic_filter)
+        count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
+    if lost or denied is not None:
+        filters = _filters(session, subscriptions) if lost else None
+        session.outbox.withhold(partial(_may_have, filters, denied))
+        sessions.save_queue(session)
+    return len(lost)
+
+
+def _may_keep_its_id(access: Access, connection: ClientConnection) -> bool:
+    client_id = connection.client_id
+    return looks_assigned(client_id) or access.may_choose(connection.username, client_id)
 
 
 def _lost(access: Access, session: Session, subscriptions: Subscriptions) -> list[str]:

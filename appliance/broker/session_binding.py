@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 from appliance.broker.access import Access
 from appliance.broker.door import Door
+from appliance.broker.reauthorize import enforce_on_session
 from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions
@@ -102,6 +103,10 @@ class SessionBinding:
         if session.username is None and session.connection is None and not self._access.is_open:
             self._check_room_of(username)
             self._sessions.give(session, username)
+            # What a client without a name could have may be more than this user may.
+            enforce_on_session(
+                self._access, session, self._sessions, self._subscriptions, self._count
+            )
             return
         self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
         raise PacketError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
+from appliance.commands import client_id_advice
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.files import anonymous_allowed, check_files
@@ -47,7 +48,12 @@ def execute(options: argparse.Namespace) -> int:
     _print(f"{options.config} is valid. It means:")
     for head, text in _meaning(config):
         _print(f"  {head:<12}{text}")
-    warnings = [*advice(config), *_ended(config), *readable_secrets(config)]
+    warnings = [
+        *advice(config),
+        *client_id_advice.advice(config),
+        *_ended(config),
+        *readable_secrets(config),
+    ]
     if warnings:
         _print("Please check these:")
     for text in warnings:
@@ -237,6 +243,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
     plugins = _plugins(config)
     yield "access", _access(config, asks_plugins=any(each.authenticates for each in plugins))
+    if config.access.client_ids:
+        yield "client ids", f"{_list(config.access.client_ids)}; no others"
     for rule in config.access.rule:
         what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
         if rule.deny:

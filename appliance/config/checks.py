@@ -44,6 +44,7 @@ def check(config: Config, problems: Problems) -> None:
     report = problems.add_unless_consequence
     _service(config, report)
     _listeners(config, report)
+    _client_ids(config, report)
     if config.qlik is not None:
         for key, text in _qlik(config.qlik):
             report(ConfigPath("[qlik]", key), text, *(("url", "edition") if key == "url" else ()))
@@ -161,6 +162,23 @@ def _listeners(config: Config, report: ReportProblem) -> None:
                 f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
                 'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
                 "bind",
+            )
+
+
+def _client_ids(config: Config, report: ReportProblem) -> None:
+    for number, pattern in enumerate(config.access.client_ids, 1):
+        problem = None
+        if not pattern:
+            problem = "it fits no client id; remove it"
+        elif pattern.startswith("$"):
+            problem = "client ids that begin with $ belong to the broker; remove it"
+        elif "%c" in pattern or "%U" in pattern:
+            problem = 'only %u stands for something, the user\'s name; write for example "%u:*"'
+        if problem:
+            report(
+                ConfigPath("[access]", f"client_ids[{number}]"),
+                f"value {shown(pattern)}: {problem}",
+                "client_ids",
             )
 
 

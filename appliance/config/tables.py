@@ -151,6 +151,10 @@ class AccessConfig(Table, frozen=True):
     characters. Without a users file, every user of this machine may."""
     viewers: Annotated[tuple[str, ...], Example('["anna", "screen-*"]')] = ()
     """Users who may only view from another terminal."""
+    client_ids: Annotated[tuple[str, ...], Example('["%u", "%u:*"]')] = ()
+    """Client ids that clients may use; `*` stands for any characters, `%u` for the user's name. By
+    default they may use any. A client with another id is refused (counter `connections refused:
+    client id not allowed`); an id that the broker assigns is always allowed."""
     rule: tuple[AccessRule, ...] = ()
     """See `[[access.rule]]`."""
     plugins: tuple[AccessPlugin, ...] = ()

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from wine import SLOWNESS
 
 from appliance import __version__, cli
+from appliance.broker.users import Users
 from appliance.commands import run as run_command
 from appliance.commands.user import read_password
 from appliance.config.reading import load
@@ -250,6 +251,35 @@ def test_check_names_every_problem_and_ends_with_78(appliance, tmp_path: Path) -
     assert "almost" in done.err
     assert "users.txt, line 1" in done.err
     assert "hunter2" not in done.err
+
+
+def test_check_tells_what_is_odd_about_client_ids(appliance, tmp_path: Path) -> None:
+    """Patterns that can't fit are errors; those that leave a user another's id are advised on."""
+    file = tmp_path / "config.toml"
+    file.write_text("[access]\nclient_ids = ['', '%c-1', '$SYS', '%u']\n")
+    done = appliance("check")
+    assert done.code == 78
+    assert [line.split("`")[1] for line in done.err.splitlines()] == [
+        "client_ids[1]", "client_ids[2]", "client_ids[3]"
+    ]  # fmt: skip
+    file.write_text("[access]\nclient_ids = ['%u-*']\n")
+    assert "%u is a name that no password proves" in appliance("check").out
+    (tmp_path / "users.txt").write_text("")
+    users = Users(str(tmp_path / "users.txt"))
+    for name in ("press", "press-7"):
+        users.add(name, b"secret")
+    access = "[access]\nusers_file = 'users.txt'\noperators = ['press']\nclient_ids = "
+    file.write_text(f"{access}['%u-*']\n")
+    done = appliance("check")
+    assert done.code == 0
+    assert re.search(r"client ids +%u-\*; no others", done.out)
+    assert (
+        'user press may use a client id that is meant for user press-7, for example "press-7-1"'
+        in (done.out)
+    )
+    assert "no pattern fits the client ids that `appliance attach` makes up" in done.out
+    file.write_text(f"{access}['%u', '%u:*', 'terminal-*']\n")
+    assert "`client_ids`" not in appliance("check").out
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import ssl
 import time
 from pathlib import Path
 
+import certificates
 import mqtt5
 import msgspec
 import pytest
-from broker_rig import Packet, Rig, Wire, both, states  # noqa: F401
+from broker_rig import PATIENCE_S, Rig, Wire, both, number, packet, text
 
 from appliance.broker.users import Users
+from appliance.config.tables import AccessRule, ListenerConfig, TlsConfig
 from appliance.counters import Counter
 
 ANN = {"username": "ann", "password": b"secret of ann"}
@@ -18,13 +23,18 @@ BOB = {"username": "bob", "password": b"secret of bob"}
 NOT_YOURS = {4: 2, 5: 0x85}
 
 
-@pytest.fixture
-def users(tmp_path) -> Path:
-    path = tmp_path / "users.txt"
+@pytest.fixture(scope="module")
+def hashed(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("users") / "users.txt"
     known = Users(path)
     known.add("ann", b"secret of ann")
     known.add("bob", b"secret of bob")
     return path
+
+
+@pytest.fixture
+def users(tmp_path, hashed) -> Path:
+    return Path(shutil.copy(hashed, tmp_path / "users.txt"))
 
 
 async def refused(rig: Rig, version: int, client_id: str, **options) -> int:
@@ -220,3 +230,166 @@ async def test_the_time_of_a_disconnect_is_bounded_too(tmp_path):
         rig.now_offset_ns += 100 * 10**9
         await rig.broker._sweep_once()
         assert rig.broker.sessions.get("c") is None
+
+
+# --- ways around it ------------------------------------------------------------------------------
+
+
+async def test_a_session_that_is_inherited_has_what_its_new_user_may_have(tmp_path, users):
+    """A session of a client without a name had more rights than the user who gets it: subscriptions
+    that this user may not have end, with what waited because of them."""
+    folder = tmp_path / "data"
+    rules = (
+        AccessRule(user="", subscribe=("#",)),
+        AccessRule(user="ann", subscribe=("open/#",), deny=("open/but/not/this",)),
+        AccessRule(publish=("#",)),
+    )
+    async with Rig(folder, rules=rules) as rig:
+        wire = await rig.wire(4, client_id="plc", clean=False)
+        await wire.subscribe(("secret/#", 1), ("open/#", 1))
+        await leave(rig, wire)
+        writer = await rig.wire(4, client_id="writer")
+        for topic in ("secret/a", "open/but/not/this", "open/a"):
+            await writer.publish_acked(topic, b"x", 1)
+    async with Rig(folder, users=users, anonymous=False, rules=rules) as rig:
+        wire = await rig.wire(4, client_id="plc", clean=False, **ANN)
+        assert [each.topic for each in await wire.messages(1)] == ["open/a"]
+        writer = await rig.wire(4, client_id="writer", **BOB)
+        for topic in ("secret/b", "open/but/not/this", "open/b"):
+            await writer.publish_acked(topic, b"x", 1)
+        assert [each.topic for each in await wire.messages(1)] == ["open/b"]
+        await wire.nothing_more()
+
+
+OLD = ListenerConfig(name="old", bind="127.0.0.1:0", allow_mqtt31=True)
+WEB = msgspec.structs.replace(OLD, name="web", transport="websocket")
+
+
+def connect_of(dialect: str, client_id: str, *, clean: bool, username: str, **_more) -> bytes:
+    """The same CONNECT in MQTT 3.1, 3.1.1 or 5."""
+    wire = Wire(None, None, 5 if dialect == "5" else 4)
+    password = b"secret of bob"
+    whole = wire.connect_packet(client_id, clean=clean, username=username, password=password)
+    if dialect != "3.1":
+        return whole
+    flags = 0xC0 | 2 * clean
+    return packet(
+        0x10, text("MQIsdp"), bytes((3, flags)), number(0),
+        text(client_id), text(username), text(password),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("dialect", "carrier"), [("3.1", "websocket"), ("3.1.1", "tcp"), ("5", "websocket")]
+)
+async def test_no_dialect_and_no_carrier_gets_around_it(tmp_path, users, dialect, carrier):
+    """Another user is refused in every version of MQTT, over TCP and WebSocket, with the session's
+    own rights untouched; so it is after a restart and after the owner was taken from the users
+    file. A name in other letters is another user."""
+    folder = tmp_path / "data"
+    Users(users).add("Ann", b"secret of bob")
+
+    async def refusal(rig: Rig, *, clean: bool, username: str) -> bytes:
+        sent = connect_of(dialect, "mine", clean=clean, username=username)
+        if carrier == "websocket":
+            return await over_websocket(rig.broker.ports["web"], sent)
+        wire = await Wire.open(rig.broker.ports["old"], 5 if dialect == "5" else 4)
+        wire.send(sent)
+        return (await wire.closed()).raw
+
+    async def all_are_refused(rig: Rig) -> None:
+        for clean in (True, False):
+            for username in ("bob", "Ann"):
+                answer = await refusal(rig, clean=clean, username=username)
+                assert answer[:1] == b"\x20"
+                assert answer[3] == (0x85 if dialect == "5" else 2)
+
+    listeners = (OLD, WEB)
+    async with Rig(folder, listeners=listeners, users=users, anonymous=False) as rig:
+        owner = await rig.wire(
+            5, client_id="mine", clean=False, will=("gone", b"w", 1, False), **ANN
+        )
+        await owner.subscribe(("t", 1))
+        await all_are_refused(rig)
+        await owner.ping()
+        await leave(rig, owner)
+        await all_are_refused(rig)
+        (await rig.wire(5, client_id="bobs", **BOB)).publish("t", b"kept", 1)
+        await rig.until(lambda: rig.broker.sessions.get("mine").outbox.queued == 1)
+    Users(users).remove("ann")
+    async with Rig(folder, listeners=listeners, users=users, anonymous=False) as rig:
+        await all_are_refused(rig)
+        assert not rig.journaled("gone")
+        session = rig.broker.sessions.get("mine")
+        assert (session.username, session.outbox.queued) == ("ann", 1)
+        Users(users).add("ann", ANN["password"])
+        owner = await rig.wire(5, client_id="mine", clean=False, **ANN)
+        assert (await owner.message()).payload == b"kept"
+
+
+async def over_websocket(port: int, sent: bytes) -> bytes:
+    """What a WebSocket client is answered to a packet, up to the end of the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(
+            b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+            + bytes((0x82, 0x80 | len(sent))) + bytes(4) + sent
+        )  # fmt: skip
+        answer = await asyncio.wait_for(reader.readuntil(b"\x82"), PATIENCE_S)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        size = (await reader.readexactly(1))[0]
+        return await reader.readexactly(size)
+    finally:
+        writer.close()
+
+
+async def test_certificate_users_are_held_to_their_own(tmp_path, users):
+    """A client whose certificate names it gets no session of a user with a password, nor the other
+    way round, whatever name its CONNECT has."""
+    files = certificates.make(tmp_path / "certificates")
+    tls = TlsConfig(
+        certfile=files.server,
+        keyfile=files.server_key,
+        client_ca=files.root,
+        identity_as_username=True,
+    )
+    mutual = ListenerConfig(name="mutual", bind="127.0.0.1:0", tls=tls)
+    context = ssl.create_default_context(cafile=files.root)
+    context.load_cert_chain(files.client, files.client_key)
+    async with Rig(tmp_path / "data", listeners=(OLD, mutual), users=users, anonymous=False) as rig:
+
+        async def with_certificate(client_id: str) -> Wire:
+            wire = await Wire.open(rig.broker.ports["mutual"], host="localhost", tls=context)
+            wire.send(wire.connect_packet(client_id, clean=True, **ANN))
+            return wire
+
+        await leave(rig, await rig.wire(4, client_id="ann's", clean=False, **ANN))
+        assert (await (await with_certificate("ann's")).closed()).body[1] == 2
+        wire = await with_certificate("device")
+        assert (await wire.expect(2)).body[1] == 0
+        assert await refused(rig, 4, "device", clean=True, **ANN) == 2
+        await wire.ping()
+
+
+async def test_the_will_of_another_user_is_never_dropped_or_published_early(tmp_path, users):
+    """While a will waits for its delay, and for its client after a restart, another user with the
+    client id moves nothing; where no session keeps the id, the earlier client's will is published
+    in that client's name."""
+    folder = tmp_path / "data"
+    async with Rig(folder, users=users, anonymous=False, will_grace=1000) as rig:
+        will = ("gone/1", b"w", 1, False)
+        wire = await rig.wire(5, client_id="kept", clean=False, will=will, will_delay=500, **ANN)
+        wire.abort()
+        await rig.until(lambda: not rig.broker.connections)
+        assert await refused(rig, 5, "kept", clean=True, **BOB) == 0x85
+        will = ("gone/2", b"w", 1, False)
+        await rig.wire(4, client_id="brief", clean=True, will=will, **ANN)
+        await rig.settled()
+    async with Rig(folder, users=users, anonymous=False, will_grace=1000) as rig:
+        assert await refused(rig, 5, "kept", clean=True, **BOB) == 0x85
+        assert not rig.journaled("gone/1")
+        await rig.wire(4, client_id="brief", clean=True, **BOB)
+        await rig.settled()
+        assert [each.username for each in rig.journaled("gone/2")] == ["ann"]
