@@ -205,6 +205,11 @@ class Counter(enum.Enum):
         "A client wanted more than limits.max_subscriptions_per_client; let it use wildcards,",
         "or raise the limit.",
     )
+    SUBSCRIPTIONS_REFUSED_TOO_MANY_NODES = (
+        "subscriptions refused: too many filter nodes",
+        "The topic filters of a client would have had more levels together than",
+        "limits.max_filter_nodes; let it use wildcards, or raise the limit.",
+    )
     SUBSCRIPTIONS_ENDED_NOT_ALLOWED = (
         "subscriptions ended: not allowed any more",
         "A subscription ended because changed rules or users do not allow it any more.",

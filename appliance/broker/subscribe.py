@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from appliance.broker.connect import AnswerTooLargeError
 from appliance.broker.context import BrokerContext
 from appliance.broker.sessions import Session
-from appliance.broker.subscriptions import split_shared
+from appliance.broker.subscriptions import levels_of, split_shared
 from appliance.broker.topic_limits import is_within_limits
 from appliance.counters import Counter
 from appliance.model import Message
@@ -314,12 +314,9 @@ class SubscribeHandler:
         if gate is not None and plain[0] != "$" and not gate.may_subscribe(plain):
             context.count(Counter.SUBSCRIPTIONS_REFUSED_NOT_ALLOWED)
             return Reason.NOT_AUTHORIZED
-        is_full = (
-            context.subscriptions.count(connection.client_id)
-            >= context.limits().max_subscriptions_per_client
-        )
-        if is_full and not context.subscriptions.has(connection.client_id, options.topic_filter):
-            context.count(Counter.SUBSCRIPTIONS_REFUSED_LIMIT)
+        full = self._exceeded(options.topic_filter)
+        if full is not None:
+            context.count(full)
             return Reason.QUOTA_EXCEEDED
         new = context.sessions.subscribe(connection.session, options)
         if shared is None and (
@@ -331,6 +328,18 @@ class SubscribeHandler:
         if context.plugins is not None:
             context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)
         return options.qos
+
+    def _exceeded(self, topic_filter: str) -> Counter | None:
+        """The counter of the limit that one more topic filter of the client would exceed."""
+        client_id, subscriptions = self._connection.client_id, self._context.subscriptions
+        limits = self._context.limits()
+        if subscriptions.has(client_id, topic_filter):
+            return None
+        if subscriptions.count(client_id) >= limits.max_subscriptions_per_client:
+            return Counter.SUBSCRIPTIONS_REFUSED_LIMIT
+        if subscriptions.levels(client_id) + levels_of(topic_filter) > limits.max_filter_nodes:
+            return Counter.SUBSCRIPTIONS_REFUSED_TOO_MANY_NODES
+        return None
 
     def unsubscribe(self, topic_filter: str) -> bool:
         """Carry out one filter of the UNSUBSCRIBE under way."""

@@ -18,17 +18,23 @@ _DELIVERIES_A_STEP = 200
 _BYTES_A_DELIVERY = 16 * 1024
 """So many bytes of payload take as long as one small delivery more."""
 _TARGETS_A_STEP = 2000
+_MEMBERS_A_DELIVERY = 30
+"""So many members of a shared group are asked in the time of one delivery."""
 
 
 class Subscription:
     """One client's subscription to one topic filter. Compared by identity."""
 
-    __slots__ = ("group", "has_ended", "options", "outbox")
+    __slots__ = ("group", "has_ended", "number", "options", "outbox", "successor")
 
-    def __init__(self, outbox: Outbox, options: SubscribeOptions) -> None:
+    def __init__(self, outbox: Outbox, options: SubscribeOptions, number: int) -> None:
         self.outbox = outbox
         self.options = options
+        self.number = number
+        """Subscriptions are numbered in the order in which they are made."""
         self.has_ended = False
+        self.successor: Subscription | None = None
+        """What the client has put in its place."""
         self.group: SharedGroup | None = None
 
 
@@ -74,6 +80,24 @@ def split_shared(topic_filter: str) -> tuple[str, str] | None:
     return parts[1], parts[2]
 
 
+def levels_of(topic_filter: str) -> int:
+    """How many levels a topic filter has, which is how many nodes it may need."""
+    return topic_filter.count("/") + 1
+
+
+def _living(target: Subscription) -> Subscription | None:
+    """What a subscription is now, after a while in which it may have ended or been replaced."""
+    found: Subscription | None = target
+    while found is not None and found.has_ended:
+        found = found.successor
+    return found
+
+
+def _is_older(target: Subscription | SharedGroup, number: int) -> bool:
+    """Whether a subscription was made before the one behind this number."""
+    return isinstance(target, SharedGroup) or target.number <= number
+
+
 def _may_have(target: Subscription | SharedGroup, topic: str) -> bool:
     """Whether rules let a subscriber have messages of a topic; of groups, each member is asked."""
     if isinstance(target, SharedGroup):
@@ -90,7 +114,9 @@ class Subscriptions:
         # delivery pays nothing for them.
         self._matcher: Matcher[Subscription | SharedGroup] = Matcher(_may_have)
         self._by_client: dict[str, dict[str, Subscription]] = {}
+        self._levels: dict[str, int] = {}
         self._groups: dict[tuple[str, str], SharedGroup] = {}
+        self._newest = 0
         self.matched_seq = 0
         """The message at which ``fan_out_in_steps`` stopped: its subscribers are known, and a
         later subscription does not get it."""
@@ -109,6 +135,10 @@ class Subscriptions:
     def count(self, client_id: str) -> int:
         """How many subscriptions one client has."""
         return len(self._by_client.get(client_id, ()))
+
+    def levels(self, client_id: str) -> int:
+        """How many levels the topic filters of one client have together."""
+        return self._levels.get(client_id, 0)
 
     def has(self, client_id: str, topic_filter: str) -> bool:
         """Whether the client has subscribed to exactly this filter."""
@@ -131,9 +161,17 @@ class Subscriptions:
 
         Returns whether it is new.
         """
-        existed = self.remove(outbox.client_id, options.topic_filter)
-        subscription = Subscription(outbox, options)
-        self._by_client.setdefault(outbox.client_id, {})[options.topic_filter] = subscription
+        client_id = outbox.client_id
+        before = self._by_client.get(client_id, {}).get(options.topic_filter)
+        if before is None:
+            self._newest += 1
+            subscription = Subscription(outbox, options, self._newest)
+        else:
+            # Messages that are being handed on are not lost (MQTT 5, section 3.8.4).
+            subscription = before.successor = Subscription(outbox, options, before.number)
+            self.remove(client_id, options.topic_filter)
+        self._by_client.setdefault(client_id, {})[options.topic_filter] = subscription
+        self._levels[client_id] = self.levels(client_id) + levels_of(options.topic_filter)
         shared = split_shared(options.topic_filter)
         if shared is None:
             self._matcher.add(options.topic_filter, subscription)
@@ -144,7 +182,7 @@ class Subscriptions:
                 self._matcher.add(shared[1], group)
             group.members.append(subscription)
             subscription.group = group
-        return not existed
+        return before is None
 
     def remove(self, client_id: str, topic_filter: str) -> bool:
         """Unsubscribe; returns whether there was such a subscription."""
@@ -153,8 +191,9 @@ class Subscriptions:
             return False
         subscription = mine.pop(topic_filter)
         subscription.has_ended = True
+        self._levels[client_id] -= levels_of(topic_filter)
         if not mine:
-            del self._by_client[client_id]
+            del self._by_client[client_id], self._levels[client_id]
         if subscription.group is None:
             self._matcher.remove(topic_filter, subscription)
         else:
@@ -182,13 +221,24 @@ class Subscriptions:
         subscriptions overlap gets one copy at the highest of their QoS (MQTT 5 section 3.3.4
         allows that; 3.1.1 section 3.3.5 too), with all their identifiers.
         """
-        match = self._matcher.match
+        known = self._matcher.known
         deliveries = work = 0
         for message in messages:
             work += 1
-            found = match(message.topic)
+            found = known(message.topic)
+            if found is None:
+                newest = self._newest
+                for found in self._matcher.find(message.topic):
+                    if found is None:
+                        self.matched_seq = message.seq
+                        yield deliveries
+                        deliveries = 0
+                if newest != self._newest:
+                    found = tuple(each for each in found or () if _is_older(each, newest))
             if found:
                 count = len(found)
+                if self._groups:
+                    work += self._members_of(found) // _MEMBERS_A_DELIVERY
                 if count == 1:
                     deliveries += self._hand(message, found[0])
                 else:
@@ -204,6 +254,11 @@ class Subscriptions:
                 yield deliveries
                 deliveries = work = 0
         yield deliveries
+
+    @staticmethod
+    def _members_of(found: tuple[Subscription | SharedGroup, ...]) -> int:
+        """Members of shared groups: each may have to be asked whether it is connected."""
+        return sum(len(each.members) for each in found if isinstance(each, SharedGroup))
 
     def _hand_to_many(
         self, message: Message, found: tuple[Subscription | SharedGroup, ...]
@@ -221,7 +276,7 @@ class Subscriptions:
         a_step = max(1, _DELIVERIES_A_STEP // (1 + len(message.payload) // _BYTES_A_DELIVERY))
         deliveries = 0
         for number, targets in enumerate(of_clients.values(), 1):
-            live = tuple(each for each in targets if not each.has_ended)
+            live = tuple(filter(None, map(_living, targets)))
             if live:
                 deliveries += self._hand_merged(message, live)
             if not number % a_step:

@@ -213,6 +213,11 @@ class LimitsConfig(Table, frozen=True):
     max_subscriptions_per_client: Annotated[int, Bounds(1, 1_000_000)] = 1000
     """Topic filters that one client may subscribe to (counter `subscriptions refused: limit
     reached`)."""
+    max_filter_nodes: Annotated[int, Bounds(1, 100_000_000)] = 10000
+    """Levels of all topic filters of one client together; `plant/+/state` has three. Each may be a
+    node of the tree in which a message's subscribers are found, so they cost memory, and time for
+    each new topic. A filter beyond it is refused: reason 0x97 (counter `subscriptions refused: too
+    many filter nodes`)."""
     max_queued_per_client: Annotated[int, Bounds(1, 10_000_000)] = 1000
     """Messages that wait for an absent or slow client; beyond it, the oldest is dropped (counter
     `deliveries dropped: queue full`)."""

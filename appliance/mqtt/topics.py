@@ -6,7 +6,7 @@ a topic (broker/access.py), shared subscriptions' share names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 MAX_TOPIC_BYTES = 65535
@@ -17,6 +17,8 @@ would be 65,535 of them. Clients may use fewer: ``limits.max_topic_levels``."""
 
 _CACHED_TOPICS = 8192
 _PLACES_A_STEP = 20
+_NODES_A_STEP = 1000
+_VALUES_A_STEP = 500
 _CACHED_BYTES = 8 * 1024 * 1024
 """Of topics and of what matches them."""
 
@@ -214,16 +216,70 @@ class _Place(Generic[V]):
 
 
 class _Node(Generic[V]):
-    __slots__ = ("children", "values")
+    """A level of filters. Most have one level below or none, and no value or one."""
+
+    __slots__ = ("child", "children", "level", "values")
 
     def __init__(self) -> None:
-        self.children: dict[str, _Node[V]] = {}
-        self.values: dict[V, None] = {}
+        self.level: str | None = None
+        """The level below, where there is one."""
+        self.child: _Node[V] | None = None
+        self.children: dict[str, _Node[V]] | None = None
+        """The levels below, where there are more."""
+        self.values: tuple[V, ...] | dict[V, None] = ()
+
+    def below(self, level: str) -> _Node[V] | None:
+        if self.children is not None:
+            return self.children.get(level)
+        return self.child if level == self.level else None
+
+    def grow(self, level: str) -> _Node[V]:
+        """The node of a level below, which may be new."""
+        found = self.below(level)
+        if found is not None:
+            return found
+        new: _Node[V] = _Node()
+        if self.children is not None:
+            self.children[level] = new
+        elif self.level is None or self.child is None:
+            self.level, self.child = level, new
+        else:
+            self.children = {self.level: self.child, level: new}
+            self.level = self.child = None
+        return new
+
+    def cut(self, level: str) -> None:
+        if self.children is None:
+            self.level = self.child = None
+        else:
+            del self.children[level]
+            self.children = self.children or None
+
+    def put(self, value: V) -> bool:
+        """Keep a value; returns whether it is new."""
+        if value in self.values:
+            return False
+        if not self.values:
+            self.values = (value,)
+        else:
+            if isinstance(self.values, tuple):
+                self.values = dict.fromkeys(self.values)
+            self.values[value] = None
+        return True
+
+    def drop(self, value: V) -> None:
+        if isinstance(self.values, dict):
+            del self.values[value]
+        else:
+            self.values = ()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.values and self.child is None and not self.children
 
 
-def _chosen(found: tuple[V, ...], is_for: Callable[[V, str], bool], topic: str) -> tuple[V, ...]:
-    # Apart from ``match``, whose names would be cells for an expression in it: 40 ns a delivery.
-    return tuple(each for each in found if is_for(each, topic))
+def _chosen(found: Iterable[V], is_for: Callable[[V, str], bool], topic: str) -> list[V]:
+    return [each for each in found if is_for(each, topic)]
 
 
 class Matcher(Generic[V]):
@@ -241,6 +297,9 @@ class Matcher(Generic[V]):
         self._cache: dict[str, tuple[V, ...]] = {}
         self._cached_bytes = 0
         self._count = 0
+        self._changes = 0
+        self.known = self._cache.get
+        """What matches a topic, if that is in the cache."""
 
     def __len__(self) -> int:
         return self._count
@@ -249,9 +308,8 @@ class Matcher(Generic[V]):
         """Keep ``value`` under ``topic_filter``; adding it again changes nothing."""
         node = self._root
         for level in topic_filter.split("/"):
-            node = node.children.setdefault(level, _Node())
-        if value not in node.values:
-            node.values[value] = None
+            node = node.grow(level)
+        if node.put(value):
             self._count += 1
             self.forget_matches()
 
@@ -260,52 +318,94 @@ class Matcher(Generic[V]):
         path: list[tuple[_Node[V], str]] = []
         node = self._root
         for level in topic_filter.split("/"):
-            child = node.children.get(level)
+            child = node.below(level)
             if child is None:
                 return False
             path.append((node, level))
             node = child
         if value not in node.values:
             return False
-        del node.values[value]
+        node.drop(value)
         self._count -= 1
         self.forget_matches()
         for parent, level in reversed(path):
-            child = parent.children[level]
-            if child.values or child.children:
+            if not node.is_empty:
                 break
-            del parent.children[level]
+            parent.cut(level)
+            node = parent
         return True
 
     def forget_matches(self) -> None:
         """Drop the cache: memory is short, or ``is_for`` may answer otherwise from now on."""
         self._cache.clear()
         self._cached_bytes = 0
+        self._changes += 1
 
     def match(self, topic: str) -> tuple[V, ...]:
         """The values of all filters that match, each once for every filter that has it."""
         found = self._cache.get(topic)
         if found is None:
-            levels = topic.split("/")
-            found = tuple(self._walk(self._root, levels, 0, spare=topic.startswith("$")))
-            if self._is_for is not None:
-                found = _chosen(found, self._is_for, topic)
+            for found in self.find(topic):  # noqa: B007 - the last one is the answer
+                pass
+        return found or ()
+
+    def find(self, topic: str) -> Iterator[tuple[V, ...] | None]:
+        """``match`` in short steps, between which values may come and go.
+
+        Gives ``None`` for each step, and the answer in the end: a value that comes or goes
+        meanwhile may be in it or not.
+        """
+        changes = self._changes
+        all_found: list[V] = []
+        for _ in self._walk(topic, all_found):
+            yield None
+        if self._is_for is not None and all_found:
+            matching, all_found = all_found, []
+            for begin in range(0, len(matching), _VALUES_A_STEP):
+                if begin:
+                    yield None
+                part = matching[begin : begin + _VALUES_A_STEP]
+                all_found += _chosen(part, self._is_for, topic)
+        found = tuple(all_found)
+        if changes == self._changes:
             # A topic may be long, and each of thousands of subscriptions may match it.
             size = len(topic) + 8 * len(found)
             if len(self._cache) >= _CACHED_TOPICS or self._cached_bytes + size > _CACHED_BYTES:
                 self.forget_matches()
             self._cached_bytes += size
             self._cache[topic] = found
-        return found
+        yield found
 
-    def _walk(self, node: _Node[V], levels: list[str], depth: int, *, spare: bool) -> Iterator[V]:
-        wildcards = depth > 0 or not spare
-        if wildcards and (rest := node.children.get("#")) is not None:
-            yield from rest.values
-        if depth == len(levels):
-            yield from node.values
-            return
-        if wildcards and (any_level := node.children.get("+")) is not None:
-            yield from self._walk(any_level, levels, depth + 1, spare=spare)
-        if (exact := node.children.get(levels[depth])) is not None:
-            yield from self._walk(exact, levels, depth + 1, spare=spare)
+    def _walk(self, topic: str, found: list[V]) -> Iterator[None]:
+        """Add the values of all filters that match; each step looks at some hundreds of levels."""
+        levels = topic.split("/")
+        last = len(levels)
+        spared = 0 if topic.startswith("$") else -1  # no wildcard matches there
+        waiting = [(self._root, 0)]
+        looked = 0
+        while waiting:
+            node, depth = waiting.pop()
+            looked += 1
+            if looked == _NODES_A_STEP:
+                looked = 0
+                yield
+            if depth == last and node.values:
+                found += node.values
+            children, child = node.children, node.child
+            if children is not None:
+                if depth != spared and (rest := children.get("#")) is not None:
+                    found += rest.values
+                if depth < last:
+                    if (exact := children.get(levels[depth])) is not None:
+                        waiting.append((exact, depth + 1))
+                    if depth != spared and (any_level := children.get("+")) is not None:
+                        waiting.append((any_level, depth + 1))
+            elif child is not None:
+                level = node.level
+                if level == "#":
+                    if depth != spared:
+                        found += child.values
+                elif depth < last and (
+                    level == levels[depth] or (level == "+" and depth != spared)
+                ):
+                    waiting.append((child, depth + 1))

@@ -302,6 +302,22 @@ async def test_too_many_subscriptions(tmp_path, version):
 
 
 @both
+async def test_too_many_levels_of_filters(tmp_path, version):
+    """The levels of a client's filters are bounded together; what ends makes room again."""
+    async with Rig(tmp_path / "data", max_filter_nodes=10) as rig:
+        wire = await rig.wire(version)
+        no = 0x97 if version == 5 else 0x80
+        assert await wire.subscribe("a/b/c/d", "+/+/+/#") == [0, 0]
+        assert await wire.subscribe("e/f/g", "e/f") == [no, 0]
+        assert await wire.subscribe(("e/f", 1), "x") == [1, no]
+        await wire.unsubscribe("a/b/c/d")
+        assert await wire.subscribe("$share/g/x/y", "x") == [0, no]
+        assert rig.counters[Counter.SUBSCRIPTIONS_REFUSED_TOO_MANY_NODES] >= 2
+        other = await rig.wire(version, client_id="other")
+        assert await other.subscribe("a/b/c/d/e/f/g/h/i/j") == [0]
+
+
+@both
 async def test_too_many_retained(tmp_path, version):
     """Retained messages are bounded in number, also within one burst; known topics still change."""
     async with Rig(tmp_path / "data", max_retained=3) as rig:

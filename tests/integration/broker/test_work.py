@@ -214,6 +214,38 @@ async def test_who_subscribes_or_leaves_during_a_fan_out(tmp_path, monkeypatch):
         assert rig.broker.sessions.get("absent001").outbox.queued == 1
 
 
+@pytest.mark.parametrize("sessions_before", [0, 300])
+async def test_a_subscription_that_is_replaced_during_a_fan_out_loses_nothing(
+    rig, monkeypatch, sessions_before
+):
+    """MQTT 5 section 3.8.4: the message comes once; a new subscription does not get it.
+
+    The steps are those of finding the subscribers, or of handing the message to many of them.
+    """
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    sessions = rig.broker.sessions
+    for number in range(1000):  # a tree of which each message looks at every node
+        session = sessions.begin(f"deep{number}", None, 100)
+        levels = ["+" if number >> bit & 1 else "a" for bit in range(10)]
+        sessions.subscribe(session, SubscribeOptions("/".join([*levels, "+", "+", "x"]), 1))
+    topic = "/".join("a" * 13)
+    names = [f"s{number}" for number in range(sessions_before)] + ["kept", "ended"]
+    for name in names:
+        sessions.subscribe(sessions.begin(name, None, 100), SubscribeOptions("a/#", 1))
+    await rig.settled()
+    seq = rig.door.publish(topic, b"x", qos=1)
+    while rig.subscriptions.matched_seq < seq:
+        await asyncio.sleep(0)
+    assert rig.door.fanned_out_seq < seq, "the fan-out was over at once"
+    sessions.subscribe(sessions.get("kept"), SubscribeOptions("a/#", 1))
+    sessions.unsubscribe(sessions.get("ended"), "a/#")
+    sessions.subscribe(sessions.begin("new", None, 100), SubscribeOptions("a/#", 1))
+    await rig.settled()
+    queued = {name: sessions.get(name).outbox.queued for name in [*names, "new"]}
+    assert [name for name, count in queued.items() if count != 1] == ["ended", "new"]
+    assert queued["ended"] == queued["new"] == 0
+
+
 async def test_publishers_wait_while_messages_are_handed_on(rig, monkeypatch):
     """What is committed and not handed on is bounded: its publishers are paused and go on."""
     monkeypatch.setattr(work, "LONGEST_S", 0.0)

@@ -1,5 +1,7 @@
 """Topic filters: the rules of MQTT 3.1.1 section 4.7, and the tree agrees with them."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,47 @@ def test_the_tree_finds_what_the_rule_says(topic_filters, topic):
         assert matcher.remove(topic_filter, (number, topic_filter))
     assert matcher.match(topic) == ()
     assert len(matcher) == 0
+
+
+def deep_filters(count):
+    """Filters that share few nodes and all of whose nodes a topic of nothing but ``a`` reaches."""
+    for number in range(count):
+        levels = ["+" if number >> bit & 1 else "a" for bit in range(12)]
+        yield "/".join([*levels, *["+"] * 15, str(number)])
+
+
+def test_finding_what_matches_goes_in_short_steps_while_filters_come_and_go():
+    """A step looks at a thousand nodes at most; an answer with a change meanwhile is not kept."""
+    matcher = Matcher()
+    for number, topic_filter in enumerate(deep_filters(1000)):
+        matcher.add(topic_filter, number)
+    topic = "/".join(["a"] * 27 + ["7"])
+    steps = list(matcher.find(topic))
+    assert len(steps) > 10 and set(steps[:-1]) == {None}
+    assert steps[-1] == matcher.known(topic) == (7,)
+    matcher.forget_matches()
+    search = matcher.find(topic)
+    assert next(search) is None
+    for number, topic_filter in enumerate(deep_filters(1000)):
+        if number != 7:
+            matcher.remove(topic_filter, number)
+    assert list(search)[-1] == (7,)
+    assert matcher.known(topic) is None
+    assert matcher.match(topic) == (7,)
+
+
+def test_a_node_of_the_tree_is_small():
+    """A client's ``max_filter_nodes`` (10,000) may not become tens of megabytes."""
+    matcher = Matcher()
+    deep = list(deep_filters(1000))
+    tracemalloc.start()
+    try:
+        for number, topic_filter in enumerate(deep):
+            matcher.add(topic_filter, number)
+        size = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert size < 2_500_000, "of some 17,000 nodes"
 
 
 @given(filters(), filters(), TOPIC)
