@@ -53,6 +53,15 @@ class Counter(enum.Enum):
         "limits.max_sessions; let clients keep their client id, or connect with a clean",
         "session, or raise it.",
     )
+    CONNECTIONS_REFUSED_LIMIT_WILLS = (
+        "connections refused: limit of wills",
+        "A client was refused because the wills of all clients would have more bytes than",
+        "limits.max_wills_size; use smaller wills, or raise it.",
+    )
+    CONNECTIONS_REFUSED_USER_NAME_TOO_LONG = (
+        "connections refused: user name too long",
+        "A client was refused because its user name had more than 1024 bytes.",
+    )
     CONNECTIONS_REFUSED_LIMIT_SESSIONS_OF_USER = (
         "connections refused: limit of sessions of a user",
         "A client that wanted a lasting session was refused because its user had",
@@ -261,7 +270,8 @@ class Counter(enum.Enum):
     DELIVERIES_HELD = (
         "deliveries held: too many unacknowledged",
         "Messages began to wait because the client had not acknowledged",
-        "limits.max_inflight_per_client, or as many as it takes at a time.",
+        "limits.max_inflight_per_client, as many as it takes at a time, or",
+        "limits.max_client_backlog bytes.",
     )
     PLUGIN_QUESTIONS_FAILED = (
         "plugin questions failed",

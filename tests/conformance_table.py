@@ -61,6 +61,8 @@ Where the standards leave a choice, the appliance
 - lets no client publish to the appliance's own topics;
 - refuses a client id that has a session of another user (reason 0x85, in 3.1.1 return code 2): the
   session may be neither taken over nor resumed nor ended by a clean start;
+- refuses a user name of more than 1024 bytes (reason 0x86, in 3.1.1 return code 4), and a will for
+  which the wills of all clients leave no room (reason 0x97, in 3.1.1 return code 3);
 - sends a message to overlapping subscriptions once, at the highest of their QoS;
 - drops the oldest message when a client's queue is full, and counts it;
 - publishes the wills of clients that were connected at a stop or a crash after the restart, when

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LONGEST_CLIENT_ID = 1024
+_LONGEST_USER_NAME = 1024
+"""Bytes. Sessions, wills and messages hold the name, and it stands in log lines."""
 
 
 class AnswerTooLargeError(PacketError):
@@ -196,7 +198,7 @@ def admit_at_once(
     """
     if context.plugins is not None:
         return None
-    client_id = _client_id(asked)
+    client_id = _client_id(context, asked)
     if proof is None:
         proof = context.access.admit_at_once(asked.username, asked.password)
     if proof is None:
@@ -221,7 +223,7 @@ async def admit(
     Raises:
         PacketError: the client may not come in; its reason is the answer.
     """
-    client_id = _client_id(asked)
+    client_id = _client_id(context, asked)
     plugins, client = context.plugins, None
     if plugins is not None:
         client = plugins.client(asked, client_id, peer, ssl_object)
@@ -242,11 +244,16 @@ async def admit(
     return _admission(asked, client_id, proof, client)
 
 
-def _client_id(asked: Connect) -> str:
+def _client_id(context: BrokerContext, asked: Connect) -> str:
     if asked.authentication_method is not None:
         raise PacketError(
             "extended authentication is not supported: use a user name and password",
             Reason.BAD_AUTHENTICATION_METHOD,
+        )
+    if len((asked.username or "").encode()) > _LONGEST_USER_NAME:
+        context.count(Counter.CONNECTIONS_REFUSED_USER_NAME_TOO_LONG)
+        raise PacketError(
+            f"a user name has at most {_LONGEST_USER_NAME} bytes", Reason.BAD_USER_NAME_OR_PASSWORD
         )
     client_id = asked.client_id
     if not client_id:

@@ -30,7 +30,7 @@ class Delivery(msgspec.Struct):
     retain: bool
     identifiers: tuple[int, ...] = ()
     cost: int = 0
-    """Bytes that it counts while it is queued (message_cost)."""
+    """Bytes that it counts while it is queued or unacknowledged (message_cost)."""
     sent: bool = False
     received: bool = False
     """The client's PUBREC came: the message is with it, only the release is open (QoS 2)."""
@@ -93,7 +93,9 @@ class Outbox:
 
     ``limit`` bounds the queue in messages and ``max_bytes`` in bytes of their cost; beyond it the
     oldest is dropped and counted through ``count`` (MQTT 3.1.1 section 4.4 leaves resource limits
-    to the server). ``current`` tells the retained message of a topic as it is now.
+    to the server). ``max_bytes`` bounds what is sent and unacknowledged, too: beyond it, nothing
+    more is sent until the client acknowledges. ``current`` tells the retained message of a topic as
+    it is now.
     """
 
     __slots__ = (
@@ -103,6 +105,7 @@ class Outbox:
         "_goes_on_soon",
         "_held",
         "_inflight",
+        "_inflight_bytes",
         "_last_id",
         "_limit",
         "_max_bytes",
@@ -144,6 +147,7 @@ class Outbox:
         self._queue: deque[Delivery] = deque()
         self._retained: deque[Iterator[Delivery]] = deque()
         self._inflight: dict[int, Delivery] = {}
+        self._inflight_bytes = 0
         self._due: OrderedDict[int, None] = OrderedDict()
         """Packet ids in flight from an earlier connection, to be sent on this one too, in order."""
         self._held = False
@@ -208,8 +212,11 @@ class Outbox:
             self.pump()
             is_held = (
                 bool(self._queue)
-                and len(self._inflight) - len(self._due) >= sink.window
                 and not sink.stalled
+                and (
+                    len(self._inflight) - len(self._due) >= sink.window
+                    or self._inflight_bytes >= self._max_bytes
+                )
             )
             if is_held and not self._held:
                 self._count(Counter.DELIVERIES_HELD)
@@ -274,11 +281,11 @@ class Outbox:
         self._retained.clear()
         self._inflight.clear()
         self._due.clear()
-        self._queued_bytes = 0
+        self._queued_bytes = self._inflight_bytes = 0
 
     def restore(self, packet_id: int, delivery: Delivery) -> None:
         """An exchange that was under way when the appliance ended."""
-        self._inflight[packet_id] = delivery
+        self._add_in_flight(packet_id, delivery)
 
     def bound(self, limit: int, max_bytes: int) -> None:
         """Let other bounds of the queue count, from the next message on."""
@@ -318,6 +325,7 @@ class Outbox:
             sink is not None
             and (self._queue or self._retained or self._due)
             and len(self._inflight) - len(self._due) < sink.window
+            and (self._inflight_bytes < self._max_bytes or self._due)
             and not sink.stalled
         ):
             if steps == _AT_ONCE:
@@ -361,13 +369,19 @@ class Outbox:
 
     def _begin(self, delivery: Delivery) -> None:
         packet_id = self._next_id()
-        self._inflight[packet_id] = delivery
+        self._add_in_flight(packet_id, delivery)
         if delivery.qos == 2 and self.keeper is not None:
             delivery.noting = True
             noted = partial(self._noted, packet_id, delivery)
             self.keeper.sending(self.client_id, packet_id, delivery, noted)
         else:
             self._send(packet_id, delivery)
+
+    def _add_in_flight(self, packet_id: int, delivery: Delivery) -> None:
+        if not delivery.cost:  # it was not queued
+            delivery.cost = cost_of(delivery.message)
+        self._inflight[packet_id] = delivery
+        self._inflight_bytes += delivery.cost
 
     def _noted(self, packet_id: int, delivery: Delivery) -> None:
         delivery.noting = False
@@ -448,6 +462,7 @@ class Outbox:
     def _finish(self, packet_id: int, delivery: Delivery) -> None:
         self.activity += 1
         del self._inflight[packet_id]
+        self._inflight_bytes -= delivery.cost
         if self._due:
             self._due.pop(packet_id, None)
         if delivery.qos == 2 and self.keeper is not None:

@@ -125,6 +125,8 @@ class SessionBinding:
         """
         client_id = connection.client_id
         self._check_owner(client_id, asked.username)
+        if asked.will is not None:
+            self._check_room_for_will(_kept(connection, asked.will))
         session = self._sessions.get(client_id)
         resumed = session is not None and not asked.clean_start
         if session is None or not resumed:
@@ -189,6 +191,22 @@ class SessionBinding:
                 number,
                 bound,
             )
+
+    def _check_room_for_will(self, kept: KeptWill) -> None:
+        """The wills of all clients are bounded together.
+
+        Raises:
+            PacketError: there is no room for this one.
+        """
+        limit = self._limits().max_wills_size
+        if self.wills.has_room(kept, int(limit)):
+            return
+        self._count(Counter.CONNECTIONS_REFUSED_LIMIT_WILLS)
+        raise PacketError(
+            f"its will does not fit: those of all clients have {self.wills.bytes} bytes, and"
+            f" limits.max_wills_size is {limit}",
+            Reason.QUOTA_EXCEEDED,
+        )
 
     # --- its connection ends --------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from appliance.broker.outbox import Outbox
-from appliance.journal.message_cost import cost_of
+from appliance.journal.message_cost import cost_alone
 from appliance.model import Message
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.mqtt.topics import Matcher, Topics
@@ -354,7 +354,7 @@ class Retained:
 
     def make_room(self, message: Message) -> bool:
         """Whether a message that will be kept stays within the bounds; counts it from now on."""
-        size = cost_of(message) if message.payload else 0
+        size = cost_alone(message) if message.payload else 0
         before = self._sizes.get(message.topic)
         if size:
             if before is None and len(self._sizes) >= self._limit:
@@ -380,7 +380,7 @@ class Retained:
         if message.payload:
             self._messages.put(topic, message)
             if topic not in self._sizes:  # it comes from the last run, or will be removed at once
-                self._note(topic, cost_of(message))
+                self._note(topic, cost_alone(message))
         else:
             self._messages.remove(topic)
             self._note(topic, 0)

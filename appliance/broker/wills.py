@@ -19,8 +19,21 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from appliance.broker.session_store import KeptWill, SessionStore
+from appliance.journal.message_cost import OVERHEAD_BYTES, properties_bytes, text_bytes
 
 SECOND_NS = 1_000_000_000
+
+
+def cost_of_will(kept: KeptWill) -> int:
+    """Bytes that a will costs in memory: the message that it will be, and its client's names."""
+    will = kept.will
+    names = (will.topic, kept.client_id, kept.username or "")
+    return (
+        OVERHEAD_BYTES
+        + len(will.payload)
+        + properties_bytes(will.properties)
+        + sum(text_bytes(name) for name in names)
+    )
 
 
 class Publish(Protocol):
@@ -49,9 +62,22 @@ class Wills:
         """What is not written yet; ``None``: the will is to be forgotten."""
         self._kept: set[str] = set()
         """Clients whose will is on disk, or on its way there."""
+        self._costs: dict[str, int] = {}
+        """What the will of each client costs in memory, from CONNECT to its end."""
+        self.bytes = 0
+        """What all of them cost."""
         self._is_timed = False
 
     # --- a client's connection ------------------------------------------------------------------
+
+    def has_room(self, kept: KeptWill, limit: int) -> bool:
+        """Whether all wills stay within so many bytes with this one in place of its client's."""
+        return self.bytes + cost_of_will(kept) - self._costs.get(kept.client_id, 0) <= limit
+
+    def _note_cost(self, client_id: str, cost: int) -> None:
+        self.bytes += cost - self._costs.pop(client_id, 0)
+        if cost:
+            self._costs[client_id] = cost
 
     def announce(self, kept: KeptWill) -> None:
         """A client with a will is here."""
@@ -92,6 +118,7 @@ class Wills:
     def publish(self, kept: KeptWill) -> None:
         """Its connection has ended, and there is nothing to wait for."""
         self._changed.pop(kept.client_id, None)
+        self._note_cost(kept.client_id, 0)
         is_kept = kept.client_id in self._kept
 
         def announce(seq: int) -> None:
@@ -133,9 +160,11 @@ class Wills:
     # --- on disk --------------------------------------------------------------------------------
 
     def _keep(self, kept: KeptWill) -> None:
+        self._note_cost(kept.client_id, cost_of_will(kept))
         self._change(kept.client_id, kept)
 
     def _forget(self, client_id: str) -> None:
+        self._note_cost(client_id, 0)
         if client_id in self._kept:
             self._change(client_id, None)
         else:
@@ -196,6 +225,7 @@ class Wills:
                 kept.seq = 0
                 self._store.keep_will(kept)
             self._waiting[client_id] = kept
+            self._note_cost(client_id, cost_of_will(kept))
             soonest = now_ns + int(grace_s * SECOND_NS)
             if not kept.due_ns:
                 self._graced.add(client_id)

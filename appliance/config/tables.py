@@ -227,7 +227,9 @@ class LimitsConfig(Table, frozen=True):
     max_client_backlog: Annotated[Size, Bounds(65536)] = Size(4 * 1024 * 1024)
     """Bytes that wait to be sent to one slow client; beyond it, messages at QoS 0 are dropped
     (counter `deliveries dropped: slow subscriber`), and other messages count towards
-    `max_queued_per_client`."""
+    `max_queued_per_client`. It bounds the bytes of these, too (counter `deliveries dropped: queue
+    full`), and those of messages that were sent and are not acknowledged: beyond it, further
+    messages wait (counter `deliveries held: too many unacknowledged`)."""
     max_qos2_ids: Annotated[int, Bounds(1, 65535)] = 10000
     """QoS 2 messages of a client that were taken and that it has not released yet (PUBREL). MQTT 5
     clients are told it as Receive Maximum. One more ends the connection (counter `connections
@@ -260,9 +262,14 @@ class LimitsConfig(Table, frozen=True):
     max_retained: Annotated[int, Bounds(0, 10_000_000)] = 10000
     """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_retained_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
-    """Bytes of all retained messages together (payload, topic, properties, and 128 for each). A
-    message that does not fit is delivered and not retained, and the topic's earlier retained
-    message is removed (counter `retained messages refused: limit reached`)."""
+    """Bytes of all retained messages together (payload, topic, properties, names of client and
+    user, and 128 for each). A message that does not fit is delivered and not retained, and the
+    topic's earlier retained message is removed (counter `retained messages refused: limit
+    reached`)."""
+    max_wills_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
+    """Bytes of the wills of all clients together, connected or absent (payload, topic, properties,
+    names of client and user, and 128 for each). A client whose will does not fit is refused
+    (counter `connections refused: limit of wills`)."""
     max_pending: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
     """Bytes accepted and not yet committed; beyond it, reading from publishers pauses (counter
     `publishers slowed: journal behind`)."""

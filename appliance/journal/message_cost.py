@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from appliance.model import Message
+from appliance.model import EncodedProperties, Message
 
 OVERHEAD_BYTES = 128
 """Counted for each message: client id, address and the objects themselves."""
@@ -18,16 +18,20 @@ _PROPERTIES_BYTES = 64
 """The object that holds the properties as bytes, without these."""
 
 
-def _text_bytes(text: str) -> int:
+def text_bytes(text: str) -> int:
+    """Bytes of a string's characters in memory."""
     # CPython stores each character of a string in as many bytes as its widest one needs.
     return len(text) if text.isascii() else 4 * len(text)
 
 
+def properties_bytes(properties: EncodedProperties | None) -> int:
+    """Bytes of a message's properties."""
+    return 0 if properties is None else _PROPERTIES_BYTES + len(properties)
+
+
 def beside_payload(message: Message) -> int:
     """Bytes of a message's topic and properties."""
-    size = _text_bytes(message.topic)
-    properties = message.properties
-    return size if properties is None else size + _PROPERTIES_BYTES + len(properties)
+    return text_bytes(message.topic) + properties_bytes(message.properties)
 
 
 def content_of(message: Message) -> int:
@@ -41,6 +45,14 @@ def cost_of(message: Message) -> int:
     if message.properties is None and topic.isascii():  # nearly every message; a call costs more
         return OVERHEAD_BYTES + len(message.payload) + len(topic)
     return OVERHEAD_BYTES + content_of(message)
+
+
+def cost_alone(message: Message) -> int:
+    """``cost_of`` a message that outlives its connection, with the names of client and user.
+
+    While a connection lasts, all its messages share their strings.
+    """
+    return cost_of(message) + text_bytes(message.client_id) + text_bytes(message.username or "")
 
 
 def costs_of(messages: Iterable[Message]) -> list[int]:

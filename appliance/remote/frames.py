@@ -32,10 +32,6 @@ _LOG_LINES = 200
 _FIRST_LINES = 1000
 _LOG_BYTES = 16 * 1024
 _MESSAGE_BYTES = 48 * 1024
-_OVERHEAD = 160
-"""Bytes of a message or log line besides its texts."""
-
-
 _TABLES = ("snapshot", "executions", "marks", "clients", "topics")
 """The fields of a frame that carry changes, in the order in which they fill it."""
 
@@ -158,12 +154,12 @@ class Frames:
         size = 0
         for message in reversed(self._engine.live(cursor.seq, protocol.LIVE_PER_FRAME)):
             shown = message
-            if len(message.payload) > protocol.SHOWN_BYTES:
+            if len(message.payload) + len(message.properties or b"") > protocol.SHOWN_BYTES:
                 sizes[message.seq] = self._engine.full_size(message.seq) or len(message.payload)
                 shown = msgspec.structs.replace(
                     message, payload=message.payload[: protocol.SHOWN_BYTES], properties=None
                 )
-            size += len(shown.payload) + len(shown.topic) + len(shown.client_id) + _OVERHEAD
+            size += protocol.size_of(shown)
             if messages and size > _MESSAGE_BYTES:
                 sizes.pop(message.seq, None)
                 break
@@ -182,7 +178,7 @@ class Frames:
         else:
             newest = self._engine.log(cursor.log, _LOG_LINES)
         lines, size = newest_within(
-            newest, _LOG_BYTES, lambda line: len(line.text) + len(line.source) + _OVERHEAD
+            newest, _LOG_BYTES, lambda line: len(line.text) + len(line.source) + protocol.OVERHEAD
         )
         if lines:
             cursor.log = lines[-1].number

@@ -1,6 +1,7 @@
 """The last state that a remote appliance has sent, merged from its frames.
 
-Bounded like the engine's own view: 10,000 messages, 2,000 log lines; the engine bounds the rest.
+Bounded like the engine's own view: 10,000 messages or 32 MiB of them, 2,000 log lines; the engine
+bounds the rest.
 The connection's thread writes, the UI's thread reads, under one lock. Not for: the connection
 (link.py), anything that needs a request (client_engine.py).
 """
@@ -18,9 +19,11 @@ import msgspec
 from appliance.clock import STEP_NS
 from appliance.engine_api import ClientState, LogLine, Mark, Snapshot, TopicState
 from appliance.model import Execution, Message, decode_hook
-from appliance.remote.protocol import Frame
+from appliance.remote.protocol import Frame, size_of
 
 KEPT_MESSAGES = 10_000
+KEPT_BYTES = 32 * 1024 * 1024
+"""Bytes of the messages (``protocol.size_of``); beyond it, the oldest are dropped."""
 KEPT_LINES = 2_000
 KEPT_MARKS = 20_000
 _KEPT_SIZES = 10_000
@@ -63,7 +66,8 @@ class Mirror:
         self._marks: OrderedDict[int, Mark] = OrderedDict()
         self._clients: dict[str, ClientState] = {}
         self._topics: OrderedDict[str, TopicState] = OrderedDict()
-        self._messages: deque[Message] = deque(maxlen=KEPT_MESSAGES)
+        self._messages: deque[Message] = deque()
+        self._message_bytes = 0
         self._sizes: OrderedDict[int, int] = OrderedDict()
         self._log: deque[LogLine] = deque(maxlen=KEPT_LINES)
         self._log_number = 0
@@ -109,7 +113,7 @@ class Mirror:
             _bound(self._topics, _KEPT_TOPICS)
             _merge(self._marks, frame.marks)
             _bound(self._marks, KEPT_MARKS)
-            self._messages.extend(frame.messages)
+            self._add_messages(frame.messages)
             self._sizes.update(frame.sizes)
             _bound(self._sizes, _KEPT_SIZES)
             for line in frame.log:
@@ -118,6 +122,14 @@ class Mirror:
                 self._log.append(msgspec.structs.replace(line, number=self._log_number))
                 self.after_log = line.number
         return frame.number
+
+    def _add_messages(self, messages: Iterable[Message]) -> None:
+        kept = self._messages
+        for message in messages:
+            kept.append(message)
+            self._message_bytes += size_of(message)
+        while len(kept) > KEPT_MESSAGES or self._message_bytes > KEPT_BYTES:
+            self._message_bytes -= size_of(kept.popleft())
 
     def _forget(self) -> None:
         self._executions.clear()

@@ -22,7 +22,10 @@ WINDOW = 2
 FRAME_BYTES = 96 * 1024
 """About the size of the largest frame, in bytes. The rest goes into the next frame."""
 SHOWN_BYTES = 512
-"""A live message's payload is cut to this many bytes. ``GetMessage`` returns the whole one."""
+"""A live message with more bytes of payload and properties has its payload cut to this many and no
+properties. ``GetMessage`` returns the whole one."""
+OVERHEAD = 160
+"""Bytes of a message or log line besides its texts."""
 LIVE_PER_FRAME = 300
 """How many messages a frame has at most. Older ones are left out, and the gap shows how many."""
 LARGEST_ANSWER = 2 * 1024 * 1024
@@ -198,6 +201,18 @@ class Frame(msgspec.Struct, frozen=True):
     sizes: dict[int, int]
     """The full payload length of each cut message in bytes, by sequence number."""
     log: list[LogLine]
+
+
+def size_of(message: Message) -> int:
+    """About the bytes of a message in a frame, with everything that its client chose."""
+    return (
+        OVERHEAD
+        + len(message.payload)
+        + len(message.properties or b"")
+        + len(message.topic)
+        + len(message.client_id)
+        + len(message.username or "")
+    )
 
 
 def _plain(value: object) -> object:

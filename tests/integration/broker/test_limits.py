@@ -9,8 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
-from broker_rig import Closed, Rig, Wire, both, hold_commits, packet, rig, states, text  # noqa: F401
+from asserted_counters import asserted_counters
+from broker_rig import TCP, Closed, Rig, Wire, both, hold_commits, packet, rig, states, text  # noqa: F401
 from stand_in_host import StandInHost, session_host
 
 from appliance.counters import Counter
@@ -245,6 +247,15 @@ several_addresses = pytest.mark.skipif(
 )
 
 
+async def test_a_listener_has_a_bound_of_its_own(tmp_path):
+    """A connection too many on a listener with max_connections is refused and counted."""
+    listener = msgspec.structs.replace(TCP, max_connections=1)
+    async with Rig(tmp_path / "data", listeners=(listener,)) as rig:
+        await rig.wire(client_id="first")
+        assert await (await rig.socket()).closed() is None
+        assert rig.counters[Counter.CONNECTIONS_REFUSED_LIMIT_LISTENER] == 1
+
+
 @several_addresses
 @pytest.mark.parametrize("sent", [b"", b"\x10"], ids=["silent", "slow"])
 async def test_strangers_keep_nobody_out(tmp_path, sent):
@@ -423,6 +434,46 @@ async def test_sessions_are_bounded(tmp_path):
         await rig.wire(client_id="c3", clean=False)
 
 
+@both
+async def test_wills_are_bounded_together(tmp_path, version):
+    """The wills of all clients have a bound in bytes, over a restart too; one that ends or is
+    replaced makes room."""
+    limits = {"max_wills_size": 100_000}
+    will = ("w", b"x" * 40_000, 1, False)
+
+    async def is_refused(rig, name):
+        wire = await rig.socket(version)
+        wire.send(wire.connect_packet(name, will=will, clean=False))
+        refusal = await wire.closed()
+        return refusal is not None and refusal.body[1] == (0x97 if version == 5 else 3)
+
+    async with Rig(tmp_path / "data", **limits) as rig:
+        first = await rig.wire(version, client_id="c1", will=will)
+        await rig.wire(version, client_id="c2", will=will)
+        assert await is_refused(rig, "c3")
+        assert rig.counters[Counter.CONNECTIONS_REFUSED_LIMIT_WILLS] == 1
+        await rig.wire(version, client_id="c2", will=will)  # its earlier will is gone
+        first.disconnect()
+        await first.closed()
+        await rig.wire(version, client_id="c3", will=will)
+        await rig.settled()
+        rig.broker.binding.is_stopping = True
+    async with Rig(tmp_path / "data", **limits) as rig:
+        assert await is_refused(rig, "c4")
+        await rig.wire(version, client_id="c3", will=will)
+        await rig.wire(version, client_id="c4")
+
+
+@both
+async def test_a_user_name_has_a_bound(rig, version):
+    """A user name of more than 1024 bytes is refused with a reason before it is looked up."""
+    for name, code in (("ü" * 512, 0), ("ü" * 512 + "x", 0x86 if version == 5 else 4)):
+        wire = await rig.socket(version)
+        wire.send(wire.connect_packet("c", username=name, password=b"x"))
+        assert (await wire.expect(2)).body[1] == code
+    assert rig.counters[Counter.CONNECTIONS_REFUSED_USER_NAME_TOO_LONG] == 1
+
+
 async def test_a_full_window_and_a_silent_stranger_are_counted(tmp_path):
     """A subscriber that leaves too much unacknowledged, and a connection that never says CONNECT,
     are counted as every other bound that bites."""
@@ -456,19 +507,17 @@ async def test_server_keepalive(tmp_path, asked, told):
 
 
 def test_every_bound_names_its_counter():
-    """docs/configuration.md names for each key of [limits] the counter that tells how often it bit,
-    and it is one that a test has seen counting."""
+    """docs/configuration.md names for each key of [limits] the counters that tell how often it bit;
+    for each counter that it names, there too for other keys, a test asserts that it counts."""
     page = (Path(__file__).parents[3] / "docs" / "configuration.md").read_text("utf-8")
     table = page.split("\n## [limits]\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \|(.*)$", table, re.M))
     assert set(rows) == set(LimitsConfig.__struct_fields__)
-    tested = "".join(
-        each.read_text("utf-8") for each in Path(__file__).parents[2].rglob("test_*.py")
-    )
+    named = re.compile(r"counters? `([^`]+)`")
+    assert [key for key, row in rows.items() if not named.search(row)] == []
     by_label = {counter.label: counter.name for counter in Counter}
-    for key, row in rows.items():
-        [label, *_] = re.findall(r"counter `([^`]+)`", row)
-        assert f"Counter.{by_label[label]}" in tested, (key, label)
+    asserted = asserted_counters(Path(__file__).parents[2])
+    assert [label for label in named.findall(page) if by_label[label] not in asserted] == []
 
 
 async def test_connect_of_a_stranger_is_small(rig):

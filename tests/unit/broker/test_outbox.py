@@ -323,3 +323,30 @@ def test_a_search_without_finds_is_cut_too():
         outbox.go_on()
     assert len(looked) == 1000
     assert client.wire == []
+
+
+def test_unacknowledged_bytes_are_bounded() -> None:
+    """What a client leaves unacknowledged has a bound in bytes, for retained messages and after a
+    reconnect too; its acknowledgements let the next ones leave."""
+    counted: list[Counted] = []
+    retained = {f"r{n}": Message(20 + n, 0, f"r{n}", b"%4000d" % n, 1) for n in range(8)}
+    outbox = Outbox("c", limit=99, max_bytes=10_000, count=counted.append, current=retained.get)
+    outbox.persistent = True
+    client = Client(window=50)
+    outbox.attach(client)
+    for number in range(1, 9):
+        outbox.deliver(Message(number, 0, "t", b"%4000d" % number), 1, retain=False)
+    assert [number for _, _, number in client.wire] == [1, 2, 3]
+    assert counted == [Counted.DELIVERIES_HELD, *[Counted.DELIVERIES_DROPPED_QUEUE_FULL] * 3]
+    outbox.acknowledged(1)
+    assert [number for _, _, number in client.wire] == [1, 2, 3, 7]
+    outbox.detach()
+    again = Client(window=50)
+    outbox.attach(again)
+    assert [number for _, _, number in again.wire] == [2, 3, 7]
+    for packet_id in sorted(again.unacknowledged):
+        outbox.acknowledged(packet_id)
+    assert [number for _, _, number in again.wire] == [2, 3, 7, 8]
+    outbox.acknowledged(max(again.unacknowledged))
+    outbox.deliver_retained(iter(retained.values()), 1, ())
+    assert len(again.wire) == 4 + 3

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
+from appliance.remote import mirror
 from appliance.remote.mirror import Mirror
 from appliance.remote import protocol
 from appliance.remote.frames import Cursor, Frames
-from appliance.model import ExecutionState
+from appliance.model import ExecutionState, Message, MessageProperties
 
 
 class Terminal:
@@ -94,6 +95,28 @@ def test_a_flood_costs_a_frame_its_bound_and_the_gap_is_seen():
     assert 10 < len(shown) <= 1 + protocol.LIVE_PER_FRAME
     terminal.frame()
     assert terminal.mirror.live(50_001, 10) == []
+
+
+def test_properties_count_in_a_frame_and_in_the_terminal(monkeypatch):
+    """Messages with large properties come without them, and the terminal's memory is bounded in
+    bytes; opening one fetches it whole."""
+    monkeypatch.setattr(mirror, "KEPT_BYTES", 50_000)
+    engine = PlainEngine()
+    terminal = Terminal(engine, Frames(engine, lambda: 0.0))
+    large = MessageProperties(user_properties=(("k", "v" * 60_000),)).encoded()
+    small = MessageProperties(content_type="c" * 400).encoded()
+    for seq in range(1, 601):
+        properties = large if seq % 2 else small
+        engine.messages.append(Message(seq, seq, "t", b"x", properties=properties))
+        if seq % 20 == 0:
+            assert len(terminal.frame()) < 2 * protocol.FRAME_BYTES
+    shown = terminal.mirror.live(0, 10_000)
+    assert shown[-1].seq == 600
+    assert sum(protocol.size_of(message) for message in shown) <= 50_000
+    assert len(shown) > 100
+    for message in shown:
+        assert message.properties == (None if message.seq % 2 else small)
+        assert terminal.mirror.full_size(message.seq) == (1 if message.seq % 2 else None)
 
 
 def test_much_state_comes_in_several_frames_of_bounded_size():
