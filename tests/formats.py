@@ -17,7 +17,7 @@ import msgspec
 
 from appliance.broker.session_store import KeptWill, Queued
 from appliance.engine.databases import LAYOUTS
-from appliance.model import Message
+from appliance.model import EncodedProperties, Message, MessageProperties
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.storage.layout import Layout, run_script
 from appliance.tasks.records import Record
@@ -64,9 +64,23 @@ def bodies(name: str) -> dict[str, Any]:
     return {where: schema_of(kind) for where, kind in BODIES[name].items()}
 
 
+_PROPERTIES = "#/$defs/MessageProperties"
+
+
 def schema_of(kind: Any) -> Any:
     """The JSON schema of what a type is encoded to, without texts for people."""
-    return json.loads(json.dumps(_without_texts(msgspec.json.schema(kind))))
+    _, components = msgspec.json.schema_components((MessageProperties,))
+    schema = msgspec.json.schema(kind, schema_hook=_schema_of_encoded)
+    if _PROPERTIES in json.dumps(schema):
+        schema["$defs"] |= components
+    return json.loads(json.dumps(_without_texts(schema)))
+
+
+def _schema_of_encoded(kind: type) -> dict[str, Any]:
+    """A message holds its properties encoded; on disk they are a part of it like any other."""
+    if kind is not EncodedProperties:
+        raise NotImplementedError
+    return {"$ref": _PROPERTIES}
 
 
 def _without_texts(schema: Any) -> Any:

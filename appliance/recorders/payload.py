@@ -96,6 +96,7 @@ def nesting(payload: bytes) -> int:
     """How deep arrays and objects are nested, at most ``MAX_DEPTH + 1``.
 
     Works without recursion and on any bytes; for bytes that are not JSON the number has no meaning.
+    A bracket in a string counts as a level where it is the only one of the payload.
     """
     openings = payload.count(b"[") + payload.count(b"{")
     if openings <= 1:
