@@ -12,7 +12,7 @@ import html
 import json
 import re
 from collections.abc import Iterator
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from appliance.secret import Secret
 
@@ -23,6 +23,16 @@ _LEAST_LINE = 8
 """Characters. A shorter line of a secret of several lines may be any word."""
 _LEAST_CODE = 8
 """Characters of base64 that depend on the secret alone."""
+
+
+def address_secrets(address: str) -> Iterator[Secret]:
+    """The password in an address (of a proxy, say), also where it is not a right one."""
+    user, at, _ = address.partition("://")[2 if "://" in address else 0].rpartition("@")
+    password = user.partition(":")[2]
+    if at and password:
+        yield Secret(user)
+        yield Secret(password)
+        yield Secret(unquote(password))
 
 
 class KnownSecrets:

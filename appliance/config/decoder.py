@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 from appliance.config.checks import brackets
+from appliance.config.key_files import may_be_secret
 from appliance.config.problems import ConfigPath, Problems
 from appliance.config.tables import Config, ServiceConfig, Table
 from appliance.config.values import (
@@ -162,7 +163,8 @@ class Decoder:
         try:
             return self._single(value, kind, hints)
         except _InvalidValueError as wrong:
-            self._problems.value(where, value, str(wrong), secret=kind is Secret)
+            secret = kind is Secret or may_be_secret(where.path, value)
+            self._problems.value(where, value, str(wrong), secret=secret)
             return _placeholder(kind)
 
     def _list(self, value: Any, kind: Any, where: ConfigPath, hints: _Hints) -> tuple[Any, ...]:

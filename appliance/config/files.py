@@ -11,13 +11,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.request import getproxies
 
-from appliance.config.key_files import key_files
+from appliance.config.key_files import key_files, may_be_secret, shown_name
 from appliance.config.recorder_paths import disk_problems
 from appliance.config.sign_in import TOKEN_KEYS, SecretKind, secret_problem
 from appliance.config.tables import Config, QlikConfig
 from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
+from appliance.known_secrets import address_secrets
 from appliance.secret import Secret
 from appliance.storage import files
 
@@ -40,7 +42,7 @@ def check_files(config: Config) -> list[str]:
     problems: list[str] = []
     shown = config.file or "configuration"
     for where, path in key_files(config):
-        problem = _unreadable(path)
+        problem = _unreadable(path, is_secret=may_be_secret(where, path))
         if problem:
             problems.append(f"{shown}: {where}: {problem}")
     problems.extend(f"{shown}: {text}" for text in _secret_problems(config))
@@ -104,9 +106,13 @@ def read_secret(
         with files.open_to_read(Path(file)) as opened:
             data = opened.read(_LARGEST_SECRET + 1)
     except PermissionError:
-        raise NoPermissionError(f"{file}: this user may not read it; change its rights") from None
+        raise NoPermissionError(
+            f"{shown_name(file)}: this user may not read it; change its rights"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{file}: the secret can't be read: {error.strerror}") from None
+        raise ConfigError(
+            f"{shown_name(file)}: the secret can't be read: {error.strerror}"
+        ) from None
     if len(data) > _LARGEST_SECRET:
         raise ConfigError(f"{file}: too long for a secret; name the file that holds it")
     try:
@@ -141,6 +147,8 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
             found.extend(_address_secrets(read_secret(notify.url, notify.url_file)))
     for plugin in config.access.plugins:
         found.extend(_setting_secrets(plugin.settings))
+    for proxy in getproxies().values():  # of the environment; Qlik and notices go through them
+        found.extend(address_secrets(proxy))
     return tuple(secret for secret in found if secret)
 
 
@@ -177,17 +185,18 @@ def _address_secrets(address: Secret | None) -> Iterator[Secret]:
         yield from (Secret(each) for each in (*tokens, *values) if len(each) >= _SHORTEST_TOKEN)
 
 
-def _unreadable(path: str) -> str | None:
+def _unreadable(path: str, *, is_secret: bool = False) -> str | None:
     """Why a file can't be read, or ``None``. It is opened: its mode alone is not enough."""
     try:
         with files.open_to_read(Path(path)):
             return None
-    except FileNotFoundError:
-        return f"{path} does not exist; put the file there or name another"
-    except PermissionError:
-        user = f" (user id {os.geteuid()})" if hasattr(os, "geteuid") else ""
-        return f"{path} can't be read by this user{user}; change the file's rights"
-    except IsADirectoryError:
-        return f"{path} is a folder; name a file"
     except OSError as error:
-        return f"{path} can't be read: {error.strerror}"
+        name = shown_name(path) if is_secret else path
+        if isinstance(error, FileNotFoundError):
+            return f"{name} does not exist; put the file there or name another"
+        if isinstance(error, PermissionError):
+            user = f" (user id {os.geteuid()})" if hasattr(os, "geteuid") else ""
+            return f"{name} can't be read by this user{user}; change the file's rights"
+        if isinstance(error, IsADirectoryError):
+            return f"{name} is a folder; name a file"
+        return f"{name} can't be read: {error.strerror}"

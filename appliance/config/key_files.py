@@ -1,14 +1,40 @@
-"""Which keys name a file that is read: certificates, private keys, secrets.
+"""Which keys name a file that is read: certificates, private keys, secrets; how messages name it.
 
 Not for: opening them (files.py). The users file is not among them, since it may be missing.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from appliance.config.tables import Config
 from appliance.config.values import ReadPath
+
+_OF_SECRETS = frozenset(
+    ("jwt_file", "password_file", "api_key_file", "client_secret_file", "url_file")
+)
+
+
+def may_be_secret(key: str, name: object) -> bool:
+    """Whether the name of a file may be a secret that was written to the wrong key.
+
+    ``key`` is the last part of the key's name, or all of it as messages write it.
+    """
+    return key.strip("`").rpartition("`")[2] in _OF_SECRETS or "PRIVATE KEY" in str(name)
+
+
+def shown_name(path: str) -> str:
+    """How a message names the file of a secret.
+
+    A file that is there has a name. A name without a file may be the secret itself, written to the
+    wrong key; the folder is shown if it exists.
+    """
+    if os.path.lexists(path):
+        return path
+    folder = os.path.dirname(path)  # noqa: PTH120 - the text as it is, also where it is no path
+    where = f" in {folder}" if os.path.isdir(folder) else ""  # noqa: PTH112 - see above
+    return f"the file{where} (its name is not shown, it may be the secret itself)"
 
 
 def key_files(config: Config) -> Iterator[tuple[str, str]]:

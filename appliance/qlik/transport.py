@@ -12,6 +12,7 @@ import contextlib
 import json
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -23,7 +24,7 @@ from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 
 from appliance.clock import Clock
-from appliance.known_secrets import KnownSecrets
+from appliance.known_secrets import KnownSecrets, address_secrets
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
@@ -42,6 +43,10 @@ BODY_LIMIT = 64 * 1024 * 1024
 _PIECE = 65536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
+_LEAST_COOKIE = 8
+"""Characters. A shorter value may be any word; a session's is longer."""
+_MOST_COOKIES = 16
+"""The newest, which a text may repeat."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -147,12 +152,14 @@ class Transport:
         self._stepped_ns = 0
         """How far our clock had been set when ``clock_offset_s`` was found out."""
         self._is_closed = False
-        self._secrets = tuple(secrets)
-        self._known = KnownSecrets(*secrets)
+        proxy = environment_proxy(base_url)
+        self._secrets = (*secrets, *address_secrets(proxy))
+        self._token = Secret("")
+        self._cookies: deque[Secret] = deque(maxlen=_MOST_COOKIES)
+        self._known = KnownSecrets(*self._secrets)
         if tls is None and parts.scheme == "https":
             tls = ssl.create_default_context()
         self._exchange: Exchange
-        proxy = environment_proxy(base_url)
         if auth is None and not proxy:
             self._exchange = Connections(base_url, tls=tls, timeout_s=timeout_s)
         else:
@@ -169,7 +176,16 @@ class Transport:
 
     def know(self, token: Secret) -> None:
         """Mask this one, too. It replaces the one before, which is no longer sent."""
-        self._known = KnownSecrets(*self._secrets, token)
+        self._token = token
+        self._known = KnownSecrets(*self._secrets, token, *self._cookies)
+
+    def _know_cookies(self, answered: list[str]) -> None:
+        """Mask the cookies that an answer brought: a proxy's session is as good as a password."""
+        for cookie in answered:
+            value = cookie.partition(";")[0].partition("=")[2].strip().strip('"')
+            if len(value) >= _LEAST_COOKIE and Secret(value) not in self._cookies:
+                self._cookies.append(Secret(value))
+                self._known = KnownSecrets(*self._secrets, self._token, *self._cookies)
 
     def server_time_ns(self, own_ns: int | None = None) -> int:
         """A local time (by default now) as the server's clock shows it."""
@@ -271,6 +287,9 @@ class Transport:
         try:
             with self._exchange.answer(method, target, all_headers, body) as response:
                 self._note_clock(response.headers.get("Date"))
+                if "Set-Cookie" in response.headers:
+                    self._know_cookies(response.headers.getlist("Set-Cookie"))
+                    known = self._known
                 content = self._read(response, where, began, keep_last)
                 took_s = time.monotonic() - began
                 return Reply(response.status, response.headers, content, where, took_s, known)

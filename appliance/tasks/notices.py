@@ -25,6 +25,7 @@ import msgspec
 from appliance.config.tables import NoticeKind, NotifyConfig
 from appliance.counters import Count, Counter
 from appliance.errors import ConfigError
+from appliance.log.sanitize import escape
 from appliance.model import Execution, ExecutionState
 from appliance.secret import Secret
 from appliance.tasks import notify_urls
@@ -46,7 +47,7 @@ class Notice(msgspec.Struct, frozen=True):
 
     @property
     def title(self) -> str:
-        name = self.execution.task_name or self.execution.task_id or "A task"
+        name = escape(self.execution.task_name or self.execution.task_id or "A task")
         match self.kind:
             case "recovered":
                 return f"{name} succeeds again"
@@ -65,12 +66,14 @@ class Notice(msgspec.Struct, frozen=True):
             lines.append(f"It usually takes {execution.usual_s:.0f} s.")
         asked = f"Asked for by {cause.kind}"
         if cause.seq:
-            asked += f" {cause.seq} on {cause.topic} from {cause.client_id or 'an unknown client'}"
+            client = escape(cause.client_id) or "an unknown client"
+            asked += f" {cause.seq} on {escape(cause.topic)} from {client}"
         elif cause.rule:
-            asked += f" {cause.rule}"
+            asked += f" {escape(cause.rule)}"
         lines += [asked, f"Task {execution.task_id}, execution {execution.id}"]
         lines += execution.log_tail[-LOG_LINES:]
-        return "\n".join(lines)
+        # The reason and the script log may have several lines.
+        return "\n".join(escape(line) for text in lines for line in text.splitlines())
 
 
 def notice_of(record: Record, execution: Execution) -> Notice | None:
@@ -172,7 +175,8 @@ class Target:
             return
         for attempt in range(1, TRIES + 1):
             self._sent.append(self._monotonic())
-            if self._sender.notify(title=title, body=body):
+            # As text: a service that takes HTML or Markdown gets it escaped.
+            if self._sender.notify(title=title, body=body, body_format="text"):
                 self._count(Counter.NOTICES_SENT)
                 return
             if attempt < TRIES and stopped.wait(self._retry_s):

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from appliance.config.key_files import shown_name
 from appliance.config.tables import NotifyConfig
 from appliance.errors import ConfigError
 
@@ -97,5 +98,9 @@ def _not_understood(where: str) -> ConfigError:
 def _read(path: str, where: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: url_file = {path} can't be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: url_file: {shown_name(path)} can't be read: {error.strerror}"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: url_file: {path} is not UTF-8 text") from None

@@ -37,7 +37,7 @@ from appliance.ui.screens.operator_actions import OperatorActions
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.terminal_driver import NonBlockingDriver
-from appliance.ui.text import printable
+from appliance.ui.text import for_clipboard, printable
 from appliance.ui.type_ahead import TypeAhead
 
 _COPY_BYTES = 100_000
@@ -386,7 +386,7 @@ class ApplianceApp(App[UiEnd]):
         if len(text.encode()) > _COPY_BYTES:
             self.say(f"{what} is too long for a terminal's clipboard; export it with e.", bad=True)
             return
-        self.copy_to_clipboard(text)
+        self.copy_to_clipboard(for_clipboard(text))
         self.say(f"Copied {what}.")
 
     def copy_payload(self, message: Message) -> None:

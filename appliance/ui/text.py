@@ -73,6 +73,20 @@ def _made_printable(text: str) -> str:
     return _thin_marks(text.translate(_TABLE))
 
 
+def for_clipboard(text: str) -> str:
+    """``text`` as it may be pasted into a terminal: line breaks and tabs, no other commands.
+
+    What is pasted counts as typed, and an escape sequence in it could end the bracketed paste.
+    """
+    text = text.replace("\r\n", "\n")
+    return "".join(
+        chr(0x2400 + ord(one)) if one < " " and one not in "\n\t"
+        else REPLACEMENT if "\x7f" <= one <= "\x9f"
+        else one
+        for one in text
+    )  # fmt: skip
+
+
 def _thin_marks(text: str) -> str:
     if text.isascii():
         return text

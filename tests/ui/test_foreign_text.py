@@ -7,7 +7,7 @@ from rich.style import Style
 
 from appliance.ui import payload
 from appliance.ui.lines import strip_of
-from appliance.ui.text import cut, cut_start, fit, fit_right, printable, width, wrap
+from appliance.ui.text import cut, cut_start, fit, fit_right, for_clipboard, printable, width, wrap
 
 NASTY = "\x1b[2J\x9b1m\x07\r\n\t\u202e\u2066\u200b\u200d\ufeff\u2028e\u0301\u0301\u0301\u0301日本🇩🇪👍🏽\udc80\U000e0041\u3164"
 
@@ -37,6 +37,15 @@ def test_what_was_hidden_is_seen():
     assert printable("a\x1b[31mb") == "a␛[31mb"
     assert printable("pay\u202eload") == "pay�load"
     assert printable("plc\u200b-1") != "plc-1"
+
+
+@given(st.text())
+@example(NASTY)
+def test_what_is_pasted_into_a_terminal_commands_nothing(text):
+    """A copied payload keeps its lines and tabs; no escape sequence in it ends a bracketed paste."""
+    copied = for_clipboard(text)
+    assert not any(unicodedata.category(one) == "Cc" and one not in "\n\t" for one in copied)
+    assert for_clipboard("a\r\n\tb\x1b[201~c") == "a\n\tb␛[201~c"
 
 
 def test_marks_do_not_pile_up_over_other_lines():

@@ -14,10 +14,13 @@ import pytest
 from appliance import cli
 from appliance.config.files import all_secrets
 from appliance.config.reading import load
+from appliance.config.tables import Config
 from appliance.errors import ConfigError
 from appliance.log import logs
+from appliance.qlik.cloud_rows import expect_success
 from appliance.qlik.connect import connect
 from appliance.qlik.server import QlikError
+from appliance.qlik.transport import Transport
 
 SECRET = "Zx9-hunter2/and more&than+that"  # noqa: S105  made up
 LINES = ["first-line-of-it-0", "second-line-of-it-1", "third-line-of-it-2"]
@@ -105,6 +108,65 @@ def test_a_server_that_repeats_the_secret_shows_none(
         assert base64.b64encode(b"hunter2").decode()[:8] not in text
 
 
+class _Session(_Echo):
+    """A proxy that gives a session, and repeats that and what it was sent itself."""
+
+    def do_GET(self) -> None:
+        sent = self.headers.get("Proxy-Authorization", "").rpartition(" ")[2]
+        plain = base64.b64decode(sent).decode()
+        body = f"denied: {sent} {plain} {self.headers.get('Cookie')} {SESSION}".encode()
+        self.send_response(403)
+        self.send_header("Set-Cookie", f"X-Qlik-Session={SESSION}; Path=/; HttpOnly")
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+SESSION = "3f2b9c71-session-of-the-proxy"
+
+
+def test_a_proxy_of_the_environment_and_its_session_show_no_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The password in HTTP_PROXY and the cookie of a session sign in as well as a secret of the
+    configuration; no text of a server that repeats them shows them, at the first call or later."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Session) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        proxy = f"http://someone:hunter2%2Fand%20more@127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("http_proxy", proxy)
+        transport = Transport("http://qlik.example:4242", timeout_s=5)
+        for _ in range(2):
+            reply = transport.call("GET", "/qrs/about")
+            shown = [reply.known.mask(reply.text), repr(transport), repr(reply.known)]
+            with pytest.raises(QlikError) as caught:
+                expect_success(reply)
+            for text in (*shown, str(caught.value), repr(caught.value)):
+                assert "hunter2" not in text
+                assert "session-of" not in text
+                assert base64.b64encode(b"someone:hunter2/").decode()[-12:-2] not in text
+        transport.close()
+        server.shutdown()
+    texts = [
+        "http://someone:hunter2/and more@[::1",
+        "someone:hunter2/and more@proxy:x",
+        "socks9://someone:hunter2/and more@proxy:8080",
+    ]
+    for text in texts:
+        monkeypatch.setenv("http_proxy", text)
+        transport = Transport("http://qlik.example:4242", timeout_s=5)
+        with pytest.raises(QlikError) as caught:
+            transport.call("GET", "/qrs/about")
+        assert "hunter2" not in str(caught.value)
+        assert "HTTP proxy" in str(caught.value)
+        transport.close()
+        stream = io.StringIO()
+        log = logs.start("debug", stream=stream, secrets=all_secrets(Config()))
+        logging.getLogger("appliance.test").warning("The proxy is %s", text)
+        log.close()
+        assert "hunter2" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("key", ["jwt_file", "password_file", "api_key_file", "client_secret_file"])
 def test_a_secret_with_a_line_break_is_refused_before_it_is_sent(
@@ -155,6 +217,29 @@ def test_a_sign_in_that_no_header_can_carry_is_a_problem_of_the_configuration(
         path.write_text(text, "utf-8")
     with pytest.raises(ConfigError, match=said):
         load(path)
+
+
+@pytest.mark.parametrize("secret", ["eyJhbGci.hunter2-token.sig", "mailto://a:hunter2@example.com"])
+@pytest.mark.parametrize(
+    "table",
+    [
+        "[qlik]\nedition = 'client-managed'\nurl = 'https://q.example/p'\nuser = 'A\\b'\njwt_file = {}",
+        "[qlik]\nedition = 'cloud'\nurl = 'https://q.example'\napi_key_file = {}",
+        "[[notify]]\nurl_file = {}",
+    ],
+)
+def test_a_secret_in_the_place_of_its_files_name_is_not_shown(
+    tmp_path: Path, table: str, secret: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file does not exist: `check`, `run` and a wrong path name the key and the folder only."""
+    path = tmp_path / "config.toml"
+    for value in (f"'{secret}'", f'"{secret}\\n"'):
+        path.write_text(table.format(value) + "\n", "utf-8")
+        for command in (["check"], ["run", "--headless", "--run-for", "1s"]):
+            assert cli.main([*command, "-c", str(path)]) == 78
+            said = "".join(capsys.readouterr())
+            assert "hunter2" not in said
+            assert "_file`" in said
 
 
 def test_the_end_of_a_line_is_no_part_of_a_token(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import json
 import socketserver
 import subprocess
@@ -214,6 +215,31 @@ def test_a_flood_of_failures_is_not_a_flood_of_mail(webhook) -> None:
         assert summary["title"] == "Notices left out"
         assert summary["message"].startswith("3 notices")
         assert sender.counted.arrived.count(Counter.NOTICES_LEFT_OUT) == 3
+
+
+def test_names_of_others_are_text_in_a_notice(webhook, mailbox) -> None:
+    """A topic, a client id or a reason begins no line, steers no terminal, and is no HTML of a mail."""
+    cause = Cause("message", 7, "plant/<img src=x>\x1b[2J", "plc\u202e\n1")
+    execution = Execution(
+        3, "t", "Sales\r\nBcc: all", ExecutionState.FAILED, cause, 0, reason="no\u200btable\x9b1m"
+    )
+    mail = config(f"{mailbox.url}&format=html")
+    for target in Notices((config(webhook.url), mail), lambda *_: None).targets:
+        notice = Notice("failed", execution)
+        target._tell(notice.title, notice.body, threading.Event())
+    (said,) = webhook.wait_for(1)
+    assert said["title"] == "Sales\\r\\nBcc: all failed"
+    assert said["message"].splitlines() == [
+        "no\\u200btable\\x9b1m",
+        "Asked for by message 7 on plant/<img src=x>\\x1b[2J from plc\\u202e\\n1",
+        "Task t, execution 3",
+    ]
+    (letter,) = mailbox.wait_for(1)
+    read = email.message_from_string(letter)
+    assert read["Bcc"] is None
+    pages = [part for part in read.walk() if part.get_content_type() == "text/html"]
+    assert pages
+    assert not any(b"<img" in part.get_payload(decode=True) for part in pages)
 
 
 def test_a_notice_is_tried_again_and_then_left(webhook, caplog) -> None:
