@@ -193,6 +193,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_demo(add)
     _add_init_and_check(add)
     _add_user(add)
+    _add_session(add)
     _add_publish(add)
     _add_attach(add)
     _add_export(add)
@@ -339,6 +340,44 @@ def _add_user(add: _Add) -> None:
     _config_option(added)
     example = "  appliance user list"
     added = add("list", "list the users", "List the users' names.", example, actions)
+    _config_option(added)
+
+
+def _add_session(add: _Add) -> None:
+    parser = add(
+        "session",
+        "list and end the sessions of a running appliance's clients",
+        "A session is what the broker keeps of a client: its subscriptions and the messages that "
+        "wait for it, also while it is away. It belongs to the user who began it.",
+        "  appliance session list\n"
+        "  appliance session list plc                    with plc in client id or user\n"
+        "  appliance session end press-7",
+    )
+    actions = parser.add_subparsers(
+        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
+    )
+    added = add(
+        "list",
+        "list the sessions",
+        "List the sessions, connected or not, with what waits in each.",
+        "  appliance session list\n  appliance session list plc --json",
+        actions,
+    )
+    added.add_argument("search", metavar="TEXT", nargs="?", default="",
+                       help="a part of the client id or the user's name")  # fmt: skip
+    added.add_argument("--json", action="store_true", help="for programs: one JSON list")
+    _config_option(added)
+    added = add(
+        "end",
+        "end a client's session and its connection",
+        "End a session: the client is disconnected (MQTT 5: reason 0x98), its subscriptions and "
+        "the messages that wait for it are dropped, its will is published. It may come back and "
+        "begin a new one. Asks first if there is a terminal.",
+        "  appliance session end press-7\n  appliance session end press-7 --yes",
+        actions,
+    )
+    added.add_argument("client_id", metavar="CLIENT_ID", help="as the list shows it")
+    added.add_argument("--yes", action="store_true", help="do not ask")
     _config_option(added)
 
 

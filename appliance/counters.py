@@ -71,7 +71,7 @@ class Counter(enum.Enum):
     CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER = (
         "connections refused: client id of another user",
         "A client was refused because its client id has a session of another user; give each",
-        "client an id of its own, or have its user connect with a clean session.",
+        "client an id of its own, or end that session with `appliance session end CLIENT_ID`.",
     )
     CONNECTIONS_REFUSED_CLIENT_ID_NOT_ALLOWED = (
         "connections refused: client id not allowed",

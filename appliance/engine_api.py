@@ -49,6 +49,10 @@ class ClientState(msgspec.Struct, frozen=True):
     messages_out: int = 0
     queued: int = 0
     dropped: int = 0
+    queued_bytes: int = 0
+    """What the waiting messages count for in memory, in bytes."""
+    expiry_s: int | None = 0
+    """How long the session outlives its connection, in seconds; ``None``: it never expires."""
 
 
 class JournalState(msgspec.Struct, frozen=True):
@@ -308,6 +312,13 @@ class Engine(Protocol):
     def disconnect(self, client_id: str, by: str) -> None:
         """Close a client's connection (MQTT 5: reason 0x98, administrative action)."""
         raise _lacks("disconnect a client", client_id, by)
+
+    def end_session(self, client_id: str, by: str) -> int:
+        """End a client's session with its subscriptions, and its connection if there is one.
+
+        Returns how many messages waited in it; they are dropped.
+        """
+        raise _lacks("end a session", client_id, by)
 
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         """Pause a timer or let it go on."""

@@ -31,7 +31,7 @@ from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
 from appliance.model import Message
-from appliance.mqtt.packets import Reason
+from appliance.mqtt.packets import FOR_EVER, Reason
 from appliance.storage.files import allow_open_files
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ _OTHER_FILES = 256
 
 
 _PROTOCOLS = {0: "", 3: "3.1", 4: "3.1.1", 5: "5.0"}
+
+
+def _expiry(seconds: int) -> int | None:
+    return None if seconds == FOR_EVER else seconds
 
 
 class MqttBroker:
@@ -386,9 +390,20 @@ class MqttBroker:
                     messages_out=session.outbox.delivered,
                     queued=session.outbox.queued,
                     dropped=session.outbox.dropped,
+                    queued_bytes=session.outbox.queued_bytes,
+                    expiry_s=_expiry(self.sessions.kept_for(session)),
                 )
             )
         return tuple(states)
+
+    def end_session(self, client_id: str) -> int | None:
+        """End a session because an operator wants it; returns how many messages waited in it.
+
+        ``None``: there is no such session.
+        """
+        dropped = self.binding.end_for_operator(client_id)
+        self._clients = tuple(each for each in self._clients if each.client_id != client_id)
+        return dropped
 
     def disconnect(self, client_id: str) -> bool:
         """End a client's connection because an operator wants it; returns whether there was one."""

@@ -111,7 +111,7 @@ class SessionBinding:
         self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
         raise PacketError(
             f"refused {_named(username)}: the client id has a session of"
-            f" {_named(session.username)}",
+            f" {_named(session.username)}, and `appliance session end` ends it",
             Reason.CLIENT_ID_NOT_VALID,
         )
 
@@ -273,6 +273,28 @@ class SessionBinding:
                 " and others" if len(lost) > _NAMED else "",
             )
         return ended
+
+    def end_for_operator(self, client_id: str) -> int | None:
+        """End a session and its connection; returns how many messages waited in it.
+
+        ``None``: the client has none. Its will is published, as at the end of every session and of
+        every connection that the client did not end itself (MQTT 5, section 3.1.2.5).
+        """
+        session = self._sessions.get(client_id)
+        if session is None:
+            return None
+        queued = session.outbox.queued
+        if queued:
+            self._count_many(Counter.DELIVERIES_DROPPED_SESSION_ENDED, queued)
+        if session.connection is None:
+            self.end_session(client_id)
+        else:
+            # Without a time to outlive it, the session ends with its connection.
+            self._sessions.keep_for(session, 0)
+            session.connection.end(
+                Reason.ADMINISTRATIVE_ACTION, "an operator ended the client's session"
+            )
+        return queued
 
     def end_session(self, client_id: str) -> None:
         """End a session with everything that it holds."""

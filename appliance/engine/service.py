@@ -630,6 +630,14 @@ class Appliance:
 
         return self._wait_for(run(), timeout_s)
 
+    def wait_settled(self, timeout_s: float) -> None:
+        """Wait until everything that has entered so far is on disk. Not on the engine's loop.
+
+        Raises:
+            UnavailableError: the engine has stopped, or that takes too long.
+        """
+        self._wait_for(self.door.settled(), timeout_s)
+
     def _wait_for(self, coroutine: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
         loop = self._loop
         if loop is None or loop.is_closed():

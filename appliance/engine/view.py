@@ -77,6 +77,9 @@ class ViewedAppliance(Protocol):
     def call(self, function: Callable[[], Any], timeout_s: float) -> Any:
         """Run a function on the engine's loop and return its result."""
 
+    def wait_settled(self, timeout_s: float) -> None:
+        """Wait until everything that has entered so far is on disk."""
+
     def stop(self) -> None:
         """Begin the ordered stop."""
 
@@ -265,6 +268,18 @@ class View(Engine):
         broker = self._appliance.broker
         if not self._appliance.call(lambda: broker.disconnect(client_id), _CALL_S):
             raise ApplianceError(f"Client {client_id} is not connected.")
+
+    def end_session(self, client_id: str, by: str) -> int:
+        broker = self._appliance.broker
+        dropped: int | None = self._appliance.call(lambda: broker.end_session(client_id), _CALL_S)
+        if dropped is None:
+            raise ApplianceError(f"Client {client_id} has no session.")
+        logger.warning(
+            "%s ends the session of client %s; messages dropped: %d", by, client_id, dropped
+        )
+        # After a crash it must not be there again.
+        self._appliance.wait_settled(_CALL_S)
+        return dropped
 
     def stop(self, by: str = "operator") -> None:
         logger.info("%s asks to stop the appliance", by)

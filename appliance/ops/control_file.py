@@ -23,6 +23,7 @@ import msgspec
 
 from appliance.errors import NoPermissionError, UnavailableError
 from appliance.ops.health import look
+from appliance.ops.listed_sessions import ListedSession
 from appliance.storage import files
 
 PREFIXES = ("request-", "answer-")
@@ -30,11 +31,13 @@ PREFIXES = ("request-", "answer-")
 _REQUEST, _ANSWER = PREFIXES
 _MOST_AT_ONCE = 64
 """So many requests are taken in one look; further ones wait for the next."""
-_LARGEST_FILE = 64 * 1024
+_LARGEST_REQUEST = 64 * 1024
+_LARGEST_ANSWER = 64 * 1024 * 1024
+"""A list of sessions may be long."""
 _STEP_S = 0.05
 
 Kind = TypeVar("Kind")
-Ask = Literal["reload", "log-level", "acknowledge"]
+Ask = Literal["reload", "log-level", "acknowledge", "session-list", "session-end"]
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -43,6 +46,8 @@ class Request(msgspec.Struct, frozen=True):
     id: str
     ask: Ask
     level: str = ""
+    client_id: str = ""
+    """The client whose session is to end, or that the list goes on behind."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -51,6 +56,9 @@ class Answer(msgspec.Struct, frozen=True):
     id: str
     done: bool
     lines: tuple[str, ...]
+    sessions: tuple[ListedSession, ...] = ()
+    more: bool = False
+    """Whether further sessions follow the last one."""
 
 
 def ask(
@@ -58,6 +66,7 @@ def ask(
     what: Ask,
     *,
     level: str = "",
+    client_id: str = "",
     timeout_s: float = 15.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Answer:
@@ -69,11 +78,13 @@ def ask(
     """
     found = look(data_dir)
     if found is None or found.is_old:
-        raise UnavailableError(
-            f"No appliance runs with the data directory {data_dir}. The configuration takes"
-            " effect at its next start."
+        meanwhile = (
+            "Sessions are listed and ended while it runs."
+            if what in ("session-list", "session-end")
+            else "The configuration takes effect at its next start."
         )
-    request = Request(secrets.token_hex(8), what, level)
+        raise UnavailableError(f"No appliance runs with the data directory {data_dir}. {meanwhile}")
+    request = Request(secrets.token_hex(8), what, level, client_id)
     question, reply = _file(data_dir, _REQUEST, request.id), _file(data_dir, _ANSWER, request.id)
     try:
         _write(question, msgspec.json.encode(request))
@@ -86,7 +97,7 @@ def ask(
         raise UnavailableError(f"{data_dir} can't be written: {error.strerror}.") from None
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        answer = _read(reply, Answer)
+        answer = _read(reply, Answer, _LARGEST_ANSWER)
         if answer is not None and answer.id == request.id:
             _remove(reply)
             return answer
@@ -105,7 +116,7 @@ def take(data_dir: Path) -> list[Request]:
             written_ns = path.stat().st_mtime_ns
         except OSError:  # its process has given up
             continue
-        request = _read(path, Request)
+        request = _read(path, Request, _LARGEST_REQUEST)
         _remove(path)
         # The answer's file is named after it, so an id that is not one of ours is not followed.
         if request is not None and path == _file(data_dir, _REQUEST, request.id):
@@ -126,13 +137,10 @@ def remove_old(data_dir: Path, earlier: AbstractSet[Path]) -> set[Path]:
     return found - earlier
 
 
-def answer(data_dir: Path, request: Request, *, done: bool, lines: list[str]) -> None:
+def answer(data_dir: Path, found: Answer) -> None:
     """Answer a request. The process that asked may have ended."""
     with contextlib.suppress(OSError):
-        _write(
-            _file(data_dir, _ANSWER, request.id),
-            msgspec.json.encode(Answer(request.id, done, tuple(lines))),
-        )
+        _write(_file(data_dir, _ANSWER, found.id), msgspec.json.encode(found))
 
 
 def _file(data_dir: Path, prefix: str, request_id: str) -> Path:
@@ -149,10 +157,10 @@ def _write(path: Path, content: bytes) -> None:
     files.rename(new, path)
 
 
-def _read(path: Path, kind: type[Kind]) -> Kind | None:
+def _read(path: Path, kind: type[Kind], largest: int) -> Kind | None:
     try:
         with files.open_to_read(path) as file:
-            return msgspec.json.decode(file.read(_LARGEST_FILE), type=kind)
+            return msgspec.json.decode(file.read(largest), type=kind)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

@@ -18,6 +18,7 @@ from appliance.engine.service import Appliance
 from appliance.engine.view import View
 from appliance.errors import ApplianceError
 from appliance.ops import control_file, health
+from appliance.ops.listed_sessions import page
 from appliance.ops.monitoring_server import MonitoringServer
 from appliance.ops.systemd import SystemdNotifier
 
@@ -136,11 +137,15 @@ class Supervisor:
                 done, lines = reloaded
             elif request.ask == "acknowledge":
                 done, lines = await asyncio.to_thread(self._acknowledge)
+            elif request.ask == "session-list":
+                await asyncio.to_thread(self._list_sessions, request)
+                continue
+            elif request.ask == "session-end":
+                done, lines = await asyncio.to_thread(self._end_session, request.client_id)
             else:
                 done, lines = self._set_level(request.level)
-            await asyncio.to_thread(
-                control_file.answer, self._appliance.data_dir, request, done=done, lines=lines
-            )
+            found = control_file.Answer(request.id, done, tuple(lines))
+            await asyncio.to_thread(control_file.answer, self._appliance.data_dir, found)
 
     async def _reload(self) -> tuple[bool, list[str]]:
         self._systemd.reloading()
@@ -158,6 +163,18 @@ class Supervisor:
         except ApplianceError as error:
             return False, [str(error)]
         return True, [f"acknowledged: {loss}" for loss in losses] or ["no loss is known"]
+
+    def _list_sessions(self, request: control_file.Request) -> None:
+        sessions, more = page(self._view.clients(), request.client_id)
+        found = control_file.Answer(request.id, True, (), sessions, more)
+        control_file.answer(self._appliance.data_dir, found)
+
+    def _end_session(self, client_id: str) -> tuple[bool, list[str]]:
+        try:
+            dropped = self._view.end_session(client_id, "appliance session end")
+        except ApplianceError as error:
+            return False, [str(error)]
+        return True, [f"the session of {client_id} is ended; messages dropped: {dropped}"]
 
     def _set_level(self, level: str) -> tuple[bool, list[str]]:
         log = self._appliance.log

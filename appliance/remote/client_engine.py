@@ -173,6 +173,9 @@ class AttachedEngine(Engine):
     def disconnect(self, client_id: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.Disconnect(client_id))
 
+    def end_session(self, client_id: str, by: str) -> int:  # noqa: ARG002 - as above
+        return self._link.request(protocol.EndSession(client_id), _NUMBER)
+
     def pause_timer(self, name: str, paused: bool, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.PauseTimer(name, paused))
 

@@ -130,6 +130,10 @@ class Disconnect(Action, frozen=True, tag="disconnect"):
     client_id: str
 
 
+class EndSession(Action, frozen=True, tag="end_session"):
+    client_id: str
+
+
 class PauseTimer(Action, frozen=True, tag="pause_timer"):
     name: str
     paused: bool
@@ -160,6 +164,7 @@ AnyOperation = (
     | ClearRetained
     | Acknowledge
     | Disconnect
+    | EndSession
     | PauseTimer
     | FireTimer
     | StopAppliance

@@ -383,6 +383,10 @@ class FakeEngine(Engine):
     def disconnect(self, client_id: str, by: str) -> None:
         self._called("disconnect", client_id, by)
 
+    def end_session(self, client_id: str, by: str) -> int:
+        self._called("end_session", client_id, by)
+        return 3
+
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         self._called("pause_timer", name, paused, by)
 

@@ -135,6 +135,7 @@ class TestTasks:
                 (["r"], "Start Reload Stock again?", "start_task"),
                 (["shift+tab", "down", "down", "f"], "Do now what nightly-sync", "fire_timer"),
                 (["4", "down", "x"], "Disconnect hmi-east?", "disconnect"),
+                (["X"], "End the session of hmi-east?", "end_session"),
                 (
                     ["2", "slash", *"line2", "enter", "end", "delete"],
                     "Remove the",

@@ -145,6 +145,11 @@ class ClientsScreen(Page):
         else:
             self.host.say("This client is not connected.")
 
+    def action_end_session(self) -> None:
+        """End the session with what waits in it, of a connected client too."""
+        if self._client is not None:
+            self.host.actions.end_session(self._client)
+
     def action_copy(self) -> None:
         if self._client is not None:
             self.host.copy(self._client.client_id, "the client id")

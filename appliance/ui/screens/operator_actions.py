@@ -164,6 +164,23 @@ class OperatorActions:
         name = cut(printable(client.client_id), 60)
         self._ask(f"Disconnect {name}? It may come back at once.", "Disconnect", action)
 
+    def end_session(self, client: ClientState) -> None:
+        """End a client's session, and its connection if there is one."""
+
+        def action() -> str:
+            dropped = self._host.engine.end_session(client.client_id, self.by)
+            lost = f"; {dropped} waiting message{'s' * (dropped != 1)} dropped" if dropped else ""
+            return f"The session of {client.client_id} was ended{lost}."
+
+        name = cut(printable(client.client_id), 60)
+        count = client.queued
+        waiting = f" {count} message{'s wait' if count != 1 else ' waits'} in it." if count else ""
+        self._ask(
+            f"End the session of {name}?{waiting} Its subscriptions and waiting messages are lost.",
+            "End it",
+            action,
+        )
+
     def clear_retained(self, topic: str) -> None:
         """Remove a topic's retained message."""
 

@@ -123,6 +123,11 @@ def test_an_operator_publishes_and_disconnects(running, attach):
     until(lambda: other.snapshot().link.level == "bad", "the lost connection")
     with pytest.raises(ApplianceError, match="nobody-here is not connected"):
         engine.disconnect("nobody-here", "ignored")
+    ended = attach(running, "anna", "anna-ended")
+    assert engine.end_session("anna-ended", "ignored") == 0
+    until(lambda: ended.snapshot().link.level == "bad", "the end of its connection")
+    with pytest.raises(ApplianceError, match="nobody-here has no session"):
+        engine.end_session("nobody-here", "ignored")
     with pytest.raises(UsageError, match="Topic"):
         engine.publish("plant/#", b"", 0, False, "ignored")
     for topic in ("appliance/status", "appliance/x", "appliance", "$SYS/x", "$desk/reply/a"):
@@ -142,6 +147,7 @@ def test_a_viewer_may_not_act(running, attach):
         lambda: engine.publish("a", b"", 0, False, ""),
         lambda: engine.clear_retained("a", ""),
         lambda: engine.disconnect("anna-acting", ""),
+        lambda: engine.end_session("anna-acting", ""),
         lambda: engine.pause_timer("a", True, ""),
         lambda: engine.fire_timer("a", ""),
         engine.stop,
@@ -150,7 +156,7 @@ def test_a_viewer_may_not_act(running, attach):
             act()
     running.wait_for_line('refused {"ask":"stop"} to anna (terminal anna-acting at 127.0.0.1:')
     until(
-        lambda: dict(engine.snapshot().counters).get(Counter.ACTS_REFUSED.metric, 0) >= 9,
+        lambda: dict(engine.snapshot().counters).get(Counter.ACTS_REFUSED.metric, 0) >= 10,
         "the counter",
     )
     assert "anna-acting" not in [one.client_id for one in engine.history(1 << 62, 1000)]

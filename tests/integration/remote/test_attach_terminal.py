@@ -1,5 +1,6 @@
 """``appliance attach`` as an operator types it: tmux, the real UI, a real appliance process."""
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -11,10 +12,11 @@ import attached_appliance
 import certificates
 import pytest
 from appliance_process import free_port
-from attached_appliance import PASSWORD, publish
+from attached_appliance import PASSWORD, publish, target
 from tmux_window import DEADLINE_S, Window
 
 from appliance.commands.attach import state_folder
+from appliance.mqtt.client import Client
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
 
@@ -57,6 +59,41 @@ def test_an_operator_attaches_and_leaves(running, window):
     assert "Traceback" not in text
     assert PASSWORD not in text
     assert running.process.poll() is None
+
+
+def test_sessions_are_ended_by_key_and_by_command(running, window):
+    """X asks and ends a client's session, ``appliance session end`` too; no leaves all as it is.
+    A viewer's terminal says that a viewer may not."""
+    end = f"{APPLIANCE} session end ended-2 -c {shlex.quote(str(running.config))}; echo rc $?"
+    with contextlib.ExitStack() as stack:
+        for name in ("ended-1", "ended-2"):
+            stack.enter_context(Client(target(running, "plc-7", name)))
+        window.type(end)
+        window.wait("End the session of ended-2?", "[y/N]")
+        window.type("n")
+        window.wait("nothing was changed", "rc 64")
+        window.type(f"clear; {end}")
+        window.wait("[y/N]")
+        window.type("y")
+        window.wait("the session of ended-2 is ended", "rc 0")
+        for user, answer in (("anna", "may look and not act"), ("admin", "The session of ended-1")):
+            window.type(
+                f"clear; echo {shlex.quote(PASSWORD)} | {APPLIANCE} attach 127.0.0.1 "
+                f"--port {running.port} -u {user} --password-stdin"
+            )
+            window.wait("✓ all well")
+            window.keys("4", "/")
+            window.type("ended-")
+            window.wait("ended-1")
+            window.keys("X")
+            window.wait("End the session of ended-1?")
+            window.keys("y")
+            window.wait(answer)
+            window.keys("q")
+            window.wait("Detached from")
+    assert not [line for line in running.lines if "Traceback" in line]
+    ended = [line for line in running.lines if "ended the client's session" in line]
+    assert ["ended-2" in ended[0], "ended-1" in ended[1], len(ended)] == [True, True, 2]
 
 
 def test_with_the_configuration_nothing_but_the_name_is_said(running, window):
