@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,9 @@ class Rig:
 
     async def socket(self, version: int = 4) -> Wire:
         """A client that has opened its socket and sent nothing."""
-        return await Wire.open(self.port, version)
+        wire = await Wire.open(self.port, version)
+        wire.settled = self.settled
+        return wire
 
 
 def hold_commits(monkeypatch: Any) -> threading.Event:
@@ -308,6 +311,8 @@ class Wire:
         self.writer = writer
         self.version = version
         self.published = 0
+        self.settled: Callable[[], Awaitable[None]] | None = None
+        """Waits until the broker has handed on what it has taken."""
 
     @classmethod
     async def open(
@@ -451,7 +456,9 @@ class Wire:
     async def unsubscribe(self, *filters: str, id: int = 10) -> list[int]:
         body = b"".join(text(name) for name in filters)
         self.send(packet(0xA2, number(id), b"\0" if self.version == 5 else b"", body))
-        return (await self.expect(11)).codes
+        answer = await self.expect(11)
+        assert answer.id == id
+        return answer.codes
 
     def disconnect(self, reason: int | None = None) -> None:
         self.send(packet(0xE0, b"" if reason is None else bytes((reason,))))
@@ -535,8 +542,15 @@ class Wire:
         assert not self.reader._buffer
 
     async def nothing_more(self) -> None:
-        """Nothing but the answer to a ping comes: all that was to come has come."""
+        """Nothing but the answers to pings comes: all that was to come has come.
+
+        A ping is answered at once, a message is handed on when it is on disk. So what was sent
+        before is waited for in between.
+        """
         await self.ping()
+        if self.settled is not None:
+            await self.settled()
+            await self.ping()
 
 
 def tls_listener(files: dict[str, Path], *, client_ca: bool = False, **more: Any) -> ListenerConfig:

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from conformance_statements import ALL, WITHOUT_TEST
+
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "docs" / "conformance.md"
-MODULES = ("connect", "malformed", "messages", "mqtt5", "limits", "durability")
+MODULES = (
+    "connect",
+    "malformed",
+    "messages",
+    "mqtt5",
+    "packets_out",
+    "websocket",
+    "limits",
+    "durability",
+    "guard",
+)
 
 _loaded: dict[str, ModuleType] = {}
 
@@ -28,7 +41,8 @@ both versions runs once with each version.
 `pytest tests/integration/broker` runs all of these tests. "holds" means that the test passes; it
 covers the case that its promise describes. "partly" means that a deviation of the statement is
 known. `python tests/conformance_table.py` writes this page, and a test compares the page with the
-tests.
+tests. Every numbered statement of the two standards is either in the table of statements or named
+below it with the reason why it has no test.
 
 ## Known deviations
 
@@ -164,6 +178,13 @@ DEFECTS = (
 )
 """Defects that were seen of stock amqtt 0.12.1, and the test that the appliance does not have them."""
 
+WITHOUT_TEST_HEAD = """
+## Statements without a test
+
+| Why | Statements |
+|---|---|
+"""
+
 DEFECTS_HEAD = """
 ## Defects of stock amqtt that the appliance does not have
 
@@ -188,26 +209,44 @@ def load(name: str) -> ModuleType:
     return module
 
 
+def _tests() -> Iterator[tuple[str, str, Callable[..., object], tuple[str, ...]]]:
+    """(module, name, test, statements) of each test that names statements."""
+    for name in MODULES:
+        for key, value in vars(load(name)).items():
+            if key.startswith("test_") and (statements := getattr(value, "statements", None)):
+                yield name, key, value, statements
+
+
+def problems() -> list[str]:
+    """Statements that do not exist, that no test names, or that are said to have none and have."""
+    named = {number for *_, statements in _tests() for number in statements}
+    without = {number for numbers in WITHOUT_TEST.values() for number in numbers.split(", ")}
+    return [
+        *(f"{number} does not exist" for number in sorted((named | without) - ALL)),
+        *(f"{number} has no test" for number in sorted(ALL - named - without)),
+        *(f"{number} has a test" for number in sorted(named & without)),
+    ]
+
+
 def table() -> str:
     """The document that belongs to the tests as they are now."""
     deviations = [f"| {', '.join(numbers)} | {text} |" for numbers, text in DEVIATIONS]
     deviating = {number for numbers, _ in DEVIATIONS for number in numbers}
     lines = []
-    for name in MODULES:
-        for key, value in vars(load(name)).items():
-            statements = getattr(value, "statements", None)
-            if key.startswith("test_") and statements:
-                promise = " ".join((value.__doc__ or "").split())
-                result = "holds" if deviating.isdisjoint(statements) else "partly"
-                test = f"`broker/test_{name}.py::{key}`"
-                lines.append(f"| {promise} | {', '.join(statements)} | {test} | {result} |")
+    for name, key, value, statements in _tests():
+        promise = " ".join((value.__doc__ or "").split())
+        result = "holds" if deviating.isdisjoint(statements) else "partly"
+        test = f"`broker/test_{name}.py::{key}`"
+        lines.append(f"| {promise} | {', '.join(statements)} | {test} | {result} |")
+    without = [f"| {why} | {numbers} |" for why, numbers in WITHOUT_TEST.items()]
     defects = []
     for seen, name, key in DEFECTS:
         if not callable(getattr(load(name), key, None)):
             raise LookupError(f"broker/test_{name}.py has no {key}")
         defects.append(f"| {seen} | `broker/test_{name}.py::{key}` |")
     head = HEAD + "\n".join(deviations) + "\n" + CHOICES
-    return head + "\n".join(lines) + "\n" + DEFECTS_HEAD + "\n".join(defects) + "\n"
+    rows = "\n".join(lines) + "\n" + WITHOUT_TEST_HEAD + "\n".join(without) + "\n"
+    return head + rows + DEFECTS_HEAD + "\n".join(defects) + "\n"
 
 
 if __name__ == "__main__":

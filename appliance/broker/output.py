@@ -129,9 +129,10 @@ class Output:
                 properties = encoded.decoded()
             if properties is not None and properties.message_expiry_s is not None:
                 expiry = self._remaining(message, properties.message_expiry_s)
-                if expiry <= 0:
+                if expiry <= 0 and not duplicate:
                     self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                     return False
+                expiry = max(0, expiry)  # what was sent before does not expire [MQTT5-4.3.3-7]
             if self.version < 5:
                 packet = packets.encode_publish(
                     message.topic.encode(),

@@ -192,7 +192,15 @@ async def test_delivery_at_qos_2_over_a_crash(tmp_path, version):
 
 
 @both
-@states("MQTT-3.1.2-4", "MQTT-3.3.1-5", "MQTT-4.4.0-1", "MQTT5-4.1.0-1")
+@states(
+    "MQTT-3.1.2-4",
+    "MQTT-3.3.1-5",
+    "MQTT-4.1.0-1",
+    "MQTT-4.1.0-2",
+    "MQTT-4.4.0-1",
+    "MQTT5-3.1.2-23",
+    "MQTT5-4.4.0-1",
+)
 async def test_restart(tmp_path, version):
     """Sessions, queued messages, open QoS 2 exchanges and retained messages outlive a restart."""
     folder = tmp_path / "data"
@@ -227,6 +235,7 @@ async def test_restart(tmp_path, version):
         writer = await rig.wire(version, client_id="writer", clean=False)
         writer.publish("half", b"once", 2, id=9, dup=True)
         await writer.expect(5)
+        await rig.settled()
         assert len(rig.journaled("half")) == 1
         brief = await rig.socket(version)
         assert (await brief.connect("brief", clean=False)).body[0] == 0
@@ -409,7 +418,7 @@ async def test_locked_database(tmp_path, version):
         lock.execute("BEGIN IMMEDIATE")
         wire.publish("t", b"1", 1, id=1)
         wire.publish("t", b"2", 2, id=2)
-        await wire.nothing_more()
+        await wire.ping()
         await rig.until(lambda: rig.journal.stats().health.level == "bad")
         wire.publish("t", b"x" * 100_000, 1, id=3)
         await rig.until(lambda: rig.counters[Counter.PUBLISHERS_SLOWED])

@@ -10,7 +10,7 @@ import ssl
 import certificates
 import pytest
 import websockets
-from broker_rig import Rig, Wire, rig  # noqa: F401
+from broker_rig import Rig, Wire, rig, states  # noqa: F401
 
 from appliance.counters import Counter
 from appliance.broker.connection import Connection
@@ -140,8 +140,10 @@ def publish(wire: Wire) -> None:
     [(PublishReader, "publishes", publish), (Connection, "eof_received", end_of_sending)],
     ids=["data_received", "eof_received"],
 )
+@states("MQTT-4.8.0-2")
 async def test_callback_raises(rig, monkeypatch, caplog, owner, name, act):  # noqa: F811
-    """The connection ends, is counted and logged once with its client; another one goes on."""
+    """An error of the appliance's own with what a client sent ends the connection, and is counted
+    and logged once with its client; another client goes on."""
     other = await rig.wire(client_id="other")
     victim = await rig.wire(client_id="victim")
     breaks_for_victim(monkeypatch, owner, name)

@@ -24,10 +24,36 @@ MALFORMED_CONNECTS = {
     "half a client id": _PLAIN[:-1],
     "no keepalive": text("MQTT") + b"\x04\x02\0",
     "no user name": text("MQTT") + b"\x04\x82\0\0" + text("c"),
+    "a user name that is not announced": _PLAIN + text("u"),
+    "a user name that is not UTF-8": text("MQTT") + b"\x04\x82\0\0" + text("c") + text(b"\xff"),
+    "no password": text("MQTT") + b"\x04\xc2\0\0" + text("c") + text("u"),
+    "no will": text("MQTT") + b"\x04\x06\0\0" + text("c"),
+    "no payload of the will": text("MQTT") + b"\x04\x06\0\0" + text("c") + text("w"),
+    "a will topic that is not UTF-8": text("MQTT")
+    + b"\x04\x06\0\0"
+    + text("c")
+    + text(b"\xc3")
+    + text("x"),
 }
 
 
-@states("MQTT-3.1.4-1", "MQTT-3.1.2-3", "MQTT-3.1.2-11", "MQTT-3.1.2-14", "MQTT-3.1.2-22")
+@states(
+    "MQTT-3.1.4-1",
+    "MQTT-3.1.2-3",
+    "MQTT-3.1.2-9",
+    "MQTT-3.1.2-11",
+    "MQTT-3.1.2-14",
+    "MQTT-3.1.2-18",
+    "MQTT-3.1.2-19",
+    "MQTT-3.1.2-20",
+    "MQTT-3.1.2-21",
+    "MQTT-3.1.2-22",
+    "MQTT-3.1.3-1",
+    "MQTT-3.1.3-3",
+    "MQTT-3.1.3-10",
+    "MQTT-3.1.3-11",
+    "MQTT-3.2.2-6",
+)
 @pytest.mark.parametrize("fault", MALFORMED_CONNECTS)
 async def test_malformed_connect(rig, fault):
     """MQTT 3.1.1: a malformed CONNECT is not answered; its connection is closed."""
@@ -37,7 +63,24 @@ async def test_malformed_connect(rig, fault):
     assert rig.counters[Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR] == 1
 
 
-@states("MQTT5-3.1.4-1", "MQTT5-3.1.4-2")
+_OF_5 = text("MQTT") + b"\x05"
+_WILL = _OF_5 + b"\x06\0\0\0" + text("c")
+
+
+@states(
+    "MQTT5-3.1.4-1",
+    "MQTT5-3.1.2-9",
+    "MQTT5-3.1.2-16",
+    "MQTT5-3.1.2-17",
+    "MQTT5-3.1.2-18",
+    "MQTT5-3.1.2-19",
+    "MQTT5-3.1.3-1",
+    "MQTT5-3.1.3-3",
+    "MQTT5-3.1.3-4",
+    "MQTT5-3.1.3-11",
+    "MQTT5-3.1.3-12",
+    "MQTT5-3.14.0-1",
+)
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -48,13 +91,25 @@ async def test_malformed_connect(rig, fault):
         (text("MQTT") + b"\x05\x02\0\0\x02\x17\x02" + text("c"), 0x82),
         (text("MQTT") + b"\x05\x02\0\0\x02\x19\x02" + text("c"), 0x82),
         (text("MQTT") + b"\x05\x02\0\0\x03\x21\0\0" + text("c"), 0x82),
+        (_OF_5 + b"\x02\0\0\0", 0x81),
+        (_OF_5 + b"\x02\0\0\0" + text("c") + text("u"), 0x81),
+        (_OF_5 + b"\x82\0\0\0" + text("c"), 0x81),
+        (_OF_5 + b"\x82\0\0\0" + text("c") + text(b"\xff"), 0x81),
+        (_OF_5 + b"\x42\0\0\0" + text("c"), 0x81),
+        (_WILL, 0x81),
+        (_WILL + b"\0" + text("w"), 0x81),
+        (_WILL + b"\0" + text(b"\xc3") + text("x"), 0x81),
+        (_WILL + b"\0" + text("w/#") + text("x"), 0x90),
+        (_WILL + b"\x02\x23\x01" + text("w") + text("x"), 0x81),
+        (_WILL + b"\x0a\x18\0\0\0\x01\x18\0\0\0\x01" + text("w") + text("x"), 0x82),
+        (_OF_5 + b"\x02\0\0\x02\x21" + text("c"), 0x81),
     ],
 )
 async def test_malformed_connect_of_mqtt_5(rig, fault, reason):
     """MQTT 5: a malformed CONNECT is answered with 0x81, one with a value out of range with 0x82."""
     wire = await rig.socket(5)
     wire.send(packet(0x10, fault))
-    assert (await wire.closed()).body == bytes((0, reason, 0))
+    assert (await wire.closed()).raw == bytes((0x20, 3, 0, reason, 0))
 
 
 @both

@@ -36,7 +36,9 @@ async def test_qos_3(rig, version):
 
 @both
 @states("MQTT-2.3.1-1", "MQTT5-2.2.1-3")
-@pytest.mark.parametrize("kind", ["publish", "subscribe", "unsubscribe", "puback", "pubrel"])
+@pytest.mark.parametrize(
+    "kind", ["publish", "subscribe", "unsubscribe", "puback", "pubrec", "pubrel", "pubcomp"]
+)
 async def test_packet_id_0(rig, version, kind):
     """Packet id 0 ends the connection, in every kind of packet."""
     wire = await rig.wire(version)
@@ -47,7 +49,9 @@ async def test_packet_id_0(rig, version, kind):
             "subscribe": packet(0x82, number(0), none, text("t"), b"\0"),
             "unsubscribe": packet(0xA2, number(0), none, text("t")),
             "puback": packet(0x40, number(0)),
+            "pubrec": packet(0x50, number(0)),
             "pubrel": packet(0x62, number(0)),
+            "pubcomp": packet(0x70, number(0)),
         }[kind]
     )
     await ends(wire)
@@ -69,6 +73,7 @@ async def test_dup_at_qos_0(rig, version):
     "MQTT-4.7.1-1",
     "MQTT-4.7.3-1",
     "MQTT-4.7.3-2",
+    "MQTT5-4.7.0-1",
     "MQTT5-3.3.2-1",
     "MQTT5-3.3.2-2",
     "MQTT5-4.7.3-1",
@@ -97,7 +102,16 @@ async def test_short_publish(rig, version, cut):
 
 
 @both
-@states("MQTT-4.3.1-1", "MQTT-4.3.2-2", "MQTT-4.3.3-2", "MQTT5-4.3.2-4", "MQTT5-4.3.3-8")
+@states(
+    "MQTT-2.3.1-6",
+    "MQTT-3.3.4-1",
+    "MQTT-4.3.2-2",
+    "MQTT-4.3.3-2",
+    "MQTT5-2.2.1-5",
+    "MQTT5-3.3.4-1",
+    "MQTT5-4.3.2-4",
+    "MQTT5-4.3.3-8",
+)
 @pytest.mark.parametrize("qos", [0, 1, 2])
 async def test_exchange(rig, version, qos):
     """Each QoS has its exchange, with the packet id that the client chose."""
@@ -112,6 +126,17 @@ async def test_exchange(rig, version, qos):
     await wire.ping()
     await rig.settled()
     assert [(m.qos, m.packet_id) for m in rig.journaled()] == [(qos, 65535 if qos else 0)]
+
+
+@both
+@states("MQTT-4.3.2-2", "MQTT5-4.3.2-5")
+async def test_a_packet_id_is_free_after_its_puback(rig, version):
+    """A QoS 1 message with the id of one that was acknowledged is a new one, also with DUP."""
+    wire = await rig.wire(version)
+    for payload, dup in ((b"one", False), (b"one", True), (b"two", False)):
+        wire.publish("t", payload, 1, id=7, dup=dup)
+        assert (await wire.expect(4)).id == 7
+    assert [m.payload for m in rig.journaled()] == [b"one", b"one", b"two"]
 
 
 @both
@@ -176,8 +201,9 @@ async def test_order_of_acknowledgements(rig, version):
 async def test_flags_of_subscribe(rig, version, first):
     """SUBSCRIBE and UNSUBSCRIBE have the flags 0010, or the connection ends."""
     wire = await rig.wire(version)
-    wire.send(packet(first, number(1), b"\0" if version == 5 else b"", text("t"), b"\0"))
-    await ends(wire)
+    options = b"\0" if first & 0xF0 == 0x80 else b""
+    wire.send(packet(first, number(1), b"\0" if version == 5 else b"", text("t"), options))
+    assert await ends(wire) in (None, 0x81)
 
 
 @both
@@ -191,21 +217,34 @@ async def test_no_filter(rig, version, first):
 
 
 @both
-@states("MQTT-3.8.3-1", "MQTT-3.8.3-4", "MQTT5-3.8.3-1", "MQTT5-3.8.3-5", "MQTT5-3.10.3-1")
+@states(
+    "MQTT-3.8.3-1",
+    "MQTT-3.8.3-4",
+    "MQTT-3.10.3-1",
+    "MQTT-4.7.3-2",
+    "MQTT5-3.8.3-1",
+    "MQTT5-3.8.3-5",
+    "MQTT5-3.10.3-1",
+    "MQTT5-4.7.3-2",
+)
 async def test_malformed_subscriptions(rig, version):
     """Reserved option bits, QoS 3 and filters that are not UTF-8 end the connection."""
     none = b"\0" if version == 5 else b""
-    for tail in (
-        text("t") + b"\x03",
-        text("t") + b"\x40",
-        text("t") + b"\x80",
-        text(b"\xff") + b"\x00",
-        text(b"a\0b") + b"\x00",
-        text("t"),
+    for first, tail, reason in (
+        (0x82, text("t") + b"\x03", 0x82),
+        (0x82, text("t") + b"\x30", 0x82),
+        (0x82, text("t") + b"\x40", 0x81),
+        (0x82, text("t") + b"\x80", 0x81),
+        (0x82, text(b"\xff") + b"\x00", 0x81),
+        (0x82, text(b"a\0b") + b"\x00", 0x81),
+        (0x82, text("t"), 0x81),
+        (0xA2, text(b"\xff"), 0x81),
+        (0xA2, text(b"a\0b"), 0x81),
+        (0xA2, text("t")[:2], 0x81),
     ):
         wire = await rig.wire(version)
-        wire.send(packet(0x82, number(1), none, tail))
-        await ends(wire)
+        wire.send(packet(first, number(1), none, tail))
+        assert await ends(wire) == (reason if version == 5 else None)
     assert len(rig.subscriptions) == 0
 
 
@@ -215,10 +254,15 @@ async def test_malformed_subscriptions(rig, version):
     "MQTT-3.8.4-2",
     "MQTT-3.8.4-5",
     "MQTT-3.9.3-1",
+    "MQTT-3.9.3-2",
+    "MQTT-2.3.1-7",
+    "MQTT5-2.2.1-6",
     "MQTT5-3.8.4-1",
     "MQTT5-3.8.4-2",
     "MQTT5-3.8.4-6",
+    "MQTT5-3.8.4-7",
     "MQTT5-3.9.3-1",
+    "MQTT5-3.9.3-2",
 )
 async def test_suback(rig, version):
     """SUBACK has the id of its SUBSCRIBE and a code for each filter, in their order."""
@@ -258,8 +302,11 @@ async def test_twice_in_one_subscribe(rig, version):
     """A SUBSCRIBE with several filters counts as so many, one after the other."""
     wire = await rig.wire(version)
     assert await wire.subscribe(("t", 2), ("t", 0)) == [2, 0]
+    await wire.publish_acked("other")
     wire.publish("t", b"x", 1)
-    assert {(await wire.receive()).kind, (await wire.receive()).kind} == {3, 4}
+    found = {answer.kind: answer for answer in (await wire.receive(), await wire.receive())}
+    assert set(found) == {3, 4}
+    assert found[3].qos == 0
     await wire.nothing_more()
 
 
@@ -296,9 +343,13 @@ async def test_overlapping_subscriptions(rig, version):
 @states(
     "MQTT-4.7.1-2",
     "MQTT-4.7.1-3",
+    "MQTT-3.3.2-3",
+    "MQTT-4.7.2-1",
     "MQTT-4.7.3-4",
+    "MQTT5-3.3.2-3",
     "MQTT5-4.7.1-1",
     "MQTT5-4.7.1-2",
+    "MQTT5-4.7.2-1",
     "MQTT5-4.7.3-4",
 )
 @pytest.mark.parametrize(
@@ -327,7 +378,7 @@ async def test_wildcards(rig, version, topic_filter, matching, other):
 
 
 @both
-@states("MQTT-4.7.2-1", "MQTT5-4.7.2-1")
+@states("MQTT-3.3.5-2")
 async def test_dollar_topics(rig, version):
     """What clients publish to $ topics is dropped. A filter that names one gets its messages."""
     wire = await rig.wire(version)
@@ -367,24 +418,34 @@ async def test_will_on_a_dollar_topic(rig, version):
     "MQTT-3.10.4-4",
     "MQTT-3.10.4-5",
     "MQTT-3.10.4-6",
+    "MQTT-2.3.1-7",
+    "MQTT5-2.2.1-6",
     "MQTT5-3.10.4-1",
+    "MQTT5-3.10.4-2",
     "MQTT5-3.10.4-4",
     "MQTT5-3.10.4-5",
+    "MQTT5-3.10.4-6",
     "MQTT5-3.11.3-1",
+    "MQTT5-3.11.3-2",
 )
 async def test_unsubscribe(rig, version):
     """UNSUBACK comes also for filters that were not subscribed to; nothing is sent any more."""
     wire = await rig.wire(version)
     await wire.subscribe(("a/+", 1), ("b", 1))
-    codes = await wire.unsubscribe("a/b", "b", "nothing", "a/+")
-    assert codes == ([0x11, 0, 0x11, 0] if version == 5 else [])
+    codes = await wire.unsubscribe("a/b", "b", "nothing", "A/+", id=4711)
+    assert codes == ([0x11, 0, 0x11, 0x11] if version == 5 else [])
+    wire.publish("b")
+    wire.publish("a/b")
+    assert (await wire.message()).topic == "a/b"
+    codes = await wire.unsubscribe("a/+")
+    assert codes == ([0] if version == 5 else [])
     wire.publish("b")
     wire.publish("a/b")
     await wire.nothing_more()
 
 
 @both
-@states("MQTT-3.10.4-3", "MQTT5-3.10.4-2")
+@states("MQTT-3.10.4-3", "MQTT5-3.10.4-3")
 async def test_unsubscribe_finishes_what_was_sent(rig, version):
     """A QoS 2 delivery that was under way at UNSUBSCRIBE is brought to its end."""
     reader = await rig.wire(version, client_id="reader")
@@ -403,20 +464,48 @@ async def test_unsubscribe_finishes_what_was_sent(rig, version):
 
 
 @both
-@states("MQTT-4.6.0-6", "MQTT5-4.6.0-6")
-async def test_order_of_delivery(rig, version):
+@states("MQTT-4.6.0-5", "MQTT-4.6.0-6", "MQTT5-4.6.0-5", "MQTT5-4.6.0-6")
+@pytest.mark.parametrize(("window", "total"), [(1, 50), (7, 100), (100, 500)])
+async def test_order_of_delivery(tmp_path, version, window, total):
     """Messages of one publisher come in its order, for every size of the window."""
-    reader = await rig.wire(version, client_id="reader")
-    await reader.subscribe(("t", 1))
-    writer = await rig.wire(version, client_id="writer")
-    for count in range(1, 501):
-        writer.publish("t", b"%d" % count, 1, id=count)
-    found = await reader.messages(500)
-    assert [int(m.payload) for m in found] == list(range(1, 501))
+    async with Rig(tmp_path / "data", max_inflight_per_client=window) as rig:
+        reader = await rig.wire(version, client_id="reader")
+        await reader.subscribe(("t", 2))
+        writer = await rig.wire(version, client_id="writer")
+        for count in range(1, total + 1):
+            writer.publish("t", b"%d" % count, 1 + count % 2, id=count)
+        found = await reader.messages(total)
+        assert [int(m.payload) for m in found] == list(range(1, total + 1))
 
 
 @both
-@states("MQTT-4.4.0-1", "MQTT-3.3.1-1", "MQTT5-4.4.0-1", "MQTT5-3.3.1-1")
+@states("MQTT-4.6.0-4", "MQTT5-4.6.0-4", "MQTT5-4.3.3-4")
+@pytest.mark.parametrize("clean", [True, False])
+async def test_releases_come_in_the_order_of_their_pubrecs(rig, version, clean):
+    """Also when the client's PUBRECs are in another order than the messages."""
+    reader = await rig.wire(version, client_id="reader", clean=clean)
+    await reader.subscribe(("t", 2))
+    for count in range(10):
+        rig.door.publish("t", b"%d" % count, qos=2)
+    ids = [(await reader.message()).id for _ in range(10)]
+    mixed = ids[5:] + ids[:5][::-1]
+    for each in mixed:
+        reader.ack(5, each)
+    assert [(await reader.expect(6)).id for _ in ids] == mixed
+
+
+@both
+@states(
+    "MQTT-4.4.0-1",
+    "MQTT-3.3.1-1",
+    "MQTT-4.3.2-1",
+    "MQTT-4.6.0-1",
+    "MQTT5-4.4.0-1",
+    "MQTT5-3.3.1-1",
+    "MQTT5-4.3.2-3",
+    "MQTT5-4.3.3-3",
+    "MQTT5-4.6.0-1",
+)
 async def test_redelivery(rig, version):
     """What a persistent client did not acknowledge comes again, same ids, same order, with DUP."""
     reader = await rig.wire(version, client_id="reader", clean=False)
@@ -436,7 +525,7 @@ async def test_redelivery(rig, version):
 
 
 @both
-@states("MQTT-4.4.0-1", "MQTT-4.3.3-1", "MQTT5-4.4.0-1")
+@states("MQTT-4.4.0-1", "MQTT-4.3.3-1", "MQTT5-4.4.0-1", "MQTT5-4.3.3-5", "MQTT5-4.3.3-6")
 async def test_release_comes_again(rig, version):
     """A QoS 2 delivery interrupted behind PUBREC goes on with PUBREL, not with the message."""
     reader = await rig.wire(version, client_id="reader", clean=False)
@@ -455,7 +544,18 @@ async def test_release_comes_again(rig, version):
 
 
 @both
-@states("MQTT-3.1.2-4", "MQTT-3.1.2-5", "MQTT-3.2.2-2", "MQTT5-3.1.2-5", "MQTT5-3.2.2-3")
+@states(
+    "MQTT-3.1.2-4",
+    "MQTT-3.1.2-5",
+    "MQTT-3.1.3-2",
+    "MQTT-3.2.2-2",
+    "MQTT-3.2.2-3",
+    "MQTT5-3.1.2-5",
+    "MQTT5-3.1.2-6",
+    "MQTT5-3.1.2-23",
+    "MQTT5-3.1.3-2",
+    "MQTT5-3.2.2-3",
+)
 async def test_persistent_session(rig, version):
     """A persistent session keeps subscriptions and QoS 1 and 2 messages while its client is away."""
     reader = await rig.socket(version)
@@ -466,13 +566,23 @@ async def test_persistent_session(rig, version):
     writer = await rig.wire(version, client_id="writer")
     for qos in (1, 2):
         await writer.publish_acked("t", b"%d" % qos, qos)
+    other = await rig.socket(version)
+    assert (await other.connect("Reader", clean=False)).body[0] == 0
+    await other.nothing_more()
     again = await rig.socket(version)
     assert (await again.connect("reader", clean=False)).body[0] == 1
     assert [m.payload for m in await again.messages(2)] == [b"1", b"2"]
 
 
 @both
-@states("MQTT-3.1.2-6", "MQTT-3.2.2-1", "MQTT5-3.1.2-4", "MQTT5-3.2.2-2")
+@states(
+    "MQTT-3.1.2-6",
+    "MQTT-3.1.4-3",
+    "MQTT-3.2.2-1",
+    "MQTT5-3.1.2-4",
+    "MQTT5-3.1.4-4",
+    "MQTT5-3.2.2-2",
+)
 async def test_clean_session(rig, version):
     """A clean start discards what an earlier session kept, for the next one too."""
     reader = await rig.wire(version, client_id="reader", clean=False)
@@ -568,14 +678,24 @@ async def test_a_subscribe_behind_messages_waits_longer_than_the_keepalive(
 
 
 @both
-@states("MQTT-3.3.1-5", "MQTT-3.3.1-6", "MQTT-3.3.1-8", "MQTT5-3.3.1-5", "MQTT5-3.3.1-9")
+@states(
+    "MQTT-3.1.2-7",
+    "MQTT-3.3.1-5",
+    "MQTT-3.3.1-6",
+    "MQTT-3.3.1-8",
+    "MQTT5-3.3.1-5",
+    "MQTT5-3.3.1-9",
+)
 async def test_retained(rig, version):
-    """A new subscription gets the last retained message of each topic that it matches, flagged."""
+    """A new subscription gets the last retained message of each topic that it matches, flagged, also
+    after the session of its publisher."""
     writer = await rig.wire(version, client_id="writer")
     await writer.publish_acked("r/1", b"old", 1, retain=True)
     await writer.publish_acked("r/1", b"new", 1, retain=True)
     await writer.publish_acked("r/2", b"two", 2, retain=True)
     await writer.publish_acked("other", b"x", 1, retain=True)
+    writer.disconnect()
+    await rig.until(lambda: rig.broker.sessions.get("writer") is None)
     reader = await rig.wire(version, client_id="reader")
     await reader.subscribe(("r/#", 1))
     found = await reader.messages(2)
@@ -703,7 +823,16 @@ async def test_retained_replaced_before_its_turn(tmp_path, version):
 
 
 @both
-@states("MQTT-3.1.2-8", "MQTT-3.1.2-16", "MQTT-3.1.2-17", "MQTT5-3.1.2-8", "MQTT5-3.1.2-14")
+@states(
+    "MQTT-3.1.2-8",
+    "MQTT-3.1.2-9",
+    "MQTT-3.1.2-16",
+    "MQTT-3.1.2-17",
+    "MQTT5-3.1.2-7",
+    "MQTT5-3.1.2-8",
+    "MQTT5-3.1.2-14",
+    "MQTT5-3.1.2-15",
+)
 @pytest.mark.parametrize("retain", [False, True])
 async def test_will(rig, version, retain):
     """A will is published as it was given, journaled like any message, retained if it says so."""

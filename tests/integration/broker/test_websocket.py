@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from broker_rig import Rig
+from broker_rig import Rig, states
 
 from appliance.broker.sparse_log import SparseLog
 from appliance.config.tables import ListenerConfig
@@ -104,11 +104,15 @@ async def test_a_bad_handshake_is_answered_with_its_status(
     assert not [each for each in caplog.records if each.exc_info]
 
 
+@states("MQTT-6.0.0-4", "MQTT5-6.0.0-4")
 async def test_a_handshake_may_come_in_pieces_and_with_a_query(rig: Rig) -> None:
-    """The CONNECT may follow in the same read."""
+    """A WebSocket begins with a handshake, in which the broker chooses the subprotocol mqtt. The
+    CONNECT may follow in the same read."""
     good = request(b"GET /?x=1 HTTP/1.1")
     sent = good[:30], good[30:-2], good[-2:] + frame(2, CONNECT), frame(8, b"")
-    assert (await told(rig, *sent)).split(b"\r\n\r\n")[1] == CONNACK + b"\x88\x00"
+    answer, _, frames = (await told(rig, *sent)).partition(b"\r\n\r\n")
+    assert b"\r\nSec-WebSocket-Protocol: mqtt\r\n" in answer + b"\r\n"
+    assert frames == CONNACK + b"\x88\x00"
 
 
 async def test_many_bad_handshakes_write_a_few_lines(
@@ -167,10 +171,12 @@ async def test_a_close_is_answered(rig: Rig, reads: list[bytes], end: bytes) -> 
     ],
     ids=["continuation", "bits", "unmasked", "ping", "close", "text", "huge", "before the login"],
 )
+@states("MQTT-6.0.0-1", "MQTT5-6.0.0-1")
 async def test_a_bad_frame_is_answered_with_its_code(
     rig: Rig, caplog: pytest.LogCaptureFixture, sent: bytes, code: int
 ) -> None:
-    """The close frame has the code; no traceback is written."""
+    """A WebSocket frame that is not binary, or can't be, ends the connection; the close frame has the
+    code, and no traceback is written."""
     caplog.set_level(logging.DEBUG)
     answer = (await told(rig, request(), sent)).split(b"\r\n\r\n")[1]
     assert answer[0] == 0x88
@@ -178,8 +184,10 @@ async def test_a_bad_frame_is_answered_with_its_code(
     assert not [each for each in caplog.records if each.exc_info]
 
 
+@states("MQTT-6.0.0-2", "MQTT5-6.0.0-2")
 async def test_packets_and_frames_need_not_fit_each_other(rig: Rig) -> None:
-    """A packet in fragments with a ping between them, two packets in one frame."""
+    """A packet may come in several WebSocket frames, with a ping between them, and two packets may
+    come in one frame."""
     reads = (
         frame(2, CONNECT[:5], fin=False) + frame(9, b"p") + frame(0, CONNECT[5:]),
         frame(2, b"\xc0\0\xc0\0"),
