@@ -189,7 +189,7 @@ class Rig:
         self.broker = Broker()
         self.source = settings.pop("source", None) or MemorySource()
         self.engine = make_engine(database, self.broker, server, *triggers, **settings)
-        self.source.position = self.engine.open()
+        self.source.position = self.source.advanced = self.engine.open()
 
     def __enter__(self) -> Rig:
         self.engine.start(self.source)
@@ -214,3 +214,24 @@ class Rig:
     def states(self) -> list[ExecutionState]:
         """Of all executions, oldest first."""
         return [one.state for one in reversed(self.engine.executions(1000))]
+
+
+class JournaledRig(Rig):
+    """A rig whose own messages enter its journal, as they do in the appliance."""
+
+    def __init__(self, *arguments: Any, source: MemorySource, **settings: Any) -> None:
+        super().__init__(*arguments, source=source, **settings)
+
+        def publish(publications: Sequence[Publication]) -> int:
+            for one in publications:
+                self.broker(one.topic, one.payload, one.retain, properties_of(one))
+                source.put(
+                    one.topic,
+                    one.payload,
+                    retain=one.retain,
+                    client_id="$appliance",
+                    properties=properties_of(one).encoded(),
+                )
+            return source.last_seq
+
+        self.engine._workers._publish = publish

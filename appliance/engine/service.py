@@ -318,13 +318,12 @@ class Appliance:
         self.recorders.start(
             self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
         )
-        for text in (*self.tasks.losses, *self.recorders.losses):
-            self.losses.note(text)
         stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:
-            # Messages from before there were tasks ask for nothing.
-            tasks_cursor = self.journal.last_seq
-            self.tasks.skip_to(tasks_cursor)
+            first = await asyncio.to_thread(self.journal.seq_at, self.tasks.first_wanted_ns())
+            tasks_cursor = self.tasks.rebuild(first - 1, self.journal.last_seq)
+        for text in (*self.tasks.losses, *self.recorders.losses):
+            self.losses.note(text)
         self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
         # Before the recorders and the journal: what it publishes at the end is kept as well.
         stack.push_async_callback(asyncio.to_thread, self._stop_tasks)

@@ -27,6 +27,7 @@ from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 
@@ -105,6 +106,10 @@ class JournalConsumer:
             before = {rule.identity: tally for rule, tally in self._tallies.items()}
             self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
             self._triggers = triggers
+
+    def longest_expiry_s(self) -> float:
+        """How long any rule wants what it asks for, in seconds."""
+        return max((rule.options.expire_s for rule in self._triggers.rules), default=0.0)
 
     def concern(self, topic: str) -> bool:
         """Whether any rule listens on a topic."""
@@ -208,7 +213,7 @@ class JournalConsumer:
             self._note_sighting(planner, message)
         with contextlib.suppress(Exception):
             if (reply := self._outcomes.reply_to(message)) is not None:
-                self._state.publish(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
+                self._state.publish_once(self._outcomes.of_rejection(reply, cause, INTERNAL_ERROR))
 
     def save_position(self) -> None:
         """Write how far the journal was read."""
@@ -257,6 +262,10 @@ class JournalConsumer:
             for number, selector in enumerate(decision.selectors):
                 if (decision.trigger, number) in effects.asked:
                     continue
+                if known := self._answer_of_before(planner, message, decision.trigger, selector):
+                    planner.answer(message.seq, known, now)
+                    effects.asked.add((decision.trigger, number))
+                    continue
                 answer = planner.ask(
                     selector,
                     decision.trigger.options,
@@ -284,8 +293,20 @@ class JournalConsumer:
         is_news = not effects.asked or decision.rejection is None
         if reply is not None and is_news and not effects.is_answered:
             effects.is_answered = True
-            self._state.publish(self._outcomes.of_rejection(reply, cause, rejection))
+            self._state.publish_once(self._outcomes.of_rejection(reply, cause, rejection))
         self._log_rejection(message, decision.trigger, rejection)
+
+    def _answer_of_before(
+        self, planner: Planner, message: Message, trigger: Trigger, selector: TaskSelector
+    ) -> int:
+        """The execution that answered this request before the present process, 0 if none did."""
+        told = self._state.told
+        if told is None:
+            return 0
+        if message.seq > planner.dispatcher.earlier_seq:
+            self._state.told = None
+            return 0
+        return told.answer_to(message, selector, trigger.options, trigger.name)
 
     def _log_rejection(self, message: Message, trigger: Trigger, rejection: Rejection) -> None:
         second = int(time.monotonic())

@@ -26,18 +26,21 @@ from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
+from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
+from appliance.tasks.published import MAX_LOOKED_AT
 from appliance.tasks.records import Record
+from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
-from appliance.tasks.store import Changes, Store
+from appliance.tasks.store import Store
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
@@ -138,6 +141,7 @@ class TaskEngine:
             )
             runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
             serving = Serving(server, runner, poller, self._tasks, limits.slots, health_check_s)
+        self._answered_seq = 0
         self._poller = None if serving is None else serving.poller
         self._source: Follower | None = None
         self._state.on_step = self._follow_step
@@ -153,7 +157,7 @@ class TaskEngine:
         )
         self.is_new = False
         """After ``open``: the database has no cursor. If the journal has messages all the same
-        (the file was removed, or damaged and set aside), the caller names one to ``skip_to``."""
+        (the file was removed, or damaged and set aside), the caller names one to ``rebuild``."""
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -165,7 +169,8 @@ class TaskEngine:
         self._store.open(self._clock_ns())
         with self._state.lock, self._store.understood():
             self.is_new = self._store.is_new
-            self._planner.book.next_id = max(1, self._store.meta("next_id"))
+            newest_id, self._answered_seq = self._store.newest()
+            self._planner.book.next_id = max(newest_id + 1, self._store.meta("next_id"))
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
             self._timing.open()
@@ -173,22 +178,35 @@ class TaskEngine:
 
     @property
     def losses(self) -> list[str]:
-        """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
+        """What ``open`` and ``rebuild`` found lost, a sentence each, to be acknowledged."""
         return self._store.losses
 
-    def skip_to(self, seq: int) -> None:
-        """Note that messages up to ``seq`` are not acted on. Between ``open`` and ``start``.
+    def first_wanted_ns(self) -> int:
+        """Since when a message may still ask for a start: earlier ones have expired."""
+        longest_s = max(REDELIVERY_WINDOW_S, self._consumer.longest_expiry_s())
+        return self._clock_ns() - int(longest_s * SECOND_NS)
 
-        Raises ``UnavailableError`` if the disk does not take it.
+    def rebuild(self, seq: int, last_seq: int) -> int:
+        """Begin a database without a cursor behind ``seq``. Between ``open`` and ``start``.
+
+        The messages up to ``last_seq`` are read again: what they asked for is looked for in the
+        journal and at the server before it is started. Messages up to ``seq`` are not acted on.
+
+        Returns the cursor: it is behind ``seq`` if rows of the database tell of later messages.
         """
-        changes = Changes()
-        changes.meta["seq"] = seq
-        changes.is_forced = True
-        try:
-            self._store.write(changes)
-        except sqlite3.Error as error:
-            raise UnavailableError(f"The task database can't be written: {error}.") from None
-        self._state.cursors.begin(seq)
+        seq = min(max(seq, self._answered_seq, last_seq - MAX_LOOKED_AT), last_seq)
+        self._state.rebuild_after(seq)
+        if last_seq:
+            again = f" Messages {seq + 1} to {last_seq} are read again." if seq < last_seq else ""
+            before = f" Messages up to {seq} start nothing any more." if seq else ""
+            text = (
+                f"The record of starts was lost with the task database.{again} What they ask for is"
+                " started only if neither the journal nor the Qlik server knows of a start since."
+                f"{before} Timers that were paused run"
+            )
+            _log.error("%s", text)
+            self._store.losses.append(f"{text}.")
+        return seq
 
     def concern(self, topic: str) -> bool:
         """Whether a message on this topic may lead to anything. Any thread."""
@@ -203,7 +221,7 @@ class TaskEngine:
         self._state.cursors.follow(source)
         self._source = source
         try:
-            self._state.drop_published(source, f"${self._service_name}")
+            self._state.take_up(source, self._service_name)
         except sqlite3.Error as error:
             raise UnavailableError(f"The journal can't be read: {error}.") from None
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)

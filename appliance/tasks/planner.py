@@ -51,6 +51,7 @@ class Planner:
         self.histories = book.histories.by_task
         self.slow = runs.slow
         self.ask = dispatcher.ask
+        self.answer = book.answer
         self.count = book.count
         self.note = book.note
         self.reject = book.reject

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter as Multiset
+from collections.abc import Callable
 from typing import Protocol
 
 from appliance.model import Message
@@ -46,12 +47,25 @@ class Published:
     def __init__(self) -> None:
         self._contents: Multiset[_Content] = Multiset()
 
-    def look_through(self, journal: Journal, after_seq: int, own_client_id: str) -> int:
+    def look_through(
+        self,
+        journal: Journal,
+        after_seq: int,
+        own_client_id: str,
+        *,
+        hear: Callable[[Message], None] = lambda _: None,
+        hear_after: int | None = None,
+    ) -> int:
         """Take up the own messages behind ``after_seq``; returns the newest one's number, or 0.
+
+        ``hear`` gets the own messages behind ``hear_after`` too, if that is earlier.
 
         Raises:
             UnavailableError, sqlite3.Error: the journal can't be read.
         """
+        wanted_after = after_seq
+        if hear_after is not None:
+            after_seq = min(after_seq, hear_after)
         first = max(after_seq, journal.last_seq - MAX_LOOKED_AT)
         if first > after_seq:
             _log.warning(
@@ -64,7 +78,10 @@ class Published:
         while messages := journal.read(first, _BATCH):
             first = messages[-1].seq
             for one in messages:
-                if one.client_id == own_client_id:
+                if one.client_id != own_client_id:
+                    continue
+                hear(one)
+                if one.seq > wanted_after:
                     newest = one.seq
                     self._contents[_content_of(one)] += 1
         return newest

@@ -39,6 +39,7 @@ from appliance.tasks.published import Journal, Published
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import message_of
 from appliance.tasks.store import Changes, Publication, Store
+from appliance.tasks.told import Told, history_of
 from appliance.tasks.views import MAX_EXECUTIONS, MAX_MESSAGES, Views
 
 _log = logging.getLogger(__name__)
@@ -96,9 +97,15 @@ class StateStore:
         with: the next start compares what comes behind it with the outbox."""
         self._published_seq_on_disk = 0
         self._published_before = Published()
+        self.told: Told | None = None
+        """What the journal tells of requests, until all that came before this process is read."""
+        self._is_lost = False
+        """Whether ``tasks.db`` has no cursor: it was begun anew, or that row is damaged."""
+        self._left: list[Record] = []
+        """The requests of ``tasks.db`` without an outcome, until they are taken up."""
 
     def open(self) -> None:
-        """Take up what an earlier run of the appliance left."""
+        """Read what an earlier run of the appliance left."""
         with self.lock:
             waiting = self.store.outbox()
             self._outbox.extend(waiting)
@@ -131,27 +138,97 @@ class StateStore:
                 for record in records:
                     record.shift(-back_ns)
                 self.planner.follow_step(-back_ns)
-            for record in records:
+            self._left = records
+            self.views.show((one.execution, one.label) for one in records)
+
+    def rebuild_after(self, seq: int) -> None:
+        """Begin with a cursor behind ``seq``, and with what the whole journal tells."""
+        with self.lock:
+            self.cursors.begin(seq)
+            self._published_seq = self._published_seq_on_disk = seq
+            self._is_lost = True
+            self.planner.book.changes.meta["seq"] = seq
+
+    def take_up(self, journal: Journal, service_name: str) -> None:
+        """Go on with what was left, by ``tasks.db`` and the journal. After ``open``.
+
+        Raises:
+            UnavailableError, sqlite3.Error: the journal can't be read.
+        """
+        with self.lock:
+            told = Told(service_name)
+            newest = self._published_before.look_through(
+                journal,
+                self._published_seq,
+                f"${service_name}",
+                hear=told.note,
+                hear_after=0 if self._is_lost else self.cursors.durable,
+            )
+            self._drop_published(newest)
+            if told:
+                self._learn(told)
+                self.told = told
+            now = self.clock_ns()
+            for record in self._left:
                 self.planner.restore(record, now)
                 self.views.show([(record.execution, record.label)])
+            self._left = []
+            if self._is_lost:
+                # The cursor is written with what was learned, or the next start learns it again.
+                self.planner.book.changes.is_forced = True
+                self.settle()
 
-    def drop_published(self, journal: Journal, own_client_id: str) -> None:
-        """Leave out of the outbox what the journal has. After ``open``, before any change.
+    def _drop_published(self, newest: int) -> None:
+        """Leave out of the outbox what the journal has.
 
         What else the journal has of the appliance's own messages is remembered: if a power cut took
         the note of an outcome, the same outcome is made again, and not published again.
         """
-        with self.lock:
-            before = self._published_before
-            newest = before.look_through(journal, self._published_seq, own_client_id)
-            found = [number for number, one in self._outbox if before.take(one)]
-            if not found:
-                return
-            # They are published in order, so the ones before the last are done with too.
-            self.was_published(found[-1], newest)
-            _log.info(
-                "%d messages of the appliance's own were published before the stop already",
-                len(found),
+        before = self._published_before
+        found = [number for number, one in self._outbox if before.take(one)]
+        if not found:
+            return
+        # They are published in order, so the ones before the last are done with too.
+        self.was_published(found[-1], newest)
+        _log.info(
+            "%d messages of the appliance's own were published before the stop already",
+            len(found),
+        )
+
+    def _learn(self, told: Told) -> None:
+        """Take over what the journal tells and ``tasks.db`` does not know."""
+        book, newest = self.planner.book, told.numbers[-1]
+        ahead = told.numbers_in(one for _, one in self._outbox)
+        updated: list[Record] = []
+        goes_on: list[Record] = []
+        for record in self._left:
+            if told.update(record, is_ahead=record.id in ahead):
+                updated.append(record)
+            if not record.execution.state.is_final or record.log_wanted:
+                goes_on.append(record)
+        for record in self.store.records_of(told.numbers):
+            told.update(record, is_ahead=True)
+        unknown = told.unknown(self.cursors.durable)
+        goes_on.extend(one for one in unknown if not one.execution.state.is_final)
+        for record in (*updated, *unknown):
+            execution = record.execution
+            book.changes.records[record.id] = record
+            if execution.execution_id:
+                book.note_run(execution.execution_id, record.id)
+        for record in unknown:
+            history = book.histories.of(record.execution.task_id)
+            book.remember(record.execution.task_id, history_of([record.execution], history))
+        self.views.show((one.execution, one.label) for one in (*updated, *unknown))
+        self._left = goes_on
+        if newest >= book.next_id:
+            book.next_id = newest + 1
+            book.changes.meta["next_id"] = book.next_id
+        if updated or unknown:
+            _log.warning(
+                "The task database is behind the journal: %d executions were taken from the journal"
+                " and %d brought to their newest state",
+                len(unknown),
+                len(updated),
             )
 
     @contextmanager
@@ -195,6 +272,11 @@ class StateStore:
         """Within ``change``: publish once the change is durable."""
         self.planner.book.changes.publications.append((self._next_publication, publication))
         self._next_publication += 1
+
+    def publish_once(self, publication: Publication) -> None:
+        """Within ``change``: ``publish``, unless an earlier run of the appliance did."""
+        if not self._published_before.take(publication):
+            self.publish(publication)
 
     def settle(self, *, flush: bool = False) -> bool:
         """Write what changed and let it take effect; returns whether the disk took it.
@@ -284,8 +366,7 @@ class StateStore:
 
     def _tell(self, record: Record, execution: Execution) -> None:
         for publication in self._outcomes.of(record, execution):
-            if not self._published_before.take(publication):
-                self.publish(publication)
+            self.publish_once(publication)
         if (notice := notice_of(record, execution)) is not None:
             self._held_notices.append(notice)
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -38,6 +38,7 @@ LOG_COMMITS = 500
 LOG_PAGES = 20_000
 """A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
 _BUSY_S = 10.0
+_AT_ONCE = 500
 MAX_LEFT_OUT = 1000
 """Rows that can't be read and are said once; further ones are said each time."""
 T = TypeVar("T")
@@ -111,10 +112,10 @@ class Changes:
 
 
 def _verify(connection: sqlite3.Connection) -> None:
-    """Read the numbers, and decode the oldest and the newest row of each other table."""
-    for (value,) in connection.execute("SELECT value FROM meta"):
-        if not isinstance(value, int) or abs(value) > LARGEST_SEQ:
-            raise ValueError(f"the number {value!r} in table meta")
+    """Decode the oldest and the newest row of each table.
+
+    One damaged row is left out when it is read; it does not cost all others.
+    """
     for (table, column, key), decode in _DECODERS.items():
         bodies = [
             row[0]
@@ -123,11 +124,8 @@ def _verify(connection: sqlite3.Connection) -> None:
                 f"SELECT {column} FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - constants
             )
         ]
-        # One damaged row is left out when it is read; it does not cost all others.
         with contextlib.suppress(Damage):
             check_bodies(table, bodies, decode)
-    for row in connection.execute("SELECT * FROM answers ORDER BY rowid DESC LIMIT 1"):
-        msgspec.convert(row, Answer)
 
 
 _DECODERS: dict[tuple[str, str, str], Callable[[bytes], object]] = {
@@ -137,11 +135,31 @@ _DECODERS: dict[tuple[str, str, str], Callable[[bytes], object]] = {
     ("sightings", "digest", "at_ns"): bytes,
 }
 
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or abs(value) > LARGEST_SEQ:
+        raise ValueError(f"the number is {value!r}"[:100])
+    return value
+
+
+def _answer(row: tuple[object, ...]) -> Answer:
+    answer = msgspec.convert(row, Answer)
+    ExecutionState(answer.state)
+    return answer
+
+
+def _sighting(row: tuple[object, ...]) -> tuple[bytes, int]:
+    digest, at_ns = row
+    if not isinstance(digest, bytes) or not isinstance(at_ns, int):
+        raise TypeError("it is no digest with a time")
+    return digest, at_ns
+
+
 LAYOUT = Layout(
     title="The task database",
     application_id=0x514D5453,  # "QMTS"
-    loss="requests that had not started, the history of runs, pauses of timers, and the starts that"
-    " journaled messages ask for but that were not yet noted: publish those messages again",
+    loss="pauses of timers, and what the journal does not tell of requests and of the history of"
+    " runs: the rest is rebuilt from the journal",
     parts=(
         Tables(
             """
@@ -310,7 +328,7 @@ class Store:
         return (record.id, execution.task_id, int(is_open), at_ns, self._encode(record))
 
     def _pairs(
-        self, table: str, rows: Iterable[tuple[Any, Any]], decode: Callable[[bytes], T]
+        self, table: str, rows: Iterable[tuple[Any, Any]], decode: Callable[[Any], T]
     ) -> Iterator[tuple[Any, T]]:
         """The rows' keys and decoded bodies; a row that can't be decoded is left out, and said."""
         for key, body in rows:
@@ -332,13 +350,24 @@ class Store:
 
     def meta(self, name: str) -> int:
         """A kept number, 0 if there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return int(row[0]) if row else 0
+        rows = self._db.execute("SELECT name, value FROM meta WHERE name = ?", (name,))
+        found: dict[str, int] = dict(self._pairs("meta", rows, _number))
+        return found.get(name, 0)
 
     def metas(self) -> dict[str, int]:
         """All kept numbers."""
         rows = self._db.execute("SELECT name, value FROM meta")
-        return {str(row[0]): int(row[1]) for row in rows}
+        return {str(name): value for name, value in self._pairs("meta", rows, _number)}
+
+    def newest(self) -> tuple[int, int]:
+        """The largest number of an execution, and the newest message that any row answers."""
+        (execution,) = self._db.execute("SELECT max(id) FROM executions").fetchone()
+        (seq,) = self._db.execute(
+            "SELECT max(seq) FROM answers WHERE typeof(seq) = 'integer' AND seq <= ?",
+            (LARGEST_SEQ,),
+        ).fetchone()
+        newest: tuple[int, int] = (execution or 0, seq or 0)
+        return newest
 
     def open_records(self) -> list[Record]:
         """Everything that has not come to its end, oldest first."""
@@ -358,18 +387,32 @@ class Store:
         )
         return [one for _, one in self._pairs("executions", rows, self._decode)]
 
+    def records_of(self, numbers: Sequence[int]) -> Iterator[Record]:
+        """The executions with these numbers, as far as there are any."""
+        for start in range(0, len(numbers), _AT_ONCE):
+            some = numbers[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = self._db.execute(
+                f"SELECT id, record FROM executions WHERE id IN ({marks})",  # noqa: S608 - marks
+                some,
+            ).fetchall()
+            yield from (one for _, one in self._pairs("executions", rows, self._decode))
+
     def answers(self, newest: int) -> list[Answer]:
         """The newest answers, oldest of them first."""
         rows = self._db.execute(
-            "SELECT seq, execution, label, at_ns, state FROM answers ORDER BY rowid DESC LIMIT ?",
+            "SELECT rowid, seq, execution, label, at_ns, state FROM answers"
+            " ORDER BY rowid DESC LIMIT ?",
             (newest,),
         ).fetchall()
-        return [Answer(*row) for row in reversed(rows)]
+        pairs = ((row[0], row[1:]) for row in reversed(rows))
+        return [one for _, one in self._pairs("answers", pairs, _answer)]
 
     def sightings(self) -> Iterator[tuple[bytes, int]]:
         """Digests of messages that were acted on, oldest first."""
         rows = self._db.execute("SELECT digest, at_ns FROM sightings ORDER BY at_ns")
-        return ((bytes(row[0]), int(row[1])) for row in rows)
+        pairs = ((str(row[0]), row) for row in rows)
+        return (one for _, one in self._pairs("sightings", pairs, _sighting))
 
     def histories(self) -> dict[str, TaskHistory]:
         decode = msgspec.msgpack.Decoder(TaskHistory).decode

@@ -8,19 +8,16 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, properties_of, start_trigger
+from tasks_rig import START_TOPIC, JournaledRig, MemorySource, Rig, client_of, start_trigger
 from wine import SLOWNESS
 
 from appliance.config.tables import TriggerConfig
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
-from appliance.tasks.store import Publication
 
 TESTS = Path(__file__).parents[2]
 STEPS = [
@@ -44,27 +41,6 @@ STEPS_BEFORE_THE_NOTE = [
 ]
 """The call for a message of the journal leaves before its own note."""
 DEBOUNCE_S = 0.1
-
-
-class JournaledRig(Rig):
-    """A rig whose own messages enter its journal, as they do in the appliance."""
-
-    def __init__(self, *arguments: Any, source: MemorySource, **settings: Any) -> None:
-        super().__init__(*arguments, source=source, **settings)
-
-        def publish(publications: Sequence[Publication]) -> int:
-            for one in publications:
-                self.broker(one.topic, one.payload, one.retain, properties_of(one))
-                source.put(
-                    one.topic,
-                    one.payload,
-                    retain=one.retain,
-                    client_id="$appliance",
-                    properties=properties_of(one),
-                )
-            return source.last_seq
-
-        self.engine._workers._publish = publish
 
 
 @pytest.fixture

@@ -355,12 +355,13 @@ def test_a_damaged_database_is_set_aside(qlik, tmp_path: Path, caplog) -> None:
     source.put(START_TOPIC, task.id)  # whether it was acted on before is not known any more
     rig = Rig(tmp_path / "tasks.db", client_of(qlik), source=source)
     assert rig.engine.is_new
-    rig.engine.skip_to(source.last_seq)
+    rig.engine.rebuild(source.last_seq, source.last_seq)
     source.position = source.last_seq
     (kept,) = tmp_path.glob("tasks.db.corrupt-*")
     assert kept.read_bytes() == content
     assert "tasks.db is damaged" in caplog.text
-    assert "requests that had not started" in caplog.text
+    assert "pauses of timers" in caplog.text
+    assert "Messages up to 1 start nothing any more" in caplog.text
     with rig:
         source.put(START_TOPIC, task.id)
         rig.broker.wait_for(task.id, "succeeded")
@@ -376,8 +377,13 @@ def test_a_new_database_is_new_until_it_has_a_cursor(tmp_path: Path) -> None:
     Rig(tmp_path / "tasks.db", None).engine._store.close()
     rig = Rig(tmp_path / "tasks.db", None)
     assert rig.engine.is_new
-    rig.engine.skip_to(0)
+    rig.engine.rebuild(0, 0)
     rig.engine._store.close()
+    rig = Rig(tmp_path / "tasks.db", None)
+    assert rig.engine.is_new
+    rig.engine.rebuild(0, 0)
+    with rig:
+        pass
     rig = Rig(tmp_path / "tasks.db", None)
     assert not rig.engine.is_new
     rig.engine._store.close()

@@ -1,0 +1,211 @@
+"""``tasks.db`` is gone, damaged or older than the journal: nothing starts twice, nothing is lost.
+
+The journal has the messages and what the appliance said of its starts; the server has the runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tasks_rig import (
+    START_TOPIC,
+    JournaledRig,
+    MemorySource,
+    client_of,
+    start_trigger,
+)
+
+from appliance.config.tables import TimerConfig, TriggerConfig
+from appliance.model import ExecutionState
+from appliance.qlik.simulated import SimulatedQlik
+
+
+@pytest.fixture
+def qlik() -> Iterator[SimulatedQlik]:
+    with SimulatedQlik() as simulated:
+        yield simulated
+
+
+def remove(database: Path) -> None:
+    for path in database.parent.glob(f"{database.name}*"):
+        path.unlink()
+
+
+def rebuilt(database: Path, qlik: SimulatedQlik, source: MemorySource, *rules, **settings):
+    """A rig whose database was lost, before it starts: the whole journal is read again."""
+    rig = JournaledRig(database, client_of(qlik), *rules, source=source, **settings)
+    assert rig.engine.is_new
+    source.position = source.advanced = rig.engine.rebuild(0, source.last_seq)
+    return rig
+
+
+def copy(database: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(database)) as source:
+        with contextlib.closing(sqlite3.connect(target)) as other:
+            source.backup(other)
+
+
+def executions(rig: JournaledRig) -> list[tuple[int, str, ExecutionState]]:
+    return [(one.id, one.task_name, one.state) for one in reversed(rig.engine.executions(50))]
+
+
+def test_a_lost_database_is_rebuilt_from_the_journal(qlik, tmp_path: Path, caplog) -> None:
+    """What ran is known again, with its numbers and messages; what waited for a run's end goes on;
+    a message that nobody read starts its task."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    sales, stock, late = (qlik.add_task(name, duration_s=0.15) for name in ("Sales", "Stock", "L"))
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        source.put(START_TOPIC, sales.id)
+        rig.broker.wait_for(sales.id, "running")
+        waiting = [source.put(START_TOPIC, sales.id) for _ in range(3)]
+        rig.broker.wait_for(sales.id, "succeeded", times=2)
+        source.put(START_TOPIC, stock.id)
+        rig.broker.wait_for(stock.id, "succeeded")
+        before = executions(rig)
+    source.put(START_TOPIC, late.id)
+    remove(database)
+    with rebuilt(database, qlik, source) as again:
+        again.broker.wait_for(late.id, "succeeded")
+        assert executions(again)[:3] == before
+        marks = again.engine.marks([one.seq for one in waiting])
+        assert {mark.execution for mark in marks.values()} == {before[1][0]}
+        assert again.newest().id == before[-1][0] + 1
+        assert again.engine._planner.histories[sales.id].durations_s
+    assert [qlik.starts(one.id) for one in (sales, stock, late)] == [2, 1, 1]
+    assert "The record of starts was lost" in caplog.text
+
+
+def test_a_run_that_the_lost_database_knew_is_followed(qlik, tmp_path: Path) -> None:
+    database, source = tmp_path / "tasks.db", MemorySource()
+    task = qlik.add_task("Sales", duration_s=0.4)
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "running")
+    remove(database)
+    with rebuilt(database, qlik, source) as again:
+        again.broker.wait_for(task.id, "succeeded")
+        assert [one.state for one in again.engine.executions(5)] == [ExecutionState.SUCCEEDED]
+    assert qlik.starts() == 1
+
+
+def test_a_start_that_nobody_told_of_is_found_at_the_server(qlik, tmp_path: Path) -> None:
+    """Neither database nor journal know the call: the server has its run."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    task = qlik.add_task("Sales", duration_s=0.1)
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded")
+    del source.messages[1:]
+    remove(database)
+    with rebuilt(database, qlik, source) as again:
+        again.broker.wait_for(task.id, "succeeded")
+    assert qlik.starts() == 1
+
+
+def test_what_waits_with_no_message_behind_it_goes_on(qlik, tmp_path: Path) -> None:
+    """A timer's request waits for the server as the database is lost: it is started, once."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    task = qlik.add_task("Sales", duration_s=0.05)
+    timer = TimerConfig(name="often", every=3600.0, task=task.id)
+    qlik.refuse()
+    with JournaledRig(database, client_of(qlik), source=source, timers=[timer]) as rig:
+        rig.engine.fire_timer("often", "test")
+        rig.broker.wait_until(lambda: {"waiting", "retrying"} & set(rig.broker.states(task.id)))
+    remove(database)
+    qlik.heal()
+    with rebuilt(database, qlik, source, timers=[timer]) as again:
+        again.broker.wait_for(task.id, "succeeded")
+        assert again.newest().cause.kind == "timer"
+    assert task.runs == 1
+
+
+def test_a_kill_during_the_rebuilding_changes_nothing(qlik, tmp_path: Path) -> None:
+    """The next start reads the messages again that are behind its cursor, and what was told."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    tasks = [qlik.add_task(f"T{number}", duration_s=0.05) for number in range(3)]
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        for task in tasks:
+            source.put(START_TOPIC, task.id)
+        for task in tasks:
+            rig.broker.wait_for(task.id, "succeeded")
+    remove(database)
+    with rebuilt(database, qlik, source) as rig:
+        copy(database, database.with_name("killed.db"))  # before anything was read
+    remove(database)
+    database.with_name("killed.db").rename(database)
+    with JournaledRig(database, client_of(qlik), source=source) as again:
+        assert not again.engine.is_new
+        again.wait_until(lambda: source.advanced >= 3)
+        assert len(again.engine.executions(10)) == 3
+    assert qlik.starts() == 3
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["waiting", *(pytest.param(one, marks=pytest.mark.campaign) for one in ("before", "running"))],
+)
+def test_an_older_copy_of_the_database_starts_nothing_twice(
+    qlik, tmp_path: Path, moment: str
+) -> None:
+    """It came from a backup, on a machine that goes on running; the journal is of today."""
+    database, older = tmp_path / "tasks.db", tmp_path / "copy" / "tasks.db"
+    source = MemorySource()
+    first, task = (qlik.add_task(name, duration_s=0.15) for name in ("First", "Sales"))
+    rule = TriggerConfig(topic=START_TOPIC, task="payload", debounce=0.1)
+    with JournaledRig(database, client_of(qlik), rule, source=source) as rig:
+        source.put(START_TOPIC, first.id)
+        rig.broker.wait_for(first.id, "succeeded")
+        if moment == "before":
+            copy(database, older)
+        source.put(START_TOPIC, task.id)
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, {"before": "succeeded"}.get(moment, moment))
+        if moment != "before":
+            copy(database, older)
+        source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded", times=1 if moment == "waiting" else 2)
+        rig.wait_until(lambda: all(state.is_final for state in rig.states()))
+        starts, before = qlik.starts(task.id), executions(rig)
+    remove(database)
+    older.rename(database)
+    with JournaledRig(database, client_of(qlik), rule, source=source, boot_ns=0) as again:
+        source.put(START_TOPIC, first.id)
+        again.broker.wait_for(first.id, "succeeded")
+        assert executions(again)[:-1] == before
+    assert qlik.starts(task.id) == starts
+    assert qlik.starts(first.id) == 2
+
+
+def test_rows_that_can_not_be_read_cost_these_rows(qlik, tmp_path: Path, caplog) -> None:
+    """Of each table, the cursor among them: it is found by what the messages led to."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    tasks = [qlik.add_task(f"T{number}", duration_s=0.05) for number in range(3)]
+    with JournaledRig(database, client_of(qlik), source=source) as rig:
+        for task in tasks:
+            source.put(START_TOPIC, task.id, qos=1, packet_id=7)
+        for task in tasks:
+            rig.broker.wait_for(task.id, "succeeded")
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        other.execute("UPDATE meta SET value = 'x' WHERE name IN ('seq', 'next_id')")
+        other.execute("UPDATE answers SET at_ns = 'noon' WHERE seq = 2")
+        other.execute("UPDATE sightings SET at_ns = x'00'")
+        other.commit()
+    caplog.clear()
+    rig = JournaledRig(database, client_of(qlik), source=source)
+    assert rig.engine.is_new
+    assert rig.engine.rebuild(0, source.last_seq) == 3
+    source.position = 3
+    with rig as again:
+        source.put(START_TOPIC, tasks[0].id)
+        again.broker.wait_for(tasks[0].id, "succeeded")
+        assert again.newest().id == 4
+        assert sorted(again.engine.marks([1, 2, 3])) == [1, 3]
+    assert qlik.starts() == 4
+    assert "row seq of table meta can't be read" in caplog.text
+    assert "of table answers can't be read" in caplog.text
+    assert "of table sightings can't be read" in caplog.text
