@@ -25,6 +25,9 @@ from appliance.ops.systemd import SystemdNotifier
 logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_LOOKS_AT_ONCE = 10
+_NEXT_LOOK_S = 0.1
+"""After a request the next one often comes at once: the next page of a list, another command."""
 _CLEAR_EVERY_S = 60
 """A request or answer that is there at two looks is left over: its process has ended."""
 
@@ -124,9 +127,12 @@ class Supervisor:
             self._left_behind = await asyncio.to_thread(
                 control_file.remove_old, self._appliance.data_dir, self._left_behind
             )
-        requests = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
-        if requests:
+        for _ in range(_LOOKS_AT_ONCE):
+            requests = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
+            if not requests:
+                break
             await self._carry_out(requests)
+            await asyncio.sleep(_NEXT_LOOK_S)
 
     async def _carry_out(self, requests: list[control_file.Request]) -> None:
         reloaded: tuple[bool, list[str]] | None = None

@@ -232,6 +232,41 @@ async def test_the_time_of_a_disconnect_is_bounded_too(tmp_path):
         assert rig.broker.sessions.get("c") is None
 
 
+@both
+async def test_an_ended_session_does_not_come_back(tmp_path, caplog, version):
+    """What an operator ends is gone at once and over a restart, with what waited and the right of
+    its user to the client id; its delayed will is published; a connected client is told why."""
+    folder = tmp_path / "data"
+    async with Rig(folder) as rig:
+        away = await rig.wire(5, client_id="away", clean=False, will=("will", b"w", 1, False),
+                              will_delay=1000, username="ann")  # fmt: skip
+        await away.subscribe(("t", 1))
+        away.abort()
+        here = await rig.wire(version, client_id="here", clean=False, username="ann")
+        await here.subscribe(("t", 2))
+        await rig.until(lambda: len(rig.broker.connections) == 1)
+        writer = await rig.wire(4, client_id="writer")
+        for _ in range(2):
+            await writer.publish_acked("t", b"x", 1)
+        assert rig.broker.end_session("away") == 2
+        assert rig.counters[Counter.DELIVERIES_DROPPED_SESSION_ENDED] == 2
+        assert rig.broker.end_session("away") is None
+        assert rig.broker.end_session("here") == 2
+        last = await here.closed()
+        assert version == 4 or last.body[0] == 0x98
+        await rig.settled()
+        assert [each.client_id for each in rig.journaled("will")] == ["away"]
+        wire = await rig.socket(version)
+        assert (await wire.connect("here", clean=False, username="bob")).body[0] == 0
+        assert rig.broker.end_session("here") == 0
+        await wire.closed()
+    async with Rig(folder) as rig:
+        assert not rig.broker.sessions.all()
+        for name in ("away", "here"):
+            wire = await rig.socket(version)
+            assert (await wire.connect(name, clean=False, username="bob")).body[0] == 0
+
+
 # --- ways around it ------------------------------------------------------------------------------
 
 

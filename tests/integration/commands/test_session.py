@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import time
 
-import paho.mqtt.client as paho
 import pytest
-from appliance_process import DEADLINE_S, ApplianceProcess, until
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from appliance_process import ApplianceProcess, until
+from broker_rig import Wire, hang_up
 
 from appliance import cli
 from appliance.broker.users import Users
@@ -40,69 +37,35 @@ def call(capfd, monkeypatch, tmp_path):
     return run
 
 
-class Device:
-    """A client that keeps its session."""
-
-    def __init__(self, port: int, client_id: str, user: str, will: str = "") -> None:
-        self.reason = -1
-        self.present: bool | None = None
-        self.client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id, protocol=MQTTProtocolVersion.MQTTv5
-        )
-        self.client.username_pw_set(user, "secret")
-        if will:
-            self.client.will_set(will, b"gone", qos=1)
-        self.client.on_disconnect = self._gone
-        self.client.on_connect = self._came
-        lasting = Properties(PacketTypes.CONNECT)
-        lasting.SessionExpiryInterval = 3600
-        self.client.connect("127.0.0.1", port, clean_start=False, properties=lasting)
-        self.client.loop_start()
-        until(lambda: self.present is not None, "CONNACK")
-
-    def _came(self, _client, _data, flags, _reason, _properties) -> None:
-        self.present = flags.session_present
-
-    def _gone(self, _client, _data, _flags, reason, _properties) -> None:
-        self.reason = reason.value
-
-    def publish(self, topic: str) -> None:
-        self.client.publish(topic, b"x", qos=1).wait_for_publish(DEADLINE_S)
-
-    def leave(self) -> None:
-        self.client.disconnect()
-        until(lambda: self.reason >= 0, "the end of the connection")
-        self.client.loop_stop()
+USER = {"username": "press", "password": b"secret"}
 
 
-def test_list_and_end(tmp_path, call, monkeypatch):
-    """The list has what each session holds; an ended one is gone with its queue, also after a kill;
-    its client is told why, and its will is published. Without an appliance there is an answer."""
+async def test_list_and_end(tmp_path, call):
+    """The list has what each session holds; an ended one is gone with its queue, its client is told
+    why, and its will is published. Where no appliance runs, that is the answer."""
     with ApplianceProcess(tmp_path, CONFIG) as process:
-        users = Users(str(tmp_path / "users.txt"))
-        for name in ("press", "line"):
-            users.add(name, b"secret")
-        code, told = call("list")
-        assert (code, "No appliance runs" in told) == (69, True)
+        Users(str(tmp_path / "users.txt")).add("press", b"secret")
+        assert call("list")[0] == 69
+        code, told = call("end", "press:away")
+        assert (code, "Sessions are listed and ended while it runs" in told) == (69, True)
         process.start()
-        watcher = Device(process.port, "watcher", "line")
-        watcher.client.subscribe("will/#", qos=1)
-        away = Device(process.port, "press:away", "press")
-        away.client.subscribe([("t/1", 1), ("t/2", 1)])
-        away.leave()
-        here = Device(process.port, "press:here", "press", will="will/here")
-        heard = []
-        watcher.client.on_message = lambda _client, _data, message: heard.append(message.topic)
+        watcher, away, here = [await Wire.open(process.port, 5) for _ in range(3)]
+        await watcher.connect("watcher", **USER)
+        await watcher.subscribe(("will/#", 1))
+        await away.connect("press:away", clean=False, expiry=3600, **USER)
+        await away.subscribe(("t/1", 1), ("t/2", 1))
+        away.disconnect()
+        await away.closed()
+        await here.connect("press:here", clean=False, will=("will/here", b"w", 1, False), **USER)
         for topic in ("t/1", "t/2", "t/1"):
-            watcher.publish(topic)
+            await watcher.publish_acked(topic, b"x", 1)
 
         def listed(*arguments: str) -> dict[str, dict]:
-            return {
-                each["clientId"]: each for each in json.loads(call("list", "--json", *arguments)[1])
-            }
+            found = json.loads(call("list", "--json", *arguments)[1])
+            return {each["clientId"]: each for each in found}
 
         until(lambda: listed().get("press:away", {}).get("queued") == 3, "the queue in the list")
-        found = listed("press")
+        found = listed("PRESS:")
         assert list(found) == ["press:away", "press:here"]
         assert found["press:here"]["isConnected"]
         assert found["press:away"]["subscriptions"] == ["t/1", "t/2"]
@@ -111,13 +74,13 @@ def test_list_and_end(tmp_path, call, monkeypatch):
             "user": "press", "protocol": "5.0", "expiryS": 3600
         }  # fmt: skip
         assert found["press:away"]["queuedBytes"] > 0
+        assert found["press:here"]["expiryS"] == 90 * 86400
         code, told = call("list", "away")
         assert code == 0
         assert told.splitlines()[0].split() == [
             "CLIENT", "USER", "MQTT", "CONNECTED", "SUBS", "QUEUED", "BYTES", "EXPIRY"
         ]  # fmt: skip
         assert told.splitlines()[1].split()[:4] == ["press:away", "press", "5.0", "until"]
-
         code, told = call("end", "nobody")
         assert (code, "Client nobody has no session" in told) == (64, True)
         code, told = call("end", "press:away")
@@ -127,16 +90,9 @@ def test_list_and_end(tmp_path, call, monkeypatch):
         )
         assert "press:away" not in listed()
         assert call("end", "press:here")[0] == 0
-        until(lambda: here.reason == 0x98, "the reason of the disconnection")
-        here.client.loop_stop()
-        until(lambda: heard == ["will/here"], "the will")
-        process.kill()
-        for device in (watcher, here, away):
-            device.client.loop_stop()
-        process.start()
-        assert not Device(process.port, "press:away", "press").present
-        assert not Device(process.port, "press:here", "press").present
-        assert Device(process.port, "watcher", "line").present
+        assert (await here.closed()).body[0] == 0x98
+        assert (await watcher.message()).topic == "will/here"
+        await hang_up()
 
 
 def test_a_long_list_comes_in_pages(monkeypatch):

@@ -61,6 +61,7 @@ def test_an_operator_attaches_and_leaves(running, window):
     assert running.process.poll() is None
 
 
+@pytest.mark.campaign
 def test_sessions_are_ended_by_key_and_by_command(running, window):
     """X asks and ends a client's session, ``appliance session end`` too; no leaves all as it is.
     A viewer's terminal says that a viewer may not."""
