@@ -304,8 +304,8 @@ class Counter(enum.Enum):
     )
     MEMORY_PUBLISHERS_PAUSED = (
         "memory: publishers began to wait",
-        "The process still had more memory in use than limits.max_memory, so publishers are read",
-        "slowly until it has less; raise it, or lower other limits.",
+        "The process still had more memory in use than limits.max_memory, so publishers of more",
+        "than 16 KiB a second are read slowly until it has less; raise it, or lower other limits.",
     )
     TOPICS_FORGOTTEN = (
         "topics forgotten: limit reached",

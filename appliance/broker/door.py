@@ -12,6 +12,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ from appliance.broker.work import Slice
 from appliance.counters import Count, Counter
 from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
-from appliance.journal.message_cost import costs_of
+from appliance.journal.message_cost import OVERHEAD_BYTES, costs_of
 from appliance.model import EncodedProperties, Message, decode_hook, encode_hook
 from appliance.storage.layout import Tables
 
@@ -70,6 +71,14 @@ Entry = tuple[Sequence[Message], object]
 _MESSAGES_AT_ONCE = 1000
 _MOST_BEHIND = 4 * 1024 * 1024
 """Bytes that are committed and not handed on; beyond it, publishers are paused."""
+
+
+_LITTLE = 4 * 1024
+_LITTLE_TOGETHER = 256 * 1024
+_READ_WHILE_HELD = 4
+"""While publishers are held (``Door.hold``), one that costs no more than ``_LITTLE`` bytes between
+two calls is not paused, unless all such publishers cost more together. Of those that are paused, so
+many may send something after each call, in turn."""
 
 
 class _Part:
@@ -123,7 +132,11 @@ class Door:
         self._own_client_id = own_client_id
         self._observe = observe
         self._count = count
-        self._paused: set[Publisher] = set()
+        self._paused: dict[Publisher, None] = {}
+        """In the order in which they were paused."""
+        self._sent: dict[Publisher, int] = {}
+        """What each publisher sent since the last call of ``hold``, in bytes."""
+        self._sent_together = 0
         self.next_seq = journal.next_seq
         self.newest_seq = journal.newest_seq
         self.number_to = journal.number_to
@@ -149,10 +162,21 @@ class Door:
         self.hold(self._is_held)
 
     def hold(self, is_held: bool) -> None:
-        """Pause every publisher that sends something from now on, or no longer."""
+        """Pause every publisher that sends much from now on, or no longer.
+
+        While it is called four times a second, publishers that send little go on, and the others
+        send a part now and then: none of them waits for ever.
+        """
         self._is_held = is_held
         self._pause_above = -1 if is_held else self._max_pending
-        self._release()
+        self._sent.clear()
+        self._sent_together = 0
+        if not is_held:
+            self._release()
+            return
+        for publisher in list(islice(self._paused, _READ_WHILE_HELD)):
+            del self._paused[publisher]
+            publisher.resume()
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: messages that are here are as old as before."""
@@ -205,8 +229,23 @@ class Door:
         if self._journal.pending_bytes > self._pause_above or self._behind_bytes > _MOST_BEHIND:
             if not self._is_held:
                 self._count(Counter.PUBLISHERS_SLOWED)
-            self._paused.add(publisher)
+            elif self._sends_little(
+                publisher, payload_size + beside + OVERHEAD_BYTES * len(messages)
+            ):
+                return
+            self._paused[publisher] = None
             publisher.pause()
+
+    def _sends_little(self, publisher: Publisher, size: int) -> bool:
+        """Whether a publisher goes on although publishers are held; ``size``: what it sent now."""
+        sent = self._sent[publisher] = self._sent.get(publisher, 0) + size
+        self._sent_together += size
+        return (
+            sent <= _LITTLE
+            and self._sent_together <= _LITTLE_TOGETHER
+            and self._journal.pending_bytes <= self._max_pending
+            and self._behind_bytes <= _MOST_BEHIND
+        )
 
     def _keep(self, message: Message) -> None:
         if not self._retained.make_room(message):
@@ -395,13 +434,14 @@ class Door:
         )
         if not (self._paused and has_room):
             return
-        paused, self._paused = self._paused, set()
+        paused, self._paused = self._paused, {}
         for publisher in paused:
             publisher.resume()
 
     def forget(self, publisher: Publisher) -> None:
         """A connection has ended."""
-        self._paused.discard(publisher)
+        self._paused.pop(publisher, None)
+        self._sent.pop(publisher, None)
 
     async def settled(self) -> None:
         """Wait until everything that has entered so far is committed and acknowledged."""

@@ -228,6 +228,7 @@ class Appliance:
             await self._serve(stack, executor)
             ticker = self._loop.create_task(self._tick(), name="tick")
             watch = self._loop.create_task(self.loop_lag.watch(), name="loop lag")
+            memory = self._loop.create_task(self.memory.watch(return_free_memory), name="memory")
             self._ready.set()
             self._announce()
             for call in self._when_ready:
@@ -238,6 +239,7 @@ class Appliance:
             logger.info("stopping: no new connections, finishing what was accepted")
             ticker.cancel()
             watch.cancel()
+            memory.cancel()
             self.status.publish("offline")
         logger.info(
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
@@ -552,8 +554,6 @@ class Appliance:
             self.live.tick(self.door.messages_out)
             seconds += 1
             self.status.tick(seconds)
-            if self.memory.look():
-                await asyncio.to_thread(return_free_memory)
 
     def _hold_publishers(self, is_held: bool) -> None:
         self.door.hold(is_held)

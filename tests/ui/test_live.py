@@ -72,14 +72,16 @@ async def test_every_problem_has_its_words_on_the_clients_screen():
     engine = story()
     engine.changes["qlik"] = QlikState("client-managed", "qlik01", Health("bad", "403 for user x"))
     engine.changes["timers"] = (silent(engine.clock_ns),)
+    engine.changes["memory"] = Health("warn", "300 MiB of memory are in use")
     async with app_for(engine).run_test(size=NARROW) as pilot:
         text = await settle(pilot)
-        assert "✗ 2 problems" in text
-        assert "+1 more on 4 Clients" in text
+        assert "✗ 3 problems" in text
+        assert "+2 more on 4 Clients" in text
         await pilot.press("4")
         text = await settle(pilot)
         assert "403 for user x" in text
         assert "timer quiet: no message on plant/line7/#" in text
+        assert "memory: 300 MiB of memory are in use" in text
 
 
 @pytest.mark.parametrize(

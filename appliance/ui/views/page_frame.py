@@ -52,6 +52,8 @@ def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
     look("journal", snapshot.journal.health)
     if snapshot.data is not None:
         look("data", snapshot.data)
+    if snapshot.memory is not None:
+        look("memory", snapshot.memory)
     for listener in snapshot.listeners:
         look(f"listener {listener.name or listener.bind}", listener.health)
     look(f"Qlik {snapshot.qlik.label}", snapshot.qlik.health)

@@ -555,6 +555,28 @@ async def test_publisher_is_slowed(tmp_path, version, monkeypatch):
         assert [(await wire.expect(4)).id for _ in range(400)] == list(range(1, 401))
 
 
+@both
+async def test_while_publishers_are_held_small_ones_go_on(rig, version):
+    """A publisher that sends much is paused, a bit of it is read at each call, and nothing is lost;
+    one that sends little is answered as always."""
+    rig.door.hold(True)
+    heavy, small = await rig.wire(version, client_id="h"), await rig.wire(version, client_id="s")
+    for n in range(1, 101):
+        heavy.publish("t", b"x" * 50_000, 1, id=n)
+    for _ in range(10):
+        await small.publish_acked("t")
+    assert len(rig.journaled("t")) < 60
+    for n in range(1, 101):
+        rig.door.hold(True)
+        assert (await heavy.expect(4)).id == n
+        await small.publish_acked("t")
+    heavy.publish("t", b"x" * 50_000, 1, id=1)
+    heavy.publish("t", b"x" * 50_000, 1, id=2)
+    await heavy.expect(4)
+    rig.door.hold(False)
+    await heavy.expect(4)
+
+
 async def test_random_bytes(rig):
     """No bytes of a stranger or client end the broker or make it say a secret."""
     import random

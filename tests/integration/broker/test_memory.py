@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from appliance_process import ApplianceProcess
+from appliance_process import ApplianceProcess, until
 from broker_rig import Closed, Wire, hang_up, number, packet, text
 
 from appliance.mqtt.packets import encode_length
+from appliance.ops import health
+from appliance.ops.health import Part
 
 pytestmark = pytest.mark.posix("limits of a process's memory are the operating system's")
 
@@ -48,16 +50,22 @@ def status(process: ApplianceProcess, field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-@pytest.fixture
-def appliance(tmp_path):
-    """A process whose address space may grow by ``ROOM``."""
+def start_with_a_limit(process: ApplianceProcess) -> None:
+    """Start it; its address space may grow by ``ROOM``."""
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("needs prlimit (Linux)")
+    process.start()
+    assert process.process is not None
+    bound = status(process, "VmSize") + ROOM
+    resource.prlimit(process.process.pid, resource.RLIMIT_AS, (bound, bound))
+
+
+@pytest.fixture
+def appliance(tmp_path):
+    """A process whose address space may grow by ``ROOM``."""
     with ApplianceProcess(tmp_path, CONFIG) as process:
-        process.start()
-        bound = status(process, "VmSize") + ROOM
-        resource.prlimit(process.process.pid, resource.RLIMIT_AS, (bound, bound))
+        start_with_a_limit(process)
         yield process
         assert process.end() == 0
 
@@ -172,6 +180,82 @@ async def open_exchanges(port: int, size: int) -> None:
         wire = await client(port, f"lasting {each}", clean=False)
         await wire.subscribe((f"lasting/{each}", 1))
         wire.abort()
+
+
+CEILING = """
+max_memory = "128MiB"
+max_client_backlog = "512MiB"
+max_queued_per_client = 100000
+"""
+"""A low ceiling, and bounds of one client that are higher than that."""
+OVERSHOOT = 64 * MIB
+"""What arrives before the third look at the memory, and what is free and not returned yet."""
+
+
+def part(appliance: ApplianceProcess, level: str) -> Part | None:
+    """What the health report says of the memory, if its level is this."""
+    found = health.read(appliance.data)
+    parts = () if found is None else found.parts
+    return next((one for one in parts if (one.name, one.level) == ("memory", level)), None)
+
+
+def position(appliance: ApplianceProcess, text: str) -> int:
+    """The number of the first line of the log that has a text."""
+    appliance.wait_for_line(text)
+    return next(number for number, line in enumerate(appliance.lines) if text in line)
+
+
+@pytest.mark.campaign
+async def test_a_client_that_fills_the_memory_is_held(tmp_path):
+    """Above max_memory the live view, caches and the publishers that send much are given up, in this
+    order. The process stays below a limit, another client's acknowledgements go on, the health
+    report says it, and all is as before once the memory is free."""
+    with ApplianceProcess(tmp_path, CONFIG + CEILING) as appliance:
+        start_with_a_limit(appliance)
+        absent = await client(appliance.port, "absent", clean=False)
+        await absent.subscribe(("own", 1))
+        absent.abort()
+        filler = await client(appliance.port, "filler")
+        acked = 0
+
+        async def fill() -> None:
+            """Send all the time; nothing of it may be lost."""
+            nonlocal acked
+            for number_of in range(10**6):
+                await asyncio.sleep(0.005)
+                filler.publish("own", b"x" * 200_000, 1, id=number_of % 60_000 + 1)
+                if number_of >= 20:
+                    await filler.expect(4)
+                    acked += 1
+
+        async with another_client(appliance.port) as waits:
+            filling = asyncio.create_task(fill())
+            await asyncio.to_thread(appliance.wait_for_line, "publishers wait")
+            told, before = len(waits), acked
+            at_once = status(appliance, "VmRSS")
+            await asyncio.to_thread(until, lambda: part(appliance, "warn"), "health says it")
+            assert "limits.max_memory" in part(appliance, "warn").text
+            await asyncio.sleep(3)  # what is promised is that nothing happens meanwhile
+            held = waits[told:]
+            assert status(appliance, "VmHWM") < 128 * MIB + OVERSHOOT
+            assert status(appliance, "VmRSS") < at_once + 16 * MIB
+            assert 0 < acked - before < 100
+            assert len(held) > 100
+            assert max(held) < 0.5
+            filling.cancel()
+            filler.abort()
+            back = await client(appliance.port, "absent", clean=True)
+            await asyncio.to_thread(appliance.wait_for_line, "all is as before")
+            await asyncio.to_thread(until, lambda: part(appliance, "ok"), "health says it")
+            await back.publish_acked("own")
+        given_up = ("the live view is emptied", "caches are emptied", "publishers wait")
+        places = [position(appliance, text) for text in given_up]
+        assert places == sorted(places)
+        assert appliance.end() == 0
+    figures = f"ceiling: {at_once // MIB} MiB, {max(held) * 1000:.0f} ms, {len(held)} answers"
+    if report := os.environ.get("MEMORY_REPORT"):
+        with Path(report).open("a", encoding="utf-8") as file:
+            file.write(figures + "\n")
 
 
 ATTACKS = [many_properties, strangers, long_topics, deep_filters, open_exchanges]
