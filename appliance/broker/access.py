@@ -114,6 +114,11 @@ class Access:
         return self._terms.open_without_users
 
     @property
+    def takes_nameless(self) -> bool:
+        """Whether any client without a name may come in: plugins may know one by other means."""
+        return self.is_open or self._plugins is not None
+
+    @property
     def _has_users(self) -> bool:
         return self._users is not None and self._users.exists
 

@@ -100,7 +100,7 @@ class SessionBinding:
         session = self._sessions.get(client_id)
         if session is None or session.username == username:
             return
-        if session.username is None and session.connection is None and not self._access.is_open:
+        if session.username is None and not session.connection and not self._access.takes_nameless:
             self._check_room_of(username)
             self._sessions.give(session, username)
             # What a client without a name could have may be more than this user may.

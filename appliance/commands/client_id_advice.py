@@ -24,6 +24,7 @@ def advice(config: Config) -> Iterator[str]:
     """What may be a mistake, one line each."""
     patterns = config.access.client_ids
     if not patterns:
+        yield from _rights_by_client_id(config)
         return
     of_users = [each for each in patterns if "%u" in each]
     if of_users and not _knows_users(config):
@@ -50,6 +51,22 @@ def advice(config: Config) -> Iterator[str]:
             "[access] `client_ids`: no pattern fits the client ids that `appliance attach` makes up"
             ' (terminal-...); add "terminal-*", or use --client-id'
         )
+
+
+def _rights_by_client_id(config: Config) -> Iterator[str]:
+    """Rules that any user can have for its own, because a client chooses its client id itself."""
+    if not _knows_users(config):
+        return
+    for number, rule in enumerate(config.access.rule, 1):
+        by_client_id = rule.client_id != "*" or any(
+            "%c" in each for each in (*rule.publish, *rule.subscribe)
+        )
+        if "*" in rule.user and by_client_id and (rule.publish or rule.subscribe):
+            yield (
+                f"[[access.rule]] {number} gives rights by the client id, which a client chooses"
+                " itself, so another user can have them; add `client_ids` to [access], for example"
+                ' ["%u", "%u:*"]'
+            )
 
 
 def _knows_users(config: Config) -> bool:

@@ -95,7 +95,7 @@ def _end(data_dir: Path, options: argparse.Namespace) -> int:
         _confirm(options.client_id)
     answer = ask(data_dir, "session-end", client_id=options.client_id)
     if not answer.done:
-        raise UsageError("; ".join(answer.lines))
+        raise UsageError(" ".join(answer.lines))
     sys.stdout.write("".join(f"{escape(line)}\n" for line in answer.lines))
     return EXIT_OK
 

@@ -280,6 +280,17 @@ def test_check_tells_what_is_odd_about_client_ids(appliance, tmp_path: Path) -> 
     assert "no pattern fits the client ids that `appliance attach` makes up" in done.out
     file.write_text(f"{access}['%u', '%u:*', 'terminal-*']\n")
     assert "`client_ids`" not in appliance("check").out
+    users_only = "[access]\nusers_file = 'users.txt'\n"
+    for rule, is_odd in (
+        ("user = 'p*'\npublish = ['plant/%c/#']", True),
+        ("client_id = 'line-*'\nsubscribe = ['plant/#']", True),
+        ("user = 'press'\npublish = ['plant/%c/#']", False),
+        ("publish = ['plant/%u/#']", False),
+        ("publish = ['plant/#']\n[[access.rule]]\ndeny = ['plant/%c/key']", False),
+    ):
+        file.write_text(f"{users_only}[[access.rule]]\n{rule}\n")
+        told = "[[access.rule]] 1 gives rights by the client id" in appliance("check").out
+        assert told is is_odd, rule
 
 
 @pytest.mark.parametrize(

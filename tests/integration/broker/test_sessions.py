@@ -12,7 +12,7 @@ import certificates
 import mqtt5
 import msgspec
 import pytest
-from broker_rig import PATIENCE_S, Rig, Wire, both, number, packet, text
+from broker_rig import PATIENCE_S, Rig, Wire, both, number, packet, plugin, text
 
 from appliance.broker.users import Users
 from appliance.config.tables import AccessRule, ListenerConfig, TlsConfig
@@ -428,3 +428,17 @@ async def test_the_will_of_another_user_is_never_dropped_or_published_early(tmp_
         await rig.wire(4, client_id="brief", clean=True, **BOB)
         await rig.settled()
         assert [each.username for each in rig.journaled("gone/2")] == ["ann"]
+
+
+async def test_nobody_inherits_where_plugins_may_let_clients_without_a_name_in(tmp_path, users):
+    """A plugin may let in clients that give no name, for a token or their certificate. Their sessions
+    are not from before there were users, and no user gets one."""
+    async with Rig(
+        tmp_path / "data", users=users, anonymous=False, plugins=(plugin("Auth", how="password"),)
+    ) as rig:
+        device = await rig.wire(5, client_id="device", clean=False, password=b"yes")
+        await leave(rig, device)
+        for clean in (False, True):
+            assert await refused(rig, 5, "device", clean=clean, **BOB) == 0x85
+        again = await rig.socket(5)
+        assert (await again.connect("device", clean=False, password=b"yes")).body[0] == 1
