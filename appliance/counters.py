@@ -330,6 +330,16 @@ class Counter(enum.Enum):
         "Retention removed messages that a recorder or the task engine had not read yet,",
         "because of journal.max_size; raise it, or see why the reader is behind.",
     )
+    JOURNAL_MESSAGES_UNREADABLE = (
+        "journal messages unreadable",
+        "A message in the journal was damaged and left out; see the disk, and docs/operating.md,",
+        '"After a crash".',
+    )
+    JOURNAL_ROWS_UNREADABLE = (
+        "journal rows unreadable",
+        "A session, subscription, retained message or will in the journal was damaged and left",
+        'out at the start; the log says which. See docs/operating.md, "After a crash".',
+    )
     RECORDER_MESSAGES_MISSED = (
         "recorder messages missed",
         "A message left the journal before it was recorded; raise journal.keep and",

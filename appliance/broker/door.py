@@ -8,6 +8,7 @@ bridges, and what the appliance publishes about itself. Not for: decoding packet
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 from collections import deque
@@ -24,14 +25,16 @@ from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
 from appliance.journal.message_cost import OVERHEAD_BYTES, costs_of
 from appliance.model import EncodedProperties, Message, decode_hook, encode_hook
-from appliance.storage.layout import Tables
+from appliance.storage.layout import Damage, Tables, check_bodies
 
 logger = logging.getLogger(__name__)
 
 
 def _verify_retained(connection: sqlite3.Connection) -> None:
-    for (body,) in connection.execute("SELECT body FROM retained LIMIT 100"):
-        _decode(body)
+    bodies = [body for (body,) in connection.execute("SELECT body FROM retained LIMIT 100")]
+    # A damaged row is left out when it is read.
+    with contextlib.suppress(Damage):
+        check_bodies("retained", bodies, _decode)
 
 
 def _decode(body: object) -> Message:
@@ -39,7 +42,7 @@ def _decode(body: object) -> Message:
         raise TypeError(f"{body!r} instead of a retained message")
     try:
         return msgspec.msgpack.decode(body, type=Message, dec_hook=decode_hook)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise ValueError(f"a retained message: {error}") from error
 
 
@@ -190,12 +193,13 @@ class Door:
     def load_retained(self) -> None:
         """Take the retained messages over from the last run. Reads the database: at start only.
 
-        Raises:
-            ConfigError: one of them can't be decoded.
+        One that can't be decoded is left out, and said.
         """
-        with self._journal.understood():
-            for (body,) in self._journal.query("SELECT body FROM retained"):
+        for topic, body in self._journal.query("SELECT topic, body FROM retained"):
+            try:
                 self._retained.keep(_decode(body))
+            except (ValueError, TypeError) as error:
+                self._journal.unreadable(f"The retained message on {topic!r}", error, (body,))
 
     def enter(
         self,

@@ -199,9 +199,8 @@ class MqttBroker:
                 the last run left can't be read.
         """
         self._check_open_files()
-        with self._records.understood():
-            wills = session_store.wills(self._records)
-            self.sessions.load(self._records)
+        wills = session_store.wills(self._records)
+        self.sessions.load(self._records)
         self.binding.end_expired_at_start()
         self.binding.warn_of_full_users()
         # The rules may be others than they were when these subscriptions were granted.

@@ -6,10 +6,9 @@ session is (sessions.py).
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,7 +16,7 @@ from appliance.broker.outbox import Delivery
 from appliance.journal.inbox import Statement
 from appliance.model import LARGEST_SEQ, Message, decode_hook, encode_hook
 from appliance.mqtt.packets import SubscribeOptions, Will
-from appliance.storage.layout import Tables
+from appliance.storage.layout import Tables, is_whole
 
 _SAMPLE_ROWS = 100
 """Rows of a table that are looked at before a start changes anything."""
@@ -29,14 +28,14 @@ class Rows(Protocol):
 
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]: ...
 
+    def unreadable(self, what: str, error: Exception, row: tuple[object, ...]) -> None:
+        """A row can't be decoded and is left out; ``what`` names it."""
+
 
 class Records(Rows, Protocol):
     """Where sessions are kept: the journal's database."""
 
     def read(self, after_seq: int, limit: int) -> list[Message]: ...
-
-    def understood(self) -> contextlib.AbstractContextManager[None]:
-        """A block in which an error of decoding rows becomes a ``ConfigError``."""
 
 
 class Record(Protocol):
@@ -218,79 +217,137 @@ class SessionStore:
 
 
 # --- reading, at start ------------------------------------------------------------------------
+#
+# A row that can't be decoded is left out, and said.
+
+_Read = TypeVar("_Read")
+
+
+def _each(
+    records: Rows, what: str, sql: str, read: Callable[..., _Read], *parameters: object
+) -> list[_Read]:
+    """What ``read`` makes of the columns of each row; the first one names the client."""
+    found = []
+    for row in records.query(sql, parameters):
+        try:
+            found.append(read(*row))
+        except (ValueError, TypeError, OverflowError) as error:
+            records.unreadable(f"{what} of client {row[0]!r}", error, row)
+    return found
 
 
 def sessions(records: Rows) -> list[SessionRow]:
     """All sessions that were kept."""
-    rows = records.query("SELECT client_id, username, expiry_s, settled_seq, left_ns FROM session")
-    return [msgspec.convert(row, _SessionFields, strict=True) for row in rows]
+    return _each(
+        records,
+        "The session",
+        "SELECT client_id, username, expiry_s, settled_seq, left_ns FROM session",
+        lambda *row: msgspec.convert(row, _SessionFields, strict=True),
+    )
+
+
+def client_ids(records: Rows) -> set[str]:
+    """All clients of which anything but a will was kept."""
+    tables = " UNION ".join(f"SELECT client_id FROM {table}" for table in _NAMES)  # noqa: S608 - our names
+    return {row[0] for row in records.query(tables) if isinstance(row[0], str)}
 
 
 def subscriptions(records: Rows) -> list[tuple[str, int, SubscribeOptions]]:
     """All subscriptions: client id, since when (sequence number), options."""
-    rows = records.query("SELECT client_id, since_seq, body FROM subscription")
-    return [
-        (
-            str(client_id),
-            int(str(since)),
+    return _each(
+        records,
+        "A subscription",
+        "SELECT client_id, since_seq, body FROM subscription",
+        lambda client_id, since, body: (
+            _text(client_id),
+            _number(since),
             msgspec.msgpack.decode(_bytes(body), type=SubscribeOptions),
-        )
-        for client_id, since, body in rows
-    ]
+        ),
+    )
 
 
 def unreleased(records: Rows, last_seq: int) -> list[tuple[str, int]]:
     """Incoming QoS 2 exchanges that were open: client id, packet id."""
-    rows = records.query("SELECT client_id, packet_id FROM unreleased WHERE seq <= ?", (last_seq,))
-    return [(str(client_id), int(str(packet_id))) for client_id, packet_id in rows]
+    return _each(
+        records,
+        "An incoming QoS 2 exchange",
+        "SELECT client_id, packet_id FROM unreleased WHERE seq <= ?",
+        lambda client_id, packet_id: (_text(client_id), _number(packet_id)),
+        last_seq,
+    )
 
 
 def outgoing(records: Rows) -> list[ExchangeRow]:
     """Outgoing QoS 2 exchanges that were open."""
-    found = []
-    for client_id, packet_id, seq, received, body in records.query(
-        "SELECT client_id, packet_id, seq, received, body FROM outgoing"
-    ):
-        retain, identifiers = msgspec.msgpack.decode(
-            _bytes(body), type=tuple[bool, tuple[int, ...]]
+
+    def read(
+        client_id: object, packet_id: object, seq: object, received: object, body: object
+    ) -> ExchangeRow:
+        kind = tuple[bool, tuple[int, ...]]
+        retain, identifiers = msgspec.msgpack.decode(_bytes(body), type=kind)
+        return ExchangeRow(
+            _text(client_id), _number(packet_id), _number(seq), bool(received), retain, identifiers
         )
-        found.append(
-            ExchangeRow(
-                str(client_id),
-                int(str(packet_id)),
-                int(str(seq)),
-                bool(received),
-                retain,
-                identifiers,
-            )
-        )
-    return found
+
+    return _each(
+        records,
+        "An outgoing QoS 2 exchange",
+        "SELECT client_id, packet_id, seq, received, body FROM outgoing",
+        read,
+    )
 
 
 def settled(records: Rows) -> set[tuple[str, int]]:
     """QoS 2 messages that clients have, behind their sessions' places: client id, sequence."""
-    rows = records.query("SELECT client_id, seq FROM settled")
-    return {(str(client_id), int(str(seq))) for client_id, seq in rows}
+    return set(
+        _each(
+            records,
+            "A note of a QoS 2 message",
+            "SELECT client_id, seq FROM settled",
+            lambda client_id, seq: (_text(client_id), _number(seq)),
+        )
+    )
 
 
 def queues(records: Rows) -> dict[str, QueueRow]:
     """The queues that were noted, by client id."""
-    rows = records.query("SELECT client_id, scanned_seq, body FROM queue")
-    return {
-        str(client_id): QueueRow(
-            int(str(seq)), msgspec.msgpack.decode(_bytes(body), type=tuple[Queued, ...])
+    return dict(
+        _each(
+            records,
+            "The queue",
+            "SELECT client_id, scanned_seq, body FROM queue",
+            lambda client_id, seq, body: (
+                _text(client_id),
+                QueueRow(
+                    _number(seq), msgspec.msgpack.decode(_bytes(body), type=tuple[Queued, ...])
+                ),
+            ),
         )
-        for client_id, seq, body in rows
-    }
+    )
 
 
 def wills(records: Rows) -> list[KeptWill]:
     """The wills that were kept."""
-    rows = records.query("SELECT body FROM will")
-    return [
-        msgspec.msgpack.decode(_bytes(body), type=KeptWill, dec_hook=decode_hook)
-        for (body,) in rows
-    ]
+    return _each(
+        records,
+        "The will",
+        "SELECT client_id, body FROM will",
+        lambda _client_id, body: msgspec.msgpack.decode(
+            _bytes(body), type=KeptWill, dec_hook=decode_hook
+        ),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} instead of a text")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or not 0 <= value <= LARGEST_SEQ:
+        raise ValueError(f"{value!r} instead of a number")
+    return value
 
 
 def _bytes(value: object) -> bytes:
@@ -311,18 +368,29 @@ class _Sample:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._rows = 0
+        self._foreign: list[Exception] = []
 
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-        return self._connection.execute(f"{sql} LIMIT {_SAMPLE_ROWS}", parameters).fetchall()
+        rows = self._connection.execute(f"{sql} LIMIT {_SAMPLE_ROWS}", parameters).fetchall()
+        self._rows, self._foreign = len(rows), []
+        return rows
+
+    def unreadable(self, _what: str, error: Exception, row: tuple[object, ...]) -> None:
+        if all(map(is_whole, row)):
+            self._foreign.append(error)
+
+    def judge(self, name: str) -> None:
+        """Raise ``ValueError`` if this version wrote none of the rows; damage is another matter."""
+        if self._foreign and len(self._foreign) == self._rows:
+            raise ValueError(f"{name}: {self._foreign[0]}")
 
 
 def _verify(connection: sqlite3.Connection) -> None:
     sample = _Sample(connection)
     for read in (sessions, subscriptions, outgoing, settled, queues, wills):
-        try:
-            read(sample)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{read.__name__}: {error}") from error
+        read(sample)
+        sample.judge(read.__name__)
     unreleased(sample, LARGEST_SEQ)
 
 

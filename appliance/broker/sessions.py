@@ -420,6 +420,9 @@ class Sessions:
             self._sessions[row.client_id] = session
             places[row.client_id] = row.place
             self._places[row.client_id] = (row.place, session.outbox.activity)
+        # A session that could not be read: its client begins a new one, without the old filters.
+        for client_id in kept.client_ids(records) - self._sessions.keys():
+            self.store.erase(client_id)
         for client_id, packet_id in kept.unreleased(records, self._last_seq()):
             if client_id in self._sessions:
                 self._sessions[client_id].unreleased.add(packet_id)

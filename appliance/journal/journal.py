@@ -9,7 +9,6 @@ Not for: how it is stored (store.py, chunks.py), written (writer.py), read (read
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -80,7 +79,7 @@ class Journal:
         self._clock_ns = clock_ns
         self._age_clock_ns = age_clock_ns or clock_ns
         self._store = Store(path, sync)
-        self._reading = Reading(self._store)
+        self._reading = Reading(self._store, self._damaged)
         self._reservation = SequenceReservation(path.with_name(f"{path.name}.high"))
         self._inbox = Inbox()
         self._writer = Writer(self._store, self._inbox, self._reservation, self, housekeeping_s)
@@ -95,6 +94,8 @@ class Journal:
         self._on_commit: OnCommit = _ignore
         self._on_refused: OnRefused | None = None
         self._on_loss: OnLoss = _forget
+        self._unreadable_messages = 0
+        self._unreadable_rows = 0
 
         self.extend: Callable[[Sequence[Message], int, object], None] = self._inbox.extend
         """``extend(messages, content_size, token)``: hand over messages that are stored or refused
@@ -111,10 +112,6 @@ class Journal:
     def define(self, tables: Tables) -> None:
         """Add another module's tables. Before ``start``."""
         self._store.database.add_tables(tables)
-
-    def understood(self) -> contextlib.AbstractContextManager[None]:
-        """For reading with ``query`` at the start: see ``Database.understood``."""
-        return self._store.database.understood()
 
     def start(
         self,
@@ -325,6 +322,24 @@ class Journal:
             self._followers.append(follower)
         return follower
 
+    def _damaged(self, first: int, last: int, text: str) -> None:
+        """A reader has met damaged messages."""
+        self._unreadable_messages += last - first + 1
+        self._store.database.note_damage()
+        self._on_loss(text)
+
+    def unreadable(self, what: str, error: Exception, _row: tuple[object, ...] = ()) -> None:
+        """A row of a table from ``define`` can't be read and is left out. At the start.
+
+        Args:
+            what: the row, as the subject of a sentence: ``"The session of client x"``.
+            error: why.
+        """
+        self._unreadable_rows += 1
+        text = f"{what} in {self._path} is damaged and was left out"
+        _log.error("%s: %s", text, error)
+        self._on_loss(f"{text}.")
+
     def _leave(self, follower: Follower) -> None:
         with self._followers_lock:
             if follower in self._followers:
@@ -353,6 +368,8 @@ class Journal:
         return {
             Counter.JOURNAL_COMMIT_RETRIES: self._writer.retries,
             Counter.JOURNAL_FORCED_REMOVALS: self._condition.forced_removals,
+            Counter.JOURNAL_MESSAGES_UNREADABLE: self._unreadable_messages,
+            Counter.JOURNAL_ROWS_UNREADABLE: self._unreadable_rows,
         }
 
     # --- the writer's thread (writer.Owner) ------------------------------------------------------

@@ -6,14 +6,25 @@ being used again. Not for: recent messages, which are in memory (tail.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from appliance.journal import chunks
 from appliance.journal.message_cost import content_of
 from appliance.journal.store import Store
-from appliance.model import Message
+from appliance.model import LARGEST_SEQ, Message
+from appliance.storage.sqlite import explain, is_damage
+
+_CHUNK_AT = (
+    "SELECT {} FROM chunk WHERE first_seq >= coalesce("
+    "(SELECT max(first_seq) FROM chunk WHERE first_seq <= ?), 0)"
+    " AND last_seq >= ? ORDER BY first_seq LIMIT 1"
+)
+_CHUNK_BEFORE = "SELECT {} FROM chunk WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1"
+_MOST_REPORTED = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -22,11 +33,22 @@ class Reading:
     """Reads of one store, safe from any thread.
 
     Every method raises ``UnavailableError`` once the store is closed, and ``sqlite3.Error`` if the
-    disk fails.
+    disk fails. Messages that are damaged are left out.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, on_damage: Callable[[int, int, str], None] | None = None
+    ) -> None:
+        """Read from a store.
+
+        Args:
+            store: the open store.
+            on_damage: called with the numbers of the first and the last message of each damaged
+                stretch that is met, and a sentence about it, once in a process.
+        """
         self._store = store
+        self._on_damage = on_damage
+        self._reported: set[int] = set()
         # The chunk that was decoded last: followers and the message detail read neighbours.
         self._decoded: tuple[int, list[Message]] = (0, [])
 
@@ -64,12 +86,16 @@ class Reading:
         if decoded and first <= after_seq + 1 <= decoded[-1].seq:
             return _after(decoded, after_seq)
         while True:
-            rows = self.query(
-                "SELECT first_seq, last_seq, body FROM chunk WHERE first_seq >= coalesce("
-                "(SELECT max(first_seq) FROM chunk WHERE first_seq <= ?), 0)"
-                " AND last_seq >= ? ORDER BY first_seq LIMIT 1",
-                (after_seq + 1, after_seq + 1),
-            )
+            try:
+                rows = self.query(
+                    _CHUNK_AT.format("first_seq, last_seq, body"), (after_seq + 1,) * 2
+                )
+            except sqlite3.DatabaseError as error:
+                beyond = self._after_damage(after_seq, error)
+                if beyond is None:
+                    return []
+                after_seq = beyond
+                continue
             if not rows:
                 return []
             first, last, body = rows[0]
@@ -81,32 +107,88 @@ class Reading:
 
     def chunk_before(self, before_seq: int) -> list[Message]:
         """The messages before ``before_seq`` in the last chunk that has any, oldest first."""
+        at_most = before_seq - 1
         while True:
-            rows = self.query(
-                "SELECT first_seq, last_seq, body FROM chunk WHERE first_seq < ?"
-                " ORDER BY first_seq DESC LIMIT 1",
-                (before_seq,),
-            )
+            try:
+                rows = self.query(_CHUNK_BEFORE.format("first_seq, last_seq, body"), (at_most,))
+            except sqlite3.DatabaseError as error:
+                beyond = self._before_damage(at_most, error)
+                if beyond is None:
+                    return []
+                at_most = beyond
+                continue
             if not rows:
                 return []
             first, last, body = rows[0]
             messages = self._decode(first, last, body)
             if messages:
                 return [message for message in messages if message.seq < before_seq]
-            before_seq = first
+            at_most = first - 1
+
+    def _after_damage(self, after_seq: int, error: sqlite3.DatabaseError) -> int | None:
+        """Behind which number SQLite can read on; ``None`` if there is nothing it can get at.
+
+        Raises ``error`` if it is no damage.
+        """
+        if not is_damage(error):
+            raise error
+        wanted = after_seq + 1
+        with contextlib.suppress(sqlite3.DatabaseError):
+            for first, last in self.query(_CHUNK_AT.format("first_seq, last_seq"), (wanted,) * 2):
+                self._report(first, last, explain(error))  # only its body can't be read
+                return int(last)
+        # Towards the damage from the end.
+        nearest = self._last_of("first_seq > :end AND first_seq < :from ORDER BY first_seq DESC",
+                                LARGEST_SEQ, after_seq)  # fmt: skip
+        self._report(wanted, wanted if nearest is None else nearest[0] - 1, explain(error))
+        if nearest is None:
+            return None
+        return nearest[0] - 1 if nearest[0] > wanted else nearest[1]
+
+    def _before_damage(self, at_most: int, error: sqlite3.DatabaseError) -> int | None:
+        """Up to which number SQLite can read on the way back; else as ``_after_damage``."""
+        if not is_damage(error):
+            raise error
+        with contextlib.suppress(sqlite3.DatabaseError):
+            for first, last in self.query(_CHUNK_BEFORE.format("first_seq, last_seq"), (at_most,)):
+                self._report(first, last, explain(error))
+                return int(first) - 1
+        nearest = self._last_of("first_seq > :from AND first_seq < :end ORDER BY first_seq",
+                                0, at_most)  # fmt: skip
+        self._report(1 if nearest is None else nearest[1] + 1, at_most, explain(error))
+        # The number itself: SQLite looks for one in between where it can't read.
+        return None if nearest is None else nearest[0]
+
+    def _last_of(self, where: str, begin: int, end: int) -> tuple[int, int] | None:
+        """The last numbers that come before SQLite meets the damage."""
+        sql = f"SELECT first_seq, last_seq FROM chunk WHERE {where}"  # noqa: S608 - constants
+        found: tuple[int, int] | None = None
+        with self._store.reader() as connection, contextlib.suppress(sqlite3.DatabaseError):
+            for row in connection.execute(sql, {"from": begin, "end": end}):
+                found = row
+        # Python asks for the next row before it gives one out: the last one went with the error.
+        with self._store.reader() as connection, contextlib.suppress(sqlite3.DatabaseError):
+            begin = begin if found is None else found[0]
+            row = connection.execute(f"{sql} LIMIT 1", {"from": begin, "end": end}).fetchone()
+            found = row or found
+        return found
 
     def _decode(self, first: int, last: int, body: bytes) -> list[Message]:
         try:
             return chunks.decode(body)
-        except ValueError as error:
-            _log.error(  # a damaged file is no programming error
-                "Messages %d to %d in %s are damaged and were skipped: %s",
-                first,
-                last,
-                self._store.path,
-                error,
-            )
+        except (ValueError, TypeError) as error:
+            self._report(first, last, str(error))
             return []
+
+    def _report(self, first: int, last: int, why: str) -> None:
+        if first in self._reported or len(self._reported) == _MOST_REPORTED:
+            return
+        self._reported.add(first)
+        which = f"Message {first}" if first == last else f"Messages {first} to {last}"
+        text = f"{which} in {self._store.path} are damaged and were left out"
+        _log.error("%s: %s", text, why)  # a damaged file is no programming error
+        if self._on_damage is not None:
+            self._on_damage(first, last, f"{text}.")
 
     def forget(self) -> None:
         """Chunks were deleted: what is in memory must not pretend that they are there."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from appliance.journal.pages import Pages
 from appliance.storage import sqlite
-from appliance.storage.layout import Shape, run_script, shape
+from appliance.storage.layout import Column, Shape, run_script, shape
 
 _CHUNK = "chunk"
 _MOST_RANGES = 10
@@ -58,21 +58,33 @@ def _copy_others(source: sqlite3.Connection, connection: sqlite3.Connection, tab
     for table, columns in tables.items():
         if table == _CHUNK:
             continue
-        names = ", ".join(column.name for column in columns)
         marks = ", ".join("?" * len(columns))
-        insert = f"INSERT OR IGNORE INTO [{table}] ({names}) VALUES ({marks})"  # noqa: S608 - our names
-        for row in _readable(source, table, names, columns[0].name):
+        insert = f"INSERT OR IGNORE INTO [{table}] VALUES ({marks})"  # noqa: S608 - our names
+        for row in _readable(source, table, columns):
             with contextlib.suppress(sqlite3.IntegrityError):  # NULL where none may be
                 count += connection.execute(insert, row).rowcount
     return count
 
 
 def _readable(
-    source: sqlite3.Connection, table: str, names: str, first: str
+    source: sqlite3.Connection, table: str, columns: Sequence[Column]
 ) -> Iterator[Sequence[Any]]:
-    for order in ("ASC", "DESC"):
+    """Rows from the first one on and from the last one back, each until damage."""
+    names = ", ".join(column.name for column in columns)
+    keys = [index for index, column in enumerate(columns) if column.key]
+    key = ", ".join(columns[index].name for index in keys)
+    marks = ", ".join("?" * len(keys))
+    for sign, order in ((">", ""), ("<", " DESC")):
+        ordered = ", ".join(f"{columns[index].name}{order}" for index in keys)
+        sql = f"SELECT {names} FROM [{table}] {{}} ORDER BY {ordered} LIMIT 1"  # noqa: S608 - our names
+        # One by one: Python asks for the next row before it gives one out, and an error would
+        # take that one along.
         with contextlib.suppress(sqlite3.Error, ValueError):
-            yield from source.execute(f"SELECT {names} FROM [{table}] ORDER BY {first} {order}")  # noqa: S608 - our names
+            row = source.execute(sql.format("")).fetchone()
+            beyond = sql.format(f"WHERE ({key}) {sign} ({marks})")
+            while row is not None:
+                yield row
+                row = source.execute(beyond, [row[index] for index in keys]).fetchone()
             return
 
 

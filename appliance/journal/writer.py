@@ -21,7 +21,7 @@ from appliance.journal.inbox import Entry, Inbox
 from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.model import Message
-from appliance.storage.sqlite import explain, primary_code
+from appliance.storage.sqlite import DAMAGE, explain, primary_code
 
 MAX_BYTES = 2 * 1024 * 1024
 """In one commit, so that the first of many does not wait for the last."""
@@ -203,6 +203,8 @@ class Writer:
         code = primary_code(error) if isinstance(error, sqlite3.Error) else 0
         if code in {0, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL}:
             return
+        if code in DAMAGE:
+            self._store.database.note_damage()
         # After an I/O error, a remount or a removed file only fresh file handles help.
         self._close_connection()
 

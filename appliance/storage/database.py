@@ -29,6 +29,8 @@ _RESCUE_ROOM = 1.2
 """Times the size of a damaged database that must be free to take over what can be read of it."""
 _LOG_SUFFIXES = ("-wal", "-shm")
 """SQLite's write-ahead log and its index (https://www.sqlite.org/tempfiles.html)."""
+_DAMAGED = ".damaged"
+"""A running appliance has met damage: the next start looks at the whole database."""
 _RESCUING, _RESCUED = ".rescuing", ".rescued"
 """A new database that takes over what can be read of a damaged one: being made, and complete."""
 _log = logging.getLogger(__name__)
@@ -103,13 +105,9 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._end_rescue(now_ns)
             self._set_aside_orphans(now_ns)
-            try:
-                return self._open()
-            except (Damage, sqlite3.DatabaseError) as error:
-                if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
-                    raise
-                self._replace(error, now_ns)
-                return self._open()
+            connection = self._open_or_replace(now_ns)
+            with contextlib.suppress(FileNotFoundError):
+                files.remove(sqlite.beside(self.path, _DAMAGED))
         except (OSError, sqlite3.Error) as error:
             text = f"{self.layout.title} {self.path} can't be opened: {sqlite.explain(error)}."
             if self._is_forbidden(error):
@@ -119,6 +117,7 @@ class Database:
             raise UnavailableError(
                 f"{text} Correct that, or set data_dir in [service] to another folder."
             ) from error
+        return connection
 
     def reopen(self) -> sqlite3.Connection:
         """A fresh writing connection while the appliance runs; creates the file if it vanished.
@@ -137,6 +136,11 @@ class Database:
             connection.close()
             raise
         return connection
+
+    def note_damage(self) -> None:
+        """Have the next start look at the whole database, however big it is."""
+        with contextlib.suppress(OSError):  # such a disk may refuse this too
+            sqlite.beside(self.path, _DAMAGED).touch()
 
     def connect(self, *, may_write: bool = True) -> sqlite3.Connection:
         """A connection with the settings of this database, without a look at its schema.
@@ -194,6 +198,15 @@ class Database:
             raise ConfigError(
                 self._refusal(f"its content is not that of format {self.layout.version}: {error}")
             ) from error
+
+    def _open_or_replace(self, now_ns: int) -> sqlite3.Connection:
+        try:
+            return self._open()
+        except (Damage, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
+                raise
+            self._replace(error, now_ns)
+            return self._open()
 
     def _open(self) -> sqlite3.Connection:
         self._undo_interrupted_creation()
@@ -325,7 +338,8 @@ class Database:
             ) from error
 
     def _check_content(self, connection: sqlite3.Connection, version: int) -> None:
-        if self.path.stat().st_size <= CHECK_BELOW_BYTES:
+        is_doubted = sqlite.beside(self.path, _DAMAGED).exists()
+        if is_doubted or self.path.stat().st_size <= CHECK_BELOW_BYTES:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":  # the last line of several has the reason
                 raise Damage(verdict.splitlines()[-1])

@@ -149,18 +149,33 @@ def check_bodies(table: str, bodies: Sequence[object], decode: Callable[[Any], o
         ValueError: all of them are whole, and none is what this version writes.
     """
     errors: list[Exception] = []
+    is_other = True
     for body in bodies:
         try:
             decode(body)
         except (ValueError, TypeError) as error:
             errors.append(error)
+            is_other = is_other and is_whole(body)
     if not errors:
         return
     text = f"a row of table {table}: {errors[0]}"
-    is_other = all(isinstance(each, (msgspec.ValidationError, TypeError)) for each in errors)
     if is_other and len(errors) == len(bodies):
         raise ValueError(text)
     raise Damage(text)
+
+
+def is_whole(body: object) -> bool:
+    """Whether a value that can't be decoded is none of ours rather than damaged.
+
+    Zeros, the usual damage, are a whole number in MessagePack with bytes behind it.
+    """
+    if not isinstance(body, bytes):  # SQLite keeps a value of any type in any column
+        return True
+    try:
+        msgspec.msgpack.decode(body)
+    except ValueError:
+        return False
+    return True
 
 
 class Column(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.journal.sequence_reservation import BLOCK
 from appliance.journal.store import Store
-from appliance.storage import files
+from appliance.storage import database, files
 from appliance.storage.database import Database
 
 
@@ -266,6 +266,42 @@ def test_damage_in_an_old_chunk_costs_that_chunk_only(make, caplog):
     newest_first = [m.seq for chunk in one.journal.back_from(2**62) for m in chunk]
     assert newest_first == [*range(4000, last, -1), *range(first - 1, 0, -1)]
     assert f"Messages {first} to {last}" in caplog.text
+
+
+@pytest.mark.parametrize("where", ["a leaf", "many pages"])
+def test_damaged_pages_of_a_big_journal_cost_what_is_on_them(make, tmp_path, monkeypatch, where):
+    """It is not looked through at the start. A reader gets past, and the next start takes over
+    what SQLite can't get at any more."""
+    monkeypatch.setattr(database, "CHECK_BELOW_BYTES", 0)
+    path = tmp_path / "journal.db"
+    one = make().start()
+    for _ in range(60):
+        one.put(10, b"payload" * 200)
+        one.settle()
+    one.journal.close(10)
+    content = bytearray(path.read_bytes())
+    pages = range(1, len(content) // 4096)
+    leaves = [page for page in pages if content[page * 4096] == 0x0D]
+    spoilt = [leaves[len(leaves) // 2]] if where == "a leaf" else pages[len(pages) // 2 :: 7]
+    for page in spoilt:
+        content[page * 4096 : page * 4096 + 4096] = b"\xaa" * 4096
+    path.write_bytes(content)
+    losses = []
+    again = make().start(on_loss=losses.append)
+    found = again.numbers()
+    back = [m.seq for chunk in again.journal.back_from(2**62) for m in chunk]
+    assert back[::-1] == found
+    assert 300 < len(found) < 600
+    lost = again.journal.counters()[Counter.JOURNAL_MESSAGES_UNREADABLE]
+    assert lost >= 600 - len(found)
+    assert losses
+    assert again.journal.set_aside is None
+    again.journal.close(10)
+    third = make().start(on_loss=losses.append)
+    assert third.journal.set_aside is not None
+    assert set(third.numbers()) >= set(found)
+    third.journal.close(10)
+    assert make().start().journal.set_aside is None
 
 
 def test_folder_that_can_not_be_written_is_an_error_for_people(make, small_disk):
