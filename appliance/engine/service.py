@@ -318,7 +318,9 @@ class Appliance:
             self.door.follow_step(set_back_ns)
         self.door.load_retained()
         self.recorders.start(
-            self.journal.follower("recorders", self.recorders.open(self.journal.last_seq))
+            self.journal.follower(
+                "recorders", self.recorders.open(self.journal.last_seq, self.journal)
+            )
         )
         stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:

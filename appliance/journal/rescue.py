@@ -11,13 +11,13 @@ import contextlib
 import logging
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from appliance.journal.pages import Pages
 from appliance.storage import sqlite
-from appliance.storage.layout import Column, Shape, run_script, shape
+from appliance.storage.layout import run_script, shape
+from appliance.storage.rescue import copy_rows
 
 _CHUNK = "chunk"
 _MOST_RANGES = 10
@@ -47,45 +47,10 @@ def rescue(damaged: Path, log: Path, connection: sqlite3.Connection, reached: in
             connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
         others = 0
         for source in _sources(damaged, log, pages, connection):
-            others = _copy_others(source, connection, tables)
+            others = copy_rows(source, connection, tables, {_CHUNK})
             if others:
                 break
     return _told(connection, others, reached)
-
-
-def _copy_others(source: sqlite3.Connection, connection: sqlite3.Connection, tables: Shape) -> int:
-    count = 0
-    for table, columns in tables.items():
-        if table == _CHUNK:
-            continue
-        marks = ", ".join("?" * len(columns))
-        insert = f"INSERT OR IGNORE INTO [{table}] VALUES ({marks})"  # noqa: S608 - our names
-        for row in _readable(source, table, columns):
-            with contextlib.suppress(sqlite3.IntegrityError):  # NULL where none may be
-                count += connection.execute(insert, row).rowcount
-    return count
-
-
-def _readable(
-    source: sqlite3.Connection, table: str, columns: Sequence[Column]
-) -> Iterator[Sequence[Any]]:
-    """Rows from the first one on and from the last one back, each until damage."""
-    names = ", ".join(column.name for column in columns)
-    keys = [index for index, column in enumerate(columns) if column.key]
-    key = ", ".join(columns[index].name for index in keys)
-    marks = ", ".join("?" * len(keys))
-    for sign, order in ((">", ""), ("<", " DESC")):
-        ordered = ", ".join(f"{columns[index].name}{order}" for index in keys)
-        sql = f"SELECT {names} FROM [{table}] {{}} ORDER BY {ordered} LIMIT 1"  # noqa: S608 - our names
-        # One by one: Python asks for the next row before it gives one out, and an error would
-        # take that one along.
-        with contextlib.suppress(sqlite3.Error, ValueError):
-            row = source.execute(sql.format("")).fetchone()
-            beyond = sql.format(f"WHERE ({key}) {sign} ({marks})")
-            while row is not None:
-                yield row
-                row = source.execute(beyond, [row[index] for index in keys]).fetchone()
-            return
 
 
 def _sources(

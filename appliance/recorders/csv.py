@@ -10,6 +10,7 @@ run as a formula gets an apostrophe in front. Not for: files.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
@@ -58,6 +59,10 @@ class CsvFormat(Format):
         fields = _fields(json_value(first.payload, indent=False))
         self._keys = tuple(fields) if fields is not None and len(fields) <= MAX_COLUMNS else ()
         self._known = frozenset(self._keys)
+        return self.header()
+
+    def header(self) -> bytes:
+        """The first row, with the present columns."""
         names: list[str] = []
         if self._metadata:
             names.extend(metadata.FIELDS)
@@ -67,6 +72,22 @@ class CsvFormat(Format):
                 unique += "_"
             names.append(unique)
         return _row([_text_cell(name) for name in names])
+
+    def recall_header(self, names: Sequence[str]) -> bool:
+        """Restore the columns from the cells of a file's header; whether they are of this format.
+
+        A key that ends with a line stands for the one without, if that is a field's name.
+        """
+        fields = metadata.FIELDS if self._metadata else ()
+        if tuple(names[: len(fields)]) != fields or len(names) <= len(fields):
+            return False
+        keys = []
+        for name in names[len(fields) : -1]:
+            key = name[1:] if name.startswith("'") and name[1:].startswith(_FORMULA) else name
+            keys.append(key[:-1] if key[:-1] in fields else key)
+        self._keys = tuple(keys)
+        self._known = frozenset(keys)
+        return True
 
     def element(self, message: Message) -> bytes:
         value = json_value(message.payload, indent=False)

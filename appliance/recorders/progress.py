@@ -20,8 +20,10 @@ import msgspec
 from appliance.model import LARGEST_SEQ
 from appliance.storage.database import Database
 from appliance.storage.layout import Layout, Tables
+from appliance.storage.rescue import rescue_rows
 from appliance.storage.sqlite import connect_read_only, transaction
 
+SEAM_BYTES = 128
 _BUSY_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -43,11 +45,13 @@ class Progress(msgspec.Struct, frozen=True):
     """The format's state for continuing the file (the columns of a CSV file)."""
 
 
-def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
+def _read(connection: sqlite3.Connection) -> tuple[dict[str, Progress], set[str]]:
+    """The positions by their keys, and the keys of those that are damaged."""
     rows = connection.execute(
         "SELECT key, format, seq, length, count, seam, memory FROM recording"
     ).fetchall()
     found: dict[str, Progress] = {}
+    damaged: set[str] = set()
     for key, *values in rows:
         # Through the struct's rules: SQLite keeps a value of any type in any column.
         fields = dict(zip(Progress.__struct_fields__, values, strict=True))
@@ -57,13 +61,14 @@ def _read(connection: sqlite3.Connection) -> dict[str, Progress]:
             _log.error(  # a damaged row is no programming error
                 "The position of the recording %s is damaged and was skipped: %s", key, error
             )
-    return found
+            damaged.add(str(key))
+    return found, damaged
 
 
 LAYOUT = Layout(
     title="The recorders' database",
     application_id=0x514D5243,  # "QMRC"
-    loss="the position of each recording; existing recordings are set aside and begin again",
+    loss="the position of each recording: it is found again by the end of the file and the journal",
     parts=(
         Tables(
             """
@@ -89,8 +94,14 @@ class ProgressStore:
     def __init__(self, path: Path) -> None:
         # After a power cut a row may be older than its file, never newer. That is enough, so
         # most commits are not forced to the disk.
-        self._database = Database(path, LAYOUT, busy_s=_BUSY_S)
+        self._database = Database(path, LAYOUT, busy_s=_BUSY_S, rescue=self._rescue)
         self._connection: sqlite3.Connection | None = None
+        self.damaged: set[str] = set()
+        """Keys of rows that can't be read."""
+
+    @staticmethod
+    def _rescue(damaged: Path, _log: Path, connection: sqlite3.Connection) -> str:
+        return rescue_rows(damaged, connection, LAYOUT)
 
     def open(self, now_ns: int) -> dict[str, Progress]:
         """Open the database as ``Database.open`` does, and raise what it raises.
@@ -101,14 +112,9 @@ class ProgressStore:
         return self.load()
 
     @property
-    def is_new(self) -> bool:
-        """Whether ``open`` found no database that could be used."""
-        return self._database.is_new
-
-    @property
-    def set_aside(self) -> Path | None:
-        """Where ``open`` moved a damaged database, if it had to."""
-        return self._database.set_aside
+    def is_lost(self) -> bool:
+        """Whether ``open`` found no database, or a damaged one: rows may be missing."""
+        return self._database.is_new or bool(self._database.losses)
 
     @property
     def losses(self) -> list[str]:
@@ -122,7 +128,8 @@ class ProgressStore:
             sqlite3.Error: it can't be read.
         """
         assert self._connection is not None
-        return _read(self._connection)
+        found, self.damaged = _read(self._connection)
+        return found
 
     def save(self, rows: Iterable[tuple[str, Progress]], *, durable: bool) -> None:
         """Store all of these or none.

@@ -29,6 +29,7 @@ from appliance.errors import ApplianceError, UnavailableError
 from appliance.journal.follower import Follower
 from appliance.model import Message
 from appliance.recorders.formats import make_format
+from appliance.recorders.lost_position import Messages, find_position
 from appliance.recorders.plan import Plan, make_plan
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recorder import RETRY_S, Recorder
@@ -78,12 +79,15 @@ class Recorders:
         """Whether more messages wait than the last batch took."""
         self._unsaved = False
         self._missed = 0
+        self._losses: list[str] = []
 
-    def open(self, last_seq: int) -> int:
+    def open(self, last_seq: int, journal: Messages | None = None) -> int:
         """Read the cursors.
 
         Args:
             last_seq: the journal's newest message. A new recorder begins after it.
+            journal: where the position of a recording is looked for whose cursor is lost; ``None``:
+                such a recording begins anew.
 
         Returns the smallest cursor: the source must begin after it.
 
@@ -91,13 +95,35 @@ class Recorders:
             ConfigError, UnavailableError: the database of the cursors can't be used.
         """
         stored = self._store.open(self._clock_ns())
+        if journal is not None and last_seq:
+            stored = {**stored, **self._find_lost(stored, last_seq, journal)}
         self._load(self._plan, stored, last_seq)
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
     @property
     def losses(self) -> list[str]:
         """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
-        return self._store.losses
+        return self._store.losses + self._losses
+
+    def _find_lost(
+        self, stored: Mapping[str, Progress], last_seq: int, journal: Messages
+    ) -> dict[str, Progress]:
+        """The positions of recordings whose cursors are lost, as far as they can be found."""
+        found: dict[str, Progress] = {}
+        for recorder in self._plan.recorders:
+            if recorder.key in stored or not (
+                self._store.is_lost or recorder.key in self._store.damaged
+            ):
+                continue
+            progress, told, is_loss = find_position(recorder, self._plan.routes, last_seq, journal)
+            _log.log(logging.ERROR if is_loss else logging.WARNING, "%s", told)
+            if is_loss:
+                self._losses.append(told)
+            found[recorder.key] = progress
+        if found:
+            # As a new recording's beginning: on the disk before a message may be acknowledged.
+            self._store.save(found.items(), durable=True)
+        return found
 
     def _load(self, plan: Plan, stored: Mapping[str, Progress], last_seq: int) -> None:
         """Give each recorder its position. Raises ``sqlite3.Error`` before anything is changed."""

@@ -26,12 +26,11 @@ import msgspec
 
 from appliance.model import Message
 from appliance.recorders.format import Format
-from appliance.recorders.progress import Progress
+from appliance.recorders.progress import SEAM_BYTES, Progress
 from appliance.recorders.unfinished import is_own
 from appliance.recorders.writes import positioned, read_at, write_at
 from appliance.storage import files
 
-SEAM_BYTES = 128
 # An interrupted write of the recorder leaves at most this much after the end.
 _MAX_UNFINISHED_BYTES = 64 * 1024 * 1024
 _COPY_BYTES = 1024 * 1024

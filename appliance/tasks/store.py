@@ -30,6 +30,7 @@ import msgspec
 from appliance.model import LARGEST_SEQ, ExecutionState
 from appliance.storage.database import Database
 from appliance.storage.layout import Damage, Layout, Tables, check_bodies
+from appliance.storage.rescue import rescue_rows
 from appliance.storage.sqlite import transaction
 from appliance.tasks.records import Record
 
@@ -192,7 +193,9 @@ class Store:
         """``sync``: ``"always"`` forces acts of operators and timers to the disk, ``"os"`` not."""
         self._path = path
         self._sync = sync
-        self._database = Database(path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES)
+        self._database = Database(
+            path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES, rescue=self._rescue
+        )
         self._connection: sqlite3.Connection | None = None
         self._commits = 0
         """Since the log was moved into the file."""
@@ -205,6 +208,10 @@ class Store:
         """Open the database as ``Database.open`` does, and raise what it raises."""
         # Used by several threads, one at a time, under the state store's lock.
         self._connection = self._database.open(now_ns)
+
+    @staticmethod
+    def _rescue(damaged: Path, _log: Path, connection: sqlite3.Connection) -> str:
+        return rescue_rows(damaged, connection, LAYOUT)
 
     def understood(self) -> contextlib.AbstractContextManager[None]:
         """For reading after ``open``: see ``Database.understood``."""

@@ -99,7 +99,9 @@ def test_a_damaged_database_does_not_keep_the_appliance_down(appliance, name):
     (line,) = [one for one in appliance.lines if f"{name} is damaged" in one]
     assert "ERROR" in line
     assert str(kept) in line
-    assert ("These are missing: 1 to 31" if name == "journal.db" else "Lost with it: ") in line
+    assert (
+        "These are missing: 1 to 31" if name == "journal.db" else "Lost with the others: "
+    ) in line
 
 
 @pytest.mark.parametrize("name", ["journal.db", "tasks.db", "recorders.db"])

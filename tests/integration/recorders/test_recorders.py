@@ -1,8 +1,10 @@
 """Promises of the recorders with real files: exactly once, whole, never at a client's expense."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -51,7 +53,7 @@ class Plant:
             lambda entries: None, minimum_seq=highest_cursor(self.folder / "recorders.db")
         )
         self.follower = self.journal.follower(
-            "recorders", self.recorders.open(self.journal.last_seq)
+            "recorders", self.recorders.open(self.journal.last_seq, self.journal)
         )
         self.recorders.start(self.follower)
         return self
@@ -390,18 +392,118 @@ def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path):
     assert load(tmp_path / "rec/one.json") == [1, 2, 3]
 
 
-def test_damaged_cursors_are_set_aside(tmp_path, caplog):
-    """With the cursors lost, what was recorded is kept beside, and recording goes on."""
+SHAPES = [
+    {"format": kind, "metadata": metadata}
+    for kind in ("json", "jsonl", "csv")
+    for metadata in (False, True)
+]
+LOST = {
+    "deleted": lambda path: path.unlink(),
+    "no database": lambda path: path.write_bytes(b"garbage " * 100),
+    "row": lambda path: execute(path, "UPDATE recording SET seq = 'seven'"),
+}
+
+
+def execute(path, sql):
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(sql)
+        connection.commit()
+
+
+def numbers(path, shape):
+    text = path.read_text("utf-8")
+    if shape["format"] == "csv":
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        return [int(row.get("n_", row["n"])) for row in rows]
+    lines = text.splitlines() if shape["format"] == "jsonl" else []
+    found = [json.loads(line) for line in lines] or json.loads(text)
+    return [(one["payload"] if shape["metadata"] else one)["n"] for one in found]
+
+
+EACH_SHAPE = [("t", f"rec/{number}", shape) for number, shape in enumerate(SHAPES)]
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_lost_position_is_found_by_the_end_of_the_file(tmp_path, how):
+    """Nothing is recorded twice and nothing is left out, whatever the database was."""
+    payloads = [{"n": n, "text": 'a "b",\nc', "list": [1, {"x": n % 3}]} for n in range(40)]
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish(*payloads[:30])
+        plant.publish("other", topic="other")
+    with Plant(tmp_path) as plant:  # without recorders
+        plant.publish(*payloads[30:35])
+    LOST[how](tmp_path / "recorders.db")
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish(*payloads[35:])
+        plant.settle()
+        assert {state.recorded for state in plant.recorders.states()} == {40}
+        assert len(plant.recorders.losses) == (how == "no database")
+    for number, shape in enumerate(SHAPES):
+        assert numbers(tmp_path / f"rec/{number}", shape) == list(range(40))
+    assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES)
+
+
+def test_a_lost_position_and_an_interrupted_write(tmp_path):
+    """The file ends in the middle of a message: it is completed by the journal."""
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish(*({"n": n} for n in range(10)))
+    for number, shape in enumerate(SHAPES):
+        path = tmp_path / f"rec/{number}"
+        path.write_bytes(path.read_bytes()[: -8 - 3 * shape["metadata"]])
+    (tmp_path / "recorders.db").unlink()
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish({"n": 10})
+    for number, shape in enumerate(SHAPES):
+        assert numbers(tmp_path / f"rec/{number}", shape) == list(range(11))
+    assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES)
+
+
+def test_messages_that_look_the_same_count_as_recorded_and_are_named(tmp_path):
+    """It can't be told how many of them the file has: it is said from which number to which."""
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(1, 2, 2, 2, 2)
+    (tmp_path / "recorders.db").unlink()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(3)
+        assert not plant.recorders.losses
+    assert load(tmp_path / "rec/one.json") == [1, 2, 2, 2, 2, 3]
+    with Plant(tmp_path, ("t", "rec/late.jsonl", {"format": "jsonl"})) as plant:
+        plant.publish(*[7] * 10)
+    with Plant(tmp_path) as plant:
+        plant.publish(*[7] * 10)
+    (tmp_path / "recorders.db").unlink()
+    with Plant(tmp_path, ("t", "rec/late.jsonl", {"format": "jsonl"})) as plant:
+        plant.publish(8)
+        (loss,) = plant.recorders.losses
+    assert "messages 17 to 26 look like earlier ones" in loss
+
+
+def test_a_file_that_no_message_gives_is_set_aside_when_its_position_is_lost(tmp_path):
+    """It is another program's, or the journal has none of its messages any more."""
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
-    (tmp_path / "recorders.db").write_bytes(b"garbage " * 100)
+    (tmp_path / "rec/one.json").write_text("[\n  99\n]")
+    (tmp_path / "recorders.db").unlink()
     with Plant(tmp_path, ONE) as plant:
         plant.publish(2)
-    assert load(tmp_path / "rec/one.json") == [2]
+        (loss,) = plant.recorders.losses
     (kept,) = (tmp_path / "rec").glob("one.json.before-*")
-    assert load(kept) == [1]
-    assert list(tmp_path.glob("recorders.db.corrupt-*"))
-    assert "is damaged" in caplog.text
+    assert load(kept) == [99]
+    assert load(tmp_path / "rec/one.json") == [2]
+    assert "can't be told" in loss
+
+
+def test_an_empty_recording_whose_position_is_lost_gets_what_came_since(tmp_path):
+    """It was begun and nothing was recorded: the messages since then are not in it."""
+    with Plant(tmp_path, ONE):
+        pass
+    os.utime(tmp_path / "rec/one.json", ns=(2, 2))
+    with Plant(tmp_path) as plant:
+        plant.publish(1, 2, 3)
+    (tmp_path / "recorders.db").unlink()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(4)
+    assert load(tmp_path / "rec/one.json") == [2, 3, 4]
 
 
 def test_cursors_of_a_newer_appliance_are_refused_and_kept(tmp_path):

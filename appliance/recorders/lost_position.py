@@ -1,0 +1,91 @@
+"""A recorder whose position is lost: where it goes on, and what is said of it.
+
+Not for: comparing the file with the messages (locate.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from appliance.model import Message
+from appliance.mqtt.topics import Matcher
+from appliance.recorders.formats import make_format
+from appliance.recorders.locate import locate
+from appliance.recorders.progress import Progress
+from appliance.recorders.recorder import Recorder
+
+
+class Messages(Protocol):
+    """What is asked of the journal."""
+
+    def back_from(self, before_seq: int) -> Iterator[list[Message]]: ...
+
+    def seq_at(self, time_ns: int) -> int: ...
+
+
+def find_position(
+    recorder: Recorder, routes: Matcher[Recorder], last_seq: int, journal: Messages
+) -> tuple[Progress, str, bool]:
+    """Find where a recording goes on.
+
+    Returns the position, a sentence about it, and whether something may be missing or twice.
+
+    Raises:
+        UnavailableError, sqlite3.Error: the journal can't be read.
+    """
+    path = Path(recorder.config.path)
+    file_format = make_format(recorder.config)
+    what = f"The position of the recording {path} was lost"
+
+    def newest_first() -> Iterator[Message]:
+        for chunk in journal.back_from(last_seq + 1):
+            yield from (one for one in chunk if recorder in routes.match(one.topic))
+
+    try:
+        size = path.stat().st_size
+        written_ns = path.stat().st_mtime_ns
+        place = locate(path, file_format, newest_first()) if size > len(file_format.empty) else None
+    except FileNotFoundError:
+        return (
+            Progress("", last_seq),
+            (
+                f"{what}, and the file is gone: it begins anew behind message {last_seq}."
+                " Earlier ones can be had with appliance export."
+            ),
+            True,
+        )
+    except OSError as error:
+        return (
+            Progress("", last_seq),
+            (
+                f"{what}, and the file can't be read ({error.strerror or error}): it goes on behind"
+                f" message {last_seq}."
+            ),
+            True,
+        )
+    if place is not None:
+        progress = place.progress
+        told = f"{what}. By its end it goes on behind message {progress.seq}"
+        if place.doubtful is not None:
+            first, last = place.doubtful
+            told += (
+                f"; messages {first} to {last} look like earlier ones, so it can't be told which of"
+                " them are in it: they count as recorded"
+            )
+        return progress, f"{told}.", place.doubtful is not None
+    # What came after the last write is not in it.
+    behind = min(last_seq, max(0, journal.seq_at(written_ns) - 1))
+    if size <= len(file_format.empty):
+        told = f"{what}. The file is empty and goes on behind message {behind}."
+        return Progress("", behind), told, False
+    return (
+        Progress("", behind),
+        (
+            f"{what}, and its end is none that the journal's messages give: the file is set aside"
+            f" and a new one begins behind message {behind}. Whether earlier ones are in the file"
+            " that was set aside can't be told."
+        ),
+        True,
+    )
