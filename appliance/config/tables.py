@@ -267,7 +267,7 @@ class LimitsConfig(Table, frozen=True):
     user, and 128 for each). A message that does not fit is delivered and not retained, and the
     topic's earlier retained message is removed (counter `retained messages refused: limit
     reached`)."""
-    max_wills_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)
+    max_wills_size: Annotated[Size, Bounds(65536)] = Size(16 * 1024 * 1024)
     """Bytes of the wills of all clients together, connected or absent (payload, topic, properties,
     names of client and user, and 128 for each). A client whose will does not fit is refused
     (counter `connections refused: limit of wills`)."""

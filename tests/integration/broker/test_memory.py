@@ -136,12 +136,12 @@ async def strangers(port: int, size: int) -> None:
 
 async def long_topics(port: int, size: int) -> None:
     """Topics of 65,000 bytes, and each of many of the longest that may be, with an emoji."""
-    for each in range(size * 4):
+    for each in range(size**3 * 6):
         wire = await client(port, "long", 4)
         wire.publish(EMOJI + f"{each:05}" * 12_999, b"x", 1)
         assert await wire.closed() is None
     wire = await client(port, "long", 4)
-    for begin in range(0, size * 400, 100):
+    for begin in range(0, size**3 * 6, 100):
         for each in range(begin, begin + 100):
             wire.publish(EMOJI + f"{each:05}" * 200, b"x", 1)
         for _ in range(100):
@@ -149,7 +149,8 @@ async def long_topics(port: int, size: int) -> None:
 
 
 async def deep_filters(port: int, size: int) -> None:
-    """Filters of 198 levels are refused; many of the deepest that may be cost little."""
+    """Filters of 198 levels are refused; many of the deepest that may be cost little, and so does
+    one SUBSCRIBE to deep retained topics."""
     deepest = "/+" * 29
     for each in range(max(1, size // 4)):
         wire = await client(port, f"deep {each}")
@@ -161,6 +162,17 @@ async def deep_filters(port: int, size: int) -> None:
             wire.send(wire.subscribe_packet(*names))
             await wire.expect(9)
         await wire.publish_acked("a/b/c")
+    wire = await client(port, "retains")
+    for each in range(size**3 * 2):
+        await wire.publish_acked(f"{each % 50}{'/a' * 28}/{each}", retain=True)
+    wire = await client(port, "asks")
+    names = ["/".join(["+"] * (each % 25 + 1) + ["#"]) for each in range(49)]
+    wire.send(wire.subscribe_packet(*names))
+    codes = []
+    while not codes:
+        answer = await wire.receive()
+        codes = answer.codes if answer.kind == 9 else []
+    assert set(codes) <= {0, 0x97}
 
 
 async def open_exchanges(port: int, size: int) -> None:
@@ -176,10 +188,17 @@ async def open_exchanges(port: int, size: int) -> None:
                     if answer.kind == 14:
                         raise Closed
         assert await wire.closed() is None
-    for each in range(size * 20):
-        wire = await client(port, f"lasting {each}", clean=False)
-        await wire.subscribe((f"lasting/{each}", 1))
+    kept = 0
+    for each in range(size**3 * 6):
+        wire = await Wire.open(port, 5)
+        wire.send(wire.connect_packet(f"lasting {each}", clean=False))
+        code = (await wire.expect(2)).body[1]
+        assert code in {0, 0x97}
+        if code == 0:
+            kept += 1
+            await wire.subscribe((f"lasting/{each}", 1))
         wire.abort()
+    assert kept <= 2000
 
 
 CEILING = """
@@ -266,7 +285,7 @@ async def held(appliance: ApplianceProcess, attack: Attack, size: int) -> tuple[
     before = status(appliance, "VmRSS")
     async with another_client(appliance.port) as waits:
         await attack(appliance.port, size)
-    assert len(waits) > 3
+    assert len(waits) >= 3
     return max(waits), before, status(appliance, "VmRSS")
 
 
