@@ -7,7 +7,7 @@ The tags and field names are the wire format. Not for: making or applying any of
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -34,6 +34,12 @@ MAX_OPEN_REQUESTS = 8
 """Requests of one terminal that are being answered."""
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number of a request. A larger one would be no number for a database or an answer."""
+Position = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""Where a terminal wants to go on; one that is not there is brought to the nearest that is."""
+
+
 class Operation(msgspec.Struct, frozen=True, tag_field="ask", tag=True):
     """The content of a request. An action (``is_action``) needs an operator and is journaled.
 
@@ -47,21 +53,21 @@ class Operation(msgspec.Struct, frozen=True, tag_field="ask", tag=True):
 class Attach(Operation, frozen=True, tag="attach"):
     """Begin to send frames, continuing where an earlier connection ended."""
 
-    protocol: int
-    after_seq: int = 0
-    engine_started_ns: int = 0
+    protocol: Number
+    after_seq: Position = 0
+    engine_started_ns: Number = 0
     """The start time of the engine whose numbers ``after_log`` counts by."""
-    after_log: int = 0
+    after_log: Position = 0
 
 
 class Seen(Operation, frozen=True, tag="seen"):
     """Confirms a frame."""
 
-    frame: int
+    frame: Number
 
 
 class GetMessage(Operation, frozen=True, tag="message"):
-    seq: int
+    seq: Number
 
 
 class GetTasks(Operation, frozen=True, tag="tasks"):
@@ -69,12 +75,12 @@ class GetTasks(Operation, frozen=True, tag="tasks"):
 
 
 class GetHistory(Operation, frozen=True, tag="history"):
-    before_seq: int
-    limit: int
+    before_seq: Number
+    limit: Number
 
 
 class GetSeqAt(Operation, frozen=True, tag="seq_at"):
-    time_ns: int
+    time_ns: Number
 
 
 class GetRetained(Operation, frozen=True, tag="retained"):
@@ -82,15 +88,15 @@ class GetRetained(Operation, frozen=True, tag="retained"):
 
 
 class GetExecutions(Operation, frozen=True, tag="executions"):
-    before_id: int
-    limit: int
+    before_id: Number
+    limit: Number
     task_id: str = ""
 
 
 class GetMarks(Operation, frozen=True, tag="marks"):
     """The marks of messages that are too old for the frames."""
 
-    seqs: tuple[int, ...]
+    seqs: tuple[Number, ...]
 
 
 class Action(Operation, frozen=True):
@@ -104,17 +110,17 @@ class StartTask(Action, frozen=True, tag="start_task"):
 
 
 class Repeat(Action, frozen=True, tag="repeat"):
-    seq: int
+    seq: Number
 
 
 class StopExecution(Action, frozen=True, tag="stop_execution"):
-    execution: int
+    execution: Number
 
 
 class Publish(Action, frozen=True, tag="publish"):
     topic: str
     payload: bytes
-    qos: int
+    qos: Number
     retain: bool
 
 
@@ -174,7 +180,7 @@ AnyOperation = (
 class Request(msgspec.Struct, frozen=True):
     """One request. The answer repeats its number; a request with number 0 gets no answer."""
 
-    number: int
+    number: Number
     operation: AnyOperation = msgspec.field(name="ask")
 
 

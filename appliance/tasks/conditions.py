@@ -14,13 +14,13 @@ Not for: deciding what to start.
 from __future__ import annotations
 
 import operator
-from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
 from appliance.errors import ConfigError
+from appliance.tasks.invisible import bare
 
 _MISSING = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
@@ -51,13 +51,23 @@ class Condition:
     def holds(self, payload: bytes) -> bool:
         """Whether the payload is JSON that meets every condition; never raises."""
         try:
-            # Some clients send a NUL behind the text, others a byte order mark before it.
-            document: object = msgspec.json.decode(payload.removeprefix(BOM_UTF8).rstrip(b"\0"))
+            document = _document(payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # JSON is UTF-8 (RFC 8259, section 8.1). msgspec raises UnicodeDecodeError for a text
             # in another encoding, and that error is no msgspec.DecodeError.
             return False
         return all(_holds(name, _find(document, path), value) for path, name, value in self._tests)
+
+
+def _document(payload: bytes) -> object:
+    try:
+        return msgspec.json.decode(payload)
+    except msgspec.DecodeError:
+        # Some clients send a NUL behind the text, others a byte order mark before it.
+        text = bare(payload.decode())
+        if len(text) == len(payload):
+            raise
+        return msgspec.json.decode(text)
 
 
 def _operators() -> str:

@@ -410,7 +410,7 @@ class TaskEngine:
     def _waiting(self, name: str) -> Record:
         """The request whose wait has this name (``"Reload sales #12"``)."""
         number = name.rpartition("#")[2]
-        record = self._planner.open.get(int(number)) if number.isdecimal() else None
+        record = self._planner.open.get(int(number)) if _is_number(number) else None
         if record is None:
             raise UsageError(f'There is no timer "{name}", and nothing of that name waits.')
         return record
@@ -427,6 +427,11 @@ def _worse(own: Health, server: Health) -> Health:
     if own.level == "bad" or (own.level == "warn" and server.level != "bad"):
         return own
     return server
+
+
+def _is_number(text: str) -> bool:
+    """Whether a name ends in the number of an execution; a client may send any text."""
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def _boot_ns(clock_ns: Callable[[], int]) -> int:

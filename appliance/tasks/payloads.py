@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import msgspec
 
+from appliance.tasks.invisible import bare
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
 MAX_PAYLOAD = 64 * 1024
@@ -21,10 +22,6 @@ MAX_SELECTORS = 100
 """Tasks that one message may name."""
 MAX_TEXT = 256
 """Characters of a name, tag or custom property value."""
-
-_INVISIBLE = "\0\ufeff\u200b\u200c\u200d\u2060"
-"""NUL, byte order mark and characters without width. Some clients send them at the end of a
-payload, and an operator who copies an id from a page gets them without seeing them."""
 
 _SELECTOR_KEYS = ("taskId", "taskName", "tag", "customProperty")
 _BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
@@ -53,7 +50,7 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
             f"The payload has {len(payload)} bytes; a start request has at most {MAX_PAYLOAD}.",
         )
     try:
-        text = _bare(payload.decode())
+        text = bare(payload.decode())
     except UnicodeDecodeError:
         return Rejection("not text", "The payload is not UTF-8 text. Send a task id or JSON.")
     if not text:
@@ -68,13 +65,6 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
         return _read_json(text)
     except _NotUnderstoodError as problem:
         return problem.rejection
-
-
-def _bare(text: str) -> str:
-    """The text without spaces and invisible characters around it."""
-    while (bare := text.strip().strip(_INVISIBLE)) != text:
-        text = bare
-    return text
 
 
 def _read_json(text: str) -> tuple[TaskSelector, ...]:
@@ -153,7 +143,7 @@ def _read_butler(kind: object, payload: object) -> TaskSelector:
 
 
 def _by_id(value: object) -> TaskSelector:
-    found = task_id(_bare(value)) if isinstance(value, str) else None
+    found = task_id(bare(value)) if isinstance(value, str) else None
     if found is None:
         raise _NotUnderstoodError(
             "not a task id",
@@ -166,8 +156,8 @@ def _by_id(value: object) -> TaskSelector:
 
 
 def _text(value: object, key: str) -> str:
-    if not isinstance(value, str) or not _bare(value) or len(value) > MAX_TEXT:
+    if not isinstance(value, str) or not bare(value) or len(value) > MAX_TEXT:
         raise _NotUnderstoodError(
             f"bad {key.rpartition('.')[2]}", f"{key} must be text of 1 to {MAX_TEXT} characters."
         )
-    return _bare(value)
+    return bare(value)

@@ -19,6 +19,8 @@ import rig
 from journal_commit import bare
 from rig import Broker, Meter, Results
 
+from appliance.broker.door import RETAINED_TABLES
+from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.storage import files
 from appliance.journal.journal import Journal
 from appliance.model import Message
@@ -69,6 +71,8 @@ def prefill(folder: Path, count: int) -> None:
     path = folder / "data" / "journal.db"
     path.parent.mkdir(parents=True, exist_ok=True)
     journal = Journal(path, sync="os", keep_s=30 * 86400, max_bytes=10**10)
+    for tables in (RETAINED_TABLES, SESSION_TABLES):
+        journal.define(tables)  # an appliance refuses a journal without the broker's tables
     journal.start(lambda _messages, _entries: None)
     payload = b"x" * 64
     batch = 20_000

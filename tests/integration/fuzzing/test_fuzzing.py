@@ -13,15 +13,19 @@ import random
 import socket
 import sys
 import time
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from appliance.broker.users import Users
 from appliance.config.files import check_files
 from appliance.config.reading import load
 from appliance.errors import ApplianceError
+from appliance.remote import protocol
+from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance_process import ApplianceProcess, free_port
 from attached_appliance import PASSWORD
 
@@ -36,6 +40,7 @@ CONFIG = """
 data_dir = "data"
 [[listener]]
 bind = "127.0.0.1:PORT"
+allow_mqtt31 = true
 [[listener]]
 bind = "127.0.0.1:WEBSOCKET"
 transport = "websocket"
@@ -128,29 +133,52 @@ def packet(first: int, body: bytes) -> bytes:
             return bytes([first]) + length + body
 
 
-def connect(version: int, client: bytes, *, user: bytes = b"", will: bytes = b"") -> bytes:
+def connect(
+    version: int,
+    client: bytes,
+    *,
+    user: bytes = b"",
+    will: bytes = b"",
+    more: bytes = b"\x05\x11\x00\x00\x00\x64",
+    more_of_will: bytes = b"\x05\x18\x00\x00\x00\x02",
+) -> bytes:
+    """A CONNECT; ``more`` and ``more_of_will`` are the properties of MQTT 5."""
     flags = 2 | (0xC0 if user else 0) | (0x0C if will else 0)
-    protocol = {3: (b"MQIsdp", 3), 4: (b"MQTT", 4), 5: (b"MQTT", 5)}[version + (version == 3)]
-    properties = b"\x05\x11\x00\x00\x00\x64" if version == 5 else b""
-    body = string(protocol[0]) + bytes([protocol[1], flags, 0, 60]) + properties + string(client)
+    if version != 5:
+        more = more_of_will = b""
+    name = b"MQIsdp" if version == 3 else b"MQTT"
+    body = string(name) + bytes([version, flags, 0, 60]) + more + string(client)
     if will:
-        body += (b"\x05\x18\x00\x00\x00\x02" if version == 5 else b"") + string(b"w") + string(will)
+        body += more_of_will + string(b"w") + string(will)
     if user:
         body += string(user) + string(PASSWORD.encode())
     return packet(0x10, body)
 
 
-def properties(chance: random.Random) -> bytes:
-    """A block of properties; most are allowed somewhere."""
-    kinds = [
+KINDS = {
+    each[0]: each
+    for each in [
         b"\x01\x01", b"\x02\x00\x00\x00\x05", b"\x03" + string(b"text/plain"),
         b"\x08" + string(b"a/answer"), b"\x09" + string(b"\0\1"), b"\x0b\x05", b"\x11\xff\xff\xff\xff",
-        b"\x15" + string(b"method"), b"\x17\x01", b"\x19\x02", b"\x1f" + string(b"why"), b"\x21\x00\x02",
-        b"\x22\x00\x03", b"\x23\x00\x01", b"\x24\x01", b"\x26" + string(b"k") + string(b"v"),
-        b"\x27\x00\x00\x00\x10", b"\x7f\x00", b"\x26\xff\xff",
-    ]  # fmt: skip
-    block = b"".join(chance.choices(kinds, k=chance.choice((0, 0, 1, 2, 5, 200))))
-    return packet(0, block)[1:]
+        b"\x15" + string(b"method"), b"\x17\x01", b"\x18\x00\x00\x00\x01", b"\x19\x01",
+        b"\x1f" + string(b"why"), b"\x21\x00\x02", b"\x22\x00\x03", b"\x23\x00\x01", b"\x24\x01",
+        b"\x26" + string(b"k") + string(b"v"), b"\x27\x00\x00\x01\x00", b"\x7f\x00", b"\x26\xff\xff",
+    ]
+}  # fmt: skip
+"""Each property by its identifier (section 2.2.2.2); the last two are wrong."""
+OF_CONNECT = b"\x11\x17\x19\x21\x22\x26\x27"
+OF_MESSAGE = b"\x01\x02\x03\x08\x09\x26"
+
+
+def properties(chance: random.Random, allowed: bytes = b"") -> bytes:
+    """A block of properties; more often than not of the ``allowed`` ones only, each once."""
+    if allowed and chance.random() < 0.8:
+        block = [KINDS[each] for each in chance.sample(allowed, chance.randrange(len(allowed) + 1))]
+        if chance.random() < 0.2:
+            block = [changed(chance, each) for each in block]
+    else:
+        block = chance.choices(list(KINDS.values()), k=chance.choice((0, 0, 1, 2, 5, 200)))
+    return packet(0, b"".join(block))[1:]
 
 
 def stream(chance: random.Random, version: int) -> bytes:
@@ -192,8 +220,11 @@ def changed(chance: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
-def exchange(port: int, chance: random.Random, data: bytes) -> bytes:
-    """Send it in pieces, end the sending, and read until the other side ends too."""
+def exchange(port: int, chance: random.Random, data: bytes, last: bytes = b"") -> bytes:
+    """Send it in pieces, end the sending, and read until the other side ends too.
+
+    With ``last`` the sending ends when that has come, or after a second.
+    """
     answer = b""
     with socket.create_connection(("127.0.0.1", port), PATIENCE_S) as sock:
         sock.settimeout(PATIENCE_S)
@@ -203,6 +234,11 @@ def exchange(port: int, chance: random.Random, data: bytes) -> bytes:
                 size = chance.choice((1, 7, 100, len(data)))
                 sock.sendall(data[at : at + size])
                 at += size
+            sock.settimeout(1.0 if last else PATIENCE_S)
+            with contextlib.suppress(TimeoutError):
+                while last not in answer:
+                    answer += sock.recv(65536) or last
+            sock.settimeout(PATIENCE_S)
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
             while piece := sock.recv(65536):
@@ -210,18 +246,20 @@ def exchange(port: int, chance: random.Random, data: bytes) -> bytes:
     return answer
 
 
-def fuzz(doors: Doors, port: int, source: Source) -> int:
-    """Send inputs for the time that each door has; the number of them."""
+def fuzz(doors: Doors, port: int, source: Source, good: bytes, last: bytes = b"") -> None:
+    """Send inputs for the time that each door has. Some come so far as to be answered ``good``."""
     print(f"seed {SEED}")  # noqa: T201  pytest shows it with a failure
     chance = random.Random(SEED)
-    end, done = time.monotonic() + SECONDS, 0
+    end, done, came_in = time.monotonic() + SECONDS, 0, 0
     while time.monotonic() < end:
-        exchange(port, chance, source(chance))
+        came_in += good in exchange(port, chance, source(chance), last)
         done += 1
         if done % 20 == 0:
             doors.look(done)
     doors.look(done)
-    return done
+    print(f"{done} inputs, {came_in} came in")  # noqa: T201  as above
+    assert done > 50
+    assert came_in > done / 20, f"{came_in} of {done} came in: nothing behind the door was tried"
 
 
 def a_connect(chance: random.Random) -> bytes:
@@ -237,17 +275,42 @@ def a_stream(chance: random.Random) -> bytes:
     return connect(version, b"c%d" % chance.randrange(5)) + changed(chance, data)
 
 
+def a_property_block(chance: random.Random) -> bytes:
+    """Packets of MQTT 5 that are right but for their properties."""
+
+    def block(allowed: bytes) -> bytes:
+        return properties(chance, allowed) if chance.random() < 0.5 else b"\x00"
+
+    data = connect(
+        5,
+        b"c%d" % chance.randrange(5),
+        will=chance.choice((b"", b"gone")),
+        more=block(OF_CONNECT),
+        more_of_will=block(OF_MESSAGE + b"\x18"),
+    )
+    data += packet(0x82, b"\0\1" + block(b"\x0b\x26") + string(b"a/#") + b"\1")
+    data += packet(0x32, string(b"a/b") + b"\0\2" + block(OF_MESSAGE + b"\x23") + b"x")
+    data += packet(0x40, b"\0\1\0" + block(b"\x1f\x26"))
+    data += packet(0xA2, b"\0\3" + block(b"\x26") + string(b"a/#"))
+    return data + packet(0xE0, b"\x00" + block(b"\x11\x1f\x26"))
+
+
 def a_request(chance: random.Random) -> bytes:
+    """A handshake, right more often than not."""
+    is_right = chance.random() < 0.7
     lines = [
-        chance.choice((b"GET / HTTP/1.1", b"GET /mqtt HTTP/1.1", b"POST /mqtt HTTP/1.1")),
+        b"GET /mqtt HTTP/1.1",
         b"Host: localhost",
         b"Upgrade: websocket",
-        b"Connection: " + chance.choice((b"Upgrade", b"keep-alive, Upgrade", b"\xa0U")),
+        b"Connection: Upgrade",
         b"Sec-WebSocket-Key: " + base64.b64encode(chance.randbytes(16)),
         b"Sec-WebSocket-Version: 13",
-        b"Sec-WebSocket-Protocol: " + chance.choice((b"mqtt", b"mqttv3.1", b"\xff")),
+        b"Sec-WebSocket-Protocol: mqtt",
     ]
-    if chance.random() < 0.3:
+    if not is_right:
+        lines[0] = chance.choice((b"GET / HTTP/1.1", b"POST /mqtt HTTP/1.1"))
+        lines[3] = b"Connection: " + chance.choice((b"keep-alive, Upgrade", b"\xa0U"))
+        lines[6] = b"Sec-WebSocket-Protocol: " + chance.choice((b"mqttv3.1", b"\xff"))
         chance.shuffle(lines)
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
@@ -262,15 +325,19 @@ def a_frame(chance: random.Random, data: bytes) -> bytes:
 
 
 def a_websocket(chance: random.Random) -> bytes:
-    version = chance.choice((4, 5))
-    data = a_frame(chance, connect(version, b"ws%d" % chance.randrange(5)))
+    version = chance.choice((4, 4, 5))
+    data = b"\x82" + a_frame(chance, connect(version, b"ws%d" % chance.randrange(5)))[1:]
+    more = b""
     for _ in range(chance.randrange(4)):
-        data += a_frame(chance, stream(chance, version))
-    data += a_frame(chance, chance.choice((b"\xe0\x00", b"\x03\xe8", b"", b"\x03")))
-    request = a_request(chance)
-    if chance.random() < 0.4:
-        return changed(chance, request) + data
-    return request + changed(chance, data)
+        more += a_frame(chance, stream(chance, version))
+    more += a_frame(chance, chance.choice((b"\xe0\x00", b"\x03\xe8", b"", b"\x03")))
+    match chance.randrange(4):
+        case 0:
+            return changed(chance, a_request(chance)) + data + more
+        case 1:
+            return a_request(chance) + changed(chance, data + more)
+        case _:
+            return a_request(chance) + data + changed(chance, more)
 
 
 def a_monitoring_request(chance: random.Random) -> bytes:
@@ -283,51 +350,61 @@ def a_monitoring_request(chance: random.Random) -> bytes:
     return changed(chance, data * chance.choice((1, 1, 2)))
 
 
-@pytest.mark.parametrize("source", [a_connect, a_stream])
+@pytest.mark.parametrize("source", [a_connect, a_stream, a_property_block])
 def test_packets(doors: Callable[..., Doors], source: Source) -> None:
-    """CONNECT, and packets of a client that is in, cut and changed anywhere."""
+    """CONNECT, packets of a client that is in, and properties, cut and changed anywhere."""
     running = doors()
-    assert fuzz(running, running.process.port, source) > 50
+    fuzz(running, running.process.port, source, b"\x20")
 
 
 def test_websocket(doors: Callable[..., Doors]) -> None:
     """Handshakes and frames on a real socket."""
     running = doors()
-    assert fuzz(running, running.websocket, a_websocket) > 50
+    fuzz(running, running.websocket, a_websocket, b"\x20\x02\x00\x00")
 
 
 def test_monitoring(doors: Callable[..., Doors]) -> None:
     """Requests to the monitoring port."""
     running = doors()
-    assert fuzz(running, running.http, a_monitoring_request) > 50
+    fuzz(running, running.http, a_monitoring_request, b" 200 OK")
 
 
 def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
-    """What an attached terminal publishes, changed, in the name of an operator."""
-    running = doors('users_file = "users.txt"\noperators = ["admin"]')
+    """What an attached terminal publishes, changed, in the name of an operator (a local client)."""
+    running = doors()
+    client = "desk"
+    operations: list[protocol.AnyOperation] = [
+        protocol.Attach(protocol.PROTOCOL), protocol.Seen(10**20), protocol.GetMessage(1),
+        protocol.GetTasks(), protocol.GetHistory(0, 9), protocol.GetHistory(2**63, -1),
+        protocol.GetSeqAt(-1), protocol.GetRetained("a/b"), protocol.GetExecutions(0, 9, "x"),
+        protocol.GetMarks((1, 2, 2**64)), protocol.StartTask("x"), protocol.Repeat(1),
+        protocol.StopExecution(1), protocol.Publish("a/b", b"x", 1, retain=True),
+        protocol.Publish("#", b"\xff", 9, retain=False), protocol.ClearRetained("a/b"),
+        protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
+        protocol.FireTimer("run limit"),
+    ]  # fmt: skip
+    assert {type(each) for each in operations} | {protocol.StopAppliance} == {
+        *typing.get_args(protocol.AnyOperation)
+    }
     requests = [
-        b'{"number": 1, "ask": {"ask": "attach", "protocol": 1}}',
-        b'{"number": 2, "ask": {"ask": "message", "seq": 1}}',
-        b'{"number": 3, "ask": {"ask": "history", "before_seq": 0, "limit": 9}}',
-        b'{"number": 4, "ask": {"ask": "marks", "seqs": [1, 2]}}',
-        b'{"number": 5, "ask": {"ask": "executions", "before_id": 0, "limit": 9}}',
-        b'{"number": 6, "ask": {"ask": "retained", "topic": "a"}}',
-        b'{"number": 7, "ask": {"ask": "publish", "topic": "a", "payload": "eA==", "qos": 1,'
-        b' "retain": true}}',
-        b'{"number": 8, "ask": {"ask": "start_task", "task_id": "x"}}',
-        b'{"number": 9, "ask": {"ask": "pause_timer", "name": "x", "paused": true}}',
-        b'{"number": 10, "ask": {"ask": "seen", "frame": 99999999999999999999}}',
+        msgspec.json.encode(protocol.Request(number, each))
+        for number, each in enumerate(operations, 1)
     ]
+    topic = string(request_topic(client).encode())
 
     def source(chance: random.Random) -> bytes:
-        data = connect(4, b"desk-admin", user=b"admin")
-        data += packet(0x82, b"\0\1" + string(b"$desk/reply/desk-admin") + b"\0")
+        data = connect(4, client.encode())
+        for name in (state_topic(client), reply_topic(client)):
+            data += packet(0x82, b"\0\1" + string(name.encode()) + b"\0")
+        data += packet(0x30, topic + requests[0])
         for each in chance.choices(requests, k=chance.randrange(1, 8)):
-            topic = string(b"$desk/request/desk-admin")
             data += packet(0x30, topic + changed(chance, each))
-        return data
+        return data + packet(0x30, topic + last)
 
-    assert fuzz(running, running.process.port, source) > 5
+    number = 2**40 + 7
+    last = msgspec.json.encode(protocol.Request(number, protocol.GetMessage(0)))
+    answered = msgspec.msgpack.encode(number)
+    fuzz(running, running.process.port, source, reply_topic(client).encode(), answered)
 
 
 def test_requests_in_files(doors: Callable[..., Doors]) -> None:

@@ -82,6 +82,17 @@ def test_a_payload_that_is_no_object_meets_no_condition(payload: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "payload", ["{}\0", "\ufeff{}", "{}\u200b", " \u2060\ufeff{}\0\0\r\n", "{}\n\u200d\n\0"]
+)
+def test_invisible_characters_around_do_not_count(payload: str) -> None:
+    """The same ones that a payload with a task id may have around it; within a value they count."""
+    when = Condition({"state": "done"}, where="t")
+    assert when.holds(payload.replace("{}", '{"state": "done"}').encode())
+    assert not when.holds(payload.replace("{}", '{"state": "do\u200bne"}').encode())
+    assert not when.holds(payload.replace("{}", '{"state": "done"').encode())
+
+
+@pytest.mark.parametrize(
     ("when", "part"),
     [
         ({"a": {"~": 1}}, '"~"'),
