@@ -25,8 +25,9 @@ from appliance.broker.outbox import Outbox
 from appliance.broker.reauthorize import Enforced, enforce
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
-from appliance.broker.sessions import ClientConnection, Records, Sessions
+from appliance.broker.sessions import ClientConnection, Records, Session, Sessions
 from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.broker.work import in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
@@ -294,8 +295,10 @@ class MqttBroker:
             except Exception as error:  # noqa: BLE001 - any error ends this connection alone
                 connection.fail(error)
         self.binding.end_expired()
-        self.sessions.save_places()
-        self._clients = self._client_states()
+        # There may be ten thousand sessions, of one client or few.
+        async for _ in in_slices(self.sessions.saving_places()):
+            pass
+        self._clients = await self._client_states()
         seen = await self._loop.run_in_executor(self._executor, self._reload_files)
         if seen != self._users_seen:
             self._users_seen = seen
@@ -366,34 +369,32 @@ class MqttBroker:
         """Clients and persistent sessions as they were at most a second ago."""
         return self._clients
 
-    def _client_states(self) -> tuple[ClientState, ...]:
-        states = []
-        for session in self.sessions.all():
-            connection = session.connection
-            states.append(
-                ClientState(
-                    client_id=session.client_id,
-                    address="" if connection is None else connection.address,
-                    protocol=_PROTOCOLS[session.version],
-                    connected=connection is not None,
-                    since_ns=(
-                        session.left_ns or 0 if connection is None else connection.connected_ns
-                    ),
-                    username=session.username,
-                    listener="" if connection is None else connection.listener_name,
-                    subscriptions=tuple(
-                        (options.topic_filter, options.qos)
-                        for options in self.subscriptions.of(session.client_id)
-                    ),
-                    messages_in=0 if connection is None else connection.messages_in,
-                    messages_out=session.outbox.delivered,
-                    queued=session.outbox.queued,
-                    dropped=session.outbox.dropped,
-                    queued_bytes=session.outbox.queued_bytes,
-                    expiry_s=_expiry(self.sessions.kept_for(session)),
-                )
-            )
-        return tuple(states)
+    async def _client_states(self) -> tuple[ClientState, ...]:
+        states = [self._client_state(each) async for each in in_slices(self.sessions.all())]
+        # Some may have ended since.
+        return tuple(each for each in states if each.client_id in self.sessions)
+
+    def _client_state(self, session: Session) -> ClientState:
+        connection = session.connection
+        return ClientState(
+            client_id=session.client_id,
+            address="" if connection is None else connection.address,
+            protocol=_PROTOCOLS[session.version],
+            connected=connection is not None,
+            since_ns=session.left_ns or 0 if connection is None else connection.connected_ns,
+            username=session.username,
+            listener="" if connection is None else connection.listener_name,
+            subscriptions=tuple(
+                (options.topic_filter, options.qos)
+                for options in self.subscriptions.of(session.client_id)
+            ),
+            messages_in=0 if connection is None else connection.messages_in,
+            messages_out=session.outbox.delivered,
+            queued=session.outbox.queued,
+            dropped=session.outbox.dropped,
+            queued_bytes=session.outbox.queued_bytes,
+            expiry_s=_expiry(self.sessions.kept_for(session)),
+        )
 
     def end_session(self, client_id: str) -> int | None:
         """End a session because an operator wants it; returns how many messages waited in it.

@@ -24,7 +24,7 @@ from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 logger = logging.getLogger(__name__)
 
-_ENDED_AT_ONCE = 500
+_ENDED_AT_ONCE = 200
 """Expired sessions that are ended in one sweep, which takes some milliseconds of the loop."""
 _NAMED = 3
 """How many clients or users a line of the log names."""

@@ -182,6 +182,10 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __contains__(self, client_id: str) -> bool:
+        """Whether there is a session, expired or not."""
+        return client_id in self._sessions
+
     def get(self, client_id: str) -> Session | None:
         """The session of a client, unless it has expired."""
         session = self._sessions.get(client_id)
@@ -331,19 +335,27 @@ class Sessions:
         A session that nothing happened to is left alone for a while: no message behind its place
         is for it.
         """
+        for _ in self.saving_places(all_of_them=all_of_them):
+            pass
+
+    def saving_places(self, *, all_of_them: bool = False) -> Iterator[None]:
+        """``save_places`` in steps, one for each session; sessions may begin and end in between."""
         noted = 0
-        for session in self._sessions.values():
-            if not session.persistent:
-                continue
-            if all_of_them or noted < _NOTED_AT_ONCE:
-                noted += self._save_late_queue(session, at_stop=all_of_them)
-            place, activity = self._places.get(session.client_id, (-1, -1))
-            now = self._place(session)
-            if place == now:
-                continue
-            lag = _LONGEST_LAG if session.outbox.activity == activity else 0
-            if all_of_them or now - place > lag:
-                self._save(session)
+        for session in list(self._sessions.values()):
+            if session.persistent and self._sessions.get(session.client_id) is session:
+                if all_of_them or noted < _NOTED_AT_ONCE:
+                    noted += self._save_late_queue(session, at_stop=all_of_them)
+                self._save_late_place(session, at_stop=all_of_them)
+            yield
+
+    def _save_late_place(self, session: Session, *, at_stop: bool) -> None:
+        place, activity = self._places.get(session.client_id, (-1, -1))
+        now = self._place(session)
+        if place == now:
+            return
+        lag = _LONGEST_LAG if session.outbox.activity == activity else 0
+        if at_stop or now - place > lag:
+            self._save(session)
 
     def _save_late_queue(self, session: Session, *, at_stop: bool) -> int:
         """Note a queue if a restart would take long to fill it; returns how many were noted."""

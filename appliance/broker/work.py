@@ -6,8 +6,12 @@ long looks at a ``Slice`` now and then, and goes on in a later step of the loop 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LONGEST_S = 0.005
 """The time of one slice. A few in one step of the loop stay below the 50 ms that are allowed."""
@@ -27,3 +31,13 @@ class Slice:
     def is_over(self) -> bool:
         """Whether the rest of the work is to wait for a later step of the loop."""
         return self._clock() >= self._ends
+
+
+async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
+    """The items one by one; what comes when a slice is over comes in a later step of the loop."""
+    turn = Slice()
+    for item in items:
+        yield item
+        if turn.is_over:
+            await asyncio.sleep(0)
+            turn = Slice()

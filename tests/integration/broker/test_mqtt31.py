@@ -57,7 +57,7 @@ async def test_what_is_different_in_31(rig):
     assert (await nameless.closed()).body == b"\0\x02"
     # "the User Name flag is set, but the User Name string is missing. This is valid"
     await connected(rig, client_id="named", flags=0xC2)
-    assert {each.protocol for each in rig.broker._client_states()} == {"3.1"}
+    assert {each.protocol for each in await rig.broker._client_states()} == {"3.1"}
 
 
 async def test_refused_subscription(rig):

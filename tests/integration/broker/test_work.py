@@ -14,6 +14,7 @@ from broker_rig import Rig, both, packet, rig, text  # noqa: F401
 from appliance.broker import door, work
 from appliance.broker.outbox import Outbox
 from appliance.broker.publish import PublishReader
+from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import Sessions
 from appliance.counters import Counter as Counted
 from appliance.mqtt.packets import SubscribeOptions
@@ -262,3 +263,23 @@ async def test_publishers_wait_while_messages_are_handed_on(rig, monkeypatch):
     await rig.settled()
     assert rig.counters[Counted.PUBLISHERS_SLOWED] > 0
     await wire.nothing_more()
+
+
+async def test_many_sessions_are_looked_at_a_few_in_a_step(rig, steps, monkeypatch):
+    """The look at every session, once a second, lets others have their turn between the sessions."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    for number in range(200):
+        session = rig.broker.sessions.begin(f"c{number}", None, 1000)
+        rig.broker.sessions.leave(session)
+    for owner, method in ((MqttBroker, "_client_state"), (Sessions, "_save_late_place")):
+        original = getattr(owner, method)
+
+        def noted(*arguments, original=original, **options):
+            steps.note()
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(owner, method, noted)
+    await rig.broker._sweep_once()
+    assert len(rig.broker.clients()) == 200
+    assert sum(steps.done.values()) == 400
+    assert max(steps.done.values()) <= 2
