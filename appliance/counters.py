@@ -131,7 +131,8 @@ class Counter(enum.Enum):
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
         "connections ended: access withdrawn",
         "A client was disconnected because its user is gone, has another password, may not use its",
-        "client id any more, or clients without a name may not connect any more.",
+        "client id any more, its certificate has been revoked, or clients without a name may not",
+        "connect any more.",
     )
     CONNECTIONS_ENDED_TO_MAKE_ROOM = (
         "connections ended: most of those not yet authenticated",

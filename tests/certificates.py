@@ -32,6 +32,11 @@ class Certificates:
     server_key: str
     client: str
     client_key: str
+    other: str
+    other_key: str
+
+
+_NAMES = {"client": "Test", "other": "Other"}
 
 
 def revocation_list(
@@ -56,9 +61,9 @@ def revocation_list(
 
 
 def make(folder: Path, *, host: str = "localhost", uri: str | None = None) -> Certificates:
-    """Write an authority and what it signed: a server (``host``, 127.0.0.1, ::1) and a client.
+    """Write an authority and what it signed: a server (``host``, 127.0.0.1, ::1) and two clients.
 
-    ``uri`` is one more name of both.
+    ``uri`` is one more name of each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     root_key = ec.generate_private_key(ec.SECP256R1())
@@ -87,11 +92,14 @@ def make(folder: Path, *, host: str = "localhost", uri: str | None = None) -> Ce
     for kind, usage in (
         ("server", ExtendedKeyUsageOID.SERVER_AUTH),
         ("client", ExtendedKeyUsageOID.CLIENT_AUTH),
+        ("other", ExtendedKeyUsageOID.CLIENT_AUTH),
     ):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(
-                _name(host if kind == "server" else "Test client"), root_name, key.public_key()
+                _name(host if kind == "server" else f"{_NAMES[kind]} client"),
+                root_name,
+                key.public_key(),
             )
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)

@@ -182,10 +182,13 @@ class Access:
             PacketError: too many logins wait, or a plugin did not answer.
         """
         self._logins += 1
+        arrived = self._clock()
         try:
             return await self._admit(username, password, host, client)
         except QueueFullError:
             self._count(Counter.LOGINS_REFUSED_TOO_MANY_FAILURES)
+            # As late as a wrong password: an answer at once would bring the next guess at once.
+            await self._failures.hold(origin_of(host), arrived + LONGEST_S - self._clock())
             text = f"too many logins wait, and this one from {host} has no turn"
             raise PacketError(text, Reason.SERVER_BUSY) from None
         finally:

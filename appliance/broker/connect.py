@@ -121,6 +121,10 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
     limits = context.limits()
     of_message = decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
     connection.asked = asked = decode.connect(body, connection.version, of_message)
+    if context.is_revoked(connection):
+        # The handshake was begun before the list was taken into use.
+        connection.end(Reason.NOT_AUTHORIZED, "its certificate has been revoked")
+        return
     proof = None
     try:
         if connection.is_named_by_certificate:

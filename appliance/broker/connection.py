@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from appliance.broker.access import Proof
+from appliance.broker.access import Proof, origin_of
 from appliance.broker.certificate_name import KNOWN_AS
 from appliance.broker.connect import (
     Admission,
@@ -523,7 +523,11 @@ class Connection(GuardedProtocol):
         """End the connection for a reason that the client is told, in its version."""
         if self._closing:
             return
-        logger.warning("client %s at %s: %s", self._name, self.address, text)
+        said = ("client %s at %s: %s", self._name, self.address, text)
+        if self.is_open:
+            logger.warning(*said)
+        else:
+            self._context.strangers_log.log(origin_of(self.peer[0]), logging.WARNING, *said)
         self._tell(reason)
         self.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.broker.access import Access
 from appliance.broker.connections import Connections
@@ -13,6 +13,7 @@ from appliance.broker.door import Door
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import Sessions
+from appliance.broker.sparse_log import SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Count
@@ -20,6 +21,16 @@ from appliance.model import Message
 
 if TYPE_CHECKING:  # amqtt's plugins take time to import, and are used where some are configured
     from appliance.broker.plugins import Plugins
+
+
+class HasCertificate(Protocol):
+    """A connection whose client may have shown a certificate."""
+
+    listener_name: str
+
+    @property
+    def ssl_object(self) -> Any:
+        """The TLS connection's, or ``None``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +55,7 @@ class BrokerContext:
     """A listener's configuration by its name."""
     take_terminal_request: Callable[[Message], None]
     """Hands on what an attached terminal asks for."""
+    is_revoked: Callable[[HasCertificate], bool]
+    """Whether the certificate of a connection's client is on a revocation list now."""
+    strangers_log: SparseLogs
+    """Where it is written why clients are not let in."""

@@ -15,9 +15,15 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from appliance.broker.guard import Guard, GuardedProtocol
-from appliance.broker.revocation import load_revocation_lists
+from appliance.broker.revocation import (
+    CertificateName,
+    certificate_name,
+    load_revocation_lists,
+    revoked_certificates,
+)
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.config.tables import ListenerConfig
@@ -67,6 +73,7 @@ class Listener:
         self._servers: tuple[asyncio.Server, ...] = ()
         self._context: ssl.SSLContext | None = None
         self._certificate_stamp: tuple[int, ...] = ()
+        self._revoked: frozenset[CertificateName] = frozenset()
         self._health = Health("off", "not started")
 
     @property
@@ -140,7 +147,8 @@ class Listener:
                 context.load_verify_locations(tls.client_ca)
             if tls.crl_file is not None:
                 load_revocation_lists(context, tls.crl_file)
-        except (OSError, ssl.SSLError) as error:
+            revoked = frozenset() if tls.crl_file is None else revoked_certificates(tls.crl_file)
+        except (OSError, ssl.SSLError, ValueError) as error:
             raise ConfigError(
                 f"listener {self.name}: the certificate files can't be used:"
                 f" {_reason(error)} (certfile {tls.certfile}, keyfile {tls.keyfile}"
@@ -149,7 +157,15 @@ class Listener:
                 + "). PEM files are expected, the key without a passphrase and belonging to the"
                 " certificate."
             ) from error
+        self._revoked = revoked
         self._certificate_stamp = self._stamp()
+
+    def is_revoked(self, ssl_object: Any) -> bool:
+        """Whether the certificate that a client has shown is on a list now (``crl_file``)."""
+        if ssl_object is None or not self._revoked:
+            return False
+        shown = ssl_object.getpeercert(binary_form=True)
+        return shown is not None and certificate_name(shown) in self._revoked
 
     def _stamp(self) -> tuple[int, ...]:
         tls = self.config.tls
@@ -234,8 +250,9 @@ def _probe_peers(listening: socket.socket) -> None:
                 listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _reason(error: OSError) -> str:
-    return str(error.strerror or error.args[-1] if error.args else error)
+def _reason(error: OSError | ValueError) -> str:
+    said = getattr(error, "strerror", None)
+    return str(said or error.args[-1] if error.args else error)
 
 
 def _explain(bind: str, error: OSError) -> ApplianceError:

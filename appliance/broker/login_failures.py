@@ -16,9 +16,11 @@ LONGEST_S = 3.5
 _FIRST_DELAY_S = 0.25
 _FAILURES_BEFORE_DELAY = 3
 _DOUBLINGS = 8
-_HELD = 256
-"""Clients that wait for the answer to a failure, in all."""
-_HELD_OF_ORIGIN = 64
+_HELD = 2048
+"""Clients that wait for the answer to a failure, in all: some 3 KB each."""
+_HELD_OF_ORIGIN = 512
+"""As many as connections of one address may be, if not configured otherwise. A bound that bites
+answers guesses sooner, so that more of them come."""
 
 
 class LoginFailures:

@@ -2,13 +2,19 @@
 
 A check takes 25 to 40 ms of one core, so clients with wrong passwords could keep all others
 waiting. Each pair of user and address has its own line here. The lines take turns, those with few
-failures first. Not for: the check itself (users.py), the answer to a failure (login_failures.py).
+failures first.
+
+In the line of a pair that failed, the newest comes first, and each fourth turn is the oldest's. The
+right password may stand among many wrong ones there, and nothing but its check can tell: guessers
+that wait for their answers are then overtaken, and guessers that leave early make the oldest login
+an honest one. Not for: the check itself (users.py), the answer to a failure (login_failures.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import secrets
 from collections.abc import Callable
 
 import msgspec
@@ -18,11 +24,11 @@ from appliance.broker.recent_failures import RecentFailures
 _WAITING = 512
 """Logins that wait in all."""
 _WAITING_OF_ORIGIN = 300
-_WAITING_OF_FAILING_PAIR = 32
-"""A second's work of one thread."""
+_WAITING_OF_FAILING_PAIR = 128
+"""Two or three seconds' work."""
 _REMEMBERED_PAIRS = 4096
-_PATIENCE_S = 10.0
-_PATIENCE_WITH_FAILING_S = 3.0
+_PATIENCE_S = 3.4
+"""A wrong password is to be answered within four seconds, also one of a pair without failures."""
 _OLDEST_FIRST_EACH = 4
 """Each fourth turn is for the login that has waited longest, so that no line waits for ever."""
 
@@ -77,8 +83,7 @@ class LoginQueue:
         self._arrivals += 1
         self._lines.setdefault(pair, collections.deque()).append(waiting)
         self._note(pair, 1)
-        patience = _PATIENCE_WITH_FAILING_S if self._failures.of(pair) else _PATIENCE_S
-        timer = loop.call_later(patience, _give_up, waiting.turn)
+        timer = loop.call_later(_PATIENCE_S, _give_up, waiting.turn)
         try:
             await waiting.turn
         except asyncio.CancelledError:
@@ -124,8 +129,8 @@ class LoginQueue:
         self._turns += 1
         if self._turns % _OLDEST_FIRST_EACH:
             pair = min(self._lines, key=self._rank)
-        else:
-            pair = min(self._lines, key=lambda each: self._lines[each][0].arrived)
+            return pair, self._lines[pair][-1 if self._failures.of(pair) else 0]
+        pair = min(self._lines, key=lambda each: self._lines[each][0].arrived)
         return pair, self._lines[pair][0]
 
     def _make_room(self, pair: Pair) -> None:
@@ -136,8 +141,8 @@ class LoginQueue:
         """
         line = self._lines.get(pair, ())
         if len(line) >= _WAITING_OF_FAILING_PAIR and self._failures.of(pair):
-            raise QueueFullError
-        if self._waiting_of[pair.origin] >= _WAITING_OF_ORIGIN:
+            self._refuse_one(pair)
+        elif self._waiting_of[pair.origin] >= _WAITING_OF_ORIGIN:
             self._shorten([each for each in self._lines if each.origin == pair.origin], len(line))
         elif self._waiting >= _WAITING:
             self._shorten(list(self._lines), len(line))
@@ -146,9 +151,15 @@ class LoginQueue:
         longest = max(pairs, key=lambda each: (len(self._lines[each]), self._rank(each)))
         if len(self._lines[longest]) <= than + 1 and not self._failures.of(longest):
             raise QueueFullError
-        last = self._lines[longest][-1]
-        self._leave(longest, last)
-        _give_up(last.turn)
+        self._refuse_one(longest)
+
+    def _refuse_one(self, pair: Pair) -> None:
+        line = self._lines[pair]
+        # Among guessers an honest login may stand anywhere; no place is to be the bad one.
+        at = secrets.randbelow(len(line)) if self._failures.of(pair) else -1
+        refused = line[at]
+        self._leave(pair, refused)
+        _give_up(refused.turn)
 
     def _leave(self, pair: Pair, waiting: _Waiting) -> None:
         line = self._lines.get(pair)

@@ -18,7 +18,7 @@ from appliance.broker.access import Access
 from appliance.broker.connect import longest_expiry_s
 from appliance.broker.connection import Connection
 from appliance.broker.connections import Connections
-from appliance.broker.context import BrokerContext
+from appliance.broker.context import BrokerContext, HasCertificate
 from appliance.broker.door import Door
 from appliance.broker.listener import Listener
 from appliance.broker.outbox import Outbox
@@ -26,6 +26,7 @@ from appliance.broker.reauthorize import Enforced, enforce
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import ClientConnection, Records, Session, Sessions
+from appliance.broker.sparse_log import SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.work import in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
@@ -137,6 +138,8 @@ class MqttBroker:
             count=self.count,
             plugins=plugins,
             take_terminal_request=self._take_terminal_request,
+            is_revoked=self._is_revoked,
+            strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
             listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0
@@ -299,7 +302,11 @@ class MqttBroker:
         async for _ in in_slices(self.sessions.saving_places()):
             pass
         self._clients = await self._client_states()
-        seen = await self._loop.run_in_executor(self._executor, self._reload_files)
+        seen, has_other_certificates = await self._loop.run_in_executor(
+            self._executor, self._reload_files
+        )
+        if has_other_certificates:
+            self._end_revoked()
         if seen != self._users_seen:
             self._users_seen = seen
             self.enforce_access()
@@ -313,11 +320,24 @@ class MqttBroker:
             )
             connection.end(Reason.KEEP_ALIVE_TIMEOUT, why)
 
-    def _reload_files(self) -> int:
+    def _reload_files(self) -> tuple[int, bool]:
+        has_other_certificates = False
         for listener in self._listeners.values():
             if (said := listener.reload_certificates()) is not None:
+                has_other_certificates = True
                 logger.warning("%s", said)
-        return self.access.refresh()
+        return self.access.refresh(), has_other_certificates
+
+    def _is_revoked(self, connection: HasCertificate) -> bool:
+        listener = self._listeners[connection.listener_name]
+        return listener.is_revoked(connection.ssl_object)
+
+    def _end_revoked(self) -> None:
+        """End connections whose client's certificate is on a list now."""
+        for connection in self.connections.all():
+            if connection.is_open and self._is_revoked(connection):
+                self.count(Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN)
+                connection.end(Reason.NOT_AUTHORIZED, "its certificate has been revoked")
 
     # --- another configuration ----------------------------------------------------------------
 

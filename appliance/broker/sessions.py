@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from appliance.broker import session_store as kept
 from appliance.broker.access import Proof
@@ -60,6 +60,10 @@ class ClientConnection(Protocol):
     """The client has been admitted."""
     asked: Connect | None
     """What its CONNECT asked for; ``None`` until it has come."""
+
+    @property
+    def ssl_object(self) -> Any:
+        """The TLS object of the connection; ``None`` without TLS."""
 
     @property
     def has_sent(self) -> bool:

@@ -14,11 +14,14 @@ import logging
 import ssl
 from collections.abc import Callable
 
+from appliance.broker.access import origin_of
 from appliance.broker.carrier_transport import Carrier
 from appliance.broker.certificate_name import KNOWN_AS
+from appliance.broker.sparse_log import SparseLogs
 from appliance.counters import Count, Counter
 
 logger = logging.getLogger(__name__)
+_strangers = SparseLogs(logger)
 
 _READ_BYTES = 256 * 1024
 _UNUSABLE_LIST = frozenset({3, 5, 8, 11, 12, 15, 16})
@@ -71,7 +74,11 @@ class TlsServer(Carrier):
         if not self._is_open:
             self._count(Counter.CONNECTIONS_ENDED_NO_TLS_HANDSHAKE)
         peer = self.below.get_extra_info("peername")
-        logger.info("%s: TLS ended the connection: %s", peer, error)
+        if self._is_open:
+            logger.info("%s: TLS ended the connection: %s", peer, error)
+        else:
+            origin = origin_of(str(peer[0])) if peer else ""
+            _strangers.log(origin, logging.INFO, "%s: no TLS handshake: %s", peer, error)
         if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _UNUSABLE_LIST:
             self._unusable_list(error.verify_message)
         self._is_open = False

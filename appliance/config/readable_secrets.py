@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.config.tables import Config
+from appliance.config.values import ReadPath
+from appliance.secret import Secret
 from appliance.storage.rights import readable_by_others
 
 _SECRETS = ("jwt", "password", "api_key", "client_secret")
@@ -24,10 +27,38 @@ def readable_secrets(config: Config) -> Iterator[str]:
 
 
 def _has_plain_secret(config: Config) -> bool:
-    qlik = config.qlik
-    if qlik is not None and (qlik.header or any(getattr(qlik, name) for name in _SECRETS)):
+    """Whether the file itself holds a secret; what comes from the environment does not count."""
+    try:
+        text = Path(config.file or "").read_text("utf-8-sig", "replace")
+    except OSError:
         return True
-    return any(each.url is not None for each in config.notify)
+    return any(_stands_in(text, each.reveal()) for each in _secrets(config))
+
+
+def _stands_in(text: str, secret: str) -> bool:
+    return secret in text or json.dumps(secret, ensure_ascii=False)[1:-1] in text
+
+
+def _secrets(config: Config) -> Iterator[Secret]:
+    qlik = config.qlik
+    if qlik is not None:
+        found = [qlik.header.value if qlik.header else None]
+        found += [getattr(qlik, name) for name in _SECRETS]
+        yield from (each for each in found if each is not None)
+    yield from (each.url for each in config.notify if each.url is not None)
+    for plugin in config.access.plugins:
+        yield from _secrets_in(plugin.settings)
+
+
+def _secrets_in(value: object) -> Iterator[Secret]:
+    if isinstance(value, Secret):
+        yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _secrets_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _secrets_in(each)
 
 
 def _secret_files(config: Config) -> Iterator[tuple[str, str | None]]:
@@ -40,3 +71,7 @@ def _secret_files(config: Config) -> Iterator[tuple[str, str | None]]:
         if listener.tls is not None:
             yield f"[[listener]] {number} `keyfile`", listener.tls.keyfile
     yield "[access] `users_file`", config.access.users_file
+    for number, plugin in enumerate(config.access.plugins, 1):
+        for key, value in plugin.settings.items():
+            if isinstance(value, ReadPath):
+                yield f"[[access.plugins]] {number} `settings.{key}`", value

@@ -153,11 +153,12 @@ class Appliance:
         """
         self._lock.acquire()
         umask = self.config.service.umask
-        changed = rights.apply(int(umask, 8), self.data_dir)
+        recordings = [Path(each.path) for each in self.config.recorder]
+        changed = rights.apply(int(umask, 8), self.data_dir, recordings)
         if changed:
             logger.warning(
-                "%d files in %s could be read or written by other users of this machine; they can"
-                ' not any more (umask "%s" in [service])',
+                "%d files (recordings, files in %s) could be read or written by other users of this"
+                ' machine; they can not any more (umask "%s" in [service])',
                 changed,
                 self.data_dir,
                 umask,

@@ -10,6 +10,7 @@ import contextlib
 import os
 import stat
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 OWNER_ONLY = 0o077
@@ -20,26 +21,27 @@ def begin() -> None:
     os.umask(OWNER_ONLY)
 
 
-def apply(umask: int, data_dir: Path) -> int:
-    """Use a umask, and take from the files in ``data_dir`` what it forbids.
+def apply(umask: int, data_dir: Path, files: Iterable[Path] = ()) -> int:
+    """Use a umask, and take from the files in ``data_dir``, and from others, what it forbids.
 
     Links are not followed, and files of other users stay. Returns how many files were changed.
     """
     os.umask(umask)
     if sys.platform == "win32":
         return 0
-    changed = 0
-    for folder, _folders, names in os.walk(data_dir):
-        for name in names:
-            path = Path(folder, name)
-            # A file may vanish meanwhile, or be another user's.
-            with contextlib.suppress(OSError):
-                status = path.lstat()
-                mode = stat.S_IMODE(status.st_mode)
-                if stat.S_ISREG(status.st_mode) and mode & umask:
-                    path.chmod(mode & ~umask)
-                    changed += 1
-    return changed
+    inside = (Path(folder, name) for folder, _, names in os.walk(data_dir) for name in names)
+    return sum(_put_right(path, umask) for path in (*inside, *files))
+
+
+def _put_right(path: Path, umask: int) -> bool:
+    # A file may vanish meanwhile, or be another user's.
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        mode = stat.S_IMODE(status.st_mode)
+        if stat.S_ISREG(status.st_mode) and mode & umask:
+            path.chmod(mode & ~umask)
+            return True
+    return False
 
 
 def readable_by_others(path: Path) -> bool:

@@ -1,8 +1,11 @@
 """Client certificates: the name in one as user name, and those that are revoked."""
 
+import base64
 import contextlib
+import dataclasses
 import datetime
 import ssl
+from pathlib import Path
 from types import SimpleNamespace
 
 import certificates
@@ -10,7 +13,9 @@ import pytest
 from broker_rig import Closed, Rig, Wire, both
 
 from appliance.broker.certificate_name import common_name
+from appliance.broker.revocation import certificate_name, revoked_certificates
 from appliance.config.tables import AccessRule, ListenerConfig, TlsConfig
+from appliance.counters import Counter
 from appliance.mqtt.packets import PacketError
 
 
@@ -91,6 +96,55 @@ async def test_revoked_certificate(tmp_path, files):
         assert "taken into use" in mutual.reload_certificates()
         assert not await comes_in(rig, files)
         assert mutual.state().health.level == "ok"
+
+
+@both
+async def test_a_client_whose_certificate_is_revoked_is_ended(tmp_path, files, version):
+    """It is told why, another client stays, and no handshake that was begun before lets it in."""
+    crl = tmp_path / "revoked.pem"
+    crl.write_bytes(certificates.revocation_list(files))
+    other = dataclasses.replace(files, client=files.other, client_key=files.other_key)
+    async with Rig(tmp_path / "data", listeners=(listener(files, crl_file=str(crl)),)) as rig:
+        port = rig.broker.ports["mutual"]
+
+        async def wire(of) -> Wire:
+            return await Wire.open(port, version, host="localhost", tls=shows_certificate(of))
+
+        revoked, stays, late = await wire(files), await wire(other), await wire(files)
+        await revoked.connect("revoked")
+        await stays.connect("stays")
+        crl.write_bytes(certificates.revocation_list(files, files.client))
+        await rig.broker._sweep_once()
+        last = await revoked.closed()
+        assert (last and last.body[0]) == (0x87 if version == 5 else None)
+        assert rig.counters[Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN] == 1
+        await stays.ping()
+        late.send(late.connect_packet("late"))
+        assert (await late.closed()).body[1] == (0x87 if version == 5 else 5)
+
+
+def test_names_in_a_revocation_list(tmp_path, files):
+    """A certificate has the name that a list calls it by; a list that is cut is an error."""
+    [name] = revoked_certificates(
+        write(tmp_path / "crl.pem", certificates.revocation_list(files, files.client))
+    )
+    shown = ssl.PEM_cert_to_DER_cert(Path(files.client).read_text("ascii"))
+    assert certificate_name(shown) == name
+    assert certificate_name(ssl.PEM_cert_to_DER_cert(Path(files.server).read_text())) != name
+    both_lists = certificates.revocation_list(files) + certificates.revocation_list(
+        files, files.server, files.client
+    )
+    assert len(revoked_certificates(write(tmp_path / "crl.pem", both_lists))) == 2
+    whole = base64.b64decode("".join(both_lists.decode().split("-----")[2].split()))
+    for size in (1, 2, 5, len(whole) // 2):
+        cut = b"-----BEGIN X509 CRL-----%s-----END X509 CRL-----" % base64.b64encode(whole[:size])
+        with pytest.raises(ValueError, match="field"):
+            revoked_certificates(write(tmp_path / "crl.pem", cut))
+
+
+def write(path: Path, data: bytes) -> str:
+    path.write_bytes(data)
+    return str(path)
 
 
 async def test_revocation_list_out_of_date(tmp_path, files):

@@ -130,12 +130,12 @@ async def test_failures_are_answered_ever_later_but_within_four_seconds() -> Non
 async def test_clients_that_wait_for_their_refusal_are_bounded() -> None:
     """One too many is no reason to refuse another client: the oldest is answered at once."""
     failures = LoginFailures(time.monotonic)
-    waiting = [asyncio.create_task(failures.hold("10.0.0.1", 60)) for _ in range(65)]
+    waiting = [asyncio.create_task(failures.hold("10.0.0.1", 60)) for _ in range(513)]
     await waiting[0]
-    assert failures.held == 64
-    others = [asyncio.create_task(failures.hold(f"10.0.1.{n}", 60)) for n in range(193)]
+    assert failures.held == 512
+    others = [asyncio.create_task(failures.hold(f"10.0.1.{n}", 60)) for n in range(1537)]
     await waiting[1]
-    assert failures.held == 256
+    assert failures.held == 2048
     for each in (*waiting, *others):
         each.cancel()
     await asyncio.gather(*waiting, *others, return_exceptions=True)
@@ -143,8 +143,7 @@ async def test_clients_that_wait_for_their_refusal_are_bounded() -> None:
 
 
 async def test_pairs_of_user_and_address_take_turns() -> None:
-    """A pair without failures comes before one with many, each fourth turn is the oldest's, and a
-    long line keeps no other pair out."""
+    """A pair without failures comes before one with many, and each fourth turn is the oldest's."""
     queue = LoginQueue(1, time.monotonic)
     guesser, other, victim = (Pair(name, "10.0.0.1") for name in ("guesser", "other", "victim"))
     for _ in range(8):
@@ -159,14 +158,80 @@ async def test_pairs_of_user_and_address_take_turns() -> None:
 
     tasks = [asyncio.create_task(login(guesser)) for _ in range(32)]
     await asyncio.sleep(0)
-    with pytest.raises(QueueFullError):
-        await queue.wait_turn(guesser)
     tasks += [asyncio.create_task(login(each)) for each in (other, other, victim, victim)]
     await asyncio.sleep(0)
     queue.release()
     await asyncio.gather(*tasks)
     assert served[:5] == [other, victim, other, guesser, victim]
     assert not len(queue)
+
+
+async def test_the_newest_guess_of_a_failing_pair_comes_first_and_each_fourth_turn_the_oldest() -> (
+    None
+):
+    """An honest login among the guesses waits for few of them, whether guessers stay or leave."""
+    queue = LoginQueue(1, time.monotonic)
+    pair = Pair("plc", "10.0.0.1")
+    queue.failed(pair)
+    await queue.wait_turn(pair)
+    served: list[int] = []
+
+    async def login(number: int) -> None:
+        await queue.wait_turn(pair)
+        served.append(number)
+        queue.release()
+
+    tasks = [asyncio.create_task(login(number)) for number in range(12)]
+    await asyncio.sleep(0)
+    queue.release()
+    await asyncio.gather(*tasks)
+    assert served == [11, 10, 9, 0, 8, 7, 6, 1, 5, 4, 3, 2]
+
+
+async def test_a_failing_pair_with_a_long_line_keeps_no_newcomer_out() -> None:
+    """One of those that wait, anywhere in the line, makes room."""
+    queue = LoginQueue(1, time.monotonic)
+    pair = Pair("plc", "10.0.0.1")
+    queue.failed(pair)
+    await queue.wait_turn(pair)
+    crowd = [asyncio.create_task(queue.wait_turn(pair)) for _ in range(128)]
+    await asyncio.sleep(0)
+    newcomer = asyncio.create_task(queue.wait_turn(pair))
+    done, _ = await asyncio.wait(crowd, return_when=asyncio.FIRST_COMPLETED)
+    assert [isinstance(each.exception(), QueueFullError) for each in done] == [True]
+    assert len(queue) == 128
+    queue.release()
+    assert await newcomer
+    for each in crowd:
+        each.cancel()
+    await asyncio.gather(*crowd, return_exceptions=True)
+
+
+@pytest.mark.campaign
+async def test_a_hundred_guessers_of_one_name_keep_its_user_out_for_no_moment(guarded: Rig) -> None:
+    """From the user's own address, before the user ever signed in; each refusal is as late as that
+    of a wrong password, so guesses come no faster than they are checked."""
+    numbers = itertools.count()
+
+    async def guess() -> None:
+        while True:
+            code, took = await answer(guarded, "victim", b"guess %d" % next(numbers))
+            assert code in (3, 4)
+            slowest.append(took)
+
+    slowest: list[float] = []
+    guessers = [asyncio.create_task(guess()) for _ in range(100)]
+    await guarded.until(lambda: guarded.counters[Counter.LOGINS_REFUSED] > 100)
+    for _ in range(5):
+        guarded.users._good.clear()
+        code, took = await answer(guarded, "victim", RIGHT)
+        assert code == 0
+        assert took < 4 * SLOWNESS
+    for each in guessers:
+        each.cancel()
+    ended = await asyncio.gather(*guessers, return_exceptions=True)
+    assert all(isinstance(each, asyncio.CancelledError) for each in ended)
+    assert guarded.counters[Counter.LOGINS_REFUSED_TOO_MANY_FAILURES] < 300
 
 
 async def test_a_full_queue_takes_a_login_of_another_pair() -> None:
@@ -191,10 +256,13 @@ async def test_a_full_queue_takes_a_login_of_another_pair() -> None:
 async def test_a_login_that_waits_too_long_is_told_to_try_again(
     guarded: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The counter says so, and nothing is left of it."""
+    """It is told when a wrong password would be, the counter says so, and nothing is left of it."""
     monkeypatch.setattr("appliance.broker.login_queue._PATIENCE_S", 0.05)
+    monkeypatch.setattr("appliance.broker.access.LONGEST_S", 0.1)
     guarded.access._checks._free = 0
-    assert (await answer(guarded, "plc", RIGHT))[0] == 3
+    code, took = await answer(guarded, "plc", RIGHT)
+    assert code == 3
+    assert took >= 0.1
     assert guarded.counters[Counter.LOGINS_REFUSED_TOO_MANY_FAILURES] == 1
     assert not len(guarded.access._checks)
     guarded.access._checks.release()

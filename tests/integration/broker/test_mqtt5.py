@@ -85,7 +85,7 @@ async def test_properties_reach_subscribers(tmp_path, path):
         "response_topic": "answer/here",
         "correlation_data": b"\0\xff",
         "payload_format_indicator": 1,
-        "user_properties": [("a", "1"), ("a", "2"), ("ü", "")],
+        "user_properties": [("ü", ""), ("a", "2"), ("a", "1"), ("a", "2")],
     }
     async with Rig(tmp_path / "data") as rig:
         reader = await rig.wire(5, client_id="reader", clean=False)

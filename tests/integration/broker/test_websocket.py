@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from broker_rig import Rig, states
 
-from appliance.broker.sparse_log import SparseLog
+from appliance.broker.sparse_log import SparseLog, SparseLogs
 from appliance.config.tables import ListenerConfig
 from appliance.counters import Counter
 
@@ -139,6 +139,45 @@ def test_what_was_left_out_of_the_log_is_said(caplog: pytest.LogCaptureFixture) 
     assert lines == [*(f"line {n}" for n in range(5)), "15 more lines like these were left out"] + [
         "line 20"
     ]
+
+
+def test_lines_of_one_stranger_hide_no_line_of_another(caplog: pytest.LogCaptureFixture) -> None:
+    """Five lines a minute of each address, a hundred of all; the rest is counted."""
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    sparse = SparseLogs(logging.getLogger("test"), lambda: now)
+    for number in range(20):
+        sparse.log("10.0.0.1", logging.INFO, "one %d", number)
+    sparse.log("10.0.0.2", logging.INFO, "another")
+    assert [each.getMessage() for each in caplog.records][4:] == ["one 4", "another"]
+    for number in range(1000):
+        sparse.log(f"10.1.{number // 200}.{number % 200}", logging.INFO, "crowd")
+    assert len(caplog.records) == 100
+    now = 61
+    sparse.log("10.0.0.3", logging.INFO, "later")
+    assert caplog.records[-2].getMessage() == "906 more lines like these were left out"
+    assert len(sparse) <= 256
+
+
+async def test_refused_logins_write_a_few_lines(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All are counted; why a connection of a client that is in ends is always written."""
+    caplog.set_level(logging.WARNING)
+    async with Rig(tmp_path / "data", anonymous=False) as rig:
+        for _ in range(20):
+            wire = await rig.socket()
+            wire.send(wire.connect_packet("x"))
+            await wire.closed()
+        assert rig.counters[Counter.LOGINS_REFUSED] == 20
+    assert len([each for each in caplog.records if "not authorised" in each.getMessage()]) == 5
+    caplog.clear()
+    async with Rig(tmp_path / "open") as rig:
+        for _ in range(8):
+            wire = await rig.wire()
+            wire.send(b"\x30\x01\0")
+            await wire.closed()
+    assert len([each for each in caplog.records if "too early" in each.getMessage()]) == 8
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from appliance.config.readable_secrets import readable_secrets
-from appliance.config.tables import Config, NotifyConfig
-from appliance.config.values import ReadPath
+from appliance.config.tables import AccessConfig, AccessPlugin, Config, NotifyConfig
+from appliance.config.values import ReadPath, Settings
 from appliance.errors import UsageError
 from appliance.ops.backup import _check_link
 from appliance.secret import Secret
@@ -60,6 +60,43 @@ def test_existing_files_get_the_rights_that_count_now(
     assert rights.apply(umask, data) == 0
 
 
+def test_files_outside_the_data_directory_are_put_right(tmp_path: Path) -> None:
+    """Recordings may be anywhere; a link that stands there is not followed."""
+    data, recording, foreign = tmp_path / "data", tmp_path / "all.csv", tmp_path / "foreign"
+    data.mkdir()
+    for path in (recording, foreign):
+        path.write_text("x")
+        path.chmod(0o644)
+    link = tmp_path / "link.csv"
+    link.symlink_to(foreign)
+    before = os.umask(0o077)
+    try:
+        assert rights.apply(0o027, data, [recording, link, tmp_path / "missing"]) == 1
+    finally:
+        os.umask(before)
+    assert (mode(recording), mode(foreign)) == (0o640, 0o644)
+
+
+def test_check_warns_of_plain_secrets_of_plugins(tmp_path: Path) -> None:
+    """In settings of any depth, and in the files that they name; not of what the environment has."""
+    path, key = tmp_path / "config.toml", tmp_path / "key.txt"
+    path.write_text('settings = {auth = [{secret = "a\\"b"}], key_file = "key.txt"}\n')
+    key.write_text("x")
+
+    def config(settings: dict[str, object]) -> Config:
+        plugin = AccessPlugin(plugin_class="x.Y", settings=Settings(settings))
+        return Config(file=str(path), access=AccessConfig(plugins=(plugin,)))
+
+    plain = config({"auth": [{"secret": Secret('a"b')}]})
+    assert [str(path) in line for line in readable_secrets(plain)] == [True]
+    named = config({"key_file": ReadPath(str(key))})
+    assert ["settings.key_file" in line for line in readable_secrets(named)] == [True]
+    assert not [*readable_secrets(config({"secret": Secret("from the environment")}))]
+    for each in (path, key):
+        each.chmod(0o600)
+    assert not [*readable_secrets(plain), *readable_secrets(named)]
+
+
 def test_a_copy_is_its_owners_and_follows_no_link(tmp_path: Path) -> None:
     """Backup and restore: a link in the place of the copy is replaced, a link on the way refused."""
     source, outside, target = (tmp_path / name for name in ("source", "outside", "target"))
@@ -77,7 +114,7 @@ def test_a_copy_is_its_owners_and_follows_no_link(tmp_path: Path) -> None:
 def test_check_warns_of_secrets_that_everybody_can_read(tmp_path: Path) -> None:
     """In the configuration itself, and in the files that it names."""
     path, secret = tmp_path / "config.toml", tmp_path / "url.txt"
-    path.write_text("x")
+    path.write_text("url = 'json://x'")
     secret.write_text("x")
     plain = Config(file=str(path), notify=(NotifyConfig(url=Secret("json://x")),))
     named = Config(file=str(path), notify=(NotifyConfig(url_file=ReadPath(str(secret))),))
