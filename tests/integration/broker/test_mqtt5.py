@@ -450,7 +450,8 @@ async def test_shared_subscription_gets_no_retained(rig):
 
 @states("MQTT5-3.1.2-23", "MQTT5-4.1.0-1", "MQTT5-4.1.0-2")
 async def test_session_expiry(rig):
-    """A session lives as long as its client asked, and DISCONNECT may change that."""
+    """A session lives as long as its client asked or, if that is less, as long as CONNACK said, and
+    DISCONNECT may change that."""
 
     async def leave_and_return(connect_expiry: int, away_s: int, at_end: int | None = None) -> int:
         wire = await rig.wire(5, client_id="c", clean=True, expiry=connect_expiry)

@@ -40,6 +40,7 @@ def call(capfd, monkeypatch, tmp_path):
 USER = {"username": "press", "password": b"secret"}
 
 
+@pytest.mark.campaign
 async def test_list_and_end(tmp_path, call):
     """The list has what each session holds; an ended one is gone with its queue, its client is told
     why, and its will is published. Where no appliance runs, that is the answer."""

@@ -19,7 +19,8 @@ from appliance.engine import databases
 from appliance.ops import backup as backups, control_file
 from appliance.storage.database import Database
 from appliance import cli
-from appliance.errors import UsageError
+from appliance.errors import UnavailableError, UsageError
+from appliance.mqtt.client import Client, Target
 from appliance.journal import FILE_NAME
 
 CONFIG = """
@@ -71,6 +72,12 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
     with opener.open(f"{address}/healthz", timeout=10) as answer:
         assert json.load(answer)["pid"] == appliance.process.pid
 
+    with Client(Target("127.0.0.1", appliance.port, client_id="device"), keepalive_s=60) as device:
+        until(lambda: '"device"' in call("session", "list", "--json")[1], "its session is listed")
+        assert call("session", "end", "device", "--yes")[0] == 0
+        with pytest.raises(UnavailableError):
+            device.receive()
+    assert '"device"' not in call("session", "list", "--json")[1]
     assert call("log-level", "debug")[0] == 0
     appliance.wait_for_line("the log level is debug")
     text = appliance.config.read_text()
