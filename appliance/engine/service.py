@@ -54,6 +54,7 @@ from appliance.recorders.recorders import Recorders
 from appliance.remote.server import TerminalServer
 from appliance.storage import rights
 from appliance.storage.files import DirectoryLock
+from appliance.storage.sqlite import disk_fault
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
 from appliance.tasks.store import Publication
@@ -209,7 +210,7 @@ class Appliance:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._main())
         except BaseException as error:
-            self.failure = error
+            self.failure = self._in_words(error)
             if self._ready.is_set() and not isinstance(error, ApplianceError):
                 logger.critical("the engine has failed", exc_info=error)
         finally:
@@ -217,6 +218,16 @@ class Appliance:
             self._lock.release()
             self._ready.set()
             self._done.set()
+
+    def _in_words(self, error: BaseException) -> BaseException:
+        """A disk that fails at any moment of the start is no defect of the appliance."""
+        reason = disk_fault(error)
+        if reason is None:
+            return error
+        return UnavailableError(
+            f"The data directory {self.data_dir} can't be used: {reason}. See to the disk, and"
+            " start again."
+        )
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from appliance.ops import control_file, health
 from appliance.ops.listed_sessions import page
 from appliance.ops.monitoring_server import MonitoringServer
 from appliance.ops.systemd import SystemdNotifier
+from appliance.storage.sqlite import disk_fault
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class Supervisor:
         )
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
+        self._disk_fault: str | None = None
+        """What was said about the disk last; ``None`` while it works."""
         self._reported_step_ns = 0
         self._left_behind: set[Path] = set()
 
@@ -69,14 +72,28 @@ class Supervisor:
             while not self._appliance.stopping.is_set():
                 try:
                     await self._second(seconds)
-                except Exception:
-                    logger.exception("supervision failed; the next second tries again")
+                    self._disk_fault = None
+                except Exception as error:  # noqa: BLE001 - the next second tries again
+                    self._failed(error)
                 seconds += 1
                 await asyncio.sleep(_TICK_S)
         finally:
             self._systemd.stopping()
             await self._port.close()
             health.remove(self._appliance.data_dir)
+
+    def _failed(self, error: Exception) -> None:
+        reason = disk_fault(error)
+        if reason is None:
+            logger.error("supervision failed; the next second tries again", exc_info=error)
+        elif reason != self._disk_fault:
+            logger.error(
+                "%s can't be used: %s. Until it can be, there is no health report there, and"
+                " requests of other commands are not answered",
+                self._appliance.data_dir,
+                reason,
+            )
+        self._disk_fault = reason
 
     async def _listen(self, bind: str) -> None:
         try:

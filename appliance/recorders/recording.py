@@ -42,6 +42,8 @@ _MAX_ROOM_BYTES = 256 * 1024
 # Gives readers that know the old size time to finish before the bytes up to it change.
 _ROOM_PAUSE_S = 0.002
 
+_CHANGED = "its end is not as it was noted: another program changed it, or recorders.db is older"
+
 _log = logging.getLogger(__name__)
 
 Regenerate = Callable[[int], bytes]
@@ -112,7 +114,7 @@ class Recording:
         except FileNotFoundError:
             self._begin_anew("it was removed")
             return
-        self._set_aside("another program changed it")
+        self._set_aside(_CHANGED)
 
     def _is_ours(self, file: io.FileIO, size: int, regenerate: Regenerate) -> bool:
         """Whether the bytes after the seam are the beginning of the next write."""
@@ -228,7 +230,7 @@ class Recording:
             file.close()
             raise
         file.close()
-        self._set_aside("another program changed it")
+        self._set_aside(_CHANGED)
         return self._open()
 
     # --- the file's end ------------------------------------------------------------------------
@@ -269,7 +271,10 @@ class Recording:
         self._unfinished = False
 
     def _keep_excess(self, file: io.FileIO, size: int) -> None:
-        """Save the bytes that another program added at the end, before they are cut off."""
+        """Save the bytes at the end that do not follow from the journal, before they are cut off.
+
+        Another program added them, or the recorder itself and what it noted is lost.
+        """
         moment = self._clock_ns() // 1_000_000_000
         target = self._path.with_name(f"{self._path.name}.excess-{moment}")
         kept = 0
@@ -281,9 +286,11 @@ class Recording:
                 kept += copy.write(part)
             copy.flush()
             files.sync_file(copy.fileno())
-        self.note = f"foreign bytes at its end were moved to {target.name}"
+        self.note = f"bytes at its end that do not follow from the journal are now in {target.name}"
         _log.warning(
-            "Another program added to the recording %s; those %d bytes were moved to %s",
+            "The recording %s ended with %d bytes that do not follow from the journal; they were"
+            " moved to %s. Another program added them, or the journal or recorders.db is older than"
+            " the recording",
             self._path,
             kept,
             target,

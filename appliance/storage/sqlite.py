@@ -6,6 +6,7 @@ Not for: what a database holds (layout.py), how one is opened (database.py).
 from __future__ import annotations
 
 import contextlib
+import errno
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +71,18 @@ def explain(error: OSError | sqlite3.Error) -> str:
     return _WORDS.get(primary_code(error), str(error))
 
 
+def disk_fault(error: BaseException) -> str | None:
+    """As ``explain``, if the disk or what lies on it is at fault; ``None`` for any other error."""
+    if isinstance(error, sqlite3.Error):
+        return explain(error) if primary_code(error) in _WORDS else None
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return explain(error)
+    return None
+
+
+_DISK_ERRORS = frozenset(
+    {errno.EIO, errno.ENOSPC, errno.EROFS, errno.ENXIO, errno.ENODEV, getattr(errno, "EDQUOT", 0)}
+)
 _WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_BUSY: "another program holds the database locked",

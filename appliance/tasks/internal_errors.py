@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from appliance.engine_api import Health
+from appliance.storage.sqlite import disk_fault
 
 _log = logging.getLogger(__name__)
 FIRST_PAUSE_S = 1.0
@@ -59,13 +60,22 @@ class InternalErrors:
                 work()
             except Exception as error:  # noqa: BLE001 - no error may end the thread
                 pause_s = self._failed(name, is_vital=is_vital)
-                _log.exception(
-                    "The thread %s of the task engine failed (%s): this is a defect, please report "
-                    "it. It is run again in %g s",
-                    name,
-                    type(error).__name__,
-                    pause_s,
-                )
+                if reason := disk_fault(error):
+                    _log.error(  # the operator's matter, so without a traceback
+                        "The thread %s of the task engine waits for the disk: %s. It is run again"
+                        " in %g s",
+                        name,
+                        reason,
+                        pause_s,
+                    )
+                else:
+                    _log.exception(
+                        "The thread %s of the task engine failed (%s): this is a defect, please "
+                        "report it. It is run again in %g s",
+                        name,
+                        type(error).__name__,
+                        pause_s,
+                    )
                 if wait(pause_s):
                     return
                 with self._lock:

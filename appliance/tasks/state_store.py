@@ -28,6 +28,7 @@ from itertools import islice
 from appliance.clock import STEP_NS, Clock
 from appliance.counters import Counter
 from appliance.model import Execution
+from appliance.storage.sqlite import explain
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
 from appliance.tasks.internal_errors import InternalErrors
@@ -315,10 +316,10 @@ class StateStore:
                     _log.error(
                         "The task database can't be written: %s. No task is started until it "
                         "can; make room on the disk or see to its rights.",
-                        error,
+                        explain(error),
                     )
                     planner.count(Counter.TASK_DATABASE_WRITE_FAILURES)
-                self.trouble = str(error)
+                self.trouble = explain(error)
                 self._wake_waiters()
                 return False
             if self.trouble:
