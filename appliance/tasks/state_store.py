@@ -101,7 +101,7 @@ class StateStore:
         self.told: Told | None = None
         """What the journal tells of requests, until all that came before this process is read."""
         self._is_lost = False
-        """Whether ``tasks.db`` has no cursor: it was begun anew, or that row is damaged."""
+        """Whether ``tasks.db`` has no cursor: it was begun anew, or that row can't be read."""
         self._left: list[Record] = []
         """The requests of ``tasks.db`` without an outcome, until they are taken up."""
 
@@ -158,12 +158,13 @@ class StateStore:
         """
         with self.lock:
             told = Told(service_name)
+            is_lost = self._is_lost or bool(self.store.losses)
             newest = self._published_before.look_through(
                 journal,
                 self._published_seq,
                 f"${service_name}",
                 hear=told.note,
-                hear_after=0 if self._is_lost else self.cursors.durable,
+                hear_after=0 if is_lost else self.cursors.durable,
             )
             self._drop_published(newest)
             if told:
@@ -174,7 +175,7 @@ class StateStore:
                 self.planner.restore(record, now)
                 self.views.show([(record.execution, record.label)])
             self._left = []
-            if self._is_lost:
+            if is_lost:
                 # The cursor is written with what was learned, or the next start learns it again.
                 self.planner.book.changes.is_forced = True
                 self.settle()

@@ -23,27 +23,26 @@ import paho.mqtt.client as paho
 import pytest
 from appliance_process import ApplianceProcess, until
 from disk_model import Disk, Operation, Tracer
+from marked_site import PROXY, MarkedSite
 from quick_appliance import LIMITS, WAITS
 
 from appliance.config.reading import load
 from appliance.engine.service import Appliance
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import SimulatedQlik
-from appliance.qlik.simulated.server import Proxy
-from appliance.qlik.simulated.site import Run, SimulatedTask, Site
 from appliance.tasks import engine as task_engine
 from appliance.tasks.engine import TaskEngine
 
 pytestmark = pytest.mark.posix("the library that sees writes is preloaded on Linux")
 
 SCRIPT = Path(__file__).parents[2] / "quick_appliance.py"
-PROXY = Proxy("hdr")
 CHAINS = 5
 DIRECT = [f"5f8b1c2e-0d4a-4c55-9a1b-0000000000{number:02d}" for number in range(20)]
 CHAINED = [f"5f8b1c2e-0d4a-4c55-9a1b-0000000001{number:02d}" for number in range(CHAINS)]
 TIMED = "5f8b1c2e-0d4a-4c55-9a1b-000000000200"
 TICKED = "5f8b1c2e-0d4a-4c55-9a1b-000000000201"
 """A timer publishes a message, and a trigger starts this task for it."""
+ALL = [*DIRECT, *CHAINED, TIMED, TICKED]
 CONFIG = """
 [service]
 data_dir = "{data}"
@@ -85,32 +84,6 @@ def config(data: Path, url: str) -> str:
     )
 
 
-class MarkedSite(Site):
-    """A site whose runs are marks of the trace."""
-
-    def __init__(self, tracer: Tracer | None = None) -> None:
-        super().__init__(trigger_delay_s=0.0)
-        self._tracer = tracer
-        self.begun: list[tuple[str, str]] = []
-        for task_id in (*DIRECT, *CHAINED, TIMED, TICKED):
-            self.add_task(SimulatedTask(f"Task {task_id[-3:]}", id=task_id, duration_s=0.05))
-
-    def _begin(self, task: SimulatedTask, now: int) -> Run:
-        run = super()._begin(task, now)
-        self.begun.append((task.id, run.execution_id))
-        if self._tracer is not None:
-            self._tracer.mark(f"run {task.id} {run.execution_id} {now}")
-        return run
-
-    def put_back(self, task_id: str, run: str, at_ns: int) -> None:
-        """Begin a run that another server has begun."""
-        with self.lock:
-            self.new_id = lambda: run  # type: ignore[method-assign]
-            self._begin(self.tasks[task_id], at_ns)
-            del self.new_id
-            self.advance()
-
-
 class Process(ApplianceProcess):
     def _spawn(self, arguments: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -131,7 +104,9 @@ class Load:
         self.data = folder / "life" / "data"
         self._tracer = Tracer(self.data, folder)
         self._sent = 0
-        self._site = MarkedSite(self._tracer)
+        self._site = MarkedSite(
+            ALL, lambda task, run, at_ns: self._tracer.mark(f"run {task} {run} {at_ns}")
+        )
         self._folder = folder
 
     def live(self, lives: int, messages: int, *timed: str) -> list[Operation]:
@@ -147,7 +122,7 @@ class Load:
                     self._publish(process.port, messages)
                     wanted = {*DIRECT[: self._sent], *CHAINED[: self._sent], *timed}
                     until(
-                        lambda wanted=wanted: wanted <= {task for task, _ in self._site.begun},
+                        lambda wanted=wanted: wanted <= {task for task, _, _ in self._site.begun},
                         "all tasks are started",
                     )
         return self._tracer.operations()
@@ -214,7 +189,7 @@ class Instants:
             # The machine was started again.
             patch.setattr(task_engine, "_boot_ns", lambda clock_ns: clock_ns())
         where = f"instant {number}, after a {'kill' if is_kill else 'power cut'}: {target}"
-        site = MarkedSite()
+        site = MarkedSite(ALL)
         acknowledged = set()
         for mark in self._disk.marks:
             match mark.split():
@@ -259,7 +234,7 @@ class Instants:
         messages: list[Message],
         where: str,
     ) -> None:
-        runs = Multiset(task for task, _ in site.begun)
+        runs = Multiset(task for task, _, _ in site.begun)
         for task in DIRECT:
             assert runs[task] == (task in asked), (task, where)
         for first, task in zip(DIRECT, CHAINED, strict=False):
@@ -267,7 +242,7 @@ class Instants:
         known = [one for one in app.tasks.executions(1000) if one.execution_id]
         # Each run of the server is one execution's: nothing was started beside the record.
         assert Multiset(one.execution_id for one in known) == Multiset(
-            run for _, run in site.begun
+            run for _, run, _ in site.begun
         ), where
         outcomes = Multiset(
             json.loads(one.payload)["executionId"]
