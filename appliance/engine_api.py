@@ -50,7 +50,7 @@ class ClientState(msgspec.Struct, frozen=True):
     queued: int = 0
     dropped: int = 0
     queued_bytes: int = 0
-    """What the waiting messages count for in memory, in bytes."""
+    """What the messages that wait or are unacknowledged count for in memory, in bytes."""
     expiry_s: int | None = 0
     """How long the session outlives its connection, in seconds; ``None``: it never expires."""
 

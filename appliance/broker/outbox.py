@@ -164,8 +164,8 @@ class Outbox:
 
     @property
     def queued_bytes(self) -> int:
-        """What the messages that wait count for (message_cost), without unacknowledged ones."""
-        return self._queued_bytes
+        """What the messages that wait or are unacknowledged count for (message_cost)."""
+        return self._queued_bytes + self._inflight_bytes
 
     @property
     def in_flight(self) -> int:

@@ -338,6 +338,7 @@ def test_unacknowledged_bytes_are_bounded() -> None:
         outbox.deliver(Message(number, 0, "t", b"%4000d" % number), 1, retain=False)
     assert [number for _, _, number in client.wire] == [1, 2, 3]
     assert counted == [Counted.DELIVERIES_HELD, *[Counted.DELIVERIES_DROPPED_QUEUE_FULL] * 3]
+    assert outbox.queued_bytes == outbox.queued * (4000 + 128 + 1)
     outbox.acknowledged(1)
     assert [number for _, _, number in client.wire] == [1, 2, 3, 7]
     outbox.detach()
