@@ -330,19 +330,32 @@ class Access:
 
         What is sent to an attached terminal is for that terminal alone; rules do not count there.
         """
-        if topic_filter.startswith(PREFIX):
-            return is_own_topic(topic_filter, client_id) and (
-                self.role(username, address) is not None
-            )
-        if not self._rules:
-            return True
-        if any(covers(denied, topic_filter) for denied in self._denied(username, client_id)):
-            return False
-        return any(
-            covers(allowed, topic_filter)
-            for rule in self._fitting(username, client_id)
-            for allowed in _filled(rule.subscribe, username, client_id)
-        )
+        return self.subscriber(username, client_id, address)(topic_filter)
+
+    def subscriber(
+        self, username: str | None, client_id: str, address: str = ""
+    ) -> Callable[[str], bool]:
+        """``may_subscribe`` for many filters of one client, whose rules are found once."""
+        allowed: list[str] | None = None
+        denied: list[str] = []
+        if self._rules:
+            denied = self._denied(username, client_id)
+            allowed = [
+                text
+                for rule in self._fitting(username, client_id)
+                for text in _filled(rule.subscribe, username, client_id)
+            ]
+
+        def may_subscribe(topic_filter: str) -> bool:
+            if topic_filter.startswith(PREFIX):
+                return is_own_topic(topic_filter, client_id) and (
+                    self.role(username, address) is not None
+                )
+            if any(covers(each, topic_filter) for each in denied):
+                return False
+            return allowed is None or any(covers(each, topic_filter) for each in allowed)
+
+        return may_subscribe
 
     def denial(self, username: str | None, client_id: str) -> Callable[[str], bool] | None:
         """What says whether a client may not get messages of a topic; ``None``: it may of all.

@@ -21,6 +21,7 @@ class Carrier(asyncio.Protocol):
         self._known: Mapping[str, Any] = {}
         """What it knows of the connection (``ssl_object``)."""
         self._is_open = False
+        self._is_holding = self._is_above_paused = False
         self.below: asyncio.Transport
         """The transport that carries the bytes."""
 
@@ -37,6 +38,24 @@ class Carrier(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
+
+    def hold_reading(self) -> None:
+        """Read nothing until ``release_reading``: the carrier has enough to do."""
+        self._is_holding = True
+        self.below.pause_reading()
+
+    def release_reading(self) -> None:
+        self._is_holding = False
+        if not (self._is_above_paused or self.below.is_closing()):
+            self.below.resume_reading()
+
+    def pause_above(self, *, is_paused: bool) -> None:
+        """The connection above wants no more for now, or wants more again."""
+        self._is_above_paused = is_paused
+        if is_paused:
+            self.below.pause_reading()
+        elif not self._is_holding:
+            self.below.resume_reading()
 
     def send(self, data: bytes) -> None:
         """Send the connection's bytes in the carrier's form."""
@@ -68,10 +87,10 @@ class CarrierTransport(asyncio.Transport):
         return self._carrier.below.is_closing()
 
     def pause_reading(self) -> None:
-        self._carrier.below.pause_reading()
+        self._carrier.pause_above(is_paused=True)
 
     def resume_reading(self) -> None:
-        self._carrier.below.resume_reading()
+        self._carrier.pause_above(is_paused=False)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name in self._known:

@@ -357,6 +357,7 @@ class Connection(GuardedProtocol):
                     if position >= end:
                         break
                     if position > begin and slice_ is not None:
+                        reader.enter_retained()
                         controls = 0
                         continue
                 first = data[position]

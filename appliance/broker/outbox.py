@@ -291,6 +291,11 @@ class Outbox:
         """Let other bounds of the queue count, from the next message on."""
         self._limit, self._max_bytes = limit, max_bytes
 
+    def waiting_topics(self) -> set[str]:
+        """The topics of the messages that wait."""
+        waiting = {one.message.topic for one in self._queue}
+        return waiting | {each.message.topic for each in self._inflight.values()}
+
     def withhold(self, may_have: Callable[[str], bool]) -> None:
         """Drop what waits on topics that the client may not have any more.
 

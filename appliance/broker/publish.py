@@ -147,6 +147,11 @@ class PublishReader:
         self._topics.clear()
         self._topic_bytes = 0
 
+    def enter_retained(self) -> None:
+        """``enter`` if retained messages are among them: each takes the door some time."""
+        if self._retained:
+            self.enter()
+
     def enter(self) -> None:
         """Hand what has been gathered to the door."""
         if not self._messages and not self._acks:

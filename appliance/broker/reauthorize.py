@@ -8,7 +8,6 @@ asked again for every topic. Not for: the rules themselves (access.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import msgspec
 
@@ -16,9 +15,10 @@ from appliance.broker.access import Access
 from appliance.broker.client_ids import looks_assigned
 from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions, split_shared
+from appliance.broker.work import Steps
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import Reason
-from appliance.mqtt.topics import matches
+from appliance.mqtt.topics import Matcher
 
 
 class Enforced(msgspec.Struct, frozen=True):
@@ -34,10 +34,11 @@ def enforce(
     sessions: Sessions,
     subscriptions: Subscriptions,
     count: Count,
-) -> Enforced:
+) -> Steps[Enforced]:
     """Look at all connections and sessions by the terms that count now."""
     disconnected = unsubscribed = 0
     for connection in connections:
+        yield
         connection.forget_topics()
         proof = connection.proof
         if proof is not None and not connection.is_gone:
@@ -51,25 +52,38 @@ def enforce(
             count(Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN)
             connection.end(Reason.NOT_AUTHORIZED, why)
     for session in sessions.all():
-        unsubscribed += enforce_on_session(access, session, sessions, subscriptions, count)
+        unsubscribed += yield from enforce_on_session(
+            access, session, sessions, subscriptions, count
+        )
     return Enforced(disconnected, unsubscribed)
 
 
 def enforce_on_session(
     access: Access, session: Session, sessions: Sessions, subscriptions: Subscriptions, count: Count
-) -> int:
+) -> Steps[int]:
     """Look at one session by the terms that count now; returns how many subscriptions ended."""
+    yield
+    if not sessions.is_current(session):
+        return 0
     denied = access.denial(session.username, session.client_id)
     subscriptions.deny(session.outbox, denied)
-    lost = _lost(access, session, subscriptions)
+    lost = yield from _lost(access, session, subscriptions)
+    ended = 0
     for topic_filter in lost:
-        sessions.unsubscribe(session, topic_filter)
-        count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
+        yield
+        if sessions.is_current(session) and sessions.unsubscribe(session, topic_filter):
+            ended += 1
+            count(Counter.SUBSCRIPTIONS_ENDED_NOT_ALLOWED)
     if lost or denied is not None:
         filters = _filters(session, subscriptions) if lost else None
-        session.outbox.withhold(partial(_may_have, filters, denied))
-        sessions.save_queue(session)
-    return len(lost)
+        may_have = _Permitted(filters, denied)
+        for topic in session.outbox.waiting_topics():
+            yield
+            may_have(topic)
+        if sessions.is_current(session):
+            session.outbox.withhold(may_have)
+            sessions.save_queue(session)
+    return ended
 
 
 def _may_keep_its_id(access: Access, connection: ClientConnection) -> bool:
@@ -77,19 +91,22 @@ def _may_keep_its_id(access: Access, connection: ClientConnection) -> bool:
     return looks_assigned(client_id) or access.may_choose(connection.username, client_id)
 
 
-def _lost(access: Access, session: Session, subscriptions: Subscriptions) -> list[str]:
+def _lost(access: Access, session: Session, subscriptions: Subscriptions) -> Steps[list[str]]:
     address = "" if session.connection is None else session.connection.address
-    return [
-        options.topic_filter
-        for options in subscriptions.of(session.client_id)
-        if not access.may_subscribe(
-            session.username, session.client_id, _plain(options.topic_filter), address
-        )
-    ]
+    permits = access.subscriber(session.username, session.client_id, address)
+    lost = []
+    for options in subscriptions.of(session.client_id):
+        yield
+        if not permits(_plain(options.topic_filter)):
+            lost.append(options.topic_filter)
+    return lost
 
 
-def _filters(session: Session, subscriptions: Subscriptions) -> list[str]:
-    return [_plain(options.topic_filter) for options in subscriptions.of(session.client_id)]
+def _filters(session: Session, subscriptions: Subscriptions) -> Matcher[None]:
+    found: Matcher[None] = Matcher()
+    for options in subscriptions.of(session.client_id):
+        found.add(_plain(options.topic_filter), None)
+    return found
 
 
 def _plain(topic_filter: str) -> str:
@@ -98,7 +115,19 @@ def _plain(topic_filter: str) -> str:
     return topic_filter if shared is None else shared[1]
 
 
-def _may_have(filters: list[str] | None, denied: Callable[[str], bool] | None, topic: str) -> bool:
-    if denied is not None and denied(topic):
-        return False
-    return filters is None or any(matches(each, topic) for each in filters)
+class _Permitted:
+    """Whether a session may still have messages of a topic. Answers are remembered."""
+
+    def __init__(self, filters: Matcher[None] | None, denied: Callable[[str], bool] | None) -> None:
+        """``filters`` are those that the session still has, if any have ended."""
+        self._filters = filters
+        self._denied = denied
+        self._answers: dict[str, bool] = {}
+
+    def __call__(self, topic: str) -> bool:
+        answer = self._answers.get(topic)
+        if answer is None:
+            is_denied = self._denied is not None and self._denied(topic)
+            answer = not is_denied and (self._filters is None or bool(self._filters.match(topic)))
+            self._answers[topic] = answer
+        return answer

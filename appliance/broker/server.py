@@ -28,7 +28,7 @@ from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import ClientConnection, Records, Session, Sessions
 from appliance.broker.sparse_log import SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.broker.work import in_slices
+from appliance.broker.work import Steps, at_once, finish, in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
@@ -143,6 +143,7 @@ class MqttBroker:
             listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0
+        self._enforcements: set[asyncio.Task[Enforced]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self.on_terminal_request: Callable[[Message], None] | None = None
         """Answers attached terminals; set by the service."""
@@ -257,8 +258,9 @@ class MqttBroker:
             )
         # One step of the loop lets the acknowledgements that were just queued leave.
         await asyncio.sleep(0)
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in (self._sweeper, *self._enforcements):
+            if task is not None:
+                task.cancel()
         leaving = self.connections.all()
         for connection in leaving:
             connection.end_quietly(Reason.SERVER_SHUTTING_DOWN)
@@ -292,12 +294,8 @@ class MqttBroker:
 
     async def _sweep_once(self) -> None:
         now = self._loop.time()
-        for connection in self.connections.all():
-            try:
-                self._end_if_overdue(connection, now)
-            except Exception as error:  # noqa: BLE001 - any error ends this connection alone
-                connection.fail(error)
-        self.binding.end_expired()
+        await finish(self._end_overdue(now))
+        await finish(self.binding.end_expired())
         # There may be ten thousand sessions, of one client or few.
         async for _ in in_slices(self.sessions.saving_places()):
             pass
@@ -306,10 +304,18 @@ class MqttBroker:
             self._executor, self._reload_files
         )
         if has_other_certificates:
-            self._end_revoked()
+            await self._end_revoked()
         if seen != self._users_seen:
             self._users_seen = seen
-            self.enforce_access()
+            await self.enforce_access_in_slices()
+
+    def _end_overdue(self, now: float) -> Steps[None]:
+        for connection in self.connections.all():
+            try:
+                self._end_if_overdue(connection, now)
+            except Exception as error:  # noqa: BLE001 - any error ends this connection alone
+                connection.fail(error)
+            yield
 
     def _end_if_overdue(self, connection: ClientConnection, now: float) -> None:
         if (why := connection.overdue(now)) is not None:
@@ -332,9 +338,9 @@ class MqttBroker:
         listener = self._listeners[connection.listener_name]
         return listener.is_revoked(connection.ssl_object)
 
-    def _end_revoked(self) -> None:
+    async def _end_revoked(self) -> None:
         """End connections whose client's certificate is on a list now."""
-        for connection in self.connections.all():
+        async for connection in in_slices(self.connections.all()):
             if connection.is_open and self._is_revoked(connection):
                 self.count(Counter.CONNECTIONS_ENDED_ACCESS_WITHDRAWN)
                 connection.end(Reason.NOT_AUTHORIZED, "its certificate has been revoked")
@@ -343,6 +349,16 @@ class MqttBroker:
 
     def enforce_access(self) -> Enforced:
         """Apply the terms of access that count now to the clients that are connected."""
+        return at_once(self._enforcement())
+
+    def enforce_access_in_slices(self) -> asyncio.Task[Enforced]:
+        """The same while clients are served; it may take seconds with thousands of sessions."""
+        task = self._loop.create_task(finish(self._enforcement()), name="enforce access")
+        self._enforcements.add(task)
+        task.add_done_callback(self._enforcements.discard)
+        return task
+
+    def _enforcement(self) -> Steps[Enforced]:
         return enforce(
             self.access, self.connections.all(), self.sessions, self.subscriptions, self.count
         )
@@ -404,10 +420,7 @@ class MqttBroker:
             since_ns=session.left_ns or 0 if connection is None else connection.connected_ns,
             username=session.username,
             listener="" if connection is None else connection.listener_name,
-            subscriptions=tuple(
-                (options.topic_filter, options.qos)
-                for options in self.subscriptions.of(session.client_id)
-            ),
+            subscriptions=self.subscriptions.described(session.client_id),
             messages_in=0 if connection is None else connection.messages_in,
             messages_out=session.outbox.delivered,
             queued=session.outbox.queued,

@@ -7,7 +7,6 @@ published here. Not for: credentials (connect.py), what a session holds (session
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable, Iterable
 
@@ -18,14 +17,13 @@ from appliance.broker.session_store import KeptWill
 from appliance.broker.sessions import ClientConnection, Session, Sessions
 from appliance.broker.subscriptions import Subscriptions
 from appliance.broker.wills import Wills
+from appliance.broker.work import Steps, at_once
 from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 logger = logging.getLogger(__name__)
 
-_ENDED_AT_ONCE = 200
-"""Expired sessions that are ended in one sweep, which takes some milliseconds of the loop."""
 _NAMED = 3
 """How many clients or users a line of the log names."""
 _TAKE_OVER_S = 1.0
@@ -104,8 +102,10 @@ class SessionBinding:
             self._check_room_of(username)
             self._sessions.give(session, username)
             # What a client without a name could have may be more than this user may.
-            enforce_on_session(
-                self._access, session, self._sessions, self._subscriptions, self._count
+            at_once(
+                enforce_on_session(
+                    self._access, session, self._sessions, self._subscriptions, self._count
+                )
             )
             return
         self._count(Counter.CONNECTIONS_REFUSED_CLIENT_ID_OF_ANOTHER_USER)
@@ -133,7 +133,7 @@ class SessionBinding:
             self._check_room(client_id, asked)
             self.wills.returned(client_id, asked.username, resumes=False)
             if session is None:
-                self._end_all_expired(self._sessions.left_behind(client_id))
+                at_once(self._end_all_expired(self._sessions.left_behind(client_id)))
             self.end_session(client_id)
             session = self._sessions.begin(client_id, asked.username, asked.session_expiry_s)
         else:
@@ -235,25 +235,24 @@ class SessionBinding:
         elif not self.is_stopping:
             self.wills.publish(_kept(connection, will))
 
-    def end_expired(self) -> None:
+    def end_expired(self) -> Steps[None]:
         """End sessions that have expired, and publish the wills that are due."""
-        self.wills.publish_due(self._clock_ns())
-        expired = itertools.islice(self._sessions.expired(), _ENDED_AT_ONCE)
-        for session in self._end_all_expired(expired):
-            self.wills.end(session.client_id)
+        yield from self.wills.publish_due(self._clock_ns())
+        yield from self._end_all_expired(self._sessions.expired(), with_wills=True)
 
     def end_expired_at_start(self) -> None:
         """End sessions that expired while the appliance did not run.
 
         Wills of clients that were connected at its end still have their time of grace.
         """
-        self._end_all_expired(self._sessions.expired())
+        at_once(self._end_all_expired(self._sessions.expired()))
 
-    def _end_all_expired(self, sessions: Iterable[Session]) -> list[Session]:
-        """End them but for their wills, and say what is lost; returns them."""
-        ended, lost = [], []
+    def _end_all_expired(
+        self, sessions: Iterable[Session], *, with_wills: bool = False
+    ) -> Steps[None]:
+        """End sessions, and the wills that wait for their end; say what is lost."""
+        lost = []
         for session in sessions:
-            ended.append(session)
             queued = session.outbox.queued
             if queued:
                 lost.append((session.client_id, queued))
@@ -261,6 +260,9 @@ class SessionBinding:
                 self._count(Counter.SESSIONS_ENDED_AWAY_TOO_LONG)
             self._sessions.end(session.client_id)
             logger.info("the session of client %s has expired", session.client_id)
+            if with_wills:
+                self.wills.end(session.client_id)
+            yield
         if lost:
             dropped = sum(queued for _, queued in lost)
             self._count_many(Counter.DELIVERIES_DROPPED_SESSION_ENDED, dropped)
@@ -272,7 +274,6 @@ class SessionBinding:
                 named,
                 " and others" if len(lost) > _NAMED else "",
             )
-        return ended
 
     def end_for_operator(self, client_id: str) -> int | None:
         """End a session and its connection; returns how many messages waited in it.

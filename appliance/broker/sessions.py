@@ -198,6 +198,10 @@ class Sessions:
     def all(self) -> list[Session]:
         return list(self._sessions.values())
 
+    def is_current(self, session: Session) -> bool:
+        """Whether it has neither ended nor been replaced."""
+        return self._sessions.get(session.client_id) is session
+
     def has_expired(self, session: Session) -> bool:
         """Whether its client stayed away too long: for the time that it asked for, or at all."""
         return session.has_been_away(session.expiry_s, self._clock_ns()) or self.is_cut_short(
@@ -217,7 +221,8 @@ class Sessions:
             if session.connection is None and (
                 session.has_been_away(session.expiry_s, now) or session.has_been_away(longest, aged)
             ):
-                yield session
+                # It may have ended since, if the caller has given way to others.
+                yield from (session,) if self.is_current(session) else ()
 
     def left_behind(self, client_id: str) -> list[Session]:
         """The session of a client if it has expired and was not ended yet."""

@@ -17,6 +17,7 @@ from appliance.broker.context import BrokerContext
 from appliance.broker.sessions import Session
 from appliance.broker.subscriptions import levels_of, split_shared
 from appliance.broker.topic_limits import is_within_limits
+from appliance.broker.work import Steps, finish
 from appliance.counters import Counter
 from appliance.model import Message
 from appliance.mqtt import decode, packets
@@ -148,15 +149,16 @@ class SubscribeHandler:
             self._connection.start(self._ask_plugins(gate), "plugins")
 
     async def _ask_plugins(self, gate: TopicGate) -> None:
-        await gate.ask_subscribe(self._undecided())
+        await gate.ask_subscribe(await finish(self._undecided()))
         if not self._connection.is_gone:
             self._hosted.feed(self._parts.popleft())
 
-    def _undecided(self) -> list[str]:
+    def _undecided(self) -> Steps[list[str]]:
         """The filters of the SUBSCRIBE under way that plugins are asked about."""
         connection, access = self._connection, self._context.access
         found = []
-        for options in self._wanted or ():
+        for options in tuple(self._wanted or ()):
+            yield
             with contextlib.suppress(ValueError):
                 shared = split_shared(options.topic_filter)
                 plain = options.topic_filter if shared is None else shared[1]

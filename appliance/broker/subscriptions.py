@@ -18,6 +18,8 @@ _DELIVERIES_A_STEP = 200
 _BYTES_A_DELIVERY = 16 * 1024
 """So many bytes of payload take as long as one small delivery more."""
 _TARGETS_A_STEP = 2000
+_MERGED_A_DELIVERY = 10
+"""So many overlapping subscriptions of a client are put together in the time of one delivery."""
 _MEMBERS_A_DELIVERY = 30
 """So many members of a shared group are asked in the time of one delivery."""
 
@@ -115,6 +117,8 @@ class Subscriptions:
         self._matcher: Matcher[Subscription | SharedGroup] = Matcher(_may_have)
         self._by_client: dict[str, dict[str, Subscription]] = {}
         self._levels: dict[str, int] = {}
+        self._described: dict[str, tuple[tuple[str, int], ...]] = {}
+        """Kept, because each look at all of them would make work for the garbage collector."""
         self._groups: dict[tuple[str, str], SharedGroup] = {}
         self._newest = 0
         self.matched_seq = 0
@@ -131,6 +135,15 @@ class Subscriptions:
     def of(self, client_id: str) -> tuple[SubscribeOptions, ...]:
         """The subscriptions of one client."""
         return tuple(s.options for s in self._by_client.get(client_id, {}).values())
+
+    def described(self, client_id: str) -> tuple[tuple[str, int], ...]:
+        """Topic filter and QoS of each subscription of one client."""
+        found = self._described.get(client_id)
+        if found is None:
+            found = tuple((each.topic_filter, each.qos) for each in self.of(client_id))
+            if found:
+                self._described[client_id] = found
+        return found
 
     def count(self, client_id: str) -> int:
         """How many subscriptions one client has."""
@@ -171,6 +184,7 @@ class Subscriptions:
             subscription = before.successor = Subscription(outbox, options, before.number)
             self.remove(client_id, options.topic_filter)
         self._by_client.setdefault(client_id, {})[options.topic_filter] = subscription
+        self._described.pop(client_id, None)
         self._levels[client_id] = self.levels(client_id) + levels_of(options.topic_filter)
         shared = split_shared(options.topic_filter)
         if shared is None:
@@ -191,6 +205,7 @@ class Subscriptions:
             return False
         subscription = mine.pop(topic_filter)
         subscription.has_ended = True
+        self._described.pop(client_id, None)
         self._levels[client_id] -= levels_of(topic_filter)
         if not mine:
             del self._by_client[client_id], self._levels[client_id]
@@ -273,15 +288,16 @@ class Subscriptions:
                 else:
                     of_clients.setdefault(target.outbox, []).append(target)
             yield deliveries
-        a_step = max(1, _DELIVERIES_A_STEP // (1 + len(message.payload) // _BYTES_A_DELIVERY))
-        deliveries = 0
-        for number, targets in enumerate(of_clients.values(), 1):
+        weight = 1 + len(message.payload) // _BYTES_A_DELIVERY
+        deliveries = work = 0
+        for targets in of_clients.values():
             live = tuple(filter(None, map(_living, targets)))
             if live:
                 deliveries += self._hand_merged(message, live)
-            if not number % a_step:
+            work += weight + len(targets) // _MERGED_A_DELIVERY
+            if work >= _DELIVERIES_A_STEP:
                 yield deliveries
-                deliveries = 0
+                deliveries = work = 0
         yield deliveries
 
     def _hand(self, message: Message, target: Subscription | SharedGroup) -> int:
@@ -303,7 +319,7 @@ class Subscriptions:
         return 1
 
     def _hand_merged(self, message: Message, found: tuple[Subscription | SharedGroup, ...]) -> int:
-        merged: dict[Outbox, tuple[int, bool, tuple[int, ...]]] = {}
+        merged: dict[Outbox, tuple[int, bool, list[int] | tuple[()]]] = {}
         deliveries = 0
         for target in found:
             if isinstance(target, SharedGroup):
@@ -314,7 +330,8 @@ class Subscriptions:
                 continue
             qos, retain, identifiers = merged.get(target.outbox, (0, False, ()))
             if options.identifier is not None:
-                identifiers = (*identifiers, options.identifier)
+                identifiers = identifiers or []
+                identifiers.append(options.identifier)
             merged[target.outbox] = (
                 max(qos, options.qos),
                 retain or options.retain_as_published,
@@ -326,7 +343,7 @@ class Subscriptions:
                     message,
                     min(message.qos, qos),
                     retain=message.retain and retain,
-                    identifiers=identifiers,
+                    identifiers=tuple(identifiers),
                 )
             except Exception as error:  # noqa: BLE001 - as in ``_hand``
                 outbox.failed(error)

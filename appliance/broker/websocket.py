@@ -21,6 +21,7 @@ from appliance.broker.carrier_transport import Carrier
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.sparse_log import SparseLog
 from appliance.broker.websocket_handshake import FOREIGN_PAGE, LARGEST_HEAD, answer, new_protocol
+from appliance.broker.work import Slice
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
@@ -30,6 +31,8 @@ _sparse = SparseLog(logger)
 _SWITCHING_PROTOCOLS = 101
 _EARLY_BYTES = 320 * 1024
 """Bytes that a client may send before it is admitted: the largest CONNECT in frames."""
+_BYTES_AT_ONCE = 4096
+"""Bytes that are taken before a long read looks at the time: up to some hundred frames."""
 _GOODBYE_S = 2.0
 """How long a client may take to agree to the end."""
 
@@ -60,6 +63,8 @@ class WebSocketServer(Carrier):
         """What has come of the handshake's request; ``None`` once it is answered."""
         self._is_refused = False
         self._early = 0
+        self._rest = b""
+        """What came and waits for a later step of the loop."""
         self._lets_everybody_in = is_open
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -82,13 +87,43 @@ class WebSocketServer(Carrier):
             if self._early > _EARLY_BYTES:
                 self._refuse_frames(1009, "too much before the login")
                 return
+        if self._rest:
+            self._rest += data
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Take frames; those of a long read in slices of time, as each may be very small."""
+        slice_ = Slice()
+        for begin in range(0, len(data), _BYTES_AT_ONCE):
+            if begin and slice_.is_over:
+                self._rest = data[begin:]
+                self.hold_reading()
+                asyncio.get_running_loop().call_soon(self._go_on)
+                break
+            if not self._take_frames(data[begin : begin + _BYTES_AT_ONCE]):
+                break
+
+    def _go_on(self) -> None:
+        rest, self._rest = self._rest, b""
+        if self.below.is_closing():
+            return
+        try:
+            self._take(rest)
+            if not self._rest:
+                self.release_reading()
+        except Exception as error:  # noqa: BLE001 - outside of the callbacks that are guarded
+            self._mqtt.fail(error)
+
+    def _take_frames(self, data: bytes) -> bool:
+        """Take some bytes; returns whether more may follow."""
         # After a close or an error the library discards what comes.
         try:
             self._protocol.receive_data(data)
             events = self._protocol.events_received()
         except Exception as error:  # noqa: BLE001 - what a client sent the library could not take
             self._give_up(error)
-            return
+            return False
         for event in events:
             if not isinstance(event, Frame):
                 continue
@@ -97,8 +132,9 @@ class WebSocketServer(Carrier):
             elif event.opcode is Opcode.TEXT:
                 # MQTT-6.0.0-1: MQTT goes in binary frames.
                 self._refuse_frames(1003, "MQTT is sent in binary frames")
-                return
+                return False
         self._send_pending()
+        return True
 
     def _answer(self, head: bytes) -> None:
         """Answer the handshake's request: accept it, or refuse it as RFC 6455 wants."""
@@ -158,6 +194,9 @@ class WebSocketServer(Carrier):
     def eof_received(self) -> None:
         if self._head is not None or self._is_refused:
             return  # the transport closes by itself
+        rest, self._rest = self._rest, b""
+        if rest and not self._take_frames(rest):
+            return
         try:
             self._protocol.receive_eof()
         except Exception as error:  # noqa: BLE001

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from appliance.broker.session_store import KeptWill, SessionStore
+from appliance.broker.work import Steps
 from appliance.journal.message_cost import OVERHEAD_BYTES, properties_bytes, text_bytes
 
 SECOND_NS = 1_000_000_000
@@ -140,11 +141,12 @@ class Wills:
         if kept is not None:
             self.publish(kept)
 
-    def publish_due(self, now_ns: int) -> None:
+    def publish_due(self, now_ns: int) -> Steps[None]:
         """Publish what has waited long enough."""
         for client_id, kept in list(self._waiting.items()):
-            if now_ns >= kept.due_ns:
+            if now_ns >= kept.due_ns and self._waiting.get(client_id) is kept:
                 self.end(client_id)
+                yield
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: a will waits for as long as before."""

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+Steps = Generator[None, None, T]
+"""Work in short steps: it gives way where others may get their turn, and returns its result.
+What it looks at may have changed each time that it goes on."""
 
 LONGEST_S = 0.005
 """The time of one slice. A few in one step of the loop stay below the 50 ms that are allowed."""
@@ -41,3 +45,25 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
         if turn.is_over:
             await asyncio.sleep(0)
             turn = Slice()
+
+
+def at_once(steps: Steps[T]) -> T:
+    """Work without a pause, before clients are served; returns the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+async def finish(steps: Steps[T]) -> T:
+    """Work in slices of time, with a step of the loop between two; returns the result."""
+    slice_ = Slice()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        if slice_.is_over:
+            await asyncio.sleep(0)
+            slice_ = Slice()

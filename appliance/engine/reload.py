@@ -100,7 +100,7 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
     )
 
 
-def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced, bool]:
+def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced | None, bool]:
     """Apply it: first the part that a disk may refuse. Raises ``ApplianceError``."""
     config = prepared.config
     is_done = True
@@ -110,11 +110,13 @@ def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced, bool]:
         )
     appliance.tasks.take(prepared.rules)
     appliance.journal.bound(config.journal.keep, config.journal.max_size)
-    enforced: Enforced = appliance.call(lambda: appliance.take(config, prepared.terms))
+    enforced: Enforced | None = appliance.wait_for(lambda: appliance.take(config, prepared.terms))
     return enforced, not is_done
 
 
-def _consequences(enforced: Enforced) -> list[str]:
+def _consequences(enforced: Enforced | None) -> list[str]:
+    if enforced is None:
+        return ["there are many sessions: what the rules mean for each is still being looked at"]
     said = []
     if enforced.disconnected:
         said.append(f"clients disconnected: {enforced.disconnected}")

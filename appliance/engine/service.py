@@ -69,6 +69,8 @@ _STOP_S = 10.0
 _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _OUTCOME_S = 10.0
+_ENFORCE_S = 5.0
+"""How long a reload waits until changed rules count for all sessions."""
 
 
 class Appliance:
@@ -470,15 +472,20 @@ class Appliance:
 
         return observe
 
-    def take(self, config: Config, terms: Terms) -> Enforced:
-        """Let another configuration count for the broker. On the engine's loop."""
+    async def take(self, config: Config, terms: Terms) -> Enforced | None:
+        """Let another configuration count for the broker. On the engine's loop.
+
+        Returns what came of it for clients; ``None``: with many sessions that takes longer.
+        """
         if self.plugins is not None:
             self.plugins.bound(config.access.plugin_timeout, config.access.plugin_cache)
         self.config = config
         self._users = terms.users
         self.access.take(terms)
         self.broker.take_limits(config.limits, config.listener)
-        return self.broker.enforce_access()
+        enforcement = self.broker.enforce_access_in_slices()
+        await asyncio.wait({enforcement}, timeout=_ENFORCE_S)
+        return enforcement.result() if enforcement.done() else None
 
     async def _make_tasks(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
@@ -642,6 +649,16 @@ class Appliance:
             return function()
 
         return self._wait_for(run(), timeout_s)
+
+    def wait_for(
+        self, work: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float = 10.0
+    ) -> Any:
+        """``call`` for work that takes several steps of the loop.
+
+        Raises:
+            UnavailableError: the engine has stopped, or the work takes too long.
+        """
+        return self._wait_for(work(), timeout_s)
 
     def wait_settled(self, timeout_s: float) -> None:
         """Wait until everything that has entered so far is on disk. Not on the engine's loop.

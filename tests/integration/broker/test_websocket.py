@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from broker_rig import Rig, states
 
+from appliance.broker import work
 from appliance.broker.sparse_log import SparseLog, SparseLogs
+from appliance.broker.websocket import WebSocketServer
 from appliance.config.tables import ListenerConfig
 from appliance.counters import Counter
 
@@ -234,3 +236,27 @@ async def test_packets_and_frames_need_not_fit_each_other(rig: Rig) -> None:
     )
     answer = (await told(rig, request(), *reads)).split(b"\r\n\r\n")[1]
     assert answer == b"\x8a\x01p" + CONNACK + b"\x82\x04\xd0\0\xd0\0" + b"\x88\x00"
+
+
+async def test_very_many_frames_are_taken_in_slices(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other clients get their turn between parts of a long read; each packet is answered."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    taken: list[int] = []
+    original = WebSocketServer._take_frames
+
+    def noted(self: WebSocketServer, data: bytes) -> bool:
+        taken.append(len(data))
+        return original(self, data)
+
+    monkeypatch.setattr(WebSocketServer, "_take_frames", noted)
+    ping = frame(2, b"\xc0") + frame(2, b"\0")
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    writer.write(request() + frame(2, CONNECT) + ping * 3000)
+    async with asyncio.timeout(20):
+        for _ in range(3000):
+            await reader.readuntil(b"\xd0\x00")
+    writer.close()
+    assert max(taken) <= 4096
+    assert len(taken) > 9

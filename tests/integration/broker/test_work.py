@@ -12,10 +12,13 @@ import pytest
 from broker_rig import Rig, both, packet, rig, text  # noqa: F401
 
 from appliance.broker import door, work
+from appliance.broker.access import Terms
 from appliance.broker.outbox import Outbox
 from appliance.broker.publish import PublishReader
 from appliance.broker.server import MqttBroker
 from appliance.broker.sessions import Sessions
+from appliance.broker.subscriptions import Retained
+from appliance.config.tables import AccessConfig, AccessRule
 from appliance.counters import Counter as Counted
 from appliance.mqtt.packets import SubscribeOptions
 
@@ -283,3 +286,111 @@ async def test_many_sessions_are_looked_at_a_few_in_a_step(rig, steps, monkeypat
     assert len(rig.broker.clients()) == 200
     assert sum(steps.done.values()) == 400
     assert max(steps.done.values()) <= 2
+
+
+async def test_changed_rules_are_carried_out_a_filter_at_a_time(tmp_path, steps, monkeypatch):
+    """Sessions may end and begin meanwhile; the ones that stay lose what the rules do not allow."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    rules = (AccessRule(publish=("#",), subscribe=("a/#",)),)
+    async with Rig(tmp_path / "data") as rig:
+        sessions = rig.broker.sessions
+        for number in range(100):
+            session = sessions.begin(f"c{number}", None, 1000)
+            for each in ("a/b", "b/c", "#"):
+                sessions.subscribe(session, SubscribeOptions(each, 1))
+        rig.door.publish("b/c", b"x")
+        rig.door.publish("a/b", b"x")
+        await rig.settled()
+        original = Sessions.unsubscribe
+
+        def noted(*arguments):
+            steps.note()
+            return original(*arguments)
+
+        monkeypatch.setattr(Sessions, "unsubscribe", noted)
+        rig.access.take(
+            Terms(AccessConfig(rule=rules), None, anonymous=True, open_without_users=True)
+        )
+        enforcement = rig.broker.enforce_access_in_slices()
+        while not steps.done:
+            await asyncio.sleep(0)
+        sessions.end("c98")
+        again = sessions.begin("c99", None, 1000)
+        sessions.subscribe(again, SubscribeOptions("a/+", 1))
+        assert (await enforcement).unsubscribed == 2 * 98
+        assert max(steps.done.values()) == 1
+        assert {each.outbox.queued for each in sessions.all()} == {0, 1}
+        assert again.outbox.queued == 0
+        assert rig.subscriptions.described("c97") == (("a/b", 1),)
+        assert rig.subscriptions.described("c99") == (("a/+", 1),)
+
+
+async def test_sessions_that_expire_at_once_end_one_after_the_other(rig, steps, monkeypatch):
+    """One that began again meanwhile stays."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    sessions = rig.broker.sessions
+    for number in range(100):
+        sessions.leave(sessions.begin(f"c{number}", None, 1))
+    rig.now_offset_ns += 10_000_000_000
+    original = Sessions.end
+
+    def noted(*arguments):
+        steps.note()
+        return original(*arguments)
+
+    monkeypatch.setattr(Sessions, "end", noted)
+    ending = asyncio.create_task(work.finish(rig.broker.binding.end_expired()))
+    while not steps.done:
+        await asyncio.sleep(0)
+    again = sessions.begin("c99", None, 1000)
+    steps.done.clear()
+    await ending
+    assert max(steps.done.values()) == 1
+    assert sessions.all() == [again]
+
+
+@both
+async def test_one_client_with_many_overlapping_subscriptions(rig, version, steps, monkeypatch):
+    """What is put together for one delivery counts: few such clients are served in a step."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    sessions = rig.broker.sessions
+    for name in range(10):
+        session = sessions.begin(f"c{name}", None, 100)
+        for number in range(1000):
+            levels = ["+" if number >> bit & 1 else "a" for bit in range(10)]
+            options = SubscribeOptions("/".join(levels), 1, identifier=number + 1)
+            sessions.subscribe(session, options)
+    original = Outbox.deliver
+
+    def noted(self, *arguments, **more):
+        steps.note()
+        original(self, *arguments, **more)
+        assert len(more["identifiers"]) == 1000
+
+    monkeypatch.setattr(Outbox, "deliver", noted)
+    wire = await rig.wire(version)
+    await wire.publish_acked("/".join("a" * 10), b"x", 1)
+    await rig.settled()
+    assert sum(steps.done.values()) == 10
+    assert max(steps.done.values()) <= 2
+
+
+async def test_retained_messages_are_kept_a_thousand_at_a_time(rig, steps, monkeypatch):
+    """Each costs a row: a long read of them hands them to the door in parts."""
+    monkeypatch.setattr(work, "LONGEST_S", 0.0)
+    original = Retained.make_room
+
+    def noted(*arguments):
+        steps.note()
+        return original(*arguments)
+
+    monkeypatch.setattr(Retained, "make_room", noted)
+    wire = await rig.wire()
+    for payload in (b"x", b""):
+        wire.send(
+            b"".join(wire.publish_packet(f"r/{n}", payload, retain=True) for n in range(5000))
+        )
+        await wire.ping()
+        await rig.settled()
+        assert len(rig.retained) == (5000 if payload else 0)
+    assert max(steps.done.values()) <= 1000
