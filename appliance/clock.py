@@ -29,6 +29,14 @@ def since_boot_ns() -> int:
     return time.monotonic_ns()
 
 
+def steady(clock_ns: Callable[[], int]) -> Callable[[], int]:
+    """The same clock without the steps that it adopts: for how long something lasts."""
+    if not isinstance(clock_ns, Clock):
+        return clock_ns
+    clock = clock_ns
+    return lambda: clock() - clock.stepped_ns
+
+
 class Clock:
     """Nanoseconds since 1970 when called, from any thread. Its owner asks for steps."""
 

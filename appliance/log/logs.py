@@ -38,7 +38,12 @@ _LEVELS = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_TALKATIVE = ("amqtt", "transitions", "websockets", "asyncio", "urllib3")
+_TALKATIVE = (
+    *("amqtt", "transitions", "websockets", "asyncio", "urllib3"),
+    # These write what signs in: tokens of NTLM, parameters of SQL, answers of OAuth.
+    *("spnego", "requests_ntlm", "requests_oauthlib", "oauthlib", "aiosqlite", "sqlalchemy"),
+    *("aiohttp", "apprise"),
+)
 """Loggers of libraries. Their lines below a warning do not help an operator."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import certifi
 
+from appliance.clock import steady
 from appliance.config.files import SECRET_KEYS, qlik_secret
 from appliance.config.sign_in import header_value_problem
 from appliance.config.tables import QlikConfig
@@ -146,7 +147,7 @@ def _cloud(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
                 "[qlik] has no way to sign in to Qlik Cloud; set `api_key_file`, or `client_id` "
                 "and `client_secret_file`"
             )
-        source = OAuth(transport, config.client_id, secret, clock=clock)
+        source = OAuth(transport, config.client_id, secret, clock=steady(clock))
     return _masked(Cloud(transport, source), transport)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from appliance.clock import HOLD_NS, Clock
+from appliance.clock import HOLD_NS, Clock, steady
 from appliance.ui import formats
 
 SECOND = 1_000_000_000
@@ -38,6 +38,18 @@ def test_a_small_difference_is_followed_and_is_no_step() -> None:
         times.ahead += SECOND // 2
         assert times.clock.step_ns() == 0
     assert times.clock() == times.steady + times.ahead
+
+
+def test_what_lasts_for_a_time_ends_in_its_time() -> None:
+    """A token that is good for an hour is not believed for six after a step back."""
+    times = Times()
+    clock = steady(times.clock)
+    begins = clock()
+    times.ahead -= 5 * 3600 * SECOND
+    times.steady += 3600 * SECOND
+    assert clock() == begins + 3600 * SECOND
+    times.clock.adopt(times.clock.step_ns())
+    assert clock() == begins + 3600 * SECOND
 
 
 def test_what_deletes_by_age_follows_a_step_forward_after_a_day() -> None:

@@ -97,6 +97,18 @@ def test_ordinary_letters_of_every_script_stay_readable() -> None:
         assert escape(name) == name
 
 
+def test_libraries_that_write_what_signs_in_say_nothing_below_a_warning() -> None:
+    """At "debug", too: NTLM's tokens, SQL's parameters and OAuth's answers are in their lines."""
+    stream, log = written("debug")
+    for name in ("spnego._ntlm", "requests_oauthlib.oauth2_session", "oauthlib.oauth2", "aiosqlite",
+                 "sqlalchemy.engine.Engine", "urllib3.connectionpool", "aiohttp.client"):  # fmt: skip
+        logging.getLogger(name).debug("NTLM step output: TlRMTVNTUAADAAAAGAAYAH4")
+        logging.getLogger(name).info("{'access_token': 'abc'}")
+    LOG.debug("our own line")
+    log.close()
+    assert [line.rpartition(": ")[2] for line in stream.getvalue().splitlines()] == ["our own line"]
+
+
 def test_secrets_are_masked_everywhere(tmp_path: Path) -> None:
     """A known secret, or what looks like one, is in no line, no traceback and not in the ring."""
     file = tmp_path / "logs" / "appliance.log"
