@@ -119,6 +119,11 @@ class _Finder:
         first = 0
         while self.messages.has(first) and self.messages.at(first).received_ns > latest_ns:
             first += 1
+        found = self._find_from(first)
+        # The clock may have been set back between a message and the last write of the file.
+        return self._find_from(0) if found is None and first else found
+
+    def _find_from(self, first: int) -> tuple[int, int, tuple[int, int] | None] | None:
         end = len(self._body)
         number = first
         while self.messages.has(number):

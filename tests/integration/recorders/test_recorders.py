@@ -443,6 +443,21 @@ def test_a_lost_position_is_found_by_the_end_of_the_file(tmp_path, how):
     assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES)
 
 
+def test_a_lost_position_is_found_although_the_clock_was_set_back(tmp_path):
+    """The file was written for the last time before its messages came, by the time of day."""
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish(*({"n": n} for n in range(10)))
+    for number in range(len(SHAPES)):
+        hours_ago = time.time() - 5 * 3600
+        os.utime(tmp_path / f"rec/{number}", (hours_ago, hours_ago))
+    (tmp_path / "recorders.db").unlink()
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish({"n": 10})
+    for number, shape in enumerate(SHAPES):
+        assert numbers(tmp_path / f"rec/{number}", shape) == list(range(11))
+    assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES), "no file was set aside"
+
+
 def test_a_lost_position_and_an_interrupted_write(tmp_path):
     """The file ends in the middle of a message: it is completed by the journal."""
     with Plant(tmp_path, *EACH_SHAPE) as plant:
