@@ -308,6 +308,12 @@ class Counter(enum.Enum):
         "The process still had more memory in use than limits.max_memory, so publishers of more",
         "than 16 KiB a second are read slowly until it has less; raise it, or lower other limits.",
     )
+    MEMORY_GROWTH_REFUSED = (
+        "memory: a subscription or session refused",
+        "The process had more memory in use than limits.max_memory, so a further subscription of",
+        "a client that has many, or lasting session of a user who has many, was refused; raise it,",
+        "or end sessions that are not needed.",
+    )
     TOPICS_FORGOTTEN = (
         "topics forgotten: limit reached",
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",

@@ -130,7 +130,8 @@ class Door:
         self._loop = loop
         self.clock_ns = clock_ns
         self._max_pending = max_pending
-        self._is_held = False
+        self.is_held = False
+        """Publishers that send much are paused, because the memory is short."""
         self._pause_above = max_pending
         self._own_client_id = own_client_id
         self._observe = observe
@@ -162,7 +163,7 @@ class Door:
     def bound(self, max_pending: int) -> None:
         """Let another bound count for what is accepted and not committed."""
         self._max_pending = max_pending
-        self.hold(self._is_held)
+        self.hold(self.is_held)
 
     def hold(self, is_held: bool) -> None:
         """Pause every publisher that sends much from now on, or no longer.
@@ -170,7 +171,7 @@ class Door:
         While it is called four times a second, publishers that send little go on, and the others
         send a part now and then: none of them waits for ever.
         """
-        self._is_held = is_held
+        self.is_held = is_held
         self._pause_above = -1 if is_held else self._max_pending
         self._sent.clear()
         self._sent_together = 0
@@ -231,7 +232,7 @@ class Door:
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
         if self._journal.pending_bytes > self._pause_above or self._behind_bytes > _MOST_BEHIND:
-            if not self._is_held:
+            if not self.is_held:
                 self._count(Counter.PUBLISHERS_SLOWED)
             elif self._sends_little(
                 publisher, payload_size + beside + OVERHEAD_BYTES * len(messages)

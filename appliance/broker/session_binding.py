@@ -24,6 +24,8 @@ from appliance.mqtt.packets import Connect, PacketError, Reason, Will
 
 logger = logging.getLogger(__name__)
 
+MOST_WHILE_HELD = 100
+"""Lasting sessions of a user, beyond which none is added while the memory is short."""
 _NAMED = 3
 """How many clients or users a line of the log names."""
 _TAKE_OVER_S = 1.0
@@ -177,6 +179,13 @@ class SessionBinding:
             raise PacketError(
                 f"{_named(username)} has {bound} lasting sessions already: let clients connect with"
                 " a clean session, or raise limits.max_sessions_per_user",
+                Reason.QUOTA_EXCEEDED,
+            )
+        if self._door.is_held and self._sessions.lasting_of(username) >= MOST_WHILE_HELD:
+            self._count(Counter.MEMORY_GROWTH_REFUSED)
+            raise PacketError(
+                f"{_named(username)} has {MOST_WHILE_HELD} lasting sessions or more, and the"
+                " process has more memory in use than limits.max_memory",
                 Reason.QUOTA_EXCEEDED,
             )
 

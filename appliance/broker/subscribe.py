@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
 
 
+_MOST_WHILE_HELD = 64 * 1024
+"""Bytes that the subscriptions of a client may cost while the memory is short; with short filters
+that is some hundred."""
 _FILTERS_A_STEP = 32
 """Topic filters that the host is asked about at a time; other clients get their turn between."""
 
@@ -341,6 +344,8 @@ class SubscribeHandler:
             return Counter.SUBSCRIPTIONS_REFUSED_LIMIT
         if subscriptions.levels(client_id) + levels_of(topic_filter) > limits.max_filter_nodes:
             return Counter.SUBSCRIPTIONS_REFUSED_TOO_MANY_NODES
+        if self._context.door.is_held and subscriptions.cost(client_id) > _MOST_WHILE_HELD:
+            return Counter.MEMORY_GROWTH_REFUSED
         return None
 
     def unsubscribe(self, topic_filter: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from appliance.broker.outbox import Outbox
-from appliance.journal.message_cost import cost_alone
+from appliance.journal.message_cost import cost_alone, text_bytes
 from appliance.model import Message
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.mqtt.topics import Matcher, Topics
@@ -82,6 +82,10 @@ def split_shared(topic_filter: str) -> tuple[str, str] | None:
     return parts[1], parts[2]
 
 
+_SUBSCRIPTION_BYTES = 500
+"""A subscription without its filter, and its nodes of the tree."""
+
+
 def levels_of(topic_filter: str) -> int:
     """How many levels a topic filter has, which is how many nodes it may need."""
     return topic_filter.count("/") + 1
@@ -152,6 +156,12 @@ class Subscriptions:
     def levels(self, client_id: str) -> int:
         """How many levels the topic filters of one client have together."""
         return self._levels.get(client_id, 0)
+
+    def cost(self, client_id: str) -> int:
+        """About how many bytes the subscriptions of one client cost; takes microseconds."""
+        return sum(
+            _SUBSCRIPTION_BYTES + text_bytes(each) for each in self._by_client.get(client_id, ())
+        )
 
     def has(self, client_id: str, topic_filter: str) -> bool:
         """Whether the client has subscribed to exactly this filter."""

@@ -258,8 +258,10 @@ class LimitsConfig(Table, frozen=True):
     """Memory of the whole process. Above it are given up, one each quarter of a second: the newest
     messages that the UI shows (counter `memory: the live view was emptied`), caches (counter
     `memory: caches were emptied`), and then publishers of more than 16 KiB a second wait (counter
-    `memory: publishers began to wait`). Below nine tenths of it all is as before. Set it lower than
-    what the service or container may have (docs/operating.md)."""
+    `memory: publishers began to wait`). From then on a client with some hundred subscriptions gets
+    no further ones, and a user with 100 lasting sessions neither (counter `memory: a subscription
+    or session refused`). Below nine tenths of it all is as before. Set it lower than what the
+    service or container may have (docs/operating.md)."""
     max_retained: Annotated[int, Bounds(0, 10_000_000)] = 10000
     """Topics that have a retained message (counter `retained messages refused: limit reached`)."""
     max_retained_size: Annotated[Size, Bounds(65536)] = Size(64 * 1024 * 1024)

@@ -17,6 +17,7 @@ from stand_in_host import StandInHost, session_host
 
 from appliance.counters import Counter
 from appliance.mqtt.packets import encode_length
+from appliance.broker import session_binding
 from appliance.broker.access import Access, Terms
 from appliance.mqtt.packets import PacketError
 from appliance.config.tables import AccessConfig, AccessRule, LimitsConfig
@@ -575,6 +576,34 @@ async def test_while_publishers_are_held_small_ones_go_on(rig, version):
     await heavy.expect(4)
     rig.door.hold(False)
     await heavy.expect(4)
+
+
+@both
+async def test_while_the_memory_is_short_nothing_grows_much(rig, version, monkeypatch):
+    """A client with many subscriptions, and a user with many lasting sessions, get no further ones;
+    what there is stays, and others get what they need."""
+    monkeypatch.setattr(session_binding, "MOST_WHILE_HELD", 3)
+    long = [f"{n}/" + "x" * 900 for n in range(80)]
+    greedy, other = await rig.wire(version), await rig.wire(version, client_id="other")
+    rig.door.hold(True)
+    codes = [code for name in long for code in await greedy.subscribe(name)]
+    refused = 0x97 if version == 5 else 0x80
+    granted = codes.index(refused)
+    assert 20 < granted < 60
+    assert set(codes[granted:]) == {refused}
+    assert await greedy.subscribe(long[0]) == [0]  # it has this one
+    assert await other.subscribe(*[f"short/{n}" for n in range(20)]) == [0] * 20
+    for n in range(3):
+        await rig.wire(version, client_id=f"lasting {n}", clean=False)
+    further = await rig.socket(version)
+    further.send(further.connect_packet("lasting 3", clean=False))
+    assert (await further.closed()).body[1] == (0x97 if version == 5 else 3)
+    assert rig.counters[Counter.MEMORY_GROWTH_REFUSED] == 80 - granted + 1
+    await rig.wire(version, client_id="lasting 1", clean=False)  # has its session
+    await rig.wire(version, client_id="clean")
+    rig.door.hold(False)
+    assert await greedy.subscribe(*long) == [0] * 80
+    await rig.wire(version, client_id="lasting 3", clean=False)
 
 
 async def test_random_bytes(rig):
