@@ -63,12 +63,12 @@ class Plant:
         self.complete = self.recorders.stop(30)
         self.journal.close(30)
 
-    def publish(self, *payloads, topic="t"):
+    def publish(self, *payloads, topic="t", ahead_ns=0):
         for payload in payloads:
             seq = self.journal.next_seq()
             if not isinstance(payload, bytes):
                 payload = json.dumps(payload).encode()
-            self.journal.append(Message(seq, seq, topic, payload), None)
+            self.journal.append(Message(seq, ahead_ns + seq, topic, payload), None)
 
     def until(self, condition):
         """The recorders have no event for it; look until it is so."""
@@ -446,10 +446,7 @@ def test_a_lost_position_is_found_by_the_end_of_the_file(tmp_path, how):
 def test_a_lost_position_is_found_although_the_clock_was_set_back(tmp_path):
     """The file was written for the last time before its messages came, by the time of day."""
     with Plant(tmp_path, *EACH_SHAPE) as plant:
-        plant.publish(*({"n": n} for n in range(10)))
-    for number in range(len(SHAPES)):
-        hours_ago = time.time() - 5 * 3600
-        os.utime(tmp_path / f"rec/{number}", (hours_ago, hours_ago))
+        plant.publish(*({"n": n} for n in range(10)), ahead_ns=time.time_ns() + 5 * 3600 * 10**9)
     (tmp_path / "recorders.db").unlink()
     with Plant(tmp_path, *EACH_SHAPE) as plant:
         plant.publish({"n": 10})
