@@ -116,6 +116,7 @@ class Listener:
             outermost = WebSocketServer(
                 connection,
                 largest_frame=self._largest_frame,
+                allow_mqtt31=self.config.allow_mqtt31,
                 is_open=self._is_open,
                 count=self._count,
             )

@@ -53,10 +53,11 @@ class WebSocketServer(Carrier):
         connection: GuardedProtocol,
         *,
         largest_frame: int,
+        allow_mqtt31: bool,
         is_open: Callable[[], bool],
         count: Count,
     ) -> None:
-        self._protocol = new_protocol(largest_frame)
+        self._protocol = new_protocol(largest_frame, allow_mqtt31=allow_mqtt31)
         super().__init__(connection, count)
         self._mqtt = connection
         self._head: bytearray | None = bytearray()

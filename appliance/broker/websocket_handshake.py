@@ -18,6 +18,8 @@ from websockets.typing import Subprotocol
 LARGEST_HEAD = 16 * 1024
 FOREIGN_PAGE = HTTPStatus.FORBIDDEN
 _MQTT = Subprotocol("mqtt")
+_MQTT_31 = Subprotocol("mqttv3.1")
+"""What libraries offer for MQTT 3.1, which has no text about WebSocket."""
 _PATHS = frozenset({"/", "/mqtt"})
 _VERSION = "13"
 
@@ -26,9 +28,10 @@ _silent = logging.getLogger(f"{__name__}.library")
 _silent.setLevel(logging.CRITICAL + 1)
 
 
-def new_protocol(largest_frame: int) -> ServerProtocol:
+def new_protocol(largest_frame: int, *, allow_mqtt31: bool) -> ServerProtocol:
     """The server's side of one WebSocket; ``largest_frame`` is the bytes of a message."""
-    return ServerProtocol(subprotocols=[_MQTT], max_size=largest_frame, logger=_silent)
+    subprotocols = [_MQTT, _MQTT_31] if allow_mqtt31 else [_MQTT]
+    return ServerProtocol(subprotocols=subprotocols, max_size=largest_frame, logger=_silent)
 
 
 def answer(

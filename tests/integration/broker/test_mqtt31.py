@@ -8,6 +8,7 @@ import shutil
 
 import paho.mqtt.client as paho
 import pytest
+import websockets
 from broker_rig import PATIENCE_S, Rig, Wire, number, packet, text
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -58,6 +59,22 @@ async def test_what_is_different_in_31(rig):
     # "the User Name flag is set, but the User Name string is missing. This is valid"
     await connected(rig, client_id="named", flags=0xC2)
     assert {each.protocol for each in await rig.broker._client_states()} == {"3.1"}
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_subprotocol_of_websocket(tmp_path, allowed):
+    """Libraries offer mqttv3.1 for MQTT 3.1; a listener that accepts that version takes it."""
+    listener = ListenerConfig(bind="127.0.0.1:0", transport="websocket", allow_mqtt31=allowed)
+    async with Rig(tmp_path / "ws", listeners=(listener,)) as rig:
+        asked = websockets.connect(f"ws://127.0.0.1:{rig.port}/mqtt", subprotocols=["mqttv3.1"])
+        if not allowed:
+            with pytest.raises(websockets.InvalidStatus):
+                await asked
+            return
+        async with asked as client:
+            assert client.subprotocol == "mqttv3.1"
+            await client.send(connect_packet())
+            assert await client.recv() == b"\x20\x02\0\0"
 
 
 async def test_refused_subscription(rig):
