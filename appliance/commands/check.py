@@ -16,8 +16,8 @@ from appliance.broker.users import Users
 from appliance.commands import client_id_advice
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
+from appliance.config.exposed_files import exposed_files
 from appliance.config.files import anonymous_allowed, check_files
-from appliance.config.readable_secrets import readable_secrets
 from appliance.config.reading import load
 from appliance.config.tables import (
     Config,
@@ -52,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
         *advice(config),
         *client_id_advice.advice(config),
         *_ended(config),
-        *readable_secrets(config),
+        *exposed_files(config),
     ]
     if warnings:
         _print("Please check these:")

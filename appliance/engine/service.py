@@ -160,8 +160,8 @@ class Appliance:
         changed = rights.apply(int(umask, 8), self.data_dir, recordings)
         if changed:
             logger.warning(
-                "%d files (recordings, files in %s) could be read or written by other users of this"
-                ' machine; they can not any more (umask "%s" in [service])',
+                "%d files and folders (recordings, those in %s) could be read or written by other"
+                ' users of this machine; they can not any more (umask "%s" in [service])',
                 changed,
                 self.data_dir,
                 umask,

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
@@ -36,6 +37,8 @@ _EXCHANGE_S = 5.0
 """From the accept to the last byte of the answer."""
 _CONNECTIONS = 20
 _OTHER_HOSTS_LOGGED = 5
+_HOST = re.compile(r"(?:\[(?P<ipv6>[^]]+)\]|(?P<name>[^][:]*))(?::[0-9]*)?")
+"""RFC 3986, section 3.2.2: a name or address, and a port."""
 _TEXTS = {
     200: "OK",
     400: "Bad Request",
@@ -165,9 +168,8 @@ class MonitoringServer:
 
 
 def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    found = _HOST.fullmatch(host)
+    return host if found is None else found["ipv6"] or found["name"] or ""
 
 
 def _is_address(name: str) -> bool:

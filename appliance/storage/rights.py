@@ -10,10 +10,11 @@ import contextlib
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 OWNER_ONLY = 0o077
+_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def begin() -> None:
@@ -24,30 +25,44 @@ def begin() -> None:
 def apply(umask: int, data_dir: Path, files: Iterable[Path] = ()) -> int:
     """Use a umask, and take from the files in ``data_dir``, and from others, what it forbids.
 
-    Links are not followed, and files of other users stay. Returns how many files were changed.
+    From ``data_dir`` and its folders the right to write is taken: who has it can replace files and
+    leave requests to the appliance there. Links are not followed, and files of other users stay.
+    Returns how many files and folders were changed.
     """
     os.umask(umask)
     if sys.platform == "win32":
         return 0
-    inside = (Path(folder, name) for folder, _, names in os.walk(data_dir) for name in names)
-    return sum(_put_right(path, umask) for path in (*inside, *files))
+    changed = 0
+    for folder, _, names in os.walk(data_dir):
+        changed += _put_right(Path(folder), umask & _WRITE, stat.S_ISDIR)
+        changed += sum(_put_right(Path(folder, name), umask, stat.S_ISREG) for name in names)
+    return changed + sum(_put_right(path, umask, stat.S_ISREG) for path in files)
 
 
-def _put_right(path: Path, umask: int) -> bool:
+def _put_right(path: Path, forbidden: int, is_kind: Callable[[int], bool]) -> bool:
     # A file may vanish meanwhile, or be another user's.
     with contextlib.suppress(OSError):
         status = path.lstat()
         mode = stat.S_IMODE(status.st_mode)
-        if stat.S_ISREG(status.st_mode) and mode & umask:
-            path.chmod(mode & ~umask)
+        if is_kind(status.st_mode) and mode & forbidden:
+            path.chmod(mode & ~forbidden)
             return True
     return False
 
 
 def readable_by_others(path: Path) -> bool:
     """Whether users outside the file's group may read it; ``False`` if it can't be told."""
+    return _others_may(path, stat.S_IROTH)
+
+
+def writable_by_others(path: Path) -> bool:
+    """Whether users outside the file's group may change it; ``False`` if it can't be told."""
+    return _others_may(path, stat.S_IWOTH)
+
+
+def _others_may(path: Path, right: int) -> bool:
     if sys.platform == "win32":
         return False
     with contextlib.suppress(OSError):
-        return bool(path.stat().st_mode & stat.S_IROTH)
+        return bool(path.stat().st_mode & right)
     return False

@@ -309,6 +309,7 @@ def test_a_page_that_was_given_this_machines_address_reads_nothing(port) -> None
     own = ("localhost:80", "127.0.0.1", "[::1]:9464", socket.gethostname(), "A.plant.example.:80")
     assert [asked(host) for host in own] == [200] * len(own)
     foreign = ("evil.example", "127.0.0.1.evil.example:80", "plant.example", "localhost.evil", "")
+    foreign += ("127.0.0.1:80.evil.example", "[::1]evil.example", "localhost:x")
     assert [asked(host) for host in foreign] == [421] * len(foreign)
     assert port.counted == [Counter.MONITORING_REQUESTS_REFUSED_HOST] * len(foreign)
     assert get(address, "/metrics", headers={"Host": "evil.example"})[0] == 421

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from appliance.config.readable_secrets import readable_secrets
-from appliance.config.tables import AccessConfig, AccessPlugin, Config, NotifyConfig
+from appliance.config.exposed_files import exposed_files
+from appliance.config.tables import (
+    AccessConfig,
+    AccessPlugin,
+    Config,
+    ListenerConfig,
+    NotifyConfig,
+    TlsConfig,
+)
 from appliance.config.values import ReadPath, Settings
 from appliance.errors import UsageError
 from appliance.ops.backup import _check_link
@@ -77,6 +84,39 @@ def test_files_outside_the_data_directory_are_put_right(tmp_path: Path) -> None:
     assert (mode(recording), mode(foreign)) == (0o640, 0o644)
 
 
+def test_nobody_else_may_write_into_the_data_directory(tmp_path: Path) -> None:
+    """Else another user could replace the journal or leave requests there; reading is not taken."""
+    data = tmp_path / "data"
+    (data / "recordings").mkdir(parents=True)
+    for folder in (data, data / "recordings"):
+        folder.chmod(0o777)
+    (data / "link").symlink_to(tmp_path)
+    outside = mode(tmp_path)
+    assert rights.apply(0o027, data) == 2
+    assert mode(data) == mode(data / "recordings") == 0o755
+    assert mode(tmp_path) == outside
+    assert rights.apply(0o027, data) == 0
+
+
+def test_check_warns_of_files_that_everybody_can_change(tmp_path: Path) -> None:
+    """The configuration, which may name code to run, and each file that it names, once."""
+    path, authority, users = (tmp_path / name for name in ("config.toml", "ca.pem", "users.txt"))
+    for each in (path, authority, users):
+        each.write_text("x")
+        each.chmod(0o602)
+    tls = TlsConfig(certfile="none", keyfile="none", client_ca=ReadPath(str(authority)))
+    config = Config(
+        file=str(path),
+        listener=(ListenerConfig(tls=tls),),
+        access=AccessConfig(users_file=ReadPath(str(users))),
+    )
+    found = list(exposed_files(config))
+    assert all("can change" in line for line in found)
+    assert [
+        str(each) in line for each, line in zip((path, users, authority), found, strict=True)
+    ] == [True] * 3
+
+
 def test_check_warns_of_plain_secrets_of_plugins(tmp_path: Path) -> None:
     """In settings of any depth, and in the files that they name; not of what the environment has."""
     path, key = tmp_path / "config.toml", tmp_path / "key.txt"
@@ -88,13 +128,13 @@ def test_check_warns_of_plain_secrets_of_plugins(tmp_path: Path) -> None:
         return Config(file=str(path), access=AccessConfig(plugins=(plugin,)))
 
     plain = config({"auth": [{"secret": Secret('a"b')}]})
-    assert [str(path) in line for line in readable_secrets(plain)] == [True]
+    assert [str(path) in line for line in exposed_files(plain)] == [True]
     named = config({"key_file": ReadPath(str(key))})
-    assert ["settings.key_file" in line for line in readable_secrets(named)] == [True]
-    assert not [*readable_secrets(config({"secret": Secret("from the environment")}))]
+    assert ["settings.key_file" in line for line in exposed_files(named)] == [True]
+    assert not [*exposed_files(config({"secret": Secret("from the environment")}))]
     for each in (path, key):
         each.chmod(0o600)
-    assert not [*readable_secrets(plain), *readable_secrets(named)]
+    assert not [*exposed_files(plain), *exposed_files(named)]
 
 
 def test_a_copy_is_its_owners_and_follows_no_link(tmp_path: Path) -> None:
@@ -118,8 +158,8 @@ def test_check_warns_of_secrets_that_everybody_can_read(tmp_path: Path) -> None:
     secret.write_text("x")
     plain = Config(file=str(path), notify=(NotifyConfig(url=Secret("json://x")),))
     named = Config(file=str(path), notify=(NotifyConfig(url_file=ReadPath(str(secret))),))
-    assert [str(path) in line for line in readable_secrets(plain)] == [True]
-    assert [str(secret) in line for line in readable_secrets(named)] == [True]
+    assert [str(path) in line for line in exposed_files(plain)] == [True]
+    assert [str(secret) in line for line in exposed_files(named)] == [True]
     path.chmod(0o640)
     secret.chmod(0o600)
-    assert not [*readable_secrets(plain), *readable_secrets(named)]
+    assert not [*exposed_files(plain), *exposed_files(named)]

@@ -1,4 +1,4 @@
-"""Warnings of secrets that other users of this machine can read, for ``check``."""
+"""Warnings of files that other users of this machine can read or change, for ``check``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,35 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from appliance.config.key_files import key_files
 from appliance.config.tables import Config
 from appliance.config.values import ReadPath
 from appliance.secret import Secret
-from appliance.storage.rights import readable_by_others
+from appliance.storage.rights import readable_by_others, writable_by_others
 
 _SECRETS = ("jwt", "password", "api_key", "client_secret")
 
 
-def readable_secrets(config: Config) -> Iterator[str]:
-    """One line for the configuration and each file of a secret that every user can read."""
+def exposed_files(config: Config) -> Iterator[str]:
+    """One line for each file that every user can change, and for each secret that they can read."""
     if config.file and _has_plain_secret(config) and readable_by_others(Path(config.file)):
         yield (
             f"{config.file} has a secret, and every user of this machine can read it: take their"
             " rights away (chmod o= FILE), or write the secret into a file of its own"
         )
+    if config.file and writable_by_others(Path(config.file)):
+        yield _changeable(config.file, config.file)
+    named = {path: where for where, path in (*_secret_files(config), *key_files(config))}
+    for file, where in named.items():
+        if file is not None and writable_by_others(Path(file)):
+            yield _changeable(where, file)
     for where, path in _secret_files(config):
         if path is not None and readable_by_others(Path(path)):
             yield f"{where}: every user of this machine can read {path}: chmod o= {path}"
+
+
+def _changeable(where: str, path: str) -> str:
+    return f"{where}: every user of this machine can change {path}: chmod o-w {path}"
 
 
 def _has_plain_secret(config: Config) -> bool:
