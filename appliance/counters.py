@@ -128,6 +128,16 @@ class Counter(enum.Enum):
         "A connection was ended because the client had limits.max_qos2_ids QoS 2 messages that",
         "it had not released; let it send fewer at a time, or raise it.",
     )
+    CONNECTIONS_ENDED_LAG = (
+        "connections ended: kept others waiting",
+        "A connection was ended because the work on what its client sent kept other clients",
+        "waiting again and again; the log names the client.",
+    )
+    CLIENTS_SLOWED = (
+        "clients slowed: kept others waiting",
+        "Nothing was read from a client for a moment because the work on what it sent kept other",
+        "clients waiting; the log names the client.",
+    )
     CONNECTIONS_ENDED_ACCESS_WITHDRAWN = (
         "connections ended: access withdrawn",
         "A client was disconnected because its user is gone, has another password, may not use its",
@@ -193,8 +203,8 @@ class Counter(enum.Enum):
     )
     PUBLISHERS_SLOWED = (
         "publishers slowed: journal behind",
-        "A publisher had to wait because limits.max_pending bytes were not committed yet; a",
-        "faster disk helps, or fewer messages.",
+        "A publisher had to wait because limits.max_pending bytes were not committed yet, or much",
+        "was not yet handed to all subscribers; a faster disk helps, or fewer messages.",
     )
     RETAINED_MESSAGES_REFUSED = (
         "retained messages refused: limit reached",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from appliance.broker.access import Proof, origin_of
@@ -24,6 +25,7 @@ from appliance.broker.connect import (
 )
 from appliance.broker.context import BrokerContext
 from appliance.broker.guard import GuardedProtocol
+from appliance.broker.lag import LONG_STEP_S, PAUSE, Lag
 from appliance.broker.output import Output
 from appliance.broker.publish import PublishReader, TooManyQoS2Error
 from appliance.broker.sessions import Session
@@ -80,6 +82,7 @@ class Connection(GuardedProtocol):
         "_ended_event",
         "_failed",
         "_farewell",
+        "_lag",
         "_limits",
         "_loop",
         "_needed",
@@ -143,6 +146,8 @@ class Connection(GuardedProtocol):
         self._needed = 0
         self._busy = False
         self._paused_by_door = False
+        self._lag: Lag | None = None
+        """Its long steps, from the first one on."""
         self._closing = False
         self._closing_since = 0.0
         self._failed = False
@@ -203,9 +208,11 @@ class Connection(GuardedProtocol):
             self._rest += data
             if self._busy or len(self._rest) < self._needed:
                 return
+            if self._lag is not None and self._lag.is_slowed:
+                return
             data = bytes(self._rest)
             self._rest.clear()
-        elif self._busy:
+        elif self._busy or (self._lag is not None and self._lag.is_slowed):
             self._rest += data
             return
         if not self._closing:
@@ -284,7 +291,8 @@ class Connection(GuardedProtocol):
     def _update_reading(self) -> None:
         if self._closing or self._transport is None or self._transport.is_closing():
             return
-        if self._paused_by_door or self._busy or self._output.is_paused:
+        is_slowed = self._lag is not None and self._lag.is_slowed
+        if self._paused_by_door or self._busy or self._output.is_paused or is_slowed:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -297,6 +305,8 @@ class Connection(GuardedProtocol):
     def go_on(self) -> None:
         """Take the packets that came while one was under way, and read on."""
         self._busy = False
+        if self._lag is not None and self._lag.is_slowed:
+            return
         self.restart_keepalive()
         self._update_reading()
         if self._rest and not self._closing:
@@ -305,6 +315,46 @@ class Connection(GuardedProtocol):
             self._consume(data)
 
     def _consume(self, data: bytes) -> None:
+        lag = self._lag
+        began = perf_counter() if lag is None else lag.begin()
+        self._take_guarded(data)
+        if lag is not None:
+            if took := lag.end(began):
+                self._slow(lag, took)
+        elif perf_counter() - began > LONG_STEP_S:
+            self._lag = Lag(self._context.collections)
+
+    def _slow(self, lag: Lag, took: float) -> None:
+        """A step of the client kept the others waiting: read nothing from it for a while."""
+        if self._closing:
+            return
+        who = self._name if self.username is None else f"{self._name} of user {self.username}"
+        if lag.is_too_much:
+            self._context.count(Counter.CONNECTIONS_ENDED_LAG)
+            self.end(
+                Reason.QUOTA_EXCEEDED,
+                f"what it sends keeps other clients waiting ({who}, last for {took * 1000:.0f} ms)",
+            )
+            return
+        self._context.count(Counter.CLIENTS_SLOWED)
+        self._context.lag_log.log(
+            logging.WARNING,
+            "client %s at %s: what it sent kept other clients waiting for %.0f ms; it is slowed",
+            who,
+            self.address,
+            took * 1000,
+        )
+        if not lag.is_slowed:
+            lag.is_slowed = True
+            self._loop.call_later(took * PAUSE, self._recover, lag)
+            self._update_reading()
+
+    def _recover(self, lag: Lag) -> None:
+        lag.is_slowed = False
+        if not self._busy:
+            self.go_on()
+
+    def _take_guarded(self, data: bytes) -> None:
         try:
             self._take_packets(data)
         except PacketError as error:
@@ -615,7 +665,8 @@ class Connection(GuardedProtocol):
             return None
         silent = now - self.last_received
         if self.is_open:
-            is_heard = not (self._paused_by_door or self._busy)
+            is_slowed = self._lag is not None and self._lag.is_slowed
+            is_heard = not (self._paused_by_door or self._busy or is_slowed)
             if self.keepalive_s and silent > self.keepalive_s and is_heard:
                 return (
                     f"nothing heard for {silent:.0f} s, keepalive is {self.keepalive_s / 1.5:.0f} s"

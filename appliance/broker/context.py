@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from appliance.broker.access import Access
 from appliance.broker.connections import Connections
 from appliance.broker.door import Door
+from appliance.broker.lag import Collections
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import Sessions
-from appliance.broker.sparse_log import SparseLogs
+from appliance.broker.sparse_log import SparseLog, SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Count
@@ -59,3 +60,6 @@ class BrokerContext:
     """Whether the certificate of a connection's client is on a revocation list now."""
     strangers_log: SparseLogs
     """Where it is written why clients are not let in."""
+    lag_log: SparseLog
+    """Where it is written which clients keep others waiting."""
+    collections: Collections

@@ -20,13 +20,14 @@ from appliance.broker.connection import Connection
 from appliance.broker.connections import Connections
 from appliance.broker.context import BrokerContext, HasCertificate
 from appliance.broker.door import Door
+from appliance.broker.lag import Collections
 from appliance.broker.listener import Listener
 from appliance.broker.outbox import Outbox
 from appliance.broker.reauthorize import Enforced, enforce
 from appliance.broker.session_binding import SessionBinding
 from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import ClientConnection, Records, Session, Sessions
-from appliance.broker.sparse_log import SparseLogs
+from appliance.broker.sparse_log import SparseLog, SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.work import Steps, at_once, finish, in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
@@ -124,6 +125,7 @@ class MqttBroker:
             count_many=self.count_many,
             clock_ns=clock_ns,
         )
+        self._collections = Collections()
         self._context = BrokerContext(
             loop=self._loop,
             limits=self._current_limits,
@@ -140,6 +142,8 @@ class MqttBroker:
             take_terminal_request=self._take_terminal_request,
             is_revoked=self._is_revoked,
             strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
+            lag_log=SparseLog(logging.getLogger("appliance.broker.connection")),
+            collections=self._collections,
             listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0
@@ -225,6 +229,7 @@ class MqttBroker:
             self.close_listeners()
             await self.host.stop()
             raise
+        self._collections.begin()
         self._sweeper = self._loop.create_task(self._sweep(), name="broker sweep")
 
     def _check_open_files(self) -> None:
@@ -258,6 +263,7 @@ class MqttBroker:
             )
         # One step of the loop lets the acknowledgements that were just queued leave.
         await asyncio.sleep(0)
+        self._collections.end()
         for task in (self._sweeper, *self._enforcements):
             if task is not None:
                 task.cancel()
