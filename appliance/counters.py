@@ -357,6 +357,11 @@ class Counter(enum.Enum):
         "A session, subscription, retained message or will in the journal was damaged and left",
         'out at the start; the log says which. See docs/operating.md, "After a crash".',
     )
+    RECORDER_ROWS_UNREADABLE = (
+        "recorder rows unreadable",
+        "The position of a recording was damaged and left out at the start; it was looked for at",
+        'the end of the file. See docs/operating.md, "After a crash".',
+    )
     RECORDER_MESSAGES_MISSED = (
         "recorder messages missed",
         "A message left the journal before it was recorded; raise journal.keep and",
@@ -442,6 +447,11 @@ class Counter(enum.Enum):
         "looks after a crash",
         "After a crash the appliance looked whether a request had been started before, so",
         "that it is not started twice.",
+    )
+    TASK_ROWS_UNREADABLE = (
+        "task rows unreadable",
+        "A row of the task database was damaged and left out; the log says which. See",
+        'docs/operating.md, "After a crash".',
     )
     SIGHTINGS_FORGOTTEN = (
         "sightings forgotten",

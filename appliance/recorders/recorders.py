@@ -246,6 +246,7 @@ class Recorders:
         """Failed attempts to record, and messages that could not be recorded."""
         return {
             Counter.RECORDER_MESSAGES_MISSED: self._missed,
+            Counter.RECORDER_ROWS_UNREADABLE: len(self._store.damaged),
             Counter.RECORDER_RETRIES: sum(r.failures for r in self._plan.recorders),
         }
 

@@ -56,6 +56,7 @@ class Database:
         sync_commits: bool = False,
         log_pages: int = 1000,
         rescue: Rescue | None = None,
+        check_below_bytes: int | None = None,
     ) -> None:
         """Settings that hold for every connection.
 
@@ -68,6 +69,8 @@ class Database:
             log_pages: the write-ahead log is moved into the database beyond so many pages.
             rescue: takes over what can be read of a damaged database; without it the new one
                 begins empty.
+            check_below_bytes: up to this size it is read through at the start; ``None``:
+                ``CHECK_BELOW_BYTES``.
         """
         self.path = path
         self.layout = layout
@@ -79,6 +82,7 @@ class Database:
         self._sync_commits = sync_commits
         self._log_pages = log_pages
         self._rescue = rescue
+        self._check_below_bytes = check_below_bytes
 
     def add_tables(self, tables: Tables) -> None:
         """Add the tables of another module. Before ``open``."""
@@ -339,7 +343,9 @@ class Database:
 
     def _check_content(self, connection: sqlite3.Connection, version: int) -> None:
         is_doubted = sqlite.beside(self.path, _DAMAGED).exists()
-        if is_doubted or self.path.stat().st_size <= CHECK_BELOW_BYTES:
+        most = self._check_below_bytes
+        most = CHECK_BELOW_BYTES if most is None else most
+        if is_doubted or self.path.stat().st_size <= most:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":  # the last line of several has the reason
                 raise Damage(verdict.splitlines()[-1])

@@ -24,6 +24,7 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, Message, Task
 from appliance.qlik.server import QlikServer
+from appliance.storage.sqlite import is_damage
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
@@ -167,6 +168,20 @@ class TaskEngine:
         Raises ``ConfigError``, ``NoPermissionError`` or ``UnavailableError``.
         """
         self._store.open(self._clock_ns())
+        try:
+            self._read_left()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # It is too big to be read through at each start: now it is.
+            self._store.note_damage()
+            self._store.close()
+            self._store.open(self._clock_ns())
+            self._read_left()
+        return self._state.cursors.durable
+
+    def _read_left(self) -> None:
+        """Read what an earlier run left. Raises ``sqlite3.Error``."""
         with self._state.lock, self._store.understood():
             self.is_new = self._store.is_new
             newest_id, self._answered_seq = self._store.newest()
@@ -174,7 +189,6 @@ class TaskEngine:
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
             self._timing.open()
-        return self._state.cursors.durable
 
     @property
     def losses(self) -> list[str]:
@@ -335,6 +349,7 @@ class TaskEngine:
         return {
             **self._planner.counters,
             Counter.SIGHTINGS_FORGOTTEN: self._consumer.redeliveries.forgotten,
+            Counter.TASK_ROWS_UNREADABLE: len(self._store.left_out),
         }
 
     # --- what may wait for the disk or the server ----------------------------------------------

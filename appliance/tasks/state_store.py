@@ -28,7 +28,7 @@ from itertools import islice
 from appliance.clock import STEP_NS, Clock
 from appliance.counters import Counter
 from appliance.model import Execution
-from appliance.storage.sqlite import explain
+from appliance.storage.sqlite import explain, is_damage
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
 from appliance.tasks.internal_errors import InternalErrors
@@ -126,9 +126,12 @@ class StateStore:
             self.planner.histories.update(self.store.histories())
             now = self.clock_ns()
             records = self.store.open_records()
-            if left_out := len(self.store.left_out):
-                self.planner.count(Counter.INTERNAL_ERRORS, left_out)
-                self.internal_errors.set_aside(f"{left_out} unreadable rows of the task database")
+            if left_out := self.store.left_out:
+                rows = ", ".join(sorted(f"{key} of {table}" for table, key in left_out)[:10])
+                more = f" and {len(left_out) - 10} more" if len(left_out) > 10 else ""
+                self.store.losses.append(
+                    f"Rows of the task database can't be read and were left out: {rows}{more}."
+                )
             back_ns = self.store.meta("clock_ns") - now
             if back_ns > STEP_NS:
                 _log.warning(
@@ -313,6 +316,8 @@ class StateStore:
             try:
                 self._write(changes)
             except sqlite3.Error as error:
+                if is_damage(error):
+                    self.store.note_damage()
                 if not self.trouble:
                     _log.error(
                         "The task database can't be written: %s. No task is started until it "

@@ -39,6 +39,8 @@ LOG_COMMITS = 500
 LOG_PAGES = 20_000
 """A log of so many pages (80 MB) is moved within a write after all: it must not grow for ever."""
 _BUSY_S = 10.0
+CHECK_BELOW_BYTES = 1024**3
+"""Up to this size the database is read through at the start: a second a gigabyte, or a few."""
 _AT_ONCE = 500
 MAX_LEFT_OUT = 1000
 """Rows that can't be read and are said once; further ones are said each time."""
@@ -194,7 +196,12 @@ class Store:
         self._path = path
         self._sync = sync
         self._database = Database(
-            path, LAYOUT, busy_s=_BUSY_S, log_pages=LOG_PAGES, rescue=self._rescue
+            path,
+            LAYOUT,
+            busy_s=_BUSY_S,
+            log_pages=LOG_PAGES,
+            rescue=self._rescue,
+            check_below_bytes=CHECK_BELOW_BYTES,
         )
         self._connection: sqlite3.Connection | None = None
         self._commits = 0
@@ -229,6 +236,10 @@ class Store:
     def losses(self) -> list[str]:
         """What ``open`` found lost: see ``Database.losses``."""
         return self._database.losses
+
+    def note_damage(self) -> None:
+        """Have the next ``open`` look at the whole database, however big it is."""
+        self._database.note_damage()
 
     def close(self) -> None:
         if self._connection is not None:

@@ -145,12 +145,12 @@ class Told:
         if told is None:
             return False
         before, now = record.execution, told.execution
+        told.left -= before.merged
+        self._keep(told)
         if before.task_id not in {"", now.task_id} or (
             _to_milliseconds(before.requested_ns) != _to_milliseconds(now.requested_ns)
         ):
             return False  # another execution that got the same number
-        told.left -= before.merged
-        self._keep(told)
         if is_ahead or before.state.is_final or told.rank < _rank(before):
             return False
         if told.rank > _rank(before):
