@@ -73,8 +73,9 @@ class TlsConfig(Table, frozen=True):
     """If set, a client must show a certificate that one of these authorities (PEM) signed."""
     crl_file: Annotated[ReadPath | None, Example('"revoked.pem"')] = None
     """Certificate revocation lists (PEM), one from each authority of `client_ca`: a client whose
-    certificate is in one of them can't connect. If a list is out of date, none of the
-    authority's clients can connect. A changed file is taken into use within a second."""
+    certificate is in one of them can't connect, and one that is connected is disconnected. If a
+    list is out of date, none of the authority's clients can connect. A changed file is taken into
+    use within a second."""
     identity_as_username: bool = False
     """Whether the common name (CN) of the client's certificate is its user name. Then it needs no
     password, and the name and password of its CONNECT packet are ignored."""
