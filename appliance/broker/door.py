@@ -361,11 +361,12 @@ class Door:
         if self._behind or len(messages) > _MESSAGES_AT_ONCE:
             self._hand_on_later(messages, callbacks)
             return
-        part = _Part(messages, callbacks)
-        self._begin(part)
-        if part.steps is None:
-            self._finish(part)
+        steps = self._begin(messages)
+        if steps is None:
+            self._finish(messages, callbacks)
         else:
+            part = _Part(messages, callbacks)
+            part.steps = steps
             self._behind.append(part)
             self._go_on()
 
@@ -382,7 +383,7 @@ class Door:
             self._behind.append(part)
         self._behind.append(_Part((), callbacks))
         if is_idle:
-            self._begin(self._behind[0])
+            self._behind[0].steps = self._begin(self._behind[0].messages)
             self._go_on()
 
     def _go_on(self) -> None:
@@ -400,15 +401,15 @@ class Door:
                 self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
                 logger.exception("messages could not be handed on")
             self._behind.popleft()
-            self._finish(part)
+            self._behind_bytes -= part.size
+            self._finish(part.messages, part.callbacks)
             if self._behind:
-                self._begin(self._behind[0])
+                self._behind[0].steps = self._begin(self._behind[0].messages)
 
-    def _begin(self, part: _Part) -> None:
-        """Keep and show the messages of a part, and find out what handing them on takes."""
-        messages = part.messages
+    def _begin(self, messages: Sequence[Message]) -> Iterator[int] | None:
+        """Keep and show messages; returns the steps of handing them on, if there are any."""
         if not messages:
-            return
+            return None
         while self._to_keep and self._to_keep[0].seq <= messages[-1].seq:
             self._retained.keep(self._to_keep.popleft())
         try:
@@ -416,20 +417,21 @@ class Door:
         except Exception:
             self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
             logger.exception("messages could not be shown")
-        if len(self._subscriptions):
-            part.steps = self._subscriptions.fan_out_in_steps(messages)
+        if not len(self._subscriptions):
+            return None
+        return self._subscriptions.fan_out_in_steps(messages)
 
-    def _finish(self, part: _Part) -> None:
-        if part.messages:
-            self.fanned_out_seq = part.messages[-1].seq
-        self._behind_bytes -= part.size
-        for callback in part.callbacks:
+    def _finish(self, messages: Sequence[Message], callbacks: Sequence[Callable[[], None]]) -> None:
+        if messages:
+            self.fanned_out_seq = messages[-1].seq
+        for callback in callbacks:
             try:
                 callback()
             except Exception:
                 self._count(Counter.INTERNAL_ERRORS_AFTER_COMMIT)
                 logger.exception("what waited for a commit failed")
-        self._release()
+        if self._paused:
+            self._release()
 
     def _release(self) -> None:
         """Let the publishers go on if there is room again."""
@@ -437,7 +439,7 @@ class Door:
             self._journal.pending_bytes * 2 < self._pause_above
             and self._behind_bytes * 2 < _MOST_BEHIND
         )
-        if not (self._paused and has_room):
+        if not has_room:
             return
         paused, self._paused = self._paused, {}
         for publisher in paused:
