@@ -317,7 +317,12 @@ class Connection(GuardedProtocol):
     def _consume(self, data: bytes) -> None:
         lag = self._lag
         began = perf_counter() if lag is None else lag.begin()
-        self._take_guarded(data)
+        try:
+            self._take_packets(data)
+        except PacketError as error:
+            self._end_for(error)
+        except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
+            self.fail(error)
         if lag is not None:
             if took := lag.end(began):
                 self._slow(lag, took)
@@ -354,24 +359,20 @@ class Connection(GuardedProtocol):
         if not self._busy:
             self.go_on()
 
-    def _take_guarded(self, data: bytes) -> None:
-        try:
-            self._take_packets(data)
-        except PacketError as error:
-            counter: Counter | None = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
-            if isinstance(error, AnswerTooLargeError):
-                counter = None
-            elif error.reason is Reason.PACKET_TOO_LARGE:
-                counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
-            elif isinstance(error, decode.TooManyPropertiesError):
-                counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
-            elif isinstance(error, TooManyQoS2Error):
-                counter = Counter.CONNECTIONS_ENDED_TOO_MANY_QOS2
-            if counter is not None:
-                self._context.count(counter)
-            self.end(error.reason, str(error))
-        except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
-            self.fail(error)
+    def _end_for(self, error: PacketError) -> None:
+        """The client broke the protocol or exceeded a limit."""
+        counter: Counter | None = Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR
+        if isinstance(error, AnswerTooLargeError):
+            counter = None
+        elif error.reason is Reason.PACKET_TOO_LARGE:
+            counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
+        elif isinstance(error, decode.TooManyPropertiesError):
+            counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
+        elif isinstance(error, TooManyQoS2Error):
+            counter = Counter.CONNECTIONS_ENDED_TOO_MANY_QOS2
+        if counter is not None:
+            self._context.count(counter)
+        self.end(error.reason, str(error))
 
     @property
     def _largest_packet(self) -> int:

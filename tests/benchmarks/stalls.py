@@ -383,7 +383,7 @@ def properties_before_login(at: Target) -> Callable[[], None]:
 
     def act() -> None:
         for _ in range(3):
-            stranger = socket.create_connection(("127.0.0.1", port))
+            stranger = socket.create_connection(("127.0.0.1", at.port))
             stranger.sendall(data)
             time.sleep(0.5)
             stranger.close()
