@@ -38,6 +38,12 @@ _FILTERS_A_STEP = 32
 T = TypeVar("T")
 
 
+def _of_others(found: Iterator[Message | None], client_id: str) -> Iterator[Message | None]:
+    """Retained messages but for those that the client published itself [MQTT5-3.8.3-3]."""
+    for message in found:
+        yield None if message is not None and message.client_id == client_id else message
+
+
 def _parts_of(filters: Sequence[T]) -> Iterator[Sequence[T]]:
     for begin in range(0, len(filters), _FILTERS_A_STEP):
         yield filters[begin : begin + _FILTERS_A_STEP]
@@ -329,6 +335,8 @@ class SubscribeHandler:
         ):
             # As they are now: a later message is delivered as a new one (section 3.8.4).
             found = context.retained.search(plain, context.door.matched_seq)
+            if options.no_local:
+                found = _of_others(found, connection.client_id)
             self._retained.append((found, options))
         if context.plugins is not None:
             context.plugins.subscribed(connection.client_id, options.topic_filter, options.qos)

@@ -317,10 +317,19 @@ async def test_refused_delivery(rig, qos, kind):
 
 @states("MQTT5-3.8.3-3", "MQTT5-3.8.3-4")
 async def test_no_local(rig):
-    """With no local a client does not get what it published itself; shared it is an error."""
+    """With no local a client does not get what it published itself, retained neither; shared it is
+    an error."""
     wire = await rig.wire(5)
     await wire.subscribe("t", no_local=True)
     wire.publish("t")
+    await wire.publish_acked("r/own", b"x", 1, retain=True)
+    await wire.subscribe("r/#", no_local=True)
+    await wire.nothing_more()
+    other = await rig.wire(5, client_id="other")
+    await other.publish_acked("r/other", b"x", 1, retain=True)
+    assert (await wire.message()).topic == "r/other"
+    await wire.subscribe("r/#", no_local=True)
+    assert (await wire.message()).topic == "r/other"
     await wire.nothing_more()
     wire.send(wire.subscribe_packet("$share/g/t", no_local=True))
     await ends(wire, 0x82)
