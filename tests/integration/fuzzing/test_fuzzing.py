@@ -342,7 +342,8 @@ def a_websocket(chance: random.Random) -> bytes:
 
 def a_monitoring_request(chance: random.Random) -> bytes:
     path = chance.choice((b"/healthz", b"/metrics", b"/", b"http://x/metrics", b"/%ff\0"))
-    host = chance.choice((b"localhost", b"[::1", b"127.0.0.1:99999", b"evil.example", b"\xff"))
+    hosts = (b"localhost", b"[::1]:80", b"[::1", b"127.0.0.1:99999", b"evil.example", b"\xff")
+    host = chance.choice(hosts)
     method = chance.choice((b"GET", b"HEAD", b"POST", b"\x16\x03\x01"))
     data = (
         method + b" " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + b"A: b\r\n" * 3 + b"\r\n"
