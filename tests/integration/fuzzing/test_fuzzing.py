@@ -341,10 +341,11 @@ def a_websocket(chance: random.Random) -> bytes:
 
 
 def a_monitoring_request(chance: random.Random) -> bytes:
-    path = chance.choice((b"/healthz", b"/metrics", b"/", b"http://x/metrics", b"/%ff\0"))
-    hosts = (b"localhost", b"[::1]:80", b"[::1", b"127.0.0.1:99999", b"evil.example", b"\xff")
+    paths = (b"/healthz", b"/healthz?a", b"/metrics", b"/", b"http://x/metrics", b"/%ff\0")
+    path = chance.choice(paths)
+    hosts = (b"localhost", b"[::1]:80", b"[::1", b"127.0.0.1:99999", b"[::1]x", b"\xff")
     host = chance.choice(hosts)
-    method = chance.choice((b"GET", b"HEAD", b"POST", b"\x16\x03\x01"))
+    method = chance.choice((b"GET", b"GET", b"GET", b"HEAD", b"POST", b"\x16\x03"))
     data = (
         method + b" " + path + b" HTTP/1.1\r\nHost: " + host + b"\r\n" + b"A: b\r\n" * 3 + b"\r\n"
     )
