@@ -105,6 +105,7 @@ def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced | None, 
     config = prepared.config
     is_done = True
     if config.recorder != appliance.config.recorder:
+        appliance.put_modes_right(config)
         is_done = appliance.recorders.take(
             prepared.plan, lambda: appliance.journal.follower("recorders"), _RECORDERS_S
         )

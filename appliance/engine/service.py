@@ -148,15 +148,10 @@ class Appliance:
 
     # --- life ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start; returns when the listeners accept connections.
-
-        Raises:
-            ApplianceError: something that is needed can't be had; nothing is left running.
-        """
-        self._lock.acquire()
-        umask = self.config.service.umask
-        recordings = [Path(each.path) for each in self.config.recorder]
+    def put_modes_right(self, config: Config) -> None:
+        """Take from other users of the machine what ``umask`` forbids, and say so."""
+        umask = config.service.umask
+        recordings = [Path(each.path) for each in config.recorder]
         changed = rights.apply(int(umask, 8), self.data_dir, recordings)
         if changed:
             logger.warning(
@@ -166,6 +161,15 @@ class Appliance:
                 self.data_dir,
                 umask,
             )
+
+    def start(self) -> None:
+        """Start; returns when the listeners accept connections.
+
+        Raises:
+            ApplianceError: something that is needed can't be had; nothing is left running.
+        """
+        self._lock.acquire()
+        self.put_modes_right(self.config)
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
         # Without a limit: a large journal that has to be recovered may take its time. The thread

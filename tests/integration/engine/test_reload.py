@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -291,11 +292,15 @@ def test_rules_timers_and_recorders_are_exchanged_under_way(appliance, tmp_path)
             listener.publish("start/old")
             listener.wait_for(f"appliance/tasks/{TASK}/execution", b"[allow]")
             assert qlik.starts(TASK) == 2
+            (process.data / "old.json").chmod(0o666)
             configure(process, base + FIRST_RULES)
             until(
                 lambda: json.loads((process.data / "old.json").read_text()) == [1, 2],
                 "what came meanwhile is recorded too",
             )
+            if sys.platform != "win32":
+                mode = stat.S_IMODE((process.data / "old.json").stat().st_mode)
+                assert mode == 0o600, "nobody else reads it"
         if sys.platform != "win32":  # no SIGTERM there; tests/windows ends it in order
             assert process.end() == 0
 
