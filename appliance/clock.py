@@ -44,11 +44,18 @@ class Clock:
         self,
         wall_ns: Callable[[], int] = time.time_ns,
         steady_ns: Callable[[], int] = since_boot_ns,
+        ahead_ns: int | None = None,
     ) -> None:
-        """``wall_ns`` is the system's time of day, ``steady_ns`` a time that is never set."""
+        """Begin with the system's time of day, or where an earlier clock would be.
+
+        Args:
+            wall_ns: the system's time of day.
+            steady_ns: a time that is never set.
+            ahead_ns: ``ahead_ns`` of the earlier clock, if its steady time still goes on.
+        """
         self._wall_ns = wall_ns
         self._steady_ns = steady_ns
-        self._offset = wall_ns() - steady_ns()
+        self._offset = wall_ns() - steady_ns() if ahead_ns is None else ahead_ns
         self.stepped_ns = 0
         """The sum of all steps that were adopted."""
         self._doubts: list[tuple[int, int]] = []
@@ -56,6 +63,11 @@ class Clock:
 
     def __call__(self) -> int:
         return self._steady_ns() + self._offset
+
+    @property
+    def ahead_ns(self) -> int:
+        """How far this clock is ahead of the steady time."""
+        return self._offset
 
     def step_ns(self) -> int:
         """How far the system's clock was set, forward or (negative) back, and not adopted yet.

@@ -33,7 +33,7 @@ from appliance.broker.users import Users
 from appliance.clock import STEP_NS, Clock
 from appliance.config.tables import Config
 from appliance.counters import Counter
-from appliance.engine import databases
+from appliance.engine import databases, kept_clock
 from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
@@ -68,6 +68,8 @@ _STEP_S = 0.5
 _STOP_S = 10.0
 _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
+_KEEP_CLOCK_S = 60
+"""Seconds between two writes of what a step between two runs is told by."""
 _OUTCOME_S = 10.0
 _ENFORCE_S = 5.0
 """How long a reload waits until changed rules count for all sessions."""
@@ -92,9 +94,11 @@ class Appliance:
         self.config = config
         self._task_limits = task_limits
         self.log = log
-        self.clock = Clock(clock_ns)
+        self._keeps_clock = clock_ns is time.time_ns  # another one is not the machine's
+        kept_ns = kept_clock.read(Path(config.service.data_dir)) if self._keeps_clock else None
+        self.clock = Clock(clock_ns, ahead_ns=kept_ns)
         self.clock_ns: Callable[[], int] = self.clock
-        self.task_clock = Clock(clock_ns)
+        self.task_clock = Clock(clock_ns, ahead_ns=kept_ns)
         """The tasks follow a step of the clock in a change of their own, so they have their own."""
         self.started_ns = self.clock_ns()
         run_for_s = config.service.run_for if run_for_s is None else run_for_s
@@ -244,6 +248,8 @@ class Appliance:
             databases.upgrade(self.data_dir, self.clock_ns())
             self._define_journal()
             await self._serve(stack, executor)
+            self._follow_clock()  # it may have been set since the last run
+            await self._keep_clock()
             ticker = self._loop.create_task(self._tick(), name="tick")
             watch = self._loop.create_task(self.loop_lag.watch(), name="loop lag")
             memory = self._loop.create_task(self.memory.watch(return_free_memory), name="memory")
@@ -575,7 +581,8 @@ class Appliance:
         seconds = 0
         while True:
             await asyncio.sleep(_TICK_S)
-            self._follow_clock()
+            if self._follow_clock() or seconds % _KEEP_CLOCK_S == 0:
+                await self._keep_clock()
             self.live.tick(self.door.messages_out)
             seconds += 1
             self.status.tick(seconds)
@@ -587,10 +594,14 @@ class Appliance:
         self.live.forget_topics()
         self.broker.shed_caches()
 
-    def _follow_clock(self) -> None:
+    async def _keep_clock(self) -> None:
+        if self._keeps_clock:
+            await asyncio.to_thread(kept_clock.write, self.data_dir, self.clock.ahead_ns)
+
+    def _follow_clock(self) -> bool:
         """If the clock was set, move what waits in the broker with it, and say so."""
         if not (step_ns := self.clock.step_ns()):
-            return
+            return False
         self.clock.adopt(step_ns)
         self.broker.follow_step(step_ns)
         self.started_ns += step_ns
@@ -599,6 +610,7 @@ class Appliance:
             "forward" if step_ns > 0 else "back",
             timedelta(seconds=round(abs(step_ns) / 1e9)),
         )
+        return True
 
     def _doubt_clock(self) -> int:
         """A clock far ahead of the newest message may be wrong: nothing is deleted for its age yet.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from appliance.clock import HOLD_NS, Clock, steady
+from appliance.engine import kept_clock
 from appliance.ui import formats
 
 SECOND = 1_000_000_000
@@ -29,6 +34,45 @@ def test_a_step_is_told_once_and_counts_when_it_is_adopted() -> None:
         times.clock.adopt(step)
         assert times.clock() == before + SECOND + step
         assert times.clock.step_ns() == 0
+
+
+def test_a_step_between_two_lives_is_told_like_one_in_a_life() -> None:
+    """A clock that begins where the last one would be finds the step; without one, none."""
+    for step in (2 * DAY, -5 * 3600 * SECOND, 0):
+        times = Times()
+        kept = times.clock.ahead_ns
+        times.steady += 3600 * SECOND
+        times.ahead += step
+        again = Clock(lambda: times.steady + times.ahead, lambda: times.steady, kept)  # noqa: B023
+        assert again() == times.clock()
+        assert again.step_ns() == step
+
+
+def test_what_is_kept_of_a_clock_counts_until_the_machine_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the time since its start is another one. What a power cut leaves counts as nothing."""
+    boot_id = tmp_path / "boot_id"
+    monkeypatch.setattr(kept_clock, "_BOOT_ID", boot_id)
+    monkeypatch.setattr("sys.platform", "linux")
+    kept_clock.write(tmp_path, 5)
+    assert kept_clock.read(tmp_path) is None
+    boot_id.write_text("one\n", "ascii")
+    assert kept_clock.read(tmp_path) is None
+    kept_clock.write(tmp_path, -(10**18))
+    assert kept_clock.read(tmp_path) == -(10**18)
+    boot_id.write_text("two\n", "ascii")
+    assert kept_clock.read(tmp_path) is None
+    for garbage in (
+        b"",
+        b"{",
+        b'{"bootId": "two"}',
+        b'{"bootId": "two", "aheadNs": "x"}',
+        b"[" * 9000,
+    ):
+        (tmp_path / "clock.json").write_bytes(garbage)
+        assert kept_clock.read(tmp_path) is None
+    kept_clock.write(tmp_path / "gone", 1)
 
 
 def test_a_small_difference_is_followed_and_is_no_step() -> None:
