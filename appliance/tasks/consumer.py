@@ -304,6 +304,7 @@ class JournalConsumer:
         if told is None:
             return 0
         if message.seq > planner.dispatcher.earlier_seq:
+            told.forget()
             self._state.told = None
             return 0
         return told.answer_to(message, selector, trigger.options, trigger.name)

@@ -29,6 +29,7 @@ from appliance.tasks.views import PAUSED
 
 _WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 _WAITS_FOR_RUN = "Waits for the present run to end."
+_BLOCKED = frozenset({RequestState.BLOCKED})
 _COUNTERS = {
     ExecutionState.SUCCEEDED: Counter.EXECUTIONS_SUCCEEDED,
     ExecutionState.FAILED: Counter.EXECUTIONS_FAILED,
@@ -451,8 +452,13 @@ class Dispatcher:
         self._book.remember(execution.task_id, history)
 
     def decide_waiting(self, task_id: str, now: int) -> None:
-        """Decide anew when the request goes that waits for a task."""
+        """Decide anew when the requests go that wait for a task."""
+        # One that is looked for alone is active, and may be blocked by a call for another one.
+        active = self.queues.active(task_id)
+        blocked = [one for one in active if self._book.is_in(one, _BLOCKED)]
         if (record := self.queues.waiting(task_id)) is not None:
+            blocked.append(record)
+        for record in blocked:
             self.decide(record, now)
 
 

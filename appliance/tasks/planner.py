@@ -43,6 +43,9 @@ class Planner:
         self.runs = runs = Runs(book, dispatcher)
         self.started_by: dict[str, int] = {}
         """How many starts each rule led to, since the appliance was started."""
+        self.call_after: Callable[[str, int], int] = lambda _task_id, _seq: 0
+        """The execution of a task that was called behind a message in an earlier run of the
+        appliance, 0 if the journal tells of none (told.py)."""
         # One name for each thing that is asked of the planner, whichever part has it. What a part
         # sets anew (book.changes, dispatcher.circuit_open) has no second name here.
         self.open = book.open
@@ -141,6 +144,12 @@ class Planner:
         if not self._is_in_flight(record):
             return
         queues = self.dispatcher.queues
+        if record.look_since_ns is not None and merges(record.options):
+            answers = {one.id: self.call_after(one.id, record.last_seq) for one in tasks}
+            tasks = [one for one in tasks if not answers[one.id]]
+            if not tasks:
+                self._answered_before(record, next(iter(answers.values())), now)
+                return
         queues.leave(record)
         first, *others = tasks
         for task in others:
@@ -156,6 +165,11 @@ class Planner:
             return
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)
+
+    def _answered_before(self, record: Record, execution: int, now: int) -> None:
+        self.book.changes.moved_answers.append((record.id, execution))
+        text = f"Answered by execution {execution}."
+        self.dispatcher.finish(record, RequestState.SKIPPED, text, now)
 
     def _ask_for_found(self, record: Record, task: Task, now: int) -> None:
         execution = record.execution

@@ -173,6 +173,7 @@ class StateStore:
             if told:
                 self._learn(told)
                 self.told = told
+                self.planner.call_after = told.call_after
             now = self.clock_ns()
             for record in self._left:
                 self.planner.restore(record, now)
@@ -215,6 +216,11 @@ class StateStore:
             told.update(record, is_ahead=True)
         unknown = told.unknown(self.cursors.durable)
         goes_on.extend(one for one in unknown if not one.execution.state.is_final)
+        if updated or unknown:
+            for record in goes_on:
+                # The database is behind, so a call for it may not be noted.
+                if not record.execution.execution_id and record.posted_ns is None:
+                    record.look_since_ns = record.last_asked_ns
         for record in (*updated, *unknown):
             execution = record.execution
             book.changes.records[record.id] = record

@@ -96,6 +96,8 @@ class Told:
         self._by_seq: dict[int, list[_Told]] = {}
         self._by_task: dict[str, deque[_Told]] = {}
         self._tasks_of: dict[TaskSelector, str] = {}
+        self._task_named: dict[str, str] = {}
+        self._newest_call: dict[str, tuple[int, int]] = {}
         self._met: dict[str, tuple[int, int]] = {}
 
     def __bool__(self) -> bool:
@@ -200,6 +202,11 @@ class Told:
         if _is_message(execution.cause):
             self._by_seq.setdefault(execution.cause.seq, []).append(told)
         self._by_task.setdefault(execution.task_id, deque()).append(told)
+        self._task_named[execution.task_name] = execution.task_id
+        call = (told.called_seq, execution.id)
+        self._newest_call[execution.task_id] = max(
+            call, self._newest_call.get(execution.task_id, call)
+        )
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -220,10 +227,13 @@ class Told:
             if is_same:
                 self._met[execution.task_id] = (message.seq, execution.id)
                 return execution.id
-        task_id = selector.value if selector.kind == "id" else self._tasks_of.get(selector, "")
+        task_id = self._task_of(selector)
         met_seq, answer = self._met.get(task_id, (0, 0))
         if met_seq == message.seq:
             return answer  # two rules that one message concerns ask once
+        if selector.kind != "id" and merges(options):
+            # It was merged into a request for the task's id once its task was found.
+            return self.call_after(task_id, message.seq)
         waiting = self._by_task.get(task_id, deque())
         while waiting and waiting[0].called_seq < message.seq:
             waiting.popleft()
@@ -233,6 +243,26 @@ class Told:
                 self._met[task_id] = (message.seq, told.execution.id)
                 return told.execution.id
         return 0
+
+    def _task_of(self, selector: TaskSelector) -> str:
+        """The task that a selector means, as far as that can be told without the server."""
+        match selector.kind:
+            case "id":
+                return selector.value
+            case "name":
+                return self._task_named.get(selector.value, "")
+            case _:
+                return self._tasks_of.get(selector, "")
+
+    def forget(self) -> None:
+        """All messages were read that may have been answered; ``call_after`` is still asked."""
+        for one in (self._by_seq, self._by_task, self._tasks_of, self._met):
+            one.clear()
+
+    def call_after(self, task_id: str, seq: int) -> int:
+        """An execution of a task whose start call was told behind a message; 0 if there is none."""
+        called_seq, number = self._newest_call.get(task_id, (0, 0))
+        return number if called_seq > seq else 0
 
 
 _OPEN, _AT_SERVER, _ENDED = range(3)

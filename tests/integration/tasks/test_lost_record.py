@@ -6,7 +6,10 @@ The journal has the messages and what the appliance said of its starts; the serv
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
+import time
+from collections import Counter as Multiset
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from tasks_rig import (
 from appliance.config.tables import TimerConfig, TriggerConfig
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.site import SimulatedTask
 
 
 @pytest.fixture
@@ -209,3 +213,85 @@ def test_rows_that_can_not_be_read_cost_these_rows(qlik, tmp_path: Path, caplog)
     assert "row seq of table meta can't be read" in caplog.text
     assert "of table answers can't be read" in caplog.text
     assert "of table sightings can't be read" in caplog.text
+
+
+class Chance:
+    """Messages at random for three tasks, two of which are named by id and one by its name."""
+
+    def __init__(self, seed: int, qlik: SimulatedQlik, source: MemorySource) -> None:
+        self.rng = random.Random(seed)
+        self._source = source
+        self.tasks = [qlik.add_task(f"T{number}", duration_s=0.02) for number in range(3)]
+        self.rule = TriggerConfig(
+            topic=START_TOPIC,
+            task="payload",
+            if_running=self.rng.choice(["queue_one", "queue_one", "start"]),
+            debounce=self.rng.choice([None, None, 0.1]),
+            cooldown=self.rng.choice([None, None, 0.2]),
+        )
+        self.asked: dict[int, SimulatedTask] = {}
+
+    @property
+    def merges(self) -> bool:
+        return self.rule.if_running != "start" or bool(self.rule.debounce or self.rule.cooldown)
+
+    def put(self) -> SimulatedTask:
+        task = self.rng.choice(self.tasks)
+        forms = [task.id, f'["{task.id}"]']
+        if task is self.tasks[2]:
+            forms = [f'{{"taskName": "{task.name}"}}']
+        self.asked[self._source.put(START_TOPIC, self.rng.choice(forms)).seq] = task
+        return task
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(25))
+def test_at_random_a_lost_or_older_record_repeats_and_loses_nothing(
+    qlik, tmp_path: Path, seed: int
+) -> None:
+    """Requests that had not started and messages that nobody read give one start each task, and
+    every message is answered by a start that came after it."""
+    database, older, source = tmp_path / "tasks.db", tmp_path / "copy" / "tasks.db", MemorySource()
+    qlik.site.trigger_delay_s = 0.0
+    chance = Chance(seed, qlik, source)
+    rng, rule = chance.rng, chance.rule
+    with JournaledRig(database, client_of(qlik), rule, source=source) as rig:
+        for _ in range(rng.randrange(1, 12)):
+            chance.put()
+            time.sleep(rng.choice([0.0, 0.01, 0.05, 0.15]))  # so that some find a task running
+            if not older.exists() and rng.random() < 0.3:
+                copy(database, older)
+        if rng.random() < 0.5:
+            rig.wait_until(lambda: rig.states() and all(one.is_final for one in rig.states()))
+        if rng.random() < 0.25:
+            qlik.refuse()
+            for _ in range(rng.randrange(4)):
+                chance.put()
+    qlik.heal()
+    left = Multiset(
+        one.task_id or chance.tasks[2].id
+        for one in rig.engine.executions(1000)
+        if not one.state.is_final and not one.execution_id
+    )
+    before = {one.id: one.runs for one in chance.tasks}
+    unread = Multiset(chance.put().id for _ in range(rng.randrange(3)))
+    remove(database)
+    if older.exists() and rng.random() < 0.5:
+        older.rename(database)
+    again = JournaledRig(database, client_of(qlik), rule, source=source, boot_ns=0)
+    if again.engine.is_new:
+        source.position = source.advanced = again.engine.rebuild(0, source.last_seq)
+    with again:
+        again.wait_until(lambda: again.engine._state.cursors.taken >= max(chance.asked))
+        again.wait_until(lambda: all(one.is_final for one in again.states()))
+        known = {one.execution_id for one in again.engine.executions(1000)}
+        assert sorted(again.engine.marks(list(chance.asked))) == sorted(chance.asked)
+    runs = qlik.site.runs()
+    assert {one.execution_id for one in runs} == known - {""}
+    for task in chance.tasks:
+        unread_starts = min(unread[task.id], 1) if chance.merges else unread[task.id]
+        assert task.runs - before[task.id] <= left[task.id] + unread_starts
+        asked = [one for one in source.messages if chance.asked.get(one.seq) is task]
+        if asked and chance.merges:
+            began = max(one.created_ns for one in runs if one.task is task)
+            assert began >= asked[-1].received_ns

@@ -24,6 +24,7 @@ from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
 from appliance.tasks import states
+from appliance.tasks.states import RequestState
 from appliance.tasks.alarms import STALE_KEPT
 from appliance.tasks.dedup import Redeliveries
 from appliance.tasks.triggers import Options
@@ -809,6 +810,27 @@ def test_messages_behind_one_that_may_have_been_started_are_answered_too(was_cal
     (start,) = planner.begin(NOW)
     assert (start.kind, start.record.id) == (JobKind.START, second.record.id)
     assert planner.begin(NOW) == []
+
+
+def test_a_request_that_is_looked_for_and_blocked_goes_when_the_other_call_has_ended() -> None:
+    """After a crash one message names the task and the next has its id. The call for the first
+    holds the second back, and only until it has its answer."""
+    planner = make()
+    planner.dispatcher.earlier_seq = 2
+    options = Options(debounce_s=5, debounce_max_s=50, cooldown_s=1, if_running="start")
+    name, number = TaskSelector("name", "One"), TaskSelector("id", IDS[0])
+    planner.ask(name, options, Cause("message", 1), NOW, asked_ns=at(-100))
+    (resolve,) = planner.begin(at(5))
+    planner.ask(number, options, Cause("message", 2), at(5), asked_ns=at(4))
+    planner.resolved(resolve.record, [Task(IDS[0], "One")], at(6))
+    (look,) = planner.begin(at(6))
+    planner.not_found(look.record, at(60))
+    (start,) = planner.begin(at(6))
+    assert planner.begin(at(15)) == []
+    assert RequestState.BLOCKED in {planner.state_of(one) for one in planner.open.values()}
+    planner.started(start.record, "run", at(16))
+    (second,) = planner.begin(at(18))
+    assert (second.kind, second.record.last_seq) == (JobKind.LOOK, 2)
 
 
 def test_what_was_noted_before_the_machine_s_start_is_looked_for_first() -> None:
