@@ -9,7 +9,7 @@ whole. Not for: the other tables (rescue.py).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self, get_args
 
@@ -41,9 +41,12 @@ class Pages:
         log_header = self._read(self._log, 0, _LOG_HEADER)
         self.size = _page_size(header, log_header)
         self._in_log: dict[int, int] = {}
+        self._log_pages: list[int] = []
         self._find_log_pages(log_header)
         length = 0 if self._file is None else self._file.seek(0, 2)
-        self.count = max(length // self.size, *self._in_log, 0)
+        self._in_file_count = length // self.size
+        self.count = max(self._in_file_count, *self._in_log, 0)
+        """The highest number, which a damaged log may make up."""
 
     def __enter__(self) -> Self:
         return self
@@ -55,28 +58,42 @@ class Pages:
         """A page, the first is 1; empty if it can't be read."""
         offset = self._in_log.get(number)
         if offset is None:
-            page = self._read(self._file, (number - 1) * self.size, self.size)
-        else:
-            page = self._read(self._log, offset, self.size)
-        return page if len(page) == self.size else b""
+            return self._in_file(number)
+        return self._page(self._log, offset)
 
     def chunks(self) -> Iterator[Row]:
-        """Every chunk that is whole, in no order; one that was moved may come twice."""
-        for number in range(2, self.count + 1):
-            page = self.get(number)
-            if page[:1] == bytes([_TABLE_LEAF]):
-                for index in range(_unsigned(page, 3, 2)):
-                    # Foreign bytes may lead anywhere.
-                    with contextlib.suppress(ValueError, IndexError):
-                        yield self._chunk(page, _unsigned(page, 8 + 2 * index, 2))
+        """Every chunk that is whole, in no order; one may come several times.
 
-    def _chunk(self, page: bytes, at: int) -> Row:
+        The file's own pages are looked at too where the log has newer ones, and each page of the
+        log: the log may be damaged or another file's, and its end may be half of a commit.
+        """
+        for number in range(2, self._in_file_count + 1):
+            yield from self._chunks_on(self._in_file(number), self._in_file)
+        for at in self._log_pages:
+            yield from self._chunks_on(self._page(self._log, at), self.get)
+
+    def _chunks_on(self, page: bytes, get: Callable[[int], bytes]) -> Iterator[Row]:
+        if page[:1] != bytes([_TABLE_LEAF]):
+            return
+        for index in range(_unsigned(page, 3, 2)):
+            # Foreign bytes may lead anywhere.
+            with contextlib.suppress(ValueError, IndexError):
+                yield self._chunk(page, _unsigned(page, 8 + 2 * index, 2), get)
+
+    def _in_file(self, number: int) -> bytes:
+        return self._page(self._file, (number - 1) * self.size)
+
+    def _page(self, file: BinaryIO | None, at: int) -> bytes:
+        page = self._read(file, at, self.size)
+        return page if len(page) == self.size else b""
+
+    def _chunk(self, page: bytes, at: int, get: Callable[[int], bytes]) -> Row:
         """The chunk in a cell. Raises ``ValueError`` or ``IndexError`` if it is not whole."""
         size, at = _varint(page, at)
         first, at = _varint(page, at)
         if size > _LARGEST_BODY:
             raise ValueError(size)
-        record = self._payload(page, at, size)
+        record = self._payload(page, at, size, get)
         header, place = _varint(record, 0)
         kinds = []
         while place < header:
@@ -102,7 +119,7 @@ class Pages:
             raise ValueError(first)
         return first, last, first_ns, last_ns, body
 
-    def _payload(self, page: bytes, at: int, size: int) -> bytes:
+    def _payload(self, page: bytes, at: int, size: int, get: Callable[[int], bytes]) -> bytes:
         # https://www.sqlite.org/fileformat.html#cell_payload_overflow_pages
         usable = self.size
         if size <= usable - 35:
@@ -115,7 +132,7 @@ class Pages:
         following = _unsigned(page, at + local, 4)
         left = size - local
         while left > 0:
-            overflow = self.get(following)
+            overflow = get(following)
             if not overflow:
                 raise ValueError(following)
             parts.append(overflow[4 : 4 + left])
@@ -124,13 +141,14 @@ class Pages:
         return b"".join(parts)
 
     def _find_log_pages(self, header: bytes) -> None:
-        if _unsigned(header, 0, 4) not in _LOG_MAGIC:
-            return
         salts = header[16:24]
+        if _unsigned(header, 0, 4) not in _LOG_MAGIC:
+            salts = self._read(self._log, _LOG_HEADER + 8, 8)
         at = _LOG_HEADER
         while len(frame := self._read(self._log, at, _FRAME_HEADER)) == _FRAME_HEADER:
             if frame[8:16] == salts:  # else it is left from before the log was begun anew
                 self._in_log[_unsigned(frame, 0, 4)] = at + _FRAME_HEADER
+                self._log_pages.append(at + _FRAME_HEADER)
             at += _FRAME_HEADER + self.size
 
     def _open(self, path: Path) -> BinaryIO | None:

@@ -110,10 +110,12 @@ def _told(connection: sqlite3.Connection, others: int, reached: int) -> str:
         end = max(end, last)
     if reached > end:
         gaps.append((end + 1, reached))
-    if end:
-        text = f"Messages {begin} to {end} could be read and were taken over"
-    else:
+    if not end:
         text = "No message in it could be read"
+    else:
+        text = f"Messages {begin} to {end} could be read and were taken over"
+        if begin > 1:
+            text += f"; messages 1 to {begin - 1} are missing, unless retention had removed them"
     if gaps:
         ranges = [str(first) if first == last else f"{first} to {last}" for first, last in gaps]
         more = f" and {len(gaps) - _MOST_RANGES} more ranges" if len(gaps) > _MOST_RANGES else ""
@@ -121,5 +123,5 @@ def _told(connection: sqlite3.Connection, others: int, reached: int) -> str:
             f". These are missing: {', '.join(ranges[:_MOST_RANGES])}{more}, and maybe later ones"
         )
     else:
-        text += "; later ones may be missing"
+        text += ". Later ones may be missing"
     return f"{text}. {others} rows of retained messages and sessions were taken over"

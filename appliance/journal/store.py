@@ -16,6 +16,7 @@ from typing import Literal
 from appliance.errors import UnavailableError
 from appliance.journal import chunks
 from appliance.journal.rescue import rescue
+from appliance.storage import sqlite
 from appliance.storage.database import Database
 from appliance.storage.layout import Damage, Layout, Tables, check_bodies
 
@@ -90,9 +91,26 @@ class Store:
             reserved: no number above this one was used; 0 if that is not known.
         """
         self._now_ns, self._reached, self._reserved = now_ns, reached, reserved
-        connection = self.database.open(now_ns)
+        connection = self.database.open(now_ns, doubt=self._doubt(reached))
         self._identity = self._identify()
         return connection
+
+    def _doubt(self, reached: int) -> str | None:
+        """Why the log can't be trusted although it can be read; ``None`` if it can.
+
+        SQLite reads a log up to its first damaged commit, and takes an older log for the present
+        one. What it leaves out is still there, so that it can be taken over.
+        """
+        log = sqlite.beside(self.path, "-wal")
+        try:
+            if not reached or not self.path.stat().st_size or not log.stat().st_size:
+                return None
+            with contextlib.closing(sqlite.connect_read_only(self.path)) as connection:
+                (last,) = connection.execute("SELECT max(last_seq) FROM chunk").fetchone()
+        except (OSError, sqlite3.Error):
+            return None  # ``Database.open`` finds out
+        last = last or 0
+        return None if last >= reached else f"its log ends at message {last}, {reached} was read"
 
     def _rescue(self, damaged: Path, log: Path, connection: sqlite3.Connection) -> str:
         told = rescue(damaged, log, connection, self._reached)

@@ -90,11 +90,12 @@ class Database:
 
     # --- opening -------------------------------------------------------------------------------
 
-    def open(self, now_ns: int) -> sqlite3.Connection:
+    def open(self, now_ns: int, *, doubt: str | None = None) -> sqlite3.Connection:
         """Open the database, create it if there is none, set it aside if it is damaged.
 
         Args:
             now_ns: present time in ns since 1970, for the name of a file that is set aside.
+            doubt: why the caller takes the file for damaged, though SQLite can read it.
 
         Returns a writing connection in autocommit mode: transactions are begun explicitly.
 
@@ -109,7 +110,7 @@ class Database:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._end_rescue(now_ns)
             self._set_aside_orphans(now_ns)
-            connection = self._open_or_replace(now_ns)
+            connection = self._open_or_replace(now_ns, doubt)
             with contextlib.suppress(FileNotFoundError):
                 files.remove(sqlite.beside(self.path, _DAMAGED))
         except (OSError, sqlite3.Error) as error:
@@ -203,16 +204,16 @@ class Database:
                 self._refusal(f"its content is not that of format {self.layout.version}: {error}")
             ) from error
 
-    def _open_or_replace(self, now_ns: int) -> sqlite3.Connection:
+    def _open_or_replace(self, now_ns: int, doubt: str | None) -> sqlite3.Connection:
         try:
-            return self._open()
+            return self._open(doubt)
         except (Damage, sqlite3.DatabaseError) as error:
             if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
                 raise
             self._replace(error, now_ns)
             return self._open()
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, doubt: str | None = None) -> sqlite3.Connection:
         self._undo_interrupted_creation()
         is_empty = not self._has_content()
         version = 0
@@ -223,6 +224,8 @@ class Database:
                 version = self._identify(connection)
                 if version:
                     self._check_content(connection, version)
+                    if doubt is not None:
+                        raise Damage(doubt)
         self.is_new = version == 0
         connection = self.connect()
         try:
