@@ -143,14 +143,18 @@ class LoginQueue:
         if len(line) >= _WAITING_OF_FAILING_PAIR and self._failures.of(pair):
             self._refuse_one(pair)
         elif self._waiting_of[pair.origin] >= _WAITING_OF_ORIGIN:
-            self._shorten([each for each in self._lines if each.origin == pair.origin], len(line))
+            self._shorten([each for each in self._lines if each.origin == pair.origin], pair)
         elif self._waiting >= _WAITING:
-            self._shorten(list(self._lines), len(line))
+            self._shorten(list(self._lines), pair)
 
-    def _shorten(self, pairs: list[Pair], than: int) -> None:
+    def _shorten(self, pairs: list[Pair], newcomer: Pair) -> None:
+        than = len(self._lines.get(newcomer, ()))
         longest = max(pairs, key=lambda each: (len(self._lines[each]), self._rank(each)))
         if len(self._lines[longest]) <= than + 1 and not self._failures.of(longest):
-            raise QueueFullError
+            # No line is long: a name that is in no users file gives way.
+            longest = max(pairs, key=self._rank)
+            if self._rank(longest) <= self._rank(newcomer):
+                raise QueueFullError
         self._refuse_one(longest)
 
     def _refuse_one(self, pair: Pair) -> None:

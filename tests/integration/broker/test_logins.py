@@ -253,6 +253,25 @@ async def test_a_full_queue_takes_a_login_of_another_pair() -> None:
     assert await victim
 
 
+async def test_unknown_names_from_many_addresses_keep_no_user_out() -> None:
+    """A full queue of one login from each of many addresses has room for a name that is known."""
+    queue = LoginQueue(1, time.monotonic)
+    await queue.wait_turn(Pair(None, "10.0.0.1"))
+    crowd = [asyncio.create_task(queue.wait_turn(Pair(None, f"10.1.0.{n}"))) for n in range(512)]
+    await asyncio.sleep(0)
+    with pytest.raises(QueueFullError):
+        await queue.wait_turn(Pair(None, "10.2.0.1"))
+    victim = asyncio.create_task(queue.wait_turn(Pair("victim", "10.2.0.1")))
+    await asyncio.sleep(0)
+    assert len(queue) == 512
+    queue.release()
+    assert await victim
+    for each in crowd:
+        each.cancel()
+    ended = await asyncio.gather(*crowd, return_exceptions=True)
+    assert sum(isinstance(each, QueueFullError) for each in ended) == 1
+
+
 async def test_a_login_that_waits_too_long_is_told_to_try_again(
     guarded: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
