@@ -28,6 +28,9 @@ else:
     import resource
 
 _LOCK_NAME = "appliance.lock"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""Another user who may write into the directory could have left a link there, to any file.
+On Windows only administrators make links."""
 # Windows locks are mandatory: the locked byte is far after the pid, so that others can read the
 # pid.
 _LOCK_OFFSET = 1 << 20
@@ -62,13 +65,18 @@ class DirectoryLock:
         path = self._directory / _LOCK_NAME
         try:
             make_directory(self._directory)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o600)
         except PermissionError as error:
             raise NoPermissionError(
                 f"The data directory {self._directory} can't be used: {error.strerror}."
                 " Give this user write access to it, or set data_dir in [service]."
             ) from error
         except OSError as error:
+            if error.errno == errno.ELOOP and path.is_symlink():
+                raise UnavailableError(
+                    f"The data directory {self._directory} can't be used: {path} is a link, and its"
+                    " target would be overwritten. Remove the link."
+                ) from error
             raise UnavailableError(
                 f"The data directory {self._directory} can't be used:"
                 f" {error.strerror}{long_path_hint(path)}."

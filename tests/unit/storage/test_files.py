@@ -53,6 +53,17 @@ def test_killed_holder_leaves_no_lock(tmp_path, holder):
         assert (tmp_path / "appliance.lock").read_text().strip() == str(os.getpid())
 
 
+@pytest.mark.posix("only administrators make links on Windows")
+def test_lock_overwrites_nothing_behind_a_link(tmp_path):
+    """A link that another user left in the place of the lock file is refused, with what to do."""
+    foreign = tmp_path / "foreign"
+    foreign.write_text("kept")
+    (tmp_path / "appliance.lock").symlink_to(foreign)
+    with pytest.raises(UnavailableError, match="Remove the link"):
+        files.DirectoryLock(tmp_path).acquire()
+    assert foreign.read_text() == "kept"
+
+
 def test_lock_can_be_taken_again_after_release(tmp_path):
     """A stopped appliance gives its directory back, also within one process."""
     with files.DirectoryLock(tmp_path / "new"):
