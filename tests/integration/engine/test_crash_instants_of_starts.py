@@ -42,7 +42,8 @@ CHAINED = [f"5f8b1c2e-0d4a-4c55-9a1b-0000000001{number:02d}" for number in range
 TIMED = "5f8b1c2e-0d4a-4c55-9a1b-000000000200"
 TICKED = "5f8b1c2e-0d4a-4c55-9a1b-000000000201"
 """A timer publishes a message, and a trigger starts this task for it."""
-ALL = [*DIRECT, *CHAINED, TIMED, TICKED]
+REPEATED = (TIMED, TICKED)
+ALL = [*DIRECT, *CHAINED, *REPEATED]
 CONFIG = """
 [service]
 data_dir = "{data}"
@@ -224,6 +225,10 @@ class Instants:
             }
 
         until(lambda: asked | chained <= ended(), f"all tasks end well, {where}")
+        until(
+            lambda: all(one.state.is_final for one in app.tasks.executions(1000)),
+            f"all that the timers asked for ends, {where}",
+        )
         return asked
 
     def _compare(
@@ -240,19 +245,21 @@ class Instants:
         for first, task in zip(DIRECT, CHAINED, strict=False):
             assert runs[task] == (first in asked), (task, where)
         known = [one for one in app.tasks.executions(1000) if one.execution_id]
-        # Each run of the server is one execution's: nothing was started beside the record.
-        assert Multiset(one.execution_id for one in known) == Multiset(
-            run for _, run, _ in site.begun
-        ), where
+        # A run of a request that a later one was merged into need not be known: the look is for
+        # runs since the later one.
+        found = {one.execution_id for one in known}
+        unknown = [one for one in site.begun if one[1] not in found and one[0] not in REPEATED]
+        assert not unknown, (unknown, where)
+        assert len(found) == len(known), where
+        fired = sum(1 + one.merged for one in known if one.cause.kind == "timer")
+        assert runs[TIMED] <= fired, where
+        assert runs[TICKED] <= sum(one.topic == "plant/tick" for one in messages), where
         outcomes = Multiset(
             json.loads(one.payload)["executionId"]
             for one in messages
             if one.topic.endswith("/last") and one.topic.startswith("appliance/tasks/")
         )
         assert set(outcomes.values()) <= {1}, where
-        ticks = [one for one in messages if one.topic == "plant/tick"]
-        answered = [one for one in known if one.cause.topic == "plant/tick"]
-        assert len(answered) + sum(one.merged for one in answered) <= len(ticks), where
 
 
 @pytest.fixture(autouse=True)
