@@ -1,6 +1,6 @@
-"""``python -m appliance`` with short waits of the task engine: the server answers at once.
+"""``python -m appliance`` with short waits: the Qlik server and the operator are answered at once.
 
-The same waits are for an appliance in the test's own process: ``WAITS`` and ``LIMITS``.
+The same waits of the task engine are for an appliance in the test's own process: ``WAITS`` and ``LIMITS``.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from appliance.cli import main
+from appliance.ops import supervisor
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
 
@@ -23,4 +24,5 @@ LIMITS = Limits(
 if __name__ == "__main__":
     assert TaskEngine.__init__.__kwdefaults__ is not None
     TaskEngine.__init__.__kwdefaults__.update(WAITS, limits=LIMITS)
+    supervisor._TICK_S = 0.1
     sys.exit(main())

@@ -27,8 +27,8 @@ SHOWN_S = 600.0
 
 class _Failing(msgspec.Struct):
     is_vital: bool
+    pause_s: float
     times: int = 0
-    pause_s: float = FIRST_PAUSE_S
     resumed_s: float | None = None
 
 
@@ -86,7 +86,7 @@ class InternalErrors:
     def _failed(self, name: str, *, is_vital: bool) -> float:
         with self._lock:
             self._forget_steady()
-            one = self._failing.setdefault(name, _Failing(is_vital))
+            one = self._failing.setdefault(name, _Failing(is_vital, FIRST_PAUSE_S))
             pause_s = one.pause_s
             one.times += 1
             one.pause_s = min(pause_s * 2, LONGEST_PAUSE_S)

@@ -167,6 +167,7 @@ async def test_refused_logins_write_a_few_lines(
     """All are counted; why a connection of a client that is in ends is always written."""
     caplog.set_level(logging.WARNING)
     async with Rig(tmp_path / "data", anonymous=False) as rig:
+        rig.access._failures.delay_s = lambda _origin: 0.0
         for _ in range(20):
             wire = await rig.socket()
             wire.send(wire.connect_packet("x"))

@@ -13,7 +13,7 @@ import certificates
 import msgspec
 import paho.mqtt.client as mqtt
 import pytest
-from appliance_process import ApplianceProcess, until
+from appliance_process import QUICK, ApplianceProcess, until
 from broker_rig import Wire, hang_up
 
 from appliance.config.changes import changes, counts_at_once, with_changes_at_once
@@ -49,7 +49,7 @@ async def no_connection_is_left() -> AsyncIterator[None]:
 @pytest.fixture
 def appliance(tmp_path) -> Iterator[ApplianceProcess]:
     """An appliance that is set up with the users ann and bob, and not started."""
-    with ApplianceProcess(tmp_path, BASE) as process:
+    with ApplianceProcess(tmp_path, BASE, program=QUICK) as process:
         for name in ("ann", "bob"):
             users(process).add(name, b"secret")
         yield process
@@ -212,7 +212,7 @@ FIRST_RULES = """
 [[trigger]]
 topic = "start/old"
 task = {name = "Reload line 7"}
-debounce = "3s"
+debounce = "1s"
 [[timer]]
 name = "every day"
 every = "1d"

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from appliance_process import ApplianceProcess, until
+from appliance_process import QUICK, ApplianceProcess, until
 
 from appliance.engine import databases
 from appliance.ops import backup as backups, control_file
@@ -51,7 +51,7 @@ def call(capfd, monkeypatch, tmp_path):
 
 @pytest.fixture
 def appliance(tmp_path):
-    with ApplianceProcess(tmp_path, CONFIG) as process:
+    with ApplianceProcess(tmp_path, CONFIG, program=QUICK) as process:
         yield process
 
 

@@ -11,13 +11,13 @@ import attached_appliance
 import msgspec
 import paho.mqtt.client as mqtt
 import pytest
-from appliance_process import until
+from appliance_process import QUICK, until
 from attached_appliance import PASSWORD, publish, target
 
 from appliance.counters import Counter
 from appliance.remote.client_engine import AttachedEngine
 from appliance.mqtt.client import Client
-from appliance.remote import protocol
+from appliance.remote import client_engine, link, protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.model import ExecutionState, decode_hook
@@ -382,26 +382,30 @@ def test_a_killed_appliance_and_its_return(tmp_path, attach):
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_an_appliance_that_hangs_is_said_to(tmp_path, attach):
+def test_an_appliance_that_hangs_is_said_to(tmp_path, attach, monkeypatch):
     """A stopped process sends nothing: the terminal says so, and recovers with it."""
     if not hasattr(signal, "SIGSTOP"):
         pytest.skip("processes can't be stopped here")
+    monkeypatch.setattr(client_engine, "_SILENT_S", 1.5)
     process = attached_appliance.make(tmp_path)
     with process.start():
         engine = attach(process, "admin")
         process.send(signal.SIGSTOP)
-        until(lambda: engine.snapshot().link.level == "warn", "the silence", 20)
+        until(lambda: engine.snapshot().link.level == "warn", "the silence")
         assert "nothing heard" in engine.snapshot().link.text
         process.send(signal.SIGCONT)
-        until(lambda: engine.snapshot().link.level == "ok", "the frames again", 20)
+        until(lambda: engine.snapshot().link.level == "ok", "the frames again")
 
 
-def test_a_user_who_may_attach_again_is_attached_again(tmp_path, attach):
+def test_a_user_who_may_attach_again_is_attached_again(tmp_path, attach, monkeypatch):
     """A role that is taken away ends the connection with the reason; given back, the terminal
     goes on by itself."""
     if not hasattr(signal, "SIGHUP"):
         pytest.skip("no signal reloads the configuration here")
+    monkeypatch.setattr(client_engine, "_ATTACH_AGAIN_S", 1.5)
+    monkeypatch.setattr(link, "_FASTEST_RETRY_S", 0.1)
     process = attached_appliance.make(tmp_path)
+    process.program = QUICK
     config = tmp_path / "config.toml"
     with process.start():
         engine = attach(process, "anna")

@@ -19,6 +19,7 @@ from appliance.model import ExecutionState, Message, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.transport import Reply
 from appliance.engine_api import Health, JournalState, Snapshot
+from appliance.tasks import internal_errors, workers
 from appliance.tasks.conditions import Condition
 from appliance.tasks.internal_errors import STEADY_S, InternalErrors
 from appliance.tasks.dispatcher import Dispatcher
@@ -71,6 +72,8 @@ def test_a_thread_that_fails_is_seen_and_run_again(
 
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         assert not report_of(rig).is_bad
+        monkeypatch.setattr(internal_errors, "FIRST_PAUSE_S", 0.3)
+        monkeypatch.setattr(workers, "TICK_S", 0.05)
         monkeypatch.setattr(Timing, "tick", failing)
         rig.wait_until(lambda: rig.engine.qlik_state().health.level == "bad")
         assert "thread clock failed" in rig.engine.qlik_state().health.text

@@ -125,8 +125,9 @@ def test_an_event_log_that_refuses_stops_nothing() -> None:
     assert stream.getvalue().count("The Windows event log refuses events") == 1
 
 
-def test_an_event_log_that_hangs_holds_nothing_up() -> None:
+def test_an_event_log_that_hangs_holds_nothing_up(monkeypatch) -> None:
     """Events wait in a bounded queue; beyond it they are counted; the log is written and closed."""
+    monkeypatch.setattr(event_log, "_CLOSE_S", 0.05)
     stream = io.StringIO()
     hanging, goes_on = threading.Event(), threading.Event()
 

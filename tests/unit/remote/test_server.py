@@ -134,8 +134,9 @@ async def test_who_does_not_listen_is_not_attached(place):
     assert place.server.attached == 0
 
 
-async def test_an_engine_that_fails_does_not_end_the_server(place, caplog):
+async def test_an_engine_that_fails_does_not_end_the_server(place, caplog, monkeypatch):
     """While no frame can be made the log says why, once; then terminals go on."""
+    monkeypatch.setattr(server, "_AFTER_FAILURE_S", 0.05)
     healthy, tries = place.engine.snapshot, 0
     place.come("t1")
     place.ask("t1", ATTACH)
