@@ -235,7 +235,7 @@ class TaskEngine:
         self._state.cursors.follow(source)
         self._source = source
         try:
-            self._state.take_up(source, self._service_name)
+            self._timing.take_alarms(self._state.take_up(source, self._service_name))
         except sqlite3.Error as error:
             raise UnavailableError(f"The journal can't be read: {error}.") from None
         self._workers.start(source, keep_s=self._keep_s, keep_count=self._keep_count)

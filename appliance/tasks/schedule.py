@@ -6,7 +6,7 @@ Not for: when they are due (timers.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -43,6 +43,19 @@ class Timing:
         for timer in self._timers.timers.values():
             # Marks are kept from the beginning: the first time that a schedule misses counts too.
             self._note(timer)
+
+    def take_alarms(self, raised: Mapping[str, tuple[int, int]]) -> None:
+        """Take up alarms of which the database does not know: their messages are retained."""
+        if not raised:
+            return
+        with self._state.change():
+            for name, (since_ns, heard_ns) in raised.items():
+                timer = self._timers.timers.get(name)
+                if timer is None or timer.config.silence is None or timer.raised_ns:
+                    continue
+                timer.last_ns = heard_ns
+                self._timers.raise_now(timer, since_ns)
+                self._note(timer)
 
     def take_timers(self, timers: Timers) -> None:
         """Replace the timers; a timer that stays the same goes on where it stands."""

@@ -153,8 +153,11 @@ class StateStore:
             self._is_lost = True
             self.planner.book.changes.meta["seq"] = seq
 
-    def take_up(self, journal: Journal, service_name: str) -> None:
+    def take_up(self, journal: Journal, service_name: str) -> dict[str, tuple[int, int]]:
         """Go on with what was left, by ``tasks.db`` and the journal. After ``open``.
+
+        Returns the alarms that the journal tells of, if ``tasks.db`` may have lost them: timers,
+        since when, and the last message that they heard.
 
         Raises:
             UnavailableError, sqlite3.Error: the journal can't be read.
@@ -183,6 +186,7 @@ class StateStore:
                 # The cursor is written with what was learned, or the next start learns it again.
                 self.planner.book.changes.is_forced = True
                 self.settle()
+            return told.alarms if is_lost else {}
 
     def _drop_published(self, newest: int) -> None:
         """Leave out of the outbox what the journal has.

@@ -60,6 +60,15 @@ class _Outcome(msgspec.Struct, rename="camel"):
     cause: _Cause
 
 
+class _Alarm(msgspec.Struct, rename="camel"):
+    """The payload of an alarm, as ``schedule.py`` makes it."""
+
+    timer: str
+    state: str
+    since: str
+    last_heard: str
+
+
 class _Told:
     """An execution as the journal tells of it."""
 
@@ -91,6 +100,9 @@ class Told:
 
     def __init__(self, service_name: str) -> None:
         self._prefix = f"{service_name}/tasks/"
+        self._alarms_prefix = f"{service_name}/alarms/"
+        self.alarms: dict[str, tuple[int, int]] = {}
+        """Timers whose alarm is raised: since when, and the last message that they heard."""
         self._decode = msgspec.json.Decoder(_Outcome).decode
         self._told: dict[int, _Told] = {}
         self._by_seq: dict[int, list[_Told]] = {}
@@ -105,6 +117,9 @@ class Told:
 
     def note(self, message: Message) -> None:
         """Take up one of the appliance's own messages, in the journal's order."""
+        if message.topic.startswith(self._alarms_prefix):
+            self._note_alarm(message.payload)
+            return
         outcome = self._outcome(message.topic, message.payload)
         if outcome is None:
             return
@@ -115,6 +130,15 @@ class Told:
         self._told[outcome.execution] = _Told(execution, called_seq)
         if len(self._told) > MAX_TOLD:
             del self._told[next(iter(self._told))]
+
+    def _note_alarm(self, payload: bytes) -> None:
+        with contextlib.suppress(msgspec.MsgspecError, ValueError, OverflowError):
+            alarm = msgspec.json.decode(payload, type=_Alarm)
+            since, heard = _time_ns(alarm.since), _time_ns(alarm.last_heard)
+            if alarm.state == "raised" and since and heard:
+                self.alarms[alarm.timer] = (since, heard)
+            else:
+                self.alarms.pop(alarm.timer, None)
 
     def numbers_in(self, publications: Iterable[Publication]) -> set[int]:
         """The numbers of the executions that publications tell of."""

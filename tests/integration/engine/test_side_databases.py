@@ -208,9 +208,14 @@ class Look:
         for run in self._made.site.begun:
             site.put_back(*run)
         with SimulatedQlik(site=site, proxies=[PROXY]) as qlik:
-            for _ in range(2):
+            for number in range(2):
                 with running(data, qlik) as app:
                     settle(app, TASKS)
+                    said = " ".join(View(app).acknowledge("test"))
+                    if number:
+                        assert not said, where
+                    elif states.get("tasks.db") == "deleted":
+                        assert "record of starts was lost" in said, where
         starts = Multiset(task for task, _, _ in site.begun)
         assert starts == Multiset(TASKS), where
         for path in ("all.json", "all.csv", "all.jsonl"):

@@ -128,6 +128,26 @@ def test_what_waits_with_no_message_behind_it_goes_on(qlik, tmp_path: Path) -> N
     assert task.runs == 1
 
 
+def test_an_alarm_that_was_raised_is_cleared_after_the_loss(tmp_path: Path) -> None:
+    """Its message is retained: without that, the alarm would stand for ever."""
+    database, source = tmp_path / "tasks.db", MemorySource()
+    watch = TimerConfig(name="line 7", topic="plant/line7", silence=3600.0)
+
+    def states(rig: JournaledRig) -> list[str]:
+        return [body["state"] for topic, body, _, _ in rig.broker.published if "alarms" in topic]
+
+    with JournaledRig(database, None, source=source, timers=[watch]) as rig:
+        rig.engine.fire_timer("line 7", "test")
+        rig.broker.wait_until(lambda: states(rig) == ["raised"])
+    remove(database)
+    again = JournaledRig(database, None, source=source, timers=[watch])
+    source.position = source.advanced = again.engine.rebuild(0, source.last_seq)
+    with again:
+        assert again.engine.timers()[0].silent_since_ns
+        source.put("plant/line7", b"1")
+        again.broker.wait_until(lambda: states(again) == ["cleared"])
+
+
 def test_a_kill_during_the_rebuilding_changes_nothing(qlik, tmp_path: Path) -> None:
     """The next start reads the messages again that are behind its cursor, and what was told."""
     database, source = tmp_path / "tasks.db", MemorySource()
