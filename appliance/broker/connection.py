@@ -315,8 +315,15 @@ class Connection(GuardedProtocol):
             self._consume(data)
 
     def _consume(self, data: bytes) -> None:
+        now = perf_counter()
+        if self._context.turns.is_over(self.last_received, now):
+            # Others have had this step of the loop.
+            self._rest[:0] = data
+            self.wait()
+            self._context.turns.later(self.go_on)
+            return
         lag = self._lag
-        began = perf_counter() if lag is None else lag.begin()
+        began = now if lag is None else lag.begin()
         try:
             self._take_packets(data)
         except PacketError as error:
@@ -393,7 +400,7 @@ class Connection(GuardedProtocol):
                 if slice_ is not None and is_due and slice_.is_over:
                     # Other clients get their turn before the rest of a long read.
                     self.wait()
-                    self._loop.call_soon(self.go_on)
+                    self._context.turns.later(self.go_on)
                     break
                 if self.is_open:
                     stop = end

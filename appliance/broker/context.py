@@ -16,6 +16,7 @@ from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import Sessions
 from appliance.broker.sparse_log import SparseLog, SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
+from appliance.broker.work import Turns
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Count
 from appliance.model import Message
@@ -63,3 +64,5 @@ class BrokerContext:
     lag_log: SparseLog
     """Where it is written which clients keep others waiting."""
     collections: Collections
+    turns: Turns
+    """Whose turn it is among connections that have much to do."""

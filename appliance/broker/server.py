@@ -29,7 +29,7 @@ from appliance.broker.session_host import SessionHost
 from appliance.broker.sessions import ClientConnection, Records, Session, Sessions
 from appliance.broker.sparse_log import SparseLog, SparseLogs
 from appliance.broker.subscriptions import Retained, Subscriptions
-from appliance.broker.work import Steps, at_once, finish, in_slices
+from appliance.broker.work import Steps, Turns, at_once, finish, in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
@@ -144,6 +144,7 @@ class MqttBroker:
             strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
             lag_log=SparseLog(logging.getLogger("appliance.broker.connection")),
             collections=self._collections,
+            turns=Turns(self._loop),
             listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0

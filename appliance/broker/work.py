@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from typing import TypeVar
 
@@ -19,6 +20,10 @@ What it looks at may have changed each time that it goes on."""
 
 LONGEST_S = 0.005
 """The time of one slice. A few in one step of the loop stay below the 50 ms that are allowed."""
+
+
+LONGEST_STEP_S = 0.01
+"""The time in one step of the loop for what all connections have sent."""
 
 
 class Slice:
@@ -45,6 +50,63 @@ async def in_slices(items: Iterable[T]) -> AsyncIterator[T]:
         if turn.is_over:
             await asyncio.sleep(0)
             turn = Slice()
+
+
+class Turns:
+    """Shares the steps of the loop between connections that all have much to do.
+
+    What many connections have sent may be read in one step of the loop. Each is worked off in a
+    slice, and when the step has had its time, the others wait for theirs in a queue.
+    """
+
+    __slots__ = ("_at", "_ends", "_has_still_clock", "_is_timed", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._has_still_clock = type(loop).__module__.startswith("uvloop")
+        """Whether the loop's clock stands still during a step, and so says which step it is."""
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._is_timed = False
+        self._at = 0.0
+        self._ends = 0.0
+
+    def is_over(self, at: float, now: float) -> bool:
+        """Whether nothing more is to be begun in this step; the first question begins it.
+
+        Args:
+            at: the step, by the loop's clock.
+            now: by ``time.perf_counter``.
+        """
+        if not self._at or (at != self._at and self._has_still_clock):
+            self._begin(at, now)
+            return False
+        return now > self._ends
+
+    def _begin(self, at: float, now: float) -> None:
+        self._at = at
+        self._ends = now + LONGEST_STEP_S
+        if not self._has_still_clock:
+            self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        self._at = 0.0
+
+    def later(self, go_on: Callable[[], None]) -> None:
+        """Call ``go_on`` in a later step; those that came first go first."""
+        self._waiting.append(go_on)
+        if not self._is_timed:
+            self._is_timed = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._begin(self._loop.time(), time.perf_counter())
+        for _ in range(len(self._waiting)):  # what waits again is for the next step
+            self._waiting.popleft()()
+            if time.perf_counter() >= self._ends:
+                break
+        self._is_timed = bool(self._waiting)
+        if self._is_timed:
+            self._loop.call_soon(self._run)
 
 
 def at_once(steps: Steps[T]) -> T:

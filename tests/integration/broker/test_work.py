@@ -13,6 +13,7 @@ from broker_rig import Rig, both, packet, rig, text  # noqa: F401
 
 from appliance.broker import door, work
 from appliance.broker.access import Terms
+from appliance.broker.connection import Connection
 from appliance.broker.outbox import Outbox
 from appliance.broker.publish import PublishReader
 from appliance.broker.server import MqttBroker
@@ -394,3 +395,27 @@ async def test_retained_messages_are_kept_a_thousand_at_a_time(rig, steps, monke
         await rig.settled()
         assert len(rig.retained) == (5000 if payload else 0)
     assert max(steps.done.values()) <= 1000
+
+
+@both
+async def test_many_connections_that_all_have_much_to_do_take_turns(
+    rig, version, steps, monkeypatch
+):
+    """What hundreds of them have sent at one moment is not all taken in one step of the loop."""
+    wires = [await rig.wire(version, client_id=f"c{number}") for number in range(60)]
+    await rig.settled()
+    monkeypatch.setattr(work, "LONGEST_STEP_S", 0.0)
+    original = Connection._take_packets
+
+    def noted(*arguments):
+        steps.note()
+        original(*arguments)
+
+    monkeypatch.setattr(Connection, "_take_packets", noted)
+    for wire in wires:  # all of it is there before the loop looks at any of it
+        wire.send(b"\xc0\x00" * 100)
+    for wire in wires:
+        for _ in range(100):
+            await wire.expect(13)
+    assert sum(steps.done.values()) == 60
+    assert max(steps.done.values()) <= 3

@@ -1,0 +1,70 @@
+"""Connections that all have much to do share the steps of the loop, whichever loop it is."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import time
+from collections.abc import Callable
+
+import pytest
+
+from appliance.broker import work
+
+
+def _loops() -> list[Callable[[], asyncio.AbstractEventLoop]]:
+    found: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop]
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop  # noqa: PLC0415 - there is none for Windows
+
+        found.append(uvloop.new_event_loop)
+    return found
+
+
+@pytest.mark.parametrize("make_loop", _loops())
+def test_a_step_is_over_after_its_time_and_the_next_one_begins(
+    make_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Also when the step before was one of the queue."""
+
+    async def look() -> None:
+        loop = asyncio.get_running_loop()
+        turns = work.Turns(loop)
+        for _ in range(3):
+            now = time.perf_counter()
+            assert not turns.is_over(loop.time(), now)
+            assert turns.is_over(turns._at, now + 1)
+            turns.later(lambda: None)
+            await asyncio.sleep(0.005)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(look())
+
+
+@pytest.mark.parametrize("make_loop", _loops())
+def test_the_queue_is_worked_off_in_order_a_few_in_a_step(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One at least in each step; what waits again goes to the end."""
+    monkeypatch.setattr(work, "LONGEST_STEP_S", 0.0)
+    done: list[tuple[int, str]] = []
+
+    async def look() -> None:
+        turns = work.Turns(asyncio.get_running_loop())
+        step = 0
+
+        def note(name: str) -> None:
+            done.append((step, name))
+            if name == "a":
+                turns.later(lambda: note("a again"))
+
+        for name in "abc":
+            turns.later(lambda name=name: note(name))  # type: ignore[misc]
+        while len(done) < 4:
+            step += 1
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(look())
+    assert [name for _, name in done] == ["a", "b", "c", "a again"]
+    assert len({step for step, _ in done}) == 4
