@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def rescue(damaged: Path, log: Path, connection: sqlite3.Connection, reached: in
         for row in pages.chunks():
             connection.execute("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?, ?)", row)
         others = 0
-        for source in _sources(damaged, log, pages, connection):
+        for source in _sources(damaged, pages, connection):
             others = copy_rows(source, connection, tables, {_CHUNK})
             if others:
                 break
@@ -54,7 +53,7 @@ def rescue(damaged: Path, log: Path, connection: sqlite3.Connection, reached: in
 
 
 def _sources(
-    damaged: Path, log: Path, pages: Pages, connection: sqlite3.Connection
+    damaged: Path, pages: Pages, connection: sqlite3.Connection
 ) -> Iterator[sqlite3.Connection]:
     """Connections to the tables: to the file as it is, then to a copy with a new first page."""
     # An empty file with a log: SQLite would delete the log.
@@ -67,14 +66,16 @@ def _sources(
             yield source
     if pages.count * pages.size > _REPAIRED_BELOW_BYTES:
         return
-    with tempfile.TemporaryDirectory(dir=log.parent, prefix="rescue-") as folder:
-        copy = Path(folder) / damaged.name
+    copy = sqlite.beside(damaged, ".repaired")
+    try:
         _write_repaired(pages, connection, copy)
         with (
             contextlib.suppress(sqlite3.Error),
             contextlib.closing(sqlite.connect_read_only(copy)) as source,
         ):
             yield source
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _write_repaired(pages: Pages, connection: sqlite3.Connection, copy: Path) -> None:

@@ -13,31 +13,22 @@ import errno
 import logging
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, KeysView
+from collections.abc import Iterator, KeysView
 from pathlib import Path
 
 from appliance import __version__
 from appliance.errors import ConfigError, NoPermissionError, UnavailableError
 from appliance.storage import files, sqlite
 from appliance.storage.layout import FIRST_VERSION, Damage, Layout, Tables, run_script, shape
+from appliance.storage.replacement import Replacement, Rescue
 
 CHECK_BELOW_BYTES = 32 * 1024 * 1024
 """A database up to this size is read through at the start (a fraction of a second). In a bigger
 one, damage shows when the damaged page is read."""
 
-_RESCUE_ROOM = 1.2
-"""Times the size of a damaged database that must be free to take over what can be read of it."""
-_LOG_SUFFIXES = ("-wal", "-shm")
-"""SQLite's write-ahead log and its index (https://www.sqlite.org/tempfiles.html)."""
 _DAMAGED = ".damaged"
 """A running appliance has met damage: the next start looks at the whole database."""
-_RESCUING, _RESCUED = ".rescuing", ".rescued"
-"""A new database that takes over what can be read of a damaged one: being made, and complete."""
 _log = logging.getLogger(__name__)
-
-Rescue = Callable[[Path, Path, sqlite3.Connection], str]
-"""``rescue(damaged, log, connection)``: copies what can be read into a new database, within the
-open transaction; returns a sentence about it. One of the files may be missing."""
 
 
 class Database:
@@ -108,9 +99,17 @@ class Database:
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._end_rescue(now_ns)
-            self._set_aside_orphans(now_ns)
-            connection = self._open_or_replace(now_ns, doubt)
+            replacement = Replacement(self.path, self.layout, self._rescue, self.losses)
+            replacement.complete(now_ns, has_content=self._has_content())
+            if not self._has_content():
+                replacement.keep_log(now_ns)
+            try:
+                connection = self._open(doubt)
+            except (Damage, sqlite3.DatabaseError) as error:
+                if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
+                    raise
+                self.set_aside = replacement.replace(error, now_ns)
+                connection = self._open()
             with contextlib.suppress(FileNotFoundError):
                 files.remove(sqlite.beside(self.path, _DAMAGED))
         except (OSError, sqlite3.Error) as error:
@@ -203,15 +202,6 @@ class Database:
             raise ConfigError(
                 self._refusal(f"its content is not that of format {self.layout.version}: {error}")
             ) from error
-
-    def _open_or_replace(self, now_ns: int, doubt: str | None) -> sqlite3.Connection:
-        try:
-            return self._open(doubt)
-        except (Damage, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.Error) and not sqlite.is_damage(error):
-                raise
-            self._replace(error, now_ns)
-            return self._open()
 
     def _open(self, doubt: str | None = None) -> sqlite3.Connection:
         self._undo_interrupted_creation()
@@ -312,19 +302,7 @@ class Database:
         with sqlite.transaction(connection):
             if 0 < version < layout.version:
                 self._upgrade(connection, version)
-            self._create(connection)
-
-    def _create(self, connection: sqlite3.Connection) -> None:
-        """Create what is missing of the present schema, within the open transaction."""
-        layout = self.layout
-        run_script(connection, layout.schema)
-        for name, value in (
-            ("application_id", layout.application_id),
-            ("user_version", layout.version),
-        ):
-            (present,) = connection.execute(f"PRAGMA {name}").fetchone()
-            if present != value:  # an assignment writes, even if nothing changes
-                connection.execute(f"PRAGMA {name} = {value}")
+            self.layout.create(connection)
 
     def _upgrade(self, connection: sqlite3.Connection, version: int) -> None:
         layout = self.layout
@@ -373,105 +351,6 @@ class Database:
                 " away, or set data_dir in [service] to another folder."
             )
         return found.st_size > 0
-
-    # --- damage --------------------------------------------------------------------------------
-
-    def _replace(self, error: Exception, now_ns: int) -> None:
-        """Set the damaged database aside; a new one has what could be read of it."""
-        told = self._make_rescued()
-        target = files.set_aside(self.path, "corrupt", now_ns)
-        for suffix in _LOG_SUFFIXES:
-            with contextlib.suppress(FileNotFoundError):
-                files.rename(sqlite.beside(self.path, suffix), sqlite.beside(target, suffix))
-        self.set_aside = target
-        self._lose(
-            f"{self.layout.title} {self.path} is damaged ({error}). It was moved to {target}", told
-        )
-        self._take_rescued()
-
-    def _set_aside_orphans(self, now_ns: int) -> None:
-        """Keep a log whose database is gone: SQLite would delete it, with the commits in it."""
-        log = sqlite.beside(self.path, "-wal")
-        if self._has_content() or not log.exists() or log.stat().st_size == 0:
-            return
-        told = self._make_rescued()
-        target = files.set_aside(log, "orphaned", now_ns)
-        self._lose(
-            f"{self.layout.title} {self.path} is gone, and only its log was left. The log was moved"
-            f" to {target}",
-            told,
-        )
-        self._take_rescued()
-
-    def _lose(self, what: str, told: str | None) -> None:
-        if told is None:
-            text = f"{what} and an empty one begun. Lost with it: {self.layout.loss}"
-        else:
-            text = f"{what}. {told}"
-        _log.error("%s", text)
-        self.losses.append(f"{text}.")
-
-    def _make_rescued(self) -> str | None:
-        """Make a new database beside the damaged one, with what can be read of it.
-
-        Returns a sentence about it, ``None`` if there is nothing that could be done.
-
-        Raises:
-            sqlite3.Error, OSError: the disk does not take the new database.
-        """
-        if self._rescue is None:
-            return None
-        log = sqlite.beside(self.path, "-wal")
-        size = sum(each.stat().st_size for each in (self.path, log) if each.exists())
-        free = files.free_bytes(self.path.parent)
-        if free < size * _RESCUE_ROOM:
-            _log.error(
-                "%s: there is no room on the disk to take over what can be read: %d MB are free,"
-                " %d MB are needed",
-                self.path,
-                free // 1_000_000,
-                size * _RESCUE_ROOM // 1_000_000,
-            )
-            return None
-        partial = sqlite.beside(self.path, _RESCUING)
-        self._remove_rescued(_RESCUING)
-        with (
-            contextlib.closing(sqlite3.connect(partial, isolation_level=None)) as connection,
-            sqlite.transaction(connection),
-        ):
-            self._create(connection)
-            told = self._rescue(self.path, log, connection)
-        files.rename(partial, sqlite.beside(self.path, _RESCUED))
-        files.sync_directory(self.path.parent)
-        return told
-
-    def _take_rescued(self) -> None:
-        rescued = sqlite.beside(self.path, _RESCUED)
-        if rescued.exists():
-            files.rename(rescued, self.path)
-            files.sync_directory(self.path.parent)
-
-    def _end_rescue(self, now_ns: int) -> None:
-        """Complete what a kill interrupted in ``_replace``, or have it done again."""
-        self._remove_rescued(_RESCUING)
-        if not sqlite.beside(self.path, _RESCUED).exists():
-            return
-        if self._has_content():
-            self._remove_rescued(_RESCUED)
-            return
-        log = sqlite.beside(self.path, "-wal")
-        if log.exists():  # its content is in the new database
-            files.set_aside(log, "orphaned", now_ns)
-        self._lose(
-            f"{self.layout.title} {self.path} was damaged, and lies beside it under another name",
-            "What could be read was taken over; the log of the start before says more",
-        )
-        self._take_rescued()
-
-    def _remove_rescued(self, suffix: str) -> None:
-        for each in (suffix, f"{suffix}-journal"):
-            with contextlib.suppress(FileNotFoundError):
-                files.remove(sqlite.beside(self.path, each))
 
     def _is_forbidden(self, error: OSError | sqlite3.Error) -> bool:
         if isinstance(error, OSError):

@@ -102,6 +102,20 @@ class Layout(msgspec.Struct, frozen=True):
             else:
                 step.change(connection)
 
+    def create(self, connection: sqlite3.Connection) -> None:
+        """Create what is missing of the present tables, within the open transaction.
+
+        The application id and the version stand in the file's header, which is part of it.
+        """
+        run_script(connection, self.schema)
+        for name, value in (
+            ("application_id", self.application_id),
+            ("user_version", self.version),
+        ):
+            (present,) = connection.execute(f"PRAGMA {name}").fetchone()
+            if present != value:  # an assignment writes, even if nothing changes
+                connection.execute(f"PRAGMA {name} = {value}")
+
     def misfit(
         self, connection: sqlite3.Connection, version: int, *, may_lack_tables: bool
     ) -> str | None:

@@ -393,6 +393,10 @@ class FakeEngine(Engine):
     def fire_timer(self, name: str, by: str) -> None:
         self._called("fire_timer", name, by)
 
+    def acknowledge(self, by: str) -> Sequence[str]:
+        self._called("acknowledge", by)
+        return ["A loss."]
+
     def clear_retained(self, topic: str, by: str) -> None:
         self._called("clear_retained", topic, by)
 

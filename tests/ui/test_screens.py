@@ -10,7 +10,7 @@ from textual.widgets import Input
 
 from appliance.errors import UnavailableError
 from appliance.model import Cause, Execution, ExecutionState
-from appliance.engine_api import Engine
+from appliance.engine_api import Engine, Health
 from appliance.ui import topic_tree
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -279,6 +279,20 @@ class TestLiveActs:
             await until(pilot, "space p")
             await pilot.press("enter")
             await until(pilot, "PAUSED")
+
+    async def test_losses_are_a_problem_until_they_are_acknowledged(self):
+        """The alert line names them, and a command of the palette acknowledges them."""
+        engine = story()
+        loss = "The journal ends at message 21, recordings or tasks have read message 282."
+        engine.changes["data"] = Health("bad", loss)
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await until(pilot, "data: The journal ends at message 21")
+            await pilot.press("ctrl+p", *"acknowledge")
+            await until(pilot, "Acknowledge losses")
+            await pilot.press("enter")
+            assert "read message 282" in await until(pilot, "Acknowledge this?")
+            await pilot.press("y")
+            assert (await called(pilot, engine))[0] == "acknowledge"
 
 
 class TestTopics:

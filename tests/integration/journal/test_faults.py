@@ -15,7 +15,7 @@ from appliance.errors import UnavailableError
 from appliance.journal.sequence_reservation import BLOCK
 from appliance.journal.store import Store
 from appliance.storage import database, files
-from appliance.storage.database import Database
+from appliance.storage.replacement import Replacement
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_kill_while_a_journal_is_rescued_costs_nothing(make, tmp_path, monkeyp
         elif instant == "made":
             patch.setattr(files, "set_aside", die)
         else:
-            patch.setattr(Database, "_take_rescued", die)
+            patch.setattr(Replacement, "_put_in_place", die)
         with pytest.raises(KeyboardInterrupt):
             make().start()
     losses = []

@@ -99,6 +99,17 @@ def test_an_operator_asks_and_turns_what_can_be_turned(appliance, call) -> None:
         answers = [callers.submit(control_file.ask, appliance.data, "reload") for _ in range(12)]
     assert all(each.result().done for each in answers), "all who ask at one moment are answered"
     assert not [*appliance.data.glob("request-*"), *appliance.data.glob("answer-*")]
+    assert call("acknowledge") == (0, "no loss is known\n")
+    assert appliance.end() == 0
+    for path in appliance.data.glob("journal.db*"):
+        path.unlink()
+    appliance.begin()
+    loss = "  bad  data  The journal ends at message 0"
+    until(lambda: loss in call("health")[1], "the loss is told")
+    assert call("health")[0] == 69
+    code, told = call("acknowledge")
+    assert (code, told[:35]) == (0, "acknowledged: The journal ends at m")
+    until(lambda: call("health")[0] == 0, "the health is well again")
     assert appliance.end() == 0
     code, told = call("health")
     assert code == 69

@@ -121,6 +121,7 @@ def test_an_operator_publishes_and_disconnects(running, attach):
     other = attach(running, "anna", "anna-to-go")
     engine.disconnect("anna-to-go", "ignored")
     until(lambda: other.snapshot().link.level == "bad", "the lost connection")
+    assert engine.acknowledge("ignored") == []
     with pytest.raises(ApplianceError, match="nobody-here is not connected"):
         engine.disconnect("nobody-here", "ignored")
     ended = attach(running, "anna", "anna-ended")
@@ -150,6 +151,7 @@ def test_a_viewer_may_not_act(running, attach):
         lambda: engine.end_session("anna-acting", ""),
         lambda: engine.pause_timer("a", True, ""),
         lambda: engine.fire_timer("a", ""),
+        lambda: engine.acknowledge(""),
         engine.stop,
     ):
         with pytest.raises(NoPermissionError, match=r"anna may look and not act.*\[access\]"):
