@@ -114,6 +114,12 @@ class Replacement:
                 needed // 1_000_000,
             )
             return None
+        _log.warning(
+            "%s is damaged: what can be read of it is taken over (%d MB). A gigabyte takes about"
+            " 20 s",
+            self._path,
+            needed // 1_000_000,
+        )
         making = sqlite.beside(self._path, _MAKING)
         self._remove(_MAKING)
         with (

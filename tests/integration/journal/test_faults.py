@@ -10,6 +10,8 @@ import threading
 import pytest
 from journal_rig import JournalRig
 
+from appliance.broker.door import RETAINED_TABLES
+from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.journal.sequence_reservation import BLOCK
@@ -160,6 +162,50 @@ def numbers_in(loss):
         first, _, last = part.partition(" to ")
         found.update(range(int(first), int(last or first) + 1))
     return found
+
+
+@pytest.mark.parametrize("damage", ["header", "first page", "a page of the table"])
+def test_retained_messages_and_sessions_are_taken_over(make, tmp_path, damage):
+    """Where the list of tables can't be read, that of an empty journal stands in for it."""
+
+    def begin():
+        one = make()
+        one.journal.define(RETAINED_TABLES)
+        one.journal.define(SESSION_TABLES)
+        return one.start()
+
+    def rows(one, table):
+        return set(one.journal.query(f"SELECT * FROM {table}"))
+
+    one = begin()
+    insert = "INSERT INTO {} VALUES (?, ?)".format
+    kept = [(insert("retained"), (f"plant/{number:04}", b"x" * 90)) for number in range(400)]
+    will = [(insert("will"), (f"c{number}", b"will")) for number in range(3)]
+    session = [("INSERT INTO session VALUES (?, NULL, 9, 0, NULL)", ("c1",))]
+    one.journal.transact([*kept, *will, *session], "rows")
+    one.put(10)
+    one.until(lambda: "rows" in one.tokens)
+    before = {table: rows(one, table) for table in ("retained", "will", "session")}
+    one.journal.close(10)
+    path = tmp_path / "journal.db"
+    content = bytearray(path.read_bytes())
+    at = 0
+    if damage == "a page of the table":
+        at = max(page for page in range(0, len(content), 4096) if b"plant/0200" in
+                 content[page : page + 4096])  # fmt: skip
+    size = 100 if damage == "header" else 4096
+    content[at : at + size] = b"\xaa" * size
+    path.write_bytes(content)
+    again = begin()
+    assert again.journal.set_aside is not None
+    assert again.numbers() == list(range(1, 11))
+    for table, found in before.items():
+        if table == "retained" and damage == "a page of the table":
+            lost = found - rows(again, table)
+            assert 0 < len(lost) <= 4096 // 90
+        else:
+            assert rows(again, table) == found
+    assert not list(tmp_path.glob("*.repaired"))
 
 
 @pytest.mark.parametrize("left", ["nothing", "the log", "an empty file and the log"])
