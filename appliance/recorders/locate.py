@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ _REPEATS = 2000
 _TORN_MESSAGES = 2000
 _CLOCK_SLACK_NS = 2_000_000_000
 """The coarsest time of a file system (FAT)."""
+_DIGITS = 19
 _COUNTED_BYTES = 256 * 1024 * 1024
 _NOTHING = b" \0"
 
@@ -47,15 +49,19 @@ class Place(msgspec.Struct, frozen=True):
     others that are in it. They count as recorded."""
 
 
-def locate(path: Path, file_format: Format, newest_first: Iterable[Message]) -> Place | None:
+def locate(
+    path: Path, file_format: Format, newest_first: Iterable[Message], last_seq: int
+) -> Place | None:
     """Find the last message of a recording.
 
     Args:
         path: the file.
         file_format: its format, as configured; a CSV file's columns are read from its header.
         newest_first: the journal's messages that belong to the recording.
+        last_seq: the journal's newest message.
 
-    Returns ``None`` if the file's end is not what any of these messages gives.
+    Returns ``None`` if the file's end is not what any of these messages gives, and does not say its
+    number either.
 
     Raises:
         OSError: the file can't be read.
@@ -72,19 +78,46 @@ def locate(path: Path, file_format: Format, newest_first: Iterable[Message]) -> 
     body = body.removesuffix(file_format.closing)
     finder = _Finder(file_format, body, start, _Messages(newest_first))
     found = finder.find(written_ns + _CLOCK_SLACK_NS)
-    if found is None:
+    if found is not None:
+        number, end, doubtful = found
+        seq = finder.messages.at(number).seq
+    elif 0 < (seq := _written_number(file_format, body)) <= last_seq:
+        end, doubtful = len(body), None
+    else:
         return None
-    number, end, doubtful = found
     content = body[:end]
     progress = Progress(
         format=file_format.name,
-        seq=finder.messages.at(number).seq,
+        seq=seq,
         length=start + end + len(file_format.closing),
         count=_count(path, file_format, start + end),
         seam=content[-SEAM_BYTES:],
         memory=file_format.memory,
     )
     return Place(progress, doubtful)
+
+
+_NUMBERS = {
+    "json+metadata": (re.compile(rb'\n  \{\n    "seq": ([0-9]+),'), b"\n  }"),
+    "jsonl+metadata": (re.compile(rb'(?m)^\{"seq": ([0-9]+), '), b"}\n"),
+    "csv+metadata": (re.compile(rb"(?m)^([0-9]+),[0-9]{4}-[0-9]{2}-[0-9]{2}T"), b"\r\n"),
+}
+
+
+def _written_number(file_format: Format, body: bytes) -> int:
+    """The number that stands in the last message of a file with metadata, 0 if there is none.
+
+    The journal may have no message of a recording any more that gets one a month.
+    """
+    pattern, end = _NUMBERS.get(file_format.name, (None, b""))
+    if pattern is None or not body.endswith(end):
+        return 0
+    for found in reversed(list(pattern.finditer(body))):
+        # A line of a quoted cell may look like a row.
+        is_row = file_format.kind != "csv" or body.count(b'"', found.start()) % 2 == 0
+        if is_row and len(found[1]) < _DIGITS:
+            return int(found[1])
+    return 0
 
 
 class _Messages:

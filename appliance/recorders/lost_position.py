@@ -46,7 +46,9 @@ def find_position(
     try:
         size = path.stat().st_size
         written_ns = path.stat().st_mtime_ns
-        place = locate(path, file_format, newest_first()) if size > len(file_format.empty) else None
+        place = None
+        if size > len(file_format.empty):
+            place = locate(path, file_format, newest_first(), last_seq)
     except FileNotFoundError:
         return (
             Progress("", last_seq),
@@ -84,8 +86,8 @@ def find_position(
         Progress("", behind),
         (
             f"{what}, and its end is none that the journal's messages give: the file is set aside"
-            f" and a new one begins behind message {behind}. Whether earlier ones are in the file"
-            " that was set aside can't be told."
+            f" and a new one begins behind message {behind}. Whether messages up to there"
+            " are in the file that was set aside can't be told."
         ),
         True,
     )

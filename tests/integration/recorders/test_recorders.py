@@ -25,7 +25,9 @@ from appliance.journal.journal import Journal
 from appliance.model import Message
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
+from appliance.recorders.formats import make_format
 from appliance.recorders.json import JsonFormat
+from appliance.recorders.locate import locate
 from appliance.recorders.progress import Progress
 from appliance.recorders.recording import Recording
 from appliance.tuning import RECORD_EVERY_S
@@ -470,6 +472,20 @@ def test_a_lost_position_and_an_interrupted_write(tmp_path):
     assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES)
 
 
+def test_a_recording_that_says_its_numbers_needs_no_message_of_the_journal(tmp_path):
+    """With metadata the last message tells its number, long after retention has removed it."""
+    with Plant(tmp_path, *EACH_SHAPE) as plant:
+        plant.publish(*({"n": n, "text": '\n5,2026-01-01T "seq": 9,'} for n in range(7)))
+    for number, shape in enumerate(SHAPES):
+        path, made = tmp_path / f"rec/{number}", make_format(RecorderConfig("t", "", **shape))
+        place = locate(path, made, [], 100)
+        if shape["metadata"]:
+            assert (place.progress.seq, place.progress.count) == (7, 7)
+            assert locate(path, made, [], 6) is None
+        else:
+            assert place is None
+
+
 def test_messages_that_look_the_same_count_as_recorded_and_are_named(tmp_path):
     """It can't be told how many of them the file has: it is said from which number to which."""
     with Plant(tmp_path, ONE) as plant:
@@ -509,13 +525,14 @@ def test_an_empty_recording_whose_position_is_lost_gets_what_came_since(tmp_path
     """It was begun and nothing was recorded: the messages since then are not in it."""
     with Plant(tmp_path, ONE):
         pass
-    os.utime(tmp_path / "rec/one.json", ns=(2, 2))
+    # The times of these messages are their numbers; NTFS counts in steps of 100 ns.
+    os.utime(tmp_path / "rec/one.json", ns=(200, 200))
     with Plant(tmp_path) as plant:
-        plant.publish(1, 2, 3)
+        plant.publish(*range(1, 301))
     (tmp_path / "recorders.db").unlink()
     with Plant(tmp_path, ONE) as plant:
-        plant.publish(4)
-    assert load(tmp_path / "rec/one.json") == [2, 3, 4]
+        plant.publish(301)
+    assert load(tmp_path / "rec/one.json") == list(range(200, 302))
 
 
 def test_cursors_of_a_newer_appliance_are_refused_and_kept(tmp_path):
