@@ -26,6 +26,7 @@ from appliance.broker.revocation import (
 )
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
+from appliance.broker.work import Turns
 from appliance.config.tables import ListenerConfig
 from appliance.config.values import parse_bind
 from appliance.counters import Count
@@ -62,8 +63,10 @@ class Listener:
         largest_packet: int,
         is_open: Callable[[], bool],
         count: Count,
+        turns: Turns,
     ) -> None:
         self.config = config
+        self._turns = turns
         self.connections = 0
         self.max_connections = config.max_connections
         self._make_connection = make_connection
@@ -119,6 +122,7 @@ class Listener:
                 allow_mqtt31=self.config.allow_mqtt31,
                 is_open=self._is_open,
                 count=self._count,
+                turns=self._turns,
             )
         if self._context is not None and self.config.tls is not None:
             outermost = TlsServer(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from appliance.broker.carrier_transport import Carrier
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.sparse_log import SparseLog
 from appliance.broker.websocket_handshake import FOREIGN_PAGE, LARGEST_HEAD, answer, new_protocol
-from appliance.broker.work import Slice
+from appliance.broker.work import Slice, Turns
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
@@ -56,6 +57,7 @@ class WebSocketServer(Carrier):
         allow_mqtt31: bool,
         is_open: Callable[[], bool],
         count: Count,
+        turns: Turns,
     ) -> None:
         self._protocol = new_protocol(largest_frame, allow_mqtt31=allow_mqtt31)
         super().__init__(connection, count)
@@ -64,6 +66,7 @@ class WebSocketServer(Carrier):
         """What has come of the handshake's request; ``None`` once it is answered."""
         self._is_refused = False
         self._early = 0
+        self._turns = turns
         self._rest = b""
         """What came and waits for a later step of the loop."""
         self._lets_everybody_in = is_open
@@ -95,15 +98,22 @@ class WebSocketServer(Carrier):
 
     def _take(self, data: bytes) -> None:
         """Take frames; those of a long read in slices of time, as each may be very small."""
+        if self._turns.is_over(asyncio.get_running_loop().time(), time.perf_counter()):
+            self._wait_with(data)
+            return
         slice_ = Slice()
         for begin in range(0, len(data), _BYTES_AT_ONCE):
             if begin and slice_.is_over:
-                self._rest = data[begin:]
-                self.hold_reading()
-                asyncio.get_running_loop().call_soon(self._go_on)
+                self._wait_with(data[begin:])
                 break
             if not self._take_frames(data[begin : begin + _BYTES_AT_ONCE]):
                 break
+
+    def _wait_with(self, rest: bytes) -> None:
+        """Take the rest in a later step of the loop."""
+        self._rest = rest
+        self.hold_reading()
+        self._turns.later(self._go_on)
 
     def _go_on(self) -> None:
         rest, self._rest = self._rest, b""
