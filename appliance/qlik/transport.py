@@ -45,7 +45,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
 _LEAST_COOKIE = 8
 """Characters. A shorter value may be any word; a session's is longer."""
-_MOST_COOKIES = 16
+_MOST_COOKIES = 4
 """The newest, which a text may repeat."""
 
 

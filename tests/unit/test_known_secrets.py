@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import time
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -60,3 +61,20 @@ def test_a_text_without_a_secret_stays_as_it_is() -> None:
     """An innocent text, and a secret too short to look for."""
     text = "the connection was refused (https://sense.example.com:4242), aGVsbG8gd29ybGQ="
     assert KnownSecrets(Secret("hunter2-and-more"), Secret("con")).mask(text) == text
+
+
+def test_a_word_of_base64_is_masked_whole_and_nothing_beside_it() -> None:
+    """Several of them, at both ends of the text, and what is before an equals sign stays."""
+    secret = "hunter2-and-more"
+    code = base64.b64encode(f"user:{secret}:x".encode()).decode()
+    masked = KnownSecrets(Secret(secret)).mask(f"{code}; header={code} ({code})\n{code}")
+    assert masked == "***; header=*** (***)\n***"
+
+
+def test_a_long_text_of_a_server_costs_no_more_than_its_length() -> None:
+    """A body of base64 held a worker, or a line of log the loop, for minutes."""
+    code = base64.b64encode(b"hunter2-and-more").decode()
+    text = "QUJD" * 250_000 + code + "QUJD" * 250_000
+    began = time.process_time()
+    assert KnownSecrets(Secret("hunter2-and-more")).mask(f"a {text} b") == "a *** b"
+    assert time.process_time() - began < 5.0, "quadratic: that would be hours"
