@@ -58,8 +58,6 @@ _CONTROLS_AT_ONCE = 32
 
 def _read_until(data: bytes, position: int, end: int, limit: int) -> int:
     """Up to where messages are taken in one go: some bytes, or one message that is larger."""
-    if end - position <= _BYTES_AT_ONCE:
-        return end
     found = frame(data, position, limit)
     return end if found is None else min(end, max(found[1], position + _BYTES_AT_ONCE))
 
@@ -396,15 +394,19 @@ class Connection(GuardedProtocol):
         controls = 0
         try:
             while position < end and not self._busy and not self._closing:
-                is_due = position and not controls % _CONTROLS_AT_ONCE
-                if slice_ is not None and is_due and slice_.is_over:
+                if (
+                    slice_ is not None
+                    and position
+                    and not controls % _CONTROLS_AT_ONCE
+                    and slice_.is_over
+                ):
                     # Other clients get their turn before the rest of a long read.
                     self.wait()
                     self._context.turns.later(self.go_on)
                     break
-                if self.is_open:
+                if data[position] >> 4 == packets.PUBLISH and self.is_open:
                     stop = end
-                    if slice_ is not None and data[position] >> 4 == packets.PUBLISH:
+                    if end - position > _BYTES_AT_ONCE:
                         stop = _read_until(data, position, end, limit)
                     begin = position
                     position = reader.publishes(data, position, stop, limit)
@@ -431,7 +433,9 @@ class Connection(GuardedProtocol):
                     self._needed = stop - position
                     break
                 body = data[start:stop]
-                if packet_type == packets.PUBREL and self.is_open:
+                if packet_type == packets.PUBACK and self.is_open:
+                    self._output.take_puback(body)
+                elif packet_type == packets.PUBREL and self.is_open:
                     reader.take_pubrel(body)
                 else:
                     reader.enter()
@@ -513,7 +517,6 @@ class Connection(GuardedProtocol):
 
     _handlers: ClassVar[dict[int, Callable[[Connection, bytes], None]]] = {
         packets.PINGREQ: _ping,
-        packets.PUBACK: lambda self, body: self._output.take_puback(body),
         packets.PUBREC: lambda self, body: self._output.take_pubrec(body),
         packets.PUBCOMP: lambda self, body: self._output.take_pubcomp(body),
         packets.SUBSCRIBE: lambda self, body: self._subscriber().take_subscribe(body),
@@ -671,6 +674,8 @@ class Connection(GuardedProtocol):
             if now - self._closing_since > _LINGER_S:
                 self.abort()
             return None
+        if self._lag is not None and self._lag.is_forgotten:
+            self._lag = None
         silent = now - self.last_received
         if self.is_open:
             is_slowed = self._lag is not None and self._lag.is_slowed

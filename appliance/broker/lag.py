@@ -20,6 +20,9 @@ MOST_S = 1.0
 """Time of long steps that ends the connection."""
 FEWEST = 3
 """One or two long steps never end a connection."""
+REMEMBERED_S = 60.0
+"""After so long without a long step, only the wall clock is asked how long a step took; that is
+cheaper than the processor time."""
 FORGIVEN = 0.01
 """Share of the time that passes by which the time of long steps becomes less."""
 
@@ -57,7 +60,7 @@ class Lag:
     """The long steps of one connection.
 
     It is made when a step took long by the wall clock. That may be the fault of a busy machine, so
-    from then on the processor time of the connection's steps is taken.
+    from then on the processor time of the connection's steps is taken, until it is forgotten.
     """
 
     __slots__ = ("_at", "_clock", "_collections", "_cpu_clock", "_spent_s", "_steps", "is_slowed")
@@ -94,6 +97,12 @@ class Lag:
         self._at = now
         self._steps += 1
         return took
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the processor time of further steps need not be taken."""
+        passed = self._clock() - self._at
+        return not self.is_slowed and passed > max(REMEMBERED_S, self._spent_s / FORGIVEN)
 
     @property
     def is_too_much(self) -> bool:

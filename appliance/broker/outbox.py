@@ -323,12 +323,11 @@ class Outbox:
         the others waiting.
         """
         sink = self.sink
-        if self._goes_on_soon:
+        if sink is None or self._goes_on_soon:
             return
         steps = 0
         while (
-            sink is not None
-            and (self._queue or self._retained or self._due)
+            (self._queue or self._retained or self._due)
             and len(self._inflight) - len(self._due) < sink.window
             and (self._inflight_bytes < self._max_bytes or self._due)
             and not sink.stalled
@@ -374,7 +373,10 @@ class Outbox:
 
     def _begin(self, delivery: Delivery) -> None:
         packet_id = self._next_id()
-        self._add_in_flight(packet_id, delivery)
+        if not delivery.cost:  # it was not queued
+            delivery.cost = cost_of(delivery.message)
+        self._inflight[packet_id] = delivery
+        self._inflight_bytes += delivery.cost
         if delivery.qos == 2 and self.keeper is not None:
             delivery.noting = True
             noted = partial(self._noted, packet_id, delivery)

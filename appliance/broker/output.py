@@ -179,7 +179,7 @@ class Output:
 
     def take_puback(self, body: bytes) -> None:
         """The client has a QoS 1 message."""
-        packet_id, _ = self._acknowledged(body)
+        packet_id, _ = decode.acknowledgement(body, self.version, is_of_release=False)
         if self.outbox is not None and not self.outbox.acknowledged(packet_id):
             self._check_unknown(packet_id, "PUBACK")
 

@@ -125,6 +125,8 @@ class Subscriptions:
         """Kept, because each look at all of them would make work for the garbage collector."""
         self._groups: dict[tuple[str, str], SharedGroup] = {}
         self._newest = 0
+        self.deliveries = 0
+        """Messages that were handed to a client, in all; those of a step count at its end."""
         self.matched_seq = 0
         """The message at which ``fan_out_in_steps`` stopped: its subscribers are known, and a
         later subscription does not get it."""
@@ -237,10 +239,13 @@ class Subscriptions:
 
     def fan_out(self, messages: Iterable[Message]) -> int:
         """Hand messages to the clients that subscribed; returns how many deliveries."""
-        return sum(self.fan_out_in_steps(messages))
+        before = self.deliveries
+        for _ in self.fan_out_in_steps(messages):
+            pass
+        return self.deliveries - before
 
-    def fan_out_in_steps(self, messages: Iterable[Message]) -> Iterator[int]:
-        """Hand committed messages to the clients that subscribed; gives the deliveries of a step.
+    def fan_out_in_steps(self, messages: Iterable[Message]) -> Iterator[None]:
+        """Hand committed messages to the clients that subscribed.
 
         A step is short, and subscriptions may come and go between two. A client whose
         subscriptions overlap gets one copy at the highest of their QoS (MQTT 5 section 3.3.4
@@ -256,8 +261,7 @@ class Subscriptions:
                 for found in self._matcher.find(message.topic):
                     if found is None:
                         self.matched_seq = message.seq
-                        yield deliveries
-                        deliveries = 0
+                        yield
                 if newest != self._newest:
                     found = tuple(each for each in found or () if _is_older(each, newest))
             if found:
@@ -276,9 +280,10 @@ class Subscriptions:
                     work += weight
             if work >= _DELIVERIES_A_STEP:
                 self.matched_seq = message.seq
-                yield deliveries
+                self.deliveries += deliveries
                 deliveries = work = 0
-        yield deliveries
+                yield
+        self.deliveries += deliveries
 
     @staticmethod
     def _members_of(found: tuple[Subscription | SharedGroup, ...]) -> int:
@@ -287,28 +292,26 @@ class Subscriptions:
 
     def _hand_to_many(
         self, message: Message, found: tuple[Subscription | SharedGroup, ...]
-    ) -> Iterator[int]:
+    ) -> Iterator[None]:
         """``_hand_merged`` in steps, of which the later ones spare what has ended meanwhile."""
         of_clients: dict[Outbox, list[Subscription]] = {}
         for begin in range(0, len(found), _TARGETS_A_STEP):
-            deliveries = 0
             for target in found[begin : begin + _TARGETS_A_STEP]:
                 if isinstance(target, SharedGroup):
-                    deliveries += self._hand(message, target)
+                    self.deliveries += self._hand(message, target)
                 else:
                     of_clients.setdefault(target.outbox, []).append(target)
-            yield deliveries
+            yield
         weight = 1 + len(message.payload) // _BYTES_A_DELIVERY
-        deliveries = work = 0
+        work = 0
         for targets in of_clients.values():
             live = tuple(filter(None, map(_living, targets)))
             if live:
-                deliveries += self._hand_merged(message, live)
+                self.deliveries += self._hand_merged(message, live)
             work += weight + len(targets) // _MERGED_A_DELIVERY
             if work >= _DELIVERIES_A_STEP:
-                yield deliveries
-                deliveries = work = 0
-        yield deliveries
+                work = 0
+                yield
 
     def _hand(self, message: Message, target: Subscription | SharedGroup) -> int:
         chosen = target.choose(message.topic) if isinstance(target, SharedGroup) else target

@@ -31,7 +31,8 @@ def properties_bytes(properties: EncodedProperties | None) -> int:
 
 def beside_payload(message: Message) -> int:
     """Bytes of a message's topic and properties."""
-    return text_bytes(message.topic) + properties_bytes(message.properties)
+    size = text_bytes(message.topic)
+    return size if message.properties is None else size + properties_bytes(message.properties)
 
 
 def content_of(message: Message) -> int:

@@ -404,6 +404,8 @@ def acknowledgement(data: bytes, version: int, *, is_of_release: bool) -> tuple[
     Raises:
         PacketError: it breaks the protocol.
     """
+    if len(data) == 2 and (packet_id := data[0] << 8 | data[1]):
+        return packet_id, 0  # nearly all are like that
     body = Body(data)
     packet_id = _packet_id(body, version)
     if version < 5:

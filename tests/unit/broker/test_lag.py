@@ -72,3 +72,20 @@ def test_a_collection_is_measured() -> None:
         collections.end()
     gc.collect()
     assert collections.spent_s == spent
+
+
+def test_steps_are_looked_at_closely_for_a_while(clocks: Clocks) -> None:
+    """A minute after the last long step, or when all of them are forgiven if that is later."""
+    clocks.step(0.05)
+    clocks.now += lag.REMEMBERED_S - 1
+    assert not clocks.account.is_forgotten
+    clocks.step(0.05)
+    clocks.now += lag.REMEMBERED_S - 1
+    assert not clocks.account.is_forgotten
+    clocks.now += 2
+    assert clocks.account.is_forgotten
+    clocks.step(0.9)
+    clocks.now += lag.REMEMBERED_S + 1
+    assert not clocks.account.is_forgotten
+    clocks.now += 0.9 / lag.FORGIVEN
+    assert clocks.account.is_forgotten
