@@ -11,7 +11,10 @@ import pytest
 from appliance_process import ApplianceProcess
 from paho.mqtt import publish
 
-pytestmark = pytest.mark.posix("the library that makes a disk fail is preloaded on Linux")
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.posix("the library that makes a disk fail is preloaded on Linux"),
+]
 
 SOURCE = Path(__file__).parents[2] / "disk_fault.c"
 CONFIG = """
@@ -82,12 +85,6 @@ def fails_at(begin, folder, number, operations):
     assert_told(one, number)
 
 
-def test_a_start_on_a_disk_that_fails_names_the_disk(begin, tmp_path):
-    """It ends with 69, and the line is for an operator."""
-    fails_at(begin, tmp_path / "one", errno.EIO, 150)
-
-
-@pytest.mark.campaign
 @pytest.mark.parametrize("number", WORDS, ids=errno.errorcode.get)
 def test_a_disk_that_fails_at_any_moment_of_a_start_is_named(begin, tmp_path, number):
     """Of a first start, and of one with an existing data directory."""
@@ -105,7 +102,6 @@ def test_a_disk_that_fails_at_any_moment_of_a_start_is_named(begin, tmp_path, nu
             fails_at(begin, folder, number, operations)
 
 
-@pytest.mark.campaign
 @pytest.mark.parametrize("number", WORDS, ids=errno.errorcode.get)
 def test_a_disk_that_fails_for_a_while_is_named_and_used_again(begin, tmp_path, number):
     """Nothing is acknowledged meanwhile; a few lines, then all goes on."""

@@ -16,6 +16,7 @@ from upgrade_steps import KINDS, TABLES, layouts, number, rows, step, with_note
 
 from appliance import cli
 from appliance.engine import databases
+from appliance.engine.losses import Losses
 from appliance.errors import ConfigError, UnavailableError
 from appliance.ops.backup import backup, restore
 from appliance.storage import copies, files
@@ -335,18 +336,28 @@ def test_a_row_that_no_version_wrote_is_refused_before_anything_is_changed(data,
 
 
 ZEROS = "zeroblob(40)"
-SESSION = "INSERT INTO session VALUES ('c', NULL, 9, 0, NULL);"
+JOURNAL_ROWS = f"""
+INSERT INTO retained VALUES ('other', {OTHER});
+INSERT INTO retained VALUES ('text', 'text');
+INSERT INTO retained VALUES ('zeros', {ZEROS});
+INSERT INTO session VALUES ('c', NULL, 9, 0, NULL);
+INSERT INTO session VALUES ('d', NULL, 9, 'x', NULL);
+INSERT INTO subscription VALUES ('c', 'a', 0, {ZEROS});
+INSERT INTO outgoing VALUES ('c', 1, 1, 0, {ZEROS});
+INSERT INTO queue VALUES ('c', 1, {ZEROS});
+INSERT INTO will VALUES ('c', {ZEROS});
+INSERT INTO unreleased VALUES ('c', 'x', 1);
+INSERT INTO settled VALUES ('c', 1);
+INSERT INTO settled VALUES ('c', 'x');
+"""
+JOURNAL_ROWS_TOLD = (
+    "The retained message on 'other'", "The retained message on 'text'",
+    "The retained message on 'zeros'", "The session of client 'd'", "A subscription of client 'c'",
+    "An outgoing QoS 2 exchange of client 'c'", "The queue of client 'c'", "The will of client 'c'",
+    "An incoming QoS 2 exchange of client 'c'", "A note of a QoS 2 message of client 'c'",
+)  # fmt: skip
 SKIPPED_ROWS = [
-    ("journal.db", f"INSERT INTO retained VALUES ('t', {OTHER})"),
-    ("journal.db", "INSERT INTO retained VALUES ('t', 'text')"),
     ("journal.db", f"UPDATE retained SET body = {ZEROS}"),
-    ("journal.db", SESSION + "INSERT INTO session VALUES ('d', NULL, 9, 'x', NULL)"),
-    ("journal.db", SESSION + f"INSERT INTO subscription VALUES ('c', 'a', 0, {ZEROS})"),
-    ("journal.db", SESSION + f"INSERT INTO outgoing VALUES ('c', 1, 1, 0, {ZEROS})"),
-    ("journal.db", SESSION + f"INSERT INTO queue VALUES ('c', 1, {ZEROS})"),
-    ("journal.db", f"INSERT INTO will VALUES ('c', {ZEROS})"),
-    ("journal.db", "INSERT INTO unreleased VALUES ('c', 'x', 1)"),
-    ("journal.db", "INSERT INTO settled VALUES ('c', 1); INSERT INTO settled VALUES ('c', 'x')"),
     ("tasks.db", f"UPDATE executions SET record = {OTHER} WHERE id = 2"),
     ("recorders.db", "UPDATE recording SET seq = 'seven'"),
     ("recorders.db", "UPDATE recording SET seq = 9000000000000000000"),
@@ -366,6 +377,22 @@ def test_a_row_that_is_met_later_costs_that_row(data, name, sql, tmp_path, monke
     told = capfd.readouterr().err
     assert any(word in told for word in ("skipped", "left out")), told
     assert not list(data.glob("*.corrupt-*"))
+
+
+def test_damaged_rows_of_the_journal_are_each_named(data, tmp_path, monkeypatch, capfd):
+    """Each costs what it holds; their number is counted, and an operator acknowledges them."""
+    (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(sqlite3.connect(data / "journal.db")) as connection:
+        connection.executescript(JOURNAL_ROWS)
+    assert cli.main(["run", "--headless", "--run-for", "100ms"]) == 0
+    told = capfd.readouterr().err
+    for row in JOURNAL_ROWS_TOLD:
+        assert f"{row} in " in told
+    assert told.count("is damaged and was left out") == len(JOURNAL_ROWS_TOLD)
+    losses = Losses(data)
+    assert losses.health.level == "bad"
+    assert len(losses.acknowledge()) == len(JOURNAL_ROWS_TOLD)
 
 
 COMMANDS = {
