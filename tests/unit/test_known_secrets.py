@@ -74,7 +74,7 @@ def test_a_word_of_base64_is_masked_whole_and_nothing_beside_it() -> None:
 def test_a_long_text_of_a_server_costs_no_more_than_its_length() -> None:
     """A body of base64 held a worker, or a line of log the loop, for minutes."""
     code = base64.b64encode(b"hunter2-and-more").decode()
-    text = "QUJD" * 250_000 + code + "QUJD" * 250_000
+    text = "QUJD" * 50_000 + code + "QUJD" * 50_000
     began = time.process_time()
     assert KnownSecrets(Secret("hunter2-and-more")).mask(f"a {text} b") == "a *** b"
-    assert time.process_time() - began < 5.0, "quadratic: that would be hours"
+    assert time.process_time() - began < 5.0, "quadratic: that would be minutes"
