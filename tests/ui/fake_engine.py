@@ -558,7 +558,12 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="a file for why the UI ended")
     parser.add_argument("--crash", action="store_true", help="one fault while drawing")
     parser.add_argument("--still", action="store_true", help="the clock stands still")
+    parser.add_argument("--queue", type=int, help="writes that wait for a slow terminal at most")
     wanted = parser.parse_args()
+    if wanted.queue:
+        from textual.drivers import _writer_thread
+
+        _writer_thread.MAX_QUEUED_WRITES = wanted.queue
     clock = Clock() if wanted.still else Clock(time.time_ns())
     engine = story(clock, rate=wanted.rate)
     if wanted.first:

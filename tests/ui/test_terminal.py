@@ -154,18 +154,18 @@ def on_pty(tmp_path):
 
 def test_a_terminal_that_reads_nothing_holds_nothing_up(on_pty):
     """A hung terminal: the engine stops, and the process ends in order without a reader."""
-    ui = on_pty("--rate", "2000", "--run-for", "4.5")
+    ui = on_pty("--rate", "2000", "--run-for", "2.5", "--queue", "5")
     assert ui.ended() == "stopping"
 
 
 def test_a_terminal_that_hung_shows_the_present_again(on_pty):
     """When the terminal reads on, the whole screen is painted anew."""
-    ui = on_pty("--rate", "2000", "--run-for", "45")
+    ui = on_pty("--rate", "2000", "--run-for", "45", "--queue", "5")
     ui.read_until(b" quit")  # the footer, which is painted once
     ui.read_for(0.5)
     assert b" quit" not in ui.read_for(0.5)
-    # The hang itself: thirty frames at ten a second fill the queue, then frames are dropped.
-    select.select([], [], [], 4.5)
+    # The hang itself: five frames at ten a second fill the queue, then frames are dropped.
+    select.select([], [], [], 1.5)
     ui.read_until(b" quit")  # only a repaint of everything brings it again
     os.write(ui.ours, b"q")
     ui.read_until(b"Stop the appliance?")

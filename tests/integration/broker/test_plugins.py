@@ -10,14 +10,16 @@ import plugins_for_tests as foreign
 import pytest
 from broker_rig import Closed, Rig, both, plugin
 
+from appliance.broker import plugin_runner
 from appliance.broker.users import Users
 from appliance.config.tables import AccessRule
 from appliance.counters import Counter
 
 
 @pytest.fixture(autouse=True)
-def _fresh() -> Iterator[None]:
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     foreign.forget()
+    monkeypatch.setattr(plugin_runner, "_STOP_S", 0.2)
     yield
     foreign.RELEASE.set()
 
@@ -295,7 +297,7 @@ async def test_a_client_that_leaves_while_plugins_are_asked(tmp_path: Path) -> N
 
 async def test_a_slow_answer_is_no_silence_of_the_client(tmp_path: Path) -> None:
     """A keepalive that is shorter than the plugin's answer ends no connection."""
-    async with Rig(tmp_path / "d", plugins=(plugin("Topics", slow_s=3.5),)) as rig:
+    async with Rig(tmp_path / "d", plugins=(plugin("Topics", slow_s=2.2),)) as rig:
         wire = await rig.wire(keepalive=1)
         await wire.publish_acked("yes/1")
         assert Counter.CONNECTIONS_ENDED_SILENT not in rig.counters

@@ -118,8 +118,8 @@ def test_a_message_arrives_as_it_was_given(broker, publish, qos: int) -> None:
         ) == (0, "")  # fmt: skip
         assert done.wait(10)
     finally:
-        client.loop_stop()
         client.disconnect()
+        client.loop_stop()
     [message] = arrived
     assert (message.topic, message.payload.decode(), message.qos) == ("plant/Müller", text, qos)
 

@@ -32,6 +32,8 @@ from golden import (
     Running,
 )
 
+from quick_appliance import WAITS
+
 from appliance.engine import databases
 from appliance.journal import store as journal_store
 from appliance.model import ExecutionState
@@ -39,11 +41,19 @@ from appliance.ops.backup import restore
 from appliance.recorders import progress as recorders_store
 from appliance.storage.layout import Migration, Tables
 from appliance.tasks import store as tasks_store
+from appliance.tasks.engine import TaskEngine
 
 FOLDERS = sorted(each.name for each in DATA.glob("format_*"))
 SECOND_NS = 1_000_000_000
 HOUR_NS = 3600 * SECOND_NS
 OVER = {ExecutionState.SUCCEEDED.value, ExecutionState.FAILED.value}
+
+
+@pytest.fixture(autouse=True)
+def _server_that_is_asked_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's end is seen at once: the simulated server has time."""
+    for name, value in WAITS.items():
+        monkeypatch.setitem(TaskEngine.__init__.__kwdefaults__, name, value)
 
 
 @pytest.fixture(params=FOLDERS)

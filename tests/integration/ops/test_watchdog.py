@@ -14,6 +14,7 @@ from appliance_process import free_port, until
 from appliance.config.reading import loads
 from appliance.engine.service import Appliance
 from appliance.ops.systemd import SystemdNotifier
+from appliance.ops import supervisor as supervision
 from appliance.ops.supervisor import Supervisor
 
 pytestmark = pytest.mark.posix("there is no systemd")
@@ -32,8 +33,9 @@ user = 'INTERNAL\\sa_repository'
 
 
 @pytest.fixture
-def watched(tmp_path):
+def watched(tmp_path, monkeypatch):
     """A running appliance whose Qlik server is down, and what it tells systemd."""
+    monkeypatch.setattr(supervision, "_TICK_S", 0.1)
     path = str(tmp_path / "notify")
     text = CONFIG.format(data=tmp_path / "data", port=free_port(), dead=free_port())
     appliance = Appliance(loads(text, file=str(tmp_path / "config.toml")))
@@ -94,6 +96,6 @@ def test_a_thread_that_is_gone_has_the_service_restarted(watched, name, error) -
         else (appliance.tasks.qlik_state().engine)
     )
     assert state.level == "bad"
-    manager.settimeout(1.5)
+    manager.settimeout(0.5)
     with pytest.raises(TimeoutError):
         manager.recv(1000)

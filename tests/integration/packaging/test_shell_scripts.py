@@ -175,7 +175,7 @@ format = "json"
 @pytest.mark.parametrize(
     "command",
     [["--version"], ["--help"], ["check"], ["tasks"], ["tasks", "--json"],
-     ["run", "--headless", "--run-for", "1s"], ["export"],
+     ["run", "--headless", "--run-for", "100ms"], ["export"],
      ["export", "--format", "csv"]],
     ids=" ".join,
 )  # fmt: skip
@@ -188,7 +188,7 @@ def test_a_command_s_output_can_be_redirected_in_any_code_page(
     (folder / "config.toml").write_text(CONFIG, "utf-8")
     if command[0] == "export":
         redirected(
-            ["-m", "appliance", "run", "--headless", "--run-for", "1s"], tmp_path / "run", folder
+            ["-m", "appliance", "run", "--headless", "--run-for", "100ms"], tmp_path / "run", folder
         )
     found = redirected(["-m", "appliance", *command], tmp_path / "out", folder)
     if command[-1] == "--json":

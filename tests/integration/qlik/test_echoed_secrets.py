@@ -60,7 +60,7 @@ class _Echo(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def echo() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
@@ -132,7 +132,7 @@ def test_a_proxy_of_the_environment_and_its_session_show_no_secret(
     """The password in HTTP_PROXY and the cookie of a session sign in as well as a secret of the
     configuration; no text of a server that repeats them shows them, at the first call or later."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Session) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         proxy = f"http://someone:hunter2%2Fand%20more@127.0.0.1:{server.server_address[1]}"
         monkeypatch.setenv("http_proxy", proxy)
         transport = Transport("http://qlik.example:4242", timeout_s=5)

@@ -23,6 +23,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.journal.journal import Journal
 from appliance.model import Message
+from appliance.recorders import progress, recorders
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.recorders.formats import make_format
@@ -377,8 +378,10 @@ def test_messages_lost_to_retention_are_counted(tmp_path, caplog):
     assert "before they could be recorded" in caplog.text
 
 
-def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path):
+def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path, monkeypatch):
     """A file never runs ahead of its cursor: locked cursors stop recording until they are free."""
+    monkeypatch.setattr(progress, "_BUSY_S", 0.1)
+    monkeypatch.setattr(recorders, "RETRY_S", 0.1)
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
         plant.settle()

@@ -293,6 +293,7 @@ def test_a_will_is_no_request(running):
     client.username_pw_set("admin", PASSWORD)
     client.will_set(request_topic("willful"), b'{"number":0,"ask":{"ask":"stop"}}')
     client.on_connect = lambda *arguments: refused.put(arguments[3])
+    client.reconnect_delay_set(0.05, 0.05)  # the end waits for it
     client.connect("127.0.0.1", running.port)
     client.loop_start()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import certificates
 import paho.mqtt.publish as mqtt_publish
 import pytest
-from appliance_process import ApplianceProcess, until
+from appliance_process import QUICK, ApplianceProcess, until
 
 from appliance.config.reading import loads
 from appliance.engine import service
@@ -109,7 +109,7 @@ def test_killed_as_the_call_of_a_chain_arrives(tmp_path: Path, qlik, chain: str,
         assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 20)
         process.kill()
     qlik.heal()
-    with ApplianceProcess(tmp_path, config + TIMER.format(every="1h")) as process:
+    with ApplianceProcess(tmp_path, config + TIMER.format(every="1h"), program=QUICK) as process:
         process.start()
         until(
             lambda: recorded(process, f"appliance/tasks/{CHAINED}/last", "succeeded"),

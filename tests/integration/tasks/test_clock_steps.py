@@ -45,10 +45,10 @@ def test_waits_keep_their_length_when_the_clock_is_set(qlik, tmp_path: Path, ste
     """A debounce, an interval, a silence and a run that is followed: nothing ends at once, nothing
     waits for hours, and no timer fires for the step."""
     task = qlik.add_task("Reload sales", duration_s=0.1)
-    long = qlik.add_task("Reload long", duration_s=2.0)
+    long = qlik.add_task("Reload long", duration_s=1.2)
     wall = SetClock()
     settings = {"clock_ns": wall.clock(), "timers": (EVERY, QUIET), "boot_ns": 0}
-    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(1.0), **settings) as rig:
+    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(0.7), **settings) as rig:
         rig.engine.start_task(long.id, "ann")
         rig.broker.wait_for(long.id, "running")
         rig.source.put(START_TOPIC, task.id, received_ns=wall())

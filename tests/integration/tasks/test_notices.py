@@ -69,7 +69,7 @@ def webhook():
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         inbox.url = f"json://127.0.0.1:{server.server_port}/hook"
         yield inbox
         server.shutdown()
@@ -96,7 +96,7 @@ def mailbox():
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         port = server.server_address[1]
         inbox.url = (
             f"mailto://127.0.0.1:{port}?from=appliance@example.com&to=ops@example.com&mode=insecure"
