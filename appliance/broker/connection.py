@@ -162,6 +162,11 @@ class Connection(GuardedProtocol):
         return bool(self._rest) or self.asked is not None
 
     @property
+    def waits_for_its_turn(self) -> bool:
+        """Whether something that has come is to be looked at in a later step of the loop."""
+        return self._busy and bool(self._rest)
+
+    @property
     def messages_in(self) -> int:
         """Messages that the client has published on this connection."""
         return self._publish_reader.taken
@@ -314,7 +319,8 @@ class Connection(GuardedProtocol):
 
     def _consume(self, data: bytes) -> None:
         now = perf_counter()
-        if self._context.turns.is_over(self.last_received, now):
+        may_wait = self.is_open or len(data) > _SHORT_READ  # many may come in at once
+        if may_wait and self._context.turns.is_over(self.last_received, now):
             # Others have had this step of the loop.
             self._rest[:0] = data
             self.wait()

@@ -116,7 +116,7 @@ class Connections:
                 each
                 for each, arrived in crowd.items()
                 # What a younger one has sent may not be read yet.
-                if each.asked is None and arrived <= latest
+                if each.asked is None and not each.waits_for_its_turn and arrived <= latest
             ]
             if half_open:
                 half_open.sort(key=lambda each: each.has_sent)

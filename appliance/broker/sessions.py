@@ -70,6 +70,10 @@ class ClientConnection(Protocol):
         """Whether any byte of MQTT has come."""
 
     @property
+    def waits_for_its_turn(self) -> bool:
+        """Whether something that has come is to be looked at in a later step of the loop."""
+
+    @property
     def is_open(self) -> bool:
         """Whether the client may send anything but CONNECT."""
 
