@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from appliance.model import LARGEST_SEQ
+from appliance.storage import files
 from appliance.storage.database import Database
 from appliance.storage.layout import Layout, Tables
 from appliance.storage.rescue import rescue_rows
@@ -96,25 +97,37 @@ class ProgressStore:
         # most commits are not forced to the disk.
         self._database = Database(path, LAYOUT, busy_s=_BUSY_S, rescue=self._rescue)
         self._connection: sqlite3.Connection | None = None
+        self._mark = path.with_name(f"{path.name}.lost")
         self.damaged: set[str] = set()
         """Keys of rows that can't be read."""
 
-    @staticmethod
-    def _rescue(damaged: Path, _log: Path, connection: sqlite3.Connection) -> str:
+    def _rescue(self, damaged: Path, _log: Path, connection: sqlite3.Connection) -> str:
+        self._mark.touch()
         return rescue_rows(damaged, connection, LAYOUT)
 
     def open(self, now_ns: int) -> dict[str, Progress]:
         """Open the database as ``Database.open`` does, and raise what it raises.
 
-        Returns what it holds.
+        Returns what it holds. If ``is_lost``, ``found`` is to be called once the positions are
+        found again: a kill until then must not make recordings look like new ones.
         """
+        path = self._database.path
+        with contextlib.suppress(OSError):  # the database says what is wrong with the disk
+            if not path.exists() or path.stat().st_size == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._mark.touch()
         self._connection = self._database.open(now_ns)
         return self.load()
+
+    def found(self) -> None:
+        """All positions that could be found again are stored."""
+        with contextlib.suppress(FileNotFoundError):
+            files.remove(self._mark)
 
     @property
     def is_lost(self) -> bool:
         """Whether ``open`` found no database, or a damaged one: rows may be missing."""
-        return self._database.is_new or bool(self._database.losses)
+        return self._mark.exists() or bool(self._database.losses)
 
     @property
     def losses(self) -> list[str]:

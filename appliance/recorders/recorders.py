@@ -97,6 +97,7 @@ class Recorders:
         stored = self._store.open(self._clock_ns())
         if journal is not None and last_seq:
             stored = {**stored, **self._find_lost(stored, last_seq, journal)}
+        self._store.found()
         self._load(self._plan, stored, last_seq)
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
@@ -110,10 +111,9 @@ class Recorders:
     ) -> dict[str, Progress]:
         """The positions of recordings whose cursors are lost, as far as they can be found."""
         found: dict[str, Progress] = {}
+        is_lost = self._store.is_lost
         for recorder in self._plan.recorders:
-            if recorder.key in stored or not (
-                self._store.is_lost or recorder.key in self._store.damaged
-            ):
+            if recorder.key in stored or not (is_lost or recorder.key in self._store.damaged):
                 continue
             progress, told, is_loss = find_position(recorder, self._plan.routes, last_seq, journal)
             _log.log(logging.ERROR if is_loss else logging.WARNING, "%s", told)

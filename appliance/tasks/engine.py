@@ -210,9 +210,10 @@ class TaskEngine:
         """
         seq = min(max(seq, self._answered_seq, last_seq - MAX_LOOKED_AT), last_seq)
         self._state.rebuild_after(seq)
-        if last_seq:
+        if last_seq and not (0 < seq == self._answered_seq and self._store.losses):
             again = f" Messages {seq + 1} to {last_seq} are read again." if seq < last_seq else ""
-            before = f" Messages up to {seq} start nothing any more." if seq else ""
+            is_left_out = seq > self._answered_seq
+            before = f" Messages up to {seq} start nothing any more." if is_left_out else ""
             text = (
                 f"The record of starts was lost with the task database.{again} What they ask for is"
                 " started only if neither the journal nor the Qlik server knows of a start since."

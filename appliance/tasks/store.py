@@ -218,7 +218,10 @@ class Store:
 
     @staticmethod
     def _rescue(damaged: Path, _log: Path, connection: sqlite3.Connection) -> str:
-        return rescue_rows(damaged, connection, LAYOUT)
+        told = rescue_rows(damaged, connection, LAYOUT)
+        # It has no cursor until what is missing was taken from the journal, also after a kill.
+        connection.execute("UPDATE OR REPLACE meta SET name = 'rescued_seq' WHERE name = 'seq'")
+        return told
 
     def understood(self) -> contextlib.AbstractContextManager[None]:
         """For reading after ``open``: see ``Database.understood``."""
@@ -378,13 +381,16 @@ class Store:
         return {str(name): value for name, value in self._pairs("meta", rows, _number)}
 
     def newest(self) -> tuple[int, int]:
-        """The largest number of an execution, and the newest message that any row answers."""
+        """The largest number of an execution, and the newest message that was dealt with.
+
+        As any row tells it, where the cursor is lost.
+        """
         (execution,) = self._db.execute("SELECT max(id) FROM executions").fetchone()
         (seq,) = self._db.execute(
             "SELECT max(seq) FROM answers WHERE typeof(seq) = 'integer' AND seq <= ?",
             (LARGEST_SEQ,),
         ).fetchone()
-        newest: tuple[int, int] = (execution or 0, seq or 0)
+        newest: tuple[int, int] = (execution or 0, max(seq or 0, self.meta("rescued_seq")))
         return newest
 
     def open_records(self) -> list[Record]:

@@ -29,7 +29,7 @@ from appliance.recorders.recorders import Recorders
 from appliance.recorders.formats import make_format
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.locate import locate
-from appliance.recorders.progress import Progress
+from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recording import Recording
 from appliance.tuning import RECORD_EVERY_S
 
@@ -458,6 +458,24 @@ def test_a_lost_position_is_found_although_the_clock_was_set_back(tmp_path):
     for number, shape in enumerate(SHAPES):
         assert numbers(tmp_path / f"rec/{number}", shape) == list(range(11))
     assert len(list((tmp_path / "rec").iterdir())) == len(SHAPES), "no file was set aside"
+
+
+def test_a_kill_while_lost_positions_are_found_changes_nothing(tmp_path):
+    """The database is there by then, and without rows: the recordings are no new ones."""
+    for path in (tmp_path / "recorders.db", None):
+        with Plant(tmp_path, ONE) as plant:
+            plant.publish(1, 2)
+        if path is None:
+            (tmp_path / "recorders.db").write_bytes(b"garbage " * 100)
+        else:
+            path.unlink()
+        killed = ProgressStore(tmp_path / "recorders.db")
+        assert killed.open(NOW_NS) == {}
+        killed.close()
+    with Plant(tmp_path, ONE) as plant:
+        plant.publish(3)
+    assert load(tmp_path / "rec/one.json") == [1, 2, 1, 2, 3]
+    assert not list(tmp_path.glob("recorders.db.lost"))
 
 
 def test_a_lost_position_and_an_interrupted_write(tmp_path):
