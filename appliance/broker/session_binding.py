@@ -127,14 +127,15 @@ class SessionBinding:
         """
         client_id = connection.client_id
         self._check_owner(client_id, asked.username)
-        if asked.will is not None:
-            self._check_room_for_will(_kept(connection, asked.will))
+        kept = None if asked.will is None else _kept(connection, asked.will)
+        if kept is not None:
+            self._check_room_for_will(kept)
         session = self._sessions.get(client_id)
         resumed = session is not None and not asked.clean_start
         if session is None or not resumed:
             self._check_room(client_id, asked)
             self.wills.returned(client_id, asked.username, resumes=False)
-            if session is None:
+            if session is None and client_id in self._sessions:
                 at_once(self._end_all_expired(self._sessions.left_behind(client_id)))
             self.end_session(client_id)
             session = self._sessions.begin(client_id, asked.username, asked.session_expiry_s)
@@ -145,8 +146,8 @@ class SessionBinding:
         session.connection = connection
         session.version = connection.version
         connection.session = session
-        if asked.will is not None:
-            self.wills.announce(_kept(connection, asked.will))
+        if kept is not None:
+            self.wills.announce(kept)
         return resumed
 
     def _check_room(self, client_id: str, asked: Connect) -> None:
