@@ -670,7 +670,7 @@ def measure(
             stderr=subprocess.PIPE,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))),
+                "PYTHONPATH": os.pathsep.join((str(folder), str(HERE / "tests"))),
             },
         )
         try:
