@@ -44,7 +44,7 @@ class Pages:
         self._log_pages: list[int] = []
         self._find_log_pages(log_header)
         length = 0 if self._file is None else self._file.seek(0, 2)
-        self._in_file_count = length // self.size
+        self._in_file_count = -(-length // self.size)
         self.count = max(self._in_file_count, *self._in_log, 0)
         """The highest number, which a damaged log may make up."""
 
@@ -85,7 +85,7 @@ class Pages:
 
     def _page(self, file: BinaryIO | None, at: int) -> bytes:
         page = self._read(file, at, self.size)
-        return page if len(page) == self.size else b""
+        return page.ljust(self.size, b"\0") if page else b""  # the last one may be cut
 
     def _chunk(self, page: bytes, at: int, get: Callable[[int], bytes]) -> Row:
         """The chunk in a cell. Raises ``ValueError`` or ``IndexError`` if it is not whole."""

@@ -17,8 +17,11 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 from appliance_process import free_port, until
+from journal_rig import JournalRig
 from quick_appliance import LIMITS
 
+from appliance.broker.door import RETAINED_TABLES
+from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.config.reading import load
 from appliance.engine.losses import FILE_NAME
 from appliance.engine.service import Appliance
@@ -102,6 +105,15 @@ class Directories:
             }
             shutil.copytree(self.data, self.folder / "killed")
         shutil.copytree(self.data, self.folder / "stopped")
+        another = JournalRig(self.folder / "foreign" / "journal.db")
+        another.journal.define(RETAINED_TABLES)
+        another.journal.define(SESSION_TABLES)
+        another.start()
+        for _ in range(5):
+            another.put(1, b"another's")
+            another.settle()
+        shutil.copytree(self.folder / "foreign", self.folder / "another")
+        another.journal.close(5)
 
     @contextmanager
     def life(self):
@@ -152,6 +164,8 @@ class Directories:
             at = at // 4096 * 4096 if name.endswith(".db") else at
             damage = random.Random(seed).randbytes(min(4096, len(content)))
             path.write_bytes(content[:at] + damage + content[at + len(damage) :])
+        elif state == "another's":
+            shutil.copy(self.folder / "another" / name, path)
         else:
             path.write_bytes(
                 {
@@ -203,8 +217,11 @@ def look_at(made, caplog, ended, name, state, seed=1):
     caplog.clear()
     caplog.set_level(logging.INFO)
     made.spoil(ended, name, state, seed)
-    readable = made.readable(name, state)
     reached = highest_cursor(made.data / "recorders.db")
+    readable = made.readable(name, state)
+    if name == "journal.db-wal":
+        # A log whose end is missing is one that a crash cut, but for what is known to be in it.
+        readable = {seq for seq in readable if seq <= reached}
     begun = sorted(made.site.begun)
 
     def count(part):
@@ -214,7 +231,8 @@ def look_at(made, caplog, ended, name, state, seed=1):
         with made.life() as one:
             there = {message.seq for chunk in one.journal.back_from(2**62) for message in chunk}
             if life == 0:
-                assert readable <= there, readable - there
+                # A cut goes through one message at most.
+                assert len(readable - there) <= (state == "half"), readable - there
                 lost = made.messages.keys() - there
                 data = View(one).snapshot().data
                 said = "\n".join(one.losses.acknowledge())
@@ -250,7 +268,8 @@ def test_a_damaged_file_is_said_and_costs_only_what_was_in_it(made, caplog, ende
 def test_any_state_of_any_file(made, caplog, ended, name):
     """Each file, deleted, cut, overwritten or older."""
     is_journal = name.startswith("journal.db")
-    for state in STATES if is_journal else ("deleted", "page", "foreign"):
+    states = (*STATES, "another's") if name in {"journal.db-wal", "journal.db-shm"} else STATES
+    for state in states if is_journal else ("deleted", "page", "foreign"):
         for seed in range(4 if is_journal and state == "page" else 1):
             try:
                 look_at(made, caplog, ended, name, state, seed)
