@@ -7,6 +7,7 @@ import pytest
 from appliance.config.tables import QlikConfig
 from appliance.secret import Secret
 from appliance.model import ExecutionState
+from appliance.qlik import cloud
 from appliance.qlik.connect import connect
 from appliance.qlik.server import RetryPolicy, QlikError, QlikServer
 from appliance.qlik.simulated import FaultKind, ManualClock, Outcome, SimulatedQlik, SimulatedTask
@@ -133,9 +134,14 @@ def test_a_reload_can_be_cancelled_and_cancelling_twice_is_no_error(
 
 @pytest.mark.parametrize("shown_after_s", [0.0, 3600.0])
 def test_a_task_of_qlik_cloud_is_started_and_its_run_found(
-    qlik: SimulatedQlik, tenant: QlikServer, clock: ManualClock, shown_after_s: float
+    qlik: SimulatedQlik,
+    tenant: QlikServer,
+    clock: ManualClock,
+    shown_after_s: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The start gives no run id; the run is found at once, or later by the time of the start."""
+    monkeypatch.setattr(cloud, "_LOOK_WAIT_S", 0.02)
     task = app(qlik, id=TASK, duration_s=5, outcomes=(Outcome.FAIL,))
     tenant.start(TASK)
     clock.advance(60)

@@ -70,7 +70,7 @@ def test_waits_go_on_when_the_clock_was_set_back_between_two_runs(qlik, tmp_path
     """What waits for a debounce or an interval does not wait until the clock has caught up."""
     task = qlik.add_task("Reload sales", duration_s=0.1)
     wall, source = SetClock(), MemorySource()
-    arguments = (tmp_path / "tasks.db", client_of(qlik), start_trigger(1.0))
+    arguments = (tmp_path / "tasks.db", client_of(qlik), start_trigger(0.5))
     settings = {"timers": (EVERY,), "source": source}
     wall.ahead = 5 * 3600 * SECOND
     with Rig(*arguments, clock_ns=wall.clock(), boot_ns=0, **settings) as rig:

@@ -256,7 +256,7 @@ def test_a_server_that_hangs_does_not_keep_the_stop(qlik, tmp_path: Path) -> Non
         source.put(START_TOPIC, task.id)
         assert qlik.wait_for(lambda: qlik.starts() == 1)
         began = time.monotonic()
-        rig.engine.stop(2.0)
+        rig.engine.stop(0.5)
         assert time.monotonic() - began < 30
     with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as again:
         again.broker.wait_for(task.id, "succeeded")

@@ -93,6 +93,7 @@ def test_failing_threads_are_bad_without_a_server_too(tmp_path: Path, monkeypatc
         raise RuntimeError
 
     monkeypatch.setattr(Timing, "tick", failing)
+    monkeypatch.setattr(workers, "TICK_S", 0.05)
     with Rig(tmp_path / "tasks.db", None) as rig:
         rig.wait_until(lambda: report_of(rig).is_bad)
         assert rig.engine.qlik_state().health.level == "bad"
