@@ -50,7 +50,7 @@ _LINGER_S = 5.0
 
 _SHORT_READ = 2048
 """Bytes that are always taken in one go; at two bytes a packet that is some milliseconds."""
-_BYTES_AT_ONCE = 64 * 1024
+_BYTES_AT_ONCE = 128 * 1024
 """Bytes of messages that are taken before a long read looks at the time."""
 _CONTROLS_AT_ONCE = 32
 """Other packets that are taken before a long read looks at the time."""
