@@ -214,7 +214,7 @@ def test_what_is_not_a_task_is_rejected_and_kept(running):
     said = [
         line
         for line in appliance.lines[lines:]
-        if "WARN" in line and "qliksense/start_task" in line
+        if "WARN" in line and "on qliksense/start_task" in line and "started nothing" in line
     ]
     assert len(said) == len(REJECTED)
     kept = [m["payload"] for m in exported(appliance) if m["topic"] == "qliksense/start_task"]
