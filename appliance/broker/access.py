@@ -106,6 +106,13 @@ class Access:
         """Clients that have sent their CONNECT and wait for the check or for its answer."""
         return self._logins
 
+    def make_room(self, origin: str | None) -> bool:
+        """End a connection whose login was refused and that waits for the answer to that.
+
+        Returns whether there was one: of the origin, or if ``None`` of any.
+        """
+        return self._failures.answer_oldest(origin)
+
     @property
     def is_open(self) -> bool:
         """Whether clients may come in without a password."""

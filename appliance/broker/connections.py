@@ -30,8 +30,13 @@ class Connections:
         count: Count,
         *,
         logins: Callable[[], int],
+        end_refused: Callable[[str | None], bool],
     ) -> None:
-        """``logins``: the clients whose login waits; they have bounds of their own."""
+        """``logins``: the clients whose login waits; they have bounds of their own.
+
+        ``end_refused`` ends a connection of the origin (``None``: of any) whose login is refused
+        and that waits for the answer; returns whether there was one.
+        """
         self.is_closed = False
         """No connection is let in any more."""
         self.unauthenticated = 0
@@ -39,6 +44,7 @@ class Connections:
         self._limits = limits
         self._count = count
         self._logins = logins
+        self._end_refused = end_refused
         self._makes_room = False
         self._all: set[ClientConnection] = set()
         self._by_address: collections.Counter[str] = collections.Counter()
@@ -77,11 +83,13 @@ class Connections:
 
     def _limit_reached(self, listener: Listener, host: str) -> Counter | None:
         limits = self._limits()
-        if len(self._all) >= limits.max_connections:
+        # Guessers that are kept waiting for their answers keep no other client out.
+        if len(self._all) >= limits.max_connections and not self._end_refused(None):
             return Counter.CONNECTIONS_REFUSED_LIMIT_OVERALL
         if listener.connections >= listener.max_connections:
             return Counter.CONNECTIONS_REFUSED_LIMIT_LISTENER
-        if self._by_address[host] >= limits.max_connections_per_address:
+        is_full = self._by_address[host] >= limits.max_connections_per_address
+        if is_full and not self._end_refused(origin_of(host)):
             return Counter.CONNECTIONS_REFUSED_LIMIT_ADDRESS
         if self._half_open >= limits.max_unauthenticated * _BURST:
             return Counter.CONNECTIONS_REFUSED_LIMIT_UNAUTHENTICATED

@@ -7,6 +7,7 @@ within four. Not for: which login is looked at first (login_queue.py).
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 from appliance.broker.recent_failures import RecentFailures
@@ -53,9 +54,9 @@ class LoginFailures:
         crowd[answered] = None
         self.held += 1
         if len(crowd) > _HELD_OF_ORIGIN:
-            _answer_oldest(crowd)
+            self.answer_oldest(origin)
         elif self.held > _HELD:
-            _answer_oldest(max(self._held.values(), key=len))
+            self.answer_oldest()
         try:
             async with asyncio.timeout(seconds):
                 await answered.wait()
@@ -67,9 +68,16 @@ class LoginFailures:
             if not crowd:
                 self._held.pop(origin, None)
 
+    def answer_oldest(self, origin: str | None = None) -> bool:
+        """Answer the client that has waited longest; returns whether there was one.
 
-def _answer_oldest(crowd: dict[asyncio.Event, None]) -> None:
-    for answered in crowd:
-        if not answered.is_set():
-            answered.set()
-            return
+        Of the origin, or if ``None`` of the origin that has most of them.
+        """
+        crowds = sorted(self._held.values(), key=len, reverse=True)
+        if origin is not None:
+            crowds = [self._held.get(origin, {})]
+        for answered in itertools.chain.from_iterable(crowds):
+            if not answered.is_set():
+                answered.set()
+                return True
+        return False

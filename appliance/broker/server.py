@@ -115,7 +115,11 @@ class MqttBroker:
             for config in listeners
         }
         self.connections = Connections(
-            self._listeners, self._current_limits, self.count, logins=lambda: access.logins
+            self._listeners,
+            self._current_limits,
+            self.count,
+            logins=lambda: access.logins,
+            end_refused=access.make_room,
         )
         self.binding = SessionBinding(
             sessions=self.sessions,
