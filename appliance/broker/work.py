@@ -7,6 +7,7 @@ long looks at a ``Slice`` now and then, and goes on in a later step of the loop 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
@@ -100,9 +101,12 @@ class Turns:
 
     def _run(self) -> None:
         self._begin(self._loop.time(), time.perf_counter())
+        ends = self._ends
+        self._ends = math.inf  # the first has its turn, however long the step took until now
         for _ in range(len(self._waiting)):  # what waits again is for the next step
             self._waiting.popleft()()
-            if time.perf_counter() >= self._ends:
+            self._ends = ends
+            if time.perf_counter() >= ends:
                 break
         self._is_timed = bool(self._waiting)
         if self._is_timed:

@@ -68,3 +68,34 @@ def test_the_queue_is_worked_off_in_order_a_few_in_a_step(
         runner.run(look())
     assert [name for _, name in done] == ["a", "b", "c", "a again"]
     assert len({step for step, _ in done}) == 4
+
+
+@pytest.mark.parametrize("make_loop", _loops())
+def test_what_waits_has_its_turn_however_long_a_step_takes(
+    make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that waits asks again when it is called; one in a step is not put off once more."""
+    monkeypatch.setattr(work, "LONGEST_STEP_S", -1.0)
+    done: list[int] = []
+
+    async def look() -> None:
+        loop = asyncio.get_running_loop()
+        turns = work.Turns(loop)
+        all_done = asyncio.Event()
+
+        def take(number: int) -> None:
+            if turns.is_over(turns._at, time.perf_counter()):
+                turns.later(lambda: take(number))
+                return
+            done.append(number)
+            if len(done) == 5:
+                all_done.set()
+
+        for number in range(5):
+            turns.later(lambda number=number: take(number))  # type: ignore[misc]
+        async with asyncio.timeout(30):
+            await all_done.wait()
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(look())
+    assert sorted(done) == list(range(5))
