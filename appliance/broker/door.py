@@ -424,6 +424,11 @@ class Door:
             self._finish(part.messages, part.callbacks)
             if self._behind:
                 self._behind[0].steps = self._begin(self._behind[0].messages)
+                if (
+                    slice_.is_over
+                ):  # without a subscription there are no steps to look at the time in
+                    self._loop.call_soon(self._go_on)
+                    return
 
     def _begin(self, messages: Sequence[Message]) -> Iterator[None] | None:
         """Keep and show messages; returns the steps of handing them on, if there are any."""

@@ -6,7 +6,6 @@ ten times a second; one lock, held for microseconds. Not for: the history (the j
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -90,11 +89,12 @@ class LiveView:
             self._in_second += len(shown)
             topics = self._topics
             for name, last in dict(zip(names, shown, strict=True)).items():
-                topic = topics.get(name)
+                topic = topics.pop(name, None)
                 if topic is None:
                     if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
                         self._forget_topics()
-                    topic = topics[name] = _Topic()
+                    topic = _Topic()
+                topics[name] = topic  # the one that was silent longest stays first
                 count = counts[name]
                 topic.count += count
                 topic.recent += count
@@ -118,10 +118,8 @@ class LiveView:
     def _forget_topics(self) -> None:
         """Make room for new topics. Under the lock."""
         topics = self._topics
-        silent = heapq.nsmallest(
-            FORGOTTEN_AT_ONCE, topics.items(), key=lambda item: item[1].last_seq
-        )
-        for name, _ in silent:
+        silent = list(islice(topics, FORGOTTEN_AT_ONCE))
+        for name in silent:
             del topics[name]
         self.forgotten_topics += len(silent)
 
