@@ -309,6 +309,13 @@ def _add_init_and_check(add: _Add) -> None:
     )
 
 
+def _actions(parser: _Parser) -> object:
+    """Where the actions of a command are added."""
+    return parser.add_subparsers(
+        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
+    )
+
+
 def _add_user(add: _Add) -> None:
     parser = add(
         "user",
@@ -319,9 +326,7 @@ def _add_user(add: _Add) -> None:
         "  appliance user list\n"
         "  appliance user remove plc-7",
     )
-    actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
-    )
+    actions = _actions(parser)
     added = add(
         "add",
         "add a user, or give one a new password",
@@ -353,9 +358,7 @@ def _add_session(add: _Add) -> None:
         "  appliance session list plc                    with plc in client id or user\n"
         "  appliance session end press-7",
     )
-    actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
-    )
+    actions = _actions(parser)
     added = add(
         "list",
         "list the sessions",

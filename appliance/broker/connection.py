@@ -211,11 +211,11 @@ class Connection(GuardedProtocol):
             self._rest += data
             if self._busy or len(self._rest) < self._needed:
                 return
-            if self._lag is not None and self._lag.is_slowed:
+            if self._is_slowed:
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        elif self._busy or (self._lag is not None and self._lag.is_slowed):
+        elif self._busy or self._is_slowed:
             self._rest += data
             return
         if not self._closing:
@@ -291,11 +291,15 @@ class Connection(GuardedProtocol):
         """Count the client's silence from now on: until now nothing was read from it."""
         self.last_received = self._loop.time()
 
+    @property
+    def _is_slowed(self) -> bool:
+        """Nothing is taken from the client for a while, because its steps were long."""
+        return self._lag is not None and self._lag.is_slowed
+
     def _update_reading(self) -> None:
         if self._closing or self._transport is None or self._transport.is_closing():
             return
-        is_slowed = self._lag is not None and self._lag.is_slowed
-        if self._paused_by_door or self._busy or self._output.is_paused or is_slowed:
+        if self._paused_by_door or self._busy or self._output.is_paused or self._is_slowed:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
@@ -308,7 +312,7 @@ class Connection(GuardedProtocol):
     def go_on(self) -> None:
         """Take the packets that came while one was under way, and read on."""
         self._busy = False
-        if self._lag is not None and self._lag.is_slowed:
+        if self._is_slowed:
             return
         self.restart_keepalive()
         self._update_reading()
@@ -684,8 +688,7 @@ class Connection(GuardedProtocol):
             self._lag = None
         silent = now - self.last_received
         if self.is_open:
-            is_slowed = self._lag is not None and self._lag.is_slowed
-            is_heard = not (self._paused_by_door or self._busy or is_slowed)
+            is_heard = not (self._paused_by_door or self._busy or self._is_slowed)
             if self.keepalive_s and silent > self.keepalive_s and is_heard:
                 return (
                     f"nothing heard for {silent:.0f} s, keepalive is {self.keepalive_s / 1.5:.0f} s"

@@ -424,9 +424,8 @@ class Door:
             self._finish(part.messages, part.callbacks)
             if self._behind:
                 self._behind[0].steps = self._begin(self._behind[0].messages)
-                if (
-                    slice_.is_over
-                ):  # without a subscription there are no steps to look at the time in
+                # Without a subscription there are no steps in which to look at the time.
+                if slice_.is_over:
                     self._loop.call_soon(self._go_on)
                     return
 

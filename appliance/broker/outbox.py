@@ -373,10 +373,7 @@ class Outbox:
 
     def _begin(self, delivery: Delivery) -> None:
         packet_id = self._next_id()
-        if not delivery.cost:  # it was not queued
-            delivery.cost = cost_of(delivery.message)
-        self._inflight[packet_id] = delivery
-        self._inflight_bytes += delivery.cost
+        self._add_in_flight(packet_id, delivery)
         if delivery.qos == 2 and self.keeper is not None:
             delivery.noting = True
             noted = partial(self._noted, packet_id, delivery)
