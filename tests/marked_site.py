@@ -8,7 +8,15 @@ from appliance.qlik.simulated.server import Proxy
 from appliance.qlik.simulated.site import Run, SimulatedTask, Site
 
 PROXY = Proxy("hdr")
-"""The way in of a configuration with ``header = {name = "hdr-usr"}``."""
+"""The way in that ``QLIK_CONFIG`` names."""
+QLIK_CONFIG = """
+[qlik]
+edition = "client-managed"
+url = "{url}/hdr"
+user = 'INTERNAL\\sa_repository'
+header = {{name = "hdr-usr"}}
+"""
+"""For ``str.format``: a simulated Qlik server with ``PROXY``."""
 
 
 class MarkedSite(Site):
@@ -31,6 +39,11 @@ class MarkedSite(Site):
         self.begun.append((task.id, run.execution_id, now))
         self._on_run(task.id, run.execution_id, now)
         return run
+
+    @property
+    def started(self) -> list[str]:
+        """The task of each run, in the order in which they began."""
+        return [task for task, _, _ in self.begun]
 
     def put_back(self, task_id: str, run: str, at_ns: int) -> None:
         """Begin a run that another site has begun."""

@@ -23,7 +23,7 @@ import paho.mqtt.client as paho
 import pytest
 from appliance_process import ApplianceProcess, until
 from disk_model import Disk, Operation, Tracer
-from marked_site import PROXY, MarkedSite
+from marked_site import PROXY, QLIK_CONFIG, MarkedSite
 from quick_appliance import LIMITS, WAITS
 
 from appliance.config.reading import load
@@ -44,16 +44,15 @@ TICKED = "5f8b1c2e-0d4a-4c55-9a1b-000000000201"
 """A timer publishes a message, and a trigger starts this task for it."""
 REPEATED = (TIMED, TICKED)
 ALL = [*DIRECT, *CHAINED, *REPEATED]
-CONFIG = """
+CONFIG = (
+    """
 [service]
 data_dir = "{data}"
 [[listener]]
 bind = "127.0.0.1:PORT"
-[qlik]
-edition = "client-managed"
-url = "{url}/hdr"
-user = 'INTERNAL\\sa_repository'
-header = {{name = "hdr-usr"}}
+"""
+    + QLIK_CONFIG
+    + """
 [[trigger]]
 topic = "plant/start"
 task = "payload"
@@ -69,6 +68,7 @@ name = "tick"
 every = "1s"
 publish = {{topic = "plant/tick", payload = "now"}}
 """
+)
 CHAIN = """
 [[trigger]]
 topic = "appliance/tasks/{first}/last"
@@ -123,7 +123,7 @@ class Load:
                     self._publish(process.port, messages)
                     wanted = {*DIRECT[: self._sent], *CHAINED[: self._sent], *timed}
                     until(
-                        lambda wanted=wanted: wanted <= {task for task, _, _ in self._site.begun},
+                        lambda wanted=wanted: wanted <= set(self._site.started),
                         "all tasks are started",
                     )
         return self._tracer.operations()
@@ -239,7 +239,7 @@ class Instants:
         messages: list[Message],
         where: str,
     ) -> None:
-        runs = Multiset(task for task, _, _ in site.begun)
+        runs = Multiset(site.started)
         for task in DIRECT:
             assert runs[task] == (task in asked), (task, where)
         for first, task in zip(DIRECT, CHAINED, strict=False):

@@ -18,6 +18,7 @@ import paho.mqtt.client as paho
 import pytest
 from appliance_process import free_port, until
 from journal_rig import JournalRig
+from marked_site import PROXY, QLIK_CONFIG, MarkedSite
 from quick_appliance import LIMITS
 
 from appliance.broker.door import RETAINED_TABLES
@@ -27,21 +28,18 @@ from appliance.engine.losses import FILE_NAME
 from appliance.engine.service import Appliance
 from appliance.engine.view import View
 from appliance.qlik.simulated import SimulatedQlik
-from appliance.qlik.simulated.server import Proxy
-from appliance.qlik.simulated.site import SimulatedTask, Site
 from appliance.recorders.progress import highest_cursor
 
 TASKS = [f"5f8b1c2e-0d4a-4c55-9a1b-0000000000{number:02d}" for number in range(8)]
-CONFIG = """
+CONFIG = (
+    """
 [service]
 data_dir = "{data}"
 [[listener]]
 bind = "127.0.0.1:{port}"
-[qlik]
-edition = "client-managed"
-url = "{url}/hdr"
-user = 'INTERNAL\\sa_repository'
-header = {{name = "hdr-usr"}}
+"""
+    + QLIK_CONFIG
+    + """
 [[trigger]]
 topic = "plant/start"
 task = "payload"
@@ -51,6 +49,7 @@ path = "{data}/all.jsonl"
 format = "jsonl"
 metadata = true
 """
+)
 FILES = (
     "journal.db", "journal.db-wal", "journal.db-shm", "journal.db.high", "tasks.db", "tasks.db-wal",
     "recorders.db", "recorders.db-wal", "all.jsonl", FILE_NAME, "health.json", "appliance.lock",
@@ -67,28 +66,14 @@ def mark(task):
     return f"mark-{int(task[-2:]) + 4711}-of-it"
 
 
-class Starts(Site):
-    """A site that counts the runs of each task."""
-
-    def __init__(self):
-        super().__init__(trigger_delay_s=0.0, concurrency=50)
-        self.begun = []
-        for task in TASKS:
-            self.add_task(SimulatedTask(f"Task {task[-2:]}", id=task, duration_s=0.05))
-
-    def _begin(self, task, now):
-        self.begun.append(task.id)
-        return super()._begin(task, now)
-
-
 class Directories:
     """What an appliance left: killed, stopped, and older copies of both."""
 
     def __init__(self, folder):
         self.folder = folder
         self.data = folder / "data"
-        self.site = Starts()
-        self.qlik = SimulatedQlik(site=self.site, proxies=[Proxy("hdr")])
+        self.site = MarkedSite(TASKS)
+        self.qlik = SimulatedQlik(site=self.site, proxies=[PROXY])
 
     def make(self):
         with self.life() as one:
@@ -135,7 +120,7 @@ class Directories:
             payload = json.dumps({"taskId": task, "mark": mark(task)}).encode()
             View(one).publish("plant/start", payload, 1, False, "test")
         View(one).publish("plant/kept", b"kept", 1, True, "test")
-        until(lambda: set(tasks) <= set(self.site.begun), "the tasks are started")
+        until(lambda: set(tasks) <= set(self.site.started), "the tasks are started")
         until(lambda: not any(each.lag for each in one.recorders.states()), "all is recorded")
 
     def leave_session(self, one):
@@ -222,7 +207,7 @@ def look_at(made, caplog, ended, name, state, seed=1):
     if name == "journal.db-wal":
         # A log whose end is missing is one that a crash cut, but for what is known to be in it.
         readable = {seq for seq in readable if seq <= reached}
-    begun = sorted(made.site.begun)
+    begun = sorted(made.site.started)
 
     def count(part):
         return sum(part.encode() in line for line in recorded_in(made.data))
@@ -248,7 +233,7 @@ def look_at(made, caplog, ended, name, state, seed=1):
             until(lambda: not any(each.lag for each in one.recorders.states()), "all is recorded")  # noqa: B023
             if not name.startswith("journal.db"):
                 assert one.retained.get("plant/kept") is not None
-    assert sorted(made.site.begun) == begun
+    assert sorted(made.site.started) == begun
     assert "defect" not in caplog.text
     assert "Traceback" not in caplog.text
     assert (count("new-0"), count("new-1")) == (1, 1)

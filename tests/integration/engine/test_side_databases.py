@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from appliance_process import until
-from marked_site import PROXY, MarkedSite
+from marked_site import PROXY, QLIK_CONFIG, MarkedSite
 from quick_appliance import LIMITS, WAITS
 
 from appliance.broker.door import RETAINED_TABLES
@@ -38,16 +38,15 @@ from appliance.tasks.engine import TaskEngine
 TASKS = [f"5f8b1c2e-0d4a-4c55-9a1b-0000000000{number:02d}" for number in range(12)]
 READ, COPIED = 8, 4
 """So many messages are read before the end, and so many before the older copy."""
-CONFIG = """
+CONFIG = (
+    """
 [service]
 data_dir = "{data}"
 [[listener]]
 bind = "127.0.0.1:0"
-[qlik]
-edition = "client-managed"
-url = "{url}/hdr"
-user = 'INTERNAL\\sa_repository'
-header = {{name = "hdr-usr"}}
+"""
+    + QLIK_CONFIG
+    + """
 [[trigger]]
 topic = "plant/start"
 task = "payload"
@@ -64,6 +63,7 @@ path = "{data}/recordings/all.jsonl"
 format = "jsonl"
 metadata = true
 """
+)
 
 
 class Made:
@@ -216,7 +216,7 @@ class Look:
                         assert not said, where
                     elif states.get("tasks.db") == "deleted":
                         assert "record of starts was lost" in said, where
-        starts = Multiset(task for task, _, _ in site.begun)
+        starts = Multiset(site.started)
         assert starts == Multiset(TASKS), where
         for path in ("all.json", "all.csv", "all.jsonl"):
             assert recorded(data / "recordings" / path) == TASKS, f"{path}, {where}"
