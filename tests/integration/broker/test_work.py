@@ -255,18 +255,31 @@ async def test_publishers_wait_while_messages_are_handed_on(rig, monkeypatch):
     """What is committed and not handed on is bounded: its publishers are paused and go on."""
     monkeypatch.setattr(work, "LONGEST_S", 0.0)
     monkeypatch.setattr(door, "_MOST_BEHIND", 10_000)
-    for number in range(300):
-        session = rig.broker.sessions.begin(f"absent{number}", None, 100)
-        rig.broker.sessions.subscribe(session, SubscribeOptions("#", 0))
+    is_released = False
+    fan_out_in_steps = rig.subscriptions.fan_out_in_steps
+
+    def held_fan_out(messages):
+        while not is_released:
+            yield
+        yield from fan_out_in_steps(messages)
+
+    monkeypatch.setattr(rig.subscriptions, "fan_out_in_steps", held_fan_out)
+    rig.broker.sessions.subscribe(
+        rig.broker.sessions.begin("absent", None, 1000), SubscribeOptions("#", 1)
+    )
     wire = await rig.wire()
-    for begin in (0, 100, 200):  # three commits, each while the one before is handed on
-        for number in range(begin, begin + 100):
-            wire.publish(f"t/{number}", b"x" * 100, 1)
-        for number in range(begin, begin + 100):
-            assert (await wire.expect(4)).id == number + 1
+    number = 0
+    while not rig.counters[Counted.PUBLISHERS_SLOWED]:  # each is a commit of its own
+        number += 1
+        assert number <= 100, "nothing bounds what is committed and not handed on"
+        wire.publish(f"t/{number}", b"x" * 500, 1)
+        assert (await wire.expect(4)).id == number
+    wire.publish("t/last", b"x", 1)  # not read before there is room
+    assert rig.door.fanned_out_seq == 0
+    is_released = True
+    assert (await wire.expect(4)).id == number + 1
     await rig.settled()
-    assert rig.counters[Counted.PUBLISHERS_SLOWED] > 0
-    await wire.nothing_more()
+    assert rig.broker.sessions.get("absent").outbox.queued == number + 1
 
 
 async def test_many_sessions_are_looked_at_a_few_in_a_step(rig, steps, monkeypatch):
