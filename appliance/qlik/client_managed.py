@@ -273,8 +273,9 @@ class ClientManaged:
             # The proxy did not forward the request, so it may be repeated after a sign-in.
             self._signed_in.clear()
             raise QlikError(
-                f"{reply.where}: the session with the proxy had ended. The appliance signs in "
+                "The session with the proxy had ended. The appliance signs in "
                 "again and repeats the call.",
+                where=reply.where,
                 label="signed out",
                 retry=RetryPolicy.SAFE,
             )

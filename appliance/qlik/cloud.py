@@ -306,8 +306,8 @@ class Cloud:
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(
-                f"{reply.where}: the sign-in had ended. The appliance signs in again and "
-                "repeats the call.",
+                "The sign-in had ended. The appliance signs in again and repeats the call.",
+                where=reply.where,
                 label="signed out",
                 retry=RetryPolicy.SAFE,
             )

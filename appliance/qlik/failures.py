@@ -60,12 +60,14 @@ class StatusError(QlikError):
         self,
         text: str,
         *,
+        where: str = "",
         status: int,
         retry: RetryPolicy,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(
             text,
+            where=where,
             label=str(status),
             retry=retry,
             retry_after_s=retry_after_s,
@@ -76,7 +78,8 @@ class StatusError(QlikError):
 
 def closed_error(where: str) -> QlikError:
     return QlikError(
-        f"{where}: the connection to the Qlik server was closed because the appliance stops.",
+        "The connection to the Qlik server was closed because the appliance stops.",
+        where=where,
         label="closed",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -84,9 +87,10 @@ def closed_error(where: str) -> QlikError:
 
 def login_page_error(where: str) -> QlikError:
     return QlikError(
-        f"{where}: the proxy answered with its login page, so the login was not accepted. Check "
+        "The proxy answered with its login page, so the login was not accepted. Check "
         "the virtual proxy's prefix in [qlik] url, and its header name or JWT settings (for NTLM: "
         "user and password). Port 4242 with a client certificate needs no proxy.",
+        where=where,
         label="login page",
         retry=RetryPolicy.NEVER,
         is_denied=True,
@@ -95,8 +99,9 @@ def login_page_error(where: str) -> QlikError:
 
 def not_json_error(where: str, status: int) -> QlikError:
     return QlikError(
-        f"{where}: the answer (status {status}) is not the JSON that a Qlik server sends. Check "
+        f"The answer (status {status}) is not the JSON that a Qlik server sends. Check "
         "that [qlik] url leads to a Qlik server and to nothing in between.",
+        where=where,
         label="not JSON",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -104,7 +109,8 @@ def not_json_error(where: str, status: int) -> QlikError:
 
 def unexpected_error(where: str, what: str) -> QlikError:
     return QlikError(
-        f"{where}: the server's answer has an unexpected form ({what}).",
+        f"The server's answer has an unexpected form ({what}).",
+        where=where,
         label="bad answer",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -112,9 +118,10 @@ def unexpected_error(where: str, what: str) -> QlikError:
 
 def too_large_error(where: str, limit: int) -> QlikError:
     return QlikError(
-        f"{where}: the answer is larger than {limit // (1024 * 1024) or 1} MiB and was not read "
+        f"The answer is larger than {limit // (1024 * 1024) or 1} MiB and was not read "
         "to its end. Give the configured user rights to fewer tasks, or check that [qlik] url "
         "leads to a Qlik server.",
+        where=where,
         label="too large",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -122,8 +129,9 @@ def too_large_error(where: str, limit: int) -> QlikError:
 
 def too_slow_error(where: str, limit_s: float) -> QlikError:
     return QlikError(
-        f"{where}: the answer was not complete after {limit_s:g} seconds. Raise [qlik] timeout if "
+        f"The answer was not complete after {limit_s:g} seconds. Raise [qlik] timeout if "
         "the server is known to be this slow.",
+        where=where,
         label="timeout",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -146,14 +154,14 @@ def status_error(
     wait_s = None
     if status == 429:
         retry, wait_s = RetryPolicy.SAFE, retry_after(headers)
-        what = "the server's request limit was reached"
+        what = "The server's request limit was reached"
         advice = advice or "The appliance waits as long as the server asked."
     elif status >= 500 or status == 408:
         retry, wait_s = RetryPolicy.LOOK_FIRST, retry_after(headers)
-        what = f"the server has a problem (status {status})"
+        what = f"The server has a problem (status {status})"
         advice = advice or "See the server's Repository log; the service may be starting."
     elif status == 400:
-        what = "the server did not accept the request (status 400)"
+        what = "The server did not accept the request (status 400)"
         if "http request header is incorrect" in body.lower():
             advice = (
                 "Add the host name of [qlik] url to the host allow list of the virtual proxy "
@@ -161,22 +169,22 @@ def status_error(
             )
         advice = advice or "Check the task id and that [qlik] url is that of a Qlik server."
     elif status == 401:
-        what = "the login was not accepted (status 401)"
+        what = "The login was not accepted (status 401)"
         advice = advice or "Check the token, key or password in [qlik]; it may have expired."
     elif status == 403:
         what, default = _forbidden(body)
         advice = advice or default
     elif status == 404:
-        what = "the server knows nothing at this address (status 404)"
+        what = "The server knows nothing at this address (status 404)"
         advice = advice or (
             "Check [qlik] url (port 4242 without a prefix, or the virtual proxy's prefix), or "
             "the id that was asked for."
         )
     else:
-        what = f"the server answered with status {status}"
+        what = f"The server answered with status {status}"
         advice = advice or "Check [qlik] url."
     return StatusError(
-        f"{where}: {what}{said}. {advice}", status=status, retry=retry, retry_after_s=wait_s
+        f"{what}{said}. {advice}", where=where, status=status, retry=retry, retry_after_s=wait_s
     )
 
 
@@ -184,7 +192,7 @@ def _forbidden(body: str) -> tuple[str, str]:
     lower = body.lower()
     if "xsrf" in lower:
         return (
-            "the server's XSRF check failed (status 403)",
+            "The server's XSRF check failed (status 403)",
             (
                 "Something between the appliance and the server removes the X-Qlik-Xrfkey header "
                 "or the query; check the proxy in between."
@@ -192,11 +200,11 @@ def _forbidden(body: str) -> tuple[str, str]:
         )
     if "inactive" in lower:
         return (
-            "the account is inactive (status 403)",
+            "The account is inactive (status 403)",
             "Activate the user of [qlik] user in the QMC.",
         )
     return (
-        "the user may not do this (status 403)",
+        "The user may not do this (status 403)",
         (
             "Give the user of [qlik] user a security rule with Read and Update on ReloadTask_*, "
             "ExternalProgramTask_*, App_*, ExecutionResult_*, ExecutionSession_* (docs/qlik.md)."
@@ -260,8 +268,8 @@ def exception_error(
     names = {type(cause).__name__ for cause in causes}
     if "NameResolutionError" in names or "gaierror" in names:
         return QlikError(
-            f"{where}: the host name can't be resolved. Check [qlik] url and the DNS of this "
-            "machine.",
+            "The host name can't be resolved. Check [qlik] url and the DNS of this machine.",
+            where=where,
             label="no such host",
             retry=RetryPolicy.SAFE,
         )
@@ -272,50 +280,57 @@ def exception_error(
             return told
     if "ConnectTimeoutError" in names:
         return QlikError(
-            f"{where}: no connection within {timeout_s:g} seconds. Check host and port in [qlik] "
+            f"No connection within {timeout_s:g} seconds. Check host and port in [qlik] "
             "url, and the firewall in between.",
+            where=where,
             label="no answer",
             retry=RetryPolicy.SAFE,
         )
     if names & _PROXY_ERRORS:
         return QlikError(
-            f"{where}: the HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
+            "The HTTP proxy of the environment (HTTPS_PROXY) can't be used. Set NO_PROXY "
             "for the Qlik server, or correct the proxy's address.",
+            where=where,
             label="HTTP proxy",
             retry=RetryPolicy.SAFE,
         )
     if "ConnectionRefusedError" in names:
         return QlikError(
-            f"{where}: the connection was refused, so no program listens there. Check host and "
+            "The connection was refused, so no program listens there. Check host and "
             "port in [qlik] url (4242 for the Repository Service, 443 for a proxy) and that the "
             "service runs.",
+            where=where,
             label="refused",
             retry=RetryPolicy.SAFE,
         )
     if "NewConnectionError" in names:
         return QlikError(
-            f"{where}: no connection ({_short(causes[-1], mask)}). Check host and port in [qlik] "
+            f"No connection ({_short(causes[-1], mask)}). Check host and port in [qlik] "
             "url and the network.",
+            where=where,
             label="no route",
             retry=RetryPolicy.SAFE,
         )
     if names & {"ReadTimeoutError", "TimeoutError"}:
         return QlikError(
-            f"{where}: connected, but no answer within {timeout_s:g} seconds. The server may be "
+            f"Connected, but no answer within {timeout_s:g} seconds. The server may be "
             "overloaded; raise [qlik] timeout if that is usual.",
+            where=where,
             label="timeout",
             retry=RetryPolicy.LOOK_FIRST,
         )
     if names & {"InvalidURL", "LocationParseError", "LocationValueError"}:
         return QlikError(
-            f"{where}: this is not an address. Write [qlik] url as https://host:port.",
+            "This is not an address. Write [qlik] url as https://host:port.",
+            where=where,
             label="bad url",
             retry=RetryPolicy.NEVER,
         )
     if any(_is_unsendable(cause) for cause in causes):
         return QlikError(
-            f"{where}: the request was not sent, because a header can't carry the sign-in. Check "
+            "The request was not sent, because a header can't carry the sign-in. Check "
             "[qlik] user, header and the secret: no line breaks, and Latin-1 letters alone.",
+            where=where,
             label="bad header",
             retry=RetryPolicy.NEVER,
         )
@@ -328,8 +343,9 @@ def exception_error(
             else " On port 4242 it demands a client certificate: set [qlik] certificate."
         )
     return QlikError(
-        f"{where}: the connection ended before the answer was complete "
+        "The connection ended before the answer was complete "
         f"({_short(causes[-1], mask)}). The server may have restarted.{hint}",
+        where=where,
         label="dropped",
         retry=RetryPolicy.LOOK_FIRST,
     )
@@ -354,50 +370,50 @@ def tls_error(
     code = getattr(error, "verify_code", None)
     if code in _WRONG_NAME:
         what = (
-            "the server's certificate is for another host name. Use the name in the certificate "
+            "The server's certificate is for another host name. Use the name in the certificate "
             "for [qlik] url (a Qlik server's certificate has the name it was installed with)"
         )
     elif code == _EXPIRED and ca_file and (authority := ended(ca_file)):
         what = (
-            f"the authority in ca_file has expired: {ca_file} has only the {authority.shown} (or "
+            f"The authority in ca_file has expired: {ca_file} has only the {authority.shown} (or "
             "the clock of this machine is wrong). Export root.pem again from the QMC"
         )
     elif code == _EXPIRED:
         what = (
-            "the server's certificate has expired (or the clock of this machine is wrong). Renew "
+            "The server's certificate has expired (or the clock of this machine is wrong). Renew "
             "it on the Qlik server"
         )
     elif code == _NOT_YET_VALID:
         what = (
-            "the server's certificate is not valid yet: the clock of this machine or of the "
+            "The server's certificate is not valid yet: the clock of this machine or of the "
             "server is wrong"
         )
     elif code in _UNKNOWN_AUTHORITY:
         what = (
-            "the server's certificate is signed by an authority that is not trusted here. Set "
+            "The server's certificate is signed by an authority that is not trusted here. Set "
             "[qlik] ca_file to the root.pem of the certificate export in the QMC"
         )
     elif isinstance(error, ssl.SSLCertVerificationError):
-        what = f"the server's certificate can't be verified ({_short(error)})"
+        what = f"The server's certificate can't be verified ({_short(error)})"
     elif any(sign in name for sign in _NOT_TLS):
         label = "no TLS"
-        what = "there is no TLS on this port. Check the port in [qlik] url"
+        what = "There is no TLS on this port. Check the port in [qlik] url"
     elif any(sign in name for sign in _OLD_TLS):
         label = "no TLS"
         what = (
-            "the server speaks only versions of TLS that are no longer safe. Enable TLS 1.2 there"
+            "The server speaks only versions of TLS that are no longer safe. Enable TLS 1.2 there"
         )
     elif any(sign in name for sign in _REFUSING_ALERTS):
         what = (
-            "the server did not accept the client certificate. Export it again from the QMC  "
+            "The server did not accept the client certificate. Export it again from the QMC "
             "(format PEM) and check that it is of this site"
             if has_certificate
-            else "the server demands a client certificate. Set [qlik] certificate to client.pem "
+            else "The server demands a client certificate. Set [qlik] certificate to client.pem "
             "and client_key.pem of the certificate export in the QMC"
         )
     else:
         return None
-    return QlikError(f"{where}: {what}.", label=label, retry=RetryPolicy.SAFE)
+    return QlikError(f"{what}.", where=where, label=label, retry=RetryPolicy.SAFE)
 
 
 def _is_unsendable(error: BaseException) -> bool:

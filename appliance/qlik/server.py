@@ -32,8 +32,9 @@ class RetryPolicy(enum.Enum):
 class QlikError(ApplianceError):
     """A call to the server failed.
 
-    ``str()`` is for the operator: the problem, the address, the fix. ``label`` is a few characters
-    for a table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``). ``retry_after_s``
+    ``str()`` is for the operator: the problem, the fix, and last the request (``where``: its method
+    and address), because a line of a screen may end before it. ``label`` is a few characters for a
+    table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``). ``retry_after_s``
     is the wait that the server asked for, in seconds, or ``None``. ``is_denied``: the server
     refuses the sign-in or the action. None of them has a secret.
     """
@@ -42,12 +43,13 @@ class QlikError(ApplianceError):
         self,
         text: str,
         *,
+        where: str = "",
         label: str,
         retry: RetryPolicy,
         retry_after_s: float | None = None,
         is_denied: bool = False,
     ) -> None:
-        super().__init__(text)
+        super().__init__(f"{text} ({where})" if where else text)
         if is_denied:
             self.exit_code = EXIT_NO_PERMISSION
         else:

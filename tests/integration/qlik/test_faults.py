@@ -62,7 +62,8 @@ def test_one_start_is_one_post_whatever_happens(
     error = caught.value
     assert (error.label, error.retry) == (label, retry)
     assert error.retry_after_s == (7 if status in {429, 500, 503} else None)
-    assert f"POST {qlik.url}/qrs/task/{task.id}/start/synchronous: " in str(error)
+    # The reason comes first, because a line of a screen ends somewhere.
+    assert str(error).endswith(f" (POST {qlik.url}/qrs/task/{task.id}/start/synchronous)")
     assert qlik.starts() == 1
     assert len(qlik.site.sessions()) == carried_out
     client.close()
