@@ -11,10 +11,11 @@ import contextlib
 import difflib
 import errno
 import importlib
+import itertools
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 from appliance import __version__
@@ -56,11 +57,25 @@ class _Parser(argparse.ArgumentParser):
     """argparse with the exit codes of sysexits and a "did you mean"."""
 
     def error(self, message: str) -> NoReturn:
-        raise _Usage(f"{message}\nSee: {self.prog} --help")
+        raise _Usage(message, self)
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Check ``choices`` as argparse does, with a "did you mean"."""
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        near = difflib.get_close_matches(str(value), known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from: {', '.join(known)}"
+        raise argparse.ArgumentError(action, f"there is no {value}; {hint}")
 
 
 class _Usage(Exception):  # noqa: N818  leaves argparse; ``main`` catches it
-    pass
+    """A mistake in the arguments of the command that ``parser`` is for."""
+
+    def __init__(self, message: str, parser: _Parser) -> None:
+        super().__init__(f"{message}\nSee: {parser.prog} --help")
+        self.message = message
+        self.parser = parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -144,11 +159,47 @@ def _parse(given: list[str]) -> argparse.Namespace:
         near = difflib.get_close_matches(command, names, 1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are: {', '.join(names)}"
         parser.error(f"there is no command {command}; {hint}")
-    options = parser.parse_args(given)
+    try:
+        options, rest = parser.parse_known_args(given)
+        if rest:
+            _addressed(parser, given).error(f"unrecognized arguments: {' '.join(rest)}")
+    except _Usage as error:
+        if hint := _option_meant(error.parser, parser, given):
+            error.parser.error(f"{error.message}; {hint}")
+        raise
     if getattr(options, "module", None) is None:
         parser.print_help()
         raise SystemExit(EXIT_OK if not given else EXIT_USAGE)
     return options
+
+
+def _addressed(parser: _Parser, given: Iterable[str]) -> _Parser:
+    """The parser of the command, and of its action, that the arguments name."""
+    for each in given:
+        for action in parser._actions:  # noqa: SLF001  argparse has no public way to them
+            if isinstance(action.choices, dict) and each in action.choices:
+                parser = action.choices[each]
+                break
+    return parser
+
+
+def _option_meant(parser: _Parser, top: _Parser, given: Sequence[str]) -> str:
+    """The options that misspelt ones in the arguments may stand for, in words."""
+    known = parser._option_string_actions  # noqa: SLF001  see above
+    for each in itertools.takewhile(lambda each: each != "--", given):
+        option = each.partition("=")[0]
+        if (
+            option.startswith("--")
+            and option not in known
+            and option
+            not in (
+                top._option_string_actions  # noqa: SLF001  see above
+            )
+        ):
+            near = difflib.get_close_matches(option, [name for name in known if name != "-h"], 1)
+            if near:
+                return f"did you mean {near[0]} in place of {option}?"
+    return ""
 
 
 def command_parser() -> argparse.ArgumentParser:

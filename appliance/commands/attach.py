@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.commands.target import target_of
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
 
 _USUAL_CONFIG = "config.toml"
@@ -42,7 +42,7 @@ def execute(options: argparse.Namespace) -> int:
     from appliance.ui.session import run_ui  # noqa: PLC0415
     from appliance.ui.settings import UiSettings  # noqa: PLC0415
 
-    settings = UiSettings() if config is None else ui_settings(load(config))
+    settings = UiSettings() if config is None else ui_settings(load_tables(config, ui=()))
     folder = state_folder()
     with contextlib.suppress(OSError):  # without the folder, only settings and log are lost
         folder.mkdir(parents=True, exist_ok=True)

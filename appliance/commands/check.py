@@ -249,7 +249,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
         if rule.deny:
             what += f", deny {_list(rule.deny)}"
-        who = f"user {rule.user}" + (f", client {rule.client_id}" if rule.client_id != "*" else "")
+        who = f"user {rule.user}" if rule.user else "clients without a name"
+        who += f", client {rule.client_id}" if rule.client_id != "*" else ""
         yield "rule", f"{who}: {what}"
     for plugin in plugins:
         yield "plugin", f"{plugin.path} {plugin.roles}"

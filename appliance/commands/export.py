@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.config.tables import RecorderConfig
 from appliance.config.values import TopicFilter, WritePath, parse_duration
 from appliance.engine import databases
@@ -39,7 +39,7 @@ def execute(options: argparse.Namespace) -> int:
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: write a number above zero")
     since_ns = _since_ns(options.since)
-    config = load(options.config)
+    config = load_tables(options.config, journal=("sync",))
     path = Path(config.service.data_dir) / FILE_NAME
     if not path.exists():
         raise UnavailableError(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from appliance.commands.target import target_of
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, UsageError
 from appliance.mqtt.client import Client
 from appliance.mqtt.topics import reserved_problem, topic_problem
@@ -21,7 +21,7 @@ def execute(options: argparse.Namespace) -> int:
     payload = _payload(options)
     config = options.config if options.host is None else None
     if config is not None:
-        name = load(config).service.name
+        name = load_tables(config, service=("name",)).service.name
         if problem := reserved_problem(options.topic, name):
             raise UsageError(f"-t {options.topic}: {problem}")
     target = target_of(options, config=config, client="appliance-publish")

@@ -10,7 +10,7 @@ import secrets
 import ssl
 
 from appliance.commands.user import read_password
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.config.tables import ListenerConfig
 from appliance.config.values import parse_bind, parse_duration
 from appliance.errors import ConfigError, UsageError
@@ -60,8 +60,11 @@ def target_of(options: argparse.Namespace, *, config: str | None, client: str) -
 
 def _listener(options: argparse.Namespace, config: str) -> tuple[ListenerConfig, str, int]:
     """The configuration's first listener that this client can speak to."""
-    for listener in load(config).listener:
-        host, port = parse_bind(listener.bind)
+    for listener in load_tables(config, listener=()).listener:
+        try:
+            host, port = parse_bind(listener.bind)
+        except ValueError as error:
+            raise ConfigError(f"{config}: [[listener]] `bind`: {error}") from None
         if listener.transport == "tcp" and (port or options.port):
             return listener, _LOCAL.get(host, host), port
     raise UsageError(

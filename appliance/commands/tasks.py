@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from appliance.commands.output import print_json
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, ConfigError
 from appliance.log.sanitize import escape
 from appliance.model import Task
@@ -17,7 +17,7 @@ from appliance.tasks.catalog import AllowList
 
 def execute(options: argparse.Namespace) -> int:
     """List the tasks; returns the exit code. Raises ``ConfigError`` or ``QlikError``."""
-    config = load(options.config)
+    config = load_tables(options.config, qlik=(), allow=())
     if config.qlik is None:
         raise ConfigError(f'{options.config}: there is no [qlik]; add it, see "appliance init"')
     server = connect(config.qlik)

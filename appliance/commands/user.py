@@ -7,13 +7,13 @@ import getpass
 import sys
 
 from appliance.broker.users import Users, name_problem
-from appliance.config.reading import load
+from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, ConfigError, UsageError
 
 
 def execute(options: argparse.Namespace) -> int:
     """Do one action on the users file; returns the exit code."""
-    config = load(options.config)
+    config = load_tables(options.config, access=("users_file", "anonymous"))
     path = config.access.users_file
     if path is None:
         raise ConfigError(

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -46,8 +47,7 @@ def check(config: Config, problems: Problems) -> None:
     _listeners(config, report)
     _client_ids(config, report)
     if config.qlik is not None:
-        for key, text in _qlik(config.qlik):
-            report(ConfigPath("[qlik]", key), text, *(("url", "edition") if key == "url" else ()))
+        check_qlik(config.qlik, problems)
     _triggers(config, report)
     for number, task in enumerate(config.allow.tasks, 1):
         if not _GUID.fullmatch(task):
@@ -77,6 +77,13 @@ def check(config: Config, problems: Problems) -> None:
             report(ConfigPath(table, "task"), text, "task")
         _unique(timer.name, names, table, report)
     _metrics(config, report)
+
+
+def check_qlik(qlik: QlikConfig, problems: Problems) -> None:
+    """Add to ``problems`` every rule about several keys that ``[qlik]`` breaks."""
+    for key, text in _qlik(qlik):
+        about = ("url", "edition") if key == "url" else ()
+        problems.add_unless_consequence(ConfigPath("[qlik]", key), text, *about)
 
 
 def _unique(name: str, taken: set[str], table: str, report: ReportProblem) -> None:
@@ -457,9 +464,17 @@ def _advice(config: Config) -> Iterator[str]:
             "[access] `operators` and `viewers` mean users of a users file, which is missing: "
             "every user of this machine may look and act"
         )
-    if config.access.rule and config.access.anonymous:
-        yield '[[access.rule]]: clients without a name have only what rules for user "*" allow'
     rules = config.access.rule
+    if rules and config.access.anonymous:
+        # As the broker compares: the name of a client without one is the empty text.
+        fitting = dict.fromkeys(rule.user for rule in rules if fnmatchcase("", rule.user))
+        allowed = " or ".join(f"user {shown(user)}" for user in fitting)
+        yield (
+            f"[[access.rule]]: clients without a name have only what rules for {allowed} allow"
+            if allowed
+            else "[[access.rule]]: no rule is for clients without a name, so they may do nothing; "
+            'add one with user = "" or user = "*"'
+        )
     if rules and not any(rule.publish or rule.subscribe for rule in rules):
         yield (
             "[[access.rule]]: no rule allows anything, so no client may publish or subscribe; add a"

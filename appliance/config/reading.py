@@ -43,18 +43,36 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
 def load_data_dir(path: str | os.PathLike[str]) -> Path:
     """The data directory that the file ``path`` names, for commands that need nothing else.
 
-    Other keys are not read: they may be wrong, or need variables that only the service has. Raises
+    Raises ``ConfigError`` or ``NoPermissionError``.
+    """
+    return Path(load_tables(path, service=("data_dir",)).service.data_dir)
+
+
+def load_tables(path: str | os.PathLike[str], **wanted: tuple[str, ...]) -> Config:
+    """The named tables of the file ``path`` with the named keys (none: all keys of the table).
+
+    Everything else has its default and is not read: it may be unfinished, or need variables that
+    only the service has. ``service.data_dir``, which paths are relative to, is always read. Raises
     ``ConfigError`` or ``NoPermissionError``.
     """
     shown = os.fspath(path)
-    service = _parse(_read(path), shown).get("service")
-    written = service if isinstance(service, dict) else {}
-    wanted = {key: value for key, value in written.items() if key == "data_dir"}
+    document = _parse(_read(path), shown)
+    wanted["service"] = (*wanted.get("service", ()), "data_dir")
     problems = Problems(shown)
-    decoder = Decoder(problems, str(Path(path).absolute().parent), os.environ)
-    config = decoder.decode({"service": wanted})
+    decoder = Decoder(problems, str(Path(path).absolute().parent), _CREDENTIALS | dict(os.environ))
+    config = decoder.decode(
+        {table: _only(document[table], keys) for table, keys in wanted.items() if table in document}
+    )
+    if config.qlik is not None:
+        checks.check_qlik(config.qlik, problems)
     problems.raise_if_any()
-    return Path(config.service.data_dir)
+    return msgspec.structs.replace(config, file=str(Path(path).absolute()))
+
+
+def _only(table: Any, keys: tuple[str, ...]) -> Any:
+    if not keys or not isinstance(table, dict):
+        return table
+    return {key: value for key, value in table.items() if key in keys}
 
 
 def _read(path: str | os.PathLike[str]) -> str:

@@ -109,7 +109,8 @@ class AccessRule(Table, frozen=True):
     """
 
     user: Annotated[str, Example('"plc-*"')] = "*"
-    """User names that the rule matches; `*` stands for any characters."""
+    """User names that the rule matches; `*` stands for any characters. `""` is a client without a
+    name."""
     client_id: Annotated[str, Example('"press-*"')] = "*"
     """Client ids that the rule matches; `*` stands for any characters."""
     publish: Annotated[tuple[TopicFilter, ...], Example('["plant/%u/#"]')] = ()

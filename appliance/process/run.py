@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from appliance import tuning
+from appliance import __version__, tuning
 from appliance.config.files import all_secrets
 from appliance.config.tables import Config
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE
@@ -50,6 +50,13 @@ def main(
         ApplianceError: it could not be started.
     """
     log = start_log(config, headless=headless)
+    logger.info(
+        "appliance %s starts: process %d, configuration %s, data in %s",
+        __version__,
+        os.getpid(),
+        config.file or "built in",
+        config.service.data_dir,
+    )
 
     def make() -> Appliance:
         from appliance.engine.service import Appliance  # noqa: PLC0415 - see the import above
