@@ -125,6 +125,43 @@ class TaskKind(enum.IntEnum):
     USER_SYNC = 2
 
 
+MAX_VARIABLES = 20
+"""Variables of one reload, and ``MAX_VARIABLE`` the characters of a name or value: the limits of
+Qlik Cloud (docs/qlik.md)."""
+MAX_VARIABLE = 256
+
+
+class ReloadOptions(msgspec.Struct, frozen=True, array_like=True):
+    """What a start call says of the reload beyond its task. New fields go at the end.
+
+    Two starts with other options are two reloads. So they are compared, and ``variables`` is
+    sorted by name.
+    """
+
+    partial: bool = False
+    variables: tuple[tuple[str, str], ...] = ()
+    """Script variables as (name, value) pairs, each name once."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for beyond the plain reload."""
+        return self.partial or bool(self.variables)
+
+    @property
+    def problem(self) -> str:
+        """What Qlik would not take, for people; an empty text if nothing is wrong."""
+        if len(self.variables) > MAX_VARIABLES:
+            return f"{len(self.variables)} variables; Qlik takes at most {MAX_VARIABLES}"
+        for name, value in self.variables:
+            if not name.strip() or len(name) > MAX_VARIABLE:
+                return f"the name of a variable must have 1 to {MAX_VARIABLE} characters"
+            if len(value) > MAX_VARIABLE:
+                return (
+                    f"the value of a variable has {len(value)} characters; "
+                    f"Qlik takes at most {MAX_VARIABLE}"
+                )
+        return ""
+
+
 class Task(msgspec.Struct, frozen=True):
     """A Qlik task that the server lists, or a Qlik Cloud app that can be reloaded."""
 
@@ -249,3 +286,4 @@ class Execution(msgspec.Struct, frozen=True):
     steps: tuple[Step, ...] = ()
     log_tail: tuple[str, ...] = ()
     """The script log's last lines after a failure, secrets masked."""
+    reload: ReloadOptions = ReloadOptions()

@@ -61,11 +61,11 @@ class MortalStore(Store):
 class MortalClient(ClientManaged):
     """Dies around the start call: last when its answer has come and is not noted yet."""
 
-    def start(self, task_id: str) -> Any:
+    def start(self, task_id: str, **options: Any) -> Any:
         if not IS_NOTE_KEPT_BACK:
             NOTED.wait()
         die_at("before the start call")
-        answer = super().start(task_id)
+        answer = super().start(task_id, **options)
         die_at("after the start call")
         return answer
 

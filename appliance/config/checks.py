@@ -18,9 +18,16 @@ import msgspec
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
 from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
-from appliance.config.tables import Config, ListenerConfig, QlikConfig, TriggerConfig
+from appliance.config.tables import (
+    Config,
+    ListenerConfig,
+    QlikConfig,
+    TimerConfig,
+    TriggerConfig,
+)
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
+from appliance.model import ReloadOptions
 from appliance.mqtt.topics import topic_problem
 
 _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
@@ -70,8 +77,9 @@ def check(config: Config, problems: Problems) -> None:
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer, config.service.name):
             report(ConfigPath(table, key), text, *TIMER_KEYS.get(key, (key,)))
-        if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
+        if timer.task is not None and (problem := _task_problem(timer.task)):
             report(ConfigPath(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
+        _reload_options(timer, table, config.qlik, report)
         if timer.task is not None and config.qlik is None:
             text = "no Qlik server is configured; add [qlik]"
             report(ConfigPath(table, "task"), text, "task")
@@ -332,9 +340,7 @@ def _triggers(config: Config, report: ReportProblem) -> None:
                 'no Qlik server is configured; add [qlik], for a try with edition = "simulated"',
                 "task",
             )
-        problem = _topic_task_problem(trigger) or _task_problem(
-            trigger.task, config.qlik, by_message=True
-        )
+        problem = _topic_task_problem(trigger) or _task_problem(trigger.task, by_message=True)
         if problem:
             report(
                 ConfigPath(table, "task"),
@@ -343,6 +349,7 @@ def _triggers(config: Config, report: ReportProblem) -> None:
                 "topic",
             )
         _unique(trigger.name, names, table, report)
+        _reload_options(trigger, table, config.qlik, report)
         if trigger.debounce_max is None:
             continue
         if trigger.debounce is None:
@@ -362,6 +369,25 @@ def _triggers(config: Config, report: ReportProblem) -> None:
             )
 
 
+def _reload_options(
+    rule: TriggerConfig | TimerConfig, table: str, qlik: QlikConfig | None, report: ReportProblem
+) -> None:
+    where, variables = ConfigPath(table, "variables"), rule.variables
+    if isinstance(rule, TimerConfig) and rule.task is None:
+        for key in ("partial", "variables"):
+            if getattr(rule, key):
+                text = "it says how a task is reloaded, and `task` is missing; remove it"
+                report(ConfigPath(table, key), text, key, "task")
+    elif variables and qlik is not None and qlik.edition != "cloud":
+        text = (
+            "client-managed Qlik Sense takes no variables with a start; remove them, and let the "
+            "script read the values, for example from a file"
+        )
+        report(where, text, "variables")
+    elif variables and (problem := ReloadOptions(variables=tuple(variables.items())).problem):
+        report(where, f"{problem}; write fewer or shorter ones", "variables")
+
+
 def _topic_task_problem(trigger: TriggerConfig) -> str | None:
     if trigger.task == "topic" and trigger.topic.split("/").count("+") != 1:
         return (
@@ -371,9 +397,7 @@ def _topic_task_problem(trigger: TriggerConfig) -> str | None:
     return None
 
 
-def _task_problem(
-    task: str | dict[str, str], qlik: QlikConfig | None, *, by_message: bool = False
-) -> str | None:
+def _task_problem(task: str | dict[str, str], *, by_message: bool = False) -> str | None:
     if isinstance(task, str):
         if (by_message and task in ("payload", "topic")) or _GUID.fullmatch(task):
             return None
@@ -390,8 +414,6 @@ def _task_problem(
         return f"write one of {forms}"
     if not all(task.values()):
         return "an empty text finds nothing; write the name"
-    if "app" in task and qlik is not None and qlik.edition == "client-managed":
-        return 'an app is reloaded in Qlik Cloud only; write {name = "..."} or a task id'
     return None
 
 

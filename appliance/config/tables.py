@@ -396,6 +396,12 @@ class TriggerConfig(Table, frozen=True):
     """A request older than this is dropped."""
     retry_for: Annotated[Duration, Bounds(0)] = Duration(86400)
     """How long a start is repeated while the server is out of reach."""
+    partial: bool = False
+    """Whether the reload is a partial one. In client-managed Qlik Sense only tasks with "Partial
+    reload" set are; another task is not started."""
+    variables: Annotated[dict[str, str] | None, Example('{vDay = "2026-11-29"}')] = None
+    """Script variables of the reload, in Qlik Cloud: at most 20, names and values of at most 256
+    characters. With `task = "payload"`, those of the payload are added, and replace these."""
 
 
 class AllowConfig(Table, frozen=True):
@@ -465,6 +471,10 @@ class TimerConfig(Table, frozen=True):
     task: Annotated[str | dict[str, str] | None, Example('{name = "Reload Sales"}')] = None
     """The task to start: a task id or `{name = ...}`, `{tag = ...}`, `{property = ..., value =
     ...}`, `{app = ...}`."""
+    partial: bool = False
+    """Whether the reload is a partial one, as in `[[trigger]]`."""
+    variables: Annotated[dict[str, str] | None, Example('{vDay = "2026-11-29"}')] = None
+    """Script variables of the reload, as in `[[trigger]]`."""
     publish: Annotated[PublishConfig | None, Example('{topic = "plant/tick"}')] = None
     """The message to publish."""
     catch_up: bool = False

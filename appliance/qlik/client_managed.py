@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from appliance.model import Task, TaskKind
+from appliance.model import ReloadOptions, Task, TaskKind
 from appliance.qlik import rows
 from appliance.qlik.failures import (
     StatusError,
@@ -23,7 +23,14 @@ from appliance.qlik.failures import (
     unexpected_error,
 )
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import QlikError, Report, RetryPolicy, ServerInfo, Started
+from appliance.qlik.server import (
+    NO_OPTIONS,
+    QlikError,
+    Report,
+    RetryPolicy,
+    ServerInfo,
+    Started,
+)
 from appliance.qlik.transport import Reply, Transport
 
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -99,9 +106,26 @@ class ClientManaged:
             raise refusal
         return found
 
-    def start(self, task_id: str) -> Started:
-        """Start a task with one POST; see ``QlikServer.start``."""
+    def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
+        """Start a task with one POST; see ``QlikServer.start``.
+
+        The call itself has no parameters: a partial reload is a property of the task
+        (``isPartialReload``), and there is no way to hand over variables.
+        """
         checked = _guid(task_id)
+        if options.variables:
+            raise _not_offered(
+                "variables",
+                "Client-managed Qlik Sense takes no variables with a start. Leave `variables` "
+                "out, and let the script read the values, for example from a file.",
+            )
+        if options.partial and not self._is_partial(checked):
+            raise _not_offered(
+                "not partial",
+                f"Task {checked} makes a full reload: client-managed Qlik Sense has no partial "
+                'start, only tasks with "Partial reload" set. Create one for the app in the QMC '
+                "and start that task.",
+            )
         reply = self._post(f"/task/{checked}/start/synchronous")
         if reply.status in {400, 404}:
             raise status_error(
@@ -320,6 +344,11 @@ class ClientManaged:
         if reply.status >= 300:
             raise status_error(reply.where, reply.status, reply.text, reply.headers)
 
+    def _is_partial(self, task_id: str) -> bool:
+        """Whether a task is set to reload partially. A task without an app is not."""
+        found = self._list("/reloadtask/full", f"id eq {task_id}")
+        return any(row.get("isPartialReload") is True for row in found)
+
     def _why_refused(self, task_id: str) -> str:
         """The likely reason for the zero id: the answer itself has none."""
         try:
@@ -335,6 +364,10 @@ class ClientManaged:
             "the server did not start it: its app is not available or is being reloaded, or no "
             "scheduler is running"
         )
+
+
+def _not_offered(label: str, text: str) -> QlikError:
+    return QlikError(text, label=label, retry=RetryPolicy.NEVER)
 
 
 def _began(attempts: Sequence[rows.Row], session: rows.Row | None) -> int:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import msgspec
 
-from appliance.model import ExecutionState, Task
+from appliance.model import ExecutionState, ReloadOptions, Task
 from appliance.qlik import rows
 from appliance.qlik.cloud_login import TokenSource
 from appliance.qlik.cloud_rows import (
@@ -31,7 +31,14 @@ from appliance.qlik.cloud_rows import (
 )
 from appliance.qlik.failures import StatusError, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
-from appliance.qlik.server import QlikError, Report, RetryPolicy, ServerInfo, Started
+from appliance.qlik.server import (
+    NO_OPTIONS,
+    QlikError,
+    Report,
+    RetryPolicy,
+    ServerInfo,
+    Started,
+)
 from appliance.qlik.transport import Reply, Transport
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
@@ -88,12 +95,17 @@ class Cloud:
                 )
         return found
 
-    def start(self, task_id: str) -> Started:
+    def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Reload an app (a UUID) or start a Qlik Cloud task (any other id), with one POST."""
         checked = _checked(task_id)
         if not _UUID.fullmatch(checked):
             return self._start_task(checked)
-        reply = self._post("/reloads", {"appId": checked})
+        body: dict[str, object] = {"appId": checked}
+        if options.partial:
+            body["partial"] = True
+        if options.variables:
+            body["variables"] = dict(options.variables)
+        reply = self._post("/reloads", body)
         if reply.status == 409:
             return Started("", error_text(reply) or "the app can't be reloaded now")
         expect_success(reply, not_found="There is no app with this id that [qlik] may reload.")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from appliance.model import Task
-from appliance.qlik.server import QlikError, QlikServer, Report, ServerInfo, Started
+from appliance.model import ReloadOptions, Task
+from appliance.qlik.server import NO_OPTIONS, QlikError, QlikServer, Report, ServerInfo, Started
 
 
 class MaskedServer:
@@ -53,9 +53,9 @@ class MaskedServer:
         with self._masked_errors():
             return self._server.tasks()
 
-    def start(self, task_id: str) -> Started:
+    def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         with self._masked_errors():
-            started = self._server.start(task_id)
+            started = self._server.start(task_id, options=options)
         return msgspec.structs.replace(started, reason=self._mask(started.reason))
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:

@@ -14,7 +14,9 @@ from typing import Protocol
 import msgspec
 
 from appliance.errors import EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, ApplianceError
-from appliance.model import ExecutionState, Task
+from appliance.model import ExecutionState, ReloadOptions, Task
+
+NO_OPTIONS = ReloadOptions()
 
 
 class RetryPolicy(enum.Enum):
@@ -116,8 +118,12 @@ class QlikServer(Protocol):
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
 
-    def start(self, task_id: str) -> Started:
-        """Start a task now. Makes exactly one POST: it never repeats by itself."""
+    def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
+        """Start a task now. Makes exactly one POST: it never repeats by itself.
+
+        Options that the server does not take are a ``QlikError`` (``RetryPolicy.NEVER``), and
+        nothing is sent.
+        """
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
         """Reports for these executions, batched; ids that the server does not know are absent.

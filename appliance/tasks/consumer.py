@@ -24,10 +24,9 @@ from appliance.journal.follower import Follower
 from appliance.model import Cause, Message
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
-from appliance.tasks.payloads import Rejection
+from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
-from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 
@@ -55,7 +54,7 @@ class _Effects:
 
     def __init__(self) -> None:
         self.asked: set[tuple[Trigger, int]] = set()
-        """The rule and the number of each selector that was asked for."""
+        """The rule and the number of each start that was asked for."""
         self.is_answered = False
         """Whether its sender was told of a rejection."""
 
@@ -259,16 +258,16 @@ class JournalConsumer:
         if rejection is None and not self._has_server:
             rejection = _NO_SERVER
         if rejection is None:
-            for number, selector in enumerate(decision.selectors):
+            for number, start in enumerate(decision.starts):
                 if (decision.trigger, number) in effects.asked:
                     continue
-                if known := self._answer_of_before(planner, message, decision.trigger, selector):
+                if known := self._answer_of_before(planner, message, decision.trigger, start):
                     planner.answer(message.seq, known, now)
                     effects.asked.add((decision.trigger, number))
                     continue
                 answer = planner.ask(
-                    selector,
-                    decision.trigger.options,
+                    start.selector,
+                    decision.trigger.options_of(start),
                     cause,
                     now,
                     reply=reply,
@@ -297,7 +296,7 @@ class JournalConsumer:
         self._log_rejection(message, decision.trigger, rejection)
 
     def _answer_of_before(
-        self, planner: Planner, message: Message, trigger: Trigger, selector: TaskSelector
+        self, planner: Planner, message: Message, trigger: Trigger, start: WantedStart
     ) -> int:
         """The execution that answered this request before the present process, 0 if none did."""
         told = self._state.told
@@ -307,7 +306,7 @@ class JournalConsumer:
             told.forget()
             self._state.told = None
             return 0
-        return told.answer_to(message, selector, trigger.options, trigger.name)
+        return told.answer_to(message, start.selector, trigger.options_of(start), trigger.name)
 
     def _log_rejection(self, message: Message, trigger: Trigger, rejection: Rejection) -> None:
         second = int(time.monotonic())
@@ -336,8 +335,9 @@ class JournalConsumer:
                 if decision.rejection is not None:
                     problem = decision.rejection.reason
                 cause = Cause("operator", message.seq, message.topic, message.client_id, rule=by)
-                for selector in decision.selectors:
-                    answer = planner.ask(selector, decision.trigger.options, cause, self._now())
+                for start in decision.starts:
+                    options = decision.trigger.options_of(start)
+                    answer = planner.ask(start.selector, options, cause, self._now())
                     if isinstance(answer, Rejection):
                         raise UnavailableError(answer.reason)
                     asked += 1

@@ -29,6 +29,8 @@ from appliance.tasks.views import PAUSED
 
 _WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 _WAITS_FOR_RUN = "Waits for the present run to end."
+MAX_RELOADS_WAITING = 100
+"""Requests of one task that may wait because each reloads it with other variables."""
 _BLOCKED = frozenset({RequestState.BLOCKED})
 _COUNTERS = {
     ExecutionState.SUCCEEDED: Counter.EXECUTIONS_SUCCEEDED,
@@ -87,7 +89,7 @@ class Dispatcher:
         expires = asked + to_ns(options.expire_s)
         replies = (reply,) if reply else ()
         key = key_of_selector(selector)
-        target = self.queues.waiting(key)
+        target = self.queues.waiting(key, options.reload)
         if target is not None and merges(options) and now < expires:
             # Two rules that one message concerns ask once, not twice.
             seq = message_of(cause)
@@ -98,6 +100,13 @@ class Dispatcher:
                 target.look_since_ns = max(target.look_since_ns, asked)
             book.answer(cause.seq, target.id, now)
             return target.id
+        if len(self.queues.all_waiting(key)) >= MAX_RELOADS_WAITING and merges(options):
+            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
+            return Rejection(
+                "queue full",
+                f"{MAX_RELOADS_WAITING} requests for {selector.text} wait already, each with "
+                "other variables; this one is not taken.",
+            )
         if len(book.open) >= self.limits.max_open:
             book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
             return Rejection(
@@ -456,8 +465,7 @@ class Dispatcher:
         # One that is looked for alone is active, and may be blocked by a call for another one.
         active = self.queues.active(task_id)
         blocked = [one for one in active if self._book.is_in(one, _BLOCKED)]
-        if (record := self.queues.waiting(task_id)) is not None:
-            blocked.append(record)
+        blocked.extend(self.queues.all_waiting(task_id))
         for record in blocked:
             self.decide(record, now)
 

@@ -139,6 +139,10 @@ def _describe(execution: Execution) -> dict[str, Any]:
         "reason": execution.reason,
         "cause": _cause(execution.cause),
     }
+    if execution.reload.partial:
+        described["partial"] = True
+    if execution.reload.variables:
+        described["variables"] = dict(execution.reload.variables)
     if execution.log_tail:
         described["logTail"] = execution.log_tail
     return described

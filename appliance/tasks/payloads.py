@@ -4,15 +4,20 @@ The forms (docs/triggers.md lists them with examples): a bare id; JSON: a string
 of ``{"taskId"}``, ``{"taskName"}``, ``{"tag"}``, ``{"customProperty": {"name", "value"}}``, the
 items of the body of Butler's start call (``PUT /v4/reloadtask/{id}/start`` in the Butler
 documentation: ``{"type": "starttaskid", "payload": {"taskId"}}`` and its two relatives), or one
-list of any of these. A message is understood as a whole or rejected as a whole.
+list of any of these. Beside the task, an object may have ``partial`` and ``variables`` for the
+reload. A message is understood as a whole or rejected as a whole.
 
 Not for: whether the tasks exist or may be started (catalog.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
+from appliance.model import ReloadOptions
 from appliance.tasks.invisible import bare
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
@@ -23,6 +28,7 @@ MAX_SELECTORS = 100
 MAX_TEXT = 256
 """Characters of a name, tag or custom property value."""
 
+_PLAIN = ReloadOptions()
 _SELECTOR_KEYS = ("taskId", "taskName", "tag", "customProperty")
 _BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
 
@@ -36,14 +42,26 @@ class Rejection(msgspec.Struct, frozen=True):
     """The message is in order (a replay, a redelivery); no operator need look at it."""
 
 
+class WantedStart(msgspec.Struct, frozen=True):
+    """One start that a message asks for: which tasks, and how they are reloaded."""
+
+    selector: TaskSelector
+    reload: ReloadOptions = ReloadOptions()
+
+
 class _NotUnderstoodError(Exception):
     def __init__(self, label: str, reason: str) -> None:
         super().__init__(reason)
         self.rejection = Rejection(label, reason)
 
 
-def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
-    """Return what a payload asks for, each selector once, in order; never raises."""
+def read_payload(
+    payload: bytes, reload: ReloadOptions = _PLAIN
+) -> tuple[WantedStart, ...] | Rejection:
+    """Return what a payload asks for, each start once, in order; never raises.
+
+    ``reload`` is what the rule says of the reload; what the payload says goes first.
+    """
     if len(payload) > MAX_PAYLOAD:
         return Rejection(
             "too long",
@@ -57,17 +75,17 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
         return Rejection("empty", "The payload is empty. Send a task id or JSON that names tasks.")
     try:
         if found := task_id(text):
-            return (_by_id(found),)
+            return (WantedStart(_by_id(found), reload),)
         if "\0" in text:
             return Rejection(
                 "not text", "The payload has NUL bytes, as UTF-16 has. Send a task id in UTF-8."
             )
-        return _read_json(text)
+        return _read_json(text, reload)
     except _NotUnderstoodError as problem:
         return problem.rejection
 
 
-def _read_json(text: str) -> tuple[TaskSelector, ...]:
+def _read_json(text: str, reload: ReloadOptions) -> tuple[WantedStart, ...]:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -85,19 +103,54 @@ def _read_json(text: str) -> tuple[TaskSelector, ...]:
             f"The payload names {len(items)} tasks; one message may name {MAX_SELECTORS}. "
             "Use a tag or a custom property, or send several messages.",
         )
-    return tuple(dict.fromkeys(_read_item(item) for item in items))
+    return tuple(dict.fromkeys(_read_item(item, reload) for item in items))
 
 
-def _read_item(item: object) -> TaskSelector:
+def _read_item(item: object, reload: ReloadOptions) -> WantedStart:
     if isinstance(item, str):
-        return _by_id(item)
+        return WantedStart(_by_id(item), reload)
     if not isinstance(item, dict):
         raise _NotUnderstoodError(
             "not a task id",
             "The payload has an item that is neither a task id nor an object that names tasks.",
         )
     if "type" in item and "payload" in item:
-        return _read_butler(item["type"], item["payload"])
+        selector = _read_butler(item["type"], item["payload"])
+        return WantedStart(selector, _read_reload(item["payload"], reload))
+    return WantedStart(_read_selector(item), _read_reload(item, reload))
+
+
+def _read_reload(item: Mapping[str, Any], reload: ReloadOptions) -> ReloadOptions:
+    """The rule's options with those of an object; one name's value replaces the rule's."""
+    partial, variables = item.get("partial"), item.get("variables")
+    if partial is None:
+        partial = reload.partial
+    if not isinstance(partial, bool):
+        raise _NotUnderstoodError("bad partial", "partial must be true or false.")
+    if variables is None:
+        return ReloadOptions(partial, reload.variables)
+    if not isinstance(variables, dict) or not all(map(_is_variable, variables.values())):
+        raise _NotUnderstoodError(
+            "bad variables",
+            'variables must be an object of names and texts: {"vDay": "2026-11-29"}.',
+        )
+    texts = {name: _variable_text(value) for name, value in variables.items()}
+    options = ReloadOptions(partial, tuple(sorted((dict(reload.variables) | texts).items())))
+    if options.problem:
+        raise _NotUnderstoodError("bad variables", f"The payload asks for {options.problem}.")
+    return options
+
+
+def _is_variable(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def _variable_text(value: object) -> str:
+    """A text as it is, a number as JSON writes it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _read_selector(item: Mapping[str, Any]) -> TaskSelector:
     named = [key for key in _SELECTOR_KEYS if key in item]
     if len(named) != 1:
         raise _NotUnderstoodError(

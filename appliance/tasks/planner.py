@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from appliance.counters import Counter
-from appliance.model import ExecutionState, Task
+from appliance.model import ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.jobs import Limits
@@ -43,9 +43,9 @@ class Planner:
         self.runs = runs = Runs(book, dispatcher)
         self.started_by: dict[str, int] = {}
         """How many starts each rule led to, since the appliance was started."""
-        self.call_after: Callable[[str, int], int] = lambda _task_id, _seq: 0
-        """The execution of a task that was called behind a message in an earlier run of the
-        appliance, 0 if the journal tells of none (told.py)."""
+        self.call_after: Callable[[str, ReloadOptions, int], int] = lambda *_: 0
+        """The execution of a task, with these options, that was called behind a message in an
+        earlier run of the appliance, 0 if the journal tells of none (told.py)."""
         # One name for each thing that is asked of the planner, whichever part has it. What a part
         # sets anew (book.changes, dispatcher.circuit_open) has no second name here.
         self.open = book.open
@@ -145,7 +145,8 @@ class Planner:
             return
         queues = self.dispatcher.queues
         if record.look_since_ns is not None and merges(record.options):
-            answers = {one.id: self.call_after(one.id, record.last_seq) for one in tasks}
+            reload = record.options.reload
+            answers = {one.id: self.call_after(one.id, reload, record.last_seq) for one in tasks}
             tasks = [one for one in tasks if not answers[one.id]]
             if not tasks:
                 self._answered_before(record, next(iter(answers.values())), now)
@@ -154,7 +155,7 @@ class Planner:
         first, *others = tasks
         for task in others:
             self._ask_for_found(record, task, now)
-        waiting = queues.waiting(first.id)
+        waiting = queues.waiting(first.id, record.options.reload)
         if waiting is not None and merges(record.options) and record.look_since_ns is None:
             self.dispatcher.absorb(waiting, record, now)
             return

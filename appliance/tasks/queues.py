@@ -1,9 +1,9 @@
 """One queue for each task: what waits for its turn there, and what is active.
 
-At most one request waits in a queue that further requests are merged into; requests that must not
-be merged wait separately. A request is active from the moment that a worker has its job to the end
-of its run. A request that names its tasks by name, tag or property has a queue of its own kind
-until the tasks are found.
+For each way to reload the task (``ReloadOptions``), at most one request waits in a queue that
+further requests are merged into; requests that must not be merged wait separately. A request is
+active from the moment that a worker has its job to the end of its run. A request that names its
+tasks by name, tag or property has a queue of its own kind until the tasks are found.
 
 Not for: when a request goes (dispatcher.py). This is a data structure: it changes no request.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from appliance.model import ReloadOptions
 from appliance.tasks.records import Record
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import Options
@@ -21,7 +22,7 @@ class _TaskQueue:
     __slots__ = ("active", "separate", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: Record | None = None
+        self.waiting: dict[ReloadOptions, Record] = {}
         self.separate: dict[int, Record] = {}
         self.active: dict[int, Record] = {}
 
@@ -29,8 +30,9 @@ class _TaskQueue:
         return bool(self.waiting or self.separate or self.active)
 
     def leave(self, record: Record) -> None:
-        if self.waiting is record:
-            self.waiting = None
+        reload = record.options.reload
+        if self.waiting.get(reload) is record:
+            del self.waiting[reload]
         self.separate.pop(record.id, None)
         self.active.pop(record.id, None)
 
@@ -44,10 +46,15 @@ class TaskQueues:
     def __len__(self) -> int:
         return len(self._queues)
 
-    def waiting(self, key: str | TaskSelector) -> Record | None:
-        """The request that further ones are merged into."""
+    def waiting(self, key: str | TaskSelector, reload: ReloadOptions) -> Record | None:
+        """The request that further ones for the same reload are merged into."""
         queue = self._queues.get(key)
-        return queue.waiting if queue is not None else None
+        return queue.waiting.get(reload) if queue is not None else None
+
+    def all_waiting(self, key: str | TaskSelector) -> Collection[Record]:
+        """The requests that further ones are merged into, for each reload of the task."""
+        queue = self._queues.get(key)
+        return queue.waiting.values() if queue is not None else ()
 
     def active(self, key: str | TaskSelector) -> Collection[Record]:
         """The requests that a worker or the server has."""
@@ -64,7 +71,8 @@ class TaskQueues:
         if not merges(record.options):
             queue.separate[record.id] = record
             return None
-        other, queue.waiting = queue.waiting, record
+        reload = record.options.reload
+        other, queue.waiting[reload] = queue.waiting.get(reload), record
         return other if other is not record else None
 
     def activate(self, record: Record) -> None:

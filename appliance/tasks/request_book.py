@@ -169,6 +169,7 @@ class RequestBook:
             execution_id=run,
             usual_s=self.histories.usual_s(selector.value) if is_known else None,
             steps=(Step(now, _asked_by(cause)),),
+            reload=options.reload,
         )
         self.next_id += 1
         self.changes.meta["next_id"] = self.next_id

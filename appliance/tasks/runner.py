@@ -130,7 +130,7 @@ class Runner:
                 planner.not_allowed(record, refusal, self._state.clock_ns())
             return
         try:
-            answer = self._server.start(task)
+            answer = self._server.start(task, options=record.options.reload)
         except QlikError as error:
             if error.retry is RetryPolicy.LOOK_FIRST:
                 self._note_failure(error)

@@ -135,7 +135,8 @@ class Timing:
             _log.warning("Timer %s: no Qlik server is configured; nothing is started", timer.name)
             return
         cause = Cause("timer", rule=timer.name)
-        answer = planner.ask(timer.selector, Options(), cause, self._state.clock_ns())
+        options = Options(reload=timer.reload)
+        answer = planner.ask(timer.selector, options, cause, self._state.clock_ns())
         if isinstance(answer, Rejection):
             _log.warning("Timer %s: %s", timer.name, answer.reason)
 

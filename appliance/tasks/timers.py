@@ -25,7 +25,7 @@ from appliance.config.tables import TimerConfig
 from appliance.engine_api import TimerState
 from appliance.mqtt.topics import matches
 from appliance.tasks.selector import TaskSelector
-from appliance.tasks.triggers import fixed_selector
+from appliance.tasks.triggers import fixed_selector, reload_options
 
 SECOND_NS = 1_000_000_000
 LATE_S = 60.0
@@ -56,6 +56,7 @@ class Timer:
         self.selector: TaskSelector | None = None
         if config.task is not None:
             self.selector = fixed_selector(config.task, f"timer {number} ({config.name})")
+        self.reload = reload_options(config.partial, config.variables)
         self._zone = ZoneInfo(config.timezone)
         self.last_ns = 0
         """Up to here the schedule was dealt with; for a silence watch, the last message."""

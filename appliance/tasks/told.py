@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from appliance.model import Cause, Execution, ExecutionState, Message, Step
+from appliance.model import Cause, Execution, ExecutionState, Message, ReloadOptions, Step
 from appliance.tasks.histories import with_duration
 from appliance.tasks.queues import merges
 from appliance.tasks.records import Record
@@ -58,6 +58,8 @@ class _Outcome(msgspec.Struct, rename="camel"):
     merged: int
     reason: str
     cause: _Cause
+    partial: bool = False
+    variables: dict[str, str] = {}
 
 
 class _Alarm(msgspec.Struct, rename="camel"):
@@ -67,6 +69,10 @@ class _Alarm(msgspec.Struct, rename="camel"):
     state: str
     since: str
     last_heard: str
+
+
+_Key = tuple[str, ReloadOptions]
+"""A task's id and how it is reloaded: requests that differ in either are not merged."""
 
 
 class _Told:
@@ -106,11 +112,11 @@ class Told:
         self._decode = msgspec.json.Decoder(_Outcome).decode
         self._told: dict[int, _Told] = {}
         self._by_seq: dict[int, list[_Told]] = {}
-        self._by_task: dict[str, deque[_Told]] = {}
+        self._by_task: dict[_Key, deque[_Told]] = {}
         self._tasks_of: dict[TaskSelector, str] = {}
         self._task_named: dict[str, str] = {}
-        self._newest_call: dict[str, tuple[int, int]] = {}
-        self._met: dict[str, tuple[int, int]] = {}
+        self._newest_call: dict[_Key, tuple[int, int]] = {}
+        self._met: dict[_Key, tuple[int, int]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._told)
@@ -225,12 +231,11 @@ class Told:
         execution = told.execution
         if _is_message(execution.cause):
             self._by_seq.setdefault(execution.cause.seq, []).append(told)
-        self._by_task.setdefault(execution.task_id, deque()).append(told)
+        key = execution.task_id, execution.reload
+        self._by_task.setdefault(key, deque()).append(told)
         self._task_named[execution.task_name] = execution.task_id
         call = (told.called_seq, execution.id)
-        self._newest_call[execution.task_id] = max(
-            call, self._newest_call.get(execution.task_id, call)
-        )
+        self._newest_call[key] = max(call, self._newest_call.get(key, call))
 
     # --- messages -------------------------------------------------------------------------------
 
@@ -243,28 +248,31 @@ class Told:
         """
         for told in self._by_seq.get(message.seq, ()):
             execution = told.execution
+            if execution.reload != options.reload:
+                continue
             if selector.kind == "id":
                 is_same = execution.task_id == selector.value
             else:
                 is_same = execution.cause.rule == rule
                 self._tasks_of[selector] = execution.task_id
             if is_same:
-                self._met[execution.task_id] = (message.seq, execution.id)
+                self._met[execution.task_id, execution.reload] = (message.seq, execution.id)
                 return execution.id
         task_id = self._task_of(selector)
-        met_seq, answer = self._met.get(task_id, (0, 0))
+        key = task_id, options.reload
+        met_seq, answer = self._met.get(key, (0, 0))
         if met_seq == message.seq:
             return answer  # two rules that one message concerns ask once
         if selector.kind != "id" and merges(options):
             # It was merged into a request for the task's id once its task was found.
-            return self.call_after(task_id, message.seq)
-        waiting = self._by_task.get(task_id, deque())
+            return self.call_after(task_id, options.reload, message.seq)
+        waiting = self._by_task.get(key, deque())
         while waiting and waiting[0].called_seq < message.seq:
             waiting.popleft()
         for told in waiting if merges(options) else ():
             if told.may_answer(message):
                 told.left -= 1
-                self._met[task_id] = (message.seq, told.execution.id)
+                self._met[key] = (message.seq, told.execution.id)
                 return told.execution.id
         return 0
 
@@ -283,9 +291,9 @@ class Told:
         for one in (self._by_seq, self._by_task, self._tasks_of, self._met):
             one.clear()
 
-    def call_after(self, task_id: str, seq: int) -> int:
+    def call_after(self, task_id: str, reload: ReloadOptions, seq: int) -> int:
         """An execution of a task whose start call was told behind a message; 0 if there is none."""
-        called_seq, number = self._newest_call.get(task_id, (0, 0))
+        called_seq, number = self._newest_call.get((task_id, reload), (0, 0))
         return number if called_seq > seq else 0
 
 
@@ -318,11 +326,12 @@ def _execution(outcome: _Outcome, told_ns: int) -> Execution:
         reason=outcome.reason,
         merged=outcome.merged,
         steps=(Step(told_ns, _BEHIND),),
+        reload=ReloadOptions(outcome.partial, tuple(sorted(outcome.variables.items()))),
     )
 
 
 def _record(execution: Execution) -> Record:
-    options = Options()
+    options = Options(reload=execution.reload)
     asked = execution.requested_ns
     record = Record(
         execution,

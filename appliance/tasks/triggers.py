@@ -13,10 +13,10 @@ import msgspec
 
 from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
-from appliance.model import Message
+from appliance.model import Message, ReloadOptions
 from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
-from appliance.tasks.payloads import Rejection, read_selectors
+from appliance.tasks.payloads import Rejection, WantedStart, read_payload
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 
 _log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ class Options(msgspec.Struct, frozen=True, array_like=True):
     if_running: str = "queue_one"
     expire_s: float = 86400.0
     retry_for_s: float = 86400.0
+    reload: ReloadOptions = ReloadOptions()
 
 
 class Trigger:
@@ -68,6 +69,7 @@ class Trigger:
             if_running=config.if_running,
             expire_s=float(config.expire),
             retry_for_s=float(config.retry_for),
+            reload=reload_options(config.partial, config.variables),
         )
 
     @property
@@ -84,26 +86,42 @@ class Trigger:
             return f"the task that level {self._level + 1} of the topic names"
         return "the tasks that the payload names"
 
-    def selectors(self, message: Message) -> tuple[TaskSelector, ...] | Rejection | None:
+    def starts(self, message: Message) -> tuple[WantedStart, ...] | Rejection | None:
         """What the rule asks for on a message that its filter matches; ``None``: not concerned."""
         if self._condition is not None and not self._condition.holds(message.payload):
             return None
-        if self.fixed is not None:
-            return (self.fixed,)
-        if self._level is None:
-            return read_selectors(message.payload)
-        return _selector_of_level(message.topic.split("/")[self._level])
+        if self.fixed is None and self._level is None:
+            return read_payload(message.payload, self.options.reload)
+        selector = self.fixed
+        if self._level is not None:
+            named = _selector_of_level(message.topic.split("/")[self._level])
+            if isinstance(named, Rejection):
+                return named
+            selector = named
+        assert selector is not None
+        return (WantedStart(selector, self.options.reload),)
+
+    def options_of(self, start: WantedStart) -> Options:
+        """How one of the starts that it asks for is to be carried out."""
+        if start.reload == self.options.reload:
+            return self.options
+        return msgspec.structs.replace(self.options, reload=start.reload)
 
 
-def _selector_of_level(level: str) -> tuple[TaskSelector, ...] | Rejection:
+def reload_options(partial: bool, variables: Mapping[str, str] | None) -> ReloadOptions:
+    """The ``partial`` and ``variables`` of a rule or timer, which have passed their checks."""
+    return ReloadOptions(partial, tuple(sorted((variables or {}).items())))
+
+
+def _selector_of_level(level: str) -> TaskSelector | Rejection:
     found = task_id(level)
     if found == ZERO_ID:
         return Rejection("zero id", "The topic names the zero id, which is no task.")
     if found is not None:
-        return (TaskSelector("id", found),)
+        return TaskSelector("id", found)
     if not level.strip():
         return Rejection("empty level", "The level of the topic that names the task is empty.")
-    return (TaskSelector("name", level.strip()),)
+    return TaskSelector("name", level.strip())
 
 
 def fixed_selector(task: str | Mapping[str, str], where: str) -> TaskSelector:
@@ -135,7 +153,7 @@ class Decision(msgspec.Struct, frozen=True):
     """What one rule says of one message."""
 
     trigger: Trigger
-    selectors: tuple[TaskSelector, ...] = ()
+    starts: tuple[WantedStart, ...] = ()
     rejection: Rejection | None = None
 
 
@@ -171,10 +189,10 @@ class Triggers:
                 continue
             if isinstance(answer, Rejection):
                 decisions.append(Decision(trigger, rejection=answer))
-            elif self._is_own(message) and any(_about(message, selector) for selector in answer):
+            elif self._is_own(message) and any(_about(message, one.selector) for one in answer):
                 decisions.append(Decision(trigger, rejection=OWN_OUTCOME))
             else:
-                decisions.append(Decision(trigger, selectors=answer))
+                decisions.append(Decision(trigger, starts=answer))
         return tuple(decisions)
 
     def _is_own(self, message: Message) -> bool:
@@ -189,10 +207,10 @@ class Triggers:
         return trigger.fixed is not None and trigger.topic.startswith(self._own_prefix)
 
 
-def _ask(trigger: Trigger, message: Message) -> tuple[TaskSelector, ...] | Rejection | None:
+def _ask(trigger: Trigger, message: Message) -> tuple[WantedStart, ...] | Rejection | None:
     """What one rule says; an error in the appliance costs the message this rule and no other."""
     try:
-        return trigger.selectors(message)
+        return trigger.starts(message)
     except Exception:  # noqa: BLE001 - one rule's defect is not the others'
         _log.exception(
             "Trigger %s can't read message %d on %s: an error in the appliance, please report it",

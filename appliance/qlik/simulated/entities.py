@@ -160,7 +160,7 @@ def task_row(site: Site, task: SimulatedTask) -> Row:
     }
     if task.kind is TaskKind.RELOAD:
         row["app"] = {"id": task.app_id, "name": task.app_name, "published": False}
-        row["isPartialReload"] = False
+        row["isPartialReload"] = task.partial
     elif task.kind is TaskKind.EXTERNAL_PROGRAM:
         row["path"] = task.program
         row["parameters"] = ""

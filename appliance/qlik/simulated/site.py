@@ -112,6 +112,8 @@ class SimulatedTask:
     every_s: float | None = None
     """Started by the site's own schedule this often, as if by the QMC; ``None``: never."""
     manually_triggered: bool = False
+    partial: bool = False
+    """Whether "Partial reload" is set."""
     max_retries: int = 0
     timeout_min: int = 1440
     error_text: str = "Error: The following error occurred: Table not found"

@@ -222,7 +222,30 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
         (f"{MANAGED}{CERTIFICATE}api_key = 'k'", 'edition = "cloud"'),
         (f"{MANAGED}{CERTIFICATE}password='x'\npassword_file='y'", "keep one of the two"),
         (f"{MANAGED}header = {{name = 'a: b'}}", "name of an HTTP header"),
-        (f"{MANAGED}{CERTIFICATE}[[trigger]]\ntopic='a'\ntask={{app='x'}}", "Qlik Cloud only"),
+        (
+            f"{MANAGED}{CERTIFICATE}[[trigger]]\ntopic='a'\ntask={{app='x'}}\nvariables={{a='1'}}",
+            "takes no variables",
+        ),
+        (
+            f"{CLOUD}api_key_file = 'k'\n[[trigger]]\ntopic='a'\ntask={{app='x'}}\n"
+            + "variables={"
+            + ", ".join(f"v{one} = 'x'" for one in range(21))
+            + "}",
+            "at most 20",
+        ),
+        (
+            f"{CLOUD}api_key_file = 'k'\n[[trigger]]\ntopic='a'\ntask={{app='x'}}\n"
+            f"variables={{a='{'x' * 257}'}}",
+            "at most 256",
+        ),
+        (
+            f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='payload'\nvariables={{a=1}}",
+            "texts in quotes",
+        ),
+        (
+            f"{SIMULATED}[[timer]]\nname='a'\nevery='1h'\npublish={{topic='x'}}\npartial=true",
+            "`task` is missing",
+        ),
         (f"{MANAGED.replace('https', 'http')}{CERTIFICATE}", "write https://"),
         (f"{MANAGED.replace('https://sense:4242', 'sense')}{CERTIFICATE}", "not an address"),
         (f"{MANAGED.replace('https://', 'https://me:pw@')}{CERTIFICATE}", r"value \(not shown\)"),
@@ -288,7 +311,8 @@ def test_a_mistake_is_named_with_its_fix(text: str, said: str) -> None:
         f"{MANAGED}header = {{name = 'hdr-usr'}}",
         f"{MANAGED}jwt_file = 'j'",
         f"{MANAGED.replace('https://sense:4242', 'http://127.0.0.1:4242')}{CERTIFICATE}",
-        CLOUD + "api_key_file = 'k'\n[[trigger]]\ntopic='a'\ntask={app='x'}",
+        CLOUD + "api_key_file = 'k'\n[[trigger]]\ntopic='a'\ntask={app='x'}\nvariables={v='1'}",
+        f"{MANAGED}{CERTIFICATE}[[trigger]]\ntopic='a'\ntask={{app='x'}}\npartial=true",
         CLOUD + "client_id = 'x'\nclient_secret_file = 'y'",
         f"{SIMULATED}[[trigger]]\ntopic='a/+'\ntask='topic'",
         f"{SIMULATED}[[trigger]]\ntopic='a'\ntask='{{{GUID}}}'",

@@ -84,16 +84,16 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
         del lines["every"]
         lines |= {} if key == "cron" else {"silence": "silence = '1s'", "topic": "topic = 'a'"}
         lines[key] = example
+    qlik = "edition = 'simulated'"
+    if key == "variables":
+        lines.setdefault("task", "task = {app = 'a'}")
+        qlik = "edition = 'cloud'\nurl = 'https://a.b'\napi_key = 'x'"
     if key == "url_file":
         del lines["url"]
     text = f"{table}\n" + "\n".join(lines.values()) + "\n"
     for each in ("[qlik]", "[access]"):
         if each not in text:
-            text += (
-                f"{each}\n"
-                + ("edition = 'simulated'" if "q" in each else "users_file = 'u'")
-                + "\n"
-            )
+            text += f"{each}\n" + (qlik if "q" in each else "users_file = 'u'") + "\n"
     try:
         loads(text, environ=dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "x"))
     except ConfigError as error:

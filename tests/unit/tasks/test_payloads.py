@@ -9,11 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.tasks.payloads import MAX_PAYLOAD, MAX_SELECTORS, Rejection, read_selectors
+from appliance.model import ReloadOptions
+from appliance.tasks.payloads import (
+    MAX_PAYLOAD,
+    MAX_SELECTORS,
+    Rejection,
+    WantedStart,
+    read_payload,
+)
 from appliance.tasks.selector import TaskSelector, task_id
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
 OTHER = "0b8fa8d5-3b3f-4b3e-9d7c-1c2d3e4f5a6b"
+
+
+def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
+    answer = read_payload(payload)
+    if isinstance(answer, Rejection):
+        return answer
+    return tuple(one.selector for one in answer)
+
+
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -180,3 +196,82 @@ def test_utf_16_is_named_or_refused_as_no_text(encoding: str) -> None:
     answer = read_selectors(ID.encode(encoding))
     assert isinstance(answer, Rejection)
     assert answer.label == "not text"
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({"partial": True}, ReloadOptions(partial=True)),
+        ({"partial": None, "variables": None}, ReloadOptions()),
+        ({"partial": False, "variables": {}}, ReloadOptions()),
+        (
+            {"variables": {"vDay": "2026-11-29", "a": 7, "b": 0.5}},
+            ReloadOptions(variables=(("a", "7"), ("b", "0.5"), ("vDay", "2026-11-29"))),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"taskId": ID},
+        {"taskName": "Sales"},
+        {"tag": "nightly"},
+        {"customProperty": {"name": "plant", "value": "north"}},
+    ],
+)
+def test_an_object_may_say_how_its_task_is_reloaded(
+    task: dict, fields: dict, options: ReloadOptions
+) -> None:
+    """Beside each way to name tasks, alone, in a list and in Butler's form."""
+    alone = read_payload(json.dumps(task | fields).encode())
+    listed = read_payload(json.dumps([task | fields, OTHER]).encode())
+    assert [one.reload for one in alone] == [options]
+    assert [one.reload for one in listed] == [options, ReloadOptions()]
+    butler = {"type": "starttaskid", "payload": {"taskId": ID} | fields}
+    assert [one.reload for one in read_payload(json.dumps(butler).encode())] == [options]
+
+
+def test_what_a_payload_says_goes_before_what_the_rule_says() -> None:
+    """Name by name: the rule's other variables stay."""
+    rule = ReloadOptions(partial=True, variables=(("a", "1"), ("b", "2")))
+    payload = json.dumps({"taskId": ID, "partial": False, "variables": {"b": "9", "c": "3"}})
+    (start,) = read_payload(payload.encode(), rule)
+    assert start.reload == ReloadOptions(variables=(("a", "1"), ("b", "9"), ("c", "3")))
+    assert [one.reload for one in read_payload(ID.encode(), rule)] == [rule]
+    assert [one.reload for one in read_payload(f'["{ID}"]'.encode(), rule)] == [rule]
+
+
+def test_one_task_in_a_list_is_wanted_once_for_each_way_to_reload_it() -> None:
+    """The same task with other variables is another reload."""
+    items = [{"taskId": ID, "variables": {"a": each}} for each in ("1", "2", "1")]
+    assert len(read_payload(json.dumps(items).encode())) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"partial": "yes"}, "bad partial"),
+        ({"partial": 1}, "bad partial"),
+        ({"variables": []}, "bad variables"),
+        ({"variables": {"a": True}}, "bad variables"),
+        ({"variables": {"a": None}}, "bad variables"),
+        ({"variables": {"a": ["x"]}}, "bad variables"),
+        ({"variables": {"": "x"}}, "bad variables"),
+        ({"variables": {"a" * 257: "x"}}, "bad variables"),
+        ({"variables": {"a": "x" * 257}}, "bad variables"),
+        ({"variables": {str(number): "x" for number in range(21)}}, "bad variables"),
+    ],
+)
+def test_what_qlik_would_not_take_is_rejected_before_it_is_asked(fields: dict, label: str) -> None:
+    """The limits are Qlik's: 20 variables, 256 characters of a name and of a value."""
+    answer = read_payload(json.dumps({"taskId": ID} | fields).encode())
+    assert isinstance(answer, Rejection)
+    assert answer.label == label
+    assert answer.reason.endswith(".")
+    most = {f"{number:0256}": "x" * 256 for number in range(20)}
+    (start,) = read_payload(json.dumps({"taskId": ID, "variables": most}).encode())
+    assert len(start.reload.variables) == 20
+    rule = ReloadOptions(variables=(("one more", "x"),))
+    assert isinstance(
+        read_payload(json.dumps({"taskId": ID, "variables": most}).encode(), rule), Rejection
+    )

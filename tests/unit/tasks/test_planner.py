@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from appliance.counters import Counter
-from appliance.model import Cause, ExecutionState, Message, Task
+from appliance.model import Cause, ExecutionState, Message, ReloadOptions, Task
 from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.dispatcher import MAX_RELOADS_WAITING
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
@@ -37,6 +38,7 @@ SEQS = itertools.count(1)
 """Sequence numbers: each request of a test is another message's."""
 LIMITS = Limits(slots=2, look_settle_s=10.0, lost_after_s=30.0)
 PLAIN = Options()
+PARTIAL = ReloadOptions(partial=True)
 
 
 def make(limits: Limits = LIMITS) -> Planner:
@@ -105,10 +107,14 @@ class PlannerMachine(RuleBasedStateMachine):
 
     # --- what may happen ------------------------------------------------------------------------
 
-    @rule(task=st.sampled_from(IDS), at_once=st.integers(1, 3))
-    def ask(self, task: str, at_once: int) -> None:
+    @rule(
+        task=st.sampled_from(IDS),
+        at_once=st.integers(1, 3),
+        reload=st.sampled_from([ReloadOptions(), PARTIAL]),
+    )
+    def ask(self, task: str, at_once: int, reload: ReloadOptions) -> None:
         for _ in range(at_once):
-            options = self.options[task]
+            options = msgspec.structs.replace(self.options[task], reload=reload)
             number = self.planner.ask(
                 TaskSelector("id", task), options, Cause("message", next(SEQS)), self.now
             )
@@ -263,12 +269,13 @@ class PlannerMachine(RuleBasedStateMachine):
             assert len(live) <= 1, live
 
     @invariant()
-    def one_waiting_request_a_task(self) -> None:
-        for task in IDS:
+    def one_waiting_request_a_task_and_reload(self) -> None:
+        for task, reload in itertools.product(IDS, [ReloadOptions(), PARTIAL]):
             waiting = [
                 one
                 for one in self.planner.open.values()
                 if one.execution.task_id == task
+                and one.options.reload == reload
                 and one.posted_ns is None
                 and one.id not in self.planner.running
             ]
@@ -384,6 +391,39 @@ def test_ten_messages_in_a_burst_make_two_runs() -> None:
     (second,) = planner.begin(at(3))
     assert second.record.execution.merged == 8
     assert planner.usual_s(IDS[0]) == 2.0
+
+
+def test_requests_for_other_reloads_of_one_task_are_not_merged() -> None:
+    """Equal ones are; each reload runs with its own variables, one after the other."""
+    planner = make()
+    days = [
+        msgspec.structs.replace(PLAIN, reload=ReloadOptions(variables=(("vDay", day),)))
+        for day in ("1", "2", "1", "2")
+    ]
+    first, second, third, fourth = (ask(planner, each) for each in days)
+    assert (third, fourth) == (first, second) != (second, first)
+    shown = [planner.open[one].execution.reload for one in (first, second)]
+    assert shown == [one.reload for one in days[:2]]
+    (job,) = planner.begin(NOW)
+    assert job.record.id == first
+    planner.started(job.record, "run-1", NOW)
+    assert planner.begin(NOW) == []
+    planner.report(job.record, Report("run-1", IDS[0], ExecutionState.SUCCEEDED), NOW)
+    (job,) = planner.begin(NOW)
+    assert job.record.id == second
+
+
+def test_so_many_different_reloads_of_one_task_may_wait() -> None:
+    """Variables made up in messages can't fill the memory."""
+    planner = make()
+    planner.server_is_away(NOW)
+    for number in range(MAX_RELOADS_WAITING + 1):
+        reload = ReloadOptions(variables=(("v", str(number)),))
+        options = msgspec.structs.replace(PLAIN, reload=reload)
+        answer = planner.ask(TaskSelector("id", IDS[0]), options, Cause("message", next(SEQS)), NOW)
+    assert isinstance(answer, Rejection)
+    assert len(planner.open) == MAX_RELOADS_WAITING
+    assert planner.counters[Counter.REQUESTS_REFUSED_QUEUE_FULL] == 1
 
 
 def test_debounce_waits_for_quiet_but_not_for_ever() -> None:

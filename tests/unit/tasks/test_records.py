@@ -51,10 +51,24 @@ PLAIN = bytes.fromhex(
 """A record as a message that names a task makes it."""
 
 
+def has(new: object, old: object) -> bool:
+    """Whether a value has all that an earlier one had; further fields come behind them."""
+    if isinstance(old, dict):
+        assert isinstance(new, dict)
+        return list(new)[: len(old)] == list(old) and all(has(new[key], old[key]) for key in old)
+    if isinstance(old, list):
+        assert isinstance(new, list)
+        return all(map(has, new[: len(old)], old))
+    return new == old
+
+
 @pytest.mark.parametrize("stored", [FULL, PLAIN])
 def test_a_stored_record_is_read_and_written_unchanged(stored: bytes) -> None:
     """An existing database opens, and an earlier version can read what this one writes."""
-    assert msgspec.msgpack.encode(msgspec.msgpack.decode(stored, type=Record)) == stored
+    record = msgspec.msgpack.decode(stored, type=Record)
+    written = msgspec.msgpack.encode(record)
+    assert has(msgspec.msgpack.decode(written), msgspec.msgpack.decode(stored))
+    assert msgspec.msgpack.encode(msgspec.msgpack.decode(written, type=Record)) == written
 
 
 def test_every_stored_field_is_found_under_its_name_here() -> None:

@@ -7,6 +7,7 @@ import pytest
 from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
+from appliance.tasks.payloads import WantedStart
 from appliance.tasks.triggers import Options, Trigger, Triggers
 from appliance.tasks.selector import TaskSelector
 
@@ -38,17 +39,17 @@ def message(topic: str = "start", payload: bytes = ID.encode(), **fields: object
 def test_a_rule_with_a_fixed_task_asks_for_it_whatever_the_payload_is(task, selector) -> None:
     """A source system need not know anything of Qlik."""
     (decision,) = decide(message(payload=b"\xff anything"), rule(task))
-    assert decision.selectors == (selector,)
+    assert [one.selector for one in decision.starts] == [selector]
 
 
 def test_a_level_of_the_topic_may_name_the_task() -> None:
     """``task = "topic"`` takes the level that the + stands for: an id, else a name."""
     config = rule("topic", "qliksense/start/+/now")
-    assert decide(message(f"qliksense/start/{ID.upper()}/now", b""), config)[0].selectors == (
-        TaskSelector("id", ID),
+    assert decide(message(f"qliksense/start/{ID.upper()}/now", b""), config)[0].starts == (
+        WantedStart(TaskSelector("id", ID)),
     )
-    assert decide(message("qliksense/start/Reload sales/now", b""), config)[0].selectors == (
-        TaskSelector("name", "Reload sales"),
+    assert decide(message("qliksense/start/Reload sales/now", b""), config)[0].starts == (
+        WantedStart(TaskSelector("name", "Reload sales")),
     )
     assert decide(message("qliksense/start//now", b""), config)[0].rejection is not None
 
@@ -62,7 +63,7 @@ def test_one_message_may_match_several_rules() -> None:
         rule({"tag": "c"}, "plant/#", when={"rows": {">": 5}}),
         rule({"tag": "d"}, "other/#"),
     )
-    assert {one.selectors[0].value for one in decisions} == {"a", "b"}
+    assert {one.starts[0].selector.value for one in decisions} == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ def test_a_rule_that_means_nothing_is_a_configuration_error(config, part: str) -
 def test_replays_of_another_broker_start_nothing() -> None:
     """What a bridge passes on with the retain flag is old; a publisher's own retained message is
     new, and an empty one only clears the topic."""
-    assert decide(message(retain=True), rule())[0].selectors
+    assert decide(message(retain=True), rule())[0].starts
     replayed = decide(message(retain=True, client_id="$bridge/plant"), rule())[0]
     assert replayed.rejection.harmless
-    assert decide(message(client_id="$bridge/plant"), rule())[0].selectors
+    assert decide(message(client_id="$bridge/plant"), rule())[0].starts
     assert decide(message(retain=True, payload=b""), rule({"tag": "a"}))[0].rejection.harmless
-    assert decide(message(payload=b""), rule({"tag": "a"}))[0].selectors
+    assert decide(message(payload=b""), rule({"tag": "a"}))[0].starts
 
 
 def test_outcomes_do_not_start_the_task_that_they_are_about() -> None:
@@ -102,8 +103,8 @@ def test_outcomes_do_not_start_the_task_that_they_are_about() -> None:
     outcome = message(topic, f'{{"taskId": "{ID}"}}'.encode(), client_id="$appliance")
     assert decide(outcome, rule(topic="#"), rule({"tag": "x"}, topic="#")) == ()
     assert decide(outcome, rule("payload", "appliance/tasks/+/last")) == ()
-    assert decide(outcome, rule({"name": "next"}, topic))[0].selectors == (
-        TaskSelector("name", "next"),
+    assert decide(outcome, rule({"name": "next"}, topic))[0].starts == (
+        WantedStart(TaskSelector("name", "next")),
     )
     assert decide(outcome, rule(ID, "appliance/tasks/+/last"))[0].rejection is not None
 
