@@ -246,6 +246,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_user(add)
     _add_session(add)
     _add_publish(add)
+    _add_start(add)
     _add_attach(add)
     _add_export(add)
     _add_tasks_and_selftest(add)
@@ -277,6 +278,9 @@ def _connection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca-file", metavar="FILE", help="the authority that signed the broker's")
     parser.add_argument("--certfile", metavar="FILE", help="a client certificate")
     parser.add_argument("--keyfile", metavar="FILE", help="its private key")
+
+
+def _timeout_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", metavar="TIME", default="10s", help="(default: %(default)s)")
 
 
@@ -453,7 +457,49 @@ def _add_publish(add: _Add) -> None:
     parser.add_argument("-r", "--retain", action="store_true", help="keep it as the topic's last")
     parser.add_argument("--host", help="another broker than the configuration's")
     _connection_options(parser)
+    _timeout_option(parser)
     _config_option(parser)
+
+
+def _add_start(add: _Add) -> None:
+    parser = add(
+        "start",
+        "have a running appliance start a task, and wait for the outcome",
+        "Start a task by its id or name, or all tasks with a tag or a custom property. The running "
+        "appliance does it as for a message: [allow] holds, the log names who asked, and while the "
+        "task runs the start waits for the end of that run. Users in [access] operators may start; "
+        "without a users file, every user of the appliance's machine may.\n"
+        "State changes go to standard error, the outcome and its reason to standard output. Ctrl+C "
+        "and --timeout end the wait, not the task.\n\n"
+        "exit codes:\n"
+        "  0 accepted, with --wait succeeded   10 failed    11 aborted   12 skipped\n"
+        "  13 refused by the Qlik server       14 rejected: not allowed, unknown, not possible\n"
+        "  15 expired before its turn          16 lost: the outcome can't be read\n"
+        "  17 --timeout is over                69 the appliance does not run or can't take it\n"
+        "  77 no permission                    130 Ctrl+C\n"
+        "Of several tasks, the gravest counts: 16, 10, 11, 13, 14, 15, 12, 0.",
+        "  appliance start 'Reload sales'                 accepted, and no wait\n"
+        "  appliance start 'Reload sales' --wait --timeout 2h\n"
+        "  appliance start 2ce4dc25-9d8c-4d0c-8e57-7d0bd4a7ea34 --wait --json\n"
+        "  appliance start --tag nightly --wait -u scheduler --password-stdin < secret.txt",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("task", metavar="TASK", nargs="?", help="the task's id or name")
+    what.add_argument("--tag", metavar="TAG", help="all tasks with this tag")
+    what.add_argument("--property", metavar="NAME=VALUE",
+                      help="all tasks with this value of a custom property")  # fmt: skip
+    parser.add_argument("--partial", action="store_true", help="reload partially")
+    parser.add_argument("--variable", metavar="NAME=VALUE", action="append", default=[],
+                        help="of the load script; may come more than once")  # fmt: skip
+    parser.add_argument("--wait", action="store_true", help="until the outcome is known")
+    parser.add_argument("--timeout", metavar="TIME",
+                        help='how long at most, e.g. "2h" (default: for ever)')  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for programs: the outcome as JSON")
+    parser.add_argument("--host", help="where the appliance runs (default: as configured, or here)")
+    _connection_options(parser)
+    parser.add_argument("-c", "--config", metavar="FILE",
+                        help="a configuration whose first listener it is (default: config.toml in "
+                        "the current folder, if there is one)")  # fmt: skip
 
 
 def _add_attach(add: _Add) -> None:
@@ -470,6 +516,7 @@ def _add_attach(add: _Add) -> None:
     parser.add_argument("host", metavar="HOST", nargs="?",
                         help="where it runs (default: as configured, or here)")  # fmt: skip
     _connection_options(parser)
+    _timeout_option(parser)
     parser.add_argument("-c", "--config", metavar="FILE",
                         help="a configuration whose first listener it is (default: config.toml in "
                         "the current folder, if there is one)")  # fmt: skip

@@ -301,6 +301,17 @@ class Engine(Protocol):
         """Executions with ``id < before_id``, newest first; of one task if ``task_id`` is set."""
         raise _lacks("list old executions", before_id, limit, task_id)
 
+    def find_executions(self, numbers: Sequence[int]) -> Sequence[Execution]:
+        """These executions, also old ones; those that are not known any more are left out."""
+        raise _lacks("look up executions", numbers)
+
+    def request_starts(self, payload: str, by: str) -> Sequence[int]:
+        """Ask for what a payload names, as a message would; all of it or nothing.
+
+        Returns the ids of the executions that answer: new ones, or those that wait already.
+        """
+        raise _lacks("start tasks by name", payload, by)
+
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
         """Publish as the appliance itself; returns the sequence number of the message."""
         raise _lacks("publish", topic, payload, qos, retain, by)

@@ -287,3 +287,5 @@ class Execution(msgspec.Struct, frozen=True):
     log_tail: tuple[str, ...] = ()
     """The script log's last lines after a failure, secrets masked."""
     reload: ReloadOptions = ReloadOptions()
+    answered_by: int = 0
+    """The execution that answers this request too, where both waited for the same task; else 0."""

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.commands.target import target_of
+from appliance.commands.target import config_of, target_of
 from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
 
-_USUAL_CONFIG = "config.toml"
 _REMEMBERED = "ui.json"
 _NO_TERMINAL = (
     "there is no terminal to show the appliance on; what it does is in its log, and its status is "
@@ -26,9 +25,7 @@ def execute(options: argparse.Namespace) -> int:
     """Attach until the operator leaves; returns the exit code."""
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         raise UsageError(_NO_TERMINAL)
-    config = _config(options)
-    if config is None and options.host is None:
-        options.host = "127.0.0.1"
+    config = config_of(options)
     target = target_of(options, config=config, client="terminal")
     if options.password_stdin:
         _turn_to_terminal()
@@ -63,15 +60,6 @@ def execute(options: argparse.Namespace) -> int:
     if end is UiEnd.DETACHED:
         sys.stdout.write(f"Detached from {target.shown}; the appliance continues.\n")
     return EXIT_OK
-
-
-def _config(options: argparse.Namespace) -> str | None:
-    """The configuration for the missing options, if there is one."""
-    if options.config is not None:
-        return str(options.config)
-    if options.host is None and Path(_USUAL_CONFIG).is_file():
-        return _USUAL_CONFIG
-    return None
 
 
 def _turn_to_terminal() -> None:

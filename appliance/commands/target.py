@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import ssl
+from pathlib import Path
 
 from appliance.commands.user import read_password
 from appliance.config.reading import load_tables
@@ -20,15 +21,39 @@ from appliance.secret import Secret
 _LOCAL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
 
 
-def target_of(options: argparse.Namespace, *, config: str | None, client: str) -> Target:
+_USUAL_CONFIG = "config.toml"
+
+
+def config_of(options: argparse.Namespace) -> str | None:
+    """The configuration for what the options leave open, if there is one.
+
+    Without one and without a host, the host is this machine.
+    """
+    if options.config is not None:
+        return str(options.config)
+    if options.host is None:
+        if Path(_USUAL_CONFIG).is_file():
+            return _USUAL_CONFIG
+        options.host = "127.0.0.1"
+    return None
+
+
+def target_of(
+    options: argparse.Namespace,
+    *,
+    config: str | None,
+    client: str,
+    timeout_s: float | None = None,
+) -> Target:
     """The broker that the options name; what they leave open is the first listener's.
 
     ``config`` is a configuration file, or ``None`` if only the options count, which then name the
-    host. ``client`` is what the made-up client id begins with. Asks for a password, or reads it,
-    if there is a user name. Raises ``ApplianceError`` for what can't be.
+    host. ``client`` is what the made-up client id begins with. ``timeout_s`` is for a command whose
+    ``--timeout`` means something else. Asks for a password, or reads it, if there is a user name.
+    Raises ``ApplianceError`` for what can't be.
     """
     try:
-        timeout_s = parse_duration(options.timeout)
+        timeout_s = parse_duration(options.timeout) if timeout_s is None else timeout_s
     except ValueError as error:
         raise UsageError(f"--timeout {options.timeout}: {error}") from None
     listener: ListenerConfig | None = None

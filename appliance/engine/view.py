@@ -199,6 +199,19 @@ class View(Engine):
         logger.info("%s asks to start task %s", by, task_id)
         return self._appliance.tasks.start_task(task_id, by)
 
+    def request_starts(self, payload: str, by: str) -> Sequence[int]:
+        logger.info("%s asks to start %s", by, payload)
+        return self._appliance.tasks.request_starts(payload.encode(), by)
+
+    def find_executions(self, numbers: Sequence[int]) -> Sequence[Execution]:
+        tasks = self._appliance.tasks
+        found = []
+        for number in numbers:
+            execution = tasks.execution(number) or next(iter(tasks.history(number + 1, 1)), None)
+            if execution is not None and execution.id == number:
+                found.append(execution)
+        return found
+
     def repeat(self, seq: int, by: str) -> int:
         message = self._appliance.journal.get(seq)
         if message is None:

@@ -183,10 +183,17 @@ class Client:
             self._shut_down()  # the broker may have got a part of the packet
             self._fail(error)
 
-    def receive(self) -> tuple[str, bytes]:
-        """Wait for the next message; returns its topic and payload. Keeps the connection alive."""
+    def receive(self, within_s: float | None = None) -> tuple[str, bytes]:
+        """Wait for the next message; returns its topic and payload. Keeps the connection alive.
+
+        Raises ``TimeoutError`` if none came in ``within_s``, to the second; the connection can be
+        used any longer then.
+        """
         self._what = ""
+        end = None if within_s is None else time.monotonic() + within_s
         while True:
+            if end is not None and time.monotonic() > end:
+                raise TimeoutError
             if time.monotonic() - self._sent_at >= _PING_S:
                 self._send(packets.PINGREQ << 4, b"")
             self._deadline = time.monotonic() + _PING_S

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from appliance import errors
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError
 from appliance.mqtt.client import Client, Target
 from appliance.remote import protocol
@@ -127,7 +126,7 @@ class Link:
             with self._lock:
                 self._waiting.pop(number, None)
         if found.error:
-            raise _error(found)
+            raise protocol.error_of(found)
         value: Any = None if kind is None else kind(bytes(found.value))
         return value  # type: ignore[no-any-return] # without a decoder the value is not used
 
@@ -220,7 +219,7 @@ class Link:
         answer = self._answers.decode(payload)
         if answer.number == self._attach_number:
             if answer.error:
-                raise _error(answer)
+                raise protocol.error_of(answer)
             self._role = msgspec.msgpack.decode(answer.value, type=str)
         with self._lock:
             waiting = self._waiting.pop(answer.number, None)
@@ -240,11 +239,3 @@ class Link:
 
 def _unknown(operation: protocol.AnyOperation) -> str:
     return "Whether it was done is not known; see the log." if operation.is_action else "Try again."
-
-
-def _error(answer: protocol.Answer) -> ApplianceError:
-    """The engine's error as it was raised there, or ``ApplianceError`` for an unknown class."""
-    kind = getattr(errors, answer.kind, ApplianceError)
-    if not (isinstance(kind, type) and issubclass(kind, ApplianceError)):
-        kind = ApplianceError
-    return kind(answer.error)

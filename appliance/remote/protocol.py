@@ -11,7 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from appliance import errors
 from appliance.engine_api import ClientState, LogLine, Mark, TopicState
+from appliance.errors import ApplianceError
 from appliance.model import EncodedProperties, Execution, Message, encode_hook
 
 PROTOCOL = 2
@@ -32,6 +34,10 @@ LARGEST_ANSWER = 2 * 1024 * 1024
 """Bytes."""
 MAX_OPEN_REQUESTS = 8
 """Requests of one terminal that are being answered."""
+LAST = 2**63 - 1
+"""Larger than the number of any execution."""
+MAX_FOUND = 500
+"""Executions that one ``FindExecutions`` names."""
 
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -58,6 +64,8 @@ class Attach(Operation, frozen=True, tag="attach"):
     engine_started_ns: Number = 0
     """The start time of the engine whose numbers ``after_log`` counts by."""
     after_log: Position = 0
+    frames: bool = True
+    """``False``: a command, which wants answers to its requests and no frames."""
 
 
 class Seen(Operation, frozen=True, tag="seen"):
@@ -93,6 +101,10 @@ class GetExecutions(Operation, frozen=True, tag="executions"):
     task_id: str = ""
 
 
+class FindExecutions(Operation, frozen=True, tag="find_executions"):
+    numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_FOUND)]
+
+
 class GetMarks(Operation, frozen=True, tag="marks"):
     """The marks of messages that are too old for the frames."""
 
@@ -107,6 +119,11 @@ class Action(Operation, frozen=True):
 
 class StartTask(Action, frozen=True, tag="start_task"):
     task_id: str
+
+
+class RequestStarts(Action, frozen=True, tag="request_starts"):
+    payload: str
+    """What to start, in the form of a message's payload."""
 
 
 class Repeat(Action, frozen=True, tag="repeat"):
@@ -162,8 +179,10 @@ AnyOperation = (
     | GetSeqAt
     | GetRetained
     | GetExecutions
+    | FindExecutions
     | GetMarks
     | StartTask
+    | RequestStarts
     | Repeat
     | StopExecution
     | Publish
@@ -192,6 +211,14 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
     kind: str = ""
     """The error's class in appliance.errors."""
+
+
+def error_of(answer: Answer) -> ApplianceError:
+    """The engine's error as it was raised there, or ``ApplianceError`` for an unknown class."""
+    kind = getattr(errors, answer.kind, ApplianceError)
+    if not (isinstance(kind, type) and issubclass(kind, ApplianceError)):
+        kind = ApplianceError
+    return kind(answer.error)
 
 
 class Frame(msgspec.Struct, frozen=True):

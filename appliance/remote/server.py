@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 MAX_TERMINALS = 32
 """Terminals that may be attached at a time."""
+MAX_COMMANDS = 256
+"""Commands, which get no frames, that may be attached at a time."""
 _WORKERS = 4
 _AFTER_FAILURE_S = 1.0
 _OPERATOR = "operator"
@@ -83,6 +85,7 @@ class TerminalServer:
         self._count = count
         self._frames = Frames(engine, time.monotonic)
         self._terminals: dict[str, _Terminal] = {}
+        self._commands: dict[str, _Terminal] = {}
         self._has_terminals = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="terminals")
@@ -177,7 +180,8 @@ class TerminalServer:
         if isinstance(request.operation, protocol.Attach):
             self._attach(message, request.number, request.operation, role)
             return
-        terminal = self._terminals.get(message.client_id)
+        client_id = message.client_id
+        terminal = self._terminals.get(client_id) or self._commands.get(client_id)
         if terminal is None:
             return
         if isinstance(request.operation, protocol.Seen):
@@ -201,6 +205,8 @@ class TerminalServer:
 
     def _attach(self, message: Message, number: int, operation: protocol.Attach, role: str) -> None:
         client_id = message.client_id
+        is_full = self._is_full(operation, client_id)
+        topic = state_topic(client_id) if operation.frames else reply_topic(client_id)
         problem = ""
         if operation.protocol != protocol.PROTOCOL:
             problem = (
@@ -208,14 +214,22 @@ class TerminalServer:
                 f"appliance version {protocol.PROTOCOL}: install the same version of the program "
                 "on both."
             )
-        elif client_id not in self._terminals and len(self._terminals) >= MAX_TERMINALS:
+        elif is_full:
             self._count(Counter.TERMINALS_REFUSED)
-            problem = f"{MAX_TERMINALS} terminals are attached already; close one of them."
-        elif not self._is_listening(client_id, state_topic(client_id)):
-            problem = "Subscribe to the topic of the state first."
+            problem = is_full
+        elif not self._is_listening(client_id, topic):
+            problem = f"Subscribe to {topic} first."
         if problem:
             self._answer_error(client_id, number, UsageError(problem))
             return
+        answer = protocol.Answer(number, msgspec.Raw(protocol.encode(role)))
+        if not operation.frames:
+            if client_id in self._terminals:
+                self._forget(client_id)
+            self._commands[client_id] = _Terminal(client_id, message.username, Cursor(0, 0))
+            self._answer(client_id, answer)
+            return
+        self._commands.pop(client_id, None)
         snapshot = self._engine.snapshot()
         same_run = operation.engine_started_ns == snapshot.started_ns
         cursor = Cursor(
@@ -226,7 +240,25 @@ class TerminalServer:
         self._terminals[client_id] = _Terminal(client_id, message.username, cursor)
         self._has_terminals.set()
         logger.info("%s has attached as %s", _who(message), role)
-        self._answer(client_id, protocol.Answer(number, msgspec.Raw(protocol.encode(role))))
+        self._answer(client_id, answer)
+
+    def _is_full(self, operation: protocol.Attach, client_id: str) -> str:
+        """Why another terminal or command can't be attached; empty if it can."""
+        if operation.frames:
+            if client_id in self._terminals or len(self._terminals) < MAX_TERMINALS:
+                return ""
+            return f"{MAX_TERMINALS} terminals are attached already; close one of them."
+        if client_id in self._commands or len(self._commands) < MAX_COMMANDS:
+            return ""
+        # A command does not say when it ends.
+        for gone in [each for each in self._commands if not self._is_there(each)]:
+            del self._commands[gone]
+        if len(self._commands) < MAX_COMMANDS:
+            return ""
+        return f"{MAX_COMMANDS} commands wait already; try again later."
+
+    def _is_there(self, client_id: str) -> bool:
+        return self._is_listening(client_id, reply_topic(client_id))
 
     async def _serve(
         self, terminal: _Terminal, message: Message, request: protocol.Request, role: str

@@ -156,7 +156,8 @@ class Dispatcher:
         )
         other.reply_to = ()
         self._book.changes.moved_answers.append((other.id, target.id))
-        self.finish(other, RequestState.SKIPPED, f"Answered by execution {target.id}.", now)
+        text = f"Answered by execution {target.id}."
+        self.finish(other, RequestState.SKIPPED, text, now, answered_by=target.id)
 
     def put_back(self, record: Record, now: int) -> None:
         """Let a request wait (again) in its queue, and decide when it goes.
@@ -417,6 +418,7 @@ class Dispatcher:
         ended_ns: int | None = None,
         started_ns: int | None = None,
         duration_s: float | None = None,
+        answered_by: int = 0,
     ) -> None:
         """Give a request its outcome. A run that failed (``LOG_WANTED``) gets its log later."""
         book, execution = self._book, record.execution
@@ -444,6 +446,7 @@ class Dispatcher:
             started_ns=began,
             ended_ns=ended,
             next_attempt_ns=None,
+            answered_by=answered_by,
         )
         book.count(_COUNTERS[record.execution.state])
         if record.log_wanted:

@@ -30,6 +30,7 @@ from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
+from appliance.tasks.operator_starts import OperatorStarts
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
@@ -117,6 +118,7 @@ class TaskEngine:
         )
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
+        self._operator_starts = OperatorStarts(self._state, self._tasks, self._allow)
         self._timing = Timing(
             self._state,
             Timers(timers, service_name=service_name),
@@ -384,6 +386,14 @@ class TaskEngine:
         if isinstance(answer, Rejection):
             raise UnavailableError(answer.reason)
         return answer
+
+    def request_starts(self, payload: bytes, by: str) -> tuple[int, ...]:
+        """Ask for what a payload names; returns the ids of the executions that answer.
+
+        Raises ``ApplianceError``; nothing is started then.
+        """
+        self._need_server()
+        return self._operator_starts.ask(payload, by)
 
     def repeat(self, message: Message, by: str) -> int:
         """Do again what a message asked for; returns how many starts were asked for."""

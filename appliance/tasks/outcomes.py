@@ -43,7 +43,7 @@ class Outcomes:
     def of(self, record: Record, execution: Execution) -> list[Publication]:
         """Publications of a state change: on the task's topics and, at the end, to the senders."""
         _log_change(execution)
-        payload = msgspec.json.encode(_describe(execution))
+        payload = msgspec.json.encode(describe(execution))
         publications = []
         task = execution.task_id
         amended = bool(execution.log_tail)
@@ -121,7 +121,8 @@ def _log_change(execution: Execution) -> None:
     _log.log(level, "%s (execution %d, asked for by %s)", text, execution.id, by)
 
 
-def _describe(execution: Execution) -> dict[str, Any]:
+def describe(execution: Execution) -> dict[str, Any]:
+    """An execution as the JSON on its topics has it."""
     began, ended = execution.started_ns, execution.ended_ns
     took = (ended - began) / _NS if began is not None and ended is not None else None
     described: dict[str, Any] = {

@@ -170,7 +170,7 @@ class Planner:
     def _answered_before(self, record: Record, execution: int, now: int) -> None:
         self.book.changes.moved_answers.append((record.id, execution))
         text = f"Answered by execution {execution}."
-        self.dispatcher.finish(record, RequestState.SKIPPED, text, now)
+        self.dispatcher.finish(record, RequestState.SKIPPED, text, now, answered_by=execution)
 
     def _ask_for_found(self, record: Record, task: Task, now: int) -> None:
         execution = record.execution

@@ -126,6 +126,31 @@ async def test_there_is_a_bound_on_terminals(place):
     assert place.counted == [Counter.TERMINALS_REFUSED]
 
 
+async def test_a_command_gets_answers_and_no_frames(place):
+    """The engine's state is not read for a command, and its requests are answered."""
+    place.listening.add(reply_topic("c1"))
+    place.ask("c1", protocol.Attach(protocol.PROTOCOL, frames=False), number=1)
+    assert (await place.answer("c1")).error == ""
+    assert place.server.attached == 0
+    place.ask("c1", protocol.FindExecutions((1,)), number=2)
+    assert "can't look up executions" in (await place.answer("c1")).error
+    assert place.engine.reads == 0
+
+
+async def test_there_is_a_bound_on_commands(place):
+    """One more than may wait is told so; a command that has gone makes room for it."""
+    ask = protocol.Attach(protocol.PROTOCOL, frames=False)
+    for number in range(server.MAX_COMMANDS + 1):
+        place.listening.add(reply_topic(f"c{number}"))
+        place.ask(f"c{number}", ask, number=1)
+    last = f"c{server.MAX_COMMANDS}"
+    assert "commands wait already" in (await place.answer(last)).error
+    assert place.counted == [Counter.TERMINALS_REFUSED]
+    place.listening.discard(reply_topic("c0"))
+    place.ask(last, ask, number=2)
+    assert (await place.answer(last)).error == ""
+
+
 async def test_who_does_not_listen_is_not_attached(place):
     """Without the subscription nothing would ever say that the terminal has gone."""
     place.listening.add(reply_topic("t1"))

@@ -279,6 +279,7 @@ def test_what_waits_is_answered_by_a_request_that_comes_back(_scene: Scene) -> N
         scene.planner.retry(earlier, DOWN, scene.now)
         assert later.execution.state is ExecutionState.SKIPPED
         assert later.execution.reason == f"Answered by execution {earlier.id}."
+        assert later.execution.answered_by == earlier.id
         assert earlier.execution.merged == 1
 
 

@@ -1,0 +1,92 @@
+"""Starts that an operator asks for by a payload, as a message would: ids, names, tags, properties.
+
+The tasks are found and the allow-list is asked before anything is taken, so the operator gets the
+refusal as the answer. Not for: messages (consumer.py), when a start goes (dispatcher.py).
+"""
+
+from __future__ import annotations
+
+from appliance.errors import UnavailableError, UsageError
+from appliance.model import Cause, Task
+from appliance.qlik.server import QlikError
+from appliance.tasks.catalog import AllowList, TaskList, ambiguity
+from appliance.tasks.payloads import Rejection, read_payload
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.state_store import StateStore
+from appliance.tasks.triggers import Options
+
+
+class OperatorStarts:
+    """Takes the requests. Methods may be called from any thread and may wait for the server."""
+
+    def __init__(self, state: StateStore, tasks: TaskList, allow: AllowList) -> None:
+        self._state = state
+        self._tasks = tasks
+        self._allow = allow
+
+    def ask(self, payload: bytes, by: str) -> tuple[int, ...]:
+        """Ask for all starts that a payload names, or for none of them.
+
+        Returns the ids of the executions that answer the request: new ones, or those that wait for
+        the same tasks already.
+
+        Raises:
+            UsageError: the payload names no task, an unknown one, or one that is not allowed.
+            UnavailableError: the server can't be asked for the tasks, or the queue is full.
+        """
+        found = read_payload(payload)
+        if isinstance(found, Rejection):
+            raise UsageError(found.reason)
+        wanted = dict.fromkeys(
+            (selector, Options(reload=one.reload))
+            for one in found
+            for selector in self._tasks_of(one.selector)
+        )
+        numbers: list[int] = []
+        refused: Rejection | None = None
+        with self._state.change() as planner:
+            planner.book.changes.is_forced = True
+            for selector, options in wanted:
+                cause = Cause("operator", rule=by)
+                answer = planner.ask(selector, options, cause, self._state.clock_ns())
+                if isinstance(answer, Rejection):
+                    refused = answer
+                    break
+                numbers.append(answer)
+        if refused is not None:
+            raise UnavailableError(f"{refused.reason} {len(numbers)} starts were taken before it.")
+        return tuple(dict.fromkeys(numbers))
+
+    def _tasks_of(self, selector: TaskSelector) -> list[TaskSelector]:
+        """A selector for each task, by its id."""
+        try:
+            if selector.kind == "id":
+                if not self._allow.decides_by_id(selector.value):
+                    self._tasks.get()
+                self._check(selector.value, self._tasks.known(selector.value))
+                return [selector]
+            tasks = self._tasks.find(selector)
+        except QlikError as error:
+            raise UnavailableError(
+                f"The server can't be asked for {selector.text} now, and nothing was started: "
+                f"{error}"
+            ) from None
+        if not tasks:
+            raise UsageError(self._unknown(selector))
+        if (problem := ambiguity(selector, tasks)) is not None:
+            raise UsageError(problem.reason)
+        for task in tasks:
+            self._check(task.id, task)
+        return [TaskSelector("id", task.id) for task in tasks]
+
+    def _check(self, task: str, details: Task | None) -> None:
+        if not self._allow.allows(task, details):
+            raise UsageError(self._allow.refusal(task, details).reason)
+
+    def _unknown(self, selector: TaskSelector) -> str:
+        similar = self._tasks.similar(selector)
+        hint = f' Did you mean "{similar}"?' if similar else ""
+        return (
+            f"The server lists no {selector.text}.{hint} Nothing was started: check the spelling "
+            "and whether the configured user may see it."
+        )
