@@ -382,7 +382,8 @@ class TriggerConfig(Table, frozen=True):
     name: Annotated[str, Example('"press reports a finished order"')] = ""
     """The rule's name in the UI and the log; by default its topic filter."""
     when: Annotated[dict[str, object] | None, Example('{state = "done"}')] = None
-    """Conditions on the fields of a JSON payload; the rule applies when all hold."""
+    """Conditions on the fields of a JSON payload, or on a plain payload (`payload = "Online"`); the
+    rule applies when all hold."""
     debounce: Annotated[Duration | None, Bounds(0.001, 86400), Example('"30s"')] = None
     """Start when no further message has come for this long; all messages make one start."""
     debounce_max: Annotated[Duration | None, Bounds(0.001), Example('"10m"')] = None

@@ -1,12 +1,17 @@
-"""``when``: whether the JSON in a payload meets the conditions of a rule.
+"""``when``: whether a payload meets the conditions of a rule.
 
 Meaning (docs/triggers.md): every condition must hold. A key is a path of names with dots, a
 number steps into a list. A plain value means equality. A table has one or more of ``=``, ``!=``,
-``<``, ``<=``, ``>``, ``>=``, ``in`` and ``exists``. All of them must hold. Values are equal if
-they have the same kind and value; numbers are one kind (1 = 1.0), ``true`` is not 1. Order is
-defined between two numbers and between two texts (by code point) and is false for everything
-else. Every comparison with a field that is not there is false, also ``!=``; ``exists = false``
-is the way to ask for that. A payload that is not JSON meets no condition.
+``<``, ``<=``, ``>``, ``>=``, ``in``, ``matches`` and ``exists``. All of them must hold. Values are
+equal if they have the same kind and value; numbers are one kind (1 = 1.0), ``true`` is not 1. Order
+is defined between two numbers and between two texts (by code point) and is false for everything
+else. ``matches`` is a regular expression that is found in a text (patterns.py). Every comparison
+with a field that is not there is false, also ``!=``; ``exists = false`` is the way to ask for that.
+
+The path ``payload`` means the whole payload if that is no JSON object or list: a plain text, or a
+JSON text, number, boolean or null. A plain payload has no types, so a number or boolean is compared
+as such and as its text. In an object, ``payload`` is a field like any other. A payload that is not
+JSON meets no condition on a field; one that is not UTF-8 meets none.
 
 Not for: deciding what to start.
 """
@@ -21,15 +26,19 @@ import msgspec
 
 from appliance.errors import ConfigError
 from appliance.tasks.invisible import bare
+from appliance.tasks.patterns import Pattern, PatternError
 
+WHOLE = "payload"
+"""The path that means the whole of a plain payload."""
 _MISSING = object()
+_NOT_JSON = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
     ">=": operator.ge,
 }
-_OPERATORS = ("=", "!=", *_ORDER, "in", "exists")
+_OPERATORS = ("=", "!=", *_ORDER, "in", "matches", "exists")
 
 
 class Condition:
@@ -46,17 +55,57 @@ class Condition:
                 raise ConfigError(f"{where}: when.{path} is empty. Use one of {_operators()}.")
             for name, value in tests.items():
                 _check(where, path, name, value)
-                self._tests.append((path, name, value))
+                is_pattern = name == "matches"
+                test = _pattern(f"{where}: when.{path}.matches", value) if is_pattern else value
+                self._tests.append((path, name, test))
 
     def holds(self, payload: bytes) -> bool:
-        """Whether the payload is JSON that meets every condition; never raises."""
+        """Whether the payload meets every condition; never raises."""
         try:
             document = _document(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UnicodeDecodeError:
             # JSON is UTF-8 (RFC 8259, section 8.1). msgspec raises UnicodeDecodeError for a text
             # in another encoding, and that error is no msgspec.DecodeError.
             return False
-        return all(_holds(name, _find(document, path), value) for path, name, value in self._tests)
+        except (msgspec.DecodeError, RecursionError):
+            document = _NOT_JSON
+        if isinstance(document, dict | list):
+            return all(
+                _holds(name, _find(document, path), value) for path, name, value in self._tests
+            )
+        try:
+            readings = _readings(document, payload)
+        except UnicodeDecodeError:
+            return False
+        is_json = document is not _NOT_JSON
+        return all(
+            _holds_plain(name, readings, value)
+            if path == WHOLE
+            else is_json and _holds(name, _MISSING, value)
+            for path, name, value in self._tests
+        )
+
+
+def _readings(document: object, payload: bytes) -> tuple[object, ...]:
+    """What a plain payload may be compared as: its JSON value, and its text."""
+    if isinstance(document, str):
+        return (document,)
+    text = bare(payload.decode())
+    return (text,) if document is _NOT_JSON else (document, text)
+
+
+def _holds_plain(name: str, readings: tuple[object, ...], wanted: object) -> bool:
+    if name == "!=":
+        return not any(_equal(one, wanted) for one in readings)
+    return any(_holds(name, one, wanted) for one in readings)
+
+
+def _pattern(key: str, text: object) -> Pattern:
+    assert isinstance(text, str)
+    try:
+        return Pattern(text)
+    except PatternError as problem:
+        raise ConfigError(f'{key} = "{text[:80]}" is no regular expression: {problem}.') from None
 
 
 def _document(payload: bytes) -> object:
@@ -81,6 +130,9 @@ def _check(where: str, path: str, name: str, value: object) -> None:
     if name == "in":
         if not isinstance(value, list | tuple) or not all(map(_is_plain, value)):
             raise ConfigError(f"{key}.in must be a list of texts, numbers or booleans.")
+    elif name == "matches":
+        if not isinstance(value, str):
+            raise ConfigError(f"{key}.matches must be a regular expression: a text in quotes.")
     elif name == "exists":
         if not isinstance(value, bool):
             raise ConfigError(f"{key}.exists must be true or false.")
@@ -121,6 +173,8 @@ def _holds(name: str, found: object, wanted: object) -> bool:
     if name == "in":
         assert isinstance(wanted, list | tuple)
         return any(_equal(found, one) for one in wanted)
+    if isinstance(wanted, Pattern):
+        return isinstance(found, str) and wanted.is_in(found)
     return _kind(found) == _kind(wanted) != "other" and _ORDER[name](found, wanted)
 
 

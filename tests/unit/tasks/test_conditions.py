@@ -71,6 +71,7 @@ def test_conditions_mean_what_the_documentation_says(when: dict, expected: bool)
         '{"state": "done", "name": "M\u00fcller"}'.encode("latin-1"),
         '{"state": "done"}'.encode("utf-16"),
         b"[" * 50_000,
+        "d\u00e9j\u00e0".encode("latin-1"),
         b"3",
         b"null",
         b"[]",
@@ -101,6 +102,13 @@ def test_invisible_characters_around_do_not_count(payload: str) -> None:
         ({"a": {"in": 3}}, "a list"),
         ({"a": {"exists": "yes"}}, "true or false"),
         ({"a": {"<": True}}, "not booleans"),
+        ({"a": {"matches": 3}}, "regular expression"),
+        ({"a": {"matches": "(a"}}, "missing ) at character 1"),
+        ({"payload": {"matches": "ab[z-a]"}}, "when.payload.matches"),
+        ({"payload": {"matches": "ab[z-a]"}}, "at character 4 (z-a)"),
+        ({"a": {"matches": "(?<=x)a"}}, "invalid perl operator at character 1"),
+        ({"a": {"matches": "a" * 1001}}, "at most 1000"),
+        ({"a": {"matches": r"\pL{100}"}}, "repeat fewer times"),
         ({"": 1}, "empty key"),
     ],
 )
@@ -109,6 +117,99 @@ def test_a_condition_without_meaning_is_a_configuration_error(when: dict, part: 
     with pytest.raises(ConfigError, match=r"trigger 3 \(sales\).*") as caught:
         Condition(when, where="trigger 3 (sales)")
     assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("when", "payload", "expected"),
+    [
+        ("Online", "Online", True),
+        ("Online", " Online\r\n\0", True),
+        ("Online", '"Online"', True),
+        ("Online", "online", False),
+        ("Online", "Online now", False),
+        ("", "", True),
+        ("", "x", False),
+        ({">": 20}, "21.5", True),
+        ({">": 20}, "20", False),
+        ({">": 20}, "21,5", False),
+        ({">": 20}, "hot", False),
+        ({">=": 20, "<": 30}, "2.1e1", True),
+        (21.5, "21.50", True),
+        ("21.50", "21.50", True),
+        ("21.5", "21.50", False),
+        (21, "021", False),
+        ("021", "021", True),
+        (True, "true", True),
+        ("true", "true", True),
+        (True, "1", False),
+        (True, "True", False),
+        (False, "false", True),
+        ("null", "null", True),
+        ({"!=": "Online"}, "Offline", True),
+        ({"!=": "Online"}, "Online", False),
+        ({"!=": 21}, "21", False),
+        ({"!=": "21"}, "21", False),
+        ({"in": ["Online", "Ready", 7]}, "Ready", True),
+        ({"in": ["Online", "Ready", 7]}, "7", True),
+        ({"in": ["Online", "Ready", 7]}, "8", False),
+        ({"exists": True}, "anything", True),
+        ({"exists": False}, "anything", False),
+        ({"matches": "^On"}, "Online", True),
+        ({"matches": "^on"}, "Online", False),
+        ({"matches": "(?i)^on.*E$"}, "Online", True),
+        ({"matches": "line"}, "Online", True),
+        ({"matches": r"^\d+(\.\d+)?$"}, "21.5", True),
+        ({"matches": "\u00e9{2}"}, "caf\u00e9\u00e9", True),
+        ({"matches": "x"}, "x" * 16_385, False),
+        # A JSON object or list is not plain: the path is a field, as it was before.
+        ("Online", '{"payload": "Online"}', True),
+        ("Online", '{"state": "Online"}', False),
+        ({"!=": "Online"}, '{"state": "Online"}', False),
+        ({"exists": False}, '{"state": "Online"}', True),
+        ({"matches": "Online"}, '{"state": "Online"}', False),
+        ({"matches": "^On"}, '{"payload": "Online"}', True),
+        ({"exists": False}, "[1, 2]", True),
+        ("Online", '{"payload": "Online"', False),
+    ],
+)
+def test_the_whole_of_a_plain_payload_is_compared(
+    when: object, payload: str, expected: bool
+) -> None:
+    """``payload`` means a text, number or boolean that is the payload; a field in an object."""
+    assert Condition({"payload": when}, where="t").holds(payload.encode()) is expected
+
+
+def test_a_plain_payload_has_no_fields() -> None:
+    """A condition on a field beside one on the payload is false for it."""
+    both = Condition({"payload": "Online", "state": "done"}, where="t")
+    assert not both.holds(b"Online")
+    assert both.holds(b'{"payload": "Online", "state": "done"}')
+
+
+def test_a_regular_expression_looks_at_texts_only() -> None:
+    """A number in a field is no text; what a text of a field has is found anywhere in it."""
+    assert holds({"state": {"matches": "on"}})
+    assert holds({"parts.0.id": {"matches": "^x$"}})
+    assert not holds({"rows": {"matches": "1"}})
+    assert not holds({"missing": {"matches": ""}})
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(.*a){20}$", "^(a?){100}a{100}$"])
+def test_no_payload_holds_up_a_regular_expression(pattern: str) -> None:
+    """What keeps a backtracking matcher busy for years is answered at once."""
+    condition = Condition({"payload": {"matches": pattern}}, where="t")
+    assert not condition.holds(b"a" * 16_000 + b"!")
+
+
+@given(st.text(max_size=30), st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_text_is_a_pattern_or_an_error_of_the_configuration(text: str, payload: bytes) -> None:
+    """No pattern and no payload raises anything else."""
+    try:
+        condition = Condition({"payload": {"matches": text}}, where="t")
+    except ConfigError as error:
+        assert "when.payload.matches" in str(error)
+        return
+    assert condition.holds(payload) in (True, False)
 
 
 plain = st.text(max_size=5) | st.integers() | st.booleans() | st.floats(allow_nan=False)
