@@ -15,6 +15,7 @@ EVERYWHERE = "Everywhere"
 MOVE = "Moving"
 LISTS = "Lists"
 FOLLOW = "Live and log"
+OWN = "Own messages"
 ACTING = "Acting"
 REPEAT = "Repeating"
 SORTED = "Sorting"
@@ -71,9 +72,9 @@ TABLE = (
     Key("export", "export", "e", "export", "write the rows to a file", LISTS),
     Key("pause", "pause", "space,p", "pause", "freeze the view, go on", FOLLOW, footer=True),
     Key("age", "toggle_age", "T", "clock/age", "clock or age", LIVE),
-    Key("own", "toggle_own", "o", "own", "what the appliance says", LIVE),
     Key("search", "search", "b", "journal", "search journal; a time", LIVE, footer=True),
     Key("jump", "jump", "J", "jump to a time", "search journal; a time", LIVE),
+    Key("own", "toggle_own", "o", "own", "what the appliance says", OWN),
     Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
     Key("publish", "publish", "n", "new message", "publish a message", ACTING),
     Key("repeat", "repeat", "r", "repeat", "do again what it caused", REPEAT),

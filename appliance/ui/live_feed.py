@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from appliance.engine_api import Engine
-from appliance.model import Message
+from appliance.model import Execution, Message
 from appliance.ui import filters
 from appliance.ui.frame_rate import FRAME_S
 
@@ -32,19 +32,26 @@ def with_outcome(
 ) -> list[Message]:
     """The messages that led to something that passes task: and state:."""
     marks = engine.marks([message.seq for message in messages])
-    tasks: dict[int, str] = {0: ""}
+    executions: dict[int, Execution | None] = {0: None}
     for mark in marks.values():
-        if mark.execution not in tasks:
-            execution = engine.execution(mark.execution)
-            tasks[mark.execution] = (
-                f"{execution.task_name}\n{execution.task_id}" if execution else ""
-            )
+        if mark.execution not in executions:
+            executions[mark.execution] = engine.execution(mark.execution)
     return [
         message
         for message in messages
         if (found := marks.get(message.seq)) is not None
-        and wanted.takes_mark(found, tasks[found.execution])
+        and wanted.takes_mark(found, executions[found.execution])
     ]
+
+
+def is_own(message: Message, prefix: str) -> bool:
+    """Whether it is the appliance's status or an outcome. ``prefix``: ``<service.name>/``.
+
+    The panels already show these. In a list they would crowd out messages from clients, with a
+    filter too: they have the names of tasks, topics and clients in them. So a list leaves them out,
+    unless the operator wants them shown (``o``) or the filter asks for them (``names_own``).
+    """
+    return message.client_id[:1] == "$" and message.topic.startswith(prefix)
 
 
 class LiveFeed:
@@ -53,12 +60,12 @@ class LiveFeed:
     def __init__(self, capacity: int = CAPACITY, *, show_own: bool = True) -> None:
         """``show_own``: whether the unfiltered view has the appliance's own messages."""
         self._show_own = show_own
-        self._own = ""
+        self._service = self._own = ""
         self._capacity = capacity
         self._kept: deque[Message] = deque(maxlen=capacity)
         self._passed: deque[Message] = deque(maxlen=capacity)
         self._frozen: list[Message] | None = None
-        self._filter = filters.EMPTY
+        self._use(filters.EMPTY)
         self._last_seq = 0
         self._first_poll = True
         self._polls = 0
@@ -82,19 +89,17 @@ class LiveFeed:
 
     @property
     def _shows_all(self) -> bool:
-        return self._filter.is_empty and self._show_own
+        return self._filter.is_empty and not self._hides_own
 
     def _takes(self, message: Message) -> bool:
-        """Whether a message is in view, outcomes aside.
+        """Whether a message is in view, outcomes aside."""
+        if self._hides_own and is_own(message, self._own):
+            return False
+        return self._filter.is_empty or self._filter.takes(message)
 
-        The panels already show the status and the outcomes that the appliance publishes. In the
-        list they would crowd out messages from clients. A filter searches all messages.
-        """
-        if self._filter.is_empty:
-            return self._show_own or not (
-                message.client_id[:1] == "$" and message.topic.startswith(self._own)
-            )
-        return self._filter.takes(message)
+    def _use(self, wanted: filters.Filter) -> None:
+        self._filter = wanted
+        self._hides_own = not (self._show_own or wanted.names_own(self._service))
 
     def show_own(self, shown: bool, engine: Engine) -> None:
         """Show the appliance's own messages in the list, or leave them out."""
@@ -131,7 +136,9 @@ class LiveFeed:
     def poll(self, engine: Engine) -> bool:
         """Take the new messages from the engine; returns whether ``view`` changed."""
         if not self._own:
-            self._own = f"{engine.snapshot().name}/"
+            self._service = engine.snapshot().name
+            self._own = f"{self._service}/"
+            self._use(self._filter)
         limit = self._capacity if self._first_poll else self._limit
         new = engine.live(self._last_seq, limit)
         self._polls += 1
@@ -180,7 +187,7 @@ class LiveFeed:
         """Filter the held messages anew; a paused view stays paused, with its new content."""
         was_paused = self.paused
         self._frozen = None
-        self._filter = wanted
+        self._use(wanted)
         self._passed.clear()
         if not self._shows_all:
             self._refilter(engine)

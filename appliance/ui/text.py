@@ -175,3 +175,15 @@ def wrap(text: str, cells: int) -> list[str]:
         pieces.append(piece)
         rest = rest[len(piece) :]
     return pieces
+
+
+def words_in(text: str, cells: int) -> list[str]:
+    """Lines of at most ``cells`` cells, broken at blanks, and within a word where it must be."""
+    lines = [""]
+    for word in printable(text).split(" "):
+        candidate = f"{lines[-1]} {word}".strip() if lines[-1] else word
+        if width(candidate) <= cells:
+            lines[-1] = candidate
+        else:
+            lines += wrap(word, cells)
+    return lines

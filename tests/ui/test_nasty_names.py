@@ -10,7 +10,7 @@ from screens import NARROW, settle, until
 from textual.widgets import Input
 
 from appliance.mqtt import topics
-from appliance.ui import filters
+from appliance.ui import filter_text, filters
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 
@@ -43,22 +43,6 @@ EACH_NAME = pytest.mark.parametrize(
 )
 
 
-@given(st.text() | st.text(alphabet='" \\!:*[]/#+\n'))
-@example('x" since:zz')
-def test_the_text_of_a_filter_that_a_screen_made_is_that_filter(text):
-    """What the filter bar shows, confirmed, filters the same as before."""
-    made = [filters.for_client(text), filters.for_text(text)]
-    made += [
-        filters.for_topic(text, below=below)
-        for below in (False, True)
-        if topics.filter_problem(f"{text}/#" if below else text) is None
-    ]
-    for one in made:
-        assert filters.parse(one.source, T0) == one
-    assert filters.for_client(text).takes_client(text)
-    assert filters.for_text(text).takes_text(text)
-
-
 @given(st.text(alphabet="0123456789-:T_smhd٣+Z"))
 @example("0001-01-01")
 @example("9999-12-31")
@@ -67,7 +51,7 @@ def test_any_time_is_a_time_or_a_clear_error(text):
     """Years that a platform has no time stamps for are refused as every other wrong time is."""
     for utc in (True, False):
         try:
-            filters.parse(f'since:"{text}"', T0, utc=utc)
+            filter_text.parse(f'since:"{text}"', T0, utc=utc)
         except filters.FilterError as error:
             assert str(error)
 
@@ -82,7 +66,7 @@ async def _confirm(pilot, page, wanted):
     for key in ("enter", "escape"):
         await pilot.press("slash")
         await settle(pilot)
-        assert pilot.app.screen.query_one(Input).value == wanted.source.strip()
+        assert pilot.app.screen.query_one(Input).value == filter_text.text_of(wanted)
         await pilot.press(key)
         text = await settle(pilot)
         assert page.filter == wanted
@@ -138,7 +122,7 @@ async def test_the_executions_of_a_rule_or_timer(name):
         await settle(pilot)
         await pilot.press("shift+tab", "enter")
         await settle(pilot)
-        await _confirm(pilot, pilot.app.page, filters.for_text(name))
+        await _confirm(pilot, pilot.app.page, filters.for_rule(name))
 
 
 @EACH_NAME
@@ -158,17 +142,20 @@ async def test_the_search_in_the_journal_takes_the_filter_along(name):
 def test_a_name_that_is_empty_filters_nothing():
     """There is nothing to filter for."""
     assert filters.for_client("").is_empty
-    assert filters.for_text("").is_empty
+    assert filters.for_rule("").is_empty
     assert filters.for_topic("", below=False).is_empty
     assert filters.for_topic("", below=True).topics == ("/#",)
 
 
 async def test_text_that_is_no_filter_is_told_and_changes_nothing():
-    """No way leads from a wrong filter to the end of the UI."""
-    async with _app(story()).run_test(size=NARROW, notifications=True) as pilot:
+    """The line below says what is wrong, in full; the list keeps the last filter that is one."""
+    async with _app(story()).run_test(size=NARROW) as pilot:
         await settle(pilot)
         page = pilot.app.page
-        page.set_filter("hall/#")
-        page.set_filter("since:zz")
-        await until(pilot, "is not a time")
+        await pilot.press("slash", *"hall/#")
+        await until(pilot, "filter hall/#")
+        await pilot.press(*" state:zz", "enter")
+        text = await until(pilot, "state:zz is not known")
+        assert "expired, lost" in text
         assert page.filter.topics == ("hall/#",)
+        assert pilot.app.screen.query_one(Input).has_focus

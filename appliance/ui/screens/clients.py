@@ -60,6 +60,8 @@ class ClientsScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.CLIENTS, keys.SORTED)
     TAB = "clients"
+    FILTER_WORDS = ("text", "client", "user")
+    FILTERED = "of the clients"
     EXPORTED = "clients"
 
     def __init__(self, host: PageHost) -> None:
@@ -111,6 +113,7 @@ class ClientsScreen(Page):
             for one in clients
             if self.filter.takes_text(one.client_id, one.address, one.username or "")
             and self.filter.takes_client(one.client_id)
+            and self.filter.takes_user(one.username or "")
         ]
         order = _SORTS[rows.sort]
         rows.set_items(sorted(shown, key=lambda one: (order(one, rows.rates), one.client_id)))

@@ -17,7 +17,7 @@ from textual.widgets import Button
 
 from appliance.ui.lines import Line
 from appliance.ui.screens.base import BaseScreen
-from appliance.ui.text import printable, wrap
+from appliance.ui.text import printable, words_in
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 from appliance.ui.widgets.pane import Pane
 
@@ -41,7 +41,11 @@ class ConfirmDialog(ModalScreen[bool], BaseScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            lines = [piece for part in self._question.split("\n") for piece in _words(part)]
+            lines = [
+                piece
+                for part in self._question.split("\n")
+                for piece in words_in(part, _TEXT_CELLS)
+            ]
             question = Pane()
             question.show([[(printable(line), "strong")] for line in lines])
             yield question
@@ -60,18 +64,6 @@ class ConfirmDialog(ModalScreen[bool], BaseScreen[bool]):
 
     def action_other(self) -> None:
         self.focus_next()
-
-
-def _words(text: str, cells: int = _TEXT_CELLS) -> list[str]:
-    """Break at blanks; a word that is longer than the line is broken where it must be."""
-    lines = [""]
-    for word in printable(text).split(" "):
-        candidate = f"{lines[-1]} {word}".strip() if lines[-1] else word
-        if len(candidate) <= cells:
-            lines[-1] = candidate
-        else:
-            lines += wrap(word, cells)
-    return lines
 
 
 class InfoDialog(ModalScreen[None], BaseScreen[None]):
@@ -102,7 +94,7 @@ class InfoDialog(ModalScreen[None], BaseScreen[None]):
 
 def text_lines(text: str) -> list[Line]:
     """A text broken into lines for ``InfoDialog``."""
-    return [[(line, "")] for part in text.split("\n") for line in _words(part)]
+    return [[(line, "")] for part in text.split("\n") for line in words_in(part, _TEXT_CELLS)]
 
 
 class TerminalTooSmall(ModalScreen[None]):
@@ -123,5 +115,5 @@ class TerminalTooSmall(ModalScreen[None]):
             ("q asks to stop it.", "dim"),
         )
         self.query_one(Pane).show(
-            [[(line, tone)] for text, tone in texts for line in _words(text, columns)][:rows]
+            [[(line, tone)] for text, tone in texts for line in words_in(text, columns)][:rows]
         )

@@ -11,7 +11,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
-from appliance.ui import formats, keys
+from appliance.ui import filter_text, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.views import activity, counters, first_run
@@ -25,7 +25,7 @@ _NARROW_TASK_ROWS = 3
 class LiveScreen(MessageListPage):
     """Messages, executions, timers, counters."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.OWN, keys.ACTING, keys.REPEAT)
     TAB = "live"
 
     def body(self) -> Iterable[Widget]:
@@ -66,7 +66,10 @@ class LiveScreen(MessageListPage):
     def _why_empty(self, snapshot: Snapshot) -> str:
         if snapshot.starting:
             return "Starting: the journal, then the listeners."
-        return "" if self.filter.is_empty else "No message here passes the filter. Esc clears it."
+        if self.filter.is_empty:
+            return ""
+        own = "" if self.host.remembered.show_own else " o shows the appliance's own messages."
+        return f"No message here passes the filter. Esc clears it.{own}"
 
     def _update_narrow(self, snapshot: Snapshot, now_ns: int) -> None:
         cells = self.size.width
@@ -82,7 +85,7 @@ class LiveScreen(MessageListPage):
         utc = self.host.remembered.utc
         feed = self.host.feed
         title = self.query_one("#live-title", Pane)
-        shown = self.filter.source or "#"
+        shown = filter_text.text_of(self.filter) or "#"
         missed = f" · {formats.number(feed.missed)} not shown" if feed.missed else ""
         rows = f"{formats.number(len(feed.view))} rows{missed}"
         head: Line = [("Messages ", "head"), ("── ", "dim"), (shown[:40], "")]
@@ -163,6 +166,10 @@ class LiveScreen(MessageListPage):
         self.rows.empty_text = self._why_empty(self.host.snapshot)
         self.feed_changed()
 
+    def own_changed(self) -> None:
+        self.host.feed.show_own(self.host.remembered.show_own, self.host.engine)
+        self.feed_changed()
+
     def action_pause(self) -> None:
         """Freeze the view, or follow again."""
         if self.host.feed.paused:
@@ -198,18 +205,6 @@ class LiveScreen(MessageListPage):
     def action_toggle_age(self) -> None:
         """Clock or age in the first column."""
         self.host.remember(show_age=not self.host.remembered.show_age)
-
-    def action_toggle_own(self) -> None:
-        """Show the appliance's own messages in the list, or leave them out."""
-        shown = not self.host.remembered.show_own
-        self.host.remember(show_own=shown)
-        self.host.feed.show_own(shown, self.host.engine)
-        self.feed_changed()
-        self.host.say(
-            "The appliance's own status and outcomes are shown too."
-            if shown
-            else "The appliance's own status and outcomes are left out."
-        )
 
     def action_search(self) -> None:
         """Search the journal with the same filter, from the newest message back."""

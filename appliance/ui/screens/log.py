@@ -80,6 +80,8 @@ class LogScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LOG)
     TAB = "log"
+    FILTER_WORDS = ("text", "since", "until")
+    FILTERED = "of the log"
     EXPORTED = "log"
 
     def __init__(self, host: PageHost) -> None:

@@ -39,3 +39,17 @@ class MessageListPage(Page):
         message = self.rows.current
         if message is not None:
             self.host.actions.repeat(message)
+
+    def own_changed(self) -> None:
+        """``remembered.show_own`` has changed."""
+
+    def action_toggle_own(self) -> None:
+        """Show the appliance's own messages in the list, or leave them out."""
+        shown = not self.host.remembered.show_own
+        self.host.remember(show_own=shown)
+        self.own_changed()
+        self.host.say(
+            "The appliance's own status and outcomes are shown too."
+            if shown
+            else "The appliance's own status and outcomes are left out."
+        )

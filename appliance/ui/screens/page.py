@@ -13,7 +13,7 @@ from textual.events import Click
 from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
-from appliance.ui import filters, keys
+from appliance.ui import filter_text, filters, keys
 from appliance.ui.lines import Line
 from appliance.ui.screens.base import BaseScreen
 from appliance.ui.screens.page_host import PageHost
@@ -49,6 +49,12 @@ class Page(BaseScreen[None]):
     EXPORTED: ClassVar[str] = ""
     """What the rows of that list are, in the name of the file that they are exported to."""
 
+    FILTER_WORDS: ClassVar[tuple[str, ...]] = filter_text.WORDS
+    """What the page's filter can ask for."""
+
+    FILTERED: ClassVar[str] = "here"
+    """Where a filter looks, for the error about a word that the page can't ask for."""
+
     IS_TAB: ClassVar[bool] = True
     """Whether the page is a tab; if not, it lies over one and can be dismissed."""
 
@@ -65,6 +71,8 @@ class Page(BaseScreen[None]):
         self.filter = filters.EMPTY
         self._filter_before = filters.EMPTY
         """The filter that Esc in the filter bar brings back."""
+        self._focus_before: Widget | None = None
+        """What had the focus when the filter bar was opened."""
         self.tab = self.TAB
         self._hidden_by_zoom: list[Widget] = []
         """The widgets that are hidden while one pane has the whole page."""
@@ -157,7 +165,7 @@ class Page(BaseScreen[None]):
             mode = [("ZOOM  ", "info"), *mode]
         if self.filter.is_empty:
             return mode
-        words: Line = [(" filter ", "dim"), (self.filter.source[:40], "warn")]
+        words: Line = [(" filter ", "dim"), (filter_text.text_of(self.filter)[:40], "warn")]
         return [*words, ("  ", ""), *mode] if mode else words
 
     def on_rows_moved(self) -> None:
@@ -174,25 +182,25 @@ class Page(BaseScreen[None]):
 
     # --- filter --------------------------------------------------------------------------------
 
-    def action_filter(self, more: str = "") -> None:
-        """Open the filter bar; ``more`` stands behind the present filter."""
-        self._filter_before = self.filter
-        self.query_one(FilterBar).open(
-            self.filter.source,
-            self.host.remembered.filters,
+    def parse_filter(self, source: str) -> filters.Filter:
+        """The filter that a text means on this page. Raises ``FilterError``."""
+        return filter_text.parse(
+            source,
             self.host.clock_ns(),
             utc=self.host.remembered.utc,
-            more=more,
+            words=self.FILTER_WORDS,
+            where=self.FILTERED,
         )
 
-    def set_filter(self, source: str) -> None:
-        """Use the filter that was typed; text that is no filter gives a notice."""
-        try:
-            wanted = filters.parse(source, self.host.clock_ns(), utc=self.host.remembered.utc)
-        except filters.FilterError as error:
-            self.host.say(str(error), bad=True)
-        else:
-            self.use_filter(wanted)
+    def action_filter(self, more: str = "") -> None:
+        """Open the filter bar; ``more`` stands behind the present filter."""
+        bar = self.query_one(FilterBar)
+        if bar.display:
+            return
+        self._filter_before = self.filter
+        self._focus_before = self.focused
+        text = filter_text.text_of(self.filter)
+        bar.open(text, self.host.remembered.filters, self.parse_filter, more=more)
 
     def use_filter(self, wanted: filters.Filter) -> None:
         """Use another filter."""
@@ -201,20 +209,22 @@ class Page(BaseScreen[None]):
         self.host.show_now()
 
     def on_filter_bar_changed(self, event: FilterBar.Changed) -> None:
-        self.set_filter(event.source)
+        self.use_filter(event.wanted)
 
     def on_filter_bar_closed(self, event: FilterBar.Closed) -> None:
-        if event.kept:
-            self.set_filter(event.source)
-            self.host.remember_filter(event.source.strip())
-        else:
+        if event.wanted is None:
             self.use_filter(self._filter_before)
+        else:
+            self.use_filter(event.wanted)
+            self.host.remember_filter(event.source.strip())
         self.focus_body()
 
     def focus_body(self) -> None:
-        """Focus the first list."""
-        for widget in self.query("Rows"):
-            if widget.display:
+        """Focus what had the focus before the filter bar, else the main list."""
+        before, self._focus_before = self._focus_before, None
+        main = self.query(self.AUTO_FOCUS)
+        for widget in (before, main.first() if main else None, *self.query("Rows")):
+            if widget is not None and widget.is_attached and widget.display:
                 self.set_focus(widget)
                 return
 

@@ -14,7 +14,7 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.live_feed import with_outcome
+from appliance.ui.live_feed import is_own, with_outcome
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows
@@ -28,12 +28,18 @@ _ENOUGH = 500
 
 _MAX_FOUND = 10_000
 
+_LAST_NS = 2**63 - 1
+"""The last moment that the journal has a number for."""
+
 
 class Search:
     """One walk back through the journal. ``walk`` blocks; run it in a worker thread."""
 
-    def __init__(self, wanted: filters.Filter, before_seq: int) -> None:
+    def __init__(self, wanted: filters.Filter, before_seq: int, own: str = "") -> None:
+        """``own``: the beginning of the topics whose own messages are left out; empty for none."""
         self.wanted = wanted
+        self._own = own
+        self.own_left_out = 0
         self.before_seq = before_seq
         """Messages from this number on have been read."""
         self.looked_at = 0
@@ -46,8 +52,10 @@ class Search:
 
     def walk(self, engine: Engine) -> None:
         """Read on until enough is found, the journal ends, or the search is cancelled."""
-        if self.wanted.until_ns and not self.looked_at:
-            self.before_seq = min(self.before_seq, engine.seq_at(self.wanted.until_ns))
+        until, since = self.wanted.until, self.wanted.since
+        if until is not None and not self.looked_at:
+            at_ns = max(0, min(until.at_ns, _LAST_NS))
+            self.before_seq = min(self.before_seq, engine.seq_at(at_ns))
         target = min(len(self.found) + _ENOUGH, _MAX_FOUND)
         while not self.cancelled.is_set() and len(self.found) < target:
             chunk = engine.history(self.before_seq, _CHUNK)
@@ -58,19 +66,23 @@ class Search:
             self.before_seq = chunk[0].seq
             self.reached_ns = chunk[0].received_ns
             self.found = [*self._passed(engine, chunk), *self.found]
-            if chunk[-1].received_ns < self.wanted.since_ns:
+            if since is not None and chunk[-1].received_ns < since.at_ns:
                 self.ended = True
                 return
 
     def _passed(self, engine: Engine, chunk: Sequence[Message]) -> list[Message]:
         passed = [one for one in chunk if self.wanted.takes(one)]
+        if self._own:
+            count = len(passed)
+            passed = [one for one in passed if not is_own(one, self._own)]
+            self.own_left_out += count - len(passed)
         return with_outcome(engine, self.wanted, passed) if self.wanted.needs_marks else passed
 
 
 class SearchScreen(MessageListPage):
     """Opened over Live with its filter; another filter starts another search."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.REPEAT)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.SEARCH, keys.OWN, keys.REPEAT)
     IS_TAB = False
 
     def __init__(self, host: PageHost, wanted: filters.Filter, ask: str) -> None:
@@ -97,7 +109,10 @@ class SearchScreen(MessageListPage):
 
     def filter_changed(self) -> None:
         self._search.cancelled.set()
-        self._search = Search(self.filter, self.host.snapshot.journal.last_seq + 1)
+        service = self.host.snapshot.name
+        all_shown = self.host.remembered.show_own or self.filter.names_own(service)
+        last = self.host.snapshot.journal.last_seq
+        self._search = Search(self.filter, last + 1, "" if all_shown else f"{service}/")
         self._start()
 
     def _start(self) -> None:
@@ -138,11 +153,17 @@ class SearchScreen(MessageListPage):
             (f"── {formats.number(search.looked_at)} looked at", "dim"),
             (f", back to {reached}" if reached else "", "dim"),
         ]
+        if search.own_left_out:
+            left_out = formats.number(search.own_left_out)
+            title.append((f" ── {left_out} of the appliance's own left out (o)", "dim"))
         self.query_one("#search-title", Pane).show([rule(title, cells, [(state, "info")])])
 
     def go_back(self) -> None:
         self._search.cancelled.set()
         self.dismiss()
+
+    def own_changed(self) -> None:
+        self.filter_changed()
 
     # --- what keys do --------------------------------------------------------------------------
 

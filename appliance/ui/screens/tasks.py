@@ -141,7 +141,7 @@ class TasksScreen(Page):
         """An execution's detail, or the executions of a rule."""
         rules = self.query_one(RuleRows)
         if rules.has_focus and rules.current is not None:
-            self.use_filter(filters.for_text(rules.current.name))
+            self.use_filter(filters.for_rule(rules.current.name))
             self.set_focus(self.query_one(ExecutionRows))
         elif self._execution is not None:
             self.host.navigation.show_execution(self._execution)

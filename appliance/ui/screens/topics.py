@@ -12,7 +12,6 @@ from textual.widget import Widget
 from appliance.engine_api import Snapshot, TopicState
 from appliance.errors import ApplianceError
 from appliance.model import Message
-from appliance.mqtt import topics as mqtt
 from appliance.ui import filters, formats, keys, topic_tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
@@ -63,6 +62,8 @@ class TopicsScreen(Page):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
     TAB = "topics"
+    FILTER_WORDS = ("topic", "text")
+    FILTERED = "of the topics"
 
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
@@ -100,11 +101,7 @@ class TopicsScreen(Page):
         self._left_out = view.left_out(len(states), snapshot)
         wanted = self.filter
         states = [
-            one
-            for one in states
-            if (not wanted.topics or any(mqtt.matches(f, one.topic) for f in wanted.topics))
-            and not any(mqtt.matches(f, one.topic) for f in wanted.not_topics)
-            and wanted.takes_text(one.topic)
+            one for one in states if wanted.takes_topic(one.topic) and wanted.takes_text(one.topic)
         ]
         self._root = topic_tree.build(states)
         self.rows.empty_text = "No topic yet." if wanted.is_empty else _NONE_TAKEN

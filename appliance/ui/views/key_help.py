@@ -12,7 +12,7 @@ from appliance.ui import keys
 from appliance.ui.lines import Line
 from appliance.ui.text import fit
 
-_UNTITLED = (keys.REPEAT, keys.SORTED)
+_UNTITLED = (keys.OWN, keys.REPEAT, keys.SORTED)
 """Scopes of one key, which stands in the block before."""
 
 _KEY_CELLS = 13

@@ -1,11 +1,12 @@
 """The input line for the filter: the list follows each key, Esc brings the old filter back.
 
-Not for: what a filter means (filters.py).
+A text that can't be read says under the line what is wrong; the list keeps the last filter that
+could. Not for: how a text is read (filter_text.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from textual.app import ComposeResult
 from textual.binding import Binding
@@ -13,8 +14,12 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input
 
-from appliance.ui import filters
+from appliance.ui.filters import Filter, FilterError
+from appliance.ui.text import words_in
 from appliance.ui.widgets.pane import Pane
+
+_MOST_LINES = 4
+"""Lines of an error at most."""
 
 _PROMPT = "plant/+/state  text  !not  client:x  task:x  state:failed  since:10m"
 
@@ -31,17 +36,17 @@ class FilterBar(Horizontal):
     class Changed(Message):
         """A filter that can be read was typed."""
 
-        def __init__(self, source: str) -> None:
+        def __init__(self, wanted: Filter) -> None:
             super().__init__()
-            self.source = source
+            self.wanted = wanted
 
     class Closed(Message):
-        """The bar was closed: ``source`` is the filter, ``kept`` whether it was confirmed."""
+        """The bar was closed: with the confirmed filter and its text, or without one."""
 
-        def __init__(self, source: str, *, kept: bool) -> None:
+        def __init__(self, wanted: Filter | None = None, source: str = "") -> None:
             super().__init__()
+            self.wanted = wanted
             self.source = source
-            self.kept = kept
 
     def compose(self) -> ComposeResult:
         yield Pane(id="filterlabel")
@@ -53,14 +58,20 @@ class FilterBar(Horizontal):
         self.query_one("#filterlabel", Pane).show([[(" filter ", "key")]])
 
     def open(
-        self, source: str, history: Sequence[str], now_ns: int, *, utc: bool, more: str = ""
+        self,
+        source: str,
+        history: Sequence[str],
+        parse: Callable[[str], Filter],
+        *,
+        more: str = "",
     ) -> None:
-        """Show the bar with the present filter in it, and the beginning of what is to follow."""
-        self._before = source
+        """Show the bar with the present filter in it, and the beginning of what is to follow.
+
+        ``parse`` reads a text; it raises ``FilterError``.
+        """
         self._history = [source, *(old for old in history if old != source)]
         self._at = 0
-        self._now_ns = now_ns
-        self._utc = utc
+        self._parse = parse
         field = self.query_one(Input)
         field.value = f"{source} {more}".strip()
         self.display = True
@@ -68,34 +79,37 @@ class FilterBar(Horizontal):
         self.screen.set_focus(field)  # at once: focus() would let keys pass that are typed fast
         field.cursor_position = len(field.value)
 
-    def _check(self, source: str) -> bool:
-        problem = ""
+    def _read(self, source: str) -> Filter | None:
+        """The filter, or ``None`` after saying what is wrong."""
+        found, problem = None, ""
         try:
-            filters.parse(source, self._now_ns, utc=self._utc)
-        except filters.FilterError as error:
+            found = self._parse(source)
+        except FilterError as error:
             problem = str(error)
         pane = self.query_one("#filtererror", Pane)
-        pane.show([[(f" ✗ {problem}", "bad")]] if problem else [])
-        pane.display = bool(problem)
-        return not problem
+        lines = words_in(f"✗ {problem}", self.app.size.width - 2)[:_MOST_LINES] if problem else []
+        pane.show([[(f" {line}", "bad")] for line in lines])
+        pane.display = bool(lines)
+        return found
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
-        if self.display and self._check(event.value):
-            self.post_message(self.Changed(event.value))
+        if self.display and (wanted := self._read(event.value)) is not None:
+            self.post_message(self.Changed(wanted))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if self._check(event.value):
-            self._close(event.value, kept=True)
+        if self.display and (wanted := self._read(event.value)) is not None:
+            self._close(self.Closed(wanted, event.value))
 
     def action_cancel(self) -> None:
-        self._close(self._before, kept=False)
+        if self.display:
+            self._close(self.Closed())
 
-    def _close(self, source: str, *, kept: bool) -> None:
+    def _close(self, message: Closed) -> None:
         self.display = False
         self.query_one("#filtererror", Pane).display = False
-        self.post_message(self.Closed(source, kept=kept))
+        self.post_message(message)
 
     def action_older(self) -> None:
         self._step(1)
