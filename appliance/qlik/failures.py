@@ -46,6 +46,9 @@ _NOT_TLS = (
     "RECORD_LAYER_FAILURE",
 )
 _DENYING = frozenset({401, 403})
+_DONE_WITH = frozenset({408, 500, 501, 503})
+"""The server itself has given up the request (RFC 9110, sections 15.5.9, 15.6.1, 15.6.2, 15.6.4).
+With 502 and 504 a gateway answers, and the server behind it may still work on the request."""
 _PROXY_ERRORS = frozenset({"InvalidProxyURL", "InvalidSchema", "ProxyError", "ProxySchemeUnknown"})
 """Names of exceptions; the second is that of a proxy whose kind needs a package (SOCKS)."""
 _QUOTING = (ValueError, BadStatusLine, UnknownProtocol)
@@ -72,6 +75,8 @@ class StatusError(QlikError):
             retry=retry,
             retry_after_s=retry_after_s,
             is_denied=status in _DENYING,
+            is_reached=True,
+            is_answered=status in _DONE_WITH,
         )
         self.status = status
 
@@ -94,6 +99,7 @@ def login_page_error(where: str) -> QlikError:
         label="login page",
         retry=RetryPolicy.NEVER,
         is_denied=True,
+        is_page=True,
     )
 
 
@@ -104,6 +110,7 @@ def not_json_error(where: str, status: int) -> QlikError:
         where=where,
         label="not JSON",
         retry=RetryPolicy.LOOK_FIRST,
+        is_answered=True,
     )
 
 
@@ -113,6 +120,7 @@ def unexpected_error(where: str, what: str) -> QlikError:
         where=where,
         label="bad answer",
         retry=RetryPolicy.LOOK_FIRST,
+        is_answered=True,
     )
 
 
@@ -348,6 +356,7 @@ def exception_error(
         where=where,
         label="dropped",
         retry=RetryPolicy.LOOK_FIRST,
+        is_reached=False,
     )
 
 

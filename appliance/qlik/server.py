@@ -39,6 +39,12 @@ class QlikError(ApplianceError):
     table cell (``"403"``, ``"no TLS"``, ``"timeout"``, ``"login page"``). ``retry_after_s``
     is the wait that the server asked for, in seconds, or ``None``. ``is_denied``: the server
     refuses the sign-in or the action. None of them has a secret.
+
+    What is known of the call: ``is_reached`` says whether it reached the server (an answer came, or
+    the connection held and the answer did not come in time); ``is_answered`` says that the server
+    answered and so is done with it: what can't be seen of it soon will not come later; ``is_page``
+    says that a page for people came (a login, a maintenance page), from a program in front of the
+    server, so that the server has not seen the call.
     """
 
     def __init__(
@@ -50,6 +56,9 @@ class QlikError(ApplianceError):
         retry: RetryPolicy,
         retry_after_s: float | None = None,
         is_denied: bool = False,
+        is_reached: bool | None = None,
+        is_answered: bool = False,
+        is_page: bool = False,
     ) -> None:
         super().__init__(f"{text} ({where})" if where else text)
         if is_denied:
@@ -59,6 +68,9 @@ class QlikError(ApplianceError):
         self.label = label
         self.retry = retry
         self.retry_after_s = retry_after_s
+        self.is_reached = retry is not RetryPolicy.SAFE if is_reached is None else is_reached
+        self.is_answered = is_answered
+        self.is_page = is_page
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
@@ -112,8 +124,11 @@ class QlikServer(Protocol):
     label: str
     """Host name for the UI."""
 
-    def check(self) -> ServerInfo:
-        """Check that the server answers and the sign-in works. Signs in if needed."""
+    def check(self, within_s: float | None = None) -> ServerInfo:
+        """Check that the server answers and the sign-in works. Signs in if needed.
+
+        ``within_s`` is how long all of it may take, if that is less than other calls may.
+        """
 
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""

@@ -229,6 +229,11 @@ class SimulatedQlik:
         self.faults.clear()
         self._listener.open()
 
+    def end_faults(self) -> None:
+        """Switch every fault off and listen again; requests that hang go on hanging."""
+        self.faults.end()
+        self._listener.open()
+
     def refuse(self) -> None:
         """Refuse connections: nothing listens on the port, open connections are cut."""
         self.faults.clear()
