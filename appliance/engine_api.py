@@ -93,6 +93,36 @@ class QlikState(msgspec.Struct, frozen=True):
     succeeded_24h: int = 0
     engine: Health | None = None
     """The task engine's own condition, apart from the server's: bad while a part of it fails."""
+    is_away: bool = False
+    """Whether the server does not answer, so that starts wait: the circuit is open."""
+    next_check_ns: int | None = None
+    """When the server is asked next whether it answers; ``None`` where no server is configured."""
+    cause: str = ""
+    """The sentence that says why the last calls or the last health check failed, whole."""
+
+
+class WaitState(msgspec.Struct, frozen=True):
+    """A request that waits for its start: why, and until when.
+
+    ``Engine.fire_timer(name)`` ends the wait now, ``pause_timer(name)`` holds it, and
+    ``stop_execution(execution)`` takes the request back.
+    """
+
+    name: str
+    """Task and number, for example ``"Reload sales #12"``."""
+    execution: int
+    kind: str
+    """``"server"`` (the server does not answer), ``"retry"`` (a call failed), ``"look"`` (the
+    answer to a call was lost, and it is looked for its run), ``"run"`` (the present run has to
+    end), ``"turn"`` (other calls or runs come first), ``"debounce"``, ``"cooldown"``,
+    ``"paused"``."""
+    reason: str
+    """A sentence."""
+    until_ns: int | None
+    """When it is tried next; ``None``: when the server, an operator or another run lets it."""
+    since_ns: int
+    """When it was asked for."""
+    task_id: str = ""
 
 
 class TimerState(msgspec.Struct, frozen=True):
@@ -217,6 +247,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Whether it is within ``limits.max_memory``, and what was given up if not."""
     data: Health | None = None
     """Bad while a loss that a start found in the data directory waits for an operator."""
+    waits: tuple[WaitState, ...] = ()
+    """Requests that wait for their start, those with the nearest time first, a hundred at most."""
 
 
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:

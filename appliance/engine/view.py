@@ -129,6 +129,7 @@ class View(Engine):
             memory_bytes=appliance.memory.bytes,
             memory=appliance.memory.health,
             data=appliance.losses.health,
+            waits=appliance.tasks.waits(),
         )
 
     def _timers(self) -> tuple[TimerState, ...]:

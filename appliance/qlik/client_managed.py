@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from appliance.model import ReloadOptions, Task, TaskKind
-from appliance.qlik import rows
+from appliance.qlik import deadlines, rows
 from appliance.qlik.failures import (
     StatusError,
     login_page_error,
@@ -324,7 +324,9 @@ class ClientManaged:
 
     def _sign_in(self, *, again: bool = False) -> None:
         """A GET that makes a session with the proxy, unless there is one (or with ``again``)."""
-        with self._sign_in_lock:
+        if self._signed_in.is_set() and not again:
+            return
+        with deadlines.locked(self._sign_in_lock, f"GET {self._transport.base_url}/qrs/about"):
             if self._signed_in.is_set() and not again:
                 return
             if again:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from appliance.qlik import rows
+from appliance.qlik import deadlines, rows
 from appliance.qlik.cloud_rows import expect_success
 from appliance.qlik.failures import status_error, unexpected_error
 from appliance.qlik.transport import Transport
@@ -71,7 +71,7 @@ class OAuth:
         self._until_ns = 0
 
     def token(self) -> str:
-        with self._lock:
+        with deadlines.locked(self._lock, f"POST {self._transport.base_url}/oauth/token"):
             if not self._token or self._clock() >= self._until_ns:
                 self._fetch()
             return self._token.reveal()

@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -26,6 +26,7 @@ from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
 
 from appliance.config.values import is_loopback
+from appliance.qlik import deadlines
 from appliance.qlik.cookies import Cookies
 
 IDLE_LIMIT = 8
@@ -147,6 +148,7 @@ class Connections:
         with self._pool.one(self._new) as connection:
             if not connection.is_connected:
                 connection.close()  # The request opens it again.
+            connection.timeout = deadlines.timeout_s(self._timeout_s)
             connection.request(method, target, body=body, headers=headers, preload_content=False)
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
@@ -203,8 +205,10 @@ class Sockets:
         with self._lock:
             self._open.add(opened)
             is_late = self._is_cut
+        if (call := deadlines.present()) is not None:
+            call.watch(opened)
         if is_late:
-            _shut_down(opened)
+            deadlines.shut_down(opened)
 
     def cut(self) -> None:
         """Shut every socket down, also those that are being opened at this moment.
@@ -215,24 +219,30 @@ class Sockets:
             self._is_cut = True
             sockets = list(self._open)
         for opened in sockets:
-            _shut_down(opened)
-
-
-def _shut_down(opened: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: that would free the TLS state under a thread that reads.
-        socket.socket.shutdown(opened, socket.SHUT_RDWR)
+            deadlines.shut_down(opened)
 
 
 def _connections(sockets: Sockets) -> tuple[type[HTTPConnection], type[HTTPSConnection]]:
-    class KnownConnection(HTTPConnection):
+    class Known(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            # TLS and the word to a proxy come next, and may hang as well.
+            opened = super()._new_conn()
+            sockets.remember(opened)
+            return opened
+
         def connect(self) -> None:
             super().connect()
             sockets.remember(self.sock)
 
-    class KnownTlsConnection(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            sockets.remember(self.sock)
+        def send(self, data: Any) -> None:
+            if self.sock is None:
+                self.connect()
+            if (call := deadlines.present()) is not None:
+                call.watch(self.sock)
+                call.is_sent = True
+            super().send(data)
 
-    return KnownConnection, KnownTlsConnection
+    class KnownTls(Known, HTTPSConnection):
+        """The same over TLS."""
+
+    return Known, KnownTls

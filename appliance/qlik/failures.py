@@ -137,7 +137,7 @@ def too_large_error(where: str, limit: int) -> QlikError:
 
 def too_slow_error(where: str, limit_s: float) -> QlikError:
     return QlikError(
-        f"The answer was not complete after {limit_s:g} seconds. Raise [qlik] timeout if "
+        f"The answer was not complete after {limit_s:.3g} seconds. Raise [qlik] timeout if "
         "the server is known to be this slow.",
         where=where,
         label="timeout",
@@ -261,6 +261,7 @@ def exception_error(
     has_certificate: bool,
     mask: Callable[[str], str] = str,
     ca_file: str | None = None,
+    is_sent: bool = True,
 ) -> QlikError:
     """The error for a request that got no answer.
 
@@ -271,6 +272,7 @@ def exception_error(
         has_certificate: whether a client certificate is configured.
         mask: replaces the secrets of the request in a text; they may stand in the error's.
         ca_file: the configured authorities, to say whether these have expired.
+        is_sent: whether any byte of the request may have left.
     """
     causes = list(_causes(error))
     names = {type(cause).__name__ for cause in causes}
@@ -286,9 +288,10 @@ def exception_error(
         told = tls_error(tls, where, has_certificate=has_certificate, ca_file=ca_file)
         if told is not None:
             return told
-    if "ConnectTimeoutError" in names:
+    is_timeout = bool(names & {"ReadTimeoutError", "TimeoutError"})
+    if "ConnectTimeoutError" in names or (is_timeout and not is_sent):
         return QlikError(
-            f"No connection within {timeout_s:g} seconds. Check host and port in [qlik] "
+            f"No connection within {timeout_s:.3g} seconds. Check host and port in [qlik] "
             "url, and the firewall in between.",
             where=where,
             label="no answer",
@@ -319,9 +322,9 @@ def exception_error(
             label="no route",
             retry=RetryPolicy.SAFE,
         )
-    if names & {"ReadTimeoutError", "TimeoutError"}:
+    if is_timeout:
         return QlikError(
-            f"Connected, but no answer within {timeout_s:g} seconds. The server may be "
+            f"Connected, but no answer within {timeout_s:.3g} seconds. The server may be "
             "overloaded; raise [qlik] timeout if that is usual.",
             where=where,
             label="timeout",
@@ -355,7 +358,7 @@ def exception_error(
         f"({_short(causes[-1], mask)}). The server may have restarted.{hint}",
         where=where,
         label="dropped",
-        retry=RetryPolicy.LOOK_FIRST,
+        retry=RetryPolicy.LOOK_FIRST if is_sent else RetryPolicy.SAFE,
         is_reached=False,
     )
 

@@ -119,16 +119,16 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class QlikServer(Protocol):
-    """One Qlik server. Every method may raise ``QlikError`` and nothing else that is expected."""
+    """One Qlik server. Every method may raise ``QlikError`` and nothing else that is expected.
+
+    Each keeps to the time of ``deadlines.within``, if its thread calls it in such a block.
+    """
 
     label: str
     """Host name for the UI."""
 
-    def check(self, within_s: float | None = None) -> ServerInfo:
-        """Check that the server answers and the sign-in works. Signs in if needed.
-
-        ``within_s`` is how long all of it may take, if that is less than other calls may.
-        """
+    def check(self) -> ServerInfo:
+        """Check that the server answers and the sign-in works. Signs in if needed."""
 
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""

@@ -19,6 +19,7 @@ from requests.cookies import RequestsCookieJar
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
 from urllib3.exceptions import LocationParseError, ProxyError
 
+from appliance.qlik import deadlines
 from appliance.qlik.connections import Pool, Sockets
 
 
@@ -69,7 +70,7 @@ class Sessions:
                     self._origin + target,
                     headers=dict(headers),
                     data=body,
-                    timeout=self._timeout_s,
+                    timeout=deadlines.timeout_s(self._timeout_s),
                     allow_redirects=False,
                     stream=True,
                 )

@@ -25,6 +25,7 @@ from urllib3.exceptions import HTTPError
 
 from appliance.clock import Clock
 from appliance.known_secrets import KnownSecrets, address_secrets
+from appliance.qlik import deadlines
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
@@ -90,7 +91,7 @@ class Reply(msgspec.Struct, frozen=True):
         content = self.content if self.status < 400 else self.text.encode("utf-8", "replace")
         try:
             return _without_surrogates(json.loads(content), content)
-        except ValueError:
+        except (ValueError, RecursionError):  # the second for lists within lists within lists
             raise not_json_error(self.where, self.status) from None
 
 
@@ -144,6 +145,7 @@ class Transport:
         self._origin = f"{parts.scheme}://{parts.netloc}"
         self._prefix = parts.path
         self._timeout_s = timeout_s
+        self._limit_s = 4 * timeout_s
         self._headers = {"Accept-Encoding": "gzip, deflate", **(headers or {})}
         self._has_certificate = has_certificate
         self._ca_file = ca_file
@@ -238,18 +240,22 @@ class Transport:
             QlikError: no answer, or the sign-in leads to a login form or elsewhere.
         """
         url = self._origin + self._target(path, params)
-        for _ in range(_SIGN_IN_HOPS):
-            parts = urlsplit(url)
-            query = f"?{parts.query}" if parts.query else ""
-            reply = self._send(
-                "GET", f"{parts.path or '/'}{query}", headers, shown=f"{self._prefix}{path}"
-            )
-            location = reply.headers.get("location")
-            if reply.status not in _REDIRECTS or not location:
-                return reply
-            url = urljoin(url, location)
-            if _origin(url) != _origin(self.base_url):
-                break  # Secrets never go to another server.
+        with deadlines.within(self._limit_s):
+            for _ in range(_SIGN_IN_HOPS):
+                parts = urlsplit(url)
+                query = f"?{parts.query}" if parts.query else ""
+                reply = self._send(
+                    "GET", f"{parts.path or '/'}{query}", headers, shown=f"{self._prefix}{path}"
+                )
+                location = reply.headers.get("location")
+                if reply.status not in _REDIRECTS or not location:
+                    return reply
+                try:
+                    url = urljoin(url, location)
+                    if _origin(url) != _origin(self.base_url):
+                        break  # Secrets never go to another server.
+                except ValueError:  # the server's text is no address
+                    break
         raise login_page_error(f"GET {self.base_url}{path}")
 
     def forget_cookies(self) -> None:
@@ -284,37 +290,40 @@ class Transport:
         if self._is_closed:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
-        try:
-            with self._exchange.answer(method, target, all_headers, body) as response:
-                self._note_clock(response.headers.get("Date"))
-                if "Set-Cookie" in response.headers:
-                    self._know_cookies(response.headers.getlist("Set-Cookie"))
-                    known = self._known
-                content = self._read(response, where, began, keep_last)
-                took_s = time.monotonic() - began
-                return Reply(response.status, response.headers, content, where, took_s, known)
-        except (HTTPError, HTTPException, OSError, ValueError) as error:
-            # OSError: requests raises it, too. ValueError: raised for a socket that close() closed
-            # during the call.
-            if self._is_closed:
-                raise closed_error(where) from None
-            raise exception_error(
-                error,
-                where,
-                timeout_s=self._timeout_s,
-                has_certificate=self._has_certificate,
-                mask=known.mask,
-                ca_file=self._ca_file,
-            ) from None
+        with deadlines.limited(self._limit_s) as deadline:
+            try:
+                with self._exchange.answer(method, target, all_headers, body) as response:
+                    self._note_clock(response.headers.get("Date"))
+                    if "Set-Cookie" in response.headers:
+                        self._know_cookies(response.headers.getlist("Set-Cookie"))
+                        known = self._known
+                    content = self._read(response, where, deadline, keep_last)
+                    took_s = time.monotonic() - began
+                    return Reply(response.status, response.headers, content, where, took_s, known)
+            except (HTTPError, HTTPException, OSError, ValueError) as error:
+                # OSError: requests raises it, too. ValueError: raised for a socket that close()
+                # or the deadline closed during the call.
+                if self._is_closed:
+                    raise closed_error(where) from None
+                if deadline.is_over and deadline.is_sent:
+                    raise too_slow_error(where, deadline.limit_s) from None
+                raise exception_error(
+                    error,
+                    where,
+                    timeout_s=min(self._timeout_s, deadline.limit_s),
+                    has_certificate=self._has_certificate,
+                    mask=known.mask,
+                    ca_file=self._ca_file,
+                    is_sent=deadline.is_sent,
+                ) from None
 
     def _read(
         self,
         response: BaseHTTPResponse,
         where: str,
-        began: float,
+        deadline: deadlines.Deadline,
         keep_last: int | None,
     ) -> bytes:
-        limit_s = 4 * self._timeout_s
         body = bytearray()
         total = 0
         # Not read(): it waits until a piece is full, however slow the server is.
@@ -326,8 +335,11 @@ class Transport:
                 del body[: body.find(b"\n", len(body) - keep_last) + 1 or len(body)]
             if total > self._body_limit:
                 raise too_large_error(where, self._body_limit)
-            if time.monotonic() - began > limit_s:
-                raise too_slow_error(where, limit_s)
+            if time.monotonic() > deadline.at_s:
+                raise too_slow_error(where, deadline.limit_s)
+        if deadline.is_over:
+            # A body without a length ends where its connection does.
+            raise too_slow_error(where, deadline.limit_s)
         return bytes(body)
 
     def _note_clock(self, date: str | None) -> None:

@@ -329,8 +329,7 @@ class JournalConsumer:
         """Ask again for what a message asked for, whether or not it was a redelivery."""
         asked = 0
         problem = "no trigger concerns it"
-        with self._state.change() as planner:
-            planner.book.changes.is_forced = True
+        with self._state.noted("The repetition") as planner:
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:
                     problem = decision.rejection.reason

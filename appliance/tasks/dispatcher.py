@@ -25,13 +25,18 @@ from appliance.tasks.request_book import SECOND_NS, RequestBook, message_of, to_
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
 from appliance.tasks.triggers import Options
-from appliance.tasks.views import PAUSED
+from appliance.tasks.views import PAUSED, WAITS_FOR_RUN, WAITS_FOR_SERVER
 
-_WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
-_WAITS_FOR_RUN = "Waits for the present run to end."
 MAX_RELOADS_WAITING = 100
 """Requests of one task that may wait because each reloads it with other variables."""
 _BLOCKED = frozenset({RequestState.BLOCKED})
+_CAN_BE_TRIED = frozenset({RequestState.READY, RequestState.LOOK_READY})
+_NEED_SERVER = (
+    RequestState.SERVER_AWAY,
+    RequestState.RETRY_WAIT,
+    RequestState.UNCERTAIN,
+    RequestState.LOOK_READY,
+)
 _COUNTERS = {
     ExecutionState.SUCCEEDED: Counter.EXECUTIONS_SUCCEEDED,
     ExecutionState.FAILED: Counter.EXECUTIONS_FAILED,
@@ -67,6 +72,8 @@ class Dispatcher:
         self._listed: set[int] = set()
         """The requests that the heap has an entry of."""
         self._logs: deque[Record] = deque()
+        self._urgent: dict[int, Record] = {}
+        """What goes although the server does not answer: a trial, or an operator's wish."""
 
     # --- taking requests ----------------------------------------------------------------------
 
@@ -197,9 +204,9 @@ class Dispatcher:
                 self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
             elif before is not RequestState.BLOCKED:
                 book.move(
-                    record, RequestState.BLOCKED, now, reason=_WAITS_FOR_RUN, next_attempt_ns=None
+                    record, RequestState.BLOCKED, now, reason=WAITS_FOR_RUN, next_attempt_ns=None
                 )
-        elif self.circuit_open:
+        elif self.circuit_open and record.id not in self._urgent:
             self._let_go(record, RequestState.SERVER_AWAY, now)
         else:
             self._let_go(record, RequestState.READY, now)
@@ -211,7 +218,7 @@ class Dispatcher:
             return
         is_retry = record.execution.state == ExecutionState.RETRYING
         if to is RequestState.SERVER_AWAY and not is_retry:
-            book.move(record, to, now, reason=_WAITS_FOR_SERVER, next_attempt_ns=None)
+            book.move(record, to, now, reason=WAITS_FOR_SERVER, next_attempt_ns=None)
         elif before is RequestState.SERVER_AWAY and not is_retry:
             book.move(
                 record,
@@ -299,18 +306,22 @@ class Dispatcher:
             if (record := book.open.get(number)) is not None:
                 self.decide(record, now)
         jobs: list[Job] = []
+        while self._urgent and self._has_slot():
+            _, record = self._urgent.popitem()
+            if book.is_in(record, _CAN_BE_TRIED):
+                jobs.append(self._begin(record, now))
         while self._can_go and not self.circuit_open and self._has_slot():
             is_start, number = self._can_go[0]
             if is_start and self._is_full():
                 break
             heapq.heappop(self._can_go)
             self._listed.discard(number)
-            record = book.open.get(number)
-            if record is None or not book.is_in(record, CAN_GO):
+            waiting = book.open.get(number)
+            if waiting is None or not book.is_in(waiting, CAN_GO):
                 continue
-            self.decide(record, now)
-            if book.is_in(record, CAN_GO):
-                jobs.append(self._begin(record, now))
+            self.decide(waiting, now)
+            if book.is_in(waiting, CAN_GO):
+                jobs.append(self._begin(waiting, now))
         while self._logs and not self.circuit_open and self._has_slot():
             record = self._logs.popleft()
             book.move_unseen(record, RequestState.FETCHING_LOG)
@@ -383,12 +394,30 @@ class Dispatcher:
         self.decide(record, now)
 
     def expedite(self, record: Record, by: str, now: int) -> None:
-        """End a request's wait (not for the present run: that one has to end by itself)."""
+        """End a request's wait (not for the present run: that one has to end by itself).
+
+        One that waits for the server is tried now, although the server does not answer.
+        """
         record.paused = False
-        record.expedited = True
         self._book.note(record, f"Wait ended by {by}", now)
+        self._expedite(record, now)
+
+    def try_one(self, now: int) -> None:
+        """Let the oldest request that waits for the server go, although it does not answer."""
+        waiting = self._book.in_states(RequestState.SERVER_AWAY, RequestState.LOOK_READY)
+        if waiting:
+            self._expedite(waiting[0], now)
+
+    def _expedite(self, record: Record, now: int) -> None:
+        record.expedited = True
         self._book.change(record, next_attempt_ns=None)
+        if self.circuit_open and self._book.is_in(record, CAN_GO):
+            self._urgent[record.id] = record
         self.decide(record, now)
+
+    def waits_for_server(self) -> bool:
+        """Whether any request waits for the server, or for its next try after a failed call."""
+        return self._book.any_in(_NEED_SERVER)
 
     def server_is_away(self, now: int) -> None:
         """The circuit opens: what could go now waits for the server, and says so."""
@@ -399,11 +428,13 @@ class Dispatcher:
     def server_is_back(self, now: int) -> None:
         """The circuit closes: what waits for a retry is tried at once."""
         self.circuit_open = False
+        self._urgent.clear()
         for record in self._book.in_states(RequestState.SERVER_AWAY):
             self._let_go(record, RequestState.READY, now)
         for record in self._book.in_states(RequestState.RETRY_WAIT, RequestState.UNCERTAIN):
-            self._book.change(record, next_attempt_ns=now)
-            self.decide(record, now)
+            if record.wished_ns is None or record.wished_ns <= now:
+                self._book.change(record, next_attempt_ns=now)
+                self.decide(record, now)
 
     # --- ends ---------------------------------------------------------------------------------
 
@@ -425,7 +456,7 @@ class Dispatcher:
         self.queues.leave(record)
         self.alarms.drop(record.id)
         was_running = book.is_in(record, AT_SERVER)
-        record.posted_ns = None
+        record.forget_call()
         record.label = label
         record.log_wanted = to is RequestState.LOG_WANTED
         record.tries = 0

@@ -19,7 +19,7 @@ import msgspec
 
 from appliance.config.tables import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
 from appliance.counters import Counter
-from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState
+from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState, WaitState
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, Message, Task
@@ -28,6 +28,7 @@ from appliance.storage.sqlite import is_damage
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
+from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.operator_starts import OperatorStarts
@@ -42,6 +43,7 @@ from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
+from appliance.tasks.states import WAITING
 from appliance.tasks.store import Store
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
@@ -143,7 +145,8 @@ class TaskEngine:
                 elsewhere_s=elsewhere_s,
             )
             runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
-            serving = Serving(server, runner, poller, self._tasks, limits.slots, health_check_s)
+            health = HealthWatch(self._state, server, self._tasks, health_check_s)
+            serving = Serving(server, runner, poller, health, limits.slots)
         self._answered_seq = 0
         self._poller = None if serving is None else serving.poller
         self._source: Follower | None = None
@@ -335,7 +338,15 @@ class TaskEngine:
             failed_24h=failed,
             succeeded_24h=succeeded,
             engine=defects,
+            is_away=self._state.circuit.is_open,
+            next_check_ns=self._state.circuit.next_check_ns,
+            cause=self._state.circuit.cause(),
         )
+
+    def waits(self) -> tuple[WaitState, ...]:
+        """The next hundred requests that wait: why, and until when."""
+        circuit = self._state.circuit
+        return self._views.waits(circuit.next_check_ns if circuit.is_open else None)
 
     def lost_threads(self) -> tuple[str, ...]:
         """Threads that have ended by a defect: without them tasks stand still until a restart."""
@@ -379,8 +390,7 @@ class TaskEngine:
         details = self._tasks.known(found)
         if not self._allow.allows(found, details):
             raise UsageError(self._allow.refusal(found, details).reason)
-        with self._state.change() as planner:
-            planner.book.changes.is_forced = True
+        with self._state.noted("The start") as planner:
             cause = Cause("operator", rule=by)
             answer = planner.ask(TaskSelector("id", found), Options(), cause, self._clock_ns())
         if isinstance(answer, Rejection):
@@ -407,8 +417,9 @@ class TaskEngine:
             record = self._planner.open.get(number)
             if record is None:
                 raise UsageError(f"Execution {number} has ended already, or never was.")
-            if self._planner.cancel(record, by, self._clock_ns()):
-                self._state.settle()
+            if self._planner.book.is_in(record, WAITING):
+                with self._state.noted("This") as planner:
+                    planner.cancel(record, by, self._clock_ns())
                 return
             execution = record.execution
             if not execution.execution_id:
@@ -423,15 +434,16 @@ class TaskEngine:
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         """Pause a timer, or a request's wait, or let it go on. Raises ``UsageError``."""
         if not self._timing.pause(name, by, paused=paused):
-            with self._state.change() as planner:
+            with self._state.noted("This") as planner:
                 record = self._waiting(name)
                 planner.pause(record, by, self._clock_ns(), paused=paused)
 
     def fire_timer(self, name: str, by: str) -> None:
         """Do now what a timer would do, or end a request's wait. Raises ``UsageError``."""
         if not self._timing.fire(name, by):
-            with self._state.change() as planner:
+            with self._state.noted("This") as planner:
                 planner.expedite(self._waiting(name), by, self._clock_ns())
+            self._state.circuit.check_wanted.set()
 
     def _waiting(self, name: str) -> Record:
         """The request whose wait has this name (``"Reload sales #12"``)."""

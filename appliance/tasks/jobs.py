@@ -24,8 +24,15 @@ class Limits(msgspec.Struct, frozen=True):
     backoff_first_s: float = 1.0
     backoff_most_s: float = 60.0
     look_first_s: float = 2.0
+    look_most_s: float = 15.0
+    """The longest time between two looks."""
     look_settle_s: float = 30.0
-    """How long after a start call without an answer a look that finds nothing is believed."""
+    """How long after a start call without an answer a look that finds nothing is believed: a
+    server, or a proxy in between, may carry out late what it received. No document says how late;
+    it is the time after which a call counts as not answered."""
+    answered_settle_s: float = 2.0
+    """The same where the server answered with an error, and so is done with the call. Right after
+    a start the server's lists may not have the run yet."""
     clock_slack_s: float = 2.0
     """A run that began so long before the start call may be the one that the call began. The
     client allows for the difference of the clocks; this is for what it can't see."""

@@ -27,6 +27,7 @@ from appliance.tasks.request_book import RequestBook, to_ns
 from appliance.tasks.runs import Runs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import IN_FLIGHT, RequestState
+from appliance.tasks.views import LOOKING
 
 
 class Planner:
@@ -67,6 +68,8 @@ class Planner:
         self.cancel = dispatcher.cancel
         self.pause = dispatcher.pause
         self.expedite = dispatcher.expedite
+        self.try_one = dispatcher.try_one
+        self.waits_for_server = dispatcher.waits_for_server
         self.server_is_away = dispatcher.server_is_away
         self.server_is_back = dispatcher.server_is_back
         self.elsewhere = runs.elsewhere
@@ -104,8 +107,7 @@ class Planner:
                 record,
                 RequestState.UNCERTAIN,
                 now,
-                reason="The appliance stopped during the start call. "
-                "Looking whether it was started.",
+                reason=f"The appliance stopped during the start call. Looking {LOOKING}.",
                 next_attempt_ns=now,
             )
             dispatcher.decide(record, now)
@@ -207,7 +209,7 @@ class Planner:
             execution_id=run,
             next_attempt_ns=None,
         )
-        record.posted_ns = None
+        record.forget_call()
         record.seen_ns = book.followed_since[record.id] = now
         book.note_run(run, record.id)
         task_id = record.execution.task_id
@@ -222,7 +224,7 @@ class Planner:
         """The server answered that it did not start the task."""
         if not self._is_in_flight(record):
             return
-        record.posted_ns = None
+        record.forget_call()
         if self.dispatcher.is_blocked(record) and record.options.if_running == "queue_one":
             self.book.move(record, RequestState.PENDING, now)
             self.dispatcher.put_back(record, now)
@@ -247,13 +249,14 @@ class Planner:
         if not self._is_in_flight(record):
             return
         self.book.count(Counter.START_RETRIES)
-        record.posted_ns = None
+        record.forget_call()
         record.expedited = False
         record.label = error.label
         record.tries += 1
         first = record.first_attempt_ns or now
         record.first_attempt_ns = first
         wait = self._backoff(record.tries, error.retry_after_s)
+        record.wished_ns = None if not error.retry_after_s else now + wait
         over = first + to_ns(record.options.retry_for_s)
         if now + wait >= over:
             self.dispatcher.finish(
@@ -274,18 +277,28 @@ class Planner:
         )
         self.dispatcher.put_back(record, now)
 
-    def uncertain(self, record: Record, problem: str, now: int) -> None:
-        """The answer to the start call was lost, so the task may run: the next call is a look."""
+    def uncertain(
+        self, record: Record, problem: str, now: int, *, is_answered: bool = False
+    ) -> None:
+        """It is not known what the start call did, so the task may run: the next call is a look.
+
+        ``is_answered``: the server is done with the call, so its run shows soon or never.
+        """
         if self._is_in_flight(record):
             record.tries = 0
+            if is_answered:
+                limits = self.limits
+                record.believed_ns = now + to_ns(
+                    min(limits.answered_settle_s, limits.look_settle_s)
+                )
             self.book.count(Counter.START_ANSWERS_LOST)
-            self._look_later(record, f"{problem} Looking whether it was started.", now)
+            self._look_later(record, f"{problem} Looking {LOOKING}.", now)
 
     def look_failed(self, record: Record, error: QlikError, now: int) -> None:
         """The server could not be asked whether the task was started: look again later."""
         if self._is_in_flight(record):
             record.tries += 1
-            self._look_later(record, f"{error} It is not known whether the task was started.", now)
+            self._look_later(record, f"{error} Looking {LOOKING}.", now)
 
     def not_found(self, record: Record, now: int) -> None:
         """A look found no run; it is believed once the server had the time to begin one."""
@@ -293,10 +306,10 @@ class Planner:
             return
         assert record.posted_ns is not None
         record.tries += 1
-        if now - record.posted_ns < to_ns(self.limits.look_settle_s):
+        if now < self._believed_ns(record):
             self._look_later(record, record.execution.reason, now)
             return
-        record.posted_ns = None
+        record.forget_call()
         record.tries = 0
         self.book.move(
             record,
@@ -326,7 +339,7 @@ class Planner:
                 self.book.move(record, RequestState.UNCERTAIN, now, step=step)
                 self.dispatcher.decide(record, now)
             case RequestState.RESOLVING | RequestState.CALLING:
-                record.posted_ns = None
+                record.forget_call()
                 self.book.move(
                     record,
                     RequestState.PENDING,
@@ -341,11 +354,12 @@ class Planner:
 
     def _look_later(self, record: Record, why: str, now: int) -> None:
         limits = self.limits
-        wait_s = min(limits.look_first_s * 2 ** min(record.tries, 10), limits.backoff_most_s)
+        wait_s = min(limits.look_first_s * 2 ** min(record.tries, 10), limits.look_most_s)
         due = now + to_ns(wait_s)
-        assert record.posted_ns is not None
-        believed = record.posted_ns + to_ns(limits.look_settle_s)
-        if now < believed < due:
+        believed = self._believed_ns(record)
+        if believed <= now and not record.tries:
+            due = now  # The call took so long that a look counts at once.
+        elif now < believed < due:
             due = believed  # The first look that counts is not late because earlier ones were many.
         record.expedited = False
         self.book.move(
@@ -356,6 +370,12 @@ class Planner:
             next_attempt_ns=due,
         )
         self.dispatcher.decide(record, now)
+
+    def _believed_ns(self, record: Record) -> int:
+        """When a look that finds no run is believed."""
+        assert record.posted_ns is not None
+        latest = record.posted_ns + to_ns(self.limits.look_settle_s)
+        return latest if record.believed_ns is None else min(record.believed_ns, latest)
 
     def _backoff(self, attempt: int, wished_s: float | None) -> int:
         limits = self.limits

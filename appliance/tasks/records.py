@@ -26,6 +26,17 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """The message that asked: it is answered once, however many rules took it up."""
 
 
+_TIMES = (
+    "posted_ns",
+    "look_since_ns",
+    "believed_ns",
+    "wished_ns",
+    "first_attempt_ns",
+    "seen_ns",
+)
+"""Fields of ``Record`` that are ``None`` or a time of our clock."""
+
+
 class Record(msgspec.Struct, eq=False):
     """One request from its message to its outcome, as it stands in the database.
 
@@ -72,12 +83,17 @@ class Record(msgspec.Struct, eq=False):
     """The last message that it answers, 0 if that is not known."""
     seen_ns: int | None = None
     """When the server last knew of the run."""
+    believed_ns: int | None = None
+    """When a look that finds no run is believed, where that is known to be sooner than usual:
+    the server answered the start call with an error."""
+    wished_ns: int | None = None
+    """The time that the server named for the next try (Retry-After)."""
 
     def shift(self, step_ns: int) -> None:
         """The clock was set by this: let each wait keep its length."""
         self.expires_ns += step_ns
         self.last_asked_ns += step_ns
-        for name in ("posted_ns", "look_since_ns", "first_attempt_ns", "seen_ns"):
+        for name in _TIMES:
             if (at_ns := getattr(self, name)) is not None:
                 setattr(self, name, at_ns + step_ns)
         execution = self.execution
@@ -87,6 +103,10 @@ class Record(msgspec.Struct, eq=False):
             requested_ns=execution.requested_ns + step_ns,
             next_attempt_ns=None if due_ns is None else due_ns + step_ns,
         )
+
+    def forget_call(self) -> None:
+        """There is no start call whose answer is not known."""
+        self.posted_ns = self.believed_ns = None
 
     def with_replies(self, further: Iterable[Reply]) -> tuple[Reply, ...]:
         """All replies together, those to one and the same message only once."""

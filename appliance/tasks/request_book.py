@@ -9,7 +9,7 @@ Not for: deciding anything (dispatcher.py, planner.py, runs.py) or writing it (s
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -72,6 +72,10 @@ class RequestBook:
         """The requests in these states, oldest first."""
         found = [one for state in wanted for one in self._by_state[state].values()]
         return sorted(found, key=lambda one: one.id)
+
+    def any_in(self, wanted: Iterable[RequestState]) -> bool:
+        """Whether any request stands in one of these states."""
+        return any(self._by_state[state] for state in wanted)
 
     def in_flight(self) -> int:
         """How many requests a worker has the job of."""

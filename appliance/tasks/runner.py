@@ -11,8 +11,10 @@ from __future__ import annotations
 import logging
 
 from appliance.counters import Counter
+from appliance.qlik import deadlines
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
 from appliance.tasks.catalog import AllowList, TaskList, ambiguity
+from appliance.tasks.health_watch import SHORT_CHECK_S
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
@@ -23,6 +25,8 @@ from appliance.tasks.triggers import INTERNAL_ERROR, OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
 LOG_LINES = 20
+LOOK_LIMIT_S = 5.0
+"""How long the first look for a run may take; each further one has twice the time."""
 
 
 class Runner:
@@ -135,7 +139,8 @@ class Runner:
             if error.retry is RetryPolicy.LOOK_FIRST:
                 self._note_failure(error)
                 with self._state.change() as planner:
-                    planner.uncertain(record, str(error), self._state.clock_ns())
+                    now = self._state.clock_ns()
+                    planner.uncertain(record, str(error), now, is_answered=error.is_answered)
             else:
                 self._not_reached(record, error)
             return
@@ -157,7 +162,7 @@ class Runner:
         with self._state.change() as planner:
             now = self._state.clock_ns()
             # The refusal says that this call began nothing, so what runs is not its run.
-            record.posted_ns = None
+            record.forget_call()
             for report in busy:
                 planner.elsewhere(report, record.execution.task_name, now)
             planner.refused(record, answer.reason, now)
@@ -168,7 +173,10 @@ class Runner:
         posted = record.posted_ns
         after = posted - int(self._state.planner.limits.clock_slack_s * SECOND_NS)
         try:
-            reports = self._server.since(task, after)
+            # A look that the server swallowed must not keep the next one from being made; a slow
+            # server gets more time with each.
+            with deadlines.within(LOOK_LIMIT_S * 2.0 ** min(record.tries, 10)):
+                reports = self._server.since(task, after)
         except QlikError as error:
             self._note_failure(error)
             with self._state.change() as planner:
@@ -216,12 +224,29 @@ class Runner:
     def _not_reached(self, record: Record, error: QlikError) -> None:
         """A call failed that certainly began nothing."""
         self._note_failure(error)
+        is_final = error.retry is RetryPolicy.NEVER and not self._is_behind_page(error)
         with self._state.change() as planner:
             now = self._state.clock_ns()
-            if error.retry is RetryPolicy.NEVER:
+            if is_final:
                 planner.not_allowed(record, Rejection(error.label, str(error)), now)
             else:
                 planner.retry(record, error, now)
+
+    def _is_behind_page(self, error: QlikError) -> bool:
+        """Whether every call is answered with a page for people, as during maintenance.
+
+        A page for the one call and an answer to the next means that the call is at fault.
+        """
+        if not error.is_page:
+            return False
+        try:
+            with deadlines.within(SHORT_CHECK_S):
+                self._server.check()
+        except QlikError as failure:
+            with self._state.lock:
+                self._state.circuit.check_failed(failure)
+            return True
+        return False
 
     def _note_failure(self, error: QlikError) -> None:
         with self._state.lock:

@@ -169,11 +169,10 @@ class Timing:
 
     def pause(self, name: str, by: str, *, paused: bool) -> bool:
         """Pause a timer or let it go on; returns whether there is one of that name."""
-        with self._state.change() as planner:
+        with self._state.noted("This"):
             timer = self._timers.pause(name, self._state.clock_ns(), paused=paused)
             if timer is None:
                 return False
-            planner.book.changes.is_forced = True
             self._note(timer)
         _log.info("Timer %s was %s by %s", name, "paused" if paused else "let go on", by)
         return True
@@ -183,7 +182,7 @@ class Timing:
 
         Raises ``UsageError`` for a silence watch whose alarm is raised already.
         """
-        with self._state.change() as planner:
+        with self._state.noted("This") as planner:
             timer = self._timers.timers.get(name)
             if timer is None:
                 return False
@@ -196,7 +195,6 @@ class Timing:
                     )
                 self._timers.raise_now(timer, now)
                 self._note(timer)
-            planner.book.changes.is_forced = True
             self._do(planner, Firing(timer, now))
         _log.info("Timer %s was fired by %s", name, by)
         return True

@@ -27,6 +27,7 @@ from itertools import islice
 
 from appliance.clock import STEP_NS, Clock
 from appliance.counters import Counter
+from appliance.errors import UnavailableError
 from appliance.model import Execution
 from appliance.storage.sqlite import explain, is_damage
 from appliance.tasks.circuit import Circuit
@@ -258,6 +259,31 @@ class StateStore:
             self._mind_circuit()
             yield self.planner
             self.settle()
+
+    @contextmanager
+    def noted(self, what: str) -> Iterator[Planner]:
+        """``change`` for an operator, who is told if it is not on disk.
+
+        ``what`` is the beginning of a sentence, for example ``"The start"``. Raises
+        ``UnavailableError``.
+        """
+        with self.lock:
+            if self._closed or self.stopping:
+                raise UnavailableError("The appliance is stopping; nothing is taken any more.")
+            if self.trouble and not self.settle():
+                raise UnavailableError(
+                    f"{what} was not taken: the task database can't be written "
+                    f"({self.trouble}). Make room on the disk or see to its rights, then try again."
+                )
+            with self.change() as planner:
+                planner.book.changes.is_forced = True
+                yield planner
+            if self.trouble:
+                raise UnavailableError(
+                    f"{what} could not be noted: the task database can't be written "
+                    f"({self.trouble}). It takes effect when the database can be written again, "
+                    "and is forgotten if the appliance ends before."
+                )
 
     def follow_clock(self) -> None:
         """If the clock was set, move all waits with it, in one change. Any thread."""

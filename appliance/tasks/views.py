@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from appliance.engine_api import Mark, TimerState
+from appliance.engine_api import Mark, TimerState, WaitState
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.store import Answer
 
@@ -24,7 +24,15 @@ MAX_MESSAGES = 20_000
 MAX_TIMERS = 100
 PAUSED = "Paused."
 """The reason of a request whose wait an operator paused."""
+WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
+WAITS_FOR_RUN = "Waits for the present run to end."
+WAITS_FOR_TURN = "Waits for its turn: other calls or runs come first (max_concurrent, max_running)."
 DAY_NS = 86400 * 1_000_000_000
+LOOKING = "whether it was started"
+"""Stands in the reason of each request whose start call got no answer."""
+_NEVER_NS = 1 << 63
+_WAITING = (ExecutionState.REQUESTED, ExecutionState.WAITING, ExecutionState.RETRYING)
+_NEED_SERVER = ("server", "retry", "look", "turn")
 _ACTIVE = (ExecutionState.STARTING, ExecutionState.QUEUED, ExecutionState.RUNNING)
 
 
@@ -39,6 +47,7 @@ class Views:
         self._answers: OrderedDict[int, list[Answer]] = OrderedDict()
         self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._timers: tuple[TimerState, ...] | None = ()
+        self._waits: tuple[WaitState, ...] | None = ()
 
     # --- writing: by the state store, after the change is durable -----------------------------
 
@@ -53,7 +62,7 @@ class Views:
                 self._show(execution, label)
             while len(self._executions) > MAX_EXECUTIONS + len(self._open):
                 self._evict()
-            self._timers = None
+            self._timers = self._waits = None
 
     def _show(self, execution: Execution, label: str) -> None:
         number = execution.id
@@ -159,6 +168,28 @@ class Views:
                 )
             return self._timers
 
+    def waits(self, next_check_ns: int | None) -> tuple[WaitState, ...]:
+        """The hundred waits with the nearest time.
+
+        ``next_check_ns`` is when the server is checked next, if it does not answer: no request is
+        tried before.
+        """
+        with self._lock:
+            if self._waits is None:
+                waiting = heapq.nsmallest(
+                    MAX_TIMERS,
+                    (
+                        (one.next_attempt_ns or _NEVER_NS, one.id, one)
+                        for one in self._open.values()
+                        if one.state in _WAITING
+                    ),
+                )
+                self._waits = tuple(_wait_of(one) for *_, one in waiting)
+            found = self._waits
+        if next_check_ns is None:
+            return found
+        return tuple(_behind_check(one, next_check_ns) for one in found)
+
     def counts(self, now: int) -> tuple[int, int, int, int]:
         """Running, waiting, and of the last 24 hours: failed, succeeded."""
         with self._lock:
@@ -183,6 +214,39 @@ def _wait_kind(execution: Execution) -> str:
     if execution.state == ExecutionState.RETRYING:
         return "retry"
     return "cooldown" if "cooldown" in execution.reason else "debounce"
+
+
+def _wait_of(execution: Execution) -> WaitState:
+    kind, reason = _why(execution)
+    return WaitState(
+        name=f"{execution.task_name or execution.task_id} #{execution.id}",
+        execution=execution.id,
+        kind=kind,
+        reason=reason,
+        until_ns=None if kind == "paused" else execution.next_attempt_ns,
+        since_ns=execution.requested_ns,
+        task_id=execution.task_id,
+    )
+
+
+def _why(execution: Execution) -> tuple[str, str]:
+    """The kind and the reason of a wait."""
+    reason = execution.reason
+    if execution.state is ExecutionState.RETRYING:
+        return ("paused" if reason == PAUSED else "look" if LOOKING in reason else "retry"), reason
+    if not reason:
+        return "turn", WAITS_FOR_TURN
+    kinds = {PAUSED: "paused", WAITS_FOR_SERVER: "server", WAITS_FOR_RUN: "run"}
+    return kinds.get(reason, "cooldown" if "cooldown" in reason else "debounce"), reason
+
+
+def _behind_check(wait: WaitState, next_check_ns: int) -> WaitState:
+    """A wait as it is while the server does not answer."""
+    if wait.kind not in _NEED_SERVER or (wait.until_ns or 0) >= next_check_ns:
+        return wait
+    reason = WAITS_FOR_SERVER if wait.kind == "turn" else wait.reason
+    kind = "server" if wait.kind == "turn" else wait.kind
+    return msgspec.structs.replace(wait, kind=kind, reason=reason, until_ns=next_check_ns)
 
 
 def _took(execution: Execution) -> str:

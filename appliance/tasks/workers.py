@@ -23,9 +23,9 @@ import msgspec
 from appliance import tuning
 from appliance.counters import Counter
 from appliance.journal.follower import Follower
-from appliance.qlik.server import QlikError, QlikServer
-from appliance.tasks.catalog import TaskList
+from appliance.qlik.server import QlikServer
 from appliance.tasks.consumer import JournalConsumer
+from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.poller import RunPoller
 from appliance.tasks.request_book import SECOND_NS
@@ -39,10 +39,6 @@ PRUNE_EVERY_S = 3600.0
 TICK_S = 1.0
 """The longest that a thread sleeps: a change of the system's time is noticed by then."""
 STOPPING_TICK_S = 0.05
-FIRST_CHECK_S = 1.0
-"""The health of a server that does not answer is asked for after 1 s, 2 s, 4 s, ..."""
-WAITED_FOR_CHECK_S = 5.0
-"""The longest time between health checks of a server that does not answer, while requests wait."""
 PUBLISH_TRIES = 3
 CHECKPOINT_EVERY_S = 5.0
 
@@ -64,9 +60,8 @@ class Serving(msgspec.Struct):
     server: QlikServer
     runner: Runner
     poller: RunPoller
-    tasks: TaskList
+    health: HealthWatch
     workers: int
-    health_check_s: float
 
 
 class Workers:
@@ -110,7 +105,7 @@ class Workers:
         for number in range(1, serving.workers + 1):
             self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
         self._workers.append(self._begin("poller", lambda: self._poll_runs(serving.poller)))
-        self._workers.append(self._begin("health", lambda: self._check_health(serving)))
+        self._workers.append(self._begin("health", lambda: serving.health.watch(self._stopped)))
 
     def tell(self, targets: Iterable[Target]) -> None:
         """Begin a thread for each of these targets of notices."""
@@ -154,6 +149,7 @@ class Workers:
         if self._source is not None:
             self._source.wake()
         self._state.wake_all()
+        self._state.circuit.check_wanted.set()
         for _ in self._workers:
             self._state.jobs.put(None)
         _join(self._workers, deadline - timeout_s / 3)
@@ -201,40 +197,6 @@ class Workers:
                 if due is None or due > state.clock_ns():
                     continue
             poller.poll()
-
-    def _check_health(self, serving: Serving) -> None:
-        failures = 0
-        wait_s = 0.0
-        while not self._stops_before_check(wait_s):
-            wait_s = serving.health_check_s
-            try:
-                info = serving.server.check()
-                failures = 0
-                with self._state.change() as planner:
-                    if self._state.circuit.succeeded(info):
-                        _log.info("The Qlik server answers again")
-                        planner.server_is_back(self._state.clock_ns())
-                serving.tasks.get()
-            except QlikError as error:
-                with self._state.lock:
-                    self._state.circuit.failed(error, is_check=True)
-                wait_s = min(FIRST_CHECK_S * 2.0 ** min(failures, 20), wait_s)
-                failures += 1
-
-    def _stops_before_check(self, wait_s: float) -> bool:
-        """Wait for the next check's time; returns whether the engine stops instead.
-
-        While the server is away and a request waits for it, the wait is ``WAITED_FOR_CHECK_S`` at
-        most, also for a request that comes during the wait.
-        """
-        began = time.monotonic()
-        while (left := began + wait_s - time.monotonic()) > 0:
-            if self._stopped.wait(min(left, TICK_S)):
-                return True
-            with self._state.lock:
-                if self._state.circuit.is_open and self._state.planner.open:
-                    wait_s = min(wait_s, WAITED_FOR_CHECK_S)
-        return self._stopped.is_set()
 
     def _keep_log_short(self) -> None:
         while not self._stopped.wait(CHECKPOINT_EVERY_S):

@@ -144,7 +144,7 @@ class Trial:
         qlik, runs = self._site.qlik, self._site.runs
         with starting:
             self._process.start()
-            until(lambda: any(one.path.endswith("/about") for one in qlik.requests), "a check")
+            until(self._is_settled, "a check and the list of tasks")
         self._outage.begin(self._site)
         called = time.monotonic()
         self._publish()
@@ -160,6 +160,11 @@ class Trial:
         until(lambda: runs.begun, f"a run after {self._outage.name}", BOUND_S)
         begun = time.monotonic()
         return Wait(begun - back, begun - called, len(runs.begun))
+
+    def _is_settled(self) -> bool:
+        """Whether the appliance has asked for all that it asks for at its start."""
+        asked = [one.path.rpartition("/qrs")[2] for one in self._site.qlik.requests if one.status]
+        return {"/about", "/usersynctask/full", "/executionsession/full"} <= set(asked)
 
     def _publish(self) -> None:
         client = paho.Client(paho.CallbackAPIVersion.VERSION2, "plc")

@@ -8,14 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-from tasks_rig import START_TOPIC, MemorySource, Rig, client_of
+from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
 from wine import SLOWNESS
 
+from appliance.config.tables import PublishConfig, TimerConfig
+from appliance.config.values import Duration
 from appliance.counters import Counter
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
-from appliance.tasks import workers
+from appliance.tasks import health_watch
 from appliance.tasks.store import Publication
 
 
@@ -105,9 +107,9 @@ def test_a_request_while_the_server_is_down_says_what_it_waits_for(qlik, rig) ->
 def test_while_a_request_waits_the_server_is_asked_often(qlik, tmp_path: Path, monkeypatch) -> None:
     """Health checks grow rarer in an outage, but not beyond a bound while a request waits: when
     the server is back, the start does not wait for a check that is half a minute away."""
-    monkeypatch.setattr(workers, "FIRST_CHECK_S", 0.01)
-    monkeypatch.setattr(workers, "WAITED_FOR_CHECK_S", 0.05)
-    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(health_watch, "FIRST_CHECK_S", 0.01)
+    monkeypatch.setattr(health_watch, "WAITED_FOR_CHECK_S", 0.05)
+    monkeypatch.setattr(health_watch, "_TICK_S", 0.02)
     task = qlik.add_task("Reload sales", duration_s=0.05)
     qlik.fail(FaultKind.STATUS, path="/about")
     qlik.fail(FaultKind.DROP_BEFORE, method="POST")
@@ -125,9 +127,9 @@ def test_a_request_that_comes_during_an_outage_shortens_the_wait_for_the_next_ch
 ) -> None:
     """The next check is an hour away when the request comes; the server is asked soon all the same,
     and the start leaves when it is back."""
-    monkeypatch.setattr(workers, "FIRST_CHECK_S", 3600.0)
-    monkeypatch.setattr(workers, "WAITED_FOR_CHECK_S", 0.05)
-    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(health_watch, "FIRST_CHECK_S", 3600.0)
+    monkeypatch.setattr(health_watch, "WAITED_FOR_CHECK_S", 0.05)
+    monkeypatch.setattr(health_watch, "_TICK_S", 0.02)
     task = qlik.add_task("Reload sales", duration_s=0.05)
     qlik.fail(FaultKind.STATUS, path="/about")
     with Rig(tmp_path / "tasks.db", client_of(qlik), health_check_s=3600.0) as rig:
@@ -296,13 +298,54 @@ def test_what_has_no_message_behind_it_is_noted_before_its_call(qlik, tmp_path: 
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         fill(rig)
         asked = []
-        while not rig.engine._state.trouble:
-            asked.append(tasks.pop().id)
-            rig.engine.start_task(asked[-1], "ann")
+        with pytest.raises(UnavailableError, match="could not be noted.*full.*takes effect when"):
+            while True:
+                asked.append(tasks.pop().id)
+                rig.engine.start_task(asked[-1], "ann")
         assert qlik.starts(asked[-1]) == 0
-        rig.engine.start_task(tasks[0].id, "ann")
+        with pytest.raises(UnavailableError, match="not taken.*full.*try again"):
+            rig.engine.start_task(tasks[0].id, "ann")
         assert qlik.starts(tasks[0].id) == 0
-    assert qlik.starts() < len(asked)
+        with rig.engine._state.lock:
+            rig.engine._store._db.execute("PRAGMA max_page_count = 100000")
+        assert qlik.wait_for(lambda: qlik.starts() == len(asked))
+        rig.engine.start_task(tasks[0].id, "ann")
+        assert qlik.wait_for(lambda: qlik.starts(tasks[0].id) == 1)
+
+
+WAITING_TIMER = TimerConfig(name="tick", every=Duration(3600), publish=PublishConfig(topic="tick"))
+
+
+@pytest.mark.parametrize(
+    "action", ["fire", "pause", "end a wait", "pause a wait", "take back", "repeat"]
+)
+def test_an_operator_is_told_what_can_t_be_noted(qlik, tmp_path: Path, action: str) -> None:
+    """Each action says so while the task database can't be written, and does nothing."""
+    waiting = qlik.add_task("Reload stock", duration_s=0.05)
+    settings = {"timers": [WAITING_TIMER]}
+    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(3600), **settings) as rig:
+        message = rig.source.put(START_TOPIC, waiting.id)
+        rig.wait_until(lambda: rig.states() == [ExecutionState.WAITING])
+        name = f"{rig.newest().task_name or waiting.id} #1"
+        fill(rig)
+        with pytest.raises(UnavailableError):
+            for number in range(1000):
+                rig.engine.start_task(f"5f8b1c2e-0d4a-4c55-9a1b-{number:012}", "ann")
+        act = {
+            "fire": lambda: rig.engine.fire_timer("tick", "ann"),
+            "pause": lambda: rig.engine.pause_timer("tick", True, "ann"),
+            "end a wait": lambda: rig.engine.fire_timer(name, "ann"),
+            "pause a wait": lambda: rig.engine.pause_timer(name, True, "ann"),
+            "take back": lambda: rig.engine.stop_execution(1, "ann"),
+            "repeat": lambda: rig.engine.repeat(message, "ann"),
+        }[action]
+        with pytest.raises(UnavailableError, match="was not taken.*full"):
+            act()
+        assert not any(one.paused for one in rig.engine.timers())
+        assert rig.engine.execution(1).state is ExecutionState.WAITING
+        with rig.engine._state.lock:
+            rig.engine._store._db.execute("PRAGMA max_page_count = 100000")
+        act()
 
 
 def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
@@ -447,7 +490,7 @@ def test_a_publication_that_nobody_takes_holds_up_no_other(
 ) -> None:
     """Many are published together; one that can't be is tried thrice by itself, then left out and
     counted, and all others arrive, in their order."""
-    monkeypatch.setattr(workers, "TICK_S", 0.02)
+    monkeypatch.setattr(health_watch, "_TICK_S", 0.02)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         calls: list[list[str]] = []
 

@@ -333,10 +333,25 @@ def test_what_could_go_waits_for_the_server(_scene: Scene) -> None:
         scene.planner.server_is_away(scene.now)
         if state is S.BLOCKED:
             scene.report(scene.elsewhere(), ExecutionState.SUCCEEDED)
-        elif state is not S.READY:
+        elif state not in (S.READY, S.SERVER_AWAY):
             scene.planner.expedite(record, "ann", scene.now)
         scene.expect(record, S.SERVER_AWAY)
         assert scene.go() == []
+
+
+@walks((S.SERVER_AWAY, S.READY, S.CALLING, S.RETRY_WAIT))
+def test_an_operator_has_a_request_tried_although_the_server_is_away(scene: Scene) -> None:
+    """That one alone; the others go on waiting, and so does it when the call failed."""
+    other = scene.ask(PLAIN, OTHER)
+    scene.planner.server_is_away(scene.now)
+    record = scene.bring(S.SERVER_AWAY)
+    scene.planner.expedite(record, "ann", scene.now)
+    (job,) = scene.go()
+    assert job.record is record
+    scene.planner.retry(record, DOWN, scene.now)
+    scene.expect(record, S.RETRY_WAIT)
+    scene.expect(other, S.SERVER_AWAY)
+    assert scene.go(3600) == []
 
 
 @walks((S.RETRY_WAIT, S.READY, S.RETRY_WAIT), (S.RETRY_WAIT, S.SERVER_AWAY, S.RETRY_WAIT))
