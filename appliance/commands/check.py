@@ -34,6 +34,7 @@ from appliance.config.values import (
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
 from appliance.tasks import notify_urls
 from appliance.tasks.conditions import Condition
+from appliance.tasks.loops import find_loops
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_classes import PluginClass
@@ -51,6 +52,7 @@ def execute(options: argparse.Namespace) -> int:
     warnings = [
         *advice(config),
         *client_id_advice.advice(config),
+        *(loop.text for loop in find_loops(config)),
         *_ended(config),
         *exposed_files(config),
     ]
@@ -67,10 +69,12 @@ def _connect(config: Config) -> int:
     if config.qlik is None:
         _print("There is no [qlik] table, so no server is tried.")
         return EXIT_OK
-    from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415  the HTTP client takes its time
+    # The HTTP client takes its time.
+    from appliance.commands.task_review import review  # noqa: PLC0415
+    from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415
 
     _print("Trying the Qlik server:")
-    findings = diagnose(config.qlik)
+    findings = diagnose(config.qlik, review=lambda tasks: review(config, tasks))
     for finding in findings:
         _print(f"  {finding.level:<5}{finding.text}")
     return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)

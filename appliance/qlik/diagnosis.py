@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -46,16 +46,25 @@ class Finding(msgspec.Struct, frozen=True):
     """With ``"bad"``: the exit code of a command that ends because of it."""
 
 
-def diagnose(config: QlikConfig, *, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
+Review = Callable[[Sequence[Task]], Iterable[Finding]]
+"""Holds something against the server's list of tasks."""
+
+
+def diagnose(
+    config: QlikConfig,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    review: Review = lambda _tasks: (),
+) -> list[Finding]:
     """Try the configured connection; the findings are in the order of the steps.
 
     It stops at the first step that makes the later ones pointless. Takes at most a few times
-    ``config.timeout``. Raises nothing that is expected.
+    ``config.timeout``. Raises nothing that is expected. ``review`` adds findings about the tasks.
     """
-    return list(_steps(config, clock))
+    return list(_steps(config, clock, review))
 
 
-def _steps(config: QlikConfig, clock: Callable[[], int]) -> Iterator[Finding]:
+def _steps(config: QlikConfig, clock: Callable[[], int], review: Review) -> Iterator[Finding]:
     try:
         server = connect(config, clock=clock)
     except ApplianceError as error:
@@ -67,7 +76,7 @@ def _steps(config: QlikConfig, clock: Callable[[], int]) -> Iterator[Finding]:
             yield from network
             if any(finding.level == "bad" for finding in network):
                 return
-        yield from _service(config, server)
+        yield from _service(config, server, review)
     finally:
         server.close()
 
@@ -186,7 +195,7 @@ def _days_left(certificate: Mapping[str, Any]) -> int | None:
     return int((ssl.cert_time_to_seconds(ends) - time.time()) // 86400)
 
 
-def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
+def _service(config: QlikConfig, server: QlikServer, review: Review) -> Iterator[Finding]:
     try:
         info = server.check()
     except QlikError as error:
@@ -201,6 +210,8 @@ def _service(config: QlikConfig, server: QlikServer) -> Iterator[Finding]:
         yield Finding("bad", f"The tasks can't be listed. {error}", error.exit_code)
         return
     yield _visible(config, tasks)
+    if tasks:  # else nothing can be compared, and that is said
+        yield from review(tasks)
     try:
         running = server.running()
     except QlikError as error:

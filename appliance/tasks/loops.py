@@ -1,0 +1,241 @@
+"""Chains of triggers that start each other for ever, found in the rules before they run.
+
+A trigger may listen to outcomes (docs/triggers.md, "Chains"). A chain that comes back to one of its
+tasks never ends if all its tasks can end in one and the same way: a chain that needs one task to
+succeed and another to fail is a repetition with an end. Without the server's list of tasks, a name
+is taken for one task, a tag or property for two.
+
+Not for: what happens at run time, where a task is not started by its own outcome (triggers.py).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.config.tables import Config, TriggerConfig
+from appliance.errors import ConfigError
+from appliance.model import Cause, Execution, ExecutionState, Task
+from appliance.mqtt.topics import matches
+from appliance.tasks.catalog import AllowList, ambiguity, find
+from appliance.tasks.conditions import Condition
+from appliance.tasks.outcomes import describe
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.triggers import Trigger
+
+_OUTCOMES = tuple(state for state in ExecutionState if state.is_final)
+_ON_THE_WAY = (
+    ExecutionState.REQUESTED,
+    ExecutionState.STARTING,
+    ExecutionState.QUEUED,
+    ExecutionState.RUNNING,
+)
+"""States that a run passes whatever its outcome is."""
+_KNOWN_PATHS = ("state", "cause.kind", "payload")
+"""Paths of a ``when`` whose value in an outcome is known for every task of a chain."""
+_PATHS_OF_TASK = ("taskId", "taskName")
+_UNKNOWN_ID = "?"
+"""The level of a task whose id is not known: only a wildcard matches it."""
+_MOST_TASKS = 100
+_MOST_OF_ONE_RULE = 20
+_MOST_LOOPS = 10
+
+
+class Loop(NamedTuple):
+    """Triggers that start each other."""
+
+    triggers: frozenset[int]
+    """Their places in the configuration, from 1."""
+    text: str
+    """The chain in words."""
+
+
+class _Task(NamedTuple):
+    """A task that a rule starts; ``id`` and ``name`` are empty if they are not known."""
+
+    id: str
+    name: str
+    selector: TaskSelector | None = None
+    copy: int = 0
+
+    @property
+    def shown(self) -> str:
+        if self.name:
+            return f'task "{self.name}"'
+        if self.selector is None:
+            return f"task {self.id}"
+        return self.selector.text.replace("tasks with", "a task with")
+
+
+class _Rule(NamedTuple):
+    number: int
+    trigger: Trigger
+    condition: Condition | None
+    depends_on_task: bool
+    targets: tuple[_Task, ...]
+
+
+def find_loops(config: Config, tasks: Sequence[Task] | None = None) -> list[Loop]:
+    """The loops of a valid configuration, each with as few triggers as it takes.
+
+    ``tasks`` is the server's list, if it was asked for.
+    """
+    service = config.service.name
+    rules = list(_rules(config, tasks))
+    known = dict.fromkeys(task for rule in rules for task in rule.targets)
+    literal = "\n".join(rule.trigger.topic for rule in rules)
+    # A task that a filter names goes first: the bound must not hide it.
+    everyone = sorted(known, key=lambda task: not task.id or task.id not in literal)[:_MOST_TASKS]
+    passes = {
+        (task, rule.number): outcomes
+        for rule in rules
+        for task in everyone
+        if (outcomes := _outcomes(rule, task, service))
+    }
+    kept = frozenset(everyone)
+    found: list[Loop] = []
+    looked_at = set()
+    for outcome in _OUTCOMES:
+        passing = frozenset(step for step, outcomes in passes.items() if outcome in outcomes)
+        if passing in looked_at:  # the same graph again
+            continue
+        looked_at.add(passing)
+        edges = {
+            task: {
+                target: rule.number
+                for rule in reversed(rules)
+                if (task, rule.number) in passing
+                for target in rule.targets
+                if target != task and target in kept
+            }
+            for task in everyone
+        }
+        for task in everyone:
+            cycle = _shortest_cycle(edges, task)
+            triggers = frozenset(number for number, _ in cycle)
+            if not cycle or any(one.triggers <= triggers for one in found):
+                continue
+            ways = frozenset.intersection(*_ways(passes, task, cycle))
+            found.append(Loop(triggers, _in_words(config.trigger, cycle, ways)))
+            if len(found) == _MOST_LOOPS:
+                return found
+    return found
+
+
+def _rules(config: Config, tasks: Sequence[Task] | None) -> Iterator[_Rule]:
+    """The triggers that outcomes may start: with a topic of the appliance and a fixed task."""
+    allow = AllowList(config.allow)
+    for number, table in enumerate(config.trigger, 1):
+        if not table.topic.startswith(f"{config.service.name}/"):
+            continue
+        try:
+            trigger = Trigger(table, number)
+            if trigger.fixed is None:
+                continue
+            when = dict(table.when or {})
+            paths = (*_KNOWN_PATHS, *_PATHS_OF_TASK)
+            decided = {path: test for path, test in when.items() if path in paths}
+            condition = Condition(decided, where="") if decided else None
+        except ConfigError:  # a problem that is said elsewhere
+            continue
+        depends = any(path in decided for path in _PATHS_OF_TASK)
+        targets = tuple(_targets(trigger.fixed, tasks, allow))[:_MOST_OF_ONE_RULE]
+        yield _Rule(number, trigger, condition, depends, targets)
+
+
+def _targets(
+    selector: TaskSelector, tasks: Sequence[Task] | None, allow: AllowList
+) -> Iterator[_Task]:
+    if tasks is not None:
+        found = find(selector, tasks)
+        if ambiguity(selector, found) is None:
+            yield from (_Task(task.id, task.name) for task in found if allow.allows(task.id, task))
+    elif selector.kind == "id":
+        if allow.allows(selector.value, None) or not allow.decides_by_id(selector.value):
+            yield _Task(selector.value, "")
+    else:
+        name = selector.value if selector.kind == "name" else ""
+        copies = 2 if selector.kind in ("tag", "property") else 1
+        yield from (_Task("", name, selector, copy) for copy in range(copies))
+
+
+def _outcomes(rule: _Rule, task: _Task, service: str) -> frozenset[ExecutionState]:
+    """With which outcomes a run of the task starts what the rule names."""
+    selector = rule.trigger.fixed
+    assert selector is not None
+    if selector.kind in ("id", "app") and selector.value == task.id:
+        return frozenset()
+    topic = f"{service}/tasks/{task.id or _UNKNOWN_ID}"
+    on_end = matches(rule.trigger.topic, f"{topic}/last")
+    on_change = matches(rule.trigger.topic, f"{topic}/execution")
+    if not on_end and not on_change:
+        return frozenset()
+    if on_change and any(_holds(rule, task, state) for state in _ON_THE_WAY):
+        return frozenset(_OUTCOMES)
+    return frozenset(state for state in _OUTCOMES if _holds(rule, task, state))
+
+
+def _holds(rule: _Rule, task: _Task, state: ExecutionState) -> bool:
+    """Whether the rule's ``when`` may hold for what is published of the task in this state."""
+    if rule.condition is None:
+        return True
+    if rule.depends_on_task and not (task.id and task.name):
+        return True
+    sample = Execution(0, task.id, task.name, state, Cause("message", seq=1), 0)
+    return rule.condition.holds(msgspec.json.encode(describe(sample)))
+
+
+def _shortest_cycle(edges: dict[_Task, dict[_Task, int]], start: _Task) -> list[tuple[int, _Task]]:
+    """The steps (trigger, the task that it starts) from a task back to it, if there are any."""
+    before: dict[_Task, tuple[_Task, int]] = {}
+    waiting = deque([start])
+    while waiting:
+        task = waiting.popleft()
+        for target, number in edges[task].items():
+            if target == start:
+                steps = [(number, target)]
+                while task != start:
+                    earlier, by = before[task]
+                    steps.append((by, task))
+                    task = earlier
+                return steps[::-1]
+            if target not in before:
+                before[target] = task, number
+                waiting.append(target)
+    return []
+
+
+def _ways(
+    passes: dict[tuple[_Task, int], frozenset[ExecutionState]],
+    start: _Task,
+    cycle: Sequence[tuple[int, _Task]],
+) -> Iterator[frozenset[ExecutionState]]:
+    task = start
+    for number, target in cycle:
+        yield passes[task, number]
+        task = target
+
+
+def _in_words(
+    triggers: Sequence[TriggerConfig],
+    cycle: Sequence[tuple[int, _Task]],
+    ways: frozenset[ExecutionState],
+) -> str:
+    first = min(range(len(cycle)), key=lambda step: cycle[step][0])
+    cycle = [*cycle[first:], *cycle[:first]]
+    steps = "; its outcome starts ".join(
+        f"{target.shown} ([[trigger]] {number}"
+        f"{f' {triggers[number - 1].name}' if triggers[number - 1].name else ''})"
+        for number, target in cycle
+    )
+    if len(ways) == len(_OUTCOMES):
+        condition = ""
+    else:
+        condition = f" as long as each of them is {' or '.join(sorted(ways))}"
+    return (
+        f"[[trigger]]: a loop that never ends{condition}: an outcome of {cycle[-1][1].shown} starts"
+        f" {steps}, and so on; remove one of these triggers, or add a `when` that ends it"
+    )
