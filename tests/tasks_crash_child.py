@@ -1,7 +1,7 @@
 """A task engine in a process of its own, which may kill itself at a step on the way.
 
-Arguments: folder, URL of the simulated server, step or ``-``, seconds of debounce. Reads the
-journal from ``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each
+Arguments: folder, URL of the simulated server, step or ``-``, seconds of debounce, and ``cloud`` if
+the server is talked to as Qlik Cloud. Reads the journal from ``journal.jsonl`` in the folder. Ends with 0 once a last outcome was published; each
 one is appended to ``published.jsonl`` before.
 
 The start call leaves its thread while another thread writes its note. A step that ends with
@@ -25,7 +25,10 @@ from urllib3.connection import HTTPConnection
 import appliance.tasks.engine as engine_module
 from appliance.model import Message
 from appliance.qlik.client_managed import ClientManaged
+from appliance.qlik.cloud import Cloud
+from appliance.qlik.cloud_login import ApiKey
 from appliance.qlik.transport import Transport
+from appliance.secret import Secret
 from appliance.tasks.store import Changes, Store
 
 FOLDER, URL = Path(sys.argv[1]), sys.argv[2]
@@ -58,16 +61,31 @@ class MortalStore(Store):
             NOTED.set()
 
 
-class MortalClient(ClientManaged):
+class MortalClient:
     """Dies around the start call: last when its answer has come and is not noted yet."""
 
     def start(self, task_id: str, **options: Any) -> Any:
         if not IS_NOTE_KEPT_BACK:
             NOTED.wait()
         die_at("before the start call")
-        answer = super().start(task_id, **options)
+        answer = super().start(task_id, **options)  # type: ignore[misc]  # of the other base
         die_at("after the start call")
         return answer
+
+
+class MortalClientManaged(MortalClient, ClientManaged):
+    """Talks to the Repository Service."""
+
+
+class MortalCloud(MortalClient, Cloud):
+    """Talks to Qlik Cloud."""
+
+
+def client() -> MortalClient:
+    if "cloud" in sys.argv[5:]:
+        return MortalCloud(Transport(URL), ApiKey(Secret("simulated-api-key")))
+    headers = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}
+    return MortalClientManaged(Transport(URL, headers=headers))
 
 
 def answer_or_die(connection: HTTPConnection) -> Any:
@@ -92,9 +110,7 @@ def main() -> None:
             die_at("after the outcome is published")
             done.set()
 
-    headers = {"X-Qlik-User": "UserDirectory=INTERNAL;UserId=sa_repository"}
-    client = MortalClient(Transport(URL, headers=headers))
-    engine = make_engine(FOLDER / "tasks.db", publish, client, start_trigger(DEBOUNCE))
+    engine = make_engine(FOLDER / "tasks.db", publish, client(), start_trigger(DEBOUNCE))
     source = MemorySource()
     source.position = engine.open()
     engine.start(source)

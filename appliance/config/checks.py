@@ -31,6 +31,8 @@ from appliance.model import ReloadOptions
 from appliance.mqtt.topics import topic_problem
 
 _GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
+_CLOUD_ID = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
+"""The form of older ids of Qlik Cloud."""
 _OWN_HEADERS = frozenset(
     {
         *("host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"),
@@ -57,7 +59,7 @@ def check(config: Config, problems: Problems) -> None:
         check_qlik(config.qlik, problems)
     _triggers(config, report)
     for number, task in enumerate(config.allow.tasks, 1):
-        if not _GUID.fullmatch(task):
+        if not _is_task_id(task, config.qlik):
             report(
                 ConfigPath("[allow]", f"tasks[{number}]"),
                 f"value {shown(task)}: not a task id; a name goes into `names`",
@@ -77,7 +79,7 @@ def check(config: Config, problems: Problems) -> None:
         table = f"[[timer]] {number}"
         for key, text in timer_problems(timer, config.service.name):
             report(ConfigPath(table, key), text, *TIMER_KEYS.get(key, (key,)))
-        if timer.task is not None and (problem := _task_problem(timer.task)):
+        if timer.task is not None and (problem := _task_problem(timer.task, config.qlik)):
             report(ConfigPath(table, "task"), f"value {_task_shown(timer.task)}: {problem}", "task")
         _reload_options(timer, table, config.qlik, report)
         if timer.task is not None and config.qlik is None:
@@ -340,7 +342,9 @@ def _triggers(config: Config, report: ReportProblem) -> None:
                 'no Qlik server is configured; add [qlik], for a try with edition = "simulated"',
                 "task",
             )
-        problem = _topic_task_problem(trigger) or _task_problem(trigger.task, by_message=True)
+        problem = _topic_task_problem(trigger) or _task_problem(
+            trigger.task, config.qlik, by_message=True
+        )
         if problem:
             report(
                 ConfigPath(table, "task"),
@@ -397,9 +401,11 @@ def _topic_task_problem(trigger: TriggerConfig) -> str | None:
     return None
 
 
-def _task_problem(task: str | dict[str, str], *, by_message: bool = False) -> str | None:
+def _task_problem(
+    task: str | dict[str, str], qlik: QlikConfig | None, *, by_message: bool = False
+) -> str | None:
     if isinstance(task, str):
-        if (by_message and task in ("payload", "topic")) or _GUID.fullmatch(task):
+        if (by_message and task in ("payload", "topic")) or _is_task_id(task, qlik):
             return None
         if not by_message:
             return f"not a task id; a task is named with task = {{name = {shown(task)}}}"
@@ -415,6 +421,11 @@ def _task_problem(task: str | dict[str, str], *, by_message: bool = False) -> st
     if not all(task.values()):
         return "an empty text finds nothing; write the name"
     return None
+
+
+def _is_task_id(text: str, qlik: QlikConfig | None) -> bool:
+    is_managed = qlik is not None and qlik.edition == "client-managed"
+    return bool(_GUID.fullmatch(text) or (not is_managed and _CLOUD_ID.fullmatch(text)))
 
 
 def _task_shown(task: str | dict[str, str]) -> str:

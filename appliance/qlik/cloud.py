@@ -1,9 +1,10 @@
-"""Qlik Cloud: apps are reloaded by their id; tasks of Qlik Cloud can be started too.
+"""Qlik Cloud: apps are reloaded by their id, and its tasks are started by theirs.
 
-What the appliance calls a task is an app here: its id is a UUID, and a start is
-``POST /api/v1/reloads``. An id that is not a UUID is that of a Qlik Cloud task, for what can't be
-reloaded as an app; its start answers without a run id, so the run is found among the task's runs
-afterwards. Source of the calls: docs/qlik.md, "Qlik Cloud". Not for: HTTP itself (transport.py).
+An app is a task here, too: its start is ``POST /api/v1/reloads``. Ids are opaque texts, and those
+of apps and tasks may look alike, so the lists tell them apart, and for an id that is in no list the
+tenant is asked. Source of the calls: docs/qlik.md,
+"Qlik Cloud". Not for: HTTP itself (transport.py), tokens and pages (cloud_api.py), what a task of
+Qlik Cloud needs (cloud_tasks.py).
 """
 
 from __future__ import annotations
@@ -11,28 +12,33 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import parse_qsl, quote, urlsplit
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from appliance.model import ExecutionState, ReloadOptions, Task
+from appliance.model import ReloadOptions, Task
 from appliance.qlik import rows
+from appliance.qlik.cloud_api import CloudApi, not_sent_yet
+from appliance.qlik.cloud_ended import CloudEnded
+from appliance.qlik.cloud_errors import error_of, error_text, expect_success
 from appliance.qlik.cloud_login import TokenSource
 from appliance.qlik.cloud_rows import (
     RUN,
     as_object,
     data_rows,
-    error_text,
-    expect_success,
+    reload_of,
     reload_report,
     run_report,
-    run_started_ns,
+    with_reload,
 )
+from appliance.qlik.cloud_runs import AFTER, CLOCK_SLACK_NS
+from appliance.qlik.cloud_tasks import CloudTasks
 from appliance.qlik.failures import StatusError, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import (
     NO_OPTIONS,
+    Ended,
     QlikError,
     Report,
     RetryPolicy,
@@ -43,17 +49,23 @@ from appliance.qlik.transport import Reply, Transport
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ID = re.compile(r"[\w.-]{1,128}")
+_RELOADS = "/api/v1/reloads"
 _PAGE = "100"
-_PAGES_LIMIT = 200
 _RECENT = "20"
-_RUN_AFTER = "after:"
-"""How an execution id begins where the run of a Qlik Cloud task did not show up at once: the time
-of the start in ns follows (by the server's clock), and the first run from then on is meant."""
-_LOOKS_FORRUN = 3
 _LOOK_WAIT_S = 0.5
-_CLOCK_SLACK_NS = 1_500_000_000
+_NOT_HAD = frozenset({400, 403, 404})
+"""Statuses of one reload or log that can't be had, which leaves all others as they are."""
+_NOT_FOUND = frozenset({400, 403, 404})
+"""Statuses with which the tenant refuses to reload what is no app (a missing app may be 403)."""
+_OTHER_CAUSES = frozenset({"hub", "chronos", "automations", "data-refresh", "choreographer"})
+"""Types of reloads that no call of ours makes; ours are ``external``."""
 _LOG_BYTES_PER_LINE = 400
 _LOG_BYTES_MIN = 65536
+_NEITHER = (
+    "There is no app with this id that [qlik] may reload, and no task with it that it may start. "
+    "Check the id, and whether the user or OAuth client of [qlik] has the permission app:reload in "
+    "the app's space."
+)
 
 
 class Cloud:
@@ -62,8 +74,12 @@ class Cloud:
     def __init__(self, transport: Transport, tokens: TokenSource) -> None:
         self.label = urlsplit(transport.base_url).hostname or transport.base_url
         self._transport = transport
-        self._tokens = tokens
+        self._api = CloudApi(transport, tokens)
+        self._tasks = CloudTasks(self._api)
+        self._ended = CloudEnded(self._api, self._tasks, self._reload_report)
         self._closing = threading.Event()
+        self._is_task: dict[str, bool] = {}
+        """Each id (lower case) of the last lists: whether it is a task's, not an app's."""
 
     @property
     def clock_offset_s(self) -> float:
@@ -72,19 +88,26 @@ class Cloud:
 
     def check(self) -> ServerInfo:
         """Ask for the signed-in user: shows that the tenant answers and that the sign-in works."""
-        reply = self._get("/users/me")
+        reply = self._api.get("/api/v1/users/me")
         me = as_object(reply)
         name = rows.text(me, "name") or rows.text(me, "id")
         return ServerInfo(version="cloud", text=f"signed in as {name}", rtt_s=reply.elapsed_s)
 
+    def offered(self) -> str:
+        """Which interface for tasks the tenant offers, as a sentence. Raises ``QlikError``."""
+        return self._tasks.offered()
+
     def tasks(self) -> Sequence[Task]:
-        """The apps that the user may see, as tasks. Rights to reload show only at the start."""
-        found: list[Task] = []
-        for row in self._pages("/items", {"resourceType": "app", "limit": _PAGE}):
+        """The apps that the user may see, as tasks, and then the tasks of Qlik Cloud.
+
+        Rights to reload show only at the start.
+        """
+        apps: list[Task] = []
+        for row in self._api.pages("/api/v1/items", {"resourceType": "app", "limit": _PAGE}):
             app_id = rows.text(row, "resourceId")
             if app_id:
                 tags = rows.rows(rows.inner(row, "meta").get("tags"))
-                found.append(
+                apps.append(
                     Task(
                         id=app_id.lower(),
                         name=rows.text(row, "name"),
@@ -93,34 +116,90 @@ class Cloud:
                         tags=tuple(rows.text(tag, "name") for tag in tags),
                     )
                 )
-        return found
+        tasks = self._tasks.tasks({app.id: app.name for app in apps})
+        self._is_task = {task.id: True for task in tasks} | {app.id: False for app in apps}
+        return [*apps, *tasks]
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
-        """Reload an app (a UUID) or start a Qlik Cloud task (any other id), with one POST."""
+        """Reload an app or start a task of Qlik Cloud.
+
+        If the tenant knows neither an app nor a task of this id, it is asked to start both, one
+        after the other: some users may start what they may not read.
+        """
         checked = _checked(task_id)
-        if not _UUID.fullmatch(checked):
-            return self._start_task(checked)
+        if options.problem:
+            raise _not_taken(f"The reload can't have these variables: {options.problem}.")
+        is_listed = checked.lower() in self._is_task
+        with not_sent_yet():
+            is_task = self._is_it_a_task(checked)
+        if is_task:
+            return self._start_task(checked, options)
         body: dict[str, object] = {"appId": checked}
         if options.partial:
             body["partial"] = True
         if options.variables:
             body["variables"] = dict(options.variables)
-        reply = self._post("/reloads", body)
+        reply = self._api.post(_RELOADS, body)
         if reply.status == 409:
             return Started("", error_text(reply) or "the app can't be reloaded now")
-        expect_success(reply, not_found="There is no app with this id that [qlik] may reload.")
+        if not is_listed and reply.status in _NOT_FOUND:
+            return self._start_unlisted(checked, reply, options)
+        expect_success(reply, not_found=_NEITHER, denied=_NEITHER)
         reload_id = rows.text(as_object(reply), "id")
         if not reload_id:
             raise unexpected_error(reply.where, "no reload id")
         return Started(reload_id)
 
+    def _is_it_a_task(self, task_id: str) -> bool:
+        """Whether an id is that of a task, by the lists or else by what the tenant says."""
+        known = self._is_task.get(task_id.lower())
+        if known is not None:
+            return known
+        # The ids of apps are GUIDs; only among these there may be both.
+        return not _UUID.fullmatch(task_id) or self._tasks.exists(task_id)
+
+    def _start_unlisted(self, task_id: str, refused: Reply, options: ReloadOptions) -> Started:
+        """Start what the tenant does not know as an app."""
+        try:
+            return self._start_task(task_id, options)
+        except StatusError as error:
+            # What the tenant said of the task counts only if there is one.
+            if error.status not in _NOT_FOUND:
+                raise
+            raise error_of(refused, not_found=_NEITHER, denied=_NEITHER) from None
+
+    def _start_task(self, task_id: str, options: ReloadOptions) -> Started:
+        if options:
+            if not self._tasks.exists(task_id):
+                raise _not_taken(_NEITHER)
+            raise _not_taken(
+                "A task of Qlik Cloud is started as it is: its start takes neither `partial` nor "
+                "`variables`. Name the app instead of the task, or leave them out."
+            )
+
+        def wait() -> bool:
+            return self._closing.wait(_LOOK_WAIT_S)
+
+        try:
+            return self._tasks.start(task_id, wait)
+        except StatusError as error:
+            if error.status != 404:
+                raise
+            # It may be the id of a legacy reload task that was made one of the new kind.
+            if not self._is_task:
+                with contextlib.suppress(QlikError):
+                    self.tasks()
+            if not (migrated := self._tasks.migrated_from(task_id)):
+                raise
+            return self._tasks.start(migrated, wait)
+
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
-        """Reports for these executions, one call each; see ``QlikServer.poll``."""
+        """Reports for these executions, one or two calls each; see ``QlikServer.poll``."""
         reports: dict[str, Report] = {}
         for execution_id, task_id in zip(execution_ids, task_ids, strict=True):
             if not _ID.fullmatch(execution_id.replace(":", "")) or not _ID.fullmatch(task_id):
                 continue  # Of another edition, from before the configuration was changed.
-            if execution_id.startswith((RUN, _RUN_AFTER)):
+            if _is_run(execution_id):
                 report = self._run_report(execution_id, task_id)
             else:
                 report = self._reload_report(execution_id)
@@ -129,60 +208,87 @@ class Cloud:
         return reports
 
     def running(self) -> Sequence[Report]:
-        """Reloads that run in the tenant now.
+        """Reloads and runs of tasks that go on in the tenant now.
 
-        The list of all apps' reloads is for tenant administrators only; for other users it is
-        empty here.
+        The list of all apps' reloads is for tenant administrators only; other users see the runs
+        of tasks alone.
         """
-        found: list[Report] = []
-        for status in ("QUEUED", "RELOADING"):
-            try:
-                params = {"filter": f'status eq "{status}"', "limit": _PAGE}
-                found += [reload_report(row) for row in self._pages("/reloads", params)]
-            except StatusError as error:
-                if error.status not in {400, 403}:
-                    raise
-        return found
+        return self._ended.running()
+
+    def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
+        """Runs that ended since a time of the server; see ``QlikServer.ended``."""
+        return self._ended.since(after_ns, running)
 
     def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
-        """Reloads of an app, or runs of a task, that began after a time by our clock."""
+        """Reloads of an app, or runs of a task, that a call of ours after a time may have begun.
+
+        ``after_ns`` is of our clock. Reloads and runs of which the tenant says another cause are
+        left out.
+        """
         checked = _checked(task_id)
-        after_ns = self._transport.server_time_ns(after_ns) - _CLOCK_SLACK_NS
-        if _UUID.fullmatch(checked):
-            reply = self._get("/reloads", {"appId": checked, "limit": _RECENT})
-            reports = [reload_report(row) for row in data_rows(reply)]
+        after_ns = self._transport.server_time_ns(after_ns) - CLOCK_SLACK_NS
+        found: list[Report] = []
+        if self._is_it_a_task(checked):
+            for row in self._tasks.begun_since(self._present_id(checked), after_ns):
+                report = run_report(row, checked)
+                found.append(_followed_as(report, self._tasks.own.execution_of(row)))
         else:
-            reports = [run_report(row, checked) for row in self._runs(checked)]
-        found = [report for report in reports if (report.started_ns or 0) >= after_ns]
+            found += self._reloads_since(checked, after_ns)
         return sorted(found, key=lambda report: report.started_ns or 0)
+
+    def _reloads_since(self, app_id: str, after_ns: int) -> Iterator[Report]:
+        reply = self._api.get(_RELOADS, {"appId": app_id, "limit": _RECENT})
+        for row in data_rows(reply):
+            report = reload_report(row)
+            is_ours = rows.text(row, "type").lower() not in _OTHER_CAUSES
+            if is_ours and (report.queued_ns or report.started_ns or 0) >= after_ns:
+                yield report
 
     def log_tail(self, report: Report, lines: int) -> Sequence[str]:
         """The reload log's last lines, masked; empty where there is none (yet)."""
-        if not report.result_id or not _UUID.fullmatch(report.task_id) or lines <= 0:
+        if lines <= 0:
             return []
-        path = f"/apps/{quote(report.task_id)}/reloads/logs/{quote(report.result_id, safe='')}"
         keep = max(_LOG_BYTES_MIN, lines * _LOG_BYTES_PER_LINE)
+        return mask_last_lines(_first(self._logs(report, keep)), lines)
+
+    def _logs(self, report: Report, keep: int) -> Iterator[str]:
+        """The end of each place where a log may be, the best first."""
+        if not _is_run(report.execution_id):
+            yield self._reload_log(report.task_id, report.result_id, keep)
+            return
+        task_id = self._present_id(report.task_id)
+        run = self._tasks.run(report.execution_id, task_id)
+        if run is None:
+            return
+        yield self._tasks.log(task_id, rows.text(run, "id"), keep)
+        yield self._reload_log(rows.text(run, "resourceId"), reload_of(run), keep)
+        yield rows.text(run, "log")
+
+    def _reload_log(self, app_id: str, reload_id: str, keep: int) -> str:
+        if not _ID.fullmatch(app_id) or not reload_id:
+            return ""
+        path = f"/api/v1/apps/{quote(app_id)}/reloads/logs/{quote(reload_id, safe='')}"
         try:
-            reply = self._request("GET", path, keep_last=keep)
+            return self._api.get(path, keep_last=keep).text
         except StatusError as error:
-            if error.status in {400, 403, 404}:
-                return []
+            if error.status in _NOT_HAD:
+                return ""
             raise
-        return mask_last_lines(reply.text, lines)
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Cancel a reload; nothing happens if it is over already."""
-        if execution_id.startswith((RUN, _RUN_AFTER)):
-            report = self._run_report(execution_id, task_id)
-            if report is None or not report.result_id:
+        if _is_run(execution_id):
+            run = self._tasks.run(execution_id, self._present_id(task_id))
+            reload_id = reload_of(run) if run is not None else ""
+            if not reload_id:
                 raise QlikError(
                     f"The run {execution_id} of task {task_id} can't be stopped: Qlik Cloud shows "
                     "no reload that belongs to it. Stop it in the Qlik Cloud console.",
                     label="no reload",
                     retry=RetryPolicy.NEVER,
                 )
-            execution_id = report.result_id
-        reply = self._post(f"/reloads/{quote(execution_id, safe='')}/actions/cancel", None)
+            execution_id = reload_id
+        reply = self._api.post(f"{_RELOADS}/{quote(execution_id, safe='')}/actions/cancel", None)
         if reply.status != 409:
             expect_success(reply)
 
@@ -191,139 +297,31 @@ class Cloud:
         self._closing.set()
         self._transport.close()
 
-    # --- Qlik Cloud tasks --------------------------------------------------------------------
-
-    def _start_task(self, task_id: str) -> Started:
-        before = self._last_run_id(task_id)
-        began_ns = self._transport.server_time_ns()
-        reply = self._post(f"/tasks/{quote(task_id, safe='')}/actions/start", None)
-        if reply.status == 409:
-            return Started("", error_text(reply) or "the task can't be started now")
-        expect_success(reply, not_found="There is no task with this id that [qlik] may start.")
-        for look in range(_LOOKS_FORRUN):
-            if look and self._closing.wait(_LOOK_WAIT_S):
-                break
-            # The task is started: a look that fails now must not become an error.
-            with contextlib.suppress(QlikError):
-                run_id = self._last_run_id(task_id)
-                if run_id and run_id != before:
-                    return Started(f"{RUN}{run_id}")
-        return Started(f"{_RUN_AFTER}{began_ns}")
-
-    def _last_run_id(self, task_id: str) -> str:
-        try:
-            reply = self._get(f"/tasks/{quote(task_id, safe='')}/runs/last")
-        except StatusError as error:
-            if error.status == 404:  # It never ran.
-                return ""
-            raise
-        return rows.text(as_object(reply), "id")
+    def _present_id(self, task_id: str) -> str:
+        """A legacy reload task's id may be what a task was asked for by."""
+        return self._tasks.migrated_from(task_id) or task_id
 
     def _run_report(self, execution_id: str, task_id: str) -> Report | None:
-        wanted: rows.Row | None = None
-        found = self._runs(_checked(task_id))
-        if execution_id.startswith(RUN):
-            run_id = execution_id.removeprefix(RUN)
-            wanted = next((row for row in found if rows.text(row, "id") == run_id), None)
-        else:
-            with contextlib.suppress(ValueError):
-                after_ns = int(execution_id.removeprefix(_RUN_AFTER)) - _CLOCK_SLACK_NS
-                later = [row for row in found if (run_started_ns(row) or 0) >= after_ns]
-                wanted = min(later, key=lambda row: run_started_ns(row) or 0, default=None)
-        if wanted is None:
+        run = self._tasks.run(execution_id, self._present_id(task_id))
+        if run is None:
             return None
-        report = run_report(wanted, task_id)
-        worker_id = report.result_id
-        if worker_id and report.state is ExecutionState.FAILED:
-            # A run says no more than FAILED; the reload that it made knows why.
-            made = self._reload_report(worker_id)
+        report = run_report(run, task_id)
+        if report.result_id:
+            # A run says no more than RUNNING or FAILED; the reload that it made knows better.
+            made = self._reload_report(report.result_id)
             if made is not None:
-                report = msgspec.structs.replace(report, reason=made.reason)
-        return msgspec.structs.replace(report, execution_id=execution_id)
-
-    def _runs(self, task_id: str) -> list[rows.Row]:
-        try:
-            reply = self._get(f"/tasks/{quote(task_id, safe='')}/runs", {"limit": _RECENT})
-        except StatusError as error:
-            if error.status == 404:
-                return []
-            raise
-        return data_rows(reply)
+                report = with_reload(report, made)
+        return _followed_as(report, execution_id)
 
     def _reload_report(self, reload_id: str) -> Report | None:
         try:
-            reply = self._get(f"/reloads/{quote(reload_id, safe='')}")
+            reply = self._api.get(f"{_RELOADS}/{quote(reload_id, safe='')}")
         except StatusError as error:
             # One reload that may not be seen any more does not keep the others from being seen.
-            if error.status in {400, 403, 404}:
+            if error.status in _NOT_HAD:
                 return None
             raise
         return reload_report(as_object(reply))
-
-    # --- requests ----------------------------------------------------------------------------
-
-    def _pages(self, path: str, params: Mapping[str, str]) -> Iterator[rows.Row]:
-        """The rows of a list over all its pages, at most 200 of them."""
-        asked = dict(params)
-        for _ in range(_PAGES_LIMIT):
-            reply = self._get(path, asked)
-            yield from data_rows(reply)
-            links = rows.inner(as_object(reply), "links")
-            following = rows.text(rows.inner(links, "next"), "href")
-            # Only the link's query is used: our token goes to no other address than ours.
-            query = dict(parse_qsl(urlsplit(following).query))
-            if not query or query == asked:
-                return
-            asked = {**asked, **query}
-
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
-        return self._request("GET", path, params)
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        *,
-        keep_last: int | None = None,
-    ) -> Reply:
-        """A call that changes nothing: with a token that ended it is made once more."""
-        for last in (False, True):
-            token = self._tokens.token()
-            reply = self._transport.call(
-                method,
-                f"/api/v1{path}",
-                params=params,
-                headers={"Authorization": f"Bearer {token}"},
-                keep_last=keep_last,
-            )
-            if reply.status != 401 or not self._tokens.refused(token) or last:
-                break
-        expect_success(reply)
-        return reply
-
-    def _post(self, path: str, body: object) -> Reply:
-        """One POST, never repeated."""
-        try:
-            token = self._tokens.token()
-        except QlikError as error:
-            if error.retry is RetryPolicy.LOOK_FIRST:
-                error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
-            raise
-        reply = self._transport.call(
-            "POST",
-            f"/api/v1{path}",
-            headers={"Authorization": f"Bearer {token}"},
-            json_body=body,
-        )
-        if reply.status == 401 and self._tokens.refused(token):
-            raise QlikError(
-                "The sign-in had ended. The appliance signs in again and repeats the call.",
-                where=reply.where,
-                label="signed out",
-                retry=RetryPolicy.SAFE,
-            )
-        return reply
 
 
 def _checked(task_id: str) -> str:
@@ -339,3 +337,20 @@ def _checked(task_id: str) -> str:
             retry=RetryPolicy.NEVER,
         )
     return task_id
+
+
+def _not_taken(text: str) -> QlikError:
+    return QlikError(text, label="options", retry=RetryPolicy.NEVER)
+
+
+def _is_run(execution_id: str) -> bool:
+    return execution_id.startswith((RUN, AFTER))
+
+
+def _followed_as(report: Report, execution_id: str) -> Report:
+    return msgspec.structs.replace(report, execution_id=execution_id)
+
+
+def _first(texts: Iterable[str]) -> str:
+    """The first text that is not empty."""
+    return next((text for text in texts if text.strip()), "")

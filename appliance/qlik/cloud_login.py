@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from appliance.qlik import deadlines, rows
-from appliance.qlik.cloud_rows import expect_success
+from appliance.qlik.cloud_errors import expect_success
 from appliance.qlik.failures import status_error, unexpected_error
 from appliance.qlik.transport import Transport
 from appliance.secret import Secret

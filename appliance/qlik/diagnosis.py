@@ -212,6 +212,8 @@ def _service(config: QlikConfig, server: QlikServer, review: Review) -> Iterator
     yield _visible(config, tasks)
     if tasks:  # else nothing can be compared, and that is said
         yield from review(tasks)
+    if isinstance(server, MaskedServer):
+        yield from _interfaces(server)
     try:
         running = server.running()
     except QlikError as error:
@@ -230,6 +232,15 @@ def _clock(offset_s: float) -> Iterator[Finding]:
         )
 
 
+def _interfaces(server: MaskedServer) -> Iterator[Finding]:
+    """Which interface for tasks a Qlik Cloud tenant offers."""
+    try:
+        if offered := server.offered():
+            yield Finding("ok", offered)
+    except QlikError as error:
+        yield Finding("bad", f"The interface for tasks can't be found out. {error}")
+
+
 def _visible(config: QlikConfig, tasks: Sequence[Task]) -> Finding:
     if not tasks:
         user = config.user or "the configured user"
@@ -240,7 +251,8 @@ def _visible(config: QlikConfig, tasks: Sequence[Task]) -> Finding:
             "ExecutionResult_* and ExecutionSession_* (in Qlik Cloud: access to the apps' spaces).",
         )
     if config.edition == "cloud":
-        return Finding("ok", f"{len(tasks)} apps are visible.")
+        apps = sum(task.id == task.app_id.lower() for task in tasks)
+        return Finding("ok", f"{apps} apps and {len(tasks) - apps} tasks are visible.")
     counts = Counter(task.kind for task in tasks)
     kinds = ", ".join(f"{counts[kind]} {name}" for kind, name in _KIND_NAMES.items())
     disabled = sum(not task.enabled for task in tasks)

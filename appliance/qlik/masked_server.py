@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from appliance.model import ReloadOptions, Task
+from appliance.qlik.cloud import Cloud
 from appliance.qlik.server import NO_OPTIONS, QlikError, QlikServer, Report, ServerInfo, Started
 
 
@@ -52,6 +53,13 @@ class MaskedServer:
     def tasks(self) -> Sequence[Task]:
         with self._masked_errors():
             return self._server.tasks()
+
+    def offered(self) -> str:
+        """What ``Cloud.offered`` says; empty for other servers."""
+        if not isinstance(self._server, Cloud):
+            return ""
+        with self._masked_errors():
+            return self._mask(self._server.offered())
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         with self._masked_errors():

@@ -116,6 +116,28 @@ class Report(msgspec.Struct, frozen=True):
     so for a while, the execution is lost."""
     task_name: str = ""
     """If the answer has it (runs of other users and schedules)."""
+    queued_ns: int | None = None
+    """When the server put the run into its queue, by the server's clock."""
+    queued_s: float | None = None
+    """How long the run waited in the queue, once it was taken out."""
+
+
+ENDED_LIMIT = 500
+"""Runs that one call of ``QlikServer.ended`` returns at most, the newest."""
+ENDED_LOOK_BACK_NS = 3600 * 1_000_000_000
+"""A run that ended longer ago is not returned, although there was no call since (the appliance was
+stopped): its outcome may start further tasks, and one of yesterday should not."""
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """Answer to a question about runs that ended."""
+
+    reports: Sequence[Report]
+    """Reports of runs that are over, oldest end first."""
+    until_ns: int
+    """From when to ask next time, by the server's clock."""
+    left_out: int = 0
+    """Runs beyond ``ENDED_LIMIT``."""
 
 
 class QlikServer(Protocol):

@@ -82,15 +82,21 @@ def find(selector: TaskSelector, tasks: Sequence[Task]) -> list[Task]:
         case "id":
             return [task for task in tasks if task.id == selector.value]
         case "name":
-            return [task for task in tasks if task.name == selector.value]
+            return _the_app([task for task in tasks if task.name == selector.value])
         case "tag":
             return [task for task in tasks if selector.value in task.tags]
         case "property":
             return [task for task in tasks if (selector.key, selector.value) in task.properties]
         case _:
-            return [
-                task for task in tasks if selector.value in (task.app_id.lower(), task.app_name)
-            ]
+            return _the_app(
+                [task for task in tasks if selector.value in (task.app_id.lower(), task.app_name)]
+            )
+
+
+def _the_app(found: list[Task]) -> list[Task]:
+    """In Qlik Cloud, an app goes before the tasks that reload it and share its name."""
+    apps = [task for task in found if task.app_id and task.app_id.lower() == task.id]
+    return apps if len(apps) == 1 else found
 
 
 def ambiguity(selector: TaskSelector, tasks: Sequence[Task]) -> Rejection | None:

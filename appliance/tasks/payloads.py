@@ -200,8 +200,8 @@ def _by_id(value: object) -> TaskSelector:
     if found is None:
         raise _NotUnderstoodError(
             "not a task id",
-            "The payload has a task id that is not a GUID "
-            "(32 hexadecimal digits in groups of 8-4-4-4-12).",
+            "The payload has a task id that is not a GUID (32 hexadecimal digits in groups of "
+            "8-4-4-4-12), nor 24 hexadecimal digits as some ids of Qlik Cloud.",
         )
     if found == ZERO_ID:
         raise _NotUnderstoodError("zero id", "The payload names the zero id, which is no task.")

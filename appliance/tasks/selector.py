@@ -13,6 +13,8 @@ import msgspec
 ZERO_ID = "00000000-0000-0000-0000-000000000000"
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 _GUID_LENGTH = 36
+_OBJECT_ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
+"""The form of older ids of Qlik Cloud."""
 
 Kind = Literal["id", "name", "tag", "property", "app"]
 
@@ -44,12 +46,13 @@ class TaskSelector(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def task_id(text: str) -> str | None:
-    """Return the id in its one form (lower case, bare), or ``None`` if ``text`` is not a GUID.
+    """Return the id in its one form (lower case, bare), or ``None`` if ``text`` has no id's form.
 
-    Upper case, surrounding blanks and a pair of braces are what people and Windows tools write.
+    That is a GUID, or the 24 hexadecimal digits of Qlik Cloud. Upper case, surrounding blanks and a
+    pair of braces are what people and Windows tools write.
     """
     text = text.strip()
     if len(text) == _GUID_LENGTH + 2 and text[0] == "{" and text[-1] == "}":
         text = text[1:-1]
     text = text.lower()
-    return text if len(text) == _GUID_LENGTH and _GUID.fullmatch(text) else None
+    return text if _GUID.fullmatch(text) or _OBJECT_ID.fullmatch(text) else None

@@ -13,23 +13,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from appliance.qlik.simulated.cloud_rows import Origin, Origins, error, log_of, page, reload_row
+from appliance.qlik.simulated.cloud_tasks import CloudTasks
 from appliance.qlik.simulated.messages import Answer, Request, date, json_answer, text_answer
-from appliance.qlik.simulated.site import ZERO_ID, Run, SimulatedTask, Site, Status
+from appliance.qlik.simulated.site import ZERO_ID, Run, SimulatedTask, Site
 
-_STATUS = {
-    Status.TRIGGERED: "QUEUED",
-    Status.QUEUED: "QUEUED",
-    Status.STARTED: "RELOADING",
-    Status.ABORT_INITIATED: "CANCELING",
-    Status.SUCCESS: "SUCCEEDED",
-    Status.FAIL: "FAILED",
-    Status.ERROR: "FAILED",
-    Status.ABORTED: "CANCELED",
-    Status.SKIPPED: "CANCELED",
-    Status.RESET: "CANCELED",
-}
-_RUN_STATUS = {"SUCCEEDED": "SUCCEEDED", "FAILED": "FAILED", "CANCELED": "FAILED"}
 _ID = "([^/]+)"
+_FILTER = re.compile(r'(?P<field>status|type) eq "(?P<value>[^"]*)"')
+_VARIABLES_LIMIT, _VARIABLE_LENGTH = 20, 256
 
 
 class Cloud:
@@ -44,6 +35,10 @@ class Cloud:
         self.tokens_issued = 0
         self.page_size = 100
         """The largest page that a list answers with."""
+        self.is_administrator = False
+        """Whether the user sees the reloads of all apps."""
+        self.origins = Origins()
+        self.tasks = CloudTasks(site, self.origins)
         self._tokens: dict[str, int] = {}
         self._lock = threading.Lock()
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
@@ -54,10 +49,6 @@ class Cloud:
             ("GET", re.compile(f"/api/v1/reloads/{_ID}"), self._one_reload),
             ("POST", re.compile(f"/api/v1/reloads/{_ID}/actions/cancel"), self._cancel),
             ("GET", re.compile(f"/api/v1/apps/{_ID}/reloads/logs/{_ID}"), self._log),
-            ("GET", re.compile(f"/api/v1/tasks/{_ID}"), self._task),
-            ("POST", re.compile(f"/api/v1/tasks/{_ID}/actions/start"), self._start_task),
-            ("GET", re.compile(f"/api/v1/tasks/{_ID}/runs/last"), self._last_run),
-            ("GET", re.compile(f"/api/v1/tasks/{_ID}/runs"), self._task_runs),
         ]
 
     def forget_tokens(self) -> None:
@@ -78,19 +69,23 @@ class Cloud:
         if request.path == "/oauth/token" and request.method == "POST":
             return self._token(request)
         if not self._signed_in(request):
-            return _error(401, "HTTP-401", "Unauthorized")
+            return error(401, "HTTP-401", "Unauthorized")
+        with self.site.lock:
+            about_tasks = self.tasks.answer(request)
+        if about_tasks is not None:
+            return about_tasks
         for method, pattern, respond in self._routes:
             match = pattern.fullmatch(request.path)
             if match is not None and method == request.method:
                 with self.site.lock:
                     return respond(request, *match.groups())
-        return _error(404, "HTTP-404", "Not found")
+        return error(404, "HTTP-404", "Not found")
 
     def _token(self, request: Request) -> Answer:
         try:
             body = msgspec.json.decode(request.body, type=dict[str, str])
         except (ValueError, RecursionError):
-            return _error(400, "HTTP-400", "Bad request")
+            return error(400, "HTTP-400", "Bad request")
         wanted = ("client_credentials", self.client_id, self.client_secret)
         if (body.get("grant_type"), body.get("client_id"), body.get("client_secret")) != wanted:
             return json_answer({"error": "invalid_client"}, 401)
@@ -133,19 +128,13 @@ class Cloud:
         return self._page(request, rows)
 
     def _page(self, request: Request, rows: Sequence[dict[str, object]]) -> Answer:
-        first = int(request.query.get("next") or 0)
         limit = min(int(request.query.get("limit") or 10), self.page_size)
-        links: dict[str, object] = {"self": {"href": request.path}}
-        if first + limit < len(rows):
-            host = request.headers.get("host", "")
-            query = f"limit={limit}&next={first + limit}"
-            if "appid" in request.query:
-                query += f"&appId={request.query['appid']}"
-            links["next"] = {"href": f"http://{host}{request.path}?{query}"}
-        return json_answer({"data": rows[first : first + limit], "links": links})
+        return page(request, rows, cursor="next", limit=limit)
 
     def _apps(self) -> list[SimulatedTask]:
-        return [task for task in self.site.tasks.values() if task.app_id]
+        """One task for each app."""
+        apps = {task.app_id.lower(): task for task in reversed(self.site.tasks.values())}
+        return [task for app_id, task in reversed(apps.items()) if app_id]
 
     def _by_app(self, app_id: str) -> SimulatedTask | None:
         for task in self._apps():
@@ -155,14 +144,25 @@ class Cloud:
 
     def _reload(self, request: Request) -> Answer:
         task = self._by_app(self.app_of(request))
-        if task is None:
-            return _error(404, "RELOADS-004", "Not found")
+        if task is None or task.app_id.lower() in self.tasks.without_rights:
+            # As for the tasks: a missing app and one without rights are the same answer.
+            return error(403, "RELOADS-003", "Forbidden", "The app can not be reloaded by the user")
+        body = msgspec.json.decode(request.body)
+        variables = body.get("variables") or {}
+        if problem := _problem_of(variables):
+            return error(400, "RELOADS-002", "Bad request", problem)
         reload_id = self.site.start(task.id)
         if reload_id is None or reload_id == ZERO_ID:
-            return _error(409, "RELOADS-007", "App can not be reloaded now")
+            return error(409, "RELOADS-007", "App can not be reloaded now")
+        self.origins.note(
+            reload_id, Origin(partial=body.get("partial") is True, variables=variables)
+        )
         run = self._run(reload_id)
         assert run is not None
-        return json_answer(_reload_row(run), 201)
+        return json_answer(self._row(run), 201)
+
+    def _row(self, run: Run) -> dict[str, object]:
+        return reload_row(run, self.origins.of(run))
 
     def _run(self, reload_id: str) -> Run | None:
         for run in self.site.runs():
@@ -173,106 +173,44 @@ class Cloud:
     def _one_reload(self, _request: Request, reload_id: str) -> Answer:
         run = self._run(reload_id)
         if run is None:
-            return _error(404, "RELOADS-004", "Not found")
-        return json_answer(_reload_row(run))
+            return error(404, "RELOADS-004", "Not found")
+        return json_answer(self._row(run))
 
     def _reloads(self, request: Request) -> Answer:
         app_id = request.query.get("appid", "").lower()
-        if not app_id:
-            return _error(403, "RELOADS-003", "Forbidden", "appId is needed")
+        if not app_id and not self.is_administrator:
+            return error(403, "RELOADS-003", "Forbidden", "appId is needed")
         rows = [
-            _reload_row(run)
+            self._row(run)
             for run in reversed(self.site.runs())
-            if run.task.app_id.lower() == app_id
+            if run.task.app_id and app_id in {"", run.task.app_id.lower()}
         ]
+        if condition := request.query.get("filter"):
+            match = _FILTER.fullmatch(condition)
+            if match is None:
+                return error(400, "RELOADS-002", "Bad request", "filter can't be read")
+            rows = [row for row in rows if row[match["field"]] == match["value"]]
         return self._page(request, rows)
 
     def _cancel(self, _request: Request, reload_id: str) -> Answer:
         run = self._run(reload_id)
         if run is None:
-            return _error(404, "RELOADS-004", "Not found")
+            return error(404, "RELOADS-004", "Not found")
         if run.over:
-            return _error(409, "RELOADS-009", "Reload is over")
+            return error(409, "RELOADS-009", "Reload is over")
         self.site.stop(run.task.id)
         return Answer(202)
 
     def _log(self, _request: Request, app_id: str, reload_id: str) -> Answer:
         run = self._run(reload_id)
         if run is None or run.task.app_id.lower() != app_id.lower() or not run.over:
-            return _error(404, "HTTP-404", "Not found")
-        lines = run.task.log or ("Execution started.", run.task.error_text, "Execution ended.")
-        return text_answer("\n".join(lines) + "\n", 200)
-
-    def _task(self, _request: Request, task_id: str) -> Answer:
-        task = self.site.tasks.get(task_id.lower())
-        if task is None:
-            return _error(404, "HTTP-404", "Not found")
-        return json_answer({"id": task.id, "name": task.name, "enabled": task.enabled})
-
-    def _start_task(self, _request: Request, task_id: str) -> Answer:
-        execution_id = self.site.start(task_id)
-        if execution_id is None:
-            return _error(404, "HTTP-404", "Not found")
-        if execution_id == ZERO_ID:
-            return _error(409, "HTTP-409", "Task can not be started")
-        return json_answer({"message": "Task started"})
-
-    def _task_runs(self, request: Request, task_id: str) -> Answer:
-        rows = [
-            _run_row(run)
-            for run in reversed(self.site.runs())
-            if run.task.id.lower() == task_id.lower()
-        ]
-        return self._page(request, rows)
-
-    def _last_run(self, _request: Request, task_id: str) -> Answer:
-        for run in reversed(self.site.runs()):
-            if run.task.id.lower() == task_id.lower():
-                return json_answer(_run_row(run))
-        return _error(404, "HTTP-404", "Not found")
+            return error(404, "HTTP-404", "Not found")
+        return text_answer(log_of(run), 200)
 
 
-def _reload_row(run: Run) -> dict[str, object]:
-    attempt = run.attempt
-    status = "EXCEEDED_LIMIT" if run.abort_reason == 2 and run.over else _STATUS[attempt.status]
-    row: dict[str, object] = {
-        "id": run.execution_id,
-        "appId": run.task.app_id,
-        "tenantId": "simulated-tenant",
-        "userId": "simulated-user",
-        "type": "external",
-        "status": status,
-        "partial": False,
-        "weight": 1,
-        "creationTime": date(run.created_ns),
-    }
-    if attempt.started_ns is not None:
-        row["startTime"] = date(attempt.started_ns)
-    if attempt.stopped_ns is not None:
-        row["endTime"] = date(attempt.stopped_ns)
-    if status == "FAILED":
-        row["errorCode"] = "EngineErrorCode::INTERNAL"
-        row["errorMessage"] = run.task.error_text
-    return row
-
-
-def _run_row(run: Run) -> dict[str, object]:
-    row = _reload_row(run)
-    return {
-        "id": f"run-{run.execution_id}",
-        "taskId": run.task.id,
-        "resourceId": run.task.app_id,
-        "status": _RUN_STATUS.get(str(row["status"]), "RUNNING"),
-        "startedAt": row.get("startTime") or row["creationTime"],
-        "endedAt": row.get("endTime"),
-        "triggeredBy": "simulated-user",
-        "executedAs": "simulated-user",
-        "workerId": run.execution_id,
-        "workerType": "reload",
-    }
-
-
-def _error(status: int, code: str, title: str, detail: str = "") -> Answer:
-    return json_answer(
-        {"errors": [{"code": code, "title": title, "detail": detail or title}]}, status
-    )
+def _problem_of(variables: object) -> str:
+    if not isinstance(variables, dict) or len(variables) > _VARIABLES_LIMIT:
+        return f"variables must be an object with at most {_VARIABLES_LIMIT} names"
+    if any(len(str(text)) > _VARIABLE_LENGTH for pair in variables.items() for text in pair):
+        return f"a variable has more than {_VARIABLE_LENGTH} characters"
+    return ""

@@ -121,6 +121,12 @@ class SimulatedTask:
     """Path of an external program task."""
     log: tuple[str, ...] | None = None
     """The script log's lines; ``None``: a believable one."""
+    is_cloud_task: bool = False
+    """Whether Qlik Cloud lists it as a task, too; with its id it can be started there anyway."""
+    disabled_code: str = ""
+    """Why a task of Qlik Cloud is disabled, such as ``CONSECUTIVE-FAILURES``."""
+    migrated_from: str = ""
+    """The id of the legacy reload task that it was in Qlik Cloud."""
     runs: int = 0
     next_every_ns: int | None = None
 

@@ -221,7 +221,7 @@ def test_a_token_that_was_revoked_is_replaced(qlik: SimulatedQlik, clock: Manual
     tenant = with_oauth(qlik, clock)
     tenant.check()
     qlik.cloud.forget_tokens()
-    tenant.check()
+    tenant.tasks()
     qlik.cloud.forget_tokens()
     with pytest.raises(QlikError) as caught:
         tenant.start(APP)

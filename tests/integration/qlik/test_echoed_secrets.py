@@ -17,7 +17,7 @@ from appliance.config.reading import load
 from appliance.config.tables import Config
 from appliance.errors import ConfigError
 from appliance.log import logs
-from appliance.qlik.cloud_rows import expect_success
+from appliance.qlik.cloud_errors import expect_success
 from appliance.qlik.connect import connect
 from appliance.qlik.server import QlikError
 from appliance.qlik.transport import Transport

@@ -217,6 +217,7 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
             "shorter than `debounce`",
         ),
         (f"{MANAGED}", "no way to sign in"),
+        (f"{MANAGED}{CERTIFICATE}[allow]\ntasks = ['673f0c21a7d94e5b8c10f2bb']", "not a task id"),
         (f"{MANAGED}{CERTIFICATE}ntlm = true\npassword='x'", "keep one of them"),
         (f"{MANAGED}ntlm = true", "NTLM needs the password"),
         (f"{MANAGED}{CERTIFICATE}api_key = 'k'", 'edition = "cloud"'),
@@ -326,6 +327,8 @@ def test_a_mistake_is_named_with_its_fix(text: str, said: str) -> None:
         "[[timer]]\nname='a b-c_d.e'\nsilence='1m'\ntopic='a/#'",
         "[metrics]\nbind='0.0.0.0:9464'\nremote=true",
         "[metrics]\nbind='127.0.0.1:0'\n[ui]\ntheme='x'\n[ui.keys]\npause='f5,space'",
+        f"{CLOUD}api_key='k'\n[[trigger]]\ntopic='a'\ntask='673f0c21a7d94e5b8c10f2bb'",
+        f"{CLOUD}api_key='k'\n[allow]\ntasks=['673f0c21a7d94e5b8c10f2bb']",
     ],
 )
 def test_what_the_documentation_allows_is_accepted(text: str) -> None:

@@ -30,7 +30,18 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
     return tuple(one.selector for one in answer)
 
 
-GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24}")
+"""Or the other form of ids of Qlik Cloud."""
+
+
+@pytest.mark.parametrize(
+    "payload", ["{}", " {}\n", '"{}"', '{{"taskId": "{}"}}', '["{}"]', '[{{"taskId": "{}"}}]']
+)
+@pytest.mark.parametrize("task", ["673f0c21a7d94e5b8c10f2bb", "673F0C21A7D94E5B8C10F2BB"])
+def test_an_id_of_qlik_cloud_may_have_24_digits(payload: str, task: str) -> None:
+    """In each place where a GUID may stand."""
+    wanted = (TaskSelector("id", "673f0c21a7d94e5b8c10f2bb"),)
+    assert read_selectors(payload.format(task).encode()) == wanted
 
 
 @pytest.mark.parametrize(

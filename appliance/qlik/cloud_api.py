@@ -1,0 +1,116 @@
+"""Calls to a Qlik Cloud tenant: the bearer token, one answer, and lists over their pages.
+
+Not for: what is asked (cloud.py, cloud_tasks.py) or how tokens are had (cloud_login.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from urllib.parse import parse_qsl, urlsplit
+
+from appliance.qlik import rows
+from appliance.qlik.cloud_errors import expect_success
+from appliance.qlik.cloud_login import TokenSource
+from appliance.qlik.cloud_rows import as_object, data_rows
+from appliance.qlik.server import QlikError, RetryPolicy
+from appliance.qlik.transport import Reply, Transport
+
+PAGES_LIMIT = 200
+
+
+class CloudApi:
+    """Requests to one tenant. Thread-safe; paths begin with ``/api/``."""
+
+    def __init__(self, transport: Transport, tokens: TokenSource) -> None:
+        self.transport = transport
+        self._tokens = tokens
+
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        accept: str = "",
+        keep_last: int | None = None,
+    ) -> Reply:
+        """A call that changes nothing: with a token that ended it is made once more.
+
+        Args:
+            path: on the tenant.
+            params: the query.
+            accept: the type of the answer, if it is not JSON.
+            keep_last: as for ``Transport.call``.
+
+        Raises:
+            QlikError: no answer, or one that is no success.
+        """
+        for last in (False, True):
+            token = self._tokens.token()
+            reply = self.transport.call(
+                "GET",
+                path,
+                params=params,
+                headers=_headers(token, accept),
+                keep_last=keep_last,
+            )
+            if reply.status != 401 or not self._tokens.refused(token) or last:
+                break
+        expect_success(reply)
+        return reply
+
+    def post(self, path: str, body: object, params: Mapping[str, str] | None = None) -> Reply:
+        """One POST, never repeated; its answer may have any status.
+
+        Raises:
+            QlikError: no answer, or the sign-in had ended.
+        """
+        with not_sent_yet():
+            token = self._tokens.token()
+        reply = self.transport.call(
+            "POST", path, params=params, headers=_headers(token), json_body=body
+        )
+        if reply.status == 401 and self._tokens.refused(token):
+            raise QlikError(
+                "The sign-in had ended. The appliance signs in again and repeats the call.",
+                where=reply.where,
+                label="signed out",
+                retry=RetryPolicy.SAFE,
+            )
+        return reply
+
+    def pages(
+        self, path: str, params: Mapping[str, str], *, limit: int = PAGES_LIMIT
+    ) -> Iterator[rows.Row]:
+        """The rows of a list over all its pages, at most ``limit`` of them."""
+        asked = dict(params)
+        seen = [asked]
+        for _ in range(limit):
+            reply = self.get(path, asked)
+            yield from data_rows(reply)
+            links = rows.inner(as_object(reply), "links")
+            following = rows.text(rows.inner(links, "next"), "href")
+            # Only the link's query is used: our token goes to no other address than ours.
+            query = dict(parse_qsl(urlsplit(following).query))
+            asked = {**asked, **query}
+            if not query or asked in seen:
+                return
+            seen.append(asked)
+
+
+@contextlib.contextmanager
+def not_sent_yet() -> Iterator[None]:
+    """What fails here fails before the POST that it is for, so that may be sent another time."""
+    try:
+        yield
+    except QlikError as error:
+        if error.retry is RetryPolicy.LOOK_FIRST:
+            error.retry = RetryPolicy.SAFE
+        raise
+
+
+def _headers(token: str, accept: str = "") -> dict[str, str]:
+    headers = {"Authorization": f"Bearer {token}"}
+    if accept:
+        headers["Accept"] = accept
+    return headers
