@@ -235,6 +235,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Nothing is configured yet and no message ever came: show what to do next."""
     link: Health | None = None
     """How a terminal elsewhere reaches the appliance; ``None`` where both are one process."""
+    user: str = ""
+    """The signed-in user of an attached terminal."""
+    role: str = ""
+    """What that user may do: ``"operator"`` or ``"viewer"``."""
     loop_lag_ms: float = 0.0
     """How late the engine's loop was, 99 of 100 times at most, over the last minute."""
     topics_known: int = 0

@@ -59,7 +59,7 @@ def execute(options: argparse.Namespace) -> int:
         raise UnavailableError(f"{path}: the journal can't be read: {error}") from None
     finally:
         store.close()
-    sys.stderr.write(f"{count} messages\n")
+    sys.stderr.write(f"{count} message{'s' * (count != 1)}\n")
     return EXIT_OK
 
 

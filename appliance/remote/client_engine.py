@@ -87,7 +87,12 @@ class AttachedEngine(Engine):
 
     def snapshot(self) -> Snapshot:
         # A stopping appliance may start again soon, so the terminal waits for it.
-        return self._mirror.snapshot(link=self._health(), stopping=False)
+        return self._mirror.snapshot(
+            link=self._health(),
+            stopping=False,
+            user=self._target.username or "",
+            role=self.role or "viewer",
+        )
 
     def _health(self) -> Health:
         trouble = self._link.trouble

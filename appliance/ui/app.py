@@ -28,7 +28,7 @@ from textual.worker import WorkerFailed
 
 from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
-from appliance.ui import keys, payload, themes
+from appliance.ui import formats, keys, payload, themes
 from appliance.ui.background import Background
 from appliance.ui.frame_rate import FRAME_S, FrameRate
 from appliance.ui.live_feed import LiveFeed
@@ -331,6 +331,10 @@ class ApplianceApp(App[UiEnd]):
             for name in sorted(set(self.available_themes) - themes.HIDDEN):
                 yield SystemCommand(f"Theme {name}", "colours", partial(self._set_theme, name))
 
+    def press(self, key: keys.Key) -> None:
+        """Do what the key would do: on the widget with the focus, the page or the app."""
+        self.call_later(self._run_action_of, key, self.screen)
+
     async def _run_action_of(self, key: keys.Key, screen: Screen[Any]) -> None:
         """Do what the key would do: on the widget with the focus, the screen or the app."""
         method = "action_" + key.action.partition("(")[0]
@@ -377,7 +381,9 @@ class ApplianceApp(App[UiEnd]):
 
         def work() -> None:
             path = export.write(self.engine, what, items, folder, self.clock_ns())
-            self.background.call(self.say, f"{len(items)} {what} were written to {path}")
+            self.background.call(
+                self.say, f"{formats.counted(len(items), what.removesuffix('s'))} written to {path}"
+            )
 
         self.background.run(work, group="export")
 

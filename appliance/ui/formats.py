@@ -116,6 +116,11 @@ def number(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """``1 topic``, ``1,204 topics``; ``plural`` for a noun that takes no ``s``."""
+    return f"{number(count)} {noun if count == 1 else plural or noun + 's'}"
+
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
 

@@ -102,7 +102,15 @@ TABLE = (
     Key(
         "disconnect", "disconnect", "x", "disconnect", "disconnect it (asks)", CLIENTS, footer=True
     ),
-    Key("end_session", "end_session", "X", "end session", "end its session (asks)", CLIENTS),
+    Key(
+        "end_session",
+        "end_session",
+        "X",
+        "end session",
+        "end its session (asks)",
+        CLIENTS,
+        footer=True,
+    ),
     Key("further", "further", "b", "further back", "search further back", SEARCH, footer=True),
     Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
 )

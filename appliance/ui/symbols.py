@@ -36,6 +36,10 @@ _LEVELS: Final = {
 LATE_FACTOR = 1.5
 LATE_MIN_S = 5.0
 PAUSED = "‖"
+CONNECTED = "●"
+AWAY = "○"
+RULE = "◆"
+TIMER = "→"
 CURSOR = "▌"
 
 

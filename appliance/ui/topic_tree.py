@@ -5,12 +5,16 @@ Not for: drawing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from appliance.engine_api import TopicState
 from appliance.model import Message
+
+_NO_NAMES: Mapping[str, str] = {}
+_LEAST_ID = 16
+"""Characters of the shortest id of a task: shorter levels are not looked up."""
 
 SORTS = ("rate", "name", "messages", "last")
 
@@ -31,8 +35,15 @@ class TopicNode(msgspec.Struct):
     """How many topics lie below, itself included."""
 
 
-def build(states: Iterable[TopicState]) -> TopicNode:
-    """The tree of these topics; the root has no label."""
+_ID_SHOWN = 8
+"""Characters of an id that stand behind the name: names need not be unique."""
+
+
+def build(states: Iterable[TopicState], names: Mapping[str, str] = _NO_NAMES) -> TopicNode:
+    """The tree of these topics; the root has no label.
+
+    ``names``: of tasks by their ids (lower case). A level that is such an id has the name as label.
+    """
     root = TopicNode("", "", -1)
     for state in states:
         node = root
@@ -42,12 +53,17 @@ def build(states: Iterable[TopicState]) -> TopicNode:
             path = f"{path}/{level}" if depth else level
             child = node.children.get(level)
             if child is None:
-                child = node.children[level] = TopicNode(path, level, depth)
+                child = node.children[level] = TopicNode(path, _label(level, names), depth)
             node = child
             _add(node, state)
         node.leaf = state
     _merge(root)
     return root
+
+
+def _label(level: str, names: Mapping[str, str]) -> str:
+    name = names.get(level.lower(), "") if len(level) >= _LEAST_ID else ""
+    return f"{name} {level[:_ID_SHOWN]}…" if name else level
 
 
 def _add(node: TopicNode, state: TopicState) -> None:

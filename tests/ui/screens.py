@@ -8,6 +8,7 @@ from appliance.ui.app import ApplianceApp
 
 NARROW = (80, 24)
 WIDE = (140, 40)
+HUGE = (200, 55)
 
 
 def screen_text(app: ApplianceApp) -> str:

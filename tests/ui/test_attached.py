@@ -14,7 +14,9 @@ def attached(link, **settings):
     engine = story()
     here = engine.snapshot
     engine.is_remote = True
-    engine.snapshot = lambda: msgspec.structs.replace(here(), link=link)
+    engine.snapshot = lambda: msgspec.structs.replace(
+        here(), link=link, name="plant7", user="anna", role="operator"
+    )
     return engine, ApplianceApp(engine, UiSettings(**settings), engine.clock_ns)
 
 
@@ -67,6 +69,17 @@ async def test_where_it_is_attached_is_shown():
         assert "attached plant7:8883 as operator" in await until(pilot, "attached")
         await pilot.press("question_mark")
         assert "quit leaves the appliance running" in await until(pilot, "Attached:")
+
+
+async def test_appliance_user_and_role_are_named_at_any_width():
+    """The second line names them, in 80 columns too, with a filter beside them."""
+    _, app = attached(WELL)
+    async with app.run_test(size=NARROW) as pilot:
+        assert "plant7 anna operator" in (await settle(pilot)).split("\n")[1]
+        await pilot.press("slash", *"a filter of many words, longer than the row", "enter")
+        line = (await settle(pilot)).split("\n")[1]
+        assert "plant7 anna" in line
+        assert "filter" in line
 
 
 async def test_exports_go_to_this_machine(tmp_path):

@@ -1,6 +1,7 @@
 """The other screens and the acts, driven by keys."""
 
 import json
+from datetime import datetime
 
 import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
@@ -237,17 +238,49 @@ class TestLiveActs:
             assert len([call for call in engine.calls if call[0] == "history"]) > 4
 
     async def test_exporting_the_filtered_view(self, tmp_path):
-        """One JSON object a line, in the data directory, payloads whole."""
+        """One JSON object a line, in the data directory, payloads whole, times as dates too."""
         engine = story()
         engine.changes["data_dir"] = str(tmp_path)
         async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
             await settle(pilot)
             await pilot.press("slash", *"plant/#", "enter", "e")
-            await until(pilot, "were written")
+            await until(pilot, "written to")
         (path,) = (tmp_path / "exports").iterdir()
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert {row["topic"].split("/")[0] for row in rows} == {"plant"}
         assert any("payload_hex" in row for row in rows)
+        assert rows[0]["received"] == "2026-11-18T12:06:37.000000000Z"
+        assert datetime.fromisoformat(rows[0]["received"]).timestamp() == (
+            rows[0]["received_ns"] / 1e9
+        )
+
+    async def test_exported_messages_have_their_outcomes(self, tmp_path):
+        """What a message led to stands beside it: state, task, reason, times."""
+        engine = story()
+        engine.changes["data_dir"] = str(tmp_path)
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("slash", *"state:failed", "enter", "e")
+            await until(pilot, "1 message written to")
+        (path,) = (tmp_path / "exports").iterdir()
+        outcome = json.loads(path.read_text())["outcome"]
+        assert (outcome["state"], outcome["task_name"]) == ("failed", "Reload HR")
+        assert outcome["reason"].startswith("The reload failed: table HR.Employees was not found")
+        assert outcome["started"] == "2026-11-18T12:08:39.100000000Z"
+
+    async def test_exported_executions_have_dates(self, tmp_path):
+        """Each time of an execution and of its steps is a date too."""
+        engine = story()
+        engine.changes["data_dir"] = str(tmp_path)
+        async with app_for(engine).run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press("3", "slash", *"state:failed", "enter", "e")
+            await until(pilot, "1 execution written to")
+        (path,) = (tmp_path / "exports").iterdir()
+        row = json.loads(path.read_text())
+        assert row["requested"] == "2026-11-18T12:08:39.000000000Z"
+        assert row["ended"] == "2026-11-18T12:08:42.500000000Z"
+        assert row["next_attempt"] is None
 
     async def test_an_export_that_cannot_be_written_says_so(self, tmp_path):
         """A file in the way is named, nothing else happens."""
@@ -486,3 +519,62 @@ class TestTheTableOfKeys:
 
         names = [key.name for key in keys.TABLE]
         assert len(set(names)) == len(names)
+
+
+class TestNamesAndCounts:
+    """Small texts that say what is there."""
+
+    async def test_topics_show_the_names_of_tasks(self):
+        """The appliance's own topics have a task's id as a level: its name stands there."""
+        engine = story()
+        for task in (TASKS[0], TASKS[5]):  # one that ran, one that only the server's list has
+            topic = f"appliance/tasks/{task.id}/execution"
+            engine.publish_from(topic, b"{}", client_id="$appliance")
+            engine.publish_from(topic.replace("execution", "last"), b"{}", client_id="$appliance")
+        async with app_for(engine).run_test(size=WIDE) as pilot:
+            await pilot.press("2")
+            await until(pilot, "Reload Sales 00000001…")
+            pilot.app.screen._built_ns = 0
+            text = await until(pilot, "Retired report 00000006…")
+            assert TASKS[0].id not in text.split("── ")[1]
+            await pilot.press("slash", *"retired", "enter")
+            assert "2 topics" in await until(pilot, "Retired report 00000006…")
+
+    async def test_a_filter_that_hides_all_clients_says_so(self):
+        """No client is shown, but four are connected: the list says what hides them."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await pilot.press("4", "slash", *"nothing-has-this", "enter")
+            text = await until(pilot, "4 clients hidden by the filter. Esc clears it.")
+            assert "No client is connected" not in text
+            await pilot.press("escape")
+            await until(pilot, "hmi-east")
+            engine.client_list = ()
+            await pilot.press("s")
+            await until(pilot, "No client is connected.")
+
+    async def test_one_of_a_thing_has_no_plural(self):
+        """One topic, one message, one row."""
+        engine = FakeEngine(Clock())
+        engine.publish_from("one/topic", b"1")
+        async with app_for(engine).run_test(size=WIDE) as pilot:
+            assert " 1 row " in await settle(pilot)
+            await pilot.press("2")
+            assert "── 1 topic ── 1 message ──" in await until(pilot, "── 1 topic")
+
+    async def test_a_new_message_begins_as_the_selected_one(self):
+        """n on Live: the topic and the QoS of the message under the cursor."""
+        engine = story()
+        async with app_for(engine).run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("up")  # plant/line3/sensor2/state, QoS 2
+            await pilot.press("n")
+            text = await until(pilot, "New message")
+            assert "plant/line3/sensor2/state" in text
+            assert "QoS 2" in text
+
+    async def test_ending_a_session_is_in_the_footer(self):
+        """X can be found at 80 columns."""
+        async with app_for(story()).run_test(size=NARROW) as pilot:
+            await pilot.press("4")
+            assert "X end session" in (await until(pilot, "x disconnect")).split("\n")[-1]

@@ -1,11 +1,11 @@
-"""Every screen as a picture, at both sizes, with the clock standing still.
+"""Every screen as a picture, in a small, a wide and a huge terminal; the clock stands still.
 
 A changed picture is a changed screen: look at it, then accept it with ``--snapshot-update``.
 """
 
 import pytest
 from fake_engine import HOSTILE, Clock, FakeEngine, earlier_runs, story
-from screens import NARROW, WIDE
+from screens import HUGE, NARROW, WIDE
 
 from appliance.errors import NoPermissionError
 from appliance.engine_api import Health, QlikState, TimerState
@@ -114,12 +114,17 @@ CASES = {
 }
 
 
+PAGES = ("live", "topics", "tasks", "clients", "log", "message", "execution", "search", "first-run",
+         "help", "palette")  # fmt: skip
+"""What is pictured in a huge terminal: each page once; dialogs look there as in a wide one."""
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [
         pytest.param(name, size, id=f"{name}-{size[0]}x{size[1]}")
         for name in CASES
-        for size in (NARROW, WIDE)
+        for size in ((NARROW, WIDE, HUGE) if name in PAGES else (NARROW, WIDE))
     ],
 )
 def test_screen(snap_compare, name, size):

@@ -11,7 +11,7 @@ from typing import Any
 from textual.widget import Widget
 
 from appliance.engine_api import ClientState, Snapshot
-from appliance.ui import filters, keys
+from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
@@ -54,6 +54,10 @@ class ClientRows(Rows[ClientState]):
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, self.sort)
 
+    def title_at(self, cell: int, cells: int) -> str:
+        column = view.TABLE.at(cells, cell)
+        return "" if column is None else column.key
+
 
 class ClientsScreen(Page):
     """Sorted by incoming rate at first: a client that floods the broker is on top."""
@@ -71,9 +75,7 @@ class ClientsScreen(Page):
         self._dirty = True
 
     def body(self) -> Iterable[Widget]:
-        rows = ClientRows(id="clients")
-        rows.empty_text = "No client is connected."
-        yield rows
+        yield ClientRows(id="clients")
         yield Pane(id="client-subscriptions")
         yield Pane(id="broker")
 
@@ -115,6 +117,10 @@ class ClientsScreen(Page):
             and self.filter.takes_client(one.client_id)
             and self.filter.takes_user(one.username or "")
         ]
+        rows.empty_text = "No client is connected."
+        if clients and not shown:
+            hidden = formats.counted(len(clients), "client")
+            rows.empty_text = f"{hidden} hidden by the filter. Esc clears it."
         order = _SORTS[rows.sort]
         rows.set_items(sorted(shown, key=lambda one: (order(one, rows.rates), one.client_id)))
 
@@ -130,6 +136,12 @@ class ClientsScreen(Page):
         rows.sort = names[(names.index(rows.sort) + 1) % len(names)]
         self._dirty = True
         self.host.show_now()
+
+    def choose_title(self, key: str) -> None:
+        if key in _SORTS:
+            self.query_one(ClientRows).sort = key
+            self._dirty = True
+            self.host.show_now()
 
     @property
     def _client(self) -> ClientState | None:

@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterable, Sequence
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from appliance.engine_api import Snapshot
+from appliance.engine_api import Snapshot, TopicState
+from appliance.errors import ApplianceError
 from appliance.ui import filter_text, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.message_list import MessageListPage
-from appliance.ui.views import activity, counters, first_run
+from appliance.ui.screens.page_host import PageHost
+from appliance.ui.views import activity, busiest, counters, first_run
 from appliance.ui.views import message as view
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
 
 _NARROW_TASK_ROWS = 3
+_BUSIEST = 60
+"""Topics that the panel of a wide terminal has at most."""
+
+_BUSIEST_EVERY_NS = 1_000_000_000
 
 
 class LiveScreen(MessageListPage):
@@ -27,6 +33,11 @@ class LiveScreen(MessageListPage):
 
     SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.OWN, keys.ACTING, keys.REPEAT)
     TAB = "live"
+
+    def __init__(self, host: PageHost) -> None:
+        super().__init__(host)
+        self._topics: Sequence[TopicState] = ()
+        self._busiest_ns = 0
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="live-top"):
@@ -37,6 +48,7 @@ class LiveScreen(MessageListPage):
             with Vertical(id="live-right"):
                 yield Pane(id="wide-tasks")
                 yield Pane(id="wide-timers")
+                yield Pane(id="wide-topics")
                 yield Pane(id="wide-counters")
         yield Pane(id="peek")
         yield Pane(id="narrow-tasks")
@@ -87,20 +99,28 @@ class LiveScreen(MessageListPage):
         title = self.query_one("#live-title", Pane)
         shown = filter_text.text_of(self.filter) or "#"
         missed = f" · {formats.number(feed.missed)} not shown" if feed.missed else ""
-        rows = f"{formats.number(len(feed.view))} rows{missed}"
+        rows = f"{formats.counted(len(feed.view), 'row')}{missed}"
         head: Line = [("Messages ", "head"), ("── ", "dim"), (shown[:40], "")]
         title.show([rule(head, title.size.width, [(rows, "dim")])])
+        height = self.query_one("#live-right").size.height
         self._show_panel(
             "#wide-tasks",
             [("Tasks ", "head"), ("── ", "dim"), *activity.summary(snapshot)],
             lambda cells, rows: activity.execution_lines(
                 snapshot.executions, now_ns, cells, rows, utc=utc
             ),
+            most=height * 2 // 5,
         )
         self._show_panel(
             "#wide-timers",
             [("Timers", "head")],
             lambda cells, rows: activity.timer_lines(snapshot, now_ns, cells, rows, utc=utc),
+            most=height // 4,
+        )
+        self._show_panel(
+            "#wide-topics",
+            [("Busiest topics", "head")],
+            lambda cells, rows: busiest.lines(self._busiest(now_ns), now_ns, cells, rows),
         )
         spark = formats.sparkline(snapshot.rate_history, 20)
         self._show_panel(
@@ -118,11 +138,27 @@ class LiveScreen(MessageListPage):
         title: Line,
         content: Callable[[int, int], Sequence[Line]],
         right: Line | None = None,
+        most: int = 0,
     ) -> None:
+        """Show a panel; with ``most``, it is as high as its content, up to that many rows."""
         pane = self.query_one(selector, Pane)
-        cells, rows = pane.size.width, pane.size.height
-        if rows > 0:
-            pane.show([rule(title, cells, right), *content(cells, rows - 1)])
+        cells, rows = pane.size.width, most or pane.size.height
+        if rows <= 0:
+            return
+        lines = [rule(title, cells, right), *content(cells, rows - 1)]
+        if most:
+            pane.styles.height = len(lines) + 1  # a blank row between the panels
+        pane.show(lines)
+
+    def _busiest(self, now_ns: int) -> Sequence[TopicState]:
+        """The busiest topics, asked for once a second."""
+        if not self._busiest_ns <= now_ns < self._busiest_ns + _BUSIEST_EVERY_NS:
+            self._busiest_ns = now_ns
+            try:
+                self._topics = self.host.engine.topics(_BUSIEST)
+            except ApplianceError:  # an engine that does not count them
+                self._topics = ()
+        return self._topics
 
     def _update_peek(self, snapshot: Snapshot, now_ns: int) -> None:
         pane = self.query_one("#peek", Pane)
@@ -201,6 +237,18 @@ class LiveScreen(MessageListPage):
             super().action_copy()
         else:
             self.host.copy(first_run.command(self.host.snapshot), "the command")
+
+    def choose_title(self, key: str) -> None:
+        if key == "time":
+            self.action_toggle_age()
+
+    def action_publish(self) -> None:
+        """Write a message, on the topic and with the QoS of the one under the cursor."""
+        message = self.rows.current if self.rows.display else None
+        if message is None:
+            super().action_publish()
+        else:
+            self.host.actions.publish(message.topic, message.qos)
 
     def action_toggle_age(self) -> None:
         """Clock or age in the first column."""

@@ -13,14 +13,25 @@ from textual.widget import Widget
 
 from appliance.engine_api import Engine, LogLine, Snapshot
 from appliance.ui import filters, formats, keys
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, text_of
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
-from appliance.ui.text import fit, printable
+from appliance.ui.text import printable
 from appliance.ui.widgets.rows import Rows
 
 _KEPT = 5000
-_SOURCE_CELLS = 14
+_COPIED_CELLS = 1000
+"""A line is copied as it would stand in a list of this width."""
+
+TABLE = Table(
+    Column("TIME", 12),
+    Column("LEVEL", 5, key="level"),
+    Column("SOURCE", 8, 14, 32),
+    Column("TEXT", 30, 80, None),
+)
+"""The list of log lines."""
+
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 _NAMES = {10: ("DEBUG", "dim"), 20: ("INFO", ""), 30: ("WARN", "warn"), 40: ("ERROR", "bad")}
 
@@ -65,14 +76,24 @@ class LogRows(Rows[LogLine]):
     def version(self, item: LogLine) -> Hashable:  # noqa: ARG002 - a log line never changes
         return self.utc
 
-    def line(self, item: LogLine, cells: int) -> Line:  # noqa: ARG002 - cut when drawn
+    def line(self, item: LogLine, cells: int) -> Line:
         name, tone = level_name(item.level)
-        return [
-            (f"{formats.time_with_ms(item.at_ns, utc=self.utc)} ", "dim"),
-            (fit(name, 6), tone),
-            (fit(printable(item.source), _SOURCE_CELLS) + " ", "dim"),
-            (printable(item.text), tone if item.level >= logging.ERROR else ""),
-        ]
+        return TABLE.row(
+            cells,
+            (
+                (formats.time_with_ms(item.at_ns, utc=self.utc), "dim"),
+                (name, tone),
+                (printable(item.source), "dim"),
+                (printable(item.text), tone if item.level >= logging.ERROR else ""),
+            ),
+        )
+
+    def heading(self, cells: int) -> Line | None:
+        return TABLE.heading(cells - 1)
+
+    def title_at(self, cell: int, cells: int) -> str:
+        column = TABLE.at(cells, cell)
+        return "" if column is None else column.key
 
 
 class LogScreen(Page):
@@ -118,6 +139,10 @@ class LogScreen(Page):
         self._changed = True
         self.host.show_now()
 
+    def choose_title(self, key: str) -> None:
+        if key == "level":
+            self.action_level()
+
     def on_rows_at_end(self) -> None:
         self.query_one(LogRows).follow = True
         self._changed = True
@@ -133,7 +158,7 @@ class LogScreen(Page):
     def action_copy(self) -> None:
         rows = self.query_one(LogRows)
         if rows.current is not None:
-            self.host.copy(text_of(rows.line(rows.current, 1000)), "the line")
+            self.host.copy(text_of(rows.line(rows.current, _COPIED_CELLS)).rstrip(), "the line")
 
     def action_open(self) -> None:
         """The whole text of a line that is cut."""

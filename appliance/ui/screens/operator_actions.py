@@ -201,8 +201,8 @@ class OperatorActions:
         shown = cut(printable(losses), 300)
         self._ask(f"Acknowledge this? {shown}", "Acknowledge", action)
 
-    def publish(self, topic: str = "") -> None:
-        """Write a message and publish it."""
+    def publish(self, topic: str = "", qos: int = 0) -> None:
+        """Write a message and publish it; the dialog begins with ``topic`` and ``qos``."""
         from appliance.ui.screens.publish_dialog import PublishDialog  # noqa: PLC0415 - see run_task
 
         def written(draft: Draft | None) -> None:
@@ -221,4 +221,5 @@ class OperatorActions:
             self._do(action)
 
         history = self._host.remembered.publish_topics
-        self._host.push_screen(PublishDialog(topic, history, tuple(self._drafts)), written)
+        dialog = PublishDialog(topic, history, tuple(self._drafts), qos=qos)
+        self._host.push_screen(dialog, written)

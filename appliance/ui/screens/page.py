@@ -34,6 +34,19 @@ class Tabs(Pane):
             await self.app.run_action(f"show('{name}')")
 
 
+class Footer(Pane):
+    """The line of keys; a click on one does what the key does."""
+
+    entries: tuple[tuple[int, int, keys.Key], ...] = ()
+    """First cell, the cell after the last, and the key."""
+
+    def on_click(self, event: Click) -> None:
+        page = self.screen
+        for start, end, key in self.entries:
+            if start <= event.x < end and isinstance(page, Page):
+                page.host.press(key)
+
+
 class Page(BaseScreen[None]):
     """A screen over the whole terminal; the app calls ``tick`` for each frame."""
 
@@ -85,7 +98,7 @@ class Page(BaseScreen[None]):
         yield Pane(id="alert", classes="bar")
         yield from self.body()
         yield FilterBar(id="filterbar")
-        yield Pane(id="footer", classes="bar")
+        yield Footer(id="footer", classes="bar")
 
     # --- for subclasses ------------------------------------------------------------------------
 
@@ -102,6 +115,9 @@ class Page(BaseScreen[None]):
 
     def filter_changed(self) -> None:
         """``self.filter`` has changed."""
+
+    def choose_title(self, key: str) -> None:
+        """Do what a click on the title of a column means, mostly: sort by that column."""
 
     def action_open(self) -> None:
         """Show more of the row under the cursor."""
@@ -149,13 +165,15 @@ class Page(BaseScreen[None]):
         self.query_one("#status", Pane).show([page_frame.status(snapshot, now_ns, cells, utc=utc)])
         tabs = self.query_one(Tabs)
         tabs.active = self.tab
-        tabs.show([page_frame.tabs(self.tab, cells, self._right())])
+        tabs.show([page_frame.tabs(self.tab, cells, self._right(), page_frame.identity(snapshot))])
         worst = page_frame.alert(snapshot, self.host.trouble)
         alert = self.query_one("#alert", Pane)
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
         chosen = self.host.settings.keys
-        self.query_one("#footer", Pane).show([page_frame.footer(self.SCOPES, chosen, cells)])
+        footer = self.query_one(Footer)
+        line, footer.entries = page_frame.footer(self.SCOPES, chosen, cells)
+        footer.show([line])
         self.update_body(snapshot, now_ns)
         self.has_shown = True
 
@@ -170,6 +188,9 @@ class Page(BaseScreen[None]):
 
     def on_rows_moved(self) -> None:
         self.host.show_now()
+
+    def on_rows_title_chosen(self, event: Rows.TitleChosen) -> None:
+        self.choose_title(event.key)
 
     def on_rows_opened(self) -> None:
         self.action_open()

@@ -13,6 +13,7 @@ from typing import Protocol
 from appliance.engine_api import Snapshot
 from appliance.model import Execution, Message
 from appliance.ui.filters import Filter
+from appliance.ui.keys import Key
 from appliance.ui.live_feed import LiveFeed
 from appliance.ui.screens.operator_actions import ActionHost, OperatorActions
 from appliance.ui.settings import UiSettings
@@ -52,6 +53,9 @@ class PageHost(ActionHost, Protocol):
     @property
     def navigation(self) -> Navigation:
         """Leads to other pages."""
+
+    def press(self, key: Key) -> None:
+        """Do what the key would do, on the widget with the focus, the page or the app."""
 
     def show_now(self) -> None:
         """Bring the page up to date before the next poll."""

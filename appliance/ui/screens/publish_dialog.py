@@ -33,14 +33,16 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
 
     BINDINGS: ClassVar = [("escape", "leave"), ("up", "older"), ("down", "newer")]
 
-    def __init__(self, topic: str, history: Sequence[str], drafts: Sequence[Draft] = ()) -> None:
+    def __init__(
+        self, topic: str, history: Sequence[str], drafts: Sequence[Draft] = (), *, qos: int = 0
+    ) -> None:
         """``history``: topics used before; ``drafts``: messages published before; newest first."""
         super().__init__()
         self._topic = topic or (history[0] if history else "")
         self._history = list(history)
         self._drafts = drafts
         self._at = -1
-        self._qos = 0
+        self._qos = qos
         self._retain = False
 
     def compose(self) -> ComposeResult:
@@ -51,7 +53,7 @@ class PublishDialog(ModalScreen[Draft], BaseScreen[Draft]):
             yield TextArea(id="payload-text", tab_behavior="focus")
             yield Pane(id="publish-problem")
             with Horizontal(classes="buttons"):
-                yield Button("QoS 0", id="qos", compact=True)
+                yield Button(f"QoS {self._qos}", id="qos", compact=True)
                 yield Button("retain: no", id="retain", compact=True)
                 yield Button("Publish", id="publish", variant="primary", compact=True)
                 yield Button("Leave", id="leave", compact=True)

@@ -16,13 +16,23 @@ from textual.widgets import Input
 from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
 from appliance.model import Task
-from appliance.ui import formats
+from appliance.ui import formats, symbols
 from appliance.ui.background import Background
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line
 from appliance.ui.screens.base import BaseScreen
-from appliance.ui.text import fit, printable
+from appliance.ui.text import printable
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
+
+TABLE = Table(
+    Column("", 1),
+    Column("TASK", 20, 40, 90),
+    Column("USUALLY", 8, right=True),
+    Column("", 8),
+    Column("TAGS", 8, 20, None),
+)
+"""The list of tasks."""
 
 
 class TaskRows(Rows[Task]):
@@ -39,16 +49,19 @@ class TaskRows(Rows[Task]):
     def line(self, item: Task, cells: int) -> Line:
         usual = "" if item.last_duration_s is None else f"~{formats.took(item.last_duration_s)}"
         tags = " ".join(item.tags)
-        name = fit(printable(item.name), max(20, cells - 32))
-        sign: tuple[str, str] = ("  ", "") if item.enabled else ("○ ", "dim")
-        state = "" if item.enabled else "disabled "
-        return [
-            sign,
-            (name, "" if item.enabled else "dim"),
-            (f" {fit(usual, 8)} ", "dim"),
-            (state, "warn"),
-            (printable(tags), "dim"),
-        ]
+        return TABLE.row(
+            cells,
+            (
+                ("" if item.enabled else symbols.AWAY, "dim"),
+                (printable(item.name), "" if item.enabled else "dim"),
+                (usual, "dim"),
+                ("" if item.enabled else "disabled", "warn"),
+                (printable(tags), "dim"),
+            ),
+        )
+
+    def heading(self, cells: int) -> Line | None:
+        return TABLE.heading(cells - 1)
 
 
 class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
@@ -91,7 +104,9 @@ class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
 
     def _found(self, tasks: Sequence[Task]) -> None:
         self._tasks = sorted(tasks, key=lambda one: one.name.casefold())
-        self._title([(f"{len(tasks)} tasks   ⏎ starts it at once   Esc leaves", "dim")])
+        self._title(
+            [(f"{formats.counted(len(tasks), 'task')}   ⏎ starts it at once   Esc leaves", "dim")]
+        )
         self._narrow(self.query_one(Input).value)
 
     def _narrow(self, typed: str) -> None:

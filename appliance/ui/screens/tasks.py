@@ -60,7 +60,7 @@ class ExecutionRows(Rows[Execution]):
         return activity.execution_line(item, self.now_ns, cells, utc=self.utc)
 
     def heading(self, cells: int) -> Line | None:
-        return view.heading(cells)
+        return view.heading(cells - 1)
 
 
 class TasksScreen(Page):
@@ -79,9 +79,7 @@ class TasksScreen(Page):
     def body(self) -> Iterable[Widget]:
         yield RuleRows(id="rules")
         yield Pane(id="executions-title")
-        rows = ExecutionRows(id="executions")
-        rows.empty_text = "No execution is here. t starts a task."
-        yield rows
+        yield ExecutionRows(id="executions")
         yield Pane(id="reason")
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
@@ -98,7 +96,12 @@ class TasksScreen(Page):
         present = {one.id for one in snapshot.executions}
         older = [one for one in self._older if one.id not in present]
         self._all = [*snapshot.executions, *older]
-        rows.set_items([one for one in self._all if self.filter.takes_execution(one)])
+        shown = [one for one in self._all if self.filter.takes_execution(one)]
+        rows.empty_text = "No execution is here. t starts a task."
+        if self._all and not shown:
+            hidden = formats.counted(len(self._all), "execution")
+            rows.empty_text = f"{hidden} hidden by the filter. Esc clears it."
+        rows.set_items(shown)
         cells = self.size.width
         title: Line = [("Executions ", "head"), ("── ", "dim"), *activity.summary(snapshot)]
         self.query_one("#executions-title", Pane).show([rule(title, cells)])
@@ -184,7 +187,11 @@ class TasksScreen(Page):
 
     def _found(self, executions: Sequence[Execution]) -> None:
         self._older += executions
-        self.host.say(f"{len(executions)} older executions." if executions else "That is all.")
+        self.host.say(
+            f"{formats.counted(len(executions), 'older execution')}."
+            if executions
+            else "That is all."
+        )
         self.host.show_now()
 
     def action_copy(self) -> None:

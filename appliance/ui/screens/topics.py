@@ -16,6 +16,7 @@ from appliance.ui import filters, formats, keys, topic_tree
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
+from appliance.ui.task_names import TaskNames
 from appliance.ui.views import topic as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
@@ -56,6 +57,10 @@ class TopicRows(Rows[topic_tree.TopicNode]):
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, self.sort)
 
+    def title_at(self, cell: int, cells: int) -> str:
+        column = view.TABLE.at(cells, cell)
+        return "" if column is None else column.key
+
 
 class TopicsScreen(Page):
     """Folded and sorted as the operator likes; the filter is a text or a topic filter."""
@@ -68,6 +73,7 @@ class TopicsScreen(Page):
     def __init__(self, host: PageHost) -> None:
         super().__init__(host)
         self._root = topic_tree.build([])
+        self._names = TaskNames()
         self._built_ns = 0
         self._seen_any = False
         self._left_out = ""
@@ -100,10 +106,16 @@ class TopicsScreen(Page):
             states = topic_tree.from_messages(kept, now_ns)
         self._left_out = view.left_out(len(states), snapshot)
         wanted = self.filter
+        plain = not wanted.texts and not wanted.not_texts
         states = [
-            one for one in states if wanted.takes_topic(one.topic) and wanted.takes_text(one.topic)
+            one
+            for one in states
+            if wanted.takes_topic(one.topic)
+            and (plain or wanted.takes_text(one.topic, self._names.in_topic(one.topic)))
         ]
-        self._root = topic_tree.build(states)
+        self._names.learn(snapshot.executions)
+        self._names.refresh(self.host.engine, self.host.background, now_ns)
+        self._root = topic_tree.build(states, self._names.by_id)
         self.rows.empty_text = "No topic yet." if wanted.is_empty else _NONE_TAKEN
         if states and not self._seen_any:
             self._seen_any = True
@@ -123,8 +135,9 @@ class TopicsScreen(Page):
             rows.refresh()
         cells = self.size.width
         title: Line = [
-            (f"{formats.number(self._root.topics)} topics", "head"),
-            (f" ── {formats.short_count(self._root.count)} messages", "dim"),
+            (formats.counted(self._root.topics, "topic"), "head"),
+            (f" ── {formats.short_count(self._root.count)} ", "dim"),
+            ("message" if self._root.count == 1 else "messages", "dim"),
             (f" ── {self._root.rate:.1f}/s", "dim"),
         ]
         if self._left_out:
@@ -215,6 +228,11 @@ class TopicsScreen(Page):
         at = topic_tree.SORTS.index(self.rows.sort)
         self.rows.sort = topic_tree.SORTS[(at + 1) % len(topic_tree.SORTS)]
         self._rebuild()
+
+    def choose_title(self, key: str) -> None:
+        if key in topic_tree.SORTS:
+            self.rows.sort = key
+            self._rebuild()
 
     def action_open(self) -> None:
         """The messages of the topic, or of everything below it, on the Live screen."""

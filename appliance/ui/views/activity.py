@@ -12,11 +12,21 @@ from msgspec.structs import replace
 from appliance.engine_api import Snapshot, TimerState
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.ui import formats, symbols
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, join, line_width, spread
 from appliance.ui.text import fit, printable
 
 _RECENT_NS = 15 * 60 * 10**9
 """A failure stays before the successes for a quarter of an hour."""
+
+TABLE = Table(
+    Column("", 1),
+    Column("STARTED", 8),
+    Column("TASK", 15, 22, 60),
+    Column("STATE", 18, 40, None),
+    Column("BY", 6, 14, 40),
+)
+"""The list of executions."""
 
 _ROOMY = 70
 """Columns from which names and bars get their full length."""
@@ -102,16 +112,19 @@ def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) 
     name = printable(execution.task_name or execution.task_id)
     if execution.merged:
         name += f" (+{execution.merged})"
-    line: Line = [
-        (f"{symbols.sign(state)} ", symbols.tone(state)),
-        (f"{formats.time_of_day(at, utc=utc)} ", "dim"),
-        (fit(name, _name_cells(cells)), ""),
-        (" ", ""),
-        *progress(execution, now_ns, 10 if cells >= _ROOMY else 6),
-    ]
+    how = progress(execution, now_ns, 10 if cells >= _ROOMY else 6)
     if execution.reason and (state.is_bad or state is ExecutionState.RETRYING):
-        line.append((f"  {first_line(execution.reason)}", "bad" if state.is_bad else "warn"))
-    return spread(line, [(printable(by(execution.cause))[:14], "dim"), (" ", "")], cells)
+        how.append((f"  {first_line(execution.reason)}", "bad" if state.is_bad else "warn"))
+    return TABLE.row(
+        cells,
+        (
+            (symbols.sign(state), symbols.tone(state)),
+            (formats.time_of_day(at, utc=utc), "dim"),
+            (name, ""),
+            how,
+            (printable(by(execution.cause)), "dim"),
+        ),
+    )
 
 
 def execution_lines(

@@ -7,58 +7,61 @@ from __future__ import annotations
 
 from appliance.engine_api import ClientState, Snapshot
 from appliance.ui import formats, symbols
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, join
-from appliance.ui.text import fit, fit_right, printable
+from appliance.ui.text import fit, printable
 from appliance.ui.views import counters, page_frame
 
-_FIXED = 47
+_FILTERS = 20
+"""Topic filters of a client that the list reads; a line shows fewer."""
+
+TABLE = Table(
+    Column("", 1),
+    Column("CLIENT", 8, 20, 64, key="name"),
+    Column("ADDRESS", 10, 21, 47),
+    Column("USER", 6, 12, 32, from_cells=110),
+    Column("LISTENER", 8, 10, 24, from_cells=130),
+    Column("MQTT", 5),
+    Column("UP", 8, right=True, key="up"),
+    Column("SUBS", 4, right=True),
+    Column("IN/s", 6, right=True, key="in"),
+    Column("OUT/s", 6, right=True, key="out"),
+    Column("QUEUE", 6, right=True, key="queue"),
+    Column("LOST", 5, right=True, key="lost"),
+    Column("SUBSCRIBES TO", 16, 40, None, from_cells=130),
+)
+"""The list of clients."""
 
 
 def heading(cells: int, sort: str) -> Line:
     """The row above the list of clients."""
-
-    def name(text: str, key: str) -> str:
-        return f"{text}▼" if key == sort else text
-
-    first, second = _columns(cells)
-    text = fit(f"  {name('CLIENT', 'name')}", first + 2) + fit("ADDRESS", second) + fit("MQTT", 6)
-    for label, key, size in (
-        ("UP", "up", 8),
-        ("SUBS", "", 5),
-        ("IN/s", "in", 7),
-        ("OUT/s", "out", 7),
-        ("QUEUE", "queue", 7),
-        ("LOST", "lost", 5),
-    ):
-        text += fit_right(name(label, key), size)
-    return [(text, "head")]
-
-
-def _columns(cells: int) -> tuple[int, int]:
-    room = max(20, cells - _FIXED)
-    second = min(22, max(10, room // 2))
-    return room - second, second
+    return TABLE.heading(cells, sort=sort)
 
 
 def row(client: ClientState, rates: tuple[float, float], now_ns: int, cells: int) -> Line:
     """One client: connected or away, and what waits for it."""
-    first, second = _columns(cells)
     seconds = (now_ns - client.since_ns) / 1e9
     up = formats.elapsed(seconds) if client.connected else f"gone {formats.age(seconds)}"
-    sign: tuple[str, str] = ("● ", "ok") if client.connected else ("○ ", "dim")
     tone = "" if client.connected else "dim"
-    return [
-        sign,
-        (fit(printable(client.client_id), first - 1) + " ", tone),
-        (fit(printable(client.address), second - 1) + " ", "dim"),
-        (fit(client.protocol, 6), "dim"),
-        (fit_right(up, 8), tone),
-        (fit_right(str(len(client.subscriptions)), 5), tone),
-        (fit_right(formats.rate(rates[0]), 7), "strong" if rates[0] >= 1 else tone),
-        (fit_right(formats.rate(rates[1]), 7), tone),
-        (fit_right(formats.short_count(client.queued), 7), "warn" if client.queued > 100 else tone),
-        (fit_right(formats.short_count(client.dropped), 5), "bad" if client.dropped else tone),
-    ]
+    filters = ", ".join(topic_filter for topic_filter, _ in client.subscriptions[:_FILTERS])
+    return TABLE.row(
+        cells,
+        (
+            (symbols.CONNECTED, "ok") if client.connected else (symbols.AWAY, "dim"),
+            (printable(client.client_id), tone),
+            (printable(client.address), "dim"),
+            (printable(client.username or ""), "dim"),
+            (printable(client.listener), "dim"),
+            (client.protocol, "dim"),
+            (up, tone),
+            (str(len(client.subscriptions)), tone),
+            (formats.rate(rates[0]), "strong" if rates[0] >= 1 else tone),
+            (formats.rate(rates[1]), tone),
+            (formats.short_count(client.queued), "warn" if client.queued > 100 else tone),
+            (formats.short_count(client.dropped), "bad" if client.dropped else tone),
+            (printable(filters), "dim"),
+        ),
+    )
 
 
 def subscriptions(client: ClientState) -> Line:
@@ -91,7 +94,7 @@ def listeners(snapshot: Snapshot) -> list[Line]:
             (fit(printable(one.name), 10), ""),
             (fit(printable(one.bind), 22), ""),
             (f"{one.transport}{' TLS' if one.tls else ''}", "dim"),
-            (f"  {one.connections} connection{'s' * (one.connections != 1)}", ""),
+            (f"  {formats.counted(one.connections, 'connection')}", ""),
         ]
         if one.health.text:
             line.append((f"  {printable(one.health.text)}", tone))

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from appliance.engine_api import RuleState, TimerState
 from appliance.model import Execution, ExecutionState
 from appliance.ui import formats, symbols
-from appliance.ui.lines import Line, spread
-from appliance.ui.text import cut_start, fit, fit_right, printable
+from appliance.ui.columns import Cell, Column, Table
+from appliance.ui.lines import Line, cut_line
+from appliance.ui.text import fit, fit_right, printable
 from appliance.ui.views import activity
 from appliance.ui.views.message import cause_line
 
@@ -36,7 +37,9 @@ def history_line(executions: Sequence[Execution]) -> Line:
         line.append((piece if good else symbols.sign(run.state), symbols.tone(run.state)))
     failed = sum(1 for run in runs if run.state.is_bad)
     line.append((f"  {formats.took(min(known))} to {formats.took(max(known))}", "dim"))
-    line.append((f"  {len(runs)} runs, {failed} failed", "bad" if failed else "dim"))
+    line.append(
+        (f"  {formats.counted(len(runs), 'run')}, {failed} failed", "bad" if failed else "dim")
+    )
     return line
 
 
@@ -67,7 +70,7 @@ def plot(executions: Sequence[Execution], cells: int, rows: int) -> list[Line]:
                 sign = _EIGHTHS[1]
             line.append((sign, symbols.tone(run.state)))
         lines.append(line)
-    caption = f"{len(runs)} runs, the newest last, {failed} failed"
+    caption = f"{formats.counted(len(runs), 'run')}, the newest last, {failed} failed"
     lines.append([(" " * _LABEL_CELLS, ""), (caption, "bad" if failed else "dim")])
     return lines
 
@@ -108,7 +111,8 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
         ],
     ]
     if execution.merged:
-        lines.append([(f" It answers {execution.merged} further requests too.", "dim")])
+        further = formats.counted(execution.merged, "further request")
+        lines.append([(f" It answers {further} too.", "dim")])
     return lines
 
 
@@ -137,56 +141,62 @@ def text(execution: Execution) -> str:
 # --- rules and timers ---------------------------------------------------------------------------
 
 
+RULES = Table(
+    Column("", 1),
+    Column("RULE / TIMER", 16, 22, 60, keeps_end=True),
+    Column("STARTS", 8, 31, None),
+    Column("LAST/NEXT", 9, right=True),
+    Column("MATCHED", 7, right=True),
+    Column("STARTED", 7, right=True),
+    Column("REJECTED", 8, right=True),
+)
+"""The list of rules and timers."""
+
+
 def rule_heading(cells: int) -> Line:
     """The row above the list of rules and timers."""
-    first, second = _columns(cells)
-    return [
-        (fit("  RULE / TIMER", first) + " " + fit("STARTS", second - 2), "head"),
-        ("LAST/NEXT  MATCHED  STARTED  REJECTED", "head"),
-    ]
-
-
-def _columns(cells: int) -> tuple[int, int]:
-    room = cells - 37
-    first = max(16, room * 55 // 100)
-    return first, max(8, room - first)
+    return RULES.heading(cells)
 
 
 def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
     """A trigger and how it fared."""
-    first, second = _columns(cells)
     last = "-" if rule.last_ns is None else formats.age((now_ns - rule.last_ns) / 1e9)
-    return [
-        ("◆ ", "info"),
-        (fit(cut_start(printable(rule.name or rule.topic), first - 2), first - 2) + " ", ""),
-        (fit(printable(rule.target), second), "dim"),
-        (fit_right(last, 7), ""),
-        (fit_right(formats.short_count(rule.matched), 9), ""),
-        (fit_right(formats.short_count(rule.started), 9), "ok" if rule.started else ""),
-        (fit_right(formats.short_count(rule.rejected), 10), "bad" if rule.rejected else "dim"),
-    ]
+    return RULES.row(
+        cells,
+        (
+            (symbols.RULE, "info"),
+            (printable(rule.name or rule.topic), ""),
+            (printable(rule.target), "dim"),
+            (last, ""),
+            (formats.short_count(rule.matched), ""),
+            (formats.short_count(rule.started), "ok" if rule.started else ""),
+            (formats.short_count(rule.rejected), "bad" if rule.rejected else "dim"),
+        ),
+    )
 
 
 def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
     """A timer, when it is due, or that it is paused."""
-    first, second = _columns(cells)
     if timer.is_alarm:
-        name = fit(printable(timer.name), first - 2)
+        name = fit(printable(timer.name), RULES.widths(cells)[1])
         return [*activity.alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
-    line: Line = [
-        (f"{symbols.PAUSED} " if timer.paused else "→ ", "warn" if timer.paused else "info"),
-        (fit(printable(timer.name), first - 2) + " ", "dim" if timer.paused else ""),
-        (fit(printable(timer.detail or timer.kind), second), "dim"),
-    ]
+    sign = (symbols.PAUSED, "warn") if timer.paused else (symbols.TIMER, "info")
+    name_and_target: tuple[Cell, ...] = (
+        (printable(timer.name), "dim" if timer.paused else ""),
+        (printable(timer.detail or timer.kind), "dim"),
+    )
+    due: Cell = ("waits", "dim")
+    left = ""
     if timer.paused:
-        return [*line, ("  paused", "warn")]
-    if timer.due_ns is None:
-        return [*line, ("  waits", "dim")]
-    left = formats.elapsed((timer.due_ns - now_ns) / 1e9)
-    due = formats.time_of_day(timer.due_ns, utc=utc)
-    return [*line, (f"  {due}", "dim"), (f"  in {left}", "strong")]
+        due = ("paused", "warn")
+    elif timer.due_ns is not None:
+        due = (formats.time_of_day(timer.due_ns, utc=utc), "dim")
+        left = f"in {formats.elapsed((timer.due_ns - now_ns) / 1e9)}"
+    rest = RULES.row(cells, (sign, *name_and_target, due, ("", ""), ("", ""), ("", "")))
+    after = 1 + sum(RULES.widths(cells)[4:]) + 2
+    return [*cut_line(rest, cells - after), (f" {left}", "strong")]
 
 
 def heading(cells: int) -> Line:
     """The row above a list of executions."""
-    return spread([("  STARTED  TASK", "head")], [("BY ", "head")], cells - 1)
+    return activity.TABLE.heading(cells)

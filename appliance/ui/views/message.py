@@ -11,67 +11,66 @@ from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
 from appliance.model import Execution, Message
 from appliance.mqtt import topics
 from appliance.ui import formats, payload, symbols
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line
-from appliance.ui.text import cut, cut_start, fit, printable, wrap
+from appliance.ui.text import fit, printable, wrap
 from appliance.ui.views.activity import by, first_line, progress
 
-_MARK_CELLS = 10
-_ROOMY_MARK_CELLS = 18
-_TIME_CELLS = 12
-_CLIENT_CELLS = 8
-_WITH_CLIENT = 82
-"""Columns from which a list of messages has one for the client."""
-
-
-_ROOMY = 96
-"""Columns from which what a message led to has room for a reason."""
-
-
-def _mark_cells(cells: int) -> int:
-    return _ROOMY_MARK_CELLS if cells >= _ROOMY else _MARK_CELLS
-
-
-def _columns(cells: int) -> tuple[int, int, int]:
-    """Cells for client, topic and payload."""
-    client = _CLIENT_CELLS if cells >= _WITH_CLIENT else 0
-    mark = _mark_cells(cells)
-    flexible = cells - _TIME_CELLS - 1 - (client + 1 if client else 0) - 4 - 1 - mark - 1
-    topic = max(12, min(40, flexible * 45 // 100))
-    return client, topic, max(4, flexible - topic)
+TABLE = Table(
+    Column("TIME", 12, key="time"),
+    Column("CLIENT", 8, 16, 40, from_cells=84),
+    Column("TOPIC", 12, 32, 80, keeps_end=True),
+    Column("Q", 1),
+    Column("", 1),
+    Column("PAYLOAD", 16, 36, None),
+    Column("→ TASK", 10, 20, 60),
+)
+"""A list of messages."""
 
 
 def heading(cells: int, *, show_age: bool) -> Line:
     """The row above a list of messages."""
-    client, topic, body = _columns(cells)
-    text = fit("AGE" if show_age else "TIME", _TIME_CELLS) + " "
-    if client:
-        text += fit("CLIENT", client) + " "
-    text += fit("TOPIC", topic) + " " + fit("Q", 4) + fit("PAYLOAD", body) + " → TASK"
-    return [(text, "head")]
+    return TABLE.heading(cells, time="AGE" if show_age else "TIME")
 
 
-def row(message: Message, mark: Mark | None, when: str, full_size: int | None, cells: int) -> Line:
-    """One message in a list: time, client, topic, QoS and retain, payload, what it led to."""
-    client, topic, body = _columns(cells)
+def row(
+    message: Message,
+    mark: Mark | None,
+    when: str,
+    full_size: int | None,
+    cells: int,
+    *,
+    task: str = "",
+) -> Line:
+    """One message in a list: time, client, topic, QoS and retain, payload, what it led to.
+
+    ``task``: the name of the task that it asked for.
+    """
     own = message.client_id.startswith("$")  # published by the appliance itself
-    line: Line = [(fit(when, _TIME_CELLS) + " ", "dim")]
-    if client:
-        line.append((fit(printable(message.client_id), client) + " ", "dim"))
-    retain = "R" if message.retain else " "
-    line += [
-        (fit(cut_start(printable(message.topic), topic), topic) + " ", "dim" if own else ""),
-        (f"{message.qos} {retain} ", "dim"),
-    ]
     text = payload.preview(message.payload, full_size)
-    line.append((fit(text, body), "dim" if own else "info" if text.startswith("<") else ""))
-    if mark is not None:
-        line.append((" ", ""))
-        line.append((cut(mark_text(mark), _mark_cells(cells)), symbols.tone(mark.state)))
-    return line
+    return TABLE.row(
+        cells,
+        (
+            (when, "dim"),
+            (printable(message.client_id), "dim"),
+            (printable(message.topic), "dim" if own else ""),
+            (str(message.qos), "dim"),
+            ("R" if message.retain else "", "dim"),
+            (text, "dim" if own else "info" if text.startswith("<") else ""),
+            _led_to(mark, task),
+        ),
+    )
+
+
+def _led_to(mark: Mark | None, task: str) -> Line:
+    if mark is None:
+        return []
+    found: Line = [(mark_text(mark), symbols.tone(mark.state))]
+    return [*found, (f" {printable(task)}", "")] if task else found
 
 
 def mark_text(mark: Mark) -> str:
-    """``▶ 0:01``, ``✗ 403``, ``✓ x3``: never more than the mark column takes."""
+    """``▶ 0:01``, ``✗ 403``, ``✓ x3``."""
     times = f" x{mark.count}" if mark.count > 1 else ""
     return f"{symbols.sign(mark.state)} {printable(mark.label)}{times}".rstrip()
 

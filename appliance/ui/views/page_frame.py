@@ -15,6 +15,7 @@ from appliance.engine_api import Health, Snapshot
 from appliance.ui import formats, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone
+from appliance.ui.text import printable
 
 MIN_COLUMNS, MIN_ROWS = 80, 24
 """The smallest terminal that the screens are laid out for."""
@@ -31,6 +32,12 @@ TABS = (
 )
 _ORDER = {"bad": 0, "warn": 1, "off": 2, "ok": 3}
 _HOST_CELLS = 12
+_GAP = 2
+"""Cells between two entries of the footer."""
+
+_LEAST_WHO = 12
+"""Cells that an attached terminal's appliance and user have at least."""
+
 _LOW_DISK_BYTES = 1_000_000_000
 
 
@@ -84,9 +91,7 @@ def verdict(snapshot: Snapshot) -> Line:
     if not found:
         return [("✓ all well", "ok")]
     level = found[0][0]
-    return [
-        (f"{level_sign(level)} {len(found)} problem{'s' * (len(found) > 1)}", level_tone(level))
-    ]
+    return [(f"{level_sign(level)} {formats.counted(len(found), 'problem')}", level_tone(level))]
 
 
 def _ports(snapshot: Snapshot) -> list[str]:
@@ -99,8 +104,8 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     ports = _ports(snapshot)
     broker: Line = [*_light(worst([one.health for one in snapshot.listeners])), (" broker ", "")]
     if wide:
-        count = snapshot.clients_connected
-        broker += [(" ".join(ports), "dim"), (f"  {count} client{'s' * (count != 1)}  ", "")]
+        count = formats.counted(snapshot.clients_connected, "client")
+        broker += [(" ".join(ports), "dim"), (f"  {count}  ", "")]
         broker += [(f"{formats.number(round(snapshot.rate_in))} msg/s", "strong")]
     else:
         more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
@@ -151,20 +156,37 @@ def _recorder(snapshot: Snapshot, wide: bool) -> Line:
         name = " rec " if snapshot.recorders else " disk "
         return [*light, (name, ""), (formats.short_size(journal.disk_free_bytes), "dim")]
     files = len(snapshot.recorders)
-    name = f" {files} recorder{'s' * (files != 1)}" if files else " journal"
+    name = f" {formats.counted(files, 'recorder')}" if files else " journal"
     late = f"  {formats.number(lag)} behind" if lag else ""
     return [*light, (name + late, ""), (f"  {formats.size(journal.disk_free_bytes)} free", "dim")]
 
 
-def tabs(active: str, cells: int, right: Line) -> Line:
-    """The second line: the screens and what ``right`` says (filter, follow)."""
+def identity(snapshot: Snapshot) -> Line:
+    """Of an attached terminal: the appliance's name, the signed-in user and the role."""
+    if snapshot.link is None:
+        return []
+    user = f"{printable(snapshot.user)} " if snapshot.user else ""
+    return [
+        (printable(snapshot.name), "strong"),
+        (f" {user}{snapshot.role}".rstrip(), "dim"),
+        ("  ", ""),
+    ]
+
+
+def tabs(active: str, cells: int, right: Line, who: Line) -> Line:
+    """The second line: the screens, ``who`` is attached, and ``right`` (filter, follow).
+
+    Where the room is small, ``who`` is shortened.
+    """
     line: Line = [(" ", "")]
     for number, (name, label) in enumerate(TABS, 1):
         if name == active:
             line += [(f"[{number}]{label}", "accent"), ("  ", "")]
         else:
             line += [(f"{number} ", "key"), (f"{label}  ", "dim")]
-    return spread(line, [*right, (" ", "")], cells) if right else line
+    end: Line = [*right, (" ", "")] if right else []
+    who = cut_line(who, max(_LEAST_WHO, cells - line_width(line) - line_width(end) - 1))
+    return spread(line, [*who, *end], cells) if who or end else line
 
 
 def alert(snapshot: Snapshot, trouble: str = "") -> Line | None:
@@ -181,19 +203,29 @@ def alert(snapshot: Snapshot, trouble: str = "") -> Line | None:
     return line
 
 
-def footer(scopes: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells: int) -> Line:
-    """The last line: the most wanted keys of these scopes; help and quit always fit."""
+def footer(
+    scopes: tuple[str, ...], chosen: Mapping[str, tuple[str, ...]], cells: int
+) -> tuple[Line, tuple[tuple[int, int, keys.Key], ...]]:
+    """The last line: the most wanted keys of these scopes; help and quit always fit.
+
+    With the first cell of each key's words and the cell behind them.
+    """
     wanted = [key for key in keys.of(*scopes, keys.EVERYWHERE) if key.footer]
     entries = [(key, _entry(key, chosen)) for key in wanted]
-    room = cells - 1
+    room = cells - 1 + _GAP  # the last entry needs no gap behind it
     room -= sum(line_width(entry) for key, entry in entries if key.scope == keys.EVERYWHERE)
     line: Line = [(" ", "")]
+    places: list[tuple[int, int, keys.Key]] = []
     for key, entry in entries:
         if key.scope != keys.EVERYWHERE:
             room -= line_width(entry)
         if room >= 0 or key.scope == keys.EVERYWHERE:
+            start = line_width(line)
             line += entry
-    return cut_line(line, cells)
+            places.append((start, line_width(line) - _GAP, key))
+    text, tone = line[-1]
+    line[-1] = (text.rstrip(), tone)
+    return cut_line(line, cells), tuple(places)
 
 
 def tab_at(active: str, cell: int) -> str | None:
@@ -209,4 +241,4 @@ def tab_at(active: str, cell: int) -> str | None:
 
 def _entry(key: keys.Key, chosen: Mapping[str, tuple[str, ...]]) -> Line:
     shown = keys.shown(keys.keys_of(key, chosen)[0])
-    return [(shown, "key"), (f" {key.label}  ", "dim")]
+    return [(shown, "key"), (f" {key.label}{' ' * _GAP}", "dim")]

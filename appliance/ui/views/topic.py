@@ -11,28 +11,25 @@ from collections.abc import Sequence
 from appliance.engine_api import Snapshot
 from appliance.model import Message
 from appliance.ui import formats, payload
+from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line
-from appliance.ui.text import fit, fit_right, printable
+from appliance.ui.text import printable
 from appliance.ui.topic_tree import TopicNode
 
-
-def _topic_cells(cells: int) -> int:
-    return max(24, (cells - 28) * 45 // 100)
+TABLE = Table(
+    Column("TOPIC", 24, 40, 90, key="name"),
+    Column("RATE/s", 7, right=True, key="rate"),
+    Column("MSGS", 6, right=True, key="messages"),
+    Column("LAST", 5, right=True, key="last"),
+    Column("R", 1),
+    Column("LAST PAYLOAD", 16, 40, None),
+)
+"""The tree of topics."""
 
 
 def heading(cells: int, sort: str) -> Line:
     """The row above the tree; the column it is sorted by has a sign."""
-
-    def name(text: str, key: str) -> str:
-        return f"{text}▼" if key == sort else text
-
-    topic = fit(name("TOPIC", "name"), _topic_cells(cells))
-    columns = [
-        fit_right(name("RATE/s", "rate"), 8),
-        fit_right(name("MSGS", "messages"), 8),
-        fit_right(name("LAST", "last"), 7),
-    ]
-    return [(f"{topic}{''.join(columns)}  R  LAST PAYLOAD", "head")]
+    return TABLE.heading(cells, sort=sort)
 
 
 def row(
@@ -53,14 +50,17 @@ def row(
     body = ""
     if leaf is not None and message is not None:
         body = payload.preview(message.payload, size)
-    return [
-        (fit(label, _topic_cells(cells)), "" if leaf is not None else "dim"),
-        (fit_right(formats.rate(node.rate), 8), "strong" if node.rate >= 1 else ""),
-        (fit_right(formats.short_count(node.count), 8), ""),
-        (fit_right(formats.age((now_ns - node.last_ns) / 1e9), 7), "dim"),
-        ("  R  " if leaf is not None and leaf.retained else "     ", "accent"),
-        (body, ""),
-    ]
+    return TABLE.row(
+        cells,
+        (
+            (label, "" if leaf is not None else "dim"),
+            (formats.rate(node.rate), "strong" if node.rate >= 1 else ""),
+            (formats.short_count(node.count), ""),
+            (formats.age((now_ns - node.last_ns) / 1e9), "dim"),
+            ("R" if leaf is not None and leaf.retained else "", "accent"),
+            (body, ""),
+        ),
+    )
 
 
 def left_out(shown: int, snapshot: Snapshot) -> str:

@@ -5,7 +5,7 @@ Not for: where the messages come from: the live feed or the journal.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from msgspec.structs import replace
 
@@ -25,6 +25,8 @@ class MessageRows(Rows[Message]):
         super().__init__(follow=follow, id=id)
         self.marks: dict[int, Mark] = {}
         self.sizes: dict[int, int] = {}
+        self.names: dict[int, str] = {}
+        """Names of the tasks of the executions in view, by execution."""
         self.show_age = False
         self.utc = False
         self.now_ns = 0
@@ -36,18 +38,36 @@ class MessageRows(Rows[Message]):
             seq: _timed(mark, engine, now_ns)
             for seq, mark in engine.marks([one.seq for one in seen]).items()
         }
+        names = self._names_of(marks.values(), engine)
         sizes = {one.seq: size for one in seen if (size := engine.full_size(one.seq)) is not None}
         aging = remembered.show_age or self.show_age
-        if marks != self.marks or sizes != self.sizes or aging or remembered.utc != self.utc:
+        if (marks, sizes, names) != (self.marks, self.sizes, self.names) or (
+            aging or remembered.utc != self.utc
+        ):
             self.refresh()
-        self.marks, self.sizes, self.now_ns = marks, sizes, now_ns
+        self.marks, self.sizes, self.names, self.now_ns = marks, sizes, names, now_ns
         self.utc, self.show_age = remembered.utc, remembered.show_age
+
+    def _names_of(self, marks: Iterable[Mark], engine: Engine) -> dict[int, str]:
+        names: dict[int, str] = {}
+        for number in {mark.execution for mark in marks if mark.execution}:
+            name = self.names.get(number)
+            if not name:
+                execution = engine.execution(number)
+                name = "" if execution is None else execution.task_name
+            names[number] = name
+        return names
+
+    def _task_of(self, item: Message) -> str:
+        mark = self.marks.get(item.seq)
+        return "" if mark is None else self.names.get(mark.execution, "")
 
     def key(self, item: Message) -> Hashable:
         return item.seq
 
     def version(self, item: Message) -> Hashable:
-        return (self.marks.get(item.seq), self.sizes.get(item.seq), self._when(item))
+        seq = item.seq
+        return (self.marks.get(seq), self.sizes.get(seq), self._task_of(item), self._when(item))
 
     def _when(self, item: Message) -> str:
         if self.show_age:
@@ -56,10 +76,15 @@ class MessageRows(Rows[Message]):
 
     def line(self, item: Message, cells: int) -> Line:
         mark = self.marks.get(item.seq)
-        return view.row(item, mark, self._when(item), self.sizes.get(item.seq), cells)
+        size = self.sizes.get(item.seq)
+        return view.row(item, mark, self._when(item), size, cells, task=self._task_of(item))
 
     def heading(self, cells: int) -> Line | None:
         return view.heading(cells - 1, show_age=self.show_age)
+
+    def title_at(self, cell: int, cells: int) -> str:
+        column = view.TABLE.at(cells, cell)
+        return "" if column is None else column.key
 
 
 def _timed(mark: Mark, engine: Engine, now_ns: int) -> Mark:

@@ -46,6 +46,13 @@ class Rows(Widget, Generic[T], can_focus=True):
     class LeftEnd(Message):
         """The operator moved up while the list followed its end."""
 
+    class TitleChosen(Message):
+        """A click on a title of the heading; ``key``: the ``Column.key`` of the column."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
     class AtEnd(Message):
         """The operator asked for the last row."""
 
@@ -80,6 +87,10 @@ class Rows(Widget, Generic[T], can_focus=True):
     def heading(self, cells: int) -> Line | None:  # noqa: ARG002 - for subclasses
         """The row above the list, if it has one."""
         return None
+
+    def title_at(self, cell: int, cells: int) -> str:  # noqa: ARG002 - for subclasses
+        """The ``Column.key`` of the title at a cell of the heading; empty if it has none."""
+        return ""
 
     def before_frame(self, visible: Sequence[T]) -> None:
         """Called once per frame with the rows in view, before the first one is drawn."""
@@ -192,6 +203,8 @@ class Rows(Widget, Generic[T], can_focus=True):
 
     def on_click(self, event: Click) -> None:
         row = event.y - (self.heading(self.size.width) is not None)
+        if row < 0 and (key := self.title_at(event.x - 1, self.size.width - 1)):
+            self.post_message(self.TitleChosen(key))
         index = self._top + row
         if row < 0 or index >= len(self._items):
             return
