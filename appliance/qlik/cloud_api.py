@@ -88,10 +88,7 @@ class CloudApi:
         for _ in range(limit):
             reply = self.get(path, asked)
             yield from data_rows(reply)
-            links = rows.inner(as_object(reply), "links")
-            following = rows.text(rows.inner(links, "next"), "href")
-            # Only the link's query is used: our token goes to no other address than ours.
-            query = dict(parse_qsl(urlsplit(following).query))
+            query = _next_query(as_object(reply))
             asked = {**asked, **query}
             if not query or asked in seen:
                 return
@@ -107,6 +104,18 @@ def not_sent_yet() -> Iterator[None]:
         if error.retry is RetryPolicy.LOOK_FIRST:
             error.retry = RetryPolicy.SAFE
         raise
+
+
+def _next_query(answer: rows.Row) -> dict[str, str]:
+    """The query of the link to the next page; empty if there is none, or it can't be read.
+
+    Only the query is used: our token goes to no other address than ours.
+    """
+    following = rows.text(rows.inner(rows.inner(answer, "links"), "next"), "href")
+    try:
+        return dict(parse_qsl(urlsplit(following).query))
+    except ValueError:
+        return {}
 
 
 def _headers(token: str, accept: str = "") -> dict[str, str]:

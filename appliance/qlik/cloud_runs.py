@@ -28,7 +28,10 @@ AFTER = "after:"
 CLOCK_SLACK_NS = 1_500_000_000
 """The Date header has whole seconds; half a second more for the way."""
 _KEPT = 1000
-_MARK = re.compile(r"after:(?P<at>\d{1,19})(?::(?P<nonce>[0-9a-f]{8})?(?::(?P<before>[\w.-]+)?)?)?")
+_MARK = re.compile(
+    r"after:(?P<at>\d{1,19})(?::(?P<nonce>-?[0-9a-f]{8})?(?::(?P<before>[\w.-]+)?)?)?"
+)
+_SOURCE = re.compile(rf"{SOURCE}:[0-9a-f]{{8}}")
 _ID = re.compile(r"[\w.-]{1,64}")
 _AUTOMATIC = frozenset({"schedule", "scheduled", "scheduler", "event"})
 """Causes that are surely not a start call: such a run is taken only if there is no other."""
@@ -40,13 +43,16 @@ class StartMark(msgspec.Struct, frozen=True):
     at_ns: int
     """When the call was made, by the server's clock."""
     nonce: str = ""
-    """Ends the ``source`` of the call; empty in marks of earlier versions."""
+    """Tells the call from others. It ends the ``source`` of the call, unless it begins with ``-``:
+    then the interface takes none. Empty in marks of earlier versions."""
     before: str = ""
     """The id of the task's last run before the call; empty if there was none, or it is unknown."""
 
     @property
     def source(self) -> str:
-        return f"{SOURCE}:{self.nonce}" if self.nonce else ""
+        """What the call says of itself, if the interface takes that; else empty."""
+        is_sent = self.nonce and not self.nonce.startswith("-")
+        return f"{SOURCE}:{self.nonce}" if is_sent else ""
 
     @property
     def execution_id(self) -> str:
@@ -55,9 +61,9 @@ class StartMark(msgspec.Struct, frozen=True):
         return f"{AFTER}{self.at_ns}:{self.nonce}:{before}".rstrip(":")
 
 
-def new_nonce() -> str:
-    """What tells one start call from all others."""
-    return secrets.token_hex(4)
+def new_nonce(*, is_sent: bool) -> str:
+    """What tells one start call from all others; see ``StartMark.nonce``."""
+    return f"{'' if is_sent else '-'}{secrets.token_hex(4)}"
 
 
 def mark_of(execution_id: str) -> StartMark | None:
@@ -73,9 +79,10 @@ def cause_of(run: rows.Row) -> str:
     return rows.text(run, "triggeredBy")
 
 
-def is_ours(run: rows.Row) -> bool:
-    """Whether a run says that an appliance started it."""
-    return cause_of(run).startswith(f"{SOURCE}:")
+def source_of(run: rows.Row) -> str:
+    """The ``source`` of the start call that began a run; empty if no appliance began it."""
+    match = _SOURCE.search(cause_of(run))
+    return match[0] if match else ""
 
 
 class OwnRuns:
@@ -89,7 +96,8 @@ class OwnRuns:
     def note(self, source: str, execution_id: str) -> None:
         """The run that a source belongs to is followed under this execution id."""
         with self._lock:
-            self._note(source, execution_id)
+            if source:
+                self._note(source, execution_id)
 
     def execution_of(self, run: rows.Row) -> str:
         """Under which execution id a run is followed."""
@@ -97,7 +105,7 @@ class OwnRuns:
         with self._lock:
             return (
                 self._executions.get(run_id)
-                or (is_ours(run) and self._executions.get(cause_of(run)))
+                or self._executions.get(source_of(run))
                 or f"{RUN}{run_id}"
             )
 
@@ -123,9 +131,9 @@ class OwnRuns:
         self, mark: StartMark, runs: Sequence[rows.Row], execution_id: str
     ) -> rows.Row | None:
         for run in runs:
-            if mark.nonce and cause_of(run) == mark.source:
+            if mark.source and source_of(run) == mark.source:
                 return run
-        if mark.nonce and any(is_ours(run) for run in runs):
+        if mark.source and any(map(source_of, runs)):
             return None  # The tenant notes who started a run, and this one is not there yet.
         newest_first = sorted(runs, key=_started, reverse=True)
         since = takewhile(lambda run: rows.text(run, "id") != mark.before, newest_first)
@@ -148,13 +156,18 @@ class OwnRuns:
             self._executions.popitem(last=False)
 
 
-def begun_since(runs: Sequence[rows.Row], after_ns: int) -> list[rows.Row]:
+def begun_since(runs: Sequence[rows.Row], after_ns: int, *, takes_source: bool) -> list[rows.Row]:
     """Runs that a start call of ours may have begun after a time of the server, oldest first.
 
     Where the tenant notes who started a run, a run of another cause is none of them.
+
+    Args:
+        runs: the newest runs of a task.
+        after_ns: nanoseconds since the epoch, by the server's clock.
+        takes_source: whether the interface takes a ``source``.
     """
-    if any(is_ours(run) for run in runs):
-        runs = [run for run in runs if is_ours(run)]
+    if takes_source and any(map(source_of, runs)):
+        runs = [run for run in runs if source_of(run)]
     found = [run for run in runs if _started(run) >= after_ns]
     return sorted(found, key=_started)
 

@@ -45,7 +45,7 @@ INTERIM = "/api/v1/tasks"
 _GONE = frozenset({404, 410})
 _REFUSED = frozenset({400, 403, 404, 410})
 """Statuses of a read that mean that there is nothing to be had, now and later."""
-_LOOK_AGAIN_S = 3600.0
+_LOOK_AGAIN_S = 300.0
 """How long an interface that is not the newest is used before the newest is asked for again."""
 _PAGE = "100"
 _RECENT = 20
@@ -77,7 +77,9 @@ class CloudTasks:
         self._look_again = 0.0
         self._of_apps: tuple[float, list[rows.Row]] | None = None
         """When tasks were listed app by app, and those."""
-        self._listed: list[rows.Row] = []
+        self._listed: Sequence[Task] = ()
+        self._migrated: Mapping[str, str] = {}
+        """The id of each legacy reload task (lower case): the id of what it became."""
 
     # --- the interface -----------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class CloudTasks:
                 raise
         return (
             f"The tenant offers the interim tasks interface ({INTERIM}) and not yet "
-            f"{SCHEDULING}, which the appliance asks for again every hour."
+            f"{SCHEDULING}, which the appliance asks for again every five minutes."
         )
 
     # --- tasks -------------------------------------------------------------------------------
@@ -145,20 +147,25 @@ class CloudTasks:
         Raises:
             QlikError: they can't be had. A user without rights sees none.
         """
+        found: list[Task] = []
+        migrated: dict[str, str] = {}
         try:
-            found = list(self._all(apps))
+            for row in self._all(apps):
+                one = task(row, apps)
+                if one.id:
+                    found.append(one)
+                    if legacy := rows.text(rows.inner(row, "metadata"), "migratedFrom"):
+                        migrated[legacy.lower()] = one.id
         except StatusError as error:
-            if error.status >= 500 and self._listed:
+            if error.status in _GONE:
+                self._forget()
+            elif error.status >= 500 and self._listed:
                 # The scheduling service is away: the apps are there nevertheless.
-                found = self._listed
-            elif error.status in _REFUSED:
-                if error.status in _GONE:
-                    self._forget()
-                found = []
-            else:
+                return self._listed
+            elif error.status not in _REFUSED:
                 raise
-        self._listed = found
-        return [task(row, apps) for row in found if rows.text(row, "id")]
+        self._listed, self._migrated = found, migrated
+        return found
 
     def _all(self, apps: Mapping[str, str]) -> Iterator[rows.Row]:
         base = self.base()
@@ -197,11 +204,7 @@ class CloudTasks:
 
     def migrated_from(self, task_id: str) -> str:
         """The id of the task that a legacy reload task became; empty if there is none."""
-        for row in self._listed:
-            legacy = rows.text(rows.inner(row, "metadata"), "migratedFrom")
-            if legacy.lower() == task_id.lower():
-                return rows.text(row, "id").lower()
-        return ""
+        return self._migrated.get(task_id.lower(), "")
 
     def exists(self, task_id: str) -> bool:
         """Whether there is a task with this id that the user may see. Raises ``QlikError``."""
@@ -232,11 +235,27 @@ class CloudTasks:
         Raises:
             QlikError: it was not started, or that is not known.
         """
+        try:
+            return self._start(task_id, wait)
+        except StatusError as error:
+            if error.status not in _GONE or not self._has_another():
+                raise
+            # Only the interface was missing, so nothing was started.
+            return self._start(task_id, wait)
+
+    def _has_another(self) -> bool:
+        """Whether the tenant offers another interface than the one that was used."""
+        with not_sent_yet():
+            used = self._base
+            self._forget()
+            return self.base() != used
+
+    def _start(self, task_id: str, wait: Callable[[], bool]) -> Started:
         with not_sent_yet():
             path = self._path(task_id, "actions", "start")
             takes_source = self.base() == SCHEDULING
             now_ns = self._api.transport.server_time_ns()
-            mark = StartMark(now_ns, new_nonce(), self._last(task_id))
+            mark = StartMark(now_ns, new_nonce(is_sent=takes_source), self._last(task_id))
         self.own.note(mark.source, mark.execution_id)
         reply = self._api.post(path, None, {"source": mark.source} if takes_source else None)
         if reply.status in _BY_STATE and (why := self._why_refused(task_id)):
@@ -244,8 +263,6 @@ class CloudTasks:
         if reply.status == 409:
             return Started("", error_text(reply) or "the task can't be started now")
         if reply.status >= 300 or reply.is_sign_in:
-            if reply.status == 410:
-                self._forget()
             raise error_of(reply, not_found="There is no task with this id that [qlik] may start.")
         if reply.content.strip():
             reply.json()  # Raises if it is not the tenant's answer.
@@ -299,7 +316,8 @@ class CloudTasks:
 
     def begun_since(self, task_id: str, after_ns: int) -> list[rows.Row]:
         """Runs that a start of ours after a time of the server may have begun, oldest first."""
-        return begun_since(self._runs_from(task_id, after_ns), after_ns)
+        runs = self._runs_from(task_id, after_ns)
+        return begun_since(runs, after_ns, takes_source=self.base() == SCHEDULING)
 
     def _runs_from(self, task_id: str, after_ns: int) -> list[rows.Row]:
         """Runs from a time on, and some before, which tell whether the tenant notes who started."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,20 +112,20 @@ def test_all_tasks_are_listed_over_all_pages(
     assert len(lists) <= 6, interface
 
 
-def test_the_older_interface_is_used_until_the_newer_is_there(
-    qlik: SimulatedQlik, tenant: QlikServer, clock: ManualClock
+@pytest.mark.parametrize("gone_status", [404, 410])
+def test_the_interface_that_the_tenant_offers_is_used(
+    qlik: SimulatedQlik, tenant: QlikServer, clock: ManualClock, gone_status: int
 ) -> None:
-    """404 and 410 mean that it is missing; it is asked for again when the older one is gone."""
+    """404 and 410 mean that one is missing; when it changes, the next start goes over the other."""
+    qlik.cloud.tasks.gone_status = gone_status
     one = task(qlik, HEX_ID, duration_s=1)
-    for status, offered in ((404, {INTERIM}), (410, {SCHEDULING})):
-        qlik.cloud.tasks.gone_status = status
-        qlik.cloud.tasks.interfaces = offered
-        if status == 410:
-            with pytest.raises(QlikError, match="no longer has this interface"):
-                tenant.start(HEX_ID)
-        assert tenant.start(HEX_ID).execution_id.startswith("run:")
+    for number, offered in enumerate((INTERIM, SCHEDULING, INTERIM), 1):
+        qlik.cloud.tasks.interfaces = {offered}
+        execution_id = tenant.start(HEX_ID).execution_id
+        assert qlik.posts[-1].path.startswith(offered)
         clock.advance(60)
-    assert one.runs == 2
+        assert followed(tenant, execution_id, HEX_ID).state is ExecutionState.SUCCEEDED
+        assert one.runs == number
 
 
 @pytest.mark.parametrize("worker", ["reload", "reloads", "RELOADS", "Reload"])
@@ -395,3 +396,44 @@ def test_check_says_which_interface_the_tenant_offers(
     findings = diagnose(config_of(qlik.url))
     assert [one for one in findings if says in one.text and one.level == "ok"], findings
     assert any("1 apps and" in one.text for one in findings)
+
+
+_ODD = [
+    *("[]", "null", "0", '"x"', "{}", '{"data": null}', '{"data": {"id": 1}}', "not JSON", ""),
+    '{"data": [null, 1, [], {}, {"id": null}], "links": []}',
+    '{"data": [{"id": [], "metadata": 1, "startedAt": 0, "workerId": {}}], "links": {"next": 1}}',
+    '{"data": [{"id": "x", "metadata": {"orchestration": {"attrs": 1, "lastRun": []}}}]}',
+    '{"data": [{"id": "x"}], "links": {"next": {"href": "http://[?page=1"}}}',
+    '{"data": [{"id": "x"}], "links": {"next": {"href": "?page=1"}}}',
+    '{"id": "x", "status": 7, "startedAt": "9999-99-99", "workerType": 1, "log": 1}',
+    '{"errors": [1, {"code": {}}], "logContent": []}',
+]
+
+
+@pytest.mark.parametrize("body", _ODD)
+def test_odd_answers_are_errors_and_nothing_else(
+    qlik: SimulatedQlik, tenant: QlikServer, body: str
+) -> None:
+    """Whatever a tenant answers: a result or a ``QlikError``, and lists that repeat end."""
+    task(qlik)
+    tenant.tasks()
+    mark = tenant.start(GUID).execution_id
+    for status in (200, 400, 409):
+        qlik.fail(FaultKind.STATUS, path="/api/", status=status, text=body)
+        calls = [
+            tenant.check,
+            tenant.tasks,
+            lambda: tenant.start(GUID),
+            lambda: tenant.start(APP),
+            lambda: tenant.start(LEGACY),
+            lambda: tenant.poll([mark, "after:1:0a1b2c3d", LEGACY], [GUID, GUID, APP]),
+            lambda: tenant.since(GUID, 0),
+            lambda: tenant.since(APP, 0),
+            tenant.running,
+            lambda: tenant.log_tail(Report(mark, GUID, ExecutionState.FAILED), 5),
+            lambda: tenant.stop(GUID, mark),
+        ]
+        for call in calls:
+            with contextlib.suppress(QlikError):
+                call()
+        qlik.heal()
