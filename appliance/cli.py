@@ -38,6 +38,9 @@ _DRAWS = frozenset({"run", "demo", "attach", "selftest"})
 
 DEFAULT_CONFIG = "config.toml"
 
+SHELLS = ("bash", "zsh", "fish", "powershell")
+"""Shells that completion is made for."""
+
 _DESCRIPTION = """\
 An MQTT broker that starts Qlik Sense tasks, records messages and shows what happened."""
 
@@ -571,6 +574,27 @@ def _add_tasks_and_selftest(add: _Add) -> None:
 
 
 def _add_care(add: _Add) -> None:
+    parser = add(
+        "completion",
+        "print the completion for a shell",
+        "Print a script that lets a shell complete commands, options and values.",
+        "  source <(appliance completion bash)           in ~/.bashrc\n"
+        '  eval "$(appliance completion zsh)"            in ~/.zshrc, behind compinit\n'
+        "  appliance completion fish | source            in ~/.config/fish/config.fish\n"
+        "  appliance completion powershell | Out-String | Invoke-Expression\n"
+        "                                                in the file that $PROFILE names",
+    )
+    parser.add_argument("shell", metavar="SHELL", choices=SHELLS,
+                        help="bash, zsh, fish or powershell")  # fmt: skip
+    parser.set_defaults(command_parser=command_parser)
+    parser = add(
+        "manual",
+        "print the manual page",
+        "Print the manual page for man(1): the help of all commands.",
+        "  appliance manual | man -l -                   read it\n"
+        "  appliance manual > ~/.local/share/man/man1/appliance.1",
+    )
+    parser.set_defaults(command_parser=command_parser)
     parser = add(
         "health",
         "show the health of a running appliance",

@@ -30,6 +30,7 @@ from appliance.process.ui_settings import ui_settings
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("run", "demo", "init", "check", "user", "session", "publish", "start", "export", "tasks", "selftest",
+            "completion", "manual",
             "health", "reload", "acknowledge", "log-level", "backup", "restore")  # fmt: skip
 
 

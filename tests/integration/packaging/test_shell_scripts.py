@@ -145,14 +145,12 @@ def redirected(arguments: list[object], out: Path, cwd: Path = ROOT) -> bytes:
 
 
 def test_the_programs_of_the_build_write_in_any_code_page(tmp_path: Path) -> None:
-    """archive.py with a name outside cp1252; complete.py where its libraries are installed."""
+    """archive.py with a name outside cp1252; complete.py."""
     folder = tmp_path / "appliance"
     folder.mkdir()
     (folder / "Übersicht-表.txt").write_text("x", "utf-8")
     packaging = ROOT / "packaging"
     redirected([packaging / "archive.py", folder, tmp_path / "a.zip"], tmp_path / "out")
-    pytest.importorskip("shtab")
-    pytest.importorskip("argparse_manpage")
     redirected([packaging / "complete.py", tmp_path], tmp_path / "out")
     assert (tmp_path / "appliance.1").stat().st_size > 1000
 
