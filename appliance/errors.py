@@ -33,6 +33,10 @@ class UnavailableError(ApplianceError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class NotNotedError(UnavailableError):
+    """A request was taken and is not on disk: it is forgotten if the appliance ends before."""
+
+
 class NoPermissionError(ApplianceError):
     """The operating system refused access to a file, folder or port."""
 

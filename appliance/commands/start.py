@@ -26,6 +26,7 @@ from appliance.errors import (
     EXIT_UNAVAILABLE,
     ApplianceError,
     NoPermissionError,
+    NotNotedError,
     UnavailableError,
     UsageError,
 )
@@ -67,6 +68,12 @@ _AGAIN_S = 1.0
 """Seconds between two tries to connect again."""
 _LOOKS_FOR_START_S = 60.0
 """How long a command without --wait tries to find out whether its start was accepted."""
+_STILL_COMES_S = 5.0
+"""How long a request whose answer was lost is looked for: it may be under way in the appliance."""
+_START_S = 60.0
+"""How long the answer to the request is waited for: names are looked up on the Qlik server."""
+_STATE_S = 15.0
+"""How long the answer to a question for the state is waited for, before it is asked anew."""
 _LOG_S = 5.0
 """How long the script log of a failed run is waited for."""
 
@@ -206,7 +213,9 @@ class _Starts:
         self._link.open()
         self._asked = True
         try:
-            self._numbers = self._link.request(protocol.RequestStarts(payload), _NUMBERS)
+            self._numbers = self._link.request(
+                protocol.RequestStarts(payload), _NUMBERS, self._at_most(_START_S)
+            )
         except ConnectionLostError as error:
             self._progress.say(f"the connection was lost before the answer came: {error}")
             self._find_own()
@@ -214,6 +223,8 @@ class _Starts:
             raise _NotTakenError(str(error), EXIT_REJECTED) from None
         except NoPermissionError:
             raise  # with the exit code of its own
+        except NotNotedError as error:
+            raise _NotTakenError(str(error), EXIT_LOST) from None
         except ApplianceError as error:
             raise _NotTakenError(str(error), EXIT_UNAVAILABLE) from None
 
@@ -221,11 +232,18 @@ class _Starts:
         """Look for the request by the client id that its cause names."""
         if self._end is None:
             self._end = time.monotonic() + _LOOKS_FOR_START_S
+        mine = f"(terminal {self._client_id} at "
         with contextlib.suppress(_OutOfTimeError):
             recent = self._asked_until(protocol.GetExecutions(protocol.LAST, protocol.MAX_FOUND))
-            mine = f"(terminal {self._client_id} at "
-            if self._made_up:
+            until = time.monotonic() + _STILL_COMES_S
+            while self._made_up:
                 self._numbers = sorted(each.id for each in recent if mine in each.cause.rule)
+                if self._numbers or time.monotonic() > until:
+                    break
+                self._pause(_LOOK_EVERY_S)
+                recent = self._asked_until(
+                    protocol.GetExecutions(protocol.LAST, protocol.MAX_FOUND)
+                )
         if not self._numbers:
             raise _NotTakenError(
                 "whether the start was accepted is not known; see the appliance's log",
@@ -237,12 +255,12 @@ class _Starts:
     def look(self) -> None:
         """Read the present state once; without an answer it is left out."""
         with contextlib.suppress(ConnectionLostError):
-            self.executions = self._link.request(self._operation(), _EXECUTIONS)
+            self.executions = self._read(self._once)
 
     def wait(self) -> None:
         """Wait for every outcome. Raises ``_OutOfTimeError``."""
         while True:
-            self._take(self._asked_until(self._operation()))
+            self._take(self._read(self._asked_until))
             if all(each.state.is_final for each in self.executions):
                 break
             self._pause(_LOOK_EVERY_S if self._age_s() < _OFTEN_S else _LOOK_SELDOM_S)
@@ -254,13 +272,24 @@ class _Starts:
         with contextlib.suppress(_OutOfTimeError):
             while time.monotonic() < end and any(map(_lacks_log, self.executions)):
                 self._pause(_LOOK_EVERY_S)
-                self._take(self._asked_until(self._operation()))
+                self._take(self._read(self._asked_until))
 
     def _age_s(self) -> float:
         return time.monotonic() - self._began
 
-    def _operation(self) -> protocol.FindExecutions:
-        return protocol.FindExecutions(tuple(self._numbers))
+    def _read(self, ask: Callable[[protocol.AnyOperation], list[Execution]]) -> list[Execution]:
+        """All executions, so many at a time that they fit into one answer."""
+        numbers, size = self._numbers, protocol.MAX_FOUND
+        parts = [tuple(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+        return [each for part in parts for each in ask(protocol.FindExecutions(part))]
+
+    def _once(self, operation: protocol.AnyOperation) -> list[Execution]:
+        return self._link.request(operation, _EXECUTIONS, self._at_most(_STATE_S))
+
+    def _at_most(self, seconds: float) -> float:
+        if self._end is None:
+            return seconds
+        return min(seconds, max(0.0, self._end - time.monotonic()))
 
     def _take(self, found: Sequence[Execution]) -> None:
         known = {each.id: each for each in found}
@@ -277,7 +306,7 @@ class _Starts:
             self._numbers = list(
                 dict.fromkeys(answered.get(number, number) for number in self._numbers)
             )
-            self._take(self._asked_until(self._operation()))
+            self._take(self._read(self._asked_until))
             return
         self.executions = [known[number] for number in self._numbers]
         self._progress.show(self.executions)
@@ -290,7 +319,7 @@ class _Starts:
                 if lost:
                     self._link.open()
                     self._progress.say("connected again")
-                return self._link.request(operation, _EXECUTIONS)
+                return self._once(operation)
             except UnavailableError as error:
                 if not lost:
                     self._progress.say(

@@ -149,7 +149,8 @@ class AccessConfig(Table, frozen=True):
     """Names and hashed passwords, written by `appliance user add NAME`. The appliance notices a
     change without a restart."""
     operators: Annotated[tuple[str, ...], Example('["admin"]')] = ()
-    """Users who may view and act from another terminal (`appliance attach`); `*` stands for any
+    """Users who may view and act from another terminal (`appliance attach`,
+    `appliance start`); `*` stands for any
     characters. Without a users file, every user of this machine may."""
     viewers: Annotated[tuple[str, ...], Example('["anna", "screen-*"]')] = ()
     """Users who may only view from another terminal."""

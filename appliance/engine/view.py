@@ -45,6 +45,8 @@ from appliance.tasks.engine import TaskEngine
 logger = logging.getLogger("appliance.operator")
 
 _SHOWN_EXECUTIONS = 200
+_SHOWN_PAYLOAD = 500
+"""Characters of a request that the log has."""
 _CALL_S = 10.0
 
 
@@ -201,7 +203,7 @@ class View(Engine):
         return self._appliance.tasks.start_task(task_id, by)
 
     def request_starts(self, payload: str, by: str) -> Sequence[int]:
-        logger.info("%s asks to start %s", by, payload)
+        logger.info("%s asks to start %s", by, payload[:_SHOWN_PAYLOAD])
         return self._appliance.tasks.request_starts(payload.encode(), by)
 
     def find_executions(self, numbers: Sequence[int]) -> Sequence[Execution]:

@@ -65,7 +65,10 @@ class CommandLink:
             client.__exit__(None, None, None)
 
     def request(
-        self, operation: protocol.AnyOperation, kind: Callable[[bytes], T] | None = None
+        self,
+        operation: protocol.AnyOperation,
+        kind: Callable[[bytes], T] | None = None,
+        within_s: float = _ANSWER_S,
     ) -> T:
         """Send an operation and wait for its answer, which ``kind`` decodes.
 
@@ -79,13 +82,13 @@ class CommandLink:
         try:
             payload = msgspec.json.encode(protocol.Request(number, operation))
             self._client.send(request_topic(self._target.client_id), payload)
-            answer = self._answer_to(number)
+            answer = self._answer_to(number, within_s)
         except (UnavailableError, NoPermissionError) as error:
             # The broker ended the connection, whatever it names as its reason.
             raise ConnectionLostError(str(error)) from None
         except TimeoutError:
             raise ConnectionLostError(
-                f"{self._target.shown} did not answer within {_ANSWER_S:g} s; is it an appliance "
+                f"{self._target.shown} did not answer within {within_s:.0f} s; is it an appliance "
                 "of this version?"
             ) from None
         if answer.error:
@@ -93,9 +96,9 @@ class CommandLink:
         value: Any = None if kind is None else kind(bytes(answer.value))
         return value  # type: ignore[no-any-return] # without a decoder the value is not used
 
-    def _answer_to(self, number: int) -> protocol.Answer:
+    def _answer_to(self, number: int, within_s: float) -> protocol.Answer:
         assert self._client is not None
-        end = time.monotonic() + _ANSWER_S
+        end = time.monotonic() + within_s
         while True:
             _topic, payload = self._client.receive(end - time.monotonic())
             try:

@@ -36,7 +36,7 @@ MAX_OPEN_REQUESTS = 8
 """Requests of one terminal that are being answered."""
 LAST = 2**63 - 1
 """Larger than the number of any execution."""
-MAX_FOUND = 500
+MAX_FOUND = 50
 """Executions that one ``FindExecutions`` names."""
 
 

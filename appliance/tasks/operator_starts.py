@@ -33,6 +33,7 @@ class OperatorStarts:
         Raises:
             UsageError: the payload names no task, an unknown one, or one that is not allowed.
             UnavailableError: the server can't be asked for the tasks, or the queue is full.
+            NotNotedError: the request was taken, and is not on disk.
         """
         found = read_payload(payload)
         if isinstance(found, Rejection):
@@ -44,8 +45,7 @@ class OperatorStarts:
         )
         numbers: list[int] = []
         refused: Rejection | None = None
-        with self._state.change() as planner:
-            planner.book.changes.is_forced = True
+        with self._state.noted("The start") as planner:
             for selector, options in wanted:
                 cause = Cause("operator", rule=by)
                 answer = planner.ask(selector, options, cause, self._state.clock_ns())

@@ -27,7 +27,7 @@ from itertools import islice
 
 from appliance.clock import STEP_NS, Clock
 from appliance.counters import Counter
-from appliance.errors import UnavailableError
+from appliance.errors import NotNotedError, UnavailableError
 from appliance.model import Execution
 from appliance.storage.sqlite import explain, is_damage
 from appliance.tasks.circuit import Circuit
@@ -265,7 +265,7 @@ class StateStore:
         """``change`` for an operator, who is told if it is not on disk.
 
         ``what`` is the beginning of a sentence, for example ``"The start"``. Raises
-        ``UnavailableError``.
+        ``UnavailableError`` if it is not taken, ``NotNotedError`` if it is taken all the same.
         """
         with self.lock:
             if self._closed or self.stopping:
@@ -279,7 +279,7 @@ class StateStore:
                 planner.book.changes.is_forced = True
                 yield planner
             if self.trouble:
-                raise UnavailableError(
+                raise NotNotedError(
                     f"{what} could not be noted: the task database can't be written "
                     f"({self.trouble}). It takes effect when the database can be written again, "
                     "and is forgotten if the appliance ends before."

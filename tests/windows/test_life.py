@@ -130,3 +130,17 @@ def test_a_second_appliance_on_the_data_is_refused(tmp_path):
         assert f"pid {holder}" in said
         assert "Traceback" not in said
         assert first.end() == EXIT_OK
+
+
+def test_start_waits_for_the_outcome(tmp_path, qlik):
+    """``appliance start`` reaches the running appliance, and the exit code tells the outcome."""
+    with WindowsProcess(tmp_path, ONE_RECORDER + QLIK.format(url=qlik.url)) as appliance:
+        config = windows_path(appliance.config)
+        assert run_appliance("start", "Reload", "-c", config).returncode == EXIT_UNAVAILABLE
+        appliance.start()
+        done = run_appliance("start", "Reload", "--wait", "--timeout", "2m", "-c", config)
+        assert done.returncode == EXIT_OK, done.stdout + done.stderr
+        assert "Reload: succeeded after" in done.stdout
+        done = run_appliance("start", "Relaod", "-c", config)
+        assert (done.returncode, "Did you mean" in done.stdout) == (14, True)
+        assert qlik.starts(TASK) == 1

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
+import select
 import signal
+import socket
+import socketserver
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -256,6 +261,59 @@ def test_a_wait_outlives_the_appliance(tmp_path) -> None:
             assert "connected again" in err
             assert re.fullmatch(r"Across: succeeded after .* \(execution 1\)\n", out)
         assert process.end() == 0
+
+
+@contextlib.contextmanager
+def breaking_at_the_request(port: int, *, hands_on: bool) -> Iterator[int]:
+    """A port before the broker's: the connection ends at the request, before or behind it."""
+
+    class Connection(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as broker:
+                while True:
+                    for source in select.select([self.request, broker], [], [])[0]:
+                        sink = broker if source is self.request else self.request
+                        data = source.recv(65536)
+                        is_request = b'"request_starts"' in data
+                        if not data or (is_request and not hands_on):
+                            return
+                        sink.sendall(data)
+                        if is_request:
+                            broker.shutdown(socket.SHUT_WR)  # what was sent is read all the same
+                            while broker.recv(65536):
+                                pass
+                            return
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.campaign
+def test_a_start_whose_answer_was_lost_is_found_and_not_repeated(running, call) -> None:
+    """The request arrived, the answer did not: the command goes on with the start that there is."""
+    with breaking_at_the_request(running.port, hands_on=True) as port:
+        code, out, err = call(running, "Quick", "--wait", "--port", str(port))
+    assert "the connection was lost before the answer came" in err
+    assert code == 0
+    number = int(re.search(r"Quick: succeeded .*\(execution (\d+)\)", out)[1])
+    _, out, _ = call(running, "Quick", "--wait")
+    assert int(re.search(r"execution (\d+)", out)[1]) == number + 1
+
+
+@pytest.mark.campaign
+def test_a_request_that_never_arrived_is_not_repeated(running, call, monkeypatch) -> None:
+    """Whether it arrived can't be told, and 16 says so."""
+    monkeypatch.setattr(start, "_STILL_COMES_S", 0.3)
+    with breaking_at_the_request(running.port, hands_on=False) as port:
+        code, out, _ = call(running, "Quick", "--wait", "--port", str(port))
+    assert code == 16
+    assert out.startswith("lost: whether the start was accepted is not known")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo terminal")
