@@ -35,6 +35,10 @@ class FaultKind(enum.Enum):
     """Carries out the request, then answers 200 with a body that is not JSON."""
     ENDLESS = "endless"
     """Answers 200 with a body that does not end."""
+    DRIP = "drip"
+    """Answers 200 with a body that does not end, a letter every ``seconds``."""
+    LONG_TEXT = "long text"
+    """Answers 200 with ``size`` bytes of lines, the last of which is ``text``."""
 
 
 @dataclass
@@ -45,13 +49,21 @@ class Fault:
     method: str = ""
     """Empty: any method."""
     path: str = ""
-    """A part of the request's path; empty: any path."""
+    """A part of the request's path, or its end if a ``$`` stands behind; empty: any path."""
     times: int | None = None
     """``None``: until it is cleared."""
     status: int = 503
     text: str = "Service unavailable"
     seconds: float = 600.0
     retry_after_s: float | None = None
+    size: int = 0
+
+    def fits(self, method: str, path: str) -> bool:
+        if self.method and self.method != method:
+            return False
+        if self.path.endswith("$"):
+            return path.endswith(self.path[:-1])
+        return self.path in path
 
 
 class Faults:
@@ -87,9 +99,7 @@ class Faults:
         """The fault for this request, if there is one; counts it."""
         with self._lock:
             for fault in self._faults:
-                if fault.method and fault.method != method:
-                    continue
-                if fault.path not in path:
+                if not fault.fits(method, path):
                     continue
                 if fault.times is not None:
                     if fault.times <= 0:

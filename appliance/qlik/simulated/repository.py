@@ -83,8 +83,15 @@ class Repository:
         self.old_script_log = True
         """Whether the script log endpoint from before May 2025 is there."""
         self.new_script_log = True
+        self.log_file_form = "value"
+        """Of the newer endpoint's answer: ``"value"`` for {"value": id}, ``"string"`` for a JSON
+        string, ``"text"`` for the bare id."""
+        self.takes_time_filters = True
+        """Whether filters may compare times; if not, the answer is 400."""
         self.hidden_kinds: set[TaskKind] = set()
         """Kinds of tasks whose lists are answered with 403."""
+        self.hidden_tasks: set[str] = set()
+        """Ids of tasks that lists of tasks do not have."""
         self.build_version = "31.5.3.0"
         routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", "/qrs/about", self._about),
@@ -288,6 +295,8 @@ class Repository:
         )
 
     def _listed(self, request: Request, entity: str, shown: Callable[[Row], Row]) -> Answer:
+        if not self.takes_time_filters and "Time " in request.query.get("filter", ""):
+            return text_answer("Cannot parse the expression", 400)
         try:
             rows = _selected(request, self._rows(entity))
         except FilterError as error:
@@ -317,7 +326,7 @@ class Repository:
         Raises:
             _ForbiddenError: the user may not see tasks of this kind.
         """
-        tasks = self.site.tasks.values()
+        tasks = [one for one in self.site.tasks.values() if one.id not in self.hidden_tasks]
         match entity.lower():
             case "task":
                 # The base entity of all kinds has no app (docs/qlik.md).
@@ -358,7 +367,7 @@ class Repository:
             return text_answer(NO_ENDPOINT, 404)
         wanted = request.query.get("executionresultid", "").lower()
         found = self._attempt(task_id, lambda attempt: attempt.result_id == wanted)
-        return _reference(found)
+        return _reference(found, self.log_file_form)
 
     def _attempt(self, task_id: str, fits: Callable[[Attempt], bool]) -> tuple[Run, Attempt] | None:
         for run in self.site.runs():
@@ -403,7 +412,10 @@ def _selected(request: Request, rows: Sequence[Row]) -> list[Row]:
     return kept
 
 
-def _reference(found: tuple[Run, Attempt] | None) -> Answer:
+def _reference(found: tuple[Run, Attempt] | None, form: str = "value") -> Answer:
     if found is None or found[1].file_reference == ZERO_ID:
         return text_answer("Not found", 404)
-    return json_answer({"value": found[1].file_reference})
+    reference = found[1].file_reference
+    if form == "text":
+        return text_answer(reference, 200)
+    return json_answer(reference if form == "string" else {"value": reference})

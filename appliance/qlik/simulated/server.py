@@ -218,10 +218,11 @@ class SimulatedQlik:
         text: str = "Service unavailable",
         seconds: float = 600.0,
         retry_after_s: float | None = None,
+        size: int = 0,
     ) -> Fault:
         """Switch a fault on (see ``Fault`` for what the arguments mean)."""
         return self.faults.add(
-            Fault(kind, method, path, times, status, text, seconds, retry_after_s)
+            Fault(kind, method, path, times, status, text, seconds, retry_after_s, size)
         )
 
     def heal(self) -> None:
@@ -341,12 +342,23 @@ class SimulatedQlik:
                 return Answer(200, b'{"value": ')
             case FaultKind.ENDLESS:
                 return _endless()
+            case FaultKind.DRIP:
+                assert fault is not None
+                return self._dripping(fault.seconds)
+            case FaultKind.LONG_TEXT:
+                assert fault is not None
+                return _long_text(fault.size, fault.text)
             case _:
                 assert fault is not None
                 headers = {}
                 if fault.retry_after_s is not None:
                     headers["Retry-After"] = f"{fault.retry_after_s:g}"
                 return Answer(fault.status, fault.text.encode(), "text/plain", headers)
+
+    def _dripping(self, seconds: float) -> Iterator[bytes]:
+        while True:
+            yield b"x"
+            self.faults.wait(seconds)
 
     def _answer(self, request: Request) -> Answer:
         if request.method == "HEAD":
@@ -447,6 +459,14 @@ def _endless() -> Iterator[bytes]:
     chunk = b'["' + b"x" * 65536
     while True:
         yield chunk
+
+
+def _long_text(size: int, last_line: str) -> Iterator[bytes]:
+    line = b"2026-11-29 12:00:00      0001 Measurements: LOAD * FROM [lib://warehouse/m.qvd];\r\n"
+    piece = line * (1_000_000 // len(line))
+    for _ in range(size // len(piece)):
+        yield piece
+    yield f"{last_line}\r\n".encode()
 
 
 def _tls_context(tls: TlsFiles | None) -> ssl.SSLContext | None:

@@ -117,6 +117,8 @@ class SimulatedTask:
     max_retries: int = 0
     timeout_min: int = 1440
     error_text: str = "Error: The following error occurred: Table not found"
+    error_kind: int = 0
+    """Type of the detail with ``error_text``: 0 error, 1 warning, 2 information."""
     program: str = ""
     """Path of an external program task."""
     log: tuple[str, ...] | None = None
@@ -226,9 +228,12 @@ class Site:
         self.abort_delay_s = abort_delay_s
         self.results_after_s = 0.0
         """How long after a start its first result can be seen."""
+        self.script_log_after_s = 0.0
+        """How long after the end of a run its result names its script log."""
         self._clock = clock
         self._active: dict[str, Run] = {}
         self._finished: deque[Run] = deque(maxlen=keep_runs)
+        self._late_logs: deque[tuple[int, Attempt]] = deque(maxlen=keep_runs)
         self._random = random.Random(seed)  # noqa: S311  # durations, not secrets
 
     def now(self) -> int:
@@ -333,6 +338,8 @@ class Site:
         """Bring the site to the present moment; returns that moment."""
         with self.lock:
             now = self._clock()
+            while self._late_logs and self._late_logs[0][0] <= now:
+                self._name_log(*self._late_logs.popleft())
             self._start_scheduled(now)
             while True:
                 due = [run for run in self._active.values() if run.due_ns is not None]
@@ -418,17 +425,24 @@ class Site:
             self._start_queued(at)
             return
         attempt.stopped_ns = at
-        if run.task.kind is TaskKind.RELOAD:
-            attempt.file_reference = self.new_id()
         failed = outcome in {Outcome.FAIL, Outcome.ERROR}
         if failed:
-            attempt.details.append((at, 0, run.task.error_text))
+            attempt.details.append((at, run.task.error_kind, run.task.error_text))
+        if run.task.kind is TaskKind.RELOAD:
+            if self.script_log_after_s:
+                self._late_logs.append((at + int(self.script_log_after_s * _SECOND_NS), attempt))
+            else:
+                self._name_log(at, attempt)
         attempt.change(at, _ENDS[outcome])
         if failed and len(run.attempts) <= run.task.max_retries:
             run.due_ns = at + int(self.retry_delay_s * _SECOND_NS)
         else:
             self._close(run)
         self._start_queued(at)
+
+    def _name_log(self, at: int, attempt: Attempt) -> None:
+        attempt.file_reference = self.new_id()
+        attempt.details.append((at, 2, "Reference to scriptlog added"))
 
     def _close(self, run: Run) -> None:
         run.over = True
