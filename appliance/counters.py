@@ -433,6 +433,23 @@ class Counter(enum.Enum):
         "slow runs",
         "A run took three times as long as usual, and at least a minute more.",
     )
+    EXECUTION_DETAILS_CUT = (
+        "details cut",
+        "The Qlik server had more notes on a run than are kept; its own list has all of them.",
+    )
+    SCRIPT_LOGS_MISSED = (
+        "script logs missed",
+        "The script log of a run that failed can't be had; the execution says why.",
+    )
+    SCRIPT_LOGS_OVER_LIMIT = (
+        "script logs over the limit",
+        "A script log was larger than 4 GiB or took longer than five minutes, so its end was not",
+        "read; look at it on the Qlik server.",
+    )
+    EXECUTIONS_ELSEWHERE_LEFT_OUT = (
+        "elsewhere left out",
+        "More runs that others started ended between two looks than are taken up at a time (500).",
+    )
     START_RETRIES = ("retries", "A start call did not reach the Qlik server and is made again.")
     START_ANSWERS_LOST = (
         "answers lost",

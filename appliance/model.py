@@ -289,3 +289,13 @@ class Execution(msgspec.Struct, frozen=True):
     reload: ReloadOptions = ReloadOptions()
     answered_by: int = 0
     """The execution that answers this request too, where both waited for the same task; else 0."""
+    log_problem: str = ""
+    """Why there is no ``log_tail`` although the run failed, once it is not asked for any more."""
+    node: str = ""
+    """The node of the server that executes the run, if the server says so."""
+    queued_ns: int | None = None
+    """When the server put the run into its queue, by the server's clock."""
+    queued_s: float | None = None
+    """How long the run waited in the server's queue, once it was taken out."""
+    details: tuple[Step, ...] = ()
+    """The server's own notes on the run, by time, secrets masked; of the newest attempt."""

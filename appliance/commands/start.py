@@ -341,7 +341,7 @@ def _lacks_log(execution: Execution) -> bool:
     return (
         execution.state is ExecutionState.FAILED
         and bool(execution.execution_id)
-        and not execution.log_tail
+        and not (execution.log_tail or execution.log_problem)
     )
 
 

@@ -7,24 +7,26 @@ rows (rows.py), choosing the way in (connect.py).
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from appliance.model import ReloadOptions, Task, TaskKind
 from appliance.qlik import deadlines, rows
+from appliance.qlik.ended_runs import EndedRuns
 from appliance.qlik.failures import (
     StatusError,
     login_page_error,
     status_error,
     unexpected_error,
 )
-from appliance.qlik.masking import mask_last_lines, mask_line
+from appliance.qlik.masking import mask_line
+from appliance.qlik.script_log import script_log_tail
 from appliance.qlik.server import (
     NO_OPTIONS,
+    Ended,
     QlikError,
     Report,
     RetryPolicy,
@@ -33,7 +35,7 @@ from appliance.qlik.server import (
 )
 from appliance.qlik.transport import Reply, Transport
 
-_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+_GUID = rows.GUID
 _IDS_PER_URL = 40
 """Longer URLs meet the limits of proxies in between (8 KB)."""
 _LISTS = (
@@ -41,8 +43,6 @@ _LISTS = (
     ("externalprogramtask", TaskKind.EXTERNAL_PROGRAM),
     ("usersynctask", TaskKind.USER_SYNC),
 )
-_LOG_BYTES_PER_LINE = 400
-_LOG_BYTES_MIN = 65536
 _DAY_NS = 86_400_000_000_000
 _CLOCK_SLACK_NS = 1_500_000_000
 """The Date header has whole seconds; half a second more for the way."""
@@ -62,6 +62,7 @@ class ClientManaged:
         self.label = urlsplit(transport.base_url).hostname or transport.base_url
         self._transport = transport
         self._through_proxy = through_proxy
+        self._ended_runs = EndedRuns(self._list, transport.server_time_ns)
         self._signed_in = threading.Event()
         self._sign_in_lock = threading.Lock()
 
@@ -207,34 +208,14 @@ class ClientManaged:
                 found.append((began_ns, rows.session_report(session)))
         return [report for _, report in sorted(found, key=lambda item: item[0])]
 
-    def log_tail(self, report: Report, lines: int) -> Sequence[str]:
-        """The script log's last lines, masked; empty where there is none (yet).
+    def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
+        """Runs that ended since a time of the server; see ``QlikServer.ended``."""
+        return self._ended_runs.since(after_ns, running)
 
-        The endpoint from before May 2025 is tried first, then the newer one.
-        """
-        references = []
-        if report.file_reference:
-            references.append(("scriptlog", "fileReferenceId", report.file_reference))
-        if report.result_id:
-            references.append(("scriptlogfile", "executionResultId", report.result_id))
-        for name, parameter, value in references:
-            try:
-                task_id = _guid(report.task_id)
-                answer = self._get(f"/reloadtask/{task_id}/{name}", {parameter: value}).json()
-                reference = answer.get("value") if isinstance(answer, Mapping) else None
-                if not isinstance(reference, str) or not reference:
-                    continue
-                path = f"/download/reloadtask/{quote(reference, safe='')}/scriptlog.txt"
-                keep = max(_LOG_BYTES_MIN, lines * _LOG_BYTES_PER_LINE)
-                reply = self._request("GET", path, keep_last=keep)
-            except StatusError as error:
-                if error.status in {400, 403, 404}:
-                    continue
-                raise
-            if reply.is_sign_in:
-                raise login_page_error(reply.where)
-            return mask_last_lines(reply.text, lines)
-        return []
+    def log_tail(self, report: Report, lines: int) -> Sequence[str]:
+        """The script log's last lines, masked; see ``QlikServer.log_tail``."""
+        _guid(report.task_id)
+        return script_log_tail(self._get, report, lines) if lines > 0 else []
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort the task's run."""
@@ -262,8 +243,14 @@ class ClientManaged:
             raise unexpected_error(reply.where, "not a list")
         return rows.rows(answer)
 
-    def _get(self, path: str, params: Mapping[str, str] | None = None) -> Reply:
-        return self._request("GET", path, params)
+    def _get(
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        keep_last: int | None = None,
+    ) -> Reply:
+        return self._request("GET", path, params, keep_last=keep_last)
 
     def _request(
         self,

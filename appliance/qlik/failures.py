@@ -145,6 +145,16 @@ def too_slow_error(where: str, limit_s: float) -> QlikError:
     )
 
 
+def log_limit_error(where: str, limit: str, *, label: str) -> QlikError:
+    return QlikError(
+        f"The script log did not end within {limit}, so its end was not read. Look at it on the "
+        "server.",
+        where=where,
+        label=label,
+        retry=RetryPolicy.LOOK_FIRST,
+    )
+
+
 def status_error(
     where: str, status: int, body: str, headers: Mapping[str, str], *, advice: str = ""
 ) -> StatusError:

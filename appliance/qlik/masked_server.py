@@ -8,13 +8,21 @@ stay as they are. Not for: secrets that are not ours (masking.py).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
 from appliance.model import ReloadOptions, Task
 from appliance.qlik.cloud import Cloud
-from appliance.qlik.server import NO_OPTIONS, QlikError, QlikServer, Report, ServerInfo, Started
+from appliance.qlik.server import (
+    NO_OPTIONS,
+    Ended,
+    QlikError,
+    QlikServer,
+    Report,
+    ServerInfo,
+    Started,
+)
 
 
 class MaskedServer:
@@ -81,6 +89,13 @@ class MaskedServer:
             reports = self._server.since(task_id, after_ns)
         return [self._masked(report) for report in reports]
 
+    def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
+        with self._masked_errors():
+            ended = self._server.ended(after_ns, running)
+        return msgspec.structs.replace(
+            ended, reports=[self._masked(report) for report in ended.reports]
+        )
+
     def log_tail(self, report: Report, lines: int) -> Sequence[str]:
         with self._masked_errors():
             found = self._server.log_tail(report, lines)
@@ -99,7 +114,9 @@ class MaskedServer:
         return msgspec.structs.replace(
             report,
             reason=self._mask(report.reason),
-            details=tuple(self._mask(each) for each in report.details),
+            details=tuple(
+                msgspec.structs.replace(each, text=self._mask(each.text)) for each in report.details
+            ),
         )
 
     @contextlib.contextmanager

@@ -6,15 +6,17 @@ A row from a server may lack any field; a missing field gets its empty value. No
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from appliance.model import ExecutionState, Task, TaskKind
+from appliance.model import ExecutionState, Step, Task, TaskKind
 from appliance.qlik.masking import mask_line
 from appliance.qlik.server import Report
 
 ZERO_ID = "00000000-0000-0000-0000-000000000000"
+GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 Row = Mapping[str, Any]
 
 _STATES = {
@@ -37,6 +39,15 @@ _NAMES = {6: "Aborted", 8: "FinishedFail", 9: "Skipped", 11: "Error", 12: "Reset
 _ABORT_REASONS = {1: "by a person", 2: "because its time limit was reached", 3: "task deleted"}
 _TASK_FIELDS = ("reloadTask", "externalProgramTask", "userSyncTask")
 _DETAILS_LIMIT = 100
+_STATE_CHANGE = re.compile(r"Changing task state (?:from \w+ )?to (\w+)", re.IGNORECASE)
+_NOTES = (
+    "Changing task state",
+    "Trying to start task",
+    "Reference to scriptlog",
+    "Task finished",
+    "Max retries reached",
+)
+"""How the scheduler's own notes begin: every run has them, so they are no reason."""
 
 
 def state_of(status: object) -> ExecutionState:
@@ -121,6 +132,7 @@ def session_task(session: Row) -> Row:
 def session_report(session: Row) -> Report:
     """A running execution, from its session alone."""
     result = inner(session, "executionResult")
+    node = inner(session, "executingNode")
     state = state_of(result.get("status"))
     return Report(
         execution_id=text(session, "id").lower(),
@@ -131,8 +143,10 @@ def session_report(session: Row) -> Report:
         status=result.get("status") if isinstance(result.get("status"), int) else None,
         started_ns=time_ns(result.get("startTime")) or time_ns(session.get("createdDate")),
         attempt=number(session, "retries") + 1,
-        file_reference=_real_id(text(result, "fileReferenceID")),
+        file_reference=file_reference(result),
         task_name=text(session_task(session), "name"),
+        node=text(result, "executingNodeName") or text(node, "hostName") or text(node, "name"),
+        queued_ns=time_ns(session.get("createdDate")),
     )
 
 
@@ -154,6 +168,7 @@ def execution_report(results: Sequence[Row], session: Row | None) -> Report:
     started_ns = time_ns(ordered[0].get("startTime"))
     duration_ms = number(newest, "duration")
     details = _details(newest)
+    queued_ns, left_ns = _queue_times(ordered[0])
     return Report(
         execution_id=text(newest, "executionID").lower(),
         task_id=text(newest, "taskID").lower(),
@@ -164,11 +179,18 @@ def execution_report(results: Sequence[Row], session: Row | None) -> Report:
         ended_ns=time_ns(newest.get("stopTime")) if state.is_final else None,
         duration_s=duration_ms / 1000 if state.is_final and duration_ms > 0 else None,
         attempt=len(ordered),
-        details=tuple(message for _, message in details),
+        details=tuple(Step(at_ns, message) for at_ns, _, message in details),
         reason=_reason(state, status, details, session) if state.is_bad or _skipped(state) else "",
-        file_reference=_real_id(text(newest, "fileReferenceID")),
+        file_reference=file_reference(newest),
         session_open=session is not None,
         task_name=text(session_task(session), "name") if session is not None else "",
+        node=text(newest, "executingNodeName"),
+        queued_ns=queued_ns,
+        queued_s=(
+            max(left_ns - queued_ns, 0) / 1e9
+            if queued_ns is not None and left_ns is not None
+            else None
+        ),
     )
 
 
@@ -186,13 +208,34 @@ def _attempt_order(row: Row) -> tuple[int, int]:
     return time_ns(row.get("createdDate")) or 0, time_ns(row.get("startTime")) or 0
 
 
-def _details(row: Row) -> list[tuple[int, str]]:
-    """(type, masked message), in the order of their times: the server promises no order."""
+def _details(row: Row) -> list[tuple[int, int, str]]:
+    """(time, type, masked message), in the order of their times: the server promises no order."""
     details = sorted(rows(row.get("details")), key=lambda item: text(item, "detailCreatedDate"))
     return [
-        (number(item, "detailsType"), mask_line(text(item, "message")))
+        (
+            time_ns(item.get("detailCreatedDate")) or 0,
+            number(item, "detailsType"),
+            mask_line(text(item, "message")),
+        )
         for item in details[-_DETAILS_LIMIT:]
     ]
+
+
+def _queue_times(first: Row) -> tuple[int | None, int | None]:
+    """When the first attempt of a run came into the queue, and when it was taken out.
+
+    The scheduler notes each change of state. Without these notes the attempt's own times tell it.
+    """
+    changes: dict[str, int] = {}
+    for item in rows(first.get("details")):
+        change = _STATE_CHANGE.match(text(item, "message"))
+        at_ns = time_ns(item.get("detailCreatedDate"))
+        if change is not None and at_ns is not None:
+            state = change[1].lower()
+            changes[state] = min(at_ns, changes.get(state, at_ns))
+    came = [changes[state] for state in ("triggered", "queued") if state in changes]
+    queued_ns = min(came) if came else time_ns(first.get("createdDate"))
+    return queued_ns, changes.get("started", time_ns(first.get("startTime")))
 
 
 def _skipped(state: ExecutionState) -> bool:
@@ -202,20 +245,24 @@ def _skipped(state: ExecutionState) -> bool:
 def _reason(
     state: ExecutionState,
     status: object,
-    details: Sequence[tuple[int, str]],
+    details: Sequence[tuple[int, int, str]],
     session: Row | None,
 ) -> str:
     for wanted in (0, 1):
-        for kind, message in reversed(details):
+        for _, kind, message in reversed(details):
             if kind == wanted and message:
                 return message
-    for _, message in reversed(details):
-        # The remaining details are mostly the scheduler's notes about changes of state.
-        if message and not message.startswith(("Changing task state", "Trying to start task")):
+    for _, _, message in reversed(details):
+        if message and not message.startswith(_NOTES):
             return message
     why = _ABORT_REASONS.get(number(session or {}, "abortReason"), "")
     name = _NAMES.get(status, "") if isinstance(status, int) else ""
     return f"the run was {state.value}{' ' + why if why else ''} (status {status} {name})".strip()
+
+
+def file_reference(result: Row) -> str:
+    """The reference of a result's script log, empty if there is none (yet)."""
+    return _real_id(text(result, "fileReferenceID"))
 
 
 def _real_id(value: str) -> str:

@@ -8,13 +8,13 @@ They keep no state about executions.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import msgspec
 
 from appliance.errors import EXIT_CONFIG, EXIT_NO_PERMISSION, EXIT_UNAVAILABLE, ApplianceError
-from appliance.model import ExecutionState, ReloadOptions, Task
+from appliance.model import ExecutionState, ReloadOptions, Step, Task
 
 NO_OPTIONS = ReloadOptions()
 
@@ -105,8 +105,8 @@ class Report(msgspec.Struct, frozen=True):
     duration_s: float | None = None
     attempt: int = 1
     """Which of the server's own attempts this is (QRS retries a task by ``maxRetries``)."""
-    details: tuple[str, ...] = ()
-    """Detail lines sorted by time, secrets masked."""
+    details: tuple[Step, ...] = ()
+    """The server's notes on the run sorted by time, secrets masked."""
     reason: str = ""
     """For a bad outcome: the sentence that explains it best."""
     file_reference: str = ""
@@ -116,6 +116,8 @@ class Report(msgspec.Struct, frozen=True):
     so for a while, the execution is lost."""
     task_name: str = ""
     """If the answer has it (runs of other users and schedules)."""
+    node: str = ""
+    """The node that executes the run, if the answer has it."""
     queued_ns: int | None = None
     """When the server put the run into its queue, by the server's clock."""
     queued_s: float | None = None
@@ -174,8 +176,27 @@ class QlikServer(Protocol):
     def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
         """Executions of a task that began after a time: the look before repeating a start."""
 
+    def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
+        """Everyone's runs that ended since a time of the server, also those too short for a look.
+
+        One call, or a few, however many runs there are; at most ``ENDED_LIMIT`` runs are returned,
+        and none that ended more than ``ENDED_LOOK_BACK_NS`` ago.
+
+        Args:
+            after_ns: ``Ended.until_ns`` of an earlier answer, or ``None`` for no runs but the time
+                from which to ask. Runs that ended a little earlier are returned again, because the
+                clocks of a site's machines differ: the caller knows runs by their ids.
+            running: execution ids that ``running`` has just returned. An attempt of one of these
+                that ended is not the end of its run.
+        """
+
     def log_tail(self, report: Report, lines: int) -> Sequence[str]:
-        """The script log's last lines, secrets masked; empty where there is no log."""
+        """The script log's last lines, secrets masked; empty where there is no log (yet).
+
+        The log may be of any size: only its end is kept while it is read. A ``QlikError`` says why
+        the log can't be had; its label is ``"too large"`` or ``"too slow"`` where a further try
+        would meet the same bound.
+        """
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort a run."""

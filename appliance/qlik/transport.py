@@ -30,17 +30,23 @@ from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
     exception_error,
+    log_limit_error,
     login_page_error,
     not_json_error,
     too_large_error,
     too_slow_error,
 )
+from appliance.qlik.server import QlikError
 from appliance.secret import Secret
 
 if TYPE_CHECKING:
     from requests.auth import AuthBase
 
 BODY_LIMIT = 64 * 1024 * 1024
+LOG_LIMIT = 4 * 1024**3
+"""Bytes of an answer of which only the end is kept: it takes time, but no memory."""
+LOG_LIMIT_S = 300.0
+"""Seconds for the same: a log of 1 GB at 4 MB/s."""
 _PIECE = 65536
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
@@ -216,7 +222,8 @@ class Transport:
             headers: beside those that go with every request.
             json_body: is sent as JSON, if it is not ``None``.
             keep_last: keep only about this many of the body's last bytes (for logs), from the
-                beginning of a line.
+                beginning of a line; the body may then have ``LOG_LIMIT`` bytes and take
+                ``LOG_LIMIT_S`` seconds.
 
         Raises:
             QlikError: no answer, or one that is too large or too slow.
@@ -290,7 +297,8 @@ class Transport:
         if self._is_closed:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
-        with deadlines.limited(self._limit_s) as deadline:
+        limit_s = self._limit_s if keep_last is None else LOG_LIMIT_S
+        with deadlines.limited(limit_s) as deadline:
             try:
                 with self._exchange.answer(method, target, all_headers, body) as response:
                     self._note_clock(response.headers.get("Date"))
@@ -306,7 +314,7 @@ class Transport:
                 if self._is_closed:
                     raise closed_error(where) from None
                 if deadline.is_over and deadline.is_sent:
-                    raise too_slow_error(where, deadline.limit_s) from None
+                    raise self._too_slow(where, deadline, keep_last) from None
                 raise exception_error(
                     error,
                     where,
@@ -333,14 +341,22 @@ class Transport:
             if keep_last is not None and len(body) > 2 * keep_last:
                 # From the beginning of a line: half a line may be a secret without its name.
                 del body[: body.find(b"\n", len(body) - keep_last) + 1 or len(body)]
-            if total > self._body_limit:
+            if total > (self._body_limit if keep_last is None else LOG_LIMIT):
+                if keep_last is not None:
+                    raise log_limit_error(where, f"{LOG_LIMIT // 1024**3} GiB", label="too large")
                 raise too_large_error(where, self._body_limit)
             if time.monotonic() > deadline.at_s:
-                raise too_slow_error(where, deadline.limit_s)
+                raise self._too_slow(where, deadline, keep_last)
         if deadline.is_over:
             # A body without a length ends where its connection does.
-            raise too_slow_error(where, deadline.limit_s)
+            raise self._too_slow(where, deadline, keep_last)
         return bytes(body)
+
+    @staticmethod
+    def _too_slow(where: str, deadline: deadlines.Deadline, keep_last: int | None) -> QlikError:
+        if keep_last is None:
+            return too_slow_error(where, deadline.limit_s)
+        return log_limit_error(where, f"{deadline.limit_s:g} seconds", label="too slow")
 
     def _note_clock(self, date: str | None) -> None:
         with contextlib.suppress(TypeError, ValueError):

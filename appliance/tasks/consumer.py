@@ -138,6 +138,8 @@ class JournalConsumer:
                 if stopped.wait(WAIT_S):
                     return
                 continue
+            if not self._untaken and source.position >= self._state.planner.dispatcher.earlier_seq:
+                self._state.has_read_earlier = True
             if not self._untaken and source.wait(0.0 if is_last else WAIT_S):
                 self._untaken = source.next(BATCH)
             if self._untaken:

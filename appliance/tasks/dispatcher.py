@@ -8,7 +8,6 @@ Not for: what came of a call (planner.py) or of a run (runs.py).
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -22,6 +21,7 @@ from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import TaskQueues, key_of_selector, merges
 from appliance.tasks.records import MAX_REPLIES, Record, Reply
 from appliance.tasks.request_book import SECOND_NS, RequestBook, message_of, to_ns
+from appliance.tasks.script_logs import ScriptLogs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
 from appliance.tasks.triggers import Options
@@ -71,7 +71,7 @@ class Dispatcher:
         request; an entry is stale unless the request's state is in ``CAN_GO``."""
         self._listed: set[int] = set()
         """The requests that the heap has an entry of."""
-        self._logs: deque[Record] = deque()
+        self.logs = ScriptLogs(book, limits.log_waits_s, limits.log_give_up_s)
         self._urgent: dict[int, Record] = {}
         """What goes although the server does not answer: a trial, or an operator's wish."""
 
@@ -322,10 +322,6 @@ class Dispatcher:
             self.decide(waiting, now)
             if book.is_in(waiting, CAN_GO):
                 jobs.append(self._begin(waiting, now))
-        while self._logs and not self.circuit_open and self._has_slot():
-            record = self._logs.popleft()
-            book.move_unseen(record, RequestState.FETCHING_LOG)
-            jobs.append(Job(JobKind.LOG, record))
         return jobs
 
     def _has_slot(self) -> bool:
@@ -372,10 +368,6 @@ class Dispatcher:
     def next_due(self) -> int | None:
         """When ``begin`` has something to do at the earliest, if nothing else happens."""
         return self.alarms.next_due()
-
-    def want_log(self, record: Record) -> None:
-        """Let a worker fetch the end of the script log of a run that failed."""
-        self._logs.append(record)
 
     # --- what an operator or the server's return changes ---------------------------------------
 
@@ -481,7 +473,7 @@ class Dispatcher:
         )
         book.count(_COUNTERS[record.execution.state])
         if record.log_wanted:
-            self.want_log(record)
+            self.logs.want(record, now)
         self.decide_waiting(task_id, now)
 
     def _remember_end(self, record: Record, to: RequestState, took_s: float | None) -> None:

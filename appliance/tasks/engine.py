@@ -30,12 +30,13 @@ from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
+from appliance.tasks.log_fetcher import LogFetcher
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.operator_starts import OperatorStarts
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
-from appliance.tasks.poller import FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
+from appliance.tasks.poller import ENDED_UNTIL, FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
 from appliance.tasks.published import MAX_LOOKED_AT
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
@@ -145,8 +146,9 @@ class TaskEngine:
                 elsewhere_s=elsewhere_s,
             )
             runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
+            logs = LogFetcher(self._state, server, self._tasks)
             health = HealthWatch(self._state, server, self._tasks, health_check_s)
-            serving = Serving(server, runner, poller, health, limits.slots)
+            serving = Serving(server, runner, logs, poller, health, limits.slots)
         self._answered_seq = 0
         self._poller = None if serving is None else serving.poller
         self._source: Follower | None = None
@@ -194,6 +196,8 @@ class TaskEngine:
             self._consumer.redeliveries.load(self._store.sightings())
             self._state.open()
             self._timing.open()
+            if self._poller is not None:
+                self._poller.begin_at(self._store.meta(ENDED_UNTIL))
 
     @property
     def losses(self) -> list[str]:

@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, frozen=True):
     """For how long the server may know nothing of a run before it is said to be lost."""
     follow_limit_s: float = 48 * 3600.0
     """For how long one run is followed."""
+    log_waits_s: tuple[float, ...] = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
+    """Before each further try to have the script log of a run that failed."""
+    log_give_up_s: float = 900.0
+    """After so long there is no further try: each one may hang for a while."""
 
 
 class JobKind(enum.Enum):
@@ -48,7 +52,6 @@ class JobKind(enum.Enum):
     RESOLVE = "find the tasks"
     START = "start"
     LOOK = "look whether it was started"
-    LOG = "fetch the script log"
 
 
 class Job(msgspec.Struct, frozen=True):

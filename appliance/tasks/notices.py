@@ -78,7 +78,7 @@ class Notice(msgspec.Struct, frozen=True):
 
 def notice_of(record: Record, execution: Execution) -> Notice | None:
     """The notice that a state change is worth, if any."""
-    if execution.log_tail:
+    if execution.log_tail or execution.log_problem:
         return None  # Told already, when it failed.
     if execution.state is ExecutionState.LOST:
         return Notice("lost", execution)

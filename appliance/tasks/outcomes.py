@@ -46,7 +46,7 @@ class Outcomes:
         payload = msgspec.json.encode(describe(execution))
         publications = []
         task = execution.task_id
-        amended = bool(execution.log_tail)
+        amended = _is_amended(execution)
         if task and not amended:
             publications.append(Publication(f"{self._prefix}{task}/execution", payload))
         if not execution.state.is_final:
@@ -96,9 +96,14 @@ class Outcomes:
         return Reply(topic, properties.correlation_data, message.seq)
 
 
+def _is_amended(execution: Execution) -> bool:
+    """Whether the outcome was told before, without what became of the script log."""
+    return bool(execution.log_tail or execution.log_problem)
+
+
 def _log_change(execution: Execution) -> None:
     """One line for each change, so that the log alone tells the whole story."""
-    if execution.log_tail:
+    if _is_amended(execution):
         return
     state, cause = execution.state, execution.cause
     if state.is_bad or state is ExecutionState.RETRYING:
@@ -139,13 +144,22 @@ def describe(execution: Execution) -> dict[str, Any]:
         "merged": execution.merged,
         "reason": execution.reason,
         "cause": _cause(execution.cause),
+        "node": execution.node,
+        "queued": time_text(execution.queued_ns),
+        "queuedSeconds": None if execution.queued_s is None else round(execution.queued_s, 3),
     }
     if execution.reload.partial:
         described["partial"] = True
     if execution.reload.variables:
         described["variables"] = dict(execution.reload.variables)
+    if execution.details:
+        described["details"] = [
+            {"at": time_text(one.at_ns), "text": one.text} for one in execution.details
+        ]
     if execution.log_tail:
         described["logTail"] = execution.log_tail
+    if execution.log_problem:
+        described["logProblem"] = execution.log_problem
     return described
 
 

@@ -76,8 +76,7 @@ class Planner:
         self.report = runs.report
         self.unanswered = runs.unanswered
         self.missing = runs.missing
-        self.log_fetched = runs.log_fetched
-        self.log_failed = runs.log_failed
+        self.logs = dispatcher.logs
 
     # --- requests -----------------------------------------------------------------------------
 
@@ -86,7 +85,7 @@ class Planner:
         book, dispatcher, execution = self.book, self.dispatcher, record.execution
         if execution.state.is_final:
             book.enter(record, RequestState.LOG_WANTED)
-            dispatcher.want_log(record)
+            dispatcher.logs.want(record, now)
         elif execution.state in (ExecutionState.QUEUED, ExecutionState.RUNNING):
             is_queued = execution.state is ExecutionState.QUEUED
             book.enter(record, RequestState.QUEUED if is_queued else RequestState.RUNNING)
@@ -128,6 +127,7 @@ class Planner:
         for number in book.followed_since:
             book.followed_since[number] += step_ns
         self.dispatcher.alarms.shift(step_ns)
+        self.logs.shift(step_ns)
         for task_id, history in list(self.histories.items()):
             if history.last_start_ns:
                 moved = msgspec.structs.replace(
@@ -333,8 +333,6 @@ class Planner:
         """The job was given back before it did anything (the appliance stops)."""
         step = "Given back: stopping"
         match self.book.state_of(record):
-            case RequestState.FETCHING_LOG:
-                self.runs.log_not_fetched(record)
             case RequestState.LOOKING:
                 self.book.move(record, RequestState.UNCERTAIN, now, step=step)
                 self.dispatcher.decide(record, now)

@@ -2,7 +2,8 @@
 
 Each run is asked about 2 s after its start, then less often, at most every 15 s; runs that are due
 at about the same time go into one call. Besides, the list of everything that runs is read now and
-then, so that requests wait for runs that were started elsewhere.
+then, so that requests wait for runs that were started elsewhere, and the list of what ended since,
+so that each of those runs is seen, however short it was.
 
 Not for: what a report means (planner.py).
 """
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from appliance import tuning
 from appliance.counters import Counter
 from appliance.model import Task
-from appliance.qlik.server import QlikError, QlikServer, Report
+from appliance.qlik.server import Ended, QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
@@ -25,6 +26,10 @@ _log = logging.getLogger(__name__)
 FIRST_POLL_S = 2.0
 GROWTH = 1.5
 SLOWEST_POLL_S = 15.0
+ENDED_UNTIL = "ended_until_ns"
+"""The name under which ``tasks.db`` keeps how far runs of others were looked at."""
+MAX_STRANGERS = 1000
+MAX_UNDECIDED = 100
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
 
@@ -50,9 +55,17 @@ class RunPoller:
         self._elsewhere = int(elsewhere_s * SECOND_NS)
         self._next_elsewhere = 0
         self._strangers: set[str] = set()
-        """Runs on the server of tasks that the last look did not know."""
+        """Tasks of runs on the server that the list of tasks did not have."""
+        self._ended_until: int | None = None
+        """Runs that ended up to then, by the server's clock, were looked at."""
+        self._undecided: list[Report] = []
+        """Runs that ended and may be ours or others': see ``Runs.elsewhere``."""
         self._polls: dict[int, tuple[int, int]] = {}
         """Execution id to (when it is due, the interval after that)."""
+
+    def begin_at(self, ended_until: int) -> None:
+        """Go on where an earlier process has looked at runs of others; 0: there was none."""
+        self._ended_until = ended_until or None
 
     def next_due(self) -> int | None:
         """When ``poll`` has something to do. Call under the state store's lock."""
@@ -96,11 +109,14 @@ class RunPoller:
         try:
             if due:
                 self._note(due, runs, self._server.poll(runs, tasks))
-            if self._elsewhere and now >= self._next_elsewhere:
-                self._next_elsewhere = now + self._elsewhere
-                self._look_elsewhere()
         except QlikError as error:
             self._note_failure(due, error)
+            return
+        try:
+            if self._elsewhere and now >= self._next_elsewhere:
+                self._look_elsewhere()
+        except QlikError as error:
+            self._note_failure((), error)
 
     def _note(
         self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
@@ -117,22 +133,57 @@ class RunPoller:
                         planner.report(record, report, now)
 
     def _look_elsewhere(self) -> None:
-        reports = self._server.running()
-        unknown = [one for one in reports if not self._state.planner.knows_run(one.execution_id)]
-        if not unknown:
+        """Look for runs of others: those that go on, then those that ended since the last look.
+
+        What an earlier process may have started is looked for first: a message that is read again
+        after a crash may be the cause of such a run.
+        """
+        now = self._state.clock_ns()
+        if not self._state.has_read_earlier:
+            self._next_elsewhere = now + min(self._elsewhere, SECOND_NS)
             return
-        known = {task.id: task for task in self._tasks.get()}
-        strangers = {one.execution_id for one in unknown if one.task_id.lower() not in known}
-        if strangers - self._strangers:
-            # A task may be new. Asked once for each run: some tasks are not ours to see.
-            known = {task.id: task for task in self._tasks.get(0)}
-        self._strangers = strangers
+        self._next_elsewhere = now + self._elsewhere
+        running = self._server.running()
+        # What goes on is seen again by the next look, so it may stay undecided.
+        self._tell_of_others([one for one in running if not one.state.is_final])
+        ended = self._server.ended(self._ended_until, {one.execution_id for one in running})
+        if ended.until_ns != self._ended_until or ended.reports or self._undecided:
+            reports = {one.execution_id: one for one in (*self._undecided, *ended.reports)}
+            self._undecided = self._tell_of_others(list(reports.values()), ended)[-MAX_UNDECIDED:]
+            self._ended_until = ended.until_ns
+
+    def _tell_of_others(
+        self, reports: Sequence[Report], ended: Ended | None = None
+    ) -> list[Report]:
+        """Take up the runs that are not known; returns those that may be ours."""
+        unknown = [one for one in reports if not self._state.planner.knows_run(one.execution_id)]
+        if not unknown and ended is None:
+            return []
+        known = self._known_tasks(unknown) if unknown else {}
+        undecided: list[Report] = []
         with self._state.change() as planner:
             now = self._state.clock_ns()
             for report in unknown:
-                task: Task | None = known.get(report.task_id.lower())
-                if task is not None and not report.state.is_final:
-                    planner.elsewhere(report, task.name, now)
+                task = known.get(report.task_id.lower())
+                if task is not None and not planner.elsewhere(report, task.name, now):
+                    undecided.append(report)
+            if ended is not None:
+                planner.book.changes.meta[ENDED_UNTIL] = ended.until_ns
+                if ended.left_out:
+                    planner.count(Counter.EXECUTIONS_ELSEWHERE_LEFT_OUT, ended.left_out)
+        return undecided
+
+    def _known_tasks(self, reports: Sequence[Report]) -> dict[str, Task]:
+        """The tasks by id. The list is read again for one that it lacks, once for each task."""
+        known = {task.id: task for task in self._tasks.get()}
+        strangers = {one.task_id.lower() for one in reports} - known.keys()
+        if strangers - self._strangers:
+            # A task may be new; some tasks are not ours to see.
+            known = {task.id: task for task in self._tasks.get(0)}
+            self._strangers |= strangers
+            if len(self._strangers) > MAX_STRANGERS:
+                self._strangers = strangers
+        return known
 
     def _note_failure(self, due: Sequence[Record], error: QlikError) -> None:
         _log.info("Asking about running tasks failed: %s", error)

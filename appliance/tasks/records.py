@@ -60,7 +60,8 @@ class Record(msgspec.Struct, eq=False):
     first_attempt_ns: int | None = None
     """When it was first tried; ``retry_for`` counts from here."""
     tries: int = 0
-    """Calls in a row that failed, or looks that found nothing: what the waits grow with."""
+    """Calls in a row that failed, looks that found nothing, or tries to have the script log: what
+    the waits grow with."""
     reply_to: tuple[Reply, ...] = ()
     """Where the outcome is sent besides its topics."""
     label: str = ""

@@ -1,4 +1,4 @@
-"""The work that one job asks of the server: find tasks, start, look, fetch a log.
+"""The work that one job asks of the server: find tasks, start, look.
 
 Runs in the worker threads, which wait for the server as only the poller and the health check do.
 A task is started nowhere else, so the allow-list is enforced here for every request.
@@ -24,7 +24,6 @@ from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
-LOG_LINES = 20
 LOOK_LIMIT_S = 5.0
 """How long the first look for a run may take; each further one has twice the time."""
 
@@ -49,7 +48,6 @@ class Runner:
             JobKind.RESOLVE: self._resolve,
             JobKind.START: self._start,
             JobKind.LOOK: self._look,
-            JobKind.LOG: self._fetch_log,
         }
 
     def work(self) -> None:
@@ -82,9 +80,7 @@ class Runner:
         record, now = job.record, self._state.clock_ns()
         with self._state.change() as planner:
             planner.count(Counter.INTERNAL_ERRORS)
-            if job.kind is JobKind.LOG:
-                planner.log_failed(record)
-            elif record.posted_ns is not None:
+            if record.posted_ns is not None:
                 planner.uncertain(record, "An error in the appliance.", now)
             else:
                 planner.not_allowed(record, INTERNAL_ERROR, now)
@@ -190,27 +186,6 @@ class Runner:
                 planner.found(record, min(news, key=lambda one: one.started_ns or now), now)
             else:
                 planner.not_found(record, now)
-
-    def _fetch_log(self, record: Record) -> None:
-        execution = record.execution
-        report = Report(
-            execution_id=execution.execution_id,
-            task_id=execution.task_id,
-            state=execution.state,
-            result_id=record.report_id,
-            started_ns=execution.started_ns,
-            ended_ns=execution.ended_ns,
-            file_reference=record.file_reference,
-        )
-        try:
-            lines = self._server.log_tail(report, LOG_LINES)
-        except QlikError as error:
-            self._note_failure(error)
-            with self._state.change() as planner:
-                planner.log_failed(record)
-            return
-        with self._state.change() as planner:
-            planner.log_fetched(record, lines)
 
     # --- parts --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.counters import Counter
-from appliance.model import Cause, Execution
+from appliance.model import Cause, Execution, Step
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.records import Record
@@ -19,7 +19,12 @@ from appliance.tasks.triggers import Options
 
 SLOW_FACTOR = 3.0
 SLOW_LEAST_S = 60.0
-LOG_TRIES = 3
+MAX_NODE = 255
+"""Characters of a node's name: those of a host name."""
+MAX_DETAILS = 30
+"""Notes of the server that are kept of a run: the first ten and the last twenty."""
+MAX_DETAIL_BYTES = 4000
+"""For all of them together; an outcome is published with them."""
 
 
 class Runs:
@@ -34,16 +39,18 @@ class Runs:
         self._book = book
         self._dispatcher = dispatcher
 
-    def elsewhere(self, report: Report, name: str, now: int) -> None:
-        """A run of a known task that was started elsewhere: in the console, or by its schedule."""
+    def elsewhere(self, report: Report, name: str, now: int) -> bool:
+        """A run of a known task that was started elsewhere: in the console, or by its schedule.
+
+        Returns whether that is decided. It is not while the run may be the one that a start call of
+        ours began: one without an answer yet, or one of an earlier process that is looked for.
+        """
         book = self._book
         task_id = report.task_id.lower()
         if book.knows_run(report.execution_id):
-            return
-        active = self._dispatcher.queues.active(task_id)
-        if any(one.posted_ns is not None for one in active):
-            # It may be the very run whose start call has no answer yet.
-            return
+            return True
+        if self._may_be_ours(task_id):
+            return False
         run = report.execution_id
         record = book.new(
             TaskSelector("id", task_id),
@@ -60,6 +67,17 @@ class Runs:
         book.change(record, task_name=name)
         book.count(Counter.EXECUTIONS_STARTED_ELSEWHERE)
         self.report(record, report, now)
+        return True
+
+    def _may_be_ours(self, task_id: str) -> bool:
+        active = self._dispatcher.queues.active(task_id)
+        if any(one.posted_ns is not None for one in active):
+            return True
+        # A request that names its task in another way than by the id may mean this one.
+        return any(
+            one.look_since_ns is not None and one.execution.task_id in ("", task_id)
+            for one in self._book.open.values()
+        )
 
     def report(self, record: Record, report: Report, now: int) -> None:
         """The server's word on a run that is followed."""
@@ -67,11 +85,16 @@ class Runs:
         if not book.is_in(record, AT_SERVER):
             return
         record.seen_ns = now
+        self._note_place(record, report)
         execution = record.execution
         began = report.started_ns or execution.started_ns
         if report.state.is_final:
             record.report_id = report.result_id
             record.file_reference = report.file_reference
+            details, are_cut = bounded_details(report.details)
+            if are_cut:
+                book.count(Counter.EXECUTION_DETAILS_CUT)
+            book.change(record, details=details)
             self._dispatcher.finish(
                 record,
                 REPORTED[report.state],
@@ -97,6 +120,18 @@ class Runs:
                 step=report.state.value.capitalize() + attempt,
                 started_ns=began,
             )
+
+    def _note_place(self, record: Record, report: Report) -> None:
+        """Where the run is executed, and how long it waited for that."""
+        execution = record.execution
+        present = (execution.node, execution.queued_ns, execution.queued_s)
+        news = (
+            report.node[:MAX_NODE] or execution.node,
+            report.queued_ns or execution.queued_ns,
+            execution.queued_s if report.queued_s is None else report.queued_s,
+        )
+        if news != present:
+            self._book.change(record, node=news[0], queued_ns=news[1], queued_s=news[2])
 
     def unanswered(self, record: Record, error: QlikError, now: int) -> None:
         """The server could not be asked about a run: the run says so until an answer comes."""
@@ -148,30 +183,26 @@ class Runs:
             self._book.change(record)
             self.slow.append(record.execution)
 
-    # --- the script log of a run that failed --------------------------------------------------
 
-    def log_fetched(self, record: Record, lines: Sequence[str]) -> None:
-        """The script log's last lines came (or there are none): told as the outcome once more."""
-        book = self._book
-        if book.state_of(record) is not RequestState.FETCHING_LOG:
-            return
-        book.move_unseen(record, RequestState.FAILED)
-        record.log_wanted = False
-        book.change(record, log_tail=tuple(lines))
-        if lines:
-            book.told.append((record, record.execution))
+def bounded_details(details: Sequence[Step]) -> tuple[tuple[Step, ...], bool]:
+    """The server's notes within the bounds, and whether some were cut or left out."""
+    kept = list(details)
+    if len(kept) > MAX_DETAILS:
+        kept = [*kept[:10], *kept[10 - MAX_DETAILS :]]
+    # In place of the longest ones a part of each: every note stays, and the short ones whole.
+    room = MAX_DETAIL_BYTES
+    texts: dict[int, str] = {}
+    by_size = sorted(range(len(kept)), key=lambda one: len(kept[one].text.encode()))
+    for place, number in enumerate(by_size):
+        share = room // (len(kept) - place)
+        texts[number] = _cut(kept[number].text, share)
+        room -= len(texts[number].encode())
+    bounded = tuple(Step(one.at_ns, texts[number]) for number, one in enumerate(kept))
+    return bounded, bounded != tuple(details)
 
-    def log_failed(self, record: Record) -> None:
-        """The log could not be had: asked for three times, then left."""
-        if self._book.state_of(record) is not RequestState.FETCHING_LOG:
-            return
-        record.tries += 1
-        if record.tries < LOG_TRIES:
-            self.log_not_fetched(record)
-        else:
-            self.log_fetched(record, ())
 
-    def log_not_fetched(self, record: Record) -> None:
-        """The log is to be asked for again."""
-        self._book.move_unseen(record, RequestState.LOG_WANTED)
-        self._dispatcher.want_log(record)
+def _cut(text: str, most: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= most:
+        return text
+    return encoded[: max(most - 3, 0)].decode("utf-8", "ignore") + "…"

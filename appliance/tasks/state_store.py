@@ -78,6 +78,8 @@ class StateStore:
         self.trouble = ""
         """Why the database can't be written at present, else empty."""
         self.cursors = Cursors()
+        self.has_read_earlier = False
+        """Whether what the journal had when this process began was read. The consumer sets it."""
         self.stopping = False
         self._closed = False
         self._outcomes = outcomes
@@ -89,6 +91,8 @@ class StateStore:
         self._held_notices: list[Notice] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
+        self.log_due = threading.Condition(self.lock)
+        """Wakes the threads that fetch script logs."""
         self.on_step: Callable[[int], None] = lambda _: None
         """Moves what waits elsewhere in the task engine when the clock was set. Within a change."""
         self._next_publication = 1
@@ -402,6 +406,9 @@ class StateStore:
         ``is_certain``: it may have, even if the planner shows no change (a command, a timer).
         """
         planner = self.planner
+        if planner.logs.has_news:
+            planner.logs.has_news = False
+            self.log_due.notify_all()
         present = (planner.next_due(), planner.book.followed, self.circuit.is_open, self.trouble)
         if is_certain or present != self._announced:
             self._announced = present
@@ -478,6 +485,7 @@ class StateStore:
         with self.lock:
             self.changed.notify_all()
             self._posted.notify_all()
+            self.log_due.notify_all()
 
     def close(self) -> None:
         """Write what is left and close the database; later changes raise ``ClosedError``."""

@@ -67,14 +67,14 @@ class RequestState(enum.StrEnum):
     RUNNING = "running"
     """The server runs the task. The poller sets it; a run that was started elsewhere begins so."""
     LOG_WANTED = "log wanted"
-    """The run failed, and the end of its script log is still to be fetched. The poller sets it."""
+    """The run failed, and the end of its script log is still to be fetched. The poller sets it, and
+    the thread that could not have the log."""
     FETCHING_LOG = "fetching log"
-    """A worker fetches the end of the script log. The change that hands the job to the worker sets
-    it."""
+    """A thread for script logs fetches the end of the log. That thread sets it."""
     SUCCEEDED = "succeeded"
     """The run ended well. The poller sets it."""
     FAILED = "failed"
-    """The run ended with an error and its log is dealt with. The worker that fetched the log sets
+    """The run ended with an error and its log is dealt with. The thread that fetched the log sets
     it."""
     ABORTED = "aborted"
     """The run was aborted, or an operator took the request back. The poller sets it, or an
@@ -154,7 +154,7 @@ MAY_GO_LATER = WAITING | {_S.UNCERTAIN, _S.LOOK_READY}
 """The dispatcher decides when a worker gets the request's job."""
 CAN_GO = frozenset({_S.READY, _S.SERVER_AWAY, _S.LOOK_READY})
 """Nothing but a worker or the server itself is missing."""
-IN_FLIGHT = frozenset({_S.RESOLVING, _S.CALLING, _S.LOOKING, _S.FETCHING_LOG})
+IN_FLIGHT = frozenset({_S.RESOLVING, _S.CALLING, _S.LOOKING})
 """A worker has the request's job."""
 AT_SERVER = frozenset({_S.QUEUED, _S.RUNNING})
 """The server has the run, and the poller follows it."""

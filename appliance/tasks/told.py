@@ -43,6 +43,11 @@ class _Cause(msgspec.Struct):
     rule: str = ""
 
 
+class _Detail(msgspec.Struct):
+    at: str | None
+    text: str
+
+
 class _Outcome(msgspec.Struct, rename="camel"):
     """The payload of an outcome, as ``outcomes.py`` makes it."""
 
@@ -60,6 +65,10 @@ class _Outcome(msgspec.Struct, rename="camel"):
     cause: _Cause
     partial: bool = False
     variables: dict[str, str] = {}
+    node: str = ""
+    queued: str | None = None
+    queued_seconds: float | None = None
+    details: tuple[_Detail, ...] = ()
 
 
 class _Alarm(msgspec.Struct, rename="camel"):
@@ -197,6 +206,10 @@ class Told:
                 attempts=now.attempts,
                 merged=now.merged,
                 reason=now.reason,
+                node=now.node,
+                queued_ns=now.queued_ns,
+                queued_s=now.queued_s,
+                details=now.details,
                 next_attempt_ns=None,
                 steps=(*before.steps, *now.steps),
             )
@@ -325,6 +338,10 @@ def _execution(outcome: _Outcome, told_ns: int) -> Execution:
         attempts=outcome.attempts,
         reason=outcome.reason,
         merged=outcome.merged,
+        node=outcome.node,
+        queued_ns=_time_ns(outcome.queued),
+        queued_s=outcome.queued_seconds,
+        details=tuple(Step(_time_ns(one.at) or 0, one.text) for one in outcome.details),
         steps=(Step(told_ns, _BEHIND),),
         reload=ReloadOptions(outcome.partial, tuple(sorted(outcome.variables.items()))),
     )

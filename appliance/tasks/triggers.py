@@ -61,6 +61,8 @@ class Trigger:
         elif config.task != "payload":
             self.fixed = fixed_selector(config.task, where)
         self._condition = Condition(config.when, where=where) if config.when else None
+        self.asks_for_log = any(key.partition(".")[0] in _OF_LOG for key in config.when or ())
+        """Whether it acts on what becomes of a script log, not on the outcome itself."""
         debounce = float(config.debounce or 0.0)
         self.options = Options(
             debounce_s=debounce,
@@ -182,7 +184,9 @@ class Triggers:
         refusal = _never_starts(message)
         decisions = []
         for trigger in dict.fromkeys(matched):
-            if self._is_own(message) and not self._may_chain(trigger):
+            if self._is_own(message) and not (
+                self._may_chain(trigger) and (trigger.asks_for_log or not _is_told_again(message))
+            ):
                 continue
             answer = refusal or _ask(trigger, message)
             if answer is None:
@@ -219,6 +223,29 @@ def _ask(trigger: Trigger, message: Message) -> tuple[WantedStart, ...] | Reject
             message.topic,
         )
         return INTERNAL_ERROR
+
+
+class _ToldAgain(msgspec.Struct):
+    """What an outcome has that is published once more, with its script log."""
+
+    logTail: list[str] = []  # noqa: N815  the key in the payload
+    logProblem: str = ""  # noqa: N815  the key in the payload
+
+
+_OF_LOG = frozenset(_ToldAgain.__struct_fields__)
+_read_told_again = msgspec.json.Decoder(_ToldAgain).decode
+
+
+def _is_told_again(message: Message) -> bool:
+    """Whether one of the appliance's own messages repeats an outcome that was told before.
+
+    A rule acted on it then: a run that fails once must not start its successor twice.
+    """
+    try:
+        again = _read_told_again(message.payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return bool(again.logTail or again.logProblem)
 
 
 def _about(message: Message, selector: TaskSelector) -> bool:

@@ -1,9 +1,9 @@
 """The threads of the task engine: what each waits for, what it then does, how all of them end.
 
-One reads the journal, one watches the time, some call the server, one polls it, one checks its
-health, one publishes, one keeps the database's log short. All are daemons: a server that hangs
-must not keep the process alive. One that fails by a mistake of ours is run again
-(internal_errors.py).
+One reads the journal, one watches the time, some call the server, some fetch script logs, one polls
+the server, one checks its health, one publishes, one keeps the database's log short. All are
+daemons: a server that hangs must not keep the process alive. One that fails by a mistake of ours is
+run again (internal_errors.py).
 
 Not for: any rule about requests (planner.py).
 """
@@ -26,6 +26,7 @@ from appliance.journal.follower import Follower
 from appliance.qlik.server import QlikServer
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.health_watch import HealthWatch
+from appliance.tasks.log_fetcher import FETCHERS, LogFetcher
 from appliance.tasks.notices import Notices, Target
 from appliance.tasks.poller import RunPoller
 from appliance.tasks.request_book import SECOND_NS
@@ -59,6 +60,7 @@ class Serving(msgspec.Struct):
 
     server: QlikServer
     runner: Runner
+    logs: LogFetcher
     poller: RunPoller
     health: HealthWatch
     workers: int
@@ -87,6 +89,7 @@ class Workers:
         self._next_prune = 0.0
         self._threads: list[threading.Thread] = []
         self._workers: list[threading.Thread] = []
+        self._fetchers: list[threading.Thread] = []
         self._vital: list[threading.Thread] = []
         self._stopped = threading.Event()
         self._ended = threading.Event()
@@ -104,6 +107,8 @@ class Workers:
             return
         for number in range(1, serving.workers + 1):
             self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
+        for number in range(1, FETCHERS + 1):
+            self._fetchers.append(self._begin(f"logs-{number}", serving.logs.work))
         self._workers.append(self._begin("poller", lambda: self._poll_runs(serving.poller)))
         self._workers.append(self._begin("health", lambda: serving.health.watch(self._stopped)))
 
@@ -153,10 +158,12 @@ class Workers:
         for _ in self._workers:
             self._state.jobs.put(None)
         _join(self._workers, deadline - timeout_s / 3)
-        if self._serving is not None and any(one.is_alive() for one in self._workers):
-            # Calls under way end with an error now, instead of at their time-out.
+        calling = [*self._workers, *self._fetchers]
+        if self._serving is not None and any(one.is_alive() for one in calling):
+            # Calls under way end with an error now, instead of at their time-out. A script log is
+            # not waited for: the next run of the appliance asks for it again.
             self._serving.server.close()
-            _join(self._workers, deadline - timeout_s / 6)
+            _join(calling, deadline - timeout_s / 6)
         _join(self._threads, deadline)
         self._ended.set()
 
@@ -239,7 +246,9 @@ class Workers:
 
     def _is_over(self) -> bool:
         """Whether nothing will come any more that is to be published."""
-        return self._stopped.is_set() and not any(one.is_alive() for one in self._workers)
+        return self._stopped.is_set() and not any(
+            one.is_alive() for one in (*self._workers, *self._fetchers)
+        )
 
 
 def _earliest(*times: int | None) -> int | None:

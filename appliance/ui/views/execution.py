@@ -110,6 +110,16 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
             (printable(execution.execution_id) or "-", ""),
         ],
     ]
+    if execution.node or execution.queued_s is not None:
+        waited = "-" if execution.queued_s is None else formats.took(execution.queued_s)
+        lines.append(
+            [
+                (" node     ", "dim"),
+                (printable(execution.node) or "-", ""),
+                ("   in the server's queue ", "dim"),
+                (waited, ""),
+            ]
+        )
     if execution.merged:
         further = formats.counted(execution.merged, "further request")
         lines.append([(f" It answers {further} too.", "dim")])
@@ -126,6 +136,15 @@ def story(execution: Execution, *, utc: bool) -> list[Line]:
         tone = "bad" if execution.state.is_bad else "warn"
         lines += [[], [(" Why", "head")]]
         lines += [[(f" {printable(part)}", tone)] for part in execution.reason.split("\n")]
+    if execution.details:
+        lines += [[], [(" The server's notes", "head")]]
+        lines += [
+            [(f" {formats.time_with_ms(note.at_ns, utc=utc)} ", "dim"), (printable(note.text), "")]
+            for note in execution.details
+        ]
+    if execution.log_problem:
+        lines += [[], [(" No script log", "head")]]
+        lines += [[(f" {printable(execution.log_problem)}", "warn")]]
     if execution.log_tail:
         lines += [[], [(" Script log, last lines", "head")]]
         lines += [[(f" {printable(part)}", "")] for part in execution.log_tail]

@@ -72,7 +72,7 @@ def test_details_are_ordered_and_masked_and_explain_the_failure() -> None:
          "detailCreatedDate": "2026-11-22T09:00:00.210Z"},
     ]  # fmt: skip
     report = rows.execution_report([result(8, "2026-11-22T09:00:00Z", details=details)], None)
-    assert report.details[0] == "Changing task state to Triggered"
+    assert report.details[0].text == "Changing task state to Triggered"
     assert report.reason == "Connection failed: Server=db1;Password=***;"
 
 

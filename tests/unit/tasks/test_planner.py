@@ -592,7 +592,8 @@ def test_a_run_started_elsewhere_is_waited_for() -> None:
     (elsewhere,) = planner.running.values()
     assert elsewhere.execution.cause.kind == "elsewhere"
     planner.report(elsewhere, Report("r0", IDS[0], ExecutionState.FAILED, ended_ns=at(1)), at(1))
-    assert [job.kind for job in planner.begin(at(1))] == [JobKind.START, JobKind.LOG]
+    assert [job.kind for job in planner.begin(at(1))] == [JobKind.START]
+    assert planner.logs.begin(at(1)) is elsewhere
 
 
 def test_names_and_tags_become_one_request_for_each_task() -> None:

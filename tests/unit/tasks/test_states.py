@@ -17,6 +17,7 @@ import msgspec
 import pytest
 import state_table
 
+from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState, Task
 from appliance.qlik.server import QlikError, Report, RetryPolicy
 from appliance.tasks import states
@@ -24,7 +25,8 @@ from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.records import Record
-from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.request_book import SECOND_NS, to_ns
+from appliance.tasks.script_logs import MAX_WANTED
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import FINAL, SHOWN, TRANSITIONS, RequestState, TransitionError
 from appliance.tasks.triggers import Options
@@ -539,22 +541,59 @@ def test_how_runs_end(_scene: Scene) -> None:
 
 
 @walks((S.LOG_WANTED, S.FETCHING_LOG, S.LOG_WANTED), (S.FETCHING_LOG, S.FAILED))
-def test_the_log_of_a_failed_run_is_fetched(scene: Scene) -> None:
-    """It is asked for three times at most, and again after a stop or a restart."""
+def test_the_log_of_a_failed_run_is_asked_for_again(scene: Scene) -> None:
+    """At once, then after each wait; a stop or a restart costs no try."""
     record = scene.run()
     scene.report(record, ExecutionState.FAILED)
-    for give_back in (True, False, False, False):
-        (job,) = scene.go()
-        assert (job.kind, job.record) == (JobKind.LOG, record)
-        if give_back:
-            scene.planner.nothing_done(record, scene.now)
-            again = Scene()
-            again.planner.restore(copy_of(record), again.now)
-            assert [one.kind for one in again.go()] == [JobKind.LOG]
-        else:
-            scene.planner.log_failed(record)
-    assert scene.go() == []
-    assert not record.log_wanted
+    logs = scene.planner.logs
+    assert logs.begin(scene.now) is record
+    logs.given_back(record, scene.now)
+    again = Scene()
+    again.planner.restore(copy_of(record), again.now)
+    assert again.planner.logs.begin(again.now) is not None
+    waits_s = scene.planner.limits.log_waits_s
+    for wait_s in waits_s:
+        assert logs.begin(scene.now) is record
+        logs.failed(record, "404: not found", scene.now)
+        scene.now += int((wait_s - 0.1) * SECOND_NS)
+        assert logs.begin(scene.now) is None
+        scene.now += SECOND_NS // 10
+    again = Scene()
+    again.planner.restore(copy_of(record), again.now)
+    for log, of in ((logs, scene), (again.planner.logs, again)):
+        taken = log.begin(of.now)
+        assert taken is not None
+        log.failed(taken, "404: not found", of.now)
+        assert log.next_due() is None
+        assert not taken.log_wanted
+        assert taken.execution.log_problem == "404: not found"
+        assert of.planner.counters[Counter.SCRIPT_LOGS_MISSED] == 1
+
+
+def test_logs_that_are_wanted_are_bounded() -> None:
+    """One too many is not asked for, and says so: the runs of a night can all fail."""
+    scene = Scene()
+    records = [scene.run(task=task_id(number)) for number in range(MAX_WANTED + 1)]
+    for record in records:
+        scene.report(record, ExecutionState.FAILED)
+    assert [one for one in records if one.execution.log_problem] == records[-1:]
+    assert records[-1].execution.state is ExecutionState.FAILED
+
+
+def test_a_log_whose_tries_hang_is_given_up_after_some_minutes() -> None:
+    """Each try may last minutes, so their number alone bounds nothing."""
+    scene = Scene()
+    record = scene.run()
+    scene.report(record, ExecutionState.FAILED)
+    logs = scene.planner.logs
+    assert logs.begin(scene.now) is record
+    scene.now += to_ns(scene.planner.limits.log_give_up_s)
+    logs.failed(record, "timeout", scene.now)
+    assert record.execution.log_problem == "timeout"
+
+
+def task_id(number: int) -> str:
+    return f"00000000-0000-0000-0001-{number:012d}"
 
 
 def copy_of(record: Record) -> Record:
@@ -617,7 +656,9 @@ def test_the_result_of_a_job_that_is_not_under_way_any_more_is_ignored() -> None
     planner.look_failed(record, DOWN, now)
     planner.not_found(record, now)
     planner.nothing_done(record, now)
-    planner.log_failed(record)
+    planner.logs.failed(record, "404", now)
+    planner.logs.fetched(record, ["a line"])
+    planner.logs.given_back(record, now)
     assert msgspec.msgpack.encode(record) == before
     assert planner.state_of(record) is S.QUEUED
 
