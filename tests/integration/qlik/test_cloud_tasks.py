@@ -379,6 +379,61 @@ def test_options_that_can_t_be_had_are_refused_with_the_reason(
     assert qlik.site.runs() == []
 
 
+@pytest.mark.parametrize("is_administrator", [True, False])
+@pytest.mark.parametrize("lists_last_run", [True, False])
+def test_runs_of_others_are_seen_once_each_however_short(
+    qlik: SimulatedQlik,
+    tenant: QlikServer,
+    clock: ManualClock,
+    is_administrator: bool,
+    lists_last_run: bool,
+) -> None:
+    """14 failing runs of 2 s of a task, two between two looks, are told as its runs with their
+    reasons; a run of ours is known by the id that its start had."""
+    qlik.cloud.is_administrator = is_administrator
+    qlik.cloud.tasks.lists_last_run = lists_last_run
+    other = task(qlik, duration_s=2, outcomes=(Outcome.FAIL,), error_text="Table not found")
+    ours = task(qlik, HEX_ID, app_id=GUID.replace("3", "4"), duration_s=30)
+    tenant.tasks()
+    until_ns = tenant.ended(None, ()).until_ns
+    seen: dict[str, Report] = {}
+    own = tenant.start(ours.id).execution_id
+    for look in range(7):
+        for _ in range(2):
+            qlik.run_elsewhere(other.id)
+            clock.advance(1)
+            going_on = {one.execution_id: one for one in tenant.running()}
+            assert {one.task_id for one in going_on.values()} <= {other.id, ours.id}
+            assert look > 1 or own in going_on
+            clock.advance(5)
+        ended = tenant.ended(until_ns, ())
+        until_ns = ended.until_ns
+        seen |= {one.execution_id: one for one in ended.reports}
+    assert own in seen
+    told = [one for one in seen.values() if one.task_id == other.id]
+    assert len(told) == 14
+    assert {(one.state, one.reason) for one in told} == {(ExecutionState.FAILED, "Table not found")}
+    assert len(seen) == 15
+
+
+def test_reloads_of_others_are_seen_by_an_administrator(
+    qlik: SimulatedQlik, tenant: QlikServer, clock: ManualClock
+) -> None:
+    """Reloads in the hub or by the API, of apps without tasks."""
+    qlik.cloud.is_administrator = True
+    qlik.cloud.origins.elsewhere_type = "hub"
+    qlik.add_task("A", app_id=APP, app_name="A", duration_s=2)
+    until_ns = tenant.ended(None, ()).until_ns
+    after_ns = clock()
+    begun = [qlik.run_elsewhere(one.id) for one in qlik.site.tasks.values()]
+    clock.advance(1)
+    assert [one.execution_id for one in tenant.running()] == begun
+    clock.advance(14)
+    assert [one.execution_id for one in tenant.ended(until_ns, ()).reports] == begun
+    # A reload that a person began in the hub is none of ours.
+    assert list(tenant.since(APP, after_ns)) == []
+
+
 @pytest.mark.parametrize(
     ("offered", "says"),
     [
@@ -430,6 +485,7 @@ def test_odd_answers_are_errors_and_nothing_else(
             lambda: tenant.since(GUID, 0),
             lambda: tenant.since(APP, 0),
             tenant.running,
+            lambda: tenant.ended(1, ()),
             lambda: tenant.log_tail(Report(mark, GUID, ExecutionState.FAILED), 5),
             lambda: tenant.stop(GUID, mark),
         ]

@@ -91,6 +91,38 @@ def test_a_message_names_a_task_by_any_id_or_its_name(
     assert qlik.starts(APP) == 1
 
 
+@pytest.mark.parametrize("qlik", [SCHEDULING], indirect=True)
+@pytest.mark.parametrize("is_administrator", [True, False])
+def test_each_short_run_of_others_is_told_with_its_reason(
+    qlik: SimulatedQlik, tenant: QlikServer, tmp_path: Path, is_administrator: bool
+) -> None:
+    """Runs that are over before the next look, and a run of ours between them, are each told
+    once, as runs of the task."""
+    qlik.cloud.is_administrator = is_administrator
+    task = add(
+        *(qlik, "Reload", GUID),
+        duration_s=0.02,
+        outcomes=(Outcome.FAIL,),
+        error_text="Table not found",
+    )
+    with Rig(tmp_path / "tasks.db", tenant, elsewhere_s=0.03) as rig:
+        # From the first look on, runs are seen.
+        rig.wait_until(lambda: rig.engine._poller._ended_until)
+        for number in range(1, 6):
+            if number == 3:
+                rig.source.put(START_TOPIC, GUID)
+            else:
+                qlik.run_elsewhere(task.id)
+            rig.wait_until(lambda: qlik.site.session_of(GUID) is None)
+            rig.broker.wait_for(GUID, "failed", min(number, 3))
+        rig.broker.wait_for(GUID, "failed", 5)
+        told = rig.engine.executions(20)
+    assert {one.task_id for one in told} == {GUID}
+    assert len({one.execution_id for one in told}) == len(told) == 5
+    assert {one.reason for one in told} == {"Table not found"}
+    assert sorted(one.cause.kind for one in told) == ["elsewhere"] * 4 + ["message"]
+
+
 KILLED = ["when the start call has left", "after the start call"]
 
 
