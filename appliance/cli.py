@@ -135,6 +135,9 @@ def _failed(error: Exception) -> int:
         return _say(str(error), error.exit_code)
     if isinstance(error, PermissionError):
         return _say(f"{error.filename or 'a file'}: the system refuses access", EXIT_NO_PERMISSION)
+    if isinstance(error, UnicodeEncodeError) and error.reason.startswith("surrogates"):
+        # So Python hands on bytes of an argument that are no text (PEP 383).
+        return _say(f"this is not UTF-8 text: {error.object!r}", EXIT_USAGE)
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}", EXIT_UNAVAILABLE)

@@ -120,9 +120,9 @@ def find_loops(config: Config, tasks: Sequence[Task] | None = None) -> list[Loop
                 continue
             ways = frozenset.intersection(*_ways(passes, task, cycle))
             found.append(Loop(triggers, _in_words(config.trigger, cycle, ways)))
-            if len(found) == _MOST_LOOPS:
-                return found
-    return found
+    # A loop within another one was found later; the larger one says nothing more.
+    smallest = [one for one in found if not any(two.triggers < one.triggers for two in found)]
+    return smallest[:_MOST_LOOPS]
 
 
 def _rules(config: Config, tasks: Sequence[Task] | None) -> Iterator[_Rule]:
@@ -226,16 +226,22 @@ def _in_words(
 ) -> str:
     first = min(range(len(cycle)), key=lambda step: cycle[step][0])
     cycle = [*cycle[first:], *cycle[:first]]
-    steps = "; its outcome starts ".join(
-        f"{target.shown} ([[trigger]] {number}"
-        f"{f' {triggers[number - 1].name}' if triggers[number - 1].name else ''})"
-        for number, target in cycle
-    )
+    steps = []
+    before = cycle[-1][1]
+    for number, target in cycle:
+        is_another = target.selector is not None and target.selector == before.selector
+        name = triggers[number - 1].name
+        by = f"[[trigger]] {number} {name}".rstrip()
+        steps.append(f"{'another one' if is_another else target.shown} ({by})")
+        before = target
+    if len(set(steps)) == 1:
+        steps = steps[:1]
     if len(ways) == len(_OUTCOMES):
         condition = ""
     else:
         condition = f" as long as each of them is {' or '.join(sorted(ways))}"
     return (
         f"[[trigger]]: a loop that never ends{condition}: an outcome of {cycle[-1][1].shown} starts"
-        f" {steps}, and so on; remove one of these triggers, or add a `when` that ends it"
+        f" {'; its outcome starts '.join(steps)}, and so on; remove a trigger of it, or add a"
+        " `when` that ends it"
     )

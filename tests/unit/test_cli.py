@@ -133,6 +133,7 @@ def test_without_a_command_the_help_says_how_to_begin(appliance) -> None:
         (["export", "-t", "a/#/b"], "stands alone"),
         (["export", "--since", "yesterday"], "not a duration"),
         (["export", "--limit", "0"], "above zero"),
+        (["start", "a\udcff", "--host", "127.0.0.1"], "not UTF-8 text"),
         (["--debug"], None),
     ],
 )

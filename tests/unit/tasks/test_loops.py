@@ -52,7 +52,9 @@ DONE, BAD = '{state = "succeeded"}', '{state = "failed"}'
         ([rule("+/last", '{name = "One"}', name="first"), rule("+/last", '{name = "Two"}')], {1, 2},
          'task "Two" starts task "One" ([[trigger]] 1 first); its outcome starts task "Two" ([[trigger]] '
          "2), and so on"),
-        ([rule("#", '{tag = "nightly"}')], {1}, 'a task with tag "nightly"'),
+        ([rule("#", '{tag = "nightly"}')], {1},
+         'an outcome of a task with tag "nightly" starts another one ([[trigger]] 1), and so on'),
+        ([rule("+/last", '{name = "One"}', DONE), rule("+/last", '{tag = "nightly"}')], {2}, ""),
         ([rule("+/last", id_(A)), rule("+/last", id_(B), BAD)], {1, 2}, "is failed"),
     ],
 )  # fmt: skip
