@@ -95,7 +95,7 @@ class Cloud:
 
     def offered(self) -> str:
         """Which interface for tasks the tenant offers, as a sentence. Raises ``QlikError``."""
-        return self._tasks.offered()
+        return self._tasks.interface.told()
 
     def tasks(self) -> Sequence[Task]:
         """The apps that the user may see, as tasks, and then the tasks of Qlik Cloud.

@@ -191,7 +191,7 @@ def why_disabled(row: rows.Row) -> str:
     if row.get("enabled") is not False:
         return ""
     code = rows.text(rows.inner(row, "metadata"), "disabledCode")
-    why = _DISABLED.get(code.upper(), code)
+    why = _DISABLED.get(code.upper(), mask_line(code)[:100])
     return f"the task is disabled{f': {why}' if why else ''}. Enable it in Qlik Cloud"
 
 

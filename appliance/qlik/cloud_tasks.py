@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from urllib.parse import quote
 
 from appliance.model import Task
-from appliance.qlik import deadlines, rows
+from appliance.qlik import rows
 from appliance.qlik.cloud_api import CloudApi, not_sent_yet
 from appliance.qlik.cloud_errors import error_of, error_text
+from appliance.qlik.cloud_interface import GONE, INTERIM, SCHEDULING, TasksInterface
 from appliance.qlik.cloud_rows import (
     RUN,
     as_object,
@@ -40,13 +40,8 @@ from appliance.qlik.failures import StatusError
 from appliance.qlik.server import QlikError, Started
 
 _log = logging.getLogger(__name__)
-SCHEDULING = "/api/scheduling/tasks"
-INTERIM = "/api/v1/tasks"
-_GONE = frozenset({404, 410})
 _REFUSED = frozenset({400, 403, 404, 410})
 """Statuses of a read that mean that there is nothing to be had, now and later."""
-_LOOK_AGAIN_S = 300.0
-"""How long an interface that is not the newest is used before the newest is asked for again."""
 _PAGE = "100"
 _RECENT = 20
 _RUNS_LIMIT = 200
@@ -71,70 +66,13 @@ class CloudTasks:
         """
         self.own = OwnRuns()
         self._api = api
+        self.interface = TasksInterface(api, clock=clock)
         self._clock = clock
-        self._lock = threading.Lock()
-        self._base = ""
-        self._look_again = 0.0
         self._of_apps: tuple[float, list[rows.Row]] | None = None
         """When tasks were listed app by app, and those."""
         self._listed: Sequence[Task] = ()
         self._migrated: Mapping[str, str] = {}
         """The id of each legacy reload task (lower case): the id of what it became."""
-
-    # --- the interface -----------------------------------------------------------------------
-
-    def base(self) -> str:
-        """The path of the interface that the tenant offers. Asks for it, if that is not known.
-
-        Raises:
-            QlikError: the tenant can't be asked.
-        """
-        with deadlines.locked(self._lock, f"GET {self._api.transport.base_url}{SCHEDULING}"):
-            if not self._base or self._clock() >= self._look_again:
-                try:
-                    self._api.get(SCHEDULING, {"limit": "1"})
-                    self._use(SCHEDULING)
-                except StatusError as error:
-                    if error.status in _GONE:
-                        self._use(INTERIM)
-                    elif error.status in {400, 403}:
-                        self._use(SCHEDULING)  # It is there, but not for this user.
-                    else:
-                        raise
-            return self._base
-
-    def _use(self, base: str) -> None:
-        self._base = base
-        self._look_again = self._clock() + _LOOK_AGAIN_S
-
-    def _forget(self) -> None:
-        """Ask for the interface anew at the next call."""
-        with self._lock:
-            self._base = ""
-
-    def offered(self) -> str:
-        """A sentence about the interfaces of the tenant, for ``appliance check``.
-
-        Raises:
-            QlikError: the tenant can't be asked.
-        """
-        self._forget()
-        if self.base() == SCHEDULING:
-            return f"The tenant offers the scheduling tasks interface ({SCHEDULING})."
-        try:
-            self._api.get(INTERIM, {"limit": "1"})
-        except StatusError as error:
-            if error.status in _GONE:
-                return (
-                    f"The tenant offers no interface for tasks (neither {SCHEDULING} nor "
-                    f"{INTERIM}): apps can be reloaded, tasks can't be started."
-                )
-            if error.status not in {400, 403}:
-                raise
-        return (
-            f"The tenant offers the interim tasks interface ({INTERIM}) and not yet "
-            f"{SCHEDULING}, which the appliance asks for again every five minutes."
-        )
 
     # --- tasks -------------------------------------------------------------------------------
 
@@ -157,8 +95,8 @@ class CloudTasks:
                     if legacy := rows.text(rows.inner(row, "metadata"), "migratedFrom"):
                         migrated[legacy.lower()] = one.id
         except StatusError as error:
-            if error.status in _GONE:
-                self._forget()
+            if error.status in GONE:
+                self.interface.forget()
             elif error.status >= 500 and self._listed:
                 # The scheduling service is away: the apps are there nevertheless.
                 return self._listed
@@ -168,7 +106,7 @@ class CloudTasks:
         return found
 
     def _all(self, apps: Mapping[str, str]) -> Iterator[rows.Row]:
-        base = self.base()
+        base = self.interface.path()
         params = {"limit": _PAGE}
         if base == SCHEDULING:
             # By name: the default order changes while the pages are read.
@@ -221,7 +159,7 @@ class CloudTasks:
 
     def _path(self, task_id: str, *further: str) -> str:
         parts = [quote(part, safe="") for part in (task_id, *further)]
-        return "/".join((self.base(), *parts))
+        return "/".join((self.interface.path(), *parts))
 
     # --- starting ----------------------------------------------------------------------------
 
@@ -238,7 +176,7 @@ class CloudTasks:
         try:
             return self._start(task_id, wait)
         except StatusError as error:
-            if error.status not in _GONE or not self._has_another():
+            if error.status not in GONE or not self._has_another():
                 raise
             # Only the interface was missing, so nothing was started.
             return self._start(task_id, wait)
@@ -246,17 +184,17 @@ class CloudTasks:
     def _has_another(self) -> bool:
         """Whether the tenant offers another interface than the one that was used."""
         with not_sent_yet():
-            used = self._base
-            self._forget()
-            return self.base() != used
+            used = self.interface.path()
+            self.interface.forget()
+            return self.interface.path() != used
 
     def _start(self, task_id: str, wait: Callable[[], bool]) -> Started:
         with not_sent_yet():
             path = self._path(task_id, "actions", "start")
-            takes_source = self.base() == SCHEDULING
+            takes_source = self.interface.path() == SCHEDULING
             now_ns = self._api.transport.server_time_ns()
-            mark = StartMark(now_ns, new_nonce(is_sent=takes_source), self._last(task_id))
-        self.own.note(mark.source, mark.execution_id)
+            before = rows.text(self._last_run(task_id), "id")
+            mark = StartMark(now_ns, new_nonce(is_sent=takes_source), before)
         reply = self._api.post(path, None, {"source": mark.source} if takes_source else None)
         if reply.status in _BY_STATE and (why := self._why_refused(task_id)):
             return Started("", why)
@@ -271,9 +209,10 @@ class CloudTasks:
                 break
             # The task is started: a look that fails now must not become an error.
             with contextlib.suppress(QlikError):
-                run = self.own.find(mark, list(self.newest(task_id)))
+                run = self.own.find(mark, self.newest(task_id))
                 if run is not None:
                     return Started(f"{RUN}{rows.text(run, 'id')}")
+        self.own.note(mark.source, mark.execution_id)
         return Started(mark.execution_id)
 
     def _why_refused(self, task_id: str) -> str:
@@ -286,15 +225,14 @@ class CloudTasks:
             return "the task is already running"
         return why_disabled(row)
 
-    def _last(self, task_id: str) -> str:
-        """The id of the task's last run; empty if it never ran, or that can't be seen."""
+    def _last_run(self, task_id: str) -> rows.Row:
+        """The task's last run; an empty row if it never ran, or that can't be seen."""
         try:
-            reply = self._api.get(self._path(task_id, "runs", "last"))
+            return as_object(self._api.get(self._path(task_id, "runs", "last")))
         except StatusError as error:
             if error.status in _REFUSED:
-                return ""
+                return {}
             raise
-        return rows.text(as_object(reply), "id")
 
     # --- runs --------------------------------------------------------------------------------
 
@@ -306,23 +244,37 @@ class CloudTasks:
         """
         if execution_id.startswith(RUN):
             run_id = execution_id.removeprefix(RUN)
-            return next(
-                (row for row in self._runs(task_id) if rows.text(row, "id") == run_id), None
-            )
+            # Most often it is the last one, and a list may hold the logs of all its runs.
+            found = chain([self._last_run(task_id)], self._runs(task_id))
+            return next((row for row in found if rows.text(row, "id") == run_id), None)
         mark = mark_of(execution_id)
         if mark is None:
             return None
-        return self.own.find(mark, self._runs_from(task_id, mark.at_ns), execution_id)
+        return self.own.find(mark, self._runs_from(self._runs(task_id), mark.at_ns), execution_id)
 
     def begun_since(self, task_id: str, after_ns: int) -> list[rows.Row]:
-        """Runs that a start of ours after a time of the server may have begun, oldest first."""
-        runs = self._runs_from(task_id, after_ns)
-        return begun_since(runs, after_ns, takes_source=self.base() == SCHEDULING)
+        """Runs that a start of ours after a time of the server may have begun, oldest first.
 
-    def _runs_from(self, task_id: str, after_ns: int) -> list[rows.Row]:
+        Raises:
+            QlikError: the runs can't be had. Only a task that does not exist has none.
+        """
+        try:
+            runs = self._runs_from(self._all_runs(task_id), after_ns)
+        except StatusError as error:
+            if error.status not in GONE:
+                raise
+            # An interface that is gone must not look like a task without runs.
+            self.interface.forget()
+            if self.exists(task_id):
+                raise
+            runs = []
+        return begun_since(runs, after_ns, takes_source=self.interface.path() == SCHEDULING)
+
+    @staticmethod
+    def _runs_from(runs: Iterable[rows.Row], after_ns: int) -> list[rows.Row]:
         """Runs from a time on, and some before, which tell whether the tenant notes who started."""
         found = []
-        for row in self._runs(task_id):
+        for row in runs:
             found.append(row)
             began_ns = run_started_ns(row)
             is_older = began_ns is not None and began_ns < after_ns - CLOCK_SLACK_NS
@@ -335,15 +287,19 @@ class CloudTasks:
         return list(islice(self._runs(task_id), _RECENT))
 
     def _runs(self, task_id: str) -> Iterator[rows.Row]:
-        """The runs of a task, newest first, page after page."""
-        params = {"limit": str(_RECENT)}
-        if self.base() == SCHEDULING:
-            params["sort"] = "-startedAt"
+        """The same as ``_all_runs``, and none where they can't be seen."""
         try:
-            yield from islice(self._api.pages(self._path(task_id, "runs"), params), _RUNS_LIMIT)
+            yield from self._all_runs(task_id)
         except StatusError as error:
             if error.status not in _REFUSED:
                 raise
+
+    def _all_runs(self, task_id: str) -> Iterator[rows.Row]:
+        """The runs of a task, newest first, page after page."""
+        params = {"limit": str(_RECENT)}
+        if self.interface.path() == SCHEDULING:
+            params["sort"] = "-startedAt"
+        return islice(self._api.pages(self._path(task_id, "runs"), params), _RUNS_LIMIT)
 
     def of_app(self, app_id: str) -> Sequence[rows.Row]:
         """The newest runs of all tasks of an app."""
@@ -364,7 +320,7 @@ class CloudTasks:
         yield from self._told_by_tenant({"sort": "-lastEndedAt"})
 
     def _told_by_tenant(self, params: Mapping[str, str]) -> Iterator[rows.Row]:
-        if self.base() != SCHEDULING:
+        if self.interface.path() != SCHEDULING:
             return
         try:
             yield from self._api.pages(SCHEDULING, {**params, "limit": _PAGE}, limit=_LOOK_PAGES)

@@ -128,6 +128,17 @@ def test_the_interface_that_the_tenant_offers_is_used(
         assert one.runs == number
 
 
+def test_a_list_that_fails_later_keeps_the_known_interface_in_use(
+    qlik: SimulatedQlik, tenant: QlikServer
+) -> None:
+    """The apps are listed without new tasks, and tasks are started as before."""
+    task(qlik)
+    listed = tenant.tasks()
+    qlik.fail(FaultKind.STATUS, method="GET", path=SCHEDULING, status=503, times=1)
+    assert tenant.tasks() == listed
+    assert tenant.start(GUID).execution_id.startswith("run:")
+
+
 @pytest.mark.parametrize("worker", ["reload", "reloads", "RELOADS", "Reload"])
 def test_a_failed_run_says_why_shows_its_log_and_can_be_stopped(
     qlik: SimulatedQlik, tenant: QlikServer, clock: ManualClock, worker: str
@@ -256,6 +267,12 @@ def test_a_start_whose_answer_was_lost_is_found(
         assert [one.result_id for one in found] == [qlik.site.runs()[-1].execution_id], interface
     another.close()
     assert qlik.starts(GUID) == 1
+    # Only the runs themselves say that there is none.
+    for status in (400, 403, 404, 410, 503):
+        qlik.fail(FaultKind.STATUS, path="/runs", status=status)
+        with pytest.raises(QlikError):
+            tenant.since(GUID, after_ns)
+        qlik.heal()
 
 
 @pytest.mark.parametrize(
