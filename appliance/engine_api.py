@@ -15,6 +15,9 @@ import msgspec
 from appliance.errors import UnavailableError
 from appliance.model import Execution, ExecutionState, Message, Task
 
+PAUSED = "Paused."
+"""The reason of a request whose wait an operator paused."""
+
 
 class Health(msgspec.Struct, frozen=True):
     """A part's condition: ``level`` is ``"ok"``, ``"warn"``, ``"bad"`` or ``"off"``."""
@@ -99,6 +102,8 @@ class QlikState(msgspec.Struct, frozen=True):
     """When the server is asked next whether it answers; ``None`` where no server is configured."""
     cause: str = ""
     """The sentence that says why the last calls or the last health check failed, whole."""
+    database: Health | None = None
+    """Bad while the task database can't be written: no task is started then."""
 
 
 class WaitState(msgspec.Struct, frozen=True):
@@ -123,6 +128,35 @@ class WaitState(msgspec.Struct, frozen=True):
     since_ns: int
     """When it was asked for."""
     task_id: str = ""
+
+
+class FailingTask(msgspec.Struct, frozen=True):
+    """A task whose last request ended badly."""
+
+    task_id: str
+    name: str
+    """Its name, or its id where the name is not known."""
+    state: ExecutionState
+    reason: str
+    """The beginning of the reason."""
+    execution: int
+    """Our id of the execution."""
+    ended_ns: int
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What the first run's page says about the configuration."""
+
+    users_file: str = ""
+    """Empty if there is none."""
+    users: int = 0
+    qlik_edition: str = ""
+    """Empty without a Qlik server."""
+    qlik_url: str = ""
+    start_topic: str = ""
+    """The topic filter of the first trigger, empty without triggers."""
+    recorded_topic: str = ""
+    """The topic filter of the first recorder, empty without recorders."""
 
 
 class TimerState(msgspec.Struct, frozen=True):
@@ -232,7 +266,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     config_path: str = ""
     data_dir: str = ""
     first_run: bool = False
-    """Nothing is configured yet and no message ever came: show what to do next."""
+    """No client has ever published: show what to do next."""
     link: Health | None = None
     """How a terminal elsewhere reaches the appliance; ``None`` where both are one process."""
     user: str = ""
@@ -249,6 +283,16 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Memory of the engine's process, 0 if it is not known."""
     memory: Health | None = None
     """Whether it is within ``limits.max_memory``, and what was given up if not."""
+    failing: tuple[FailingTask, ...] = ()
+    """The newest of the tasks whose last request ended badly, the newest first."""
+    failing_count: int = 0
+    """How many there are; ``failing`` is bounded."""
+    waiting_long: tuple[WaitState, ...] = ()
+    """The oldest of the starts that wait longer than they should, the oldest first."""
+    waiting_long_count: int = 0
+    """How many there are; ``waiting_long`` is bounded."""
+    setup: Setup | None = None
+    """Given at the first run."""
     data: Health | None = None
     """Bad while a loss that a start found in the data directory waits for an operator."""
     waits: tuple[WaitState, ...] = ()

@@ -70,6 +70,8 @@ _REFUSED_STOP_S = 1.0
 _TICK_S = 1.0
 _KEEP_CLOCK_S = 60
 """Seconds between two writes of what a step between two runs is told by."""
+_UNUSED_MESSAGES = 1000
+"""A journal with more messages has been in use."""
 _OUTCOME_S = 10.0
 _ENFORCE_S = 5.0
 """How long a reload waits until changed rules count for all sessions."""
@@ -129,7 +131,8 @@ class Appliance:
         self.failure: BaseException | None = None
         self.server = server
         self._users: Users | None = None
-        self.was_new = False
+        self.was_unused = False
+        """Whether the journal had no message of a client when this process began."""
         self._lock = DirectoryLock(self.data_dir)
         self._ready = threading.Event()
         self._when_ready: list[Callable[[], None]] = []
@@ -325,7 +328,7 @@ class Appliance:
             raise
         stack.push_async_callback(asyncio.to_thread, self._close_journal)
         set_back_ns = self._doubt_clock()
-        self.was_new = self.journal.last_seq == 0
+        self.was_unused = self._is_unused()
         self.door = Door(
             self.journal,
             subscriptions=subscriptions,
@@ -641,9 +644,20 @@ class Appliance:
 
     @property
     def is_first_run(self) -> bool:
-        """Nothing is configured that would do anything, and no client ever published."""
-        configured = self.config.trigger or self.config.recorder or self.config.qlik
-        return not configured and self.was_new and not self.live.heard_a_client
+        """Whether no client ever published."""
+        return self.was_unused and not self.live.heard_a_client
+
+    def _is_unused(self) -> bool:
+        """Whether the journal has nothing but what the appliance itself published, and little."""
+        if self.journal.last_seq > _UNUSED_MESSAGES:
+            return False
+        chunks = self.journal.back_from(self.journal.last_seq + 1)
+        return all(one.client_id[:1] == "$" for chunk in chunks for one in chunk)
+
+    @property
+    def users_known(self) -> int:
+        """How many users the users file has."""
+        return 0 if self._users is None else len(self._users.names())
 
     def lost_threads(self) -> tuple[str, ...]:
         """Threads that are gone and that only a restart brings back; nothing works without them.

@@ -30,6 +30,7 @@ from appliance.engine_api import (
     Engine,
     LogLine,
     Mark,
+    Setup,
     Snapshot,
     TimerState,
     TopicState,
@@ -74,7 +75,11 @@ class ViewedAppliance(Protocol):
 
     @property
     def is_first_run(self) -> bool:
-        """Whether nothing is configured and no client has published yet."""
+        """Whether no client has published yet."""
+
+    @property
+    def users_known(self) -> int:
+        """How many users the users file has."""
 
     def call(self, function: Callable[[], Any], timeout_s: float) -> Any:
         """Run a function on the engine's loop and return its result."""
@@ -99,6 +104,8 @@ class View(Engine):
         door = appliance.door
         counters = self._counters()
         rate_in, rate_out, history = appliance.live.rates()
+        failing_count, failing = appliance.tasks.failing()
+        waiting_count, waiting = appliance.tasks.waiting_long()
         return Snapshot(
             taken_ns=appliance.clock_ns(),
             name=appliance.config.service.name,
@@ -130,6 +137,11 @@ class View(Engine):
             topics_forgotten=appliance.live.forgotten_topics,
             memory_bytes=appliance.memory.bytes,
             memory=appliance.memory.health,
+            failing=failing,
+            failing_count=failing_count,
+            waiting_long=waiting,
+            waiting_long_count=waiting_count,
+            setup=self._setup() if appliance.is_first_run else None,
             data=appliance.losses.health,
             waits=appliance.tasks.waits(),
         )
@@ -138,6 +150,18 @@ class View(Engine):
         timers = self._appliance.tasks.timers()
         limit = self._appliance.run_limit
         return timers if limit is None else (limit.state(), *timers)
+
+    def _setup(self) -> Setup:
+        config = self._appliance.config
+        qlik, users_file = config.qlik, config.access.users_file
+        return Setup(
+            users_file=str(users_file or ""),
+            users=self._appliance.users_known,
+            qlik_edition="" if qlik is None else qlik.edition,
+            qlik_url=str(qlik.url or "") if qlik is not None else "",
+            start_topic=next((str(one.topic) for one in config.trigger), ""),
+            recorded_topic=next((str(one.topic) for one in config.recorder), ""),
+        )
 
     def _counters(self) -> dict[Counter, int]:
         appliance = self._appliance

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import msgspec
 
 from appliance.clock import since_boot_ns
-from appliance.engine_api import Health, Snapshot
+from appliance.engine_api import Snapshot
+from appliance.problems import parts
 from appliance.storage import files
 
 FILE_NAME = "health.json"
@@ -71,27 +72,12 @@ class Report(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def report(snapshot: Snapshot) -> Report:
-    """The report of a snapshot."""
-    needed = [
-        *(Part(f"listener {each.name}", *_of(each.health)) for each in snapshot.listeners),
-        Part("journal", *_of(snapshot.journal.health)),
-        Part("tasks", *_of(snapshot.qlik.engine or Health("ok"))),
-    ]
-    losses = [] if snapshot.data is None else [Part("data", *_of(snapshot.data))]
-    others = [
-        *([] if snapshot.memory is None else [Part("memory", *_of(snapshot.memory))]),
-        Part("qlik", *_of(snapshot.qlik.health)),
-        *(Part(f"recorder {each.path}", *_of(each.health)) for each in snapshot.recorders),
-        *(
-            Part(f"timer {each.name}", "bad", each.detail)
-            for each in snapshot.timers
-            if each.is_alarm
-        ),
-    ]
-    is_accepting = not any(part.level == "bad" for part in needed)
-    if losses or not is_accepting:
+    """The report of a snapshot; ``problems.parts`` decides what is wrong."""
+    found = parts(snapshot)
+    is_accepting = not any(part.level == "bad" for part in found if part.is_needed)
+    if snapshot.data is not None or not is_accepting:
         status = "bad"
-    elif any(part.level in ("warn", "bad") for part in (*needed, *others)):
+    elif any(part.level in ("warn", "bad") for part in found):
         status = "warn"
     else:
         status = "ok"
@@ -102,17 +88,13 @@ def report(snapshot: Snapshot) -> Report:
         pid=os.getpid(),
         started_ns=snapshot.started_ns,
         taken_ns=snapshot.taken_ns,
-        parts=(*needed, *losses, *others),
+        parts=tuple(Part(part.name, part.level, part.text) for part in found),
         is_accepting=is_accepting,
         messages_in=snapshot.messages_in,
         messages_out=snapshot.messages_out,
         clients=snapshot.clients_connected,
         since_boot_ns=since_boot_ns(),
     )
-
-
-def _of(health: Health) -> tuple[str, str]:
-    return health.level, health.text
 
 
 def write(data_dir: Path, found: Report) -> bool:

@@ -1,7 +1,8 @@
 """The appliance's numbers in Prometheus' text form, made of one snapshot.
 
 Names follow Prometheus' rules (https://prometheus.io/docs/practices/naming/): base units, totals.
-No label has a value that a client chooses: topics and client ids would grow without bound.
+No label has a value that a client chooses: topics and client ids would grow without bound. Of task
+names, which the Qlik server has, at most ten are labels.
 Every ``Counter`` is a metric of its own, 0 from the start, so that the first event is an increase.
 docs/metrics.md lists all of them (scripts/document-metrics).
 Not for: serving it (ops/monitoring_server.py), deciding what is healthy (ops/health.py).
@@ -21,6 +22,7 @@ from appliance.ops.health import report
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_LABEL_CHARACTERS = 100
 _LEVELS = {"ok": 0, "off": 0, "warn": 1, "bad": 2}
 
 
@@ -90,6 +92,7 @@ class _SnapshotCollector:
             "Runs that succeeded in the last 24 hours",
             qlik.succeeded_24h,
         )
+        yield from self._attention()
         yield from self._recorders()
         yield from self._rules()
         levels = GaugeMetricFamily(
@@ -103,6 +106,28 @@ class _SnapshotCollector:
             levels.add_metric((part.name,), _LEVELS.get(part.level, 2))
         yield levels
         yield from self._counters()
+
+    def _attention(self) -> Iterable[Metric]:
+        found = self._snapshot
+        yield _gauge("tasks_failing", "Tasks whose last request ended badly", found.failing_count)
+        failing = GaugeMetricFamily(
+            "appliance_task_failing",
+            "1 for each task whose last request ended badly; at most ten, the newest",
+            labels=("task",),
+        )
+        for name in dict.fromkeys(one.name[:_LABEL_CHARACTERS] for one in found.failing):
+            failing.add_metric((name,), 1)
+        yield failing
+        yield _gauge(
+            "starts_waiting_long",
+            "Starts that wait longer than they should: the server is away, or all workers are busy",
+            found.waiting_long_count,
+        )
+        yield _gauge(
+            "timers_paused",
+            "Timers and waits that an operator paused",
+            sum(timer.paused for timer in found.timers),
+        )
 
     def _counters(self) -> Iterable[Metric]:
         found = self._snapshot

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from appliance.counters import Counter
+from appliance.engine_api import PAUSED
 from appliance.model import Cause, ExecutionState
 from appliance.tasks.alarms import Alarms
 from appliance.tasks.histories import with_duration
@@ -25,7 +26,7 @@ from appliance.tasks.script_logs import ScriptLogs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
 from appliance.tasks.triggers import Options
-from appliance.tasks.views import PAUSED, WAITS_FOR_RUN, WAITS_FOR_SERVER
+from appliance.tasks.views import WAITS_FOR_RUN, WAITS_FOR_SERVER
 
 MAX_RELOADS_WAITING = 100
 """Requests of one task that may wait because each reloads it with other variables."""

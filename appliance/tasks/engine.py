@@ -19,7 +19,15 @@ import msgspec
 
 from appliance.config.tables import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
 from appliance.counters import Counter
-from appliance.engine_api import Health, Mark, QlikState, RuleState, TimerState, WaitState
+from appliance.engine_api import (
+    FailingTask,
+    Health,
+    Mark,
+    QlikState,
+    RuleState,
+    TimerState,
+    WaitState,
+)
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, Message, Task
@@ -332,7 +340,13 @@ class TaskEngine:
         defects = self._own_health()
         if self._server is None:
             health = _worse(defects, Health("off", "not configured"))
-            return QlikState(self._edition or "none", "", health, engine=defects)
+            return QlikState(
+                self._edition or "none",
+                "",
+                health,
+                engine=defects,
+                database=self._database_health(),
+            )
         return QlikState(
             edition=self._edition,
             label=self._server.label,
@@ -345,12 +359,27 @@ class TaskEngine:
             is_away=self._state.circuit.is_open,
             next_check_ns=self._state.circuit.next_check_ns,
             cause=self._state.circuit.cause(),
+            database=self._database_health(),
         )
 
     def waits(self) -> tuple[WaitState, ...]:
         """The next hundred requests that wait: why, and until when."""
         circuit = self._state.circuit
         return self._views.waits(circuit.next_check_ns if circuit.is_open else None)
+
+    def failing(self) -> tuple[int, tuple[FailingTask, ...]]:
+        """How many tasks' last requests ended badly, and the newest of them."""
+        return self._views.failing(self._clock_ns())
+
+    def waiting_long(self) -> tuple[int, tuple[WaitState, ...]]:
+        """How many starts wait longer than they should, and the oldest of them."""
+        return self._views.waiting_long(self._clock_ns())
+
+    def _database_health(self) -> Health:
+        trouble = self._state.trouble
+        if trouble:
+            return Health("bad", f"it can't be written, so no task is started: {trouble}")
+        return Health("ok")
 
     def lost_threads(self) -> tuple[str, ...]:
         """Threads that have ended by a defect: without them tasks stand still until a restart."""

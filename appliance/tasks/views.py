@@ -12,21 +12,27 @@ import heapq
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import msgspec
 
-from appliance.engine_api import Mark, TimerState, WaitState
+from appliance.engine_api import PAUSED, FailingTask, Mark, TimerState, WaitState
 from appliance.model import Execution, ExecutionState
+from appliance.tasks.last_outcomes import LastOutcomes
 from appliance.tasks.store import Answer
+from appliance.tasks.waits import is_too_long
 
 MAX_EXECUTIONS = 2000
 MAX_MESSAGES = 20_000
 MAX_TIMERS = 100
-PAUSED = "Paused."
-"""The reason of a request whose wait an operator paused."""
 WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 WAITS_FOR_RUN = "Waits for the present run to end."
 WAITS_FOR_TURN = "Waits for its turn: other calls or runs come first (max_concurrent, max_running)."
+MAX_NAMED = 10
+"""Failing tasks and waiting starts that are named; all are counted."""
+_LOOKED_AT = 5000
+"""Open requests that are looked at for starts that wait too long, the oldest first."""
+_LOOK_EVERY_NS = 1_000_000_000
 DAY_NS = 86400 * 1_000_000_000
 LOOKING = "whether it was started"
 """Stands in the reason of each request whose start call got no answer."""
@@ -48,6 +54,9 @@ class Views:
         self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._timers: tuple[TimerState, ...] | None = ()
         self._waits: tuple[WaitState, ...] | None = ()
+        self._last_outcomes = LastOutcomes()
+        self._waiting_long: tuple[int, tuple[WaitState, ...]] = (0, ())
+        self._waiting_looked_ns = 0
 
     # --- writing: by the state store, after the change is durable -----------------------------
 
@@ -69,6 +78,7 @@ class Views:
         self._executions[number] = (execution, label)
         if execution.state.is_final:
             self._open.pop(number, None)
+            self._last_outcomes.note(execution)
             ended = execution.ended_ns or execution.requested_ns
             if execution.state == ExecutionState.SUCCEEDED or execution.state.is_bad:
                 self._ended[number] = (ended, execution.state.is_bad)
@@ -190,6 +200,29 @@ class Views:
             return found
         return tuple(_behind_check(one, next_check_ns) for one in found)
 
+    def failing(self, now: int) -> tuple[int, tuple[FailingTask, ...]]:
+        """How many tasks' last requests ended badly, and the newest of them."""
+        with self._lock:
+            found = self._last_outcomes.failing(now)
+        return len(found), tuple(found[:MAX_NAMED])
+
+    def waiting_long(self, now: int) -> tuple[int, tuple[WaitState, ...]]:
+        """How many starts wait longer than they should, and the oldest of them.
+
+        Looked for once a second at most.
+        """
+        with self._lock:
+            if 0 <= now - self._waiting_looked_ns < _LOOK_EVERY_NS:
+                return self._waiting_long
+            self._waiting_looked_ns = now
+            late = [
+                _wait_of(one)
+                for one in islice(self._open.values(), _LOOKED_AT)
+                if is_too_long(one, _why(one)[0], now)
+            ]
+            self._waiting_long = (len(late), tuple(late[:MAX_NAMED]))
+            return self._waiting_long
+
     def counts(self, now: int) -> tuple[int, int, int, int]:
         """Running, waiting, and of the last 24 hours: failed, succeeded."""
         with self._lock:
@@ -232,6 +265,8 @@ def _wait_of(execution: Execution) -> WaitState:
 def _why(execution: Execution) -> tuple[str, str]:
     """The kind and the reason of a wait."""
     reason = execution.reason
+    if execution.state is ExecutionState.STARTING:
+        return "call", "The Qlik server has not answered the start call yet."
     if execution.state is ExecutionState.RETRYING:
         return ("paused" if reason == PAUSED else "look" if LOOKING in reason else "retry"), reason
     if not reason:

@@ -255,6 +255,11 @@ class ApplianceApp(App[UiEnd]):
             lines = [[(leaving, "info")], *lines]
         self.push_screen(InfoDialog("Help", lines))
 
+    def action_problems(self) -> None:
+        """Show what is wrong and what was noted."""
+        if isinstance(self.screen, Page):
+            self.navigation.show_problems()
+
     async def action_back(self) -> None:
         """What Esc does on the present screen; dialogs have their own."""
         if isinstance(self.screen, Page):

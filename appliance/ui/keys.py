@@ -24,6 +24,8 @@ LIVE = "Live"
 DETAIL = "Message"
 TOPICS = "Topics"
 TASKS = "Tasks"
+TIMERS = "Timers and waits"
+PROBLEMS = "What is wrong"
 EXECUTION = "Execution"
 CLIENTS = "Clients"
 LOG = "Log"
@@ -53,7 +55,23 @@ TABLE = (
     Key("tasks", "show('tasks')", "3", "tasks", "screens", EVERYWHERE),
     Key("clients", "show('clients')", "4", "clients", "screens", EVERYWHERE),
     Key("log", "show('log')", "5", "log", "screens", EVERYWHERE),
-    Key("help", "help", "question_mark,f1", "help", "this help", EVERYWHERE, footer=True),
+    Key(
+        "help",
+        "help",
+        "question_mark,f1",
+        "help",
+        "this help; what is wrong",
+        EVERYWHERE,
+        footer=True,
+    ),
+    Key(
+        "problems",
+        "problems",
+        "exclamation_mark",
+        "what is wrong",
+        "this help; what is wrong",
+        EVERYWHERE,
+    ),
     Key("back", "back", "escape", "back", "back; clears a filter", EVERYWHERE),
     Key("commands", "command_palette", "ctrl+p", "commands", "every command", EVERYWHERE),
     Key("zoom", "zoom", "z", "zoom", "zoom; UTC or local", EVERYWHERE),
@@ -95,8 +113,8 @@ TABLE = (
     Key("clear_retained", "clear_retained", "delete", "clear", "clear retained", TOPICS),
     Key("stop_run", "stop_run", "x", "stop run", "stop the run (asks)", RUNS, footer=True),
     Key("older", "older", "b", "older", "older executions", TASKS),
-    Key("pause_timer", "pause_timer", "space,p", "pause", "pause, go on: timer", TASKS),
-    Key("fire_timer", "fire_timer", "f", "fire", "fire the timer now", TASKS),
+    Key("pause_timer", "pause_timer", "space,p", "pause", "pause, go on", TIMERS),
+    Key("fire_timer", "fire_timer", "f", "do it now", "end the wait: do it now", TIMERS),
     Key("message", "message", "m", "message", "its message", RUNS, footer=True),
     Key("copy_run", "copy", "c", "copy", "copy reason and log", EXECUTION, footer=True),
     Key(
@@ -132,6 +150,7 @@ def bindings(*scopes: str, without: str = "") -> list[BindingType]:
 
 _SHOWN = {
     "question_mark": "?",
+    "exclamation_mark": "!",
     "slash": "/",
     "escape": "Esc",
     "enter": "⏎",
@@ -158,6 +177,12 @@ def shown(key: str) -> str:
 def keys_of(key: Key, chosen: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The keys of the action: from the configuration, else from the table."""
     return chosen.get(key.name) or tuple(key.keys.split(","))
+
+
+def shown_for(name: str, chosen: Mapping[str, tuple[str, ...]]) -> str:
+    """The first key of an action, as it is shown; ``name`` is the one in ``[ui.keys]``."""
+    key = next(key for key in TABLE if key.name == name)
+    return shown(keys_of(key, chosen)[0])
 
 
 def unknown(chosen: Iterable[str]) -> list[str]:

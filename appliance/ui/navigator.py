@@ -16,6 +16,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 
 from appliance.model import Execution, Message
+from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.screens.live import LiveScreen
 from appliance.ui.screens.page import Page
@@ -108,6 +109,39 @@ class Navigator(Navigation):
         from appliance.ui.screens.execution import ExecutionScreen  # noqa: PLC0415 - see the docstring
 
         self._app.push_screen(ExecutionScreen(self._host, execution, tab))
+
+    def show_problems(self) -> None:
+        from appliance.ui.screens.problems import ProblemsScreen  # noqa: PLC0415 - see the docstring
+
+        page = self.page
+        if page is not None and not isinstance(page, ProblemsScreen):
+            self._app.push_screen(ProblemsScreen(self._host, page.tab))
+
+    def go_to(self, place: Place) -> None:
+        if place.kind == "execution":
+            self._go_to_execution(int(place.name))
+        elif place.kind == "timer":
+            self.show("tasks")
+            self._tabs["tasks"].choose(place.name)
+        else:
+            self.show(place.kind)
+
+    def _go_to_execution(self, number: int) -> None:
+        host = self._host
+        execution = host.engine.execution(number)
+        if execution is not None:
+            self.show_execution(execution)
+            return
+
+        def found(executions: Sequence[Execution]) -> None:
+            if executions and executions[0].id == number:
+                self.show_execution(executions[0])
+            else:
+                host.say(f"Execution {number} is not kept any more.")
+
+        host.background.fetch(
+            lambda: host.engine.executions(number + 1, 1), found, group="execution"
+        )
 
     def show_search(self, wanted: Filter, ask: str = "") -> None:
         from appliance.ui.screens.search import SearchScreen  # noqa: PLC0415 - see the docstring

@@ -178,12 +178,23 @@ def wrap(text: str, cells: int) -> list[str]:
 
 
 def words_in(text: str, cells: int) -> list[str]:
-    """Lines of at most ``cells`` cells, broken at blanks, and within a word where it must be."""
-    lines = [""]
+    """Rows of at most ``cells`` cells, broken at blanks, and within a word where it must be."""
+    cells = max(2, cells)
+    rows = [""]
     for word in printable(text).split(" "):
-        candidate = f"{lines[-1]} {word}".strip() if lines[-1] else word
-        if width(candidate) <= cells:
-            lines[-1] = candidate
+        row = f"{rows[-1]} {word}" if rows[-1] else word
+        if width(row) <= cells:
+            rows[-1] = row
+        elif width(word) <= cells:
+            rows.append(word)
         else:
-            lines += wrap(word, cells)
-    return lines
+            pieces = wrap(word, cells)
+            rows += pieces if rows[-1] else []
+            if not rows[0]:
+                rows = pieces
+    return rows
+
+
+def first_line(text: str) -> str:
+    """The first line of a reason; the detail has them all."""
+    return printable(text.strip().split("\n", 1)[0])

@@ -249,7 +249,7 @@ class FakeEngine(Engine):
                         "nightly-sync", "schedule", now + 98 * S, False, "task Nightly sync"
                     ),
                     TimerState("hourly-stock", "schedule", now + 3398 * S),
-                    TimerState("weekly-hr", "schedule", None, True),
+                    TimerState("weekly-hr", "schedule", now + 300_000 * S),
                 ),
                 "executions": tuple(runs[:50]),
                 "messages_in": self.seq,

@@ -33,8 +33,9 @@ async def test_one_look_says_what_is_wrong():
     engine.changes["qlik"] = QlikState("client-managed", "qlik01", Health("bad", "403 for user x"))
     async with app_for(engine).run_test(size=NARROW) as pilot:
         lines = (await settle(pilot)).split("\n")
-        assert "✗ 1 problem" in lines[0]
+        assert "✗ Qlik" in lines[0]
         assert "403 for user x" in lines[2]
+        assert "more: !" in lines[2]
         engine.changes.clear()
         assert "403" not in await settle(pilot)
 
@@ -54,7 +55,7 @@ async def test_a_raised_alarm_is_a_problem(size):
     engine.changes["timers"] = (*timers, silent(engine.clock_ns))
     async with app_for(engine).run_test(size=size) as pilot:
         text = await settle(pilot)
-        assert "✗ 1 problem" in text.split("\n")[0]
+        assert "✗ alarm quiet" in text.split("\n")[0]
         assert "timer quiet: no message on plant/line7/# since" in text.split("\n")[2]
         if size == WIDE:
             assert "✗ quiet" in text
@@ -64,19 +65,21 @@ async def test_a_raised_alarm_is_a_problem(size):
         assert "ALARM: silent for 0:25" in rows[row]
         assert "→ nightly-sync" in rows[row + 1]
         engine.changes["timers"] = (*timers, silent(engine.clock_ns, paused=True))
-        assert "✓ all well" in await settle(pilot)
+        text = await settle(pilot)
+        assert "▲ quiet paused" in text.split("\n")[0]
+        assert "alarm" not in text.split("\n")[0]
 
 
 async def test_every_problem_has_its_words_on_the_clients_screen():
-    """The alert line counts the problems besides the worst; screen 4 says what they are."""
+    """The first lines name and count the problems; screen 4 says what they are."""
     engine = story()
     engine.changes["qlik"] = QlikState("client-managed", "qlik01", Health("bad", "403 for user x"))
     engine.changes["timers"] = (silent(engine.clock_ns),)
     engine.changes["memory"] = Health("warn", "300 MiB of memory are in use")
     async with app_for(engine).run_test(size=NARROW) as pilot:
         text = await settle(pilot)
-        assert "✗ 3 problems" in text
-        assert "+2 more on 4 Clients" in text
+        assert "✗ Qlik, alarm quiet, memory" in text
+        assert "+2 more: !" in text
         await pilot.press("4")
         text = await settle(pilot)
         assert "403 for user x" in text
@@ -424,10 +427,12 @@ async def test_help_lists_the_keys_of_the_screen_as_configured():
 async def test_without_colour_everything_is_still_said(monkeypatch):
     """NO_COLOR: no colour at all reaches the terminal, and each state has a sign and a word."""
     monkeypatch.setenv("NO_COLOR", "1")
-    app = app_for(story())
+    engine = story()
+    engine.changes["timers"] = (TimerState("weekly-hr", "schedule", None, paused=True),)
+    app = app_for(engine)
     async with app.run_test(size=WIDE) as pilot:
         text = await settle(pilot)
-        for sign in ("✓ all well", "▶ 0:19", "✗ failed", "↻", "‖ paused"):
+        for sign in ("▲ weekly-hr paused", "▶ 0:19", "✗ failed", "↻", "‖ paused"):
             assert sign in text
         for strip in app.screen._compositor.render_strips(app.size):
             for segment in strip.apply_filter(app._filters[-1], app.screen.background_colors[1]):

@@ -69,7 +69,7 @@ def test_a_whole_story_by_keys(tmux):
 def test_no_colour_reaches_the_terminal(tmux):
     """With NO_COLOR set, no colour is sent, and the screen says the same."""
     window = tmux("--bad", columns=140, rows=40, environment="NO_COLOR=1")
-    window.wait("✗ 1 problem", "403 for user", "✗ failed")
+    window.wait("✗ Qlik", "403 for user", "✗ failed")
     sent = window.screen("-e")
     assert "\x1b[3" not in sent.replace("\x1b[39m", "")
     assert "\x1b[38" not in sent

@@ -26,7 +26,7 @@ _RUNS = 60
 class ExecutionScreen(Page):
     """Opened over a list; it follows the execution while it runs."""
 
-    SCOPES = (keys.RUNS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.RUNS, keys.TIMERS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
     IS_TAB = False
 
     def __init__(self, host: PageHost, execution: Execution, tab: str) -> None:
@@ -37,7 +37,6 @@ class ExecutionScreen(Page):
 
     def body(self) -> Iterable[Widget]:
         yield Pane(id="facts")
-        yield Pane(id="story-title")
         yield Viewer(id="story")
 
     def on_mount(self) -> None:
@@ -60,13 +59,14 @@ class ExecutionScreen(Page):
         if now is not None:
             self._execution = now
         cells, utc = self.size.width, self.host.remembered.utc
-        title: Line = [("Execution ", "head"), (str(self._execution.id), "strong")]
-        lines = view.facts(self._execution, now_ns, utc=utc)
-        if self._before is not None:
-            lines.append(view.history_line(self._before))
-        self.query_one("#facts", Pane).show([rule(title, cells, [("Esc back", "dim")]), *lines])
-        self.query_one("#story-title", Pane).show([rule([("What happened", "head")], cells)])
-        self.query_one(Viewer).show(view.story(self._execution, utc=utc))
+        title: Line = [
+            ("Execution ", "head"),
+            (str(self._execution.id), "strong"),
+            (f" {self._execution.task_name or self._execution.task_id}", "dim"),
+        ]
+        self.query_one("#facts", Pane).show([rule(title, cells, [("↑↓ scroll  Esc back", "dim")])])
+        lines = view.lines(self._execution, self._before, now_ns, cells, utc=utc)
+        self.query_one(Viewer).show(lines)
 
     def action_copy(self) -> None:
         self.host.copy(view.text(self._execution), "reason and log")
@@ -77,6 +77,14 @@ class ExecutionScreen(Page):
 
     def action_stop_run(self) -> None:
         self.host.actions.stop_run(self._execution)
+
+    def action_fire_timer(self) -> None:
+        """End its wait: start it now."""
+        self.host.actions.start_now(self._execution)
+
+    def action_pause_timer(self) -> None:
+        """Pause its wait, or let it go on."""
+        self.host.actions.pause_wait(self._execution)
 
     def action_repeat(self) -> None:
         """Start the same task again."""

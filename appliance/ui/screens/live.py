@@ -38,6 +38,8 @@ class LiveScreen(MessageListPage):
         super().__init__(host)
         self._topics: Sequence[TopicState] = ()
         self._busiest_ns = 0
+        self._left_first_run = False
+        """The operator has left the page of the first run."""
 
     def body(self) -> Iterable[Widget]:
         with Horizontal(id="live-top"):
@@ -63,23 +65,44 @@ class LiveScreen(MessageListPage):
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         self.rows.empty_text = self._why_empty(snapshot)
-        started = not snapshot.first_run or self.host.feed.kept > 0
-        self.rows.display = started
+        started = not self._is_first_run(snapshot)
+        self.set_class(not started, "-first-run")
+        if self.rows.display is not started:
+            self.rows.display = started
+            if started:
+                self.focus_body()
         page = self.query_one("#first-run", Pane)
         page.display = not started
         if not started:
-            page.show(first_run.lines(snapshot))
+            page.show(first_run.lines(snapshot, self.query_one("#live-left").size.width))
         self.rows.look_up(self.host.engine, self.host.remembered, now_ns)
         if self.has_class("-wide"):
             self._update_wide(snapshot, now_ns)
         else:
             self._update_narrow(snapshot, now_ns)
 
+    def _is_first_run(self, snapshot: Snapshot) -> bool:
+        """Whether the page that helps is shown: nothing but the appliance itself has published."""
+        if not snapshot.first_run or snapshot.starting or self._left_first_run:
+            return False
+        own = f"{snapshot.name}/"
+        return all(
+            one.client_id[:1] == "$" and one.topic.startswith(own) for one in self.host.feed.newest
+        )
+
+    def go_back(self) -> None:
+        """Clear the filter, else leave the first run's page."""
+        if self.filter.is_empty and self._is_first_run(self.host.snapshot):
+            self._left_first_run = True
+            self.host.show_now()
+        else:
+            super().go_back()
+
     def _why_empty(self, snapshot: Snapshot) -> str:
         if snapshot.starting:
             return "Starting: the journal, then the listeners."
         if self.filter.is_empty:
-            return ""
+            return "No message has come since the start. b searches the journal."
         own = "" if self.host.remembered.show_own else " o shows the appliance's own messages."
         return f"No message here passes the filter. Esc clears it.{own}"
 
@@ -91,7 +114,9 @@ class LiveScreen(MessageListPage):
             snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc
         )
         self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
-        self.query_one("#narrow-clock", Pane).show([activity.clock_line(snapshot, now_ns, cells)])
+        key = keys.shown_for("problems", self.host.settings.keys)
+        clock = activity.clock_line(snapshot, now_ns, cells, key)
+        self.query_one("#narrow-clock", Pane).show([clock])
 
     def _update_wide(self, snapshot: Snapshot, now_ns: int) -> None:
         utc = self.host.remembered.utc

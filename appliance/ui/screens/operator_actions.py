@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from textual.screen import Screen, ScreenResultType
 
-from appliance.engine_api import ClientState, Engine, TimerState
+from appliance.engine_api import PAUSED, ClientState, Engine, TimerState
 from appliance.model import Execution, Message, Task
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
@@ -54,6 +54,11 @@ def operator() -> str:
     with contextlib.suppress(OSError, KeyError, ImportError):  # no such user, no pwd module
         name = getpass.getuser()
     return f"{name} at the terminal"
+
+
+def _wait_name(execution: Execution) -> str:
+    """The name by which the engine knows the wait of a request."""
+    return f"{execution.task_name or execution.task_id} #{execution.id}"
 
 
 class OperatorActions:
@@ -151,6 +156,31 @@ class OperatorActions:
         self._ask(
             f"Do now what {cut(printable(timer.name), 40)} does at its time?", "Fire it", action
         )
+
+    def start_now(self, execution: Execution) -> None:
+        """End the wait of a request: it is started now."""
+        if execution.state.is_final or execution.execution_id:
+            self._host.say(f"It does not wait: {execution.state.value}. r starts it again.")
+            return
+
+        def action() -> str:
+            self._host.engine.fire_timer(_wait_name(execution), self.by)
+            return "Its wait was ended."
+
+        self._do(action)
+
+    def pause_wait(self, execution: Execution) -> None:
+        """Pause the wait of a request, or let it go on."""
+        if execution.state.is_final or execution.execution_id:
+            self._host.say(f"It does not wait: {execution.state.value}.")
+            return
+        paused = execution.reason != PAUSED
+
+        def action() -> str:
+            self._host.engine.pause_timer(_wait_name(execution), paused, self.by)
+            return "Its start is paused." if paused else "Its start goes on."
+
+        self._do(action)
 
     # --- broker --------------------------------------------------------------------------------
 

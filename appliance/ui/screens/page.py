@@ -122,6 +122,9 @@ class Page(BaseScreen[None]):
     def action_open(self) -> None:
         """Show more of the row under the cursor."""
 
+    def choose(self, name: str) -> None:
+        """Put the cursor on what has this name, where the page has such things."""
+
     def action_export(self) -> None:
         """Write the rows of the first list to a file."""
         self.host.export(self.EXPORTED, list(self.query_one(self.AUTO_FOCUS, Rows).items))
@@ -166,11 +169,12 @@ class Page(BaseScreen[None]):
         tabs = self.query_one(Tabs)
         tabs.active = self.tab
         tabs.show([page_frame.tabs(self.tab, cells, self._right(), page_frame.identity(snapshot))])
-        worst = page_frame.alert(snapshot, self.host.trouble)
+        chosen = self.host.settings.keys
+        key = keys.shown_for("problems", chosen)
+        worst = page_frame.alert(snapshot, cells, key, self.host.trouble)
         alert = self.query_one("#alert", Pane)
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
-        chosen = self.host.settings.keys
         footer = self.query_one(Footer)
         line, footer.entries = page_frame.footer(self.SCOPES, chosen, cells)
         footer.show([line])

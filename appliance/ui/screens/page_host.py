@@ -12,6 +12,7 @@ from typing import Protocol
 
 from appliance.engine_api import Snapshot
 from appliance.model import Execution, Message
+from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.keys import Key
 from appliance.ui.live_feed import LiveFeed
@@ -33,6 +34,12 @@ class Navigation(Protocol):
 
     def show_execution(self, execution: Execution, tab: str = "tasks") -> None:
         """Show the whole of an execution."""
+
+    def show_problems(self) -> None:
+        """Show what is wrong and what was noted."""
+
+    def go_to(self, place: Place) -> None:
+        """Show what is behind a problem."""
 
     def show_search(self, wanted: Filter, ask: str = "") -> None:
         """Search the journal; ``ask``: a word of the filter that the operator completes first."""

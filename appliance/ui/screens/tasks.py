@@ -15,6 +15,7 @@ from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
+from appliance.ui.text import cut, words_in
 from appliance.ui.views import activity
 from appliance.ui.views import execution as view
 from appliance.ui.views.message import cause_line
@@ -24,6 +25,7 @@ from appliance.ui.widgets.rows import Rows
 _OLDER = 200
 _TALL = 36
 _PLOT_ROWS = 5
+_REASON_ROWS, _REASON_ROWS_TALL = 3, 8
 
 
 class RuleRows(Rows[RuleState | TimerState]):
@@ -66,7 +68,7 @@ class ExecutionRows(Rows[Execution]):
 class TasksScreen(Page):
     """Tab goes from the rules to the executions."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TASKS)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TIMERS, keys.TASKS)
     TAB = "tasks"
     AUTO_FOCUS = "ExecutionRows"
     EXPORTED = "executions"
@@ -75,6 +77,8 @@ class TasksScreen(Page):
         super().__init__(host)
         self._older: list[Execution] = []
         self._all: list[Execution] = []
+        self._wanted = ""
+        """The timer on which the cursor is put as soon as it is listed."""
 
     def body(self) -> Iterable[Widget]:
         yield RuleRows(id="rules")
@@ -93,6 +97,9 @@ class TasksScreen(Page):
         ]
         rules.styles.height = min(len(entries) + 1, max(4, self.size.height // 3))
         rules.set_items(entries)
+        if self._wanted and rules.select((TimerState.__name__, self._wanted)):
+            self._wanted = ""
+            self.set_focus(rules)
         present = {one.id for one in snapshot.executions}
         older = [one for one in self._older if one.id not in present]
         self._all = [*snapshot.executions, *older]
@@ -118,7 +125,7 @@ class TasksScreen(Page):
         self.query_one("#reason", Pane).show(
             [
                 rule(title, cells),
-                [(" ", ""), (activity.first_line(text) or execution.state.value, tone)],
+                *self._reason_lines(text or execution.state.value, tone, cells),
                 cause_line(execution),
                 *view.plot(
                     [one for one in self._all if one.task_id == execution.task_id],
@@ -127,6 +134,14 @@ class TasksScreen(Page):
                 ),
             ]
         )
+
+    def _reason_lines(self, text: str, tone: str, cells: int) -> list[Line]:
+        """The reason, as much of it as there is room for; Enter has it whole."""
+        rows = [piece for part in text.strip().split("\n") for piece in words_in(part, cells - 2)]
+        most = _REASON_ROWS_TALL if self.size.height >= _TALL else _REASON_ROWS
+        if len(rows) > most:
+            rows = [*rows[: most - 1], f"{cut(rows[most - 1], cells - 12)}  … ⏎ all"]
+        return [[(f" {row}", tone)] for row in rows]
 
     @property
     def _execution(self) -> Execution | None:
@@ -163,19 +178,33 @@ class TasksScreen(Page):
         if self._execution is not None:
             self.host.actions.run_again(self._execution)
 
-    def _on_timer(self) -> TimerState | None:
-        timer = self._timer
-        if timer is None:
-            self.host.say("Choose a timer first: tab goes to the rules and timers.")
-        return timer
+    def _waiting_execution(self) -> Execution | None:
+        rules = self.query_one(RuleRows)
+        if rules.has_focus:
+            self.host.say("A rule has no time of its own. Choose a timer or a wait.")
+            return None
+        if self._execution is None:
+            self.host.say("Choose a timer or an execution first: tab goes to the other list.")
+        return self._execution
+
+    def choose(self, name: str) -> None:
+        """Put the cursor on a timer, as soon as it is listed."""
+        self._wanted = name
+        self.host.show_now()
 
     def action_pause_timer(self) -> None:
-        if (timer := self._on_timer()) is not None:
+        """Pause the timer, or the wait of the execution, or let it go on."""
+        if (timer := self._timer) is not None:
             self.host.actions.pause_timer(timer)
+        elif (execution := self._waiting_execution()) is not None:
+            self.host.actions.pause_wait(execution)
 
     def action_fire_timer(self) -> None:
-        if (timer := self._on_timer()) is not None:
+        """Fire the timer, or end the wait of the execution."""
+        if (timer := self._timer) is not None:
             self.host.actions.fire_timer(timer)
+        elif (execution := self._waiting_execution()) is not None:
+            self.host.actions.start_now(execution)
 
     def action_older(self) -> None:
         """Fetch executions from before those that are shown."""

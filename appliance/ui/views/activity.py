@@ -14,7 +14,7 @@ from appliance.model import Cause, Execution, ExecutionState
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, join, line_width, spread
-from appliance.ui.text import fit, printable
+from appliance.ui.text import first_line, fit, printable
 
 _RECENT_NS = 15 * 60 * 10**9
 """A failure stays before the successes for a quarter of an hour."""
@@ -100,11 +100,6 @@ def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
     return [(f"{symbols.word(state)}{took}", tone)]
 
 
-def first_line(text: str) -> str:
-    """The first line of a reason; the detail has them all."""
-    return printable(text.strip().split("\n", 1)[0])
-
-
 def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) -> Line:
     """One line: sign, time, task, progress, origin, and the reason of a failure."""
     state = execution.state
@@ -174,10 +169,10 @@ def run_limit(snapshot: Snapshot, now_ns: int) -> Line:
     return [("ends in ", "dim"), (formats.elapsed(left), "warn" if left < 60 else "strong")]
 
 
-def clock_line(snapshot: Snapshot, now_ns: int, cells: int) -> Line:
+def clock_line(snapshot: Snapshot, now_ns: int, cells: int, key: str = "!") -> Line:
     """One line for narrow screens: uptime, run limit, next timer, what is late or lost.
 
-    What is recorded stands at its end if there is room.
+    ``key`` shows what was noted. What is recorded stands at its end if there is room.
     """
     up: Line = [("up ", "dim"), (formats.elapsed((now_ns - snapshot.started_ns) / 1e9), "strong")]
     parts = [up, run_limit(snapshot, now_ns)]
@@ -191,7 +186,7 @@ def clock_line(snapshot: Snapshot, now_ns: int, cells: int) -> Line:
         parts.append([("behind ", "dim"), (formats.short_count(lag), "warn")])
     hits = sum(count for _, count in snapshot.counters)
     if hits:
-        parts.append([(f"▲ {formats.short_count(hits)} noted", "warn")])
+        parts.append([(f"▲ {formats.short_count(hits)} noted ", "warn"), (key, "key")])
     if snapshot.recorders:
         recorded = sum(one.recorded for one in snapshot.recorders)
         count: Line = [("recorded ", "dim"), (formats.short_count(recorded), "")]

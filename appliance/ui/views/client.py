@@ -6,11 +6,12 @@ Not for: asking for them.
 from __future__ import annotations
 
 from appliance.engine_api import ClientState, Snapshot
+from appliance.problems import problems
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, join
 from appliance.ui.text import fit, printable
-from appliance.ui.views import counters, page_frame
+from appliance.ui.views import counters
 
 _FILTERS = 20
 """Topic filters of a client that the list reads; a line shows fewer."""
@@ -79,8 +80,13 @@ def subscriptions(client: ClientState) -> Line:
 def more_problems(snapshot: Snapshot) -> list[Line]:
     """Every problem but the worst."""
     return [
-        [(f" {symbols.level_sign(level)} {printable(text)}", symbols.level_tone(level))]
-        for level, text in page_frame.problems(snapshot)[1:]
+        [
+            (
+                f" {symbols.level_sign(one.level)} {printable(one.text)}",
+                symbols.level_tone(one.level),
+            )
+        ]
+        for one in problems(snapshot)[1:]
     ]
 
 

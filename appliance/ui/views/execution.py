@@ -11,8 +11,8 @@ from appliance.engine_api import RuleState, TimerState
 from appliance.model import Execution, ExecutionState
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Cell, Column, Table
-from appliance.ui.lines import Line, cut_line
-from appliance.ui.text import fit, fit_right, printable
+from appliance.ui.lines import Line, cut_line, line_width
+from appliance.ui.text import fit, fit_right, printable, width, words_in, wrap
 from appliance.ui.views import activity
 from appliance.ui.views.message import cause_line
 
@@ -126,29 +126,71 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
     return lines
 
 
-def story(execution: Execution, *, utc: bool) -> list[Line]:
-    """Steps with their times, the reason, the log's last lines."""
-    lines: list[Line] = [
-        [(f" {formats.time_with_ms(step.at_ns, utc=utc)} ", "dim"), (printable(step.text), "")]
-        for step in execution.steps
-    ]
-    if execution.reason:
-        tone = "bad" if execution.state.is_bad else "warn"
-        lines += [[], [(" Why", "head")]]
-        lines += [[(f" {printable(part)}", tone)] for part in execution.reason.split("\n")]
+def lines(
+    execution: Execution,
+    before: Sequence[Execution] | None,
+    now_ns: int,
+    cells: int,
+    *,
+    utc: bool,
+) -> list[Line]:
+    """The whole of an execution: why first, in full, then what it is and what happened."""
+    reason = why(execution, cells)
+    found = [*reason, []] if reason else []
+    found += facts(execution, now_ns, utc=utc)
+    if before is not None:
+        found.append(history_line(before))
+    found += [[], [(" What happened", "head")], *story(execution, cells, utc=utc)]
     if execution.details:
-        lines += [[], [(" The server's notes", "head")]]
-        lines += [
-            [(f" {formats.time_with_ms(note.at_ns, utc=utc)} ", "dim"), (printable(note.text), "")]
-            for note in execution.details
-        ]
+        found += [[], [(" The server's notes", "head")]]
+        for note in execution.details:
+            found += _timed(note.at_ns, note.text, cells, utc=utc)
     if execution.log_problem:
-        lines += [[], [(" No script log", "head")]]
-        lines += [[(f" {printable(execution.log_problem)}", "warn")]]
+        found += [[], [(" No script log", "head")]]
+        found += [[(f" {piece}", "warn")] for piece in words_in(execution.log_problem, cells - 2)]
     if execution.log_tail:
-        lines += [[], [(" Script log, last lines", "head")]]
-        lines += [[(f" {printable(part)}", "")] for part in execution.log_tail]
-    return lines
+        found += [[], *log(execution, cells)]
+    return found
+
+
+def why(execution: Execution, cells: int) -> list[Line]:
+    """The reason, whole; empty where there is nothing to explain."""
+    if not execution.reason:
+        return []
+    state = execution.state
+    tone = "bad" if state.is_bad else "warn"
+    head: Line = [(f" {symbols.sign(state)} {symbols.word(state)}: ", symbols.tone(state))]
+    first, *rest = [
+        piece for part in execution.reason.split("\n") for piece in words_in(part, cells - 2)
+    ]
+    if line_width(head) + width(first) <= cells - 1:
+        return [[*head, (first, tone)], *([(f" {piece}", tone)] for piece in rest)]
+    return [head, *([(f" {piece}", tone)] for piece in (first, *rest))]
+
+
+def story(execution: Execution, cells: int, *, utc: bool) -> list[Line]:
+    """Steps with their times; a long one goes on in the next row."""
+    return [
+        line for step in execution.steps for line in _timed(step.at_ns, step.text, cells, utc=utc)
+    ]
+
+
+def _timed(at_ns: int, text: str, cells: int, *, utc: bool) -> list[Line]:
+    """A text with its time, whole."""
+    at = f" {formats.time_with_ms(at_ns, utc=utc)} "
+    first, *rest = words_in(text, cells - len(at) - 1)
+    return [
+        [(at, "dim"), (first, "")],
+        *([(" " * len(at), ""), (piece, "")] for piece in rest),
+    ]
+
+
+def log(execution: Execution, cells: int) -> list[Line]:
+    """The last lines of the script log, whole."""
+    found: list[Line] = [[(" Script log, last lines", "head")]]
+    for part in execution.log_tail:
+        found += [[(f" {piece}", "")] for piece in wrap(printable(part), cells - 2)]
+    return found
 
 
 def text(execution: Execution) -> str:

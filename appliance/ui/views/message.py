@@ -13,8 +13,8 @@ from appliance.mqtt import topics
 from appliance.ui import formats, payload, symbols
 from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line
-from appliance.ui.text import fit, printable, wrap
-from appliance.ui.views.activity import by, first_line, progress
+from appliance.ui.text import first_line, fit, printable, wrap
+from appliance.ui.views.activity import by, progress
 
 TABLE = Table(
     Column("TIME", 12, key="time"),

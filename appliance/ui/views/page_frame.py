@@ -1,21 +1,22 @@
 """The lines around every screen: status, tabs, the worst problem, keys.
 
-The first line begins with the verdict: ``✓ all well`` or ``✗ 2 problems``. If there are problems, a
-third line names the worst one.
+The first line begins with the verdict: ``✓ all well``, or what is wrong in a few words each. If
+there are problems, a third line has the worst one's sentence.
 Not for: the body of a screen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
 from appliance.engine_api import Health, Snapshot
+from appliance.problems import Problem, problems
 from appliance.ui import formats, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone
-from appliance.ui.text import printable
+from appliance.ui.text import cut, first_line, printable, width
 
 MIN_COLUMNS, MIN_ROWS = 80, 24
 """The smallest terminal that the screens are laid out for."""
@@ -38,7 +39,8 @@ _GAP = 2
 _LEAST_WHO = 12
 """Cells that an attached terminal's appliance and user have at least."""
 
-_LOW_DISK_BYTES = 1_000_000_000
+_HEADLINE = 44
+"""Cells that the headlines get at most before the other parts of the first line get some."""
 
 
 def worst(parts: list[Health]) -> Health:
@@ -46,52 +48,28 @@ def worst(parts: list[Health]) -> Health:
     return min(parts, key=lambda part: _ORDER.get(part.level, 1), default=Health("off"))
 
 
-def problems(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """What is wrong now, (level, text), the worst first."""
-    found: list[tuple[str, str]] = []
-
-    def look(what: str, health: Health) -> None:
-        if health.level in ("bad", "warn"):
-            found.append((health.level, f"{what}: {health.text or 'not well'}"))
-
-    if snapshot.link is not None:
-        look("connection", snapshot.link)
-    look("journal", snapshot.journal.health)
-    if snapshot.data is not None:
-        look("data", snapshot.data)
-    if snapshot.memory is not None:
-        look("memory", snapshot.memory)
-    for listener in snapshot.listeners:
-        look(f"listener {listener.name or listener.bind}", listener.health)
-    look(f"Qlik {snapshot.qlik.label}", snapshot.qlik.health)
-    for recorder in snapshot.recorders:
-        look(f"recorder {recorder.path}", recorder.health)
-    found += [
-        ("bad", f"timer {timer.name}: {timer.detail}")
-        for timer in snapshot.timers
-        if timer.is_alarm
-    ]
-    free = snapshot.journal.disk_free_bytes
-    if 0 < free < _LOW_DISK_BYTES and snapshot.journal.health.level == "ok":
-        found.append(("warn", f"disk: only {formats.size(free)} free in {snapshot.data_dir}"))
-    return sorted(found, key=lambda problem: _ORDER[problem[0]])
-
-
 def _light(health: Health) -> Line:
     return [(level_sign(health.level), level_tone(health.level))]
 
 
-def verdict(snapshot: Snapshot) -> Line:
-    """All is well, or the number of problems."""
+def verdict(snapshot: Snapshot, found: Sequence[Problem], cells: int) -> Line:
+    """That all is well, or the headlines of the problems, as many as ``cells`` cells take."""
     if snapshot.stopping:
         return [("■ stopping", "warn")]
     if snapshot.starting:
         return [("◌ starting", "info")]
-    found = problems(snapshot)
     if not found:
         return [("✓ all well", "ok")]
-    level = found[0][0]
-    return [(f"{level_sign(level)} {formats.counted(len(found), 'problem')}", level_tone(level))]
+    sign, tone = f"{level_sign(found[0].level)} ", level_tone(found[0].level)
+    texts = [printable(one.headline) for one in found]
+    counts = [one.count for one in found]
+    for shown in range(len(texts), 0, -1):
+        more = sum(counts[shown:])
+        text = sign + ", ".join(texts[:shown]) + (f" +{more}" if more else "")
+        if width(text) <= cells:
+            return [(text, tone)]
+    end = f" +{sum(counts[1:])}" if len(texts) > 1 else ""
+    return [(sign + cut(texts[0], cells - width(sign) - width(end)) + end, tone)]
 
 
 def _ports(snapshot: Snapshot) -> list[str]:
@@ -99,29 +77,42 @@ def _ports(snapshot: Snapshot) -> list[str]:
 
 
 def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
-    """The first line: verdict, broker, Qlik, recorder, clock."""
+    """The first line: verdict, broker, Qlik, recorder, clock.
+
+    Where the headlines of problems need the room, the parts give it up, the last ones first.
+    """
     wide = cells >= WIDE
+    found = problems(snapshot)
+    broker, recorder = _broker(snapshot, wide), _recorder(snapshot, wide)
+    long, short = _qlik(snapshot, wide, 40), _qlik(snapshot, wide, 12)
+    now: Line = [(formats.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
+    name: Line = [(f"{snapshot.name} {snapshot.version}", "strong")] if wide else []
+    wanted = min(line_width(verdict(snapshot, found, _HEADLINE)), _HEADLINE)
+    for others in (
+        [broker, long, recorder],
+        [broker, short, recorder],
+        [broker, short],
+        [short],
+        [],
+    ):
+        for gap in ("  │  ", " │ ", "│") if wide else (" │ ", "│"):
+            fixed = line_width(join([name, [("", "")], *others], gap)) + line_width(now) + 2
+            if cells - fixed >= wanted or not others:
+                head = verdict(snapshot, found, cells - fixed)
+                return spread([(" ", ""), *join([name, head, *others], gap)], now, cells)
+    return spread([], now, cells)
+
+
+def _broker(snapshot: Snapshot, wide: bool) -> Line:
     ports = _ports(snapshot)
     broker: Line = [*_light(worst([one.health for one in snapshot.listeners])), (" broker ", "")]
     if wide:
         count = formats.counted(snapshot.clients_connected, "client")
         broker += [(" ".join(ports), "dim"), (f"  {count}  ", "")]
-        broker += [(f"{formats.number(round(snapshot.rate_in))} msg/s", "strong")]
-    else:
-        more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
-        broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
-        broker += [(f"{formats.short_count(snapshot.rate_in)}/s", "strong")]
-    now: Line = [(formats.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
-    parts = [verdict(snapshot), broker, _qlik(snapshot, wide, 40), _recorder(snapshot, wide)]
-    if wide:
-        parts.insert(0, [(f"{snapshot.name} {snapshot.version}", "strong")])
-    left: Line = []
-    for gap in ("  │  ", " │ ", "│") if wide else (" │ ", "│"):
-        left = [(" ", ""), *join(parts, gap)]
-        if line_width(left) + line_width(now) < cells:
-            break
-        parts[-2] = _qlik(snapshot, wide, 12)
-    return spread(left, now, cells)
+        return [*broker, (f"{formats.number(round(snapshot.rate_in))} msg/s", "strong")]
+    more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
+    broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
+    return [*broker, (f"{formats.short_count(snapshot.rate_in)}/s", "strong")]
 
 
 @lru_cache(maxsize=8)
@@ -189,18 +180,22 @@ def tabs(active: str, cells: int, right: Line, who: Line) -> Line:
     return spread(line, [*who, *end], cells) if who or end else line
 
 
-def alert(snapshot: Snapshot, trouble: str = "") -> Line | None:
-    """The worst problem in words, or ``None``; ``trouble``: why the snapshot is an old one."""
+def alert(snapshot: Snapshot, cells: int, key: str, trouble: str = "") -> Line | None:
+    """The worst problem in words, or ``None``; ``trouble``: why the snapshot is an old one.
+
+    ``key`` shows what is behind it, and the other problems.
+    """
     if trouble:
         return [(f" ✗ The engine does not answer, this is old: {trouble}", "bad")]
     found = problems(snapshot)
     if not found:
         return None
-    level, text = found[0]
-    line: Line = [(f" {level_sign(level)} ", level_tone(level)), (text, level_tone(level))]
-    if len(found) > 1:
-        line.append((f"   (+{len(found) - 1} more on 4 Clients)", "dim"))
-    return line
+    worst_one, more = found[0], sum(one.count for one in found[1:])
+    tone = level_tone(worst_one.level)
+    text = first_line(worst_one.text)
+    line: Line = [(f" {level_sign(worst_one.level)} ", tone), (text, tone)]
+    right: Line = [(f"  +{more} more" if more else "  more", "dim"), (": ", "dim"), (key, "key")]
+    return spread(line, [*right, (" ", "")], cells)
 
 
 def footer(

@@ -59,8 +59,7 @@ class Rows(Widget, Generic[T], can_focus=True):
     def __init__(self, *, follow: bool = False, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
         self.follow = follow
-        self.empty_text = ""
-        """What is shown where there are no rows."""
+        self._empty_text = ""
         self._items: Sequence[T] = ()
         self._cursor = 0
         self._top = 0
@@ -124,11 +123,23 @@ class Rows(Widget, Generic[T], can_focus=True):
 
     def select(self, wanted: Hashable) -> bool:
         """Put the cursor on the row with this key, if it is there."""
-        index = self._find(wanted, -1)
-        if index >= 0:
+        index = self._find(wanted, len(self._items))
+        is_there = index < len(self._items)
+        if is_there:
             self._cursor = index
             self.refresh()
-        return index >= 0
+        return is_there
+
+    @property
+    def empty_text(self) -> str:
+        """What is shown where there are no rows."""
+        return self._empty_text
+
+    @empty_text.setter
+    def empty_text(self, text: str) -> None:
+        if text != self._empty_text:
+            self._empty_text = text
+            self.refresh()
 
     @property
     def items(self) -> Sequence[T]:

@@ -71,13 +71,16 @@ def test_what_is_bad_is_what_keeps_messages_out() -> None:
 
 def test_a_raised_alarm_is_a_warning() -> None:
     """A machine that has fallen silent is told to a monitor, with the timer's name; it is no
-    reason to start the appliance again, and none at all once an operator paused the timer."""
+    reason to start the appliance again. Once an operator paused the timer, that is what is told."""
     quiet = TimerState("quiet", "silence", None, detail="no message on a/#", silent_since_ns=1)
     found = health.report(replace(SNAPSHOT, timers=(quiet,)))
     assert found.status == "warn"
     assert health.Part("timer quiet", "bad", "no message on a/#") in found.parts
     paused = replace(quiet, paused=True)
-    assert health.report(replace(SNAPSHOT, timers=(paused,))).status == "ok"
+    found = health.report(replace(SNAPSHOT, timers=(paused,)))
+    assert found.status == "warn"
+    assert health.Part("paused timers", "warn", "quiet") in found.parts
+    assert not any(part.name == "timer quiet" for part in found.parts)
 
 
 def test_the_metrics_can_be_read_by_prometheus() -> None:

@@ -1,0 +1,205 @@
+"""What needs an operator's attention, decided in one place for all who show it.
+
+``parts`` looks at one snapshot. The terminal's first line, ``appliance health``, ``/healthz`` and
+``/metrics`` say what it finds, each in its own form. So they never differ.
+Not for: forms (ui, ops), or finding out what is wrong (each part knows that of itself).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from appliance.engine_api import FailingTask, Health, Snapshot, TimerState
+
+LOW_DISK_BYTES = 1_000_000_000
+MAX_IN_TEXT = 5
+"""Names in the text of a part; further ones are counted."""
+_ORDER = {"bad": 0, "warn": 1}
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where the terminal shows what is behind a problem."""
+
+    kind: str
+    """``"execution"``, ``"timer"``, or the name of a screen."""
+    name: str = ""
+    """The number of the execution, or the name of the timer."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong now."""
+
+    level: str
+    """``"warn"`` or ``"bad"``."""
+    text: str
+    """The sentence, with the name of what has the problem at its beginning."""
+    headline: str
+    """A few words for the first line."""
+    place: Place
+    count: int = 1
+    """How many things it stands for."""
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part of the appliance and its condition."""
+
+    name: str
+    level: str
+    """``"ok"``, ``"warn"``, ``"bad"`` or ``"off"``."""
+    text: str = ""
+    problems: tuple[Problem, ...] = ()
+    is_needed: bool = False
+    """Whether messages are not accepted, or no task is started, while it is bad."""
+
+
+def parts(snapshot: Snapshot) -> list[Part]:
+    """Every part, in the order of importance."""
+    clients, log = Place("clients"), Place("log")
+    found = []
+    if snapshot.link is not None:
+        found.append(_part("connection", snapshot.link, "connection", log))
+    found += [
+        _part(
+            f"listener {one.name}",
+            one.health,
+            "listener",
+            clients,
+            title=f"listener {one.name or one.bind}",
+            is_needed=True,
+        )
+        for one in snapshot.listeners
+    ]
+    found += [
+        _part("journal", snapshot.journal.health, "journal", log, is_needed=True),
+        _part("tasks", snapshot.qlik.engine or Health("ok"), "task engine", log, is_needed=True),
+    ]
+    if snapshot.data is not None:
+        found.append(_part("data", snapshot.data, "data lost", log))
+    if snapshot.memory is not None:
+        found.append(_part("memory", snapshot.memory, "memory", clients))
+    found.append(_disk(snapshot))
+    if snapshot.qlik.database is not None:
+        found.append(_part("task database", snapshot.qlik.database, "task database", log))
+    found.append(_qlik(snapshot))
+    found += [
+        _part(f"recorder {one.path}", one.health, "recorder", clients) for one in snapshot.recorders
+    ]
+    found += [_alarm(one) for one in snapshot.timers if one.is_alarm]
+    return [*found, _failing(snapshot), _waiting(snapshot), _paused(snapshot)]
+
+
+def problems(snapshot: Snapshot) -> list[Problem]:
+    """Everything that is wrong, the worst first."""
+    found = [problem for part in parts(snapshot) for problem in part.problems]
+    return sorted(found, key=lambda problem: _ORDER.get(problem.level, 1))
+
+
+def _part(
+    name: str,
+    health: Health,
+    headline: str,
+    place: Place,
+    *,
+    title: str = "",
+    is_needed: bool = False,
+) -> Part:
+    found: tuple[Problem, ...] = ()
+    if health.level in _ORDER:
+        text = f"{title or name}: {health.text or 'not well'}"
+        found = (Problem(health.level, text, headline, place),)
+    return Part(name, health.level, health.text, found, is_needed)
+
+
+def _disk(snapshot: Snapshot) -> Part:
+    free = snapshot.journal.disk_free_bytes
+    if 0 < free < LOW_DISK_BYTES:
+        text = f"only {free // 1_000_000} MB are free in {snapshot.data_dir}"
+        return _part("disk", Health("warn", text), "disk nearly full", Place("clients"))
+    return Part("disk", "ok")
+
+
+def _qlik(snapshot: Snapshot) -> Part:
+    qlik = snapshot.qlik
+    if qlik.engine is not None and qlik.engine.level in _ORDER and qlik.health == qlik.engine:
+        # It is the problem of the part "tasks": named once.
+        return Part("qlik", qlik.health.level, qlik.health.text)
+    return _part("qlik", qlik.health, "Qlik", Place("tasks"), title=f"Qlik {qlik.label}".rstrip())
+
+
+def _alarm(timer: TimerState) -> Part:
+    name = f"timer {timer.name}"
+    health = Health("bad", timer.detail)
+    return _part(name, health, f"alarm {timer.name}", Place("timer", timer.name))
+
+
+def _failing(snapshot: Snapshot) -> Part:
+    """The tasks whose last request ended badly."""
+    named = snapshot.failing
+    if not named:
+        return Part("failing tasks", "ok")
+    found = [
+        Problem(
+            "warn",
+            f"{one.name} {one.state.value}: {one.reason or 'no reason is known'}",
+            f"{one.name} {one.state.value}",
+            Place("execution", str(one.execution)),
+        )
+        for one in named
+    ]
+    if (more := snapshot.failing_count - len(named)) > 0:
+        text = f"{more} further tasks fail; see their last executions"
+        found.append(Problem("warn", text, f"{more} tasks fail", Place("tasks"), more))
+    return Part("failing tasks", "warn", _failing_text(named, snapshot), tuple(found))
+
+
+def _failing_text(named: Sequence[FailingTask], snapshot: Snapshot) -> str:
+    texts = [f"{one.name} ({one.state.value})" for one in named[:MAX_IN_TEXT]]
+    return _joined(texts, max(snapshot.failing_count, len(named)))
+
+
+def _waiting(snapshot: Snapshot) -> Part:
+    """The starts that wait longer than they should."""
+    named = snapshot.waiting_long
+    if not named:
+        return Part("waiting starts", "ok")
+    count = max(snapshot.waiting_long_count, len(named))
+    texts = [one.name for one in named[:MAX_IN_TEXT]]
+    text = f"{_joined(texts, count)}: {named[0].reason}"
+    found = [
+        Problem(
+            "warn",
+            f"{one.name} waits for its start: {one.reason}",
+            f"{one.name} waits",
+            Place("execution", str(one.execution)),
+        )
+        for one in named
+    ]
+    if (more := count - len(named)) > 0:
+        words = f"{more} further starts wait"
+        found.append(Problem("warn", words, words, Place("tasks"), more))
+    return Part("waiting starts", "warn", text, tuple(found))
+
+
+def _paused(snapshot: Snapshot) -> Part:
+    """Timers and waits that an operator paused."""
+    named = [one for one in snapshot.timers if one.paused]
+    if not named:
+        return Part("paused timers", "ok")
+    found = tuple(
+        Problem(
+            "warn",
+            f"timer {one.name} is paused: it does nothing until it is continued",
+            f"{one.name} paused",
+            Place("timer", one.name),
+        )
+        for one in named
+    )
+    texts = [one.name for one in named[:MAX_IN_TEXT]]
+    return Part("paused timers", "warn", _joined(texts, len(named)), found)
+
+
+def _joined(texts: Sequence[str], count: int) -> str:
+    more = count - len(texts)
+    return ", ".join(texts) + (f" and {more} more" if more > 0 else "")

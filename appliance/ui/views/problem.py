@@ -1,0 +1,74 @@
+"""What is wrong and what was noted, as rows and as a text in full.
+
+Not for: deciding what is wrong (appliance/problems.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from appliance.counters import label_of, text_of
+from appliance.engine_api import Snapshot
+from appliance.model import Execution
+from appliance.problems import Problem, problems
+from appliance.ui import formats, symbols
+from appliance.ui.lines import Line
+from appliance.ui.text import cut, first_line, fit_right, printable, words_in
+from appliance.ui.views import execution as execution_view
+
+_COUNT_CELLS = 8
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """A refusal or a limit that was reached, and how often since the start."""
+
+    name: str
+    count: int
+
+
+Entry = Problem | Noted
+
+
+def entries(snapshot: Snapshot) -> list[Entry]:
+    """Every problem, the worst first, then everything that was noted, the most frequent first."""
+    noted = [Noted(name, count) for name, count in snapshot.counters if count]
+    return [*problems(snapshot), *sorted(noted, key=lambda one: (-one.count, one.name))]
+
+
+def row(entry: Entry, cells: int) -> Line:
+    """One entry in a list."""
+    if isinstance(entry, Problem):
+        tone = symbols.level_tone(entry.level)
+        sign = f"{symbols.level_sign(entry.level)} "
+        return [(sign, tone), (cut(first_line(entry.text), cells - 2), tone)]
+    count = fit_right(formats.number(entry.count), _COUNT_CELLS)
+    label = printable(label_of(entry.name))
+    line: Line = [("▲ ", "warn"), (f"{count}  ", "warn"), (label, "")]
+    room = cells - 2 - _COUNT_CELLS - 2 - len(label) - 2
+    if room > 0:
+        line.append((f"  {cut(text_of(entry.name), room)}", "dim"))
+    return line
+
+
+def text(
+    entry: Entry, execution: Execution | None, snapshot: Snapshot, cells: int, *, utc: bool
+) -> list[Line]:
+    """The whole of an entry; ``execution`` is the one behind it, if there is one."""
+    if isinstance(entry, Noted):
+        since = formats.date_and_time(snapshot.started_ns, utc=utc)[:19]
+        head = f"{label_of(entry.name)}: {formats.number(entry.count)} since {since}"
+        body = text_of(entry.name) or "This version knows no more about it."
+        return [*_paragraph(head, "warn", cells), *_paragraph(body, "", cells)]
+    tone = symbols.level_tone(entry.level)
+    if execution is None:
+        return [row for part in entry.text.split("\n") for row in _paragraph(part, tone, cells)]
+    lines = _paragraph(execution.task_name or execution.task_id, "strong", cells)
+    lines += execution_view.why(execution, cells)
+    if execution.log_tail:
+        lines.append([])
+        lines += execution_view.log(execution, cells)
+    return lines
+
+
+def _paragraph(text: str, tone: str, cells: int) -> list[Line]:
+    return [[(f" {piece}", tone)] for piece in words_in(text, cells - 2)]

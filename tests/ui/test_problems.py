@@ -1,0 +1,115 @@
+"""One key shows what is wrong and what was noted, whole, and leads to what is behind it."""
+
+import pytest
+from fake_engine import S, Clock, FakeEngine, story
+from screens import NARROW, WIDE, settle, until
+
+from appliance.counters import Counter
+from appliance.engine_api import FailingTask, TimerState
+from appliance.model import Cause, Execution, ExecutionState
+from appliance.ui.app import ApplianceApp
+from appliance.ui.settings import UiSettings
+
+REASON = (
+    "The following error occurred: Table 'HR.Employees' was not found in the connection 'HR on "
+    "sql07 (read only)'. The login was accepted, and the schema has no such table. Check the "
+    "connection HR and the rights of its user, then start the task again. (POST https://qlik01)"
+)
+
+
+def engine_with_a_failure() -> FakeEngine:
+    engine = story()
+    now = engine.clock_ns()
+    engine.put(
+        Execution(
+            77, "id-hr", "Reload HR", ExecutionState.FAILED, Cause("timer", rule="hr"), now - 9 * S,
+            execution_id="run", started_ns=now - 8 * S, ended_ns=now - 5 * S, attempts=1,
+            reason=REASON, log_tail=("10:21 Connecting", "10:22 Error: no such table"),
+        )
+    )  # fmt: skip
+    engine.changes["failing"] = (
+        FailingTask("id-hr", "Reload HR", ExecutionState.FAILED, REASON, 77, now - 5 * S),
+    )
+    engine.changes["failing_count"] = 1
+    return engine
+
+
+def app_for(engine):
+    return ApplianceApp(engine, UiSettings(), engine.clock_ns)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+async def test_the_whole_reason_is_one_key_away(size):
+    """``!``: the reason without a cut, the script log, and the key that starts the task again."""
+    engine = engine_with_a_failure()
+    async with app_for(engine).run_test(size=size) as pilot:
+        text = await settle(pilot)
+        assert "▲ Reload HR failed" in text.split("\n")[0]
+        await pilot.press("!")
+        text = await until(pilot, "── Why")
+        assert REASON in words(text)
+        assert "10:22 Error: no such table" in text
+        await pilot.press("r")
+        await until(pilot, "Start Reload HR again?")
+        await pilot.press("y")
+        await pilot.app.workers.wait_for_complete()
+
+
+async def test_enter_leads_to_the_execution_with_its_reason_on_top():
+    """At 80x24 the reason is the first thing, whole; the request's address comes last."""
+    async with app_for(engine_with_a_failure()).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("!")
+        await until(pilot, "── Why")
+        await pilot.press("enter")
+        text = await until(pilot, "── Execution 77")
+        assert REASON in words(text)
+        rows = text.split("\n")
+        assert "✗ failed: " in rows[4]
+        await pilot.press("end")
+        assert "Script log, last lines" in await settle(pilot)
+
+
+async def test_a_paused_timer_leads_to_its_row_and_goes_on():
+    engine = story()
+    engine.changes["timers"] = (
+        TimerState("hourly", "schedule", engine.clock_ns() + S),
+        TimerState("nightly", "schedule", None, paused=True),
+    )
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        assert "▲ nightly paused" in (await settle(pilot)).split("\n")[0]
+        await pilot.press("!")
+        assert "space continue it" in await until(pilot, "timer nightly is paused")
+        await pilot.press("enter")
+        await until(pilot, "RULE / TIMER")
+        await pilot.press("space")
+        await pilot.app.workers.wait_for_complete()
+        assert ("pause_timer", "nightly", False) == engine.calls[-1][:3]
+
+
+async def test_what_was_noted_is_named_and_explained():
+    """The foot says how many and the key; the key says what each of them means."""
+    engine = FakeEngine(Clock())
+    counter = Counter.LOGINS_REFUSED
+    engine.changes["counters"] = ((counter.metric, 3),)
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        assert "▲ 3 noted !" in await settle(pilot)
+        await pilot.press("!")
+        text = await until(pilot, f"{counter.label}: 3 since")
+        assert words(counter.text) in words(text)
+
+
+async def test_nothing_wrong_is_said_too():
+    engine = FakeEngine(Clock())
+    engine.changes["counters"] = ()
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("!")
+        await until(pilot, "All is well, and nothing was refused or dropped")
+        await pilot.press("enter", "f", "r", "space")
+        await pilot.press("escape")
+        assert "What is wrong" not in await settle(pilot)

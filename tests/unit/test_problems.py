@@ -1,0 +1,165 @@
+"""What is wrong is decided once: the first line, health and metrics name the same things."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from appliance.engine_api import (
+    FailingTask,
+    Health,
+    JournalState,
+    ListenerState,
+    QlikState,
+    Snapshot,
+    TimerState,
+    WaitState,
+)
+from appliance.model import ExecutionState
+from appliance.ops.health import report
+from appliance.ops.metrics import exposition
+from appliance.problems import Place, problems
+from appliance.ui.lines import line_width, text_of
+from appliance.ui.views import page_frame
+
+OK = Health("ok")
+NOW = 1_795_000_000_000_000_000
+WELL = Snapshot(
+    taken_ns=NOW,
+    name="appliance",
+    version="1",
+    started_ns=NOW,
+    listeners=(ListenerState("mqtt", "127.0.0.1:1883", "tcp", tls=False, health=OK),),
+    clients_connected=3,
+    journal=JournalState(OK, last_seq=7, disk_free_bytes=38_000_000_000),
+    qlik=QlikState("client-managed", "qlik01", OK, engine=OK, database=OK),
+    recorders=(),
+    rules=(),
+    timers=(),
+    executions=(),
+)
+replace = msgspec.structs.replace
+
+
+def failing(number: int, name: str, state: ExecutionState = ExecutionState.FAILED) -> FailingTask:
+    return FailingTask(f"id-{number}", name, state, f"Table {number} is missing", number, NOW)
+
+
+CASES = {
+    "failing task": (
+        {"failing": (failing(1, "Reload HR"),), "failing_count": 1},
+        "failing tasks",
+        "Reload HR failed",
+        Place("execution", "1"),
+    ),
+    "paused timer": (
+        {"timers": (TimerState("nightly", "schedule", None, paused=True),)},
+        "paused timers",
+        "nightly paused",
+        Place("timer", "nightly"),
+    ),
+    "waiting start": (
+        {
+            "waiting_long": (
+                WaitState("Reload HR #9", 9, "retry", "The connection was refused.", NOW, NOW),
+            ),
+            "waiting_long_count": 1,
+        },
+        "waiting starts",
+        "Reload HR #9 waits",
+        Place("execution", "9"),
+    ),
+    "task database": (
+        {"qlik": replace(WELL.qlik, database=Health("bad", "it can't be written"))},
+        "task database",
+        "task database",
+        Place("log"),
+    ),
+    "server": (
+        {"qlik": replace(WELL.qlik, health=Health("bad", "The connection was refused."))},
+        "qlik",
+        "Qlik",
+        Place("tasks"),
+    ),
+    "disk": (
+        {"journal": replace(WELL.journal, disk_free_bytes=5_000_000)},
+        "disk",
+        "disk nearly full",
+        Place("clients"),
+    ),
+}
+
+
+def metrics(snapshot: Snapshot) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *map(sample.labels.get, sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(exposition(snapshot).decode())
+        for sample in family.samples
+    }
+
+
+def first_line(snapshot: Snapshot, cells: int = 80) -> str:
+    line = page_frame.status(snapshot, NOW, cells, utc=True)
+    assert line_width(line) <= cells
+    return text_of(line)
+
+
+def test_all_is_well_everywhere_or_nowhere() -> None:
+    assert report(WELL).status == "ok"
+    assert "✓ all well" in first_line(WELL)
+    assert metrics(WELL)["appliance_health", "all"] == 0
+    assert page_frame.alert(WELL, 80, "!") is None
+
+
+@pytest.mark.parametrize(("changes", "part", "headline", "place"), CASES.values(), ids=CASES.keys())
+def test_each_entrance_names_it(changes, part, headline, place) -> None:
+    """The first line, health, /healthz (the same report) and /metrics."""
+    snapshot = replace(WELL, **changes)
+    found = report(snapshot)
+    assert found.status == "warn"
+    assert next(one for one in found.parts if one.name == part).level in ("warn", "bad")
+    assert headline in first_line(snapshot)
+    assert metrics(snapshot)["appliance_health", part] > 0
+    assert metrics(snapshot)["appliance_health", "all"] == 1
+    [problem] = problems(snapshot)
+    assert problem.place == place
+    alert = text_of(page_frame.alert(snapshot, 80, "!"))
+    assert alert.rstrip().endswith("more: !")
+    assert problem.text[:40] in alert
+
+
+def test_many_problems_fit_on_the_first_line() -> None:
+    """The worst are named, the others counted; nothing is pushed out of 80 columns."""
+    named = tuple(failing(number, f"Reload {number} of a long name" * 3) for number in range(10))
+    snapshot = replace(
+        WELL,
+        qlik=replace(WELL.qlik, health=Health("bad", "The connection was refused.")),
+        failing=named,
+        failing_count=31,
+        timers=(TimerState("nightly", "schedule", None, paused=True),),
+    )
+    line = first_line(snapshot)
+    assert "✗ Qlik" in line
+    assert "+32" in line
+    assert "+32 more: !" in text_of(page_frame.alert(snapshot, 80, "!"))
+    [part] = [one for one in report(snapshot).parts if one.name == "failing tasks"]
+    assert part.text.endswith("and 26 more")
+
+
+def test_labels_stay_bounded() -> None:
+    """Ten tasks at most become labels, however many fail and however long their names are."""
+    named = tuple(failing(number, f"{number}" + "x" * 500) for number in range(10))
+    found = metrics(replace(WELL, failing=named, failing_count=4000))
+    labels = [key[1] for key in found if key[0] == "appliance_task_failing"]
+    assert len(labels) == 10
+    assert max(map(len, labels)) == 100
+    assert found["appliance_tasks_failing",] == 4000
+
+
+def test_a_defect_of_the_task_engine_is_named_once() -> None:
+    """Its health stands in place of the server's; it is one problem and not two."""
+    defect = Health("warn", "internal error with message 7; see the log")
+    snapshot = replace(WELL, qlik=replace(WELL.qlik, health=defect, engine=defect))
+    assert [one.headline for one in problems(snapshot)] == ["task engine"]
+    assert report(snapshot).status == "warn"
