@@ -160,18 +160,19 @@ class Cloud:
 
     def _start_unlisted(self, task_id: str, refused: Reply, options: ReloadOptions) -> Started:
         """Start what the tenant does not know as an app."""
+        said = error_of(refused, not_found=_NEITHER, denied=_NEITHER)
+        if options and not self._tasks.exists(task_id):
+            raise said
         try:
             return self._start_task(task_id, options)
         except StatusError as error:
             # What the tenant said of the task counts only if there is one.
             if error.status not in _NOT_FOUND:
                 raise
-            raise error_of(refused, not_found=_NEITHER, denied=_NEITHER) from None
+            raise said from None
 
     def _start_task(self, task_id: str, options: ReloadOptions) -> Started:
         if options:
-            if not self._tasks.exists(task_id):
-                raise _not_taken(_NEITHER)
             raise _not_taken(
                 "A task of Qlik Cloud is started as it is: its start takes neither `partial` nor "
                 "`variables`. Name the app instead of the task, or leave them out."

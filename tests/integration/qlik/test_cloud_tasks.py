@@ -396,6 +396,21 @@ def test_options_that_can_t_be_had_are_refused_with_the_reason(
     assert qlik.site.runs() == []
 
 
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_what_the_tenant_says_of_the_options_is_told(
+    qlik: SimulatedQlik, tenant: QlikServer, is_listed: bool
+) -> None:
+    """A 400 for the body of a reload is not taken for an unknown app."""
+    task(qlik)
+    if is_listed:
+        tenant.tasks()
+    said = json.dumps({"errors": [{"code": "RELOADS-002", "title": "vFrom is reserved"}]})
+    qlik.fail(FaultKind.STATUS, method="POST", path="/reloads", status=400, text=said)
+    with pytest.raises(QlikError, match="vFrom is reserved") as caught:
+        tenant.start(APP, options=ReloadOptions(variables=(("vFrom", "x"),)))
+    assert caught.value.retry is RetryPolicy.NEVER
+
+
 @pytest.mark.parametrize("is_administrator", [True, False])
 @pytest.mark.parametrize("lists_last_run", [True, False])
 def test_runs_of_others_are_seen_once_each_however_short(
@@ -483,30 +498,32 @@ _ODD = [
 
 
 @pytest.mark.parametrize("body", _ODD)
+@pytest.mark.parametrize(
+    "status",
+    [200, *(pytest.param(status, marks=pytest.mark.campaign) for status in (400, 409, 503))],
+)
 def test_odd_answers_are_errors_and_nothing_else(
-    qlik: SimulatedQlik, tenant: QlikServer, body: str
+    qlik: SimulatedQlik, tenant: QlikServer, body: str, status: int
 ) -> None:
     """Whatever a tenant answers: a result or a ``QlikError``, and lists that repeat end."""
     task(qlik)
     tenant.tasks()
     mark = tenant.start(GUID).execution_id
-    for status in (200, 400, 409):
-        qlik.fail(FaultKind.STATUS, path="/api/", status=status, text=body)
-        calls = [
-            tenant.check,
-            tenant.tasks,
-            lambda: tenant.start(GUID),
-            lambda: tenant.start(APP),
-            lambda: tenant.start(LEGACY),
-            lambda: tenant.poll([mark, "after:1:0a1b2c3d", LEGACY], [GUID, GUID, APP]),
-            lambda: tenant.since(GUID, 0),
-            lambda: tenant.since(APP, 0),
-            tenant.running,
-            lambda: tenant.ended(1, ()),
-            lambda: tenant.log_tail(Report(mark, GUID, ExecutionState.FAILED), 5),
-            lambda: tenant.stop(GUID, mark),
-        ]
-        for call in calls:
-            with contextlib.suppress(QlikError):
-                call()
-        qlik.heal()
+    qlik.fail(FaultKind.STATUS, path="/api/", status=status, text=body)
+    calls = [
+        tenant.check,
+        tenant.tasks,
+        lambda: tenant.start(GUID),
+        lambda: tenant.start(APP),
+        lambda: tenant.start(LEGACY),
+        lambda: tenant.poll([mark, "after:1:0a1b2c3d", LEGACY], [GUID, GUID, APP]),
+        lambda: tenant.since(GUID, 0),
+        lambda: tenant.since(APP, 0),
+        tenant.running,
+        lambda: tenant.ended(1, ()),
+        lambda: tenant.log_tail(Report(mark, GUID, ExecutionState.FAILED), 5),
+        lambda: tenant.stop(GUID, mark),
+    ]
+    for call in calls:
+        with contextlib.suppress(QlikError):
+            call()

@@ -130,7 +130,7 @@ KILLED = ["when the start call has left", "after the start call"]
     ("qlik", "step", "task_id"),
     [
         (SCHEDULING, f"{KILLED[0]}, not noted", GUID),
-        (INTERIM, f"{KILLED[1]}, not noted", HEX_ID),
+        pytest.param(INTERIM, f"{KILLED[1]}, not noted", HEX_ID, marks=pytest.mark.campaign),
         *(
             pytest.param(base, step, task_id, marks=pytest.mark.campaign)
             for base in (SCHEDULING, INTERIM)
