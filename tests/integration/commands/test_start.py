@@ -316,6 +316,7 @@ def test_a_request_that_never_arrived_is_not_repeated(running, call, monkeypatch
     assert out.startswith("lost: whether the start was accepted is not known")
 
 
+@pytest.mark.campaign
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pseudo terminal")
 def test_on_a_terminal_one_line_is_renewed(running) -> None:
     """The line has state and time, and is gone when the outcome is printed."""

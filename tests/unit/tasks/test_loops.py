@@ -145,7 +145,7 @@ def message(task: str, leaf: str, state: str) -> Message:
                    client_id="$appliance")  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(RULES)
 def test_loops_are_those_that_the_engine_would_run(rules) -> None:
     """For any rules about three tasks, a loop is found exactly if the engine would never end."""
