@@ -81,7 +81,9 @@ def test_a_message_names_a_task_by_any_id_or_its_name(
         rig.broker.wait_for(HEX_ID, "failed")
         for task_id in (GUID, other):
             rig.broker.wait_for(task_id, "succeeded")
-        assert last_outcome(rig.broker, HEX_ID)["reason"] == "Table not found"
+        outcome = last_outcome(rig.broker, HEX_ID)
+        assert outcome["reason"] == "Table not found"
+        assert outcome["queuedSeconds"] == 0.05
         rig.source.put(START_TOPIC, f'{{"taskId": "{HEX_ID}"}}')
         rig.source.put(START_TOPIC, '{"taskName": "By GUID"}')
         rig.broker.wait_for(HEX_ID, "failed", 2)
