@@ -21,6 +21,7 @@ from appliance.config.tables import Config
 from appliance.errors import ApplianceError, ConfigError
 from appliance.recorders.plan import Plan
 from appliance.tasks.engine import Rules
+from appliance.tasks.loops import find_loops
 
 if TYPE_CHECKING:
     from appliance.engine.service import Appliance
@@ -79,6 +80,7 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
         lines.append(f"changed, and counts from the next start: {', '.join(waits)}")
     if not found:
         lines.append("nothing has changed")
+    lines += (loop.text for loop in find_loops(prepared.config))
     return True, lines
 
 

@@ -57,6 +57,7 @@ from appliance.storage.files import DirectoryLock
 from appliance.storage.sqlite import disk_fault
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
+from appliance.tasks.loops import find_loops
 from appliance.tasks.store import Publication
 
 if TYPE_CHECKING:
@@ -532,6 +533,8 @@ class Appliance:
             limits=self._task_limits,
             clock_ns=self.task_clock,
         )
+        for loop in await asyncio.to_thread(find_loops, config):
+            logger.warning("%s", loop.text)
 
     def _publish_outcomes(self, publications: Sequence[Publication]) -> int:
         """Publish in the appliance's name; returns when all are in the journal. Not on the loop.
