@@ -37,15 +37,18 @@ class EndedRuns:
         self._list = list_rows
         self._server_time_ns = server_time_ns
         self._takes_times = True
+        self._first_ns = 0
+        """When runs were first asked for: none is returned that ended before."""
 
     def since(self, after_ns: int | None, running: Collection[str]) -> Ended:
         """See ``QlikServer.ended``."""
         now = self._server_time_ns()
         if after_ns is None:
+            self._first_ns = now
             return Ended((), now)
         # The server's clock may have been set back since.
         after_ns = min(max(after_ns, now - ENDED_LOOK_BACK_NS), now)
-        from_ns = after_ns - OVERLAP_NS
+        from_ns = max(after_ns - OVERLAP_NS, self._first_ns)
         found = self._results(from_ns)
         reports = [
             report

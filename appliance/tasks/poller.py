@@ -29,7 +29,6 @@ SLOWEST_POLL_S = 15.0
 ENDED_UNTIL = "ended_until_ns"
 """The name under which ``tasks.db`` keeps how far runs of others were looked at."""
 MAX_STRANGERS = 1000
-MAX_UNDECIDED = 100
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
 
@@ -58,8 +57,6 @@ class RunPoller:
         """Tasks of runs on the server that the list of tasks did not have."""
         self._ended_until: int | None = None
         """Runs that ended up to then, by the server's clock, were looked at."""
-        self._undecided: list[Report] = []
-        """Runs that ended and may be ours or others': see ``Runs.elsewhere``."""
         self._polls: dict[int, tuple[int, int]] = {}
         """Execution id to (when it is due, the interval after that)."""
 
@@ -144,34 +141,34 @@ class RunPoller:
             return
         self._next_elsewhere = now + self._elsewhere
         running = self._server.running()
-        # What goes on is seen again by the next look, so it may stay undecided.
         self._tell_of_others([one for one in running if not one.state.is_final])
         ended = self._server.ended(self._ended_until, {one.execution_id for one in running})
-        if ended.until_ns != self._ended_until or ended.reports or self._undecided:
-            reports = {one.execution_id: one for one in (*self._undecided, *ended.reports)}
-            self._undecided = self._tell_of_others(list(reports.values()), ended)[-MAX_UNDECIDED:]
-            self._ended_until = ended.until_ns
+        self._tell_of_others(ended.reports, ended)
+        self._ended_until = ended.until_ns
 
-    def _tell_of_others(
-        self, reports: Sequence[Report], ended: Ended | None = None
-    ) -> list[Report]:
-        """Take up the runs that are not known; returns those that may be ours."""
-        unknown = [one for one in reports if not self._state.planner.knows_run(one.execution_id)]
-        if not unknown and ended is None:
-            return []
+    def _tell_of_others(self, reports: Sequence[Report], ended: Ended | None = None) -> None:
+        """Take up the runs that are not known. What may be ours is decided by a later look.
+
+        How far the look went is noted with them. A note that is older does no harm: a run that is
+        listed again is known by its id.
+        """
+        state = self._state
+        unknown = [one for one in reports if not state.planner.knows_run(one.execution_id)]
         known = self._known_tasks(unknown) if unknown else {}
-        undecided: list[Report] = []
-        with self._state.change() as planner:
-            now = self._state.clock_ns()
-            for report in unknown:
-                task = known.get(report.task_id.lower())
-                if task is not None and not planner.elsewhere(report, task.name, now):
-                    undecided.append(report)
-            if ended is not None:
-                planner.book.changes.meta[ENDED_UNTIL] = ended.until_ns
-                if ended.left_out:
-                    planner.count(Counter.EXECUTIONS_ELSEWHERE_LEFT_OUT, ended.left_out)
-        return undecided
+        ours_to_see = [one for one in unknown if one.task_id.lower() in known]
+        is_first = ended is not None and self._ended_until is None
+        if not ours_to_see and not is_first:
+            return
+        with state.change() as planner:
+            now = state.clock_ns()
+            for report in ours_to_see:
+                planner.elsewhere(report, known[report.task_id.lower()].name, now)
+            if ended is None:
+                return
+            planner.book.changes.meta[ENDED_UNTIL] = ended.until_ns
+            if ended.left_out and reports and reports[0] in unknown:
+                # Earlier looks have seen what is older than a run that is known.
+                planner.count(Counter.EXECUTIONS_ELSEWHERE_LEFT_OUT, ended.left_out)
 
     def _known_tasks(self, reports: Sequence[Report]) -> dict[str, Task]:
         """The tasks by id. The list is read again for one that it lacks, once for each task."""

@@ -39,18 +39,16 @@ class Runs:
         self._book = book
         self._dispatcher = dispatcher
 
-    def elsewhere(self, report: Report, name: str, now: int) -> bool:
+    def elsewhere(self, report: Report, name: str, now: int) -> None:
         """A run of a known task that was started elsewhere: in the console, or by its schedule.
 
-        Returns whether that is decided. It is not while the run may be the one that a start call of
-        ours began: one without an answer yet, or one of an earlier process that is looked for.
+        Nothing is done while the run may be the one that a start call of ours began: one without an
+        answer yet, or one of an earlier process that is looked for.
         """
         book = self._book
         task_id = report.task_id.lower()
-        if book.knows_run(report.execution_id):
-            return True
-        if self._may_be_ours(task_id):
-            return False
+        if book.knows_run(report.execution_id) or self._may_be_ours(task_id):
+            return
         run = report.execution_id
         record = book.new(
             TaskSelector("id", task_id),
@@ -67,7 +65,6 @@ class Runs:
         book.change(record, task_name=name)
         book.count(Counter.EXECUTIONS_STARTED_ELSEWHERE)
         self.report(record, report, now)
-        return True
 
     def _may_be_ours(self, task_id: str) -> bool:
         active = self._dispatcher.queues.active(task_id)

@@ -360,7 +360,8 @@ def test_a_call_leaves_before_its_note_which_does_not_wait_for_the_answer(
         Rig(database, client_of(qlik)) as rig,
         contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other,
     ):
-        rig.wait_until(lambda: rig.engine._workers._next_prune)  # it writes once at the start
+        rig.wait_until(lambda: rig.engine._workers._next_prune)  # it writes once at the start,
+        rig.wait_until(lambda: rig.engine._poller._ended_until)  # and after the first look
         other.execute("BEGIN IMMEDIATE")  # no other connection can write
         rig.source.put(START_TOPIC, task.id)
         assert qlik.wait_for(lambda: qlik.starts() == 1)

@@ -11,6 +11,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import msgspec
 import pytest
 from tasks_rig import START_TOPIC, Rig, client_of
 
@@ -22,7 +23,10 @@ from appliance.errors import EXIT_CONFIG, ConfigError
 from appliance.secret import Secret
 from appliance.model import Cause, Execution, ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
-from appliance.tasks.notices import Notice, Notices
+from appliance.tasks.notices import Notice, Notices, notice_of
+from appliance.tasks.records import Record
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.triggers import Options
 from appliance.config.tables import AllowConfig, NotifyConfig, TriggerConfig
 
 # Apprise loads every one of its plugins, and some of them use what Python has deprecated.
@@ -316,3 +320,12 @@ def test_a_url_that_means_nothing_is_a_configuration_error(tmp_path: Path) -> No
         Notices([NotifyConfig(url_file=str(tmp_path / "none"))], print)
     (tmp_path / "url").write_text("json://127.0.0.1:9/x\n")
     assert Notices([NotifyConfig(url_file=str(tmp_path / "url"))], print).targets
+
+
+@pytest.mark.parametrize("news", [{"log_tail": ("a line",)}, {"log_problem": "404"}])
+def test_what_becomes_of_the_script_log_is_no_second_notice(news) -> None:
+    """The failure was told when it was known."""
+    execution = Execution(1, "id", "A", ExecutionState.FAILED, Cause("operator"), 0)
+    record = Record(execution, TaskSelector("id", "id"), Options(), 0, 0)
+    assert notice_of(record, execution) is not None
+    assert notice_of(record, msgspec.structs.replace(execution, **news)) is None

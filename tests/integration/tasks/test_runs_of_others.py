@@ -25,10 +25,24 @@ def hours() -> int:
     return 0
 
 
+class Ahead:
+    """A clock that is ahead of the system's."""
+
+    def __init__(self, hours: int) -> None:
+        self.by_ns = hours * HOUR_NS
+
+    def __call__(self) -> int:
+        return time.time_ns() + self.by_ns
+
+
 @pytest.fixture
-def qlik(hours: int) -> Iterator[SimulatedQlik]:
-    site = Site(clock=lambda: time.time_ns() + hours * HOUR_NS)
-    with SimulatedQlik(site=site) as simulated:
+def clock(hours: int) -> Ahead:
+    return Ahead(hours)
+
+
+@pytest.fixture
+def qlik(clock: Ahead) -> Iterator[SimulatedQlik]:
+    with SimulatedQlik(site=Site(clock=clock)) as simulated:
         yield simulated
 
 
@@ -94,7 +108,7 @@ def test_each_of_fourteen_short_failures_is_noticed_once(qlik, tmp_path: Path) -
 
 
 @any_clock
-def test_a_run_is_told_once_over_restarts(qlik, tmp_path: Path) -> None:
+def test_a_run_is_told_once_over_restarts(qlik, clock: Ahead, tmp_path: Path) -> None:
     """What ended before the stop is known; what ended meanwhile is told after the start."""
     task = qlik.add_task("Reload sales")
     with open_rig(qlik, tmp_path) as rig:
@@ -102,6 +116,7 @@ def test_a_run_is_told_once_over_restarts(qlik, tmp_path: Path) -> None:
         before = fail_at_once(qlik, task)
         rig.wait_until(has_all(rig, [before]))
     meanwhile = fail_at_once(qlik, task)
+    clock.by_ns += HOUR_NS // 2
     with open_rig(qlik, tmp_path, source=rig.source) as again:
         again.wait_until(has_all(again, [meanwhile]))
         wait_for_looks(qlik, 2)
@@ -161,6 +176,24 @@ def test_a_run_of_a_message_that_is_read_again_is_the_message_s(qlik, tmp_path: 
         (execution,) = again.engine.executions(9)
         assert (execution.execution_id, execution.cause.kind) == (run, "message")
         assert task.runs == 1
+
+
+def test_no_run_is_looked_at_before_earlier_messages_are_read(qlik, tmp_path: Path) -> None:
+    """One of them may have started it, in the process before a crash."""
+    task = qlik.add_task("Reload sales", duration_s=600)
+    with open_rig(qlik, tmp_path) as rig:
+        started(rig)
+    rig.source.put(START_TOPIC, task.id)
+    run = qlik.site.start(task.id)
+    again = open_rig(qlik, tmp_path, source=rig.source)
+    before = len(qlik.requests)
+    again.engine._poller.poll()
+    assert len(qlik.requests) == before
+    with again:
+        wait_for_looks(qlik, 1)
+        again.wait_until(lambda: again.engine.executions(9))
+        assert again.newest().cause.kind == "message"
+        again.wait_until(lambda: again.newest().execution_id == run)
 
 
 def test_runs_beyond_the_bound_of_one_look_are_counted(

@@ -596,6 +596,21 @@ def test_a_run_started_elsewhere_is_waited_for() -> None:
     assert planner.logs.begin(at(1)) is elsewhere
 
 
+@pytest.mark.parametrize("selector", [TaskSelector("id", IDS[0]), TaskSelector("name", "One")])
+def test_a_run_that_an_earlier_process_may_have_started_is_not_others(
+    selector: TaskSelector,
+) -> None:
+    """It is looked for; if it were taken for others' run, the look would find nothing."""
+    planner = make()
+    planner.dispatcher.earlier_seq = 2**40
+    planner.ask(selector, PLAIN, Cause("message", next(SEQS)), NOW)
+    report = Report("r0", IDS[0], ExecutionState.RUNNING, started_ns=NOW)
+    planner.elsewhere(report, "One", NOW)
+    assert not planner.knows_run("r0")
+    planner.elsewhere(msgspec.structs.replace(report, task_id=IDS[1]), "Two", NOW)
+    assert planner.knows_run("r0") == (selector.kind == "id")
+
+
 def test_names_and_tags_become_one_request_for_each_task() -> None:
     """Three tasks have the tag: three starts, and one of them waits for the present run."""
     planner = make()
