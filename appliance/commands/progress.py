@@ -35,7 +35,8 @@ def outcome_line(execution: Execution, *, is_waited_for: bool) -> str:
     text += f" (execution {execution.id})"
     if execution.reason:
         text += f": {escape(execution.reason)}"
-    lines = [text, *(f"  {escape(line)}" for line in execution.log_tail)]
+    log = execution.log_tail or tuple(filter(None, (execution.log_problem,)))
+    lines = [text, *(f"  {escape(line)}" for line in log)]
     return "".join(f"{line}\n" for line in lines)
 
 
