@@ -222,6 +222,10 @@ class ClientManaged:
         del execution_id  # QRS stops a task, not one of its executions.
         self._expect_success(self._post(f"/task/{_guid(task_id)}/stop"))
 
+    def give_up(self, older_than_s: float) -> None:
+        """Break off calls that no answer is expected to; see ``QlikServer.give_up``."""
+        self._transport.give_up(older_than_s)
+
     def close(self) -> None:
         """Close connections; see ``QlikServer.close``."""
         self._transport.close()

@@ -293,6 +293,10 @@ class Cloud:
         if reply.status != 409:
             expect_success(reply)
 
+    def give_up(self, older_than_s: float) -> None:
+        """Break off calls that no answer is expected to; see ``QlikServer.give_up``."""
+        self._transport.give_up(older_than_s)
+
     def close(self) -> None:
         """Close connections; see ``QlikServer.close``."""
         self._closing.set()

@@ -25,10 +25,13 @@ class Deadline:
 
     def __init__(self, limit_s: float) -> None:
         self.limit_s = limit_s
-        self.at_s = time.monotonic() + limit_s
+        self.began_s = time.monotonic()
         """By ``time.monotonic``."""
+        self.at_s = self.began_s + limit_s
         self.is_over = False
         """Whether the call was broken off."""
+        self.is_given_up = False
+        """Whether that was before its time, because no answer is expected any more."""
         self.is_done = False
         self.is_sent = False
         """Whether any byte of the request may have left."""
@@ -55,6 +58,11 @@ class Deadline:
             self.is_over = True
             if self._socket is not None:
                 shut_down(self._socket)
+
+    def give_up(self) -> None:
+        """Break the call off before its time."""
+        self.is_given_up = True
+        self.expire()
 
     def end(self) -> None:
         """The call is done."""

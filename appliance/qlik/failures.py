@@ -90,6 +90,18 @@ def closed_error(where: str) -> QlikError:
     )
 
 
+def given_up_error(where: str, *, is_sent: bool) -> QlikError:
+    return QlikError(
+        "No answer came before the server answered other calls again, so the connection was given "
+        "up.",
+        where=where,
+        label="no answer",
+        retry=RetryPolicy.LOOK_FIRST if is_sent else RetryPolicy.SAFE,
+        is_reached=True,
+        is_given_up=True,
+    )
+
+
 def login_page_error(where: str) -> QlikError:
     return QlikError(
         "The proxy answered with its login page, so the login was not accepted. Check "

@@ -105,6 +105,9 @@ class MaskedServer:
         with self._masked_errors():
             self._server.stop(task_id, execution_id)
 
+    def give_up(self, older_than_s: float) -> None:
+        self._server.give_up(older_than_s)
+
     def close(self) -> None:
         self._server.close()
 

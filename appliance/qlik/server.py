@@ -44,7 +44,8 @@ class QlikError(ApplianceError):
     the connection held and the answer did not come in time); ``is_answered`` says that the server
     answered and so is done with it: what can't be seen of it soon will not come later; ``is_page``
     says that a page for people came (a login, a maintenance page), from a program in front of the
-    server, so that the server has not seen the call.
+    server, so that the server has not seen the call; ``is_given_up`` says that the appliance broke
+    it off, because the server answers again and this answer is not expected any more.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class QlikError(ApplianceError):
         is_reached: bool | None = None,
         is_answered: bool = False,
         is_page: bool = False,
+        is_given_up: bool = False,
     ) -> None:
         super().__init__(f"{text} ({where})" if where else text)
         if is_denied:
@@ -71,6 +73,7 @@ class QlikError(ApplianceError):
         self.is_reached = retry is not RetryPolicy.SAFE if is_reached is None else is_reached
         self.is_answered = is_answered
         self.is_page = is_page
+        self.is_given_up = is_given_up
 
 
 class ServerInfo(msgspec.Struct, frozen=True):
@@ -200,6 +203,12 @@ class QlikServer(Protocol):
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort a run."""
+
+    def give_up(self, older_than_s: float) -> None:
+        """Break off the calls that began longer ago than this, in seconds.
+
+        They end with a ``QlikError`` that has ``is_given_up``.
+        """
 
     def close(self) -> None:
         """Close connections. Calls under way end with a ``QlikError``."""

@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
     exception_error,
+    given_up_error,
     log_limit_error,
     login_page_error,
     not_json_error,
@@ -160,6 +162,8 @@ class Transport:
         self._stepped_ns = 0
         """How far our clock had been set when ``clock_offset_s`` was found out."""
         self._is_closed = False
+        self._calls: set[deadlines.Deadline] = set()
+        self._calls_lock = threading.Lock()
         proxy = environment_proxy(base_url)
         self._secrets = (*secrets, *address_secrets(proxy))
         self._token = Secret("")
@@ -269,6 +273,14 @@ class Transport:
         """Drop the proxy's session, so that the next sign-in makes a new one."""
         self._exchange.forget_cookies()
 
+    def give_up(self, older_than_s: float) -> None:
+        """Break off the calls that began longer ago than this, in seconds. Any thread."""
+        before_s = time.monotonic() - older_than_s
+        with self._calls_lock:
+            old = [one for one in self._calls if one.began_s < before_s]
+        for call in old:
+            call.give_up()
+
     def close(self) -> None:
         """Close every connection; calls under way end with a ``QlikError``."""
         self._is_closed = True
@@ -298,7 +310,7 @@ class Transport:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
         limit_s = self._limit_s if keep_last is None else LOG_LIMIT_S
-        with deadlines.limited(limit_s) as deadline:
+        with deadlines.limited(limit_s) as deadline, self._under_way(deadline, keep_last):
             try:
                 with self._exchange.answer(method, target, all_headers, body) as response:
                     self._note_clock(response.headers.get("Date"))
@@ -313,6 +325,8 @@ class Transport:
                 # or the deadline closed during the call.
                 if self._is_closed:
                     raise closed_error(where) from None
+                if deadline.is_given_up:
+                    raise given_up_error(where, is_sent=deadline.is_sent) from None
                 if deadline.is_over and deadline.is_sent:
                     raise self._too_slow(where, deadline, keep_last) from None
                 raise exception_error(
@@ -324,6 +338,20 @@ class Transport:
                     ca_file=self._ca_file,
                     is_sent=deadline.is_sent,
                 ) from None
+
+    @contextlib.contextmanager
+    def _under_way(self, call: deadlines.Deadline, keep_last: int | None) -> Iterator[None]:
+        """Let ``give_up`` break the call off. A log may take longer: its reader asks again."""
+        if keep_last is not None:
+            yield
+            return
+        with self._calls_lock:
+            self._calls.add(call)
+        try:
+            yield
+        finally:
+            with self._calls_lock:
+                self._calls.discard(call)
 
     def _read(
         self,
@@ -349,6 +377,8 @@ class Transport:
                 raise self._too_slow(where, deadline, keep_last)
         if deadline.is_over:
             # A body without a length ends where its connection does.
+            if deadline.is_given_up:
+                raise given_up_error(where, is_sent=True)
             raise self._too_slow(where, deadline, keep_last)
         return bytes(body)
 

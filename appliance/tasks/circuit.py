@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 from appliance.engine_api import Health
 from appliance.qlik.server import QlikError, RetryPolicy, ServerInfo
@@ -30,6 +31,9 @@ class Circuit:
         """Set by a call that failed, and by an operator who ends a wait."""
         self.was_checked_well = False
         """Whether the last health check was answered well."""
+        self.closed_s: float | None = None
+        """When it closed, by ``time.monotonic``, until calls of before are broken off: the server
+        has been away since, so their answers are not waited for any more."""
         self._failures = 0
         self._error: QlikError | None = None
         self._info: ServerInfo | None = None
@@ -37,16 +41,18 @@ class Circuit:
     def succeeded(self) -> bool:
         """A call was answered; returns whether that closed the circuit."""
         was_open = self.is_open
-        self.is_open = False
-        self._failures = 0
         if was_open:
+            self._close()
             self._error = None
+            self.check_wanted.set()
+        self._failures = 0
         return was_open
 
     def checked(self, info: ServerInfo) -> bool:
         """A health check was answered well; returns whether the one before was not."""
         is_back = self.is_open or not self.was_checked_well
-        self.is_open = False
+        if self.is_open:
+            self._close()
         self._failures = 0
         self._error = None
         self._info = info
@@ -81,6 +87,10 @@ class Circuit:
         if not self.is_open:
             self.is_open = True
             _log.warning("The Qlik server does not answer, starts wait: %s", error)
+
+    def _close(self) -> None:
+        self.is_open = False
+        self.closed_s = time.monotonic()
 
     def cause(self) -> str:
         """The sentence that says why the last check, or the calls, failed; else nothing."""

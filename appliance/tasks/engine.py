@@ -155,7 +155,7 @@ class TaskEngine:
             )
             runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
             logs = LogFetcher(self._state, server, self._tasks)
-            health = HealthWatch(self._state, server, self._tasks, health_check_s)
+            health = HealthWatch(self._state, server, self._tasks, health_check_s, runner.longest_s)
             serving = Serving(server, runner, logs, poller, health, limits.slots)
         self._answered_seq = 0
         self._poller = None if serving is None else serving.poller

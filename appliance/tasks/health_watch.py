@@ -38,13 +38,27 @@ class HealthWatch:
     """Asks the server. ``watch`` is for one thread."""
 
     def __init__(
-        self, state: StateStore, server: QlikServer, tasks: TaskList, interval_s: float
+        self,
+        state: StateStore,
+        server: QlikServer,
+        tasks: TaskList,
+        interval_s: float,
+        longest_call_s: Callable[[], float],
     ) -> None:
-        """``interval_s`` is the time between two checks of a server that answers."""
+        """Nothing is asked yet.
+
+        Args:
+            state: the engine's state, which the answers change.
+            server: is asked.
+            tasks: the list that is read when the server answers.
+            interval_s: between two checks of a server that answers.
+            longest_call_s: for how long the oldest call for a request is under way.
+        """
         self._state = state
         self._server = server
         self._tasks = tasks
         self._interval_s = interval_s
+        self._longest_call_s = longest_call_s
         self._failures = 0
         self._wished_s = 0.0
         """The wait that the server asked for (429)."""
@@ -53,88 +67,105 @@ class HealthWatch:
 
     def watch(self, stopped: threading.Event) -> None:
         """Check until the stop."""
+        is_wanted = True
         while not stopped.is_set():
             began = time.monotonic()
             self._state.circuit.check_wanted.clear()
-            self._check()
-            self._wait(began, stopped)
+            self._check(is_wanted=is_wanted)
+            is_wanted = self._wait(began, stopped)
 
-    def _wait(self, began: float, stopped: threading.Event) -> None:
-        """Wait for the time of the next check; what comes meanwhile may make it earlier."""
+    def _wait(self, began: float, stopped: threading.Event) -> bool:
+        """Wait for the time of the next check, which what comes meanwhile may make earlier.
+
+        Returns whether anything but the usual interval brought it.
+        """
         state = self._state
         while not stopped.is_set():
             with state.lock:
-                due = began + self._between_s()
-                left_s = due - time.monotonic()
+                between_s = self._between_s()
+                left_s = began + between_s - time.monotonic()
                 state.circuit.next_check_ns = state.clock_ns() + int(max(left_s, 0.0) * SECOND_NS)
             if left_s <= 0:
-                return
+                return between_s < self._interval_s
             if state.circuit.check_wanted.wait(min(left_s, _TICK_S)) and stopped.wait(
                 min(max(began + LEAST_BETWEEN_S - time.monotonic(), 0.0), left_s)
             ):
-                return
+                break
+        return False
 
     def _between_s(self) -> float:
         """Seconds from the last check to the next. Call under the lock."""
         circuit = self._state.circuit
         if circuit.check_wanted.is_set():
             return min(LEAST_BETWEEN_S, self._interval_s)
+        if self._longest_call_s() > WAITED_FOR_CHECK_S:
+            # The server may have swallowed the call. Its return shows at a check alone.
+            return min(WAITED_FOR_CHECK_S, self._interval_s)
         if circuit.was_checked_well and not circuit.is_open:
             return self._interval_s
         between_s = min(
             FIRST_CHECK_S * 2.0 ** min(max(self._failures - 1, 0), 20), self._interval_s
         )
-        if self._is_waited_for():
+        if self._state.planner.waits_for_server():
             between_s = min(between_s, WAITED_FOR_CHECK_S)
         return max(between_s, min(self._wished_s, self._interval_s))
 
-    def _is_waited_for(self) -> bool:
-        return self._state.planner.waits_for_server()
-
-    def _check(self) -> None:
-        with self._state.lock:
-            is_short = self._is_waited_for() and not self._state.circuit.was_checked_well
+    def _check(self, *, is_wanted: bool) -> None:
         began = time.monotonic()
         try:
-            if is_short:
-                with deadlines.within(SHORT_CHECK_S):
-                    info = self._server.check()
-            else:
+            with deadlines.within(SHORT_CHECK_S):
                 info = self._server.check()
         except QlikError as error:
-            self._failed(error)
-            if is_short and time.monotonic() - began >= SHORT_CHECK_S:
+            is_slow = time.monotonic() - began >= SHORT_CHECK_S
+            if is_slow:
                 # It may be a slow server: it gets the time that every other call has.
                 self._begin_aside("patient-check", self._check_patiently)
+            if is_wanted or not is_slow:
+                self._failed(error)
         else:
-            self._answered(info)
+            self._answered(info, is_quick=True)
+
+    def _check_patiently(self) -> None:
+        began = time.monotonic()
+        try:
+            info = self._server.check()
+        except QlikError as error:
+            if not error.is_given_up:
+                self._failed(error)
+        else:
+            self._answered(info, is_quick=time.monotonic() - began < SHORT_CHECK_S)
 
     def _failed(self, error: QlikError) -> None:
-        self._failures += 1
-        self._wished_s = error.retry_after_s or 0.0
         with self._state.change() as planner:
+            self._failures += 1
+            self._wished_s = error.retry_after_s or 0.0
             circuit = self._state.circuit
+            was_open = circuit.is_open
             circuit.check_failed(error)
             now_s = time.monotonic()
-            if not (circuit.is_open and error.is_reached):
+            if not (was_open and error.is_reached):
                 self._next_trial_s = now_s + TRIAL_EVERY_S
             elif now_s >= self._next_trial_s:
                 self._next_trial_s = now_s + TRIAL_EVERY_S
                 planner.try_one(self._state.clock_ns())
 
-    def _answered(self, info: ServerInfo) -> None:
-        self._failures = 0
-        self._wished_s = 0.0
+    def _answered(self, info: ServerInfo, *, is_quick: bool) -> None:
+        """``is_quick``: the answer came soon, so a call that waits for longer gets none."""
         with self._state.change() as planner:
-            was_open = self._state.circuit.is_open
-            if self._state.circuit.checked(info):
+            self._failures = 0
+            self._wished_s = 0.0
+            circuit = self._state.circuit
+            was_open = circuit.is_open
+            if circuit.checked(info):
                 if was_open:
                     _log.info("The Qlik server answers again")
                 planner.server_is_back(self._state.clock_ns())
+            closed_s = circuit.closed_s
+            if is_quick:
+                circuit.closed_s = None
+        if is_quick and closed_s is not None:
+            self._server.give_up(time.monotonic() - closed_s)
         self._begin_aside("task-list", self._read_tasks)
-
-    def _check_patiently(self) -> None:
-        self._answered(self._server.check())
 
     def _read_tasks(self) -> None:
         try:
@@ -152,7 +183,7 @@ class HealthWatch:
         def run() -> None:
             try:
                 work()
-            except (QlikError, ClosedError):
+            except ClosedError:
                 pass
             except Exception:  # noqa: BLE001 - a defect; the next check tries again
                 _log.exception("An error in the appliance, please report it: %s failed", name)

@@ -255,7 +255,8 @@ class Planner:
         record.tries += 1
         first = record.first_attempt_ns or now
         record.first_attempt_ns = first
-        wait = self._backoff(record.tries, error.retry_after_s)
+        # One that was given up is repeated at once: the server is back.
+        wait = 0 if error.is_given_up else self._backoff(record.tries, error.retry_after_s)
         record.wished_ns = None if not error.retry_after_s else now + wait
         over = first + to_ns(record.options.retry_for_s)
         if now + wait >= over:
@@ -297,7 +298,7 @@ class Planner:
     def look_failed(self, record: Record, error: QlikError, now: int) -> None:
         """The server could not be asked whether the task was started: look again later."""
         if self._is_in_flight(record):
-            record.tries += 1
+            record.tries = 0 if error.is_given_up else record.tries + 1
             self._look_later(record, f"{error} Looking {LOOKING}.", now)
 
     def not_found(self, record: Record, now: int) -> None:

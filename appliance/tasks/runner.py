@@ -9,6 +9,7 @@ Not for: when a job is due and what its result means (planner.py).
 from __future__ import annotations
 
 import logging
+import time
 
 from appliance.counters import Counter
 from appliance.qlik import deadlines
@@ -24,8 +25,6 @@ from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, OWN_OUTCOME
 
 _log = logging.getLogger(__name__)
-LOOK_LIMIT_S = 5.0
-"""How long the first look for a run may take; each further one has twice the time."""
 
 
 class Runner:
@@ -44,6 +43,7 @@ class Runner:
         self._server = server
         self._tasks = tasks
         self._allow = allow
+        self._began: dict[Job, float] = {}
         self._ways = {
             JobKind.RESOLVE: self._resolve,
             JobKind.START: self._start,
@@ -63,6 +63,7 @@ class Runner:
         if self._state.stopping:
             self._give_back(job.record)
             return
+        self._began[job] = time.monotonic()
         try:
             self._ways[job.kind](job.record)
         except ClosedError:
@@ -71,6 +72,12 @@ class Runner:
             # A mistake of ours must not end the thread, nor leave the request in the air.
             _log.exception("Execution %d: %s failed", job.record.id, job.kind.value)
             self._give_up(job)
+        finally:
+            del self._began[job]
+
+    def longest_s(self) -> float:
+        """For how many seconds the oldest job is under way, 0 if none is. Any thread."""
+        return time.monotonic() - min(list(self._began.values()), default=time.monotonic())
 
     def _give_back(self, record: Record) -> None:
         with self._state.change() as planner:
@@ -169,10 +176,7 @@ class Runner:
         posted = record.posted_ns
         after = posted - int(self._state.planner.limits.clock_slack_s * SECOND_NS)
         try:
-            # A look that the server swallowed must not keep the next one from being made; a slow
-            # server gets more time with each.
-            with deadlines.within(LOOK_LIMIT_S * 2.0 ** min(record.tries, 10)):
-                reports = self._server.since(task, after)
+            reports = self._server.since(task, after)
         except QlikError as error:
             self._note_failure(error)
             with self._state.change() as planner:

@@ -11,13 +11,13 @@ import pytest
 from tasks_rig import START_TOPIC, MemorySource, Rig, client_of, start_trigger
 from wine import SLOWNESS
 
-from appliance.config.tables import PublishConfig, TimerConfig
+from appliance.config.tables import PublishConfig, TimerConfig, TriggerConfig
 from appliance.config.values import Duration
 from appliance.counters import Counter
 from appliance.errors import ConfigError, UnavailableError
 from appliance.model import ExecutionState
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
-from appliance.tasks import health_watch
+from appliance.tasks import catalog, health_watch
 from appliance.tasks.store import Publication
 
 
@@ -143,6 +143,149 @@ def test_a_request_that_comes_during_an_outage_shortens_the_wait_for_the_next_ch
         )
         qlik.heal()
         rig.broker.wait_for(task.id, "succeeded")
+
+
+@pytest.fixture
+def quick_checks(monkeypatch) -> None:
+    for name, seconds in {"SHORT_CHECK_S": 0.2, "WAITED_FOR_CHECK_S": 0.1, "_TICK_S": 0.02}.items():
+        monkeypatch.setattr(health_watch, name, seconds)
+
+
+@pytest.mark.usefixtures("quick_checks")
+def test_calls_that_the_server_swallowed_hold_nothing_up_once_it_is_back(
+    qlik, tmp_path: Path
+) -> None:
+    """Start calls take all workers and get no answer. When the server answers again the next start
+    leaves, long before the time of those calls is over; they are looked for, and made again."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.05) for number in range(5)]
+    with Rig(tmp_path / "tasks.db", client_of(qlik, timeout_s=300)) as rig:
+        qlik.fail(FaultKind.HANG)
+        for task in tasks:
+            rig.source.put(START_TOPIC, task.id)
+        assert qlik.wait_for(lambda: qlik.starts() == 4)
+        rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+        qlik.end_faults()
+        for task in tasks:
+            rig.broker.wait_for(task.id, "succeeded")
+    assert [task.runs for task in tasks] == [1] * 5
+    assert qlik.starts() == 9
+
+
+@pytest.mark.usefixtures("quick_checks")
+def test_a_question_that_the_server_swallowed_is_asked_again_once_it_is_back(
+    qlik, tmp_path: Path, monkeypatch
+) -> None:
+    """A start by name waits for the list of tasks, which never comes: nothing was started, so it
+    is asked for again as soon as the server answers."""
+    monkeypatch.setattr(catalog, "FRESH_S", 0.0)
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    with Rig(tmp_path / "tasks.db", client_of(qlik, timeout_s=300)) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        qlik.fail(FaultKind.HANG)
+        rig.source.put(START_TOPIC, '{"taskName": "Reload sales"}')
+        rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+        qlik.end_faults()
+        rig.broker.wait_for(task.id, "succeeded")
+
+
+@pytest.mark.usefixtures("quick_checks")
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (FaultKind.LOGIN_PAGE, {}),
+        (FaultKind.REDIRECT, {}),
+        (FaultKind.STATUS, {"status": 200, "text": "<html>Back at six</html>"}),
+    ],
+)
+def test_a_page_instead_of_all_answers_keeps_starts_waiting(qlik, rig, kind, settings) -> None:
+    """A maintenance or login page for the health checks, too: the start waits, with the reason."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+    qlik.fail(kind, **settings)
+    rig.source.put(START_TOPIC, task.id)
+    rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+    rig.wait_until(lambda: [one.execution for one in rig.engine.waits()] == [1])
+    assert "login page" in rig.engine.qlik_state().cause
+    qlik.heal()
+    rig.broker.wait_for(task.id, "succeeded")
+
+
+@pytest.mark.usefixtures("quick_checks")
+@pytest.mark.parametrize("status", [500, 503, 504])
+def test_calls_that_the_server_answered_with_an_error_let_the_others_go(
+    qlik, rig, status: int
+) -> None:
+    """Ten start calls of one task are answered with an error and the health checks are not:
+    the circuit stays closed, and other tasks start."""
+    bad = [qlik.add_task(f"Broken {number}") for number in range(10)]
+    good = qlik.add_task("Reload sales", duration_s=0.05)
+    for task in bad:
+        qlik.fail(FaultKind.STATUS, method="POST", path=task.id, status=status)
+        rig.source.put(START_TOPIC, task.id)
+    assert qlik.wait_for(lambda: all(qlik.starts(task.id) for task in bad))
+    rig.source.put(START_TOPIC, good.id)
+    rig.broker.wait_for(good.id, "succeeded")
+    assert not rig.engine.qlik_state().is_away
+
+
+@pytest.mark.usefixtures("quick_checks")
+def test_a_health_check_that_alone_fails_does_not_keep_starts_for_ever(
+    qlik, tmp_path: Path, monkeypatch
+) -> None:
+    """The server answers its health checks with errors and would take starts: one is tried."""
+    monkeypatch.setattr(health_watch, "TRIAL_EVERY_S", 0.2)
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.STATUS, path="/about")
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+        rig.source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded")
+
+
+def test_each_wait_says_why_and_until_when_and_can_be_ended(qlik, tmp_path: Path) -> None:
+    """While the server is away: the kind, the reason, the time of the next try, the cause; an
+    operator's wish has the request tried, and tried again when the server is back."""
+    tasks = [qlik.add_task(f"Reload {number}", duration_s=0.05) for number in range(2)]
+    triggers = (start_trigger(), TriggerConfig(topic="later", task="payload", debounce=3600))
+    with Rig(tmp_path / "tasks.db", client_of(qlik), *triggers, health_check_s=3600.0) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        qlik.refuse()
+        rig.source.put("later", tasks[1].id)
+        rig.source.put(START_TOPIC, tasks[0].id)
+        rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+        away = rig.engine.qlik_state()
+        assert "refused" in away.cause
+        assert away.next_check_ns is not None
+        rig.wait_until(lambda: len(rig.engine.waits()) == 2)
+        waits = {one.task_id: one for one in rig.engine.waits()}
+        server, later = (waits[task.id] for task in tasks)
+        assert server.kind in ("server", "retry")
+        assert server.reason
+        assert server.until_ns is not None
+        assert (later.kind, later.reason) == ("debounce", "Waits for quiet (debounce).")
+        qlik.heal()
+        rig.engine.fire_timer(server.name, "ann")
+        rig.broker.wait_for(tasks[0].id, "succeeded")
+        rig.engine.fire_timer(later.name, "ann")
+        rig.broker.wait_for(tasks[1].id, "succeeded")
+        assert rig.engine.waits() == ()
+
+
+def test_a_time_that_the_server_named_outlasts_its_return(qlik, rig) -> None:
+    """429 with Retry-After: health checks that are answered well do not end that wait."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.STATUS, method="POST", status=429, retry_after_s=3600.0)
+    rig.source.put(START_TOPIC, task.id)
+    rig.wait_until(lambda: [one.kind for one in rig.engine.waits()] == ["retry"])
+    checks = len([one for one in qlik.requests if one.path.endswith("/about")])
+    qlik.refuse()
+    rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+    qlik.heal()
+    rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+    assert len([one for one in qlik.requests if one.path.endswith("/about")]) > checks
+    (wait,) = rig.engine.waits()
+    assert wait.until_ns > time.time_ns() + 3_000_000_000_000
+    assert qlik.starts() == 1
 
 
 def test_an_unknown_task_is_rejected(qlik, rig) -> None:
@@ -298,10 +441,11 @@ def test_what_has_no_message_behind_it_is_noted_before_its_call(qlik, tmp_path: 
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         fill(rig)
         asked = []
-        with pytest.raises(UnavailableError, match="could not be noted.*full.*takes effect when"):
-            while True:
-                asked.append(tasks.pop().id)
-                rig.engine.start_task(asked[-1], "ann")
+        with rig.engine._state.lock:  # no other thread is the first to notice
+            with pytest.raises(UnavailableError, match="could not be noted.*full.*takes effect"):
+                while True:
+                    asked.append(tasks.pop().id)
+                    rig.engine.start_task(asked[-1], "ann")
         assert qlik.starts(asked[-1]) == 0
         with pytest.raises(UnavailableError, match="not taken.*full.*try again"):
             rig.engine.start_task(tasks[0].id, "ann")
