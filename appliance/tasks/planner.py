@@ -353,7 +353,8 @@ class Planner:
 
     def _look_later(self, record: Record, why: str, now: int) -> None:
         limits = self.limits
-        wait_s = min(limits.look_first_s * 2 ** min(record.tries, 10), limits.look_most_s)
+        most_s = min(limits.look_most_s, limits.backoff_most_s)
+        wait_s = min(limits.look_first_s * 2 ** min(record.tries, 10), most_s)
         due = now + to_ns(wait_s)
         believed = self._believed_ns(record)
         if believed <= now and not record.tries:

@@ -33,6 +33,8 @@ class FaultKind(enum.Enum):
     """Waits ``seconds``, then answers as usual."""
     GARBAGE = "garbage"
     """Carries out the request, then answers 200 with a body that is not JSON."""
+    DRIP_HEADERS = "drip headers"
+    """Answers 200 and then a header every ``seconds``, without end."""
     ENDLESS = "endless"
     """Answers 200 with a body that does not end."""
     DRIP = "drip"
@@ -89,6 +91,10 @@ class Faults:
         with self._lock:
             self._faults.clear()
             self._released.set()
+
+    def bites(self) -> bool:
+        """Whether requests that were caught are still held."""
+        return not self._released.is_set()
 
     def end(self) -> None:
         """Switch every fault off; requests that hang go on hanging."""

@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from appliance.qlik.simulated import bodies
-from appliance.qlik.simulated.messages import Answer, Request, text_answer
+from appliance.qlik.simulated.messages import Answer, Raw, Request, text_answer
 
-Serve = Callable[[Request], Answer | Iterator[bytes] | None]
+Serve = Callable[[Request], Answer | Raw | Iterator[bytes] | None]
 
 _IDLE_S = 60.0
 _HANDSHAKE_S = 10.0
@@ -213,7 +213,10 @@ class _Handler(BaseHTTPRequestHandler):
         if answer is None:
             _cut(self.connection)
             return
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+        if isinstance(answer, Raw):
+            answer = answer.pieces
+        else:
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
         for chunk in answer:
             self.wfile.write(chunk)
 

@@ -5,7 +5,7 @@ Not for: sockets (server.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -32,6 +32,13 @@ class Answer:
     body: bytes = b""
     content_type: str = "application/json;charset=utf-8"
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What is written as it is, headers and all; the connection is closed behind it."""
+
+    pieces: Iterator[bytes]
 
 
 def json_answer(value: object, status: int = 200) -> Answer:

@@ -23,6 +23,7 @@ from appliance.qlik.simulated.faults import Fault, FaultKind, Faults
 from appliance.qlik.simulated.listener import Listener
 from appliance.qlik.simulated.messages import (
     Answer,
+    Raw,
     Request,
     html_answer,
     text_answer,
@@ -283,7 +284,7 @@ class SimulatedQlik:
 
     # --- answering ---------------------------------------------------------------------------
 
-    def _serve(self, request: Request) -> Answer | Iterator[bytes] | None:
+    def _serve(self, request: Request) -> Answer | Raw | Iterator[bytes] | None:
         """Answer one request; ``None`` cuts the connection."""
         seen = self._record(request)
         fault = self.faults.take(request.method, request.path)
@@ -313,7 +314,7 @@ class SimulatedQlik:
 
     def _answer_with(
         self, fault: Fault | None, request: Request
-    ) -> Answer | Iterator[bytes] | None:
+    ) -> Answer | Raw | Iterator[bytes] | None:
         match fault.kind if fault is not None else None:
             case None:
                 return self._answer(request)
@@ -340,6 +341,8 @@ class SimulatedQlik:
             case FaultKind.GARBAGE:
                 self._answer(request)
                 return Answer(200, b'{"value": ')
+            case FaultKind.DRIP_HEADERS:
+                return Raw(self._dripping_headers(fault.seconds if fault else 0))
             case FaultKind.ENDLESS:
                 return _endless()
             case FaultKind.DRIP:
@@ -359,6 +362,12 @@ class SimulatedQlik:
         while True:
             yield b"x"
             self.faults.wait(seconds)
+
+    def _dripping_headers(self, seconds: float) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\n"
+        while self.faults.bites():
+            self.faults.wait(seconds)
+            yield b"X-More: to come\r\n"
 
     def _answer(self, request: Request) -> Answer:
         if request.method == "HEAD":

@@ -3,8 +3,11 @@
 import base64
 import socket
 import threading
+import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +183,91 @@ def test_broken_answers_are_errors_of_ours(answer: bytes) -> None:
     with listening, pytest.raises(QlikError) as caught:
         client_of(url).check()
     assert caught.value.retry is RetryPolicy.LOOK_FIRST
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: to come\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (HEAD + b"\r\n", b" "),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: 1\r\n"),
+        (HEAD + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b\x08\x08" + b"\0" * 6, b"x"),
+    ],
+    ids=["headers", "one header", "100", "body", "chunks", "chunk", "trailers", "gzip"],
+)
+def test_what_drips_without_end_is_cut_at_the_limit_of_the_call(first: bytes, again: bytes) -> None:
+    """Each piece comes well within the time-out; the call has a limit as a whole."""
+    listening, url = _serve_once([first, *[again] * 20_000], threading.Event())
+    began = time.monotonic()
+    with listening, pytest.raises(QlikError) as caught:
+        client_of(url, timeout_s=0.2).check()
+    assert caught.value.label == "timeout"
+    assert caught.value.retry is RetryPolicy.LOOK_FIRST
+    assert time.monotonic() - began >= 0.7
+
+
+def test_tls_that_is_never_established_is_a_call_that_did_not_arrive(tmp_path: Path) -> None:
+    """A port that says nothing to a handshake: nothing was sent, so it may be repeated."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(QlikError) as caught:
+            client_of(f"https://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.2).check()
+    assert (caught.value.label, caught.value.retry) == ("no answer", RetryPolicy.SAFE)
+    assert not caught.value.is_reached
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        HEAD + b"X-Many: 1\r\n" * 1000 + b"\r\n{}",
+        HEAD + b"X-Huge: " + b"x" * 2_000_000 + b"\r\n\r\n{}",
+        b"HTTP/1.1 " + b"2" * 100_000 + b"\r\n\r\n",
+        HEAD + b"Content-Encoding: " + b"gzip," * 2000 + b"gzip\r\n\r\n\x1f\x8b",
+        HEAD + b"Content-Length: 99999999999999999999999\r\n\r\n{}",
+        HEAD + b"Content-Length: -5\r\n\r\n{}",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 100_000 + b"\r\n",
+    ],
+    ids=["many", "huge", "status", "encodings", "length", "negative", "chunk"],
+)
+def test_headers_beyond_all_bounds_are_errors_of_ours(answer: bytes) -> None:
+    """More or longer headers than any server has: a clear error, at once."""
+    listening, url = _serve_once([answer], threading.Event())
+    with listening, pytest.raises(QlikError):
+        client_of(url, timeout_s=20).check()
+
+
+def test_a_body_that_swells_when_unpacked_costs_no_memory(qlik: SimulatedQlik) -> None:
+    """Far more than comes over the wire is given up at the limit, and not unpacked as a whole."""
+    packed = zlib.compressobj(wbits=31)
+    body = b"".join(packed.compress(b" " * 1_000_000) for _ in range(50)) + packed.flush()
+    head = HEAD + f"Content-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    listening, url = _serve_once([head + body], threading.Event())
+    tracemalloc.start()
+    with listening, pytest.raises(QlikError, match="larger than"):
+        client_of(url, timeout_s=20, body_limit=1_000_000).check()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000
+
+
+def test_redirects_without_end_are_a_login_that_is_not_accepted(qlik: SimulatedQlik) -> None:
+    """A few are followed, then it is given up; an address that is none is one of them."""
+    client = ClientManaged(Transport(qlik.url, headers=USER), through_proxy=True)
+    for target in (f"{qlik.url}/qrs/about", "http://[", "//["):
+        qlik.fail(FaultKind.REDIRECT, text=target)
+        with pytest.raises(QlikError) as caught:
+            client.check()
+        assert caught.value.label == "login page"
+        assert caught.value.is_page
+        qlik.heal()
+    assert len(qlik.requests) < 30
+    client.close()
 
 
 def test_close_ends_calls_under_way(qlik: SimulatedQlik) -> None:

@@ -242,6 +242,72 @@ def test_a_health_check_that_alone_fails_does_not_keep_starts_for_ever(
         rig.broker.wait_for(task.id, "succeeded")
 
 
+def test_an_answer_that_drips_costs_a_call_its_time_and_no_more(qlik, tmp_path: Path) -> None:
+    """Headers come one by one, without end, to as many start calls as there are workers: each is
+    broken off, the other tasks start, and these are looked for and started."""
+    slow = [qlik.add_task(f"Slow {number}", duration_s=0.05) for number in range(4)]
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.DRIP_HEADERS, method="POST", path="/start", seconds=0.1, times=4)
+    with Rig(tmp_path / "tasks.db", client_of(qlik, timeout_s=0.25)) as rig:
+        for one in (*slow, task):
+            rig.source.put(START_TOPIC, one.id)
+        rig.broker.wait_for(task.id, "succeeded")
+        for one in slow:
+            rig.broker.wait_for(one.id, "succeeded")
+    assert [one.runs for one in slow] == [1] * 4
+
+
+NONSENSE = {
+    "deep lists": "[" * 100_000,
+    "deep lists that end": "[" * 100_000 + "]" * 100_000,
+    "deep objects": '{"value":' * 100_000,
+    "a list as deep as is read": "[" * 900 + r'"\ud800"' + "]" * 900,
+    "a long number": "9" * 100_000,
+    "numbers beyond all bounds": '[{"status": 1e999, "duration": -1e999, "startTime": NaN}]',
+    "half of a letter": r'{"value": "\ud800", "buildVersion": "\udfff"}',
+    "numbers as text": '[{"id": 7, "status": "7", "duration": "x", "executionID": 5, "taskID": []}]',
+    "null": "null",
+    "rows of rows": '[[[]], {}, 7, null, "x"]',
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+@pytest.mark.usefixtures("quick_checks")
+def test_nonsense_with_status_200_is_an_answer_that_is_not_understood(
+    qlik, tmp_path: Path, name: str
+) -> None:
+    """Whatever the body is: no traceback, all goes on when the server is itself again, and the
+    engine's health is good."""
+    running = qlik.add_task("Reload stock", duration_s=600)
+    failing = qlik.add_task("Reload prices", duration_s=600, outcomes=(Outcome.FAIL,))
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        for one in (running, failing):
+            rig.source.put(START_TOPIC, one.id)
+            rig.broker.wait_for(one.id, "running")
+        qlik.fail(FaultKind.STATUS, status=200, text=NONSENSE[name])
+        rig.source.put(START_TOPIC, task.id)
+        rig.wait_until(
+            lambda: (
+                rig.engine.qlik_state().health.level != "ok"
+                or rig.engine.counters().get(Counter.POLLS_FAILED)
+            )
+        )
+        qlik.site.finish(running.id)
+        qlik.site.finish(failing.id, Outcome.FAIL)
+        asked = len(qlik.requests)
+        assert qlik.wait_for(lambda: len(qlik.requests) > asked + 2)
+        qlik.heal()
+        for one in (running, task):
+            rig.broker.wait_for(one.id, "succeeded")
+        rig.broker.wait_for(failing.id, "failed")
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        assert Counter.INTERNAL_ERRORS not in rig.engine.counters()
+        assert rig.engine.qlik_state().engine.level == "ok"
+
+
 def test_each_wait_says_why_and_until_when_and_can_be_ended(qlik, tmp_path: Path) -> None:
     """While the server is away: the kind, the reason, the time of the next try, the cause; an
     operator's wish has the request tried, and tried again when the server is back."""
