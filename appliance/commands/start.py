@@ -22,6 +22,7 @@ from appliance.commands.progress import Progress, named, outcome_line
 from appliance.commands.target import config_of, target_of
 from appliance.config.values import parse_duration
 from appliance.errors import (
+    EXIT_NO_PERMISSION,
     EXIT_OK,
     EXIT_UNAVAILABLE,
     ApplianceError,
@@ -115,12 +116,19 @@ def _finish(options: argparse.Namespace, starts: _Starts, payload: str, progress
             code = EXIT_OK
     except KeyboardInterrupt:
         progress.clear()
-        sys.stderr.write(f"appliance: the wait is ended. {starts.goes_on}\n")
+        problem = f"the wait is ended. {starts.goes_on}"
+        if options.json:
+            return _tell(options, EXIT_INTERRUPTED, starts, problem)
+        sys.stderr.write(f"appliance: {problem}\n")
         return EXIT_INTERRUPTED
     except _OutOfTimeError:
         progress.clear()
         return _tell(options, EXIT_TIMED_OUT, starts, f"--timeout is over. {starts.goes_on}")
     except _NotTakenError as error:
+        return _tell(options, error.exit_code, starts, str(error))
+    except ApplianceError as error:
+        if not options.json:
+            raise
         return _tell(options, error.exit_code, starts, str(error))
     progress.clear()
     return _tell(options, code, starts, "")
@@ -132,7 +140,7 @@ def _tell(options: argparse.Namespace, code: int, starts: _Starts, problem: str)
     if options.json:
         body: dict[str, Any] = {
             "exitCode": code,
-            "outcome": "succeeded" if code == EXIT_OK and options.wait else _OUTCOMES[code],
+            "outcome": "succeeded" if code == EXIT_OK and options.wait else _outcome(code),
             "reason": problem or _reason(found),
             "executions": [describe(each) for each in found],
         }
@@ -141,8 +149,10 @@ def _tell(options: argparse.Namespace, code: int, starts: _Starts, problem: str)
     for each in found:
         if each.state.is_final or not problem:
             sys.stdout.write(outcome_line(each, is_waited_for=options.wait))
+    if not found and not problem:  # the connection was lost before the first look
+        sys.stdout.write(f"accepted ({starts.shown_numbers})\n")
     if problem:
-        sys.stdout.write(f"{_OUTCOMES[code]}: {escape(problem)}\n")
+        sys.stdout.write(f"{_outcome(code)}: {escape(problem)}\n")
     return code
 
 
@@ -150,7 +160,13 @@ _OUTCOMES = {
     EXIT_OK: "accepted",
     EXIT_TIMED_OUT: "timed out",
     EXIT_UNAVAILABLE: "unavailable",
+    EXIT_NO_PERMISSION: "no permission",
+    EXIT_INTERRUPTED: "interrupted",
 } | {code: state.value for state, code in EXIT_CODES.items() if code}
+
+
+def _outcome(code: int) -> str:
+    return _OUTCOMES.get(code, "error")
 
 
 def _reason(found: Sequence[Execution]) -> str:
@@ -198,8 +214,14 @@ class _Starts:
             f"{named(each)} is {each.state.value} (execution {each.id})"
             for each in self.executions
             if not each.state.is_final
-        ) or ", ".join(f"execution {number}" for number in self._numbers)
+        )
+        shown = shown or self.shown_numbers
         return f"The appliance goes on with it: {shown}."
+
+    @property
+    def shown_numbers(self) -> str:
+        """The executions by their numbers alone."""
+        return ", ".join(f"execution {number}" for number in self._numbers)
 
     # --- asking -------------------------------------------------------------------------------
 

@@ -211,6 +211,9 @@ def test_without_a_running_appliance_it_is_69(tmp_path, call) -> None:
     code, out, err = call(process, "Quick", "--wait")
     assert (code, out) == (69, "")
     assert "is the appliance running?" in err
+    found = json.loads(call(process, "Quick", "--json")[1])
+    assert (found["exitCode"], found["outcome"]) == (69, "unavailable")
+    assert "is the appliance running?" in found["reason"]
 
 
 def test_json_has_exit_code_outcome_and_executions(running, call) -> None:
