@@ -132,7 +132,7 @@ QUICK = Limits(
     look_first_s=0.05,
     look_settle_s=0.3,
     lost_after_s=0.5,
-    log_waits_s=(0.05, 0.1, 0.2, 0.4),
+    log_waits_s=(0.02, 0.05, 0.1, 0.2),
 )
 
 

@@ -174,6 +174,7 @@ class ClientManaged:
                 else:
                     continue
                 reports[wanted[execution_id]] = report
+        self._ended_runs.saw(reports.values())
         return reports
 
     def running(self) -> Sequence[Report]:

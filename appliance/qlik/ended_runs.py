@@ -8,7 +8,7 @@ appliance does with a run (appliance/tasks).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from appliance.qlik import rows
@@ -39,6 +39,14 @@ class EndedRuns:
         self._takes_times = True
         self._first_ns = 0
         """When runs were first asked for: none is returned that ended before."""
+        self._seen: Report | None = None
+        """The run that ended last, of those whose reports were read by their ids."""
+
+    def saw(self, reports: Iterable[Report]) -> None:
+        """Reports that were read by ids: the next list must have the newest run that ended."""
+        for report in reports:
+            if report.state.is_final and _end(report) > (_end(self._seen) if self._seen else 0):
+                self._seen = report
 
     def since(self, after_ns: int | None, running: Collection[str]) -> Ended:
         """See ``QlikServer.ended``."""
@@ -67,9 +75,9 @@ class EndedRuns:
             return self._last_results(from_ns)
         try:
             found = self._list("/executionresult/full", f"stopTime ge '{rows.date_text(from_ns)}'")
-            if all(_stop(row) >= from_ns for row in found):
+            problem = self._problem_of(found, from_ns)
+            if not problem:
                 return found
-            problem = "the filter has no effect"
         except StatusError as error:
             if error.status not in _NO_TIME_FILTER:
                 raise
@@ -88,6 +96,16 @@ class EndedRuns:
             problem,
         )
         return found
+
+    def _problem_of(self, found: Sequence[rows.Row], from_ns: int) -> str:
+        """What shows that the server reads the filter in another way; empty if nothing does."""
+        if any(_stop(row) < from_ns for row in found):
+            return "the filter has no effect"
+        seen = self._seen
+        if seen is None or _end(seen) < from_ns or seen.execution_id in rows.grouped(found):
+            return ""
+        # As if the server took a time in UTC for one of its own zone.
+        return f"run {seen.execution_id}, which ended since, is not among them"
 
     def _last_results(self, from_ns: int) -> list[rows.Row]:
         """The results of the tasks whose last result is new; the list of tasks has no details."""

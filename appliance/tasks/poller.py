@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from appliance import tuning
 from appliance.counters import Counter
 from appliance.model import Task
+from appliance.qlik import deadlines
 from appliance.qlik.server import Ended, QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.records import Record
@@ -28,6 +29,8 @@ GROWTH = 1.5
 SLOWEST_POLL_S = 15.0
 ENDED_UNTIL = "ended_until_ns"
 """The name under which ``tasks.db`` keeps how far runs of others were looked at."""
+LOOK_LIMIT_S = 30.0
+"""How long a look at runs of others may take: runs of ours wait for it."""
 MAX_STRANGERS = 1000
 TOGETHER_S = 1.0
 """Runs that are due within this time are asked about now: one call instead of two."""
@@ -111,7 +114,8 @@ class RunPoller:
             return
         try:
             if self._elsewhere and now >= self._next_elsewhere:
-                self._look_elsewhere()
+                with deadlines.within(LOOK_LIMIT_S):
+                    self._look_elsewhere()
         except QlikError as error:
             self._note_failure((), error)
 

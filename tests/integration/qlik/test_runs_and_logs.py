@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -129,6 +130,26 @@ def test_each_form_of_the_newer_way_s_answer_is_understood(
     assert client.log_tail(report_of(client, task, run), 5) == ["Error: Table not found"]
 
 
+def test_a_log_of_any_size_takes_little_memory(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """It is larger than an answer may be otherwise, and only its end is kept while it comes."""
+    size = 70_000_000
+    qlik.fail(FaultKind.LONG_TEXT, path="download/", size=size, text="Error: Table not found")
+    task = qlik.add_task("A", outcomes=(Outcome.FAIL,))
+    run = client.start(task.id).execution_id
+    clock.advance(5)
+    report = report_of(client, task, run)
+    tracemalloc.start()
+    try:
+        assert client.log_tail(report, 5)[-1] == "Error: Table not found"
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The server's side of it is in this process, too: a piece of 1 MB at a time.
+    assert peak < size / 5
+
+
 def test_a_login_page_is_no_log(
     qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
 ) -> None:
@@ -234,7 +255,7 @@ def test_a_run_of_yesterday_is_not_told_after_a_long_stop(
     assert ids(client.ended(stopped, ())) == [recent]
 
 
-@pytest.mark.parametrize("refusal", ["400", "no effect", "500"])
+@pytest.mark.parametrize("refusal", ["400", "no effect", "other zone", "500"])
 def test_a_server_that_takes_no_filter_by_time_is_asked_for_each_task_s_last_result(
     qlik: SimulatedQlik,
     client: ClientManaged,
@@ -258,14 +279,19 @@ def test_a_server_that_takes_no_filter_by_time_is_asked_for_each_task_s_last_res
     else:
         listed = client._list
 
-        def without_times(path: str, condition: str = "", *, orderby: str = "") -> list[rows.Row]:
-            return listed(path, "" if "stopTime" in condition else condition, orderby=orderby)
+        def misread(path: str, condition: str = "", *, orderby: str = "") -> list[rows.Row]:
+            is_by_time = "stopTime" in condition
+            if is_by_time and refusal == "other zone":
+                return []
+            return listed(path, "" if is_by_time else condition, orderby=orderby)
 
-        monkeypatch.setattr(client._ended_runs, "_list", without_times)
+        monkeypatch.setattr(client._ended_runs, "_list", misread)
+        # Ours, or one that was running at an earlier look.
+        client.poll(list(runs), [task.id, other.id])
     for _ in range(2):
         assert set(ids(client.ended(first.until_ns, ()))) == runs
     asked = [seen.query.get("filter", "") for seen in qlik.requests]
-    assert sum("stopTime" in each for each in asked) == (0 if refusal == "no effect" else 1)
+    assert sum("stopTime" in each for each in asked) == (1 if refusal in {"400", "500"} else 0)
     warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "by the time of their end" in warnings[0].getMessage()

@@ -81,9 +81,10 @@ def test_notes_beyond_the_bounds_are_cut_and_counted(qlik, tmp_path: Path) -> No
         assert rig.engine.counters()[Counter.EXECUTION_DETAILS_CUT] == 1
 
 
-@given(st.lists(st.text(max_size=3000), max_size=3 * MAX_DETAILS))
-def test_any_notes_are_kept_within_the_bounds(texts: list[str]) -> None:
+@given(st.lists(st.integers(0, 3000), max_size=3 * MAX_DETAILS))
+def test_any_notes_are_kept_within_the_bounds(lengths: list[int]) -> None:
     """The first and the last ones, the short ones whole."""
+    texts = ["ä" * length for length in lengths]
     notes = [Step(number, text) for number, text in enumerate(texts)]
     kept, are_cut = bounded_details(notes)
     assert len(kept) <= MAX_DETAILS
