@@ -123,6 +123,26 @@ class TaskKind(enum.IntEnum):
     RELOAD = 0
     EXTERNAL_PROGRAM = 1
     USER_SYNC = 2
+    DISTRIBUTE = 3
+    PRELOAD = 4
+
+    @property
+    def text(self) -> str:
+        """In words, for people."""
+        return _KIND_TEXTS[self]
+
+
+_KIND_TEXTS = {
+    TaskKind.RELOAD: "reload",
+    TaskKind.EXTERNAL_PROGRAM: "external program",
+    TaskKind.USER_SYNC: "user synchronisation",
+    TaskKind.DISTRIBUTE: "distribute",
+    TaskKind.PRELOAD: "preload",
+}
+
+APP = "app:"
+"""How the id of a ``Task`` begins that stands for an app without a task of its own. A start of it
+reloads the app, for which the server makes a task (docs/qlik.md)."""
 
 
 MAX_VARIABLES = 20
@@ -176,6 +196,10 @@ class Task(msgspec.Struct, frozen=True):
     """Custom properties as (name, value) pairs; one name may come more than once."""
     max_retries: int = 0
     timeout_min: int = 0
+    partial: bool = False
+    """Whether it makes a partial reload."""
+    manual: bool = False
+    """Whether the server made it for a reload by hand, which belongs to no schedule."""
     last_duration_s: float | None = None
     """Duration of the last finished run as the server reports it, if it ever ran."""
 

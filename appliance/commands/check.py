@@ -20,6 +20,7 @@ from appliance.config.exposed_files import exposed_files
 from appliance.config.files import anonymous_allowed, check_files
 from appliance.config.reading import load
 from appliance.config.tables import (
+    AllowConfig,
     Config,
     QlikConfig,
     TimerConfig,
@@ -74,7 +75,7 @@ def _connect(config: Config) -> int:
     from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415
 
     _print("Trying the Qlik server:")
-    findings = diagnose(config.qlik, review=lambda tasks: review(config, tasks))
+    findings = diagnose(config.qlik, review=lambda tasks, apps: review(config, tasks, apps))
     for finding in findings:
         _print(f"  {finding.level:<5}{finding.text}")
     return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
@@ -272,7 +273,7 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     for trigger in config.trigger:
         name = f"{trigger.name}: " if trigger.name else ""
         yield "trigger", f"{name}{_trigger(trigger)}"
-    if any((config.allow.tasks, config.allow.names, config.allow.tags, config.allow.properties)):
+    if config.allow != AllowConfig():
         yield "allow", "only the tasks that [allow] lists may be started"
     elif config.qlik:
         yield "allow", "every task that the user may start"
@@ -349,6 +350,12 @@ def _target(task: str | dict[str, str]) -> str:
 
 def _trigger(trigger: TriggerConfig) -> str:
     parts = [f"a message on {trigger.topic} starts {_target(trigger.task)}"]
+    if trigger.partial:
+        parts.append("partially")
+    if trigger.variables:
+        parts.append(f"with {', '.join(trigger.variables)}")
+    if trigger.all_or_nothing:
+        parts.append("all or nothing")
     if trigger.when:
         parts.append(f"when {', '.join(trigger.when)} fit")
     if trigger.debounce:

@@ -5,35 +5,54 @@ Not for: the connection (qlik/diagnosis.py).
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import msgspec
 
-from appliance.config.tables import Config
+from appliance.config.tables import Config, TimerConfig, TriggerConfig
 from appliance.errors import EXIT_CONFIG, ConfigError
 from appliance.model import Task
 from appliance.qlik.diagnosis import Finding
+from appliance.qlik.server import QlikError
 from appliance.tasks.catalog import AllowList, ambiguity, find
 from appliance.tasks.loops import find_loops
+from appliance.tasks.payloads import WantedStart
 from appliance.tasks.selector import TaskSelector, task_id
-from appliance.tasks.triggers import fixed_selector
+from appliance.tasks.triggers import fixed_selector, reload_options
 
 _MOST_NAMED = 5
 
 
-def review(config: Config, listed: Sequence[Task]) -> Iterator[Finding]:
-    """Findings about triggers, timers and ``[allow]``; the last one says that all is well."""
+def review(
+    config: Config, listed: Sequence[Task], apps: Callable[[], Sequence[Task]] = tuple
+) -> Iterator[Finding]:
+    """Findings about triggers, timers and ``[allow]``; the last one says that all is well.
+
+    ``apps`` asks for the apps that can be reloaded without a task; if it raises ``QlikError``, none
+    are known.
+    """
     tasks = [msgspec.structs.replace(task, id=task.id.lower()) for task in listed]
-    allow = AllowList(config.allow)
     is_well = True
     count = 0
-    for where, selector in _named(config):
+
+    @cache
+    def kept() -> Sequence[Task]:
+        with contextlib.suppress(QlikError):
+            return apps()
+        return ()
+
+    for where, start in _named(config):
         count += 1
-        for finding in _rule(where, selector, tasks, allow, config):
+        found = find(start.selector, tasks, start.reload)
+        if not found and start.selector.kind == "app":
+            found = find(start.selector, kept())
+        for finding in _rule(where, start, found, tasks, config):
             is_well = False
             yield finding
-    for finding in (*_allow(config, tasks), *_loops(config, tasks)):
+    for finding in (*_allow(config, tasks, kept), *_loops(config, tasks)):
         is_well = False
         yield finding
     if is_well and count:
@@ -41,25 +60,31 @@ def review(config: Config, listed: Sequence[Task]) -> Iterator[Finding]:
         yield Finding("ok", f"Each {rules} that names a task finds it, and may start it.")
 
 
-def _named(config: Config) -> Iterator[tuple[str, TaskSelector]]:
+def _named(config: Config) -> Iterator[tuple[str, WantedStart]]:
     """Where a task is named, and how."""
-    tables = [
-        *((f"[[trigger]] {n}", one.name, one.task) for n, one in enumerate(config.trigger, 1)),
-        *((f"[[timer]] {n}", one.name, one.task) for n, one in enumerate(config.timer, 1)),
+    rules: list[tuple[str, TriggerConfig | TimerConfig]] = [
+        *((f"[[trigger]] {number}", one) for number, one in enumerate(config.trigger, 1)),
+        *((f"[[timer]] {number}", one) for number, one in enumerate(config.timer, 1)),
     ]
-    for table, name, task in tables:
+    for table, rule in rules:
+        task, name = rule.task, rule.name
         if task is None or task in ("payload", "topic"):
             continue
         try:
-            yield f"{table} {name}".rstrip(), fixed_selector(task, "")
+            reload = reload_options(rule.partial, rule.variables)
+            yield f"{table} {name}".rstrip(), WantedStart(fixed_selector(task, ""), reload)
         except ConfigError:  # a problem that is said before
             continue
 
 
 def _rule(
-    where: str, selector: TaskSelector, tasks: Sequence[Task], allow: AllowList, config: Config
+    where: str,
+    start: WantedStart,
+    found: Sequence[Task],
+    tasks: Sequence[Task],
+    config: Config,
 ) -> Iterator[Finding]:
-    found = find(selector, tasks)
+    selector = start.selector
     if not found:
         is_group = selector.kind in ("tag", "property")
         yield Finding(
@@ -72,12 +97,23 @@ def _rule(
     if (problem := ambiguity(selector, found)) is not None:
         yield Finding("bad", f"{where}: {problem.reason}", EXIT_CONFIG)
         return
-    refused = [task for task in found if not allow.allows(task.id, task)]
+    allow = AllowList(config.allow)
+    refused = [task for task in found if not allow.allows(task.id, task, lambda: tasks)]
     if refused:
         level = "bad" if len(refused) == len(found) else "warn"
         yield Finding(
             level,
             f"{where}: [allow] does not have {_list(refused)}, so the start is refused.",
+            EXIT_CONFIG,
+        )
+    is_cloud = config.qlik is not None and config.qlik.edition == "cloud"
+    full = [task for task in found if not task.partial]
+    if start.reload.partial and full and not is_cloud:
+        yield Finding(
+            "bad" if len(full) == len(found) else "warn",
+            f"{where}: {_list(full)} {'makes a' if len(full) == 1 else 'make'} full "
+            f"{'reload' if len(full) == 1 else 'reloads'}, so `partial` starts nothing. Set "
+            '"Partial reload" in a task of the QMC, and name that one.',
             EXIT_CONFIG,
         )
     disabled = [task for task in found if not task.enabled]
@@ -89,7 +125,9 @@ def _rule(
         )
 
 
-def _allow(config: Config, tasks: Sequence[Task]) -> Iterator[Finding]:
+def _allow(
+    config: Config, tasks: Sequence[Task], apps: Callable[[], Sequence[Task]]
+) -> Iterator[Finding]:
     """Entries of ``[allow]`` that allow nothing."""
     allow = config.allow
     entries = [
@@ -100,9 +138,10 @@ def _allow(config: Config, tasks: Sequence[Task]) -> Iterator[Finding]:
             ("properties", TaskSelector("property", each.value, each.property))
             for each in allow.properties
         ),
+        *(("apps", TaskSelector("app", task_id(each) or each)) for each in allow.apps),
     ]
     for key, selector in entries:
-        if not find(selector, tasks):
+        if not find(selector, tasks) and not (key == "apps" and find(selector, apps())):
             yield Finding(
                 "warn",
                 f"[allow] `{key}`: the server lists no {selector.text}.{_hint(selector, tasks)}",

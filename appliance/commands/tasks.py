@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from appliance.commands.output import print_json
 from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, ConfigError
 from appliance.log.sanitize import escape
-from appliance.model import Task
+from appliance.model import Task, TaskKind
 from appliance.qlik.connect import connect
 from appliance.tasks.catalog import AllowList
 
@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
         print_json(found)
         return EXIT_OK
     for task in found:
-        sys.stdout.write(f"{task.id}  {escape(task.name)}{_remarks(task, allow)}\n")
+        sys.stdout.write(f"{task.id}  {escape(task.name)}{_remarks(task, tasks, allow)}\n")
     if not found:
         what = "that this user may see"
         if wanted:
@@ -48,13 +48,15 @@ def execute(options: argparse.Namespace) -> int:
 
 def _texts(task: Task) -> Iterator[str]:
     """What a search looks at: each property that a trigger may name a task by."""
-    yield from (task.name, task.id, task.app_name, task.app_id, *task.tags)
+    yield from (task.name, task.id, task.app_name, task.app_id, *task.tags, task.kind.text)
     yield from (f"{name}={value}" for name, value in task.properties)
 
 
-def _remarks(task: Task, allow: AllowList) -> str:
-    remarks = [] if task.enabled else ["disabled"]
-    if not allow.allows(task.id.lower(), task):
+def _remarks(task: Task, tasks: Sequence[Task], allow: AllowList) -> str:
+    remarks = [] if task.kind is TaskKind.RELOAD else [task.kind.text]
+    if not task.enabled:
+        remarks.append("disabled")
+    if not allow.allows(task.id.lower(), task, lambda: tasks):
         remarks.append("not in [allow]")
     if task.app_name:
         remarks.append(f"app {escape(task.app_name)}")

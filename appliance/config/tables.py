@@ -379,7 +379,7 @@ class TriggerConfig(Table, frozen=True):
     task: Annotated[str | dict[str, str], Example('{name = "Reload Sales"}')]
     """The task to start. `"payload"`: the payload names it. `"topic"`: the level of the topic at
     the filter's `+` names it. Or a task id, or `{name = "..."}`, `{tag = "..."}`, `{property =
-    "...", value = "..."}` and, in Qlik Cloud, `{app = "..."}`."""
+    "...", value = "..."}`, `{app = "..."}`."""
     name: Annotated[str, Example('"press reports a finished order"')] = ""
     """The rule's name in the UI and the log; by default its topic filter."""
     when: Annotated[dict[str, object] | None, Example('{state = "done"}')] = None
@@ -398,6 +398,9 @@ class TriggerConfig(Table, frozen=True):
     """A request older than this is dropped."""
     retry_for: Annotated[Duration, Bounds(0)] = Duration(86400)
     """How long a start is repeated while the server is out of reach."""
+    all_or_nothing: bool = False
+    """Whether nothing is started if one of the tasks that a message means is unknown or not
+    allowed. A payload can ask for it, too: `{"tasks": [...], "allOrNothing": true}`."""
     partial: bool = False
     """Whether the reload is a partial one. In client-managed Qlik Sense only tasks with "Partial
     reload" set are; another task is not started."""
@@ -422,6 +425,8 @@ class AllowConfig(Table, frozen=True):
         tuple[ByProperty, ...], Example('[{property = "StartBy", value = "mqtt"}]')
     ] = ()
     """Custom properties with their value."""
+    apps: Annotated[tuple[str, ...], Example('["Sales"]')] = ()
+    """Apps, by id or name: their reload tasks, and their reload if they have none."""
 
 
 class RecorderConfig(Table, frozen=True):

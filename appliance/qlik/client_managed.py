@@ -7,13 +7,14 @@ rows (rows.py), choosing the way in (connect.py).
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from appliance.model import ReloadOptions, Task, TaskKind
+from appliance.model import APP, ReloadOptions, Task, TaskKind
 from appliance.qlik import deadlines, rows
 from appliance.qlik.ended_runs import EndedRuns
 from appliance.qlik.failures import (
@@ -43,6 +44,13 @@ _LISTS = (
     ("externalprogramtask", TaskKind.EXTERNAL_PROGRAM),
     ("usersynctask", TaskKind.USER_SYNC),
 )
+_UNLISTED = (TaskKind.DISTRIBUTE, TaskKind.PRELOAD)
+_RUN_AFTER = "after:"
+"""How an execution id begins where the run of an app's reload did not show up at once: the time
+follows, in nanoseconds. It stands for the app's first run since then."""
+_LOOKS_FOR_RUN = 4
+_LOOK_WAIT_S = 0.3
+_MINUTE_NS = 60_000_000_000
 _DAY_NS = 86_400_000_000_000
 _CLOCK_SLACK_NS = 1_500_000_000
 """The Date header has whole seconds; half a second more for the way."""
@@ -63,6 +71,7 @@ class ClientManaged:
         self._transport = transport
         self._through_proxy = through_proxy
         self._ended_runs = EndedRuns(self._list, transport.server_time_ns)
+        self._closing = threading.Event()
         self._signed_in = threading.Event()
         self._sign_in_lock = threading.Lock()
 
@@ -97,7 +106,7 @@ class ClientManaged:
         listed = 0
         for name, kind in _LISTS:
             try:
-                found += [rows.task(row, kind) for row in self._list(f"/{name}/full")]
+                found += [rows.task(row, _kind(row, kind)) for row in self._list(f"/{name}/full")]
                 listed += 1
             except StatusError as error:
                 if error.status not in {400, 403, 404}:
@@ -105,7 +114,45 @@ class ClientManaged:
                 refusal = refusal or error
         if not listed and refusal is not None:
             raise refusal
-        return found
+        return found + self._other_kinds({task.id for task in found})
+
+    def _other_kinds(self, listed: Container[str]) -> list[Task]:
+        """Distribute and preload tasks, which have no list of their own.
+
+        A server whose list of all tasks does not take the filter is asked for the whole list; one
+        that does not show it at all has none.
+        """
+        for condition in (" or ".join(f"taskType eq {int(kind)}" for kind in _UNLISTED), ""):
+            try:
+                found = self._list("/task/full", condition)
+            except StatusError as error:
+                if error.status == 400:
+                    continue
+                if error.status in {403, 404}:
+                    break
+                raise
+            kinds = {int(kind): kind for kind in _UNLISTED}
+            return [
+                rows.task(row, kinds[number])
+                for row in found
+                if (number := rows.number(row, "taskType")) in kinds
+                and rows.text(row, "id").lower() not in listed
+            ]
+        return []
+
+    def apps(self) -> Sequence[Task]:
+        """All apps that the user may see: any of them can be reloaded without a task."""
+        return [
+            Task(
+                id=f"{APP}{app_id}",
+                name=f"Reload of {name}",
+                app_id=app_id,
+                app_name=name,
+            )
+            for row in self._list("/app")
+            if _GUID.fullmatch(app_id := rows.text(row, "id").lower())
+            and (name := rows.text(row, "name"))
+        ]
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Start a task with one POST; see ``QlikServer.start``.
@@ -113,20 +160,24 @@ class ClientManaged:
         The call itself has no parameters: a partial reload is a property of the task
         (``isPartialReload``), and there is no way to hand over variables.
         """
-        checked = _guid(task_id)
+        app_id = task_id.removeprefix(APP)
+        checked = _guid(app_id)
         if options.variables:
             raise _not_offered(
                 "variables",
                 "Client-managed Qlik Sense takes no variables with a start. Leave `variables` "
                 "out, and let the script read the values, for example from a file.",
             )
-        if options.partial and not self._is_partial(checked):
+        is_app = app_id != task_id
+        if options.partial and (is_app or not self._is_partial(checked)):
             raise _not_offered(
                 "not partial",
-                f"Task {checked} makes a full reload: client-managed Qlik Sense has no partial "
-                'start, only tasks with "Partial reload" set. Create one for the app in the QMC '
-                "and start that task.",
+                f"{'The reload of app' if is_app else 'Task'} {checked} is a full one: "
+                "client-managed Qlik Sense has no partial start, only tasks with "
+                '"Partial reload" set. Create one for the app in the QMC and start that task.',
             )
+        if is_app:
+            return self._reload_app(checked)
         reply = self._post(f"/task/{checked}/start/synchronous")
         if reply.status in {400, 404}:
             raise status_error(
@@ -147,19 +198,64 @@ class ClientManaged:
             return Started("", self._why_refused(checked))
         return Started(answer.lower())
 
+    def _reload_app(self, app_id: str) -> Started:
+        """Reload an app that has no task, for which the server makes one.
+
+        The answer has no execution id and no task id, so the run is looked for.
+        """
+        app = f"{APP}{app_id}"
+        began_ns = self._transport.own_time_ns()
+        try:
+            before = {report.execution_id for report in self.since(app, began_ns - _MINUTE_NS)}
+        except QlikError as error:
+            if error.retry is RetryPolicy.LOOK_FIRST:
+                error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
+            raise
+        began_ns = self._transport.own_time_ns()
+        reply = self._post(f"/app/{app_id}/reload")
+        if reply.status in {400, 404}:
+            raise status_error(
+                reply.where,
+                reply.status,
+                reply.text,
+                reply.headers,
+                advice="There is no app with this id, or the user of [qlik] user may not see it.",
+            )
+        self._expect_success(reply)
+        for look in range(_LOOKS_FOR_RUN):
+            if look and self._closing.wait(_LOOK_WAIT_S):
+                break
+            # The reload is accepted: a look that fails now must not become an error.
+            with contextlib.suppress(QlikError):
+                for report in self.since(app, began_ns):
+                    if report.execution_id not in before:
+                        return Started(report.execution_id, task_id=report.task_id)
+        return Started(f"{_RUN_AFTER}{began_ns}")
+
+    def _run_of_app(self, app: str, execution_id: str) -> Report | None:
+        """The first run of an app since the time in an execution id that stands for it."""
+        began_ns = execution_id.removeprefix(_RUN_AFTER)
+        if not app.startswith(APP) or not began_ns.isdecimal():
+            return None
+        return next(iter(self.since(app, int(began_ns))), None)
+
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
         """Reports for these executions; see ``QlikServer.poll``.
 
         The sessions are asked for first: a failed result that is read when its session was
         already gone is final, the other way round the server might have retried in between.
         """
-        del task_ids  # The execution id is enough here; Qlik Cloud needs the task's.
+        reports: dict[str, Report] = {}
+        for execution_id, task_id in zip(execution_ids, task_ids, strict=True):
+            if execution_id.startswith(_RUN_AFTER) and (
+                found := self._run_of_app(task_id, execution_id)
+            ):
+                reports[execution_id] = found
         # Ids of another edition, from before the configuration was changed, are simply unknown.
         wanted = {each.lower(): each for each in execution_ids if _GUID.fullmatch(each)}
         if not wanted:
-            return {}
+            return reports
         sessions = self._sessions()
-        reports: dict[str, Report] = {}
         for some in _batches(list(wanted)):
             condition = " or ".join(f"executionID eq {execution_id}" for execution_id in some)
             results = rows.grouped(
@@ -187,12 +283,16 @@ class ClientManaged:
         The difference between the clocks, as the server's Date header shows it, is allowed for,
         with 1.5 seconds of slack; so a run that began just before ``after_ns`` may be among them.
         """
-        checked = _guid(task_id)
+        checked = _guid(task_id.removeprefix(APP))
+        is_app = task_id.startswith(APP)
         sessions = self._sessions()
         after_ns = self._transport.server_time_ns(after_ns) - _CLOCK_SLACK_NS
         # The filter only keeps the list short, a day early in case the server reads the date in
         # its own time zone; the comparison that counts is made here.
-        condition = f"taskID eq {checked} and createdDate gt '{rows.date_text(after_ns - _DAY_NS)}'"
+        field = "appID" if is_app else "taskID"
+        condition = (
+            f"{field} eq {checked} and createdDate gt '{rows.date_text(after_ns - _DAY_NS)}'"
+        )
         results = rows.grouped(self._list("/executionresult/full", condition))
         found: list[tuple[int, Report]] = []
         for execution_id, attempts in results.items():
@@ -204,8 +304,8 @@ class ClientManaged:
             if execution_id in results:
                 continue
             began_ns = _began([], session)
-            same_task = rows.text(rows.session_task(session), "id").lower() == checked
-            if same_task and began_ns >= after_ns:
+            of = rows.inner(session, "app") if is_app else rows.session_task(session)
+            if rows.text(of, "id").lower() == checked and began_ns >= after_ns:
                 found.append((began_ns, rows.session_report(session)))
         return [report for _, report in sorted(found, key=lambda item: item[0])]
 
@@ -220,7 +320,9 @@ class ClientManaged:
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort the task's run."""
-        del execution_id  # QRS stops a task, not one of its executions.
+        # QRS stops a task, not one of its executions.
+        if task_id.startswith(APP) and (run := self._run_of_app(task_id, execution_id)):
+            task_id = run.task_id
         self._expect_success(self._post(f"/task/{_guid(task_id)}/stop"))
 
     def give_up(self, older_than_s: float) -> None:
@@ -229,6 +331,7 @@ class ClientManaged:
 
     def close(self) -> None:
         """Close connections; see ``QlikServer.close``."""
+        self._closing.set()
         self._transport.close()
 
     # --- requests ----------------------------------------------------------------------------
@@ -358,6 +461,12 @@ class ClientManaged:
             "the server did not start it: its app is not available or is being reloaded, or no "
             "scheduler is running"
         )
+
+
+def _kind(row: rows.Row, kind: TaskKind) -> TaskKind:
+    """The kind of a task in the list of a kind: reload tasks' list may have others."""
+    number = rows.number(row, "taskType")
+    return next((each for each in _UNLISTED if each == number), kind)
 
 
 def _not_offered(label: str, text: str) -> QlikError:

@@ -120,6 +120,10 @@ class Cloud:
         self._is_task = {task.id: True for task in tasks} | {app.id: False for app in apps}
         return [*apps, *tasks]
 
+    def apps(self) -> Sequence[Task]:
+        """None: ``tasks`` has the apps."""
+        return ()
+
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Reload an app or start a task of Qlik Cloud.
 

@@ -28,11 +28,7 @@ from appliance.qlik.server import QlikError, QlikServer
 _CLOCK_TOLERANCE_S = 60.0
 _EXPIRY_WARNING_DAYS = 30
 _REPOSITORY_PORT = 4242
-_KIND_NAMES = {
-    TaskKind.RELOAD: "reload",
-    TaskKind.EXTERNAL_PROGRAM: "external program",
-    TaskKind.USER_SYNC: "user synchronisation",
-}
+_ALWAYS_NAMED = (TaskKind.RELOAD, TaskKind.EXTERNAL_PROGRAM, TaskKind.USER_SYNC)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -46,15 +42,15 @@ class Finding(msgspec.Struct, frozen=True):
     """With ``"bad"``: the exit code of a command that ends because of it."""
 
 
-Review = Callable[[Sequence[Task]], Iterable[Finding]]
-"""Holds something against the server's list of tasks."""
+Review = Callable[[Sequence[Task], Callable[[], Sequence[Task]]], Iterable[Finding]]
+"""Holds something against the server's list of tasks; the second argument asks for its apps."""
 
 
 def diagnose(
     config: QlikConfig,
     *,
     clock: Callable[[], int] = time.time_ns,
-    review: Review = lambda _tasks: (),
+    review: Review = lambda _tasks, _apps: (),
 ) -> list[Finding]:
     """Try the configured connection; the findings are in the order of the steps.
 
@@ -211,7 +207,7 @@ def _service(config: QlikConfig, server: QlikServer, review: Review) -> Iterator
         return
     yield _visible(config, tasks)
     if tasks:  # else nothing can be compared, and that is said
-        yield from review(tasks)
+        yield from review(tasks, server.apps)
     if isinstance(server, MaskedServer):
         yield from _interfaces(server)
     try:
@@ -254,7 +250,8 @@ def _visible(config: QlikConfig, tasks: Sequence[Task]) -> Finding:
         apps = sum(task.id == task.app_id.lower() for task in tasks)
         return Finding("ok", f"{apps} apps and {len(tasks) - apps} tasks are visible.")
     counts = Counter(task.kind for task in tasks)
-    kinds = ", ".join(f"{counts[kind]} {name}" for kind, name in _KIND_NAMES.items())
+    named = [kind for kind in TaskKind if kind in _ALWAYS_NAMED or counts[kind]]
+    kinds = ", ".join(f"{counts[kind]} {kind.text}" for kind in named)
     disabled = sum(not task.enabled for task in tasks)
     return Finding("ok", f"{len(tasks)} tasks are visible ({kinds}; {disabled} disabled).")
 

@@ -69,6 +69,10 @@ class MaskedServer:
         with self._masked_errors():
             return self._mask(self._server.offered())
 
+    def apps(self) -> Sequence[Task]:
+        with self._masked_errors():
+            return self._server.apps()
+
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         with self._masked_errors():
             started = self._server.start(task_id, options=options)

@@ -115,6 +115,8 @@ def task(row: Row, kind: TaskKind) -> Task:
             for value in rows(row.get("customProperties"))
         ),
         max_retries=number(row, "maxRetries"),
+        partial=row.get("isPartialReload") is True,
+        manual=row.get("isManuallyTriggered") is True,
         timeout_min=number(row, "taskSessionTimeout"),
         last_duration_s=duration_ms / 1000 if duration_ms > 0 else None,
     )

@@ -90,6 +90,9 @@ class Started(msgspec.Struct, frozen=True):
     execution_id: str
     reason: str = ""
     """For a refusal: the likely reason, looked up (disabled, already running, ...)."""
+    task_id: str = ""
+    """The task that runs, if that is not the one that was started: the server's task for an app
+    that has none."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -159,6 +162,12 @@ class QlikServer(Protocol):
 
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
+
+    def apps(self) -> Sequence[Task]:
+        """Apps that can be reloaded without a task of their own, as tasks with an id of ``APP``.
+
+        Empty where ``tasks`` has them, or where the server has no such reload.
+        """
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Start a task now. Makes exactly one POST: it never repeats by itself.

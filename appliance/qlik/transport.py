@@ -204,6 +204,10 @@ class Transport:
         own_ns = self._clock() if own_ns is None else own_ns
         return own_ns + int(self.clock_offset_s * 1e9) - (self._steps_ns() - self._stepped_ns)
 
+    def own_time_ns(self) -> int:
+        """The local time, nanoseconds since the epoch."""
+        return self._clock()
+
     def _steps_ns(self) -> int:
         return self._clock.stepped_ns if isinstance(self._clock, Clock) else 0
 

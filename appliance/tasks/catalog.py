@@ -12,20 +12,24 @@ from __future__ import annotations
 import difflib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from appliance.config.tables import AllowConfig
-from appliance.model import Task
+from appliance.model import APP, ReloadOptions, Task, TaskKind
 from appliance.qlik.server import QlikServer
+from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.selector import TaskSelector, task_id
+from appliance.tasks.selector import Kind, TaskSelector, task_id
 
 FRESH_S = 60.0
 """For how long the cached task list is used, in seconds."""
 RETRY_FRESH_S = 5.0
 """The list is read again for a task that a list older than this lacks: it may be new."""
+
+
+_PLAIN = ReloadOptions()
 
 
 class TaskList:
@@ -36,13 +40,15 @@ class TaskList:
         self._asking = threading.Lock()
         self._tasks: dict[str, Task] = {}
         self._taken: float | None = None
+        self._apps: dict[str, Task] = {}
+        self._apps_taken: float | None = None
 
     def get(self, max_age_s: float = FRESH_S) -> Sequence[Task]:
         """All tasks, from a list of at most this age. Raises ``QlikError``."""
-        if self._is_older_than(max_age_s) and self._server is not None:
+        if _is_older(self._taken, max_age_s) and self._server is not None:
             with self._asking:
                 # Another thread may have asked while this one waited.
-                if self._is_older_than(max_age_s):
+                if _is_older(self._taken, max_age_s):
                     self._tasks = {
                         task.id.lower(): msgspec.structs.replace(task, id=task.id.lower())
                         for task in self._server.tasks()
@@ -50,19 +56,44 @@ class TaskList:
                     self._taken = time.monotonic()
         return tuple(self._tasks.values())
 
-    def _is_older_than(self, age_s: float) -> bool:
-        return self._taken is None or time.monotonic() - self._taken > age_s
+    def apps(self, max_age_s: float = FRESH_S) -> Sequence[Task]:
+        """Apps that can be reloaded without a task, as ``get`` has tasks. Raises ``QlikError``."""
+        if _is_older(self._apps_taken, max_age_s) and self._server is not None:
+            with self._asking:
+                if _is_older(self._apps_taken, max_age_s):
+                    self._apps = {app.id: app for app in self._server.apps()}
+                    self._apps_taken = time.monotonic()
+        return tuple(self._apps.values())
 
     def known(self, task: str) -> Task | None:
-        """The task as the cached list has it, however old; the server is not asked."""
-        return self._tasks.get(task)
+        """The task or app as the cached list has it, however old; the server is not asked."""
+        return self._tasks.get(task) or self._apps.get(task)
 
-    def find(self, selector: TaskSelector) -> list[Task]:
+    def details(self, task: str) -> Task | None:
+        """The task or app as a list has it that is at most a minute old. Raises ``QlikError``."""
+        if task.startswith(APP):
+            self.apps()
+        else:
+            self.get()
+        return self.known(task)
+
+    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
         """The tasks that a selector means; asks the server again if there are none.
 
-        Raises ``QlikError``.
+        An app without a task of its own is a task of kind ``APP``. Raises ``QlikError``.
         """
-        return find(selector, self.get()) or find(selector, self.get(RETRY_FRESH_S))
+        return (
+            find(selector, self.get(), reload)
+            or find(selector, self.get(RETRY_FRESH_S), reload)
+            or self._find_app(selector, reload)
+        )
+
+    def _find_app(self, selector: TaskSelector, reload: ReloadOptions) -> list[Task]:
+        if selector.kind != "app":
+            return []
+        apps = find(selector, self.apps()) or find(selector, self.apps(RETRY_FRESH_S))
+        # The app may have got a task just now, by its first reload: there is no second way to it.
+        return apps and (find(selector, self.get(0.0), reload) or apps)
 
     def similar(self, selector: TaskSelector) -> str:
         """A name close to the one that was not found, else an empty string."""
@@ -70,65 +101,145 @@ class TaskList:
             names = {tag for task in self._tasks.values() for tag in task.tags}
         elif selector.kind == "name":
             names = {task.name for task in self._tasks.values()}
+        elif selector.kind == "app":
+            known = (*self._tasks.values(), *self._apps.values())
+            names = {task.app_name for task in known if task.app_name}
         else:
             return ""
         close = difflib.get_close_matches(selector.value, names, n=1)
         return close[0] if close else ""
 
 
-def find(selector: TaskSelector, tasks: Sequence[Task]) -> list[Task]:
-    """Tasks that match exactly (upper and lower case differ), in the list's order."""
-    match selector.kind:
+def _is_older(taken: float | None, age_s: float) -> bool:
+    return taken is None or time.monotonic() - taken > age_s
+
+
+_Text = str | tuple[str, str]
+
+
+def _texts(kind: Kind, task: Task) -> tuple[_Text, ...]:
+    """What a selector of this kind is compared with."""
+    match kind:
         case "id":
-            return [task for task in tasks if task.id == selector.value]
+            return (task.id,)
         case "name":
-            return _the_app([task for task in tasks if task.name == selector.value])
+            return (task.name,)
         case "tag":
-            return [task for task in tasks if selector.value in task.tags]
+            return task.tags
         case "property":
-            return [task for task in tasks if (selector.key, selector.value) in task.properties]
+            return task.properties
         case _:
-            return _the_app(
-                [task for task in tasks if selector.value in (task.app_id.lower(), task.app_name)]
-            )
+            # Tasks of other kinds have an app too, but do not reload it.
+            is_reload = task.kind is TaskKind.RELOAD
+            return (task.app_id.lower(), task.app_name) if is_reload else ()
 
 
-def _the_app(found: list[Task]) -> list[Task]:
-    """In Qlik Cloud, an app goes before the tasks that reload it and share its name."""
-    apps = [task for task in found if task.app_id and task.app_id.lower() == task.id]
-    return apps if len(apps) == 1 else found
+def _wanted(selector: TaskSelector) -> _Text:
+    return (selector.key, selector.value) if selector.kind == "property" else selector.value
+
+
+def folded(text: _Text) -> _Text:
+    """Without what stands around it and is not seen: blanks, and characters without width."""
+    return bare(text) if isinstance(text, str) else (bare(text[0]), bare(text[1]))
+
+
+def find(
+    selector: TaskSelector, tasks: Sequence[Task], reload: ReloadOptions = _PLAIN
+) -> list[Task]:
+    """Tasks that a selector means, in the list's order. Upper and lower case differ.
+
+    What matches exactly goes before what matches but for blanks around it. Of several tasks of one
+    app, those come first that make such a reload, and then those that the server did not make by
+    itself for a reload by hand.
+    """
+    wanted = _wanted(selector)
+    found = [task for task in tasks if wanted in _texts(selector.kind, task)]
+    if not found:
+        wanted = folded(wanted)
+        found = [task for task in tasks if wanted in map(folded, _texts(selector.kind, task))]
+    if selector.kind in ("name", "app"):
+        # In Qlik Cloud, an app goes before the tasks that reload it and share its name.
+        apps = [task for task in found if task.app_id and task.app_id.lower() == task.id]
+        found = apps if len(apps) == 1 else found
+    if selector.kind == "app":
+        found = [one for one in found if one.partial == reload.partial] or found
+        found = [one for one in found if not one.manual] or found
+    return found
 
 
 def ambiguity(selector: TaskSelector, tasks: Sequence[Task]) -> Rejection | None:
-    """A name or app means one task; tags and properties may mean many."""
-    if len(tasks) < 2 or selector.kind in ("tag", "property"):
+    """A name or app means one task; a tag or property, of which there may be many, one text."""
+    if len(tasks) < 2:
         return None
     ids = ", ".join(task.id for task in tasks[:5])
+    if selector.kind not in ("tag", "property"):
+        return Rejection(
+            "ambiguous",
+            f"{len(tasks)} tasks answer to {selector.text} ({ids}). Nothing was started: "
+            "use the task id.",
+        )
+    wanted = _wanted(selector)
+    texts = {one for task in tasks for one in _texts(selector.kind, task)}
+    if wanted in texts or len([one for one in texts if folded(one) == folded(wanted)]) < 2:
+        return None
     return Rejection(
         "ambiguous",
-        f"{len(tasks)} tasks answer to {selector.text} ({ids}). Nothing was started: "
-        "use the task id.",
+        f"The server has more than one that is {selector.text} but for the blanks around it "
+        f"(tasks {ids}). Nothing was started: write it with its blanks.",
     )
+
+
+class _Texts(msgspec.Struct, frozen=True):
+    """One list of the table: its texts, and what they are without blanks around them."""
+
+    exact: frozenset[_Text]
+    folded: frozenset[_Text]
+
+    @classmethod
+    def of(cls, texts: Iterable[_Text]) -> _Texts:
+        exact = frozenset(texts)
+        return cls(exact, frozenset(map(folded, exact)))
+
+    def __bool__(self) -> bool:
+        return bool(self.exact)
+
+    def has(self, kind: Kind, task: Task, tasks: Callable[[], Iterable[Task]]) -> bool:
+        """Whether a task has one of the texts, exactly; or but for blanks, if no task has that."""
+        own = _texts(kind, task)
+        if not self.exact.isdisjoint(own):
+            return True
+        near = self.folded.intersection(map(folded, own))
+        if not near:
+            return False
+        meant = {one for one in self.exact if folded(one) in near}
+        others: set[_Text] = set()
+        spellings: set[_Text] = set()
+        for other in (task, *tasks()):
+            texts = _texts(kind, other)
+            others.update(meant.intersection(texts))
+            spellings.update(one for one in texts if folded(one) in near)
+        return not others and len(spellings) == len(near)
 
 
 class _Allowed(msgspec.Struct, frozen=True):
     ids: frozenset[str]
-    names: frozenset[str]
-    tags: frozenset[str]
-    pairs: frozenset[tuple[str, str]]
+    texts: Mapping[Kind, _Texts]
 
     @classmethod
     def of(cls, config: AllowConfig) -> _Allowed:
         return cls(
             frozenset(task_id(one) or one for one in config.tasks),
-            frozenset(config.names),
-            frozenset(config.tags),
-            frozenset((one.property, one.value) for one in config.properties),
+            {
+                "name": _Texts.of(config.names),
+                "tag": _Texts.of(config.tags),
+                "property": _Texts.of((one.property, one.value) for one in config.properties),
+                "app": _Texts.of(task_id(one) or one for one in config.apps),
+            },
         )
 
     @property
-    def everything(self) -> bool:
-        return not (self.ids or self.names or self.tags or self.pairs)
+    def is_only_ids(self) -> bool:
+        return not any(self.texts.values())
 
 
 class AllowList:
@@ -144,18 +255,21 @@ class AllowList:
     def decides_by_id(self, task: str) -> bool:
         """Whether the id alone says enough, so that the server need not be asked."""
         allowed = self._allowed
-        only_ids = not (allowed.names or allowed.tags or allowed.pairs)
-        return only_ids or task in allowed.ids
+        return allowed.is_only_ids or task.removeprefix(APP) in allowed.ids
 
-    def allows(self, task: str, details: Task | None) -> bool:
-        """Whether a task may be started; ``details`` is what the server says of it now."""
+    def allows(
+        self, task: str, details: Task | None, tasks: Callable[[], Iterable[Task]] = tuple
+    ) -> bool:
+        """Whether a task may be started.
+
+        ``details`` is what the server says of it now. ``tasks`` gives all tasks, for a text that is
+        the table's but for blanks around it: it means no other task's text.
+        """
         allowed = self._allowed
-        if allowed.everything or task in allowed.ids:
+        if task.removeprefix(APP) in allowed.ids or (allowed.is_only_ids and not allowed.ids):
             return True
-        return details is not None and (
-            details.name in allowed.names
-            or not allowed.tags.isdisjoint(details.tags)
-            or not allowed.pairs.isdisjoint(details.properties)
+        return details is not None and any(
+            texts.has(kind, details, tasks) for kind, texts in allowed.texts.items()
         )
 
     def refusal(self, task: str, details: Task | None) -> Rejection:
@@ -164,5 +278,5 @@ class AllowList:
         return Rejection(
             "not allowed",
             f"Task {name} may not be started: the [allow] table of the configuration does not "
-            "have it. Add its id, name, tag or property there if it should.",
+            "have it. Add its id, name, tag, property or app there if it should.",
         )

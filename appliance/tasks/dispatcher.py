@@ -108,20 +108,8 @@ class Dispatcher:
                 target.look_since_ns = max(target.look_since_ns, asked)
             book.answer(cause.seq, target.id, now)
             return target.id
-        if len(self.queues.all_waiting(key)) >= MAX_RELOADS_WAITING and merges(options):
-            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
-            return Rejection(
-                "queue full",
-                f"{MAX_RELOADS_WAITING} requests for {selector.text} wait already, each with "
-                "other variables; this one is not taken.",
-            )
-        if len(book.open) >= self.limits.max_open:
-            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
-            return Rejection(
-                "queue full",
-                f"{len(book.open)} requests wait already; this one is not taken. "
-                "See why the server does not take them.",
-            )
+        if (refusal := self.refusal(selector, options)) is not None:
+            return refusal
         record = book.new(
             selector, options, cause, now, asked=asked, expires=expires, replies=replies
         )
@@ -133,6 +121,28 @@ class Dispatcher:
         else:
             self.put_back(record, now)
         return record.id
+
+    def refusal(
+        self, selector: TaskSelector, options: Options, *, further: int = 0
+    ) -> Rejection | None:
+        """Why a request, and ``further`` ones beside it, can't be taken; counted if so."""
+        book = self._book
+        waiting = self.queues.all_waiting(key_of_selector(selector))
+        if len(waiting) >= MAX_RELOADS_WAITING and merges(options):
+            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
+            return Rejection(
+                "queue full",
+                f"{MAX_RELOADS_WAITING} requests for {selector.text} wait already, each with "
+                "other variables; this one is not taken.",
+            )
+        if len(book.open) + further >= self.limits.max_open:
+            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
+            return Rejection(
+                "queue full",
+                f"{len(book.open)} requests wait already; this one is not taken. "
+                "See why the server does not take them.",
+            )
+        return None
 
     def _merge(
         self, target: Record, now: int, expires: int, replies: Iterable[Reply], *, merged: int

@@ -48,6 +48,7 @@ from appliance.tasks.poller import ENDED_UNTIL, FIRST_POLL_S, SLOWEST_POLL_S, Ru
 from appliance.tasks.published import MAX_LOOKED_AT
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.resolution import Resolution
 from appliance.tasks.runner import Runner
 from appliance.tasks.schedule import Timing
 from appliance.tasks.selector import TaskSelector, task_id
@@ -129,7 +130,8 @@ class TaskEngine:
         )
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
-        self._operator_starts = OperatorStarts(self._state, self._tasks, self._allow)
+        self._resolution = Resolution(self._tasks, self._allow)
+        self._operator_starts = OperatorStarts(self._state, self._tasks, self._resolution)
         self._timing = Timing(
             self._state,
             Timers(timers, service_name=service_name),
@@ -153,7 +155,7 @@ class TaskEngine:
                 slowest_poll_s=slowest_poll_s,
                 elsewhere_s=elsewhere_s,
             )
-            runner = Runner(self._state, server, self._tasks, self._allow, outcomes)
+            runner = Runner(self._state, server, self._resolution, outcomes)
             logs = LogFetcher(self._state, server, self._tasks)
             health = HealthWatch(self._state, server, self._tasks, health_check_s, runner.longest_s)
             serving = Serving(server, runner, logs, poller, health, limits.slots)
@@ -418,11 +420,8 @@ class TaskEngine:
         found = task_id(task)
         if found is None:
             raise UsageError(f'"{task}" is not a task id. Nothing was started.')
-        if not self._allow.decides_by_id(found):
-            self._tasks.get()
-        details = self._tasks.known(found)
-        if not self._allow.allows(found, details):
-            raise UsageError(self._allow.refusal(found, details).reason)
+        if (refusal := self._resolution.refusal(found)) is not None:
+            raise UsageError(refusal.reason)
         with self._state.noted("The start") as planner:
             cause = Cause("operator", rule=by)
             answer = planner.ask(TaskSelector("id", found), Options(), cause, self._clock_ns())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from appliance.model import Task
+from appliance.model import APP, Task
 from appliance.tasks.store import TaskHistory
 
 KEPT_DURATIONS = 20
@@ -35,6 +35,11 @@ class TaskHistories:
             return task.last_duration_s if task is not None else None
         ordered = sorted(history.durations_s)
         return ordered[len(ordered) // 2]
+
+    def app_of(self, task_id: str) -> str:
+        """The id that stands for the reload of the task's app without a task, or an empty one."""
+        task = self._known(task_id)
+        return f"{APP}{task.app_id.lower()}" if task is not None and task.manual else ""
 
     def name_of(self, task_id: str) -> str:
         """The task's name as the server or its history has it, else an empty string."""

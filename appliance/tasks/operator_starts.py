@@ -7,10 +7,11 @@ refusal as the answer. Not for: messages (consumer.py), when a start goes (dispa
 from __future__ import annotations
 
 from appliance.errors import UnavailableError, UsageError
-from appliance.model import Cause, Task
+from appliance.model import Cause
 from appliance.qlik.server import QlikError
-from appliance.tasks.catalog import AllowList, TaskList, ambiguity
-from appliance.tasks.payloads import Rejection, read_payload
+from appliance.tasks.catalog import TaskList, ambiguity
+from appliance.tasks.payloads import Rejection, WantedStart, read_payload
+from appliance.tasks.resolution import Resolution
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.triggers import Options
@@ -19,10 +20,10 @@ from appliance.tasks.triggers import Options
 class OperatorStarts:
     """Takes the requests. Methods may be called from any thread and may wait for the server."""
 
-    def __init__(self, state: StateStore, tasks: TaskList, allow: AllowList) -> None:
+    def __init__(self, state: StateStore, tasks: TaskList, resolution: Resolution) -> None:
         self._state = state
         self._tasks = tasks
-        self._allow = allow
+        self._resolution = resolution
 
     def ask(self, payload: bytes, by: str) -> tuple[int, ...]:
         """Ask for all starts that a payload names, or for none of them.
@@ -40,8 +41,8 @@ class OperatorStarts:
             raise UsageError(found.reason)
         wanted = dict.fromkeys(
             (selector, Options(reload=one.reload))
-            for one in found
-            for selector in self._tasks_of(one.selector)
+            for one in found.starts
+            for selector in self._tasks_of(one)
         )
         numbers: list[int] = []
         refused: Rejection | None = None
@@ -57,15 +58,16 @@ class OperatorStarts:
             raise UnavailableError(f"{refused.reason} {len(numbers)} starts were taken before it.")
         return tuple(dict.fromkeys(numbers))
 
-    def _tasks_of(self, selector: TaskSelector) -> list[TaskSelector]:
+    def _tasks_of(self, start: WantedStart) -> list[TaskSelector]:
         """A selector for each task, by its id."""
+        selector = start.selector
         try:
             if selector.kind == "id":
-                if not self._allow.decides_by_id(selector.value):
-                    self._tasks.get()
-                self._check(selector.value, self._tasks.known(selector.value))
+                self._check(selector.value)
                 return [selector]
-            tasks = self._tasks.find(selector)
+            tasks = self._tasks.find(selector, start.reload)
+            for task in tasks:
+                self._check(task.id)
         except QlikError as error:
             raise UnavailableError(
                 f"The server can't be asked for {selector.text} now, and nothing was started: "
@@ -75,13 +77,11 @@ class OperatorStarts:
             raise UsageError(self._unknown(selector))
         if (problem := ambiguity(selector, tasks)) is not None:
             raise UsageError(problem.reason)
-        for task in tasks:
-            self._check(task.id, task)
         return [TaskSelector("id", task.id) for task in tasks]
 
-    def _check(self, task: str, details: Task | None) -> None:
-        if not self._allow.allows(task, details):
-            raise UsageError(self._allow.refusal(task, details).reason)
+    def _check(self, task: str) -> None:
+        if (refusal := self._resolution.refusal(task)) is not None:
+            raise UsageError(refusal.reason)
 
     def _unknown(self, selector: TaskSelector) -> str:
         similar = self._tasks.similar(selector)

@@ -4,8 +4,9 @@ The forms (docs/triggers.md lists them with examples): a bare id; JSON: a string
 of ``{"taskId"}``, ``{"taskName"}``, ``{"tag"}``, ``{"customProperty": {"name", "value"}}``, the
 items of the body of Butler's start call (``PUT /v4/reloadtask/{id}/start`` in the Butler
 documentation: ``{"type": "starttaskid", "payload": {"taskId"}}`` and its two relatives), or one
-list of any of these. Beside the task, an object may have ``partial`` and ``variables`` for the
-reload. A message is understood as a whole or rejected as a whole.
+list of any of these, alone or as ``{"tasks": [...]}``. Beside the task, an object may have
+``partial`` and ``variables`` for the reload. A message is understood as a whole or rejected as a
+whole.
 
 Not for: whether the tasks exist or may be started (catalog.py).
 """
@@ -29,7 +30,8 @@ MAX_TEXT = 256
 """Characters of a name, tag or custom property value."""
 
 _PLAIN = ReloadOptions()
-_SELECTOR_KEYS = ("taskId", "taskName", "tag", "customProperty")
+_TASK_KEYS = ("taskId", "taskName", "tag", "customProperty")
+_APP_KEYS = ("app", "appId")
 _BUTLER_TYPES = ("starttaskid", "starttasktag", "starttaskcustomproperty")
 
 
@@ -49,16 +51,22 @@ class WantedStart(msgspec.Struct, frozen=True):
     reload: ReloadOptions = ReloadOptions()
 
 
+class Request(msgspec.Struct, frozen=True):
+    """What a message asks for: each start once, in order, at least one."""
+
+    starts: tuple[WantedStart, ...]
+    all_or_nothing: bool = False
+    """Whether none is made if one can't be."""
+
+
 class _NotUnderstoodError(Exception):
     def __init__(self, label: str, reason: str) -> None:
         super().__init__(reason)
         self.rejection = Rejection(label, reason)
 
 
-def read_payload(
-    payload: bytes, reload: ReloadOptions = _PLAIN
-) -> tuple[WantedStart, ...] | Rejection:
-    """Return what a payload asks for, each start once, in order; never raises.
+def read_payload(payload: bytes, reload: ReloadOptions = _PLAIN) -> Request | Rejection:
+    """Return what a payload asks for; never raises.
 
     ``reload`` is what the rule says of the reload; what the payload says goes first.
     """
@@ -75,7 +83,7 @@ def read_payload(
         return Rejection("empty", "The payload is empty. Send a task id or JSON that names tasks.")
     try:
         if found := task_id(text):
-            return (WantedStart(_by_id(found), reload),)
+            return Request((WantedStart(_by_id(found), reload),))
         if "\0" in text:
             return Rejection(
                 "not text", "The payload has NUL bytes, as UTF-16 has. Send a task id in UTF-8."
@@ -85,7 +93,7 @@ def read_payload(
         return problem.rejection
 
 
-def _read_json(text: str, reload: ReloadOptions) -> tuple[WantedStart, ...]:
+def _read_json(text: str, reload: ReloadOptions) -> Request:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -94,7 +102,18 @@ def _read_json(text: str, reload: ReloadOptions) -> tuple[WantedStart, ...]:
             "The payload is neither a task id nor JSON. "
             'Send an id such as 8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10 or {"taskId": "..."}.',
         ) from None
+    all_or_nothing = False
     items = value if isinstance(value, list) else [value]
+    if isinstance(value, dict):
+        all_or_nothing = value.get("allOrNothing") or False
+        if not isinstance(all_or_nothing, bool):
+            raise _NotUnderstoodError("bad allOrNothing", "allOrNothing must be true or false.")
+        if "tasks" in value and not _names_task(value):
+            items, reload = value["tasks"], _read_reload(value, reload)
+            if not isinstance(items, list):
+                raise _NotUnderstoodError(
+                    "bad tasks", "tasks must be a list of task ids or objects that name tasks."
+                )
     if not items:
         raise _NotUnderstoodError("empty list", "The payload is an empty list. Nothing to start.")
     if len(items) > MAX_SELECTORS:
@@ -103,7 +122,13 @@ def _read_json(text: str, reload: ReloadOptions) -> tuple[WantedStart, ...]:
             f"The payload names {len(items)} tasks; one message may name {MAX_SELECTORS}. "
             "Use a tag or a custom property, or send several messages.",
         )
-    return tuple(dict.fromkeys(_read_item(item, reload) for item in items))
+    starts = dict.fromkeys(_read_item(item, reload) for item in items)
+    return Request(tuple(starts), all_or_nothing)
+
+
+def _names_task(item: Mapping[str, Any]) -> bool:
+    """Whether an object names a task in one of the ways that had a meaning before ``tasks``."""
+    return ("type" in item and "payload" in item) or any(key in item for key in _TASK_KEYS)
 
 
 def _read_item(item: object, reload: ReloadOptions) -> WantedStart:
@@ -151,12 +176,15 @@ def _variable_text(value: object) -> str:
 
 
 def _read_selector(item: Mapping[str, Any]) -> TaskSelector:
-    named = [key for key in _SELECTOR_KEYS if key in item]
+    named = [key for key in _TASK_KEYS if key in item]
+    # Beside a task, "app" is one of the other keys that an object may have.
+    named = named or [key for key in _APP_KEYS if key in item]
     if len(named) != 1:
         raise _NotUnderstoodError(
             "names no task" if not named else "ambiguous",
             "An object in the payload must have exactly one of "
-            f"{', '.join(_SELECTOR_KEYS)}; this one has {' and '.join(named) or 'none'}.",
+            f"{', '.join((*_TASK_KEYS, *_APP_KEYS))}; "
+            f"this one has {' and '.join(named) or 'none'}.",
         )
     key = named[0]
     value = item[key]
@@ -166,6 +194,11 @@ def _read_selector(item: Mapping[str, Any]) -> TaskSelector:
         return TaskSelector("name", _text(value, key))
     if key == "tag":
         return TaskSelector("tag", _text(value, key))
+    if key == "appId":
+        return TaskSelector("app", _by_id(value, "an app id").value)
+    if key == "app":
+        app = _text(value, key)
+        return TaskSelector("app", task_id(app) or app)
     if not isinstance(value, dict):
         raise _NotUnderstoodError(
             "bad property", 'customProperty must be an object: {"name": "...", "value": "..."}.'
@@ -195,12 +228,12 @@ def _read_butler(kind: object, payload: object) -> TaskSelector:
     )
 
 
-def _by_id(value: object) -> TaskSelector:
+def _by_id(value: object, what: str = "a task id") -> TaskSelector:
     found = task_id(bare(value)) if isinstance(value, str) else None
     if found is None:
         raise _NotUnderstoodError(
-            "not a task id",
-            "The payload has a task id that is not a GUID (32 hexadecimal digits in groups of "
+            f"not {what}",
+            f"The payload has {what} that is not a GUID (32 hexadecimal digits in groups of "
             "8-4-4-4-12), nor 24 hexadecimal digits as some ids of Qlik Cloud.",
         )
     if found == ZERO_ID:
@@ -213,4 +246,4 @@ def _text(value: object, key: str) -> str:
         raise _NotUnderstoodError(
             f"bad {key.rpartition('.')[2]}", f"{key} must be text of 1 to {MAX_TEXT} characters."
         )
-    return bare(value)
+    return value

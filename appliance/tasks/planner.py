@@ -141,44 +141,76 @@ class Planner:
         """Whether the result of a job is still of interest."""
         return self.book.is_in(record, IN_FLIGHT)
 
-    def resolved(self, record: Record, tasks: Sequence[Task], now: int) -> None:
-        """The tasks that a selector means (one or more): the request becomes one of each."""
+    def resolved(
+        self,
+        record: Record,
+        tasks: Sequence[Task],
+        now: int,
+        reloads: Sequence[ReloadOptions] = (),
+    ) -> None:
+        """The tasks that a selector means (one or more): the request becomes one of each.
+
+        ``reloads`` says for each task how it is reloaded, if not as the request says.
+        """
         if not self._is_in_flight(record):
+            return
+        own = record.options.reload
+        found = list(zip(tasks, reloads or [own] * len(tasks), strict=True))
+        if record.selector.kind == "together" and not self._has_room(record, found, now):
             return
         queues = self.dispatcher.queues
         if record.look_since_ns is not None and merges(record.options):
-            reload = record.options.reload
-            answers = {one.id: self.call_after(one.id, reload, record.last_seq) for one in tasks}
-            tasks = [one for one in tasks if not answers[one.id]]
-            if not tasks:
+            answers = {
+                (one.id, how): self.call_after(one.id, how, record.last_seq) for one, how in found
+            }
+            found = [(one, how) for one, how in found if not answers[one.id, how]]
+            if not found:
                 self._answered_before(record, next(iter(answers.values())), now)
                 return
         queues.leave(record)
-        first, *others = tasks
-        for task in others:
-            self._ask_for_found(record, task, now)
-        waiting = queues.waiting(first.id, record.options.reload)
+        (first, reload), *others = found
+        for task, how in others:
+            self._ask_for_found(record, task, how, now)
+        waiting = queues.waiting(first.id, reload)
         if waiting is not None and merges(record.options) and record.look_since_ns is None:
             self.dispatcher.absorb(waiting, record, now)
             return
+        record.options = msgspec.structs.replace(record.options, reload=reload)
         usual_s = self.usual_s(first.id)
-        self.book.change(record, task_id=first.id, task_name=first.name, usual_s=usual_s)
+        self.book.change(
+            record, task_id=first.id, task_name=first.name, usual_s=usual_s, reload=reload
+        )
         if record.options.if_running == "skip" and queues.active(first.id):
             self.dispatcher.finish(record, RequestState.SKIPPED, "The task runs already.", now)
             return
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)
 
+    def _has_room(
+        self, record: Record, found: Sequence[tuple[Task, ReloadOptions]], now: int
+    ) -> bool:
+        """Whether a request can be made for each of these tasks; else the record is rejected."""
+        for task, reload in found:
+            options = msgspec.structs.replace(record.options, reload=reload)
+            if self.dispatcher.queues.waiting(task.id, reload) is None and (
+                problem := self.dispatcher.refusal(
+                    TaskSelector("id", task.id), options, further=len(found) - 1
+                )
+            ):
+                self.not_allowed(record, problem, now)
+                return False
+        return True
+
     def _answered_before(self, record: Record, execution: int, now: int) -> None:
         self.book.changes.moved_answers.append((record.id, execution))
         text = f"Answered by execution {execution}."
         self.dispatcher.finish(record, RequestState.SKIPPED, text, now, answered_by=execution)
 
-    def _ask_for_found(self, record: Record, task: Task, now: int) -> None:
+    def _ask_for_found(self, record: Record, task: Task, reload: ReloadOptions, now: int) -> None:
         execution = record.execution
         number = self.ask(
             TaskSelector("id", task.id),
-            record.options,
+            msgspec.structs.replace(record.options, reload=reload),
             execution.cause,
             now,
             asked_ns=execution.requested_ns,
@@ -189,17 +221,16 @@ class Planner:
                 self.book.change(found, task_name=task.name)
             found.reply_to = found.with_replies(record.reply_to)[:MAX_REPLIES]
 
-    def started(self, record: Record, run: str, now: int) -> None:
-        """The server accepted the start and gave the run an id."""
+    def started(self, record: Record, run: str, now: int, *, task_id: str = "") -> None:
+        """The server accepted the start and gave the run an id.
+
+        ``task_id`` is the server's task for an app that had none.
+        """
         if not self._is_in_flight(record):
             return
         book = self.book
-        same = book.owner_of(run)
-        if same is not None and same is not record:
-            # A look at what runs saw it before the answer to the call came back.
-            self.dispatcher.queues.leave(same)
-            self.dispatcher.alarms.drop(same.id)
-            book.forget(same)
+        # A look at what runs may have seen it before the answer to the call came back.
+        self.runs.belongs_to(record, run, now, task_id)
         book.move(
             record,
             RequestState.QUEUED,

@@ -56,6 +56,11 @@ class TaskQueues:
         queue = self._queues.get(key)
         return queue.waiting.values() if queue is not None else ()
 
+    def inactive(self, key: str | TaskSelector) -> Collection[Record]:
+        """All requests that wait there, also those that are not merged into."""
+        queue = self._queues.get(key)
+        return () if queue is None else (*queue.waiting.values(), *queue.separate.values())
+
     def active(self, key: str | TaskSelector) -> Collection[Record]:
         """The requests that a worker or the server has."""
         queue = self._queues.get(key)

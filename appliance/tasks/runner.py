@@ -14,15 +14,15 @@ import time
 from appliance.counters import Counter
 from appliance.qlik import deadlines
 from appliance.qlik.server import QlikError, QlikServer, Report, RetryPolicy, Started
-from appliance.tasks.catalog import AllowList, TaskList, ambiguity
 from appliance.tasks.health_watch import SHORT_CHECK_S
 from appliance.tasks.jobs import Job, JobKind
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.resolution import Resolution
 from appliance.tasks.state_store import ClosedError, StateStore
-from appliance.tasks.triggers import INTERNAL_ERROR, OWN_OUTCOME
+from appliance.tasks.triggers import INTERNAL_ERROR
 
 _log = logging.getLogger(__name__)
 
@@ -34,15 +34,13 @@ class Runner:
         self,
         state: StateStore,
         server: QlikServer,
-        tasks: TaskList,
-        allow: AllowList,
+        resolution: Resolution,
         outcomes: Outcomes,
     ) -> None:
         self._outcomes = outcomes
         self._state = state
         self._server = server
-        self._tasks = tasks
-        self._allow = allow
+        self._resolution = resolution
         self._began: dict[Job, float] = {}
         self._ways = {
             JobKind.RESOLVE: self._resolve,
@@ -95,40 +93,30 @@ class Runner:
     # --- one way for each kind ----------------------------------------------------------------
 
     def _resolve(self, record: Record) -> None:
-        selector = record.selector
+        topic = record.execution.cause.topic
         try:
-            found = self._tasks.find(selector)
+            found = self._resolution.resolve(
+                record.selector,
+                record.options.reload,
+                lambda task: self._outcomes.is_about(topic, task),
+            )
         except QlikError as error:
             self._not_reached(record, error)
             return
         self._reached()
-        topic = record.execution.cause.topic
-        others = [task for task in found if not self._outcomes.is_about(topic, task.id)]
         with self._state.change() as planner:
             now = self._state.clock_ns()
-            if found and not others:
-                planner.not_allowed(record, OWN_OUTCOME, now)
-            elif not found:
-                similar = self._tasks.similar(selector)
-                hint = f' Is "{similar}" meant?' if similar else ""
-                planner.not_allowed(
-                    record,
-                    Rejection(
-                        "unknown task",
-                        f"The server lists no {selector.text}.{hint} Check the spelling and "
-                        "whether the configured user may see it.",
-                    ),
-                    now,
-                )
-            elif (problem := ambiguity(selector, others)) is not None:
-                planner.not_allowed(record, problem, now)
+            if isinstance(found, Rejection):
+                planner.not_allowed(record, found, now)
             else:
-                planner.resolved(record, others, now)
+                planner.resolved(
+                    record, [task for task, _ in found], now, [how for _, how in found]
+                )
 
     def _start(self, record: Record) -> None:
         task = record.execution.task_id
         try:
-            refusal = self._refusal(task)
+            refusal = self._resolution.refusal(task)
         except QlikError as error:
             self._not_reached(record, error)
             return
@@ -150,7 +138,8 @@ class Runner:
         self._reached()
         if answer.execution_id:
             with self._state.change() as planner:
-                planner.started(record, answer.execution_id, self._state.clock_ns())
+                now = self._state.clock_ns()
+                planner.started(record, answer.execution_id, now, task_id=answer.task_id)
         else:
             self._refused(record, answer)
 
@@ -192,13 +181,6 @@ class Runner:
                 planner.not_found(record, now)
 
     # --- parts --------------------------------------------------------------------------------
-
-    def _refusal(self, task: str) -> Rejection | None:
-        """Why a task may not be started, or ``None``. May ask for the task list."""
-        if not self._allow.decides_by_id(task):
-            self._tasks.get()
-        details = self._tasks.known(task)
-        return None if self._allow.allows(task, details) else self._allow.refusal(task, details)
 
     def _not_reached(self, record: Record, error: QlikError) -> None:
         """A call failed that certainly began nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from appliance.counters import Counter
-from appliance.model import Cause, Execution, Step
+from appliance.model import APP, Cause, Execution, Step
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.records import Record
@@ -67,14 +67,38 @@ class Runs:
         self.report(record, report, now)
 
     def _may_be_ours(self, task_id: str) -> bool:
-        active = self._dispatcher.queues.active(task_id)
+        queues, app = self._dispatcher.queues, self._book.histories.app_of(task_id)
+        active = (*queues.active(task_id), *queues.active(app))
         if any(one.posted_ns is not None for one in active):
             return True
         # A request that names its task in another way than by the id may mean this one.
         return any(
-            one.look_since_ns is not None and one.execution.task_id in ("", task_id)
+            one.look_since_ns is not None and one.execution.task_id in ("", task_id, app)
             for one in self._book.open.values()
         )
+
+    def belongs_to(self, record: Record, run: str, now: int, task_id: str = "") -> None:
+        """A run was found to be a request's. ``task_id``: its task, if that was not known.
+
+        If the run was taken for one that was started elsewhere, that is forgotten. What waits for
+        the same app waits for its task now.
+        """
+        book, queues = self._book, self._dispatcher.queues
+        same = book.owner_of(run)
+        if same is not None and same is not record:
+            queues.leave(same)
+            self._dispatcher.alarms.drop(same.id)
+            book.forget(same)
+        before = record.execution.task_id
+        if not task_id or task_id == before:
+            return
+        queues.leave(record)
+        book.change(record, task_id=task_id)
+        queues.activate(record)
+        for other in queues.inactive(before):
+            queues.leave(other)
+            book.change(other, task_id=task_id)
+            self._dispatcher.put_back(other, now)
 
     def report(self, record: Record, report: Report, now: int) -> None:
         """The server's word on a run that is followed."""
@@ -82,6 +106,11 @@ class Runs:
         if not book.is_in(record, AT_SERVER):
             return
         record.seen_ns = now
+        if record.execution.task_id.startswith(APP) and not report.task_id.startswith(APP):
+            # The run of an app's reload did not show up at once; now its task and id are known.
+            self.belongs_to(record, report.execution_id, now, report.task_id)
+            book.change(record, execution_id=report.execution_id)
+            book.note_run(report.execution_id, record.id)
         self._note_place(record, report)
         execution = record.execution
         began = report.started_ns or execution.started_ns

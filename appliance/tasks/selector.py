@@ -16,13 +16,15 @@ _GUID_LENGTH = 36
 _OBJECT_ID = re.compile(r"[0-9a-f]{24}", re.ASCII)
 """The form of older ids of Qlik Cloud."""
 
-Kind = Literal["id", "name", "tag", "property", "app"]
+Kind = Literal["id", "name", "tag", "property", "app", "together"]
 
 
 class TaskSelector(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One id, or one way to find tasks: by name, tag, custom property or app.
 
-    ``key`` is the custom property's name and empty for the other kinds.
+    ``key`` is the custom property's name. Of kind ``"together"``, which means all tasks of several
+    selectors or none (together.py), ``key`` says in words what they are. For the other kinds it is
+    empty.
     """
 
     kind: Kind
@@ -39,6 +41,8 @@ class TaskSelector(msgspec.Struct, frozen=True, array_like=True, gc=False):
                 return f'task "{self.value}"'
             case "tag":
                 return f'tasks with tag "{self.value}"'
+            case "together":
+                return self.key
             case "property":
                 return f'tasks with {self.key} = "{self.value}"'
             case _:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from appliance.model import Cause, Execution, ExecutionState, Message, ReloadOptions, Step
+from appliance.model import APP, Cause, Execution, ExecutionState, Message, ReloadOptions, Step
 from appliance.tasks.histories import with_duration
 from appliance.tasks.queues import merges
 from appliance.tasks.records import Record
@@ -188,7 +188,8 @@ class Told:
         before, now = record.execution, told.execution
         told.left -= before.merged
         self._keep(told)
-        if before.task_id not in {"", now.task_id} or (
+        is_same = before.task_id in {"", now.task_id} or before.task_id.startswith(APP)
+        if not is_same or (
             _to_milliseconds(before.requested_ns) != _to_milliseconds(now.requested_ns)
         ):
             return False  # another execution that got the same number
@@ -261,7 +262,7 @@ class Told:
         """
         for told in self._by_seq.get(message.seq, ()):
             execution = told.execution
-            if execution.reload != options.reload:
+            if execution.reload != options.reload and selector.kind != "together":
                 continue
             if selector.kind == "id":
                 is_same = execution.task_id == selector.value

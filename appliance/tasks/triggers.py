@@ -16,8 +16,10 @@ from appliance.errors import ConfigError
 from appliance.model import Message, ReloadOptions
 from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
+from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection, WantedStart, read_payload
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
+from appliance.tasks.together import together
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Trigger:
         self._condition = Condition(config.when, where=where) if config.when else None
         self.asks_for_log = any(key.partition(".")[0] in _OF_LOG for key in config.when or ())
         """Whether it acts on what becomes of a script log, not on the outcome itself."""
+        self.all_or_nothing = config.all_or_nothing
         debounce = float(config.debounce or 0.0)
         self.options = Options(
             debounce_s=debounce,
@@ -93,7 +96,7 @@ class Trigger:
         if self._condition is not None and not self._condition.holds(message.payload):
             return None
         if self.fixed is None and self._level is None:
-            return read_payload(message.payload, self.options.reload)
+            return self._of_payload(message.payload)
         selector = self.fixed
         if self._level is not None:
             named = _selector_of_level(message.topic.split("/")[self._level])
@@ -101,7 +104,24 @@ class Trigger:
                 return named
             selector = named
         assert selector is not None
-        return (WantedStart(selector, self.options.reload),)
+        return self._joined((WantedStart(selector, self.options.reload),), self.all_or_nothing)
+
+    def _of_payload(self, payload: bytes) -> tuple[WantedStart, ...] | Rejection:
+        request = read_payload(payload, self.options.reload)
+        if isinstance(request, Rejection):
+            return request
+        return self._joined(request.starts, self.all_or_nothing or request.all_or_nothing)
+
+    def _joined(
+        self,
+        starts: tuple[WantedStart, ...],
+        all_or_nothing: bool,
+    ) -> tuple[WantedStart, ...]:
+        """The starts, or one that stands for all of them if none may be made without the others."""
+        is_several = len(starts) > 1 or starts[0].selector.kind in ("tag", "property")
+        if all_or_nothing and is_several:
+            return (together(starts, self.options.reload),)
+        return starts
 
     def options_of(self, start: WantedStart) -> Options:
         """How one of the starts that it asks for is to be carried out."""
@@ -121,9 +141,9 @@ def _selector_of_level(level: str) -> TaskSelector | Rejection:
         return Rejection("zero id", "The topic names the zero id, which is no task.")
     if found is not None:
         return TaskSelector("id", found)
-    if not level.strip():
+    if not bare(level):
         return Rejection("empty level", "The level of the topic that names the task is empty.")
-    return TaskSelector("name", level.strip())
+    return TaskSelector("name", level)
 
 
 def fixed_selector(task: str | Mapping[str, str], where: str) -> TaskSelector:
@@ -138,13 +158,13 @@ def fixed_selector(task: str | Mapping[str, str], where: str) -> TaskSelector:
         return TaskSelector("id", found)
     match dict(task):
         case {"name": str(name), **rest} if not rest and name.strip():
-            return TaskSelector("name", name.strip())
+            return TaskSelector("name", name)
         case {"tag": str(tag), **rest} if not rest and tag.strip():
-            return TaskSelector("tag", tag.strip())
+            return TaskSelector("tag", tag)
         case {"property": str(key), "value": str(value), **rest} if not rest and key.strip():
-            return TaskSelector("property", value.strip(), key.strip())
+            return TaskSelector("property", value, key)
         case {"app": str(app), **rest} if not rest and app.strip():
-            return TaskSelector("app", task_id(app) or app.strip())
+            return TaskSelector("app", task_id(app) or app)
     raise ConfigError(
         f"{where}: task must be {{name = ...}}, {{tag = ...}}, {{property = ..., value = ...}} "
         "or {app = ...}, with text in it."

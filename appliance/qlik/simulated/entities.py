@@ -22,6 +22,8 @@ _SCHEMAS = {
     TaskKind.RELOAD: "ReloadTask",
     TaskKind.EXTERNAL_PROGRAM: "ExternalProgramTask",
     TaskKind.USER_SYNC: "UserSyncTask",
+    TaskKind.DISTRIBUTE: "ReloadTask",
+    TaskKind.PRELOAD: "ReloadTask",
 }
 _CONDENSED = {
     "task": ("id", "name", "taskType", "enabled", "taskSessionTimeout", "maxRetries", "privileges"),
@@ -111,7 +113,7 @@ def session_row(run: Run) -> Row:
         "abortReason": run.abort_reason,
         "app": {"id": task.app_id, "name": task.app_name} if task.app_id else None,
         "user": None,
-        "reloadTask": short if task.kind is TaskKind.RELOAD else None,
+        "reloadTask": short if _SCHEMAS[task.kind] == "ReloadTask" else None,
         "userSyncTask": short if task.kind is TaskKind.USER_SYNC else None,
         "externalProgramTask": short if task.kind is TaskKind.EXTERNAL_PROGRAM else None,
         "privileges": None,
@@ -158,9 +160,11 @@ def task_row(site: Site, task: SimulatedTask) -> Row:
         "privileges": None,
         "schemaPath": _SCHEMAS.get(task.kind, "Task"),
     }
-    if task.kind is TaskKind.RELOAD:
+    if _SCHEMAS[task.kind] == "ReloadTask":
         row["app"] = {"id": task.app_id, "name": task.app_name, "published": False}
         row["isPartialReload"] = task.partial
+    if task.kind is TaskKind.PRELOAD:
+        row |= {"preloadNodes": [], "timeToLive": 60}
     elif task.kind is TaskKind.EXTERNAL_PROGRAM:
         row["path"] = task.program
         row["parameters"] = ""

@@ -92,6 +92,10 @@ class Repository:
         """Kinds of tasks whose lists are answered with 403."""
         self.hidden_tasks: set[str] = set()
         """Ids of tasks that lists of tasks do not have."""
+        self.shows_all_tasks = True
+        """Whether the list of tasks of all kinds is there, or answered with 403."""
+        self.filters_by_kind = True
+        """Whether lists can be filtered by ``taskType``, or answer such a filter with 400."""
         self.build_version = "31.5.3.0"
         routes: list[tuple[str, str, Callable[..., Answer]]] = [
             ("GET", "/qrs/about", self._about),
@@ -255,6 +259,7 @@ class Repository:
                     name,
                     app_id=app_id.lower(),
                     app_name=apps[app_id.lower()],
+                    duration_s=self.site.app_duration_s,
                     manually_triggered=True,
                 )
             )
@@ -295,7 +300,11 @@ class Repository:
         )
 
     def _listed(self, request: Request, entity: str, shown: Callable[[Row], Row]) -> Answer:
-        if not self.takes_time_filters and "Time " in request.query.get("filter", ""):
+        wanted = request.query.get("filter", "")
+        is_refused = (not self.takes_time_filters and "Time " in wanted) or (
+            not self.filters_by_kind and "tasktype" in wanted.lower()
+        )
+        if is_refused:
             return text_answer("Cannot parse the expression", 400)
         try:
             rows = _selected(request, self._rows(entity))
@@ -310,7 +319,15 @@ class Repository:
             return text_answer(str(error), 400)
 
     def _single(self, _request: Request, entity: str, wanted: str) -> Answer:
-        for row in self._rows(entity):
+        rows = self._rows(entity)
+        if entity.lower() == "reloadtask":
+            # Distribute and preload tasks are read here too, one by one (docs/qlik.md).
+            rows += [
+                task_row(self.site, task)
+                for task in self.site.tasks.values()
+                if task.kind in (TaskKind.DISTRIBUTE, TaskKind.PRELOAD)
+            ]
+        for row in rows:
             if str(row["id"]).lower() == wanted.lower():
                 if entity.lower() == "executionresult":
                     attempts = (each for run in self.site.runs() for each in run.attempts)
@@ -329,6 +346,8 @@ class Repository:
         tasks = [one for one in self.site.tasks.values() if one.id not in self.hidden_tasks]
         match entity.lower():
             case "task":
+                if not self.shows_all_tasks:
+                    raise _ForbiddenError
                 # The base entity of all kinds has no app (docs/qlik.md).
                 rows = [task_row(self.site, task) for task in tasks]
                 for row in rows:
@@ -348,8 +367,8 @@ class Repository:
         return [task_row(self.site, task) for task in tasks if task.kind is kind]
 
     def _apps(self) -> dict[str, str]:
-        """Names of the apps that tasks reload, by id (lower case)."""
-        return {
+        """Names of the apps, by id (lower case)."""
+        return self.site.apps | {
             task.app_id.lower(): task.app_name for task in self.site.tasks.values() if task.app_id
         }
 

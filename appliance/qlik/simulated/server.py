@@ -47,6 +47,7 @@ _XRFKEY = re.compile("[0-9A-Za-z]{16}")
 _MISSING_VALUE = "Missing parameter value(s)"
 _INACTIVE = "Forbidden: Your account is inactive. Contact your administrator to activate it."
 _SIGN_IN_FORM = "<form>Sign in to Qlik Sense</form>"
+_APP_RELOAD = re.compile("/qrs/app/([0-9a-f-]{36})/reload", re.IGNORECASE)
 _SESSIONS_KEPT = 1000
 _BODY_KEPT = 4096
 
@@ -199,6 +200,10 @@ class SimulatedQlik:
         """Add a task; the settings are the fields of ``SimulatedTask``."""
         return self.site.add_task(SimulatedTask(name, **settings))  # type: ignore[arg-type]  # fields are checked by the dataclass's readers
 
+    def add_app(self, name: str) -> str:
+        """Add an app without a task; returns its id."""
+        return self.site.add_app(name)
+
     def run_elsewhere(self, task_id: str) -> str:
         """Start a task as the QMC would; returns the execution id."""
         execution_id = self.site.start(task_id)
@@ -269,7 +274,7 @@ class SimulatedQlik:
         ]
 
     def starts(self, task_id: str = "") -> int:
-        """How many start POSTs arrived, in all or for one task."""
+        """How many start POSTs arrived, in all or for one task (or app, by its id)."""
         if task_id:
             return self.start_posts[task_id.lower()]
         return self.start_posts.total()
@@ -307,6 +312,8 @@ class SimulatedQlik:
             self.requests.append(seen)
             if request.method == "POST" and "/start" in request.path:
                 self.start_posts.update(self.repository.named_by(request) or ["?"])
+            elif request.method == "POST" and (app := _APP_RELOAD.fullmatch(request.path)):
+                self.start_posts[app[1].lower()] += 1
             elif request.method == "POST" and request.path == "/api/v1/reloads":
                 self.start_posts[self.cloud.app_of(request) or "?"] += 1
             self._arrived.notify_all()

@@ -60,9 +60,15 @@ class Status(enum.IntEnum):
     SKIPPED = 9
     ERROR = 11
     RESET = 12
+    DISTRIBUTION_QUEUE = 13
+    DISTRIBUTION_RUNNING = 14
 
 
 STATUS_NAMES = {status: STATUS_ENUM[status] for status in Status}
+
+
+_QUEUED = (Status.QUEUED, Status.DISTRIBUTION_QUEUE)
+_STARTED = (Status.STARTED, Status.DISTRIBUTION_RUNNING)
 
 
 class Outcome(enum.Enum):
@@ -221,6 +227,10 @@ class Site:
         """
         self.lock = threading.RLock()
         self.tasks: dict[str, SimulatedTask] = {}
+        self.app_duration_s = 1.0
+        """How long a reload of an app takes for which the server makes a task."""
+        self.apps: dict[str, str] = {}
+        """Names of the apps that have no task, by id (lower case)."""
         self.concurrency = concurrency
         self.refuse_running = refuse_running
         self.trigger_delay_s = trigger_delay_s
@@ -230,6 +240,8 @@ class Site:
         """How long after a start its first result can be seen."""
         self.script_log_after_s = 0.0
         """How long after the end of a run its result names its script log."""
+        self.sessions_after_s = 0.0
+        """How long after a start its session can be seen."""
         self._clock = clock
         self._active: dict[str, Run] = {}
         self._finished: deque[Run] = deque(maxlen=keep_runs)
@@ -244,6 +256,13 @@ class Site:
         with self.lock:
             self.tasks[task.id.lower()] = task
         return task
+
+    def add_app(self, name: str) -> str:
+        """Add an app without a task; returns its id."""
+        with self.lock:
+            app_id = self.new_id()
+            self.apps[app_id] = name
+            return app_id
 
     def start(self, task_id: str) -> str | None:
         """Start a task: an execution id, the zero id if it does not start, ``None`` if unknown."""
@@ -302,8 +321,8 @@ class Site:
     def sessions(self) -> list[Run]:
         """The runs that are not over, oldest first."""
         with self.lock:
-            self.advance()
-            return list(self._active.values())
+            seen_before = self.advance() - int(self.sessions_after_s * _SECOND_NS)
+            return [run for run in self._active.values() if run.created_ns <= seen_before]
 
     def session_of(self, task_id: str) -> Run | None:
         with self.lock:
@@ -382,11 +401,12 @@ class Site:
             if self._running() < self.concurrency:
                 self._run_attempt(run, at)
             else:
-                run.attempt.change(at, Status.QUEUED)
+                is_distribution = run.task.kind is TaskKind.DISTRIBUTE
+                run.attempt.change(at, _QUEUED[is_distribution])
                 run.due_ns = None
         elif status is Status.ABORT_INITIATED:
             self._end_attempt(run, at, Outcome.ABORT)
-        elif status is Status.STARTED:
+        elif status in _STARTED:
             outcome = self._outcome(run)
             if outcome is Outcome.NEVER:
                 run.abort_reason = 2
@@ -398,11 +418,11 @@ class Site:
             run.due_ns = at + int(self.trigger_delay_s * _SECOND_NS)
 
     def _running(self) -> int:
-        busy = (Status.STARTED, Status.ABORT_INITIATED)
+        busy = (*_STARTED, Status.ABORT_INITIATED)
         return sum(run.attempt.status in busy for run in self._active.values())
 
     def _run_attempt(self, run: Run, at: int) -> None:
-        run.attempt.change(at, Status.STARTED)
+        run.attempt.change(at, _STARTED[run.task.kind is TaskKind.DISTRIBUTE])
         run.attempt.started_ns = at
         if self._outcome(run) is Outcome.NEVER:
             run.due_ns = at + run.task.timeout_min * 60 * _SECOND_NS
@@ -454,5 +474,5 @@ class Site:
         for run in self._active.values():
             if self._running() >= self.concurrency:
                 return
-            if run.attempt.status is Status.QUEUED:
+            if run.attempt.status in _QUEUED:
                 self._run_attempt(run, at)

@@ -15,7 +15,7 @@ from textual.widgets import Input
 
 from appliance.engine_api import Engine
 from appliance.errors import ApplianceError
-from appliance.model import Task
+from appliance.model import Task, TaskKind
 from appliance.ui import formats, symbols
 from appliance.ui.background import Background
 from appliance.ui.columns import Column, Table
@@ -30,6 +30,7 @@ TABLE = Table(
     Column("TASK", 20, 40, 90),
     Column("USUALLY", 8, right=True),
     Column("", 8),
+    Column("KIND", 8, 20),
     Column("TAGS", 8, 20, None),
 )
 """The list of tasks."""
@@ -56,12 +57,18 @@ class TaskRows(Rows[Task]):
                 (printable(item.name), "" if item.enabled else "dim"),
                 (usual, "dim"),
                 ("" if item.enabled else "disabled", "warn"),
+                ("" if item.kind is TaskKind.RELOAD else item.kind.text, ""),
                 (printable(tags), "dim"),
             ),
         )
 
     def heading(self, cells: int) -> Line | None:
         return TABLE.heading(cells - 1)
+
+
+def _searched(task: Task) -> str:
+    """What typed words are looked for in."""
+    return f"{task.name} {task.id} {task.kind.text} {' '.join(task.tags)}".casefold()
 
 
 class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
@@ -84,7 +91,9 @@ class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog list-dialog"):
             yield Pane(id="picker-title")
-            yield Input(placeholder="part of the name, tag or id", id="picker-input", compact=True)
+            yield Input(
+                placeholder="part of the name, tag, kind or id", id="picker-input", compact=True
+            )
             yield TaskRows(id="picker-rows")
 
     def on_mount(self) -> None:
@@ -112,13 +121,9 @@ class TaskPicker(ModalScreen[Task], BaseScreen[Task]):
     def _narrow(self, typed: str) -> None:
         words = typed.casefold().split()
         rows = self.query_one(TaskRows)
-        rows.empty_text = "No task has that in its name, tags or id."
+        rows.empty_text = "No task has that in its name, tags, kind or id."
         rows.set_items(
-            [
-                one
-                for one in self._tasks
-                if all(w in f"{one.name} {one.id} {' '.join(one.tags)}".casefold() for w in words)
-            ]
+            [one for one in self._tasks if all(word in _searched(one) for word in words)]
         )
 
     def on_input_changed(self, event: Input.Changed) -> None:

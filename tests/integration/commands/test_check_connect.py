@@ -30,6 +30,7 @@ def url():
         SimulatedTask("Twin", tags=("twins",)),
     ]  # fmt: skip
     with SimulatedQlik(tasks) as server:
+        server.add_app("Bare")
         yield server.url
 
 
@@ -58,6 +59,17 @@ def url():
          'bad  [[trigger]] 1: [allow] does not have task "Reload sales"'),
         ('[allow]\nnames = ["Reload sale"]\ntags = ["nightly"]\n', 0,
          'warn [allow] `names`: the server lists no task "Reload sale". Did you mean "Reload sales"?'),
+        (TRIGGER + '{name = " Reload sales"}', 0, "Each trigger that names a task finds it"),
+        (TRIGGER + '{app = "Sales"}', 0, "Each trigger that names a task finds it"),
+        (TRIGGER + '{app = "Bare"}', 0, "Each trigger that names a task finds it"),
+        ('[allow]\napps = ["Bare"]\n' + TRIGGER + '{app = "Bare"}', 0, "finds it, and may start it"),
+        ('[allow]\napps = ["Bear", "Sales"]\n' + TRIGGER + '{app = "Bare"}', 78,
+         'bad  [[trigger]] 1: [allow] does not have task "Reload of Bare"'),
+        ('[allow]\napps = ["Bear", "Sales"]\n' + TRIGGER + '{app = "Sales"}', 0,
+         'warn [allow] `apps`: the server lists no app "Bear".'),
+        (TRIGGER + '{app = "Nobody"}', 78, 'the server lists no app "Nobody"'),
+        (TRIGGER + '{name = "Reload sales"}\npartial = true', 78, "so `partial` starts nothing"),
+        (TRIGGER + '{app = "Bare"}\npartial = true', 78, '"Partial reload" in a task of the QMC'),
         ('[[trigger]]\ntopic = "appliance/tasks/+/last"\ntask = {tag = "twins"}', 0, "a loop that never"),
     ],
 )  # fmt: skip

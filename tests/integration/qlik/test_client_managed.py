@@ -7,7 +7,7 @@ import pytest
 
 from appliance.config.tables import HeaderConfig, QlikConfig
 from appliance.secret import Secret
-from appliance.model import ExecutionState, TaskKind
+from appliance.model import APP, ExecutionState, ReloadOptions, TaskKind
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.connect import connect
 from appliance.qlik.failures import StatusError
@@ -474,3 +474,126 @@ def test_a_sign_in_that_breaks_leaves_the_start_safe_to_repeat(qlik: SimulatedQl
     assert caught.value.retry is RetryPolicy.SAFE
     assert qlik.posts == []
     client.close()
+
+
+def test_tasks_of_every_kind_are_listed_and_started(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """Distribute and preload tasks have no list of their own; a start is the same call for all."""
+    made = {kind: qlik.add_task(kind.name, kind=kind, duration_s=5) for kind in TaskKind}
+    listed = client.tasks()
+    assert {one.name: one.kind for one in listed} == {kind.name: kind for kind in TaskKind}
+    assert len(listed) == len(TaskKind)
+    for kind, task in made.items():
+        started = client.start(task.id)
+        clock.advance(1)
+        assert [one.task_id for one in client.running()] == [task.id], kind
+        clock.advance(10)
+        (report,) = client.poll([started.execution_id], [task.id]).values()
+        assert report.state is ExecutionState.SUCCEEDED
+        assert kind is not TaskKind.RELOAD or client.log_tail(report, 5)
+
+
+def test_a_distribution_is_followed_through_its_own_states(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """13 is queued and 14 runs."""
+    qlik.site.concurrency = 1
+    tasks = [qlik.add_task(name, kind=TaskKind.DISTRIBUTE, duration_s=5) for name in "AB"]
+    runs = [client.start(task.id).execution_id for task in tasks]
+    clock.advance(1)
+    reports = client.poll(runs, [task.id for task in tasks])
+    assert [reports[run].status for run in runs] == [14, 13]
+    assert [reports[run].state.value for run in runs] == ["running", "queued"]
+
+
+@pytest.mark.parametrize("server", ["no filter by kind", "no list of all", "no rights for reloads"])
+def test_a_server_that_shows_less_costs_only_that(
+    qlik: SimulatedQlik, client: ClientManaged, server: str
+) -> None:
+    """The kinds that can be seen are listed."""
+    for kind in TaskKind:
+        qlik.add_task(kind.name, kind=kind)
+    kinds = set(TaskKind)
+    if server == "no filter by kind":
+        qlik.repository.filters_by_kind = False
+    elif server == "no list of all":
+        qlik.repository.shows_all_tasks = False
+        kinds -= {TaskKind.DISTRIBUTE, TaskKind.PRELOAD}
+    else:
+        qlik.hide(TaskKind.RELOAD)
+        kinds -= {TaskKind.RELOAD}
+    assert {one.kind for one in client.tasks()} == kinds
+
+
+def test_an_app_without_a_task_is_reloaded_and_its_run_found(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """The call gives neither a run nor a task: both are looked for."""
+    app_id = qlik.add_app("Sales")
+    (app,) = client.apps()
+    assert (app.id, app.app_id, app.app_name) == (f"{APP}{app_id}", app_id, "Sales")
+    started = client.start(app.id)
+    (task,) = client.tasks()
+    assert task.manual
+    assert (started.task_id, started.execution_id) == (task.id, client.running()[0].execution_id)
+    clock.advance(10)
+    (report,) = client.poll([started.execution_id], [started.task_id]).values()
+    assert report.state is ExecutionState.SUCCEEDED
+    assert client.log_tail(report, 5)
+    assert qlik.starts(app_id) == qlik.starts() == 1
+
+
+def test_the_run_before_is_not_taken_for_the_new_one(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """Also if it began within the slack of the clocks."""
+    app = f"{APP}{qlik.add_app('Sales')}"
+    first = client.start(app).execution_id
+    qlik.site.finish(client.tasks()[0].id)
+    assert client.start(app).execution_id != first
+
+
+def test_a_run_of_an_app_that_shows_late_is_followed(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """Until then the execution id stands for the first run since the call."""
+    app = f"{APP}{qlik.add_app('Sales')}"
+    qlik.fail(FaultKind.STATUS, path="/qrs/executionsession/full", method="GET", times=None)
+    with pytest.raises(QlikError) as caught:
+        client.start(app)
+    assert caught.value.retry is RetryPolicy.SAFE
+    assert qlik.starts() == 0
+    qlik.heal()
+    client._closing.set()  # one look after the call, not one each 0.3 s
+    qlik.site.sessions_after_s = qlik.site.results_after_s = 5.0
+    started = client.start(app)
+    assert started.execution_id.startswith("after:")
+    assert not started.task_id
+    assert client.poll([started.execution_id], [app]) == {}
+    (task,) = client.tasks()
+    task = qlik.site.tasks[task.id]
+    task.duration_s = 60.0
+    clock.advance(6)
+    reports = client.poll([started.execution_id], [app])
+    assert reports[started.execution_id].task_id == task.id
+    client.stop(app, started.execution_id)
+    clock.advance(6)
+    assert client.poll([started.execution_id], [app])[started.execution_id].state.value == "aborted"
+    assert qlik.starts() == 1
+
+
+def test_an_unknown_app_and_a_partial_reload_of_an_app_are_refused(
+    qlik: SimulatedQlik, client: ClientManaged
+) -> None:
+    """For good, with what to do."""
+    app = f"{APP}{qlik.add_app('Sales')}"
+    for task_id, options, said in (
+        (f"{APP}{UNKNOWN}", ReloadOptions(), "no app with this id"),
+        (app, ReloadOptions(partial=True), 'tasks with "Partial reload" set'),
+        (app, ReloadOptions(variables=(("a", "b"),)), "takes no variables"),
+    ):
+        with pytest.raises(QlikError, match=said) as caught:
+            client.start(task_id, options=options)
+        assert caught.value.retry is RetryPolicy.NEVER
+    assert qlik.site.runs() == []

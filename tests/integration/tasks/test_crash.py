@@ -106,6 +106,33 @@ def test_killed_at_any_step_the_task_is_started_once(
     check_second_run(tmp_path, qlik, task.id, debounce_s)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "when the start call has left",
+        *(
+            pytest.param(step, marks=pytest.mark.campaign)
+            for step in STEPS[:7]
+            if step != "when the start call has left"
+        ),
+    ],
+)
+def test_killed_at_any_step_an_app_without_a_task_is_reloaded_once(
+    qlik, tmp_path: Path, step: str
+) -> None:
+    """The server is asked for runs of the app, and for the task that it made, before the call."""
+    app_id = qlik.add_app("Sales")
+    write_journal(tmp_path, f'{{"appId": "{app_id}"}}')
+    assert child(tmp_path, qlik.url, step).wait(60) not in (0, 1), "it did not die at that step"
+    source = MemorySource()
+    line = (tmp_path / "journal.jsonl").read_bytes()
+    source.messages = [msgspec.json.decode(line, type=Message)]
+    with Rig(tmp_path / "tasks.db", client_of(qlik), source=source) as rig:
+        rig.wait_until(lambda: rig.states() == [ExecutionState.SUCCEEDED])
+    assert qlik.starts() == 1
+    assert len(qlik.site.runs()) == 1
+
+
 def test_killed_while_the_start_call_has_no_answer(qlik, tmp_path: Path) -> None:
     """The server began the run and had not answered when the process was killed: the next one
     finds that run and posts nothing."""

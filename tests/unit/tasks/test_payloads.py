@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.model import ReloadOptions
+from appliance.tasks.together import parts_of, together
 from appliance.tasks.payloads import (
     MAX_PAYLOAD,
     MAX_SELECTORS,
@@ -27,7 +29,7 @@ def read_selectors(payload: bytes) -> tuple[TaskSelector, ...] | Rejection:
     answer = read_payload(payload)
     if isinstance(answer, Rejection):
         return answer
-    return tuple(one.selector for one in answer)
+    return tuple(one.selector for one in answer.starts)
 
 
 GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{24}")
@@ -71,6 +73,11 @@ def test_every_documented_way_to_write_an_id_names_the_same_task(payload: str) -
     [
         ({"taskName": "Reload sales"}, TaskSelector("name", "Reload sales")),
         ({"tag": "nightly"}, TaskSelector("tag", "nightly")),
+        ({"app": "Sales"}, TaskSelector("app", "Sales")),
+        ({"app": ID.upper()}, TaskSelector("app", ID)),
+        ({"appId": f"{{{ID.upper()}}}"}, TaskSelector("app", ID)),
+        ({"taskName": "Reload sales", "appId": OTHER}, TaskSelector("name", "Reload sales")),
+        ({"taskName": " Reload sales "}, TaskSelector("name", " Reload sales ")),
         (
             {"customProperty": {"name": "plant", "value": "north"}},
             TaskSelector("property", "north", "plant"),
@@ -120,6 +127,13 @@ def test_a_list_starts_each_of_its_tasks_once() -> None:
         (b'{"tag": 3}', "bad tag"),
         (b'{"customProperty": {"name": "a"}}', "bad value"),
         (b'{"customProperty": "a"}', "bad property"),
+        (b'{"appId": "Sales"}', "not an app id"),
+        (b'{"app": 7}', "bad app"),
+        (f'{{"app": "Sales", "appId": "{ID}"}}'.encode(), "ambiguous"),
+        (b'{"tasks": []}', "empty list"),
+        (f'{{"tasks": "{ID}"}}'.encode(), "bad tasks"),
+        (f'{{"tasks": [{{"tasks": ["{ID}"]}}]}}'.encode(), "names no task"),
+        (f'{{"tasks": ["{ID}"], "allOrNothing": "yes"}}'.encode(), "bad allOrNothing"),
         (b'{"type": "keyvaluestore", "payload": {}}', "unknown type"),
         (b'{"type": [], "payload": {}}', "unknown type"),
         (b"00000000-0000-0000-0000-000000000000", "zero id"),
@@ -152,7 +166,10 @@ json_values = st.recursive(
         st.lists(inner, max_size=5)
         | st.dictionaries(
             st.sampled_from(
-                ["taskId", "taskName", "tag", "customProperty", "type", "payload", "name", "value"]
+                [
+                    *("taskId", "taskName", "tag", "customProperty", "type", "payload", "name"),
+                    *("value", "tasks", "allOrNothing", "app", "appId", "partial", "variables"),
+                ]
             )
             | st.text(max_size=10),
             inner,
@@ -176,7 +193,7 @@ def test_no_payload_raises_and_only_guids_are_ids(payload: bytes) -> None:
         if selector.kind == "id":
             assert GUID.fullmatch(selector.value)
         else:
-            assert selector.value.strip() == selector.value != ""
+            assert selector.value.strip() != ""
 
 
 @given(st.text(max_size=60))
@@ -236,26 +253,26 @@ def test_an_object_may_say_how_its_task_is_reloaded(
     """Beside each way to name tasks, alone, in a list and in Butler's form."""
     alone = read_payload(json.dumps(task | fields).encode())
     listed = read_payload(json.dumps([task | fields, OTHER]).encode())
-    assert [one.reload for one in alone] == [options]
-    assert [one.reload for one in listed] == [options, ReloadOptions()]
+    assert [one.reload for one in alone.starts] == [options]
+    assert [one.reload for one in listed.starts] == [options, ReloadOptions()]
     butler = {"type": "starttaskid", "payload": {"taskId": ID} | fields}
-    assert [one.reload for one in read_payload(json.dumps(butler).encode())] == [options]
+    assert [one.reload for one in read_payload(json.dumps(butler).encode()).starts] == [options]
 
 
 def test_what_a_payload_says_goes_before_what_the_rule_says() -> None:
     """Name by name: the rule's other variables stay."""
     rule = ReloadOptions(partial=True, variables=(("a", "1"), ("b", "2")))
     payload = json.dumps({"taskId": ID, "partial": False, "variables": {"b": "9", "c": "3"}})
-    (start,) = read_payload(payload.encode(), rule)
+    (start,) = read_payload(payload.encode(), rule).starts
     assert start.reload == ReloadOptions(variables=(("a", "1"), ("b", "9"), ("c", "3")))
-    assert [one.reload for one in read_payload(ID.encode(), rule)] == [rule]
-    assert [one.reload for one in read_payload(f'["{ID}"]'.encode(), rule)] == [rule]
+    assert [one.reload for one in read_payload(ID.encode(), rule).starts] == [rule]
+    assert [one.reload for one in read_payload(f'["{ID}"]'.encode(), rule).starts] == [rule]
 
 
 def test_one_task_in_a_list_is_wanted_once_for_each_way_to_reload_it() -> None:
     """The same task with other variables is another reload."""
     items = [{"taskId": ID, "variables": {"a": each}} for each in ("1", "2", "1")]
-    assert len(read_payload(json.dumps(items).encode())) == 2
+    assert len(read_payload(json.dumps(items).encode()).starts) == 2
 
 
 @pytest.mark.parametrize(
@@ -280,9 +297,69 @@ def test_what_qlik_would_not_take_is_rejected_before_it_is_asked(fields: dict, l
     assert answer.label == label
     assert answer.reason.endswith(".")
     most = {f"{number:0256}": "x" * 256 for number in range(20)}
-    (start,) = read_payload(json.dumps({"taskId": ID, "variables": most}).encode())
+    (start,) = read_payload(json.dumps({"taskId": ID, "variables": most}).encode()).starts
     assert len(start.reload.variables) == 20
     rule = ReloadOptions(variables=(("one more", "x"),))
     assert isinstance(
         read_payload(json.dumps({"taskId": ID, "variables": most}).encode(), rule), Rejection
     )
+
+
+@pytest.mark.parametrize(
+    ("payload", "all_or_nothing"),
+    [
+        ({"tasks": [ID, {"tag": "nightly"}]}, False),
+        ({"tasks": [ID, {"tag": "nightly"}], "allOrNothing": False}, False),
+        ({"tasks": [ID, {"tag": "nightly"}], "allOrNothing": True}, True),
+        ({"tasks": [ID, {"tag": "nightly"}], "allOrNothing": None}, False),
+        ([ID, {"tag": "nightly"}], False),
+    ],
+)
+def test_a_list_may_be_wanted_all_or_nothing(payload: object, all_or_nothing: bool) -> None:
+    """The list stands in an object then; ``partial`` and ``variables`` there are for each item."""
+    request = read_payload(json.dumps(payload).encode())
+    selectors = [TaskSelector("id", ID), TaskSelector("tag", "nightly")]
+    assert [one.selector for one in request.starts] == selectors
+    assert request.all_or_nothing is all_or_nothing
+    if isinstance(payload, dict):
+        request = read_payload(json.dumps(payload | {"partial": True}).encode())
+        assert all(one.reload.partial for one in request.starts)
+
+
+def test_an_object_that_names_a_task_means_that_task_whatever_else_it_has() -> None:
+    """``tasks`` and ``appId`` beside a task are other keys, as they always were."""
+    payload = {"taskId": ID, "tasks": [OTHER], "app": "Sales", "appId": OTHER}
+    assert read_selectors(json.dumps(payload).encode()) == (TaskSelector("id", ID),)
+
+
+@given(
+    st.lists(
+        st.builds(
+            WantedStart,
+            st.builds(
+                TaskSelector,
+                st.sampled_from(["id", "name", "tag", "property", "app"]),
+                st.text(max_size=10),
+                st.text(max_size=5),
+            ),
+            st.builds(
+                ReloadOptions,
+                st.booleans(),
+                st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=3).map(
+                    tuple
+                ),
+            ),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.booleans(),
+)
+def test_several_starts_as_one_come_apart_as_they_were(
+    starts: list[WantedStart], partial: bool
+) -> None:
+    """Whatever the names are; what is stored is read again."""
+    own = ReloadOptions(partial)
+    one = together(starts, own)
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(one.selector), type=TaskSelector)
+    assert parts_of(stored, own) == tuple(starts)
