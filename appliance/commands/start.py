@@ -73,6 +73,8 @@ _STILL_COMES_S = 5.0
 """How long a request whose answer was lost is looked for: it may be under way in the appliance."""
 _START_S = 60.0
 """How long the answer to the request is waited for: names are looked up on the Qlik server."""
+_LEAST_S = 5.0
+"""How long an answer is waited for at least, also at the end of --timeout."""
 _STATE_S = 15.0
 """How long the answer to a question for the state is waited for, before it is asked anew."""
 _LOG_S = 5.0
@@ -198,7 +200,8 @@ class _Starts:
         self._client_id = client_id
         self._made_up = made_up
         self._began = time.monotonic()
-        self._end = None if wait_s is None else self._began + wait_s
+        self._wait_s = wait_s
+        self._end: float | None = None
         self._asked = False
         self._numbers: list[int] = []
         self.executions: list[Execution] = []
@@ -235,9 +238,7 @@ class _Starts:
         self._link.open()
         self._asked = True
         try:
-            self._numbers = self._link.request(
-                protocol.RequestStarts(payload), _NUMBERS, self._at_most(_START_S)
-            )
+            self._numbers = self._link.request(protocol.RequestStarts(payload), _NUMBERS, _START_S)
         except ConnectionLostError as error:
             self._progress.say(f"the connection was lost before the answer came: {error}")
             self._find_own()
@@ -252,8 +253,7 @@ class _Starts:
 
     def _find_own(self) -> None:
         """Look for the request by the client id that its cause names."""
-        if self._end is None:
-            self._end = time.monotonic() + _LOOKS_FOR_START_S
+        self._end = time.monotonic() + (self._wait_s or _LOOKS_FOR_START_S)
         mine = f"(terminal {self._client_id} at "
         with contextlib.suppress(_OutOfTimeError):
             recent = self._asked_until(protocol.GetExecutions(protocol.LAST, protocol.MAX_FOUND))
@@ -281,6 +281,10 @@ class _Starts:
 
     def wait(self) -> None:
         """Wait for every outcome. Raises ``_OutOfTimeError``."""
+        if self._wait_s is not None:
+            self._end = time.monotonic() + self._wait_s
+        else:
+            self._end = None
         while True:
             self._take(self._read(self._asked_until))
             if all(each.state.is_final for each in self.executions):
@@ -311,7 +315,7 @@ class _Starts:
     def _at_most(self, seconds: float) -> float:
         if self._end is None:
             return seconds
-        return min(seconds, max(0.0, self._end - time.monotonic()))
+        return min(seconds, max(_LEAST_S, self._end - time.monotonic()))
 
     def _take(self, found: Sequence[Execution]) -> None:
         known = {each.id: each for each in found}

@@ -243,8 +243,8 @@ def test_ctrl_c_ends_the_wait_and_not_the_task(running, call) -> None:
         rest = child.stderr.read()
         assert "the wait is ended. The appliance goes on with it: Longer is running" in rest
         assert "Traceback" not in rest
-    merged = [call(running, "Longer", "--wait", "--timeout", "100ms")[1] for _ in range(2)]
-    numbers = {re.search(r"Longer is waiting \(execution (\d+)\)", out)[1] for out in merged}
+    merged = [call(running, "Longer")[1] for _ in range(2)]
+    numbers = {re.search(r"Longer: accepted \(execution (\d+)\)", out)[1] for out in merged}
     assert len(numbers) == 1
 
 
