@@ -26,7 +26,7 @@ from appliance.tasks.script_logs import ScriptLogs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
 from appliance.tasks.triggers import Options
-from appliance.tasks.views import WAITS_FOR_RUN, WAITS_FOR_SERVER
+from appliance.tasks.views import ASKS_FOR_TASKS, WAITS_FOR_RUN, WAITS_FOR_SERVER
 
 MAX_RELOADS_WAITING = 100
 """Requests of one task that may wait because each reloads it with other variables."""
@@ -351,6 +351,7 @@ class Dispatcher:
         self.queues.activate(record)
         if record.posted_ns is None and not record.execution.task_id:
             book.move(record, RequestState.RESOLVING, now)
+            book.change(record, reason=ASKS_FOR_TASKS)
             return Job(JobKind.RESOLVE, record)
         if record.look_since_ns is not None:
             record.posted_ns, record.look_since_ns = record.look_since_ns, None

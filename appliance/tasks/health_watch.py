@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from appliance.qlik import deadlines
-from appliance.qlik.server import QlikError, QlikServer, ServerInfo
+from appliance.qlik.server import QlikError, QlikServer, RetryPolicy, ServerInfo
 from appliance.tasks.catalog import TaskList
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.state_store import ClosedError, StateStore
@@ -67,7 +67,7 @@ class HealthWatch:
 
     def watch(self, stopped: threading.Event) -> None:
         """Check until the stop."""
-        is_wanted = True
+        is_wanted = False
         while not stopped.is_set():
             began = time.monotonic()
             self._state.circuit.check_wanted.clear()
@@ -138,7 +138,9 @@ class HealthWatch:
     def _failed(self, error: QlikError) -> None:
         with self._state.change() as planner:
             self._failures += 1
-            self._wished_s = error.retry_after_s or 0.0
+            # With any other status than 429 the time is a guess: a server that is back is used.
+            is_limit = error.retry is RetryPolicy.SAFE
+            self._wished_s = (error.retry_after_s or 0.0) if is_limit else 0.0
             circuit = self._state.circuit
             was_open = circuit.is_open
             circuit.check_failed(error)

@@ -34,6 +34,7 @@ _LOOKED_AT = 5000
 """Open requests that are looked at for starts that wait too long, the oldest first."""
 _LOOK_EVERY_NS = 1_000_000_000
 DAY_NS = 86400 * 1_000_000_000
+ASKS_FOR_TASKS = "The server is asked for its tasks, to find the one that is meant."
 LOOKING = "whether it was started"
 """Stands in the reason of each request whose start call got no answer."""
 _NEVER_NS = 1 << 63
@@ -271,7 +272,12 @@ def _why(execution: Execution) -> tuple[str, str]:
         return ("paused" if reason == PAUSED else "look" if LOOKING in reason else "retry"), reason
     if not reason:
         return "turn", WAITS_FOR_TURN
-    kinds = {PAUSED: "paused", WAITS_FOR_SERVER: "server", WAITS_FOR_RUN: "run"}
+    kinds = {
+        ASKS_FOR_TASKS: "turn",
+        PAUSED: "paused",
+        WAITS_FOR_SERVER: "server",
+        WAITS_FOR_RUN: "run",
+    }
     return kinds.get(reason, "cooldown" if "cooldown" in reason else "debounce"), reason
 
 
@@ -279,9 +285,9 @@ def _behind_check(wait: WaitState, next_check_ns: int) -> WaitState:
     """A wait as it is while the server does not answer."""
     if wait.kind not in _NEED_SERVER or (wait.until_ns or 0) >= next_check_ns:
         return wait
-    reason = WAITS_FOR_SERVER if wait.kind == "turn" else wait.reason
-    kind = "server" if wait.kind == "turn" else wait.kind
-    return msgspec.structs.replace(wait, kind=kind, reason=reason, until_ns=next_check_ns)
+    if wait.kind == "turn":
+        wait = msgspec.structs.replace(wait, kind="server", reason=WAITS_FOR_SERVER)
+    return msgspec.structs.replace(wait, until_ns=next_check_ns)
 
 
 def _took(execution: Execution) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import certificates
 import paho.mqtt.client as paho
@@ -82,8 +83,8 @@ class Site:
         self.qlik.stop()
 
 
-def _status(status: int, text: str = "Service unavailable") -> Callable[[Site], None]:
-    return lambda site: site.qlik.fail(FaultKind.STATUS, status=status, text=text) and None
+def _status(status: int, **settings: Any) -> Callable[[Site], None]:
+    return lambda site: site.qlik.fail(FaultKind.STATUS, status=status, **settings) and None
 
 
 def _fault(kind: FaultKind, **settings: str) -> Callable[[Site], None]:
@@ -97,9 +98,12 @@ OUTAGES = (
     Outage("429", NOTHING, _status(429)),
     Outage("login page", NOTHING, _fault(FaultKind.LOGIN_PAGE)),
     Outage("redirect to a login page", NOTHING, _fault(FaultKind.REDIRECT)),
-    Outage("maintenance page (HTML, status 200)", NOTHING, _status(200, "<html>Back soon</html>")),
+    Outage(
+        "maintenance page (HTML, status 200)", NOTHING, _status(200, text="<html>Back soon</html>")
+    ),
     Outage("500", ANSWERED, _status(500)),
     Outage("503", ANSWERED, _status(503)),
+    Outage("503, Retry-After an hour", ANSWERED, _status(503, retry_after_s=3600.0)),
     Outage("502", UNKNOWN, _status(502)),
     Outage("504", UNKNOWN, _status(504)),
     Outage("time-out", UNKNOWN, _fault(FaultKind.HANG)),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from requests.auth import HTTPBasicAuth
 
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import RetryPolicy, QlikError
@@ -127,7 +128,7 @@ def test_http_to_nothing_is_refused_at_once() -> None:
 
 def test_an_endless_answer_costs_no_memory(qlik: SimulatedQlik) -> None:
     """A reply without an end is given up at the limit."""
-    client = client_of(qlik.url, body_limit=1_000_000)
+    client = client_of(qlik.url, body_limit=1_000_000, timeout_s=20)
     qlik.fail(FaultKind.ENDLESS, path="/about")
     tracemalloc.start()
     with pytest.raises(QlikError, match="larger than") as caught:
@@ -208,6 +209,15 @@ def test_what_drips_without_end_is_cut_at_the_limit_of_the_call(first: bytes, ag
         client_of(url, timeout_s=0.1).check()
     assert caught.value.label == "timeout"
     assert caught.value.retry is RetryPolicy.LOOK_FIRST
+
+
+def test_the_limit_holds_for_calls_through_requests_as_well() -> None:
+    """The way of NTLM and of HTTP proxies: headers that drip are cut there too."""
+    pieces = [b"HTTP/1.1 200 OK\r\n", *[b"X-More: to come\r\n"] * 20_000]
+    listening, url = _serve_once(pieces, threading.Event())
+    with listening, pytest.raises(QlikError) as caught:
+        client_of(url, timeout_s=0.1, auth=lambda: HTTPBasicAuth("ann", "secret")).check()
+    assert (caught.value.label, caught.value.retry) == ("timeout", RetryPolicy.LOOK_FIRST)
 
 
 def test_tls_that_is_never_established_is_a_call_that_did_not_arrive(tmp_path: Path) -> None:

@@ -242,6 +242,32 @@ def test_a_health_check_that_alone_fails_does_not_keep_starts_for_ever(
         rig.broker.wait_for(task.id, "succeeded")
 
 
+@pytest.mark.usefixtures("quick_checks")
+def test_a_slow_server_is_none_that_is_away(qlik, tmp_path: Path) -> None:
+    """Its health checks take longer than short ones may: it gets the time that each call has."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.DELAY, path="/about", seconds=0.4)
+    with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+        rig.source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded")
+        qlik.fail(FaultKind.STATUS, method="POST", times=1)
+        rig.source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "succeeded", times=2)
+        rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
+
+
+@pytest.mark.usefixtures("quick_checks")
+def test_a_retry_time_of_a_server_in_maintenance_is_not_waited_for(qlik, rig) -> None:
+    """503 with Retry-After: an hour for everything; when it is back, the start leaves."""
+    task = qlik.add_task("Reload sales", duration_s=0.05)
+    qlik.fail(FaultKind.STATUS, status=503, retry_after_s=3600.0)
+    rig.source.put(START_TOPIC, task.id)
+    rig.wait_until(lambda: rig.engine.qlik_state().is_away)
+    qlik.heal()
+    rig.broker.wait_for(task.id, "succeeded")
+
+
 def test_an_answer_that_drips_costs_a_call_its_time_and_no_more(qlik, tmp_path: Path) -> None:
     """Headers come one by one, without end, to as many start calls as there are workers: each is
     broken off, the other tasks start, and these are looked for and started."""
