@@ -100,6 +100,8 @@ class QlikState(msgspec.Struct, frozen=True):
     """Whether the server does not answer, so that starts wait: the circuit is open."""
     next_check_ns: int | None = None
     """When the server is asked next whether it answers; ``None`` where no server is configured."""
+    away_since_ns: int | None = None
+    """Since when the server does not answer."""
     cause: str = ""
     """The sentence that says why the last calls or the last health check failed, whole."""
     database: Health | None = None
@@ -416,8 +418,16 @@ class Engine(Protocol):
         raise _lacks("pause a timer", name, paused, by)
 
     def fire_timer(self, name: str, by: str) -> None:
-        """Do now what a timer would do at its time."""
+        """Do now what a timer would do at its time, or end the wait of a request."""
         raise _lacks("fire a timer", name, by)
+
+    def check_server(self, by: str) -> None:
+        """Ask the Qlik server now whether it answers: what waits for it goes on if it does."""
+        raise _lacks("ask the Qlik server", by)
+
+    def explain(self, seq: int) -> Sequence[str]:
+        """What each rule says of a message, a sentence each: why it starts something or not."""
+        raise _lacks("explain what a message led to", seq)
 
     def clear_retained(self, topic: str, by: str) -> None:
         """Remove the retained message of a topic."""

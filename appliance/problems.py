@@ -23,7 +23,7 @@ class Place(msgspec.Struct, frozen=True):
     """Where the terminal shows what is behind a problem."""
 
     kind: str
-    """``"execution"``, ``"timer"``, or the name of a screen."""
+    """``"execution"``, ``"timer"``, ``"server"``, or the name of a screen."""
     name: str = ""
     """The number of the execution, or the name of the timer."""
 
@@ -125,7 +125,9 @@ def _qlik(snapshot: Snapshot) -> Part:
     if qlik.engine is not None and qlik.engine.level in _ORDER and qlik.health == qlik.engine:
         # It is the problem of the part "tasks": named once.
         return Part("qlik", qlik.health.level, qlik.health.text)
-    return _part("qlik", qlik.health, "Qlik", Place("tasks"), title=f"Qlik {qlik.label}".rstrip())
+    headline = "Qlik away" if qlik.is_away else "Qlik"
+    title = f"Qlik {qlik.label}".rstrip()
+    return _part("qlik", qlik.health, headline, Place("server"), title=title)
 
 
 def _alarm(timer: TimerState) -> Part:

@@ -201,6 +201,12 @@ class View(Engine):
     def message(self, seq: int) -> Message | None:
         return self._appliance.journal.get(seq)
 
+    def explain(self, seq: int) -> Sequence[str]:
+        message = self._appliance.journal.get(seq)
+        if message is None:
+            raise ApplianceError(f"Message {seq} is not in the journal any more.")
+        return self._appliance.tasks.explain(message)
+
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         found: list[Message] = []
         for chunk in self._appliance.journal.back_from(before_seq):
@@ -265,6 +271,9 @@ class View(Engine):
             limit.fire()
         else:
             self._appliance.tasks.fire_timer(name, by)
+
+    def check_server(self, by: str) -> None:
+        self._appliance.tasks.check_server(by)
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool, by: str) -> int:
         if problem := topic_problem(topic):

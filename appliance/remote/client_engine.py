@@ -155,6 +155,9 @@ class AttachedEngine(Engine):
     def tasks(self) -> Sequence[Task]:
         return self._link.request(protocol.GetTasks(), _TASKS)
 
+    def explain(self, seq: int) -> Sequence[str]:
+        return self._link.request(protocol.Explain(seq), _TEXTS)
+
     # --- actions: for operators ----------------------------------------------------------------
 
     def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
@@ -186,6 +189,9 @@ class AttachedEngine(Engine):
 
     def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.FireTimer(name))
+
+    def check_server(self, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.request(protocol.CheckServer())
 
     def stop(self, by: str = "operator") -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.StopAppliance())

@@ -166,6 +166,16 @@ class FireTimer(Action, frozen=True, tag="fire_timer"):
     name: str
 
 
+class CheckServer(Action, frozen=True, tag="check_server"):
+    """Ask the Qlik server now whether it answers."""
+
+
+class Explain(Operation, frozen=True, tag="explain"):
+    """Why a message started nothing."""
+
+    seq: Number
+
+
 class StopAppliance(Action, frozen=True, tag="stop"):
     """Stop the whole appliance."""
 
@@ -192,6 +202,8 @@ AnyOperation = (
     | EndSession
     | PauseTimer
     | FireTimer
+    | CheckServer
+    | Explain
     | StopAppliance
 )
 

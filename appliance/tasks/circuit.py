@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from appliance.engine_api import Health
 from appliance.qlik.server import QlikError, RetryPolicy, ServerInfo
@@ -23,8 +24,11 @@ OPENS_AFTER = 3
 class Circuit:
     """What the calls say about the server, as one state. The state store's lock guards it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self.is_open = False
+        self.opened_ns: int | None = None
+        """Since when it is open."""
         self.next_check_ns: int | None = None
         """When the server is checked next, unless a call asks for a check before."""
         self.check_wanted = threading.Event()
@@ -86,10 +90,12 @@ class Circuit:
     def _open(self, error: QlikError) -> None:
         if not self.is_open:
             self.is_open = True
+            self.opened_ns = self._clock_ns()
             _log.warning("The Qlik server does not answer, starts wait: %s", error)
 
     def _close(self) -> None:
         self.is_open = False
+        self.opened_ns = None
         self.closed_s = time.monotonic()
 
     def cause(self) -> str:
@@ -97,12 +103,10 @@ class Circuit:
         return "" if self._error is None else str(self._error)
 
     def health(self) -> Health:
-        """The state in one clause."""
-        if self.is_open and self._error is not None:
-            return Health("bad", f"{self._error.label}: starts wait until the server answers")
+        """The state in a sentence, the one that the log and ``check --connect`` have."""
         if self._error is not None:
-            level = "bad" if self._error.retry is RetryPolicy.NEVER else "warn"
-            return Health(level, self._error.label)
+            is_bad = self.is_open or self._error.retry is RetryPolicy.NEVER
+            return Health("bad" if is_bad else "warn", str(self._error))
         if self._info is None:
             return Health("warn", "not asked yet")
         rtt_ms = self._info.rtt_s * 1000

@@ -30,6 +30,8 @@ from appliance.tasks.patterns import Pattern, PatternError
 
 WHOLE = "payload"
 """The path that means the whole of a plain payload."""
+_SHOWN = 80
+"""Characters of a value in an explanation."""
 _MISSING = object()
 _NOT_JSON = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
@@ -84,6 +86,49 @@ class Condition:
             else is_json and _holds(name, _MISSING, value)
             for path, name, value in self._tests
         )
+
+    def unmet(self, payload: bytes) -> str:
+        """The first comparison that does not hold, and what was found; empty if all hold."""
+        if self.holds(payload):
+            return ""
+        try:
+            document = _document(payload)
+        except UnicodeDecodeError:
+            return "the payload is not UTF-8 text"
+        except (msgspec.DecodeError, RecursionError):
+            document = _NOT_JSON
+        is_nested = isinstance(document, dict | list)
+        for path, name, wanted in self._tests:
+            if path == WHOLE and not is_nested:
+                readings = _readings(document, payload)
+                if not _holds_plain(name, readings, wanted):
+                    found = _shown(readings[0])
+                    return f"{_shown_test(path, name, wanted)} does not hold: found {found}"
+                continue
+            value = _find(document, path) if is_nested else _MISSING
+            if document is not _NOT_JSON and _holds(name, value, wanted):
+                continue
+            if document is _NOT_JSON:
+                what = "the payload is no JSON"
+            elif value is _MISSING:
+                what = f"the payload has no {path}"
+            else:
+                what = f"found {_shown(value)}"
+            return f"{_shown_test(path, name, wanted)} does not hold: {what}"
+        return "the condition does not hold"
+
+
+def _shown_test(path: str, name: str, wanted: object) -> str:
+    """``state = "done"``."""
+    if isinstance(wanted, Pattern):
+        return f'{path} matches "{wanted.text[:_SHOWN]}"'
+    return f"{path} {name} {_shown(wanted)}"
+
+
+def _shown(value: object) -> str:
+    """A value as JSON has it, cut if it is long."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _readings(document: object, payload: bytes) -> tuple[object, ...]:

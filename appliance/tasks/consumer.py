@@ -47,6 +47,10 @@ _REDELIVERY = Rejection(
 )
 
 
+_BEFORE_RULES = {one.label: one.reason for one in (_NO_SERVER, _REDELIVERY, INTERNAL_ERROR)}
+"""Reasons that hold before any rule has a say, by the labels of their answers."""
+
+
 class _Effects:
     """What a message led to so far: a second try does not do it again."""
 
@@ -88,6 +92,10 @@ class JournalConsumer:
         self._has_server = has_server
         self._cursors = state.cursors
         self._untaken: Sequence[Message] = ()
+        self._unmet: list[int] = []
+        """Messages of this batch that rules listen for, and whose conditions do not hold."""
+        self._rules_ns = 0
+        """When the present rules began to count, if that was after the start."""
         self._saved_at = 0.0
         self._tallies = {rule: _Tally() for rule in triggers.rules}
         self._line_second = 0
@@ -105,6 +113,7 @@ class JournalConsumer:
             before = {rule.identity: tally for rule, tally in self._tallies.items()}
             self._tallies = {rule: before.pop(rule.identity, _Tally()) for rule in triggers.rules}
             self._triggers = triggers
+            self._rules_ns = self._state.clock_ns()
 
     def longest_expiry_s(self) -> float:
         """How long any rule wants what it asks for, in seconds."""
@@ -173,6 +182,9 @@ class JournalConsumer:
                 self._take_or_set_aside(planner, message)
             self._cursors.taken = messages[-1].seq
             self._note_position()
+        if self._unmet:
+            self._state.views.note_unmet(self._unmet)
+            self._unmet = []
 
     def _let_hear(self, messages: Sequence[Message]) -> None:
         try:
@@ -229,6 +241,8 @@ class JournalConsumer:
     def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
         decisions = self._triggers.decide(message)
         if not decisions:
+            if message.client_id[:1] != "$":
+                self._unmet.append(message.seq)
             return
         if self.redeliveries.is_redelivery(message):
             planner.count(Counter.REDELIVERIES)
@@ -327,10 +341,26 @@ class JournalConsumer:
             rejection.reason,
         )
 
+    def explain(self, message: Message) -> list[str]:
+        """Why a message started something or nothing, a sentence each."""
+        if message.seq > self._cursors.taken:
+            waits = (
+                self._state.trouble
+                and f": the task database can't be written ({self._state.trouble})"
+            )
+            return [f"The triggers have not looked at it yet{waits}."]
+        found = self._triggers.explain(message)
+        mark = self._state.views.marks([message.seq]).get(message.seq)
+        if mark is not None and not mark.execution and mark.label in _BEFORE_RULES:
+            found = [_BEFORE_RULES[mark.label]]
+        if message.received_ns < self._rules_ns:
+            found.append("The rules were changed since it came: this is what they say now.")
+        return found
+
     def repeat(self, message: Message, by: str) -> int:
         """Ask again for what a message asked for, whether or not it was a redelivery."""
         asked = 0
-        problem = "no trigger concerns it"
+        problem = " ".join(self._triggers.explain(message))
         with self._state.noted("The repetition") as planner:
             for decision in self._triggers.decide(message):
                 if decision.rejection is not None:

@@ -397,6 +397,24 @@ class Dispatcher:
         self._book.change(record, next_attempt_ns=None)
         self.decide(record, now)
 
+    def why_not_now(self, record: Record) -> str:
+        """Why an operator can't end a request's wait; empty if that is safe."""
+        book = self._book
+        if record.posted_ns is not None and not book.is_in(record, AT_SERVER):
+            return (
+                f"Execution {record.id} is not started now: its start call may have been carried"
+                " out, and the task would run twice. The appliance looks at the server first. If"
+                " there is no run, the call is repeated at once."
+            )
+        if book.is_in(record, _BLOCKED):
+            return (
+                f"Execution {record.id} is not started now: the task runs, and a second run would"
+                " meet the first. It is started when that run ends; stop that run if it hangs."
+            )
+        if not book.is_in(record, WAITING):
+            return f"Execution {record.id} does not wait any more."
+        return ""
+
     def expedite(self, record: Record, by: str, now: int) -> None:
         """End a request's wait (not for the present run: that one has to end by itself).
 

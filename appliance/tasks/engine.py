@@ -334,7 +334,13 @@ class TaskEngine:
 
     def timers(self) -> tuple[TimerState, ...]:
         """Configured timers, then the next hundred waits of requests."""
-        return (*self._timing.states(), *self._views.timers())
+        # A retry that is due goes when the server is asked next: the waits know that time.
+        until = {one.name: one.until_ns for one in self.waits()}
+        waits = (
+            msgspec.structs.replace(one, due_ns=until.get(one.name, one.due_ns))
+            for one in self._views.timers()
+        )
+        return (*self._timing.states(), *waits)
 
     def qlik_state(self) -> QlikState:
         """The server's health, or the engine's own where that is worse."""
@@ -360,6 +366,7 @@ class TaskEngine:
             engine=defects,
             is_away=self._state.circuit.is_open,
             next_check_ns=self._state.circuit.next_check_ns,
+            away_since_ns=self._state.circuit.opened_ns,
             cause=self._state.circuit.cause(),
             database=self._database_health(),
         )
@@ -408,6 +415,10 @@ class TaskEngine:
         with self._state.lock:
             records = self._store.records(before_id, limit, task_id)
         return tuple(record.execution for record in records)
+
+    def explain(self, message: Message) -> list[str]:
+        """What each rule says of a message, a sentence each."""
+        return self._consumer.explain(message)
 
     def tasks(self) -> Sequence[Task]:
         """The server's tasks (cached for a minute). Raises ``ApplianceError``."""
@@ -474,8 +485,17 @@ class TaskEngine:
         """Do now what a timer would do, or end a request's wait. Raises ``UsageError``."""
         if not self._timing.fire(name, by):
             with self._state.noted("This") as planner:
-                planner.expedite(self._waiting(name), by, self._clock_ns())
+                record = self._waiting(name)
+                if problem := planner.why_not_now(record):
+                    raise UsageError(problem)
+                planner.expedite(record, by, self._clock_ns())
             self._state.circuit.check_wanted.set()
+
+    def check_server(self, by: str) -> None:
+        """Ask the server now whether it answers. Raises ``ApplianceError``."""
+        self._need_server()
+        _log.info("The Qlik server is asked now whether it answers, for %s", by)
+        self._state.circuit.check_wanted.set()
 
     def _waiting(self, name: str) -> Record:
         """The request whose wait has this name (``"Reload sales #12"``)."""

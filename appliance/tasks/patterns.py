@@ -30,6 +30,7 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         """Compile; raises ``PatternError``."""
+        self.text = text
         if len(text) > MAX_PATTERN:
             raise PatternError(f"it has {len(text)} characters; at most {MAX_PATTERN} are allowed")
         try:

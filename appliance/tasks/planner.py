@@ -68,6 +68,7 @@ class Planner:
         self.cancel = dispatcher.cancel
         self.pause = dispatcher.pause
         self.expedite = dispatcher.expedite
+        self.why_not_now = dispatcher.why_not_now
         self.try_one = dispatcher.try_one
         self.waits_for_server = dispatcher.waits_for_server
         self.server_is_away = dispatcher.server_is_away

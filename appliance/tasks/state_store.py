@@ -67,7 +67,7 @@ class StateStore:
         self.store = store
         self.planner = planner
         self.views = views
-        self.circuit = Circuit()
+        self.circuit = Circuit(clock_ns)
         self.internal_errors = InternalErrors()
         self.clock_ns = clock_ns
         self.lock = threading.RLock()

@@ -31,6 +31,8 @@ DEBOUNCE_MAX_FACTOR = 10
 keep a task from ever running."""
 
 
+_EXPLAINED = 5
+"""Tasks that an explanation names."""
 INTERNAL_ERROR = Rejection("internal error", "An error in the appliance; see its log.")
 OWN_OUTCOME = Rejection("own outcome", "A task is not started by its own outcome.")
 
@@ -122,6 +124,10 @@ class Trigger:
         if all_or_nothing and is_several:
             return (together(starts, self.options.reload),)
         return starts
+
+    def why_not(self, message: Message) -> str:
+        """Why a message that its filter matches does not meet its condition; empty if it does."""
+        return "" if self._condition is None else self._condition.unmet(message.payload)
 
     def options_of(self, start: WantedStart) -> Options:
         """How one of the starts that it asks for is to be carried out."""
@@ -218,6 +224,37 @@ class Triggers:
             else:
                 decisions.append(Decision(trigger, starts=answer))
         return tuple(decisions)
+
+    def explain(self, message: Message) -> list[str]:
+        """What each rule whose filter matches says of a message, a sentence each."""
+        matched = list(dict.fromkeys(self._matcher.match(message.topic)))
+        if not matched:
+            if not self.rules:
+                return ["The configuration has no trigger, so no message starts a task."]
+            return ["No trigger listens on its topic."]
+        if (refusal := _never_starts(message)) is not None:
+            return [refusal.reason]
+        return [f"Trigger {rule.name}: {self._explained(rule, message)}" for rule in matched]
+
+    def _explained(self, rule: Trigger, message: Message) -> str:
+        if self._is_own(message):
+            if not self._may_chain(rule):
+                return (
+                    "it takes no message of the appliance itself, because its filter does not "
+                    f"begin with {self._own_prefix} or it names no task."
+                )
+            if not rule.asks_for_log and _is_told_again(message):
+                return "it acts on an outcome once, and this tells the outcome again with its log."
+        if problem := rule.why_not(message):
+            return f"{problem}."
+        answer = _ask(rule, message)
+        if answer is None:
+            return "it is not concerned."
+        if isinstance(answer, Rejection):
+            return answer.reason
+        if self._is_own(message) and any(_about(message, one.selector) for one in answer):
+            return OWN_OUTCOME.reason
+        return f"it asks for {', '.join(one.selector.text for one in answer[:_EXPLAINED])}."
 
     def _is_own(self, message: Message) -> bool:
         return message.client_id.startswith("$") and message.topic.startswith(self._own_prefix)

@@ -43,6 +43,10 @@ _NEED_SERVER = ("server", "retry", "look", "turn")
 _ACTIVE = (ExecutionState.STARTING, ExecutionState.QUEUED, ExecutionState.RUNNING)
 
 
+_UNMET = Mark(ExecutionState.SKIPPED, "not met")
+"""Of a message that rules listen for, and whose conditions (``when``) do not hold."""
+
+
 class Views:
     """Snapshots of executions, marks and waits."""
 
@@ -55,6 +59,7 @@ class Views:
         self._ended: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._timers: tuple[TimerState, ...] | None = ()
         self._waits: tuple[WaitState, ...] | None = ()
+        self._unmet: dict[int, None] = {}
         self._last_outcomes = LastOutcomes()
         self._waiting_long: tuple[int, tuple[WaitState, ...]] = (0, ())
         self._waiting_looked_ns = 0
@@ -106,6 +111,17 @@ class Views:
             if changes:
                 self._move(changes)
 
+    def note_unmet(self, seqs: Iterable[int]) -> None:
+        """Note messages that rules listen for, and whose conditions do not hold.
+
+        In memory only: writing a row for each would cost more than the answer is worth. After a
+        restart the message's own page still says it.
+        """
+        with self._lock:
+            self._unmet.update(dict.fromkeys(seqs))
+            while len(self._unmet) > MAX_MESSAGES:
+                del self._unmet[next(iter(self._unmet))]
+
     def _move(self, changes: dict[int, int]) -> None:
         for seq, answers in self._answers.items():
             if any(one.execution in changes for one in answers):
@@ -136,13 +152,16 @@ class Views:
         return found[0] if found else None
 
     def marks(self, seqs: Sequence[int]) -> dict[int, Mark]:
-        """What each message led to; a message that led to nothing is left out."""
+        """What each message led to; a message that no rule listens for is left out."""
         with self._lock:
-            return {
-                seq: mark
-                for seq in seqs
-                if (answers := self._answers.get(seq)) and (mark := self._mark(answers))
-            }
+            found: dict[int, Mark] = {}
+            for seq in seqs:
+                if answers := self._answers.get(seq):
+                    if mark := self._mark(answers):
+                        found[seq] = mark
+                elif seq in self._unmet:
+                    found[seq] = _UNMET
+            return found
 
     def _mark(self, answers: Sequence[Answer]) -> Mark | None:
         ids = dict.fromkeys(one.execution for one in answers if one.execution)

@@ -5,6 +5,7 @@ Not for: reading the clock; every function gets its time as an argument.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -49,6 +50,11 @@ def elapsed(seconds: float) -> str:
     if hours:
         return f"{hours}:{minutes:02d}:{rest:02d}"
     return f"{minutes}:{rest:02d}"
+
+
+def countdown(seconds: float) -> str:
+    """The time that is left, ``0:01`` at least: it has not come yet."""
+    return elapsed(max(1, math.ceil(seconds)))
 
 
 def age(seconds: float) -> str:

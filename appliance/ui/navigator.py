@@ -124,7 +124,7 @@ class Navigator(Navigation):
             self.show("tasks")
             self._tabs["tasks"].choose(place.name)
         else:
-            self.show(place.kind)
+            self.show("tasks" if place.kind == "server" else place.kind)
 
     def _go_to_execution(self, number: int) -> None:
         host = self._host

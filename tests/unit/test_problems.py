@@ -80,7 +80,7 @@ CASES = {
         {"qlik": replace(WELL.qlik, health=Health("bad", "The connection was refused."))},
         "qlik",
         "Qlik",
-        Place("tasks"),
+        Place("server"),
     ),
     "disk": (
         {"journal": replace(WELL.journal, disk_free_bytes=5_000_000)},

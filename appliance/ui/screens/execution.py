@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
 from textual.widget import Widget
 
 from appliance.engine_api import Snapshot
@@ -54,7 +55,7 @@ class ExecutionScreen(Page):
         self._before = runs
         self.host.show_now()
 
-    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:  # noqa: ARG002 - it asks for its own
+    def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         now = self.host.engine.execution(self._execution.id)
         if now is not None:
             self._execution = now
@@ -65,7 +66,12 @@ class ExecutionScreen(Page):
             (f" {self._execution.task_name or self._execution.task_id}", "dim"),
         ]
         self.query_one("#facts", Pane).show([rule(title, cells, [("↑↓ scroll  Esc back", "dim")])])
-        lines = view.lines(self._execution, self._before, now_ns, cells, utc=utc)
+        number = self._execution.id
+        wait = next((one for one in snapshot.waits if one.execution == number), None)
+        shown = self._execution
+        if wait is not None:
+            shown = replace(shown, next_attempt_ns=wait.until_ns)
+        lines = view.lines(shown, self._before, now_ns, cells, utc=utc, wait=wait)
         self.query_one(Viewer).show(lines)
 
     def action_copy(self) -> None:

@@ -111,7 +111,7 @@ class LiveScreen(MessageListPage):
         utc = self.host.remembered.utc
         title: Line = [("Tasks ", "head"), ("── ", "dim"), *activity.summary(snapshot)]
         lines = activity.execution_lines(
-            snapshot.executions, now_ns, cells, _NARROW_TASK_ROWS, utc=utc
+            activity.timed(snapshot), now_ns, cells, _NARROW_TASK_ROWS, utc=utc
         )
         self.query_one("#narrow-tasks", Pane).show([rule(title, cells), *lines])
         key = keys.shown_for("problems", self.host.settings.keys)
@@ -132,7 +132,7 @@ class LiveScreen(MessageListPage):
             "#wide-tasks",
             [("Tasks ", "head"), ("── ", "dim"), *activity.summary(snapshot)],
             lambda cells, rows: activity.execution_lines(
-                snapshot.executions, now_ns, cells, rows, utc=utc
+                activity.timed(snapshot), now_ns, cells, rows, utc=utc
             ),
             most=height * 2 // 5,
         )

@@ -5,11 +5,12 @@ Not for: lists of messages.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 from textual.widget import Widget
 
-from appliance.engine_api import Snapshot
+from appliance.engine_api import Mark, Snapshot
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.mqtt import topics
@@ -41,6 +42,9 @@ class MessageScreen(Page):
         self._gone = ""
         self._places: dict[str, str] = {}
         self._retained: Line = []
+        self._reasons: Sequence[str] = ()
+        """Why it started nothing."""
+        self._asked: tuple[int, Mark | None] | None = None
         self._form = "pretty"
         self._wrapped = True
         self._difference: list[tuple[str, str]] = []
@@ -124,12 +128,35 @@ class MessageScreen(Page):
         self.query_one("#facts", Pane).show([rule(title, cells, right), *facts])
         mark = engine.marks([message.seq]).get(message.seq)
         execution = engine.execution(mark.execution) if mark and mark.execution else None
-        outcome = view.outcome(mark, execution, now_ns, utc=utc)
+        if execution is None:
+            self._explain(mark)
+        reasons = self._reasons or view.why_nothing(mark, message, snapshot)
+        outcome = view.outcome(mark, execution, reasons, now_ns, cells, utc=utc)
         head: Line = [("What it led to", "head")]
         self.query_one("#outcome", Pane).show(
             [rule(head, cells), *outcome[: _OUTCOME_ROWS if self.size.height < 36 else 16]]
         )
         self._show_payload(cells)
+
+    def _explain(self, mark: Mark | None) -> None:
+        """Ask once, and again when its outcome has changed, why it started nothing."""
+        message, engine = self._message, self.host.engine
+        asked = (message.seq, mark)
+        if asked == self._asked:
+            return
+        self._asked = asked
+
+        def work() -> None:
+            with contextlib.suppress(ApplianceError):  # the snapshot's rules say less
+                reasons = engine.explain(message.seq)
+                self.host.background.call(self._explained, message.seq, reasons)
+
+        self.host.background.run(work, group="explain")
+
+    def _explained(self, seq: int, reasons: Sequence[str]) -> None:
+        if seq == self._message.seq:
+            self._reasons = reasons
+            self.host.show_now()
 
     def _show_payload(self, cells: int) -> None:
         drawn = (self._message, self._form, self._wrapped, cells)
@@ -197,7 +224,7 @@ class MessageScreen(Page):
             self._message = self._among[index]
             self._whole = False
             self._gone = ""
-            self._places, self._retained = {}, []
+            self._places, self._retained, self._reasons = {}, [], ()
             self._form = "pretty" if self._form == "difference" else self._form
             self.query_one(Viewer).action_first()
             self._fetch()
@@ -220,7 +247,8 @@ class MessageScreen(Page):
         mark = self.host.engine.marks([self._message.seq]).get(self._message.seq)
         execution = self.host.engine.execution(mark.execution) if mark and mark.execution else None
         if execution is None:
-            self.host.say("This message started nothing.")
+            why = self._reasons or view.why_nothing(mark, self._message, self.host.snapshot)
+            self.host.say(f"This message started nothing. {' '.join(why)}")
         else:
             self.host.navigation.show_execution(execution, self.tab)
 

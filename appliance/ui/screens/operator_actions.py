@@ -169,6 +169,15 @@ class OperatorActions:
 
         self._do(action)
 
+    def check_server(self) -> None:
+        """Ask the Qlik server now whether it answers."""
+
+        def action() -> str:
+            self._host.engine.check_server(self.by)
+            return "The Qlik server is asked whether it answers."
+
+        self._do(action)
+
     def pause_wait(self, execution: Execution) -> None:
         """Pause the wait of a request, or let it go on."""
         if execution.state.is_final or execution.execution_id:

@@ -88,7 +88,9 @@ class ProblemsScreen(Page):
             return []
         line = says("open", "go there")
         execution, timer = self._execution_of(entry), self._timer_of(entry)
-        if timer is not None:
+        if self._is_server(entry):
+            line += says("fire_timer", "ask the server now")
+        elif timer is not None:
             line += says("pause_timer", "continue it" if timer.paused else "pause it")
         elif execution is not None and execution.state.is_final:
             line += says("repeat", "start it again")
@@ -113,6 +115,10 @@ class ProblemsScreen(Page):
             return None
         timers = self.host.snapshot.timers
         return next((one for one in timers if one.name == entry.place.name), None)
+
+    @staticmethod
+    def _is_server(entry: view.Entry | None) -> bool:
+        return isinstance(entry, Problem) and entry.place.kind == "server"
 
     @property
     def _entry(self) -> view.Entry | None:
@@ -139,7 +145,9 @@ class ProblemsScreen(Page):
     def action_fire_timer(self) -> None:
         """End the wait of a start, or fire a timer."""
         execution, timer = self._execution_of(self._entry), self._timer_of(self._entry)
-        if execution is not None:
+        if self._is_server(self._entry):
+            self.host.actions.check_server()
+        elif execution is not None:
             self.host.actions.start_now(execution)
         elif timer is not None:
             self.host.actions.fire_timer(timer)

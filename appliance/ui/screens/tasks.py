@@ -102,7 +102,7 @@ class TasksScreen(Page):
             self.set_focus(rules)
         present = {one.id for one in snapshot.executions}
         older = [one for one in self._older if one.id not in present]
-        self._all = [*snapshot.executions, *older]
+        self._all = [*activity.timed(snapshot), *older]
         shown = [one for one in self._all if self.filter.takes_execution(one)]
         rows.empty_text = "No execution is here. t starts a task."
         if self._all and not shown:

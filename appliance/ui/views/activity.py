@@ -65,11 +65,32 @@ def summary(snapshot: Snapshot) -> Line:
     parts: list[Line] = [[(f"{qlik.running} running", "run" if qlik.running else "dim")]]
     if qlik.waiting:
         parts.append([(f"{qlik.waiting} waiting", "info")])
+    if qlik.is_away:
+        parts.append([("server away", "bad"), *_next_try(snapshot)])
     bad = "bad" if qlik.failed_24h else "dim"
     parts.append(
         [("24 h: ", "dim"), (f"{qlik.succeeded_24h} ✓ ", "ok"), (f"{qlik.failed_24h} ✗", bad)]
     )
     return join(parts, " · ")
+
+
+def _next_try(snapshot: Snapshot) -> Line:
+    due_ns = snapshot.qlik.next_check_ns
+    if due_ns is None:
+        return []
+    return [(f", next {formats.countdown((due_ns - snapshot.taken_ns) / 1e9)}", "warn")]
+
+
+def timed(snapshot: Snapshot) -> list[Execution]:
+    """The executions, those that wait with the time when they are really tried next.
+
+    A retry that is due waits for the next check of a server that does not answer.
+    """
+    until = {one.execution: one.until_ns for one in snapshot.waits}
+    return [
+        replace(one, next_attempt_ns=until[one.id]) if one.id in until else one
+        for one in snapshot.executions
+    ]
 
 
 def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
@@ -93,8 +114,8 @@ def progress(execution: Execution, now_ns: int, bar_cells: int = 10) -> Line:
         text = symbols.word(state)
         if state is ExecutionState.RETRYING:
             text += f" {execution.attempts + 1}"
-        if execution.next_attempt_ns is not None:
-            text += f" in {formats.elapsed((execution.next_attempt_ns - now_ns) / 1e9)}"
+        if execution.next_attempt_ns is not None and execution.next_attempt_ns > now_ns:
+            text += f" in {formats.countdown((execution.next_attempt_ns - now_ns) / 1e9)}"
         return [(text, tone)]
     took = "" if seconds is None else f" {formats.took(seconds)}"
     return [(f"{symbols.word(state)}{took}", tone)]
@@ -179,7 +200,7 @@ def clock_line(snapshot: Snapshot, now_ns: int, cells: int, key: str = "!") -> L
     upcoming = [one for one in due_first(snapshot.timers) if one.due_ns and not one.paused]
     upcoming = [one for one in upcoming if one.kind != "run limit"]
     if upcoming and upcoming[0].due_ns is not None:
-        left = formats.elapsed((upcoming[0].due_ns - now_ns) / 1e9)
+        left = formats.countdown((upcoming[0].due_ns - now_ns) / 1e9)
         parts.append([("next ", "dim"), (f"{printable(upcoming[0].name)[:18]} {left}", "")])
     parts.append([("pending ", "dim"), (formats.short_count(snapshot.journal.pending), "")])
     if (lag := formats.notable_lag(snapshot.recorders)) > 0:
@@ -224,7 +245,7 @@ def timer_line(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line
         return [(" ", ""), *alarm(timer, name, now_ns), (f"  {printable(timer.detail)}", "dim")]
     if timer.due_ns is None:
         return [(" ○ ", "dim"), ("         ", ""), (name, "dim"), (f" {timer.kind}", "dim")]
-    left = formats.elapsed((timer.due_ns - now_ns) / 1e9)
+    left = formats.countdown((timer.due_ns - now_ns) / 1e9)
     line: Line = [
         (" → ", "info"),
         (f"{formats.time_of_day(timer.due_ns, utc=utc)} ", "dim"),

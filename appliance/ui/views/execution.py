@@ -5,9 +5,10 @@ Not for: the short line of a list (activity.py).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-from appliance.engine_api import RuleState, TimerState
+from appliance.engine_api import RuleState, TimerState, WaitState
 from appliance.model import Execution, ExecutionState
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Cell, Column, Table
@@ -133,10 +134,13 @@ def lines(
     cells: int,
     *,
     utc: bool,
+    wait: WaitState | None = None,
 ) -> list[Line]:
     """The whole of an execution: why first, in full, then what it is and what happened."""
     reason = why(execution, cells)
-    found = [*reason, []] if reason else []
+    found = [*reason, *wait_lines(wait, now_ns, cells, utc=utc)]
+    if found:
+        found.append([])
     found += facts(execution, now_ns, utc=utc)
     if before is not None:
         found.append(history_line(before))
@@ -151,6 +155,38 @@ def lines(
     if execution.log_tail:
         found += [[], *log(execution, cells)]
     return found
+
+
+def wait_lines(wait: WaitState | None, now_ns: int, cells: int, *, utc: bool) -> list[Line]:
+    """Since when it waits, until when, and the keys that end the wait."""
+    if wait is None:
+        return []
+    waited = formats.elapsed((now_ns - wait.since_ns) / 1e9)
+    parts = [f"Waits for {waited} already."]
+    if wait.until_ns is not None and wait.until_ns > now_ns:
+        left = formats.countdown((wait.until_ns - now_ns) / 1e9)
+        at = formats.time_of_day(wait.until_ns, utc=utc)
+        parts.append(f"It is tried next at {at}, in {left}.")
+    else:
+        parts.append(_UNTIL[wait.kind])
+    if wait.kind in _CAN_BE_ENDED:
+        parts.append("f starts it now, x takes it back.")
+    else:
+        parts.append("x takes it back.")
+    return [[(f" {row}", "info")] for row in words_in(" ".join(parts), cells - 2)]
+
+
+_UNTIL: defaultdict[str, str] = defaultdict(
+    lambda: "It goes on as soon as it can.",
+    {
+        "run": "It is started when the present run of the task ends.",
+        "turn": "It is started when a worker is free (max_concurrent, max_running).",
+        "server": "It is started when the server answers.",
+        "paused": "It is paused: space continues it.",
+    },
+)
+_CAN_BE_ENDED = frozenset({"server", "retry", "debounce", "cooldown", "paused", "turn"})
+"""A look for a run that may be there, and the present run, can't be left out."""
 
 
 def why(execution: Execution, cells: int) -> list[Line]:
@@ -252,7 +288,7 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
         due = ("paused", "warn")
     elif timer.due_ns is not None:
         due = (formats.time_of_day(timer.due_ns, utc=utc), "dim")
-        left = f"in {formats.elapsed((timer.due_ns - now_ns) / 1e9)}"
+        left = f"in {formats.countdown((timer.due_ns - now_ns) / 1e9)}"
     rest = RULES.row(cells, (sign, *name_and_target, due, ("", ""), ("", ""), ("", "")))
     after = 1 + sum(RULES.widths(cells)[4:]) + 2
     return [*cut_line(rest, cells - after), (f" {left}", "strong")]

@@ -13,7 +13,7 @@ from appliance.mqtt import topics
 from appliance.ui import formats, payload, symbols
 from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line
-from appliance.ui.text import first_line, fit, printable, wrap
+from appliance.ui.text import fit, printable, words_in, wrap
 from appliance.ui.views.activity import by, progress
 
 TABLE = Table(
@@ -161,14 +161,36 @@ def _properties(message: Message) -> list[Line]:
     return [[(" mqtt 5   ", "dim"), (shown, "")]] if shown else []
 
 
+def why_nothing(mark: Mark | None, message: Message, snapshot: Snapshot) -> list[str]:
+    """Why a message started nothing, as far as the snapshot tells; the engine knows more."""
+    if any(topics.matches(rule.topic, message.topic) for rule in snapshot.rules):
+        if mark is None:
+            return ["A trigger listens on its topic; ⏎ says why it did not act."]
+        return [f"{mark_text(mark)}: ⏎ says why."]
+    if not snapshot.rules:
+        return ["The configuration has no trigger, so no message starts a task."]
+    return ["No trigger listens on its topic."]
+
+
 def outcome(
-    mark: Mark | None, execution: Execution | None, now_ns: int, *, utc: bool
+    mark: Mark | None,
+    execution: Execution | None,
+    reasons: Sequence[str],
+    now_ns: int,
+    cells: int,
+    *,
+    utc: bool,
 ) -> list[Line]:
-    """What a message led to, in a few lines."""
-    if mark is None:
-        return [[(" It started nothing.", "dim")]]
-    if execution is None:
-        return [[(f" {mark_text(mark)}", symbols.tone(mark.state)), (f"  {mark.state}", "dim")]]
+    """What a message led to, in a few lines; ``reasons``: why it started nothing."""
+    if execution is None or mark is None:
+        tone = symbols.tone(mark.state) if mark is not None else "dim"
+        head: Line = [(" It started nothing", tone)]
+        if mark is not None:
+            head.append((f"  {mark_text(mark)}", "dim"))
+        found = [head]
+        for reason in reasons:
+            found += [[(f"   {row}", "")] for row in words_in(reason, cells - 4)]
+        return found
     lines: list[Line] = [
         [
             (f" {symbols.sign(execution.state)} ", symbols.tone(execution.state)),
@@ -179,7 +201,8 @@ def outcome(
     ]
     if execution.reason:
         tone = "bad" if execution.state.is_bad else "dim"
-        lines.append([("   ", ""), (first_line(execution.reason), tone)])
+        for part in execution.reason.split("\n"):
+            lines += [[(f"   {row}", tone)] for row in words_in(part, cells - 4)]
     lines += [
         [("   ", ""), (formats.time_with_ms(step.at_ns, utc=utc), "dim"), (f" {step.text}", "")]
         for step in execution.steps
@@ -219,7 +242,8 @@ def peek(
     if len(left) > rows:
         left = [*left[: rows - 1], [(f" … {len(left) - rows + 1} more lines: ⏎", "dim")]]
     right = [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
-    right += outcome(mark, execution, now_ns, utc=utc)
+    reasons = [] if execution is not None else why_nothing(mark, message, snapshot)
+    right += outcome(mark, execution, reasons, now_ns, cells - left_cells - 1, utc=utc)
     right += [
         _recorded(one, "") for one in snapshot.recorders if topics.matches(one.topic, message.topic)
     ]

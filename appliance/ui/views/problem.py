@@ -60,14 +60,36 @@ def text(
         body = text_of(entry.name) or "This version knows no more about it."
         return [*_paragraph(head, "warn", cells), *_paragraph(body, "", cells)]
     tone = symbols.level_tone(entry.level)
+    if entry.place.kind == "server":
+        return [*_paragraph(entry.text, tone, cells), *_server(snapshot, cells, utc=utc)]
     if execution is None:
         return [row for part in entry.text.split("\n") for row in _paragraph(part, tone, cells)]
     lines = _paragraph(execution.task_name or execution.task_id, "strong", cells)
     lines += execution_view.why(execution, cells)
+    wait = next((one for one in snapshot.waits if one.execution == execution.id), None)
+    lines += execution_view.wait_lines(wait, snapshot.taken_ns, cells, utc=utc)
     if execution.log_tail:
         lines.append([])
         lines += execution_view.log(execution, cells)
     return lines
+
+
+def _server(snapshot: Snapshot, cells: int, *, utc: bool) -> list[Line]:
+    """Since when the server is away, when it is asked next, and what waits for it."""
+    qlik, now_ns = snapshot.qlik, snapshot.taken_ns
+    if not qlik.is_away:
+        return []
+    parts = []
+    if qlik.away_since_ns is not None:
+        since = formats.time_of_day(qlik.away_since_ns, utc=utc)
+        ago = formats.elapsed((now_ns - qlik.away_since_ns) / 1e9)
+        parts.append(f"It is away since {since} ({ago}). No start is sent to it meanwhile.")
+    if qlik.next_check_ns is not None:
+        left = formats.countdown((qlik.next_check_ns - now_ns) / 1e9)
+        parts.append(f"It is asked again in {left}; f asks now.")
+    count = sum(one.kind in ("server", "retry", "look") for one in snapshot.waits)
+    parts.append(f"{formats.counted(count, 'start')} waiting for it.")
+    return [[], *_paragraph(" ".join(parts), "info", cells)]
 
 
 def _paragraph(text: str, tone: str, cells: int) -> list[Line]:

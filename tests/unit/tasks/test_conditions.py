@@ -234,3 +234,31 @@ def test_equality_finds_what_is_there(key: str, value: object) -> None:
     if isinstance(value, float) and value in (float("inf"), float("-inf")):
         return
     assert holds({key: value}, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("when", "payload", "why"),
+    [
+        (
+            {"state": "done"},
+            b'{"state": "running"}',
+            'state = "done" does not hold: found "running"',
+        ),
+        ({"a": {">": 3}}, b'{"a": 2}', "a > 3 does not hold: found 2"),
+        ({"a": 1, "b": 2}, b'{"a": 1}', "b = 2 does not hold: the payload has no b"),
+        ({"a": 1}, b"plain", "a = 1 does not hold: the payload is no JSON"),
+        ({"payload": "Online"}, b"Offline", 'payload = "Online" does not hold: found "Offline"'),
+        ({"a.b": {"in": [1, 2]}}, b'{"a": {"b": 3}}', "a.b in [1,2] does not hold: found 3"),
+        ({"a": 1}, b"\xff\xfe", "the payload is not UTF-8 text"),
+        ({"a": 1}, b'{"a": 1}', ""),
+    ],
+)
+def test_what_does_not_hold_is_said_with_what_was_found(when, payload, why):
+    """The first comparison that fails, as the configuration has it, and the payload's value."""
+    condition = Condition(when, where="trigger 1")
+    assert condition.unmet(payload) == why
+    assert condition.holds(payload) is not bool(why)
+
+
+def test_a_long_value_is_cut_in_the_explanation():
+    assert len(Condition({"a": 1}, where="t").unmet(b'{"a": "%s"}' % (b"x" * 5000))) < 200

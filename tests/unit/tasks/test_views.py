@@ -136,3 +136,15 @@ def test_records_of_an_earlier_version_stay_readable() -> None:
         del whole[late]
     read = msgspec.msgpack.decode(msgspec.msgpack.encode(whole), type=Record)
     assert read.execution.state is ExecutionState.SUCCEEDED
+
+
+def test_a_message_whose_condition_does_not_hold_is_marked():
+    """In memory and bounded; what a message led to counts more."""
+    views = Views()
+    views.note_unmet([5, 6])
+    mark = views.marks([5, 6, 7])[5]
+    assert (mark.state, mark.label, mark.execution) == (ExecutionState.SKIPPED, "not met", 0)
+    assert 7 not in views.marks([5, 6, 7])
+    views.note_unmet(range(100, 100 + MAX_MESSAGES))
+    assert not views.marks([5, 6])
+    assert views.marks([100 + MAX_MESSAGES - 1])
