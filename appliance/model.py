@@ -167,6 +167,13 @@ class ReloadOptions(msgspec.Struct, frozen=True, array_like=True):
         return self.partial or bool(self.variables)
 
     @property
+    def text(self) -> str:
+        """In words, for people: ``"partial, vDay = 2026-11-29"``."""
+        return ", ".join(
+            [*(["partial"] if self.partial else []), *(f"{k} = {v}" for k, v in self.variables)]
+        )
+
+    @property
     def problem(self) -> str:
         """What Qlik would not take, for people; an empty text if nothing is wrong."""
         if len(self.variables) > MAX_VARIABLES:

@@ -172,7 +172,7 @@ class ClientManaged:
         if options.partial and (is_app or not self._is_partial(checked)):
             raise _not_offered(
                 "not partial",
-                f"{'The reload of app' if is_app else 'Task'} {checked} is a full one: "
+                f"{'App' if is_app else 'Task'} {checked} can get a full reload only: "
                 "client-managed Qlik Sense has no partial start, only tasks with "
                 '"Partial reload" set. Create one for the app in the QMC and start that task.',
             )

@@ -43,6 +43,7 @@ _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
 _NUMBER: Callable[[bytes], int] = _decoder(int)
+_NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
 
 
@@ -162,6 +163,9 @@ class AttachedEngine(Engine):
 
     def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
         return self._link.request(protocol.StartTask(task_id), _NUMBER)
+
+    def request_starts(self, payload: str, by: str) -> Sequence[int]:  # noqa: ARG002 - as above
+        return self._link.request(protocol.RequestStarts(payload), _NUMBERS)
 
     def repeat(self, seq: int, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
         return self._link.request(protocol.Repeat(seq), _NUMBER)

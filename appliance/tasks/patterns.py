@@ -14,9 +14,9 @@ from typing import Any
 
 MAX_PATTERN = 1000
 """Characters of a regular expression."""
-MAX_PROGRAM = 2000
-"""Steps of a compiled expression. With ``MAX_TEXT`` it bounds a match to about half a second, which
-only an expression takes that repeats an ambiguous part hundreds of times."""
+MAX_PROGRAM = 4000
+"""Steps of a compiled expression. With ``MAX_TEXT`` it bounds a match to about a second, which only
+an expression takes that repeats an ambiguous part hundreds of times."""
 MAX_TEXT = 16 * 1024
 """Characters of a text that is looked at; a longer one does not match."""
 
@@ -61,6 +61,8 @@ def _problem(text: str, error: Exception) -> str:
     told = error.args[0] if error.args else str(error)
     told = told.decode(errors="replace") if isinstance(told, bytes) else str(told)
     reason, _, excerpt = told.partition(": ")
+    if reason.startswith("pattern too large"):
+        return "it is too large when compiled: repeat fewer times"
     at = text.find(excerpt) if excerpt else -1
     try:
         re.compile(text)

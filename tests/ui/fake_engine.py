@@ -310,6 +310,10 @@ class FakeEngine(Engine):
     def tasks(self) -> Sequence[Task]:
         return TASKS
 
+    def request_starts(self, payload: str, by: str) -> tuple[int, ...]:
+        self._called("request_starts", payload, by)
+        return (max(self.runs, default=0) + 1,)
+
     def start_task(self, task_id: str, by: str) -> int:
         self._called("start_task", task_id, by)
         task = next(one for one in TASKS if one.id == task_id)

@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 
+import msgspec
 import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, has_focus, settle, until
@@ -10,7 +11,7 @@ from screens import NARROW, WIDE, has_focus, settle, until
 from textual.widgets import Input
 
 from appliance.errors import UnavailableError
-from appliance.model import Cause, Execution, ExecutionState
+from appliance.model import APP, Cause, Execution, ExecutionState, ReloadOptions
 from appliance.engine_api import Engine, Health
 from appliance.ui import topic_tree
 from appliance.ui.app import ApplianceApp
@@ -153,6 +154,34 @@ class TestTasks:
                 assert len(engine.calls) == asked
                 await pilot.press(keys[-1], "y")
                 assert (await called(pilot, engine))[0] == expected
+
+    async def test_a_run_is_started_again_as_it_was(self):
+        """With its variables, which the screen shows; an app without a task is named as one."""
+        engine = story()
+        reload = ReloadOptions(partial=True, variables=(("vDay", "2026-11-29"),))
+        for task_id, key in ((TASKS[0].id, "taskId"), (f"{APP}{TASKS[0].id}", "appId")):
+            number = max(engine.runs, default=0) + 1
+            cause = Cause("operator", rule="ann")
+            engine.put(
+                Execution(number, task_id, "Sales", ExecutionState.FAILED, cause, T0, reload=reload)
+            )
+            async with app_for(engine).run_test(size=NARROW) as pilot:
+                await settle(pilot)
+                await pilot.press("3")
+                await until(pilot, "Sales")
+                await pilot.press("enter")
+                await until(pilot, "partial, vDay = 2026-11-29")
+                await pilot.press("escape", "r")
+                await until(pilot, "again (partial, vDay = 2026-11-29)?")
+                await pilot.press("y")
+                call = await called(pilot, engine)
+            assert call[0] == "request_starts"
+            assert msgspec.json.decode(call[1]) == {
+                key: TASKS[0].id,
+                "partial": True,
+                "variables": {"vDay": "2026-11-29"},
+            }
+            engine.called.clear()
 
     async def test_a_timer_is_paused_with_space(self):
         """Pausing needs no question: it is undone by the same key."""

@@ -13,10 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
 from textual.screen import Screen, ScreenResultType
 
 from appliance.engine_api import PAUSED, ClientState, Engine, TimerState
-from appliance.model import Execution, Message, Task
+from appliance.model import APP, Execution, Message, Task
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
 from appliance.ui.text import cut, printable
@@ -107,7 +108,26 @@ class OperatorActions:
         """Start the task of an execution once more."""
         name = execution.task_name or execution.task_id
         start = self._start(execution.task_id, name)
-        self._ask(f"Start {cut(printable(name), 60)} again?", "Start it", start)
+        reload = execution.reload
+        if reload or execution.task_id.startswith(APP):
+            start = self._start_as(execution, name)
+        text = f"Start {cut(printable(name), 60)} again?"
+        if reload:
+            text = f"{text[:-1]} ({cut(printable(reload.text), 60)})?"
+        self._ask(text, "Start it", start)
+
+    def _start_as(self, execution: Execution, name: str) -> Callable[[], str]:
+        """A start with the same options; an app that has no task is named as an app."""
+        task, reload = execution.task_id, execution.reload
+        named = {"appId": task.removeprefix(APP)} if task.startswith(APP) else {"taskId": task}
+        wanted = {**named, "partial": reload.partial, "variables": dict(reload.variables)}
+
+        def action() -> str:
+            payload = msgspec.json.encode(wanted).decode()
+            numbers = self._host.engine.request_starts(payload, self.by)
+            return f"Asked for {name}: execution {', '.join(map(str, numbers))}."
+
+        return action
 
     def repeat(self, message: Message) -> None:
         """Do again what a message caused."""

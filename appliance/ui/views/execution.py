@@ -121,6 +121,8 @@ def facts(execution: Execution, now_ns: int, *, utc: bool) -> list[Line]:
                 (waited, ""),
             ]
         )
+    if execution.reload:
+        lines.append([(" reload   ", "dim"), (printable(execution.reload.text), "")])
     if execution.merged:
         further = formats.counted(execution.merged, "further request")
         lines.append([(f" It answers {further} too.", "dim")])
