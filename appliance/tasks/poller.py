@@ -153,22 +153,21 @@ class RunPoller:
     def _tell_of_others(self, reports: Sequence[Report], ended: Ended | None = None) -> None:
         """Take up the runs that are not known. What may be ours is decided by a later look.
 
-        How far the look went is noted with them. A note that is older does no harm: a run that is
+        How far the look went is noted after them. A note that is older does no harm: a run that is
         listed again is known by its id.
         """
         state = self._state
         unknown = [one for one in reports if not state.planner.knows_run(one.execution_id)]
         known = self._known_tasks(unknown) if unknown else {}
         ours_to_see = [one for one in unknown if one.task_id.lower() in known]
-        is_first = ended is not None and self._ended_until is None
-        if not ours_to_see and not is_first:
+        for first in range(0, len(ours_to_see), tuning.NOTED_TOGETHER):
+            with state.change() as planner:
+                now = state.clock_ns()
+                for report in ours_to_see[first : first + tuning.NOTED_TOGETHER]:
+                    planner.elsewhere(report, known[report.task_id.lower()].name, now)
+        if ended is None or not (ours_to_see or self._ended_until is None):
             return
         with state.change() as planner:
-            now = state.clock_ns()
-            for report in ours_to_see:
-                planner.elsewhere(report, known[report.task_id.lower()].name, now)
-            if ended is None:
-                return
             planner.book.changes.meta[ENDED_UNTIL] = ended.until_ns
             if ended.left_out and reports and reports[0] in unknown:
                 # Earlier looks have seen what is older than a run that is known.

@@ -108,7 +108,8 @@ class Workers:
         for number in range(1, serving.workers + 1):
             self._workers.append(self._begin(f"qlik-{number}", serving.runner.work))
         for number in range(1, FETCHERS + 1):
-            self._fetchers.append(self._begin(f"logs-{number}", serving.logs.work))
+            fetcher = self._begin(f"logs-{number}", serving.logs.work, is_vital=False)
+            self._fetchers.append(fetcher)
         self._workers.append(self._begin("poller", lambda: self._poll_runs(serving.poller)))
         self._workers.append(self._begin("health", lambda: serving.health.watch(self._stopped)))
 
