@@ -23,9 +23,9 @@ class Place(msgspec.Struct, frozen=True):
     """Where the terminal shows what is behind a problem."""
 
     kind: str
-    """``"execution"``, ``"timer"``, ``"server"``, or the name of a screen."""
+    """``"execution"``, ``"timer"``, ``"topic"``, ``"client"``, ``"server"``, or a screen's name."""
     name: str = ""
-    """The number of the execution, or the name of the timer."""
+    """The number of the execution, or the name of the timer, topic or client."""
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.await_complete import AwaitComplete
-from textual.command import CommandPalette
+from textual.command import CommandPalette, Provider
 from textual.events import Event, InputEvent, Key, Resize
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -37,8 +37,9 @@ from appliance.ui.screens.operator_actions import OperatorActions
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
 from appliance.ui.terminal_driver import NonBlockingDriver
-from appliance.ui.text import for_clipboard, printable
+from appliance.ui.text import for_clipboard, printable, use_console_font
 from appliance.ui.type_ahead import TypeAhead
+from appliance.ui.views.page_frame import WIDE
 
 _COPY_BYTES = 100_000
 """Terminals drop longer clipboard sequences (OSC 52)."""
@@ -64,6 +65,13 @@ class UiEnd(enum.StrEnum):
     """The UI failed again and again; the engine was left alone, the reason is in the log."""
 
 
+def _things() -> type[Provider]:
+    """What the palette finds beside commands; imported when it is first opened."""
+    from appliance.ui.palette import Things  # noqa: PLC0415 - the first page comes sooner
+
+    return Things
+
+
 class ApplianceApp(App[UiEnd]):
     """One operator's view of one engine."""
 
@@ -71,6 +79,7 @@ class ApplianceApp(App[UiEnd]):
     TITLE = "appliance"
     BINDINGS: ClassVar = keys.bindings(keys.EVERYWHERE)
     ENABLE_COMMAND_PALETTE = True
+    COMMANDS = App.COMMANDS | {_things}
     COMMAND_PALETTE_BINDING = "ctrl+p"
 
     def __init__(
@@ -82,7 +91,7 @@ class ApplianceApp(App[UiEnd]):
         driver_class: Any = None,
         when_painted: Callable[[], object] | None = None,
     ) -> None:
-        self._tones: dict[str, Style] = dict.fromkeys(themes.styles({}, ansi=True), Style())
+        self._tones: dict[str, Style] = dict.fromkeys(themes.styles({}, no_color=True), Style())
         # With the terminal's own colours, Textual's NO_COLOR filter takes them all out; with RGB
         # it would leave shades of grey.
         plain = True if "NO_COLOR" in os.environ else None
@@ -108,6 +117,7 @@ class ApplianceApp(App[UiEnd]):
         """Why the last poll failed; empty if it did not."""
         for theme in themes.THEMES:
             self.register_theme(theme)
+        use_console_font(on=os.environ.get("TERM") == "linux")
         self._choose_theme()  # before the style sheet is read, or it would be read twice
         self.set_keymap({name: ",".join(chosen) for name, chosen in self.settings.keys.items()})
 
@@ -129,14 +139,18 @@ class ApplianceApp(App[UiEnd]):
         if self.no_color:
             self.theme = themes.NO_COLOR_THEME
             return
-        for name in (self.settings.theme, self.remembered.theme, themes.DEFAULT):
+        few = self.console.color_system in themes.FEW_COLORS
+        # A remembered theme may have been chosen in a terminal of more colours.
+        usual = themes.SIXTEEN.name if few else self.remembered.theme
+        for name in (self.settings.theme, usual, themes.DEFAULT):
             if name in self.available_themes:
                 self.theme = name
                 return
 
     def _theme_changed(self) -> None:
-        ansi = self.current_theme.ansi or self.no_color
-        self._tones = themes.styles(self.get_css_variables(), ansi=ansi)
+        self._tones = themes.styles(
+            self.get_css_variables(), ansi=self.current_theme.ansi, no_color=self.no_color
+        )
         for screen in self.screen_stack:
             screen.refresh()
 
@@ -244,16 +258,19 @@ class ApplianceApp(App[UiEnd]):
 
     def action_help(self) -> None:
         """Show every key that works here."""
-        from appliance.ui.screens.dialogs import InfoDialog  # noqa: PLC0415 - see show_info
+        from appliance.ui.screens import help_dialog  # noqa: PLC0415 - see show_info
         from appliance.ui.views import key_help  # noqa: PLC0415 - see show_info
 
         page = self.page
-        scopes = page.SCOPES if page is not None else ()
-        lines = key_help.lines(scopes, self.settings.keys, min(self.size.width - 4, 116))
+        if page is None:
+            return
+        wide = self.size.width >= WIDE
+        cells = help_dialog.WIDE_CELLS if wide else help_dialog.CELLS
+        lines = key_help.lines(page.SCOPES, self.settings.keys, page.FILTER_WORDS, cells)
         if self.engine.is_remote:
             leaving = "Attached: quit leaves the appliance running; a command stops it."
             lines = [[(leaving, "info")], *lines]
-        self.push_screen(InfoDialog("Help", lines))
+        self.push_screen(help_dialog.HelpDialog(lines, self.settings.keys))
 
     def action_problems(self) -> None:
         """Show what is wrong and what was noted."""

@@ -245,6 +245,11 @@ def for_rule(name: str) -> Filter:
     return Filter(rules=(Name(name, exact=True),)) if name else EMPTY
 
 
+def for_task(name_or_id: str) -> Filter:
+    """The filter for a task's executions, and for the messages that started it."""
+    return Filter(tasks=(Name(name_or_id, exact=True),)) if name_or_id else EMPTY
+
+
 def for_topic(topic: str, *, below: bool) -> Filter:
     """The filter for a topic, or for it and all topics ``below`` it."""
     wanted = f"{topic}/#" if below else topic

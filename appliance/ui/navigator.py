@@ -23,6 +23,9 @@ from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import Navigation, PageHost
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
+_LISTED = {"timer": "tasks", "topic": "topics", "client": "clients"}
+"""The tab whose list has what a place names."""
+
 
 class Navigator(Navigation):
     """Shows pages on the app's stack of screens."""
@@ -85,6 +88,11 @@ class Navigator(Navigation):
         self.show("live")
         self._tabs["live"].use_filter(wanted)
 
+    def show_task(self, task_id: str, name: str = "") -> None:
+        self.show("tasks")
+        page = self._tabs["tasks"]
+        page.go_to_task(task_id, name)  # type: ignore[attr-defined]  # imported late, see the docstring
+
     def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
         from appliance.ui.screens.message import MessageScreen  # noqa: PLC0415 - see the docstring
 
@@ -120,9 +128,9 @@ class Navigator(Navigation):
     def go_to(self, place: Place) -> None:
         if place.kind == "execution":
             self._go_to_execution(int(place.name))
-        elif place.kind == "timer":
-            self.show("tasks")
-            self._tabs["tasks"].choose(place.name)
+        elif place.kind in _LISTED:
+            self.show(_LISTED[place.kind])
+            self._tabs[_LISTED[place.kind]].choose(place.name)
         else:
             self.show("tasks" if place.kind == "server" else place.kind)
 

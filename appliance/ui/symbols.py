@@ -43,6 +43,38 @@ TIMER = "→"
 CURSOR = "▌"
 
 
+def _states_by_sign() -> list[tuple[str, str, str]]:
+    """Each sign of a state with all the words that it stands for."""
+    words: dict[tuple[str, str], list[str]] = {}
+    for one, word, tone in _STATES.values():
+        words.setdefault((one, tone), []).append(word)
+    return [(one, tone, ", ".join(found)) for (one, tone), found in words.items()]
+
+
+LEGEND: Final = (
+    *_states_by_sign(),
+    ("x3", "", "beside an outcome: the message asked for three starts"),
+    ("●", "ok", "a part is well; a client is connected"),
+    ("▲", "warn", "a part needs a look; something was refused, dropped or late"),
+    ("✗", "bad", "a part does not work; an alarm is raised"),
+    ("○", "dim", "a part is off; a client is away, and its session is kept; a task is disabled"),
+    (PAUSED, "warn", "paused: a timer, or the view"),
+    (RULE, "info", "a rule of the configuration ([[trigger]])"),
+    (TIMER, "info", "a timer; what a rule starts; the task that a message started"),
+    ("R", "accent", "retained: new subscribers get the message at once"),
+    ("Q", "", "the quality of service: 0, 1 or 2"),
+    (CURSOR, "info", "the chosen row; dim in a list without the focus"),
+    ("▾", "", "a level of topics that is open"),
+    ("▸", "", "a level of topics that is folded, with the number of topics in it"),
+    ("▼", "head", "the rows are sorted by this column"),
+    ("█▎·", "run", "how far a run is, by the time that the task usually takes"),
+    ("▁▄█", "info", "a curve or the runs of a task, the newest at the right"),
+    ("…", "", "cut; the detail or a wider terminal has the rest"),
+    ("␛�", "", "a character that would change the terminal, or has no picture"),
+)
+"""Every sign of the screens with its tone and meaning, for the help."""
+
+
 def sign(state: ExecutionState) -> str:
     """One cell."""
     return _STATES[state][0]

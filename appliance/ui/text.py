@@ -60,6 +60,19 @@ def _stand_in(code: int) -> str | None:
 
 _TABLE = _Table()
 
+_CONSOLE_FONT = dict(zip("✓✗▶▷◌↻‖●◆▾▸▌⏎…▼▁▂▃▅▆▇▏▎▍▋▊▉", "√x►>°@║•♦▼►▌┘~▼__▄▄██▌▌▌███", strict=True))
+"""Signs that the font of the Linux console lacks, and what stands for them there: the characters of
+code page 437, which each of its fonts has."""
+
+
+def use_console_font(*, on: bool) -> None:
+    """Show the signs of the UI with what the font of the Linux console has, or as they are."""
+    if on != (_TABLE.get(ord("✓")) == _CONSOLE_FONT["✓"]):
+        _TABLE.clear()
+        _made_printable.cache_clear()
+    if on:
+        _TABLE.update({ord(sign): shown for sign, shown in _CONSOLE_FONT.items()})
+
 
 def printable(text: str) -> str:
     """Return ``text`` as one line that is safe to write to a terminal."""

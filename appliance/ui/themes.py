@@ -6,9 +6,11 @@ Not for: the tone of a state (symbols.py).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.style import Style
 from textual.color import Color
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK = Theme(
     name="appliance-dark",
@@ -52,14 +54,25 @@ CONTRAST = Theme(
     error="#ff8080",
     dark=True,
 )
-THEMES = (DARK, LIGHT, CONTRAST)
+SIXTEEN = replace(
+    BUILTIN_THEMES["ansi-dark"],
+    name="appliance-16",
+    primary="ansi_cyan",
+    accent="ansi_magenta",
+)
+"""The terminal's own sixteen colours: RGB would be turned into few of them, most into the same."""
+
+THEMES = (DARK, LIGHT, CONTRAST, SIXTEEN)
 DEFAULT = DARK.name
 NO_COLOR_THEME = "ansi-dark"
 """Textual's theme of the terminal's own colours; its NO_COLOR filter then leaves none at all."""
 
-HIDDEN = frozenset({"ansi-light", "textual-dark", "textual-light"})
-"""Themes of Textual that are not offered: its own two, and ANSI colours that can't be told apart
-on a light ground."""
+HIDDEN = frozenset({"ansi-dark", "ansi-light", "textual-dark", "textual-light"})
+"""Themes of Textual that are not offered: its own two, and ANSI colours, for which there is
+``SIXTEEN``."""
+
+FEW_COLORS = frozenset({"standard", "windows"})
+"""Rich's names of the terminals with sixteen colours."""
 
 _PLAIN = {
     "": Style(),
@@ -78,10 +91,28 @@ _PLAIN = {
 }
 
 
-def styles(variables: dict[str, str], *, ansi: bool) -> dict[str, Style]:
-    """The style of every tone. ``variables`` are those of Textual's theme; ``ansi`` = no RGB."""
-    if ansi:
+_SIXTEEN = _PLAIN | {
+    "ok": Style(color="green"),
+    "warn": Style(color="yellow", bold=True),
+    "bad": Style(color="red", bold=True),
+    "info": Style(color="cyan"),
+    "run": Style(color="cyan", bold=True),
+    "accent": Style(color="magenta", bold=True),
+    "key": Style(color="magenta", bold=True),
+}
+
+
+def styles(
+    variables: dict[str, str], *, ansi: bool = False, no_color: bool = False
+) -> dict[str, Style]:
+    """The style of every tone.
+
+    ``variables`` are those of Textual's theme; ``ansi``: the terminal's own sixteen colours.
+    """
+    if no_color:
         return _PLAIN
+    if ansi:
+        return _SIXTEEN
     foreground = Color.parse(variables["foreground"])
     background = Color.parse(variables["background"])
     dim = background.blend(foreground, 0.58, 1.0)

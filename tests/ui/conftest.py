@@ -17,10 +17,12 @@ textual._wait.SLEEP_IDLE = 1 / 800
 
 @pytest.fixture(autouse=True)
 def _same_everywhere(monkeypatch):
-    """Local time is UTC, colours are allowed."""
+    """Local time is UTC, the terminal has all colours."""
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "UTC")
         patch.delenv("NO_COLOR", raising=False)
+        patch.setenv("COLORTERM", "truecolor")
+        patch.setenv("TERM", "xterm-256color")
         if hasattr(time, "tzset"):
             time.tzset()
         yield

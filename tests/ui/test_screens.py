@@ -525,30 +525,6 @@ class TestTheTableOfKeys:
             action = "action_" + key.action.split("(")[0]
             assert any(hasattr(place, action) for place in (page, Rows, ApplianceApp)), key.name
 
-    @pytest.mark.parametrize("name", PAGES)
-    def test_the_help_of_a_screen_has_every_key(self, name):
-        """A new row of the table is in the help, under the title of its scope."""
-        from importlib import import_module
-
-        from appliance.ui import keys
-        from appliance.ui.views import key_help
-
-        module, page_name = name.split(".")
-        page = getattr(import_module(f"appliance.ui.screens.{module}"), page_name)
-        text = "\n".join(
-            "".join(part for part, _ in line) for line in key_help.lines(page.SCOPES, {}, 80)
-        )
-        for key in keys.of(*page.SCOPES, keys.EVERYWHERE):
-            assert key.help[:23] in text
-            assert keys.shown(key.keys.split(",")[0]) in text
-
-    def test_names_are_unique(self):
-        """[ui.keys] means one thing by a name."""
-        from appliance.ui import keys
-
-        names = [key.name for key in keys.TABLE]
-        assert len(set(names)) == len(names)
-
 
 class TestNamesAndCounts:
     """Small texts that say what is there."""

@@ -73,6 +73,8 @@ class ClientsScreen(Page):
         self._asked_ns = 0
         self._before: dict[str, tuple[int, int]] = {}
         self._dirty = True
+        self._wanted = ""
+        """The client that is chosen when the list has been filled."""
 
     def body(self) -> Iterable[Widget]:
         yield ClientRows(id="clients")
@@ -109,6 +111,7 @@ class ClientsScreen(Page):
         if seconds >= 0.5 or seconds < 0:
             self._before, self._asked_ns = counts, now_ns
         self._dirty = False
+        wanted, self._wanted = self._wanted, ""
         rows.now_ns = now_ns
         shown = [
             one
@@ -123,6 +126,13 @@ class ClientsScreen(Page):
             rows.empty_text = f"{hidden} hidden by the filter. Esc clears it."
         order = _SORTS[rows.sort]
         rows.set_items(sorted(shown, key=lambda one: (order(one, rows.rates), one.client_id)))
+        if wanted:
+            rows.select(wanted)
+
+    def choose(self, name: str) -> None:
+        """Choose a client, whatever the filter was."""
+        self._wanted = name
+        self.use_filter(filters.EMPTY)
 
     def filter_changed(self) -> None:
         self._dirty = True

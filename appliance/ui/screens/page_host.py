@@ -26,6 +26,9 @@ class Navigation(Protocol):
     def show_live(self, wanted: Filter) -> None:
         """Go to the Live page with a filter."""
 
+    def show_task(self, task_id: str, name: str = "") -> None:
+        """Go to a task's executions; ``name``: if no other task has it."""
+
     def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
         """Show the whole of a message; ``among``: the list that "next" and "previous" walk."""
 

@@ -143,6 +143,21 @@ class TasksScreen(Page):
             rows = [*rows[: most - 1], f"{cut(rows[most - 1], cells - 12)}  … ⏎ all"]
         return [[(f" {row}", tone)] for row in rows]
 
+    def go_to_task(self, task_id: str, name: str) -> None:
+        """Show a task's executions, old ones too."""
+        self.use_filter(filters.for_task(name or task_id))
+        engine = self.host.engine
+
+        def found(executions: Sequence[Execution]) -> None:
+            known = {one.id for one in self._all}
+            self._older += [one for one in executions if one.id not in known]
+            self._older.sort(key=lambda one: -one.id)
+            self.host.show_now()
+
+        self.host.background.fetch(
+            lambda: engine.executions(1 << 62, _OLDER, task_id), found, group="older"
+        )
+
     @property
     def _execution(self) -> Execution | None:
         return self.query_one(ExecutionRows).current

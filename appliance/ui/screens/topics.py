@@ -74,6 +74,8 @@ class TopicsScreen(Page):
         super().__init__(host)
         self._root = topic_tree.build([])
         self._names = TaskNames()
+        self._wanted = ""
+        """The topic that is chosen when the tree has been built."""
         self._built_ns = 0
         self._seen_any = False
         self._left_out = ""
@@ -123,7 +125,13 @@ class TopicsScreen(Page):
                 self.rows.opened = set(topic_tree.folders(self._root))
         rows = self.rows
         rows.now_ns = now_ns
+        topic, self._wanted = self._wanted, ""
+        if topic:
+            levels = topic.split("/")
+            rows.opened |= {"/".join(levels[:count]) for count in range(1, len(levels))}
         rows.set_items(topic_tree.rows(self._root, rows.opened, rows.sort))
+        if topic:
+            rows.select(topic)
 
     def _show(self, now_ns: int) -> None:
         rows = self.rows
@@ -180,6 +188,11 @@ class TopicsScreen(Page):
     def _found_retained(self, message: Message | None) -> None:
         self._retained = message
         self.host.show_now()
+
+    def choose(self, name: str) -> None:
+        """Choose a topic and open the levels above it, whatever the filter was."""
+        self._wanted = name
+        self.use_filter(filters.EMPTY)
 
     def filter_changed(self) -> None:
         self._built_ns = 0
