@@ -30,7 +30,7 @@ from appliance.engine_api import (
 )
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
-from appliance.model import Cause, Execution, Message, Task
+from appliance.model import Cause, Execution, ExecutionState, Message, Task
 from appliance.qlik.server import QlikServer
 from appliance.storage.sqlite import is_damage
 from appliance.tasks.catalog import AllowList, TaskList
@@ -465,6 +465,11 @@ class TaskEngine:
                     planner.cancel(record, by, self._clock_ns())
                 return
             execution = record.execution
+            if execution.state is ExecutionState.RETRYING:
+                raise UnavailableError(
+                    f"Execution {number} may run: its start call got no answer, and its run is "
+                    "looked for. Try again when that is known."
+                )
             if not execution.execution_id:
                 raise UnavailableError(
                     f"Execution {number} is just being started; try again when it runs."

@@ -180,6 +180,7 @@ class Trial:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(300)
 @pytest.mark.posix("the files of the certificates are linked")
 def test_after_an_outage_a_start_leaves_soon(tmp_path: Path) -> None:
     """Within 3 s of the return where nothing can have been carried out, else 30 s after the call;

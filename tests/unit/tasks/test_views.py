@@ -11,7 +11,16 @@ from appliance.model import Cause, Execution, ExecutionState
 from appliance.tasks.records import Record
 from appliance.tasks.store import Answer, Changes, Store
 from appliance.tasks.triggers import Options
-from appliance.tasks.views import DAY_NS, MAX_EXECUTIONS, MAX_MESSAGES, Views
+from appliance.engine_api import PAUSED
+from appliance.tasks.views import (
+    DAY_NS,
+    LOOKING,
+    MAX_EXECUTIONS,
+    MAX_MESSAGES,
+    WAITS_FOR_RUN,
+    WAITS_FOR_SERVER,
+    Views,
+)
 from appliance.tasks.selector import TaskSelector
 
 NOW = 100 * DAY_NS
@@ -37,6 +46,45 @@ def test_the_newest_are_shown_and_whatever_runs() -> None:
     assert shown == [newest, newest - 1, newest - 2, 1]
     assert views.execution(2) is None
     assert views.execution(1) is not None
+
+
+def test_a_wait_says_its_kind_its_reason_and_its_time() -> None:
+    """From the states that users see; while the server is away nothing that needs it is tried
+    before the next health check."""
+    views = Views()
+    waiting, retrying = ExecutionState.WAITING, ExecutionState.RETRYING
+    show(
+        views,
+        execution(1, retrying, reason="The connection was refused.", next_attempt_ns=NOW + 1),
+        execution(2, retrying, reason=f"503. Looking {LOOKING}.", next_attempt_ns=NOW + 9),
+        execution(3, waiting, reason="Waits for quiet (debounce).", next_attempt_ns=NOW + 2),
+        execution(4, waiting, reason="Waits for the cooldown.", next_attempt_ns=NOW + 3),
+        execution(5, waiting, reason=PAUSED, next_attempt_ns=NOW + 4),
+        execution(6, waiting, reason=WAITS_FOR_RUN),
+        execution(7, waiting, reason=WAITS_FOR_SERVER),
+        execution(8, ExecutionState.REQUESTED),
+        execution(9, ExecutionState.STARTING),
+        execution(10, ExecutionState.RUNNING),
+        execution(11, ExecutionState.FAILED, reason="x"),
+    )
+    found = {one.execution: (one.kind, one.until_ns) for one in views.waits(None)}
+    assert found == {
+        1: ("retry", NOW + 1),
+        2: ("look", NOW + 9),
+        3: ("debounce", NOW + 2),
+        4: ("cooldown", NOW + 3),
+        5: ("paused", None),
+        6: ("run", None),
+        7: ("server", None),
+        8: ("turn", None),
+    }
+    assert all(one.reason and one.name == f"T #{one.execution}" for one in views.waits(None))
+    away = {one.execution: (one.kind, one.until_ns) for one in views.waits(NOW + 5)}
+    assert away == found | {
+        1: ("retry", NOW + 5),
+        7: ("server", NOW + 5),
+        8: ("server", NOW + 5),
+    }
 
 
 def test_a_mark_shows_what_still_happens_then_what_went_wrong() -> None:
