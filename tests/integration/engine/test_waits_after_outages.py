@@ -65,22 +65,32 @@ class Site:
         self.qlik.start()
         self._impostor: SimulatedQlik | None = None
 
+    def without_name(self) -> None:
+        self.unknown_host.touch()
+        self.qlik.refuse()  # a connection that is open needs no name
+        _listen(self.qlik.end_faults)
+
     def without_tls(self) -> None:
         self.qlik.refuse()
         self._impostor = SimulatedQlik(port=self.qlik.port)
-        self._impostor.start()
+        _listen(self._impostor.start)
 
     def come_back(self) -> None:
         """Answer again. Calls that hang are not answered any more."""
         self.unknown_host.unlink(missing_ok=True)
         if self._impostor is not None:
             self._impostor.stop()
-        self.qlik.end_faults()
+        _listen(self.qlik.end_faults)
 
     def close(self) -> None:
         if self._impostor is not None:
             self._impostor.stop()
         self.qlik.stop()
+
+
+def _listen(begin: Callable[[], object]) -> None:
+    """Listen on a port that was closed: on a busy machine another program may use it meanwhile."""
+    until(lambda: [begin()], "the port is free")
 
 
 def _status(status: int, **settings: Any) -> Callable[[Site], None]:
@@ -93,7 +103,7 @@ def _fault(kind: FaultKind, **settings: str) -> Callable[[Site], None]:
 
 OUTAGES = (
     Outage("connection refused", NOTHING, lambda site: site.qlik.refuse()),
-    Outage("no such host", NOTHING, lambda site: site.unknown_host.touch()),
+    Outage("no such host", NOTHING, Site.without_name),
     Outage("TLS not established", NOTHING, Site.without_tls),
     Outage("429", NOTHING, _status(429)),
     Outage("login page", NOTHING, _fault(FaultKind.LOGIN_PAGE)),
@@ -158,7 +168,8 @@ class Trial:
             self._process.kill()
             with starting:
                 self._process.start()
-        time.sleep(max(2.0, end - time.monotonic()))
+        time.sleep(max(2.0, end - time.monotonic()))  # outages last as long as they last
+        assert not runs.begun, "a run during the outage"
         self._site.come_back()
         back = time.monotonic()
         until(lambda: runs.begun, f"a run after {self._outage.name}", BOUND_S)
