@@ -28,7 +28,8 @@ from appliance.qlik.simulated.server import TlsFiles
 SCRIPT = Path(__file__).parents[2] / "outage_appliance.py"
 TASK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 OUTAGE_S = 9.0
-"""Long enough for the waits between the tries to have grown."""
+"""Long enough for the waits between the tries to have grown. Each kind has another length, so that
+they do not all end at the same moment between two health checks."""
 BOUND_S = 100.0
 CONFIG = (
     """
@@ -135,11 +136,18 @@ class Trial:
     """One appliance and its server through one outage."""
 
     def __init__(
-        self, folder: Path, files: certificates.Certificates, outage: Outage, *, is_killed: bool
+        self,
+        folder: Path,
+        files: certificates.Certificates,
+        outage: Outage,
+        *,
+        lasts_s: float,
+        is_killed: bool,
     ) -> None:
         folder.mkdir(parents=True)
         (folder / "certificates").symlink_to(Path(files.root).parent)
         self._outage = outage
+        self._lasts_s = lasts_s
         self._is_killed = is_killed
         self._site = Site(folder, files)
         url = self._site.qlik.url.replace("127.0.0.1", HOST)
@@ -162,13 +170,13 @@ class Trial:
         self._outage.begin(self._site)
         called = time.monotonic()
         self._publish()
-        end = called + OUTAGE_S
+        end = called + self._lasts_s
         if self._is_killed:
             time.sleep(1.5)
             self._process.kill()
             with starting:
                 self._process.start()
-        time.sleep(max(2.0, end - time.monotonic()))  # outages last as long as they last
+        time.sleep(max(self._lasts_s - OUTAGE_S + 1.5, end - time.monotonic()))
         assert not runs.begun, "a run during the outage"
         self._site.come_back()
         back = time.monotonic()
@@ -199,7 +207,13 @@ def test_after_an_outage_a_start_leaves_soon(tmp_path: Path) -> None:
     files = certificates.make(tmp_path / "certificates", host=HOST)
     starting = threading.Semaphore(3)
     trials = [
-        Trial(tmp_path / f"{number}{is_killed}", files, outage, is_killed=is_killed)
+        Trial(
+            tmp_path / f"{number}{is_killed}",
+            files,
+            outage,
+            lasts_s=OUTAGE_S + 2.0 * number / len(OUTAGES),
+            is_killed=is_killed,
+        )
         for number, outage in enumerate(OUTAGES)
         for is_killed in (False, True)
     ]
