@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from appliance.errors import ConfigError
 from appliance.tasks.conditions import Condition
+from appliance.tasks.invisible import bare
 
 DOCUMENT = {
     "state": "done",
@@ -91,6 +92,19 @@ def test_invisible_characters_around_do_not_count(payload: str) -> None:
     assert when.holds(payload.replace("{}", '{"state": "done"}').encode())
     assert not when.holds(payload.replace("{}", '{"state": "do\u200bne"}').encode())
     assert not when.holds(payload.replace("{}", '{"state": "done"').encode())
+
+
+def test_a_long_payload_of_nothing_that_is_seen_takes_no_time() -> None:
+    """Blanks and invisible characters in turns, 600,000 of them: one pass takes them away."""
+    payload = b" \0" * 300_000
+    assert not Condition({"state": "done"}, where="t").holds(payload + b"x")
+    assert Condition({"payload": "x"}, where="t").holds(payload + b"x" + payload)
+
+
+def test_every_space_of_unicode_is_one_around_a_payload() -> None:
+    """As ``str.strip`` takes them away."""
+    spaces = "".join(filter(str.isspace, map(chr, range(0x110000))))
+    assert bare(f"{spaces}a b{spaces[::-1]}") == "a b"
 
 
 @pytest.mark.parametrize(

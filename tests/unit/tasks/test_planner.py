@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from appliance.counters import Counter
-from appliance.model import Cause, ExecutionState, Message, ReloadOptions, Task
+from appliance.model import APP, Cause, ExecutionState, Message, ReloadOptions, Task
 from appliance.qlik.server import RetryPolicy, QlikError, Report
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.dispatcher import MAX_RELOADS_WAITING
@@ -411,6 +411,33 @@ def test_requests_for_other_reloads_of_one_task_are_not_merged() -> None:
     planner.report(job.record, Report("run-1", IDS[0], ExecutionState.SUCCEEDED), NOW)
     (job,) = planner.begin(NOW)
     assert job.record.id == second
+
+
+@pytest.mark.parametrize("known", ["at once", "later"])
+def test_what_waits_for_an_app_waits_for_the_task_that_the_server_made(known: str) -> None:
+    """The first reload of an app has no task yet; the next one does not meet its run."""
+    planner = make()
+    app = f"{APP}{IDS[1]}"
+    first = planner.ask(TaskSelector("id", app), PLAIN, Cause("message", next(SEQS)), NOW)
+    (job,) = planner.begin(NOW)
+    second = planner.ask(TaskSelector("id", app), PLAIN, Cause("message", next(SEQS)), NOW)
+    if known == "at once":
+        planner.started(job.record, "run-1", NOW, task_id=IDS[0])
+    else:
+        planner.started(job.record, "after:1", NOW)
+        assert planner.begin(NOW) == []
+        planner.report(job.record, Report("run-1", IDS[0], ExecutionState.RUNNING), NOW)
+    assert planner.knows_run("run-1")
+    executions = [planner.open[one].execution for one in (first, second)]
+    assert [one.task_id for one in executions] == [IDS[0], IDS[0]]
+    assert executions[0].execution_id == "run-1"
+    assert planner.begin(NOW) == []
+    assert planner.state_of(planner.open[second]) is RequestState.BLOCKED
+    third = planner.ask(TaskSelector("id", IDS[0]), PLAIN, Cause("message", next(SEQS)), NOW)
+    assert third == second
+    planner.report(job.record, Report("run-1", IDS[0], ExecutionState.SUCCEEDED), NOW)
+    (job,) = planner.begin(NOW)
+    assert (job.record.id, job.record.execution.task_id) == (second, IDS[0])
 
 
 def test_so_many_different_reloads_of_one_task_may_wait() -> None:
