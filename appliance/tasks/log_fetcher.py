@@ -52,13 +52,15 @@ class LogFetcher:
         with state.lock:
             while not state.stopping:
                 now, logs = state.clock_ns(), state.planner.logs
-                wait_s = _TICK_S
-                if not state.circuit.is_open and not state.trouble:
-                    if (record := logs.begin(now)) is not None:
-                        return record
-                    if (due := logs.next_due()) is not None:
-                        wait_s = max((due - now) / SECOND_NS, 0.001)
-                state.log_due.wait(min(wait_s, _TICK_S))
+                may_ask = not state.circuit.is_open and not state.trouble
+                if may_ask and (record := logs.begin(now)) is not None:
+                    return record
+                if (due := logs.next_due()) is None:
+                    state.log_due.wait()
+                elif may_ask:
+                    state.log_due.wait(min(max((due - now) / SECOND_NS, 0.001), _TICK_S))
+                else:
+                    state.log_due.wait(_TICK_S)
         return None
 
     def _fetch(self, record: Record) -> None:

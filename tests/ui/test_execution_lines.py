@@ -1,0 +1,44 @@
+"""An execution as lines: what the server says of its run."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.model import Cause, Execution, ExecutionState, Step
+from appliance.ui.views import execution as view
+
+NOW = 1_790_000_000_000_000_000
+SECOND = 1_000_000_000
+RUN = Execution(
+    7,
+    "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10",
+    "Reload sales",
+    ExecutionState.FAILED,
+    Cause("operator"),
+    NOW,
+    started_ns=NOW + 750 * SECOND,
+    ended_ns=NOW + 800 * SECOND,
+    reason="Error: Table not found",
+    node="qlik2.example.com",
+    queued_ns=NOW,
+    queued_s=747.2,
+    details=(
+        Step(NOW, "Changing task state to Triggered"),
+        Step(NOW + 747 * SECOND, "Changing task state from \x1b[31mQueued to Started"),
+    ),
+    log_problem='The server has a problem (status 500): "Failed to copy file."',
+)
+
+
+@pytest.mark.parametrize("cells", [40, 80, 200])
+def test_node_queue_notes_and_a_missing_log_are_told(cells: int) -> None:
+    """Whole at each width, and without what would change the terminal."""
+    found = view.lines(RUN, None, NOW + 900 * SECOND, cells, utc=True)
+    text = " ".join(" ".join("".join(piece for piece, _ in line) for line in found).split())
+    assert "node qlik2.example.com" in text
+    assert "queue 12m27s" in text or "queue 12:27" in text
+    assert "Changing task state to Triggered" in text
+    assert "to Started" in text
+    assert "No script log" in text
+    assert '"Failed to copy file."' in text
+    assert "\x1b" not in text
