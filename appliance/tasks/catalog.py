@@ -131,7 +131,8 @@ def _texts(kind: Kind, task: Task) -> tuple[_Text, ...]:
         case _:
             # Tasks of other kinds have an app too, but do not reload it.
             is_reload = task.kind is TaskKind.RELOAD
-            return (task.app_id.lower(), task.app_name) if is_reload else ()
+            texts = (task.app_id.lower(), task.app_name) if is_reload else ()
+            return tuple(filter(None, texts))
 
 
 def _wanted(selector: TaskSelector) -> _Text:
@@ -198,7 +199,7 @@ class _Texts(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, texts: Iterable[_Text]) -> _Texts:
         exact = frozenset(texts)
-        return cls(exact, frozenset(map(folded, exact)))
+        return cls(exact, frozenset(map(folded, exact)) - {""})
 
     def __bool__(self) -> bool:
         return bool(self.exact)

@@ -141,6 +141,14 @@ def test_the_table_means_what_a_selector_would_mean(allow: AllowConfig, made) ->
     assert not allowed.allows(spaced.id, made("sales"), lambda: [made("sales")])
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\u200b"])
+def test_a_blank_entry_allows_nothing(blank: str) -> None:
+    """Not the tasks without an app, nor those with a blank name."""
+    for allow in (AllowConfig(names=(blank,)), AllowConfig(apps=(blank,))):
+        for each in (task(1), task(2, "  "), task(3, app_id=APP_ID, app_name="\u2060")):
+            assert not AllowList(allow).allows(each.id, each)
+
+
 names = st.text(alphabet=" ab\u200b\0", max_size=4)
 
 

@@ -122,10 +122,10 @@ class PlannerMachine(RuleBasedStateMachine):
             self.asked.append((self.now, number, task, options))
         self.settle()
 
-    @rule()
-    def ask_by_tag(self) -> None:
+    @rule(kind=st.sampled_from(["tag", "together"]))
+    def ask_by_tag(self, kind: str) -> None:
         number = self.planner.ask(
-            TaskSelector("tag", "x"), PLAIN, Cause("message", next(SEQS)), self.now
+            TaskSelector(kind, "x"), PLAIN, Cause("message", next(SEQS)), self.now
         )
         assert isinstance(number, int)
         self.asked.append((self.now, number, "", PLAIN))
@@ -143,7 +143,10 @@ class PlannerMachine(RuleBasedStateMachine):
         else:
             # Not the third: its cooldown holds for its own rule only.
             count = ["one", "two"].index(answer) + 1
-            self.planner.resolved(job.record, [Task(one, "T") for one in IDS[:count]], self.now)
+            reload = st.sampled_from([ReloadOptions(), PARTIAL])
+            reloads = data.draw(st.lists(reload, min_size=count, max_size=count))
+            tasks = [Task(one, "T") for one in IDS[:count]]
+            self.planner.resolved(job.record, tasks, self.now, reloads)
         self.settle()
 
     @rule(data=st.data(), act=st.sampled_from(["pause", "go on", "end the wait", "take back"]))
