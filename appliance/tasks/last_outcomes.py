@@ -14,6 +14,8 @@ MAX_TASKS = 10_000
 """Tasks whose last outcome is remembered; the one that ended longest ago is forgotten first."""
 SHOWN_NS = 7 * 86400 * 1_000_000_000
 """A task that ended badly is named for a week, unless it succeeds before that."""
+_LIST_EVERY_NS = 60 * 1_000_000_000
+"""Unless an outcome comes, the list is made anew so often, for the tasks whose week is over."""
 MAX_REASON = 400
 """Characters of a reason; the execution has it whole."""
 
@@ -28,6 +30,8 @@ class LastOutcomes:
         self._last: OrderedDict[str, tuple[int, FailingTask | None]] = OrderedDict()
         """When it ended, and what to say of it (``None``: it succeeded), by task id."""
         self._failing: set[str] = set()
+        self._listed: list[FailingTask] | None = None
+        self._listed_ns = 0
 
     def note(self, execution: Execution) -> None:
         """Take account of an execution that has ended."""
@@ -41,6 +45,7 @@ class LastOutcomes:
         failing = None if _is_success(execution) else _failing(execution, ended_ns)
         self._last[task_id] = (ended_ns, failing)
         self._last.move_to_end(task_id)
+        self._listed = None
         if failing is None:
             self._failing.discard(task_id)
         else:
@@ -51,6 +56,11 @@ class LastOutcomes:
 
     def failing(self, now_ns: int) -> list[FailingTask]:
         """The tasks that fail, the newest first."""
+        if self._listed is None or not 0 <= now_ns - self._listed_ns < _LIST_EVERY_NS:
+            self._listed, self._listed_ns = self._list(now_ns), now_ns
+        return self._listed
+
+    def _list(self, now_ns: int) -> list[FailingTask]:
         found = [self._last[task_id] for task_id in self._failing]
         return sorted(
             (

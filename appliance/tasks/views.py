@@ -30,7 +30,7 @@ WAITS_FOR_RUN = "Waits for the present run to end."
 WAITS_FOR_TURN = "Waits for its turn: other calls or runs come first (max_concurrent, max_running)."
 MAX_NAMED = 10
 """Failing tasks and waiting starts that are named; all are counted."""
-_LOOKED_AT = 5000
+_LOOKED_AT = 2000
 """Open requests that are looked at for starts that wait too long, the oldest first."""
 _LOOK_EVERY_NS = 1_000_000_000
 DAY_NS = 86400 * 1_000_000_000

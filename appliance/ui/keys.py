@@ -101,6 +101,7 @@ TABLE = (
     Key("hex", "hex", "x", "hex", "bytes in hex", DETAIL, footer=True),
     Key("difference", "difference", "d", "diff", "against the one before", DETAIL, footer=True),
     Key("wrap", "wrap", "w", "wrap", "wrap or cut long lines", DETAIL),
+    Key("end_wait", "fire_timer", "f", "do it now", "end the wait: do it now", DETAIL),
     Key("previous", "previous", "left,h", "previous", "message before, after", DETAIL),
     Key("next", "next", "right,l", "next", "message before, after", DETAIL),
     Key("copy_payload", "copy", "c", "copy", "copy the payload", DETAIL, footer=True),

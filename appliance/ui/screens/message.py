@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
 from textual.widget import Widget
 
 from appliance.engine_api import Mark, Snapshot
@@ -18,11 +19,13 @@ from appliance.ui import formats, journal_lookup, keys, payload
 from appliance.ui.lines import Line, rule
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
+from appliance.ui.views import execution as execution_view
 from appliance.ui.views import message as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.viewer import Viewer
 
-_OUTCOME_ROWS = 6
+_OUTCOME_ROWS, _OUTCOME_ROWS_TALL = 6, 16
+_TALL = 36
 
 
 class MessageScreen(Page):
@@ -131,11 +134,19 @@ class MessageScreen(Page):
         if execution is None:
             self._explain(mark)
         reasons = self._reasons or view.why_nothing(mark, message, snapshot)
+        wait = None
+        if execution is not None:
+            wait = next((one for one in snapshot.waits if one.execution == execution.id), None)
+        if wait is not None and execution is not None:
+            execution = replace(execution, next_attempt_ns=wait.until_ns)
         outcome = view.outcome(mark, execution, reasons, now_ns, cells, utc=utc)
+        if wait is not None:
+            outcome[1:1] = execution_view.wait_lines(wait, now_ns, cells, utc=utc)
+        most = _OUTCOME_ROWS if self.size.height < _TALL else _OUTCOME_ROWS_TALL
+        if len(outcome) > most:
+            outcome = [*outcome[: most - 1], [("   … ⏎ has all", "dim")]]
         head: Line = [("What it led to", "head")]
-        self.query_one("#outcome", Pane).show(
-            [rule(head, cells), *outcome[: _OUTCOME_ROWS if self.size.height < 36 else 16]]
-        )
+        self.query_one("#outcome", Pane).show([rule(head, cells), *outcome])
         self._show_payload(cells)
 
     def _explain(self, mark: Mark | None) -> None:
@@ -251,6 +262,15 @@ class MessageScreen(Page):
             self.host.say(f"This message started nothing. {' '.join(why)}")
         else:
             self.host.navigation.show_execution(execution, self.tab)
+
+    def action_fire_timer(self) -> None:
+        """End the wait of what it asked for."""
+        mark = self.host.engine.marks([self._message.seq]).get(self._message.seq)
+        execution = self.host.engine.execution(mark.execution) if mark and mark.execution else None
+        if execution is None:
+            self.host.say("Nothing waits for this message.")
+        else:
+            self.host.actions.start_now(execution)
 
     def action_repeat(self) -> None:
         """Do again what the message caused."""

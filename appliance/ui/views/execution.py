@@ -164,18 +164,16 @@ def wait_lines(wait: WaitState | None, now_ns: int, cells: int, *, utc: bool) ->
     if wait is None:
         return []
     waited = formats.elapsed((now_ns - wait.since_ns) / 1e9)
-    parts = [f"Waits for {waited} already."]
+    parts = [f"It has waited for {waited}."]
     if wait.until_ns is not None and wait.until_ns > now_ns:
         left = formats.countdown((wait.until_ns - now_ns) / 1e9)
         at = formats.time_of_day(wait.until_ns, utc=utc)
         parts.append(f"It is tried next at {at}, in {left}.")
     else:
         parts.append(_UNTIL[wait.kind])
-    if wait.kind in _CAN_BE_ENDED:
-        parts.append("f starts it now, x takes it back.")
-    else:
-        parts.append("x takes it back.")
-    return [[(f" {row}", "info")] for row in words_in(" ".join(parts), cells - 2)]
+    found: list[Line] = [[(f" {row}", "info")] for row in words_in(" ".join(parts), cells - 2)]
+    keys: Line = [(" f", "key"), (" starts it now  ", "dim")] if wait.kind in _CAN_BE_ENDED else []
+    return [*found, [*keys, (" x", "key"), (" takes it back", "dim")]]
 
 
 _UNTIL: defaultdict[str, str] = defaultdict(

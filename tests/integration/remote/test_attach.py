@@ -85,6 +85,23 @@ def test_a_terminal_reads_the_journal(running, attach):
     assert list(engine.executions(1 << 62, 10, "no such task")) == []
 
 
+def test_a_terminal_says_why_a_message_started_nothing(running, attach):
+    """The reason is the engine's, for a viewer too; asking the Qlik server is for an operator."""
+    engine = attach(running, "anna")
+    publish(running, "hall/door", b"open")
+    publish(running, "qliksense/start_task", b"nonsense")
+    until(lambda: "qliksense/start_task" in topics(engine), "the messages at the terminal")
+    last = {one.topic: one.seq for one in engine.live(0, 1000)}
+    assert engine.explain(last["hall/door"]) == ["No trigger listens on its topic."]
+    until(
+        lambda: last["qliksense/start_task"] in engine.marks([last["qliksense/start_task"]]), "mark"
+    )
+    assert "JSON" in " ".join(engine.explain(last["qliksense/start_task"]))
+    with pytest.raises(ApplianceError, match="look"):
+        engine.check_server("")
+    attach(running, "admin").check_server("")
+
+
 def test_an_operator_starts_a_task_and_sees_its_outcome(running, attach):
     """The act is carried out, followed to its end, and stands in journal and log with its name."""
     engine = attach(running, "admin", "desk-admin")

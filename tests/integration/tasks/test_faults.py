@@ -507,6 +507,8 @@ def test_a_full_disk_stops_starts_and_loses_nothing(qlik, tmp_path: Path) -> Non
             rig.source.put(START_TOPIC, task.id)
         rig.wait_until(lambda: rig.engine._state.trouble)
         assert "full" in rig.engine._state.trouble
+        told = rig.engine.qlik_state().database
+        assert told.level == "bad" and "no task is started: the disk is full" in told.text
         begun = qlik.starts()
         assert begun < len(tasks)
         with rig.engine._state.lock:

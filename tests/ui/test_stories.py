@@ -1,0 +1,186 @@
+"""An operator's questions, answered by keys on a real appliance at 80x24.
+
+Each story says which keys bring the answer. How long that takes is not tested: it depends on the
+machine.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from appliance_process import free_port, until
+from tmux_window import Window
+
+from appliance.counters import Counter
+from appliance.mqtt.client import Client, Target
+from appliance.qlik.simulated import Outcome, SimulatedQlik, SimulatedTask
+
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal"),
+]
+
+ERROR = (
+    "Error: The following error occurred: Table 'HR.Employees' not found in the connection 'HR on "
+    "sql07 (read only)', the login was accepted but the schema has no such table. Check the "
+    "connection HR and the rights of its user."
+)
+CONFIG = """
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[qlik]
+edition = "client-managed"
+url = "URL"
+header = {name = "X-Qlik-User", value = "UserDirectory=INTERNAL;UserId=sa"}
+[metrics]
+bind = "127.0.0.1:MONITORING"
+[[trigger]]
+topic = "qliksense/start_task"
+task = "payload"
+[[trigger]]
+name = "quality"
+topic = "plant/+/done"
+task = {name = "Reload HR"}
+when = {state = "done"}
+[[trigger]]
+name = "later"
+topic = "later"
+task = {name = "Reload Stock"}
+debounce = "1h"
+"""
+
+
+class Site:
+    """An appliance in a terminal, its Qlik server, and a client that publishes."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.hr = SimulatedTask(
+            "Reload HR", outcomes=(Outcome.FAIL,), duration_s=0.2, error_text=ERROR
+        )
+        self.stock = SimulatedTask("Reload Stock", duration_s=0.2)
+        self.server = SimulatedQlik([self.hr, self.stock])
+        self.port, monitoring = free_port(), free_port()
+        config = CONFIG.replace("PORT", str(self.port)).replace("MONITORING", str(monitoring))
+        (folder / "config.toml").write_text(config.replace("URL", self.server.start()), "utf-8")
+        self.window = Window(folder, f"{sys.executable} -m appliance run; exec cat")
+        self.window.wait("✓ all well")
+
+    def publish(self, topic, payload):
+        with Client(Target("127.0.0.1", self.port, client_id="plc-1")) as client:
+            client.publish(topic, payload, qos=1, retain=False)
+
+    def press(self, *keys):
+        """Press keys one by one, as a person does: each is answered before the next."""
+        for key in keys:
+            self.window.keys(key)
+
+    def health(self):
+        """What ``appliance health`` says."""
+        command = [sys.executable, "-m", "appliance", "health", "--json"]
+        run = subprocess.run(command, cwd=self.folder, capture_output=True, timeout=60, check=False)
+        return json.loads(run.stdout)
+
+    def close(self):
+        self.window.close()
+        self.server.stop()
+
+
+@pytest.fixture
+def site(tmp_path):
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed")
+    opened = Site(tmp_path)
+    yield opened
+    opened.close()
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_the_reload_that_failed_at_night(site):
+    """Why: ``!``. Its cause: ``Enter``, ``m``. Start it again: ``r``, ``y`` where it is seen."""
+    window = site.window
+    site.publish("qliksense/start_task", site.hr.id.encode())
+    window.wait("▲ Reload HR failed", "more: !")
+    site.press("!")
+    text = window.wait("── Why", "r start it again", "Script log, last lines")
+    assert ERROR in words(text)
+    site.press("Enter")
+    text = window.wait("── Execution 1", "by       plc-1  on qliksense/start_task")
+    assert ERROR in words(text)
+    site.press("m")
+    window.wait("topic    qliksense/start_task")
+    site.press("!")
+    window.wait("── Why")
+    site.press("r")
+    window.wait("Start Reload HR again?")
+    site.press("y")
+    until(lambda: site.hr.runs == 2, "the task was started again")
+
+    def told():
+        found = {part["name"]: part for part in site.health()["parts"]}
+        return found["failing tasks"]["text"] == "Reload HR (failed)" and found
+
+    assert until(told, "health names the task")["failing tasks"]["level"] == "warn"
+
+
+def test_a_waiting_start(site):
+    """A debounce: ``3``, ``Enter`` says why and until when, ``f`` starts it now."""
+    window = site.window
+    site.publish("later", b"x")
+    window.wait("1◌")
+    site.press("3")
+    window.wait("RULE / TIMER", "waiting in 59:")
+    site.press("Enter")
+    window.wait(
+        "Waits for quiet (debounce).", "It is tried next at", "f starts it now", "x takes it back"
+    )
+    site.press("f")
+    until(lambda: site.stock.runs == 1, "the wait was ended")
+
+
+def test_an_outage_and_its_end(site):
+    """The first line names the server and the start; ``!`` says since when, and ``f`` asks now."""
+    window = site.window
+    port = int(site.server.url.rpartition(":")[2])
+    site.server.stop()
+    site.publish("qliksense/start_task", site.stock.id.encode())
+    text = window.wait("✗ Qlik away", "server away, next 0:0", "Reload Stock")
+    assert "in 0:00" not in text
+    window.wait("waits", "+1 more: !")
+    site.press("!")
+    text = window.wait("── Why", "It is away since", "f ask the server now")
+    assert "The connection was refused, so no program listens there." in words(text)
+    assert "(GET http://127.0.0.1:" in words(text)
+    site.press("Down")
+    window.wait("f start it now", "takes it back")
+    site.server = SimulatedQlik(site=site.server.site, port=port)
+    site.server.start()
+    site.press("f")
+    until(lambda: site.stock.runs == 1, "the start went out")
+    window.wait("✓ all well")
+
+
+def test_what_is_behind_noted(site):
+    """``!`` names what was refused, how often, and what it means."""
+    window = site.window
+    site.publish("qliksense/start_task", b"nonsense")
+    window.wait("▲ 1 noted !")
+    site.press("!")
+    text = window.wait("noted since the start 1", f"{Counter.MESSAGES_REJECTED.label}: 1 since ")
+    assert words(Counter.MESSAGES_REJECTED.text) in words(text)
+
+
+def test_a_message_that_started_nothing(site):
+    """Live marks it; ``Enter`` says which condition did not hold, and what was found."""
+    window = site.window
+    site.publish("plant/7/done", b'{"state": "running"}')
+    window.wait("plant/7/done", "» not met")
+    site.press("Enter")
+    window.wait('Trigger quality: state = "done" does not hold: found "running".')
