@@ -147,6 +147,16 @@ def too_large_error(where: str, limit: int) -> QlikError:
     )
 
 
+def too_many_values_error(where: str, most: int) -> QlikError:
+    return QlikError(
+        f"The answer has more than {most} values and was not unpacked. Give the configured user "
+        "rights to fewer tasks, or check that [qlik] url leads to a Qlik server.",
+        where=where,
+        label="too large",
+        retry=RetryPolicy.LOOK_FIRST,
+    )
+
+
 def too_slow_error(where: str, limit_s: float) -> QlikError:
     return QlikError(
         f"The answer was not complete after {limit_s:.3g} seconds. Raise [qlik] timeout if "
@@ -251,6 +261,15 @@ def _said(body: str, headers: Mapping[str, str]) -> str:
     return f': "{shown[:_TEXT_LIMIT]}"'
 
 
+def http_date_s(text: str) -> float | None:
+    """The time of an HTTP header in seconds since 1970, ``None`` if it is not one."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        # OSError: Windows has no such time. OverflowError: a number of twenty digits.
+        return None
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """The Retry-After header in seconds (RFC 9110, 10.2.3: seconds or a date), at most a day.
 
@@ -262,15 +281,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            until_s = parsedate_to_datetime(value).timestamp()
-        except (TypeError, ValueError):
+        until_s = http_date_s(value)
+        if until_s is None:
             return None
-        try:
-            now_s = parsedate_to_datetime(headers.get("date", "")).timestamp()
-        except (TypeError, ValueError):
-            now_s = time.time()
-        seconds = until_s - now_s
+        now_s = http_date_s(headers.get("date", ""))
+        seconds = until_s - (time.time() if now_s is None else now_s)
     # A NaN fails both comparisons and so becomes 0.
     return min(seconds, _RETRY_AFTER_LIMIT_S) if seconds > 0 else 0.0
 

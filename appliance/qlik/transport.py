@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -32,10 +31,12 @@ from appliance.qlik.failures import (
     closed_error,
     exception_error,
     given_up_error,
+    http_date_s,
     log_limit_error,
     login_page_error,
     not_json_error,
     too_large_error,
+    too_many_values_error,
     too_slow_error,
 )
 from appliance.qlik.server import QlikError
@@ -50,6 +51,11 @@ LOG_LIMIT = 4 * 1024**3
 LOG_LIMIT_S = 300.0
 """Seconds for the same: a log of 1 GB at 4 MB/s."""
 _PIECE = 65536
+_MOST_VALUES = 5_000_000
+"""Lists, objects and their items in one answer. A hundred thousand tasks have about that many, and
+each may take a hundred bytes of memory."""
+_PLAUSIBLE_S = (946_684_800.0, 7_258_118_400.0)
+"""The years 2000 to 2200: a clock that shows another time is none to go by."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
 _LEAST_COOKIE = 8
@@ -91,12 +97,14 @@ class Reply(msgspec.Struct, frozen=True):
         """The body as JSON.
 
         Raises:
-            QlikError: it is a login page or not JSON.
+            QlikError: it is a login page, not JSON, or has too many values.
         """
         if self.is_sign_in:
             raise login_page_error(self.where)
         # An error is read for its texts alone. Elsewhere a name or id must stay what it is.
         content = self.content if self.status < 400 else self.text.encode("utf-8", "replace")
+        if sum(map(content.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+            raise too_many_values_error(self.where, _MOST_VALUES)
         try:
             return _without_surrogates(json.loads(content), content)
         except (ValueError, RecursionError):  # the second for lists within lists within lists
@@ -393,8 +401,8 @@ class Transport:
         return log_limit_error(where, f"{deadline.limit_s:g} seconds", label="too slow")
 
     def _note_clock(self, date: str | None) -> None:
-        with contextlib.suppress(TypeError, ValueError):
-            server_s = parsedate_to_datetime(date or "").timestamp()
+        server_s = http_date_s(date or "")
+        if server_s is not None and _PLAUSIBLE_S[0] < server_s < _PLAUSIBLE_S[1]:
             self.clock_offset_s = server_s - self._clock() / 1e9
             self._stepped_ns = self._steps_ns()
 

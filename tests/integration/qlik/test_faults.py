@@ -230,6 +230,53 @@ def test_tls_that_is_never_established_is_a_call_that_did_not_arrive(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        b"Date: Mon, 01 Jan 99999999999999999999 10:00:00 GMT",
+        b"Date: Mon, 99999999999999999999 Jan 2024 10:00:00 GMT",
+        b"Date: Mon, 01 Jan 0001 00:00:00 +2359",
+        b"Date: Mon, 01 Jan 9999 23:59:59 -2359",
+        b"Date: 1 Jan 2024 10:00:00 +99999999999999999999",
+        b"Retry-After: Mon, 01 Jan 99999999999999999999 10:00:00 GMT",
+        b"Retry-After: " + b"9" * 400,
+        b"Retry-After: 1e999",
+        b"Retry-After: nan",
+        b"Retry-After: -5",
+        b"Set-Cookie: X-Qlik-Session=" + b"a" * 60_000 + b"; expires=" + b"9" * 4000,
+        b"Content-Type: \xff\xfe\x00text",
+        b"Location: http://[",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 302, 429, 503])
+def test_a_header_that_makes_no_sense_changes_nothing_else(status: int, header: bytes) -> None:
+    """Times of no calendar, waits of no length: the answer is what it is without the header."""
+    body = b'{"buildVersion": "1.0"}'
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n".encode()
+    listening, url = _serve_once([head + header + b"\r\n\r\n" + body], threading.Event())
+    client = client_of(url, timeout_s=20)
+    with listening:
+        if status == 200:
+            assert client.check().version == "1.0"
+            assert abs(client.clock_offset_s) < 1e9
+        else:
+            with pytest.raises(QlikError) as caught:
+                client.check()
+            assert caught.value.label in {"302": "login page"}.get(str(status), str(status))
+            assert 0 <= (caught.value.retry_after_s or 0) <= 86_400
+    client.close()
+
+
+def test_more_values_than_any_site_has_are_not_unpacked(qlik: SimulatedQlik) -> None:
+    """A few megabytes of empty lists would take hundreds of megabytes of memory."""
+    client = client_of(qlik.url, timeout_s=20)
+    qlik.fail(FaultKind.STATUS, status=200, text="[" + "[]," * 5_000_000)
+    with pytest.raises(QlikError) as caught:
+        client.tasks()
+    assert caught.value.label == "too large"
+    client.close()
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         HEAD + b"X-Many: 1\r\n" * 1000 + b"\r\n{}",
