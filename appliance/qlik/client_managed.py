@@ -20,6 +20,7 @@ from appliance.qlik.ended_runs import EndedRuns
 from appliance.qlik.failures import (
     StatusError,
     login_page_error,
+    not_sent_yet,
     status_error,
     unexpected_error,
 )
@@ -27,6 +28,7 @@ from appliance.qlik.masking import mask_line
 from appliance.qlik.script_log import script_log_tail
 from appliance.qlik.server import (
     NO_OPTIONS,
+    UNSEEN,
     Ended,
     QlikError,
     Report,
@@ -45,7 +47,7 @@ _LISTS = (
     ("usersynctask", TaskKind.USER_SYNC),
 )
 _UNLISTED = (TaskKind.DISTRIBUTE, TaskKind.PRELOAD)
-_RUN_AFTER = "after:"
+_RUN_AFTER = UNSEEN
 """How an execution id begins where the run of an app's reload did not show up at once: the time
 follows, in nanoseconds. It stands for the app's first run since then."""
 _LOOKS_FOR_RUN = 4
@@ -169,7 +171,9 @@ class ClientManaged:
                 "out, and let the script read the values, for example from a file.",
             )
         is_app = app_id != task_id
-        if options.partial and (is_app or not self._is_partial(checked)):
+        with not_sent_yet():
+            is_full = options.partial and (is_app or not self._is_partial(checked))
+        if is_full:
             raise _not_offered(
                 "not partial",
                 f"{'App' if is_app else 'Task'} {checked} can get a full reload only: "
@@ -205,12 +209,8 @@ class ClientManaged:
         """
         app = f"{APP}{app_id}"
         began_ns = self._transport.own_time_ns()
-        try:
+        with not_sent_yet():
             before = {report.execution_id for report in self.since(app, began_ns - _MINUTE_NS)}
-        except QlikError as error:
-            if error.retry is RetryPolicy.LOOK_FIRST:
-                error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
-            raise
         began_ns = self._transport.own_time_ns()
         reply = self._post(f"/app/{app_id}/reload")
         if reply.status in {400, 404}:
@@ -381,12 +381,8 @@ class ClientManaged:
     def _post(self, path: str) -> Reply:
         """One POST, never repeated. Through a proxy, a GET signs in before it."""
         if self._through_proxy:
-            try:
+            with not_sent_yet():
                 self._sign_in()
-            except QlikError as error:
-                if error.retry is RetryPolicy.LOOK_FIRST:
-                    error.retry = RetryPolicy.SAFE  # The POST itself was not sent.
-                raise
         reply = self._call("POST", path, None)
         if self._through_proxy and (reply.status == 401 or reply.is_sign_in):
             # The proxy did not forward the request, so it may be repeated after a sign-in.

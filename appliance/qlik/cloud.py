@@ -19,7 +19,7 @@ import msgspec
 
 from appliance.model import ReloadOptions, Task
 from appliance.qlik import rows
-from appliance.qlik.cloud_api import CloudApi, not_sent_yet
+from appliance.qlik.cloud_api import CloudApi
 from appliance.qlik.cloud_ended import CloudEnded
 from appliance.qlik.cloud_errors import error_of, error_text, expect_success
 from appliance.qlik.cloud_login import TokenSource
@@ -34,7 +34,7 @@ from appliance.qlik.cloud_rows import (
 )
 from appliance.qlik.cloud_runs import AFTER, CLOCK_SLACK_NS
 from appliance.qlik.cloud_tasks import CloudTasks
-from appliance.qlik.failures import StatusError, unexpected_error
+from appliance.qlik.failures import StatusError, not_sent_yet, unexpected_error
 from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import (
     NO_OPTIONS,
@@ -320,7 +320,7 @@ class Cloud:
             made = self._reload_report(report.result_id)
             if made is not None:
                 report = with_reload(report, made)
-        return _followed_as(report, execution_id)
+        return report
 
     def _reload_report(self, reload_id: str) -> Report | None:
         try:

@@ -5,7 +5,6 @@ Not for: what is asked (cloud.py, cloud_tasks.py) or how tokens are had (cloud_l
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,6 +12,7 @@ from appliance.qlik import rows
 from appliance.qlik.cloud_errors import expect_success
 from appliance.qlik.cloud_login import TokenSource
 from appliance.qlik.cloud_rows import as_object, data_rows
+from appliance.qlik.failures import not_sent_yet
 from appliance.qlik.server import QlikError, RetryPolicy
 from appliance.qlik.transport import Reply, Transport
 
@@ -93,17 +93,6 @@ class CloudApi:
             if not query or asked in seen:
                 return
             seen.append(asked)
-
-
-@contextlib.contextmanager
-def not_sent_yet() -> Iterator[None]:
-    """What fails here fails before the POST that it is for, so that may be sent another time."""
-    try:
-        yield
-    except QlikError as error:
-        if error.retry is RetryPolicy.LOOK_FIRST:
-            error.retry = RetryPolicy.SAFE
-        raise
 
 
 def _next_query(answer: rows.Row) -> dict[str, str]:

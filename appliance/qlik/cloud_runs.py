@@ -19,10 +19,11 @@ import msgspec
 
 from appliance.qlik import rows
 from appliance.qlik.cloud_rows import RUN, run_started_ns
+from appliance.qlik.server import UNSEEN
 
 SOURCE = "qlik-mqtt-appliance"
 """How the ``source`` of each start begins."""
-AFTER = "after:"
+AFTER = UNSEEN
 """How an execution id begins where the run of a start did not show up at once: the rest is a
 ``StartMark``."""
 CLOCK_SLACK_NS = 1_500_000_000

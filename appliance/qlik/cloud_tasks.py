@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from appliance.model import Task
 from appliance.qlik import rows
-from appliance.qlik.cloud_api import CloudApi, not_sent_yet
+from appliance.qlik.cloud_api import CloudApi
 from appliance.qlik.cloud_errors import error_of, error_text
 from appliance.qlik.cloud_interface import GONE, INTERIM, SCHEDULING, TasksInterface
 from appliance.qlik.cloud_rows import (
@@ -36,7 +36,7 @@ from appliance.qlik.cloud_runs import (
     mark_of,
     new_nonce,
 )
-from appliance.qlik.failures import StatusError
+from appliance.qlik.failures import StatusError, not_sent_yet
 from appliance.qlik.server import QlikError, Started
 
 _log = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ Not for: retrying (appliance.tasks).
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -79,6 +80,17 @@ class StatusError(QlikError):
             is_answered=status in _DONE_WITH,
         )
         self.status = status
+
+
+@contextlib.contextmanager
+def not_sent_yet() -> Iterator[None]:
+    """What fails here fails before the POST that it is for, so that may be sent another time."""
+    try:
+        yield
+    except QlikError as error:
+        if error.retry is RetryPolicy.LOOK_FIRST:
+            error.retry = RetryPolicy.SAFE
+        raise
 
 
 def closed_error(where: str) -> QlikError:

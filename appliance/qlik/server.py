@@ -130,6 +130,9 @@ class Report(msgspec.Struct, frozen=True):
     """How long the run waited in the queue, once it was taken out."""
 
 
+UNSEEN = "after:"
+"""How an execution id begins that stands for a run which had not shown up when its start returned.
+The run is then listed under another id until ``QlikServer.poll`` has found it."""
 ENDED_LIMIT = 500
 """Runs that one call of ``QlikServer.ended`` returns at most, the newest."""
 ENDED_LOOK_BACK_NS = 3600 * 1_000_000_000

@@ -147,12 +147,13 @@ class RunPoller:
         running = self._server.running()
         self._tell_of_others([one for one in running if not one.state.is_final])
         ended = self._server.ended(self._ended_until, {one.execution_id for one in running})
-        self._tell_of_others(ended.reports, ended)
-        self._ended_until = ended.until_ns
+        if self._tell_of_others(ended.reports, ended):
+            self._ended_until = ended.until_ns
 
-    def _tell_of_others(self, reports: Sequence[Report], ended: Ended | None = None) -> None:
+    def _tell_of_others(self, reports: Sequence[Report], ended: Ended | None = None) -> bool:
         """Take up the runs that are not known. What may be ours is decided by a later look.
 
+        Returns whether all are decided; if not, the next look has to go back as far as this one.
         How far the look went is noted after them. A note that is older does no harm: a run that is
         listed again is known by its id.
         """
@@ -160,18 +161,23 @@ class RunPoller:
         unknown = [one for one in reports if not state.planner.knows_run(one.execution_id)]
         known = self._known_tasks(unknown) if unknown else {}
         ours_to_see = [one for one in unknown if one.task_id.lower() in known]
+        are_decided = True
         for first in range(0, len(ours_to_see), tuning.NOTED_TOGETHER):
             with state.change() as planner:
                 now = state.clock_ns()
                 for report in ours_to_see[first : first + tuning.NOTED_TOGETHER]:
-                    planner.elsewhere(report, known[report.task_id.lower()].name, now)
-        if ended is None or not (ours_to_see or self._ended_until is None):
-            return
+                    name = known[report.task_id.lower()].name
+                    are_decided &= planner.elsewhere(report, name, now)
+        if ended is None or not are_decided:
+            return are_decided
+        if not ours_to_see and self._ended_until is not None:
+            return True
         with state.change() as planner:
             planner.book.changes.meta[ENDED_UNTIL] = ended.until_ns
             if ended.left_out and reports and reports[0] in unknown:
                 # Earlier looks have seen what is older than a run that is known.
                 planner.count(Counter.EXECUTIONS_ELSEWHERE_LEFT_OUT, ended.left_out)
+            return True
 
     def _known_tasks(self, reports: Sequence[Report]) -> dict[str, Task]:
         """The tasks by id. The list is read again for one that it lacks, once for each task."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from appliance.counters import Counter
 from appliance.model import APP, Cause, Execution, Step
-from appliance.qlik.server import QlikError, Report
+from appliance.qlik.server import UNSEEN, QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import RequestBook, to_ns
@@ -39,16 +39,19 @@ class Runs:
         self._book = book
         self._dispatcher = dispatcher
 
-    def elsewhere(self, report: Report, name: str, now: int) -> None:
+    def elsewhere(self, report: Report, name: str, now: int) -> bool:
         """A run of a known task that was started elsewhere: in the console, or by its schedule.
 
-        Nothing is done while the run may be the one that a start call of ours began: one without an
-        answer yet, or one of an earlier process that is looked for.
+        Returns whether that is decided. It is not while the run may be the one that a start call of
+        ours began: one without an answer yet, one of an earlier process that is looked for, or one
+        whose run had not shown up when its call returned.
         """
         book = self._book
         task_id = report.task_id.lower()
-        if book.knows_run(report.execution_id) or self._may_be_ours(task_id):
-            return
+        if book.knows_run(report.execution_id):
+            return True
+        if self._may_be_ours(task_id):
+            return False
         run = report.execution_id
         record = book.new(
             TaskSelector("id", task_id),
@@ -65,11 +68,15 @@ class Runs:
         book.change(record, task_name=name)
         book.count(Counter.EXECUTIONS_STARTED_ELSEWHERE)
         self.report(record, report, now)
+        return True
 
     def _may_be_ours(self, task_id: str) -> bool:
         queues, app = self._dispatcher.queues, self._book.histories.app_of(task_id)
         active = (*queues.active(task_id), *queues.active(app))
-        if any(one.posted_ns is not None for one in active):
+        if any(
+            one.posted_ns is not None or one.execution.execution_id.startswith(UNSEEN)
+            for one in active
+        ):
             return True
         # A request that names its task in another way than by the id may mean this one.
         return any(
@@ -106,11 +113,7 @@ class Runs:
         if not book.is_in(record, AT_SERVER):
             return
         record.seen_ns = now
-        if record.execution.task_id.startswith(APP) and not report.task_id.startswith(APP):
-            # The run of an app's reload did not show up at once; now its task and id are known.
-            self.belongs_to(record, report.execution_id, now, report.task_id)
-            book.change(record, execution_id=report.execution_id)
-            book.note_run(report.execution_id, record.id)
+        self._note_run(record, report, now)
         self._note_place(record, report)
         execution = record.execution
         began = report.started_ns or execution.started_ns
@@ -146,6 +149,17 @@ class Runs:
                 step=report.state.value.capitalize() + attempt,
                 started_ns=began,
             )
+
+    def _note_run(self, record: Record, report: Report, now: int) -> None:
+        """Which run it is, and of which task, where the start call's answer did not say so."""
+        book, execution = self._book, record.execution
+        task_id = report.task_id if execution.task_id.startswith(APP) else ""
+        is_app_still = not task_id or task_id.startswith(APP)
+        if is_app_still and not execution.execution_id.startswith(UNSEEN):
+            return
+        self.belongs_to(record, report.execution_id, now, "" if is_app_still else task_id)
+        book.change(record, execution_id=report.execution_id)
+        book.note_run(report.execution_id, record.id)
 
     def _note_place(self, record: Record, report: Report) -> None:
         """Where the run is executed, and how long it waited for that."""

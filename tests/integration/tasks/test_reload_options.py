@@ -14,10 +14,11 @@ import pytest
 from tasks_rig import START_TOPIC, JournaledRig, MemorySource, Rig, client_of
 
 from appliance.config.tables import TimerConfig, TriggerConfig
+from appliance.counters import Counter
 from appliance.model import ExecutionState, ReloadOptions
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import NO_OPTIONS, Started
-from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
 
 DAY = ReloadOptions(variables=(("vDay", "2026-11-29"),))
 
@@ -172,4 +173,20 @@ def test_what_client_managed_qlik_can_not_do_is_said_and_nothing_is_started(
         reasons = {one.task_id: one.reason for one in rig.engine.executions(9) if one.reason}
     assert 'tasks with "Partial reload" set' in reasons[full.id]
     assert "takes no variables" in reasons[partial.id]
+    assert qlik.starts() == 1
+
+
+def test_a_partial_start_whose_question_before_the_call_fails_began_nothing(
+    qlik: SimulatedQlik, tmp_path: Path
+) -> None:
+    """So it leaves as soon as the server answers, and is not looked for."""
+    task = qlik.add_task("A", duration_s=0.05, partial=True)
+    fault = qlik.fail(FaultKind.STATUS, path="/reloadtask/full")
+    rule = TriggerConfig(topic="t", task=task.id, partial=True)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), rule) as rig:
+        rig.source.put("t", "go")
+        rig.wait_until(lambda: rig.states() == [ExecutionState.RETRYING])
+        assert Counter.START_ANSWERS_LOST not in rig.engine.counters()
+        fault.times = 0
+        rig.broker.wait_for(task.id, "succeeded")
     assert qlik.starts() == 1
