@@ -5,6 +5,7 @@ Not for: tests that need faults; they start their own ``SimulatedQlik``.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,8 @@ from appliance.errors import UnavailableError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.simulated import SimulatedQlik, demo_site
 from appliance.qlik.transport import Transport
+
+_LOG = logging.getLogger(__name__)
 
 
 class EmbeddedQlik(ClientManaged):
@@ -35,6 +38,11 @@ class EmbeddedQlik(ClientManaged):
                 f"The simulated Qlik server can't listen on 127.0.0.1: {error.strerror}. Free a "
                 "port, or configure a real server in [qlik]."
             ) from None
+        _LOG.info(
+            "the simulated Qlik server listens on %s/qrs; other programs may use it, with the "
+            "header X-Qlik-User: UserDirectory=INTERNAL;UserId=NAME",
+            url,
+        )
         super().__init__(
             Transport(
                 url,

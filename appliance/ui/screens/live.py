@@ -176,13 +176,16 @@ class LiveScreen(MessageListPage):
         pane.show(lines)
 
     def _busiest(self, now_ns: int) -> Sequence[TopicState]:
-        """The busiest topics, asked for once a second."""
+        """The busiest topics, asked for once a second; the appliance's own if Live shows them."""
         if not self._busiest_ns <= now_ns < self._busiest_ns + _BUSIEST_EVERY_NS:
             self._busiest_ns = now_ns
             try:
-                self._topics = self.host.engine.topics(_BUSIEST)
+                found = self.host.engine.topics(_BUSIEST)
             except ApplianceError:  # an engine that does not count them
-                self._topics = ()
+                found = ()
+            own = ("$", f"{self.host.snapshot.name}/")
+            shown = self.host.remembered.show_own
+            self._topics = [one for one in found if shown or not one.topic.startswith(own)]
         return self._topics
 
     def _update_peek(self, snapshot: Snapshot, now_ns: int) -> None:

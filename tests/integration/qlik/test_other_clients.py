@@ -5,6 +5,7 @@ The real clients themselves are in test_real_clients.py.
 
 import http.client
 import json
+import re
 import socket
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from appliance.model import TaskKind
+from appliance.qlik.embedded import EmbeddedQlik
 from appliance.qlik.simulated import ManualClock, Outcome, Proxy, SimulatedQlik
 from appliance.qlik.simulated.bodies import LIMIT
 
@@ -418,3 +420,19 @@ def test_the_same_paths_are_there_behind_a_virtual_proxy(qlik) -> None:
     headers = {"hdr-usr": "DOM\\user", "X-Qlik-User": None}
     for path in ("about", "task/count", "reloadtask"):
         assert call(qlik, "GET", f"/hdr/qrs/{path}", headers=headers)[0] == 200
+
+
+def test_the_address_of_the_embedded_server_is_in_the_log(caplog) -> None:
+    """Other programs can be pointed at the server of the demo and of edition ``simulated``."""
+    caplog.set_level("INFO", logger="appliance.qlik.embedded")
+    client = EmbeddedQlik()
+    try:
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+/qrs", caplog.text)
+        port = int(url.rpartition(":")[2].partition("/")[0])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        fields = {"X-Qlik-Xrfkey": KEY, "X-Qlik-User": "UserDirectory=INTERNAL;UserID=anna"}
+        connection.request("GET", f"/qrs/task/count?xrfkey={KEY}", headers=fields)
+        assert json.loads(connection.getresponse().read())["value"] > 0
+        connection.close()
+    finally:
+        client.close()
