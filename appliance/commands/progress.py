@@ -76,7 +76,7 @@ class Progress:
         if not self._is_terminal or self._is_quiet or not self._shown:
             return
         width = shutil.get_terminal_size().columns - 1
-        self._raw(f"{_CLEAR}{self._line()[:width]}")
+        self._raw(f"{_CLEAR}{_cut(self._line(), width)}")
         self._has_line = True
 
     def clear(self) -> None:
@@ -104,6 +104,13 @@ class Progress:
             if first.usual_s is not None:
                 text += f", usually {_clock(int(first.usual_s * _NS))}"
         return f"{text} {escape(first.reason)}".rstrip()
+
+
+def _cut(text: str, cells: int) -> str:
+    """As much of a text as fits: a letter may take two cells, and a line that wraps stays."""
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415  for terminals alone
+
+    return text if cell_len(text) <= cells else set_cell_size(text, cells)
 
 
 def _clock(duration_ns: int) -> str:

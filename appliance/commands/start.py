@@ -392,15 +392,20 @@ def _payload(options: argparse.Namespace) -> str:
     if options.partial:
         body["partial"] = True
     if options.variable:
-        body["variables"] = dict(map(_variable, options.variable))
+        body["variables"] = _variables(options.variable)
     return msgspec.json.encode(body).decode()
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, sign, value = text.partition("=")
-    if not (sign and name.strip()):
-        raise UsageError(f"--variable {text}: write NAME=VALUE")
-    return name, value
+def _variables(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (sign and name.strip()):
+            raise UsageError(f"--variable {text}: write NAME=VALUE")
+        if name in found:
+            raise UsageError(f"--variable {text}: {name} is given twice")
+        found[name] = value
+    return found
 
 
 def _wait_s(options: argparse.Namespace) -> float | None:

@@ -186,6 +186,7 @@ def test_each_outcome_has_its_exit_code(running, call, arguments, code, said) ->
         (("Quick", "--wait", "--timeout", "soon"), "not a duration"),
         (("--property", "plant"), "write NAME=VALUE"),
         (("Quick", "--variable", "vDay"), "write NAME=VALUE"),
+        (("Quick", "--variable", "vDay=1", "--variable", "vDay=2"), "vDay is given twice"),
         ((), "required"),
         (("Quick", "--tag", "x"), "not allowed with argument"),
     ],
