@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -107,10 +108,14 @@ class Progress:
 
 
 def _cut(text: str, cells: int) -> str:
-    """As much of a text as fits: a letter may take two cells, and a line that wraps stays."""
-    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415  for terminals alone
-
-    return text if cell_len(text) <= cells else set_cell_size(text, cells)
+    """As much of a text as fits: a wide letter takes two cells, and the row of a wrap stays."""
+    if not text.isascii():
+        for at, letter in enumerate(text):
+            cells -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+            if cells < 0:
+                return text[:at]
+        return text
+    return text[:cells]
 
 
 def _clock(duration_ns: int) -> str:
