@@ -10,7 +10,7 @@ Not for: when a request goes (dispatcher.py). This is a data structure: it chang
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from appliance.model import ReloadOptions
 from appliance.tasks.records import Record
@@ -42,6 +42,8 @@ class TaskQueues:
 
     def __init__(self) -> None:
         self._queues: dict[str | TaskSelector, _TaskQueue] = {}
+        self._unresolved: dict[TaskSelector, _TaskQueue] = {}
+        """Those of ``_queues`` whose tasks are not known yet."""
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -65,6 +67,14 @@ class TaskQueues:
         """The requests that a worker or the server has."""
         queue = self._queues.get(key)
         return queue.active.values() if queue is not None else ()
+
+    def may_mean(self, *task_ids: str) -> Iterator[Record]:
+        """The requests for these tasks, and those of which it is not known which task they mean."""
+        queues = (self._queues.get(task_id) for task_id in task_ids if task_id)
+        for queue in (*queues, *self._unresolved.values()):
+            if queue is not None:
+                yield from (*queue.waiting.values(), *queue.separate.values())
+                yield from queue.active.values()
 
     def wait(self, record: Record) -> Record | None:
         """Let a request wait, again or for the first time.
@@ -94,11 +104,15 @@ class TaskQueues:
             queue.leave(record)
             if not queue:
                 del self._queues[key]
+                if not isinstance(key, str):
+                    del self._unresolved[key]
 
     def _of(self, record: Record) -> _TaskQueue:
         key = key_of(record)
         if (queue := self._queues.get(key)) is None:
             queue = self._queues[key] = _TaskQueue()
+            if not isinstance(key, str):
+                self._unresolved[key] = queue
         return queue
 
 

@@ -78,11 +78,8 @@ class Runs:
             for one in active
         ):
             return True
-        # A request that names its task in another way than by the id may mean this one.
-        return any(
-            one.look_since_ns is not None and one.execution.task_id in ("", task_id, app)
-            for one in self._book.open.values()
-        )
+        # Not all open requests: there may be a hundred thousand, and hundreds of runs to ask for.
+        return any(one.look_since_ns is not None for one in queues.may_mean(task_id, app))
 
     def belongs_to(self, record: Record, run: str, now: int, task_id: str = "") -> None:
         """A run was found to be a request's. ``task_id``: its task, if that was not known.

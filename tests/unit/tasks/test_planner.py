@@ -641,6 +641,21 @@ def test_a_run_that_an_earlier_process_may_have_started_is_not_others(
     assert planner.knows_run("r0") == (selector.kind == "id")
 
 
+def test_what_may_mean_a_task_is_found_without_a_look_at_all_requests() -> None:
+    """Its own requests in each state, and those by name until their task is found."""
+    planner = make()
+    queues = planner.dispatcher.queues
+    ask(planner)
+    planner.ask(TaskSelector("name", "One"), PLAIN, Cause("message", next(SEQS)), NOW)
+    planner.ask(TaskSelector("id", IDS[1]), PLAIN, Cause("message", next(SEQS)), NOW)
+    jobs = {job.kind: job.record for job in planner.begin(NOW)}
+    ask(planner)
+    assert {one.id for one in queues.may_mean(IDS[0])} == {1, 2, 4}
+    assert {one.id for one in queues.may_mean(IDS[2], "")} == {2}
+    planner.resolved(jobs[JobKind.RESOLVE], [Task(IDS[1], "Two")], NOW)
+    assert list(queues.may_mean(IDS[2])) == []
+
+
 def test_names_and_tags_become_one_request_for_each_task() -> None:
     """Three tasks have the tag: three starts, and one of them waits for the present run."""
     planner = make()
