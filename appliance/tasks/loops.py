@@ -22,6 +22,7 @@ from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.mqtt.topics import matches
 from appliance.tasks.catalog import AllowList, ambiguity, find
 from appliance.tasks.conditions import Condition
+from appliance.tasks.invisible import bare
 from appliance.tasks.outcomes import describe
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import Trigger
@@ -74,7 +75,8 @@ class _Rule(NamedTuple):
     number: int
     trigger: Trigger
     condition: Condition | None
-    depends_on_task: bool
+    of_task: tuple[tuple[str, Condition], ...]
+    """What ``when`` asks of the task, for each path of ``_PATHS_OF_TASK``."""
     targets: tuple[_Task, ...]
 
 
@@ -136,14 +138,17 @@ def _rules(config: Config, tasks: Sequence[Task] | None) -> Iterator[_Rule]:
             if trigger.fixed is None:
                 continue
             when = dict(table.when or {})
-            paths = (*_KNOWN_PATHS, *_PATHS_OF_TASK)
-            decided = {path: test for path, test in when.items() if path in paths}
+            decided = {path: test for path, test in when.items() if path in _KNOWN_PATHS}
             condition = Condition(decided, where="") if decided else None
+            of_task = tuple(
+                (path, Condition({path: when[path]}, where=""))
+                for path in _PATHS_OF_TASK
+                if path in when
+            )
         except ConfigError:  # a problem that is said elsewhere
             continue
-        depends = any(path in decided for path in _PATHS_OF_TASK)
         targets = tuple(_targets(trigger.fixed, tasks, allow))[:_MOST_OF_ONE_RULE]
-        yield _Rule(number, trigger, condition, depends, targets)
+        yield _Rule(number, trigger, condition, of_task, targets)
 
 
 def _targets(
@@ -180,12 +185,19 @@ def _outcomes(rule: _Rule, task: _Task, service: str) -> frozenset[ExecutionStat
 
 def _holds(rule: _Rule, task: _Task, state: ExecutionState) -> bool:
     """Whether the rule's ``when`` may hold for what is published of the task in this state."""
-    if rule.condition is None:
-        return True
-    if rule.depends_on_task and not (task.id and task.name):
-        return True
-    sample = Execution(0, task.id, task.name, state, Cause("message", seq=1), 0)
-    return rule.condition.holds(msgspec.json.encode(describe(sample)))
+    samples = [
+        msgspec.json.encode(
+            describe(Execution(0, task.id, name, state, Cause("message", seq=1), 0))
+        )
+        # Blanks around a name may be the rule's or the task's.
+        for name in dict.fromkeys((task.name, bare(task.name)))
+    ]
+    if rule.condition is not None and not rule.condition.holds(samples[0]):
+        return False
+    known = {path: bool(text) for path, text in zip(_PATHS_OF_TASK, task[:2], strict=True)}
+    return all(
+        not known[path] or any(map(condition.holds, samples)) for path, condition in rule.of_task
+    )
 
 
 def _shortest_cycle(edges: dict[_Task, dict[_Task, int]], start: _Task) -> list[tuple[int, _Task]]:

@@ -75,6 +75,10 @@ def test_a_loop_is_spelled_out(triggers, numbers, said) -> None:
         [rule(f"{A}/last", id_(B), '{"cause.kind" = "timer"}'), rule(f"{B}/last", id_(A))],
         [rule(f"{A}/last", id_(B), '{payload = "Online"}'), rule(f"{B}/last", id_(A))],
         [rule("+/last", '"payload"'), rule(f"{A}/last", id_(B))],
+        [
+            rule("+/last", '{name = "One"}', '{taskName = "Two"}'),
+            rule("+/last", '{name = "Two"}', '{taskName = {matches = "^Load "}}'),
+        ],
         ['topic = "#"\ntask = {tag = "nightly"}'],
     ],
 )
