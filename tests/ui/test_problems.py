@@ -113,3 +113,34 @@ async def test_nothing_wrong_is_said_too():
         await pilot.press("enter", "f", "r", "space")
         await pilot.press("escape")
         assert "What is wrong" not in await settle(pilot)
+
+
+async def test_a_merged_message_says_which_one_asked_first():
+    """Its outcome is another message's execution: the page says so."""
+    engine = FakeEngine(Clock())
+    first = engine.publish_from("later", b"1")
+    second = engine.publish_from("later", b"2")
+    engine.put(
+        Execution(
+            5, "id", "Reload Stock", ExecutionState.WAITING, Cause("message", first, "later"),
+            engine.clock_ns(), reason="Waits for quiet (debounce).",
+        )
+    )  # fmt: skip
+    engine.mark_of[second] = engine.mark_of[first]
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("enter")
+        await until(pilot, f"merged: message {first} asked for it first")
+        await pilot.press("f")
+        await pilot.app.workers.wait_for_complete()
+        assert engine.calls[-1][:2] == ("fire_timer", "Reload Stock #5")
+
+
+async def test_a_message_without_a_trigger_says_so():
+    """Also where the engine can't explain: the snapshot knows the triggers."""
+    engine = FakeEngine(Clock())
+    engine.publish_from("hall/door", b"open")
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("enter")
+        await until(pilot, "No trigger listens on its topic.")

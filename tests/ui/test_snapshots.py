@@ -8,7 +8,7 @@ from fake_engine import HOSTILE, Clock, FakeEngine, earlier_runs, story
 from screens import HUGE, NARROW, WIDE
 
 from appliance.errors import NoPermissionError
-from appliance.engine_api import Health, QlikState, TimerState
+from appliance.engine_api import FailingTask, Health, QlikState, TimerState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 
@@ -40,6 +40,24 @@ def alarm():
         silent_since_ns=since,
     )
     engine.changes["timers"] = (*engine.snapshot().timers, quiet)
+    return engine
+
+
+def wrong():
+    """A task that fails, a timer that is paused, a server that is away, and refusals."""
+    engine = tasks()
+    now = engine.clock_ns()
+    failed = max(engine.runs.values(), key=lambda one: one.id)
+    engine.changes["failing"] = (
+        FailingTask(failed.task_id, failed.task_name, failed.state, failed.reason, failed.id, now),
+    )
+    engine.changes["failing_count"] = 1
+    engine.changes["timers"] = (TimerState("weekly-hr", "schedule", None, paused=True),)
+    refused = "The connection was refused, so no program listens there. (GET https://qlik01/about)"
+    engine.changes["qlik"] = QlikState(
+        "client-managed", "qlik01", Health("bad", refused), is_away=True,
+        next_check_ns=now + 2 * 10**9, away_since_ns=now - 75 * 10**9, cause=refused,
+    )  # fmt: skip
     return engine
 
 
@@ -108,6 +126,8 @@ CASES = {
     "question": (live, ["q"], ""),
     "help": (live, ["question_mark"], ""),
     "palette": (live, ["ctrl+p"], ""),
+    "problems": (wrong, ["exclamation_mark"], ""),
+    "problem-of-a-task": (wrong, ["exclamation_mark", "down"], ""),
     "first-run": (first, [], ""),
     "starting": (starting, [], ""),
     "read-only": (viewer, ["t", "enter"], ""),

@@ -139,7 +139,9 @@ class MessageScreen(Page):
             wait = next((one for one in snapshot.waits if one.execution == execution.id), None)
         if wait is not None and execution is not None:
             execution = replace(execution, next_attempt_ns=wait.until_ns)
-        outcome = view.outcome(mark, execution, reasons, now_ns, cells, utc=utc)
+        outcome = view.outcome(
+            message, mark, execution, reasons, now_ns=now_ns, cells=cells, utc=utc
+        )
         if wait is not None:
             outcome[1:1] = execution_view.wait_lines(wait, now_ns, cells, utc=utc)
         most = _OUTCOME_ROWS if self.size.height < _TALL else _OUTCOME_ROWS_TALL

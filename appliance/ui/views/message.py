@@ -173,12 +173,13 @@ def why_nothing(mark: Mark | None, message: Message, snapshot: Snapshot) -> list
 
 
 def outcome(
+    message: Message,
     mark: Mark | None,
     execution: Execution | None,
     reasons: Sequence[str],
+    *,
     now_ns: int,
     cells: int,
-    *,
     utc: bool,
 ) -> list[Line]:
     """What a message led to, in a few lines; ``reasons``: why it started nothing."""
@@ -199,6 +200,9 @@ def outcome(
             *progress(execution, now_ns),
         ]
     ]
+    asked = execution.cause.seq
+    if asked and asked != message.seq:
+        lines.append([(f"   merged: message {formats.number(asked)} asked for it first", "dim")])
     if execution.reason:
         tone = "bad" if execution.state.is_bad else "dim"
         for part in execution.reason.split("\n"):
@@ -243,7 +247,15 @@ def peek(
         left = [*left[: rows - 1], [(f" … {len(left) - rows + 1} more lines: ⏎", "dim")]]
     right = [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
     reasons = [] if execution is not None else why_nothing(mark, message, snapshot)
-    right += outcome(mark, execution, reasons, now_ns, cells - left_cells - 1, utc=utc)
+    right += outcome(
+        message,
+        mark,
+        execution,
+        reasons,
+        now_ns=now_ns,
+        cells=cells - left_cells - 1,
+        utc=utc,
+    )
     right += [
         _recorded(one, "") for one in snapshot.recorders if topics.matches(one.topic, message.topic)
     ]

@@ -39,7 +39,7 @@ _GAP = 2
 _LEAST_WHO = 12
 """Cells that an attached terminal's appliance and user have at least."""
 
-_HEADLINE = 44
+_HEADLINES, _HEADLINES_WIDE = 48, 80
 """Cells that the headlines get at most before the other parts of the first line get some."""
 
 
@@ -87,7 +87,8 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     long, short = _qlik(snapshot, wide, 40), _qlik(snapshot, wide, 12)
     now: Line = [(formats.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
     name: Line = [(f"{snapshot.name} {snapshot.version}", "strong")] if wide else []
-    wanted = min(line_width(verdict(snapshot, found, _HEADLINE)), _HEADLINE)
+    most = _HEADLINES_WIDE if wide else _HEADLINES
+    wanted = line_width(verdict(snapshot, found, most))
     for others in (
         [broker, long, recorder],
         [broker, short, recorder],

@@ -88,7 +88,8 @@ def _server(snapshot: Snapshot, cells: int, *, utc: bool) -> list[Line]:
         left = formats.countdown((qlik.next_check_ns - now_ns) / 1e9)
         parts.append(f"It is asked again in {left}; f asks now.")
     count = sum(one.kind in ("server", "retry", "look") for one in snapshot.waits)
-    parts.append(f"{formats.counted(count, 'start')} waiting for it.")
+    if count:
+        parts.append(f"{formats.counted(count, 'start')} wait{'s' * (count == 1)} for it.")
     return [[], *_paragraph(" ".join(parts), "info", cells)]
 
 

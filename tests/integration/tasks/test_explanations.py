@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tasks_rig import QUICK, START_TOPIC, Rig, client_of, start_trigger
+from tasks_rig import QUICK, MemorySource, START_TOPIC, Rig, client_of, start_trigger
 
 from appliance.config.tables import AllowConfig, TriggerConfig
 from appliance.errors import UsageError
 from appliance.model import ExecutionState
-from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.qlik.simulated.faults import FaultKind
 from appliance.tasks.engine import TaskEngine
 
@@ -142,3 +142,24 @@ def test_an_outage_says_since_when_and_when_it_is_tried_next(qlik, tmp_path) -> 
             assert timer.due_ns >= wait.since_ns
         rig.engine.check_server("ann")
         rig.engine.fire_timer(wait.name, "ann")
+
+
+def test_a_task_that_fails_is_named_over_a_restart(qlik, tmp_path) -> None:
+    """Until it succeeds: a restart forgets neither the failure nor, later, the success."""
+    source = MemorySource()
+    task = qlik.add_task("Reload HR", duration_s=0.05, outcomes=(Outcome.FAIL,))
+    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(), source=source) as rig:
+        rig.engine.tasks()
+        rig.source.put(START_TOPIC, task.id)
+        rig.broker.wait_for(task.id, "failed")
+        (named,) = rig.wait_until(lambda: rig.engine.failing()[1])
+        assert (named.name, named.state) == ("Reload HR", ExecutionState.FAILED)
+        assert named.reason
+    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(), source=source) as again:
+        assert again.engine.failing()[0] == 1
+        task.outcomes = (Outcome.SUCCESS,)
+        again.engine.start_task(task.id, "ann")
+        again.broker.wait_for(task.id, "succeeded")
+        again.wait_until(lambda: not again.engine.failing()[0])
+    with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger(), source=source) as last:
+        assert last.engine.failing() == (0, ())
