@@ -9,9 +9,11 @@ Not for: what a call that was broken off means (failures.py).
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import heapq
 import itertools
+import os
 import socket
 import threading
 import time
@@ -180,3 +182,8 @@ def shut_down(opened: socket.socket) -> None:
     with contextlib.suppress(OSError):
         # Not SSLSocket.shutdown: that would free the TLS state under a thread that reads.
         socket.socket.shutdown(opened, socket.SHUT_RDWR)
+    if os.name == "nt":
+        # There a thread that waits for an answer does not notice the end of its own socket. The
+        # base class closes at once; socket.close waits for the file that the response reads.
+        with contextlib.suppress(OSError):
+            _socket.socket.close(opened)

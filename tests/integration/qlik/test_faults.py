@@ -2,18 +2,21 @@
 
 import base64
 import socket
+import ssl
 import threading
 import tracemalloc
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import certificates
 import pytest
 from requests.auth import HTTPBasicAuth
 
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.qlik.simulated.server import TlsFiles
 from appliance_process import free_port
 from appliance.qlik.transport import Transport
 
@@ -344,6 +347,41 @@ def test_close_ends_calls_under_way(qlik: SimulatedQlik) -> None:
     assert [error.label for error in errors] == ["closed"]
     with pytest.raises(QlikError, match="closed"):
         client.check()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_call_that_is_given_up_ends_at_once(tmp_path: Path, scheme: str) -> None:
+    """With and without TLS; the error says that it may be looked for, and the client goes on."""
+    settings: dict[str, object] = {}
+    tls = None
+    if scheme == "https":
+        files = certificates.make(tmp_path)
+        tls = TlsFiles(files.server, files.server_key)
+        settings["tls"] = ssl.create_default_context(cafile=files.root)
+    with SimulatedQlik(tls=tls) as qlik:
+        task = qlik.add_task("A", duration_s=600)
+        client = client_of(qlik.url, timeout_s=60, **settings)
+        fault = qlik.fail(FaultKind.HANG, method="POST")
+        errors: list[QlikError] = []
+
+        def start() -> None:
+            try:
+                client.start(task.id)
+            except QlikError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        assert qlik.wait_for(lambda: qlik.starts() == 1)
+        client.give_up(3600.0)
+        assert thread.is_alive()
+        client.give_up(0.0)
+        thread.join(30)
+        (error,) = errors
+        assert (error.is_given_up, error.retry) == (True, RetryPolicy.LOOK_FIRST)
+        fault.times = 0
+        assert client.start(task.id).execution_id
+        client.close()
 
 
 def test_many_threads_share_one_client(qlik: SimulatedQlik) -> None:
