@@ -12,7 +12,7 @@ import msgspec
 
 from appliance.commands.target import config_of, target_of
 from appliance.config.reading import load_tables
-from appliance.errors import EXIT_OK, EXIT_SOFTWARE, UsageError
+from appliance.errors import EXIT_OK, UsageError
 
 _REMEMBERED = "ui.json"
 _NO_TERMINAL = (
@@ -33,6 +33,7 @@ def execute(options: argparse.Namespace) -> int:
         raise UsageError(_NO_TERMINAL)
     # Mistakes in the options are reported before these imports.
     from appliance.log import logs  # noqa: PLC0415
+    from appliance.process.run import say_at_end  # noqa: PLC0415
     from appliance.process.ui_settings import ui_settings  # noqa: PLC0415
     from appliance.remote.client_engine import AttachedEngine  # noqa: PLC0415
     from appliance.ui.app import UiEnd  # noqa: PLC0415
@@ -50,13 +51,10 @@ def execute(options: argparse.Namespace) -> int:
     log = logs.start("info", file=str(folder / "attach.log"))
     try:
         engine.open(target.timeout_s)
-        end = run_ui(engine, settings=settings, clock_ns=engine.clock_ns)
+        end = run_ui(engine, settings=settings, clock_ns=engine.clock_ns, say=say_at_end)
     finally:
         engine.close()
         log.close()
-    if end is UiEnd.CRASHED:
-        sys.stderr.write(f"appliance: the UI failed; {folder / 'attach.log'} says how\n")
-        return EXIT_SOFTWARE
     if end is UiEnd.DETACHED:
         sys.stdout.write(f"Detached from {target.shown}; the appliance continues.\n")
     return EXIT_OK

@@ -138,11 +138,8 @@ def _with_ui(make: Callable[[], Appliance], config: Config) -> Appliance | None:
     outlives = config.ui.on_hangup == "continue"
     with Signals(engine.stop, (lambda: None) if outlives else None):
         try:
-            end = run_ui(engine, settings=settings, when_painted=engine.begin)
-            goes_on = end is UiEnd.HANGUP and outlives
-            if end is UiEnd.CRASHED:
-                say_at_end("The terminal UI failed; the log says how. Ctrl+C ends the appliance.")
-            if goes_on or end is UiEnd.CRASHED:
+            end = run_ui(engine, settings=settings, when_painted=engine.begin, say=say_at_end)
+            if end is UiEnd.HANGUP and outlives:
                 logger.warning("the appliance continues without its terminal UI")
                 engine.begin()
                 while not engine.wait(_STEP_S):

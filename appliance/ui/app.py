@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from rich.style import Style
 from textual.app import App, SystemCommand
 from textual.await_complete import AwaitComplete
-from textual.command import CommandPalette, Provider
+from textual.command import Provider
 from textual.events import Event, InputEvent, Key, Resize
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -61,8 +61,6 @@ class UiEnd(enum.StrEnum):
     """The operator left; the engine runs elsewhere and was left alone."""
     HANGUP = "hangup"
     """The terminal is gone (a closed SSH session); the engine was left alone."""
-    CRASHED = "crashed"
-    """The UI failed again and again; the engine was left alone, the reason is in the log."""
 
 
 def _things() -> type[Provider]:
@@ -90,7 +88,9 @@ class ApplianceApp(App[UiEnd]):
         *,
         driver_class: Any = None,
         when_painted: Callable[[], object] | None = None,
+        greeting: str = "",
     ) -> None:
+        """``greeting``: a notice at the start, for example that the UI has failed."""
         self._tones: dict[str, Style] = dict.fromkeys(themes.styles({}, no_color=True), Style())
         # With the terminal's own colours, Textual's NO_COLOR filter takes them all out; with RGB
         # it would leave shades of grey.
@@ -111,6 +111,7 @@ class ApplianceApp(App[UiEnd]):
         self._when_painted = when_painted
         self._unpainted = ExitStack()
         """Keeps Textual from painting a screen that is still empty."""
+        self._greeting = greeting
         self._asked_quit = False
         self._type_ahead = TypeAhead()
         self.trouble = ""
@@ -162,6 +163,8 @@ class ApplianceApp(App[UiEnd]):
         self._unpainted.enter_context(self.batch_update())
         self.navigation.start()
         self.set_timer(FRAME_S, self._beat)
+        if self._greeting:
+            self.say(self._greeting, bad=True)
         wrong = keys.unknown(self.settings.keys)
         if wrong:
             known = ", ".join(key.name for key in keys.TABLE)
@@ -287,8 +290,10 @@ class ApplianceApp(App[UiEnd]):
 
         A palette that was left a moment ago still has that id, and a second one ends the UI.
         """
-        if not isinstance(self.screen, CommandPalette):
-            self.push_screen(CommandPalette())
+        from appliance.ui.screens.palette import Palette  # noqa: PLC0415 - see show_info
+
+        if not isinstance(self.screen, Palette):
+            self.push_screen(Palette())
 
     def action_ask_quit(self) -> None:
         """Ask, then stop the whole appliance; from an attached terminal, leave at once."""
