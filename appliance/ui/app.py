@@ -11,6 +11,7 @@ import enum
 import logging
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -33,6 +34,7 @@ from appliance.ui.background import Background
 from appliance.ui.frame_rate import FRAME_S, FrameRate
 from appliance.ui.live_feed import LiveFeed
 from appliance.ui.navigator import Navigator
+from appliance.ui.noted import Noted
 from appliance.ui.screens.operator_actions import OperatorActions
 from appliance.ui.screens.page import Page
 from appliance.ui.settings import Remembered, UiSettings, load, save, used
@@ -46,6 +48,9 @@ _COPY_BYTES = 100_000
 
 _WRITTEN_S = 0.01
 """Within this time the terminal's writer has written a frame, in seconds."""
+
+_PLACES = 8
+"""Places in the program on the way to a failure that the log names."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,6 +83,9 @@ class ApplianceApp(App[UiEnd]):
     BINDINGS: ClassVar = keys.bindings(keys.EVERYWHERE)
     ENABLE_COMMAND_PALETTE = True
     COMMANDS = App.COMMANDS | {_things}
+    ALLOW_SELECT = False
+    """No selection of Textual's, which fails on a widget that is being taken away; a terminal
+    selects with shift or option held down."""
     COMMAND_PALETTE_BINDING = "ctrl+p"
 
     def __init__(
@@ -105,6 +113,7 @@ class ApplianceApp(App[UiEnd]):
         self.actions = OperatorActions(self)
         self.navigation = Navigator(self, self)
         self.feed = LiveFeed(show_own=self.remembered.show_own)
+        self.noted = Noted()
         self._frame_rate = FrameRate()
         self.frames = 0
         """Polls so far."""
@@ -203,6 +212,7 @@ class ApplianceApp(App[UiEnd]):
             self.engine = self.engine.running()
             self.snapshot = self.engine.snapshot()
             changed = self.feed.poll(self.engine)
+            self.noted.see(self.snapshot.counters, self.clock_ns())
         except Exception as error:  # noqa: BLE001 - no fault of the engine ends the UI
             self._engine_trouble(error)
             return
@@ -441,12 +451,12 @@ class ApplianceApp(App[UiEnd]):
             super()._handle_exception(error)
 
     def _fatal_error(self) -> None:
-        """Log the place of a failure. Textual would print the values of local variables."""
+        """Log the way to a failure. Textual would print the values of local variables."""
         error = self._exception
-        place = ""
-        trace = error.__traceback__ if error is not None else None
-        while trace is not None:
-            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
-            trace = trace.tb_next
-        _LOG.error("the terminal UI failed: %s at %s", type(error).__name__, place)
+        places = [
+            f"{Path(frame.filename).name}:{frame.lineno}"
+            for frame in traceback.extract_tb(error.__traceback__ if error is not None else None)
+        ]
+        way = " > ".join(places[-_PLACES:])
+        _LOG.error("the terminal UI failed: %s at %s", type(error).__name__, way)
         self._close_messages_no_wait()

@@ -43,16 +43,23 @@ class Background:
         """Run ``get`` in a thread, and give ``then`` its result on the UI's loop."""
         self.run(lambda: self.call(then, get()), group=group)
 
+    def _is_shown(self, widget: Widget) -> bool:
+        """Whether its screen has its widgets: one that has been left loses them by and by."""
+        if not widget.is_attached:
+            return False
+        screen = widget.screen
+        return screen in self._app.screen_stack or self._app.is_screen_installed(screen)
+
     def call(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> None:
         """Call ``callback`` on the UI's loop; may be called from any thread.
 
-        The call is dropped once the UI has ended, or if ``callback`` is a method of a widget that
-        has been removed since.
+        The call is dropped once the UI has ended, or if ``callback`` is a method of a screen that
+        has been left since, or of a widget there.
         """
 
         def call() -> object:
             owner = getattr(callback, "__self__", None)
-            if isinstance(owner, Widget) and not owner.is_attached:
+            if isinstance(owner, Widget) and not self._is_shown(owner):
                 return None
             return callback(*args, **kwargs)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 from textual.app import App
 from textual.geometry import Size
@@ -27,6 +27,16 @@ _LISTED = {"timer": "tasks", "topic": "topics", "client": "clients"}
 """The tab whose list has what a place names."""
 
 
+class _WayBack(NamedTuple):
+    """Where Esc leads on a tab that another page has led to."""
+
+    to: str
+    at: str
+    """The tab that was led to."""
+    before: Filter
+    """Its filter before that."""
+
+
 class Navigator(Navigation):
     """Shows pages on the app's stack of screens."""
 
@@ -35,6 +45,7 @@ class Navigator(Navigation):
         self._app = app
         self._host = host
         self._tabs: dict[str, Page] = {}
+        self._way_back: _WayBack | None = None
         self._cover: Screen[None] | None = None
         """Hides everything while the terminal is too small."""
 
@@ -70,6 +81,7 @@ class Navigator(Navigation):
         """Go to a tab from any page or dialog."""
         if self._cover is not None:
             return
+        self._way_back = None
         page = self._tab(name)
         while len(self._app.screen_stack) > 1 and not self.is_on_tab:
             self._app.pop_screen()
@@ -82,11 +94,40 @@ class Navigator(Navigation):
         if isinstance(live, LiveScreen) and live.is_current:
             live.feed_changed()
 
-    # --- pages over a tab ----------------------------------------------------------------------
+    # --- from page to page ---------------------------------------------------------------------
+
+    def _lead_to(self, name: str) -> Page:
+        """Show a tab; Esc there leads back to the present one."""
+        came_from = self.page.tab if self.page is not None else name
+        target = self._tab(name)
+        self.show(name)
+        if came_from != name:
+            self._way_back = _WayBack(came_from, name, target.filter)
+        return target
+
+    def go_back(self) -> bool:
+        way = self._way_back
+        page = self.page
+        if way is None or page is None or way.at != page.TAB or not self.is_on_tab:
+            return False
+        page.use_filter(way.before)
+        self.show(way.to)
+        return True
 
     def show_live(self, wanted: Filter) -> None:
-        self.show("live")
-        self._tabs["live"].use_filter(wanted)
+        self._lead_to("live").use_filter(wanted)
+
+    def show_client(self, client_id: str) -> None:
+        if client_id.startswith("$"):
+            self._host.say("The appliance itself sent this.")
+        elif client_id and any(one.client_id == client_id for one in self._host.engine.clients()):
+            self._lead_to("clients").choose(client_id)
+        elif client_id:
+            self._host.say(f"{client_id} is not connected and has no session.")
+        else:
+            self._host.say("No client sent this.")
+
+    # --- pages over a tab ----------------------------------------------------------------------
 
     def show_task(self, task_id: str, name: str = "") -> None:
         self.show("tasks")

@@ -41,6 +41,11 @@ AWAY = "○"
 RULE = "◆"
 TIMER = "→"
 CURSOR = "▌"
+"""The row that keys act on."""
+CURSOR_ASIDE = "·"
+"""The chosen row of a list that has not the focus."""
+ACTIVE = "►"
+"""Before the heading of the list that has the focus."""
 
 
 def _states_by_sign() -> list[tuple[str, str, str]]:

@@ -18,11 +18,13 @@ from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import client as view
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
+from appliance.ui.widgets.viewer import TitledViewer
 
 _Rates = dict[str, tuple[float, float]]
 
 
 _NO_RATE = (0.0, 0.0)
+_TALL = 36
 
 _SORTS: dict[str, Callable[[ClientState, _Rates], Any]] = {
     "in": lambda client, rates: -rates.get(client.client_id, _NO_RATE)[0],
@@ -37,6 +39,7 @@ _SORTS: dict[str, Callable[[ClientState, _Rates], Any]] = {
 class ClientRows(Rows[ClientState]):
     """Connected clients, and the sessions of clients that are away."""
 
+    ONE_OF_SEVERAL = True
     sort = "in"
     now_ns = 0
 
@@ -66,6 +69,7 @@ class ClientsScreen(Page):
     TAB = "clients"
     FILTER_WORDS = ("text", "client", "user")
     FILTERED = "of the clients"
+    AUTO_FOCUS = "ClientRows"
     EXPORTED = "clients"
 
     def __init__(self, host: PageHost) -> None:
@@ -79,7 +83,7 @@ class ClientsScreen(Page):
     def body(self) -> Iterable[Widget]:
         yield ClientRows(id="clients")
         yield Pane(id="client-subscriptions")
-        yield Pane(id="broker")
+        yield TitledViewer("Broker", id="broker")
 
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         seconds = (now_ns - self._asked_ns) / 1e9
@@ -90,10 +94,10 @@ class ClientsScreen(Page):
         title: Line = [(client.client_id if client is not None else "", "head")]
         chosen = [rule(title, cells), view.subscriptions(client)] if client is not None else []
         self.query_one("#client-subscriptions", Pane).show(chosen)
-        count = 8 if self.size.height < 36 else 16
-        self.query_one("#broker", Pane).show(
-            [rule([("Broker", "head")], cells), *view.foot(snapshot, cells, count)]
-        )
+        lines = view.broker_lines(snapshot, cells - 1, self.host.noted.risen_ns, now_ns)
+        broker = self.query_one(TitledViewer)
+        broker.styles.height = 1 + min(len(lines), 8 if self.size.height < _TALL else 16)
+        broker.show(lines)
 
     def _ask(self, now_ns: int, seconds: float) -> None:
         rows = self.query_one(ClientRows)
@@ -132,6 +136,7 @@ class ClientsScreen(Page):
     def choose(self, name: str) -> None:
         """Choose a client, whatever the filter was."""
         self._wanted = name
+        self.focus_body()
         self.use_filter(filters.EMPTY)
 
     def filter_changed(self) -> None:

@@ -81,6 +81,10 @@ class ExecutionScreen(Page):
         """The message that caused it."""
         self.host.navigation.fetch_message(self._execution.cause.seq, self.tab)
 
+    def action_client(self) -> None:
+        """Go to the client whose message caused it."""
+        self.host.navigation.show_client(self._execution.cause.client_id)
+
     def action_stop_run(self) -> None:
         self.host.actions.stop_run(self._execution)
 

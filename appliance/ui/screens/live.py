@@ -31,7 +31,15 @@ _BUSIEST_EVERY_NS = 1_000_000_000
 class LiveScreen(MessageListPage):
     """Messages, executions, timers, counters."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.FOLLOW, keys.LIVE, keys.OWN, keys.ACTING, keys.REPEAT)
+    SCOPES = (
+        keys.MOVE,
+        keys.LISTS,
+        keys.FOLLOW,
+        keys.LIVE,
+        keys.OWN,
+        keys.ACTING,
+        keys.REPEAT,
+    )
     TAB = "live"
 
     def __init__(self, host: PageHost) -> None:

@@ -274,6 +274,10 @@ class MessageScreen(Page):
         else:
             self.host.actions.start_now(execution)
 
+    def action_client(self) -> None:
+        """Go to the client that sent the message."""
+        self.host.navigation.show_client(self._message.client_id)
+
     def action_repeat(self) -> None:
         """Do again what the message caused."""
         self.host.actions.repeat(self._message)

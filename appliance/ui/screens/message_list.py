@@ -34,6 +34,12 @@ class MessageListPage(Page):
         if message is not None:
             self.host.copy(message.topic, "the topic")
 
+    def action_client(self) -> None:
+        """Go to the client that sent the message."""
+        message = self.rows.current
+        if message is not None:
+            self.host.navigation.show_client(message.client_id)
+
     def action_repeat(self) -> None:
         """Do again what the message under the cursor caused."""
         message = self.rows.current

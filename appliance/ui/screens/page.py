@@ -254,7 +254,9 @@ class Page(BaseScreen[None]):
                 return
 
     def go_back(self) -> None:
-        """Clear the filter, else leave a page that lies over a tab."""
+        """Go back to the page that led here, else clear the filter, else leave this page."""
+        if self.IS_TAB and self.host.navigation.go_back():
+            return
         if not self.filter.is_empty:
             self.use_filter(filters.EMPTY)
         elif not self.IS_TAB:

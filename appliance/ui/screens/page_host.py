@@ -16,6 +16,7 @@ from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.keys import Key
 from appliance.ui.live_feed import LiveFeed
+from appliance.ui.noted import Noted
 from appliance.ui.screens.operator_actions import ActionHost, OperatorActions
 from appliance.ui.settings import UiSettings
 
@@ -23,11 +24,17 @@ from appliance.ui.settings import UiSettings
 class Navigation(Protocol):
     """The pages that a page can lead to. ``tab`` is the tab that is marked meanwhile."""
 
+    def go_back(self) -> bool:
+        """Go back to the page that led to this tab; returns whether there was one."""
+
     def show_live(self, wanted: Filter) -> None:
         """Go to the Live page with a filter."""
 
     def show_task(self, task_id: str, name: str = "") -> None:
         """Go to a task's executions; ``name``: if no other task has it."""
+
+    def show_client(self, client_id: str) -> None:
+        """Go to a client on the Clients page, if it is connected or has a session."""
 
     def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
         """Show the whole of a message; ``among``: the list that "next" and "previous" walk."""
@@ -58,6 +65,7 @@ class PageHost(ActionHost, Protocol):
     """Why the last poll failed; empty if it did not."""
     clock_ns: Callable[[], int]
     feed: LiveFeed
+    noted: Noted
     actions: OperatorActions
 
     @property

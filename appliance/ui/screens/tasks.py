@@ -31,6 +31,7 @@ _REASON_ROWS, _REASON_ROWS_TALL = 3, 8
 class RuleRows(Rows[RuleState | TimerState]):
     """Rules, then timers by when they come due."""
 
+    ONE_OF_SEVERAL = True
     utc = False
     now_ns = 0
 
@@ -49,6 +50,7 @@ class RuleRows(Rows[RuleState | TimerState]):
 class ExecutionRows(Rows[Execution]):
     """Executions, newest first."""
 
+    ONE_OF_SEVERAL = True
     utc = False
     now_ns = 0
 
@@ -79,6 +81,8 @@ class TasksScreen(Page):
         self._all: list[Execution] = []
         self._wanted = ""
         """The timer on which the cursor is put as soon as it is listed."""
+        self._of_rule = filters.EMPTY
+        """The filter that Enter on a rule or timer made; Esc leads back there."""
 
     def body(self) -> Iterable[Widget]:
         yield RuleRows(id="rules")
@@ -158,6 +162,12 @@ class TasksScreen(Page):
             lambda: engine.executions(1 << 62, _OLDER, task_id), found, group="older"
         )
 
+    def go_back(self) -> None:
+        from_rule = not self.filter.is_empty and self.filter == self._of_rule
+        super().go_back()
+        if from_rule and self.filter.is_empty:
+            self.set_focus(self.query_one(RuleRows))
+
     @property
     def _execution(self) -> Execution | None:
         return self.query_one(ExecutionRows).current
@@ -174,7 +184,8 @@ class TasksScreen(Page):
         """An execution's detail, or the executions of a rule."""
         rules = self.query_one(RuleRows)
         if rules.has_focus and rules.current is not None:
-            self.use_filter(filters.for_rule(rules.current.name))
+            self._of_rule = filters.for_rule(rules.current.name)
+            self.use_filter(self._of_rule)
             self.set_focus(self.query_one(ExecutionRows))
         elif self._execution is not None:
             self.host.navigation.show_execution(self._execution)
@@ -183,6 +194,11 @@ class TasksScreen(Page):
         """The message that caused the execution."""
         if self._execution is not None:
             self.host.navigation.fetch_message(self._execution.cause.seq, "tasks")
+
+    def action_client(self) -> None:
+        """Go to the client whose message caused the execution."""
+        if self._execution is not None:
+            self.host.navigation.show_client(self._execution.cause.client_id)
 
     def action_stop_run(self) -> None:
         if self._execution is not None:

@@ -5,6 +5,8 @@ Not for: asking for them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from appliance.engine_api import ClientState, Snapshot
 from appliance.problems import problems
 from appliance.ui import formats, symbols
@@ -108,10 +110,18 @@ def listeners(snapshot: Snapshot) -> list[Line]:
     return lines
 
 
-def foot(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
-    """Further problems, listeners, then traffic, journal, recorders and every bound that bit.
+def broker_lines(
+    snapshot: Snapshot, cells: int, risen_ns: Mapping[str, int], now_ns: int
+) -> list[Line]:
+    """Further problems, every bound that bit, then listeners, traffic, journal, recorders.
 
     The worst problem stands in the alert line already, which counts the others.
     """
-    doors = [*more_problems(snapshot), *listeners(snapshot)]
-    return [*doors, *counters.counter_lines(snapshot, cells, max(3, rows - len(doors)))][:rows]
+    noted = counters.noted_lines(snapshot, cells, risen_ns, now_ns)
+    return [
+        *more_problems(snapshot),
+        *(noted if any(count for _, count in snapshot.counters) else []),
+        *listeners(snapshot),
+        *counters.work_lines(snapshot, cells),
+        *([] if any(count for _, count in snapshot.counters) else noted),
+    ]

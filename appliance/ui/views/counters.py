@@ -5,10 +5,12 @@ Not for: one number on the status line (page_frame.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from appliance.counters import label_of, text_of
 from appliance.engine_api import Health, JournalState, RecorderState, Snapshot
 from appliance.ui import formats
-from appliance.ui.lines import Line, join
+from appliance.ui.lines import Line, join, line_width
 from appliance.ui.symbols import level_sign, level_tone
 from appliance.ui.text import cut, cut_start, printable
 
@@ -17,6 +19,8 @@ _ROOMY = 70
 
 _READABLE = 40
 """Columns from which a counter's meaning stands beside it."""
+
+_NEVER: Mapping[str, int] = {}
 
 _LATE_MS = 50.0
 """Lateness of the loop that clients notice."""
@@ -74,26 +78,44 @@ def recorder_line(recorder: RecorderState, cells: int) -> Line:
     return [(f" {level_sign(recorder.health.level)} ", tone), (cut_start(path, room), ""), *tail]
 
 
-def _counter_line(name: str, count: int, cells: int) -> Line:
-    """A counter: how often, its label, and what it means if there is room."""
+def _counter_line(name: str, count: int, cells: int, age: str = "") -> Line:
+    """A counter: how often, its label, how long ago, and what it means if there is room."""
     number, label, text = f"{formats.number(count):>8}  ", printable(label_of(name)), text_of(name)
     line: Line = [(" ▲ ", "warn"), (number, "warn"), (label, "")]
-    room = cells - len(number) - len(label) - 6
+    if age:
+        line.append((f"  {age} ago", "strong"))
+    room = cells - line_width(line) - 3
     if text and room >= _READABLE:
         line.append((f"  {cut(text, room)}", "dim"))
     return line
 
 
-def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
-    """Traffic, journal, recorders, then every bound that bit."""
+def noted_lines(
+    snapshot: Snapshot, cells: int, risen_ns: Mapping[str, int] = _NEVER, now_ns: int = 0
+) -> list[Line]:
+    """Every bound that bit, the one that rose last first. ``risen_ns``: when each one rose."""
+    hits = [(name, count) for name, count in snapshot.counters if count]
+    if not hits:
+        return [[(" Nothing was refused or dropped.", "dim")]]
+    hits.sort(key=lambda hit: -risen_ns.get(hit[0], 0))
+
+    def age(name: str) -> str:
+        risen = risen_ns.get(name)
+        return "" if risen is None else formats.age((now_ns - risen) / 1e9)
+
+    return [_counter_line(name, count, cells, age(name)) for name, count in hits]
+
+
+def work_lines(snapshot: Snapshot, cells: int) -> list[Line]:
+    """How an attached terminal is attached, traffic, journal, recorders."""
     lines = [] if snapshot.link is None else [_link_line(snapshot.link)]
     lines += [traffic_line(snapshot, cells), journal_line(snapshot.journal)]
-    lines += [recorder_line(one, cells) for one in snapshot.recorders]
-    hits = [(name, count) for name, count in snapshot.counters if count]
-    if hits:
-        lines += [_counter_line(name, count, cells) for name, count in hits]
-    else:
-        lines.append([(" Nothing was refused or dropped.", "dim")])
+    return [*lines, *(recorder_line(one, cells) for one in snapshot.recorders)]
+
+
+def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:
+    """Traffic, journal, recorders, then the bounds that bit, as far as there is room."""
+    lines = [*work_lines(snapshot, cells), *noted_lines(snapshot, cells)]
     if len(lines) > rows:
         more = len(lines) - rows + 1
         lines = [*lines[: rows - 1], [(f" … {more} more on screen 4", "dim")]]

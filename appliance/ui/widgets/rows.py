@@ -8,7 +8,7 @@ Not for: the source of the rows.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from rich.style import Style
 from textual.events import Click, MouseScrollDown, MouseScrollUp
@@ -20,7 +20,7 @@ from textual.widget import Widget
 from appliance.ui import keys
 from appliance.ui.lines import Line, strip_of
 from appliance.ui.strips import blank_strip
-from appliance.ui.symbols import CURSOR
+from appliance.ui.symbols import ACTIVE, CURSOR, CURSOR_ASIDE
 from appliance.ui.widgets.pane import tones_of
 
 T = TypeVar("T")
@@ -36,6 +36,9 @@ class Rows(Widget, Generic[T], can_focus=True):
     """
 
     BINDINGS = keys.bindings(keys.MOVE)
+
+    ONE_OF_SEVERAL: ClassVar[bool] = False
+    """Whether the page has another list too: the heading of the one with the focus is marked."""
 
     class Opened(Message):
         """A second click on a row (Enter is a key of the screen)."""
@@ -249,7 +252,9 @@ class Rows(Widget, Generic[T], can_focus=True):
         return strips
 
     def _heading_strip(self, heading: Line, base: Style, tones: dict[str, Style]) -> Strip:
-        return strip_of([(" ", ""), *heading], self.size.width, base + tones["head"], tones)
+        active = self.ONE_OF_SEVERAL and self.has_focus
+        mark = (ACTIVE, "accent") if active else (" ", "")
+        return strip_of([mark, *heading], self.size.width, base + tones["head"], tones)
 
     def _strip(self, index: int, item: T, base: Style, tones: dict[str, Style]) -> Strip:
         cells = self.size.width
@@ -258,7 +263,7 @@ class Rows(Widget, Generic[T], can_focus=True):
             if self.has_focus or not self.can_focus:
                 marked = base + tones["cursor"]
                 return strip_of([(CURSOR, "info"), *line], cells, marked, tones)
-            return strip_of([(CURSOR, "dim"), *line], cells, base, tones)
+            return strip_of([(CURSOR_ASIDE, "dim"), *line], cells, base, tones)
         version = self.version(item)
         if version is None:
             return strip_of([(" ", ""), *self.line(item, cells - 1)], cells, base, tones)

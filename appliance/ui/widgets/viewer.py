@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
-from appliance.ui.lines import Line
+from appliance.ui.lines import Line, rule
 from appliance.ui.widgets.rows import Rows
 
 
@@ -22,6 +22,13 @@ class Viewer(Rows[tuple[int, Line]]):
 
     def line(self, item: tuple[int, Line], cells: int) -> Line:  # noqa: ARG002 - cut when drawn
         return item[1]
+
+    @property
+    def place(self) -> str:
+        """Which lines are in view, if not all: ``1-8 of 15``."""
+        count = len(self._items)
+        last = min(count, self._top + self.page)
+        return f"{self._top + 1}-{last} of {count}" if self.page < count else ""
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show other lines; the place is kept as far as there are lines."""
@@ -42,3 +49,27 @@ class Viewer(Rows[tuple[int, Line]]):
 
     def has_cursor(self) -> bool:
         return False
+
+
+class TitledViewer(Viewer):
+    """A viewer beside a list, with a title that says which of its lines are in view."""
+
+    ONE_OF_SEVERAL = True
+
+    def __init__(self, title: str, id: str) -> None:  # noqa: A002 - Textual's name for it
+        super().__init__(id=id)
+        self._title = title
+
+    @property
+    def page(self) -> int:
+        return max(1, self.size.height - 1)
+
+    def line(self, item: tuple[int, Line], cells: int) -> Line:  # noqa: ARG002 - cut when drawn
+        """Lines of panes begin with a blank, where a list has its cursor."""
+        (text, tone), *rest = item[1]
+        return [(text.removeprefix(" "), tone), *rest]
+
+    def heading(self, cells: int) -> Line | None:
+        place = self.place
+        right: Line | None = [(f"{place}, tab and ↑↓", "dim")] if place else None
+        return rule([(self._title, "head")], cells - 1, right)
