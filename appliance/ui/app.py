@@ -180,8 +180,8 @@ class ApplianceApp(App[UiEnd]):
             self.say(f"[ui.keys] has no {', '.join(wrong)}; there are: {known}", bad=True)
 
     async def on_event(self, event: Event) -> None:
-        if isinstance(event, InputEvent) and not self.screen_stack:
-            return  # the UI is ending: its screens have gone, keys and clicks still come
+        if isinstance(event, InputEvent) and not (self.is_running and self.screen_stack):
+            return  # the UI is ending: its screens go, keys and clicks still come
         if isinstance(event, Key) and self._type_ahead.was_redirected(event, self.focused):
             return
         await super().on_event(event)
@@ -222,6 +222,7 @@ class ApplianceApp(App[UiEnd]):
             return
         if blind:  # the terminal would not get the frame
             return
+        self.navigation.fit(self.size)  # a dialog may have lain over the cover as it was to go
         if changed or caught_up:
             self.navigation.feed_changed()
         self.show_now()

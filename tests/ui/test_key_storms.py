@@ -11,6 +11,7 @@ from screens import NARROW, settle, until
 from textual.command import CommandList, CommandPalette
 from textual.events import Key
 
+from appliance.ui import filters
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.session import run_ui
 from appliance.ui.settings import UiSettings
@@ -257,3 +258,60 @@ def test_an_engine_begins_although_its_ui_fails_before_the_first_frame(monkeypat
     monkeypatch.setattr(ApplianceApp, "run", lambda _app: next(ends))
     run_ui(story(), when_painted=lambda: begun.append(1))
     assert begun
+
+
+@pytest.mark.parametrize(
+    "push",
+    [
+        lambda app: app._ask_stop(),
+        lambda app: app.actions.run_task(),
+        lambda app: app.actions.publish(),
+        lambda app: app.navigation.show_search(filters.EMPTY),
+        lambda app: app.action_command_palette(),
+    ],
+)
+async def test_a_screen_that_is_left_as_it_appears(push):
+    """It loses its widgets before it is told that it has them."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        push(app)
+        app.screen.dismiss()
+        await settle(pilot)
+        push(app)
+        await asyncio.sleep(0)
+        app.action_show("topics")
+        await settle(pilot)
+        push(app)
+        await settle(pilot)
+        app.action_show("log")
+        assert "[5]Log" in await settle(pilot)
+
+
+async def test_a_dialog_over_the_cover_of_a_small_terminal():
+    """Whatever lies over the cover, a terminal that has grown shows its screens again."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.resize_terminal(60, 20)
+        await until(pilot, "Too small")
+        await pilot.press("q")
+        await settle(pilot)
+        await pilot.resize_terminal(*NARROW)
+        await settle(pilot)
+        await pilot.press("n")
+        await settle(pilot)
+        await pilot.press("2")
+        assert "[2]Topics" in await settle(pilot)
+
+
+async def test_a_row_that_is_looked_for_in_an_empty_list():
+    """Fold and jump in a list that has just been emptied do nothing."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("4")
+        await settle(pilot)
+        rows = app.screen.query_one("ClientRows")
+        rows.set_items([])
+        assert not rows.select("plc-01")

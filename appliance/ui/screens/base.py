@@ -8,11 +8,27 @@ Not for: the screen below (navigator.py).
 from __future__ import annotations
 
 from textual.await_complete import AwaitComplete
+from textual.events import Event, InputEvent, Mount, Resize
+from textual.message import Message
 from textual.screen import Screen, ScreenResultType
 
 
 class BaseScreen(Screen[ScreenResultType]):
     """The base of pages and dialogs."""
+
+    @property
+    def was_left(self) -> bool:
+        """Whether it has been taken from the stack for good: its widgets go one by one."""
+        return not (self in self.app.screen_stack or self.app.is_screen_installed(self))
+
+    async def _dispatch_message(self, message: Message) -> None:
+        """Leave out what reaches the screen after it was left, and asks for widgets that go."""
+        internal = type(message).__module__ == "textual.messages"
+        event = isinstance(message, Event)
+        needs_widgets = isinstance(message, Mount | Resize | InputEvent) if event else not internal
+        if needs_widgets and self.was_left:
+            return
+        await super()._dispatch_message(message)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Refuse actions until the screen has its widgets.

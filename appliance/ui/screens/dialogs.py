@@ -97,7 +97,7 @@ def text_lines(text: str) -> list[Line]:
     return [[(line, "")] for part in text.split("\n") for line in words_in(part, _TEXT_CELLS)]
 
 
-class TerminalTooSmall(ModalScreen[None]):
+class TerminalTooSmall(ModalScreen[None], BaseScreen[None]):
     """Covers everything while the terminal is smaller than the screens need."""
 
     BINDINGS: ClassVar = [("q,ctrl+c", "app.ask_quit")]

@@ -49,13 +49,14 @@ class FilterBar(Horizontal):
             self.source = source
 
     def compose(self) -> ComposeResult:
-        yield Pane(id="filterlabel")
+        label = Pane(id="filterlabel")
+        label.show([[(" filter ", "key")]])
+        yield label
         yield Input(placeholder=_PROMPT, id="filterinput", compact=True)
         yield Pane(id="filtererror")
 
     def on_mount(self) -> None:
         self.display = False
-        self.query_one("#filterlabel", Pane).show([[(" filter ", "key")]])
 
     def open(
         self,
@@ -81,6 +82,8 @@ class FilterBar(Horizontal):
 
     def _read(self, source: str) -> Filter | None:
         """The filter, or ``None`` after saying what is wrong."""
+        if not self.screen.is_current:
+            return None  # the page has been left, and loses its widgets
         found, problem = None, ""
         try:
             found = self._parse(source)

@@ -117,7 +117,7 @@ class Rows(Widget, Generic[T], can_focus=True):
         self.refresh()
 
     def _find(self, wanted: Hashable, default: int) -> int:
-        if default < len(self._items) and self.key(self._items[default]) == wanted:
+        if 0 <= default < len(self._items) and self.key(self._items[default]) == wanted:
             return default
         for index, item in enumerate(self._items):
             if self.key(item) == wanted:
