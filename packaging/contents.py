@@ -91,6 +91,8 @@ _LIBRARIES = (
         lambda: zlib.ZLIB_RUNTIME_VERSION,
     ),
     _Library("libffi", "MIT", "libffi.txt", ("libffi*",), "_ctypes"),
+    # Linked into google-re2's module. The text is that of the licence alone.
+    _Library("Abseil", "Apache-2.0", "openssl.txt", (), "_re2"),
     _Library(
         "Expat",
         "MIT",
