@@ -162,7 +162,9 @@ def _read_reload(item: Mapping[str, Any], reload: ReloadOptions) -> ReloadOption
     texts = {name: _variable_text(value) for name, value in variables.items()}
     options = ReloadOptions(partial, tuple(sorted((dict(reload.variables) | texts).items())))
     if options.problem:
-        raise _NotUnderstoodError("bad variables", f"The payload asks for {options.problem}.")
+        raise _NotUnderstoodError(
+            "bad variables", f"The payload's variables are not taken: {options.problem}."
+        )
     return options
 
 
