@@ -375,6 +375,10 @@ def _timer(timer: TimerConfig) -> str:
     acts = []
     if timer.task is not None:
         acts.append(_target(timer.task))
+        if timer.partial:
+            acts.append("partially")
+        if timer.variables:
+            acts.append(f"with {', '.join(timer.variables)}")
     if timer.publish is not None:
         acts.append(f"a message on {timer.publish.topic}")
     return ", ".join([when, *acts])

@@ -5,7 +5,6 @@ Not for: the connection (qlik/diagnosis.py).
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -31,24 +30,30 @@ def review(
 ) -> Iterator[Finding]:
     """Findings about triggers, timers and ``[allow]``; the last one says that all is well.
 
-    ``apps`` asks for the apps that can be reloaded without a task; if it raises ``QlikError``, none
-    are known.
+    ``apps`` asks for the apps that can be reloaded without a task; if it raises ``QlikError``, a
+    finding says so.
     """
     tasks = [msgspec.structs.replace(task, id=task.id.lower()) for task in listed]
     is_well = True
     count = 0
 
     @cache
-    def kept() -> Sequence[Task]:
-        with contextlib.suppress(QlikError):
+    def kept() -> Sequence[Task] | QlikError:
+        try:
             return apps()
-        return ()
+        except QlikError as error:
+            return error
 
     for where, start in _named(config):
         count += 1
         found = find(start.selector, tasks, start.reload)
         if not found and start.selector.kind == "app":
-            found = find(start.selector, kept())
+            without_task = kept()
+            if isinstance(without_task, QlikError):
+                is_well = False
+                yield _unknown_apps(where, start.selector, without_task)
+                continue
+            found = find(start.selector, without_task)
         for finding in _rule(where, start, found, tasks, config):
             is_well = False
             yield finding
@@ -75,6 +80,14 @@ def _named(config: Config) -> Iterator[tuple[str, WantedStart]]:
             yield f"{table} {name}".rstrip(), WantedStart(fixed_selector(task, ""), reload)
         except ConfigError:  # a problem that is said before
             continue
+
+
+def _unknown_apps(where: str, selector: TaskSelector, error: QlikError) -> Finding:
+    return Finding(
+        "warn",
+        f"{where}: no task reloads {selector.text}, and the server's apps can't be listed, so it "
+        f"is not known whether there is this app. {error}",
+    )
 
 
 def _rule(
@@ -126,7 +139,7 @@ def _rule(
 
 
 def _allow(
-    config: Config, tasks: Sequence[Task], apps: Callable[[], Sequence[Task]]
+    config: Config, tasks: Sequence[Task], apps: Callable[[], Sequence[Task] | QlikError]
 ) -> Iterator[Finding]:
     """Entries of ``[allow]`` that allow nothing."""
     allow = config.allow
@@ -141,7 +154,12 @@ def _allow(
         *(("apps", TaskSelector("app", task_id(each) or each)) for each in allow.apps),
     ]
     for key, selector in entries:
-        if not find(selector, tasks) and not (key == "apps" and find(selector, apps())):
+        if find(selector, tasks):
+            continue
+        without_task = apps() if key == "apps" else ()
+        if isinstance(without_task, QlikError):
+            yield _unknown_apps(f"[allow] `{key}`", selector, without_task)
+        elif not find(selector, without_task):
             yield Finding(
                 "warn",
                 f"[allow] `{key}`: the server lists no {selector.text}.{_hint(selector, tasks)}",

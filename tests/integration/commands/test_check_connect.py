@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance import cli
-from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.qlik.simulated.site import SimulatedTask
 
 SALES, OFF = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10", "6d2e8f1b-c7a0-4b95-a9d3-04f5e6b7c812"
@@ -99,3 +99,17 @@ def test_a_loop_that_only_the_server_shows(url, tmp_path, capfd) -> None:
     out = capfd.readouterr().out
     assert "warn [[trigger]]: a loop that never ends: an outcome of task" in out
     assert 'task "Reload sales" ([[trigger]] 2)' in out
+
+
+def test_apps_that_can_not_be_listed_are_not_said_to_be_missing(tmp_path, capfd) -> None:
+    """The server has a problem, not the configuration."""
+    with SimulatedQlik([SimulatedTask("A")]) as server:
+        server.fail(FaultKind.STATUS, path="/qrs/app$", status=500)
+        config = tmp_path / "config.toml"
+        tables = '[allow]\napps = ["Bare"]\n' + TRIGGER + '{app = "Bare"}\n'
+        config.write_text(CONFIG.replace("QLIK", server.url) + tables, "utf-8")
+        assert cli.main(["check", "--connect", "-c", str(config)]) == 0
+    said = capfd.readouterr().out
+    assert "lists no app" not in said
+    for where in ("[[trigger]] 1", "[allow] `apps`"):
+        assert f"warn {where}: no task reloads app \"Bare\", and the server's apps can't be" in said
