@@ -299,6 +299,8 @@ class _Starts:
             while time.monotonic() < end and any(map(_lacks_log, self.executions)):
                 self._pause(_LOOK_EVERY_S)
                 self._take(self._read(self._asked_until))
+        if any(map(_lacks_log, self.executions)):
+            self._progress.say(f"no script log came within {_LOG_S:g} s")
 
     def _age_s(self) -> float:
         return time.monotonic() - self._began

@@ -22,7 +22,7 @@ from appliance_process import DEADLINE_S, QUICK, ApplianceProcess, free_port, un
 from appliance import cli
 from appliance.broker.users import Users
 from appliance.commands import start
-from appliance.model import ExecutionState
+from appliance.model import ExecutionState, TaskKind
 from appliance.qlik.simulated import SimulatedQlik
 from appliance.qlik.simulated.site import Outcome, SimulatedTask
 
@@ -42,7 +42,7 @@ edition = "client-managed"
 url = "QLIK"
 header = {name = "X-Qlik-User", value = "UserDirectory=INTERNAL; UserId=sa"}
 [allow]
-names = ["Quick", "Failing", "Twin", "Long", "Longer", "Off", "Across"]
+names = ["Quick", "Failing", "Twin", "Long", "Longer", "Off", "Across", "Program"]
 """
 
 
@@ -58,6 +58,8 @@ def tasks() -> list[SimulatedTask]:
         SimulatedTask("Long", duration_s=600.0),
         SimulatedTask("Longer", duration_s=600.0),
         SimulatedTask("Across", duration_s=5.0),
+        SimulatedTask("Program", kind=TaskKind.EXTERNAL_PROGRAM, duration_s=0.1,
+                      outcomes=(Outcome.FAIL,)),
     ]  # fmt: skip
 
 
@@ -196,6 +198,15 @@ def test_wrong_usage_is_64(running, call, arguments, said) -> None:
     code, _, err = call(running, *arguments)
     assert code == 64
     assert said in err
+
+
+def test_a_script_log_that_does_not_come_is_said(running, call, monkeypatch) -> None:
+    """Such as that of a program, which has none: what is missing is no riddle."""
+    monkeypatch.setattr(start, "_LOG_S", 0.3)
+    code, out, err = call(running, "Program", "--wait")
+    assert code == 10
+    assert "Program: failed" in out
+    assert "no script log came within 0.3 s" in err
 
 
 @pytest.mark.parametrize("user", ["anna", "plc"])
