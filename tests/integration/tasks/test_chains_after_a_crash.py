@@ -101,7 +101,7 @@ def test_killed_as_the_call_of_a_chain_arrives(tmp_path: Path, qlik, chain: str,
     config = BASE.format(url=qlik.url, topic=topic, chained=CHAINED)
     qlik.fail(FaultKind.HANG_AFTER, method="POST", path=f"{CHAINED}/start", times=1)
     with ApplianceProcess(
-        tmp_path, config + TIMER.format(every="2s" if is_timer else "1h")
+        tmp_path, config + TIMER.format(every="4s" if is_timer else "1h")
     ) as process:
         process.start()
         if not is_timer:
