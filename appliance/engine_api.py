@@ -122,7 +122,7 @@ class WaitState(msgspec.Struct, frozen=True):
     """``"server"`` (the server does not answer), ``"retry"`` (a call failed), ``"look"`` (the
     answer to a call was lost, and it is looked for its run), ``"run"`` (the present run has to
     end), ``"turn"`` (other calls or runs come first), ``"debounce"``, ``"cooldown"``,
-    ``"paused"``."""
+    ``"paused"``, and in ``Snapshot.waiting_long`` also ``"call"`` (a start call has no answer)."""
     reason: str
     """A sentence."""
     until_ns: int | None
