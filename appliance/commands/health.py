@@ -53,7 +53,10 @@ def _body(found: Report | None, why: str) -> dict[str, Any]:
 def _text(found: Report, now: int) -> str:
     hours, rest = divmod(max(0, now - found.started_ns) // 1_000_000_000, 3600)
     head = f"{found.status}: {found.name} {found.version}, pid {found.pid}"
-    counts = f"{found.clients} clients, {found.messages_in} messages accepted"
+    counts = (
+        f"{found.clients} client{'s' * (found.clients != 1)}, "
+        f"{found.messages_in} message{'s' * (found.messages_in != 1)} accepted"
+    )
     lines = [f"{head}, running for {hours}h{rest // 60:02d}m, {counts}"]
     for part in found.parts:
         text = f"  {escape(part.text)}" if part.text else ""

@@ -144,6 +144,21 @@ async def test_every_height_keeps_list_and_footer(columns, rows):
             assert all(one.size.height >= 4 for one in lists), (screen, lists)
 
 
+async def test_a_wide_message_has_its_outcome_beside_the_payload():
+    """The right half of a wide detail is used: what the message led to stands there."""
+    engine = story()
+    for size, beside in (((80, 24), False), ((140, 40), True), ((200, 55), True)):
+        app = ApplianceApp(engine, UiSettings(), engine.clock_ns)
+        async with app.run_test(size=size) as pilot:
+            await settle(pilot)
+            await pilot.press("enter")
+            await settle(pilot)
+            text = await settle(pilot)
+            row = next(line for line in text.split("\n") if "── Payload" in line)
+            assert ("── What it led to" in row) is beside
+            assert "── What it led to" in text
+
+
 async def test_a_click_on_a_title_sorts(pilot_size=(140, 40)):
     """On Clients and Topics the rows are sorted by the title that was clicked."""
     engine = story()

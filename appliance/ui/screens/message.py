@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
+from textual.containers import Container, Vertical
 from textual.widget import Widget
 
 from appliance.engine_api import Mark, Snapshot
@@ -55,9 +56,11 @@ class MessageScreen(Page):
 
     def body(self) -> Iterable[Widget]:
         yield Pane(id="facts")
-        yield Pane(id="payload-title")
-        yield Viewer(id="payload")
-        yield Pane(id="outcome")
+        with Container(id="message-main"):  # beside one another in a wide terminal
+            with Vertical(id="message-left"):
+                yield Pane(id="payload-title")
+                yield Viewer(id="payload")
+            yield Pane(id="outcome")
 
     def on_mount(self) -> None:
         self._fetch()
@@ -139,17 +142,22 @@ class MessageScreen(Page):
             wait = next((one for one in snapshot.waits if one.execution == execution.id), None)
         if wait is not None and execution is not None:
             execution = replace(execution, next_attempt_ns=wait.until_ns)
+        pane = self.query_one("#outcome", Pane)
+        wide = self.has_class("-wide")
+        room = pane.size.width if wide else cells
         outcome = view.outcome(
-            message, mark, execution, reasons, now_ns=now_ns, cells=cells, utc=utc
+            message, mark, execution, reasons, now_ns=now_ns, cells=room, utc=utc
         )
         if wait is not None:
-            outcome[1:1] = execution_view.wait_lines(wait, now_ns, cells, utc=utc)
+            outcome[1:1] = execution_view.wait_lines(wait, now_ns, room, utc=utc)
         most = _OUTCOME_ROWS if self.size.height < _TALL else _OUTCOME_ROWS_TALL
+        if wide:
+            most = max(most, pane.size.height - 1)
         if len(outcome) > most:
             outcome = [*outcome[: most - 1], [("   … ⏎ has all", "dim")]]
         head: Line = [("What it led to", "head")]
-        self.query_one("#outcome", Pane).show([rule(head, cells), *outcome])
-        self._show_payload(cells)
+        pane.show([rule(head, room), *outcome])
+        self._show_payload(self.query_one("#message-left").size.width)
 
     def _explain(self, mark: Mark | None) -> None:
         """Ask once, and again when its outcome has changed, why it started nothing."""

@@ -241,6 +241,7 @@ def text(execution: Execution) -> str:
 RULES = Table(
     Column("", 1),
     Column("RULE / TIMER", 16, 22, 60, keeps_end=True),
+    Column("TOPIC", 10, 30, 60, keeps_end=True, from_cells=110),
     Column("STARTS", 8, 31, None),
     Column("LAST/NEXT", 9, right=True),
     Column("MATCHED", 7, right=True),
@@ -263,6 +264,7 @@ def rule_row(rule: RuleState, now_ns: int, cells: int) -> Line:
         (
             (symbols.RULE, "info"),
             (printable(rule.name or rule.topic), ""),
+            (printable(rule.topic), "dim"),
             (printable(rule.target), "dim"),
             (last, ""),
             (formats.short_count(rule.matched), ""),
@@ -280,6 +282,7 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
     sign = (symbols.PAUSED, "warn") if timer.paused else (symbols.TIMER, "info")
     name_and_target: tuple[Cell, ...] = (
         (printable(timer.name), "dim" if timer.paused else ""),
+        ("", ""),
         (printable(timer.detail or timer.kind), "dim"),
     )
     due: Cell = ("waits", "dim")
@@ -290,7 +293,7 @@ def timer_row(timer: TimerState, now_ns: int, cells: int, *, utc: bool) -> Line:
         due = (formats.time_of_day(timer.due_ns, utc=utc), "dim")
         left = f"in {formats.countdown((timer.due_ns - now_ns) / 1e9)}"
     rest = RULES.row(cells, (sign, *name_and_target, due, ("", ""), ("", ""), ("", "")))
-    after = 1 + sum(RULES.widths(cells)[4:]) + 2
+    after = 1 + sum(RULES.widths(cells)[-3:]) + 2  # the counts, which a timer has not
     return [*cut_line(rest, cells - after), (f" {left}", "strong")]
 
 

@@ -73,7 +73,7 @@ def test_a_terminal_gets_nothing_of_others_that_it_obeys(tmp_path: Path) -> None
         configured = ["-c", str(process.config)]
         seen = drawn(["attach", *configured], KEYS, tmp_path, "owned")
         assert "\x1b]52;" in seen, "something was copied"
-        seen += drawn(["export", "--format", "csv", *configured], (), tmp_path, "1 messages")
+        seen += drawn(["export", "--format", "csv", *configured], (), tmp_path, "1 message")
         assert seen.count("owned") > 10
         assert [each for each in OBEYED if each in seen] == []
         assert not any(each in line for line in process.lines for each in OBEYED)
