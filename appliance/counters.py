@@ -329,6 +329,11 @@ class Counter(enum.Enum):
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",
         "bounded; messages are not affected.",
     )
+    TOPIC_VALUES_FORGOTTEN = (
+        "last values of topics forgotten: limit reached",
+        "The last values of all topics took 16 MiB, or memory was short: the terminal UI's topic",
+        "view forgot the value of the topic that was silent longest; the journal has it.",
+    )
 
     # --- the journal and the recorders ----------------------------------------------------------
 

@@ -367,6 +367,10 @@ class Engine(Protocol):
         """The topics that messages came on, the busiest first, at most ``limit``."""
         raise _lacks("list topics", limit)
 
+    def last_values(self, topics: Sequence[str]) -> dict[str, Message]:
+        """The last message on each of these topics, cut as by ``live``; some may be missing."""
+        raise _lacks("read the last values of topics", topics)
+
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         """Whole messages from the journal with ``seq < before_seq``: the newest, oldest first."""
         raise _lacks("read back in the journal", before_seq, limit)

@@ -1,4 +1,4 @@
-"""The memory of the live view: the newest messages, rates, and statistics of each topic.
+"""The memory of the live view: the newest messages, rates, statistics and last value of each topic.
 
 Bounded in messages, bytes and topics. Written by the engine's loop once a commit, read by the UI
 ten times a second; one lock, held for microseconds. Not for: the history (the journal).
@@ -23,6 +23,10 @@ KEPT_BYTES = 32 * 1024 * 1024
 KEPT_TOPICS = 5_000
 """At least this many of the latest topics are kept; those silent longest are dropped."""
 
+KEPT_VALUES_BYTES = 16 * 1024 * 1024
+"""The total cost of the last messages of all topics, which are kept apart from the newest ones;
+beyond it, those of the topics that were silent longest are dropped."""
+
 FORGOTTEN_AT_ONCE = 500
 """Topics that are dropped at once: finding those silent longest takes time."""
 
@@ -32,7 +36,7 @@ _SECONDS = 60
 
 
 class _Topic:
-    __slots__ = ("count", "last_ns", "last_seq", "rate", "recent")
+    __slots__ = ("cost", "count", "last", "last_ns", "last_seq", "rate", "recent")
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,6 +44,10 @@ class _Topic:
         self.rate = 0.0
         self.last_ns = 0
         self.last_seq = 0
+        self.last: Message | None = None
+        """The last message, unless there was no room for it."""
+        self.cost = 0
+        """What it counts for in the bytes of all last messages."""
 
 
 class LiveView:
@@ -61,7 +69,10 @@ class LiveView:
         self._rate_in = 0.0
         self._rate_out = 0.0
         self._history: deque[float] = deque(maxlen=_SECONDS)
+        self.value_bytes = 0
+        """The total cost of the last messages of the topics."""
         self.forgotten_topics = 0
+        self.forgotten_values = 0
         self.heard_a_client = False
 
     def add(self, messages: Sequence[Message]) -> None:
@@ -88,7 +99,8 @@ class LiveView:
                 self.kept_bytes -= self._costs.popleft()
             self._in_second += len(shown)
             topics = self._topics
-            for name, last in dict(zip(names, shown, strict=True)).items():
+            for name, index in dict(zip(names, range(len(names)), strict=True)).items():
+                last = shown[index]
                 topic = topics.pop(name, None)
                 if topic is None:
                     if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
@@ -100,11 +112,18 @@ class LiveView:
                 topic.recent += count
                 topic.last_seq = last.seq
                 topic.last_ns = last.received_ns
+                topic.last = last
+                self.value_bytes += costs[index] - topic.cost
+                topic.cost = costs[index]
+            if self.value_bytes > KEPT_VALUES_BYTES:
+                self._forget_values(KEPT_VALUES_BYTES * 7 // 8)
 
     def shed(self, kept_bytes: int) -> None:
         """Keep messages of so many bytes only, from now on; ``KEPT_BYTES`` is the normal bound."""
         with self._lock:
             self._most_bytes = kept_bytes
+            if self.value_bytes > kept_bytes:
+                self._forget_values(kept_bytes)
             while self.kept_bytes > kept_bytes:
                 self._ring.popleft()
                 self.kept_bytes -= self._costs.popleft()
@@ -114,14 +133,31 @@ class LiveView:
         with self._lock:
             self.forgotten_topics += len(self._topics)
             self._topics.clear()
+            self.value_bytes = 0
 
     def _forget_topics(self) -> None:
         """Make room for new topics. Under the lock."""
         topics = self._topics
         silent = list(islice(topics, FORGOTTEN_AT_ONCE))
         for name in silent:
-            del topics[name]
+            self.value_bytes -= topics.pop(name).cost
         self.forgotten_topics += len(silent)
+
+    def _forget_values(self, kept_bytes: int) -> None:
+        """Drop last messages until the others count for so many bytes. Under the lock."""
+        for topic in self._topics.values():
+            if self.value_bytes <= kept_bytes:
+                break
+            if topic.last is not None:
+                self.value_bytes -= topic.cost
+                topic.last, topic.cost = None, 0
+                self.forgotten_values += 1
+
+    def last_values(self, topics: Sequence[str]) -> dict[str, Message]:
+        """The last message of each of these topics, as far as it is kept."""
+        with self._lock:
+            found = {name: self._topics[name].last for name in topics if name in self._topics}
+        return {name: message for name, message in found.items() if message is not None}
 
     def _cut(self, message: Message) -> Message:
         with self._lock:

@@ -171,6 +171,7 @@ class View(Engine):
             **appliance.journal.counters(),
             **appliance.recorders.counters(),
             Counter.TOPICS_FORGOTTEN: appliance.live.forgotten_topics,
+            Counter.TOPIC_VALUES_FORGOTTEN: appliance.live.forgotten_values,
         }
 
     def live(self, after_seq: int, limit: int) -> Sequence[Message]:
@@ -197,6 +198,13 @@ class View(Engine):
         return self._appliance.live.topics(limit, lambda topic: retained.get(topic) is not None)
 
     # --- may wait -----------------------------------------------------------------------------
+
+    def last_values(self, topics: Sequence[str]) -> dict[str, Message]:
+        found = self._appliance.live.last_values(topics)
+        for topic in topics:
+            if topic not in found and (kept := self._appliance.retained.get(topic)) is not None:
+                found[topic] = kept
+        return found
 
     def message(self, seq: int) -> Message | None:
         return self._appliance.journal.get(seq)

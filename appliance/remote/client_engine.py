@@ -42,6 +42,7 @@ _MESSAGES: Callable[[bytes], list[Message]] = _decoder(list[Message])
 _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
+_VALUES: Callable[[bytes], dict[str, Message]] = _decoder(dict[str, Message])
 _NUMBER: Callable[[bytes], int] = _decoder(int)
 _NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
@@ -147,6 +148,9 @@ class AttachedEngine(Engine):
 
     def retained(self, topic: str) -> Message | None:
         return self._link.request(protocol.GetRetained(topic), _MESSAGE)
+
+    def last_values(self, topics: Sequence[str]) -> dict[str, Message]:
+        return self._link.request(protocol.GetLastValues(tuple(topics)), _VALUES)
 
     def executions(self, before_id: int, limit: int, task_id: str = "") -> Sequence[Execution]:
         found = self._link.request(protocol.GetExecutions(before_id, limit, task_id), _EXECUTIONS)

@@ -18,6 +18,7 @@ from appliance.remote.frames import newest_within
 _MOST_MESSAGES = 2000
 _MOST_EXECUTIONS = 500
 _MOST_SEQS = 5000
+_MOST_VALUES = 200
 _HISTORY_BYTES = 512 * 1024
 _OVERHEAD = 128
 
@@ -38,6 +39,16 @@ def _retained(engine: Engine, operation: protocol.GetRetained) -> Message | None
     if message is not None and len(message.payload) > protocol.SHOWN_BYTES:
         return msgspec.structs.replace(message, payload=message.payload[: protocol.SHOWN_BYTES])
     return message
+
+
+def _last_values(engine: Engine, operation: protocol.GetLastValues) -> dict[str, Message]:
+    found = engine.last_values(operation.topics[:_MOST_VALUES])
+    return {
+        topic: msgspec.structs.replace(
+            message, payload=message.payload[: protocol.SHOWN_BYTES], properties=None
+        )
+        for topic, message in found.items()
+    }
 
 
 def _history(engine: Engine, operation: protocol.GetHistory) -> Sequence[Message]:
@@ -62,6 +73,8 @@ def carry_out(engine: Engine, operation: protocol.Operation, by: str) -> object:
             return _retained(engine, operation)
         case protocol.GetHistory():
             return _history(engine, operation)
+        case protocol.GetLastValues():
+            return _last_values(engine, operation)
         case protocol.GetExecutions(before_id, limit, task_id):
             return engine.executions(before_id, min(limit, _MOST_EXECUTIONS), task_id)
         case protocol.GetMarks(seqs):

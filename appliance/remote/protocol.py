@@ -95,6 +95,10 @@ class GetRetained(Operation, frozen=True, tag="retained"):
     topic: str
 
 
+class GetLastValues(Operation, frozen=True, tag="last_values"):
+    topics: tuple[str, ...]
+
+
 class GetExecutions(Operation, frozen=True, tag="executions"):
     before_id: Number
     limit: Number
@@ -188,6 +192,7 @@ AnyOperation = (
     | GetHistory
     | GetSeqAt
     | GetRetained
+    | GetLastValues
     | GetExecutions
     | FindExecutions
     | GetMarks

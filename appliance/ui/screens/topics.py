@@ -5,7 +5,7 @@ Not for: the messages of a topic (Enter shows them on the Live screen).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from textual.widget import Widget
 
@@ -82,6 +82,10 @@ class TopicsScreen(Page):
         self._asked: tuple[str, int] = ("", 0)
         """Of which topic, and which of its messages, the retained one was asked for last."""
         self._retained: Message | None = None
+        self._values: dict[str, Message] = {}
+        """Last messages that are not among the newest any more, by topic."""
+        self._asked_values: dict[str, int] = {}
+        """The topics that they were asked for, with the numbers of their last messages."""
 
     def body(self) -> Iterable[Widget]:
         yield Pane(id="topics-title")
@@ -135,8 +139,13 @@ class TopicsScreen(Page):
 
     def _show(self, now_ns: int) -> None:
         rows = self.rows
-        seqs = [node.leaf.last_seq for node in rows.in_view if node.leaf is not None]
-        last = self.host.feed.by_seq(seqs)
+        leaves = [node.leaf for node in rows.in_view if node.leaf is not None]
+        last = self.host.feed.by_seq(one.last_seq for one in leaves)
+        missing = [one for one in leaves if one.last_seq not in last]
+        last |= {
+            one.last_seq: self._values[one.topic] for one in missing if one.topic in self._values
+        }
+        self._ask_values(missing)
         if last != rows.last:
             rows.last = last
             rows.sizes = {seq: self.host.engine.full_size(seq) for seq in last}
@@ -154,6 +163,26 @@ class TopicsScreen(Page):
         self.query_one("#topics-title", Pane).show([rule(title, cells, right)])
         self._show_foot(now_ns, cells)
 
+    def _ask_values(self, leaves: Sequence[TopicState]) -> None:
+        """Ask for the last messages of topics that are not among the newest any more, once each."""
+        wanted = {one.topic: one.last_seq for one in leaves}
+        if not wanted or wanted.items() <= self._asked_values.items():
+            return
+        self._asked_values = wanted
+        engine = self.host.engine
+
+        def get() -> dict[str, Message]:
+            try:
+                return engine.last_values(tuple(wanted))
+            except ApplianceError:  # an older appliance has no answer
+                return {}
+
+        self.host.background.fetch(get, self._found_values, group="values")
+
+    def _found_values(self, values: dict[str, Message]) -> None:
+        self._values = values
+        self.host.show_now()
+
     def _show_foot(self, now_ns: int, cells: int) -> None:  # noqa: ARG002 - the same shape as its siblings
         node = self.rows.current
         pane = self.query_one("#topic-foot", Pane)
@@ -167,6 +196,8 @@ class TopicsScreen(Page):
             for one in self.host.feed.newest
             if one.topic == node.path or (node.children and one.topic.startswith(below))
         ][-200:]
+        if not found and node.path in self._values:
+            found = [self._values[node.path]]
         utc = self.host.remembered.utc
         head: list[Line] = [rule([(node.path, "head")], cells)]
         if node.leaf is not None and node.leaf.retained:

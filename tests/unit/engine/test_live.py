@@ -7,6 +7,7 @@ from appliance.engine.live import (
     KEPT_BYTES,
     KEPT_MESSAGES,
     KEPT_TOPICS,
+    KEPT_VALUES_BYTES,
     SHOWN_BYTES,
     LiveView,
 )
@@ -63,3 +64,35 @@ def test_the_newest_messages_are_kept_and_their_cost_is_known() -> None:
         assert [one.seq for one in kept] == list(range(kept[0].seq, last + 1))
         assert view.kept_bytes == sum(costs_of(kept)) <= KEPT_BYTES
         assert max(len(one.payload) for one in kept) <= SHOWN_BYTES
+
+
+def test_the_last_value_of_a_topic_outlives_newer_messages_on_others():
+    """10,000 messages push it out of the ring; the topic still has it, cut as there."""
+    view = LiveView(lambda: 0.0)
+    view.add([Message(1, 1, "quiet", b"x" * (SHOWN_BYTES + 1))])
+    view.add([Message(number, number, "busy", b"y") for number in range(2, KEPT_MESSAGES + 3)])
+    assert view.newest(0, KEPT_MESSAGES)[0].topic == "busy"
+    values = view.last_values(["quiet", "busy", "unknown"])
+    assert {name: one.seq for name, one in values.items()} == {
+        "quiet": 1,
+        "busy": KEPT_MESSAGES + 2,
+    }
+    assert len(values["quiet"].payload) == SHOWN_BYTES
+
+
+def test_the_last_values_are_bounded_in_bytes():
+    """The values of the topics that were silent longest go, and are counted; the counts stay."""
+    view = LiveView(lambda: 0.0)
+    count = 2 * KEPT_VALUES_BYTES // SHOWN_BYTES
+    for number in range(1, min(count, KEPT_TOPICS) + 1):
+        view.add([Message(number, number, f"t/{number}", b"x" * SHOWN_BYTES)])
+        assert view.value_bytes <= KEPT_VALUES_BYTES
+    assert view.forgotten_values > 0
+    assert not view.last_values(["t/1"])
+    assert view.last_values([f"t/{number}"])
+    assert view.known_topics == number
+    view.shed(0)
+    assert view.value_bytes == 0
+    assert not view.last_values([f"t/{number}"])
+    view.forget_topics()
+    assert view.value_bytes == 0
