@@ -7,7 +7,7 @@ from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
 from appliance.model import ExecutionState
-from appliance.engine_api import Health, QlikState, TimerState
+from appliance.engine_api import Health, ListenerState, QlikState, TimerState
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 
@@ -351,6 +351,28 @@ async def test_the_first_run_says_what_to_do_next():
         text = await settle(pilot)
         assert "demo/hello" in text
         assert "mosquitto_pub" not in text
+
+
+@pytest.mark.parametrize(
+    ("transport", "tls", "wanted"),
+    [
+        ("tcp", True, "mosquitto_pub -h 127.0.0.1 -p 8883 --cafile CA.pem -t demo/hello"),
+        ("websocket", False, "127.0.0.1:8883  (MQTT 3.1.1 or 5 over WebSocket)"),
+    ],
+)
+async def test_the_first_run_names_the_way_in_that_there_is(transport, tls, wanted):
+    """Without plain TCP: the address and the way of the listener that clients can reach."""
+    engine = FakeEngine(Clock())
+    engine.changes["first_run"] = True
+    engine.changes["listeners"] = (
+        ListenerState("only", "0.0.0.0:8883", transport, tls, Health("ok")),
+    )
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        text = await settle(pilot)
+        assert wanted in text
+        assert "1883" not in text.split("Let other machines in")[0]
+        await pilot.press("c")
+        await settle(pilot)
 
 
 async def test_a_terminal_that_is_too_small_says_so():

@@ -271,8 +271,8 @@ class LiveScreen(MessageListPage):
         """Copy the payload (on the first run: the command to try)."""
         if self.rows.display:
             super().action_copy()
-        else:
-            self.host.copy(first_run.command(self.host.snapshot), "the command")
+        elif command := first_run.command(self.host.snapshot):
+            self.host.copy(command, "the command")
 
     def choose_title(self, key: str) -> None:
         if key == "time":

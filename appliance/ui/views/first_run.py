@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from appliance.engine_api import Setup, Snapshot
+from appliance.engine_api import ListenerState, Setup, Snapshot
 from appliance.ui.lines import Line
 from appliance.ui.text import printable, wrap
 
@@ -17,13 +17,29 @@ _LEAST_CELLS = 20
 _EVERYWHERE = ("", "0.0.0.0", "::", "[::]")  # noqa: S104 - compared, not bound
 
 
+def _listener(snapshot: Snapshot) -> ListenerState | None:
+    """The listener to publish to: plain TCP where there is one, else TLS, else WebSocket."""
+    return min(
+        snapshot.listeners,
+        key=lambda one: (one.transport != "tcp", one.tls),
+        default=None,
+    )
+
+
 def address(snapshot: Snapshot) -> tuple[str, str]:
     """Host and port to publish to from this machine."""
-    for listener in snapshot.listeners:
-        if listener.transport == "tcp" and not listener.tls:
-            host, _, port = listener.bind.rpartition(":")
-            return ("127.0.0.1" if host in _EVERYWHERE else host.strip("[]")), port
-    return "127.0.0.1", "1883"
+    listener = _listener(snapshot)
+    host, _, port = (listener.bind if listener is not None else "127.0.0.1:1883").rpartition(":")
+    return ("127.0.0.1" if host in _EVERYWHERE else host.strip("[]")), port
+
+
+def _way(snapshot: Snapshot) -> str:
+    """What a client has to know besides the address."""
+    listener = _listener(snapshot)
+    ways = [] if listener is None or listener.transport == "tcp" else ["over WebSocket"]
+    if listener is not None and listener.tls:
+        ways.append("with TLS")
+    return f"  (MQTT 3.1.1 or 5{''.join(f' {way}' for way in ways)})"
 
 
 def _setup(snapshot: Snapshot) -> Setup:
@@ -37,9 +53,16 @@ def _topic(snapshot: Snapshot) -> str:
 
 
 def command(snapshot: Snapshot) -> str:
-    """The command that publishes a first message; it is what ``c`` copies."""
+    """The command that publishes a first message; it is what ``c`` copies.
+
+    Empty where only WebSocket clients can connect: the common command can't do that.
+    """
     host, port = address(snapshot)
+    listener = _listener(snapshot)
+    if listener is not None and listener.transport != "tcp":
+        return ""
     user = " -u NAME -P PASSWORD" if _setup(snapshot).users else ""
+    user += " --cafile CA.pem" if listener is not None and listener.tls else ""
     return f"mosquitto_pub -h {host} -p {port}{user} -t {_topic(snapshot)} -m '{{\"hello\": 1}}'"
 
 
@@ -76,9 +99,24 @@ def _lines(snapshot: Snapshot) -> list[Line]:
         [
             (" Point publishers at  ", ""),
             (f"{host}:{port}", "accent"),
-            ("  (MQTT 3.1.1 or 5, any topic)", "dim"),
+            (_way(snapshot), "dim"),
         ],
         [],
+        *_publish(snapshot),
+        [],
+        *_users(setup, option, host),
+        [],
+        *_qlik(setup, option),
+        [],
+        [(" config  ", "dim"), (config, "")],
+        [(" data    ", "dim"), (snapshot.data_dir, "")],
+    ]
+
+
+def _publish(snapshot: Snapshot) -> list[Line]:
+    if not (example := command(snapshot)):
+        return [[(" 1 ", "key"), ("Publish a message here, with ", ""), ("n", "key")]]
+    return [
         [
             (" 1 ", "key"),
             ("Publish a message, from another terminal (", ""),
@@ -87,14 +125,7 @@ def _lines(snapshot: Snapshot) -> list[Line]:
             ("n", "key"),
             (":", ""),
         ],
-        [("   ", ""), (command(snapshot), "accent")],
-        [],
-        *_users(setup, option, host),
-        [],
-        *_qlik(setup, option),
-        [],
-        [(" config  ", "dim"), (config, "")],
-        [(" data    ", "dim"), (snapshot.data_dir, "")],
+        [("   ", ""), (example, "accent")],
     ]
 
 
