@@ -27,8 +27,8 @@ class LastOutcomes:
     """The last outcome of each task. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._last: OrderedDict[str, tuple[int, FailingTask | None]] = OrderedDict()
-        """When it ended, and what to say of it (``None``: it succeeded), by task id."""
+        self._last: OrderedDict[str, tuple[int, int, FailingTask | None]] = OrderedDict()
+        """When it ended, its number, and what to say of it (``None``: it succeeded), by task id."""
         self._failing: set[str] = set()
         self._listed: list[FailingTask] | None = None
         self._listed_ns = 0
@@ -40,10 +40,10 @@ class LastOutcomes:
             return
         ended_ns = execution.ended_ns or execution.requested_ns
         before = self._last.get(task_id)
-        if before is not None and before[0] > ended_ns:
+        if before is not None and before[:2] > (ended_ns, execution.id):
             return  # an earlier run whose log came late
         failing = None if _is_success(execution) else _failing(execution, ended_ns)
-        self._last[task_id] = (ended_ns, failing)
+        self._last[task_id] = (ended_ns, execution.id, failing)
         self._last.move_to_end(task_id)
         self._listed = None
         if failing is None:
@@ -65,7 +65,7 @@ class LastOutcomes:
         return sorted(
             (
                 failing
-                for ended_ns, failing in found
+                for ended_ns, _, failing in found
                 if failing is not None and ended_ns > now_ns - SHOWN_NS
             ),
             key=lambda one: (-one.ended_ns, one.task_id),

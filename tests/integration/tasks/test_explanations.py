@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import msgspec
 import pytest
 from tasks_rig import QUICK, MemorySource, START_TOPIC, Rig, client_of, start_trigger
 
@@ -11,6 +14,9 @@ from appliance.model import ExecutionState
 from appliance.qlik.simulated import Outcome, SimulatedQlik
 from appliance.qlik.simulated.faults import FaultKind
 from appliance.tasks.engine import TaskEngine
+
+SLACK_NS = 2 * 10**9
+"""The time of the next check is counted anew twice a second."""
 
 
 @pytest.fixture
@@ -52,9 +58,7 @@ def test_nothing_is_never_without_a_reason(qlik, tmp_path) -> None:
         )
         assert marks[unmet.seq].label == "not met"
         assert "only clears the topic" in explained(rig.engine, cleared)
-        assert "is neither" in explained(rig.engine, nonsense) or "JSON" in explained(
-            rig.engine, nonsense
-        )
+        assert "JSON" in explained(rig.engine, nonsense)
         assert "from a client that got no answer" in explained(rig.engine, again)
         assert task.id in explained(rig.engine, first)
         with pytest.raises(UsageError, match='found "running"'):
@@ -64,7 +68,8 @@ def test_nothing_is_never_without_a_reason(qlik, tmp_path) -> None:
 def test_a_change_of_the_rules_is_said(qlik, tmp_path) -> None:
     """What the rules say now need not be what they said then."""
     with Rig(tmp_path / "tasks.db", client_of(qlik), start_trigger()) as rig:
-        message = rig.source.put("hall/door", "open")
+        before_ns = time.time_ns() - 10**9
+        message = rig.source.put("hall/door", "open", received_ns=before_ns)
         rig.wait_until(lambda: rig.engine._consumer._cursors.taken >= message.seq)
         rig.engine.take(
             rig.engine.rules_of(
@@ -78,17 +83,12 @@ def test_an_operator_ends_the_waits_that_may_be_ended(qlik, tmp_path) -> None:
     """During an outage a retry is tried at once. A start call that may have been carried out is
     not repeated before a look, and a task that runs is not started twice: both say why."""
     task = qlik.add_task("Reload HR", duration_s=30.0)
-    slow = QUICK.__class__(**{
-        **{name: getattr(QUICK, name) for name in QUICK.__struct_fields__},
-        "backoff_first_s": 600.0, "backoff_most_s": 600.0, "look_first_s": 600.0,
-        "look_settle_s": 600.0,
-    })  # fmt: skip
+    slow = msgspec.structs.replace(QUICK, backoff_first_s=600.0, backoff_most_s=600.0)
     with Rig(
         tmp_path / "tasks.db", client_of(qlik), start_trigger(), limits=slow, health_check_s=600.0
     ) as rig:
         rig.wait_until(lambda: rig.engine.qlik_state().health.level == "ok")
-        refused = qlik.fail(FaultKind.STATUS, method="POST", status=429, times=1)
-        del refused
+        qlik.fail(FaultKind.STATUS, method="POST", status=429, times=1)
         rig.source.put(START_TOPIC, task.id)
         rig.wait_until(lambda: rig.states() == [ExecutionState.RETRYING])
         (wait,) = rig.engine.waits()
@@ -106,10 +106,7 @@ def test_an_operator_ends_the_waits_that_may_be_ended(qlik, tmp_path) -> None:
 
 def test_a_call_that_may_have_been_carried_out_is_looked_for_first(qlik, tmp_path) -> None:
     task = qlik.add_task("Reload HR", duration_s=0.05)
-    slow = QUICK.__class__(**{
-        **{name: getattr(QUICK, name) for name in QUICK.__struct_fields__},
-        "look_first_s": 600.0, "look_settle_s": 600.0,
-    })  # fmt: skip
+    slow = msgspec.structs.replace(QUICK, look_first_s=600.0, look_settle_s=600.0)
     with Rig(
         tmp_path / "tasks.db", client_of(qlik), start_trigger(), limits=slow, health_check_s=600.0
     ) as rig:
@@ -133,13 +130,11 @@ def test_an_outage_says_since_when_and_when_it_is_tried_next(qlik, tmp_path) -> 
         state = rig.wait_until(lambda: (found := rig.engine.qlik_state()).is_away and found)
         assert state.away_since_ns is not None
         assert state.health.text.startswith("The connection was refused")
-        (wait,) = rig.wait_until(lambda: rig.engine.waits())
-        assert (
-            wait.until_ns is None or wait.until_ns >= rig.engine.qlik_state().next_check_ns - 10**10
-        )
-        (timer, *_) = rig.engine.timers() or (None,)
-        if timer is not None and timer.due_ns is not None:
-            assert timer.due_ns >= wait.since_ns
+        rig.wait_until(lambda: rig.engine.waits())
+        next_check_ns = rig.engine.qlik_state().next_check_ns
+        (wait,) = rig.engine.waits()
+        assert wait.until_ns >= next_check_ns - SLACK_NS
+        assert all(one.due_ns >= next_check_ns - SLACK_NS for one in rig.engine.timers())
         rig.engine.check_server("ann")
         rig.engine.fire_timer(wait.name, "ann")
 

@@ -47,6 +47,8 @@ def test_a_late_log_of_an_earlier_run_makes_no_task_fail() -> None:
     first = execution(1, ExecutionState.FAILED)
     late = execution(1, ExecutionState.FAILED, log_tail=("Error",))
     assert failing(first, execution(2, ExecutionState.SUCCEEDED), late) == []
+    at_once = execution(2, ExecutionState.SUCCEEDED, ended_ns=first.ended_ns)
+    assert failing(first, at_once, late) == []
 
 
 def test_what_is_no_failure_of_a_task() -> None:
