@@ -44,18 +44,17 @@ class OperatorStarts:
             for one in found.starts
             for selector in self._tasks_of(one)
         )
-        numbers: list[int] = []
-        refused: Rejection | None = None
         with self._state.noted("The start") as planner:
-            for selector, options in wanted:
-                cause = Cause("operator", rule=by)
-                answer = planner.ask(selector, options, cause, self._state.clock_ns())
-                if isinstance(answer, Rejection):
-                    refused = answer
-                    break
-                numbers.append(answer)
+            refused = planner.no_room_for([(one.value, options) for one, options in wanted])
+            answers = [
+                planner.ask(one, options, Cause("operator", rule=by), self._state.clock_ns())
+                for one, options in (() if refused else wanted)
+            ]
+        numbers = [each for each in answers if not isinstance(each, Rejection)]
+        refused = refused or next((each for each in answers if isinstance(each, Rejection)), None)
         if refused is not None:
-            raise UnavailableError(f"{refused.reason} {len(numbers)} starts were taken before it.")
+            taken = f" {len(numbers)} of {len(answers)} starts were taken." if numbers else ""
+            raise UnavailableError(f"{refused.reason}{taken}")
         return tuple(dict.fromkeys(numbers))
 
     def _tasks_of(self, start: WantedStart) -> list[TaskSelector]:

@@ -11,7 +11,7 @@ Not for: making the calls (runner.py, poller.py) or making changes durable (stat
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -27,6 +27,7 @@ from appliance.tasks.request_book import RequestBook, to_ns
 from appliance.tasks.runs import Runs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import IN_FLIGHT, RequestState
+from appliance.tasks.triggers import Options
 from appliance.tasks.views import LOOKING
 
 
@@ -187,20 +188,27 @@ class Planner:
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)
 
+    def no_room_for(self, starts: Collection[tuple[str, Options]]) -> Rejection | None:
+        """Why requests for all of these tasks, by their ids, can't be taken; counted if so."""
+        dispatcher = self.dispatcher
+        for task, options in starts:
+            if dispatcher.queues.waiting(task, options.reload) is None and (
+                problem := dispatcher.refusal(
+                    TaskSelector("id", task), options, further=len(starts) - 1
+                )
+            ):
+                return problem
+        return None
+
     def _has_room(
         self, record: Record, found: Sequence[tuple[Task, ReloadOptions]], now: int
     ) -> bool:
         """Whether a request can be made for each of these tasks; else the record is rejected."""
-        for task, reload in found:
-            options = msgspec.structs.replace(record.options, reload=reload)
-            if self.dispatcher.queues.waiting(task.id, reload) is None and (
-                problem := self.dispatcher.refusal(
-                    TaskSelector("id", task.id), options, further=len(found) - 1
-                )
-            ):
-                self.not_allowed(record, problem, now)
-                return False
-        return True
+        replace = msgspec.structs.replace
+        starts = [(task.id, replace(record.options, reload=reload)) for task, reload in found]
+        if problem := self.no_room_for(starts):
+            self.not_allowed(record, problem, now)
+        return problem is None
 
     def _answered_before(self, record: Record, execution: int, now: int) -> None:
         self.book.changes.moved_answers.append((record.id, execution))

@@ -11,6 +11,7 @@ import pytest
 from tasks_rig import QUICK, START_TOPIC, MemorySource, Rig, client_of
 
 from appliance.config.tables import AllowConfig, TriggerConfig
+from appliance.errors import UnavailableError
 from appliance.model import ExecutionState, MessageProperties
 from appliance.qlik.simulated import SimulatedQlik
 
@@ -127,4 +128,16 @@ def test_a_list_that_does_not_fit_into_the_queue_is_not_taken_in_part(qlik, tmp_
         rig.source.put(START_TOPIC, whole(*(one.id for one in tasks)))
         rig.wait_until(lambda: rig.states() == [ExecutionState.REJECTED])
         assert "wait already" in rig.newest().reason
+    assert qlik.starts() == 0
+
+
+def test_an_operators_list_that_does_not_fit_is_not_taken_in_part(qlik, tmp_path: Path) -> None:
+    """``appliance start`` says that nothing was started, so nothing is."""
+    for name in "ABC":
+        qlik.add_task(name, tags=("nightly",))
+    limits = msgspec.structs.replace(QUICK, max_open=2)
+    with Rig(tmp_path / "tasks.db", client_of(qlik), limits=limits) as rig:
+        with pytest.raises(UnavailableError, match=r"wait already; this one is not taken\. See .*"):
+            rig.engine.request_starts(msgspec.json.encode({"tag": "nightly"}), "ann")
+        assert rig.states() == []
     assert qlik.starts() == 0
