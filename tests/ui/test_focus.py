@@ -6,6 +6,7 @@ from msgspec.structs import replace
 from screens import NARROW, has_focus, settle, until
 
 from appliance.counters import Counter, label_of
+from appliance.engine_api import TimerState
 from appliance.model import ExecutionState
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
@@ -189,3 +190,19 @@ async def test_a_rule_gets_the_focus_back_from_its_executions():
         await pilot.press("escape")
         await has_focus(pilot, "RuleRows")
         assert "filter" not in (await settle(pilot)).splitlines()[1]
+
+
+async def test_a_wait_leads_to_its_execution():
+    """Enter on a wait in the list of timers opens what waits; a filter by its name finds nothing."""
+    engine = story()
+    run = next(iter(engine.runs.values()))
+    wait = TimerState(f"{run.task_name} #{run.id}", "cooldown", engine.clock_ns() + 10**9)
+    engine.changes = {"rules": (), "timers": (wait,)}
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        await pilot.press("3")
+        await settle(pilot)
+        await pilot.press("shift+tab", "enter")
+        await until(pilot, f"── Execution {run.id}")
+        await pilot.press("escape")
+        await has_focus(pilot, "RuleRows")

@@ -168,6 +168,14 @@ class TasksScreen(Page):
         if from_rule and self.filter.is_empty:
             self.set_focus(self.query_one(RuleRows))
 
+    def _waiting(self, item: RuleState | TimerState | None) -> Execution | None:
+        """The execution of a wait, which is listed by the task's name and ``#`` with its number."""
+        if not isinstance(item, TimerState):
+            return None
+        number = item.name.rpartition(" #")[2]  # the name of a configured timer has no such sign
+        is_wait = " #" in item.name and number.isdecimal()
+        return self.host.engine.execution(int(number)) if is_wait else None
+
     @property
     def _execution(self) -> Execution | None:
         return self.query_one(ExecutionRows).current
@@ -181,9 +189,11 @@ class TasksScreen(Page):
     # --- what keys do --------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        """An execution's detail, or the executions of a rule."""
+        """An execution's detail, also of one that waits, or the executions of a rule or timer."""
         rules = self.query_one(RuleRows)
-        if rules.has_focus and rules.current is not None:
+        if rules.has_focus and (waiting := self._waiting(rules.current)) is not None:
+            self.host.navigation.show_execution(waiting)
+        elif rules.has_focus and rules.current is not None:
             self._of_rule = filters.for_rule(rules.current.name)
             self.use_filter(self._of_rule)
             self.set_focus(self.query_one(ExecutionRows))
