@@ -49,7 +49,8 @@ _LISTS = (
 _UNLISTED = (TaskKind.DISTRIBUTE, TaskKind.PRELOAD)
 _RUN_AFTER = UNSEEN
 """How an execution id begins where the run of an app's reload did not show up at once: the time
-follows, in nanoseconds. It stands for the app's first run since then."""
+follows, in nanoseconds, then the app's last run before the call, if there was one. It stands for
+the app's first run since then."""
 _LOOKS_FOR_RUN = 4
 _LOOK_WAIT_S = 0.3
 _MINUTE_NS = 60_000_000_000
@@ -210,7 +211,7 @@ class ClientManaged:
         app = f"{APP}{app_id}"
         began_ns = self._transport.own_time_ns()
         with not_sent_yet():
-            before = {report.execution_id for report in self.since(app, began_ns - _MINUTE_NS)}
+            before = [report.execution_id for report in self.since(app, began_ns - _MINUTE_NS)]
         began_ns = self._transport.own_time_ns()
         reply = self._post(f"/app/{app_id}/reload")
         if reply.status in {400, 404}:
@@ -230,14 +231,17 @@ class ClientManaged:
                 for report in self.since(app, began_ns):
                     if report.execution_id not in before:
                         return Started(report.execution_id, task_id=report.task_id)
-        return Started(f"{_RUN_AFTER}{began_ns}")
+        return Started(":".join((f"{_RUN_AFTER}{began_ns}", *before[-1:])))
 
     def _run_of_app(self, app: str, execution_id: str) -> Report | None:
         """The first run of an app since the time in an execution id that stands for it."""
-        began_ns = execution_id.removeprefix(_RUN_AFTER)
+        began_ns, _, before = execution_id.removeprefix(_RUN_AFTER).partition(":")
         if not app.startswith(APP) or not began_ns.isdecimal():
             return None
-        return next(iter(self.since(app, int(began_ns))), None)
+        # The time has some slack, so the run before the call may be among these.
+        found = list(self.since(app, int(began_ns)))
+        ids = [report.execution_id for report in found]
+        return next(iter(found[ids.index(before) + 1 if before in ids else 0 :]), None)
 
     def poll(self, execution_ids: Sequence[str], task_ids: Sequence[str]) -> dict[str, Report]:
         """Reports for these executions; see ``QlikServer.poll``.

@@ -597,3 +597,21 @@ def test_an_unknown_app_and_a_partial_reload_of_an_app_are_refused(
             client.start(task_id, options=options)
         assert caught.value.retry is RetryPolicy.NEVER
     assert qlik.site.runs() == []
+
+
+def test_an_apps_run_that_shows_late_is_not_the_one_before(
+    qlik: SimulatedQlik, client: ClientManaged, clock: ManualClock
+) -> None:
+    """Another run of the app began within the slack of the clocks."""
+    app = f"{APP}{qlik.add_app('Sales')}"
+    qlik.site.app_duration_s = 0.1
+    first = client.start(app).execution_id
+    clock.advance(1.0)
+    qlik.site.sessions_after_s = qlik.site.results_after_s = 0.5
+    client._closing.set()  # one look after the call, not one each 0.3 s
+    mark = client.start(app).execution_id
+    assert mark.startswith("after:")
+    assert client.poll([mark], [app]) == {}
+    clock.advance(1.0)
+    found = client.poll([mark], [app])[mark].execution_id
+    assert found not in {first, mark}
