@@ -415,6 +415,10 @@ class Retained:
             self._messages.remove(topic)
             self._note(topic, 0)
 
+    def topics(self) -> list[str]:
+        """The topics with a retained message. May be called from any thread."""
+        return list(self._sizes)
+
     def get(self, topic: str) -> Message | None:
         """The retained message of one topic."""
         return self._messages.get(topic)

@@ -35,3 +35,21 @@ async def test_the_last_value_is_shown_when_its_message_is_long_gone(engine):
         await pilot.press("o")
         text = await until(pilot, "the last word")
         assert "retained word" in text
+
+
+async def test_a_retained_value_of_an_earlier_run_is_shown(tmp_path):
+    """New subscribers get it, so the operator sees it, although no message came since the start."""
+    with attached_appliance.make(tmp_path) as process:
+        process.start()
+        with Client(attached_appliance.target(process, "plc-7", "quiet")) as client:
+            client.publish("quiet/kept", b"retained word", qos=1, retain=True)
+        process.end()
+        process.start()
+        attached = attached_appliance.attach(process, "admin")
+        try:
+            async with ApplianceApp(attached, UiSettings()).run_test(size=NARROW) as pilot:
+                await settle(pilot)
+                await pilot.press("2", "o")
+                assert "retained word" in await until(pilot, "quiet/kept")
+        finally:
+            attached.close()
