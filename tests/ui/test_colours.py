@@ -1,6 +1,7 @@
 """Terminals of sixteen colours, of none, and the console of Linux: every state can be told apart."""
 
 import itertools
+import sys
 
 import pytest
 from fake_engine import story
@@ -11,6 +12,11 @@ from appliance.model import ExecutionState
 from appliance.ui import symbols, text, themes
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import Remembered, UiSettings, save
+
+
+by_term = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows is asked for the colours of its console, not TERM"
+)
 
 
 @pytest.fixture
@@ -34,6 +40,7 @@ def colours_of(app):
     return {one for style in styles for one in (style.color, style.bgcolor) if one is not None}
 
 
+@by_term
 @pytest.mark.parametrize("term", ["linux", "xterm", "screen", "xterm-16color"])
 async def test_sixteen_colours_are_the_terminals_own(terminal, term):
     """Where the terminal has sixteen colours, nothing is drawn with others, on any page."""
@@ -61,6 +68,7 @@ async def test_more_colours_keep_the_usual_theme(terminal, term):
         assert app.theme == themes.DEFAULT
 
 
+@by_term
 async def test_the_theme_can_be_chosen_anywhere(terminal, tmp_path):
     """The setting goes first; a remembered theme of another terminal does not; the palette has it."""
     remember = tmp_path / "ui.json"
