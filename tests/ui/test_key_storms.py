@@ -11,7 +11,7 @@ from screens import NARROW, settle, until
 from textual.command import CommandList, CommandPalette
 from textual.events import Key
 
-from appliance.ui import filters
+from appliance.ui import filters, keys
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.session import run_ui
 from appliance.ui.settings import UiSettings
@@ -315,3 +315,18 @@ async def test_a_row_that_is_looked_for_in_an_empty_list():
         rows = app.screen.query_one("ClientRows")
         rows.set_items([])
         assert not rows.select("plc-01")
+
+
+async def test_a_command_of_a_palette_for_a_page_that_was_left():
+    """The palette does what a key would do on the page below, unless that has gone meanwhile."""
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        app.navigation.show_search(filters.EMPTY)
+        await settle(pilot)
+        page = app.screen
+        page.dismiss()
+        await settle(pilot)
+        await app._run_action_of(next(key for key in keys.TABLE if key.name == "open"), page)
+        await app.run_action("open", page)
+        assert "[1]Live" in await settle(pilot)

@@ -31,12 +31,13 @@ class BaseScreen(Screen[ScreenResultType]):
         await super()._dispatch_message(message)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Refuse actions until the screen has its widgets.
+        """Refuse actions until the screen has its widgets, and once it has been left.
 
         A key that the widget below did not use comes back to the app. Textual runs its action on
         the uppermost screen, which may be a new one that has no widgets yet.
         """
-        return self.is_mounted and super().check_action(action, parameters)
+        ready = self.is_mounted and not self.was_left
+        return ready and super().check_action(action, parameters)
 
     def action_leave(self) -> None:
         """Leave a dialog without a result."""
