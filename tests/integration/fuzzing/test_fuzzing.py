@@ -383,7 +383,9 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.StopExecution(1), protocol.Publish("a/b", b"x", 1, retain=True),
         protocol.Publish("#", b"\xff", 9, retain=False), protocol.ClearRetained("a/b"),
         protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
-        protocol.FireTimer("run limit"),
+        protocol.FireTimer("run limit"), protocol.GetLastValues(("a/b", "#")),
+        protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
+        protocol.CheckServer(), protocol.Explain(2**63),
     ]  # fmt: skip
     assert {type(each) for each in operations} | {protocol.StopAppliance} == {
         *typing.get_args(protocol.AnyOperation)
