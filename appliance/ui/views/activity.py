@@ -23,7 +23,7 @@ TABLE = Table(
     Column("", 1),
     Column("STARTED", 8),
     Column("TASK", 13, 22, 60),
-    Column("STATE", 15, 40, None),
+    Column("STATE", 13, 40, None),
     Column("BY", 11, 14, 40),
 )
 """The list of executions."""
@@ -128,7 +128,7 @@ def execution_line(execution: Execution, now_ns: int, cells: int, *, utc: bool) 
     name = printable(execution.task_name or execution.task_id)
     if execution.merged:
         name += f" (+{execution.merged})"
-    how = progress(execution, now_ns, 10 if cells >= _ROOMY else 4)
+    how = progress(execution, now_ns, 10 if cells >= _ROOMY else 2)
     if execution.reason and (state.is_bad or state is ExecutionState.RETRYING):
         how.append((f"  {first_line(execution.reason)}", "bad" if state.is_bad else "warn"))
     return TABLE.row(

@@ -129,7 +129,7 @@ def test_at_a_terminal_the_first_seconds_show_it_without_a_key(tmp_path, columns
     wanted = {
         "a message": r"/demo/integers +1 +\{\"Generated",
         "a start": r"Copy files +done" if not wide else r"Reload line 7 ",
-        "a failure": r"✗ .* Reload supplie\S* ?\S* failed",
+        "a failure": r"✗ .* Reload suppl\S* ?\S* failed",
         "its reason": r"Cannot open file 'lib://suppliers",
         "a recording": r"integers\.json +\d" if wide else r"recorded \d",
         "a timer": r"sales +in 0:0\d" if wide else r"next sales 0:0\d",
