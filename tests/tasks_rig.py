@@ -111,6 +111,8 @@ class Broker:
         with self._changed:
             assert self._changed.wait_for(holds, timeout_s), [
                 (topic, body.get("state"), body.get("reason"))
+                if isinstance(body, dict)
+                else (topic, body)
                 for topic, body, _, _ in self.published
             ]
             return holds()

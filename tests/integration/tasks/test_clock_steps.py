@@ -70,14 +70,14 @@ def test_waits_go_on_when_the_clock_was_set_back_between_two_runs(qlik, tmp_path
     """What waits for a debounce or an interval does not wait until the clock has caught up."""
     task = qlik.add_task("Reload sales", duration_s=0.1)
     wall, source = SetClock(), MemorySource()
-    arguments = (tmp_path / "tasks.db", client_of(qlik), start_trigger(0.5))
+    path, trigger = tmp_path / "tasks.db", start_trigger(0.5)
     settings = {"timers": (EVERY,), "source": source}
     wall.ahead = 5 * 3600 * SECOND
-    with Rig(*arguments, clock_ns=wall.clock(), boot_ns=0, **settings) as rig:
+    with Rig(path, client_of(qlik), trigger, clock_ns=wall.clock(), boot_ns=0, **settings) as rig:
         source.put(START_TOPIC, task.id, received_ns=wall())
         rig.wait_until(lambda: rig.states() == [ExecutionState.WAITING])
     wall.ahead = 0
-    with Rig(*arguments, clock_ns=wall.clock(), boot_ns=0, **settings) as rig:
+    with Rig(path, client_of(qlik), trigger, clock_ns=wall.clock(), boot_ns=0, **settings) as rig:
         rig.broker.wait_for(task.id, "succeeded")
         rig.broker.wait_until(lambda: any(topic == "tick" for topic, *_ in rig.broker.published))
     assert qlik.starts(task.id) == 1
