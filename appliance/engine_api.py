@@ -301,6 +301,11 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Requests that wait for their start, those with the nearest time first, a hundred at most."""
 
 
+def wait_name(execution: Execution) -> str:
+    """The name by which ``fire_timer`` and ``pause_timer`` know the wait of a request."""
+    return f"{execution.task_name or execution.task_id} #{execution.id}"
+
+
 def _lacks(ability: str, *_arguments: object) -> UnavailableError:
     """The refusal of an engine that has no such ability; it takes the arguments as they came."""
     return UnavailableError(f"This appliance can't {ability} from the terminal.")

@@ -217,10 +217,14 @@ class View(Engine):
         return self._appliance.journal.get(seq)
 
     def explain(self, seq: int) -> Sequence[str]:
+        return self._appliance.tasks.explain(self._kept(seq))
+
+    def _kept(self, seq: int) -> Message:
+        """A message of the journal. Raises ``ApplianceError`` for one that it has no more."""
         message = self._appliance.journal.get(seq)
         if message is None:
             raise ApplianceError(f"Message {seq} is not in the journal any more.")
-        return self._appliance.tasks.explain(message)
+        return message
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         found: list[Message] = []
@@ -261,9 +265,7 @@ class View(Engine):
         return found
 
     def repeat(self, seq: int, by: str) -> int:
-        message = self._appliance.journal.get(seq)
-        if message is None:
-            raise ApplianceError(f"Message {seq} is not in the journal any more.")
+        message = self._kept(seq)
         logger.info("%s asks to repeat what message %d on %s started", by, seq, message.topic)
         return self._appliance.tasks.repeat(message, by)
 

@@ -184,15 +184,7 @@ class ClientManaged:
         if is_app:
             return self._reload_app(checked)
         reply = self._post(f"/task/{checked}/start/synchronous")
-        if reply.status in {400, 404}:
-            raise status_error(
-                reply.where,
-                reply.status,
-                reply.text,
-                reply.headers,
-                advice="There is no task with this id, or the user of [qlik] user may not see it.",
-            )
-        self._expect_success(reply)
+        self._expect_start(reply, "task")
         answer = reply.json()
         if isinstance(answer, Mapping):
             # Clients in the field see {"value": id}; the OpenAPI document shows a bare string.
@@ -202,6 +194,19 @@ class ClientManaged:
         if answer == rows.ZERO_ID:
             return Started("", self._why_refused(checked))
         return Started(answer.lower())
+
+    def _expect_start(self, reply: Reply, what: str) -> None:
+        """Raise ``QlikError`` unless the server took the start; ``what`` the id is of."""
+        if reply.status in {400, 404}:
+            raise status_error(
+                reply.where,
+                reply.status,
+                reply.text,
+                reply.headers,
+                advice=f"There is no {what} with this id, or the user of [qlik] user may not "
+                "see it.",
+            )
+        self._expect_success(reply)
 
     def _reload_app(self, app_id: str) -> Started:
         """Reload an app that has no task, for which the server makes one.
@@ -214,15 +219,7 @@ class ClientManaged:
             before = [report.execution_id for report in self.since(app, began_ns - _MINUTE_NS)]
         began_ns = self._transport.own_time_ns()
         reply = self._post(f"/app/{app_id}/reload")
-        if reply.status in {400, 404}:
-            raise status_error(
-                reply.where,
-                reply.status,
-                reply.text,
-                reply.headers,
-                advice="There is no app with this id, or the user of [qlik] user may not see it.",
-            )
-        self._expect_success(reply)
+        self._expect_start(reply, "app")
         for look in range(_LOOKS_FOR_RUN):
             if look and self._closing.wait(_LOOK_WAIT_S):
                 break

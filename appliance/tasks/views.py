@@ -16,7 +16,7 @@ from itertools import islice
 
 import msgspec
 
-from appliance.engine_api import PAUSED, FailingTask, Mark, TimerState, WaitState
+from appliance.engine_api import PAUSED, FailingTask, Mark, TimerState, WaitState, wait_name
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.last_outcomes import LastOutcomes
 from appliance.tasks.store import Answer
@@ -188,7 +188,7 @@ class Views:
                 )
                 self._timers = tuple(
                     TimerState(
-                        name=f"{one.task_name or one.task_id} #{one.id}",
+                        name=wait_name(one),
                         kind=_wait_kind(one),
                         paused=one.reason == PAUSED,
                         due_ns=None if one.reason == PAUSED else due,
@@ -272,7 +272,7 @@ def _wait_kind(execution: Execution) -> str:
 def _wait_of(execution: Execution) -> WaitState:
     kind, reason = _why(execution)
     return WaitState(
-        name=f"{execution.task_name or execution.task_id} #{execution.id}",
+        name=wait_name(execution),
         execution=execution.id,
         kind=kind,
         reason=reason,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from textual.screen import Screen, ScreenResultType
 
-from appliance.engine_api import PAUSED, ClientState, Engine, TimerState
+from appliance.engine_api import PAUSED, ClientState, Engine, TimerState, wait_name
 from appliance.model import APP, Execution, Message, Task
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
@@ -55,11 +55,6 @@ def operator() -> str:
     with contextlib.suppress(OSError, KeyError, ImportError):  # no such user, no pwd module
         name = getpass.getuser()
     return f"{name} at the terminal"
-
-
-def _wait_name(execution: Execution) -> str:
-    """The name by which the engine knows the wait of a request."""
-    return f"{execution.task_name or execution.task_id} #{execution.id}"
 
 
 class OperatorActions:
@@ -184,7 +179,7 @@ class OperatorActions:
             return
 
         def action() -> str:
-            self._host.engine.fire_timer(_wait_name(execution), self.by)
+            self._host.engine.fire_timer(wait_name(execution), self.by)
             return "Its wait was ended."
 
         self._do(action)
@@ -206,7 +201,7 @@ class OperatorActions:
         paused = execution.reason != PAUSED
 
         def action() -> str:
-            self._host.engine.pause_timer(_wait_name(execution), paused, self.by)
+            self._host.engine.pause_timer(wait_name(execution), paused, self.by)
             return "Its start is paused." if paused else "Its start goes on."
 
         self._do(action)
