@@ -58,6 +58,61 @@ class ClientState(msgspec.Struct, frozen=True):
     """How long the session outlives its connection, in seconds; ``None``: it never expires."""
 
 
+class BridgeSubscriptionState(msgspec.Struct, frozen=True):
+    """One topic filter that a bridge subscribed to at its broker."""
+
+    topic: str
+    """As the broker was sent it, with ``$share/GROUP/`` if it is a shared one."""
+    granted: int | None = None
+    """The quality of service, ``None``: not answered yet, or refused."""
+    problem: str = ""
+    """Why nothing comes, for people; empty if nothing is known to be wrong."""
+    received: int = 0
+    """Messages since the filter was subscribed to. Granted is not delivered."""
+
+
+class BridgeState(msgspec.Struct, frozen=True):
+    """A bridge: the connection to another broker."""
+
+    name: str
+    address: str
+    """``"host:port"`` of the other broker."""
+    protocol: str
+    """``"3.1.1"`` or ``"5.0"``."""
+    health: Health
+    """``ok`` while it is connected and nothing is known to be wrong; the text has the cause."""
+    connected: bool = False
+    since_ns: int | None = None
+    """Since when it is connected, or when it lost the connection; ``None``: it never had one."""
+    next_attempt_ns: int | None = None
+    """When it connects next, while it waits for that."""
+    client_id: str = ""
+    transport: str = "tcp"
+    tls: bool = False
+    messages_in: int = 0
+    """Messages that came in since the start."""
+    messages_out: int = 0
+    """Messages that the other broker acknowledged since the start (at QoS 0: that were sent)."""
+    repeats: int = 0
+    """Messages that came in again and started nothing."""
+    unacknowledged: int = 0
+    """Messages that came in and are not in the journal yet, so not acknowledged."""
+    lag: int = 0
+    """Numbers of the journal that the way out has not looked at yet."""
+    parked: int = 0
+    """Messages that the other broker refused, so that they were left out."""
+    gaps: int = 0
+    """How often the other broker had lost the session, so that messages may be missing."""
+    attempts: int = 0
+    """Connections that failed since the last one that worked."""
+    last_error: str = ""
+    """Why the last connection ended or failed, also when the bridge is connected again."""
+    last_error_ns: int | None = None
+    subscriptions: tuple[BridgeSubscriptionState, ...] = ()
+    publishes: tuple[str, ...] = ()
+    """The topic filters of what goes out."""
+
+
 class JournalState(msgspec.Struct, frozen=True):
     health: Health
     last_seq: int = 0
@@ -299,6 +354,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Bad while a loss that a start found in the data directory waits for an operator."""
     waits: tuple[WaitState, ...] = ()
     """Requests that wait for their start, those with the nearest time first, a hundred at most."""
+    bridges: tuple[BridgeState, ...] = ()
 
 
 def wait_name(execution: Execution) -> str:

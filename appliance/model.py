@@ -65,7 +65,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ``seq`` is the journal's sequence number: 1 for the first message, without gaps within one
     run of the appliance, never reused once acknowledged. ``client_id`` is the MQTT client that
     sent it; messages that the appliance itself publishes carry a client id that starts with
-    ``$`` (for example ``$appliance``), which no outside client may use. ``address`` is
+    ``$`` (for example ``$appliance``), which no outside client may use; those that a bridge
+    brought in have the bridge's (``bridge_client_id``). ``address`` is
     ``"host:port"`` of the sender or an empty string. New fields go at the end and have a
     default: old journals must stay readable.
     """
@@ -85,6 +86,24 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The PUBLISH's packet identifier, 0 for QoS 0 or where it is not known. A redelivery has the
     packet identifier of the original (MQTT 3.1.1, section 4.4), so the task starter can tell it
     from a second message with the same payload."""
+
+
+_BRIDGE = "$bridge/"
+
+
+def bridge_client_id(name: str) -> str:
+    """The client id of messages that the bridge of this name brought in."""
+    return _BRIDGE + name
+
+
+def bridge_of(client_id: str) -> str:
+    """The name of the bridge that brought a message in, empty if none did."""
+    return client_id[len(_BRIDGE) :] if client_id.startswith(_BRIDGE) else ""
+
+
+def is_own(client_id: str) -> bool:
+    """Whether the appliance itself published a message with this client id."""
+    return client_id[:1] == "$" and not client_id.startswith(_BRIDGE)
 
 
 _NIL = 0xC0

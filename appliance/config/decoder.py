@@ -45,9 +45,6 @@ from appliance.secret import Secret
 _NOT_KEYS = frozenset({"file"})
 """Fields of ``Config`` that are not keys of the file."""
 
-_PLANNED_TABLES = {"bridge": "bridges to other brokers"}
-"""Tables of a later version, and what they are for."""
-
 _MIN_SIMILARITY = 0.7
 """``difflib``'s ratio from which a key is suggested. Transposed letters in a short name: 0.75."""
 
@@ -139,9 +136,7 @@ class Decoder:
     def _unknown(self, where: ConfigPath, key: str, value: Any, known: list[str]) -> None:
         top = not where.name
         near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _MIN_SIMILARITY)
-        if top and key in _PLANNED_TABLES:
-            advice = f"{_PLANNED_TABLES[key]} are for a later version; remove it"
-        elif near:
+        if near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
             advice = f"did you mean {name}?"
         else:

@@ -536,11 +536,126 @@ class NotifyConfig(Table, frozen=True):
     """Notices in an hour; one notice sums up the others."""
 
 
+class BridgeTlsConfig(Table, frozen=True):
+    """TLS for a connection to another broker. `tls = {}` is enough where its certificate is public.
+
+    The broker's certificate is always verified.
+    """
+
+    ca_file: Annotated[ReadPath | None, Example('"plant_ca.pem"')] = None
+    """The authorities (PEM) that may have signed the broker's certificate; by default those of the
+    system and of Mozilla."""
+    certfile: Annotated[ReadPath | None, Example('"bridge.pem"')] = None
+    """The certificate that the appliance shows, PEM, followed by the intermediate certificates."""
+    keyfile: Annotated[ReadPath | None, Example('"bridge_key.pem"')] = None
+    """The private key of `certfile`, PEM, without a passphrase."""
+    server_name: Annotated[str, Example('"broker.example.com"')] = ""
+    """The name that the broker's certificate must have, and that it is told (SNI); by default
+    `host`."""
+    alpn: Annotated[tuple[str, ...], Example('["x-amzn-mqtt-ca"]')] = ()
+    """The application protocols that are offered (ALPN), as AWS IoT Core wants on port 443."""
+
+
+class BridgeSubscribeConfig(Table, frozen=True):
+    """Messages of the other broker that come in."""
+
+    topic: Annotated[TopicFilter, Example('"plant/+/state"')]
+    """The topic filter at the other broker."""
+    qos: Annotated[int, Bounds(0, 1)] = 1
+    """The highest quality of service. 1: no message is lost, a message may come twice, and a
+    repeat is recognised. QoS 2 would give no more here (docs/bridges.md)."""
+    remove_prefix: Annotated[str, Example('"plant/"')] = ""
+    """Text that is removed from the beginning of the topic."""
+    local_prefix: Annotated[str, Example('"factory7/"')] = ""
+    """Text that is put before the topic then."""
+    share: Annotated[str, Example('"appliances"')] = ""
+    """The name of a group: each message comes to one of the appliances with the same group (a
+    shared subscription, `$share/GROUP/FILTER`)."""
+    retained: bool = False
+    """Whether the messages that the other broker holds for new subscribers come in as well. One
+    that came before starts nothing again."""
+
+
+class BridgePublishConfig(Table, frozen=True):
+    """Messages of the appliance that go out to the other broker."""
+
+    topic: Annotated[TopicFilter, Example('"appliance/tasks/#"')]
+    """The topic filter of the appliance's messages: those of its clients, its outcomes and status,
+    what other bridges brought in."""
+    qos: Annotated[int, Bounds(0, 1)] = 1
+    """The highest quality of service."""
+    remove_prefix: Annotated[str, Example('"appliance/"')] = ""
+    """Text that is removed from the beginning of the topic."""
+    remote_prefix: Annotated[str, Example('"site4/"')] = ""
+    """Text that is put before the topic then."""
+    retained: bool = True
+    """Whether retained messages go out as retained ones. Some brokers of clouds refuse those."""
+
+
+class BridgeConfig(Table, frozen=True):
+    """Another broker that messages come from and go to. May come more than once.
+
+    docs/bridges.md says how, with configurations for several brokers and clouds.
+    """
+
+    name: Annotated[str, Example('"plant"')]
+    """Its name in the UI, the log and topics: letters, digits, `-`, `_` and `.`."""
+    host: Annotated[str, Example('"broker.example.com"')]
+    """The other broker's host name or address."""
+    port: Annotated[int | None, Bounds(1, 65535), Example("8883")] = None
+    """Its port; by default 1883, with TLS 8883, by WebSocket 80 or 443."""
+    transport: Literal["tcp", "websocket"] = "tcp"
+    """`websocket`: MQTT over WebSocket, for a broker behind a web server."""
+    path: Annotated[str, Example('"/ws"')] = "/mqtt"
+    """The path of the WebSocket."""
+    tls: BridgeTlsConfig | None = None
+    """If set, the connection is encrypted: `tls = {}`, or see `[bridge.tls]`."""
+    version: Literal["3.1.1", "5"] = "3.1.1"
+    """The version of MQTT. 5 says more about refusals; choose it where the broker speaks it."""
+    username: Annotated[str | None, Example('"appliance"')] = None
+    """The user name at the other broker."""
+    password: Annotated[Secret | None, Example('"${BRIDGE_PASSWORD}"')] = None
+    """The password."""
+    password_file: Annotated[ReadPath | None, Example('"bridge_password.txt"')] = None
+    """The same, from a file that holds only the password."""
+    client_id: Annotated[str, Example('"appliance-plant7"')] = ""
+    """The client id at the other broker. It has to be the same at each start, and no other
+    client's. By default it is made of the names of appliance and bridge and of a number that the
+    data directory keeps."""
+    keepalive: Annotated[Duration, Bounds(5, 65535)] = Duration(60)
+    """How long the connection may be silent; then it is asked whether it still works."""
+    session_expiry: Annotated[Duration, Bounds(0, 100 * 365 * 86400), Example('"7d"')] = Duration(
+        7 * 86400
+    )
+    """How long the other broker keeps messages while the appliance is away (MQTT 5; with 3.1.1 the
+    broker decides). `0s`: not at all."""
+    connect_timeout: Annotated[Duration, Bounds(0.5, 300)] = Duration(10)
+    """How long the other broker may take to accept the connection."""
+    max_rate: Annotated[int | None, Bounds(1, 1_000_000), Example("100")] = None
+    """Messages a second that go out at most; by default there is no limit. Clouds discard messages
+    beyond theirs."""
+    max_packet_size: Annotated[Size, Bounds(128, 256 * 1024 * 1024), Example('"256KiB"')] = Size(
+        1024 * 1024
+    )
+    """The largest packet in each direction; a larger message that should go out is left out."""
+    follow_redirects: bool = False
+    """Whether the bridge goes to the server that the broker names when it has moved (MQTT 5)."""
+    subscribe: Annotated[
+        tuple[BridgeSubscribeConfig, ...], Example('[{topic = "plant/#", local_prefix = "f7/"}]')
+    ] = ()
+    """What comes in; see `[[bridge.subscribe]]`."""
+    publish: Annotated[
+        tuple[BridgePublishConfig, ...], Example('[{topic = "appliance/tasks/#"}]')
+    ] = ()
+    """What goes out; see `[[bridge.publish]]`."""
+
+
 class Config(Table, frozen=True):
     """The whole configuration."""
 
     service: ServiceConfig = ServiceConfig()
     listener: tuple[ListenerConfig, ...] = (ListenerConfig(),)
+    bridge: tuple[BridgeConfig, ...] = ()
     access: AccessConfig = AccessConfig()
     limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()

@@ -291,11 +291,8 @@ def test_a_syntax_error_has_line_column_and_fix(text: str, said: str) -> None:
         ("[metrics]\nbind='9464'", "not an address"),
         ("[ui]\nkeys = {pause = ['f5']}", "texts in quotes within the braces"),
         ("[qlick]\nurl = 'x'", r"did you mean \[qlik\]"),
-        (
-            "[[bridge]]\nhost = 'x'",
-            r"\[\[bridge\]\]: .*not known; bridges.*later version; remove it$",
-        ),
-        ("[[fridge]]\nhost = 'x'", r"\[\[fridge\]\]: .*not known; known here: "),
+        ("[[bridge]]\nhost = 'x'", r"\[\[bridge\]\] 1 `name`: this key is missing"),
+        ("[[zebra]]\nhost = 'x'", r"\[\[zebra\]\]: .*not known; known here: "),
     ],
 )
 def test_a_mistake_is_named_with_its_fix(text: str, said: str) -> None:

@@ -52,6 +52,9 @@ NEEDED = {
         "task": "task = 'payload'",
         "debounce": "debounce='1s'",
     },
+    "[[bridge]]": {"name": "name = 'n'", "host": "host = 'h'"},
+    "[[bridge.subscribe]]": {"topic": "topic = 'plant/a'"},
+    "[[bridge.publish]]": {"topic": "topic = 'appliance/a'"},
     "[[recorder]]": {"topic": "topic = 'a'", "path": "path = 'a'"},
     "[qlik]": {"edition": "edition = 'simulated'"},
     "[[access.plugins]]": {"class": "class = 'amqtt.plugins.logging_amqtt.EventLoggerPlugin'"},
@@ -91,6 +94,8 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
     if key == "url_file":
         del lines["url"]
     text = f"{table}\n" + "\n".join(lines.values()) + "\n"
+    if table.startswith("[[bridge."):
+        text = "[[bridge]]\n" + "\n".join(NEEDED["[[bridge]]"].values()) + "\n" + text
     for each in ("[qlik]", "[access]"):
         if each not in text:
             text += f"{each}\n" + (qlik if "q" in each else "users_file = 'u'") + "\n"

@@ -1,0 +1,1 @@
+"""Connections to other brokers: messages come in from them and go out to them."""
