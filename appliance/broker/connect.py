@@ -25,6 +25,7 @@ from appliance.counters import Counter
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, Will
+from appliance.mqtt.properties import PropertyLimit
 from appliance.remote.topics import PREFIX
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
         body, allow_mqtt31=context.listener(connection.listener_name).allow_mqtt31
     )
     limits = context.limits()
-    of_message = decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
+    of_message = PropertyLimit(int(limits.max_properties_size), limits.max_properties)
     connection.asked = asked = decode.connect(body, connection.version, of_message)
     if context.is_revoked(connection):
         # The handshake was begun before the list was taken into use.

@@ -35,6 +35,7 @@ from appliance.counters import Counter
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import Connect, PacketError, Reason, check_flags, frame
+from appliance.mqtt.properties import TooManyPropertiesError
 
 if TYPE_CHECKING:
     from appliance.broker.plugin_gate import TopicGate
@@ -381,7 +382,7 @@ class Connection(GuardedProtocol):
             counter = None
         elif error.reason is Reason.PACKET_TOO_LARGE:
             counter = Counter.CONNECTIONS_ENDED_PACKET_TOO_LARGE
-        elif isinstance(error, decode.TooManyPropertiesError):
+        elif isinstance(error, TooManyPropertiesError):
             counter = Counter.CONNECTIONS_ENDED_TOO_MANY_PROPERTIES
         elif isinstance(error, TooManyQoS2Error):
             counter = Counter.CONNECTIONS_ENDED_TOO_MANY_QOS2

@@ -24,6 +24,7 @@ from appliance.model import Message
 from appliance.mqtt import decode, packets
 from appliance.mqtt import v5_encode as v5
 from appliance.mqtt.packets import PacketError, Reason
+from appliance.mqtt.properties import PropertyLimit, TooManyPropertiesError
 from appliance.remote.topics import PREFIX
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class PublishReader:
                         properties, alias, payload_start = decode.publish_properties(
                             data, payload_start, stop, self._property_limit()
                         )
-                    except decode.TooManyPropertiesError as error:
+                    except TooManyPropertiesError as error:
                         if not qos:
                             raise
                         if error.alias is not None:
@@ -449,9 +450,9 @@ class PublishReader:
             self._has_dollar_topics = True
             logger.info("client %s at %s: %s", self._client_id, self._address, text)
 
-    def _property_limit(self) -> decode.PropertyLimit:
+    def _property_limit(self) -> PropertyLimit:
         limits = self._context.limits()
-        return decode.PropertyLimit(int(limits.max_properties_size), limits.max_properties)
+        return PropertyLimit(int(limits.max_properties_size), limits.max_properties)
 
     def _resolve_alias(self, raw: bytes, alias: int) -> bytes:
         """The topic that an alias stands for (MQTT 5, section 3.3.2.3.4)."""

@@ -22,7 +22,7 @@ from typing import NoReturn, Self
 import msgspec
 
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
-from appliance.mqtt import packets
+from appliance.mqtt import client_packets, packets, reasons
 from appliance.secret import Secret
 
 _LARGEST_PACKET = 64 * 1024
@@ -30,33 +30,21 @@ _READ_SIZE = 64 * 1024
 _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _PING_S = 1.0
 """A broker may impose a shorter keepalive (MQTT 5, section 3.2.2.3.14); 1 s is the shortest."""
-_FAILURE = 0x80
-"""MQTT 5, section 2.4: reason codes from here on report a failure."""
 
-# MQTT 3.1.1, table 3.1, as the reason codes of MQTT 5 with the same meaning.
-_CODES_OF_3_1_1 = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
-_NO_PERMISSION = frozenset({0x86, 0x87, 0x8A, 0x8C})
-_REASONS = {
-    0x81: "it can't read what was sent",
-    0x84: "it speaks another version of MQTT",
-    0x85: "it does not accept the client id; choose another with --client-id",
-    0x86: "wrong user name or password; sign in with -u NAME",
-    0x87: "not authorized; sign in with -u NAME, or ask for the right to publish there",
-    0x88: "it is not available now; try again later",
-    0x89: "it is busy; try again later",
-    0x8A: "this client is banned",
-    0x8B: "it is shutting down; try again later",
-    0x8C: "it wants another way to sign in",
-    0x8D: "it heard nothing from this client in time",
-    0x8E: "another client with the same client id took over; choose another with --client-id",
-    0x90: "it does not accept the topic",
-    0x95: "the message is too large",
-    0x97: "a quota is used up; try again later",
-    0x98: "an operator disconnected this client",
-    0x9A: "it does not keep retained messages; leave out -r",
-    0x9B: "it does not offer this quality of service; use a lower -q",
-    0x9F: "too many connections at a time; try again later",
+_ADVICE = {
+    0x85: "choose another with --client-id",
+    0x86: "sign in with -u NAME",
+    0x87: "sign in with -u NAME, or ask for the right to publish there",
+    0x88: "try again later",
+    0x89: "try again later",
+    0x8B: "try again later",
+    0x8E: "choose another with --client-id",
+    0x97: "try again later",
+    0x9A: "leave out -r",
+    0x9B: "use a lower -q",
+    0x9F: "try again later",
 }
+"""What to do about a refusal, by its reason code, with the options of the commands."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -241,16 +229,18 @@ class Client:
                 self._socket = target.tls.wrap_socket(plain, server_hostname=target.host)
         except (OSError, UnicodeError) as error:
             self._fail(error)
-        flags = 0x02  # clean start: the broker keeps no session for this client
-        fields = _text(target.client_id)
-        if target.username is not None:
-            flags |= 0x80
-            fields += _text(target.username)
-        if target.password is not None:
-            flags |= 0x40
-            fields += _text(target.password.reveal().encode("utf-8", "surrogateescape"))
-        head = _text("MQTT") + struct.pack("!BBH", self._version, flags, self._keepalive_s)
-        self._ask(packets.CONNECT << 4, head + self._no_properties + fields, packets.CONNACK)
+        options = client_packets.ConnectOptions(
+            version=self._version,
+            client_id=target.client_id,
+            keepalive_s=self._keepalive_s,
+            username=target.username,
+            password=target.password,
+        )
+        try:
+            body = client_packets.connect_body(options)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self._ask(packets.CONNECT << 4, body, packets.CONNACK)
 
     def _close(self) -> None:
         if self._socket is not None:
@@ -287,7 +277,7 @@ class Client:
             code = self._code(kind, self._read(kind)[1])
         except (OSError, packets.PacketError) as error:
             self._fail(error)
-        if code >= _FAILURE:
+        if code >= reasons.FAILURE:
             self._refused(code)
 
     def _code(self, kind: int, data: bytes) -> int:
@@ -297,14 +287,14 @@ class Client:
         if kind == packets.CONNACK:
             body.byte()
             code = body.byte()
-            code = _CODES_OF_3_1_1.get(code, code)  # a 3.1.1 broker answers MQTT 5 with them, too
+            code = reasons.of_return_code(code)
             if code == 0x84 and self._version == 5:
                 raise _OldBroker
             return code
         if body.number() != self._packet_id:
             raise UnavailableError(f"{self._target.shown} acknowledged another message")
         if kind == packets.SUBACK:
-            return max(self._after_properties(body, data), default=_FAILURE)
+            return max(self._after_properties(body, data), default=reasons.FAILURE)
         return body.byte() if body.left and self._version == 5 else 0
 
     def _read(self, *kinds: int) -> tuple[int, bytes]:
@@ -342,9 +332,11 @@ class Client:
                 selector.select(left)
 
     def _refused(self, code: int) -> NoReturn:
-        reason = _REASONS.get(code, f"reason code {code:#04x}")
+        reason = reasons.text(code)
+        if code in _ADVICE:
+            reason += f"; {_ADVICE[code]}"
         kind: type[ApplianceError] = (
-            NoPermissionError if code in _NO_PERMISSION else UnavailableError
+            NoPermissionError if code in reasons.NO_PERMISSION else UnavailableError
         )
         did = f"refused {self._what}" if self._what else "ended the connection"
         raise kind(f"{self._target.shown} {did}: {reason}")

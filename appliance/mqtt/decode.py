@@ -7,9 +7,10 @@ standard forbids, and ends the process on a string that is not UTF-8. Not for: f
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from appliance.model import EncodedProperties, MessageProperties
+from appliance.mqtt import properties
 from appliance.mqtt.packets import (
     FOR_EVER,
     Body,
@@ -20,161 +21,53 @@ from appliance.mqtt.packets import (
     Will,
     variable_number,
 )
+from appliance.mqtt.properties import (
+    CLIENT_LIMIT,
+    CONNECT_LIMIT,
+    PropertyLimit,
+    TooManyPropertiesError,
+)
 from appliance.mqtt.topics import malformed_filter, topic_problem
 
-_PAYLOAD_FORMAT = 0x01
-_MESSAGE_EXPIRY = 0x02
-_CONTENT_TYPE = 0x03
-_RESPONSE_TOPIC = 0x08
-_CORRELATION_DATA = 0x09
-_SUBSCRIPTION_IDENTIFIER = 0x0B
-_SESSION_EXPIRY = 0x11
-_AUTHENTICATION_METHOD = 0x15
-_AUTHENTICATION_DATA = 0x16
-_REQUEST_PROBLEM = 0x17
-_WILL_DELAY = 0x18
-_REQUEST_RESPONSE = 0x19
-_REASON_STRING = 0x1F
-_RECEIVE_MAXIMUM = 0x21
-_TOPIC_ALIAS_MAXIMUM = 0x22
-_TOPIC_ALIAS = 0x23
-_USER_PROPERTY = 0x26
-_MAXIMUM_PACKET_SIZE = 0x27
-
-_OF_MESSAGES = frozenset(
+OF_MESSAGES = frozenset(
     {
-        _PAYLOAD_FORMAT,
-        _MESSAGE_EXPIRY,
-        _CONTENT_TYPE,
-        _RESPONSE_TOPIC,
-        _CORRELATION_DATA,
-        _USER_PROPERTY,
+        properties.PAYLOAD_FORMAT,
+        properties.MESSAGE_EXPIRY,
+        properties.CONTENT_TYPE,
+        properties.RESPONSE_TOPIC,
+        properties.CORRELATION_DATA,
+        properties.USER_PROPERTY,
     }
 )
+"""The properties that belong to the message, not to the packet."""
 _IN_CONNECT = frozenset(
     {
-        _SESSION_EXPIRY,
-        _AUTHENTICATION_METHOD,
-        _AUTHENTICATION_DATA,
-        _REQUEST_PROBLEM,
-        _REQUEST_RESPONSE,
-        _RECEIVE_MAXIMUM,
-        _TOPIC_ALIAS_MAXIMUM,
-        _USER_PROPERTY,
-        _MAXIMUM_PACKET_SIZE,
+        properties.SESSION_EXPIRY,
+        properties.AUTHENTICATION_METHOD,
+        properties.AUTHENTICATION_DATA,
+        properties.REQUEST_PROBLEM,
+        properties.REQUEST_RESPONSE,
+        properties.RECEIVE_MAXIMUM,
+        properties.TOPIC_ALIAS_MAXIMUM,
+        properties.USER_PROPERTY,
+        properties.MAXIMUM_PACKET_SIZE,
     }
 )
-_IN_WILL = _OF_MESSAGES | {_WILL_DELAY}
-_IN_PUBLISH = _OF_MESSAGES | {_TOPIC_ALIAS}
-_IN_SUBSCRIBE = frozenset({_SUBSCRIPTION_IDENTIFIER, _USER_PROPERTY})
-_IN_UNSUBSCRIBE = frozenset({_USER_PROPERTY})
-_IN_ACKNOWLEDGEMENT = frozenset({_REASON_STRING, _USER_PROPERTY})
-_IN_DISCONNECT = frozenset({_SESSION_EXPIRY, _REASON_STRING, _USER_PROPERTY})
+_IN_WILL = OF_MESSAGES | {properties.WILL_DELAY}
+_IN_PUBLISH = OF_MESSAGES | {properties.TOPIC_ALIAS}
+_IN_SUBSCRIBE = frozenset({properties.SUBSCRIPTION_IDENTIFIER, properties.USER_PROPERTY})
+_IN_UNSUBSCRIBE = frozenset({properties.USER_PROPERTY})
+_IN_ACKNOWLEDGEMENT = frozenset({properties.REASON_STRING, properties.USER_PROPERTY})
+_IN_DISCONNECT = frozenset(
+    {properties.SESSION_EXPIRY, properties.REASON_STRING, properties.USER_PROPERTY}
+)
 
-
-class PropertyLimit(NamedTuple):
-    """How much one property list may hold.
-
-    The standard sets no bound. A property is decoded into objects many times its size, so a packet
-    of the largest size would cost much time and memory.
-    """
-
-    size: int
-    """Bytes as they come."""
-    pairs: int
-    """User properties."""
-
-
-class TooManyPropertiesError(PacketError):
-    """A packet holds more properties than the client may send."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text, Reason.QUOTA_EXCEEDED)
-        self.alias: int | None = None
-        """The topic alias among them, if the packet is a PUBLISH."""
-
-
-CONNECT_LIMIT = PropertyLimit(8 * 1024, 100)
-"""For CONNECT and the will in it: the client has not been admitted yet."""
-CLIENT_LIMIT = PropertyLimit(64 * 1024, 1000)
-"""For all other packets. For PUBLISH and the will another limit may be given."""
 
 _NO_PROPERTIES = MessageProperties()
 _ACKNOWLEDGED = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})
 _RELEASED = frozenset({0x00, 0x92})
 _DISCONNECTED = frozenset({0x00, 0x04, *range(0x80, 0x84), 0x90, 0x93, 0x94, 0x95, 0x96, 0x97})
 _DISCONNECTED |= {0x98, 0x99}
-
-
-def _flag(body: Body, otherwise: Reason = Reason.PROTOCOL_ERROR) -> int:
-    value = body.byte()
-    if value > 1:
-        raise PacketError(f"a property is {value} where only 0 and 1 are allowed", otherwise)
-    return value
-
-
-def _four_bytes(body: Body) -> int:
-    return body.number() << 16 | body.number()
-
-
-def _not_zero(value: int) -> int:
-    if not value:
-        raise PacketError("a property is 0, which is not allowed", Reason.PROTOCOL_ERROR)
-    return value
-
-
-_READ: dict[int, Any] = {
-    # Sections 3.1.2.11.6 and 7 call another value a protocol error; 3.3.2.3.2 does not.
-    _PAYLOAD_FORMAT: lambda body: _flag(body, Reason.MALFORMED_PACKET),
-    _MESSAGE_EXPIRY: _four_bytes,
-    _CONTENT_TYPE: Body.text,
-    _RESPONSE_TOPIC: Body.text,
-    _CORRELATION_DATA: Body.binary,
-    _SUBSCRIPTION_IDENTIFIER: lambda body: _not_zero(variable_number(body)),
-    _SESSION_EXPIRY: _four_bytes,
-    _AUTHENTICATION_METHOD: Body.text,
-    _AUTHENTICATION_DATA: Body.binary,
-    _REQUEST_PROBLEM: _flag,
-    _WILL_DELAY: _four_bytes,
-    _REQUEST_RESPONSE: _flag,
-    _REASON_STRING: Body.text,
-    _RECEIVE_MAXIMUM: lambda body: _not_zero(body.number()),
-    _TOPIC_ALIAS_MAXIMUM: Body.number,
-    # Its bound is the publisher's matter; 0 is answered with a reason of its own (publish.py).
-    _TOPIC_ALIAS: Body.number,
-    _USER_PROPERTY: lambda body: (body.text(), body.text()),
-    _MAXIMUM_PACKET_SIZE: lambda body: _not_zero(_four_bytes(body)),
-}
-
-
-def _properties(
-    body: Body, allowed: frozenset[int], limit: PropertyLimit = CLIENT_LIMIT
-) -> dict[int, Any]:
-    """Read a property list (section 2.2.2); user properties come as a list of pairs."""
-    size = variable_number(body)
-    if limit.size < size <= body.left:
-        raise TooManyPropertiesError(
-            f"{size} bytes of properties in a packet, more than {limit.size}"
-        )
-    end = body.position + size
-    found: dict[int, Any] = {}
-    while body.position < end:
-        identifier = variable_number(body)
-        if identifier not in allowed:
-            raise PacketError(f"property {identifier:#x} does not belong in this packet")
-        value = _READ[identifier](body)
-        if identifier == _USER_PROPERTY:
-            pairs = found.setdefault(_USER_PROPERTY, [])
-            if len(pairs) == limit.pairs:
-                raise TooManyPropertiesError(f"more than {limit.pairs} user properties in a packet")
-            pairs.append(value)
-        elif identifier in found:
-            raise PacketError(f"property {identifier:#x} comes twice", Reason.PROTOCOL_ERROR)
-        else:
-            found[identifier] = value
-    if body.position != end:
-        raise PacketError("the properties do not end where they should")
-    return found
 
 
 def _alias_among(body: Body, limit: PropertyLimit) -> int | None:
@@ -188,32 +81,37 @@ def _alias_among(body: Body, limit: PropertyLimit) -> int | None:
     alias = None
     while body.position < end:
         identifier = variable_number(body)
-        if identifier == _USER_PROPERTY:
+        if identifier == properties.USER_PROPERTY:
             body.skip_binary()
             body.skip_binary()
             continue
         if identifier not in _IN_PUBLISH:
             raise PacketError(f"property {identifier:#x} does not belong in this packet")
-        value = _READ[identifier](body)
-        if identifier == _TOPIC_ALIAS:
+        value = properties.READ[identifier](body)
+        if identifier == properties.TOPIC_ALIAS:
             alias = value
     return alias
 
 
-def _of_message(found: dict[int, Any]) -> EncodedProperties | None:
-    response = found.get(_RESPONSE_TOPIC)
+def message_properties(found: dict[int, Any]) -> EncodedProperties | None:
+    """What outlives the packet, of the properties that were read.
+
+    Raises:
+        PacketError: the response topic is none that can be published to.
+    """
+    response = found.get(properties.RESPONSE_TOPIC)
     if response is not None and (problem := topic_problem(response)):
         raise PacketError(f"the response topic: {problem}", Reason.TOPIC_NAME_INVALID)
-    properties = MessageProperties(
-        payload_format=found.get(_PAYLOAD_FORMAT, 0),
-        message_expiry_s=found.get(_MESSAGE_EXPIRY),
-        content_type=found.get(_CONTENT_TYPE),
+    kept = MessageProperties(
+        payload_format=found.get(properties.PAYLOAD_FORMAT, 0),
+        message_expiry_s=found.get(properties.MESSAGE_EXPIRY),
+        content_type=found.get(properties.CONTENT_TYPE),
         response_topic=response,
-        correlation_data=found.get(_CORRELATION_DATA),
-        user_properties=tuple(found.get(_USER_PROPERTY, ())),
-        payload_format_is_0=found.get(_PAYLOAD_FORMAT) == 0,
+        correlation_data=found.get(properties.CORRELATION_DATA),
+        user_properties=tuple(found.get(properties.USER_PROPERTY, ())),
+        payload_format_is_0=found.get(properties.PAYLOAD_FORMAT) == 0,
     )
-    return None if properties == _NO_PROPERTIES else properties.encoded()
+    return None if kept == _NO_PROPERTIES else kept.encoded()
 
 
 def publish_properties(
@@ -229,11 +127,11 @@ def publish_properties(
     """
     body = Body(data[start:stop])
     try:
-        found = _properties(body, _IN_PUBLISH, limit)
+        found = properties.read(body, _IN_PUBLISH, limit)
     except TooManyPropertiesError as error:
         error.alias = _alias_among(Body(data[start:stop]), limit)
         raise
-    return _of_message(found), found.get(_TOPIC_ALIAS), start + body.position
+    return message_properties(found), found.get(properties.TOPIC_ALIAS), start + body.position
 
 
 def connect(data: bytes, version: int, of_message: PropertyLimit = CLIENT_LIMIT) -> Connect:
@@ -256,8 +154,8 @@ def connect(data: bytes, version: int, of_message: PropertyLimit = CLIENT_LIMIT)
         raise PacketError(f"the will's QoS is 3 [{rule}-3.1.2-{12 if version == 5 else 14}]")
     if version < 5 and flags & 0x40 and not flags & 0x80:
         raise PacketError("a password without a user name [MQTT-3.1.2-22]")
-    found = _properties(body, _IN_CONNECT, CONNECT_LIMIT) if version == 5 else {}
-    if _AUTHENTICATION_DATA in found and _AUTHENTICATION_METHOD not in found:
+    found = properties.read(body, _IN_CONNECT, CONNECT_LIMIT) if version == 5 else {}
+    if properties.AUTHENTICATION_DATA in found and properties.AUTHENTICATION_METHOD not in found:
         raise PacketError("authentication data without a method", Reason.PROTOCOL_ERROR)
     client_id = body.text()
     will = _will(body, flags, version, of_message) if flags & 0x04 else None
@@ -276,10 +174,12 @@ def connect(data: bytes, version: int, of_message: PropertyLimit = CLIENT_LIMIT)
         username=username,
         password=password,
         will=will,
-        session_expiry_s=found.get(_SESSION_EXPIRY, 0 if clean or version == 5 else FOR_EVER),
-        receive_maximum=found.get(_RECEIVE_MAXIMUM, 65535),
-        maximum_packet_size=found.get(_MAXIMUM_PACKET_SIZE),
-        authentication_method=found.get(_AUTHENTICATION_METHOD),
+        session_expiry_s=found.get(
+            properties.SESSION_EXPIRY, 0 if clean or version == 5 else FOR_EVER
+        ),
+        receive_maximum=found.get(properties.RECEIVE_MAXIMUM, 65535),
+        maximum_packet_size=found.get(properties.MAXIMUM_PACKET_SIZE),
+        authentication_method=found.get(properties.AUTHENTICATION_METHOD),
     )
 
 
@@ -287,7 +187,7 @@ def _will(body: Body, flags: int, version: int, of_message: PropertyLimit) -> Wi
     limit = PropertyLimit(
         min(CONNECT_LIMIT.size, of_message.size), min(CONNECT_LIMIT.pairs, of_message.pairs)
     )
-    found = _properties(body, _IN_WILL, limit) if version == 5 else {}
+    found = properties.read(body, _IN_WILL, limit) if version == 5 else {}
     topic = body.text()
     if problem := topic_problem(topic):
         raise PacketError(f"the will's topic: {problem}", Reason.TOPIC_NAME_INVALID)
@@ -296,8 +196,8 @@ def _will(body: Body, flags: int, version: int, of_message: PropertyLimit) -> Wi
         payload=body.binary(),
         qos=flags >> 3 & 3,
         retain=bool(flags & 0x20),
-        delay_s=found.get(_WILL_DELAY, 0),
-        properties=_of_message(found),
+        delay_s=found.get(properties.WILL_DELAY, 0),
+        properties=message_properties(found),
     )
 
 
@@ -341,7 +241,7 @@ def subscribe(
     """
     body = Body(data)
     packet_id = _packet_id(body, version)
-    found = _properties(body, _IN_SUBSCRIBE) if version == 5 else {}
+    found = properties.read(body, _IN_SUBSCRIBE) if version == 5 else {}
     wanted: list[SubscribeOptions] = []
     while not body.at_end:
         if len(wanted) == most:
@@ -367,7 +267,7 @@ def subscribe(
                 no_local=bool(options & 0x04),
                 retain_as_published=bool(options & 0x08),
                 retain_handling=options >> 4 & 3,
-                identifier=found.get(_SUBSCRIPTION_IDENTIFIER),
+                identifier=found.get(properties.SUBSCRIPTION_IDENTIFIER),
             )
         )
     if not wanted:
@@ -386,7 +286,7 @@ def unsubscribe(data: bytes, version: int, most: int = FOR_EVER) -> tuple[int, t
     body = Body(data)
     packet_id = _packet_id(body, version)
     if version == 5:
-        _properties(body, _IN_UNSUBSCRIBE)
+        properties.read(body, _IN_UNSUBSCRIBE)
     filters: list[str] = []
     while not body.at_end:
         if len(filters) == most:
@@ -415,7 +315,7 @@ def acknowledgement(data: bytes, version: int, *, is_of_release: bool) -> tuple[
     if reason not in (_RELEASED if is_of_release else _ACKNOWLEDGED):
         raise PacketError(f"reason {reason:#x} does not belong in this packet")
     if not body.at_end:
-        _properties(body, _IN_ACKNOWLEDGEMENT)
+        properties.read(body, _IN_ACKNOWLEDGEMENT)
         body.must_end()
     return packet_id, reason
 
@@ -432,6 +332,6 @@ def disconnect(data: bytes) -> tuple[int, int | None]:
         raise PacketError(f"reason {reason:#x} does not belong in this packet")
     found: dict[int, Any] = {}
     if not body.at_end:
-        found = _properties(body, _IN_DISCONNECT)
+        found = properties.read(body, _IN_DISCONNECT)
         body.must_end()
-    return reason, found.get(_SESSION_EXPIRY)
+    return reason, found.get(properties.SESSION_EXPIRY)

@@ -12,7 +12,7 @@ from appliance.config.tables import AccessRule
 from appliance.counters import Counter
 from appliance.engine import live
 from appliance.mqtt import decode
-from appliance.mqtt.decode import CLIENT_LIMIT, CONNECT_LIMIT
+from appliance.mqtt.properties import CLIENT_LIMIT, CONNECT_LIMIT
 from appliance.engine.live import LiveView
 from appliance.journal.message_cost import content_of, cost_of, costs_of
 from appliance.model import Message, MessageProperties
