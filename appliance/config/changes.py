@@ -14,6 +14,7 @@ import msgspec
 
 from appliance.config.checks import brackets
 from appliance.config.tables import (
+    BridgeConfig,
     Config,
     ListenerConfig,
     MetricsConfig,
@@ -83,6 +84,8 @@ def _changes(before: Config, after: Config) -> Iterator[Change]:
             continue
         if table == "listener":
             yield from _listener_changes(old, new)
+        elif table == "bridge":
+            yield from _bridge_changes(old, new)
         elif isinstance(old, Table) and isinstance(new, Table):
             for key in _differing(old, new):
                 inner = table == "access" and key in ("rule", "plugins")
@@ -108,6 +111,19 @@ def _listener_changes(
         else:
             came = "is new" if name in new else "is gone"
             yield Change(f"[[listener]] {name} ({came})", "sockets are opened at the start")
+
+
+def _bridge_changes(
+    before: tuple[BridgeConfig, ...], after: tuple[BridgeConfig, ...]
+) -> Iterator[Change]:
+    old = {each.name: each for each in before}
+    new = {each.name: each for each in after}
+    for name in [*old, *(each for each in new if each not in old)]:
+        if name in old and name in new:
+            for key in _differing(old[name], new[name]):
+                yield _change(f"[[bridge]] {name} {key}", "bridge", key)
+        else:
+            yield Change(f"[[bridge]] {name} ({'is new' if name in new else 'is gone'})")
 
 
 def _differing(old: Table, new: Table) -> list[str]:

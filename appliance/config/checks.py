@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from appliance.config.bridge_advice import bridge_advice
+from appliance.config.bridge_checks import bridge_problems
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
 from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
@@ -54,6 +56,8 @@ def check(config: Config, problems: Problems) -> None:
     report = problems.add_unless_consequence
     _service(config, report)
     _listeners(config, report)
+    for where, text, about in bridge_problems(config):
+        report(where, text, *about)
     _client_ids(config, report)
     if config.qlik is not None:
         check_qlik(config.qlik, problems)
@@ -134,10 +138,11 @@ def _service(config: Config, report: ReportProblem) -> None:
 
 
 def _listeners(config: Config, report: ReportProblem) -> None:
-    if not config.listener:
+    if not config.listener and not config.bridge:
         report(
             ConfigPath("[listener]"),
-            'no client could connect; add one with bind = "127.0.0.1:1883"',
+            "no client could connect, and no [[bridge]] brings messages in; remove listener = [], "
+            'or add [[listener]] with bind = "127.0.0.1:1883"',
         )
     seen: dict[tuple[str, int], int] = {}
     names: set[str] = set()
@@ -492,6 +497,7 @@ def _advice(config: Config) -> Iterator[str]:
                 f"[[listener]] {number} ({listener.bind}) has no `tls`: passwords and payloads "
                 "cross the network unencrypted"
             )
+    yield from bridge_advice(config)
     if (config.access.operators or config.access.viewers) and config.access.users_file is None:
         yield (
             "[access] `operators` and `viewers` mean users of a users file, which is missing: "

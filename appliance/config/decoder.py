@@ -136,7 +136,9 @@ class Decoder:
     def _unknown(self, where: ConfigPath, key: str, value: Any, known: list[str]) -> None:
         top = not where.name
         near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _MIN_SIMILARITY)
-        if near:
+        if not top and key == "listener" and value == []:
+            advice = "write listener = [] at the beginning of the file, before the first [table]"
+        elif near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
             advice = f"did you mean {name}?"
         else:
@@ -166,7 +168,8 @@ class Decoder:
         if not isinstance(value, list):
             text = hints.write("a list in brackets")
             if isinstance(value, dict):
-                text = f"this table may come more than once; write [[{where.name}]]"
+                table = f"{where.name}.{where.path}" if where.path else where.name
+                text = f"this table may come more than once; write [[{table}]]"
             self._problems.value(where, value, text)
             return ()
         return tuple(
@@ -339,5 +342,5 @@ def _within(value: Any, bounds: Bounds | None, show: Callable[[float], str]) -> 
     if value < bounds.low:
         raise _InvalidValueError(f"too small; the minimum is {show(bounds.low)}")
     if bounds.high is not None and value > bounds.high:
-        raise _InvalidValueError(f"too large; the maximum is {show(bounds.high)}")
+        raise _InvalidValueError(bounds.beyond or f"too large; the maximum is {show(bounds.high)}")
     return value

@@ -56,6 +56,7 @@ def _secrets(config: Config) -> Iterator[Secret]:
         found = [qlik.header.value if qlik.header else None]
         found += [getattr(qlik, name) for name in _SECRETS]
         yield from (each for each in found if each is not None)
+    yield from (each.password for each in config.bridge if each.password is not None)
     yield from (each.url for each in config.notify if each.url is not None)
     for plugin in config.access.plugins:
         yield from _secrets_in(plugin.settings)
@@ -76,6 +77,10 @@ def _secret_files(config: Config) -> Iterator[tuple[str, str | None]]:
     if config.qlik is not None:
         for name in _SECRETS:
             yield f"[qlik] `{name}_file`", getattr(config.qlik, f"{name}_file")
+    for number, bridge in enumerate(config.bridge, 1):
+        yield f"[[bridge]] {number} `password_file`", bridge.password_file
+        if bridge.tls is not None:
+            yield f"[[bridge]] {number} `tls.keyfile`", bridge.tls.keyfile
     for number, notify in enumerate(config.notify, 1):
         yield f"[[notify]] {number} `url_file`", notify.url_file
     for number, listener in enumerate(config.listener, 1):

@@ -16,7 +16,7 @@ from urllib.request import getproxies
 from appliance.config.key_files import key_files, may_be_secret, shown_name
 from appliance.config.recorder_paths import disk_problems
 from appliance.config.sign_in import TOKEN_KEYS, SecretKind, secret_problem
-from appliance.config.tables import Config, QlikConfig
+from appliance.config.tables import BridgeConfig, Config, QlikConfig
 from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.known_secrets import address_secrets
@@ -61,7 +61,14 @@ def check_files(config: Config) -> list[str]:
 
 
 def _secret_problems(config: Config) -> Iterator[str]:
-    """Files of ``[qlik]`` that can be read and hold no secret of the kind that is wanted."""
+    """Files of secrets that can be read and hold none of the kind that is wanted."""
+    for number, bridge in enumerate(config.bridge, 1):
+        path = bridge.password_file
+        if path is not None and _unreadable(path) is None:
+            try:
+                bridge_password(bridge)
+            except (ConfigError, NoPermissionError) as error:
+                yield f"[[bridge]] {number} `password_file`: {error}"
     qlik = config.qlik
     if qlik is None or qlik.edition == "simulated":
         return
@@ -132,6 +139,11 @@ def qlik_secret(qlik: QlikConfig, name: str) -> Secret | None:
     return read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file"), kind)
 
 
+def bridge_password(bridge: BridgeConfig) -> Secret | None:
+    """The password of a bridge, from its key or its file; raises as ``read_secret``."""
+    return read_secret(bridge.password, bridge.password_file)
+
+
 def all_secrets(config: Config) -> tuple[Secret, ...]:
     """Every secret of the configuration, also those in files, so that the log can mask them.
 
@@ -142,6 +154,9 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
     for name in SECRET_KEYS if qlik else ():
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.append(read_secret(getattr(qlik, name), getattr(qlik, f"{name}_file")))
+    for bridge in config.bridge:
+        with contextlib.suppress(ConfigError, NoPermissionError):
+            found.append(bridge_password(bridge))
     for notify in config.notify:
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.extend(_address_secrets(read_secret(notify.url, notify.url_file)))

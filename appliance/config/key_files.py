@@ -48,6 +48,13 @@ def key_files(config: Config) -> Iterator[tuple[str, str]]:
                 yield f"{where}.client_ca`", listener.tls.client_ca
             if listener.tls.crl_file:
                 yield f"{where}.crl_file`", listener.tls.crl_file
+    for number, bridge in enumerate(config.bridge, 1):
+        for name in ("ca_file", "certfile", "keyfile") if bridge.tls else ():
+            path = getattr(bridge.tls, name)
+            if path is not None:
+                yield f"[[bridge]] {number} `tls.{name}`", path
+        if bridge.password_file is not None:
+            yield f"[[bridge]] {number} `password_file`", bridge.password_file
     for number, notify in enumerate(config.notify, 1):
         if notify.url_file is not None:
             yield f"[[notify]] {number} `url_file`", notify.url_file

@@ -82,7 +82,11 @@ class TlsConfig(Table, frozen=True):
 
 
 class ListenerConfig(Table, frozen=True):
-    """An address at which publishers and subscribers connect. May come more than once."""
+    """An address at which publishers and subscribers connect. May come more than once.
+
+    Without this table there is one, with the defaults below. `listener = []` at the beginning of
+    the file, before the first table, means none: an appliance that only has bridges.
+    """
 
     name: Annotated[str, Example('"machines"')] = ""
     """Its name in the UI and the log; by default `mqtt`, `mqtts`, `ws` or `wss`."""
@@ -536,6 +540,12 @@ class NotifyConfig(Table, frozen=True):
     """Notices in an hour; one notice sums up the others."""
 
 
+_QOS_2 = (
+    "QoS 2 gives no more than 1 here: what comes twice at QoS 1 is recognised, and QoS 2 would need"
+    " both brokers to remember packet ids through every outage; write 1"
+)
+
+
 class BridgeTlsConfig(Table, frozen=True):
     """TLS for a connection to another broker. `tls = {}` is enough where its certificate is public.
 
@@ -561,7 +571,7 @@ class BridgeSubscribeConfig(Table, frozen=True):
 
     topic: Annotated[TopicFilter, Example('"plant/+/state"')]
     """The topic filter at the other broker."""
-    qos: Annotated[int, Bounds(0, 1)] = 1
+    qos: Annotated[int, Bounds(0, 1, _QOS_2)] = 1
     """The highest quality of service. 1: no message is lost, a message may come twice, and a
     repeat is recognised. QoS 2 would give no more here (docs/bridges.md)."""
     remove_prefix: Annotated[str, Example('"plant/"')] = ""
@@ -582,7 +592,7 @@ class BridgePublishConfig(Table, frozen=True):
     topic: Annotated[TopicFilter, Example('"appliance/tasks/#"')]
     """The topic filter of the appliance's messages: those of its clients, its outcomes and status,
     what other bridges brought in."""
-    qos: Annotated[int, Bounds(0, 1)] = 1
+    qos: Annotated[int, Bounds(0, 1, _QOS_2)] = 1
     """The highest quality of service."""
     remove_prefix: Annotated[str, Example('"appliance/"')] = ""
     """Text that is removed from the beginning of the topic."""
@@ -648,6 +658,21 @@ class BridgeConfig(Table, frozen=True):
         tuple[BridgePublishConfig, ...], Example('[{topic = "appliance/tasks/#"}]')
     ] = ()
     """What goes out; see `[[bridge.publish]]`."""
+
+    @property
+    def used_port(self) -> int:
+        """The port that the bridge connects to."""
+        if self.port is not None:
+            return self.port
+        if self.transport == "websocket":
+            return 443 if self.tls else 80
+        return 8883 if self.tls else 1883
+
+    @property
+    def address(self) -> str:
+        """``"host:port"`` of the other broker, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.used_port}"
 
 
 class Config(Table, frozen=True):

@@ -63,6 +63,8 @@ class Bounds(NamedTuple):
 
     low: float
     high: float | None = None
+    beyond: str = ""
+    """Why a larger value is refused, and what to do; by default the largest one is named."""
 
 
 class Example(NamedTuple):

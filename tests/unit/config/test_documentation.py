@@ -91,6 +91,9 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
     if key == "variables":
         lines.setdefault("task", "task = {app = 'a'}")
         qlik = "edition = 'cloud'\nurl = 'https://a.b'\napi_key = 'x'"
+    if table == "[[bridge]]" and not inner:
+        lines["user"] = "" if key == "username" else "username = 'u'"
+        lines["web"] = "transport = 'websocket'" if key == "path" else ""
     if key == "url_file":
         del lines["url"]
     text = f"{table}\n" + "\n".join(lines.values()) + "\n"
