@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 STEP_NS = 1_000_000_000
 """A smaller difference is no step: the clock follows it at once."""
@@ -20,13 +21,12 @@ HOLD_NS = 24 * 3600 * STEP_NS
 """For so long a step forward has to hold before anything is deleted because of its age."""
 
 
-def since_boot_ns() -> int:
-    """Nanoseconds since the machine's start; every process of a machine sees the same time."""
-    # Linux: CLOCK_MONOTONIC stands still while the machine sleeps, and a sleep is no step. The
-    # clocks of Windows and macOS that Python takes: GetTickCount64 goes on in sleep, macOS' stands.
-    if sys.platform == "linux":
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return time.monotonic_ns()
+# Linux: CLOCK_MONOTONIC stands still while the machine sleeps, and a sleep is no step. The
+# clocks of Windows and macOS that Python takes: GetTickCount64 goes on in sleep, macOS' stands.
+since_boot_ns: Callable[[], int] = time.monotonic_ns
+"""Nanoseconds since the machine's start; every process of a machine sees the same time."""
+if sys.platform == "linux":
+    since_boot_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
 
 
 def steady(clock_ns: Callable[[], int]) -> Callable[[], int]:

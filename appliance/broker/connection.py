@@ -82,6 +82,7 @@ class Connection(GuardedProtocol):
         "_failed",
         "_farewell",
         "_lag",
+        "_largest_packet",
         "_limits",
         "_loop",
         "_needed",
@@ -143,6 +144,7 @@ class Connection(GuardedProtocol):
         self._transport: asyncio.Transport | None = None
         self._rest = bytearray()
         self._needed = 0
+        self._largest_packet = min(int(self._limits.max_packet_size), _LARGEST_CONNECT)
         self._busy = False
         self._paused_by_door = False
         self._lag: Lag | None = None
@@ -216,7 +218,7 @@ class Connection(GuardedProtocol):
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        elif self._busy or self._is_slowed:
+        elif self._busy or (self._lag is not None and self._lag.is_slowed):
             self._rest += data
             return
         if not self._closing:
@@ -331,24 +333,26 @@ class Connection(GuardedProtocol):
             self.wait()
             self._context.turns.later(self.go_on)
             return
-        lag = self._lag
-        began = now if lag is None else lag.begin()
+        if self._lag is not None:
+            self._lag.begin()
         try:
             self._take_packets(data)
         except PacketError as error:
             self._end_for(error)
         except Exception as error:  # noqa: BLE001 - also called from ``go_on``, outside a callback
             self.fail(error)
-        if lag is not None:
-            if took := lag.end(began):
-                self._slow(lag, took)
-        elif perf_counter() - began > LONG_STEP_S:
+        if perf_counter() - now > LONG_STEP_S:
+            self._took_long()
+
+    def _took_long(self) -> None:
+        """A step took long by the wall clock: the client is slowed, if it was not the machine."""
+        if self._lag is None:
             self._lag = Lag(self._context.collections)
+        elif (took := self._lag.end()) and not self._closing:
+            self._slow(self._lag, took)
 
     def _slow(self, lag: Lag, took: float) -> None:
         """A step of the client kept the others waiting: read nothing from it for a while."""
-        if self._closing:
-            return
         who = self._name if self.username is None else f"{self._name} of user {self.username}"
         if lag.is_too_much:
             self._context.count(Counter.CONNECTIONS_ENDED_LAG)
@@ -389,11 +393,6 @@ class Connection(GuardedProtocol):
         if counter is not None:
             self._context.count(counter)
         self.end(error.reason, str(error))
-
-    @property
-    def _largest_packet(self) -> int:
-        limit = int(self._limits.max_packet_size)
-        return limit if self.is_open else min(limit, _LARGEST_CONNECT)
 
     def _take_packets(self, data: bytes) -> None:
         reader = self._publish_reader
@@ -556,6 +555,7 @@ class Connection(GuardedProtocol):
         if session is None:
             raise RuntimeError("a connection is bound to no session")
         self.is_open = True
+        self._largest_packet = int(self._limits.max_packet_size)
         told = shorter_keepalive(asked, self._limits)
         self.keepalive_s = (asked.keepalive_s if told is None else told) * 1.5
         self._output.version = self.version

@@ -63,7 +63,16 @@ class Lag:
     from then on the processor time of the connection's steps is taken, until it is forgotten.
     """
 
-    __slots__ = ("_at", "_clock", "_collections", "_cpu_clock", "_spent_s", "_steps", "is_slowed")
+    __slots__ = (
+        "_at",
+        "_began",
+        "_clock",
+        "_collections",
+        "_cpu_clock",
+        "_spent_s",
+        "_steps",
+        "is_slowed",
+    )
 
     def __init__(
         self,
@@ -76,18 +85,22 @@ class Lag:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._at = clock()
+        self._began = 0.0
         self._spent_s = 0.0
         self._steps = 0
         self.is_slowed = False
         """Nothing is taken from the client for a while."""
 
-    def begin(self) -> float:
-        """A step begins; returns what ``end`` is told."""
-        return self._cpu_clock() - self._collections.spent_s
+    def begin(self) -> None:
+        """A step begins."""
+        self._began = self._cpu_clock() - self._collections.spent_s
 
-    def end(self, began: float) -> float:
-        """Count the step if it was long; returns its processor time in seconds, else 0."""
-        took = self.begin() - began
+    def end(self) -> float:
+        """Count the step if it was long; returns its processor time in seconds, else 0.
+
+        It need not be called for a step that was short by the wall clock.
+        """
+        took = self._cpu_clock() - self._collections.spent_s - self._began
         if took <= LONG_STEP_S:
             return 0.0
         now = self._clock()

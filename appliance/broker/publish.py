@@ -285,8 +285,8 @@ class PublishReader:
                 topic,
                 data[payload_start:stop],
                 qos,
-                bool(first & 1),
-                bool(first & 8),
+                first & 1 == 1,
+                first & 8 == 8,
                 client_id,
                 username,
                 address,
@@ -301,7 +301,7 @@ class PublishReader:
                 self._beside += beside_payload(message)
             if message.retain:
                 self._retained.append(message)
-            if first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:
+            if stop < end and first in _PLAIN and data[stop : stop + 2] == data[begin : begin + 2]:
                 # The next packet is as long as this one: maybe it says the same things.
                 packet = data[begin:stop]
                 following = memoryview(data)[stop:end]

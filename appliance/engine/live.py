@@ -76,9 +76,9 @@ class LiveView:
         self.heard_a_client = False
 
     def add(self, messages: Sequence[Message]) -> None:
-        """Add committed messages."""
+        """Add committed messages, at least one."""
         shown, costs = messages, costs_of(messages)
-        if max(costs, default=0) > SHOWN_BYTES:  # there may be a long payload
+        if max(costs) > SHOWN_BYTES:  # there may be a long payload
             shown = [
                 message if len(message.payload) <= SHOWN_BYTES else self._cut(message)
                 for message in messages
@@ -86,12 +86,15 @@ class LiveView:
             costs = costs_of(shown)
         if not self.heard_a_client:
             self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
-        # Counted for each topic, not for each message: a batch has few topics.
+        # Counted for each topic, not for each message: a batch has few topics, and mostly one.
         names = [message.topic for message in shown]
-        counts = Counter(names)
+        last_of = dict(zip(names, zip(shown, costs, strict=True), strict=True))
+        counts = Counter(names) if len(last_of) > 1 else {names[0]: len(names)}
         with self._lock:
-            leaving = max(len(self._costs) + len(costs) - KEPT_MESSAGES, 0)
-            self.kept_bytes += sum(costs) - sum(islice(chain(self._costs, costs), leaving))
+            self.kept_bytes += sum(costs)
+            leaving = len(self._costs) + len(costs) - KEPT_MESSAGES
+            if leaving > 0:
+                self.kept_bytes -= sum(islice(chain(self._costs, costs), leaving))
             self._ring.extend(shown)
             self._costs.extend(costs)
             while self.kept_bytes > self._most_bytes:
@@ -99,8 +102,7 @@ class LiveView:
                 self.kept_bytes -= self._costs.popleft()
             self._in_second += len(shown)
             topics = self._topics
-            for name, index in dict(zip(names, range(len(names)), strict=True)).items():
-                last = shown[index]
+            for name, (last, cost) in last_of.items():
                 topic = topics.pop(name, None)
                 if topic is None:
                     if len(topics) >= KEPT_TOPICS + FORGOTTEN_AT_ONCE:
@@ -113,8 +115,8 @@ class LiveView:
                 topic.last_seq = last.seq
                 topic.last_ns = last.received_ns
                 topic.last = last
-                self.value_bytes += costs[index] - topic.cost
-                topic.cost = costs[index]
+                self.value_bytes += cost - topic.cost
+                topic.cost = cost
             if self.value_bytes > KEPT_VALUES_BYTES:
                 self._forget_values(KEPT_VALUES_BYTES * 7 // 8)
 

@@ -85,7 +85,8 @@ class Journal:
         self._writer = Writer(self._store, self._inbox, self._reservation, self, housekeeping_s)
         self._retention = Retention(keep_s, max_bytes)
         self._condition = Condition(path, max_bytes)
-        self._followers: list[Follower] = []
+        self._followers: tuple[Follower, ...] = ()
+        """Replaced under the lock, so that it is read without it."""
         self._followers_lock = threading.Lock()
         self._tail = Tail(0)
         self._seq = 0
@@ -198,7 +199,7 @@ class Journal:
         Returns whether everything was committed; what was not was never reported as committed.
         """
         complete = self._writer.stop(timeout_s)
-        for follower in self._open_followers():
+        for follower in self._followers:
             follower.wake()
         self._store.close()
         self._condition.health = Health("off", "closed")
@@ -319,7 +320,7 @@ class Journal:
         start = self._last_seq if after_seq is None else after_seq
         follower = Follower(name, start, self, self._leave, interest)
         with self._followers_lock:
-            self._followers.append(follower)
+            self._followers = (*self._followers, follower)
         return follower
 
     def _damaged(self, first: int, last: int, text: str) -> None:
@@ -342,12 +343,7 @@ class Journal:
 
     def _leave(self, follower: Follower) -> None:
         with self._followers_lock:
-            if follower in self._followers:
-                self._followers.remove(follower)
-
-    def _open_followers(self) -> list[Follower]:
-        with self._followers_lock:
-            return list(self._followers)
+            self._followers = tuple(other for other in self._followers if other is not follower)
 
     def stats(self) -> JournalState:
         """The journal's state; cheap (the disk is looked at once a second, elsewhere)."""
@@ -384,12 +380,10 @@ class Journal:
             assert self._last_seq <= min(self._seq, self._reservation.limit), self._last_seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq
-        followers = self._open_followers() if messages else []
-        topics: set[str] = set()
-        if any(follower.interest is not None for follower in followers):
-            topics = {message.topic for message in messages}
-        for follower in followers:
-            follower.notify(messages[-1].seq, topics)
+            if followers := self._followers:
+                topics = {message.topic for message in messages}
+                for follower in followers:
+                    follower.notify(self._last_seq, topics)
         try:
             self._on_commit(messages, entries)
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal
@@ -408,7 +402,7 @@ class Journal:
     def idle(self, connection: sqlite3.Connection) -> bool:
         """Housekeeping between two commits; returns whether retention has more to do."""
         self._condition.look_at_disk(connection)
-        followers = self._open_followers()
+        followers = self._followers
         needed_after = min((f.advanced for f in followers), default=self._last_seq)
         step = self._retention.step(connection, self._age_clock_ns(), needed_after)
         if step.removed_to:

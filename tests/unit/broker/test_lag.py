@@ -16,13 +16,13 @@ class Clocks:
         self.account = lag.Lag(self.collections, clock=lambda: self.now, cpu_clock=lambda: self.cpu)
 
     def step(self, cpu_s: float, *, collected_s: float = 0.0) -> float:
-        began = self.account.begin()
+        self.account.begin()
         self.cpu += cpu_s
         if collected_s:
             self.collections._note("start", {"generation": 2})
             self.cpu += collected_s
             self.collections._note("stop", {"generation": 2})
-        return self.account.end(began)
+        return self.account.end()
 
 
 @pytest.fixture
