@@ -2,7 +2,7 @@
 
 The appliance has a simulated Qlik server, clients with odd names publish, and the program's log
 says whether the UI failed. The seed is in the message of a failure; ``STORM_SEED`` sets another
-one. POSIX terminals only.
+one, ``STORM_SECONDS`` a longer storm of the campaign. POSIX terminals only.
 """
 
 import contextlib
@@ -18,6 +18,8 @@ from appliance.errors import ApplianceError
 from appliance.mqtt.client import Client, Target
 
 SEED = os.environ.get("STORM_SEED", "1")
+SECONDS = float(os.environ.get("STORM_SECONDS", "75"))
+"""Of the campaign: some 2500 keys, clicks, pastes and resizes."""
 CONFIG = """
 [service]
 data_dir = "data"

@@ -21,5 +21,5 @@ def test_half_a_minute_of_it_ends_nothing(tmp_path):
 
 
 @pytest.mark.campaign
-def test_five_minutes_of_it_end_nothing(tmp_path):
-    program_storms.attached(tmp_path, program_storms.SEED, 300)
+def test_a_longer_one_ends_nothing(tmp_path):
+    program_storms.attached(tmp_path, program_storms.SEED, program_storms.SECONDS)

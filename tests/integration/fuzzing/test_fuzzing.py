@@ -31,7 +31,7 @@ from attached_appliance import PASSWORD
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(300)]
 
-SECONDS = float(os.environ.get("FUZZING_S", "8"))
+SECONDS = float(os.environ.get("FUZZING_S", "6"))
 SEED = int(os.environ.get("FUZZING_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)
 MOST_MEMORY = 400 * 1024 * 1024
 PATIENCE_S = 15.0

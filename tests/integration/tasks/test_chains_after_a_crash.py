@@ -88,7 +88,7 @@ def start(process: ApplianceProcess, task: str) -> None:
 CHAINS = [
     pytest.param(chain, turn, marks=[pytest.mark.campaign] if turn or chain == "outcome" else [])
     for chain in ("timer", "outcome")
-    for turn in range(10 if chain == "timer" else 5)
+    for turn in range(5 if chain == "timer" else 3)
 ]
 
 
