@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
 from appliance.commands import client_id_advice
+from appliance.commands.bridge_meaning import bridge_meaning
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.exposed_files import exposed_files
@@ -93,6 +94,15 @@ def _deeper(config: Config) -> Iterator[str]:
                 yield from _authority_problem(f"{where}.client_ca`", tls.client_ca)
             if tls.crl_file:
                 yield from _revocation_problem(f"{where}.crl_file`", tls.crl_file)
+    for number, bridge in enumerate(config.bridge, 1):
+        if bridge.tls is not None:
+            where = f"{shown}: [[bridge]] {number} `tls"
+            if bridge.tls.certfile and bridge.tls.keyfile:
+                yield from _pair_problem(
+                    f"{where}.certfile`", bridge.tls.certfile, bridge.tls.keyfile
+                )
+            if bridge.tls.ca_file:
+                yield from _authority_problem(f"{where}.ca_file`", bridge.tls.ca_file)
     qlik = config.qlik
     if qlik is not None and qlik.edition != "simulated":
         if pair := qlik.certificate:
@@ -208,6 +218,11 @@ def _ended(config: Config) -> Iterator[str]:
             if listener.tls.client_ca:
                 where = f"[[listener]] {number} `tls.client_ca`"
                 authorities.append((where, listener.tls.client_ca))
+    for bridge in config.bridge:
+        if bridge.tls and bridge.tls.certfile:
+            own.append((f"[[bridge]] {bridge.name} `tls.certfile`", bridge.tls.certfile))
+        if bridge.tls and bridge.tls.ca_file:
+            authorities.append((f"[[bridge]] {bridge.name} `tls.ca_file`", bridge.tls.ca_file))
     qlik = config.qlik
     if qlik is not None and qlik.edition != "simulated":
         if qlik.certificate:
@@ -246,8 +261,13 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
                 secure += " that name the user"
         kind = "WebSocket" if listener.transport == "websocket" else "MQTT"
         yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
+    if not config.listener:
+        yield "listener", "none; no client can connect, and messages come in by bridges"
+    for bridge in config.bridge:
+        yield from bridge_meaning(bridge)
     plugins = _plugins(config)
-    yield "access", _access(config, asks_plugins=any(each.authenticates for each in plugins))
+    if config.listener:
+        yield "access", _access(config, asks_plugins=any(each.authenticates for each in plugins))
     if config.access.client_ids:
         yield "client ids", f"{_list(config.access.client_ids)}; no others"
     for rule in config.access.rule:

@@ -58,8 +58,7 @@ def target_of(
         raise UsageError(f"--timeout {options.timeout}: {error}") from None
     listener: ListenerConfig | None = None
     if config is not None:
-        listener, host, port = _listener(options, config)
-        host = options.host or host
+        listener, host, port = _address(options, config)
     else:
         host = options.host
         port = 8883 if _wants_tls(options) else 1883
@@ -83,15 +82,23 @@ def target_of(
     )
 
 
-def _listener(options: argparse.Namespace, config: str) -> tuple[ListenerConfig, str, int]:
-    """The configuration's first listener that this client can speak to."""
-    for listener in load_tables(config, listener=()).listener:
+def _address(options: argparse.Namespace, config: str) -> tuple[ListenerConfig | None, str, int]:
+    """The configuration's first listener that this client can speak to, host and port."""
+    listeners = load_tables(config, listener=()).listener
+    if not listeners and options.host is not None:
+        return None, options.host, 8883 if _wants_tls(options) else 1883
+    if not listeners:
+        raise UsageError(
+            f"{config} has listener = [], so its appliance has no address to connect to; add "
+            "[[listener]], or name another broker (--host and --port; attach: HOST)"
+        )
+    for listener in listeners:
         try:
             host, port = parse_bind(listener.bind)
         except ValueError as error:
             raise ConfigError(f"{config}: [[listener]] `bind`: {error}") from None
         if listener.transport == "tcp" and (port or options.port):
-            return listener, _LOCAL.get(host, host), port
+            return listener, options.host or _LOCAL.get(host, host), port
     raise UsageError(
         f"{config} has no listener with transport tcp and a fixed port; name host and port "
         "(--host and --port; attach: HOST and --port)"

@@ -92,13 +92,23 @@ def _host(bridge: BridgeConfig, config: Config) -> Iterator[tuple[str, str]]:
             host, port = parse_bind(listener.bind)
         except ValueError:  # reported elsewhere
             continue
-        is_here = is_loopback(bridge.host) and (is_loopback(host) or host in _EVERYWHERE)
-        if port == bridge.used_port and (is_here or bridge.host.lower() == host.lower()):
+        if port == bridge.used_port and _reaches(bridge.host, host):
             text = (
                 f"value {shown(bridge.host)}: {bridge.address} is [[listener]] {number} of this "
                 "appliance; name the other broker, or give the listener another port"
             )
             yield "host", text
+
+
+def _reaches(host: str, bound: str) -> bool:
+    """Whether a connection to ``host`` comes to a listener of this machine at ``bound``."""
+    host, bound = host.lower(), bound.lower()
+    if host == bound:
+        return True
+    if "localhost" in (host, bound) or bound in _EVERYWHERE:
+        same_family = "localhost" in (host, bound) or (":" in host) == (":" in bound)
+        return is_loopback(host) and (is_loopback(bound) or bound in _EVERYWHERE) and same_family
+    return False
 
 
 def _host_problem(host: str) -> str | None:

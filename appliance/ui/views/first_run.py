@@ -55,14 +55,14 @@ def _topic(snapshot: Snapshot) -> str:
 def command(snapshot: Snapshot) -> str:
     """The command that publishes a first message; it is what ``c`` copies.
 
-    Empty where only WebSocket clients can connect: the common command can't do that.
+    Empty where no client can connect, or only WebSocket clients: the common command can't do that.
     """
     host, port = address(snapshot)
     listener = _listener(snapshot)
-    if listener is not None and listener.transport != "tcp":
+    if listener is None or listener.transport != "tcp":
         return ""
     user = " -u NAME -P PASSWORD" if _setup(snapshot).users else ""
-    user += " --cafile CA.pem" if listener is not None and listener.tls else ""
+    user += " --cafile CA.pem" if listener.tls else ""
     return f"mosquitto_pub -h {host} -p {port}{user} -t {_topic(snapshot)} -m '{{\"hello\": 1}}'"
 
 
@@ -88,7 +88,7 @@ def _rows(line: Line, cells: int) -> list[Line]:
 
 
 def _lines(snapshot: Snapshot) -> list[Line]:
-    host, port = address(snapshot)
+    host, _ = address(snapshot)
     setup, option = _setup(snapshot), _option(snapshot)
     config = snapshot.config_path or "none yet; appliance init writes config.toml"
     return [
@@ -96,20 +96,37 @@ def _lines(snapshot: Snapshot) -> list[Line]:
             (" The appliance runs and waits for its first message.", "strong"),
             ("  Esc hides this page", "dim"),
         ],
-        [
-            (" Point publishers at  ", ""),
-            (f"{host}:{port}", "accent"),
-            (_way(snapshot), "dim"),
-        ],
+        *_way_in(snapshot),
         [],
         *_publish(snapshot),
         [],
-        *_users(setup, option, host),
+        *(_users(setup, option, host) if snapshot.listeners else _listeners()),
         [],
         *_qlik(setup, option),
         [],
         [(" config  ", "dim"), (config, "")],
         [(" data    ", "dim"), (snapshot.data_dir, "")],
+    ]
+
+
+def _way_in(snapshot: Snapshot) -> list[Line]:
+    host, port = address(snapshot)
+    if snapshot.listeners:
+        return [
+            [
+                (" Point publishers at  ", ""),
+                (f"{host}:{port}", "accent"),
+                (_way(snapshot), "dim"),
+            ]
+        ]
+    bridges = ", ".join(f"{one.name} ({one.address})" for one in snapshot.bridges)
+    return [[(" Messages come by bridges  ", ""), (bridges, "accent")]]
+
+
+def _listeners() -> list[Line]:
+    return [
+        [(" 2 ", "key"), ("No client can connect, as listener = [] says. To let clients in:", "")],
+        [("   ", ""), ('[[listener]] bind = "127.0.0.1:1883"', "accent"), *_IN_CONFIG],
     ]
 
 

@@ -60,6 +60,35 @@ format = "csv"
 metadata = true
 """
 
+BRIDGES = """
+[[bridge]]
+name = "plant"
+host = "broker.example.com"
+port = 8883
+tls = {ca_file = "ca.pem", certfile = "a.pem", keyfile = "b.pem", alpn = ["mqtt"]}
+username = "u"
+password = "secret"
+version = "5"
+session_expiry = "7d"
+max_rate = 100
+[[bridge.subscribe]]
+topic = "plant/+/state"
+remove_prefix = "plant/"
+local_prefix = "f7/"
+share = "g"
+[[bridge.publish]]
+topic = "appliance/tasks/#"
+remote_prefix = "site4-"
+[[bridge]]
+name = "edge"
+host = "::1"
+transport = "websocket"
+path = "/ws"
+client_id = "x"
+subscribe = [{topic = "a/#", qos = 0, retained = true}, {topic = "b"}]
+publish = [{topic = "c/+", remove_prefix = "c/", retained = false}]
+"""
+
 Source = Callable[[random.Random], bytes]
 
 
@@ -447,6 +476,7 @@ def test_configurations(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     example = (Path(__file__).parents[3] / "config.toml").read_bytes()
     full = CONFIG.replace("ACCESS", "").encode() + b"\n[ui]\nkeys = {pause = 'f5'}\n"
+    full += BRIDGES.encode()
     path = tmp_path / "config.toml"
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:

@@ -639,7 +639,23 @@ _TOML = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["bind", "tls", "rule", "topic", "task", "edition", "x", "path", "value"]
+                [
+                    "bind",
+                    "tls",
+                    "rule",
+                    "topic",
+                    "task",
+                    "edition",
+                    "x",
+                    "path",
+                    "value",
+                    "name",
+                    "host",
+                    "subscribe",
+                    "publish",
+                    "remove_prefix",
+                    "version",
+                ]
             ),
             inner,
             max_size=4,
