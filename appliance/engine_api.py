@@ -80,10 +80,14 @@ class BridgeState(msgspec.Struct, frozen=True):
     protocol: str
     """``"3.1.1"`` or ``"5.0"``."""
     health: Health
-    """``ok`` while it is connected and nothing is known to be wrong; the text has the cause."""
+    """``ok`` while it is connected and nothing is known to be wrong; the text has the cause.
+
+    Not connected: ``bad`` if it stays so until an operator does something, as with a wrong
+    password; ``warn`` if it may come back by itself. ``problems`` decides what that means by time.
+    """
     connected: bool = False
     since_ns: int | None = None
-    """Since when it is connected, or when it lost the connection; ``None``: it never had one."""
+    """Since when it is connected, or not; from its start on if it had no connection yet."""
     next_attempt_ns: int | None = None
     """When it connects next, while it waits for that."""
     client_id: str = ""
@@ -103,8 +107,12 @@ class BridgeState(msgspec.Struct, frozen=True):
     """Messages that the other broker refused, so that they were left out."""
     gaps: int = 0
     """How often the other broker had lost the session, so that messages may be missing."""
+    parked_ns: int | None = None
+    """When a message was parked last; ``None`` once an operator has acknowledged it."""
+    gap_ns: int | None = None
+    """When the last gap was seen; ``None`` once an operator has acknowledged it."""
     attempts: int = 0
-    """Connections that failed since the last one that worked."""
+    """Attempts to connect that failed since the last connection that worked."""
     last_error: str = ""
     """Why the last connection ended or failed, also when the bridge is connected again."""
     last_error_ns: int | None = None
@@ -486,6 +494,10 @@ class Engine(Protocol):
         """Do now what a timer would do at its time, or end the wait of a request."""
         raise _lacks("fire a timer", name, by)
 
+    def connect_bridge(self, name: str, by: str) -> None:
+        """Let a bridge that waits for its next attempt connect now."""
+        raise _lacks("connect a bridge", name, by)
+
     def check_server(self, by: str) -> None:
         """Ask the Qlik server now whether it answers: what waits for it goes on if it does."""
         raise _lacks("ask the Qlik server", by)
@@ -499,5 +511,5 @@ class Engine(Protocol):
         raise _lacks("clear a retained message", topic, by)
 
     def acknowledge(self, by: str) -> Sequence[str]:
-        """An operator knows what a start found lost; returns that, a sentence each."""
+        """An operator knows what a start or a bridge found lost; returns that, a sentence each."""
         raise _lacks("acknowledge losses", by)

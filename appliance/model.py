@@ -101,6 +101,12 @@ def bridge_of(client_id: str) -> str:
     return client_id[len(_BRIDGE) :] if client_id.startswith(_BRIDGE) else ""
 
 
+def sender(client_id: str) -> str:
+    """A message's sender for people: the client id, or ``bridge NAME``; empty if it is unknown."""
+    name = bridge_of(client_id)
+    return f"bridge {name}" if name else client_id
+
+
 def is_own(client_id: str) -> bool:
     """Whether the appliance itself published a message with this client id."""
     return client_id[:1] == "$" and not client_id.startswith(_BRIDGE)

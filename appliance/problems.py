@@ -11,11 +11,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.engine_api import FailingTask, Health, Snapshot, TimerState
+from appliance.engine_api import BridgeState, FailingTask, Health, Snapshot, TimerState
 
 LOW_DISK_BYTES = 1_000_000_000
 MAX_IN_TEXT = 5
 """Names in the text of a part; further ones are counted."""
+BRIDGE_QUIET_S = 10.0
+"""A bridge that lost its connection for less than this is no problem yet: brokers are restarted."""
+BRIDGE_BAD_S = 300.0
+"""A bridge that has been without a connection for longer than this is bad."""
+BRIDGE_NEWS_S = 86400.0
+"""For so long a gap or a parked message is a problem, unless an operator acknowledges it."""
+BRIDGE_BEHIND = 50_000
+"""Numbers of the journal that the way out of a connected bridge may be behind."""
 _ORDER = {"bad": 0, "warn": 1}
 
 
@@ -23,9 +31,10 @@ class Place(msgspec.Struct, frozen=True):
     """Where the terminal shows what is behind a problem."""
 
     kind: str
-    """``"execution"``, ``"timer"``, ``"topic"``, ``"client"``, ``"server"``, or a screen's name."""
+    """``"execution"``, ``"timer"``, ``"topic"``, ``"client"``, ``"bridge"``, ``"server"``, or a
+    screen's name."""
     name: str = ""
-    """The number of the execution, or the name of the timer, topic or client."""
+    """The number of the execution, or the name of the timer, topic, client or bridge."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -82,6 +91,7 @@ def parts(snapshot: Snapshot) -> list[Part]:
     found.append(_disk(snapshot))
     if snapshot.qlik.database is not None:
         found.append(_part("task database", snapshot.qlik.database, "task database", log))
+    found += [_bridge(one, snapshot.taken_ns) for one in snapshot.bridges]
     found.append(_qlik(snapshot))
     found += [
         _part(f"recorder {one.path}", one.health, "recorder", clients) for one in snapshot.recorders
@@ -134,6 +144,63 @@ def _alarm(timer: TimerState) -> Part:
     name = f"timer {timer.name}"
     health = Health("bad", timer.detail)
     return _part(name, health, f"alarm {timer.name}", Place("timer", timer.name))
+
+
+def _bridge(bridge: BridgeState, now_ns: int) -> Part:
+    """A bridge: its connection, its subscriptions, and what was lost or left out lately."""
+    title = f"bridge {bridge.name}"
+    place = Place("bridge", bridge.name)
+    found: list[Problem] = []
+
+    def note(level: str, text: str, headline: str, count: int = 1) -> None:
+        found.append(Problem(level, f"{title}: {text}", headline, place, count))
+
+    level, text = bridge_level(bridge, now_ns), bridge.health.text
+    if level in _ORDER and bridge.connected:
+        note(level, text or "not well", title)
+    elif level in _ORDER:
+        note(level, text or f"no connection to {bridge.address}", f"{title} away")
+    refused = [one for one in bridge.subscriptions if one.problem] if bridge.connected else []
+    for one in refused[:MAX_IN_TEXT]:
+        note("warn", f"{one.topic} brings nothing: {one.problem}", f"{title}: {one.topic}")
+    if (more := len(refused) - MAX_IN_TEXT) > 0:
+        note("warn", f"{more} further topic filters bring nothing", f"{title}: {more} more", more)
+    if bridge.gap_ns is not None and _is_news(bridge.gap_ns, now_ns):
+        times = "once" if bridge.gaps <= 1 else f"{bridge.gaps} times"
+        note(
+            "warn",
+            f"messages may be missing, {bridge.address} had lost the session {times} since the "
+            "start. If you know it, run: appliance acknowledge",
+            f"{title} gap",
+        )
+    if bridge.parked_ns is not None and _is_news(bridge.parked_ns, now_ns):
+        note(
+            "warn",
+            f"{bridge.parked} of the messages that go out were refused by {bridge.address} and "
+            "left out since the start; the log says why. If you know it, run: appliance "
+            "acknowledge",
+            f"{title} parked",
+        )
+    if bridge.connected and bridge.lag > BRIDGE_BEHIND:
+        note("warn", f"what goes out is {bridge.lag} numbers behind", f"{title} behind")
+    worst = min((one.level for one in found), key=lambda one: _ORDER[one], default=level)
+    words = "; ".join(one.text.removeprefix(f"{title}: ") for one in found) or text
+    return Part(title, worst, words, tuple(found))
+
+
+def bridge_level(bridge: BridgeState, now_ns: int) -> str:
+    """The level of a bridge's connection: ``"ok"``, ``"warn"``, ``"bad"`` or ``"off"``."""
+    level = bridge.health.level
+    if bridge.connected or level in ("bad", "off"):
+        return level
+    away_s = 0.0 if bridge.since_ns is None else (now_ns - bridge.since_ns) / 1e9
+    if away_s >= BRIDGE_BAD_S:
+        return "bad"
+    return "warn" if away_s >= BRIDGE_QUIET_S else "ok"
+
+
+def _is_news(at_ns: int, now_ns: int) -> bool:
+    return now_ns - at_ns < BRIDGE_NEWS_S * 1e9
 
 
 def _failing(snapshot: Snapshot) -> Part:

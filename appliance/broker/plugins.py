@@ -26,7 +26,7 @@ from appliance.broker.plugin_gate import TopicGate
 from appliance.broker.plugin_runner import PluginFailedError, PluginRunner
 from appliance.counters import Count, Counter
 from appliance.journal.message_cost import cost_of
-from appliance.model import Message
+from appliance.model import Message, is_own
 from appliance.mqtt.packets import Connect, PacketError, Reason
 
 __all__ = ["Action", "PluginClient", "PluginFailedError", "Plugins"]
@@ -237,9 +237,9 @@ class Plugins:
         self._tell(BrokerEvents.CLIENT_UNSUBSCRIBED, client_id=client_id, topic=topic_filter)
 
     def received(self, messages: Iterable[Message]) -> None:
-        """Messages of clients were accepted, and are on disk."""
+        """Messages of clients and bridges were accepted, and are on disk."""
         for message in messages:
-            if message.client_id.startswith("$"):
+            if is_own(message.client_id):
                 continue  # the appliance's own
             for event in (BrokerEvents.MESSAGE_RECEIVED, BrokerEvents.MESSAGE_BROADCAST):
                 size = cost_of(message)

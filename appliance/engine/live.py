@@ -15,7 +15,7 @@ import msgspec
 
 from appliance.engine_api import TopicState
 from appliance.journal.message_cost import costs_of
-from appliance.model import Message
+from appliance.model import Message, is_own
 
 KEPT_MESSAGES = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
@@ -85,7 +85,7 @@ class LiveView:
             ]
             costs = costs_of(shown)
         if not self.heard_a_client:
-            self.heard_a_client = any(message.client_id[:1] != "$" for message in shown)
+            self.heard_a_client = any(not is_own(message.client_id) for message in shown)
         # Counted for each topic, not for each message: a batch has few topics, and mostly one.
         names = [message.topic for message in shown]
         last_of = dict(zip(names, zip(shown, costs, strict=True), strict=True))

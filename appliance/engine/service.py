@@ -47,7 +47,7 @@ from appliance.journal import FILE_NAME
 from appliance.journal.journal import Journal
 from appliance.log import event_log
 from appliance.log.logs import Log
-from appliance.model import Message, MessageProperties
+from appliance.model import Message, MessageProperties, is_own
 from appliance.qlik.server import QlikServer
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
@@ -655,7 +655,7 @@ class Appliance:
         if self.journal.last_seq > _UNUSED_MESSAGES:
             return False
         chunks = self.journal.back_from(self.journal.last_seq + 1)
-        return all(one.client_id[:1] == "$" for chunk in chunks for one in chunk)
+        return all(is_own(one.client_id) for chunk in chunks for one in chunk)
 
     @property
     def users_known(self) -> int:

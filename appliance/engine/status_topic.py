@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from appliance.broker.door import Door
 from appliance.broker.subscriptions import Retained
 from appliance.counters import published_label_of
-from appliance.engine_api import Health, Snapshot
+from appliance.engine_api import BridgeState, Health, Snapshot
 from appliance.model import Message
+from appliance.problems import bridge_level
 from appliance.tasks.outcomes import time_text
 
 EVERY_S = 30
@@ -59,6 +61,7 @@ class StatusTopic:
             "messagesIn": found.messages_in,
             "messagesOut": found.messages_out,
             "journal": journal,
+            "bridges": [_bridge(one, found.taken_ns) for one in found.bridges],
             "counters": {published_label_of(name): value for name, value in found.counters},
         }
         topic, payload = f"{found.name}/status", json.dumps(body).encode()
@@ -69,3 +72,22 @@ class StatusTopic:
         self._door.hand(topic, payload)
         # For later subscribers; only in memory, until the next status is in the journal.
         self._retained.keep(Message(0, found.taken_ns, topic, payload, retain=True))
+
+
+def _bridge(bridge: BridgeState, now_ns: int) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "name": bridge.name,
+        "address": bridge.address,
+        "connected": bridge.connected,
+        "health": bridge_level(bridge, now_ns),
+        "since": None if bridge.since_ns is None else time_text(bridge.since_ns),
+        "messagesIn": bridge.messages_in,
+        "messagesOut": bridge.messages_out,
+        "repeats": bridge.repeats,
+        "lag": bridge.lag,
+        "parked": bridge.parked,
+        "gaps": bridge.gaps,
+    }
+    if bridge.health.text:
+        body["reason"] = bridge.health.text
+    return body

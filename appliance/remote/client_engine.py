@@ -198,6 +198,9 @@ class AttachedEngine(Engine):
     def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.FireTimer(name))
 
+    def connect_bridge(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
+        self._link.request(protocol.ConnectBridge(name))
+
     def check_server(self, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.CheckServer())
 

@@ -170,6 +170,10 @@ class FireTimer(Action, frozen=True, tag="fire_timer"):
     name: str
 
 
+class ConnectBridge(Action, frozen=True, tag="connect_bridge"):
+    name: str
+
+
 class CheckServer(Action, frozen=True, tag="check_server"):
     """Ask the Qlik server now whether it answers."""
 
@@ -207,6 +211,7 @@ AnyOperation = (
     | EndSession
     | PauseTimer
     | FireTimer
+    | ConnectBridge
     | CheckServer
     | Explain
     | StopAppliance

@@ -21,7 +21,7 @@ from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
-from appliance.model import Cause, Message
+from appliance.model import Cause, Message, bridge_of, is_own, sender
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
@@ -241,7 +241,7 @@ class JournalConsumer:
     def _take_one(self, planner: Planner, message: Message, effects: _Effects) -> None:
         decisions = self._triggers.decide(message)
         if not decisions:
-            if message.client_id[:1] != "$":
+            if not is_own(message.client_id):
                 self._unmet.append(message.seq)
             return
         if self.redeliveries.is_redelivery(message):
@@ -336,7 +336,7 @@ class JournalConsumer:
             "Message %d on %s from %s started nothing (trigger %s): %s",
             message.seq,
             message.topic,
-            message.client_id or "an unknown client",
+            sender(message.client_id) or "an unknown client",
             trigger.name,
             rejection.reason,
         )
@@ -353,6 +353,9 @@ class JournalConsumer:
         mark = self._state.views.marks([message.seq]).get(message.seq)
         if mark is not None and not mark.execution and mark.label in _BEFORE_RULES:
             found = [_BEFORE_RULES[mark.label]]
+            if mark.label == _REDELIVERY.label and (bridge := bridge_of(message.client_id)):
+                original = f" as message {message.packet_id}" if message.packet_id else ""
+                found = [f"It came before{original}: the broker of bridge {bridge} sent it again."]
         if message.received_ns < self._rules_ns:
             found.append("The rules were changed since it came: this is what they say now.")
         return found

@@ -9,6 +9,9 @@ uses a packet identifier again only after the acknowledgement and clients count 
 window can be a day. Where the packet identifier is not known, two messages of the same content
 can't be told apart and the window is ten minutes.
 
+A bridge decides for itself what its broker sent again (bridge/repeats.py): what it brings in with
+DUP is a repeat of a message that stands before it in the journal, however long ago.
+
 Not for: QoS 2, whose redeliveries the broker itself drops; they are treated the same here.
 """
 
@@ -18,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from appliance.model import Message
+from appliance.model import Message, bridge_of
 
 WINDOW_S = 86400.0
 WINDOW_WITHOUT_ID_S = 600.0
@@ -44,6 +47,8 @@ class Redeliveries:
 
     def is_redelivery(self, message: Message) -> bool:
         """Whether this message was seen before."""
+        if bridge_of(message.client_id):
+            return message.dup
         if not message.dup or message.qos == 0:
             return False
         at_ns = self._seen.get(_digest(message))
@@ -54,7 +59,7 @@ class Redeliveries:
 
     def note(self, message: Message) -> tuple[bytes, int] | None:
         """Remember a message; returns what is to be kept on disk, if it can be redelivered."""
-        if message.qos == 0:
+        if message.qos == 0 or bridge_of(message.client_id):
             return None
         digest = _digest(message)
         self._remember(digest, message.received_ns)

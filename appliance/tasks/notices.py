@@ -26,7 +26,7 @@ from appliance.config.tables import NoticeKind, NotifyConfig
 from appliance.counters import Count, Counter
 from appliance.errors import ConfigError
 from appliance.log.sanitize import escape
-from appliance.model import Execution, ExecutionState
+from appliance.model import Execution, ExecutionState, sender
 from appliance.secret import Secret
 from appliance.tasks import notify_urls
 from appliance.tasks.records import Record
@@ -66,7 +66,7 @@ class Notice(msgspec.Struct, frozen=True):
             lines.append(f"It usually takes {execution.usual_s:.0f} s.")
         asked = f"Asked for by {cause.kind}"
         if cause.seq:
-            client = escape(cause.client_id) or "an unknown client"
+            client = escape(sender(cause.client_id)) or "an unknown client"
             asked += f" {cause.seq} on {escape(cause.topic)} from {client}"
         elif cause.rule:
             asked += f" {escape(cause.rule)}"

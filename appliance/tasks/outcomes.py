@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.model import Cause, Execution, ExecutionState, Message
+from appliance.model import Cause, Execution, ExecutionState, Message, sender
 from appliance.mqtt.topics import topic_problem
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
@@ -120,7 +120,7 @@ def _log_change(execution: Execution) -> None:
     if execution.reason:
         text += f": {execution.reason}"
     if cause.seq:
-        by = f"{cause.client_id} on {cause.topic}, message {cause.seq}"
+        by = f"{sender(cause.client_id)} on {cause.topic}, message {cause.seq}"
     else:
         by = f"{cause.kind} {cause.rule}".rstrip()
     _log.log(level, "%s (execution %d, asked for by %s)", text, execution.id, by)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from appliance.counters import Counter
-from appliance.model import Cause, Execution, ExecutionState, Step, Task
+from appliance.model import Cause, Execution, ExecutionState, Step, Task, sender
 from appliance.tasks import states
 from appliance.tasks.histories import TaskHistories
 from appliance.tasks.payloads import Rejection
@@ -279,8 +279,8 @@ def to_ns(seconds: float) -> int:
 def _asked_by(cause: Cause) -> str:
     match cause.kind:
         case "message":
-            sender = f" from {cause.client_id}" if cause.client_id else ""
-            return f"Asked for by message {cause.seq} on {cause.topic}{sender}"
+            came_from = f" from {sender(cause.client_id)}" if cause.client_id else ""
+            return f"Asked for by message {cause.seq} on {cause.topic}{came_from}"
         case "elsewhere":
             return "Started elsewhere"
         case kind:

@@ -13,7 +13,7 @@ import msgspec
 
 from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
-from appliance.model import Message, ReloadOptions
+from appliance.model import Message, ReloadOptions, is_own
 from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
 from appliance.tasks.invisible import bare
@@ -22,9 +22,6 @@ from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 from appliance.tasks.together import together
 
 _log = logging.getLogger(__name__)
-
-BRIDGE_CLIENT = "$bridge"
-"""Client ids of bridges begin so. A bridge marks what the other broker replays as retained."""
 
 DEBOUNCE_MAX_FACTOR = 10
 """``debounce_max`` where a rule has only ``debounce``: a source that never falls quiet must not
@@ -257,7 +254,7 @@ class Triggers:
         return f"it asks for {', '.join(one.selector.text for one in answer[:_EXPLAINED])}."
 
     def _is_own(self, message: Message) -> bool:
-        return message.client_id.startswith("$") and message.topic.startswith(self._own_prefix)
+        return is_own(message.client_id) and message.topic.startswith(self._own_prefix)
 
     def _may_chain(self, trigger: Trigger) -> bool:
         """A rule sees what the appliance says of itself only if it names the topic and the task.
@@ -310,22 +307,14 @@ def _about(message: Message, selector: TaskSelector) -> bool:
 
 
 def _never_starts(message: Message) -> Rejection | None:
-    """Retained messages that are not news.
+    """An empty retained payload, which deletes the retained message.
 
     A publisher's own PUBLISH with the retain flag is an event like any other: the journal holds
     only what publishers sent, never what our broker replays to its subscribers. A bridge is a
-    subscriber of another broker, and there the flag says exactly that: replayed, not live
-    (MQTT 3.1.1, section 3.3.1.3). An empty retained payload deletes the retained message.
+    subscriber of another broker: what is replayed to it comes in where the configuration wants
+    that, and one that came before is a repeat (dedup.py).
     """
-    if not message.retain:
-        return None
-    if message.client_id.startswith(BRIDGE_CLIENT):
-        return Rejection(
-            "replayed",
-            "The other broker replayed a retained message; replays start nothing.",
-            harmless=True,
-        )
-    if not message.payload:
+    if message.retain and not message.payload:
         return Rejection(
             "cleared", "An empty retained message only clears the topic.", harmless=True
         )

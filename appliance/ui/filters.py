@@ -14,7 +14,7 @@ from functools import lru_cache
 import msgspec
 
 from appliance.engine_api import Mark
-from appliance.model import Execution, ExecutionState, Message
+from appliance.model import Execution, ExecutionState, Message, is_own
 from appliance.mqtt import topics
 from appliance.ui import symbols
 
@@ -92,7 +92,7 @@ class Filter(msgspec.Struct, frozen=True):
         return (
             self.needs_marks
             or any(one.startswith((own, "$")) for one in self.topics)
-            or any(one.text.startswith("$") for one in self.clients)
+            or any(is_own(one.text) for one in self.clients)
         )
 
     def takes(self, message: Message) -> bool:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from appliance.engine_api import Engine
-from appliance.model import Execution, Message
+from appliance.model import Execution, Message, is_own
 from appliance.ui import filters
 from appliance.ui.frame_rate import FRAME_S
 
@@ -44,14 +44,14 @@ def with_outcome(
     ]
 
 
-def is_own(message: Message, prefix: str) -> bool:
+def is_own_news(message: Message, prefix: str) -> bool:
     """Whether it is the appliance's status or an outcome. ``prefix``: ``<service.name>/``.
 
     The panels already show these. In a list they would crowd out messages from clients, with a
     filter too: they have the names of tasks, topics and clients in them. So a list leaves them out,
     unless the operator wants them shown (``o``) or the filter asks for them (``names_own``).
     """
-    return message.client_id[:1] == "$" and message.topic.startswith(prefix)
+    return is_own(message.client_id) and message.topic.startswith(prefix)
 
 
 class LiveFeed:
@@ -93,7 +93,7 @@ class LiveFeed:
 
     def _takes(self, message: Message) -> bool:
         """Whether a message is in view, outcomes aside."""
-        if self._hides_own and is_own(message, self._own):
+        if self._hides_own and is_own_news(message, self._own):
             return False
         return self._filter.is_empty or self._filter.takes(message)
 

@@ -7,6 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from appliance.engine_api import (
+    BridgeState,
+    BridgeSubscriptionState,
     FailingTask,
     Health,
     JournalState,
@@ -46,7 +48,58 @@ def failing(number: int, name: str, state: ExecutionState = ExecutionState.FAILE
     return FailingTask(f"id-{number}", name, state, f"Table {number} is missing", number, NOW)
 
 
+def bridge(**fields) -> BridgeState:
+    """A bridge that is connected and well, but for what is given."""
+    fields = {"health": OK, "connected": True, "since_ns": NOW - 600 * 10**9} | fields
+    return BridgeState("plant", "mqtt.example.com:1883", "3.1.1", **fields)
+
+
+PLANT = Place("bridge", "plant")
 CASES = {
+    "bridge that needs an operator": (
+        {
+            "bridges": (
+                bridge(connected=False, since_ns=NOW, health=Health("bad", "wrong password")),
+            )
+        },
+        "bridge plant",
+        "bridge plant away",
+        PLANT,
+    ),
+    "bridge away": (
+        {"bridges": (bridge(connected=False, since_ns=NOW - 11 * 10**9, health=Health("warn")),)},
+        "bridge plant",
+        "bridge plant away",
+        PLANT,
+    ),
+    "subscription refused": (
+        {
+            "bridges": (
+                bridge(subscriptions=(BridgeSubscriptionState("a/#", problem="not authorised"),)),
+            )
+        },
+        "bridge plant",
+        "bridge plant: a/#",
+        PLANT,
+    ),
+    "session lost": (
+        {"bridges": (bridge(gaps=2, gap_ns=NOW - 3600 * 10**9),)},
+        "bridge plant",
+        "bridge plant gap",
+        PLANT,
+    ),
+    "message parked": (
+        {"bridges": (bridge(parked=1, parked_ns=NOW),)},
+        "bridge plant",
+        "bridge plant parked",
+        PLANT,
+    ),
+    "bridge behind": (
+        {"bridges": (bridge(lag=1_000_000),)},
+        "bridge plant",
+        "bridge plant behind",
+        PLANT,
+    ),
     "failing task": (
         {"failing": (failing(1, "Reload HR"),), "failing_count": 1},
         "failing tasks",
@@ -163,3 +216,46 @@ def test_a_defect_of_the_task_engine_is_named_once() -> None:
     snapshot = replace(WELL, qlik=replace(WELL.qlik, health=defect, engine=defect))
     assert [one.headline for one in problems(snapshot)] == ["task engine"]
     assert report(snapshot).status == "warn"
+
+
+@pytest.mark.parametrize(
+    ("away_s", "level", "found"),
+    [
+        (3, "warn", "ok"),  # a broker that is restarted
+        (11, "warn", "warn"),
+        (301, "warn", "bad"),
+        (3, "bad", "bad"),  # a wrong password does not get well by itself
+        (3600, "off", "off"),
+    ],
+)
+def test_a_bridge_is_the_worse_the_longer_it_is_away(away_s, level, found) -> None:
+    """A moment is no news, minutes are; the appliance as a whole stays usable."""
+    away = bridge(connected=False, since_ns=NOW - away_s * 10**9, health=Health(level, "refused"))
+    snapshot = replace(WELL, bridges=(away,))
+    [part] = [one for one in report(snapshot).parts if one.name == "bridge plant"]
+    assert part.level == found
+    assert report(snapshot).status == ("warn" if found in ("warn", "bad") else "ok")
+    assert metrics(snapshot)["appliance_bridge_connected", "plant"] == 0
+
+
+def test_old_losses_of_a_bridge_are_no_problem_any_more() -> None:
+    """A day later, or once an operator has acknowledged them; the numbers stay."""
+    long_ago = NOW - 86_401 * 10**9
+    for one in (
+        bridge(gaps=1, gap_ns=long_ago, parked=3, parked_ns=long_ago),
+        bridge(gaps=1, parked=3),
+    ):
+        snapshot = replace(WELL, bridges=(one,))
+        assert not problems(snapshot)
+        assert metrics(snapshot)["appliance_bridge_gaps_total", "plant"] == 1
+        assert metrics(snapshot)["appliance_bridge_parked_total", "plant"] == 3
+
+
+def test_many_refused_subscriptions_are_counted() -> None:
+    """Five are named, the others counted; a bridge that is away names only that."""
+    refused = tuple(BridgeSubscriptionState(f"t/{n}", problem="refused") for n in range(40))
+    found = problems(replace(WELL, bridges=(bridge(subscriptions=refused),)))
+    assert len(found) == 6
+    assert sum(one.count for one in found) == 40
+    away = bridge(connected=False, health=Health("bad", "gone"), subscriptions=refused)
+    assert [one.text for one in problems(replace(WELL, bridges=(away,)))] == ["bridge plant: gone"]

@@ -14,6 +14,7 @@ from appliance.engine_api import Snapshot, TopicState
 from appliance.errors import ApplianceError
 from appliance.ui import filter_text, formats, keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.live_feed import is_own_news
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import activity, busiest, counters, first_run
@@ -94,9 +95,7 @@ class LiveScreen(MessageListPage):
         if not snapshot.first_run or snapshot.starting or self._left_first_run:
             return False
         own = f"{snapshot.name}/"
-        return all(
-            one.client_id[:1] == "$" and one.topic.startswith(own) for one in self.host.feed.newest
-        )
+        return all(is_own_news(one, own) for one in self.host.feed.newest)
 
     def go_back(self) -> None:
         """Clear the filter, else leave the first run's page."""

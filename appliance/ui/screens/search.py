@@ -14,7 +14,7 @@ from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.live_feed import is_own, with_outcome
+from appliance.ui.live_feed import is_own_news, with_outcome
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows
@@ -74,7 +74,7 @@ class Search:
         passed = [one for one in chunk if self.wanted.takes(one)]
         if self._own:
             count = len(passed)
-            passed = [one for one in passed if not is_own(one, self._own)]
+            passed = [one for one in passed if not is_own_news(one, self._own)]
             self.own_left_out += count - len(passed)
         return with_outcome(engine, self.wanted, passed) if self.wanted.needs_marks else passed
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from appliance.engine_api import Snapshot, TimerState
-from appliance.model import Cause, Execution, ExecutionState
+from appliance.model import Cause, Execution, ExecutionState, sender
 from appliance.ui import formats, symbols
 from appliance.ui.columns import Column, Table
 from appliance.ui.lines import Line, join, line_width, spread
@@ -39,7 +39,7 @@ def _name_cells(cells: int) -> int:
 def by(cause: Cause) -> str:
     """The origin of the start, in a few words."""
     if cause.kind == "message":
-        return cause.client_id or cause.topic
+        return sender(cause.client_id) or cause.topic
     if cause.kind == "timer":
         return f"timer {cause.rule}".rstrip()
     if cause.kind == "operator":

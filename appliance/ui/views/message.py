@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
-from appliance.model import Execution, Message
+from appliance.model import Execution, Message, is_own
 from appliance.mqtt import topics
 from appliance.ui import formats, payload, symbols
 from appliance.ui.columns import Column, Table
@@ -46,7 +46,7 @@ def row(
 
     ``task``: the name of the task that it asked for.
     """
-    own = message.client_id.startswith("$")  # published by the appliance itself
+    own = is_own(message.client_id)
     text = payload.preview(message.payload, full_size)
     return TABLE.row(
         cells,

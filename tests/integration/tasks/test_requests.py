@@ -102,9 +102,9 @@ def test_the_allow_list_holds_for_everybody(qlik, tmp_path: Path) -> None:
         assert qlik.starts(other.id) == 0
 
 
-def test_a_redelivery_and_a_replay_start_nothing(qlik, tmp_path: Path) -> None:
-    """The same packet again with DUP, also after a restart, and what a bridge replays: nothing is
-    started a second time, and the mark beside the message says why."""
+def test_a_redelivery_and_a_repeat_start_nothing(qlik, tmp_path: Path) -> None:
+    """The same packet again with DUP, also after a restart, and what a bridge says to be a repeat:
+    nothing is started a second time, and the mark beside the message says why."""
     task = qlik.add_task("Reload sales", duration_s=0.05)
     with Rig(tmp_path / "tasks.db", client_of(qlik)) as rig:
         rig.source.put(START_TOPIC, task.id, qos=1, packet_id=9)
@@ -115,9 +115,14 @@ def test_a_redelivery_and_a_replay_start_nothing(qlik, tmp_path: Path) -> None:
         assert (mark.state, mark.label) == (ExecutionState.SKIPPED, "redelivery")
     with Rig(tmp_path / "tasks.db", client_of(qlik), source=rig.source) as again:
         third = again.source.put(START_TOPIC, task.id, qos=1, packet_id=9, dup=True)
-        fourth = again.source.put(START_TOPIC, task.id, retain=True, client_id="$bridge/hq")
+        fourth = again.source.put(
+            START_TOPIC, task.id, retain=True, dup=True, client_id="$bridge/hq", packet_id=1
+        )
         again.wait_until(lambda: len(again.engine.marks([third.seq, fourth.seq])) == 2)
-        assert again.engine.marks([fourth.seq])[fourth.seq].label == "replayed"
+        assert again.engine.marks([fourth.seq])[fourth.seq].label == "redelivery"
+        assert again.engine.explain(fourth) == [
+            "It came before as message 1: the broker of bridge hq sent it again."
+        ]
         assert qlik.starts() == 1
         again.source.put(START_TOPIC, task.id, qos=1, packet_id=10, retain=True)
         again.broker.wait_for(task.id, "succeeded")

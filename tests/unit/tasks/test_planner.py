@@ -769,6 +769,16 @@ def test_without_a_packet_identifier_the_window_is_short() -> None:
     assert not memory.is_redelivery(published(3, dup=True, packet_id=0, at_s=700))
 
 
+def test_what_a_bridge_calls_a_repeat_is_one_however_old_the_original_is() -> None:
+    """The bridge has looked; its numbers are those of the journal, so large ones too."""
+    memory = Redeliveries()
+    bridged = {"client_id": "$bridge/plant", "packet_id": 2**40}
+    assert memory.note(published(1, dup=False, **bridged)) is None
+    assert memory.is_redelivery(published(2, dup=True, at_s=90 * 86_400, **bridged))
+    assert memory.is_redelivery(published(2, dup=True, qos=0, **bridged))
+    assert not memory.is_redelivery(published(2, dup=False, **bridged))
+
+
 # --- pace and recovery ------------------------------------------------------------------------
 
 

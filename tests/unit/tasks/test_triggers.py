@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from appliance.config.tables import TriggerConfig
@@ -85,13 +86,24 @@ def test_a_rule_that_means_nothing_is_a_configuration_error(config, part: str) -
     assert part in str(caught.value)
 
 
-def test_replays_of_another_broker_start_nothing() -> None:
-    """What a bridge passes on with the retain flag is old; a publisher's own retained message is
-    new, and an empty one only clears the topic."""
-    assert decide(message(retain=True), rule())[0].starts
-    replayed = decide(message(retain=True, client_id="$bridge/plant"), rule())[0]
-    assert replayed.rejection.harmless
-    assert decide(message(client_id="$bridge/plant"), rule())[0].starts
+@pytest.mark.parametrize("client_id", ["plc", "$bridge/plant"])
+def test_a_retained_message_is_one_like_any_other(client_id) -> None:
+    """Of a publisher and of a bridge, which tells repeats itself; an empty one only clears."""
+    assert decide(message(client_id=client_id), rule())[0].starts
+    assert decide(message(retain=True, client_id=client_id), rule())[0].starts
+    cleared = decide(message(retain=True, payload=b"", client_id=client_id), rule({"tag": "a"}))
+    assert cleared[0].rejection.harmless
+
+
+def test_what_a_bridge_brings_in_is_never_the_appliances_own() -> None:
+    """On any topic: it neither chains like an outcome nor is it left out as one."""
+    bridged = message("appliance/tasks/x", client_id="$bridge/plant")
+    assert decide(bridged, rule(topic="#"))[0].starts
+    assert decide(msgspec.structs.replace(bridged, client_id="$appliance"), rule(topic="#")) == ()
+
+
+def test_empty_retained_messages_only_clear() -> None:
+    """A message without the flag is news, also when it is empty."""
     assert decide(message(retain=True, payload=b""), rule({"tag": "a"}))[0].rejection.harmless
     assert decide(message(payload=b""), rule({"tag": "a"}))[0].starts
 
