@@ -72,6 +72,18 @@ def step(name: str, kind: str) -> str | Callable[[sqlite3.Connection], object]:
     return change
 
 
+def noted(before: dict[str, dict[str, list[tuple]]]) -> dict[str, dict[str, list[tuple]]]:
+    """What the step to ``with_note`` makes of the rows of all databases."""
+    found = {}
+    for name, tables in before.items():
+        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(databases.LAYOUTS[name].schema)
+            new: dict[str, list[tuple]] = {each: [] for each in layout.shape(empty)}
+        table = TABLES[name]
+        found[name] = {**new, **tables, table: [(*row, "x") for row in tables[table]]}
+    return found
+
+
 def layouts(kind: str) -> dict[str, Layout]:
     return {name: with_note(name, step(name, kind)) for name in TABLES}
 

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from appliance.bridge.store import BRIDGE_TABLES
 from appliance.broker.door import RETAINED_TABLES
 from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.errors import ConfigError, UnavailableError
@@ -28,8 +29,10 @@ from appliance.tasks.store import LAYOUT as TASKS_LAYOUT
 
 TASKS = "tasks.db"
 RECORDERS = "recorders.db"
+JOURNAL_TABLES = (RETAINED_TABLES, SESSION_TABLES, BRIDGE_TABLES)
+"""What other rooms keep in the journal's database (``Journal.define``)."""
 LAYOUTS: dict[str, Layout] = {
-    JOURNAL: JOURNAL_LAYOUT.with_tables(RETAINED_TABLES, SESSION_TABLES),
+    JOURNAL: JOURNAL_LAYOUT.with_tables(*JOURNAL_TABLES),
     RECORDERS: RECORDERS_LAYOUT,
     TASKS: TASKS_LAYOUT,
 }

@@ -24,10 +24,9 @@ from typing import TYPE_CHECKING, Any
 from appliance import tuning
 from appliance.broker.access import Access, Terms
 from appliance.broker.amqtt_host import AmqttHost
-from appliance.broker.door import RETAINED_TABLES, Door
+from appliance.broker.door import Door
 from appliance.broker.reauthorize import Enforced
 from appliance.broker.server import MqttBroker
-from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
 from appliance.clock import STEP_NS, Clock
@@ -286,8 +285,8 @@ class Appliance:
             clock_ns=self.clock_ns,
             age_clock_ns=self.clock.settled_ns,
         )
-        self.journal.define(RETAINED_TABLES)
-        self.journal.define(SESSION_TABLES)
+        for tables in databases.JOURNAL_TABLES:
+            self.journal.define(tables)
 
     async def _serve(self, stack: contextlib.AsyncExitStack, executor: ThreadPoolExecutor) -> None:
         config = self.config

@@ -182,13 +182,12 @@ class Database:
             return 0
         with contextlib.closing(sqlite.connect_read_only(self.path)) as connection:
             version = self._identify(connection)
-            if version == self.layout.version:
-                with self.understood():
-                    self._verify(connection)
+            if version:
+                self._verify(connection, version)
         return version
 
     @contextlib.contextmanager
-    def understood(self) -> Iterator[None]:
+    def understood(self, version: int | None = None) -> Iterator[None]:
         """Reading rows: an error of decoding them becomes one that tells the user about the file.
 
         Raises:
@@ -199,8 +198,9 @@ class Database:
         except Damage:
             raise
         except (ValueError, TypeError, OverflowError) as error:
+            number = version or self.layout.version
             raise ConfigError(
-                self._refusal(f"its content is not that of format {self.layout.version}: {error}")
+                self._refusal(f"its content is not that of format {number}: {error}")
             ) from error
 
     def _open(self, doubt: str | None = None) -> sqlite3.Connection:
@@ -250,7 +250,7 @@ class Database:
         tables = shape(connection).keys()
         # A first start of an earlier release that was killed may have left tables without the id.
         if application != layout.application_id and (
-            application != 0 or not tables <= self._tables()
+            application != 0 or not tables <= _tables(layout)
         ):
             raise ConfigError(
                 f"{self.path} is a database of another program. It was left as it is."
@@ -276,12 +276,6 @@ class Database:
                 self._refusal(f"its format is {version}, but its tables are not: {misfit}")
             )
         return version
-
-    def _tables(self) -> KeysView[str]:
-        """The names of the present tables."""
-        with contextlib.closing(sqlite3.connect(":memory:")) as empty:
-            empty.executescript(self.layout.schema)
-            return shape(empty).keys()
 
     def _refusal(self, why: str) -> str:
         return (
@@ -330,15 +324,15 @@ class Database:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":  # the last line of several has the reason
                 raise Damage(verdict.splitlines()[-1])
-        if version == self.layout.version:
-            with self.understood():
-                self._verify(connection)
+        self._verify(connection, version)
 
-    def _verify(self, connection: sqlite3.Connection) -> None:
+    def _verify(self, connection: sqlite3.Connection, version: int) -> None:
         # Tables may be missing: after a first start of an earlier release that was killed, or
         # because version 1 got them without a new number.
-        if self._tables() <= shape(connection).keys():
-            self.layout.verify(connection)
+        known = self.layout.unchanged_since(version)
+        if _tables(known) <= shape(connection).keys():
+            with self.understood(version):
+                known.verify(connection)
 
     def _has_content(self) -> bool:
         try:
@@ -364,3 +358,10 @@ class Database:
             return True
         except OSError:
             return False
+
+
+def _tables(layout: Layout) -> KeysView[str]:
+    """The names of the present tables."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(layout.schema)
+        return shape(empty).keys()

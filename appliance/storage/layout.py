@@ -84,6 +84,11 @@ class Layout(msgspec.Struct, frozen=True):
             raise ValueError(f"{self.title}: the steps lead to {[step.to for step in steps]}")
         return steps[version - FIRST_VERSION :]
 
+    def unchanged_since(self, version: int) -> Layout:
+        """The layout without the modules whose tables were others in this version."""
+        parts = [each for each in self.parts if all(step.to <= version for step in each.migrations)]
+        return msgspec.structs.replace(self, parts=tuple(parts))
+
     def verify(self, connection: sqlite3.Connection) -> None:
         """Look at the content with each module's ``verify``, and raise what it raises."""
         for each in self.parts:

@@ -21,9 +21,8 @@ from journal_rig import JournalRig
 from marked_site import PROXY, QLIK_CONFIG, MarkedSite
 from quick_appliance import LIMITS
 
-from appliance.broker.door import RETAINED_TABLES
-from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.config.reading import load
+from appliance.engine import databases
 from appliance.engine.losses import FILE_NAME
 from appliance.engine.service import Appliance
 from appliance.engine.view import View
@@ -91,8 +90,8 @@ class Directories:
             shutil.copytree(self.data, self.folder / "killed")
         shutil.copytree(self.data, self.folder / "stopped")
         another = JournalRig(self.folder / "foreign" / "journal.db")
-        another.journal.define(RETAINED_TABLES)
-        another.journal.define(SESSION_TABLES)
+        for tables in databases.JOURNAL_TABLES:
+            another.journal.define(tables)
         another.start()
         for _ in range(5):
             another.put(1, b"another's")

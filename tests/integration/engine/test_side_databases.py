@@ -25,9 +25,8 @@ from appliance_process import until
 from marked_site import PROXY, QLIK_CONFIG, MarkedSite
 from quick_appliance import LIMITS, WAITS
 
-from appliance.broker.door import RETAINED_TABLES
-from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.config.reading import load
+from appliance.engine import databases
 from appliance.engine.service import Appliance
 from appliance.engine.view import View
 from appliance.journal.journal import Journal
@@ -120,8 +119,8 @@ def settle(app: Appliance, tasks: list[str]) -> None:
 def write_unread(data: Path) -> None:
     """Add messages to the journal, for which no one was there."""
     journal = Journal(data / "journal.db", sync="os", keep_s=1e9, max_bytes=10**9)
-    journal.define(RETAINED_TABLES)
-    journal.define(SESSION_TABLES)
+    for tables in databases.JOURNAL_TABLES:
+        journal.define(tables)
     journal.start(lambda _messages, _entries: None)
     for task in TASKS[READ:]:
         message = Message(

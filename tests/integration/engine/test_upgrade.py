@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import upgrade_steps
-from upgrade_steps import KINDS, TABLES, layouts, number, rows, step, with_note
+from upgrade_steps import KINDS, TABLES, layouts, noted, number, rows, step, with_note
 
 from appliance import cli
 from appliance.engine import databases
@@ -51,14 +51,6 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 
 def contents(folder: Path) -> dict[str, dict[str, list[tuple]]]:
     return {name: rows(folder / name) for name in TABLES}
-
-
-def noted(before: dict[str, dict[str, list[tuple]]]) -> dict[str, dict[str, list[tuple]]]:
-    """What the step of ``upgrade_steps`` makes of the rows."""
-    return {
-        name: {**tables, TABLES[name]: [(*row, "x") for row in tables[TABLES[name]]]}
-        for name, tables in before.items()
-    }
 
 
 def upgrade_one(path: Path, layout: Layout) -> None:
@@ -106,7 +98,7 @@ def test_a_step_that_fails_in_the_middle_leaves_what_was(data, name):
     old = number(data / name)
     change = f"{step(name, 'column')} UPDATE {TABLES[name]} SET note = NULL;"
     with pytest.raises(
-        ConfigError, match=rf"{name} can't be upgraded from format 1 to 2: NOT NULL"
+        ConfigError, match=rf"{name} can't be upgraded from format 1 to {NEXT[name]}: NOT NULL"
     ):
         upgrade_one(data / name, with_note(name, change))
     assert rows(data / name) == before
@@ -192,7 +184,9 @@ def test_the_copy_is_a_backup_to_go_back_with(data, tmp_path, monkeypatch):
         databases.upgrade(data, time.time_ns())
     with pytest.raises(ConfigError) as refusal:
         databases.check(data)
-    assert str(refusal.value).count("was written by a newer appliance: its format is 2") == 3
+    for number in NEXT.values():
+        told = f"was written by a newer appliance: its format is {number}"
+        assert str(refusal.value).count(told) == list(NEXT.values()).count(number)
     restore(data / databases.COPY, tmp_path / "back")
     databases.check(tmp_path / "back")
     assert contents(tmp_path / "back") == before
@@ -258,7 +252,7 @@ def newer(path: Path) -> str:
             f"PRAGMA application_id = {databases.LAYOUTS[path.name].application_id};"
             "CREATE TABLE news (id INTEGER); PRAGMA user_version = 7;"
         )
-    return "its format is 7, and this version (0.1.0) knows format 1"
+    return f"its format is 7, and this version (0.1.0) knows format {NEXT[path.name] - 1}"
 
 
 def without_table(path: Path) -> str:
@@ -452,6 +446,7 @@ def test_check_says_what_the_next_start_upgrades(data, tmp_path, monkeypatch, ca
     """Before the service is restarted, the operator knows."""
     (tmp_path / "config.toml").write_text(CONFIG, "utf-8")
     monkeypatch.chdir(tmp_path)
+    databases.upgrade(data, time.time_ns())
     assert cli.main(["check"]) == 0
     assert "upgrades" not in capsys.readouterr().out
     for name, layout in layouts("column").items():
@@ -460,5 +455,7 @@ def test_check_says_what_the_next_start_upgrades(data, tmp_path, monkeypatch, ca
     assert cli.main(["check"]) == 0
     told = capsys.readouterr().out
     for name in TABLES:
-        assert f"the next start upgrades {name} from format 1 to 2" in told
+        assert (
+            f"the next start upgrades {name} from format {NEXT[name] - 1} to {NEXT[name]}" in told
+        )
     assert bytes_in(data) == before

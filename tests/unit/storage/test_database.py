@@ -168,7 +168,7 @@ def test_tables_that_came_without_a_number_are_added(tmp_path):
     path = tmp_path / "some.db"
     with contextlib.closing(opened(path, "journal")) as connection:
         connection.execute("INSERT INTO session VALUES ('plc-1', NULL, 100, 7, NULL)")
-        connection.executescript("DROP TABLE queue; DROP TABLE will;")
+        connection.executescript("DROP TABLE queue; DROP TABLE will; PRAGMA user_version = 1;")
     with contextlib.closing(opened(path, "journal")) as connection:
         assert connection.execute("SELECT settled_seq FROM session").fetchall() == [(7,)]
         assert connection.execute("SELECT count(*) FROM queue, will").fetchall() == [(0,)]
@@ -278,7 +278,7 @@ def test_a_damaged_database_is_set_aside_with_its_log(tmp_path, name, damage, ca
     path = tmp_path / "some.db"
     opened(path, name).close()
     if damage != "header":  # which a log would heal: it has the first page too
-        leave_log(path, "PRAGMA user_version = 1")
+        leave_log(path, f"PRAGMA user_version = {LAYOUTS[name].version}")
     content = bytearray(path.read_bytes())
     if damage == "header":
         content[:16] = b"garbage garbage!"

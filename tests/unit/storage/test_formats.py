@@ -130,7 +130,7 @@ def test_each_number_leads_to_the_tables_of_a_new_database(tmp_path, name, numbe
 
 def test_the_steps_of_all_modules_make_one_row_of_numbers():
     """Two modules that take the same number, or a gap, end the first start of a developer."""
-    layout = LAYOUTS["journal.db"]
+    layout = msgspec.structs.replace(LAYOUTS["journal.db"], parts=())
     for numbers in ((2, 2), (3,), (1,), (2, 4)):
         parts = [Tables("", migrations=(Migration(number, ""),)) for number in numbers]
         with pytest.raises(ValueError, match="the steps lead to"):
