@@ -72,11 +72,12 @@ elif sys.platform == "darwin":
         return int(found.resident_size) if given == size else 0
 
 else:
+    _STATM = Path("/proc/self/statm")
+    _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
     def _measure() -> int:
         # The second field: resident pages (proc_pid_statm(5)).
-        pages = Path("/proc/self/statm").read_bytes().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
 
 
 def resident_bytes() -> int:

@@ -136,7 +136,6 @@ class Supervisor:
             level = logging.getLevelName(logging.getLogger().level).lower()
             report = msgspec.structs.replace(health.report(found), log_level=level)
             await asyncio.to_thread(health.write, self._appliance.data_dir, report)
-        await asyncio.to_thread(self._appliance.check_directory)
         if self._reload_asked:
             self._reload_asked = False
             await self._reload()
@@ -145,11 +144,15 @@ class Supervisor:
                 control_file.remove_old, self._appliance.data_dir, self._left_behind
             )
         for _ in range(_LOOKS_AT_ONCE):
-            requests = await asyncio.to_thread(control_file.take, self._appliance.data_dir)
+            requests = await asyncio.to_thread(self._look)
             if not requests:
                 break
             await self._carry_out(requests)
             await asyncio.sleep(_NEXT_LOOK_S)
+
+    def _look(self) -> list[control_file.Request]:
+        self._appliance.check_directory()
+        return control_file.take(self._appliance.data_dir)
 
     async def _carry_out(self, requests: list[control_file.Request]) -> None:
         reloaded: tuple[bool, list[str]] | None = None
