@@ -503,6 +503,33 @@ class Counter(enum.Enum):
         "An error in the task engine was contained; please report what the log says.",
     )
 
+    # --- what goes out by bridges ----------------------------------------------------------------
+
+    BRIDGE_PUBLISHES_REFUSED = (
+        "bridged messages refused by the other broker",
+        "Another broker refused a message of a bridge, or ended the connection three times right",
+        "after it, so it was left out; the log has the reason.",
+    )
+    BRIDGE_PUBLISHES_TOO_LARGE = (
+        "bridged messages too large",
+        "A message did not go out by a bridge because its packet was larger than the bridge's",
+        "max_packet_size or than the other broker takes.",
+    )
+    BRIDGE_PUBLISHES_EXPIRED = (
+        "bridged messages expired",
+        "A message did not go out by a bridge because its message expiry was over.",
+    )
+    BRIDGE_PUBLISHES_UNUSABLE = (
+        "bridged messages without a usable topic",
+        "A message did not go out by a bridge because no message can have the topic that the",
+        "prefixes of the bridge give it; the log has the topic.",
+    )
+    BRIDGE_PUBLISHES_MISSED = (
+        "bridged messages missed: journal too short",
+        "Retention deleted messages before they went out by a bridge, because the other broker was",
+        "away for too long; raise journal.max_size. The log says how many.",
+    )
+
     # --- notices --------------------------------------------------------------------------------
 
     NOTICES_SENT = ("notices sent", "A notice was sent.")

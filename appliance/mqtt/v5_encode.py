@@ -15,6 +15,7 @@ from appliance.mqtt.packets import Body, Connect, Reason, packet, variable_numbe
 TOPIC_ALIAS_MAXIMUM = 64
 """How many topic aliases a publisher may use on one connection (section 3.2.2.3.8)."""
 _NO_PROPERTIES = MessageProperties()
+_NO_MESSAGE = Message(0, 0, "t", b"")
 
 
 def encode_connack(
@@ -94,6 +95,25 @@ def encode_publish(
         subscription_ids=list(identifiers),
     ).write()
     return _with_payload_format_0(encoded) if kept.payload_format_is_0 else encoded
+
+
+def encode_publish_properties(properties: MessageProperties) -> bytes:
+    """The property list of a PUBLISH, with its length in front; with the message expiry if any."""
+    whole = encode_publish(
+        _NO_MESSAGE,
+        properties,
+        0,
+        retain=False,
+        duplicate=False,
+        packet_id=0,
+        expiry_s=properties.message_expiry_s,
+        identifiers=(),
+    )
+    body = Body(whole)
+    body.byte()
+    variable_number(body)
+    body.binary()
+    return whole[body.position :]
 
 
 def _with_payload_format_0(encoded: bytes) -> bytes:

@@ -1,0 +1,366 @@
+"""What goes out by a bridge: a window of packets on the engine's loop, a durable place behind it.
+
+A thread reads the journal (outgoing_reader.py). Here its packets are sent as fast as the other
+broker and the configuration allow, and acknowledgements move the place that the next start goes on
+from. Not for: the connection (connection.py), which topics match (mqtt/topic_mapping.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from appliance.bridge.outgoing_reader import Chunk, Item, OutgoingReader, Place
+from appliance.bridge.rate import Rate
+from appliance.bridge.window import Window
+from appliance.broker.sparse_log import SparseLog
+from appliance.config.tables import BridgeConfig
+from appliance.counters import Count, Counter
+from appliance.journal.journal import Journal
+from appliance.log.sanitize import escape
+from appliance.model import Message
+from appliance.mqtt import reasons
+from appliance.mqtt.client_packets import ConnAck
+
+_log = logging.getLogger(__name__)
+_MOST_UNDER_WAY = 100
+"""Unacknowledged messages at most. AWS IoT Core takes 100; MQTT 5 brokers may name fewer."""
+_BYTES_UNDER_WAY = 4 * 1024 * 1024
+_MESSAGES_A_STEP = 200
+_BYTES_A_STEP = 256 * 1024
+_SAVE_EVERY_S = 0.25
+ANSWER_WITHIN_S = 60.0
+"""A broker that has not acknowledged a message by then has dropped it, or hangs."""
+_DUP = 0x08
+
+
+class Link(Protocol):
+    """A connection to the other broker that is accepted."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes soon."""
+
+    def lose(self, reason: str) -> None:
+        """End the connection, because of this; it is built again."""
+
+
+SaveCursor = Callable[[int, Callable[[], None]], None]
+"""Puts the place into the next commit of the journal, and calls back once it is on disk."""
+
+
+class Outgoing:
+    """The way out of one bridge. Engine's loop only.
+
+    ``connected`` and ``disconnected`` come in turn. ``pause_writing`` and ``resume_writing`` are
+    asyncio's, from the connection.
+    """
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        *,
+        cursor: int | None,
+        installation: str,
+        journal: Journal,
+        save_cursor: SaveCursor,
+        waited_ns: Callable[[Message], int],
+        count: Count,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin behind ``cursor``, or with what comes from now on if there is none yet.
+
+        ``waited_ns`` tells how long a message has been here.
+        """
+        self._name = config.name
+        self._save_cursor = save_cursor
+        self._waited_ns = waited_ns
+        self._count = count
+        self._loop = loop
+        self._clock = clock
+        self._is_5 = config.version == "5"
+        self._window = Window()
+        self._rate = Rate(config.max_rate, clock)
+        self._lines = SparseLog(_log, clock)
+        self._link: Link | None = None
+        self._connection = 0
+        self._most = _MOST_UNDER_WAY
+        self._is_paused = False
+        self._ready: deque[Item] = deque()
+        place = journal.last_seq if cursor is None else min(cursor, journal.last_seq)
+        self._ready_to = place
+        self.done_seq = place
+        """Every message up to this one went out or is left out for good."""
+        self._saving_seq = place
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._soon: asyncio.Handle | None = None
+        self.messages_out = 0
+        """Messages that the other broker acknowledged (at QoS 0: that were sent)."""
+        self.parked = 0
+        """Messages that the other broker refused, so that they were left out."""
+        self._reader = OutgoingReader(
+            name=config.name,
+            publish=config.publish,
+            version=5 if self._is_5 else 4,
+            max_packet_size=int(config.max_packet_size),
+            installation=installation,
+            journal=journal,
+            cursor=place,
+            hand_over=self._hand_over,
+        )
+        self.missed = 0
+        """Numbers of the journal that retention deleted before they went out."""
+        first_seq = journal.stats().first_seq
+        if place + 1 < first_seq:
+            self._note_missed(first_seq - place - 1)
+        if cursor is None:
+            # A kill before the first message must not move the place.
+            save_cursor(place, lambda: None)
+        self._reader.start()
+
+    @property
+    def lag(self) -> int:
+        """Numbers of the journal that are not looked at yet."""
+        return self._reader.lag + len(self._ready)
+
+    @property
+    def under_way(self) -> int:
+        """Messages that are sent and not acknowledged."""
+        return len(self._window)
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def connected(self, link: Link, limits: ConnAck) -> None:
+        """Send by this connection from now on, what its broker takes."""
+        self._link = link
+        self._connection += 1
+        self._is_paused = False
+        self._most = min(_MOST_UNDER_WAY, limits.receive_maximum)
+        self._window.connect(session_present=limits.session_present)
+        self._ready.clear()
+        self._ready_to = self.done_seq
+        self._reader.place(Place(self._connection, self.done_seq, limits))
+
+    def disconnected(self, text: str = "", *, by_broker: bool = True) -> None:
+        """The connection is gone; what is not acknowledged is sent again by the next one.
+
+        Args:
+            text: why, as far as the broker said; safe to show.
+            by_broker: whether the broker ended it, and not the network or this side.
+        """
+        self._link = None
+        self._cancel("rate")
+        self._cancel("answer")
+        self._settle()
+        refused = self._window.disconnect(self._clock(), by_broker=by_broker)
+        if refused is not None:
+            why = "it ended the connection right after this message, three times"
+            self._park(refused, f"{why}: {text}" if text else why)
+        self._ready.clear()
+        self._ready_to = self.done_seq
+        self._reader.place(Place(0, self.done_seq))
+
+    def acknowledged(self, packet_id: int, reason: int = 0, text: str = "") -> None:
+        """A PUBACK came, with this reason code and maybe text of the broker."""
+        seq = self._window.acknowledge(packet_id)
+        if seq is None:
+            return  # for what an earlier connection sent
+        if reason >= reasons.FAILURE:
+            why = reasons.text(reason)
+            self._park(seq, f'{why}: "{escape(text)}"' if text else why)
+        else:
+            self.messages_out += 1
+        self._pump_soon()
+
+    def pause_writing(self) -> None:
+        """The connection has enough to send."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """The connection takes more."""
+        self._is_paused = False
+        self._pump_soon()
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def _hand_over(self, chunk: Chunk) -> None:
+        """In the reader's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._take, chunk)
+
+    def _take(self, chunk: Chunk) -> None:
+        if chunk.connection != self._connection or self._link is None:
+            return
+        if chunk.missed:
+            self._note_missed(chunk.missed)
+        for seq, counter, why in chunk.left_out:
+            self._leave_out(seq, counter, why)
+        self._ready += chunk.items
+        self._ready_to = chunk.position
+        self._pump()
+
+    def _pump_soon(self) -> None:
+        if self._soon is None:
+            self._soon = self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        link = self._link
+        if link is None:
+            return
+        parts: list[bytes] = []
+        taken = size = 0
+        now = self._clock()
+        while self._ready and not self._is_paused:
+            if taken >= _MESSAGES_A_STEP or size >= _BYTES_A_STEP:
+                self._pump_soon()
+                break
+            item = self._ready[0]
+            if not self._window.is_done(item.seq):
+                if item.qos and not self._has_room(item):
+                    break
+                wait_s = self._rate.wait_s()
+                if wait_s:
+                    self._later("rate", wait_s, self._pump)
+                    break
+                self._send(item, parts, now)
+            self._ready.popleft()
+            taken += 1
+            size += item.size
+        if parts:
+            link.write(b"".join(parts))
+        if taken:
+            self._reader.took(self._connection, taken, size)
+        if len(self._window) and "answer" not in self._timers:
+            self._later("answer", ANSWER_WITHIN_S, self._look_for_answer)
+        self._settle()
+
+    def _has_room(self, item: Item) -> bool:
+        window = self._window
+        if not len(window):
+            return not window.is_full
+        return (
+            len(window) < (1 if window.is_careful else self._most)
+            and window.bytes + item.size <= _BYTES_UNDER_WAY
+            and not window.is_full
+        )
+
+    def _send(self, item: Item, parts: list[bytes], now: float) -> None:
+        tail = item.tail
+        if item.expiring is not None:
+            message, properties = item.expiring
+            assert properties.message_expiry_s is not None
+            left_s = properties.message_expiry_s - self._waited_ns(message) // 1_000_000_000
+            if left_s <= 0:
+                self._count(Counter.BRIDGE_PUBLISHES_EXPIRED)
+                return
+            if self._is_5:
+                kept = msgspec.structs.replace(properties, message_expiry_s=left_s)
+                listed = self._reader.list_properties(kept, message.client_id)
+                tail = listed + tail[len(listed) :]  # a number of four bytes, whatever it is
+        if not item.qos:
+            parts += (item.head, tail)
+            self.messages_out += 1
+            return
+        packet_id, repeated = self._window.send(item.seq, item.size, now)
+        head = item.head
+        if repeated:
+            head = bytes((head[0] | _DUP,)) + head[1:]
+        parts += (head, packet_id.to_bytes(2, "big"), tail)
+
+    def _look_for_answer(self) -> None:
+        sent_at = self._window.oldest_sent_at()
+        if sent_at is None or self._link is None:
+            return
+        left_s = sent_at + ANSWER_WITHIN_S - self._clock()
+        if left_s > 0:
+            self._later("answer", left_s + 0.1, self._look_for_answer)
+        else:
+            self._link.lose(f"a message was not acknowledged within {ANSWER_WITHIN_S:.0f} s")
+
+    # --- what did not go out ---------------------------------------------------------------------
+
+    def _park(self, seq: int, why: str) -> None:
+        self.parked += 1
+        self._count(Counter.BRIDGE_PUBLISHES_REFUSED)
+        self._lines.log(
+            logging.WARNING,
+            "bridge %s: the other broker refused message %d, which is left out: %s",
+            self._name,
+            seq,
+            why,
+        )
+
+    def _leave_out(self, seq: int, counter: Counter, why: str) -> None:
+        self._count(counter)
+        self._lines.log(
+            logging.WARNING, "bridge %s: message %d does not go out: %s", self._name, seq, why
+        )
+
+    def _note_missed(self, messages: int) -> None:
+        self.missed += messages
+        self._count(Counter.BRIDGE_PUBLISHES_MISSED)
+        _log.error(
+            "bridge %s: retention has deleted up to %d messages that had not gone out: the other "
+            "broker was away for longer than the journal reaches back (journal.max_size)",
+            self._name,
+            messages,
+        )
+
+    # --- the durable place -----------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        oldest = self._window.oldest_seq
+        done = self._ready[0].seq - 1 if self._ready else self._ready_to
+        if oldest is not None:
+            done = min(done, oldest - 1)
+        if done <= self.done_seq:
+            return
+        self.done_seq = done
+        self._window.forget_to(done)
+        if "save" not in self._timers:
+            self._later("save", _SAVE_EVERY_S, self._save)
+
+    def _save(self) -> None:
+        self._cancel("save")
+        seq = self.done_seq
+        if seq <= self._saving_seq:
+            return
+        self._saving_seq = seq
+        self._save_cursor(seq, lambda: self._reader.advance(seq))
+
+    async def stop(self) -> None:
+        """Send no more, and save the place. The connection may be open or not."""
+        self._settle()
+        self._link = None
+        for name in list(self._timers):
+            self._cancel(name)
+        if self._soon is not None:
+            self._soon.cancel()
+        self._save()
+        self._reader.stop()
+        await asyncio.to_thread(self._reader.join, 10.0)
+
+    # --- timers ----------------------------------------------------------------------------------
+
+    def _later(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
+        self._cancel(name)
+
+        def begin() -> None:
+            self._timers.pop(name, None)
+            call()
+
+        self._timers[name] = self._loop.call_later(delay_s, begin)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
