@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -27,6 +28,7 @@ from appliance.log.sanitize import escape
 from appliance.model import Message
 from appliance.mqtt import reasons
 from appliance.mqtt.client_packets import ConnAck
+from appliance.mqtt.packets import Reason
 
 _log = logging.getLogger(__name__)
 _MOST_UNDER_WAY = 100
@@ -38,6 +40,9 @@ _SAVE_EVERY_S = 0.25
 ANSWER_WITHIN_S = 60.0
 """A broker that has not acknowledged a message by then has dropped it, or hangs."""
 _DUP = 0x08
+_PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
+"""How long nothing is sent after a message was refused because of a quota; then it is sent again,
+and refused for good after the last of these."""
 
 
 class Link(Protocol):
@@ -95,6 +100,10 @@ class Outgoing:
         self._ready: deque[Item] = deque()
         place = journal.last_seq if cursor is None else min(cursor, journal.last_seq)
         self._ready_to = place
+        self._under_way: dict[int, Item] = {}
+        """What the window holds, by sequence number."""
+        self._refusals: dict[int, int] = {}
+        """How often each of these was refused because of a quota."""
         self.done_seq = place
         """Every message up to this one went out or is left out for good."""
         self._saving_seq = place
@@ -155,28 +164,60 @@ class Outgoing:
             by_broker: whether the broker ended it, and not the network or this side.
         """
         self._link = None
-        self._cancel("rate")
-        self._cancel("answer")
+        for name in ("rate", "quota", "answer"):
+            self._cancel(name)
         self._settle()
         refused = self._window.disconnect(self._clock(), by_broker=by_broker)
         if refused is not None:
             why = "it ended the connection right after this message, three times"
             self._park(refused, f"{why}: {text}" if text else why)
         self._ready.clear()
+        self._under_way.clear()
         self._ready_to = self.done_seq
         self._reader.place(Place(0, self.done_seq))
 
     def acknowledged(self, packet_id: int, reason: int = 0, text: str = "") -> None:
         """A PUBACK came, with this reason code and maybe text of the broker."""
+        if reason == Reason.QUOTA_EXCEEDED:
+            self._try_again(packet_id)
+            return
         seq = self._window.acknowledge(packet_id)
         if seq is None:
             return  # for what an earlier connection sent
+        self._under_way.pop(seq, None)
+        self._refusals.pop(seq, None)
         if reason >= reasons.FAILURE:
             why = reasons.text(reason)
             self._park(seq, f'{why}: "{escape(text)}"' if text else why)
         else:
             self.messages_out += 1
         self._pump_soon()
+
+    def _try_again(self, packet_id: int) -> None:
+        """Send a message once more after a pause, unless that was done often enough."""
+        seq = self._window.withdraw(packet_id)
+        if seq is None:
+            return
+        item = self._under_way.pop(seq)
+        tried = self._refusals.get(seq, 0)
+        if tried == len(_PAUSES_S):
+            self._window.give_up(seq)
+            del self._refusals[seq]
+            self._park(seq, reasons.text(Reason.QUOTA_EXCEEDED))
+            self._pump_soon()
+            return
+        self._refusals[seq] = tried + 1
+        at = bisect_left(self._ready, seq, key=lambda each: each.seq)
+        self._ready.insert(at, item)
+        self._reader.took(self._connection, -1, -item.size)
+        if "quota" not in self._timers:
+            self._lines.log(
+                logging.WARNING,
+                "bridge %s: a quota of the other broker is used up; nothing is sent for %.0f s",
+                self._name,
+                _PAUSES_S[tried],
+            )
+            self._later("quota", _PAUSES_S[tried], self._pump)
 
     def pause_writing(self) -> None:
         """The connection has enough to send."""
@@ -219,7 +260,7 @@ class Outgoing:
         parts: list[bytes] = []
         taken = size = 0
         now = self._clock()
-        while self._ready and not self._is_paused:
+        while self._ready and not self._is_paused and "quota" not in self._timers:
             if taken >= _MESSAGES_A_STEP or size >= _BYTES_A_STEP:
                 self._pump_soon()
                 break
@@ -271,6 +312,7 @@ class Outgoing:
             self.messages_out += 1
             return
         packet_id, repeated = self._window.send(item.seq, item.size, now)
+        self._under_way[item.seq] = item
         head = item.head
         if repeated:
             head = bytes((head[0] | _DUP,)) + head[1:]

@@ -106,6 +106,17 @@ class Window:
         self._finish(seq)
         return seq
 
+    def withdraw(self, packet_id: int) -> int | None:
+        """Take a message out that is not done with; returns its sequence number, if it is known."""
+        seq = self._seqs.pop(packet_id, None)
+        if seq is not None:
+            self.bytes -= self._sent.pop(seq).size
+        return seq
+
+    def give_up(self, seq: int) -> None:
+        """A message is done with that is not under way."""
+        self._finish(seq)
+
     def _finish(self, seq: int) -> None:
         self._ahead.add(seq)
         heapq.heappush(self._ahead_in_order, seq)

@@ -234,6 +234,32 @@ def test_refused_is_parked(journal, caplog):
     assert "\x1b" not in caplog.text
 
 
+def test_quota(journal, monkeypatch, caplog):
+    """A message that is refused for a quota is sent again after a pause, and given up at last."""
+    monkeypatch.setattr(outgoing, "_PAUSES_S", (0.01, 0.01))
+
+    async def run():
+        async with Rig(journal, version="5") as rig:
+            remote = rig.connect()
+            rig.put(b"a", b"b", b"c")
+            await remote.until(3)
+            remote.acknowledge(0, 1, reason=0x97)
+            remote.acknowledge(2)
+            await remote.until(5)
+            assert remote.payloads[3:] == [b"a", b"b"]
+            assert not any(each.dup for each in remote.got)
+            assert rig.outgoing.done_seq == 0
+            remote.acknowledge(4)
+            remote.acknowledge(3, reason=0x97)
+            await remote.until(6)
+            remote.acknowledge(5, reason=0x97)
+            await rig.until(lambda: rig.cursor == 3)
+            assert (rig.outgoing.messages_out, rig.outgoing.parked) == (2, 1)
+
+    asyncio.run(run())
+    assert "quota" in caplog.text
+
+
 def test_closed_for_a_message(journal):
     """The message that a broker ends the connection for is left out after three times."""
 
