@@ -335,6 +335,67 @@ class Counter(enum.Enum):
         "view forgot the value of the topic that was silent longest; the journal has it.",
     )
 
+    # --- bridges --------------------------------------------------------------------------------
+
+    BRIDGE_CONNECTIONS_FAILED = (
+        "bridge connections: failed",
+        "A bridge could not connect to its broker; the log, screen 4 and health name the cause.",
+    )
+    BRIDGE_CONNECTIONS_LOST = (
+        "bridge connections: lost",
+        "The connection of a bridge to its broker ended; the bridge connects again. The log names",
+        "the cause.",
+    )
+    BRIDGE_CLIENT_IDS_TAKEN_OVER = (
+        "bridge connections: client id of another client",
+        "Another client uses the client id of a bridge, so the two throw each other out; give the",
+        "bridge a client_id of its own.",
+    )
+    BRIDGE_SUBSCRIPTIONS_REFUSED = (
+        "bridge subscriptions: refused",
+        "A broker refused a topic filter of a bridge; check subscribe.topic and what the broker",
+        "permits. The log names the filter.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_RETAINED = (
+        "bridge messages left out: held for new subscribers",
+        "A broker sent a message that it holds for new subscribers, and the subscription does not",
+        "want those; set retained = true if it should.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_DOLLAR_TOPIC = (
+        "bridge messages left out: $ topic",
+        "A broker sent a message on a topic of its own ($SYS/...) that no filter asks for by name;",
+        "it was acknowledged and dropped.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_NOT_ASKED = (
+        "bridge messages left out: no subscription",
+        "A broker sent a message that no filter of the bridge asks for, such as one that waited in",
+        "the session of an earlier configuration; it was acknowledged and dropped.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_RESERVED_TOPIC = (
+        "bridge messages left out: topic of the appliance",
+        "A message of another broker would have had a topic that only the appliance publishes to;",
+        "it was acknowledged and dropped. Set local_prefix.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_TOPIC = (
+        "bridge messages left out: not a topic",
+        "The topic of a message of another broker is not a valid one, or would not be one here; it",
+        "was acknowledged and dropped. The log names it.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES = (
+        "bridge messages left out: properties",
+        "The MQTT 5 properties of a message of another broker are malformed or too many",
+        "(limits.max_properties); it was acknowledged and dropped.",
+    )
+    BRIDGE_MESSAGES_LEFT_OUT_TOO_LARGE = (
+        "bridge messages left out: too large",
+        "A message of another broker is larger than max_packet_size of the bridge; it was",
+        "acknowledged and dropped. Raise that, or send less at a time.",
+    )
+    BRIDGE_INTERNAL_ERRORS = (
+        "bridges: internal errors",
+        "A connection of a bridge ended because of a defect; please report what the log has.",
+    )
+
     # --- the journal and the recorders ----------------------------------------------------------
 
     JOURNAL_ENTRIES_REFUSED = (

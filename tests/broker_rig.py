@@ -27,6 +27,7 @@ import pytest
 from stand_in_host import session_host
 from wine import SLOWNESS
 
+from appliance.bridge.store import BRIDGE_TABLES
 from appliance.broker import server
 from appliance.broker.access import Access, Terms
 from appliance.broker.door import RETAINED_TABLES, Door
@@ -117,6 +118,7 @@ class Rig:
         )
         self.journal.define(RETAINED_TABLES)
         self.journal.define(SESSION_TABLES)
+        self.journal.define(BRIDGE_TABLES)
         self.subscriptions = Subscriptions()
         self.retained = Retained(self.limits.max_retained, int(self.limits.max_retained_size))
         self.journal.start(lambda *committed: self.door.committed(*committed))

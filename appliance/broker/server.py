@@ -102,7 +102,8 @@ class MqttBroker:
             age_clock_ns=age_clock_ns,
             longest_s=lambda: longest_expiry_s(self.limits),
         )
-        self._turns = Turns(self._loop)
+        self.turns = Turns(self._loop)
+        """Whose turn it is among connections that have much to do; bridges share it."""
         self._listeners = {
             config.name or config.bind: Listener(
                 config,
@@ -110,7 +111,7 @@ class MqttBroker:
                 largest_packet=int(limits.max_packet_size),
                 is_open=lambda: self.access.is_open,
                 count=self.count,
-                turns=self._turns,
+                turns=self.turns,
             )
             for config in listeners
         }
@@ -150,7 +151,7 @@ class MqttBroker:
             strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
             lag_log=SparseLog(logging.getLogger("appliance.broker.connection")),
             collections=self._collections,
-            turns=self._turns,
+            turns=self.turns,
             listener=lambda name: self._listeners[name].config,
         )
         self._users_seen = 0

@@ -1,28 +1,24 @@
-"""MQTT over WebSocket (MQTT 3.1.1 section 6): frames off, bytes on to a connection.
+"""MQTT over WebSocket (MQTT 3.1.1 section 6), the server's side.
 
-The ``websockets`` library does the protocol (its sans-I/O ``ServerProtocol``); this module joins
-it to asyncio. An error that the library raises ends the connection and is no defect: only what a
-client sends can cause it. Not for: MQTT itself (connection.py), the answer to a handshake
-(websocket_handshake.py).
+An error that the ``websockets`` library raises ends the connection and is no defect: only what a
+client sends can cause it. Not for: MQTT itself (connection.py), frames (websocket_frames.py), the
+answer to a handshake (websocket_handshake.py).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.server import ServerProtocol
 
-from appliance.broker.carrier_transport import Carrier
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.sparse_log import SparseLog
+from appliance.broker.websocket_frames import WebSocketFrames
 from appliance.broker.websocket_handshake import FOREIGN_PAGE, LARGEST_HEAD, answer, new_protocol
-from appliance.broker.work import Slice, Turns
+from appliance.broker.work import Turns
 from appliance.config.values import is_loopback
 from appliance.counters import Count, Counter
 
@@ -32,14 +28,10 @@ _sparse = SparseLog(logger)
 _SWITCHING_PROTOCOLS = 101
 _EARLY_BYTES = 320 * 1024
 """Bytes that a client may send before it is admitted: the largest CONNECT in frames."""
-_BYTES_AT_ONCE = 4096
-"""Bytes that are taken before a long read looks at the time: up to some hundred frames."""
-_GOODBYE_S = 2.0
-"""How long a client may take to agree to the end."""
 
 
-class WebSocketServer(Carrier):
-    """Carries one MQTT connection over WebSocket binary frames.
+class WebSocketServer(WebSocketFrames):
+    """Carries one MQTT connection of a client over WebSocket binary frames.
 
     The connection above is there from the accept on, so that it is counted and timed; it gets
     bytes once the WebSocket handshake is done.
@@ -59,18 +51,13 @@ class WebSocketServer(Carrier):
         count: Count,
         turns: Turns,
     ) -> None:
-        self._protocol = new_protocol(largest_frame, allow_mqtt31=allow_mqtt31)
-        super().__init__(connection, count)
-        self._mqtt = connection
+        self._protocol: ServerProtocol = new_protocol(largest_frame, allow_mqtt31=allow_mqtt31)
+        super().__init__(connection, self._protocol, count=count, turns=turns)
         self._head: bytearray | None = bytearray()
         """What has come of the handshake's request; ``None`` once it is answered."""
         self._is_refused = False
         self._early = 0
-        self._turns = turns
-        self._rest = b""
-        """What came and waits for a later step of the loop."""
         self._lets_everybody_in = is_open
-        self._deadline: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
@@ -89,63 +76,9 @@ class WebSocketServer(Carrier):
         if not self._mqtt.is_open:
             self._early += len(data)
             if self._early > _EARLY_BYTES:
-                self._refuse_frames(1009, "too much before the login")
+                self.refuse_frames(1009, "too much before the login")
                 return
-        if self._rest:
-            self._rest += data
-        else:
-            self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """Take frames; those of a long read in slices of time, as each may be very small."""
-        if self._turns.is_over(asyncio.get_running_loop().time(), time.perf_counter()):
-            self._wait_with(data)
-            return
-        slice_ = Slice()
-        for begin in range(0, len(data), _BYTES_AT_ONCE):
-            if begin and slice_.is_over:
-                self._wait_with(data[begin:])
-                break
-            if not self._take_frames(data[begin : begin + _BYTES_AT_ONCE]):
-                break
-
-    def _wait_with(self, rest: bytes) -> None:
-        """Take the rest in a later step of the loop."""
-        self._rest = rest
-        self.hold_reading()
-        self._turns.later(self._go_on)
-
-    def _go_on(self) -> None:
-        rest, self._rest = self._rest, b""
-        if self.below.is_closing():
-            return
-        try:
-            self._take(rest)
-            if not self._rest:
-                self.release_reading()
-        except Exception as error:  # noqa: BLE001 - outside of the callbacks that are guarded
-            self._mqtt.fail(error)
-
-    def _take_frames(self, data: bytes) -> bool:
-        """Take some bytes; returns whether more may follow."""
-        # After a close or an error the library discards what comes.
-        try:
-            self._protocol.receive_data(data)
-            events = self._protocol.events_received()
-        except Exception as error:  # noqa: BLE001 - what a client sent the library could not take
-            self._give_up(error)
-            return False
-        for event in events:
-            if not isinstance(event, Frame):
-                continue
-            if event.opcode in (Opcode.BINARY, Opcode.CONT):
-                self._connection.data_received(bytes(event.data))
-            elif event.opcode is Opcode.TEXT:
-                # MQTT-6.0.0-1: MQTT goes in binary frames.
-                self._refuse_frames(1003, "MQTT is sent in binary frames")
-                return False
-        self._send_pending()
-        return True
+        self.take(data)
 
     def _answer(self, head: bytes) -> None:
         """Answer the handshake's request: accept it, or refuse it as RFC 6455 wants."""
@@ -163,20 +96,15 @@ class WebSocketServer(Carrier):
             )
         if self._is_open:
             self._protocol.send_response(response)
-            self._send_pending()
+            self.send_pending()
         else:
             # The library can't send it when it could not read the request.
             self._is_refused = True
             self.below.write(response.serialize())
             self.below.close()
 
-    def _refuse_frames(self, code: int, reason: str) -> None:
-        self._is_open = False
-        if self._protocol.state is State.OPEN:
-            self._protocol.fail(code, reason)
-        self._send_pending()
-
-    def _give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception) -> None:
+        """End the connection because the library could not take what the client sent."""
         self._is_open = False
         self._count(Counter.CONNECTIONS_ENDED_PROTOCOL_ERROR)
         _sparse.log(
@@ -203,52 +131,8 @@ class WebSocketServer(Carrier):
         return True
 
     def eof_received(self) -> None:
-        if self._head is not None or self._is_refused:
-            return  # the transport closes by itself
-        rest, self._rest = self._rest, b""
-        if rest and not self._take_frames(rest):
-            return
-        try:
-            self._protocol.receive_eof()
-        except Exception as error:  # noqa: BLE001
-            self._give_up(error)
-            return
-        self._send_pending()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-        super().connection_lost(exc)
-
-    def _send_pending(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self.below.write(data)
-            else:
-                self.below.close()
-        if self._protocol.close_expected() and self._deadline is None:
-            loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(_GOODBYE_S, self.below.abort)
-
-    def send(self, data: bytes) -> None:
-        """Send MQTT bytes as one binary frame."""
-        # The client's close frame may have come in the same read as what is answered here.
-        if self._is_open and self._protocol.state is State.OPEN:
-            self._protocol.send_binary(data)
-            self._send_pending()
-
-    def say_goodbye(self) -> None:
-        """Close in the WebSocket's way: the connection below is closed when the client agrees.
-
-        A client that does not is cut off after two seconds.
-        """
-        if self._is_open and not self.below.is_closing():
-            self._is_open = False
-            if self._protocol.state is State.OPEN:
-                self._protocol.send_close(1000)
-            self._send_pending()
-        else:
-            self.below.close()
+        if self._head is None and not self._is_refused:  # else the transport closes by itself
+            self.take_eof()
 
 
 def _is_local(origin: str) -> bool:

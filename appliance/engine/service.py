@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance import tuning
+from appliance.bridge.bridges import Bridges
+from appliance.bridge.context import BridgeContext
 from appliance.broker.access import Access, Terms
 from appliance.broker.amqtt_host import AmqttHost
 from appliance.broker.door import Door
@@ -152,6 +154,7 @@ class Appliance:
         self.terminals: TerminalServer
         self.retained: Retained
         self.status: StatusTopic
+        self.bridges: Bridges
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -374,6 +377,7 @@ class Appliance:
             will_grace_s=config.service.will_grace,
             age_clock_ns=self.clock.settled_ns,
         )
+        self.bridges = Bridges(self._bridge_context(executor), self.data_dir)
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take
         await self.broker.start()
@@ -384,6 +388,22 @@ class Appliance:
             View(self).snapshot, lambda: self.journal.stats().health, self.door, self.retained
         )
         self.status.publish("online")
+        # First of all: what other brokers still deliver is not taken any more.
+        stack.push_async_callback(self.bridges.stop)
+        await self.bridges.start(config.bridge)
+
+    def _bridge_context(self, executor: ThreadPoolExecutor) -> BridgeContext:
+        return BridgeContext(
+            loop=asyncio.get_running_loop(),
+            door=self.door,
+            journal=self.journal,
+            turns=self.broker.turns,
+            limits=lambda: self.config.limits,
+            executor=executor,
+            service_name=self.config.service.name,
+            clock_ns=self.clock_ns,
+            count=self.count,
+        )
 
     def _refused(self, _token: object, error: Exception) -> None:
         """The journal can't store an entry although the disk works: a defect, so it is counted.
@@ -496,6 +516,7 @@ class Appliance:
         self._users = terms.users
         self.access.take(terms)
         self.broker.take_limits(config.limits, config.listener)
+        self.bridges.take(config.bridge)
         enforcement = self.broker.enforce_access_in_slices()
         await asyncio.wait({enforcement}, timeout=_ENFORCE_S)
         return enforcement.result() if enforcement.done() else None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from appliance import __version__
+from appliance.bridge.bridges import Bridges
 from appliance.broker.door import Door
 from appliance.broker.server import MqttBroker
 from appliance.broker.subscriptions import Retained
@@ -71,6 +72,7 @@ class ViewedAppliance(Protocol):
     tasks: TaskEngine
     door: Door
     broker: MqttBroker
+    bridges: Bridges
     retained: Retained
 
     @property
@@ -112,6 +114,7 @@ class View(Engine):
             version=__version__,
             started_ns=appliance.started_ns,
             listeners=appliance.broker.listener_states(),
+            bridges=appliance.bridges.states(),
             clients_connected=appliance.broker.clients_connected,
             journal=appliance.journal.stats(),
             qlik=appliance.tasks.qlik_state(),

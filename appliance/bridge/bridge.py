@@ -1,0 +1,374 @@
+"""One bridge: it connects, subscribes, hands on, and connects again, until it is stopped.
+
+Not for: what a connection does (connection.py), why it ended (causes.py), how long to wait
+(backoff.py), several bridges (bridges.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+from appliance.bridge.backoff import Backoff
+from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
+from appliance.bridge.connection import BridgeConnection
+from appliance.bridge.context import BridgeContext
+from appliance.bridge.incoming import Incoming, News, Totals
+from appliance.bridge.redirect import Redirects
+from appliance.bridge.routes import Routes
+from appliance.bridge.store import BridgeRecord
+from appliance.bridge.subscriptions import Subscriptions
+from appliance.bridge.takeover import Takeovers
+from appliance.bridge.transport import Address, open_transport
+from appliance.broker.sparse_log import SparseLog
+from appliance.config.files import bridge_password
+from appliance.config.tables import BridgeConfig
+from appliance.counters import Counter
+from appliance.engine_api import BridgeState, Health
+from appliance.errors import ApplianceError
+from appliance.known_secrets import KnownSecrets
+from appliance.mqtt.client_packets import Ack, ConnAck, ConnectOptions
+from appliance.secret import Secret
+
+logger = logging.getLogger(__name__)
+
+_RECEIVE_MAXIMUM = 1000
+"""Messages that the broker may send before they are acknowledged (MQTT 5)."""
+_LINES_A_MINUTE = 6
+_STOP_S = 4.0
+"""How long the journal and the broker may take to finish with what came in."""
+_GOODBYE_S = 3.0
+_FOR_EVER_S = 0xFFFFFFFF
+
+
+class Bridge:
+    """The life of one bridge. Engine's loop only, but for ``state``."""
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        context: BridgeContext,
+        client_id: str,
+        *,
+        installation: str,
+        record: BridgeRecord,
+    ) -> None:
+        """``client_id``: by which the other broker knows the bridge."""
+        self.config = config
+        self._context = context
+        self._installation = installation
+        self._record = record
+        self._client_id = client_id
+        self._version = 5 if config.version == "5" else 4
+        self._home = Address(config.host, config.used_port)
+        self._redirects = Redirects(config.follow_redirects, config.used_port)
+        self._sparse = SparseLog(logger, lines_a_minute=_LINES_A_MINUTE)
+        self._log = SparseLog(logger, lines_a_minute=_LINES_A_MINUTE)
+        self._routes = Routes(
+            config.subscribe,
+            service_name=context.service_name,
+            limits=context.limits,
+            count=context.count,
+        )
+        self._subscriptions = Subscriptions(config.subscribe, self._version, context.loop.time)
+        self._totals = Totals(self._subscriptions.received)
+        self._backoff = Backoff(context.pace, context.chance or random.random)
+        self._takeovers = Takeovers()
+        self._repeats = News()
+        self._causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
+        self._connection: BridgeConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._is_stopping = False
+        self._since_ns: int | None = None
+        self._next_attempt_ns: int | None = None
+        self._last_cause: Cause | None = None
+        self._last_cause_ns: int | None = None
+        self._said: object = None
+        """What the log said last: a cause, or that the bridge is connected."""
+
+    # --- life ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._task = self._context.loop.create_task(self._run(), name=f"bridge {self.config.name}")
+
+    def wake(self) -> None:
+        """Connect now instead of at the end of the wait."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """End in order: what came in is committed and acknowledged, then the broker hears goodbye.
+
+        What still arrives meanwhile is not taken, and the broker delivers it again.
+        """
+        self._is_stopping = True
+        self._wake.set()
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            connection.drain()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await self._context.door.settled()
+                    await connection.prove()
+            connection.disconnect()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(connection.ended), _GOODBYE_S)
+        if self._task is not None:
+            if self._connection is not None:
+                self._connection.abort()
+            done, _ = await asyncio.wait({self._task}, timeout=_GOODBYE_S)
+            if not done:
+                self._task.cancel()
+
+    async def _run(self) -> None:
+        while not self._is_stopping:
+            cause, lasted_s = await self._connect_once()
+            if self._is_stopping:
+                break
+            self._note(cause, lasted_s)
+            wait_s = self._backoff.wait_s(cause.kind, lasted_s)
+            is_stable = lasted_s >= self._context.pace.stable_s
+            if self._redirects.follow(cause, is_stable=is_stable):
+                wait_s = 0.0
+            self._next_attempt_ns = self._context.clock_ns() + round(wait_s * 1e9)
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait_s)
+            self._next_attempt_ns = None
+
+    async def _connect_once(self) -> tuple[Cause, float]:
+        """Connect, and stay as long as it lasts; returns why it ended and how long it was open."""
+        loop = self._context.loop
+        try:
+            password = await loop.run_in_executor(
+                self._context.executor, bridge_password, self.config
+            )
+        except ApplianceError as error:
+            return Cause(Kind.FILES, str(error)), 0.0
+        connection = self._connection = self._new_connection(password)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                await open_transport(
+                    self.config,
+                    self._address,
+                    connection,
+                    executor=self._context.executor,
+                    turns=self._context.turns,
+                    count=self._context.count,
+                )
+                cause = await asyncio.shield(connection.opened)
+            if cause is None:
+                cause = await asyncio.shield(connection.ended)
+                return self._explain(connection, cause), loop.time() - connection.opened_at
+        except (OSError, UnicodeError, ValueError, ApplianceError, HandshakeError) as error:
+            cause = self._causes.of_error(error)
+        except Exception as error:
+            logger.exception("bridge %s: internal error", self.config.name)
+            self._context.count(Counter.BRIDGE_INTERNAL_ERRORS)
+            cause = self._causes.of_error(error)
+        finally:
+            connection.abort()
+        return cause, 0.0
+
+    @property
+    def _address(self) -> Address:
+        return self._redirects.address or self._home
+
+    def _new_connection(self, password: Secret | None) -> BridgeConnection:
+        config = self.config
+        secrets = KnownSecrets() if password is None else KnownSecrets(password)
+        tls = config.tls
+        self._causes = Causes(
+            secrets,
+            has_certificate=tls is not None and tls.certfile is not None,
+            has_tls=tls is not None,
+        )
+        options = ConnectOptions(
+            version=self._version,
+            client_id=self._client_id,
+            clean_start=False,
+            keepalive_s=round(config.keepalive),
+            username=config.username,
+            password=password,
+            session_expiry_s=min(round(config.session_expiry), _FOR_EVER_S),
+            receive_maximum=_RECEIVE_MAXIMUM,
+            maximum_packet_size=int(config.max_packet_size),
+        )
+        return BridgeConnection(
+            self,
+            options,
+            self._causes,
+            door=self._context.door,
+            turns=self._context.turns,
+            largest_packet=int(config.max_packet_size),
+            answer_s=config.connect_timeout,
+        )
+
+    def _explain(self, connection: BridgeConnection, cause: Cause | None) -> Cause:
+        """Why an accepted connection ended; ``cause`` is what its end itself says."""
+        if cause is not None and cause.kind is not Kind.CLOSED:
+            if cause.kind is Kind.TAKEN_OVER:
+                self._context.count(Counter.BRIDGE_CLIENT_IDS_TAKEN_OVER)
+            return cause
+        refused = self._subscriptions.lost(self._causes, is_silent=connection.was_silent)
+        if refused is not None:
+            return refused
+        if cause is not None:
+            return cause
+        now = self._context.loop.time()
+        if self._takeovers.lost(now, now - connection.opened_at):
+            self._context.count(Counter.BRIDGE_CLIENT_IDS_TAKEN_OVER)
+            return Cause(
+                Kind.TAKEN_OVER,
+                f"the broker closes each connection soon: another client uses the client id"
+                f" {self._client_id}",
+                "give this bridge a `client_id` of its own",
+            )
+        return Cause(Kind.CLOSED, "the connection was lost")
+
+    def _note(self, cause: Cause, lasted_s: float) -> None:
+        """Remember and count why a connection ended or failed; say it if it is another cause."""
+        now = self._context.clock_ns()
+        if lasted_s:
+            self._since_ns = now
+            self._context.count(Counter.BRIDGE_CONNECTIONS_LOST)
+        else:
+            if cause.kind is not Kind.CLOSED_EARLY:
+                self._takeovers.clear()
+            self._context.count(Counter.BRIDGE_CONNECTIONS_FAILED)
+        self._last_cause, self._last_cause_ns = cause, now
+        said = (cause.kind, cause.text)
+        if said != self._said:
+            self._said = said
+            self._log.log(
+                logging.WARNING,
+                "bridge %s at %s: %s: %s",
+                self.config.name,
+                self._address,
+                "the connection ended" if lasted_s else "not connected",
+                cause,
+            )
+
+    # --- for the connection -------------------------------------------------------------------
+
+    def accepted(self, connection: BridgeConnection, answer: ConnAck) -> Incoming:
+        """The broker accepted the connection."""
+        self._since_ns = self._context.clock_ns()
+        kept = self._subscriptions.granted if answer.session_present else ()
+        self._subscriptions.begin(kept)
+        if self._said != "connected":
+            self._said = "connected"
+            self._log.log(
+                logging.INFO,
+                "bridge %s is connected to %s (MQTT %s, %s)",
+                self.config.name,
+                self._address,
+                self.config.version,
+                "the session goes on" if answer.session_present else "a new session",
+            )
+        incoming = Incoming(
+            name=self.config.name,
+            address=str(self._address),
+            version=self._version,
+            door=self._context.door,
+            publisher=connection,
+            routes=self._routes,
+            repeats=self._repeats,
+            totals=self._totals,
+            count=self._context.count,
+            refuses=lambda _: None,
+            sparse=self._sparse,
+        )
+        self._subscribe(connection)
+        return incoming
+
+    def _subscribe(self, connection: BridgeConnection) -> None:
+        packet = self._subscriptions.next_packet()
+        if packet is not None:
+            connection.ask(packet)
+
+    def subscribed(
+        self, connection: BridgeConnection, packet_id: int, code: int | None, text: str
+    ) -> None:
+        """A SUBACK or UNSUBACK came."""
+        problem = self._subscriptions.answered(packet_id, code, text, self._causes)
+        if problem is None:
+            connection.end(Cause(Kind.PROTOCOL, "it answers what was not asked"))
+            return
+        if problem:
+            self._context.count(Counter.BRIDGE_SUBSCRIPTIONS_REFUSED)
+            self._log.log(
+                logging.WARNING,
+                "bridge %s: a subscription is refused: %s",
+                self.config.name,
+                problem,
+            )
+        self._subscribe(connection)
+
+    def acknowledged(self, ack: Ack) -> None:
+        """A PUBACK came."""
+
+    def acknowledges(self, seq: int) -> None:
+        """The acknowledgements of messages up to this number were sent."""
+        self._repeats.acknowledged(seq)
+
+    def pinging(self) -> None:
+        """A PINGREQ is sent now."""
+        self._repeats.ping_sent()
+
+    def pinged(self) -> None:
+        """A PINGRESP came."""
+        self._repeats.ping_answered()
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether a ping is to prove that acknowledgements arrived."""
+        return self._repeats.wants_ping
+
+    def look(self, connection: BridgeConnection) -> None:
+        """Subscribe to what was left out for a while."""
+        if connection.asked_at is None:
+            self._subscribe(connection)
+
+    def writable(self, is_writable: bool) -> None:
+        """The broker reads too slowly, or again fast enough."""
+
+    # --- what is shown ------------------------------------------------------------------------
+
+    def state(self) -> BridgeState:
+        """What the UI shows. Safe from any thread."""
+        config, connection = self.config, self._connection
+        is_connected = connection is not None and connection.is_open
+        incoming = None if connection is None else connection.incoming
+        return BridgeState(
+            name=config.name,
+            address=str(self._address),
+            protocol="5.0" if self._version == 5 else "3.1.1",
+            health=self._health(is_connected=is_connected),
+            connected=is_connected,
+            since_ns=self._since_ns,
+            next_attempt_ns=self._next_attempt_ns,
+            client_id=self._client_id,
+            transport=config.transport,
+            tls=config.tls is not None,
+            messages_in=self._totals.messages,
+            repeats=self._totals.repeats,
+            unacknowledged=0 if incoming is None or not is_connected else incoming.unacknowledged,
+            attempts=0 if is_connected else self._backoff.failures,
+            last_error="" if self._last_cause is None else str(self._last_cause),
+            last_error_ns=self._last_cause_ns,
+            subscriptions=self._subscriptions.states(),
+            publishes=tuple(each.topic for each in config.publish),
+        )
+
+    def _health(self, *, is_connected: bool) -> Health:
+        if not is_connected:
+            if self._last_cause is None:
+                return Health("warn", "connecting")
+            return Health("bad", self._last_cause.text)
+        if problem := self._subscriptions.problem:
+            return Health("warn", problem)
+        return Health("ok")

@@ -1,0 +1,99 @@
+"""All bridges of an appliance: start, stop, another configuration, what the UI sees.
+
+Not for: the life of one (bridge.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from appliance.bridge.bridge import Bridge
+from appliance.bridge.context import BridgeContext
+from appliance.bridge.installation import installation_id
+from appliance.bridge.store import BridgeRecord, load
+from appliance.config.tables import BridgeConfig
+from appliance.engine_api import BridgeState
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_ID = 6
+"""Characters of the installation id in a default client id."""
+
+
+class Bridges:
+    """The bridges of one appliance. Engine's loop only, but for ``states``."""
+
+    def __init__(self, context: BridgeContext, data_dir: Path) -> None:
+        self._context = context
+        self._data_dir = data_dir
+        self._installation = ""
+        self._bridges: dict[str, Bridge] = {}
+        self._change: asyncio.Task[None] | None = None
+        self._is_stopped = False
+
+    async def start(self, configs: Sequence[BridgeConfig]) -> None:
+        """Begin to connect; does not wait for any broker.
+
+        Raises:
+            ApplianceError: what is kept of the bridges can't be read.
+        """
+        for config in configs:
+            self._begin(config, await self._record_of(config.name))
+
+    async def _record_of(self, name: str) -> BridgeRecord:
+        if not self._installation:
+            self._installation = await asyncio.to_thread(installation_id, self._data_dir)
+        return await asyncio.to_thread(load, self._context.journal, name)
+
+    def _begin(self, config: BridgeConfig, record: BridgeRecord) -> None:
+        client_id = config.client_id or (
+            f"{self._context.service_name}-{config.name}-{self._installation[:_SHOWN_ID]}"
+        )
+        bridge = Bridge(
+            config, self._context, client_id, installation=self._installation, record=record
+        )
+        self._bridges[config.name] = bridge
+        bridge.start()
+
+    async def stop(self) -> None:
+        """End every bridge in order; returns when all are ended."""
+        self._is_stopped = True
+        if self._change is not None:
+            self._change.cancel()
+            await asyncio.wait({self._change})
+        await asyncio.gather(*(bridge.stop() for bridge in self._bridges.values()))
+
+    def take(self, configs: Sequence[BridgeConfig]) -> None:
+        """Let another configuration count: only bridges that changed are ended or begun.
+
+        Returns at once; the change goes on by itself, behind an earlier one.
+        """
+        before = self._change
+        self._change = self._context.loop.create_task(self._take(configs, before), name="bridges")
+
+    async def _take(
+        self, configs: Sequence[BridgeConfig], before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        wanted = {each.name: each for each in configs}
+        ending = [
+            bridge for name, bridge in self._bridges.items() if wanted.get(name) != bridge.config
+        ]
+        try:
+            # The broker ends the older of two connections with one client id: first out, then in.
+            await asyncio.gather(*(bridge.stop() for bridge in ending))
+            for bridge in ending:
+                del self._bridges[bridge.config.name]
+            for name, config in wanted.items():
+                if name not in self._bridges and not self._is_stopped:
+                    self._begin(config, await self._record_of(name))
+        except Exception:
+            logger.exception("the bridges could not be changed")
+
+    def states(self) -> tuple[BridgeState, ...]:
+        """What the UI shows. Safe from any thread."""
+        return tuple(bridge.state() for bridge in tuple(self._bridges.values()))

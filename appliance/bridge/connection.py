@@ -1,0 +1,513 @@
+"""One connection to another broker, from CONNECT to its end: packets, pings, time-outs.
+
+It is a ``Publisher`` of the door like a client's connection: acknowledgements leave when the
+journal has the messages, and back-pressure stops the reading. It dies with its socket, so an
+acknowledgement can't outlive the connection that delivered. What a flooding broker sends is taken
+in slices, as from clients. Not for: what the messages become (incoming.py), when to connect
+(bridge.py), sockets and TLS (transport.py). References are to MQTT 3.1.1 unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import Protocol
+
+from appliance.bridge.causes import Cause, Causes, Kind
+from appliance.bridge.incoming import Incoming
+from appliance.bridge.keepalive import Keepalive
+from appliance.broker.door import Door
+from appliance.broker.guard import GuardedProtocol
+from appliance.broker.work import Slice, Turns
+from appliance.mqtt import client_packets, packets
+from appliance.mqtt.client_packets import PINGREQ_BYTES, Ack, ConnAck, ConnectOptions
+from appliance.mqtt.packets import PacketError, Reason, frame
+from appliance.mqtt.received import MOST_AT_ONCE, oversized
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 0.25
+"""How often time-outs are looked at."""
+_LINGER_S = 2.0
+"""How long the broker may take to read the last of what was sent."""
+_MOST_CONTROLS = 200
+"""Other packets that are taken before a read looks at the time."""
+_LARGEST_CONTROL = 256 * 1024
+"""Bytes of a packet that is no PUBLISH: several reason strings and user properties."""
+_LARGEST_EARLY = 64 * 1024
+"""Bytes of a packet before the CONNACK."""
+
+
+class Owner(Protocol):
+    """The bridge, as its connection sees it. Every method is called on the engine's loop."""
+
+    def accepted(self, connection: BridgeConnection, answer: ConnAck) -> Incoming:
+        """The broker accepted the connection; returns where its messages go."""
+
+    def subscribed(
+        self, connection: BridgeConnection, packet_id: int, code: int | None, text: str
+    ) -> None:
+        """A SUBACK or (without a code) an UNSUBACK came."""
+
+    def acknowledged(self, ack: Ack) -> None:
+        """A PUBACK came."""
+
+    def acknowledges(self, seq: int) -> None:
+        """The acknowledgements of messages up to this number were sent."""
+
+    def pinging(self) -> None:
+        """A PINGREQ is sent now."""
+
+    def pinged(self) -> None:
+        """A PINGRESP came."""
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether a ping is to prove that acknowledgements arrived."""
+
+    def look(self, connection: BridgeConnection) -> None:
+        """Called several times a second while the connection is open."""
+
+    def writable(self, is_writable: bool) -> None:
+        """The broker reads too slowly, or again fast enough."""
+
+
+class BridgeConnection(GuardedProtocol):
+    """A connection from its making to its end. Engine's loop only.
+
+    ``opened`` ends when the broker accepts, or with the cause why not; ``ended`` when the
+    connection is over: with its cause, or ``None`` if it was closed without a word.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        options: ConnectOptions,
+        causes: Causes,
+        *,
+        door: Door,
+        turns: Turns,
+        largest_packet: int,
+        answer_s: float,
+    ) -> None:
+        """``answer_s``: how long the broker may take to answer a SUBSCRIBE."""
+        self._loop = asyncio.get_running_loop()
+        self._owner = owner
+        self._options = options
+        self._version = options.version
+        self._causes = causes
+        self._door = door
+        self._turns = turns
+        self._largest_packet = largest_packet
+        self._answer_s = answer_s
+        self.opened: asyncio.Future[Cause | None] = self._loop.create_future()
+        self.ended: asyncio.Future[Cause | None] = self._loop.create_future()
+        self.is_open = False
+        self.opened_at = 0.0
+        """By the loop's clock."""
+        self.incoming: Incoming | None = None
+        self.asked_at: float | None = None
+        """When the SUBSCRIBE was sent whose answer is awaited."""
+        self.was_silent = False
+        """Whether the connection ended because the broker did not answer."""
+        self._keepalive = Keepalive(0, self._loop.time())
+        self._transport: asyncio.Transport | None = None
+        self._cause: Cause | None = None
+        self._rest = bytearray()
+        self._needed = 0
+        self._skip = 0
+        """Bytes of a packet that is too large, still to come."""
+        self._is_busy = False
+        self._is_draining = False
+        self._is_paused_by_door = False
+        self._is_closing = False
+        self._is_blocked = False
+        """The broker does not read."""
+        self._output: list[bytes] = []
+        self._answered = asyncio.Event()
+        """The newest PINGREQ is answered, or the connection is over."""
+        self._ticker: asyncio.TimerHandle | None = None
+
+    # --- asyncio's side -----------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # asyncio's own looser annotation
+        if self._is_closing:
+            transport.abort()  # type: ignore[attr-defined]
+            return
+        self._write(client_packets.encode_connect(self._options))
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            return
+        self._keepalive.heard(self._loop.time())
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+            if self._skip or not data:
+                return
+        if self._rest:
+            self._rest += data
+            if self._is_busy or len(self._rest) < self._needed:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        elif self._is_busy:
+            self._rest += data
+            return
+        self._consume(data)
+
+    def eof_received(self) -> None:
+        """Nothing more will come; what came is processed already."""
+
+    def pause_writing(self) -> None:
+        self._is_blocked = True
+        self._update_reading()
+        self._owner.writable(False)
+
+    def resume_writing(self) -> None:
+        self._is_blocked = False
+        self._update_reading()
+        self._owner.writable(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_open, self.is_open = self.is_open, False
+        self._is_closing = True
+        self._rest.clear()
+        self._output.clear()
+        self._answered.set()
+        self._door.forget(self)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        cause = self._cause
+        if cause is None and exc is not None and not isinstance(exc, ConnectionError):
+            cause = self._causes.of_error(exc)
+        if cause is None and not was_open and self.opened_at == 0.0:
+            cause = self._causes.of_silent_end()
+        if not self.opened.done():
+            self.opened.set_result(cause or self._causes.of_silent_end())
+        if not self.ended.done():
+            self.ended.set_result(cause)
+
+    # --- the door's side ----------------------------------------------------------------------
+
+    def queue(self, data: bytes) -> None:
+        """Send acknowledgements: the messages are in the journal."""
+        if self.incoming is None:
+            return
+        newest = self.incoming.committed(data)
+        if self._is_closing:
+            return
+        self.write(data)
+        if newest:
+            self._owner.acknowledges(newest)
+
+    def pause(self) -> None:
+        """Back-pressure from the door."""
+        self._is_paused_by_door = True
+        self._update_reading()
+
+    def resume(self) -> None:
+        """The door takes messages again."""
+        self._is_paused_by_door = False
+        self._update_reading()
+
+    # --- sending ------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send packets; those of one step of the loop leave together."""
+        if self._is_closing:
+            return
+        if not self._output:
+            self._loop.call_soon(self.flush)
+        self._output.append(data)
+
+    def flush(self) -> None:
+        """Send what is queued now."""
+        if self._output:
+            output, self._output = self._output, []
+            self._write(b"".join(output))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._keepalive.sent(self._loop.time())
+            self._transport.write(data)
+
+    def ping(self) -> None:
+        """Send a PINGREQ behind everything that was queued."""
+        self.write(PINGREQ_BYTES)
+        self._answered.clear()
+        self._keepalive.pinged(self._loop.time())
+        self._owner.pinging()
+
+    async def prove(self) -> None:
+        """Return when the broker has taken everything that was queued until now.
+
+        A broker that works slowly would forget what it has not read yet when the next connection
+        takes the session over.
+        """
+        if self._keepalive.is_asked:
+            await self._answered.wait()
+        if not self._is_closing:
+            self.ping()
+            await self._answered.wait()
+
+    def ask(self, data: bytes) -> None:
+        """Send a SUBSCRIBE or UNSUBSCRIBE and expect its answer in time."""
+        self.asked_at = self._loop.time()
+        self.write(data)
+
+    # --- receiving ----------------------------------------------------------------------------
+
+    @property
+    def _is_read(self) -> bool:
+        return not (self._is_paused_by_door or self._is_busy or self._is_blocked)
+
+    def _update_reading(self) -> None:
+        transport = self._transport
+        if self._is_closing or transport is None or transport.is_closing():
+            return
+        if self._is_read:
+            transport.resume_reading()
+        else:
+            transport.pause_reading()
+
+    def _later(self) -> None:
+        """Take the rest in a later step of the loop: other connections have their turn."""
+        self._is_busy = True
+        self._update_reading()
+        self._turns.later(self._go_on)
+
+    def _go_on(self) -> None:
+        self._is_busy = False
+        self._update_reading()
+        if self._rest and not self._is_closing:
+            data = bytes(self._rest)
+            self._rest.clear()
+            self._consume(data)
+
+    def _consume(self, data: bytes) -> None:
+        if self._turns.is_over(self._loop.time(), perf_counter()):
+            self._rest[:0] = data
+            self._later()
+            return
+        try:
+            self._take_packets(data)
+        except PacketError as error:
+            self.end(
+                Cause(Kind.PROTOCOL, f"it breaks the protocol: {self._causes.said(str(error))}"),
+                error.reason,
+            )
+        except Exception as error:  # noqa: BLE001 - also called from ``_go_on``
+            self.fail(error)
+
+    def _take_packets(self, data: bytes) -> None:
+        position = 0
+        end = len(data)
+        self._needed = 0
+        slice_ = Slice()
+        controls = 0
+        try:
+            while position < end and not self._is_closing:
+                if position and slice_.is_over:
+                    self._later()
+                    break
+                incoming = self.incoming
+                if data[position] >> 4 == packets.PUBLISH and incoming is not None:
+                    begin = position
+                    position = self._take_messages(incoming, data, position)
+                    if position > begin:
+                        continue
+                    if self._needed:
+                        break
+                limit = self._largest_packet if self.is_open else _LARGEST_EARLY
+                found = frame(data, position, limit)
+                if found is None:
+                    break
+                start, stop = found
+                if stop > end:
+                    self._needed = stop - position
+                    break
+                self._control(data[position], data[start:stop])
+                position = stop
+                controls += 1
+        finally:
+            if self.incoming is not None:
+                self.incoming.enter()
+            if position < end and not self._is_closing:
+                self._rest = bytearray(data[position:]) + self._rest
+
+    def _take_messages(self, incoming: Incoming, data: bytes, position: int) -> int:
+        if self._is_draining:
+            return self._pass_over(data, position)
+        try:
+            return incoming.take(data, position, self._largest_packet, MOST_AT_ONCE)
+        except PacketError as error:
+            if error.reason is not Reason.PACKET_TOO_LARGE:
+                raise
+        packet = oversized(data, position)
+        if packet is None:
+            # Its topic and packet id have to come before it can be acknowledged.
+            self._needed = len(data) - position + 1
+            if self._needed > 2 * _LARGEST_EARLY + 16:
+                raise PacketError("the topic of a large packet can't be read")
+            return position
+        incoming.leave_out_oversized(packet, self._largest_packet)
+        present = min(packet.size, len(data) - position)
+        self._skip = packet.size - present
+        return position + present
+
+    def _pass_over(self, data: bytes, position: int) -> int:
+        """Take no message any more: the broker delivers it again, on the next connection."""
+        found = frame(data, position, packets.LARGEST_LENGTH + 5)
+        if found is None:
+            return position
+        present = min(found[1], len(data)) - position
+        self._skip = found[1] - position - present
+        return position + present
+
+    def _control(self, first: int, body: bytes) -> None:
+        kind = packets.check_flags(first)
+        if not self.is_open:
+            if kind != packets.CONNACK or self.incoming is not None:
+                raise PacketError(f"packet type {kind} before CONNACK")
+            self._take_connack(body)
+        elif kind == packets.PUBACK:
+            self._owner.acknowledged(client_packets.decode_puback(body, self._version))
+        elif kind == packets.PINGRESP and not body:
+            if self._keepalive.answered():
+                self._answered.set()
+                self._owner.pinged()
+        elif kind == packets.SUBACK:
+            suback = client_packets.decode_suback(body, self._version)
+            self._take_answer(suback.packet_id, max(suback.codes), suback.reason_string)
+        elif kind == packets.UNSUBACK:
+            unsuback = client_packets.decode_unsuback(body, self._version)
+            self._take_answer(unsuback.packet_id, None, unsuback.reason_string)
+        elif kind == packets.PUBREL and self.incoming is not None:
+            self.incoming.enter()
+            self.incoming.release(int.from_bytes(body[:2], "big"))
+        elif kind == packets.DISCONNECT and self._version == 5:
+            told = client_packets.decode_disconnect(body)
+            self._cause = self._causes.of_disconnect(
+                told.reason, told.reason_string, server=told.server_reference
+            )
+            self.close()
+        else:
+            raise PacketError(f"packet type {kind} does not belong here")
+
+    def _take_answer(self, packet_id: int, code: int | None, text: str) -> None:
+        self.asked_at = None
+        self._owner.subscribed(self, packet_id, code, text)
+
+    def _take_connack(self, body: bytes) -> None:
+        answer = client_packets.decode_connack(body, self._version)
+        if answer.reason:
+            self._cause = self._causes.of_connack(
+                answer.reason,
+                self._version,
+                answer.reason_string,
+                server=answer.server_reference,
+            )
+            self.close()
+            return
+        now = self._loop.time()
+        keepalive_s = self._options.keepalive_s
+        if answer.server_keepalive_s is not None:
+            keepalive_s = answer.server_keepalive_s
+        self._keepalive = Keepalive(keepalive_s, now)
+        self.is_open = True
+        self.opened_at = now
+        self.incoming = self._owner.accepted(self, answer)
+        if not self.opened.done():
+            self.opened.set_result(None)
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        if self._is_closing:
+            return
+        self._ticker = self._loop.call_later(_TICK_S, self._tick)
+        try:
+            self._look(self._loop.time())
+        except Exception as error:  # noqa: BLE001 - the loop would log it and go on
+            self.fail(error)
+
+    def _look(self, now: float) -> None:
+        keepalive = self._keepalive
+        if not self._is_read:
+            keepalive.unheard(now)
+            if self.asked_at is not None:
+                self.asked_at = now
+        elif keepalive.is_dead(now):
+            self.was_silent = True
+            text = "it does not answer any longer"
+            self._cause = Cause(Kind.NO_ANSWER, text, "look at the network and at the broker")
+            self.abort()
+            return
+        elif self.asked_at is not None and now - self.asked_at > self._answer_s:
+            self.was_silent = True
+            self.close()
+            return
+        proof = self._owner.wants_proof
+        if keepalive.wants_ping(now, for_proof=proof, is_read=self._is_read):
+            self.ping()
+        self._owner.look(self)
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Take no message any more; acknowledgements and answers still go their way."""
+        self._is_draining = True
+        self.resume()
+
+    def end(self, cause: Cause, reason: Reason | None = None) -> None:
+        """End the connection for a cause; MQTT 5 tells the broker the reason."""
+        if self._cause is None:
+            self._cause = cause
+        if self.is_open and self._version == 5 and reason is not None:
+            self.write(bytes((0xE0, 2, reason, 0)))
+        self.close()
+
+    def fail(self, error: Exception) -> None:
+        """End the connection because of what TLS or the WebSocket says, or a defect."""
+        if self._cause is None:
+            self._cause = self._causes.of_error(error)
+            if self._cause.kind is Kind.INTERNAL:
+                logger.error("a bridge's connection: internal error, it ends", exc_info=error)
+        self.abort()
+
+    def disconnect(self) -> None:
+        """Say goodbye and close."""
+        if self.is_open:
+            self.write(client_packets.encode_disconnect(self._version))
+        self.close()
+
+    def close(self) -> None:
+        """Send what is queued and close; a broker that does not read it is cut off."""
+        if self._is_closing:
+            return
+        self.flush()
+        self._is_closing = True
+        self.is_open = False
+        transport = self._transport
+        if transport is None:
+            self.connection_lost(None)
+            return
+        if not transport.is_closing():
+            # WebSocket and TLS end with an answer of the broker, which must be read.
+            transport.resume_reading()
+        transport.close()
+        self._loop.call_later(_LINGER_S, transport.abort)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._is_closing = True
+        self.is_open = False
+        if self._transport is None:
+            self.connection_lost(None)
+        else:
+            self._transport.abort()

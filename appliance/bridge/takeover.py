@@ -1,0 +1,34 @@
+"""Whether another client uses the bridge's client id.
+
+A broker ends the older of two connections with the same client id (MQTT 3.1.1, section 3.1.4), most
+of them without a word, and the two throw each other out for ever. What is seen of it: connections
+that were accepted and closed soon, several times. Not for: closings that have another explanation
+(a refused filter, a refused message).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+_SOON_S = 20.0
+_WITHIN_S = 300.0
+_LOSSES = 4
+
+
+class Takeovers:
+    """The short-lived connections of one bridge. Times are in seconds of a clock without steps."""
+
+    def __init__(self) -> None:
+        self._losses: deque[float] = deque(maxlen=_LOSSES)
+
+    def clear(self) -> None:
+        """Another explanation was found."""
+        self._losses.clear()
+
+    def lost(self, now: float, lasted_s: float) -> bool:
+        """An accepted connection was closed without a word; returns whether that is a takeover."""
+        if lasted_s > _SOON_S:
+            self._losses.clear()
+            return False
+        self._losses.append(now)
+        return len(self._losses) == _LOSSES and now - self._losses[0] <= _WITHIN_S
