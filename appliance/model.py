@@ -85,7 +85,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     packet_id: int = 0
     """The PUBLISH's packet identifier, 0 for QoS 0 or where it is not known. A redelivery has the
     packet identifier of the original (MQTT 3.1.1, section 4.4), so the task starter can tell it
-    from a second message with the same payload."""
+    from a second message with the same payload. A message that a bridge brought in has a number of
+    the bridge's here instead (``numbered``)."""
 
 
 _BRIDGE = "$bridge/"
@@ -105,6 +106,28 @@ def sender(client_id: str) -> str:
     """A message's sender for people: the client id, or ``bridge NAME``; empty if it is unknown."""
     name = bridge_of(client_id)
     return f"bridge {name}" if name else client_id
+
+
+def numbered(seq: int, packet_id: int) -> int:
+    """What a bridge's message of QoS 1 has as ``Message.packet_id``: a number that is its own.
+
+    Other brokers use packet identifiers again at once. A repeat has the number of its original.
+
+    Args:
+        seq: the original's sequence number.
+        packet_id: the packet identifier with which it first came.
+    """
+    return seq << 16 | packet_id
+
+
+def seq_of(number: int) -> int:
+    """The sequence number of the original, from what ``numbered`` made."""
+    return number >> 16
+
+
+def packet_id_of(number: int) -> int:
+    """The packet identifier with which the original first came, from what ``numbered`` made."""
+    return number & 0xFFFF
 
 
 def is_own(client_id: str) -> bool:

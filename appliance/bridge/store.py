@@ -21,9 +21,6 @@ from appliance.storage.layout import Migration, Tables, is_whole
 _SAMPLE_ROWS = 100
 """Rows of a table that are looked at before a start changes anything."""
 
-Range = tuple[int, int]
-"""Sequence numbers: the first and the last."""
-
 
 class Rows(Protocol):
     """What can be asked for rows: the journal."""
@@ -67,8 +64,8 @@ class ArrivalRecord(msgspec.Struct, frozen=True):
 
     settled_seq: int
     """Every message of the bridge behind this one is unsettled."""
-    unsettled: tuple[Range, ...] = ()
-    """The messages of the bridge in these ranges, up to ``settled_seq``, are unsettled too."""
+    unsettled: tuple[int, ...] = ()
+    """The sequence numbers of those before it that are unsettled too, in order."""
 
 
 class BridgeRecord(msgspec.Struct, frozen=True):
@@ -148,7 +145,6 @@ def load(rows: Rows, name: str) -> BridgeRecord:
     def of(table: str) -> str:
         return f"SELECT * FROM {table} WHERE name = ?"  # noqa: S608 - our names
 
-    ranges = tuple[Range, ...]
     cursor = _each(
         rows,
         of("bridge_cursor"),
@@ -161,7 +157,7 @@ def load(rows: Rows, name: str) -> BridgeRecord:
         of("bridge_arrival"),
         f"The note which messages bridge {name} may get again",
         lambda _, seq, body: ArrivalRecord(
-            _number(seq), msgspec.msgpack.decode(_bytes(body), type=ranges)
+            _number(seq), msgspec.msgpack.decode(_bytes(body), type=tuple[int, ...])
         ),
         name,
     )

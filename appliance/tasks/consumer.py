@@ -21,7 +21,7 @@ from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
-from appliance.model import Cause, Message, bridge_of, is_own, sender
+from appliance.model import Cause, Message, bridge_of, is_own, sender, seq_of
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
@@ -354,7 +354,8 @@ class JournalConsumer:
         if mark is not None and not mark.execution and mark.label in _BEFORE_RULES:
             found = [_BEFORE_RULES[mark.label]]
             if mark.label == _REDELIVERY.label and (bridge := bridge_of(message.client_id)):
-                original = f" as message {message.packet_id}" if message.packet_id else ""
+                number = seq_of(message.packet_id)
+                original = f" as message {number}" if number else ""
                 found = [f"It came before{original}: the broker of bridge {bridge} sent it again."]
         if message.received_ns < self._rules_ns:
             found.append("The rules were changed since it came: this is what they say now.")

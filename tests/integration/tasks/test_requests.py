@@ -116,7 +116,7 @@ def test_a_redelivery_and_a_repeat_start_nothing(qlik, tmp_path: Path) -> None:
     with Rig(tmp_path / "tasks.db", client_of(qlik), source=rig.source) as again:
         third = again.source.put(START_TOPIC, task.id, qos=1, packet_id=9, dup=True)
         fourth = again.source.put(
-            START_TOPIC, task.id, retain=True, dup=True, client_id="$bridge/hq", packet_id=1
+            START_TOPIC, task.id, retain=True, dup=True, client_id="$bridge/hq", packet_id=1 << 16
         )
         again.wait_until(lambda: len(again.engine.marks([third.seq, fourth.seq])) == 2)
         assert again.engine.marks([fourth.seq])[fourth.seq].label == "redelivery"
