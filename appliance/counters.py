@@ -391,6 +391,11 @@ class Counter(enum.Enum):
         "A message of another broker is larger than max_packet_size of the bridge; it was",
         "acknowledged and dropped. Raise that, or send less at a time.",
     )
+    BRIDGE_MESSAGES_LEFT_OUT_LOOP = (
+        "bridge messages left out: going round",
+        "A message of another broker had passed this appliance before, or too many others; it was",
+        "acknowledged and dropped. Look at the topics of the bridges on its way.",
+    )
     BRIDGE_INTERNAL_ERRORS = (
         "bridges: internal errors",
         "A connection of a bridge ended because of a defect; please report what the log has.",

@@ -10,15 +10,17 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 from appliance.bridge.backoff import Backoff
 from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
 from appliance.bridge.connection import BridgeConnection
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.incoming import Incoming, News, Totals
+from appliance.bridge.outgoing import Outgoing
 from appliance.bridge.redirect import Redirects
 from appliance.bridge.routes import Routes
-from appliance.bridge.store import BridgeRecord
+from appliance.bridge.store import BridgeRecord, save_cursor
 from appliance.bridge.subscriptions import Subscriptions
 from appliance.bridge.takeover import Takeovers
 from appliance.bridge.transport import Address, open_transport
@@ -40,6 +42,8 @@ _LINES_A_MINUTE = 6
 _STOP_S = 4.0
 """How long the journal and the broker may take to finish with what came in."""
 _GOODBYE_S = 3.0
+_LAST_S = 1.0
+_LOOK_S = 0.02
 _FOR_EVER_S = 0xFFFFFFFF
 
 
@@ -59,7 +63,6 @@ class Bridge:
         self.config = config
         self._context = context
         self._installation = installation
-        self._record = record
         self._client_id = client_id
         self._version = 5 if config.version == "5" else 4
         self._home = Address(config.host, config.used_port)
@@ -77,6 +80,20 @@ class Bridge:
         self._backoff = Backoff(context.pace, context.chance or random.random)
         self._takeovers = Takeovers()
         self._repeats = News()
+        self._outgoing: Outgoing | None = None
+        if config.publish:
+            self._outgoing = Outgoing(
+                config,
+                cursor=record.cursor,
+                installation=installation,
+                journal=context.journal,
+                save_cursor=self._save_cursor,
+                waited_ns=context.door.waited_ns,
+                count=context.count,
+                loop=context.loop,
+            )
+        self._is_sending = False
+        """What goes out is sent on the present connection."""
         self._causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
         self._connection: BridgeConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -86,6 +103,7 @@ class Bridge:
         self._next_attempt_ns: int | None = None
         self._last_cause: Cause | None = None
         self._last_cause_ns: int | None = None
+        self._limits = ConnAck(reason=0)
         self._said: object = None
         """What the log said last: a cause, or that the bridge is connected."""
 
@@ -112,16 +130,39 @@ class Bridge:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_S):
                     await self._context.door.settled()
+                    await self._send_last()
+                    await self._stop_sending()
                     await connection.prove()
             connection.disconnect()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(connection.ended), _GOODBYE_S)
+        await self._stop_sending()
         if self._task is not None:
             if self._connection is not None:
                 self._connection.abort()
             done, _ = await asyncio.wait({self._task}, timeout=_GOODBYE_S)
             if not done:
                 self._task.cancel()
+
+    async def _send_last(self) -> None:
+        """Wait a moment until the last of the journal has gone out: outcomes, the status."""
+        outgoing = self._outgoing
+        end = self._context.loop.time() + _LAST_S
+        while (  # noqa: ASYNC110 - the way out tells nobody that it is done
+            outgoing is not None
+            and self._is_sending
+            and (outgoing.lag or outgoing.under_way)
+            and self._context.loop.time() < end
+        ):
+            await asyncio.sleep(_LOOK_S)
+
+    async def _stop_sending(self) -> None:
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            await outgoing.stop()
+
+    def _save_cursor(self, seq: int, then: Callable[[], None]) -> None:
+        self._context.door.record((save_cursor(self.config.name, seq),), then)
 
     async def _run(self) -> None:
         while not self._is_stopping:
@@ -209,13 +250,20 @@ class Bridge:
 
     def _explain(self, connection: BridgeConnection, cause: Cause | None) -> Cause:
         """Why an accepted connection ended; ``cause`` is what its end itself says."""
+        by_broker = not connection.was_silent and (cause is None or cause.is_of_broker)
+        refused = None
+        if cause is None or cause.kind is Kind.CLOSED:
+            refused = self._subscriptions.lost(self._causes, is_silent=connection.was_silent)
+        if self._is_sending and self._outgoing is not None:
+            self._is_sending = False
+            text = "" if cause is None else cause.text
+            self._outgoing.disconnected(text, by_broker=by_broker and refused is None)
+        if refused is not None:
+            return refused
         if cause is not None and cause.kind is not Kind.CLOSED:
             if cause.kind is Kind.TAKEN_OVER:
                 self._context.count(Counter.BRIDGE_CLIENT_IDS_TAKEN_OVER)
             return cause
-        refused = self._subscriptions.lost(self._causes, is_silent=connection.was_silent)
-        if refused is not None:
-            return refused
         if cause is not None:
             return cause
         now = self._context.loop.time()
@@ -279,9 +327,10 @@ class Bridge:
             repeats=self._repeats,
             totals=self._totals,
             count=self._context.count,
-            refuses=lambda _: None,
+            installation=self._installation,
             sparse=self._sparse,
         )
+        self._limits = answer
         self._subscribe(connection)
         return incoming
 
@@ -289,6 +338,10 @@ class Bridge:
         packet = self._subscriptions.next_packet()
         if packet is not None:
             connection.ask(packet)
+        elif not self._is_sending and self._outgoing is not None:
+            # Only now, so that it is plain what a broker ends the connection for.
+            self._is_sending = True
+            self._outgoing.connected(connection, self._limits)
 
     def subscribed(
         self, connection: BridgeConnection, packet_id: int, code: int | None, text: str
@@ -310,6 +363,8 @@ class Bridge:
 
     def acknowledged(self, ack: Ack) -> None:
         """A PUBACK came."""
+        if self._outgoing is not None and self._is_sending:
+            self._outgoing.acknowledged(ack.packet_id, ack.reason, ack.reason_string)
 
     def acknowledges(self, seq: int) -> None:
         """The acknowledgements of messages up to this number were sent."""
@@ -333,14 +388,21 @@ class Bridge:
         if connection.asked_at is None:
             self._subscribe(connection)
 
-    def writable(self, is_writable: bool) -> None:
-        """The broker reads too slowly, or again fast enough."""
+    def pause_writing(self) -> None:
+        """The broker reads too slowly."""
+        if self._outgoing is not None:
+            self._outgoing.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The broker reads fast enough again."""
+        if self._outgoing is not None:
+            self._outgoing.resume_writing()
 
     # --- what is shown ------------------------------------------------------------------------
 
     def state(self) -> BridgeState:
         """What the UI shows. Safe from any thread."""
-        config, connection = self.config, self._connection
+        config, connection, outgoing = self.config, self._connection, self._outgoing
         is_connected = connection is not None and connection.is_open
         incoming = None if connection is None else connection.incoming
         return BridgeState(
@@ -356,6 +418,9 @@ class Bridge:
             tls=config.tls is not None,
             messages_in=self._totals.messages,
             repeats=self._totals.repeats,
+            messages_out=0 if outgoing is None else outgoing.messages_out,
+            lag=0 if outgoing is None else outgoing.lag,
+            parked=0 if outgoing is None else outgoing.parked,
             unacknowledged=0 if incoming is None or not is_connected else incoming.unacknowledged,
             attempts=0 if is_connected else self._backoff.failures,
             last_error="" if self._last_cause is None else str(self._last_cause),

@@ -72,6 +72,9 @@ class Cause(msgspec.Struct, frozen=True):
     server: str = ""
     """The other server that the broker names, ``"host:port"`` or whatever it wrote."""
 
+    is_of_broker: bool = False
+    """Whether the broker ended the connection, and not the network or this side."""
+
     def __str__(self) -> str:
         return f"{self.text}: {self.advice}" if self.advice else self.text
 
@@ -177,7 +180,7 @@ class Causes:
             text += f" (it says: {self.said(reason)})"
         if server:
             text += f", {self.said(server)}"
-        return Cause(kind, text, advice, code, server)
+        return Cause(kind, text, advice, code, server, is_of_broker=True)
 
     def of_connack(self, code: int, version: int, reason: str = "", *, server: str = "") -> Cause:
         """A CONNACK that refuses."""
@@ -199,7 +202,7 @@ class Causes:
             text = "the broker ended the connection"
             if reason:
                 text += f" (it says: {self.said(reason)})"
-            return Cause(Kind.CLOSED, text)
+            return Cause(Kind.CLOSED, text, is_of_broker=True)
         return self.of_code(code, reason, server=server)
 
     def of_error(self, error: BaseException) -> Cause:

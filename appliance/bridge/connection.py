@@ -40,7 +40,10 @@ _LARGEST_EARLY = 64 * 1024
 
 
 class Owner(Protocol):
-    """The bridge, as its connection sees it. Every method is called on the engine's loop."""
+    """The bridge, as its connection sees it. Every method is called on the engine's loop.
+
+    None of the other methods is called before ``accepted``.
+    """
 
     def accepted(self, connection: BridgeConnection, answer: ConnAck) -> Incoming:
         """The broker accepted the connection; returns where its messages go."""
@@ -69,8 +72,11 @@ class Owner(Protocol):
     def look(self, connection: BridgeConnection) -> None:
         """Called several times a second while the connection is open."""
 
-    def writable(self, is_writable: bool) -> None:
-        """The broker reads too slowly, or again fast enough."""
+    def pause_writing(self) -> None:
+        """The broker reads too slowly."""
+
+    def resume_writing(self) -> None:
+        """The broker reads fast enough again."""
 
 
 class BridgeConnection(GuardedProtocol):
@@ -165,12 +171,14 @@ class BridgeConnection(GuardedProtocol):
     def pause_writing(self) -> None:
         self._is_blocked = True
         self._update_reading()
-        self._owner.writable(False)
+        if self.is_open:
+            self._owner.pause_writing()
 
     def resume_writing(self) -> None:
         self._is_blocked = False
         self._update_reading()
-        self._owner.writable(True)
+        if self.is_open:
+            self._owner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_open, self.is_open = self.is_open, False
@@ -479,6 +487,10 @@ class BridgeConnection(GuardedProtocol):
             if self._cause.kind is Kind.INTERNAL:
                 logger.error("a bridge's connection: internal error, it ends", exc_info=error)
         self.abort()
+
+    def lose(self, reason: str) -> None:
+        """End the connection, because of this; it is built again."""
+        self.end(Cause(Kind.NO_ANSWER, reason), Reason.UNSPECIFIED)
 
     def disconnect(self) -> None:
         """Say goodbye and close."""

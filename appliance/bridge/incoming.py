@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from appliance.bridge.marks import PATH, is_looping
 from appliance.bridge.routes import Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
@@ -27,6 +27,7 @@ from appliance.mqtt.received import Oversized, Published, read_publishes
 logger = logging.getLogger(__name__)
 
 _PUBACK, _PUBREC, _PUBCOMP = b"\x40\x02", b"\x50\x02", b"\x70\x02"
+_PATH = PATH.encode()
 _SHOWN = 100
 """Characters of a topic in the log."""
 
@@ -93,10 +94,10 @@ class Incoming:
         repeats: Numbers,
         totals: Totals,
         count: Count,
-        refuses: Callable[[Published], Counter | None],
+        installation: str,
         sparse: SparseLog,
     ) -> None:
-        """``refuses``: what counts a message that must not come in, because it would go round."""
+        """``installation``: the mark that this appliance leaves on messages that go out."""
         self._name = name
         self._client_id = bridge_client_id(name)
         self._address = address
@@ -107,7 +108,7 @@ class Incoming:
         self._repeats = repeats
         self._totals = totals
         self._count = count
-        self._refuses = refuses
+        self._installation = installation
         self._sparse = sparse
         self._messages: list[Message] = []
         self._retained: list[Message] = []
@@ -189,8 +190,13 @@ class Incoming:
         if packet.retain and not route.wants_retained:
             self._count(Counter.BRIDGE_MESSAGES_LEFT_OUT_RETAINED)
             return True
-        if packet.properties is not None and (counter := self._refuses(packet)) is not None:
-            self._count(counter)
+        properties = packet.properties
+        if (
+            properties is not None
+            and properties.find(_PATH) >= 0
+            and is_looping(properties.decoded(), self._installation)
+        ):
+            self._count(Counter.BRIDGE_MESSAGES_LEFT_OUT_LOOP)
             return True
         return False
 

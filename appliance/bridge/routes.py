@@ -14,7 +14,8 @@ from appliance.broker.topic_limits import is_within_limits
 from appliance.config.tables import BridgeSubscribeConfig, LimitsConfig
 from appliance.counters import Count, Counter
 from appliance.mqtt.packets import publish_topic
-from appliance.mqtt.topics import matches, reserved_problem, topic_problem
+from appliance.mqtt.topic_mapping import Rule, TopicMapping
+from appliance.mqtt.topics import reserved_problem
 
 _REMEMBERED = 4096
 _LONGEST_REMEMBERED = 256
@@ -48,6 +49,9 @@ class Routes:
         count: Count,
     ) -> None:
         self._subscriptions = subscriptions
+        self._mapping = TopicMapping(
+            [Rule(each.topic, each.remove_prefix, each.local_prefix) for each in subscriptions]
+        )
         self._service_name = service_name
         self._limits = limits
         self._count = count
@@ -76,24 +80,17 @@ class Routes:
         if not is_within_limits(raw, self._limits(), self._count):
             return Route("", problem="its topic is longer or deeper than [limits] allows")
         remote = publish_topic(raw)
-        found = [
-            number
-            for number, each in enumerate(self._subscriptions)
-            if matches(each.topic, remote) and (remote[0] != "$" or each.topic[:1] == "$")
-        ]
-        if not found:
+        found = self._mapping.find(remote)
+        if found is None:
             if remote[0] == "$":
                 return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_DOLLAR_TOPIC, "$ topic")
-            return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_NOT_ASKED, "nobody asked for it")
-        number = found[0]
-        config = self._subscriptions[number]
-        topic = config.local_prefix + remote.removeprefix(config.remove_prefix)
-        if problem := topic_problem(topic):
-            return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC, problem, number)
+            return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_NOT_ASKED, "no filter asks for it")
+        number, topic = found.number, found.topic
+        if found.problem:
+            return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC, found.problem, number)
         if problem := reserved_problem(topic, self._service_name):
             return Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_RESERVED_TOPIC, problem, number)
         if not is_within_limits(topic.encode(), self._limits(), self._count):
             text = "its local topic is longer or deeper than [limits] allows"
             return Route("", problem=text, subscription=number)
-        wants_retained = any(self._subscriptions[each].retained for each in found)
-        return Route(topic, None, "", number, wants_retained)
+        return Route(topic, None, "", number, self._subscriptions[number].retained)

@@ -113,7 +113,7 @@ async def test_no_acknowledgement_outlives_its_connection(tmp_path, monkeypatch)
                     peer.send(b"\xd0\x00")
 
     async with ScriptedRemote(script) as remote:
-        async with BridgeRig(tmp_path, bridge(remote.port, "a", keepalive=5)) as rig:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a", keepalive=1)) as rig:
             await rig.connected()
             await rig.settled()
             held.clear()
@@ -271,7 +271,7 @@ async def test_back_pressure_keeps_the_connection(tmp_path, monkeypatch):
         await peer.serve()
 
     async with ScriptedRemote(script) as remote:
-        config = bridge(remote.port, "a", keepalive=5)
+        config = bridge(remote.port, "a", keepalive=1)
         async with BridgeRig(tmp_path, config, max_pending=10_000) as rig:
             await rig.connected()
             await rig.settled()
