@@ -12,15 +12,17 @@ import logging
 import random
 from collections.abc import Callable
 
+from appliance.bridge.arrivals import Arrivals
 from appliance.bridge.backoff import Backoff
 from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
 from appliance.bridge.connection import BridgeConnection
 from appliance.bridge.context import BridgeContext
-from appliance.bridge.incoming import Incoming, News, Totals
+from appliance.bridge.incoming import Incoming, Totals
 from appliance.bridge.outgoing import Outgoing
 from appliance.bridge.redirect import Redirects
+from appliance.bridge.repeats import Repeats
 from appliance.bridge.routes import Routes
-from appliance.bridge.store import BridgeRecord, save_cursor
+from appliance.bridge.store import ArrivalRecord, BridgeRecord, save_arrival, save_cursor
 from appliance.bridge.subscriptions import Subscriptions
 from appliance.bridge.takeover import Takeovers
 from appliance.bridge.transport import Address, open_transport
@@ -58,6 +60,7 @@ class Bridge:
         *,
         installation: str,
         record: BridgeRecord,
+        arrivals: Arrivals,
     ) -> None:
         """``client_id``: by which the other broker knows the bridge."""
         self.config = config
@@ -79,7 +82,7 @@ class Bridge:
         self._totals = Totals(self._subscriptions.received)
         self._backoff = Backoff(context.pace, context.chance or random.random)
         self._takeovers = Takeovers()
-        self._repeats = News()
+        self._repeats = Repeats(arrivals, context.loop.time)
         self._outgoing: Outgoing | None = None
         if config.publish:
             self._outgoing = Outgoing(
@@ -133,6 +136,7 @@ class Bridge:
                     await self._send_last()
                     await self._stop_sending()
                     await connection.prove()
+                    self._save_arrival(self._repeats.record(self._context.door.newest_seq()))
             connection.disconnect()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(connection.ended), _GOODBYE_S)
@@ -163,6 +167,10 @@ class Bridge:
 
     def _save_cursor(self, seq: int, then: Callable[[], None]) -> None:
         self._context.door.record((save_cursor(self.config.name, seq),), then)
+
+    def _save_arrival(self, record: ArrivalRecord | None) -> None:
+        if record is not None:
+            self._context.door.record((save_arrival(self.config.name, record),))
 
     async def _run(self) -> None:
         while not self._is_stopping:
@@ -203,6 +211,7 @@ class Bridge:
                 cause = await asyncio.shield(connection.opened)
             if cause is None:
                 cause = await asyncio.shield(connection.ended)
+                self._repeats.disconnected()
                 return self._explain(connection, cause), loop.time() - connection.opened_at
         except (OSError, UnicodeError, ValueError, ApplianceError, HandshakeError) as error:
             cause = self._causes.of_error(error)
@@ -305,6 +314,9 @@ class Bridge:
     def accepted(self, connection: BridgeConnection, answer: ConnAck) -> Incoming:
         """The broker accepted the connection."""
         self._since_ns = self._context.clock_ns()
+        newest = self._context.door.newest_seq()
+        self._repeats.connected(session_present=answer.session_present, newest_seq=newest)
+        self._save_arrival(self._repeats.record(newest))
         kept = self._subscriptions.granted if answer.session_present else ()
         self._subscriptions.begin(kept)
         if self._said != "connected":
@@ -384,7 +396,8 @@ class Bridge:
         return self._repeats.wants_ping
 
     def look(self, connection: BridgeConnection) -> None:
-        """Subscribe to what was left out for a while."""
+        """Subscribe to what was left out for a while, and note what may come again."""
+        self._save_arrival(self._repeats.due(self._context.door.newest_seq()))
         if connection.asked_at is None:
             self._subscribe(connection)
 

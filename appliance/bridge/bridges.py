@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from appliance.bridge.arrivals import Arrivals, read_arrivals
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
@@ -41,19 +42,26 @@ class Bridges:
             ApplianceError: what is kept of the bridges can't be read.
         """
         for config in configs:
-            self._begin(config, await self._record_of(config.name))
+            await self._begin(config)
 
-    async def _record_of(self, name: str) -> BridgeRecord:
-        if not self._installation:
-            self._installation = await asyncio.to_thread(installation_id, self._data_dir)
-        return await asyncio.to_thread(load, self._context.journal, name)
+    def _read(self, name: str) -> tuple[str, BridgeRecord, Arrivals]:
+        """What is kept on the disk. Not on the loop."""
+        installation = self._installation or installation_id(self._data_dir)
+        record = load(self._context.journal, name)
+        return installation, record, read_arrivals(self._context.journal, name, record.arrival)
 
-    def _begin(self, config: BridgeConfig, record: BridgeRecord) -> None:
+    async def _begin(self, config: BridgeConfig) -> None:
+        self._installation, record, arrivals = await asyncio.to_thread(self._read, config.name)
         client_id = config.client_id or (
             f"{self._context.service_name}-{config.name}-{self._installation[:_SHOWN_ID]}"
         )
         bridge = Bridge(
-            config, self._context, client_id, installation=self._installation, record=record
+            config,
+            self._context,
+            client_id,
+            installation=self._installation,
+            record=record,
+            arrivals=arrivals,
         )
         self._bridges[config.name] = bridge
         bridge.start()
@@ -86,11 +94,12 @@ class Bridges:
         try:
             # The broker ends the older of two connections with one client id: first out, then in.
             await asyncio.gather(*(bridge.stop() for bridge in ending))
+            await self._context.door.settled()  # what they noted at the end is read below
             for bridge in ending:
                 del self._bridges[bridge.config.name]
             for name, config in wanted.items():
                 if name not in self._bridges and not self._is_stopped:
-                    self._begin(config, await self._record_of(name))
+                    await self._begin(config)
         except Exception:
             logger.exception("the bridges could not be changed")
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from appliance.bridge.marks import PATH, is_looping
+from appliance.bridge.repeats import Repeats
 from appliance.bridge.routes import Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
@@ -30,35 +31,6 @@ _PUBACK, _PUBREC, _PUBCOMP = b"\x40\x02", b"\x50\x02", b"\x70\x02"
 _PATH = PATH.encode()
 _SHOWN = 100
 """Characters of a topic in the log."""
-
-
-class Numbers(Protocol):
-    """Tells news from repeats; see repeats.py."""
-
-    def number(
-        self, topic: str, payload: bytes, dup: bool, packet_id: int, seq: int
-    ) -> tuple[bool, int]: ...
-
-
-class News:
-    """Takes every message for news."""
-
-    wants_ping = False
-
-    def number(
-        self, _topic: str, _payload: bytes, _dup: bool, _packet_id: int, seq: int
-    ) -> tuple[bool, int]:
-        """Whether it is a repeat, and its number."""
-        return False, seq
-
-    def acknowledged(self, seq: int) -> None:
-        """The acknowledgements of messages up to this number were sent."""
-
-    def ping_sent(self) -> None:
-        """A PINGREQ is sent now."""
-
-    def ping_answered(self) -> None:
-        """A PINGRESP came."""
 
 
 class _Batch(NamedTuple):
@@ -91,7 +63,7 @@ class Incoming:
         door: Door,
         publisher: Publisher,
         routes: Routes,
-        repeats: Numbers,
+        repeats: Repeats,
         totals: Totals,
         count: Count,
         installation: str,
@@ -139,10 +111,11 @@ class Incoming:
         try:
             route = self._routes.find(packet.topic)
         except PacketError as error:
-            self._leave_out(packet.topic, Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC, str(error))
-            return
+            route = Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC, str(error))
         is_plain = route.topic and not (packet.retain or packet.properties or packet.problem)
         if not is_plain and self._is_left_out(packet, route):
+            if qos:
+                self._repeats.left_out(packet.packet_id)
             return
         topic = route.topic
         seq = self._door.next_seq()
@@ -216,6 +189,7 @@ class Incoming:
         if packet.qos:
             self._acks += _PUBACK if packet.qos == 1 else _PUBREC
             self._acks += packet.packet_id.to_bytes(2, "big")
+            self._repeats.left_out(packet.packet_id)
         self._leave_out(
             packet.topic.encode(),
             Counter.BRIDGE_MESSAGES_LEFT_OUT_TOO_LARGE,

@@ -9,13 +9,12 @@ any clock that does not step.
 from __future__ import annotations
 
 _LEAST_ANSWER_S = 2.0
-_PROOF_EVERY_S = 1.0
 
 
 class Keepalive:
     """The pings of one connection; at most one is under way."""
 
-    __slots__ = ("_answer_s", "_asked_at", "_heard_at", "_last_ping_at", "_quiet_s", "_sent_at")
+    __slots__ = ("_answer_s", "_asked_at", "_heard_at", "_quiet_s", "_sent_at")
 
     def __init__(self, keepalive_s: float, now: float) -> None:
         """``keepalive_s``: what both sides agreed on; 0: the broker asks for none."""
@@ -23,7 +22,6 @@ class Keepalive:
         self._quiet_s = keepalive_s * 0.7 if keepalive_s else 60.0
         self._answer_s = max(_LEAST_ANSWER_S, keepalive_s * 0.5 if keepalive_s else 30.0)
         self._heard_at = self._sent_at = now
-        self._last_ping_at = now - _PROOF_EVERY_S
         self._asked_at: float | None = None
 
     @property
@@ -41,7 +39,7 @@ class Keepalive:
 
     def pinged(self, now: float) -> None:
         """A PINGREQ was sent."""
-        self._asked_at = self._last_ping_at = self._sent_at = now
+        self._asked_at = self._sent_at = now
 
     def answered(self) -> bool:
         """A PINGRESP came; returns whether one was expected."""
@@ -67,7 +65,7 @@ class Keepalive:
             return False
         if now - self._sent_at >= self._quiet_s or now - self._heard_at >= self._quiet_s:
             return True
-        return for_proof and is_read and now - self._last_ping_at >= _PROOF_EVERY_S
+        return for_proof and is_read
 
     def is_dead(self, now: float) -> bool:
         """Whether the broker left a PINGREQ unanswered for too long, and sent nothing else."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from bridge_rig import BridgeRig, ScriptedRemote, bridge
+from bridge_rig import SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge
 from broker_rig import PATIENCE_S, Rig, hold_commits
 from other_brokers import PASSWORD, USER, Mosquitto, Remote
 
-from appliance.bridge.connection import BridgeConnection
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
 from appliance.secret import Secret
@@ -283,3 +282,26 @@ async def test_back_pressure_keeps_the_connection(tmp_path, monkeypatch):
             held.set()
             await rig.came(100, "a")
             assert remote.connections == 1
+
+
+async def test_what_comes_again_is_known(tmp_path):
+    """A message that the broker sends again, because its acknowledgement was lost, is a repeat."""
+
+    async def script(peer, number):
+        if number == 0:
+            await peer.accept(filters=1)
+            peer.publish("a", b"start", id=7)
+            await peer.expect(4)
+            peer.reset()  # before the ping that proves the acknowledgement
+        else:
+            await peer.accept(connack=SESSION_PRESENT)
+            peer.publish("a", b"start", id=7, dup=True)
+            peer.publish("a", b"start", id=8)
+            await peer.serve()
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
+            first, again, news = await rig.came(3, "a")
+            assert [one.dup for one in (first, again, news)] == [False, True, False]
+            assert first.packet_id == again.packet_id != news.packet_id
+            await rig.until(lambda: rig.state().repeats == 1)
