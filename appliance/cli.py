@@ -362,11 +362,13 @@ def _add_init_and_check(add: _Add) -> None:
         "`when` and in [ui]. Nothing is started and no port is opened.",
         "  appliance check\n"
         "  appliance check -c plant.toml\n"
-        "  appliance check --connect                     also sign in to the Qlik server",
+        "  appliance check --connect                     also sign in to Qlik and to other brokers",
     )
     _config_option(parser)
     parser.add_argument(
-        "--connect", action="store_true", help="try to reach the Qlik server and sign in"
+        "--connect",
+        action="store_true",
+        help="try to reach the Qlik server and the brokers of bridges, and sign in",
     )
 
 

@@ -23,8 +23,6 @@ _LONGEST_TEXT = 200
 """Characters of a remote's own words that are kept."""
 FAILURE = 0x80
 """Reason codes from here on report a failure (section 2.4)."""
-CODES_OF_3_1_1 = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
-"""CONNACK return codes of MQTT 3.1.1 (table 3.1), as the reason codes with the same meaning."""
 
 
 class Kind(enum.Enum):
@@ -183,14 +181,16 @@ class Causes:
         return Cause(kind, text, advice, code, server, is_of_broker=True)
 
     def of_connack(self, code: int, version: int, reason: str = "", *, server: str = "") -> Cause:
-        """A CONNACK that refuses."""
-        if version == 5 and code >= FAILURE:
-            return self.of_code(code, reason, server=server)
-        known = CODES_OF_3_1_1.get(code)
-        if known is None:
-            return Cause(Kind.PROTOCOL, f"the broker answered CONNECT with the unknown code {code}")
-        cause = self.of_code(known)
-        if code == 5:
+        """A CONNACK that refuses.
+
+        Args:
+            code: the reason code; that of MQTT 3.1.1 as ``decode_connack`` translates it.
+            version: the version of the CONNECT, 4 or 5.
+            reason: the remote's reason string.
+            server: the remote's server reference.
+        """
+        cause = self.of_code(code, reason, server=server)
+        if version < 5 and cause.kind is Kind.NOT_AUTHORIZED:
             # mosquitto answers so for a wrong password.
             text = "not authorised, or wrong user name or password"
             return msgspec.structs.replace(cause, text=text)

@@ -34,6 +34,7 @@ from appliance.config.values import (
     parse_bind,
 )
 from appliance.errors import EXIT_OK, ApplianceError, ConfigError
+from appliance.finding import Finding
 from appliance.tasks import notify_urls
 from appliance.tasks.conditions import Condition
 from appliance.tasks.loops import find_loops
@@ -68,18 +69,36 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _connect(config: Config) -> int:
+    findings = [*_try_qlik(config), *_try_bridges(config)]
+    return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
+
+
+def _try_qlik(config: Config) -> list[Finding]:
     if config.qlik is None:
-        _print("There is no [qlik] table, so no server is tried.")
-        return EXIT_OK
+        what = "Qlik server" if config.bridge else "server"
+        _print(f"There is no [qlik] table, so no {what} is tried.")
+        return []
     # The HTTP client takes its time.
     from appliance.commands.task_review import review  # noqa: PLC0415
     from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415
 
     _print("Trying the Qlik server:")
-    findings = diagnose(config.qlik, review=lambda tasks, apps: review(config, tasks, apps))
+    return _shown(diagnose(config.qlik, review=lambda tasks, apps: review(config, tasks, apps)))
+
+
+def _try_bridges(config: Config) -> list[Finding]:
+    if not config.bridge:
+        return []
+    from appliance.bridge.trial import try_bridges  # noqa: PLC0415  it imports the broker's rooms
+
+    _print("Trying the brokers of bridges:")
+    return _shown(try_bridges(config))
+
+
+def _shown(findings: list[Finding]) -> list[Finding]:
     for finding in findings:
         _print(f"  {finding.level:<5}{finding.text}")
-    return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
+    return findings
 
 
 def _deeper(config: Config) -> Iterator[str]:

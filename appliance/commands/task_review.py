@@ -13,8 +13,8 @@ import msgspec
 
 from appliance.config.tables import Config, TimerConfig, TriggerConfig
 from appliance.errors import EXIT_CONFIG, ConfigError
+from appliance.finding import Finding
 from appliance.model import Task
-from appliance.qlik.diagnosis import Finding
 from appliance.qlik.server import QlikError
 from appliance.tasks.catalog import AllowList, ambiguity, find
 from appliance.tasks.loops import find_loops

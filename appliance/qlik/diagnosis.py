@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-import msgspec
-
 from appliance.config.certificates import dates_of
 from appliance.config.tables import QlikConfig
-from appliance.errors import EXIT_UNAVAILABLE, ApplianceError
+from appliance.errors import ApplianceError
+from appliance.finding import Finding
 from appliance.model import Task, TaskKind
 from appliance.qlik.connect import connect, tls_context
 from appliance.qlik.failures import StatusError, exception_error
@@ -29,17 +28,6 @@ _CLOCK_TOLERANCE_S = 60.0
 _EXPIRY_WARNING_DAYS = 30
 _REPOSITORY_PORT = 4242
 _ALWAYS_NAMED = (TaskKind.RELOAD, TaskKind.EXTERNAL_PROGRAM, TaskKind.USER_SYNC)
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """The result of one step."""
-
-    level: str
-    """``"ok"``, ``"warn"`` or ``"bad"``."""
-    text: str
-    """A sentence: the finding, and the fix if one is needed. Never a secret."""
-    exit_code: int = EXIT_UNAVAILABLE
-    """With ``"bad"``: the exit code of a command that ends because of it."""
 
 
 Review = Callable[[Sequence[Task], Callable[[], Sequence[Task]]], Iterable[Finding]]

@@ -21,7 +21,8 @@ from appliance.config.values import ReadPath
 from appliance.secret import Secret
 from appliance.errors import ApplianceError, ConfigError
 from appliance.qlik.connect import connect, qlik_user
-from appliance.qlik.diagnosis import Finding, diagnose
+from appliance.finding import Finding
+from appliance.qlik.diagnosis import diagnose
 from appliance.qlik.server import RetryPolicy, QlikError
 from appliance.qlik.simulated import FaultKind, ManualClock, Proxy, SimulatedQlik, TlsFiles
 from appliance_process import free_port
