@@ -1,4 +1,4 @@
-"""What a bridge brought in before this start, as far as it may come again.
+"""What a bridge brought in before this start, as far as it may come again or be replayed.
 
 Only the newest are looked at: the row of the bridge says behind which message, and that is saved
 each second while messages come. Not for: what a repeat is (repeats.py).
@@ -12,7 +12,8 @@ from typing import Protocol
 
 import msgspec
 
-from appliance.bridge.store import ArrivalRecord
+from appliance.bridge.replays import digest_of
+from appliance.bridge.store import ArrivalRecord, BridgeRecord
 from appliance.model import Message, bridge_client_id, packet_id_of
 
 _LOOKED_BACK = 20_000
@@ -88,12 +89,38 @@ def read_arrivals(journal: Reader, name: str, record: ArrivalRecord | None) -> A
     )
 
 
+def read_last_digests(journal: Reader, record: BridgeRecord, most: int) -> dict[str, bytes]:
+    """Complete ``BridgeRecord.last_digests`` with what came since. Waits for the disk.
+
+    Args:
+        journal: has the messages.
+        record: of the bridge.
+        most: topics that are remembered.
+
+    Raises:
+        UnavailableError, sqlite3.Error: the journal can't be read.
+    """
+    reach = _MOST_READ if record.digests_seq else _LOOKED_BACK
+    begin = max(record.digests_seq, journal.last_seq - reach)
+    digests = dict(record.last_digests)
+    client_id = bridge_client_id(record.name)
+    for message in _behind(journal, begin, client_id, journal.last_seq, lowest_qos=0):
+        if not message.dup:
+            digests.pop(message.topic, None)
+            digests[message.topic] = digest_of(message.payload)
+            if len(digests) > most:
+                del digests[next(iter(digests))]
+    return digests
+
+
 def held(topic: str, payload: bytes) -> int:
     """A hash of what a message holds. It is another one in each process."""
     return hash((topic, payload))
 
 
-def _behind(journal: Reader, after: int, client_id: str, last: int) -> Iterator[Message]:
+def _behind(
+    journal: Reader, after: int, client_id: str, last: int, *, lowest_qos: int = 1
+) -> Iterator[Message]:
     """The bridge's messages of QoS 1 from behind one up to another."""
     while after < last:
         messages = journal.read(after, _AT_ONCE)
@@ -102,7 +129,7 @@ def _behind(journal: Reader, after: int, client_id: str, last: int) -> Iterator[
         for message in messages:
             if message.seq > last:
                 return
-            if message.packet_id and message.client_id == client_id:
+            if message.client_id == client_id and message.qos >= lowest_qos:
                 yield message
         after = messages[-1].seq
 
@@ -117,5 +144,5 @@ def _named(journal: Reader, wanted: tuple[int, ...], client_id: str) -> Iterator
             found = {message.seq: message for message in messages}
             newest = messages[-1].seq if messages else seq
         message = found.get(seq)
-        if message is not None and message.packet_id and message.client_id == client_id:
+        if message is not None and message.qos and message.client_id == client_id:
             yield message

@@ -47,12 +47,10 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     """The broker should have the session at the next connection: it accepted a lasting one."""
     seen_ns: int = 0
     """When the bridge was last connected to it."""
-    gaps: int = 0
-    """How often the session was gone although it should have been there."""
     gap_from_ns: int = 0
-    """The newest gap: messages from then on may be missing; 0 if there was none."""
+    """Since when messages may be missing, because the session was gone; 0: not known."""
     gap_to_ns: int = 0
-    """The newest gap: up to when."""
+    """Up to when; 0: there is no gap that no operator has acknowledged."""
 
     def is_of(self, address: str, client_id: str) -> bool:
         """Whether it is the session of this client id at this broker."""
