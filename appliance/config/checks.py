@@ -21,6 +21,7 @@ from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_paths import path_problems
 from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
 from appliance.config.tables import (
+    AccessConfig,
     Config,
     ListenerConfig,
     QlikConfig,
@@ -498,6 +499,8 @@ def _advice(config: Config) -> Iterator[str]:
                 "cross the network unencrypted"
             )
     yield from bridge_advice(config)
+    if not config.listener and config.access != AccessConfig():
+        yield "[access] has no effect: listener = [], so no client can connect"
     if (config.access.operators or config.access.viewers) and config.access.users_file is None:
         yield (
             "[access] `operators` and `viewers` mean users of a users file, which is missing: "

@@ -138,6 +138,11 @@ class Decoder:
         near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _MIN_SIMILARITY)
         if not top and key == "listener" and value == []:
             advice = "write listener = [] at the beginning of the file, before the first [table]"
+        elif where.path and key in _KEYS.get(where.name, ()):
+            advice = (
+                f"it is a key of {brackets(where.name)} itself; write it there, above the line of "
+                "this table within it"
+            )
         elif near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
             advice = f"did you mean {name}?"
@@ -274,6 +279,19 @@ class Decoder:
         return _VARIABLE.sub(variable, text)
 
 
+def _keys_of_tables() -> dict[str, frozenset[str]]:
+    """The keys of each table of the file, by the table's name."""
+    found = {}
+    for field in msgspec.structs.fields(Config):
+        kind, _ = _unwrap(field.type)
+        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        if isinstance(kind, type) and issubclass(kind, Table):
+            found[field.encode_name] = frozenset(
+                each.encode_name for each in msgspec.structs.fields(kind)
+            )
+    return found
+
+
 def _may_be_secret(key: str) -> bool:
     return _SECRET_KEY.search(key) is not None
 
@@ -344,3 +362,6 @@ def _within(value: Any, bounds: Bounds | None, show: Callable[[float], str]) -> 
     if bounds.high is not None and value > bounds.high:
         raise _InvalidValueError(bounds.beyond or f"too large; the maximum is {show(bounds.high)}")
     return value
+
+
+_KEYS = _keys_of_tables()

@@ -567,7 +567,11 @@ class BridgeTlsConfig(Table, frozen=True):
 
 
 class BridgeSubscribeConfig(Table, frozen=True):
-    """Messages of the other broker that come in."""
+    """Messages of the other broker that come in. May come more than once.
+
+    Each belongs to the `[[bridge]]` above it, whose own keys stand before it. Filters of one bridge
+    must not overlap, because some brokers send a message that fits two of them twice.
+    """
 
     topic: Annotated[TopicFilter, Example('"plant/+/state"')]
     """The topic filter at the other broker."""
@@ -587,7 +591,12 @@ class BridgeSubscribeConfig(Table, frozen=True):
 
 
 class BridgePublishConfig(Table, frozen=True):
-    """Messages of the appliance that go out to the other broker."""
+    """Messages of the appliance that go out to the other broker. May come more than once.
+
+    Each belongs to the `[[bridge]]` above it. What this bridge brought in is never sent back. With
+    MQTT 3.1.1 the topics there must not overlap those that a bridge to the same broker subscribes
+    to; with MQTT 5 on both sides they may, because messages name the appliances that they passed.
+    """
 
     topic: Annotated[TopicFilter, Example('"appliance/tasks/#"')]
     """The topic filter of the appliance's messages: those of its clients, its outcomes and status,
@@ -605,7 +614,9 @@ class BridgePublishConfig(Table, frozen=True):
 class BridgeConfig(Table, frozen=True):
     """Another broker that messages come from and go to. May come more than once.
 
-    docs/bridges.md says how, with configurations for several brokers and clouds.
+    docs/bridges.md says how, with configurations for several brokers and clouds. `appliance check
+    --connect` tries each broker with a client id and a session of its own. After a reload, only
+    bridges that changed connect anew.
     """
 
     name: Annotated[str, Example('"plant"')]

@@ -381,6 +381,8 @@ class Appliance:
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take
         await self.broker.start()
+        if not config.listener:
+            logger.info("no listeners, as the configuration says: no client can connect")
         stack.push_async_callback(self.broker.stop)
         self.terminals.start()
         stack.push_async_callback(self.terminals.stop)

@@ -7,7 +7,7 @@ from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
 from appliance.model import ExecutionState
-from appliance.engine_api import Health, ListenerState, QlikState, TimerState
+from appliance.engine_api import BridgeState, Health, ListenerState, QlikState, TimerState
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 
@@ -373,6 +373,21 @@ async def test_the_first_run_names_the_way_in_that_there_is(transport, tls, want
         assert "1883" not in text.split("Let other machines in")[0]
         await pilot.press("c")
         await settle(pilot)
+
+
+async def test_the_first_run_without_listeners_names_the_bridges():
+    """No address is offered at which no one answers; publishing here goes on."""
+    engine = FakeEngine(Clock())
+    engine.changes["first_run"] = True
+    engine.changes["listeners"] = ()
+    engine.changes["bridges"] = (BridgeState("plant", "broker:1883", "3.1.1", Health("ok")),)
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        text = await settle(pilot)
+        assert "Messages come by bridges  plant (broker:1883)" in text
+        assert "Publish a message here, with n" in text
+        assert "No client can connect" in text
+        assert "127.0.0.1:1883  (MQTT" not in text
+        assert "mosquitto_pub" not in text
 
 
 async def test_a_terminal_that_is_too_small_says_so():

@@ -100,6 +100,10 @@ def problems(text: str) -> list[str]:
          r'\[\[bridge\]\] 1 `publish\[1\].topic`: .*\(\[\[bridge\]\] 2 subscribe\[1\]\).*of both bridges'),
         (f"{HEAD}client_id = 'x'\n{SECOND}client_id = 'x'\nport = 1884",
          r"\[\[bridge\]\] 2 `client_id`: .*\[\[bridge\]\] 1 has this client id at the same host"),
+        (
+            f"{HEAD}{IN}topic = 'a'\nkeepalive = '9s'",
+            r"`subscribe\[1\].keepalive`: .*a key of \[\[bridge\]\] itself; write it there, above",
+        ),
         ("listener = []", r"\[listener\]: no client could connect, and no \[\[bridge\]\] brings"),
         (f"[service]\nlistener = []\n{HEAD}", r"\[service\] `listener`: .*at the beginning of the file"),
         (HEAD + f"{IN}topic = 'a'\n" * 0 + "subscribe = ["
@@ -288,6 +292,14 @@ def test_an_appliance_without_listeners() -> None:
     assert loads(f"listener = []\n{HEAD}").is_loopback_only
     assert [each.bind for each in loads(HEAD).listener] == ["127.0.0.1:1883"]
     assert Config().listener
+
+
+def test_access_without_listeners_is_said_to_be_of_no_use() -> None:
+    """Users and rules are about clients, and there are none."""
+    text = f"listener = []\n[access]\nusers_file = 'u'\n{HEAD}tls = {{}}\n{IN}topic = 'a/b'"
+    assert advice(loads(text)) == [
+        "[access] has no effect: listener = [], so no client can connect"
+    ]
 
 
 def test_a_reload_opens_and_closes_no_listener() -> None:
