@@ -102,6 +102,18 @@ def bridge_of(client_id: str) -> str:
     return client_id[len(_BRIDGE) :] if client_id.startswith(_BRIDGE) else ""
 
 
+BRIDGED_CLIENT = "appliance-client"
+"""The user property by which an appliance's bridge tells another one the publisher's client id."""
+
+
+def bridged_publisher(message: Message) -> str:
+    """The client that published a bridged message at the other broker; empty if it is unknown."""
+    if message.properties is None:
+        return ""
+    found = message.properties.decoded().user_properties
+    return next((value for name, value in found if name == BRIDGED_CLIENT), "")
+
+
 def sender(client_id: str) -> str:
     """A message's sender for people: the client id, or ``bridge NAME``; empty if it is unknown."""
     name = bridge_of(client_id)

@@ -28,6 +28,8 @@ TIMERS = "Timers and waits"
 PROBLEMS = "What is wrong"
 EXECUTION = "Execution"
 CLIENTS = "Clients"
+BRIDGES = "Bridges"
+BRIDGE = "Bridge"
 LOG = "Log"
 SEARCH = "Search"
 
@@ -131,6 +133,17 @@ TABLE = (
         CLIENTS,
         footer=True,
     ),
+    Key(
+        "connect_bridge",
+        "connect_bridge",
+        "f",
+        "connect now",
+        "connect now, do not wait",
+        BRIDGES,
+        footer=True,
+    ),
+    Key("its_messages", "open", "enter", "messages", "what it brought in", BRIDGE, footer=True),
+    Key("copy_error", "copy", "c", "copy", "copy its last error", BRIDGE, footer=True),
     Key("further", "further", "b", "further back", "search further back", SEARCH, footer=True),
     Key("level", "level", "l", "level", "debug, info, warning, error", LOG, footer=True),
 )

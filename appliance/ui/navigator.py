@@ -15,7 +15,7 @@ from textual.app import App
 from textual.geometry import Size
 from textual.screen import Screen
 
-from appliance.model import Execution, Message
+from appliance.model import Execution, Message, bridge_of, is_own
 from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.screens.live import LiveScreen
@@ -23,7 +23,7 @@ from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import Navigation, PageHost
 from appliance.ui.views.page_frame import MIN_COLUMNS, MIN_ROWS
 
-_LISTED = {"timer": "tasks", "topic": "topics", "client": "clients"}
+_LISTED = {"timer": "tasks", "topic": "topics", "client": "clients", "bridge": "clients"}
 """The tab whose list has what a place names."""
 
 
@@ -118,7 +118,9 @@ class Navigator(Navigation):
         self._lead_to("live").use_filter(wanted)
 
     def show_client(self, client_id: str) -> None:
-        if client_id.startswith("$"):
+        if bridge := bridge_of(client_id):
+            self.show_bridge(bridge)
+        elif is_own(client_id):
             self._host.say("The appliance itself sent this.")
         elif client_id and any(one.client_id == client_id for one in self._host.engine.clients()):
             self._lead_to("clients").choose(client_id)
@@ -126,6 +128,13 @@ class Navigator(Navigation):
             self._host.say(f"{client_id} is not connected and has no session.")
         else:
             self._host.say("No client sent this.")
+
+    def show_bridge(self, name: str) -> None:
+        if all(one.name != name for one in self._host.snapshot.bridges):
+            self._host.say(f"The configuration has no bridge {name} any more.")
+            return
+        page = self._lead_to("clients")
+        page.choose_bridge(name)  # type: ignore[attr-defined]  # imported late, see the docstring
 
     # --- pages over a tab ----------------------------------------------------------------------
 
@@ -159,6 +168,11 @@ class Navigator(Navigation):
 
         self._app.push_screen(ExecutionScreen(self._host, execution, tab))
 
+    def show_bridge_detail(self, name: str) -> None:
+        from appliance.ui.screens.bridge import BridgeScreen  # noqa: PLC0415 - see the docstring
+
+        self._app.push_screen(BridgeScreen(self._host, name))
+
     def show_problems(self) -> None:
         from appliance.ui.screens.problems import ProblemsScreen  # noqa: PLC0415 - see the docstring
 
@@ -171,7 +185,11 @@ class Navigator(Navigation):
             self._go_to_execution(int(place.name))
         elif place.kind in _LISTED:
             self.show(_LISTED[place.kind])
-            self._tabs[_LISTED[place.kind]].choose(place.name)
+            page = self._tabs[_LISTED[place.kind]]
+            if place.kind == "bridge":
+                page.choose_bridge(place.name)  # type: ignore[attr-defined]  # imported late, see the docstring
+            else:
+                page.choose(place.name)
         else:
             self.show("tasks" if place.kind == "server" else place.kind)
 

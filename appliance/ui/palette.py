@@ -82,6 +82,13 @@ class Things(Provider):
                 timer.detail,
                 self._to("timer", timer.name),
             )
+        for bridge in host.snapshot.bridges:
+            yield _thing(
+                "bridge",
+                bridge.name,
+                bridge.address,
+                self._to("bridge", bridge.name),
+            )
         for client in host.engine.clients()[:_CLIENTS]:
             kind = "client" if client.connected else "session"
             user = f"user {client.username}" if client.username else ""

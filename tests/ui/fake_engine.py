@@ -18,6 +18,8 @@ from msgspec.structs import replace
 from appliance.errors import NoPermissionError
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
 from appliance.engine_api import (
+    BridgeState,
+    BridgeSubscriptionState,
     ClientState,
     Engine,
     Health,
@@ -397,6 +399,9 @@ class FakeEngine(Engine):
     def fire_timer(self, name: str, by: str) -> None:
         self._called("fire_timer", name, by)
 
+    def connect_bridge(self, name: str, by: str) -> None:
+        self._called("connect_bridge", name, by)
+
     def acknowledge(self, by: str) -> Sequence[str]:
         self._called("acknowledge", by)
         return ["A loss."]
@@ -549,6 +554,54 @@ def _clients(now: int) -> tuple[ClientState, ...]:
     )  # fmt: skip
 
 
+def bridges(now: int) -> tuple[BridgeState, ...]:
+    """One that works with a filter refused, one that waits for its broker."""
+    return (
+        BridgeState(
+            "plant",
+            "mqtt.example.com:8883",
+            "5.0",
+            Health("ok"),
+            connected=True,
+            since_ns=now - 11_520 * S,
+            client_id="appliance-plant-0a1b2c",
+            tls=True,
+            messages_in=20_418,
+            messages_out=311,
+            repeats=3,
+            unacknowledged=12,
+            lag=7,
+            last_error="the connection was lost",
+            last_error_ns=now - 11_533 * S,
+            subscriptions=(
+                BridgeSubscriptionState("plant/+/state", 1, "", 20_104),
+                BridgeSubscriptionState("$share/appliances/orders/#", 1, "", 314),
+                BridgeSubscriptionState(
+                    "secret/#",
+                    None,
+                    "not authorised: check `username` and `password`, and what the broker "
+                    "permits this user and client id",
+                ),
+            ),
+            publishes=("appliance/tasks/#", "hall/east/#"),
+        ),
+        BridgeState(
+            "hq",
+            "10.1.0.5:1883",
+            "3.1.1",
+            Health("warn", "nothing listens there: check host and port, and that the broker runs"),
+            since_ns=now - 95 * S,
+            next_attempt_ns=now + 7 * S,
+            client_id="appliance-hq-0a1b2c",
+            attempts=6,
+            lag=1_204,
+            last_error="nothing listens there: check host and port, and that the broker runs",
+            last_error_ns=now - 8 * S,
+            publishes=("appliance/#",),
+        ),
+    )
+
+
 def main() -> None:
     from appliance.ui.session import run_ui
     from appliance.ui.settings import UiSettings
@@ -557,6 +610,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5.0)
     parser.add_argument("--first", action="store_true")
     parser.add_argument("--bad", action="store_true")
+    parser.add_argument("--bridges", action="store_true")
     parser.add_argument("--run-for", type=float, default=600.0)
     parser.add_argument("--remember", type=Path)
     parser.add_argument("--report", type=Path, help="a file for why the UI ended")
@@ -577,6 +631,8 @@ def main() -> None:
         engine.clock_ns = time.time_ns
         engine.started_ns = time.time_ns() - 11_527 * S
         engine.changes["run_until_ns"] = time.time_ns() + int(wanted.run_for * S)
+    if wanted.bridges:
+        engine.changes["bridges"] = bridges(engine.clock_ns())
     if wanted.bad:
         engine.changes["qlik"] = QlikState(
             "client-managed", "qlik01", Health("bad", "403 for user INTERNAL\\sa_repository: check"

@@ -3,12 +3,14 @@
 A changed picture is a changed screen: look at it, then accept it with ``--snapshot-update``.
 """
 
+import msgspec
 import pytest
-from fake_engine import HOSTILE, Clock, FakeEngine, earlier_runs, story
+from fake_engine import HOSTILE, Clock, FakeEngine, bridges, earlier_runs, story
 from screens import HUGE, NARROW, WIDE
 
 from appliance.errors import NoPermissionError
 from appliance.engine_api import FailingTask, Health, QlikState, TimerState
+from appliance.model import MessageProperties
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 
@@ -73,6 +75,25 @@ def tasks():
     return engine
 
 
+def bridged():
+    """Two bridges, and a message that one of them brought in again."""
+    engine = live()
+    engine.changes["bridges"] = bridges(engine.clock_ns())
+    engine.publish_from("orders/7", b'{"order": 7}', client_id="$bridge/plant", qos=1)
+    first = engine.ring.pop()
+    properties = MessageProperties(user_properties=(("appliance-client", "erp-2"),)).encoded()
+    engine.ring.append(
+        msgspec.structs.replace(
+            first,
+            dup=True,
+            packet_id=4,
+            address="mqtt.example.com:8883",
+            properties=properties,
+        )
+    )
+    return engine
+
+
 def starting():
     engine = FakeEngine(Clock())
     engine.changes["starting"] = True
@@ -112,6 +133,11 @@ CASES = {
     "tasks": (tasks, ["3"], ""),
     "timers": (alarm, ["3", "tab", "down", "down", "down"], ""),
     "clients": (live, ["4"], ""),
+    "bridges": (bridged, ["4", "shift+tab"], ""),
+    "bridge": (bridged, ["4", "shift+tab", "enter"], ""),
+    "bridge-away": (bridged, ["4", "shift+tab", "down", "enter"], ""),
+    "message-of-a-bridge": (bridged, ["enter"], ""),
+    "problem-of-a-bridge": (bridged, ["exclamation_mark"], ""),
     "log": (live, ["5"], ""),
     "message": (detail, ["enter"], ""),
     "message-raw": (detail, ["enter", "p"], ""),

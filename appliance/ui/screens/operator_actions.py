@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from textual.screen import Screen, ScreenResultType
 
-from appliance.engine_api import PAUSED, ClientState, Engine, TimerState, wait_name
+from appliance.engine_api import PAUSED, BridgeState, ClientState, Engine, TimerState, wait_name
 from appliance.model import APP, Execution, Message, Task
 from appliance.ui.background import Background
 from appliance.ui.settings import Remembered, used
@@ -234,6 +234,18 @@ class OperatorActions:
             "End it",
             action,
         )
+
+    def connect_bridge(self, bridge: BridgeState) -> None:
+        """Let a bridge connect now instead of at the end of its wait."""
+        if bridge.connected:
+            self._host.say(f"Bridge {bridge.name} is connected.")
+            return
+
+        def action() -> str:
+            self._host.engine.connect_bridge(bridge.name, self.by)
+            return f"Bridge {bridge.name} connects now."
+
+        self._do(action)
 
     def clear_retained(self, topic: str) -> None:
         """Remove a topic's retained message."""

@@ -109,6 +109,11 @@ class Page(BaseScreen[None]):
     def update_body(self, snapshot: Snapshot, now_ns: int) -> None:
         """Show the snapshot in the body."""
 
+    @property
+    def footer_scopes(self) -> tuple[str, ...]:
+        """The scopes whose keys the footer shows, those that work on the present row first."""
+        return self.SCOPES
+
     def mode(self) -> Line:
         """The text at the right end of the tab line, besides the filter."""
         return []
@@ -176,7 +181,7 @@ class Page(BaseScreen[None]):
         alert.display = worst is not None
         alert.show([worst] if worst is not None else [])
         footer = self.query_one(Footer)
-        line, footer.entries = page_frame.footer(self.SCOPES, chosen, cells)
+        line, footer.entries = page_frame.footer(self.footer_scopes, chosen, cells)
         footer.show([line])
         self.update_body(snapshot, now_ns)
         self.has_shown = True

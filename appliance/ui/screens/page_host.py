@@ -36,6 +36,12 @@ class Navigation(Protocol):
     def show_client(self, client_id: str) -> None:
         """Go to a client on the Clients page, if it is connected or has a session."""
 
+    def show_bridge(self, name: str) -> None:
+        """Go to a bridge on the Clients page, if the configuration has it."""
+
+    def show_bridge_detail(self, name: str) -> None:
+        """Show the whole of a bridge."""
+
     def show_message(self, message: Message, among: Sequence[Message], tab: str = "live") -> None:
         """Show the whole of a message; ``among``: the list that "next" and "previous" walk."""
 

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterable
 
 from textual.widget import Widget
 
-from appliance.engine_api import Snapshot, TimerState
+from appliance.engine_api import BridgeState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.problems import Place, Problem
 from appliance.ui import keys
@@ -90,6 +90,9 @@ class ProblemsScreen(Page):
         execution, timer = self._execution_of(entry), self._timer_of(entry)
         if self._is_server(entry):
             line += says("fire_timer", "ask the server now")
+        elif (bridge := self._bridge_of(entry)) is not None:
+            if not bridge.connected:
+                line += says("fire_timer", "connect now")
         elif timer is not None:
             line += says("pause_timer", "continue it" if timer.paused else "pause it")
         elif execution is not None and execution.state.is_final:
@@ -115,6 +118,12 @@ class ProblemsScreen(Page):
             return None
         timers = self.host.snapshot.timers
         return next((one for one in timers if one.name == entry.place.name), None)
+
+    def _bridge_of(self, entry: view.Entry | None) -> BridgeState | None:
+        if not isinstance(entry, Problem) or entry.place.kind != "bridge":
+            return None
+        bridges = self.host.snapshot.bridges
+        return next((one for one in bridges if one.name == entry.place.name), None)
 
     @staticmethod
     def _is_server(entry: view.Entry | None) -> bool:
@@ -143,10 +152,12 @@ class ProblemsScreen(Page):
             self.host.actions.run_again(execution)
 
     def action_fire_timer(self) -> None:
-        """End the wait of a start, or fire a timer."""
+        """End the wait of a start, fire a timer, or let a bridge connect."""
         execution, timer = self._execution_of(self._entry), self._timer_of(self._entry)
         if self._is_server(self._entry):
             self.host.actions.check_server()
+        elif (bridge := self._bridge_of(self._entry)) is not None:
+            self.host.actions.connect_bridge(bridge)
         elif execution is not None:
             self.host.actions.start_now(execution)
         elif timer is not None:

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from appliance.engine_api import Mark, RecorderState, RuleState, Snapshot
-from appliance.model import Execution, Message, is_own
+from appliance.model import (
+    Execution,
+    Message,
+    bridge_of,
+    bridged_publisher,
+    is_own,
+    sender,
+)
 from appliance.mqtt import topics
 from appliance.ui import formats, payload, symbols
 from appliance.ui.columns import Column, Table
@@ -91,19 +98,16 @@ def facts(
     """
     age = formats.ago((now_ns - message.received_ns) / 1e9)
     received = formats.date_and_time(message.received_ns, utc=utc)
-    client = printable(message.client_id)
-    user = f"  user {printable(message.username)}" if message.username else ""
     lines: list[Line] = [
         [(" topic    ", "dim"), (printable(message.topic), "strong")],
         [(" received ", "dim"), (received, ""), (f"  ({age})", "dim")],
-        [(" client   ", "dim"), (client, ""), (f"  {message.address}{user}", "dim")],
+        *_sender(message),
         [
             (" qos ", "dim"),
             (str(message.qos), ""),
             ("   retain ", "dim"),
             ("yes" if message.retain else "no", ""),
-            ("   dup ", "dim"),
-            ("yes" if message.dup else "no", ""),
+            *_dup(message),
             ("   size ", "dim"),
             (formats.size(size), ""),
             ("   format ", "dim"),
@@ -120,6 +124,33 @@ def facts(
         if topics.matches(one.topic, message.topic)
     ]
     return lines
+
+
+def _sender(message: Message) -> list[Line]:
+    """The client; or the bridge, and who published it at the other broker as far as is known."""
+    bridge = bridge_of(message.client_id)
+    if not bridge:
+        user = f"  user {printable(message.username)}" if message.username else ""
+        client = printable(message.client_id)
+        return [[(" client   ", "dim"), (client, ""), (f"  {message.address}{user}", "dim")]]
+    publisher = bridged_publisher(message)
+    there = f"client {printable(publisher)}" if publisher else "an unknown client"
+    return [
+        [
+            (" came by  ", "dim"),
+            (f"bridge {printable(bridge)}", ""),
+            (f" from {printable(message.address)},", "dim"),
+        ],
+        [("          there published by ", "dim"), (there, "" if publisher else "dim")],
+    ]
+
+
+def _dup(message: Message) -> Line:
+    """Whether it is marked as sent again; a bridge knows which message it repeats."""
+    if not message.dup or not bridge_of(message.client_id):
+        return [("   dup ", "dim"), ("yes, sent again" if message.dup else "no", "")]
+    original = f" of message {formats.number(message.packet_id)}" if message.packet_id else ""
+    return [("   ", ""), (f"a repeat{original}", "warn")]
 
 
 def retained_line(message: Message, kept: Message | None) -> Line:
@@ -238,7 +269,7 @@ def peek(
     """The selected message beside its outcome, for the foot of a wide screen."""
     left_cells = cells * 5 // 9
     seconds = (now_ns - message.received_ns) / 1e9
-    who = f" {printable(message.client_id)}  {message.address}  {formats.ago(seconds)}"
+    who = f" {printable(sender(message.client_id))}  {message.address}  {formats.ago(seconds)}"
     facts_text = f"{who}  qos {message.qos}  {formats.size(size)}"
     text = payload.pretty(message.payload) if size == len(message.payload) else None
     shown = text if text is not None else [payload.preview(message.payload, size)]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from appliance.engine_api import Health, Snapshot
-from appliance.problems import Problem, problems
+from appliance.problems import Problem, bridge_level, problems
 from appliance.ui import formats, keys
 from appliance.ui.lines import Line, cut_line, join, line_width, spread
 from appliance.ui.symbols import level_sign, level_tone
@@ -84,12 +84,19 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
     wide = cells >= WIDE
     found = problems(snapshot)
     broker, recorder = _broker(snapshot, wide), _recorder(snapshot, wide)
+    bridges = _bridges(snapshot)
     long, short = _qlik(snapshot, wide, 40), _qlik(snapshot, wide, 12)
     now: Line = [(formats.time_of_day(now_ns, utc=utc), ""), ("Z " if utc else " ", "dim")]
     name: Line = [(f"{snapshot.name} {snapshot.version}", "strong")] if wide else []
     most = _HEADLINES_WIDE if wide else _HEADLINES
     wanted = line_width(verdict(snapshot, found, most))
     for others in (
+        *(
+            [[broker, bridges, long, recorder], [broker, bridges, short, recorder]]
+            if bridges
+            else []
+        ),
+        *([[broker, bridges, short]] if bridges else []),
         [broker, long, recorder],
         [broker, short, recorder],
         [broker, short],
@@ -114,6 +121,16 @@ def _broker(snapshot: Snapshot, wide: bool) -> Line:
     more = f"+{len(ports) - 1}" if len(ports) > 1 else ""
     broker += [(("".join(ports[:1]) + more), "dim"), (f" {snapshot.clients_connected}c ", "")]
     return [*broker, (f"{formats.short_count(snapshot.rate_in)}/s", "strong")]
+
+
+def _bridges(snapshot: Snapshot) -> Line:
+    """How many bridges are connected, of how many."""
+    found = snapshot.bridges
+    if not found:
+        return []
+    healths = [Health(bridge_level(one, snapshot.taken_ns)) for one in found]
+    connected = sum(one.connected for one in found)
+    return [*_light(worst(healths)), (f" bridges {connected}/{len(found)}", "")]
 
 
 @lru_cache(maxsize=8)

@@ -14,6 +14,7 @@ from appliance.problems import Problem, problems
 from appliance.ui import formats, symbols
 from appliance.ui.lines import Line
 from appliance.ui.text import cut, first_line, fit_right, printable, words_in
+from appliance.ui.views import bridge as bridge_view
 from appliance.ui.views import execution as execution_view
 
 _COUNT_CELLS = 8
@@ -62,6 +63,10 @@ def text(
     tone = symbols.level_tone(entry.level)
     if entry.place.kind == "server":
         return [*_paragraph(entry.text, tone, cells), *_server(snapshot, cells, utc=utc)]
+    bridge = next((one for one in snapshot.bridges if one.name == entry.place.name), None)
+    if bridge is not None and entry.place.kind == "bridge":
+        about = bridge_view.facts(bridge, snapshot.taken_ns, cells, utc=utc, key="f")
+        return [*_paragraph(entry.text, tone, cells), [], *about]
     if execution is None:
         return [row for part in entry.text.split("\n") for row in _paragraph(part, tone, cells)]
     lines = _paragraph(execution.task_name or execution.task_id, "strong", cells)
