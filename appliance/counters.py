@@ -536,6 +536,16 @@ class Counter(enum.Enum):
         "After a crash the appliance looked whether a request had been started before, so",
         "that it is not started twice.",
     )
+    STARTS_ANSWERED_BY_OTHERS = (
+        "answered by others",
+        "A request was answered by a run that another appliance, a person or a schedule started",
+        "after its message, so nothing was started for it.",
+    )
+    STARTS_WITHOUT_LOOK = (
+        "starts without a look",
+        "The Qlik server refused to say what others started, so a task was started without that;",
+        "see the rights of the user of [qlik].",
+    )
     TASK_ROWS_UNREADABLE = (
         "task rows unreadable",
         "A row of the task database was damaged and left out; the log says which. See",

@@ -50,7 +50,11 @@ RESTART: Mapping[str, Mapping[str, str]] = {
     },
     "access": {"plugins": _PLUGINS},
     "journal": {"sync": "the database is open in this mode"},
-    "qlik": {field.name: _SERVER for field in msgspec.structs.fields(QlikConfig)},
+    "qlik": {
+        field.name: _SERVER
+        for field in msgspec.structs.fields(QlikConfig)
+        if field.name != "other_appliances"
+    },
     "ui": {field.name: _UI for field in msgspec.structs.fields(UiConfig)},
     "metrics": {field.name: _PORT for field in msgspec.structs.fields(MetricsConfig)},
 }

@@ -366,6 +366,10 @@ class QlikConfig(Table, frozen=True):
     decides."""
     health_check: Annotated[Duration, Bounds(1, 86400)] = Duration(30)
     """The interval of health checks of the server."""
+    other_appliances: bool | None = None
+    """Whether other appliances start tasks on the same server. Before each start the server is
+    asked then what runs, and a run that began after the message answers it (docs/scaling.md). By
+    default `true` if a `[[bridge.subscribe]]` has `share`."""
 
 
 class ByProperty(Table, frozen=True):
@@ -705,6 +709,13 @@ class Config(Table, frozen=True):
     metrics: MetricsConfig = MetricsConfig()
     file: str = ""
     """Not a key: the absolute path of the file that this was read from, or an empty string."""
+
+    @property
+    def has_other_appliances(self) -> bool:
+        """Whether other appliances start tasks on the same Qlik server."""
+        if self.qlik is not None and self.qlik.other_appliances is not None:
+            return self.qlik.other_appliances
+        return any(one.share for bridge in self.bridge for one in bridge.subscribe)
 
     @property
     def is_loopback_only(self) -> bool:

@@ -97,7 +97,13 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
     return _Prepared(
         config,
         appliance.terms_of(config),
-        appliance.tasks.rules_of(config.trigger, config.timer, config.allow, config.notify),
+        appliance.tasks.rules_of(
+            config.trigger,
+            config.timer,
+            config.allow,
+            config.notify,
+            other_appliances=config.has_other_appliances,
+        ),
         appliance.recorders.plan(config.recorder),
     )
 

@@ -550,6 +550,7 @@ class Appliance:
             ),
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
+            other_appliances=config.has_other_appliances,
             health_check_s=30.0 if config.qlik is None else config.qlik.health_check,
             sync=config.journal.sync,
             limits=self._task_limits,

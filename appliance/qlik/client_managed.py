@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import secrets
 import threading
+from collections import OrderedDict
 from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from appliance.model import APP, ReloadOptions, Task, TaskKind
 from appliance.qlik import deadlines, rows
@@ -55,6 +58,7 @@ _LOOKS_FOR_RUN = 4
 _LOOK_WAIT_S = 0.3
 _MINUTE_NS = 60_000_000_000
 _DAY_NS = 86_400_000_000_000
+_SENT_KEPT = 100
 _CLOCK_SLACK_NS = 1_500_000_000
 """The Date header has whole seconds; half a second more for the way."""
 
@@ -74,6 +78,9 @@ class ClientManaged:
         self._transport = transport
         self._through_proxy = through_proxy
         self._ended_runs = EndedRuns(self._list, transport.server_time_ns)
+        self._sent: OrderedDict[str, int] = OrderedDict()
+        """When the start calls of the last runs were sent, by our clock: they bound the server's
+        clock once the server has told when it made the runs."""
         self._closing = threading.Event()
         self._signed_in = threading.Event()
         self._sign_in_lock = threading.Lock()
@@ -183,6 +190,7 @@ class ClientManaged:
             )
         if is_app:
             return self._reload_app(checked)
+        sent_ns = self._transport.own_time_ns()
         reply = self._post(f"/task/{checked}/start/synchronous")
         self._expect_start(reply, "task")
         answer = reply.json()
@@ -193,6 +201,9 @@ class ClientManaged:
             raise unexpected_error(reply.where, "no execution id")
         if answer == rows.ZERO_ID:
             return Started("", self._why_refused(checked))
+        self._sent[answer.lower()] = sent_ns
+        if len(self._sent) > _SENT_KEPT:
+            self._sent.popitem(last=False)
         return Started(answer.lower())
 
     def _expect_start(self, reply: Reply, what: str) -> None:
@@ -265,6 +276,7 @@ class ClientManaged:
             for execution_id in some:
                 session = sessions.get(execution_id)
                 if execution_id in results:
+                    self._compare_clocks(execution_id, _began(results[execution_id], session))
                     report = rows.execution_report(results[execution_id], session)
                 elif session is not None:
                     report = rows.session_report(session)
@@ -278,11 +290,12 @@ class ClientManaged:
         """Everything that has an execution session now."""
         return [rows.session_report(session) for session in self._sessions().values()]
 
-    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
+    def since(self, task_id: str, after_ns: int, *, everyone: bool = False) -> Sequence[Report]:
         """Executions of a task that began after a time by our clock, oldest first.
 
         The difference between the clocks, as the server's Date header shows it, is allowed for,
         with 1.5 seconds of slack; so a run that began just before ``after_ns`` may be among them.
+        The server does not say what began a run, so ``everyone`` adds what is under way alone.
         """
         checked = _guid(task_id.removeprefix(APP))
         is_app = task_id.startswith(APP)
@@ -299,16 +312,34 @@ class ClientManaged:
         for execution_id, attempts in results.items():
             session = sessions.get(execution_id)
             began_ns = _began(attempts, session)
-            if began_ns >= after_ns:
+            if began_ns >= after_ns or (everyone and session is not None):
                 found.append((began_ns, rows.execution_report(attempts, session)))
         for execution_id, session in sessions.items():
             if execution_id in results:
                 continue
             began_ns = _began([], session)
             of = rows.inner(session, "app") if is_app else rows.session_task(session)
-            if rows.text(of, "id").lower() == checked and began_ns >= after_ns:
+            if rows.text(of, "id").lower() == checked and (everyone or began_ns >= after_ns):
                 found.append((began_ns, rows.session_report(session)))
-        return [report for _, report in sorted(found, key=lambda item: item[0])]
+        found.sort(key=lambda item: item[0])
+        for began_ns, report in found:
+            self._compare_clocks(report.execution_id, began_ns)
+        return [self._with_begin(report, began_ns) for began_ns, report in found]
+
+    def clock_doubt_s(self) -> float:
+        """How exactly the server's time is known; see ``ServerClock``."""
+        return self._transport.server_clock.doubt_s()
+
+    def _compare_clocks(self, execution_id: str, made_ns: int) -> None:
+        """Compare when the server made a run of ours with when its call was sent."""
+        if (sent_ns := self._sent.pop(execution_id, None)) is not None and made_ns:
+            self._transport.server_clock.saw_run(made_ns, sent_ns)
+
+    def _with_begin(self, report: Report, made_ns: int) -> Report:
+        if not made_ns:
+            return report
+        first, last = self._transport.server_clock.between(made_ns)
+        return msgspec.structs.replace(report, began_from_ns=first, began_until_ns=last)
 
     def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
         """Runs that ended since a time of the server; see ``QlikServer.ended``."""

@@ -224,29 +224,43 @@ class Cloud:
         """Runs that ended since a time of the server; see ``QlikServer.ended``."""
         return self._ended.since(after_ns, running)
 
-    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
+    def since(self, task_id: str, after_ns: int, *, everyone: bool = False) -> Sequence[Report]:
         """Reloads of an app, or runs of a task, that a call of ours after a time may have begun.
 
-        ``after_ns`` is of our clock. Reloads and runs of which the tenant says another cause are
-        left out.
+        ``after_ns`` is of our clock. Without ``everyone``, reloads and runs of which the tenant
+        says another cause are left out.
         """
         checked = _checked(task_id)
         after_ns = self._transport.server_time_ns(after_ns) - CLOCK_SLACK_NS
         found: list[Report] = []
         if self._is_it_a_task(checked):
-            for row in self._tasks.begun_since(self._present_id(checked), after_ns):
+            present_id = self._present_id(checked)
+            for row in self._tasks.begun_since(present_id, after_ns, everyone=everyone):
                 report = run_report(row, checked)
                 found.append(_followed_as(report, self._tasks.own.execution_of(row)))
         else:
-            found += self._reloads_since(checked, after_ns)
-        return sorted(found, key=lambda report: report.started_ns or 0)
+            found += self._reloads_since(checked, after_ns, everyone=everyone)
+        found.sort(key=lambda report: report.started_ns or 0)
+        return [self._with_begin(report) for report in found]
 
-    def _reloads_since(self, app_id: str, after_ns: int) -> Iterator[Report]:
+    def clock_doubt_s(self) -> float:
+        """How exactly the tenant's time is known; see ``ServerClock``."""
+        return self._transport.server_clock.doubt_s()
+
+    def _with_begin(self, report: Report) -> Report:
+        made_ns = report.queued_ns or report.started_ns
+        if not made_ns:
+            return report
+        first, last = self._transport.server_clock.between(made_ns)
+        return msgspec.structs.replace(report, began_from_ns=first, began_until_ns=last)
+
+    def _reloads_since(self, app_id: str, after_ns: int, *, everyone: bool) -> Iterator[Report]:
         reply = self._api.get(_RELOADS, {"appId": app_id, "limit": _RECENT})
         for row in data_rows(reply):
             report = reload_report(row)
             is_ours = rows.text(row, "type").lower() not in _OTHER_CAUSES
-            if is_ours and (report.queued_ns or report.started_ns or 0) >= after_ns:
+            is_new = (report.queued_ns or report.started_ns or 0) >= after_ns
+            if (is_ours and is_new) or (everyone and (is_new or not report.state.is_final)):
                 yield report
 
     def log_tail(self, report: Report, lines: int) -> Sequence[str]:

@@ -173,6 +173,14 @@ def begun_since(runs: Sequence[rows.Row], after_ns: int, *, takes_source: bool) 
     return sorted(found, key=_started)
 
 
+def all_since(runs: Sequence[rows.Row], after_ns: int) -> list[rows.Row]:
+    """Runs that began after a time of the server, or that go on, oldest first."""
+    found = [
+        run for run in runs if _started(run) >= after_ns or rows.text(run, "status") == "RUNNING"
+    ]
+    return sorted(found, key=_started)
+
+
 def _started(run: rows.Row) -> int:
     """A run without a start has not begun: it is the newest."""
     return run_started_ns(run) or 2**63 - 1

@@ -32,6 +32,7 @@ from appliance.qlik.cloud_runs import (
     CLOCK_SLACK_NS,
     OwnRuns,
     StartMark,
+    all_since,
     begun_since,
     mark_of,
     new_nonce,
@@ -252,8 +253,10 @@ class CloudTasks:
             return None
         return self.own.find(mark, self._runs_from(self._runs(task_id), mark.at_ns), execution_id)
 
-    def begun_since(self, task_id: str, after_ns: int) -> list[rows.Row]:
+    def begun_since(self, task_id: str, after_ns: int, *, everyone: bool = False) -> list[rows.Row]:
         """Runs that a start of ours after a time of the server may have begun, oldest first.
+
+        ``everyone``: runs that anything began, and those under way that began before.
 
         Raises:
             QlikError: the runs can't be had. Only a task that does not exist has none.
@@ -268,6 +271,8 @@ class CloudTasks:
             if self.exists(task_id):
                 raise
             runs = []
+        if everyone:
+            return all_since(runs, after_ns)
         return begun_since(runs, after_ns, takes_source=self.interface.path() == SCHEDULING)
 
     @staticmethod

@@ -88,10 +88,13 @@ class MaskedServer:
             reports = self._server.running()
         return [self._masked(report) for report in reports]
 
-    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
+    def since(self, task_id: str, after_ns: int, *, everyone: bool = False) -> Sequence[Report]:
         with self._masked_errors():
-            reports = self._server.since(task_id, after_ns)
+            reports = self._server.since(task_id, after_ns, everyone=everyone)
         return [self._masked(report) for report in reports]
+
+    def clock_doubt_s(self) -> float:
+        return self._server.clock_doubt_s()
 
     def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
         with self._masked_errors():

@@ -128,6 +128,11 @@ class Report(msgspec.Struct, frozen=True):
     """When the server put the run into its queue, by the server's clock."""
     queued_s: float | None = None
     """How long the run waited in the queue, once it was taken out."""
+    began_from_ns: int | None = None
+    """The earliest time of our clock at which the server may have made the run, as far as the
+    difference of the clocks is known. Only in answers of ``QlikServer.since``."""
+    began_until_ns: int | None = None
+    """The latest time of our clock at which it may have made the run."""
 
 
 UNSEEN = "after:"
@@ -188,8 +193,20 @@ class QlikServer(Protocol):
     def running(self) -> Sequence[Report]:
         """Every run on the server now, also of other users and schedules (the busy test)."""
 
-    def since(self, task_id: str, after_ns: int) -> Sequence[Report]:
-        """Executions of a task that began after a time: the look before repeating a start."""
+    def since(self, task_id: str, after_ns: int, *, everyone: bool = False) -> Sequence[Report]:
+        """Executions of a task that may have begun after a time of our clock, oldest first.
+
+        The look before a start is made, or repeated.
+
+        Args:
+            task_id: the task.
+            after_ns: nanoseconds since the epoch.
+            everyone: also executions of which the server says that no call of ours began them, and
+                all that are under way, whenever they began.
+        """
+
+    def clock_doubt_s(self) -> float:
+        """How exactly the difference between the server's clock and ours is known, in seconds."""
 
     def ended(self, after_ns: int | None, running: Collection[str]) -> Ended:
         """Everyone's runs that ended since a time of the server, also those too short for a look.

@@ -40,6 +40,7 @@ from appliance.qlik.failures import (
     too_slow_error,
 )
 from appliance.qlik.server import QlikError
+from appliance.qlik.server_clock import ServerClock
 from appliance.secret import Secret
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ class Transport:
         self._ca_file = ca_file
         self._body_limit = body_limit
         self._clock = clock
+        self.server_clock = ServerClock(clock)
         self._stepped_ns = 0
         """How far our clock had been set when ``clock_offset_s`` was found out."""
         self._is_closed = False
@@ -318,6 +320,7 @@ class Transport:
         path = shown if shown is not None else target.partition("?")[0]
         where = known.mask(f"{method} {self._origin}{path}")
         began = time.monotonic()
+        sent_ns = self._clock()
         if self._is_closed:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
@@ -325,7 +328,7 @@ class Transport:
         with deadlines.limited(limit_s) as deadline, self._under_way(deadline, keep_last):
             try:
                 with self._exchange.answer(method, target, all_headers, body) as response:
-                    self._note_clock(response.headers.get("Date"))
+                    self._note_clock(response.headers.get("Date"), sent_ns)
                     if "Set-Cookie" in response.headers:
                         self._know_cookies(response.headers.getlist("Set-Cookie"))
                         known = self._known
@@ -400,11 +403,13 @@ class Transport:
             return too_slow_error(where, deadline.limit_s)
         return log_limit_error(where, f"{deadline.limit_s:g} seconds", label="too slow")
 
-    def _note_clock(self, date: str | None) -> None:
+    def _note_clock(self, date: str | None, sent_ns: int) -> None:
         server_s = http_date_s(date or "")
         if server_s is not None and _PLAUSIBLE_S[0] < server_s < _PLAUSIBLE_S[1]:
-            self.clock_offset_s = server_s - self._clock() / 1e9
+            received_ns = self._clock()
+            self.clock_offset_s = server_s - received_ns / 1e9
             self._stepped_ns = self._steps_ns()
+            self.server_clock.saw_date(int(server_s) * 1_000_000_000, sent_ns, received_ns)
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -8,7 +8,8 @@ Not for: what came of a call (planner.py) or of a run (runs.py).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+import random
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -26,10 +27,18 @@ from appliance.tasks.script_logs import ScriptLogs
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, CAN_GO, MAY_GO_LATER, SHOWN, WAITING, RequestState
 from appliance.tasks.triggers import Options
-from appliance.tasks.views import ASKS_FOR_TASKS, WAITS_FOR_RUN, WAITS_FOR_SERVER
+from appliance.tasks.views import (
+    ASKS_FOR_RUNS,
+    ASKS_FOR_TASKS,
+    WAITS_APART,
+    WAITS_FOR_RUN,
+    WAITS_FOR_SERVER,
+)
 
 MAX_RELOADS_WAITING = 100
 """Requests of one task that may wait because each reloads it with other variables."""
+MAX_DOUBT_S = 2.0
+"""A doubt about the server's clock that is greater than this holds no start back."""
 _BLOCKED = frozenset({RequestState.BLOCKED})
 _CAN_BE_TRIED = frozenset({RequestState.READY, RequestState.LOOK_READY})
 _NEED_SERVER = (
@@ -53,8 +62,12 @@ _COUNTERS = {
 class Dispatcher:
     """Decides when requests go. Not thread-safe: the state store's lock guards it."""
 
-    def __init__(self, limits: Limits, book: RequestBook) -> None:
+    def __init__(self, limits: Limits, book: RequestBook, chance: random.Random) -> None:
         self.limits = limits
+        self.has_others = False
+        """Whether other appliances start tasks on the server: it is asked before each start."""
+        self.clock_doubt_s: Callable[[], float] = lambda: 0.0
+        """How exactly the difference between the server's clock and ours is known, in seconds."""
         self.boot_ns = 0
         """When the machine was started. What is noted as asked for before then may have been
         started since: the note of its start call may be lost in a power cut."""
@@ -67,6 +80,7 @@ class Dispatcher:
         self.queues = TaskQueues()
         self.alarms = Alarms()
         self._book = book
+        self._chance = chance
         self._can_go: list[tuple[int, int]] = []
         """A heap of (0 for looks and look-ups, 1 for starts; id), with one entry at most for each
         request; an entry is stale unless the request's state is in ``CAN_GO``."""
@@ -103,6 +117,7 @@ class Dispatcher:
             seq = message_of(cause)
             is_same = seq != 0 and target.last_seq == seq
             target.last_seq = seq or target.last_seq
+            target.newest_ns = max(target.wanted_ns, asked)
             self._merge(target, now, expires, replies, merged=0 if is_same else 1)
             if target.look_since_ns is not None:
                 target.look_since_ns = max(target.look_since_ns, asked)
@@ -163,6 +178,7 @@ class Dispatcher:
         """Let ``target`` answer what ``other``, which exists already, was to answer."""
         is_same = other.last_seq != 0 and other.last_seq == target.last_seq
         target.last_seq = max(target.last_seq, other.last_seq)
+        target.newest_ns = max(target.wanted_ns, other.wanted_ns)
         if target.look_since_ns is not None:
             target.look_since_ns = max(target.look_since_ns, other.last_asked_ns)
         self._merge(
@@ -204,6 +220,9 @@ class Dispatcher:
             return
         due, state, why = self._not_before(record)
         is_early = due > now
+        if not is_early and self._waits_apart(record, now):
+            assert record.turn_ns is not None
+            due, state, why, is_early = record.turn_ns, RequestState.SCHEDULED, WAITS_APART, True
         self.alarms.set(record.id, min(due, record.expires_ns) if is_early else record.expires_ns)
         if is_early:
             if before is not state or record.execution.next_attempt_ns != due:
@@ -214,10 +233,12 @@ class Dispatcher:
             if record.options.if_running == "skip":
                 self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
             elif before is not RequestState.BLOCKED:
+                record.turn_ns = None
                 book.move(
                     record, RequestState.BLOCKED, now, reason=WAITS_FOR_RUN, next_attempt_ns=None
                 )
         elif self.circuit_open and record.id not in self._urgent:
+            record.turn_ns = None
             self._let_go(record, RequestState.SERVER_AWAY, now)
         else:
             self._let_go(record, RequestState.READY, now)
@@ -275,6 +296,28 @@ class Dispatcher:
         if execution.state == ExecutionState.RETRYING and retry is not None and retry > due:
             return retry, RequestState.RETRY_WAIT, execution.reason
         return due, RequestState.SCHEDULED, why
+
+    def looks_first(self, record: Record) -> bool:
+        """Whether the server is asked for runs of others before this request's start call."""
+        has_task = record.posted_ns is None and bool(record.execution.task_id)
+        return self.has_others and has_task and merges(record.options)
+
+    def _waits_apart(self, record: Record, now: int) -> bool:
+        """Whether a request that could go waits for its turn among several appliances."""
+        if not self.looks_first(record) or record.expedited or record.look_since_ns is not None:
+            return False
+        if self.circuit_open or self.is_blocked(record):
+            return False
+        if record.turn_ns is None:
+            limits = self.limits
+            apart_s = limits.apart_s + min(self.clock_doubt_s(), MAX_DOUBT_S)
+            first = max(now, record.execution.requested_ns + to_ns(apart_s))
+            record.turn_ns = first + to_ns(limits.apart_spread_s * self._chance.random())
+        return record.turn_ns > now
+
+    def goes_now(self, record: Record, now: int) -> bool:
+        """Whether neither a wait nor a run of the task holds a request back."""
+        return self._not_before(record)[0] <= now and not self.is_blocked(record)
 
     def is_blocked(self, record: Record) -> bool:
         """Whether the present run of the task has to end first."""
@@ -360,7 +403,17 @@ class Dispatcher:
         if record.posted_ns is not None:
             book.move(record, RequestState.LOOKING, now)
             return Job(JobKind.LOOK, record)
-        attempts = record.execution.attempts + 1
+        if self.looks_first(record):
+            record.turn_ns = None
+            book.move(record, RequestState.LOOKING, now)
+            book.change(record, reason=ASKS_FOR_RUNS, next_attempt_ns=None)
+            return Job(JobKind.LOOK_FIRST, record)
+        self.call(record, now)
+        return Job(JobKind.START, record)
+
+    def call(self, record: Record, now: int) -> None:
+        """Note that the start call is made now."""
+        book, attempts = self._book, record.execution.attempts + 1
         book.move(
             record,
             RequestState.CALLING,
@@ -375,7 +428,6 @@ class Dispatcher:
             record.first_attempt_ns = now
         record.expedited = False
         record.label = ""
-        return Job(JobKind.START, record)
 
     def next_due(self) -> int | None:
         """When ``begin`` has something to do at the earliest, if nothing else happens."""

@@ -70,6 +70,7 @@ class Rules(msgspec.Struct, frozen=True):
     timers: Timers
     allow: AllowConfig
     targets: tuple[Target, ...]
+    other_appliances: bool = False
 
 
 class TaskEngine:
@@ -88,6 +89,7 @@ class TaskEngine:
         notify: Sequence[NotifyConfig] = (),
         may_answer: Callable[[Message, str], bool] = lambda _message, _topic: True,
         edition: str = "",
+        other_appliances: bool = False,
         max_concurrent: int = 4,
         max_running: int | None = None,
         health_check_s: float = 30.0,
@@ -104,6 +106,7 @@ class TaskEngine:
     ) -> None:
         """Compile the rules (raises ``ConfigError``); nothing is opened yet.
 
+        ``other_appliances``: others start tasks on the server, so it is asked before each start.
         ``server`` is ``None`` where no ``[qlik]`` table is configured: messages are then rejected
         with that reason. ``keep_s`` and ``keep_count`` bound the history of executions;
         ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere. ``boot_ns`` is when
@@ -128,6 +131,9 @@ class TaskEngine:
             known=self._tasks.known,
             chance=chance or random.Random(),  # noqa: S311 - jitter, not a secret
         )
+        self._planner.dispatcher.has_others = other_appliances
+        if server is not None:
+            self._planner.dispatcher.clock_doubt_s = server.clock_doubt_s
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
         self._resolution = Resolution(self._tasks, self._allow)
@@ -274,6 +280,8 @@ class TaskEngine:
         timers: Sequence[TimerConfig],
         allow: AllowConfig,
         notify: Sequence[NotifyConfig],
+        *,
+        other_appliances: bool = False,
     ) -> Rules:
         """Compile other tables for ``take``; raises ``ConfigError``, and nothing is changed."""
         return Rules(
@@ -281,6 +289,7 @@ class TaskEngine:
             Timers(timers, service_name=self._service_name),
             allow,
             self._notices.targets_for_reload(notify),
+            other_appliances,
         )
 
     def take(self, rules: Rules) -> None:
@@ -297,6 +306,7 @@ class TaskEngine:
                 raise UnavailableError(f"The task database can't be read: {error}.") from None
             self._consumer.take_rules(rules.triggers)
             self._allow.take(rules.allow)
+            self._planner.dispatcher.has_others = rules.other_appliances
             self._workers.tell(self._notices.take(rules.targets))
 
     def _concern(self, topic: str) -> bool:

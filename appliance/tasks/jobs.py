@@ -26,6 +26,12 @@ class Limits(msgspec.Struct, frozen=True):
     look_first_s: float = 2.0
     look_most_s: float = 15.0
     """The longest time between two looks."""
+    apart_s: float = 0.1
+    """With several appliances on one server, how long a request waits at least before the server
+    is asked, so that a run that another appliance starts for the same event began after the event
+    for all of them. The doubt about the server's clock is added (``MAX_DOUBT_S`` at most)."""
+    apart_spread_s: float = 0.5
+    """A random time up to this is added, so that appliances do not ask at the same moment."""
     look_settle_s: float = 30.0
     """How long after a start call without an answer a look that finds nothing is believed: a
     server, or a proxy in between, may carry out late what it received. No document says how late;
@@ -52,6 +58,7 @@ class JobKind(enum.Enum):
     RESOLVE = "find the tasks"
     START = "start"
     LOOK = "look whether it was started"
+    LOOK_FIRST = "look what others started, then start"
 
 
 class Job(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from appliance.model import ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.jobs import Limits
+from appliance.tasks.look_first import LookFirst
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import merges
 from appliance.tasks.records import MAX_REPLIES, Record
@@ -29,6 +30,10 @@ from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import IN_FLIGHT, RequestState
 from appliance.tasks.triggers import Options
 from appliance.tasks.views import LOOKING
+
+REFUSALS = 3
+"""With several appliances, a start that the server refuses is tried so often: a run that another
+appliance has just started makes the server refuse, and shows a little later."""
 
 
 class Planner:
@@ -41,7 +46,7 @@ class Planner:
         self.limits = limits
         self._chance = chance
         self.book = book = RequestBook(known)
-        self.dispatcher = dispatcher = Dispatcher(limits, book)
+        self.dispatcher = dispatcher = Dispatcher(limits, book, chance)
         self.runs = runs = Runs(book, dispatcher)
         self.started_by: dict[str, int] = {}
         """How many starts each rule led to, since the appliance was started."""
@@ -74,6 +79,9 @@ class Planner:
         self.waits_for_server = dispatcher.waits_for_server
         self.server_is_away = dispatcher.server_is_away
         self.server_is_back = dispatcher.server_is_back
+        look = LookFirst(book, dispatcher, runs)
+        self.runs_wanted_since = look.since_ns
+        self.looked = look.looked
         self.elsewhere = runs.elsewhere
         self.report = runs.report
         self.unanswered = runs.unanswered
@@ -238,20 +246,7 @@ class Planner:
         if not self._is_in_flight(record):
             return
         book = self.book
-        # A look at what runs may have seen it before the answer to the call came back.
-        self.runs.belongs_to(record, run, now, task_id)
-        book.move(
-            record,
-            RequestState.QUEUED,
-            now,
-            reason="",
-            step="The server took it",
-            execution_id=run,
-            next_attempt_ns=None,
-        )
-        record.forget_call()
-        record.seen_ns = book.followed_since[record.id] = now
-        book.note_run(run, record.id)
+        self.runs.follow(record, run, now, task_id=task_id, step="The server took it")
         task_id = record.execution.task_id
         history = book.histories.of(task_id)
         book.remember(task_id, msgspec.structs.replace(history, last_start_ns=now))
@@ -268,6 +263,10 @@ class Planner:
         if self.dispatcher.is_blocked(record) and record.options.if_running == "queue_one":
             self.book.move(record, RequestState.PENDING, now)
             self.dispatcher.put_back(record, now)
+            return
+        if self.dispatcher.looks_first(record) and record.tries < REFUSALS:
+            # Another appliance may just have started the task, and its run is not listed yet.
+            self._try_later(record, reason or "The server did not start it.", now)
             return
         self.dispatcher.finish(
             record,
@@ -374,10 +373,10 @@ class Planner:
         """The job was given back before it did anything (the appliance stops)."""
         step = "Given back: stopping"
         match self.book.state_of(record):
-            case RequestState.LOOKING:
+            case RequestState.LOOKING if record.posted_ns is not None:
                 self.book.move(record, RequestState.UNCERTAIN, now, step=step)
                 self.dispatcher.decide(record, now)
-            case RequestState.RESOLVING | RequestState.CALLING:
+            case RequestState.RESOLVING | RequestState.CALLING | RequestState.LOOKING:
                 record.forget_call()
                 self.book.move(
                     record,
@@ -416,6 +415,12 @@ class Planner:
         assert record.posted_ns is not None
         latest = record.posted_ns + to_ns(self.limits.look_settle_s)
         return latest if record.believed_ns is None else min(record.believed_ns, latest)
+
+    def _try_later(self, record: Record, why: str, now: int) -> None:
+        record.tries += 1
+        wait = self._backoff(record.tries, None)
+        self.book.move(record, RequestState.RETRY_WAIT, now, reason=why, next_attempt_ns=now + wait)
+        self.dispatcher.put_back(record, now)
 
     def _backoff(self, attempt: int, wished_s: float | None) -> int:
         limits = self.limits

@@ -29,6 +29,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 _TIMES = (
     "posted_ns",
     "look_since_ns",
+    "newest_ns",
+    "turn_ns",
     "believed_ns",
     "wished_ns",
     "first_attempt_ns",
@@ -89,6 +91,17 @@ class Record(msgspec.Struct, eq=False):
     the server answered the start call with an error."""
     wished_ns: int | None = None
     """The time that the server named for the next try (Retry-After)."""
+    newest_ns: int | None = None
+    """When the newest message that it answers came; only a run that began after that answers it."""
+    turn_ns: int | None = None
+    """When it may go at the earliest, so that several appliances do not go at the same moment."""
+    is_by_other: bool = False
+    """A run that another one started answers it."""
+
+    @property
+    def wanted_ns(self) -> int:
+        """When what the run has to know of had happened: a run that began before is too old."""
+        return self.last_asked_ns if self.newest_ns is None else self.newest_ns
 
     def shift(self, step_ns: int) -> None:
         """The clock was set by this: let each wait keep its length."""

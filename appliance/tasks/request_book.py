@@ -185,6 +185,7 @@ class RequestBook:
             asked,
             reply_to=replies,
             last_seq=message_of(cause),
+            newest_ns=asked,
         )
         self.enter(record, RequestState.RUNNING if run else RequestState.PENDING)
         self.changes.records[record.id] = record
@@ -253,6 +254,10 @@ class RequestBook:
     def knows_run(self, run: str) -> bool:
         """Whether a run of the server belongs to one of our executions, open or recent."""
         return run in self._runs
+
+    def execution_of(self, run: str) -> int:
+        """The execution, open or recent, that a run belongs to; 0 if none is known."""
+        return self._runs.get(run, 0)
 
     def owner_of(self, run: str) -> Record | None:
         """The open request that a run belongs to."""

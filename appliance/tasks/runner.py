@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 
 from appliance.counters import Counter
 from appliance.qlik import deadlines
@@ -46,6 +47,7 @@ class Runner:
             JobKind.RESOLVE: self._resolve,
             JobKind.START: self._start,
             JobKind.LOOK: self._look,
+            JobKind.LOOK_FIRST: self._look_and_start,
         }
 
     def work(self) -> None:
@@ -113,6 +115,35 @@ class Runner:
                     record, [task for task, _ in found], now, [how for _, how in found]
                 )
 
+    def _look_and_start(self, record: Record) -> None:
+        """Ask for runs that others started; unless one answers the request, start the task."""
+        with self._state.lock:
+            since = self._state.planner.runs_wanted_since(record, self._state.clock_ns())
+        reports: Sequence[Report] = ()
+        try:
+            reports = self._server.since(record.execution.task_id, since, everyone=True)
+        except QlikError as error:
+            if error.retry is not RetryPolicy.NEVER or self._is_behind_page(error):
+                self._note_failure(error)
+                with self._state.change() as planner:
+                    planner.retry(record, error, self._state.clock_ns())
+                return
+            # A server that will never tell holds no start back: one start too many does less harm.
+            _log.warning("The server does not say what runs, so it is not asked first: %s", error)
+            with self._state.change() as planner:
+                planner.count(Counter.STARTS_WITHOUT_LOOK)
+        else:
+            self._reached()
+        with self._state.change() as planner:
+            goes = planner.looked(record, reports, self._state.clock_ns())
+        if not goes:
+            return
+        if self._state.stopping or self._state.trouble:
+            # The call is not noted on the disk, or would have no answer.
+            self._give_back(record)
+            return
+        self._start(record)
+
     def _start(self, record: Record) -> None:
         task = record.execution.task_id
         try:
@@ -175,6 +206,9 @@ class Runner:
         with self._state.change() as planner:
             now = self._state.clock_ns()
             news = [one for one in reports if not planner.knows_run(one.execution_id)]
+            if planner.dispatcher.has_others:
+                # A run that certainly began before the call is another appliance's.
+                news = [one for one in news if (one.began_until_ns or now) >= posted]
             if news:
                 planner.found(record, min(news, key=lambda one: one.started_ns or now), now)
             else:

@@ -17,6 +17,7 @@ from appliance.tasks.selector import TaskSelector
 from appliance.tasks.states import AT_SERVER, REPORTED, RequestState
 from appliance.tasks.triggers import Options
 
+BY_OTHER = "Answered by a run that another one started"
 SLOW_FACTOR = 3.0
 SLOW_LEAST_S = 60.0
 MAX_NODE = 255
@@ -81,6 +82,27 @@ class Runs:
         # Not all open requests: there may be a hundred thousand, and hundreds of runs to ask for.
         return any(one.look_since_ns is not None for one in queues.may_mean(task_id, app))
 
+    def follow(self, record: Record, run: str, now: int, *, step: str, task_id: str = "") -> None:
+        """The server has a run that answers a request: it is followed from now on.
+
+        ``task_id`` is the server's task for an app that had none.
+        """
+        book = self._book
+        # A look at what runs may have seen it before.
+        self.belongs_to(record, run, now, task_id)
+        book.move(
+            record,
+            RequestState.QUEUED,
+            now,
+            reason="",
+            step=step,
+            execution_id=run,
+            next_attempt_ns=None,
+        )
+        record.forget_call()
+        record.seen_ns = book.followed_since[record.id] = now
+        book.note_run(run, record.id)
+
     def belongs_to(self, record: Record, run: str, now: int, task_id: str = "") -> None:
         """A run was found to be a request's. ``task_id``: its task, if that was not known.
 
@@ -124,7 +146,7 @@ class Runs:
             self._dispatcher.finish(
                 record,
                 REPORTED[report.state],
-                report.reason,
+                _reason(record, report.reason),
                 now,
                 ended_ns=report.ended_ns or now,
                 started_ns=began,
@@ -135,7 +157,7 @@ class Runs:
             return
         self._watch_pace(record, now - book.followed_since.get(record.id, now))
         attempt = f", attempt {report.attempt} of the server" if report.attempt > 1 else ""
-        reason = f"The server repeats it{attempt}." if attempt else ""
+        reason = _reason(record, f"The server repeats it{attempt}." if attempt else "")
         present = (execution.state, execution.started_ns, execution.reason)
         if present != (report.state, began, reason):
             book.move(
@@ -219,6 +241,13 @@ class Runs:
             self._book.count(Counter.EXECUTIONS_SLOW)
             self._book.change(record)
             self.slow.append(record.execution)
+
+
+def _reason(record: Record, reason: str) -> str:
+    """What users are told of a run; that another one started it, they are told as well."""
+    if not record.is_by_other:
+        return reason
+    return f"{reason} ({BY_OTHER})" if reason else f"{BY_OTHER}."
 
 
 def bounded_details(details: Sequence[Step]) -> tuple[tuple[Step, ...], bool]:

@@ -52,15 +52,17 @@ class RequestState(enum.StrEnum):
     """A worker reads the list of tasks to find those that the request names. The change that hands
     the job to the worker sets it."""
     CALLING = "calling"
-    """A worker makes the start call. The change that hands the job to the worker sets it."""
+    """A worker makes the start call. The change that hands the job to the worker sets it, or the
+    worker whose look found no run that answers the request."""
     UNCERTAIN = "uncertain"
     """The answer to the start call is lost, so the task may run; the next look at the server waits
     for its time. The worker sets it, or the start of the appliance after a crash."""
     LOOK_READY = "look ready"
     """The next look at the server waits for a free worker. The clock sets it."""
     LOOKING = "looking"
-    """A worker asks the server whether the start call began a run. The change that hands the job to
-    the worker sets it."""
+    """A worker asks the server whether the start call began a run, or, with several appliances on
+    one server, what others started before the call is made. The change that hands the job to the
+    worker sets it."""
     QUEUED = "queued"
     """The server accepted the start and its scheduler has the run in a queue. The worker sets it
     that made the start call or found its run, or the poller."""
@@ -127,7 +129,10 @@ TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
         ),
         _S.UNCERTAIN: frozenset({_S.LOOK_READY, _S.LOST}),
         _S.LOOK_READY: frozenset({_S.LOOKING, _S.UNCERTAIN, _S.LOST}),
-        _S.LOOKING: frozenset({_S.UNCERTAIN, _S.PENDING, _S.QUEUED}),
+        _S.LOOKING: frozenset(
+            {_S.UNCERTAIN, _S.PENDING, _S.QUEUED, _S.CALLING}
+            | {_S.RETRY_WAIT, _S.SKIPPED, _S.REJECTED, _S.EXPIRED}
+        ),
         _S.QUEUED: _RUN_ENDS | {_S.RUNNING},
         _S.RUNNING: _RUN_ENDS | {_S.QUEUED},
         _S.LOG_WANTED: frozenset({_S.FETCHING_LOG}),

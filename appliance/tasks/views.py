@@ -27,6 +27,8 @@ MAX_MESSAGES = 20_000
 MAX_TIMERS = 100
 WAITS_FOR_SERVER = "Waits for the Qlik server to answer."
 WAITS_FOR_RUN = "Waits for the present run to end."
+WAITS_APART = "Waits a moment, so that several appliances do not start the task at the same time."
+ASKS_FOR_RUNS = "The server is asked for runs of the task that others started."
 WAITS_FOR_TURN = "Waits for its turn: other calls or runs come first (max_concurrent, max_running)."
 MAX_NAMED = 10
 """Failing tasks and waiting starts that are named; all are counted."""
@@ -293,6 +295,8 @@ def _why(execution: Execution) -> tuple[str, str]:
         return "turn", WAITS_FOR_TURN
     kinds = {
         ASKS_FOR_TASKS: "turn",
+        ASKS_FOR_RUNS: "turn",
+        WAITS_APART: "turn",
         PAUSED: "paused",
         WAITS_FOR_SERVER: "server",
         WAITS_FOR_RUN: "run",

@@ -54,6 +54,7 @@ class Run(msgspec.Struct, eq=False):
     task: str
     began_ns: int
     over: bool = False
+    is_ours: bool = True
 
 
 class PlannerMachine(RuleBasedStateMachine):
@@ -62,7 +63,7 @@ class PlannerMachine(RuleBasedStateMachine):
     @initialize(options=st.data())
     def begin(self, options: object) -> None:
         self.now = 1_000_000 * SECOND_NS
-        self.planner = make()
+        self.planner = self.planner_of_kind()
         self.jobs: list[Job] = []
         self.runs: list[Run] = []
         self.asked: list[tuple[int, int, str, Options]] = []  # (when, execution, task, options)
@@ -92,10 +93,19 @@ class PlannerMachine(RuleBasedStateMachine):
         self.planner.book.told.clear()
         type(changes).__init__(changes)
 
-    def at_server(self, task: str) -> Run:
-        run = Run(f"run-{len(self.runs) + 1}", task, self.now)
+    def planner_of_kind(self) -> Planner:
+        return make()
+
+    def are_owned(self, owned: set[str]) -> bool:
+        return owned == {run.id for run in self.runs}
+
+    def at_server(self, task: str, *, is_ours: bool = True) -> Run:
+        run = Run(f"run-{len(self.runs) + 1}", task, self.now, is_ours=is_ours)
         self.runs.append(run)
         return run
+
+    def runs_now(self, task: str) -> bool:
+        return any(run.task == task and not run.over for run in self.runs)
 
     def take_job(self, data: st.DataObject, kind: JobKind) -> Job | None:
         jobs = [job for job in self.jobs if job.kind is kind]
@@ -211,9 +221,33 @@ class PlannerMachine(RuleBasedStateMachine):
         else:
             self.planner.not_found(record, self.now)
 
-    def report_of(self, run: Run) -> Report:
+    def report_of(self, run: Run, doubt_ns: int = 0) -> Report:
         state = ExecutionState.SUCCEEDED if run.over else ExecutionState.RUNNING
-        return Report(run.id, run.task, state, started_ns=run.began_ns, ended_ns=self.now)
+        return Report(
+            run.id,
+            run.task,
+            state,
+            started_ns=run.began_ns,
+            ended_ns=self.now,
+            began_from_ns=run.began_ns - doubt_ns,
+            began_until_ns=run.began_ns + doubt_ns,
+        )
+
+    def look_first(self, job: Job, works: bool, doubt_ns: int = 0) -> None:
+        """What the worker does: a job of a look goes on as one of a start."""
+        record = job.record
+        if not works:
+            self.planner.retry(record, HUNG, self.now)
+            return
+        since = self.planner.runs_wanted_since(record, self.now)
+        reports = [
+            self.report_of(run, doubt_ns)
+            for run in self.runs
+            if run.task == record.execution.task_id
+            and (not run.over or run.began_ns + doubt_ns >= since)
+        ]
+        if self.planner.looked(record, reports, self.now):
+            self.jobs.append(Job(JobKind.START, record))
 
     @rule(data=st.data())
     def run_ends(self, data: st.DataObject) -> None:
@@ -234,13 +268,13 @@ class PlannerMachine(RuleBasedStateMachine):
     def crash(self, lost: list[bool]) -> None:
         """The process dies; start calls under way may or may not have reached the server."""
         for job, reached in zip(self.jobs, lost, strict=False):
-            if job.kind is JobKind.START and reached:
-                task = job.record.execution.task_id
+            task = job.record.execution.task_id
+            if job.kind is JobKind.START and reached and not self.runs_now(task):
                 self.starts.setdefault(task, []).append((self.now, job.record.options))
                 self.at_server(task)
         before = self.planner
         self.jobs = []
-        self.planner = make()
+        self.planner = self.planner_of_kind()
         self.planner.book.next_id = before.book.next_id
         self.planner.histories.update(before.histories)
         records = [msgspec.msgpack.decode(row, type=Record) for row in self.disk.values()]
@@ -280,7 +314,7 @@ class PlannerMachine(RuleBasedStateMachine):
                 if one.execution.task_id == task
                 and one.options.reload == reload
                 and one.posted_ns is None
-                and one.id not in self.planner.running
+                and self.planner.state_of(one) in states.WAITING
             ]
             assert len(waiting) <= 1
 
@@ -318,10 +352,15 @@ class PlannerMachine(RuleBasedStateMachine):
                 self.jobs.remove(job)
                 if job.kind is JobKind.LOOK:
                     self.look(job, works=True)
+                elif job.kind is JobKind.LOOK_FIRST:
+                    self.look_first(job, works=True)
                 elif job.kind is JobKind.RESOLVE:
                     self.planner.resolved(job.record, [Task(IDS[0], "T")], self.now)
                 elif job.kind is JobKind.START:
                     task = job.record.execution.task_id
+                    if self.runs_now(task):
+                        self.planner.refused(job.record, "the task runs already", self.now)
+                        continue
                     self.starts.setdefault(task, []).append((self.now, job.record.options))
                     self.planner.started(job.record, self.at_server(task).id, self.now)
             for run in self.runs:
@@ -335,7 +374,7 @@ class PlannerMachine(RuleBasedStateMachine):
             if run:
                 assert run not in owners, "one run, two executions"
                 owners[run] = number
-        assert set(owners) == {run.id for run in self.runs}, "a run without a request"
+        assert self.are_owned(set(owners)), "a run without a request"
         began = {run.id: run.began_ns for run in self.runs}
         for asked_ns, number, _task, _options in self.asked:
             while number in self.merged_into:
@@ -352,8 +391,82 @@ class PlannerMachine(RuleBasedStateMachine):
                 )
 
 
+class SharedServerMachine(PlannerMachine):
+    """The same with others that start tasks on the server, and with its clock in doubt.
+
+    Whatever others do: each message is answered by a run that began after it.
+    """
+
+    def planner_of_kind(self) -> Planner:
+        planner = make()
+        planner.dispatcher.has_others = True
+        return planner
+
+    def are_owned(self, owned: set[str]) -> bool:
+        """Of two runs since a call without an answer, the other one is told as one of others."""
+        return owned <= {run.id for run in self.runs}
+
+    @rule(task=st.sampled_from(IDS))
+    def another_starts(self, task: str) -> None:
+        """The server refuses a second run of a task."""
+        if not self.runs_now(task):
+            self.at_server(task, is_ours=False)
+
+    @rule(
+        data=st.data(),
+        works=st.booleans(),
+        doubt_s=st.sampled_from([0.0, 0.4, 3.0]),
+        starts=st.booleans(),
+    )
+    def look_first_call(
+        self, data: st.DataObject, works: bool, doubt_s: float, starts: bool
+    ) -> None:
+        job = self.take_job(data, JobKind.LOOK_FIRST)
+        if job is None:
+            return
+        self.look_first(job, works, int(doubt_s * SECOND_NS))
+        if starts and not self.runs_now(task := job.record.execution.task_id):
+            self.at_server(task, is_ours=False)  # between the look and the call
+        self.settle()
+
+    def start_call(self, data: st.DataObject, answer: str) -> None:
+        job = self.take_job(data, JobKind.START)
+        if job is None:
+            return
+        self.jobs.insert(0, job)
+        if self.runs_now(job.record.execution.task_id) and answer in ("id", "lost"):
+            self.jobs.remove(job)
+            self.planner.refused(job.record, "the task runs already", self.now)
+            self.settle()
+            return
+        super().start_call(_First(), answer)
+
+    start_call = rule(
+        data=st.data(), answer=st.sampled_from(["id", "down", "lost", "lost before", "refused"])
+    )(start_call)
+
+    @invariant()
+    def cooldown_lies_between_starts(self) -> None:
+        """Ours and those of others, where ours come second."""
+        runs = [run for run in self.runs if run.task == IDS[2]]
+        for before, after in itertools.pairwise(runs):
+            if after.is_ours:
+                assert after.began_ns - before.began_ns >= 30 * SECOND_NS or not before.is_ours
+
+
+class _First:
+    """Draws the first of what there is."""
+
+    def draw(self, strategy: object) -> object:
+        return strategy.elements[0]
+
+
 PlannerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestPlanner = PlannerMachine.TestCase
+SharedServerMachine.TestCase.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None
+)
+TestSharedServer = SharedServerMachine.TestCase
 
 
 # --- single promises --------------------------------------------------------------------------

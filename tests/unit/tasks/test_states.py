@@ -18,12 +18,12 @@ import pytest
 import state_table
 
 from appliance.counters import Counter
-from appliance.model import Cause, ExecutionState, Task
+from appliance.model import Cause, ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report, RetryPolicy
 from appliance.tasks import states
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.planner import Planner
+from appliance.tasks.planner import REFUSALS, Planner
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS, to_ns
 from appliance.tasks.script_logs import MAX_WANTED
@@ -32,6 +32,7 @@ from appliance.tasks.states import FINAL, SHOWN, TRANSITIONS, RequestState, Tran
 from appliance.tasks.triggers import Options
 
 S = RequestState
+NOW = 1_000_000 * SECOND_NS
 TASK = "00000000-0000-0000-0000-000000000001"
 OTHER = "00000000-0000-0000-0000-000000000002"
 DOWN = QlikError("refused", label="refused", retry=RetryPolicy.SAFE)
@@ -599,6 +600,175 @@ def task_id(number: int) -> str:
 def copy_of(record: Record) -> Record:
     """The request as it stands in the database."""
     return msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=Record)
+
+
+# --- several appliances on one server -----------------------------------------------------------
+
+
+def among_others() -> Scene:
+    """A scene in which the server is asked for runs of others before each start."""
+    scene = Scene()
+    scene.planner.dispatcher.has_others = True
+    return scene
+
+
+def look_first(scene: Scene, options: Options = PLAIN) -> Record:
+    """A request with a worker that asks the server what others started."""
+    record = scene.ask(options)
+    assert [job.kind for job in scene.go(1)] == [JobKind.LOOK_FIRST]
+    scene.expect(record, S.LOOKING)
+    return record
+
+
+def run_of_other(scene: Scene, began_s: float, state: ExecutionState, run: str = "x") -> Report:
+    """A run that began so many seconds ago, as a look shows it."""
+    began = scene.now - to_ns(began_s)
+    return Report(run, TASK, state, began_from_ns=began, began_until_ns=began)
+
+
+@walks((S.PENDING, S.SCHEDULED, S.READY, S.LOOKING, S.CALLING))
+def test_what_nothing_answers_is_started_after_a_look(_scene: Scene) -> None:
+    """The call is noted when it is made, not when the server is asked."""
+    scene = among_others()
+    record = look_first(scene)
+    assert record.posted_ns is None
+    assert scene.planner.looked(record, [], scene.now)
+    scene.expect(record, S.CALLING)
+    assert record.posted_ns == scene.now
+
+
+@walks((S.LOOKING, S.QUEUED, S.RUNNING))
+def test_a_run_that_began_after_the_message_answers_it(_scene: Scene) -> None:
+    """The run is followed, and the execution says whose it is."""
+    scene = among_others()
+    record = look_first(scene)
+    report = run_of_other(scene, 0.5, ExecutionState.RUNNING)
+    assert not scene.planner.looked(record, [report], scene.now)
+    scene.expect(record, S.RUNNING)
+    assert record.execution.execution_id == "x"
+    assert "another one started" in record.execution.reason
+
+
+@walks((S.LOOKING, S.SKIPPED))
+def test_a_run_that_has_ended_or_is_another_request_s_answers_it_too(_scene: Scene) -> None:
+    """The message shows the execution that has the run."""
+    scene = among_others()
+    record = look_first(scene)
+    seen = scene.elsewhere(run="x")
+    scene.report(seen, ExecutionState.SUCCEEDED)
+    report = run_of_other(scene, 0.5, ExecutionState.SUCCEEDED)
+    assert not scene.planner.looked(record, [report], scene.now)
+    assert record.execution.state is ExecutionState.SKIPPED
+    assert record.execution.answered_by == seen.id
+
+
+@walks((S.LOOKING, S.PENDING, S.BLOCKED), (S.LOOKING, S.PENDING, S.SCHEDULED))
+def test_a_run_that_began_before_the_message_is_waited_for(_scene: Scene) -> None:
+    """Or for the end of the cooldown that it began."""
+    scene = among_others()
+    record = look_first(scene)
+    scene.planner.looked(record, [run_of_other(scene, 5, ExecutionState.RUNNING)], scene.now)
+    scene.expect(record, S.BLOCKED)
+    scene = among_others()
+    record = look_first(scene, Options(cooldown_s=60))
+    scene.planner.looked(record, [run_of_other(scene, 5, ExecutionState.SUCCEEDED)], scene.now)
+    scene.expect(record, S.SCHEDULED)
+    assert record.execution.next_attempt_ns == scene.now + 55 * SECOND_NS
+
+
+@walks((S.LOOKING, S.RETRY_WAIT), (S.LOOKING, S.EXPIRED), (S.LOOKING, S.REJECTED))
+def test_a_server_that_can_t_be_asked_is_waited_for(_scene: Scene) -> None:
+    """For ``retry_for`` at most; and an error of ours ends the request."""
+    scene = among_others()
+    record = look_first(scene)
+    scene.planner.retry(record, DOWN, scene.now)
+    scene.expect(record, S.RETRY_WAIT)
+    assert record.execution.attempts == 0
+    scene = among_others()
+    record = look_first(scene, Options(retry_for_s=0))
+    scene.planner.retry(record, DOWN, scene.now)
+    assert record.execution.state is ExecutionState.EXPIRED
+    scene = among_others()
+    record = look_first(scene)
+    scene.planner.not_allowed(record, Rejection("x", "No."), scene.now)
+    assert record.execution.state is ExecutionState.REJECTED
+
+
+@walks((S.LOOKING, S.PENDING))
+def test_a_look_that_is_given_back_leaves_nothing_in_doubt(_scene: Scene) -> None:
+    """The stop came between the look and the call."""
+    scene = among_others()
+    record = look_first(scene)
+    scene.planner.nothing_done(record, scene.now)
+    assert record.posted_ns is None
+    scene.expect(record, S.SCHEDULED)
+
+
+@pytest.mark.parametrize(
+    "state", [ExecutionState.ABORTED, ExecutionState.SKIPPED, ExecutionState.LOST]
+)
+def test_a_run_that_loaded_nothing_answers_nothing(state: ExecutionState) -> None:
+    """One that failed does: the next one would fail as well."""
+    scene = among_others()
+    assert scene.planner.looked(look_first(scene), [run_of_other(scene, 0.5, state)], scene.now)
+    scene = among_others()
+    record = look_first(scene)
+    report = run_of_other(scene, 0.5, ExecutionState.FAILED)
+    assert not scene.planner.looked(record, [report], scene.now)
+
+
+def test_a_run_answers_only_what_came_before_it() -> None:
+    """Of merged messages, the newest counts."""
+    scene = among_others()
+    record = scene.ask()
+    began = scene.now + SECOND_NS // 20
+    scene.now += SECOND_NS // 10
+    assert scene.ask() is record
+    scene.go(1)
+    report = Report("x", TASK, ExecutionState.SUCCEEDED, began_from_ns=began, began_until_ns=began)
+    assert scene.planner.looked(record, [report], scene.now)
+
+
+def test_who_wants_a_start_for_every_message_gets_one_without_a_look() -> None:
+    """And what reloads with variables is answered by no run of others."""
+    scene = among_others()
+    scene.ask(Options(if_running="start"))
+    assert [job.kind for job in scene.go()] == [JobKind.START]
+    scene = among_others()
+    record = look_first(scene, Options(reload=ReloadOptions(variables=(("v", "1"),))))
+    report = run_of_other(scene, 0.5, ExecutionState.SUCCEEDED)
+    assert scene.planner.looked(record, [report], scene.now)
+
+
+def test_a_refusal_is_looked_into_before_it_is_believed() -> None:
+    """Another appliance may have started the task, and the run shows a little later."""
+    scene = among_others()
+    record = look_first(scene)
+    for _ in range(REFUSALS):
+        assert scene.planner.looked(record, [], scene.now)
+        scene.planner.refused(record, "It runs already.", scene.now)
+        scene.expect(record, S.RETRY_WAIT)
+        scene.go(10)
+        assert [job.kind for job in scene.go(1)] == [JobKind.LOOK_FIRST]
+    assert scene.planner.looked(record, [], scene.now)
+    scene.planner.refused(record, "It is disabled.", scene.now)
+    assert record.execution.state is ExecutionState.REFUSED
+
+
+def test_appliances_wait_different_times_before_they_look() -> None:
+    """At least as long as the doubt about the server's clock, and never longer than the bounds."""
+    waits = set()
+    for seed in range(20):
+        planner = Planner(Limits(), known={}.get, chance=random.Random(seed))
+        planner.dispatcher.has_others = True
+        planner.dispatcher.clock_doubt_s = lambda: 0.3
+        planner.ask(TaskSelector("id", TASK), PLAIN, Cause("message", 1), NOW)
+        planner.begin(NOW)
+        waits.add((planner.next_due() or 0) - NOW)
+    limits = Limits()
+    assert len(waits) == 20
+    assert min(waits) >= to_ns(limits.apart_s + 0.3)
+    assert max(waits) <= to_ns(limits.apart_s + 0.3 + limits.apart_spread_s)
 
 
 # --- the table ----------------------------------------------------------------------------------
