@@ -10,8 +10,9 @@ from itertools import combinations
 
 from appliance.config.bridge_topics import incoming, same_broker
 from appliance.config.tables import BridgeConfig, BridgeSubscribeConfig, Config
-from appliance.config.values import Duration, format_duration, is_loopback
+from appliance.config.values import format_duration, is_loopback
 from appliance.mqtt.overlap import overlap
+from appliance.mqtt.topics import covers
 
 _LONGEST_CLIENT_ID = 23
 """Bytes that each broker of MQTT 3.1.1 must take (section 3.1.3.1)."""
@@ -43,6 +44,9 @@ def _advice(bridge: BridgeConfig, service_name: str) -> Iterator[str]:
         yield f" `port`: {bridge.used_port} is unusual here; the usual one is {usual}"
     if bridge.version == "3.1.1":
         yield from _advice_3_1_1(bridge)
+    for (number, wide), (other, narrow) in combinations(enumerate(bridge.publish, 1), 2):
+        if covers(wide.topic, narrow.topic):
+            yield (f" `publish[{other}]` has no effect: `publish[{number}]` takes all its messages")
     for number, subscribe in enumerate(bridge.subscribe, 1):
         yield from (
             f" `subscribe[{number}]`: {text}"
@@ -59,7 +63,7 @@ def _advice_3_1_1(bridge: BridgeConfig) -> Iterator[str]:
         )
     if bridge.follow_redirects:
         yield ' `follow_redirects` has no effect: it needs version = "5"'
-    if bridge.session_expiry not in (_DEFAULT_EXPIRY, Duration(0)):
+    if bridge.session_expiry != _DEFAULT_EXPIRY:
         yield (
             ' `session_expiry` has no effect: it needs version = "5"; with 3.1.1 the other broker '
             "decides"
@@ -86,7 +90,7 @@ def _subscribe_advice(
                 "while this appliance is away, its part of the group's messages may wait for it "
                 f"({kept}) instead of going to the others; docs/scaling.md"
             )
-    elif subscribe.qos and not bridge.session_expiry:
+    elif subscribe.qos and not bridge.session_expiry and bridge.version == "5":
         yield (
             '`session_expiry` is "0s", so what is published while the appliance is away is lost, '
             "in spite of qos = 1"

@@ -652,8 +652,8 @@ class BridgeConfig(Table, frozen=True):
     session_expiry: Annotated[Duration, Bounds(0, 100 * 365 * 86400), Example('"7d"')] = Duration(
         7 * 86400
     )
-    """How long the other broker keeps messages while the appliance is away (MQTT 5; with 3.1.1 the
-    broker decides). `0s`: not at all."""
+    """How long the other broker keeps messages while the appliance is away. `0s`: not at all. It
+    counts with MQTT 5; with 3.1.1 the broker decides."""
     connect_timeout: Annotated[Duration, Bounds(0.5, 300)] = Duration(10)
     """How long the other broker may take to accept the connection."""
     max_rate: Annotated[int | None, Bounds(1, 1_000_000), Example("100")] = None

@@ -29,8 +29,8 @@ def moved(topic_filter: str, remove: str, put: str) -> str:
 def overlap(one: str, other: str) -> bool:
     """Whether there is a topic that both match: filters, topics or what ``moved`` made of them.
 
-    A wildcard at the beginning stands for no ``$`` there, although ``moved`` may bring one to the
-    beginning.
+    A wildcard at the beginning stands for no ``$`` there; a topic that begins with one only because
+    its prefix was removed is carried by no bridge (topic_mapping.py).
     """
     if (one[:1] in _WILDCARDS and other[:1] == "$") or (other[:1] in _WILDCARDS and one[:1] == "$"):
         return False  # MQTT 3.1.1, section 4.7.2

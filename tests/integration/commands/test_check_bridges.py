@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -39,13 +40,19 @@ def bridge(
 class Scripted:
     """A broker that answers each packet as a function says: ``None`` closes the connection."""
 
-    def __init__(self, answer: Callable[[int, int, bytes], bytes | None]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[int, int, bytes], bytes | None],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._answer = answer
+        self._tls = tls
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self.packets: list[tuple[int, bytes]] = []
         """The kind and body of each packet, of all connections."""
-        self.open = 0
+        self.raw = b""
+        """Sent at once, whatever comes."""
         threading.Thread(target=self._serve, daemon=True).start()
 
     def __enter__(self) -> Scripted:
@@ -64,26 +71,32 @@ class Scripted:
                 threading.Thread(target=self._talk, args=(client,), daemon=True).start()
 
     def _talk(self, client: socket.socket) -> None:
-        self.open += 1
         with contextlib.suppress(OSError, EOFError), client:
-            number = 0
-            while True:
-                kind = self._read(client, 1)[0] >> 4
-                size = shift = 0
+            if self.raw:
+                client.recv(65536)
+                client.sendall(self.raw)
+                return
+            tls = self._tls
+            with client if tls is None else tls.wrap_socket(client, server_side=True) as talk:
+                number = 0
                 while True:
-                    (digit,) = self._read(client, 1)
-                    size |= (digit & 0x7F) << shift
-                    shift += 7
-                    if digit < 128:
+                    kind, body = self._packet(talk)
+                    self.packets.append((kind, body))
+                    number += 1
+                    answer = self._answer(number, kind, body)
+                    if answer is None:
                         break
-                body = self._read(client, size)
-                self.packets.append((kind, body))
-                number += 1
-                answer = self._answer(number, kind, body)
-                if answer is None:
-                    break
-                client.sendall(answer)
-        self.open -= 1
+                    talk.sendall(answer)
+
+    def _packet(self, client: socket.socket) -> tuple[int, bytes]:
+        kind = self._read(client, 1)[0] >> 4
+        size = shift = 0
+        while True:
+            (digit,) = self._read(client, 1)
+            size |= (digit & 0x7F) << shift
+            shift += 7
+            if digit < 128:
+                return kind, self._read(client, size)
 
     @staticmethod
     def _read(client: socket.socket, size: int) -> bytes:
@@ -252,7 +265,7 @@ def test_a_broker_that_never_stops_talking_is_given_up(
     tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A try has an end, whatever comes."""
-    monkeypatch.setattr("appliance.bridge.trial._MOST_S", 1.0)
+    monkeypatch.setattr("appliance.bridge.trial._MOST_S", 0.3)
 
     def answer(_number: int, kind: int, _body: bytes) -> bytes:
         return CONNACK if kind == 1 else b"\x31\x80\x80\x80\x7f"  # the head of a message of 266 MB
@@ -260,7 +273,38 @@ def test_a_broker_that_never_stops_talking_is_given_up(
     keys = ("connect_timeout = '300s'",)
     with Scripted(answer) as broker:
         assert check(tmp_path, bridge(broker.port, *keys)) == 69
-    assert "the try was not done within 1 s" in capfd.readouterr().out
+    assert "the try was not done within 0 s" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "said"),
+    [
+        ("ca_file = 'ROOT'", 0, "accepts the connection: MQTT 3.1.1, TLS, client id"),
+        ("", 69, "signed by an authority that is not trusted here: set `tls.ca_file`"),
+        ("ca_file = 'ROOT', server_name = 'other.example'", 69, "certificate is for another name"),
+    ],
+)
+def test_tls(tmp_path: Path, capfd: Any, keys: str, code: int, said: str) -> None:
+    """The broker's certificate is verified as the bridge will do it."""
+    files = make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.server, files.server_key)
+    granting = subscribing(lambda body: b"\x90\x03\x00\x01\x01")
+    with Scripted(granting, context) as broker:
+        tls = f"tls = {{{keys.replace('ROOT', files.root)}}}"
+        assert check(tmp_path, bridge(broker.port, tls)) == code
+        assert said in capfd.readouterr().out
+        if code == 0:
+            assert check(tmp_path, bridge(broker.port)) == 69
+            assert "it closed the connection before its answer" in capfd.readouterr().out
+
+
+def test_no_websocket_there(tmp_path: Path, capfd: Any) -> None:
+    """What a web server answers to the handshake is said."""
+    with Scripted(lambda *_: None) as web:
+        web.raw = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+        assert check(tmp_path, bridge(web.port, "transport = 'websocket'")) == 78
+    assert "404" in capfd.readouterr().out
 
 
 def test_files_of_a_bridge_are_looked_at_before(tmp_path: Path, capfd: Any) -> None:

@@ -187,6 +187,8 @@ def test_the_usual_port(keys: str, address: str) -> None:
         (HEAD + "client_id = 'twenty-four-characters..'", "`client_id` has 24 bytes"),
         (HEAD + "follow_redirects = true", "`follow_redirects` has no effect"),
         (HEAD + "session_expiry = '1h'", "`session_expiry` has no effect"),
+        (HEAD + "session_expiry = '0s'", "`session_expiry` has no effect"),
+        (HEAD + f"{OUT}topic = 'a/#'\n{OUT}topic = 'a/+/b'", "`publish[2]` has no effect: `publish[1]`"),
         (HEAD + f"{IN}topic = '#'", "begins with $ or appliance/ are left out"),
         (HEAD + f"version = '5'\nsession_expiry = '0s'\n{IN}topic = 'a'", "is lost, in spite of qos = 1"),
         (HEAD + f"{IN}topic = 'a'\nshare = 'g'\nretained = true", "`retained` has no effect with `share`"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.mqtt.overlap import literal_head, moved, overlap
@@ -25,6 +25,7 @@ _TOPICS = [
 _FEW = [each for each in _TOPICS if each.count("/") < 4]
 
 
+@settings(max_examples=60)
 @given(_FILTERS, _FILTERS)
 def test_two_filters_overlap_if_one_topic_matches_both(one: str, other: str) -> None:
     """The answer is that of a search among all topics of a small alphabet."""
@@ -33,6 +34,7 @@ def test_two_filters_overlap_if_one_topic_matches_both(one: str, other: str) -> 
     assert overlap(one, other) == overlap(other, one) == found
 
 
+@settings(max_examples=60)
 @given(_FILTERS, _FILTERS, st.sampled_from(["", "a", "a/", "x-", "ab/a"]))
 def test_moved_topics_overlap_a_filter_if_one_of_them_matches_it(
     topic_filter: str, other: str, put: str
