@@ -22,7 +22,13 @@ from appliance.bridge.outgoing import Outgoing
 from appliance.bridge.redirect import Redirects
 from appliance.bridge.repeats import Repeats
 from appliance.bridge.routes import Routes
-from appliance.bridge.store import ArrivalRecord, BridgeRecord, save_arrival, save_cursor
+from appliance.bridge.store import (
+    ArrivalRecord,
+    BridgeRecord,
+    forget_cursor,
+    save_arrival,
+    save_cursor,
+)
 from appliance.bridge.subscriptions import Subscriptions
 from appliance.bridge.takeover import Takeovers
 from appliance.bridge.transport import Address, open_transport
@@ -47,6 +53,9 @@ _GOODBYE_S = 3.0
 _LAST_S = 1.0
 _LOOK_S = 0.02
 _FOR_EVER_S = 0xFFFFFFFF
+
+_FOR_NO_MESSAGE = frozenset({Kind.TAKEN_OVER, Kind.MOVED, Kind.UNAVAILABLE, Kind.BANNED})
+"""For these a broker ends a connection whatever is sent."""
 
 
 class Bridge:
@@ -95,6 +104,8 @@ class Bridge:
                 count=context.count,
                 loop=context.loop,
             )
+        elif record.cursor is not None:
+            context.door.record((forget_cursor(config.name),))
         self._is_sending = False
         """What goes out is sent on the present connection."""
         self._causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
@@ -259,7 +270,9 @@ class Bridge:
 
     def _explain(self, connection: BridgeConnection, cause: Cause | None) -> Cause:
         """Why an accepted connection ended; ``cause`` is what its end itself says."""
-        by_broker = not connection.was_silent and (cause is None or cause.is_of_broker)
+        by_broker = not connection.was_silent and (
+            cause is None or (cause.is_of_broker and cause.kind not in _FOR_NO_MESSAGE)
+        )
         refused = None
         if cause is None or cause.kind is Kind.CLOSED:
             refused = self._subscriptions.lost(self._causes, is_silent=connection.was_silent)

@@ -14,7 +14,7 @@ from appliance.bridge.arrivals import Arrivals, read_arrivals
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
-from appliance.bridge.store import BridgeRecord, load
+from appliance.bridge.store import BridgeRecord, keep_only, load
 from appliance.config.tables import BridgeConfig
 from appliance.engine_api import BridgeState
 
@@ -41,6 +41,7 @@ class Bridges:
         Raises:
             ApplianceError: what is kept of the bridges can't be read.
         """
+        self._context.door.record(keep_only(each.name for each in configs))
         for config in configs:
             await self._begin(config)
 
@@ -94,6 +95,7 @@ class Bridges:
         try:
             # The broker ends the older of two connections with one client id: first out, then in.
             await asyncio.gather(*(bridge.stop() for bridge in ending))
+            self._context.door.record(keep_only(wanted))
             await self._context.door.settled()  # what they noted at the end is read below
             for bridge in ending:
                 del self._bridges[bridge.config.name]

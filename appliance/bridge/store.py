@@ -18,6 +18,13 @@ from appliance.journal.inbox import Statement
 from appliance.model import LARGEST_SEQ
 from appliance.storage.layout import Migration, Tables, is_whole
 
+_TABLES = (
+    "bridge_cursor",
+    "bridge_arrival",
+    "bridge_session",
+    "bridge_retained",
+    "bridge_retained_to",
+)
 _SAMPLE_ROWS = 100
 """Rows of a table that are looked at before a start changes anything."""
 
@@ -86,6 +93,20 @@ class BridgeRecord(msgspec.Struct, frozen=True):
 def save_cursor(name: str, seq: int) -> Statement:
     """Note how far the way out has come."""
     return ("INSERT OR REPLACE INTO bridge_cursor VALUES (?, ?)", (name, seq))
+
+
+def forget_cursor(name: str) -> Statement:
+    """The bridge has no way out any more; one that it gets later begins with what comes then."""
+    return ("DELETE FROM bridge_cursor WHERE name = ?", (name,))
+
+
+def keep_only(names: Iterable[str]) -> list[Statement]:
+    """Forget all bridges but these: one that is removed and comes back later begins anew."""
+    kept = (msgspec.json.encode(tuple(names)).decode(),)
+    return [
+        (f"DELETE FROM {each} WHERE name NOT IN (SELECT value FROM json_each(?))", kept)  # noqa: S608
+        for each in _TABLES
+    ]
 
 
 def save_arrival(name: str, record: ArrivalRecord) -> Statement:

@@ -140,6 +140,58 @@ async def test_closed_for_a_message(tmp_path):
     assert list(dict.fromkeys(taken)) == [b"1", b"2", b"3"]
 
 
+async def test_a_removed_bridge_is_forgotten(tmp_path):
+    """A bridge that is taken out of the configuration and put back does not send what it missed."""
+
+    async def script(peer, _number):
+        await peer.accept(connack=SESSION_PRESENT)
+        while (found := await peer.read())[0] == 3:
+            _, packet_id, payload = publish_packet(found[1])
+            taken.append(payload)
+            peer.send(b"\x40\x02" + packet_id)
+
+    taken = []
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, publish=sends("out/#"))
+        silent = bridge(remote.port)
+        async with BridgeRig(tmp_path, config) as rig:
+            for number, absent in enumerate(((), (silent,))):
+                await rig.connected()
+                put(rig, b"%d" % number)
+                await rig.until(lambda number=number: len(taken) == number + 1)
+                rig.bridges.take(absent)
+                await rig.until(lambda: not rig.journal.query("SELECT * FROM bridge_cursor"))
+                put(rig, b"missed")
+                rig.bridges.take((config,))
+                await rig.until(lambda: rig.journal.query("SELECT * FROM bridge_cursor"))
+            await rig.connected()
+            put(rig, b"2")
+            await rig.until(lambda: len(taken) == 3)
+    assert taken == [b"0", b"1", b"2"]
+
+
+async def test_other_filters_keep_the_place(tmp_path):
+    """What was not out when the filters changed goes out by the new ones."""
+
+    async def script(peer, number):
+        await peer.accept(connack=SESSION_PRESENT)
+        while (found := await peer.read())[0] == 3:
+            topic, packet_id, payload = publish_packet(found[1])
+            taken.append((topic, payload))
+            if number:
+                peer.send(b"\x40\x02" + packet_id)
+
+    taken = []
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, publish=sends("out/#"))) as rig:
+            put(rig, b"1")
+            await rig.until(lambda: taken)
+            table = BridgePublishConfig(topic="+/t", remote_prefix="new/")
+            rig.bridges.take((bridge(remote.port, publish=(table,)),))
+            await rig.until(lambda: len(taken) == 2)
+    assert taken == [("out/t", b"1"), ("new/out/t", b"1")]
+
+
 async def test_own_echo(tmp_path):
     """A bridge with MQTT 5 both ways over one topic gets nothing back that it sent."""
     with Mosquitto(tmp_path / "m") as remote, Remote(remote, "press", clean=True) as press:
