@@ -1,13 +1,10 @@
 """docs/troubleshooting.md quotes what the appliance says: a changed message breaks this test."""
 
-import ast
 import re
-from functools import cache
 from pathlib import Path
 
 import pytest
-
-import appliance
+from quoted_texts import quoted, texts
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
@@ -26,30 +23,6 @@ OF_OTHERS = {
     "certificate verify failed": "OpenSSL",
 }
 """Quoted texts of other programs, and whose they are."""
-
-
-def quoted(page):
-    """The texts between quotes outside code, but for titles of this page."""
-    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
-    text = re.sub(r"`[^`]*`", "", text)
-    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
-    return sorted(set(re.findall(r'"([^"\n]+)"', text)) - set(titles))
-
-
-@cache
-def texts():
-    """Every text of the source; a part that is filled in later is a line break."""
-    found = []
-    for path in Path(appliance.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%[sdg]", "\n", node.value).lower())
-            elif isinstance(node, ast.JoinedStr):
-                parts = [
-                    part.value if isinstance(part, ast.Constant) else "\n" for part in node.values
-                ]
-                found.append("".join(parts).lower())
-    return found
 
 
 @pytest.mark.parametrize("text", quoted(PAGE))
