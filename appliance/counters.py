@@ -351,6 +351,11 @@ class Counter(enum.Enum):
         "Another client uses the client id of a bridge, so the two throw each other out; give the",
         "bridge a client_id of its own.",
     )
+    BRIDGE_GAPS = (
+        "bridges: sessions lost",
+        "A broker had lost the session of a bridge, so messages may be missing; the log says of",
+        "which time. Let the broker keep sessions longer, and on its disk.",
+    )
     BRIDGE_SUBSCRIPTIONS_REFUSED = (
         "bridge subscriptions: refused",
         "A broker refused a topic filter of a bridge; check subscribe.topic and what the broker",

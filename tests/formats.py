@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.bridge.store import SessionRecord
+from appliance.bridge.store import ArrivalRecord, SessionRecord
 from appliance.broker.session_store import KeptWill, Queued
 from appliance.engine.databases import LAYOUTS
 from appliance.model import EncodedProperties, Message, MessageProperties
@@ -33,7 +33,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "outgoing.body": tuple[bool, tuple[int, ...]],
         "queue.body": tuple[Queued, ...],
         "will.body": KeptWill,
-        "bridge_arrival.unsettled": tuple[int, ...],
+        "bridge_arrival.body": ArrivalRecord,
         "bridge_session.body": SessionRecord,
     },
     "tasks.db": {

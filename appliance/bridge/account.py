@@ -82,7 +82,7 @@ class Account:
         self._name = kept.record.name
         self._record = record
         self._newest_seq = newest_seq
-        self.repeats = Repeats(kept.arrivals, clock)
+        self.repeats = Repeats(kept.arrivals, clock, self.save)
         self.replays = Replays(self._name, kept.last_digests, most=most_digests, clock=clock)
         self.session = Session(
             kept.record.session,
@@ -96,14 +96,14 @@ class Account:
         """A connection is accepted, and no message has come on it; returns the gap if any."""
         gap = self.session.accepted(session_present=session_present, is_lasting=is_lasting)
         self.repeats.connected(session_present=session_present, newest_seq=self._newest_seq())
-        self._save()
+        self.save()
         return gap
 
     def ended(self) -> None:
         """That connection is over."""
         self.repeats.disconnected()
         self.session.left()
-        self._save()
+        self.save()
 
     def look(self) -> None:
         """The connection is open: save what is due. Called several times a second."""
@@ -115,7 +115,8 @@ class Account:
         if statements:
             self._record(statements)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save what is not saved yet."""
         newest = self._newest_seq()
         statements = self.replays.due(newest, at_once=True)
         if (arrival := self.repeats.record(newest)) is not None:

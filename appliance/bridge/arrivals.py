@@ -45,6 +45,8 @@ class Arrivals(msgspec.Struct, frozen=True):
     """Those that the broker may send again, in the order in which they first came."""
     settled: tuple[tuple[int, int], ...] = ()
     """The newest of those before: number and what it holds."""
+    ids_go_on: bool = False
+    """``ArrivalRecord.ids_go_on``"""
     forgotten: int = 0
     """Unsettled ones that were too many."""
 
@@ -85,6 +87,7 @@ def read_arrivals(journal: Reader, name: str, record: ArrivalRecord | None) -> A
     return Arrivals(
         tuple([(number, unsettled[number], packet_id_of(number)) for number in sorted(unsettled)]),
         tuple(settled.items()),
+        record.ids_go_on,
         forgotten,
     )
 

@@ -11,8 +11,9 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 
-from appliance.bridge.arrivals import Arrivals
+from appliance.bridge.account import Account, Kept
 from appliance.bridge.backoff import Backoff
 from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
 from appliance.bridge.connection import BridgeConnection
@@ -20,15 +21,9 @@ from appliance.bridge.context import BridgeContext
 from appliance.bridge.incoming import Incoming, Totals
 from appliance.bridge.outgoing import Outgoing
 from appliance.bridge.redirect import Redirects
-from appliance.bridge.repeats import Repeats
 from appliance.bridge.routes import Routes
-from appliance.bridge.store import (
-    ArrivalRecord,
-    BridgeRecord,
-    forget_cursor,
-    save_arrival,
-    save_cursor,
-)
+from appliance.bridge.session import Gap
+from appliance.bridge.store import forget_cursor, save_cursor
 from appliance.bridge.subscriptions import Subscriptions
 from appliance.bridge.takeover import Takeovers
 from appliance.bridge.transport import Address, open_transport
@@ -68,16 +63,16 @@ class Bridge:
         client_id: str,
         *,
         installation: str,
-        record: BridgeRecord,
-        arrivals: Arrivals,
+        kept: Kept,
     ) -> None:
-        """``client_id``: by which the other broker knows the bridge."""
+        """``client_id``: by which the other broker knows the bridge; ``kept``: from before."""
         self.config = config
         self._context = context
         self._installation = installation
         self._client_id = client_id
         self._version = 5 if config.version == "5" else 4
-        self._home = Address(config.host, config.used_port)
+        self._home = home_of(config)
+        self._expiry_s = min(round(config.session_expiry), _FOR_EVER_S)
         self._redirects = Redirects(config.follow_redirects, config.used_port)
         self._sparse = SparseLog(logger, lines_a_minute=_LINES_A_MINUTE)
         self._log = SparseLog(logger, lines_a_minute=_LINES_A_MINUTE)
@@ -91,12 +86,21 @@ class Bridge:
         self._totals = Totals(self._subscriptions.received)
         self._backoff = Backoff(context.pace, context.chance or random.random)
         self._takeovers = Takeovers()
-        self._repeats = Repeats(arrivals, context.loop.time)
+        self._account = Account(
+            kept,
+            address=str(self._home),
+            client_id=client_id,
+            record=context.door.record,
+            newest_seq=context.door.newest_seq,
+            most_digests=lambda: context.limits().max_retained,
+            clock=context.loop.time,
+            clock_ns=context.clock_ns,
+        )
         self._outgoing: Outgoing | None = None
         if config.publish:
             self._outgoing = Outgoing(
                 config,
-                cursor=record.cursor,
+                cursor=kept.record.cursor,
                 installation=installation,
                 journal=context.journal,
                 save_cursor=self._save_cursor,
@@ -104,7 +108,7 @@ class Bridge:
                 count=context.count,
                 loop=context.loop,
             )
-        elif record.cursor is not None:
+        elif kept.record.cursor is not None:
             context.door.record((forget_cursor(config.name),))
         self._is_sending = False
         """What goes out is sent on the present connection."""
@@ -147,7 +151,7 @@ class Bridge:
                     await self._send_last()
                     await self._stop_sending()
                     await connection.prove()
-                    self._save_arrival(self._repeats.record(self._context.door.newest_seq()))
+                    self._account.save()
             connection.disconnect()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(connection.ended), _GOODBYE_S)
@@ -178,10 +182,6 @@ class Bridge:
 
     def _save_cursor(self, seq: int, then: Callable[[], None]) -> None:
         self._context.door.record((save_cursor(self.config.name, seq),), then)
-
-    def _save_arrival(self, record: ArrivalRecord | None) -> None:
-        if record is not None:
-            self._context.door.record((save_arrival(self.config.name, record),))
 
     async def _run(self) -> None:
         while not self._is_stopping:
@@ -222,7 +222,7 @@ class Bridge:
                 cause = await asyncio.shield(connection.opened)
             if cause is None:
                 cause = await asyncio.shield(connection.ended)
-                self._repeats.disconnected()
+                self._account.ended()
                 return self._explain(connection, cause), loop.time() - connection.opened_at
         except (OSError, UnicodeError, ValueError, ApplianceError, HandshakeError) as error:
             cause = self._causes.of_error(error)
@@ -254,7 +254,7 @@ class Bridge:
             keepalive_s=round(config.keepalive),
             username=config.username,
             password=password,
-            session_expiry_s=min(round(config.session_expiry), _FOR_EVER_S),
+            session_expiry_s=self._expiry_s,
             receive_maximum=_RECEIVE_MAXIMUM,
             maximum_packet_size=int(config.max_packet_size),
         )
@@ -327,11 +327,11 @@ class Bridge:
     def accepted(self, connection: BridgeConnection, answer: ConnAck) -> Incoming:
         """The broker accepted the connection."""
         self._since_ns = self._context.clock_ns()
-        newest = self._context.door.newest_seq()
-        self._repeats.connected(session_present=answer.session_present, newest_seq=newest)
-        self._save_arrival(self._repeats.record(newest))
-        kept = self._subscriptions.granted if answer.session_present else ()
-        self._subscriptions.begin(kept)
+        gap = self._account.accepted(
+            session_present=answer.session_present,
+            is_lasting=self._version < 5 or bool(self._expiry_s),
+        )
+        self._subscriptions.begin(self._account.session.kept(self._subscriptions.wanted))
         if self._said != "connected":
             self._said = "connected"
             self._log.log(
@@ -342,6 +342,9 @@ class Bridge:
                 self.config.version,
                 "the session goes on" if answer.session_present else "a new session",
             )
+        if gap is not None:
+            self._context.count(Counter.BRIDGE_GAPS)
+            self._log.log(logging.ERROR, "%s", self._text_of(gap))
         incoming = Incoming(
             name=self.config.name,
             address=str(self._address),
@@ -349,7 +352,7 @@ class Bridge:
             door=self._context.door,
             publisher=connection,
             routes=self._routes,
-            repeats=self._repeats,
+            account=self._account,
             totals=self._totals,
             count=self._context.count,
             installation=self._installation,
@@ -376,6 +379,7 @@ class Bridge:
         if problem is None:
             connection.end(Cause(Kind.PROTOCOL, "it answers what was not asked"))
             return
+        self._account.session.has(self._subscriptions.in_session)
         if problem:
             self._context.count(Counter.BRIDGE_SUBSCRIPTIONS_REFUSED)
             self._log.log(
@@ -393,24 +397,24 @@ class Bridge:
 
     def acknowledges(self, seq: int) -> None:
         """The acknowledgements of messages up to this number were sent."""
-        self._repeats.acknowledged(seq)
+        self._account.repeats.acknowledged(seq)
 
     def pinging(self) -> None:
         """A PINGREQ is sent now."""
-        self._repeats.ping_sent()
+        self._account.repeats.ping_sent()
 
     def pinged(self) -> None:
         """A PINGRESP came."""
-        self._repeats.ping_answered()
+        self._account.repeats.ping_answered()
 
     @property
     def wants_proof(self) -> bool:
         """Whether a ping is to prove that acknowledgements arrived."""
-        return self._repeats.wants_ping
+        return self._account.repeats.wants_ping
 
     def look(self, connection: BridgeConnection) -> None:
         """Subscribe to what was left out for a while, and note what may come again."""
-        self._save_arrival(self._repeats.due(self._context.door.newest_seq()))
+        self._account.look()
         if connection.asked_at is None:
             self._subscribe(connection)
 
@@ -424,11 +428,25 @@ class Bridge:
         if self._outgoing is not None:
             self._outgoing.resume_writing()
 
+    def acknowledge(self) -> list[str]:
+        """An operator knows what was lost; returns what that was."""
+        gap = self._account.session.gap
+        self._account.session.acknowledge()
+        return [] if gap is None else [self._text_of(gap)]
+
+    def _text_of(self, gap: Gap) -> str:
+        since = f"from {_time(gap.from_ns)} " if gap.from_ns else ""
+        return (
+            f"bridge {self.config.name}: {self._home} had lost the session: messages that were"
+            f" published {since}to {_time(gap.to_ns)} may be missing"
+        )
+
     # --- what is shown ------------------------------------------------------------------------
 
     def state(self) -> BridgeState:
         """What the UI shows. Safe from any thread."""
         config, connection, outgoing = self.config, self._connection, self._outgoing
+        gap = self._account.session.gap
         is_connected = connection is not None and connection.is_open
         incoming = None if connection is None else connection.incoming
         return BridgeState(
@@ -447,6 +465,8 @@ class Bridge:
             messages_out=0 if outgoing is None else outgoing.messages_out,
             lag=0 if outgoing is None else outgoing.lag,
             parked=0 if outgoing is None else outgoing.parked,
+            gaps=self._account.session.gaps,
+            gap_ns=None if gap is None else gap.to_ns,
             unacknowledged=0 if incoming is None or not is_connected else incoming.unacknowledged,
             attempts=0 if is_connected else self._backoff.failures,
             last_error="" if self._last_cause is None else str(self._last_cause),
@@ -463,3 +483,12 @@ class Bridge:
         if problem := self._subscriptions.problem:
             return Health("warn", problem)
         return Health("ok")
+
+
+def home_of(config: BridgeConfig) -> Address:
+    """Where the configuration says that the broker is."""
+    return Address(config.host, config.used_port)
+
+
+def _time(time_ns: int) -> str:
+    return f"{datetime.fromtimestamp(time_ns // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from appliance.bridge.arrivals import Arrivals, read_arrivals
-from appliance.bridge.bridge import Bridge
+from appliance.bridge.account import Kept, read_kept
+from appliance.bridge.bridge import Bridge, home_of
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
-from appliance.bridge.store import BridgeRecord, keep_only, load
+from appliance.bridge.store import keep_only
 from appliance.config.tables import BridgeConfig
 from appliance.engine_api import BridgeState
 
@@ -45,24 +45,26 @@ class Bridges:
         for config in configs:
             await self._begin(config)
 
-    def _read(self, name: str) -> tuple[str, BridgeRecord, Arrivals]:
-        """What is kept on the disk. Not on the loop."""
+    def _read(self, config: BridgeConfig) -> tuple[str, str, Kept]:
+        """Installation, client id, and what is kept on the disk. Not on the loop."""
         installation = self._installation or installation_id(self._data_dir)
-        record = load(self._context.journal, name)
-        return installation, record, read_arrivals(self._context.journal, name, record.arrival)
+        client_id = config.client_id or (
+            f"{self._context.service_name}-{config.name}-{installation[:_SHOWN_ID]}"
+        )
+        wants_retained = any(each.retained for each in config.subscribe)
+        kept = read_kept(
+            self._context.journal,
+            config.name,
+            address=str(home_of(config)),
+            client_id=client_id,
+            most_digests=self._context.limits().max_retained if wants_retained else 0,
+        )
+        return installation, client_id, kept
 
     async def _begin(self, config: BridgeConfig) -> None:
-        self._installation, record, arrivals = await asyncio.to_thread(self._read, config.name)
-        client_id = config.client_id or (
-            f"{self._context.service_name}-{config.name}-{self._installation[:_SHOWN_ID]}"
-        )
+        self._installation, client_id, kept = await asyncio.to_thread(self._read, config)
         bridge = Bridge(
-            config,
-            self._context,
-            client_id,
-            installation=self._installation,
-            record=record,
-            arrivals=arrivals,
+            config, self._context, client_id, installation=self._installation, kept=kept
         )
         self._bridges[config.name] = bridge
         bridge.start()
@@ -104,6 +106,10 @@ class Bridges:
                     await self._begin(config)
         except Exception:
             logger.exception("the bridges could not be changed")
+
+    def acknowledge(self) -> list[str]:
+        """An operator knows the gaps; returns what they were."""
+        return [text for bridge in self._bridges.values() for text in bridge.acknowledge()]
 
     def states(self) -> tuple[BridgeState, ...]:
         """What the UI shows. Safe from any thread."""

@@ -13,8 +13,8 @@ import logging
 from collections import deque
 from typing import NamedTuple
 
+from appliance.bridge.account import Account
 from appliance.bridge.marks import PATH, is_looping
-from appliance.bridge.repeats import Repeats
 from appliance.bridge.routes import Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
@@ -63,7 +63,7 @@ class Incoming:
         door: Door,
         publisher: Publisher,
         routes: Routes,
-        repeats: Repeats,
+        account: Account,
         totals: Totals,
         count: Count,
         installation: str,
@@ -77,7 +77,8 @@ class Incoming:
         self._door = door
         self._publisher = publisher
         self._routes = routes
-        self._repeats = repeats
+        self._repeats = account.repeats
+        self._replays = account.replays
         self._totals = totals
         self._count = count
         self._installation = installation
@@ -124,6 +125,11 @@ class Incoming:
             is_repeat, number = self._repeats.number(
                 topic, packet.payload, packet.dup, packet.packet_id, seq
             )
+        if route.wants_retained:
+            if packet.retain and self._replays.is_replay(topic, packet.payload):
+                is_repeat = True
+            elif not is_repeat:
+                self._replays.note(topic, packet.payload, seq)
         message = Message(
             seq,
             now_ns,

@@ -12,9 +12,9 @@ unsettled message can come again:
 2. A message with DUP is a repeat if an unsettled message with the same topic, payload and packet
    identifier came before, on this connection or on an earlier one. Brokers that keep packet
    identifiers send it at once after a reconnect (mosquitto, aedes) or much later (NATS).
-3. Where the broker begins its packet identifiers anew with each connection (the first is 1), a
-   message with DUP is also a repeat of the oldest unsettled one with the same topic and payload, in
-   the order of the first deliveries, until the first news on the connection.
+3. Where the broker begins its packet identifiers anew with each connection (so far, each began with
+   1), a message with DUP is also a repeat of the oldest unsettled one with the same topic and
+   payload, in the order of the first deliveries, until the first news on the connection.
 4. A mosquitto that was killed goes back to its last save, and sends with DUP what was settled since
    then. A message with DUP is a repeat of a settled one with the same topic, payload and packet
    identifier if the broker counts its packet identifiers up over all connections, and if it is
@@ -58,9 +58,22 @@ _Seen = tuple[int, int, int]
 class Repeats:
     """The account of one bridge over all its connections. Engine's loop only."""
 
-    def __init__(self, arrivals: Arrivals, clock: Callable[[], float]) -> None:
-        """``clock``: a monotonic time in seconds."""
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        clock: Callable[[], float],
+        save: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Go on with what came before this start.
+
+        Args:
+            arrivals: what the journal has.
+            clock: a monotonic time in seconds.
+            save: saves ``record`` at once, before the message that ``number`` was asked about
+                enters the journal.
+        """
         self._clock = clock
+        self._save = save
         self._seen: dict[int, _Seen] = {}
         """By packet identifier, in the order of arrival: this connection's messages, and settled
         ones of earlier connections if the broker counts on."""
@@ -76,8 +89,10 @@ class Repeats:
         self._connected_at = 0.0
         self._is_first = True
         """No message of QoS 1 has come on this connection."""
+        self._ids_go_on = arrivals.ids_go_on
+        """A connection of this session did not begin with packet identifier 1."""
         self._begins_anew = False
-        """This connection's packet identifiers began with 1."""
+        """This connection's packet identifiers began with 1, as those of all before."""
         self._is_in_order = True
         """Only repeats have come on this connection."""
         self._after = 0
@@ -111,7 +126,7 @@ class Repeats:
         if not session_present:  # what a broker has forgotten it does not send again
             self._seen.clear()
             self._earlier = _Earlier(())
-            self._last_id, self._counts_up = 0, None
+            self._last_id, self._counts_up, self._ids_go_on = 0, None, False
         self._is_connected = True
         self._connected_at = self._clock()
         self._pinged = None
@@ -157,6 +172,7 @@ class Repeats:
             seq: the sequence number that the journal has for it.
         """
         content = held(topic, payload)
+        self._newest = seq
         if self._is_first:
             self._begin(packet_id)
         number = self._original(packet_id, content) if dup else None
@@ -167,7 +183,6 @@ class Repeats:
             self._earlier.used_again(packet_id)
             if not dup:
                 self._note_id(packet_id)
-        self._newest = seq
         self._remember(packet_id, (seq, number, content))
         return is_repeat, number
 
@@ -178,7 +193,10 @@ class Repeats:
 
     def _begin(self, packet_id: int) -> None:
         self._is_first = False
-        self._begins_anew = packet_id == 1
+        if packet_id != 1 and not self._ids_go_on:
+            self._ids_go_on = True
+            self._save()
+        self._begins_anew = not self._ids_go_on
         if self._begins_anew:
             self._seen.clear()
             self._last_id = 0
@@ -270,7 +288,9 @@ class Repeats:
     def record(self, newest_seq: int) -> ArrivalRecord | None:
         """What is to be saved now in any case; ``None`` if it is saved already."""
         record = ArrivalRecord(
-            newest_seq if self.is_settled else self._proven, self._earlier.sequence_numbers()
+            newest_seq if self.is_settled else self._proven,
+            self._earlier.sequence_numbers(),
+            self._ids_go_on,
         )
         self._changed = False
         self._saved_at = self._clock()

@@ -64,13 +64,18 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
         return (self.address, self.client_id) == (address, client_id)
 
 
-class ArrivalRecord(msgspec.Struct, frozen=True):
-    """Which messages the other broker may send again (repeats.py)."""
+class ArrivalRecord(msgspec.Struct, frozen=True, array_like=True):
+    """Which messages the other broker may send again (repeats.py).
+
+    New fields go at the end and have a default.
+    """
 
     settled_seq: int
     """Every message of the bridge behind this one is unsettled."""
     unsettled: tuple[int, ...] = ()
     """The sequence numbers of those before it that are unsettled too, in order."""
+    ids_go_on: bool = False
+    """The broker goes on with its packet identifiers on the session's next connection."""
 
 
 class BridgeRecord(msgspec.Struct, frozen=True):
@@ -112,8 +117,8 @@ def keep_only(names: Iterable[str]) -> list[Statement]:
 def save_arrival(name: str, record: ArrivalRecord) -> Statement:
     """Note which messages may come again."""
     return (
-        "INSERT OR REPLACE INTO bridge_arrival VALUES (?, ?, ?)",
-        (name, record.settled_seq, msgspec.msgpack.encode(record.unsettled)),
+        "INSERT OR REPLACE INTO bridge_arrival VALUES (?, ?)",
+        (name, msgspec.msgpack.encode(record)),
     )
 
 
@@ -175,9 +180,7 @@ def load(rows: Rows, name: str) -> BridgeRecord:
         rows,
         of("bridge_arrival"),
         f"The note which messages bridge {name} may get again",
-        lambda _, seq, body: ArrivalRecord(
-            _number(seq), msgspec.msgpack.decode(_bytes(body), type=tuple[int, ...])
-        ),
+        lambda _, body: msgspec.msgpack.decode(_bytes(body), type=ArrivalRecord),
         name,
     )
     session = _each(
@@ -264,7 +267,7 @@ BRIDGE_TABLES = Tables(
 CREATE TABLE IF NOT EXISTS bridge_cursor(
     name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_arrival(
-    name TEXT PRIMARY KEY, settled_seq INTEGER NOT NULL, unsettled BLOB NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_session(
     name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_retained(
@@ -280,7 +283,7 @@ CREATE TABLE IF NOT EXISTS bridge_retained_to(
 CREATE TABLE IF NOT EXISTS bridge_cursor(
     name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_arrival(
-    name TEXT PRIMARY KEY, settled_seq INTEGER NOT NULL, unsettled BLOB NOT NULL) WITHOUT ROWID;
+    name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_session(
     name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bridge_retained(

@@ -56,9 +56,18 @@ class Subscriptions:
         """Messages since each filter was subscribed to."""
 
     @property
-    def granted(self) -> tuple[str, ...]:
-        """The filters that the session has, as far as is known."""
-        return tuple(each.text for each in self._filters if each.granted is not None)
+    def wanted(self) -> dict[str, int]:
+        """The options that each filter should have, as they stand in SUBSCRIBE of MQTT 5."""
+        return {each.text: self._byte(each) for each in self._filters}
+
+    @property
+    def in_session(self) -> dict[str, int]:
+        """The filters that the session has, as far as is known, and their options."""
+        leaving = [*self._to_unsubscribe]
+        if isinstance(self._pending, str):
+            leaving.append(self._pending)
+        granted = [each for each in self._filters if each.granted is not None]
+        return dict.fromkeys(leaving, 0) | {each.text: self._byte(each) for each in granted}
 
     @property
     def is_complete(self) -> bool:
@@ -104,6 +113,10 @@ class Subscriptions:
             # Retain As Published stays off: so the flag says "held for new subscribers".
             retain_handling=0 if each.config.retained else 2,
         )
+
+    def _byte(self, each: _Filter) -> int:
+        options = self._options(each)
+        return options.qos | options.no_local << 2 | options.retain_handling << 4
 
     @property
     def pending(self) -> str:

@@ -328,6 +328,7 @@ class View(Engine):
             raise UnavailableError(
                 f"That can't be written to the data directory: {error.strerror or error}."
             ) from None
+        losses = [*losses, *self._appliance.call(self._appliance.bridges.acknowledge, _CALL_S)]
         for loss in losses:
             logger.warning("%s acknowledges: %s", by, loss)
         return losses

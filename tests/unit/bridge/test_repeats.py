@@ -143,13 +143,17 @@ class Bridging(RuleBasedStateMachine):
         self.is_ambiguous = False
         """News with DUP came while an equal message was unsettled, and the numbers do not tell."""
         self.next_seq = 1
-        self.repeats = Repeats(read_arrivals(self.journal, "plant", None), lambda: self.now)
+        self.begin_life()
         self.is_connected = False
 
     @initialize(window=st.integers(1, 5))
     def begin(self, window: int) -> None:
         self.broker.window = window
         self.connect(is_present=False)
+
+    def begin_life(self) -> None:
+        arrivals = read_arrivals(self.journal, "plant", self.kept)
+        self.repeats = Repeats(arrivals, lambda: self.now, self.note)
 
     # --- the appliance ------------------------------------------------------------------------
 
@@ -171,13 +175,12 @@ class Bridging(RuleBasedStateMachine):
                 self.repeats.ping_answered()
                 continue
             uid, payload, dup, packet_id = packet
-            is_repeat, number = self.repeats.number(TOPIC, payload, dup, packet_id, self.next_seq)
-            message = Message(
-                self.next_seq, 0, TOPIC, payload, 1, False, is_repeat, CLIENT, packet_id=number
-            )
+            self.next_seq += 1
+            seq = self.next_seq - 1
+            is_repeat, number = self.repeats.number(TOPIC, payload, dup, packet_id, seq)
+            message = Message(seq, 0, TOPIC, payload, 1, False, is_repeat, CLIENT, packet_id=number)
             self.uid_of[message.seq] = uid
             self.acks[message.seq] = packet_id
-            self.next_seq += 1
             self.pending.append(message)
 
     def commit(self) -> None:
@@ -279,8 +282,7 @@ class Bridging(RuleBasedStateMachine):
         self.next_seq = self.journal.last_seq + 1
         if both:
             self.broker.restarted()
-        arrivals = read_arrivals(self.journal, "plant", self.kept)
-        self.repeats = Repeats(arrivals, lambda: self.now)
+        self.begin_life()
         self.connect()
         self.deliver()
 
@@ -335,10 +337,10 @@ def run(machine: type[Bridging], ways: Ways, examples: int, steps: int) -> None:
 @pytest.mark.parametrize("ways", BROKERS, ids=lambda one: one.name)
 def test_each_of_different_messages_starts_once(ways):
     """Whatever breaks and is killed, and whenever."""
-    run(Distinct, ways, 30, 30)
+    run(Distinct, ways, 300, 40)
 
 
 @pytest.mark.parametrize("ways", [MOSQUITTO, NATS], ids=lambda one: one.name)
 def test_each_of_equal_messages_starts_once_where_packet_identifiers_go_on(ways):
     """An empty payload again and again: each is news, and each comes again as itself only."""
-    run(Bridging, ways, 30, 30)
+    run(Bridging, ways, 300, 40)
