@@ -40,6 +40,8 @@ class Pace(msgspec.Struct, frozen=True):
     """The shortest wait while another client uses the same client id."""
     stable_s: float = 10.0
     """A connection that lasted as long worked."""
+    probe_s: float = 10.0
+    """How long the test of a shared subscription may take to come back."""
 
 
 class Backoff:

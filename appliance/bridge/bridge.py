@@ -23,6 +23,7 @@ from appliance.bridge.outgoing import Outgoing
 from appliance.bridge.redirect import Redirects
 from appliance.bridge.routes import Routes
 from appliance.bridge.session import Gap
+from appliance.bridge.share_probe import ShareProbe
 from appliance.bridge.store import forget_cursor, save_cursor
 from appliance.bridge.subscriptions import Subscriptions
 from appliance.bridge.takeover import Takeovers
@@ -83,6 +84,16 @@ class Bridge:
             count=context.count,
         )
         self._subscriptions = Subscriptions(config.subscribe, self._version, context.loop.time)
+        self._probe = ShareProbe(
+            config.subscribe,
+            name=config.name,
+            service_name=context.service_name,
+            installation=installation,
+            version=self._version,
+            wait_s=context.pace.probe_s,
+            clock=context.loop.time,
+        )
+        self._routes.probe_topic = self._probe.topic.encode()
         self._totals = Totals(self._subscriptions.received)
         self._backoff = Backoff(context.pace, context.chance or random.random)
         self._takeovers = Takeovers()
@@ -273,6 +284,8 @@ class Bridge:
         by_broker = not connection.was_silent and (
             cause is None or (cause.is_of_broker and cause.kind not in _FOR_NO_MESSAGE)
         )
+        self._probe.lost(by_broker=by_broker and not self._is_stopping)
+        self._note_probe()
         refused = None
         if cause is None or cause.kind is Kind.CLOSED:
             refused = self._subscriptions.lost(self._causes, is_silent=connection.was_silent)
@@ -357,13 +370,16 @@ class Bridge:
             count=self._context.count,
             installation=self._installation,
             sparse=self._sparse,
+            on_probe=self._probe.came,
         )
+        self._probe.begin(is_available=answer.shared_subscriptions_available)
+        self._note_probe()
         self._limits = answer
         self._subscribe(connection)
         return incoming
 
     def _subscribe(self, connection: BridgeConnection) -> None:
-        packet = self._subscriptions.next_packet()
+        packet = self._subscriptions.next_packet() or self._probe.next_packet()
         if packet is not None:
             connection.ask(packet)
         elif not self._is_sending and self._outgoing is not None:
@@ -375,6 +391,13 @@ class Bridge:
         self, connection: BridgeConnection, packet_id: int, code: int | None, text: str
     ) -> None:
         """A SUBACK or UNSUBACK came."""
+        if self._probe.is_asked:
+            test = self._probe.answered(code)
+            if test is not None:
+                connection.write(test)
+            self._note_probe()
+            self._subscribe(connection)
+            return
         problem = self._subscriptions.answered(packet_id, code, text, self._causes)
         if problem is None:
             connection.end(Cause(Kind.PROTOCOL, "it answers what was not asked"))
@@ -415,8 +438,22 @@ class Bridge:
     def look(self, connection: BridgeConnection) -> None:
         """Subscribe to what was left out for a while, and note what may come again."""
         self._account.look()
+        self._probe.is_late()
+        self._note_probe()
         if connection.asked_at is None:
             self._subscribe(connection)
+
+    def _note_probe(self) -> None:
+        """Say it if shared subscriptions do not work, or that it can't be told; once each."""
+        problem, said = self._probe.problem, self._subscriptions.share_problem
+        self._subscriptions.share_problem = problem
+        if problem and problem != said:
+            self._log.log(
+                logging.WARNING,
+                "bridge %s: shared subscriptions: %s",
+                self.config.name,
+                problem,
+            )
 
     def pause_writing(self) -> None:
         """The broker reads too slowly."""

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from appliance.bridge.account import Account
 from appliance.bridge.marks import PATH, is_looping
-from appliance.bridge.routes import Route, Routes
+from appliance.bridge.routes import PROBE, Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
 from appliance.counters import Count, Counter
@@ -68,8 +69,13 @@ class Incoming:
         count: Count,
         installation: str,
         sparse: SparseLog,
+        on_probe: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        """``installation``: the mark that this appliance leaves on messages that go out."""
+        """Nothing has come yet.
+
+        ``installation`` is the mark that this appliance leaves on messages that go out, and
+        ``on_probe`` gets the payload of what comes on the topic of a test (share_probe.py).
+        """
         self._name = name
         self._client_id = bridge_client_id(name)
         self._address = address
@@ -83,6 +89,7 @@ class Incoming:
         self._count = count
         self._installation = installation
         self._sparse = sparse
+        self._on_probe = on_probe
         self._messages: list[Message] = []
         self._retained: list[Message] = []
         self._size = 0
@@ -158,6 +165,9 @@ class Incoming:
 
     def _is_left_out(self, packet: Published, route: Route) -> bool:
         """Whether a message must not come in; counts and says it."""
+        if route is PROBE:
+            self._on_probe(packet.payload)
+            return True
         if not route.topic:
             self._leave_out(packet.topic, route.left_out, route.problem)
             return True

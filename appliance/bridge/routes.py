@@ -37,6 +37,10 @@ class Route(msgspec.Struct, frozen=True):
     """Whether that one asked for what the broker holds for new subscribers."""
 
 
+PROBE = Route("", problem="the test of a shared subscription")
+"""What comes on the topic of that test (share_probe.py)."""
+
+
 class Routes:
     """The routes of one bridge. Remembers those of topics that came lately."""
 
@@ -57,6 +61,8 @@ class Routes:
         self._count = count
         self._known: dict[bytes, Route] = {}
         self._known_bytes = 0
+        self.probe_topic = b""
+        """At the other broker; empty if there is none."""
 
     def find(self, raw: bytes) -> Route:
         """The route of a topic as it came.
@@ -67,6 +73,8 @@ class Routes:
         return self._known.get(raw) or self._find(raw)
 
     def _find(self, raw: bytes) -> Route:
+        if raw == self.probe_topic:
+            return PROBE
         route = self._decide(raw)
         if route.topic and len(raw) <= _LONGEST_REMEMBERED:
             self._known_bytes += len(raw)

@@ -54,6 +54,8 @@ class Subscriptions:
         self._pending: _Filter | str | None = None
         self.received = [0] * len(configs)
         """Messages since each filter was subscribed to."""
+        self.share_problem = ""
+        """Why nothing comes by shared subscriptions, as long as nothing has come."""
 
     @property
     def wanted(self) -> dict[str, int]:
@@ -77,7 +79,8 @@ class Subscriptions:
     @property
     def problem(self) -> str:
         """The first problem of a filter, for people; empty if there is none."""
-        return next((f"{each.text}: {each.problem}" for each in self._filters if each.problem), "")
+        problems = ((each.topic, each.problem) for each in self.states())
+        return next((f"{topic}: {problem}" for topic, problem in problems if problem), "")
 
     def begin(self, kept: Collection[str]) -> None:
         """A connection is accepted; ``kept``: the filters that its session has."""
@@ -174,9 +177,15 @@ class Subscriptions:
             pending.problem = f"{cause.text}; it is left out for {wait / 60:.0f} minutes"
         return cause
 
+    def _problem_of(self, each: _Filter, received: int) -> str:
+        is_silent = bool(each.config.share) and not received
+        return each.problem or (self.share_problem if is_silent else "")
+
     def states(self) -> tuple[BridgeSubscriptionState, ...]:
         """What became of each, for the UI."""
         return tuple(
-            BridgeSubscriptionState(each.text, each.granted, each.problem, received)
+            BridgeSubscriptionState(
+                each.text, each.granted, self._problem_of(each, received), received
+            )
             for each, received in zip(self._filters, self.received, strict=True)
         )
