@@ -178,6 +178,8 @@ class Bridge:
         """Wait a moment until the last of the journal has gone out: outcomes, the status."""
         outgoing = self._outgoing
         end = self._context.loop.time() + _LAST_S
+        if outgoing is not None:
+            outgoing.hurry()
         while (  # noqa: ASYNC110 - the way out tells nobody that it is done
             outgoing is not None
             and self._is_sending

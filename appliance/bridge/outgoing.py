@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -37,9 +38,14 @@ _BYTES_UNDER_WAY = 4 * 1024 * 1024
 _MESSAGES_A_STEP = 200
 _BYTES_A_STEP = 256 * 1024
 _SAVE_EVERY_S = 0.25
+_SAVE_EVERY = 500
+"""Messages that went out after which the place is saved at once, if the save before is on disk: so
+many more, at most, go out again after a kill."""
 ANSWER_WITHIN_S = 60.0
 """A broker that has not acknowledged a message by then has dropped it, or hangs."""
 _DUP = 0x08
+_SHOWN = 200
+"""Characters of a topic or of a broker's words in the log."""
 _PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 """How long nothing is sent after a message was refused because of a quota; then it is sent again,
 and refused for good after the last of these."""
@@ -97,6 +103,8 @@ class Outgoing:
         self._connection = 0
         self._most = _MOST_UNDER_WAY
         self._is_paused = False
+        self._is_ignored = False
+        """The connection is ended because one message was not acknowledged, and later ones were."""
         self._ready: deque[Item] = deque()
         place = journal.last_seq if cursor is None else min(cursor, journal.last_seq)
         self._ready_to = place
@@ -107,6 +115,9 @@ class Outgoing:
         self.done_seq = place
         """Every message up to this one went out or is left out for good."""
         self._saving_seq = place
+        self._is_saving = False
+        self._unsaved = 0
+        """Messages that went out since the place was saved last."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._soon: asyncio.Handle | None = None
         self.messages_out = 0
@@ -167,9 +178,12 @@ class Outgoing:
         for name in ("rate", "quota", "answer"):
             self._cancel(name)
         self._settle()
-        refused = self._window.disconnect(self._clock(), by_broker=by_broker)
+        is_ignored, self._is_ignored = self._is_ignored, False
+        refused = self._window.disconnect(self._clock(), by_broker=by_broker, is_ignored=is_ignored)
         if refused is not None:
             why = "it ended the connection right after this message, three times"
+            if is_ignored:
+                why = "it never acknowledged this message, but later ones"
             self._park(refused, f"{why}: {text}" if text else why)
         self._ready.clear()
         self._under_way.clear()
@@ -184,13 +198,13 @@ class Outgoing:
         seq = self._window.acknowledge(packet_id)
         if seq is None:
             return  # for what an earlier connection sent
-        self._under_way.pop(seq, None)
         self._refusals.pop(seq, None)
         if reason >= reasons.FAILURE:
             why = reasons.text(reason)
-            self._park(seq, f'{why}: "{escape(text)}"' if text else why)
+            self._park(seq, f'{why}: "{escape(text[:_SHOWN])}"' if text else why)
         else:
-            self.messages_out += 1
+            self._note_out()
+        self._under_way.pop(seq, None)
         self._pump_soon()
 
     def _try_again(self, packet_id: int) -> None:
@@ -198,7 +212,7 @@ class Outgoing:
         seq = self._window.withdraw(packet_id)
         if seq is None:
             return
-        item = self._under_way.pop(seq)
+        item = self._under_way[seq]
         tried = self._refusals.get(seq, 0)
         if tried == len(_PAUSES_S):
             self._window.give_up(seq)
@@ -207,6 +221,7 @@ class Outgoing:
             self._pump_soon()
             return
         self._refusals[seq] = tried + 1
+        del self._under_way[seq]
         at = bisect_left(self._ready, seq, key=lambda each: each.seq)
         self._ready.insert(at, item)
         self._reader.took(self._connection, -1, -item.size)
@@ -218,6 +233,10 @@ class Outgoing:
                 _PAUSES_S[tried],
             )
             self._later("quota", _PAUSES_S[tried], self._pump)
+
+    def hurry(self) -> None:
+        """Look at once at what is in the journal: the end is near."""
+        self._reader.hurry()
 
     def pause_writing(self) -> None:
         """The connection has enough to send."""
@@ -284,6 +303,10 @@ class Outgoing:
             self._later("answer", ANSWER_WITHIN_S, self._look_for_answer)
         self._settle()
 
+    def _note_out(self) -> None:
+        self.messages_out += 1
+        self._unsaved += 1
+
     def _has_room(self, item: Item) -> bool:
         window = self._window
         if not len(window):
@@ -309,7 +332,7 @@ class Outgoing:
                 tail = listed + tail[len(listed) :]  # a number of four bytes, whatever it is
         if not item.qos:
             parts += (item.head, tail)
-            self.messages_out += 1
+            self._note_out()
             return
         packet_id, repeated = self._window.send(item.seq, item.size, now)
         self._under_way[item.seq] = item
@@ -326,6 +349,7 @@ class Outgoing:
         if left_s > 0:
             self._later("answer", left_s + 0.1, self._look_for_answer)
         else:
+            self._is_ignored = self._window.is_oldest_passed
             self._link.lose(f"a message was not acknowledged within {ANSWER_WITHIN_S:.0f} s")
 
     # --- what did not go out ---------------------------------------------------------------------
@@ -333,11 +357,13 @@ class Outgoing:
     def _park(self, seq: int, why: str) -> None:
         self.parked += 1
         self._count(Counter.BRIDGE_PUBLISHES_REFUSED)
+        item = self._under_way.pop(seq, None)
         self._lines.log(
             logging.WARNING,
-            "bridge %s: the other broker refused message %d, which is left out: %s",
+            "bridge %s: the other broker refused message %d on %s, which is left out: %s",
             self._name,
             seq,
+            escape(item.topic[:_SHOWN]) if item else "a topic",
             why,
         )
 
@@ -368,7 +394,9 @@ class Outgoing:
             return
         self.done_seq = done
         self._window.forget_to(done)
-        if "save" not in self._timers:
+        if self._unsaved >= _SAVE_EVERY and not self._is_saving:
+            self._save()
+        elif "save" not in self._timers:
             self._later("save", _SAVE_EVERY_S, self._save)
 
     def _save(self) -> None:
@@ -377,7 +405,13 @@ class Outgoing:
         if seq <= self._saving_seq:
             return
         self._saving_seq = seq
-        self._save_cursor(seq, lambda: self._reader.advance(seq))
+        self._unsaved = 0
+        self._is_saving = True
+        self._save_cursor(seq, partial(self._saved, seq))
+
+    def _saved(self, seq: int) -> None:
+        self._is_saving = False
+        self._reader.advance(seq)
 
     async def stop(self) -> None:
         """Send no more, and save the place. The connection may be open or not."""

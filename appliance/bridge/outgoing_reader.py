@@ -35,6 +35,8 @@ _BYTES_AT_ONCE = 512 * 1024
 _READY_MESSAGES = 2000
 _READY_BYTES = 1024 * 1024
 """What waits to be sent at most, besides the messages of one read."""
+_LONGEST_REMEMBERED = 256
+"""Bytes of properties and client id whose encoded form is remembered."""
 _WAIT_S = 1.0
 _DEFECT = "an error in the appliance, please report it"
 
@@ -43,6 +45,8 @@ class Item(msgspec.Struct, frozen=True):
     """A message that goes out, as the parts of its PUBLISH."""
 
     seq: int
+    topic: str
+    """At the other broker."""
     qos: int
     head: bytes
     """The fixed header, without DUP, and the topic."""
@@ -134,7 +138,7 @@ class OutgoingReader:
         self._left_out: list[LeftOut] = []
         self._wakeup = Wakeup()
         self._stopped = False
-        self._properties = lru_cache(maxsize=1024)(self._encode_properties)
+        self._remembered_properties = lru_cache(maxsize=1024)(self._encode_properties)
         self._thread = threading.Thread(target=self._run, name=f"bridge-{name}", daemon=True)
 
     def _follow(self, after_seq: int) -> Follower:
@@ -178,6 +182,10 @@ class OutgoingReader:
         """Numbers of the journal that are not looked at yet."""
         position = self._follower.position if self._current.connection else self._place.after_seq
         return max(0, self._follower.last_seq - position)
+
+    def hurry(self) -> None:
+        """Look at once at what is in the journal, also where nothing of interest is in it."""
+        self._nudge()
 
     def stop(self) -> None:
         """Read no more; the thread ends soon."""
@@ -284,7 +292,7 @@ class OutgoingReader:
         retain = message.retain and rule.retained and (limits is None or limits.retain_available)
         listed, expiring = b"", None
         if self._version == 5:
-            listed = self._properties(message.properties, message.client_id)
+            listed = self._listed(message)
         if message.properties is not None and message.properties.may_expire:
             expiring = (message, message.properties.decoded())
         topic = string(found.topic.encode())
@@ -292,7 +300,13 @@ class OutgoingReader:
         first = PUBLISH << 4 | qos << 1 | retain
         size = len(topic) + len(tail) + 2 * bool(qos)
         head = bytes((first,)) + encode_length(size) + topic
-        return Item(message.seq, qos, head, tail, expiring)
+        return Item(message.seq, found.topic, qos, head, tail, expiring)
+
+    def _listed(self, message: Message) -> bytes:
+        properties, client_id = message.properties, message.client_id
+        if len(properties or b"") + len(client_id) > _LONGEST_REMEMBERED:
+            return self._encode_properties(properties, client_id)
+        return self._remembered_properties(properties, client_id)
 
     def _encode_properties(self, properties: EncodedProperties | None, client_id: str) -> bytes:
         return self.list_properties(properties.decoded() if properties else None, client_id)

@@ -138,23 +138,36 @@ class Window:
         if not session_present:
             self._again.clear()
 
-    def disconnect(self, now: float, *, by_broker: bool) -> int | None:
+    @property
+    def is_oldest_passed(self) -> bool:
+        """Whether the oldest unacknowledged message waits although later ones are done with."""
+        oldest = self.oldest_seq
+        return oldest is not None and any(seq > oldest for seq in self._ahead)
+
+    def disconnect(self, now: float, *, by_broker: bool, is_ignored: bool = False) -> int | None:
         """The connection is gone; what is unacknowledged is sent again by the next one.
 
-        ``by_broker``: the broker ended it, and not the network or this side.
+        Args:
+            now: the time.
+            by_broker: the broker ended it, and not the network or this side.
+            is_ignored: this side ended it because the oldest message was not acknowledged.
 
-        Returns the sequence number of a message that the broker has ended the connection for so
-        often that it is not sent again, else ``None``.
+        Returns the sequence number of a message that the broker has ended the connection for, or
+        ignored, so often that it is not sent again, else ``None``.
         """
         refused = None
         oldest = self.oldest_seq
-        if by_broker and oldest is not None and now - self._sent[oldest].at <= _RIGHT_AFTER_S:
+        ended_right_after = (
+            by_broker and oldest is not None and now - self._sent[oldest].at <= _RIGHT_AFTER_S
+        )
+        if oldest is not None and (ended_right_after or is_ignored):
             struck, strikes = self._strikes
             strikes = strikes + 1 if struck == oldest else 1
             self._strikes = (oldest, strikes)
-            if strikes >= MOST_STRIKES and len(self._sent) == 1:
+            if strikes >= MOST_STRIKES and (is_ignored or len(self._sent) == 1):
                 refused = oldest
-            self._alone.update(self._sent)
+            if not is_ignored:
+                self._alone.update(self._sent)
         self._again.update({seq: sent.packet_id for seq, sent in self._sent.items()})
         self._sent.clear()
         self._seqs.clear()
