@@ -402,7 +402,7 @@ class Bridge:
             return
         problem = self._subscriptions.answered(packet_id, code, text, self._causes)
         if problem is None:
-            connection.end(Cause(Kind.PROTOCOL, "it answers what was not asked"))
+            connection.end(self._causes.of_protocol("it answers what was not asked"))
             return
         self._account.session.has(self._subscriptions.in_session)
         if problem:

@@ -205,6 +205,10 @@ class Causes:
             return Cause(Kind.CLOSED, text, is_of_broker=True)
         return self.of_code(code, reason, server=server)
 
+    def of_protocol(self, text: str) -> Cause:
+        """A packet that MQTT does not permit."""
+        return Cause(Kind.PROTOCOL, f"it breaks the protocol: {self.said(text)}")
+
     def of_error(self, error: BaseException) -> Cause:
         """What the operating system or TLS says, before or while the connection is open."""
         if isinstance(error, ApplianceError):

@@ -22,6 +22,7 @@ from appliance.broker.guard import GuardedProtocol
 from appliance.broker.work import Slice, Turns
 from appliance.mqtt import client_packets, packets
 from appliance.mqtt.client_packets import PINGREQ_BYTES, Ack, ConnAck, ConnectOptions
+from appliance.mqtt.decode import acknowledgement
 from appliance.mqtt.packets import PacketError, Reason, frame
 from appliance.mqtt.received import MOST_AT_ONCE, oversized
 
@@ -304,10 +305,7 @@ class BridgeConnection(GuardedProtocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            self.end(
-                Cause(Kind.PROTOCOL, f"it breaks the protocol: {self._causes.said(str(error))}"),
-                error.reason,
-            )
+            self.end(self._causes.of_protocol(str(error)), error.reason)
         except Exception as error:  # noqa: BLE001 - also called from ``_go_on``
             self.fail(error)
 
@@ -330,6 +328,8 @@ class BridgeConnection(GuardedProtocol):
                         continue
                     if self._needed:
                         break
+                if not self.is_open and data[position] != packets.CONNACK << 4:
+                    raise PacketError("the first packet is not CONNACK; is it an MQTT port?")
                 limit = self._largest_packet if self.is_open else _LARGEST_EARLY
                 found = frame(data, position, limit)
                 if found is None:
@@ -379,8 +379,6 @@ class BridgeConnection(GuardedProtocol):
     def _control(self, first: int, body: bytes) -> None:
         kind = packets.check_flags(first)
         if not self.is_open:
-            if kind != packets.CONNACK or self.incoming is not None:
-                raise PacketError(f"packet type {kind} before CONNACK")
             self._take_connack(body)
         elif kind == packets.PUBACK:
             self._owner.acknowledged(client_packets.decode_puback(body, self._version))
@@ -396,7 +394,8 @@ class BridgeConnection(GuardedProtocol):
             self._take_answer(unsuback.packet_id, None, unsuback.reason_string)
         elif kind == packets.PUBREL and self.incoming is not None:
             self.incoming.enter()
-            self.incoming.release(int.from_bytes(body[:2], "big"))
+            packet_id, _ = acknowledgement(body, self._version, is_of_release=True)
+            self.incoming.release(packet_id)
         elif kind == packets.DISCONNECT and self._version == 5:
             told = client_packets.decode_disconnect(body)
             self._cause = self._causes.of_disconnect(
