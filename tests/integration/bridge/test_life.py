@@ -6,10 +6,11 @@ import asyncio
 
 import msgspec
 import pytest
-from bridge_rig import SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge, sends
+from bridge_rig import CONNACK, SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge, sends
 from broker_rig import Rig
 
 from appliance.bridge.redirect import parse
+from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
 
 
@@ -185,3 +186,76 @@ async def test_server_moved(tmp_path, is_followed):
                     assert reference.decode() in state.last_error
                     assert other.connections == 0
                 assert rig.counters[Counter.BRIDGE_CONNECTIONS_FAILED] >= 1
+
+
+async def test_lost_session_is_a_gap(tmp_path, caplog):
+    """A broker without the session that it should have: messages may be missing, and that is said."""
+
+    async def script(peer, number):
+        await peer.accept(connack=SESSION_PRESENT if number == 1 else CONNACK, filters=number != 1)
+        if number < 2:
+            peer.publish("a", id=number + 1)
+            await peer.expect(4)
+            peer.close()
+            return
+        await peer.serve()
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
+            await rig.until(lambda: remote.connections == 3 and rig.state().connected)
+            await rig.connected()
+            assert rig.state().gaps == 1
+            assert rig.counters[Counter.BRIDGE_SESSIONS_LOST] == 1
+            assert "has lost the session: messages since 20" in caplog.text
+
+
+async def test_filters_of_before_are_unsubscribed(tmp_path):
+    """A restart with other filters subscribes to what is new and unsubscribes what is gone."""
+    asked = []
+
+    async def script(peer, number):
+        await peer.expect(1)
+        peer.send(SESSION_PRESENT if number else CONNACK)
+        while True:
+            kind, body = await peer.read()
+            if kind == 12:
+                peer.send(b"\xd0\x00")
+            elif kind == 8:
+                asked.append(("subscribe", body[4:-1]))
+                peer.send_packet(0x90, body[:2] + b"\x01")
+            elif kind == 10:
+                asked.append(("unsubscribe", body[4:]))
+                peer.send_packet(0xB0, body[:2])
+            elif kind == 14:
+                return
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a", "b")) as rig:
+            await rig.connected()
+        asked.clear()
+        async with BridgeRig(tmp_path, bridge(remote.port, "b", "c")) as rig:
+            await rig.connected()
+        assert asked == [("unsubscribe", b"a"), ("subscribe", b"c")]
+        asked.clear()
+        async with BridgeRig(tmp_path, bridge(remote.port, "b", "c")) as rig:
+            await rig.connected()
+        assert asked == []
+
+
+async def test_replay_of_a_retained_message(tmp_path):
+    """What the broker holds and sends at each new subscription is a repeat, also after a restart."""
+
+    async def script(peer, _number):
+        await peer.accept(filters=1)
+        peer.publish("a", b"on", retain=True)
+        await peer.expect(4)
+        await peer.serve()
+
+    wanted = BridgeSubscribeConfig(topic="a", retained=True)
+    async with ScriptedRemote(script) as remote:
+        for life in range(2):
+            async with BridgeRig(tmp_path, bridge(remote.port, wanted)) as rig:
+                await rig.connected()
+                await rig.came(life + 1, "a")
+                found = rig.journaled("a")
+    assert [one.dup for one in found] == [False, True]
