@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 _RECEIVE_MAXIMUM = 1000
 """Messages that the broker may send before they are acknowledged (MQTT 5)."""
-_LINES_A_MINUTE = 6
+_LINES_A_MINUTE = 20
 _STOP_S = 4.0
 """How long the journal and the broker may take to finish with what came in."""
 _GOODBYE_S = 3.0

@@ -314,7 +314,7 @@ async def test_missing_password_file(tmp_path):
     async with ScriptedRemote(script) as remote:
         config = bridge(remote.port, username="plant", password_file=str(path))
         async with BridgeRig(tmp_path / "here", config) as rig:
-            await rig.failed("password.txt")
+            await rig.failed("the secret can't be read")
             path.write_text("secret\n")
             await rig.until(lambda: rig.state().connected)
 

@@ -205,8 +205,8 @@ async def test_lost_session_is_a_gap(tmp_path, caplog):
             await rig.until(lambda: remote.connections == 3 and rig.state().connected)
             await rig.connected()
             assert rig.state().gaps == 1
-            assert rig.counters[Counter.BRIDGE_SESSIONS_LOST] == 1
-            assert "has lost the session: messages since 20" in caplog.text
+            assert rig.counters[Counter.BRIDGE_GAPS] == 1
+            assert "had lost the session: messages that were published from 20" in caplog.text
 
 
 async def test_filters_of_before_are_unsubscribed(tmp_path):
