@@ -28,7 +28,7 @@ _STRIKES = 2
 
 def remote_filter(config: BridgeSubscribeConfig) -> str:
     """The filter as the broker is sent it."""
-    return f"$share/{config.share}/{config.topic}" if config.share else config.topic
+    return f"$share/{config.share}/{config.topic}" if config.share else str(config.topic)
 
 
 class _Filter:
