@@ -511,7 +511,7 @@ class Bridge:
             last_error="" if self._last_cause is None else str(self._last_cause),
             last_error_ns=self._last_cause_ns,
             subscriptions=self._subscriptions.states(),
-            publishes=tuple(each.topic for each in config.publish),
+            publishes=tuple(str(each.topic) for each in config.publish),
         )
 
     def _health(self, *, is_connected: bool) -> Health:

@@ -1,0 +1,27 @@
+"""What a bridge subscribes to: the texts of its filters."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from appliance.bridge.store import SessionRecord, save_session
+from appliance.bridge.subscriptions import Subscriptions
+from appliance.config.reading import loads
+
+CONFIG = """
+[[bridge]]
+name = "plant"
+host = "broker.example.com"
+subscribe = [{topic = "plant/#"}, {topic = "line/+/state", share = "appliances"}]
+"""
+
+
+def test_filters_of_a_configuration_file_can_be_stored_and_sent_to_terminals() -> None:
+    """The values that a file is read into are not those that a database and a terminal take."""
+    subscriptions = Subscriptions(loads(CONFIG).bridge[0].subscribe, 4, time.monotonic)
+    wanted = subscriptions.wanted
+    assert list(wanted) == ["plant/#", "$share/appliances/line/+/state"]
+    save_session("plant", SessionRecord(address="", client_id="", filters=tuple(wanted.items())))
+    msgspec.msgpack.encode(subscriptions.states())
