@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 from msgspec.structs import replace as _replace
 
 from appliance.bridge.causes import FAILURE, Cause, Causes, HandshakeError, Kind
+from appliance.bridge.redirect import Redirects
 from appliance.bridge.transport import Address, open_transport
 from appliance.bridge.trial_connection import EndedError, TrialConnection
 from appliance.broker.work import Turns
@@ -97,6 +98,8 @@ class _Trial:
         self._found: list[Finding] = []
         self._causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
         self._was_made = False
+        self._home = Address(config.host, config.used_port)
+        self._redirects = Redirects(config.follow_redirects, config.used_port)
 
     async def findings(self) -> list[Finding]:
         """What was found, in the order of the steps."""
@@ -117,7 +120,7 @@ class _Trial:
         self._say("bad", str(cause), _EXIT_CODES.get(cause.kind, EXIT_UNAVAILABLE))
 
     def _not_connected(self, cause: Cause) -> None:
-        where = f"{self._config.address}, client id {escape(self._client_id)}"
+        where = f"{self._address}, client id {escape(self._client_id)}"
         self._bad(_replace(cause, text=f"{where}: {cause.text}"))
 
     async def _steps(self) -> None:
@@ -134,15 +137,31 @@ class _Trial:
             has_tls=tls is not None,
         )
         version = 5 if config.version == "5" else 4
-        try:
-            accepted = await self._connect(password, version)
-        except EndedError as ended:
-            self._not_connected(await self._explained(ended.cause, password, version))
+        accepted = await self._first(password, version)
+        if accepted is None:
             return
         self._say_accepted(accepted.answer)
         await self._subscribe(accepted, lambda: self._connect(password, version))
         if config.publish:
             self._say("note", "publishing is not tried, since others would get the message")
+
+    @property
+    def _address(self) -> Address:
+        return self._redirects.address or self._home
+
+    async def _first(self, password: Secret | None, version: int) -> _Accepted | None:
+        """Connect, also to where the broker sends the bridge. Notes a failure."""
+        while True:
+            try:
+                return await self._connect(password, version)
+            except EndedError as ended:
+                cause = await self._explained(ended.cause, password, version)
+                before = self._address
+                if not self._redirects.follow(cause, is_stable=False):
+                    self._redirects.address = before
+                    self._not_connected(cause)
+                    return None
+                self._say("note", f"{before} names another server, {self._address}")
 
     async def _connect(self, password: Secret | None, version: int) -> _Accepted:
         """Raises ``EndedError``."""
@@ -175,10 +194,9 @@ class _Trial:
 
     async def _open(self, connection: TrialConnection) -> ConnAck:
         config = self._config
-        address = Address(config.host, config.used_port)
         await open_transport(
             config,
-            address,
+            self._address,
             connection,
             executor=self._executor,
             turns=self._turns,
@@ -217,7 +235,7 @@ class _Trial:
         name = "" if config.username is None else f", user {escape(config.username)}"
         self._say(
             "ok",
-            f"{config.address} accepts the connection: MQTT {config.version}"
+            f"{self._address} accepts the connection: MQTT {config.version}"
             f"{', TLS' if config.tls else ''}{name}, client id {escape(self._client_id)}",
         )
         if answer.maximum_qos < 1 and any(each.qos for each in config.publish):

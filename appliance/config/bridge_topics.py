@@ -6,7 +6,7 @@ Not for: the rest of ``[[bridge]]`` (bridge_checks.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations, permutations
+from itertools import permutations
 from typing import NamedTuple
 
 from appliance.config.problems import shown
@@ -43,8 +43,10 @@ def topic_problems(bridge: BridgeConfig, service_name: str) -> Iterator[tuple[st
         yield from _subscribe(subscribe, f"subscribe[{number}]", service_name)
     for number, publish in enumerate(bridge.publish, 1):
         yield from _publish(publish, f"publish[{number}]")
-    for one, other in combinations(incoming(bridge), 2):
-        if overlap(one.remote, other.remote):
+    taken = incoming(bridge)
+    for place, other in enumerate(taken):
+        one = next((each for each in taken[:place] if overlap(each.remote, other.remote)), None)
+        if one is not None:
             text = (
                 f"value {shown(other.remote)}: it overlaps {shown(one.remote)} ({one.path}), and "
                 "some brokers send a message that fits both twice; write filters that don't "

@@ -386,6 +386,7 @@ async def test_the_first_run_without_listeners_names_the_bridges():
         assert "Messages come by bridges  plant (broker:1883)" in text
         assert "Publish a message here, with n" in text
         assert "No client can connect" in text
+        assert "no listener 0/s" in text.splitlines()[0]
         assert "127.0.0.1:1883  (MQTT" not in text
         assert "mosquitto_pub" not in text
 

@@ -112,6 +112,14 @@ def status(snapshot: Snapshot, now_ns: int, cells: int, *, utc: bool) -> Line:
 
 
 def _broker(snapshot: Snapshot, wide: bool) -> Line:
+    if snapshot.bridges and not snapshot.listeners:
+        rate = (
+            formats.number(round(snapshot.rate_in))
+            if wide
+            else formats.short_count(snapshot.rate_in)
+        )
+        unit = " msg/s" if wide else "/s"
+        return [*_light(Health("off")), (" no listener ", "dim"), (f"{rate}{unit}", "strong")]
     ports = _ports(snapshot)
     broker: Line = [*_light(worst([one.health for one in snapshot.listeners])), (" broker ", "")]
     if wide:

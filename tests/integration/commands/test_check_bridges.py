@@ -299,6 +299,31 @@ def test_tls(tmp_path: Path, capfd: Any, keys: str, code: int, said: str) -> Non
             assert "it closed the connection before its answer" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_a_broker_that_has_moved(tmp_path: Path, capfd: Any, is_followed: bool) -> None:
+    """The try goes where the bridge would go, and says so."""
+
+    def granting(_number: int, kind: int, body: bytes) -> bytes:
+        return CONNACK_5 if kind == 1 else b"\x90\x04" + body[:2] + b"\x00\x01"
+
+    with Scripted(granting) as new:
+        name = f"127.0.0.1:{new.port}".encode()
+        properties = b"\x1c" + struct.pack(">H", len(name)) + name
+        moved = bytes((0x20, 3 + len(properties), 0, 0x9D, len(properties))) + properties
+        with Scripted(refusing(moved)) as old:
+            keys = ("version = '5'", f"follow_redirects = {str(is_followed).lower()}")
+            assert check(tmp_path, bridge(old.port, *keys)) == (0 if is_followed else 69)
+    out = capfd.readouterr().out
+    if is_followed:
+        assert (
+            f"note [[bridge]] plant: 127.0.0.1:{old.port} names another server, {name.decode()}."
+            in out
+        )
+        assert f"{name.decode()} accepts the connection" in out
+    else:
+        assert f"the broker has moved to another server, {name.decode()}" in out
+
+
 def test_no_websocket_there(tmp_path: Path, capfd: Any) -> None:
     """What a web server answers to the handshake is said."""
     with Scripted(lambda *_: None) as web:

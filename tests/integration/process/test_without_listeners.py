@@ -58,6 +58,10 @@ def test_it_starts_serves_reloads_and_stops(tmp_path: Path, capsys) -> None:
                     "has listener = [], so its appliance has no address" in capsys.readouterr().err
                 )
 
+            assert cli.main(["check", "--connect", *options]) == 0
+            assert "client id appliance-plant-check" in capsys.readouterr().out
+            assert _connections(appliance) == 1  # the running bridge was not thrown out
+
             text = appliance.config.read_text("utf-8").replace("listener = []\n", "")
             text = text.replace('topic = "plant/#"', 'topic = "plant/#"\nlocal_prefix = "f7/"')
             appliance.config.write_text(text, "utf-8")
