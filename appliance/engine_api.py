@@ -109,6 +109,10 @@ class BridgeState(msgspec.Struct, frozen=True):
     """How often the other broker had lost the session, so that messages may be missing."""
     parked_ns: int | None = None
     """When a message was parked last; ``None`` once an operator has acknowledged it."""
+    missed: int = 0
+    """Numbers of the journal that retention deleted before they went out."""
+    missed_ns: int | None = None
+    """When that was found last; ``None`` once an operator has acknowledged it."""
     gap_ns: int | None = None
     """When the last gap was seen; ``None`` once an operator has acknowledged it."""
     attempts: int = 0

@@ -181,6 +181,13 @@ def _bridge(bridge: BridgeState, now_ns: int) -> Part:
             "acknowledge",
             f"{title} parked",
         )
+    if bridge.missed_ns is not None and _is_news(bridge.missed_ns, now_ns):
+        note(
+            "warn",
+            f"the journal has deleted up to {bridge.missed} messages before they went out to "
+            f"{bridge.address}; raise journal.max_size. If you know it, run: appliance acknowledge",
+            f"{title} missed",
+        )
     if bridge.connected and bridge.lag > BRIDGE_BEHIND:
         note("warn", f"what goes out is {bridge.lag} numbers behind", f"{title} behind")
     worst = min((one.level for one in found), key=lambda one: _ORDER[one], default=level)

@@ -116,6 +116,7 @@ class Bridge:
                 journal=context.journal,
                 save_cursor=self._save_cursor,
                 waited_ns=context.door.waited_ns,
+                clock_ns=context.clock_ns,
                 count=context.count,
                 loop=context.loop,
             )
@@ -418,7 +419,8 @@ class Bridge:
     def acknowledged(self, ack: Ack) -> None:
         """A PUBACK came."""
         if self._outgoing is not None and self._is_sending:
-            self._outgoing.acknowledged(ack.packet_id, ack.reason, ack.reason_string)
+            said = ack.reason_string and self._causes.said(ack.reason_string)
+            self._outgoing.acknowledged(ack.packet_id, ack.reason, said)
 
     def acknowledges(self, seq: int) -> None:
         """The acknowledgements of messages up to this number were sent."""
@@ -471,7 +473,8 @@ class Bridge:
         """An operator knows what was lost; returns what that was."""
         gap = self._account.session.gap
         self._account.session.acknowledge()
-        return [] if gap is None else [self._text_of(gap)]
+        known = [] if gap is None else [self._text_of(gap)]
+        return known if self._outgoing is None else known + self._outgoing.acknowledge()
 
     def _text_of(self, gap: Gap) -> str:
         since = f"from {_time(gap.from_ns)} " if gap.from_ns else ""
@@ -504,6 +507,9 @@ class Bridge:
             messages_out=0 if outgoing is None else outgoing.messages_out,
             lag=0 if outgoing is None else outgoing.lag,
             parked=0 if outgoing is None else outgoing.parked,
+            parked_ns=None if outgoing is None else outgoing.parked_ns,
+            missed=0 if outgoing is None else outgoing.missed,
+            missed_ns=None if outgoing is None else outgoing.missed_ns,
             gaps=self._account.session.gaps,
             gap_ns=None if gap is None else gap.to_ns,
             unacknowledged=0 if incoming is None or not is_connected else incoming.unacknowledged,

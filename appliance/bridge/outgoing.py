@@ -81,6 +81,7 @@ class Outgoing:
         journal: Journal,
         save_cursor: SaveCursor,
         waited_ns: Callable[[Message], int],
+        clock_ns: Callable[[], int],
         count: Count,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
@@ -92,6 +93,7 @@ class Outgoing:
         self._name = config.name
         self._save_cursor = save_cursor
         self._waited_ns = waited_ns
+        self._clock_ns = clock_ns
         self._count = count
         self._loop = loop
         self._clock = clock
@@ -124,6 +126,8 @@ class Outgoing:
         """Messages that the other broker acknowledged (at QoS 0: that were sent)."""
         self.parked = 0
         """Messages that the other broker refused, so that they were left out."""
+        self.parked_ns: int | None = None
+        """When that happened last; ``None`` once an operator has acknowledged it."""
         self._reader = OutgoingReader(
             name=config.name,
             publish=config.publish,
@@ -136,6 +140,8 @@ class Outgoing:
         )
         self.missed = 0
         """Numbers of the journal that retention deleted before they went out."""
+        self.missed_ns: int | None = None
+        """When that was found last; ``None`` once an operator has acknowledged it."""
         first_seq = journal.stats().first_seq
         if place + 1 < first_seq:
             self._note_missed(first_seq - place - 1)
@@ -356,6 +362,7 @@ class Outgoing:
 
     def _park(self, seq: int, why: str) -> None:
         self.parked += 1
+        self.parked_ns = self._clock_ns()
         self._count(Counter.BRIDGE_PUBLISHES_REFUSED)
         item = self._under_way.pop(seq, None)
         self._lines.log(
@@ -375,6 +382,7 @@ class Outgoing:
 
     def _note_missed(self, messages: int) -> None:
         self.missed += messages
+        self.missed_ns = self._clock_ns()
         self._count(Counter.BRIDGE_PUBLISHES_MISSED)
         _log.error(
             "bridge %s: retention has deleted up to %d messages that had not gone out: the other "
@@ -382,6 +390,22 @@ class Outgoing:
             self._name,
             messages,
         )
+
+    def acknowledge(self) -> list[str]:
+        """An operator knows what did not go out; returns what that was."""
+        known = []
+        if self.parked_ns is not None:
+            known.append(
+                f"bridge {self._name}: {self.parked} messages were refused by the other broker"
+                " since the start, and left out"
+            )
+        if self.missed_ns is not None:
+            known.append(
+                f"bridge {self._name}: retention has deleted up to {self.missed} messages since"
+                " the start that had not gone out"
+            )
+        self.parked_ns = self.missed_ns = None
+        return known
 
     # --- the durable place -----------------------------------------------------------------------
 

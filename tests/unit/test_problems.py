@@ -94,6 +94,12 @@ CASES = {
         "bridge plant parked",
         PLANT,
     ),
+    "messages missed": (
+        {"bridges": (bridge(missed=7, missed_ns=NOW),)},
+        "bridge plant",
+        "bridge plant missed",
+        PLANT,
+    ),
     "bridge behind": (
         {"bridges": (bridge(lag=1_000_000),)},
         "bridge plant",
@@ -242,7 +248,7 @@ def test_old_losses_of_a_bridge_are_no_problem_any_more() -> None:
     """A day later, or once an operator has acknowledged them; the numbers stay."""
     long_ago = NOW - 86_401 * 10**9
     for one in (
-        bridge(gaps=1, gap_ns=long_ago, parked=3, parked_ns=long_ago),
+        bridge(gaps=1, gap_ns=long_ago, parked=3, parked_ns=long_ago, missed=7, missed_ns=long_ago),
         bridge(gaps=1, parked=3),
     ):
         snapshot = replace(WELL, bridges=(one,))

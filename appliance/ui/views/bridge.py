@@ -140,6 +140,8 @@ def facts(bridge: BridgeState, now_ns: int, cells: int, *, utc: bool, key: str) 
         went += f"; {formats.counted(bridge.lag, 'number')} of the journal behind"
     if bridge.parked:
         went += f"; {formats.number(bridge.parked)} refused by the broker and left out"
+    if bridge.missed:
+        went += f"; up to {formats.number(bridge.missed)} deleted before they went out"
     shown = [
         ("broker", f"{printable(bridge.address)}  {way}{' with TLS' if bridge.tls else ''}"),
         ("MQTT", f"{bridge.protocol}, client id {printable(bridge.client_id) or 'unknown'}"),

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from bridge_rig import SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge, sends
-from other_brokers import PASSWORD, USER, WEAK, WEAK_PASSWORD, Mosquitto, Remote
+from other_brokers import PASSWORD, USER, WEAK, WEAK_PASSWORD, Mosquitto, Nats, Remote
 
 from appliance.config.tables import BridgePublishConfig
 from appliance.counters import Counter
@@ -197,6 +197,21 @@ async def test_other_filters_keep_the_place(tmp_path):
             rig.bridges.take((bridge(remote.port, publish=(table,)),))
             await rig.until(lambda: len(taken) == 2)
     assert taken == [("out/t", b"1"), ("new/out/t", b"1")]
+
+
+async def test_nats_closes_for_a_topic(tmp_path):
+    """NATS ends the connection for a topic with a space; only that message is left out."""
+    with Nats(tmp_path / "n") as remote, Remote(remote, "reader", clean=True) as reader:
+        reader.subscribe("out/#")
+        async with BridgeRig(tmp_path / "here", to(remote, *sends("out/#"))) as rig:
+            await rig.connected()
+            put(rig, b"1")
+            put(rig, b"2", topic="out/a b")
+            put(rig, *numbered(3, 20))
+            await rig.until(lambda: rig.state().messages_out == 18)
+            assert rig.state().parked == 1
+        await asyncio.to_thread(reader.wait, lambda: "19" in reader.payloads(), "the last comes")
+    assert list(dict.fromkeys(map(int, reader.payloads()))) == [1, *range(3, 20)]
 
 
 async def test_own_echo(tmp_path):

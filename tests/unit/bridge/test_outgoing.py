@@ -82,6 +82,7 @@ class Rig:
             journal=self.journal.journal,
             save_cursor=self.save,
             waited_ns=lambda message: self.waited_ns(message),
+            clock_ns=lambda: 77,
             count=self.counts.append,
             loop=asyncio.get_running_loop(),
             clock=lambda: self.now,
@@ -228,6 +229,10 @@ def test_refused_is_parked(journal, caplog):
             await rig.until(lambda: rig.cursor == 2)
             assert (rig.outgoing.parked, rig.outgoing.messages_out) == (1, 1)
             assert rig.counts == [Counter.BRIDGE_PUBLISHES_REFUSED]
+            assert rig.outgoing.parked_ns == 77
+            (known,) = rig.outgoing.acknowledge()
+            assert "1 messages were refused" in known
+            assert rig.outgoing.parked_ns is None
 
     asyncio.run(run())
     assert "not authorized" in caplog.text
@@ -497,6 +502,8 @@ def test_retention_passed_by(tmp_path, caplog):
             await rig.until(lambda: rig.outgoing.missed > 0)
             await remote.until(1)
             assert Counter.BRIDGE_PUBLISHES_MISSED in rig.counts
+            assert rig.outgoing.missed_ns == 77
+            assert "deleted" in rig.outgoing.acknowledge()[0]
             rig.cursor = 3
             caplog.clear()
             rig.begin()
