@@ -169,15 +169,8 @@ class WebSocketClient(WebSocketFrames):
         if self._head is not None:
             self._head += data
             end = self._head.find(b"\r\n\r\n")
-            if (
-                end < 0
-                and len(self._head) <= _LARGEST_HEAD
-                and b"HTTP/"[: len(self._head)]
-                in (
-                    bytes(self._head[:5]),
-                    b"HTTP/",
-                )
-            ):
+            may_be_http = self._head.startswith(b"HTTP/"[: len(self._head)])
+            if end < 0 and len(self._head) <= _LARGEST_HEAD and may_be_http:
                 return
             head, rest = bytes(self._head[: end + 4]), bytes(self._head[end + 4 :])
             self._head = None
