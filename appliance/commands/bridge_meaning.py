@@ -21,6 +21,8 @@ def bridge_meaning(bridge: BridgeConfig) -> Iterator[tuple[str, str]]:
     parts = [f"{protocol} to {bridge.address}{path}", secure]
     if bridge.username is not None:
         parts.append(f"as {bridge.username}")
+    if bridge.client_id:
+        parts.append(f"client id {bridge.client_id}")
     if bridge.version == "5":
         parts.append(f"session kept for {format_duration(bridge.session_expiry)}")
     if bridge.max_rate is not None:

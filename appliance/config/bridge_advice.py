@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 
-from appliance.config.bridge_topics import incoming, same_broker
+from appliance.config.bridge_topics import crossing, incoming, is_same_host, same_broker
 from appliance.config.tables import BridgeConfig, BridgeSubscribeConfig, Config
 from appliance.config.values import format_duration, is_loopback
 from appliance.mqtt.overlap import overlap
@@ -27,6 +27,8 @@ def bridge_advice(config: Config) -> Iterator[str]:
     for one, other in combinations(config.bridge, 2):
         if same_broker(one, other):
             yield from _twice(one, other)
+        elif is_same_host(one, other):
+            yield from _two_ports(one, other)
 
 
 def _advice(bridge: BridgeConfig, service_name: str) -> Iterator[str]:
@@ -108,3 +110,21 @@ def _twice(one: BridgeConfig, other: BridgeConfig) -> Iterator[str]:
                 "counts twice"
             )
             return
+
+
+def _two_ports(one: BridgeConfig, other: BridgeConfig) -> Iterator[str]:
+    """What would be wrong if two ports of a host were of the same broker."""
+    if one.client_id and one.client_id == other.client_id:
+        yield (
+            f"[[bridge]] {other.name} `client_id`: [[bridge]] {one.name} has it too. If both "
+            "ports are of one broker, they end each other's connection for ever"
+        )
+    if one.version == other.version == "5":
+        return
+    for out, into in ((one, other), (other, one)):
+        for sent, taken in crossing(out, into):
+            yield (
+                f"[[bridge]] {out.name} `{sent.path}` sends what `{taken.path}` of [[bridge]] "
+                f"{into.name} takes. If both ports are of one broker, messages would go in a circle"
+            )
+            break

@@ -9,9 +9,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from typing import NamedTuple
 
-from appliance.config.bridge_topics import circles, host_key, topic_problems
+from appliance.config.bridge_topics import circles, same_broker, topic_problems
 from appliance.config.problems import ConfigPath, shown
 from appliance.config.tables import BridgeConfig, Config
 from appliance.config.values import is_loopback, parse_bind
@@ -201,17 +202,13 @@ def _tls(bridge: BridgeConfig) -> Iterator[tuple[str, str]]:
 
 
 def _client_ids(config: Config) -> Iterator[Problem]:
-    taken: dict[tuple[str, str], int] = {}
-    for number, bridge in enumerate(config.bridge, 1):
-        if not bridge.client_id or not bridge.host:
-            continue
-        key = host_key(bridge.host), bridge.client_id
-        if key in taken:
+    numbered = enumerate(config.bridge, 1)
+    for (number, one), (other_number, other) in combinations(numbered, 2):
+        if one.client_id and one.client_id == other.client_id and same_broker(one, other):
             yield Problem(
-                ConfigPath(f"[[bridge]] {number}", "client_id"),
-                f"value {shown(bridge.client_id)}: [[bridge]] {taken[key]} has this client id at "
-                "the same host, and they would end each other's connection for ever; choose "
+                ConfigPath(f"[[bridge]] {other_number}", "client_id"),
+                f"value {shown(other.client_id)}: [[bridge]] {number} has this client id at the "
+                "same broker, and they would end each other's connection for ever; choose "
                 "another, or remove it",
-                ("client_id", "host"),
+                ("client_id", "host", "port", "transport", "tls"),
             )
-        taken.setdefault(key, number)

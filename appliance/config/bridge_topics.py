@@ -161,18 +161,18 @@ def _outgoing(bridge: BridgeConfig) -> list[BridgeFilter]:
     ]
 
 
-def host_key(host: str) -> str:
-    """The host, the same for each name and address of this machine."""
+def is_same_host(one: BridgeConfig, other: BridgeConfig) -> bool:
+    """Whether two bridges connect to the same machine, as far as the configuration tells."""
+    return bool(one.host) and _host_key(one.host) == _host_key(other.host)
+
+
+def _host_key(host: str) -> str:
     return "localhost" if is_loopback(host) else host.lower().rstrip(".")
 
 
 def same_broker(one: BridgeConfig, other: BridgeConfig) -> bool:
     """Whether two bridges connect to the same address, as far as the configuration tells."""
-    return one is other or (
-        bool(one.host)
-        and host_key(one.host) == host_key(other.host)
-        and one.used_port == other.used_port
-    )
+    return one is other or (is_same_host(one, other) and one.used_port == other.used_port)
 
 
 def circles(bridges: Sequence[BridgeConfig]) -> Iterator[tuple[int, str, str]]:
@@ -187,7 +187,7 @@ def circles(bridges: Sequence[BridgeConfig]) -> Iterator[tuple[int, str, str]]:
     for (number, out), (other, into) in pairs:
         if out.version == into.version == "5" or not same_broker(out, into):
             continue
-        for sent, taken in _crossing(out, into):
+        for sent, taken in crossing(out, into):
             written = out.publish[int(sent.path[8:-1]) - 1].topic
             there = "" if sent.remote == written else f" (there {shown(sent.remote)})"
             whose = taken.path if out is into else f"[[bridge]] {other} {taken.path}"
@@ -199,7 +199,8 @@ def circles(bridges: Sequence[BridgeConfig]) -> Iterator[tuple[int, str, str]]:
             yield number, f"{sent.path}.topic", text
 
 
-def _crossing(out: BridgeConfig, into: BridgeConfig) -> Iterator[tuple[BridgeFilter, BridgeFilter]]:
+def crossing(out: BridgeConfig, into: BridgeConfig) -> Iterator[tuple[BridgeFilter, BridgeFilter]]:
+    """What ``out`` sends and ``into`` takes, if both were at one broker: once for each it sends."""
     all_taken = incoming(into)
     for sent in _outgoing(out):
         for taken in all_taken:

@@ -551,7 +551,7 @@ _QOS_2 = (
 
 
 class BridgeTlsConfig(Table, frozen=True):
-    """TLS for a connection to another broker. `tls = {}` is enough where its certificate is public.
+    """TLS for a connection to another broker. `tls = {}` is enough with a public certificate.
 
     The broker's certificate is always verified.
     """
@@ -578,7 +578,8 @@ class BridgeSubscribeConfig(Table, frozen=True):
     """
 
     topic: Annotated[TopicFilter, Example('"plant/+/state"')]
-    """The topic filter at the other broker."""
+    """The topic filter at the other broker. Messages on topics that begin with `$` come in only if
+    the filter begins so too, and none below the appliance's own name does."""
     qos: Annotated[int, Bounds(0, 1, _QOS_2)] = 1
     """The highest quality of service. 1: no message is lost, a message may come twice, and a
     repeat is recognised. QoS 2 would give no more here (docs/bridges.md)."""
@@ -591,7 +592,8 @@ class BridgeSubscribeConfig(Table, frozen=True):
     shared subscription, `$share/GROUP/FILTER`)."""
     retained: bool = False
     """Whether the messages that the other broker holds for new subscribers come in as well. One
-    that came before starts nothing again."""
+    that came before starts nothing again. If not, MQTT 5 brokers are asked not to send them, and
+    those that come are left out (counter `bridge messages left out: held for new subscribers`)."""
 
 
 class BridgePublishConfig(Table, frozen=True):
@@ -604,7 +606,7 @@ class BridgePublishConfig(Table, frozen=True):
 
     topic: Annotated[TopicFilter, Example('"appliance/tasks/#"')]
     """The topic filter of the appliance's messages: those of its clients, its outcomes and status,
-    what other bridges brought in."""
+    what other bridges brought in. Of two filters that fit, the first one counts."""
     qos: Annotated[int, Bounds(0, 1, _QOS_2)] = 1
     """The highest quality of service."""
     remove_prefix: Annotated[str, Example('"appliance/"')] = ""
@@ -645,8 +647,8 @@ class BridgeConfig(Table, frozen=True):
     """The same, from a file that holds only the password."""
     client_id: Annotated[str, Example('"appliance-plant7"')] = ""
     """The client id at the other broker. It has to be the same at each start, and no other
-    client's. By default it is made of the names of appliance and bridge and of a number that the
-    data directory keeps."""
+    client's. By default it is made of the names of appliance and bridge and of a random text that
+    the data directory keeps."""
     keepalive: Annotated[Duration, Bounds(5, 65535)] = Duration(60)
     """How long the connection may be silent; then it is asked whether it still works."""
     session_expiry: Annotated[Duration, Bounds(0, 100 * 365 * 86400), Example('"7d"')] = Duration(
@@ -662,7 +664,8 @@ class BridgeConfig(Table, frozen=True):
     max_packet_size: Annotated[Size, Bounds(128, 256 * 1024 * 1024), Example('"256KiB"')] = Size(
         1024 * 1024
     )
-    """The largest packet in each direction; a larger message that should go out is left out."""
+    """The largest packet in each direction; a larger message is left out (counters `bridge messages
+    left out: too large`, `bridged messages too large`)."""
     follow_redirects: bool = False
     """Whether the bridge goes to the server that the broker names when it has moved (MQTT 5)."""
     subscribe: Annotated[
