@@ -20,7 +20,7 @@ BRIDGE_QUIET_S = 10.0
 """A bridge that lost its connection for less than this is no problem yet: brokers are restarted."""
 BRIDGE_BAD_S = 300.0
 """A bridge that has been without a connection for longer than this is bad."""
-BRIDGE_NEWS_S = 86400.0
+BRIDGE_NEWS_S = 7 * 86400.0
 """For so long a gap or a parked message is a problem, unless an operator acknowledges it."""
 BRIDGE_BEHIND = 50_000
 """Numbers of the journal that the way out of a connected bridge may be behind."""
@@ -162,9 +162,10 @@ def _bridge(bridge: BridgeState, now_ns: int) -> Part:
         note(level, text or f"no connection to {bridge.address}", f"{title} away")
     refused = [one for one in bridge.subscriptions if one.problem] if bridge.connected else []
     for one in refused[:MAX_IN_TEXT]:
-        note("warn", f"{one.topic} brings nothing: {one.problem}", f"{title}: {one.topic}")
+        is_deaf = " brings nothing" if one.granted is None else ""
+        note("warn", f"{one.topic}{is_deaf}: {one.problem}", f"{title}: {one.topic}")
     if (more := len(refused) - MAX_IN_TEXT) > 0:
-        note("warn", f"{more} further topic filters bring nothing", f"{title}: {more} more", more)
+        note("warn", f"{more} further topic filters have a problem", f"{title}: {more} more", more)
     if bridge.gap_ns is not None and _is_news(bridge.gap_ns, now_ns):
         times = "once" if bridge.gaps <= 1 else f"{bridge.gaps} times"
         note(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from appliance.bridge.account import Account, Kept
 from appliance.bridge.backoff import Backoff
-from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
+from appliance.bridge.causes import LASTING, Cause, Causes, HandshakeError, Kind
 from appliance.bridge.connection import BridgeConnection
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.incoming import Incoming, Totals
@@ -141,6 +141,7 @@ class Bridge:
 
     def start(self) -> None:
         """Begin to connect."""
+        self._since_ns = self._context.clock_ns()
         self._task = self._context.loop.create_task(self._run(), name=f"bridge {self.config.name}")
 
     def wake(self) -> None:
@@ -470,7 +471,7 @@ class Bridge:
             self._outgoing.resume_writing()
 
     def acknowledge(self) -> list[str]:
-        """An operator knows what was lost; returns what that was."""
+        """An operator knows what was lost or left out; returns what that was."""
         gap = self._account.session.gap
         self._account.session.acknowledge()
         known = [] if gap is None else [self._text_of(gap)]
@@ -485,11 +486,17 @@ class Bridge:
 
     # --- what is shown ------------------------------------------------------------------------
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether it has a connection that its broker accepted. Safe from any thread."""
+        connection = self._connection
+        return connection is not None and connection.is_open
+
     def state(self) -> BridgeState:
         """What the UI shows. Safe from any thread."""
         config, connection, outgoing = self.config, self._connection, self._outgoing
         gap = self._account.session.gap
-        is_connected = connection is not None and connection.is_open
+        is_connected = self.is_connected
         incoming = None if connection is None else connection.incoming
         return BridgeState(
             name=config.name,
@@ -524,9 +531,8 @@ class Bridge:
         if not is_connected:
             if self._last_cause is None:
                 return Health("warn", "connecting")
-            return Health("bad", self._last_cause.text)
-        if problem := self._subscriptions.problem:
-            return Health("warn", problem)
+            level = "bad" if self._last_cause.kind in LASTING else "warn"
+            return Health(level, str(self._last_cause))
         return Health("ok")
 
 

@@ -107,8 +107,19 @@ class Bridges:
         except Exception:
             logger.exception("the bridges could not be changed")
 
+    def connected(self) -> tuple[str, ...]:
+        """The names of those that are connected. Safe from any thread."""
+        return tuple(name for name, one in tuple(self._bridges.items()) if one.is_connected)
+
+    def connect_now(self, name: str) -> bool:
+        """Let a bridge that waits connect now; returns whether there is such a bridge."""
+        bridge = self._bridges.get(name)
+        if bridge is not None:
+            bridge.wake()
+        return bridge is not None
+
     def acknowledge(self) -> list[str]:
-        """An operator knows the gaps; returns what they were."""
+        """An operator knows what was lost or left out; returns that, a sentence each."""
         return [text for bridge in self._bridges.values() for text in bridge.acknowledge()]
 
     def states(self) -> tuple[BridgeState, ...]:

@@ -57,6 +57,27 @@ class Kind(enum.Enum):
     INTERNAL = "internal error"
 
 
+LASTING = frozenset(
+    {
+        Kind.FILES,
+        Kind.TLS,
+        Kind.CERTIFICATE,
+        Kind.CLIENT_CERTIFICATE,
+        Kind.WEBSOCKET,
+        Kind.VERSION,
+        Kind.CLIENT_ID,
+        Kind.PASSWORD,
+        Kind.NOT_AUTHORIZED,
+        Kind.BANNED,
+        Kind.TAKEN_OVER,
+        Kind.MOVED,
+        Kind.PROTOCOL,
+        Kind.INTERNAL,
+    }
+)
+"""What does not get well until somebody changes something, so that an operator is told at once."""
+
+
 class Cause(msgspec.Struct, frozen=True):
     """Why a connection failed or ended."""
 

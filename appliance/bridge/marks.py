@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from appliance.model import MessageProperties, is_own
+from appliance.model import BRIDGED_CLIENT, MessageProperties, is_own
 
 PATH = "appliance-path"
 """The installation id of an appliance that the message passed; one property for each."""
-CLIENT = "appliance-client"
+CLIENT = BRIDGED_CLIENT
 """The client id of the publisher at the first appliance."""
 LONGEST_PATH = 16
 """A message that passed more appliances than this goes no further."""

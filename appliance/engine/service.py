@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance import tuning
+from appliance.bridge import answers
 from appliance.bridge.bridges import Bridges
 from appliance.bridge.context import BridgeContext
 from appliance.broker.access import Access, Terms
@@ -48,7 +49,7 @@ from appliance.journal import FILE_NAME
 from appliance.journal.journal import Journal
 from appliance.log import event_log
 from appliance.log.logs import Log
-from appliance.model import Message, MessageProperties, is_own
+from appliance.model import Message, MessageProperties, bridge_of, is_own
 from appliance.qlik.server import QlikServer
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
@@ -387,7 +388,11 @@ class Appliance:
         self.terminals.start()
         stack.push_async_callback(self.terminals.stop)
         self.status = StatusTopic(
-            View(self).snapshot, lambda: self.journal.stats().health, self.door, self.retained
+            View(self).snapshot,
+            lambda: self.journal.stats().health,
+            self.bridges.connected,
+            self.door,
+            self.retained,
         )
         self.status.publish("online")
         # First of all: what other brokers still deliver is not taken any more.
@@ -542,12 +547,7 @@ class Appliance:
             publish=self._publish_outcomes,
             timers=config.timer,
             notify=config.notify,
-            # An answer goes where its asker may listen: a response topic must not lend a client
-            # the appliance's right to publish.
-            may_answer=lambda message, topic: (
-                len(topic.encode()) <= self.config.limits.max_topic_length
-                and self.access.may_subscribe(message.username, message.client_id, topic)
-            ),
+            answer_topic=self._answer_topic,
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
             other_appliances=config.has_other_appliances,
@@ -558,6 +558,19 @@ class Appliance:
         )
         for loop in await asyncio.to_thread(find_loops, config):
             logger.warning("%s", loop.text)
+
+    def _answer_topic(self, message: Message, topic: str) -> str | None:
+        """Where an answer goes so that its asker gets it, if the asker may listen there.
+
+        A response topic must not lend anybody the appliance's right to publish.
+        """
+        if len(topic.encode()) > self.config.limits.max_topic_length:
+            return None
+        if name := bridge_of(message.client_id):
+            bridges = (one for one in self.config.bridge if one.name == name)
+            return next((answers.local_topic(one.publish, topic) for one in bridges), None)
+        is_allowed = self.access.may_subscribe(message.username, message.client_id, topic)
+        return topic if is_allowed else None
 
     def _publish_outcomes(self, publications: Sequence[Publication]) -> int:
         """Publish in the appliance's name; returns when all are in the journal. Not on the loop.

@@ -1,6 +1,7 @@
 """``<name>/status``: the retained status of the appliance.
 
-Published every half a minute, at the start and the end, and when the journal fails or recovers.
+Published every half a minute, at the start and the end, when the journal fails or recovers, and
+when a bridge has lost or found its broker.
 While the journal fails, the message bypasses it, because subscribers must learn of the failure.
 Not for: health for programs on the machine (ops/health.py), figures (ops/metrics.py).
 """
@@ -8,7 +9,7 @@ Not for: health for programs on the machine (ops/health.py), figures (ops/metric
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from appliance.broker.door import Door
@@ -29,10 +30,14 @@ class StatusTopic:
         self,
         snapshot: Callable[[], Snapshot],
         journal_health: Callable[[], Health],
+        connected: Callable[[], Sequence[str]],
         door: Door,
         retained: Retained,
     ) -> None:
+        """``connected``: the names of the bridges that are connected."""
         self._snapshot = snapshot
+        self._connected = connected
+        self._were_connected: Sequence[str] = ()
         self._journal_health = journal_health
         self._door = door
         self._retained = retained
@@ -41,12 +46,14 @@ class StatusTopic:
     def tick(self, seconds: int) -> None:
         """Called once a second; ``seconds`` counts the calls."""
         is_bad = self._journal_health().level == "bad"
-        if seconds % EVERY_S == 0 or is_bad != self._was_bad:
+        has_changed = is_bad != self._was_bad or self._connected() != self._were_connected
+        if seconds % EVERY_S == 0 or has_changed:
             self.publish("online")
 
     def publish(self, status: str) -> None:
         """Publish now: ``"online"`` or ``"offline"``."""
         found = self._snapshot()
+        self._were_connected = self._connected()
         health = found.journal.health
         journal = {"health": health.level, "lastSequence": found.journal.last_seq}
         if health.text:

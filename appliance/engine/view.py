@@ -292,6 +292,12 @@ class View(Engine):
         else:
             self._appliance.tasks.fire_timer(name, by)
 
+    def connect_bridge(self, name: str, by: str) -> None:
+        bridges = self._appliance.bridges
+        if not self._appliance.call(lambda: bridges.connect_now(name), _CALL_S):
+            raise ApplianceError(f"The configuration has no bridge {name}.")
+        logger.info("%s lets bridge %s connect now", by, name)
+
     def check_server(self, by: str) -> None:
         self._appliance.tasks.check_server(by)
 
@@ -328,10 +334,10 @@ class View(Engine):
             raise UnavailableError(
                 f"That can't be written to the data directory: {error.strerror or error}."
             ) from None
-        losses = [*losses, *self._appliance.call(self._appliance.bridges.acknowledge, _CALL_S)]
-        for loss in losses:
+        of_bridges = self._appliance.call(self._appliance.bridges.acknowledge, _CALL_S)
+        for loss in (*losses, *of_bridges):
             logger.warning("%s acknowledges: %s", by, loss)
-        return losses
+        return [*losses, *of_bridges]
 
     def disconnect(self, client_id: str, by: str) -> None:
         logger.info("%s disconnects client %s", by, client_id)

@@ -87,7 +87,7 @@ class TaskEngine:
         publish: Publish,
         timers: Sequence[TimerConfig] = (),
         notify: Sequence[NotifyConfig] = (),
-        may_answer: Callable[[Message, str], bool] = lambda _message, _topic: True,
+        answer_topic: Callable[[Message, str], str | None] = lambda _message, topic: topic,
         edition: str = "",
         other_appliances: bool = False,
         max_concurrent: int = 4,
@@ -110,12 +110,13 @@ class TaskEngine:
         ``server`` is ``None`` where no ``[qlik]`` table is configured: messages are then rejected
         with that reason. ``keep_s`` and ``keep_count`` bound the history of executions;
         ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere. ``boot_ns`` is when
-        the machine was started (by default found out). ``may_answer`` says whether the sender of
-        a message may have its outcome on a topic.
+        the machine was started (by default found out). ``answer_topic`` says under which
+        topic the sender of a message gets what is meant for its response topic, ``None`` if it may
+        not have it.
         """
         self._service_name = service_name
         rules = Triggers(triggers, service_name=service_name)
-        outcomes = Outcomes(service_name, self._concern, may_answer)
+        outcomes = Outcomes(service_name, self._concern, answer_topic)
         limits = limits or Limits(slots=max_concurrent, max_running=max_running)
         self._server = server
         self._edition = edition

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from appliance.model import Cause, Execution, ExecutionState, Message, sender
+from appliance.model import Cause, Execution, ExecutionState, Message, bridge_of, sender
 from appliance.mqtt.topics import topic_problem
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.records import Record, Reply
@@ -23,18 +23,22 @@ _NS = 1_000_000_000
 
 
 class Outcomes:
-    """Makes publications of executions. ``concerns`` says whether a trigger listens on a topic."""
+    """Makes publications of executions.
+
+    ``concerns`` says whether a trigger listens on a topic; ``answer_topic`` under which topic the
+    sender of a message gets what is meant for its response topic, ``None`` if it may not have it.
+    """
 
     def __init__(
         self,
         service_name: str,
         concerns: Callable[[str], bool],
-        may_answer: Callable[[Message, str], bool] = lambda _message, _topic: True,
+        answer_topic: Callable[[Message, str], str | None] = lambda _message, topic: topic,
     ) -> None:
         self._own = f"{service_name}/"
         self._prefix = f"{service_name}/tasks/"
         self._concerns = concerns
-        self._may_answer = may_answer
+        self._answer_topic = answer_topic
 
     def is_about(self, topic: str, task: str) -> bool:
         """Whether a topic is one on which this task's outcomes are published."""
@@ -82,12 +86,18 @@ class Outcomes:
             return None
         topic = properties.response_topic
         problem = topic_problem(topic)
+        if problem is None and (found := self._answer_topic(message, topic)) is not None:
+            topic = found
+        elif problem is None:
+            problem = (
+                "no `publish` of its bridge leads to it"
+                if bridge_of(message.client_id)
+                else "its client may not subscribe to it"
+            )
         if problem is None and topic.startswith("$"):
             problem = "topics that begin with $ are the broker's own"
         if problem is None and f"{topic}/".startswith(self._own):
             problem = "topics below the appliance's own name are its own"
-        if problem is None and not self._may_answer(message, topic):
-            problem = "its client may not subscribe to it"
         if problem is None and self._concerns(topic):
             problem = "a trigger listens on it"
         if problem is not None:
