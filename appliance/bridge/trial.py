@@ -8,6 +8,7 @@ the broker. Not for: connections that carry messages (connection.py).
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -38,6 +39,7 @@ from appliance.secret import Secret
 _MOST_S = 60.0
 """How long the try of one bridge takes at most."""
 _MOST_NAMED = 10
+_EXPIRY_WARNING_DAYS = 30
 _SUFFIX = "-check"
 _TOPIC_ADVICE = "check `topic`, and what the broker permits this user"
 
@@ -140,7 +142,7 @@ class _Trial:
         accepted = await self._first(password, version)
         if accepted is None:
             return
-        self._say_accepted(accepted.answer)
+        self._say_accepted(accepted)
         await self._subscribe(accepted, lambda: self._connect(password, version))
         if config.publish:
             self._say("note", "publishing is not tried, since others would get the message")
@@ -230,14 +232,21 @@ class _Trial:
             return _replace(cause, advice=f"{cause.advice}{more}".removeprefix("; or "))
         return cause
 
-    def _say_accepted(self, answer: ConnAck) -> None:
-        config = self._config
-        name = "" if config.username is None else f", user {escape(config.username)}"
+    def _say_accepted(self, accepted: _Accepted) -> None:
+        config, (connection, answer) = self._config, accepted
+        how = f", {connection.tls}" if connection.tls else ""
+        if config.username is not None:
+            how += f", user {escape(config.username)}"
         self._say(
             "ok",
             f"{self._address} accepts the connection: MQTT {config.version}"
-            f"{', TLS' if config.tls else ''}{name}, client id {escape(self._client_id)}",
+            f"{how}, client id {escape(self._client_id)}",
         )
+        if (certificate := connection.certificate) is not None:
+            left = certificate.ends - dt.datetime.now(dt.UTC)
+            if left.days < _EXPIRY_WARNING_DAYS:
+                text = f"the broker's certificate ends in {left.days} days: renew it there"
+                self._say("warn", text)
         if answer.maximum_qos < 1 and any(each.qos for each in config.publish):
             self._say("warn", "the broker takes messages at QoS 0 only, so one may get lost")
         if not answer.retain_available and any(each.retained for each in config.publish):

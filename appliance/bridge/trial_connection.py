@@ -9,6 +9,7 @@ import asyncio
 
 from appliance.bridge.causes import Cause, Causes, Kind
 from appliance.broker.guard import GuardedProtocol
+from appliance.config.certificates import Dates, dates_of
 from appliance.mqtt import client_packets, packets
 from appliance.mqtt.client_packets import ConnAck, ConnectOptions, SubAck
 from appliance.mqtt.packets import PacketError, SubscribeOptions, frame
@@ -41,6 +42,10 @@ class TrialConnection(GuardedProtocol):
         self._cause: Cause | None = None
         self._answer: asyncio.Future[ConnAck | SubAck] = self._loop.create_future()
         self._lost: asyncio.Future[None] = self._loop.create_future()
+        self.tls = ""
+        """The version of TLS, ``"TLS 1.3"``, once connected with it."""
+        self.certificate: Dates | None = None
+        """Of the broker."""
         self.is_open = False
         self.was_made = False
         """Whether the broker's port took the connection, with TLS and WebSocket."""
@@ -50,6 +55,9 @@ class TrialConnection(GuardedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # asyncio's own looser annotation
         self.was_made = True
+        if (secured := transport.get_extra_info("ssl_object")) is not None:
+            self.tls = str(secured.version()).replace("v", " ")
+            self.certificate = dates_of(secured.getpeercert(binary_form=True) or b"")
         self._transport.write(client_packets.encode_connect(self._options))  # type: ignore[union-attr]
 
     def data_received(self, data: bytes) -> None:

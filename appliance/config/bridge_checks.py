@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
@@ -106,10 +107,23 @@ def _reaches(host: str, bound: str) -> bool:
     host, bound = host.lower(), bound.lower()
     if host == bound:
         return True
-    if "localhost" in (host, bound) or bound in _EVERYWHERE:
-        same_family = "localhost" in (host, bound) or (":" in host) == (":" in bound)
-        return is_loopback(host) and (is_loopback(bound) or bound in _EVERYWHERE) and same_family
-    return False
+    if bound not in _EVERYWHERE:
+        return "localhost" in (host, bound) and is_loopback(host) and is_loopback(bound)
+    if host in ("localhost", socket.gethostname().lower()):
+        return True
+    return (":" in host) == (":" in bound) and _is_own_address(host)
+
+
+def _is_own_address(host: str) -> bool:
+    """Whether this machine has the address; asked of the operating system, no packet is sent."""
+    try:
+        address = ipaddress.ip_address(host)
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _host_problem(host: str) -> str | None:

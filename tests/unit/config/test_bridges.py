@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -116,6 +117,26 @@ def test_a_mistake_in_a_bridge_is_named_with_its_fix(text: str, said: str) -> No
     [line] = problems(text)
     assert re.search(said, line), line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("bind", "host", "is_own"),
+    [
+        ("127.0.0.1", "localhost", True), ("0.0.0.0", "127.0.0.7", True), ("0.0.0.0", "localhost", True),
+        ("0.0.0.0", socket.gethostname().upper(), True), ("[::1]", "127.0.0.1", False),
+        ("0.0.0.0", "192.0.2.1", False), ("0.0.0.0", "::1", False), ("127.0.0.1", "127.0.0.2", False),
+        ("0.0.0.0", "broker.example.com", False), ("[::]", "localhost", True),
+    ],
+)  # fmt: skip
+def test_a_bridge_to_the_appliance_itself_is_refused(bind: str, host: str, is_own: bool) -> None:
+    """Its messages would come in again as news, for ever."""
+    text = f"[access]\nusers_file = 'u'\n[[listener]]\nbind = '{bind}:1883'\n"
+    text += f"[[bridge]]\nname = 'x'\nhost = '{host}'\n"
+    if is_own:
+        [line] = problems(text)
+        assert "is [[listener]] 1 of this appliance" in line
+    else:
+        assert loads(text).bridge
 
 
 def test_every_mistake_is_said_at_once() -> None:
