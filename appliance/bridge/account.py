@@ -27,16 +27,13 @@ class Kept(msgspec.Struct, frozen=True):
     last_digests: dict[str, bytes] = {}
 
 
-def read_kept(
-    journal: Journal, name: str, *, address: str, client_id: str, most_digests: int
-) -> Kept:
+def read_kept(journal: Journal, name: str, *, client_id: str, most_digests: int) -> Kept:
     """Read what is kept of a bridge. Waits for the disk.
 
     Args:
         journal: has the rows and the messages.
         name: of the bridge.
-        address: ``"host:port"`` of its broker in the configuration.
-        client_id: of the bridge there.
+        client_id: of the bridge at its broker.
         most_digests: topics whose last payload is remembered; 0 if no filter wants retained
             messages.
 
@@ -46,7 +43,7 @@ def read_kept(
     record = load(journal, name)
     session = record.session
     arrivals = Arrivals()
-    if session is not None and session.is_of(address, client_id):
+    if session is None or session.client_id == client_id:  # a damaged row costs no other
         arrivals = read_arrivals(journal, name, record.arrival)
     digests = read_last_digests(journal, record, most_digests) if most_digests else {}
     return Kept(record, arrivals, digests)

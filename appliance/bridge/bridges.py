@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appliance.bridge.account import Kept, read_kept
-from appliance.bridge.bridge import Bridge, home_of
+from appliance.bridge.bridge import Bridge
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
 from appliance.bridge.store import keep_only
@@ -55,7 +55,6 @@ class Bridges:
         kept = read_kept(
             self._context.journal,
             config.name,
-            address=str(home_of(config)),
             client_id=client_id,
             most_digests=self._context.limits().max_retained if wants_retained else 0,
         )

@@ -36,7 +36,10 @@ class Session:
         save: Callable[[SessionRecord], None],
         clock_ns: Callable[[], int],
     ) -> None:
-        """Go on with what was kept, if it is of this broker and client id.
+        """Go on with what was kept, if it is of this client id.
+
+        Where the broker has another address now, it is the same one if it has the session, as
+        after a move from port 1883 to 8883; if it has none, that is no gap.
 
         Args:
             record: what was kept.
@@ -45,8 +48,10 @@ class Session:
             save: puts a record into the next commit.
             clock_ns: the present time in ns since 1970.
         """
-        if record is None or not record.is_of(address, client_id):
+        if record is None or record.client_id != client_id:
             record = SessionRecord(address, client_id)
+        elif record.address != address:
+            record = msgspec.structs.replace(record, address=address, is_there=False)
         self._record = record
         self._save = save
         self._clock_ns = clock_ns

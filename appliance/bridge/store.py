@@ -59,10 +59,6 @@ class SessionRecord(msgspec.Struct, frozen=True, array_like=True):
     gap_to_ns: int = 0
     """Up to when; 0: there is no gap that no operator has acknowledged."""
 
-    def is_of(self, address: str, client_id: str) -> bool:
-        """Whether it is the session of this client id at this broker."""
-        return (self.address, self.client_id) == (address, client_id)
-
 
 class ArrivalRecord(msgspec.Struct, frozen=True, array_like=True):
     """Which messages the other broker may send again (repeats.py).
