@@ -158,7 +158,6 @@ def reason(code: int, text: str) -> bytes:
         ((), lambda *_: None, 69, "it closed the connection before its answer"),
         ((), refusing(b"HTTP/1.1 400 Bad Request\r\n\r\n"), 69, "it breaks the protocol"),
         ((), refusing(b"\x20\xff\xff\xff\x7f"), 69, "it breaks the protocol"),
-        (("connect_timeout = '500ms'",), lambda *_: b"", 69, "no answer in time"),
         # Brokers of 3.1.1 refuse MQTT 5 in three ways.
         (("version = '5'",), speaking(4, b"\x20\x02\x00\x01"), 78,
          'but it accepts MQTT 3.1.1: write version = "3.1.1"'),

@@ -6,11 +6,14 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from appliance_process import ApplianceProcess, until
 from other_brokers import PASSWORD, USER, Mosquitto, Remote
 
 from appliance import cli
 from appliance.ops.health import FILE_NAME
+
+pytestmark = pytest.mark.campaign
 
 CONFIG = f"""
 listener = []
