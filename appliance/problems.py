@@ -100,6 +100,17 @@ def parts(snapshot: Snapshot) -> list[Part]:
     return [*found, _failing(snapshot), _waiting(snapshot), _paused(snapshot)]
 
 
+def losses_in(snapshot: Snapshot) -> list[str]:
+    """What an operator can acknowledge, a sentence each: losses of a start and of bridges."""
+    found = [] if snapshot.data is None else [snapshot.data.text]
+    found += [
+        f"bridge {one.name}: {_bridge(one, snapshot.taken_ns).text}"
+        for one in snapshot.bridges
+        if any(at is not None for at in (one.gap_ns, one.parked_ns, one.missed_ns))
+    ]
+    return found
+
+
 def problems(snapshot: Snapshot) -> list[Problem]:
     """Everything that is wrong, the worst first."""
     found = [problem for part in parts(snapshot) for problem in part.problems]

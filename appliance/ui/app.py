@@ -29,6 +29,7 @@ from textual.worker import WorkerFailed
 
 from appliance.engine_api import Engine, Snapshot
 from appliance.model import Message
+from appliance.problems import losses_in
 from appliance.ui import formats, keys, payload, themes
 from appliance.ui.background import Background
 from appliance.ui.frame_rate import FRAME_S, FrameRate
@@ -352,12 +353,12 @@ class ApplianceApp(App[UiEnd]):
                 key.help,
                 partial(self.call_later, self._run_action_of, key, screen),
             )
-        losses = self.engine.snapshot().data
-        if losses is not None:
+        losses = " ".join(losses_in(self.engine.snapshot()))
+        if losses:
             yield SystemCommand(
                 "Acknowledge losses",
-                "what a start found lost (asks)",
-                partial(self.call_later, self.actions.acknowledge, losses.text),
+                "what a start or a bridge found lost (asks)",
+                partial(self.call_later, self.actions.acknowledge, losses),
             )
         if self.engine.is_remote:
             yield SystemCommand(

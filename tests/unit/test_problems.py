@@ -21,7 +21,7 @@ from appliance.engine_api import (
 from appliance.model import ExecutionState
 from appliance.ops.health import report
 from appliance.ops.metrics import exposition
-from appliance.problems import Place, problems
+from appliance.problems import Place, losses_in, problems
 from appliance.ui.lines import line_width, text_of
 from appliance.ui.views import page_frame
 
@@ -265,3 +265,13 @@ def test_many_refused_subscriptions_are_counted() -> None:
     assert sum(one.count for one in found) == 40
     away = bridge(connected=False, health=Health("bad", "gone"), subscriptions=refused)
     assert [one.text for one in problems(replace(WELL, bridges=(away,)))] == ["bridge plant: gone"]
+
+
+def test_what_can_be_acknowledged_is_named() -> None:
+    """Losses of a start and of bridges; a bridge without one is left out."""
+    lost = bridge(gaps=1, gap_ns=NOW)
+    assert losses_in(replace(WELL, bridges=(bridge(),))) == []
+    found = losses_in(replace(WELL, bridges=(bridge(), lost), data=Health("bad", "one is gone")))
+    assert found[0] == "one is gone"
+    assert found[1].startswith("bridge plant: messages may be missing")
+    assert len(found) == 2
