@@ -326,6 +326,10 @@ class ClientManaged:
             self._compare_clocks(report.execution_id, began_ns)
         return [self._with_begin(report, began_ns) for began_ns, report in found]
 
+    def own_time_ns(self, server_ns: int) -> int:
+        """A time of the server as our clock may have shown it, at the latest."""
+        return self._transport.server_clock.between(server_ns)[1]
+
     def clock_doubt_s(self) -> float:
         """How exactly the server's time is known; see ``ServerClock``."""
         return self._transport.server_clock.doubt_s()

@@ -243,6 +243,10 @@ class Cloud:
         found.sort(key=lambda report: report.started_ns or 0)
         return [self._with_begin(report) for report in found]
 
+    def own_time_ns(self, server_ns: int) -> int:
+        """A time of the server as our clock may have shown it, at the latest."""
+        return self._transport.server_clock.between(server_ns)[1]
+
     def clock_doubt_s(self) -> float:
         """How exactly the tenant's time is known; see ``ServerClock``."""
         return self._transport.server_clock.doubt_s()

@@ -93,6 +93,9 @@ class MaskedServer:
             reports = self._server.since(task_id, after_ns, everyone=everyone)
         return [self._masked(report) for report in reports]
 
+    def own_time_ns(self, server_ns: int) -> int:
+        return self._server.own_time_ns(server_ns)
+
     def clock_doubt_s(self) -> float:
         return self._server.clock_doubt_s()
 

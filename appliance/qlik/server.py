@@ -205,6 +205,9 @@ class QlikServer(Protocol):
                 all that are under way, whenever they began.
         """
 
+    def own_time_ns(self, server_ns: int) -> int:
+        """The latest time of our clock at which the server's may have shown this time."""
+
     def clock_doubt_s(self) -> float:
         """How exactly the difference between the server's clock and ours is known, in seconds."""
 

@@ -38,6 +38,9 @@ SAVE_POSITION_EVERY_S = 5.0
 MAX_LINES_A_SECOND = 20
 """Log lines about rejected messages; more in the same second are only counted."""
 
+SEEN_WITHIN_NS = 120 * SECOND_NS
+"""So long after its end the end of a run is seen at the latest, while the appliance runs."""
+
 MAX_TRIES = 2
 """How often a message is tried that the appliance itself can't deal with."""
 
@@ -82,14 +85,18 @@ class JournalConsumer:
         outcomes: Outcomes,
         hear: Callable[[Sequence[Message]], None],
         *,
-        has_server: bool,
+        own_time_ns: Callable[[int], int] | None,
     ) -> None:
-        """``hear`` gets the last message of each topic, for the watches of silence."""
+        """Nothing is read yet.
+
+        ``own_time_ns`` makes our time of one of the Qlik server, ``None`` if there is no server.
+        ``hear`` gets the last message of each topic, for the watches of silence.
+        """
         self._hear = hear
         self._state = state
         self._triggers = triggers
         self._outcomes = outcomes
-        self._has_server = has_server
+        self._own_time_ns = own_time_ns
         self._cursors = state.cursors
         self._untaken: Sequence[Message] = ()
         self._unmet: list[int] = []
@@ -271,8 +278,10 @@ class JournalConsumer:
         cause = self._cause(message, decision.trigger)
         reply = self._outcomes.reply_to(message)
         rejection = decision.rejection
-        if rejection is None and not self._has_server:
+        if rejection is None and self._own_time_ns is None:
             rejection = _NO_SERVER
+        received = self._received_ns(message, now)
+        happened = self._happened_ns(message, received)
         if rejection is None:
             for number, start in enumerate(decision.starts):
                 if (decision.trigger, number) in effects.asked:
@@ -287,7 +296,8 @@ class JournalConsumer:
                     cause,
                     now,
                     reply=reply,
-                    asked_ns=self._received_ns(message, now),
+                    asked_ns=received,
+                    happened_ns=happened,
                 )
                 if isinstance(answer, Rejection):
                     rejection = answer
@@ -310,6 +320,19 @@ class JournalConsumer:
             effects.is_answered = True
             self._state.publish_once(self._outcomes.of_rejection(reply, cause, rejection))
         self._log_rejection(message, decision.trigger, rejection)
+
+    def _happened_ns(self, message: Message, received: int) -> int:
+        """When what a message tells of happened, as far as it says so.
+
+        Several appliances see the end of a run at different times, and each of them continues a
+        chain: what the first one starts answers the others.
+        """
+        ended = self._outcomes.ended_ns(message)
+        if ended is None or self._own_time_ns is None:
+            return received
+        happened = self._own_time_ns(ended)
+        # One that is further away is no time of the server, or is seen after a stop.
+        return happened if 0 <= received - happened < SEEN_WITHIN_NS else received
 
     def _answer_of_before(
         self, planner: Planner, message: Message, trigger: Trigger, start: WantedStart

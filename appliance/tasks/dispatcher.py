@@ -101,10 +101,12 @@ class Dispatcher:
         *,
         reply: Reply | None = None,
         asked_ns: int | None = None,
+        happened_ns: int | None = None,
     ) -> int | Rejection:
         """Take a request; returns the id of the execution that answers it, new or merged into.
 
         ``asked_ns`` is when the message came (default ``now``); expiry counts from it.
+        ``happened_ns`` is when what it tells of happened, if that is known to be earlier.
         """
         book = self._book
         asked = now if asked_ns is None else asked_ns
@@ -117,7 +119,7 @@ class Dispatcher:
             seq = message_of(cause)
             is_same = seq != 0 and target.last_seq == seq
             target.last_seq = seq or target.last_seq
-            target.newest_ns = max(target.wanted_ns, asked)
+            target.newest_ns = max(target.wanted_ns, happened_ns or asked)
             self._merge(target, now, expires, replies, merged=0 if is_same else 1)
             if target.look_since_ns is not None:
                 target.look_since_ns = max(target.look_since_ns, asked)
@@ -128,6 +130,7 @@ class Dispatcher:
         record = book.new(
             selector, options, cause, now, asked=asked, expires=expires, replies=replies
         )
+        record.newest_ns = happened_ns or asked
         book.answer(cause.seq, record.id, now)
         if 0 < message_of(cause) <= self.earlier_seq:
             record.look_since_ns = asked

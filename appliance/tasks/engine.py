@@ -150,7 +150,7 @@ class TaskEngine:
             rules,
             outcomes,
             self._timing.hear,
-            has_server=server is not None,
+            own_time_ns=None if server is None else server.own_time_ns,
         )
         serving = None
         if server is not None:

@@ -22,6 +22,10 @@ _log = logging.getLogger(__name__)
 _NS = 1_000_000_000
 
 
+class _Ended(msgspec.Struct):
+    ended: datetime | None = None
+
+
 class Outcomes:
     """Makes publications of executions.
 
@@ -43,6 +47,19 @@ class Outcomes:
     def is_about(self, topic: str, task: str) -> bool:
         """Whether a topic is one on which this task's outcomes are published."""
         return topic.startswith(f"{self._prefix}{task}/")
+
+    def ended_ns(self, message: Message) -> int | None:
+        """When the run ended whose outcome a message is, by the server's clock.
+
+        ``None`` if it is no outcome, or does not say.
+        """
+        if not message.topic.startswith(self._prefix):
+            return None
+        try:
+            ended = msgspec.json.decode(message.payload, type=_Ended).ended
+            return None if ended is None else round(ended.timestamp() * _NS)
+        except (msgspec.MsgspecError, ValueError, OverflowError):
+            return None
 
     def of(self, record: Record, execution: Execution) -> list[Publication]:
         """Publications of a state change: on the task's topics and, at the end, to the senders."""

@@ -15,17 +15,29 @@ from typing import Any
 
 import msgspec
 import pytest
-from tasks_rig import QUICK, START_TOPIC, Rig, client_of, start_trigger
+from tasks_rig import (
+    QUICK,
+    START_TOPIC,
+    JournaledRig,
+    MemorySource,
+    Rig,
+    client_of,
+    start_trigger,
+)
 
-from appliance.config.tables import AllowConfig, TimerConfig, TriggerConfig
+from appliance.config.tables import AllowConfig, QlikConfig, TimerConfig, TriggerConfig
 from appliance.config.values import Duration
 from appliance.counters import Counter
 from appliance.model import ExecutionState
+from appliance.qlik.connect import connect
 from appliance.qlik.simulated import FaultKind, Outcome, SimulatedQlik
+from appliance.qlik.simulated.cloud_tasks import INTERIM
 from appliance.qlik.simulated.site import SimulatedTask, Site
+from appliance.secret import Secret
 
 HOUR_NS = 3600 * 1_000_000_000
 SECOND_NS = 1_000_000_000
+GUID = "3f0c9a52-7b1e-4d88-9f0a-55d1c2e3f401"
 AT_ONCE = msgspec.structs.replace(QUICK, apart_s=0.0, apart_spread_s=0.0)
 
 
@@ -61,11 +73,22 @@ def add(qlik: SimulatedQlik, name: str = "Reload sales") -> SimulatedTask:
     return qlik.add_task(name, outcomes=(Outcome.NEVER,))
 
 
-def appliance(qlik: SimulatedQlik, folder: Path, *triggers: TriggerConfig, **settings: Any) -> Rig:
+def journaled(qlik: SimulatedQlik, folder: Path, *triggers: TriggerConfig, **settings: Any) -> Rig:
+    """One appliance whose outcomes enter its journal."""
+    return appliance(qlik, folder, *triggers, kind=JournaledRig, source=MemorySource(), **settings)
+
+
+def appliance(
+    qlik: SimulatedQlik,
+    folder: Path,
+    *triggers: TriggerConfig,
+    kind: type[Rig] = Rig,
+    **settings: Any,
+) -> Rig:
     """One appliance; it does not see others' runs by itself, so that each look is its own."""
     folder.mkdir(exist_ok=True)
     defaults = {"other_appliances": True, "limits": AT_ONCE, "elsewhere_s": 0.0}
-    rig = Rig(folder / "tasks.db", client_of(qlik), *triggers, **(defaults | settings))
+    rig = kind(folder / "tasks.db", client_of(qlik), *triggers, **(defaults | settings))
     # The tests let an appliance know the clock by a start, so it need not wait because of a doubt.
     rig.engine._planner.dispatcher.clock_doubt_s = lambda: 0.0
     return rig
@@ -258,6 +281,34 @@ def test_two_appliances_with_a_copy_of_each_message_start_each_task_once(
         assert sum(counts) == len(tasks)
 
 
+def test_a_chain_of_two_appliances_goes_on_once(qlik, tmp_path: Path) -> None:
+    """Both see the end of a run, one of them later; what the first one starts answers the other."""
+    first = qlik.add_task("First", duration_s=0.1)
+    following = qlik.add_task("Next", duration_s=0.1)
+    last = f"appliance/tasks/{first.id}/last"
+    chain = TriggerConfig(topic=last, when={"state": "succeeded"}, task=following.id)
+    settings = {"limits": msgspec.structs.replace(QUICK, apart_s=0.2, apart_spread_s=0.2)}
+    with (
+        journaled(qlik, tmp_path / "a", start_trigger(), chain, **settings) as one,
+        journaled(qlik, tmp_path / "b", start_trigger(), chain, **settings) as two,
+    ):
+        know_clock(one, qlik)
+        know_clock(two, qlik)
+        one.source.put(START_TOPIC, first.id)
+        one.broker.wait_for(following.id, "succeeded")
+        # What the second one hears of the first run, a little later.
+        outcome = next(
+            body
+            for topic, body, *_ in one.broker.published
+            if topic == last and body["state"] == "succeeded"
+        )
+        message = two.source.put(last, msgspec.json.encode(outcome), client_id="$appliance")
+        two.broker.wait_for(following.id, "succeeded")
+        mark = two.engine.marks([message.seq])[message.seq]
+        assert mark.state is ExecutionState.SUCCEEDED
+        assert (first.runs, following.runs) == (1, 1)
+
+
 def test_timers_of_two_appliances_start_a_task_once(qlik, tmp_path: Path) -> None:
     """A timer asks as a message does."""
     task = qlik.add_task("Reload sales", duration_s=0.2)
@@ -325,3 +376,40 @@ def earlier_run(qlik: SimulatedQlik, task: SimulatedTask, seconds: float) -> str
         run = qlik.run_elsewhere(task.id)
         clock.by_ns += back
     return run
+
+
+@pytest.mark.parametrize("kind", ["app", "task", "task over the interim interface"])
+def test_the_same_holds_in_qlik_cloud(kind: str, tmp_path: Path) -> None:
+    """Also for runs that a schedule began; the tenant's clock is known by its headers alone."""
+    with SimulatedQlik(site=Site(clock=Ahead(1), trigger_delay_s=0.0)) as qlik:
+        if "interim" in kind:
+            qlik.cloud.tasks.interfaces = {INTERIM}
+        task = qlik.add_task(
+            "Line 7",
+            id="b7c1d9e0-3a52-4f0e-8d11-62c4a9f0e733",
+            is_cloud_task=kind != "app",
+            app_id="b7c1d9e0-3a52-4f0e-8d11-62c4a9f0e733" if kind == "app" else GUID,
+            app_name="Line 7",
+            outcomes=(Outcome.NEVER,),
+        )
+        config = QlikConfig(edition="cloud", url=qlik.url, api_key=Secret("simulated-api-key"))
+        tenant = connect(config)
+        settings = {"other_appliances": True, "limits": AT_ONCE, "elsewhere_s": 0.0}
+        with Rig(tmp_path / "tasks.db", tenant, **settings) as rig:
+            rig.engine._planner.dispatcher.clock_doubt_s = lambda: 0.0
+            rig.engine.tasks()
+            qlik.run_elsewhere(task.id)
+            rig.source.put(START_TOPIC, task.id, received_ns=ago(10))
+            rig.broker.wait_for(task.id, "running")
+            qlik.site.finish(task.id, Outcome.SUCCESS)
+            rig.broker.wait_for(task.id, "succeeded")
+            assert "another one started" in rig.newest().reason
+            earlier_run(qlik, task, seconds=30)
+            rig.source.put(START_TOPIC, task.id)
+            rig.wait_until(
+                lambda: any("present run" in one.reason for one in rig.engine.executions(9))
+            )
+            assert task.runs == 2
+            qlik.site.finish(task.id, Outcome.SUCCESS)
+            rig.wait_until(lambda: task.runs == 3)
+        tenant.close()
