@@ -165,25 +165,37 @@ class _SnapshotCollector:
     def _bridges(self) -> Iterable[Metric]:
         bridges = self._snapshot.bridges
         gauges = (
-            ("connected", "1 while a bridge is connected to its broker, else 0"),
-            ("unacknowledged", "Messages that a bridge received and the journal does not have yet"),
-            ("lag", "Numbers of the journal that the way out of a bridge has not looked at yet"),
-            ("attempts", "Attempts of a bridge to connect that failed since it was connected"),
+            ("connected", "connected", "1 while a bridge is connected to its broker, else 0"),
+            (
+                "unacknowledged",
+                "unacknowledged",
+                "Messages that a bridge received and the journal does not have yet",
+            ),
+            ("lag", "lag", "Numbers of the journal that the way out of a bridge is behind"),
+            (
+                "failed_attempts",
+                "attempts",
+                "Attempts of a bridge to connect that failed since it was connected",
+            ),
         )
         counters = (
-            ("messages_in", "Messages that came in by a bridge"),
-            ("messages_out", "Messages that went out by a bridge"),
-            ("repeats", "Messages that came in by a bridge again and started nothing"),
-            ("parked", "Messages that a bridge left out because its broker refused them"),
-            ("gaps", "How often a bridge's broker had lost the session: messages may be missing"),
+            ("messages_in", "messages_in", "Messages that came in by a bridge"),
+            ("messages_out", "messages_out", "Messages that went out by a bridge"),
+            ("repeats", "repeats", "Messages that came in by a bridge again and started nothing"),
+            ("parked", "parked", "Messages that a bridge left out because its broker refused them"),
+            (
+                "sessions_lost",
+                "gaps",
+                "How often a bridge's broker had lost the session: messages may be missing",
+            ),
         )
-        for field, text in gauges:
-            gauge = GaugeMetricFamily(f"appliance_bridge_{field}", text, labels=("name",))
+        for name, field, text in gauges:
+            gauge = GaugeMetricFamily(f"appliance_bridge_{name}", text, labels=("name",))
             for one in bridges:
                 gauge.add_metric((one.name,), getattr(one, field))
             yield gauge
-        for field, text in counters:
-            counter = CounterMetricFamily(f"appliance_bridge_{field}", text, labels=("name",))
+        for name, field, text in counters:
+            counter = CounterMetricFamily(f"appliance_bridge_{name}", text, labels=("name",))
             for one in bridges:
                 counter.add_metric((one.name,), getattr(one, field))
             yield counter

@@ -253,7 +253,7 @@ def test_old_losses_of_a_bridge_are_no_problem_any_more() -> None:
     ):
         snapshot = replace(WELL, bridges=(one,))
         assert not problems(snapshot)
-        assert metrics(snapshot)["appliance_bridge_gaps_total", "plant"] == 1
+        assert metrics(snapshot)["appliance_bridge_sessions_lost_total", "plant"] == 1
         assert metrics(snapshot)["appliance_bridge_parked_total", "plant"] == 3
 
 
@@ -275,3 +275,10 @@ def test_what_can_be_acknowledged_is_named() -> None:
     assert found[0] == "one is gone"
     assert found[1].startswith("bridge plant: messages may be missing")
     assert len(found) == 2
+
+
+def test_each_metric_stands_once() -> None:
+    """Prometheus refuses a page that has the metadata of one name twice."""
+    text = exposition(replace(WELL, bridges=(bridge(),))).decode()
+    named = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(named) == len(set(named))

@@ -52,11 +52,12 @@ def row(bridge: BridgeState, rates: tuple[float, float], now_ns: int, cells: int
     if level == "ok" and any(one.problem for one in bridge.subscriptions):
         level = "warn"
     tone = symbols.level_tone(level)
+    away = level == "ok" and not bridge.connected  # not for long
     error = bridge.health.text or bridge.last_error
     return TABLE.row(
         cells,
         (
-            (symbols.level_sign(level), tone),
+            (symbols.level_sign("off" if away else level), "dim" if away else tone),
             (printable(bridge.name), ""),
             (printable(bridge.address), "dim"),
             (bridge.protocol, "dim"),
