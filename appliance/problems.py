@@ -178,11 +178,12 @@ def _bridge(bridge: BridgeState, now_ns: int) -> Part:
     if (more := len(refused) - MAX_IN_TEXT) > 0:
         note("warn", f"{more} further topic filters have a problem", f"{title}: {more} more", more)
     if bridge.gap_ns is not None and _is_news(bridge.gap_ns, now_ns):
-        times = "once" if bridge.gaps <= 1 else f"{bridge.gaps} times"
+        times = "once" if bridge.gaps == 1 else f"{bridge.gaps} times"
+        times = f"{times} since the start" if bridge.gaps else "before the last start"
         note(
             "warn",
-            f"messages may be missing, {bridge.address} had lost the session {times} since the "
-            "start. If you know it, run: appliance acknowledge",
+            f"messages may be missing, {bridge.address} had lost the session {times}. "
+            "If you know it, run: appliance acknowledge",
             f"{title} gap",
         )
     if bridge.parked_ns is not None and _is_news(bridge.parked_ns, now_ns):

@@ -282,3 +282,13 @@ def test_each_metric_stands_once() -> None:
     text = exposition(replace(WELL, bridges=(bridge(),))).decode()
     named = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(named) == len(set(named))
+
+
+@pytest.mark.parametrize(
+    ("gaps", "text"),
+    [(0, "before the last start"), (1, "once since the start"), (7, "7 times since the start")],
+)
+def test_a_session_that_was_lost_before_a_restart_is_said_too(gaps, text) -> None:
+    """It is kept until an operator acknowledges it, and the count begins at each start."""
+    (problem,) = problems(replace(WELL, bridges=(bridge(gaps=gaps, gap_ns=NOW),)))
+    assert text in problem.text

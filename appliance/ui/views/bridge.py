@@ -156,14 +156,14 @@ def facts(bridge: BridgeState, now_ns: int, cells: int, *, utc: bool, key: str) 
 
 
 def _gaps(bridge: BridgeState, now_ns: int, *, utc: bool) -> str:
-    if not bridge.gaps:
+    if not bridge.gaps and bridge.gap_ns is None:
         return ""
     last = ""
     if bridge.gap_ns is not None:
-        last = f", last {formats.ago((now_ns - bridge.gap_ns) / 1e9)}"
+        last = f"; last {formats.ago((now_ns - bridge.gap_ns) / 1e9)}"
         last += f" ({formats.date_and_time(bridge.gap_ns, utc=utc)[:19]})"
     times = formats.counted(bridge.gaps, "time")
-    return f"the broker had lost the session {times}{last}: messages may be missing"
+    return f"the broker had lost the session {times} since the start{last}"
 
 
 def _subscriptions(bridge: BridgeState, cells: int) -> list[Line]:
