@@ -102,6 +102,12 @@ def test_a_terminal_says_why_a_message_started_nothing(running, attach):
     attach(running, "admin").check_server("")
 
 
+def test_an_operator_may_let_a_bridge_connect(running, attach):
+    """The appliance answers for itself: it has no such bridge."""
+    with pytest.raises(ApplianceError, match="no bridge plant"):
+        attach(running, "admin").connect_bridge("plant", "")
+
+
 def test_an_operator_starts_a_task_and_sees_its_outcome(running, attach):
     """The act is carried out, followed to its end, and stands in journal and log with its name."""
     engine = attach(running, "admin", "desk-admin")
@@ -169,6 +175,7 @@ def test_a_viewer_may_not_act(running, attach):
         lambda: engine.pause_timer("a", True, ""),
         lambda: engine.fire_timer("a", ""),
         lambda: engine.acknowledge(""),
+        lambda: engine.connect_bridge("plant", ""),
         engine.stop,
     ):
         with pytest.raises(NoPermissionError, match=r"anna may look and not act.*\[access\]"):

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_engine import PlainEngine
 
+from appliance.config.values import TopicFilter
+from appliance.engine_api import BridgeState, BridgeSubscriptionState, Health
 from appliance.remote import mirror
 from appliance.remote.mirror import Mirror
 from appliance.remote import protocol
@@ -140,6 +142,41 @@ def test_a_quiet_engine_makes_small_frames():
     terminal.frame()
     engine.now_ns += 1
     assert len(terminal.frame()) < 250
+
+
+class Bridged(PlainEngine):
+    """An engine with a bridge, and with what a later version knows of it."""
+
+    bridge = BridgeState(
+        "plant",
+        "mqtt.example.com:1883",
+        "5.0",
+        Health("warn", "out of reach"),
+        subscriptions=(BridgeSubscriptionState(TopicFilter("a/#"), problem="refused"),),
+        publishes=(TopicFilter("b/#"),),
+    )
+
+    def snapshot(self):
+        return msgspec.structs.replace(super().snapshot(), bridges=(self.bridge,))
+
+
+def test_a_terminal_sees_bridges_and_one_of_an_older_appliance_has_none():
+    """Filters arrive as plain text, fields of another version are left out."""
+    engine = Bridged()
+    terminal = Terminal(engine, Frames(engine, lambda: 0.0))
+    data = terminal.frame()
+    assert terminal.mirror.snapshot().bridges == (engine.bridge,)
+    frame = msgspec.msgpack.decode(data)
+    (told,) = frame["snapshot"]["bridges"]
+    told["of a later version"] = 1
+    del told["repeats"]
+    newer = Terminal(engine, terminal.frames)
+    newer.mirror.apply(msgspec.msgpack.encode(frame))
+    assert newer.mirror.snapshot().bridges == (engine.bridge,)
+    del frame["snapshot"]["bridges"]
+    older = Terminal(engine, terminal.frames)
+    older.mirror.apply(msgspec.msgpack.encode(frame))
+    assert older.mirror.snapshot().bridges == ()
 
 
 def test_the_time_shown_is_the_engines():
