@@ -32,8 +32,6 @@ _TICK_S = 0.25
 """How often time-outs are looked at."""
 _LINGER_S = 2.0
 """How long the broker may take to read the last of what was sent."""
-_MOST_CONTROLS = 200
-"""Other packets that are taken before a read looks at the time."""
 _LARGEST_CONTROL = 256 * 1024
 """Bytes of a packet that is no PUBLISH: several reason strings and user properties."""
 _LARGEST_EARLY = 64 * 1024
@@ -93,6 +91,7 @@ class BridgeConnection(GuardedProtocol):
         options: ConnectOptions,
         causes: Causes,
         *,
+        address: str,
         door: Door,
         turns: Turns,
         largest_packet: int,
@@ -103,7 +102,9 @@ class BridgeConnection(GuardedProtocol):
         self._owner = owner
         self._options = options
         self._version = options.version
-        self._causes = causes
+        self.causes = causes
+        self.address = address
+        """``"host:port"`` of the broker."""
         self._door = door
         self._turns = turns
         self._largest_packet = largest_packet
@@ -113,7 +114,9 @@ class BridgeConnection(GuardedProtocol):
         self.is_open = False
         self.opened_at = 0.0
         """By the loop's clock."""
+        self.session_present = False
         self.incoming: Incoming | None = None
+        """Where messages go; ``None``: the broker has not accepted the connection."""
         self.asked_at: float | None = None
         """When the SUBSCRIBE was sent whose answer is awaited."""
         self.was_silent = False
@@ -192,11 +195,11 @@ class BridgeConnection(GuardedProtocol):
             self._ticker.cancel()
         cause = self._cause
         if cause is None and exc is not None and not isinstance(exc, ConnectionError):
-            cause = self._causes.of_error(exc)
+            cause = self.causes.of_error(exc)
         if cause is None and not was_open and self.opened_at == 0.0:
-            cause = self._causes.of_silent_end()
+            cause = self.causes.of_silent_end()
         if not self.opened.done():
-            self.opened.set_result(cause or self._causes.of_silent_end())
+            self.opened.set_result(cause or self.causes.of_silent_end())
         if not self.ended.done():
             self.ended.set_result(cause)
 
@@ -305,7 +308,10 @@ class BridgeConnection(GuardedProtocol):
         try:
             self._take_packets(data)
         except PacketError as error:
-            self.end(self._causes.of_protocol(str(error)), error.reason)
+            text = str(error)
+            if error.reason is Reason.PACKET_TOO_LARGE:  # a message is passed over instead
+                text = "a packet is larger than any of its kind"
+            self.end(self.causes.of_protocol(text), error.reason)
         except Exception as error:  # noqa: BLE001 - also called from ``_go_on``
             self.fail(error)
 
@@ -314,7 +320,6 @@ class BridgeConnection(GuardedProtocol):
         end = len(data)
         self._needed = 0
         slice_ = Slice()
-        controls = 0
         try:
             while position < end and not self._is_closing:
                 if position and slice_.is_over:
@@ -328,10 +333,11 @@ class BridgeConnection(GuardedProtocol):
                         continue
                     if self._needed:
                         break
+                is_message = data[position] >> 4 == packets.PUBLISH
                 if not self.is_open and data[position] != packets.CONNACK << 4:
                     raise PacketError("the first packet is not CONNACK; is it an MQTT port?")
-                limit = self._largest_packet if self.is_open else _LARGEST_EARLY
-                found = frame(data, position, limit)
+                limit = self._largest_packet if is_message else _LARGEST_CONTROL
+                found = frame(data, position, limit if self.is_open else _LARGEST_EARLY)
                 if found is None:
                     break
                 start, stop = found
@@ -340,7 +346,6 @@ class BridgeConnection(GuardedProtocol):
                     break
                 self._control(data[position], data[start:stop])
                 position = stop
-                controls += 1
         finally:
             if self.incoming is not None:
                 self.incoming.enter()
@@ -398,7 +403,7 @@ class BridgeConnection(GuardedProtocol):
             self.incoming.release(packet_id)
         elif kind == packets.DISCONNECT and self._version == 5:
             told = client_packets.decode_disconnect(body)
-            self._cause = self._causes.of_disconnect(
+            self._cause = self.causes.of_disconnect(
                 told.reason, told.reason_string, server=told.server_reference
             )
             self.close()
@@ -412,7 +417,7 @@ class BridgeConnection(GuardedProtocol):
     def _take_connack(self, body: bytes) -> None:
         answer = client_packets.decode_connack(body, self._version)
         if answer.reason:
-            self._cause = self._causes.of_connack(
+            self._cause = self.causes.of_connack(
                 answer.reason,
                 self._version,
                 answer.reason_string,
@@ -427,6 +432,7 @@ class BridgeConnection(GuardedProtocol):
         self._keepalive = Keepalive(keepalive_s, now)
         self.is_open = True
         self.opened_at = now
+        self.session_present = answer.session_present
         self.incoming = self._owner.accepted(self, answer)
         if not self.opened.done():
             self.opened.set_result(None)
@@ -482,7 +488,7 @@ class BridgeConnection(GuardedProtocol):
     def fail(self, error: Exception) -> None:
         """End the connection because of what TLS or the WebSocket says, or a defect."""
         if self._cause is None:
-            self._cause = self._causes.of_error(error)
+            self._cause = self.causes.of_error(error)
             if self._cause.kind is Kind.INTERNAL:
                 logger.error("a bridge's connection: internal error, it ends", exc_info=error)
         self.abort()

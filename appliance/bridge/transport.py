@@ -6,9 +6,12 @@ Not for: MQTT (connection.py), what a failure means (causes.py).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -29,6 +32,8 @@ from appliance.errors import ConfigError, NoPermissionError
 _LARGEST_HEAD = 16 * 1024
 """Bytes of the answer to a WebSocket handshake."""
 _SWITCHING = b" 101 "
+_MOST_ADDRESSES = 4
+"""Of one name that are tried."""
 
 _silent = logging.getLogger(f"{__name__}.library")
 """The library writes tracebacks of what the remote sends; causes.py says what counts."""
@@ -124,13 +129,75 @@ async def open_transport(
             count=count,
             turns=turns,
         )
-    await loop.create_connection(
-        lambda: Guard(outermost, connection.fail),
-        address.host,
+    await _connect(
+        await resolve(address),
         address.port,
-        ssl=context,
-        server_hostname=server_name,
+        lambda: Guard(outermost, connection.fail),
+        context,
+        server_name,
+        within_s=config.connect_timeout,
     )
+
+
+async def _connect(
+    hosts: Sequence[str],
+    port: int,
+    factory: Callable[[], asyncio.Protocol],
+    context: ssl.SSLContext | None,
+    server_name: str | None,
+    *,
+    within_s: float,
+) -> None:
+    """Try the addresses one after the other; one that does not answer leaves time for the rest."""
+    loop = asyncio.get_running_loop()
+    for number, host in enumerate(hosts):
+        is_last = number == len(hosts) - 1
+        try:
+            async with asyncio.timeout(None if is_last else within_s / len(hosts)):
+                await loop.create_connection(
+                    factory, host, port, ssl=context, server_hostname=server_name
+                )
+        except OSError:
+            if is_last:
+                raise
+        else:
+            return
+
+
+async def resolve(address: Address) -> list[str]:
+    """The IP addresses of a host, at most a few.
+
+    In a thread of its own: the loop's own threads are waited for at the stop, and a name server
+    that is away keeps one busy for half a minute.
+
+    Raises:
+        OSError: the name is not known.
+        UnicodeError: it is no name.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def ask() -> None:
+        error: Exception | None = None
+        hosts: list[str] = []
+        try:
+            answers = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            hosts = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        except (OSError, UnicodeError) as failure:
+            error = failure
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, hosts[:_MOST_ADDRESSES], error)
+
+    def tell(hosts: list[str], error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(hosts)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    return await found
 
 
 class WebSocketClient(WebSocketFrames):

@@ -107,7 +107,7 @@ async def test_a_broker_that_ends_the_connection_at_the_test_is_not_tested_for_e
     async with ScriptedRemote(script) as remote:
         async with BridgeRig(tmp_path, bridge(remote.port, SHARED), pace=IMPATIENT) as rig:
             await rig.until(
-                lambda: "can't be tested" in rig.bridges._bridges["plant"]._probe.problem
+                lambda: "can't be tested" in rig.bridges._bridges["plant"]._exchange._probe.problem
             )
             await rig.came(1, "plant/1")
             assert not problem(rig)
@@ -148,7 +148,7 @@ async def test_without_a_shared_subscription_nothing_is_tested(tmp_path):
     async with Rig(tmp_path / "there") as there:
         async with BridgeRig(tmp_path / "here", bridge(there.port, "plant/#")) as rig:
             await rig.connected()
-            assert rig.bridges._bridges["plant"]._probe.next_packet() is None
+            assert rig.bridges._bridges["plant"]._exchange._probe.next_packet() is None
 
 
 async def both(tmp_path, broker, seen, pace=QUICK):
@@ -175,7 +175,7 @@ async def both(tmp_path, broker, seen, pace=QUICK):
 
 
 def has_result(rig: BridgeRig) -> bool:
-    return rig.bridges._bridges["plant"]._probe.is_tested
+    return rig.bridges._bridges["plant"]._exchange._probe.is_tested
 
 
 async def test_mosquitto_shares(tmp_path):
