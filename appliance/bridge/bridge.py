@@ -71,6 +71,7 @@ class Bridge:
         self._log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE)
         self._connection: BridgeConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
         self._is_stopping = False
         self._since_ns: int | None = None
         self._next_attempt_ns: int | None = None
@@ -121,8 +122,18 @@ class Bridge:
             if self._redirects.follow(cause, is_stable=is_stable):
                 wait_s = 0.0
             self._next_attempt_ns = self._context.clock_ns() + round(wait_s * 1e9)
-            await asyncio.sleep(wait_s)
+            self._wake.clear()
+            await self._wait(wait_s)
             self._next_attempt_ns = None
+
+    def wake(self) -> None:
+        """Connect now instead of at the end of the wait."""
+        self._wake.set()
+
+    async def _wait(self, wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._wake.wait()
 
     async def _connect_once(self) -> tuple[Cause, float]:
         """Connect, and stay as long as it lasts; returns why it ended and how long it was open."""

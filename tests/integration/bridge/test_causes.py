@@ -111,7 +111,7 @@ async def test_nothing_listens(tmp_path):
         port = taken.getsockname()[1]
         async with BridgeRig(tmp_path, bridge(port, "a")) as rig:
             state = await rig.failed("nothing listens there")
-            assert state.health.level == "bad"
+            assert state.health.level == "warn"
             assert rig.counters[Counter.BRIDGE_CONNECTIONS_FAILED] >= 1
 
 
@@ -183,8 +183,7 @@ async def test_filter_refused_by_code(tmp_path):
             state = rig.state()
             assert "not authorised" in state.subscriptions[0].problem
             assert [each.granted for each in state.subscriptions] == [None, 1]
-            assert (state.health.level, state.connected) == ("warn", True)
-            assert state.health.text.startswith("a: ")
+            assert state.connected
             assert rig.counters[Counter.BRIDGE_SUBSCRIPTIONS_REFUSED] == 1
 
 

@@ -51,11 +51,9 @@ async def test_a_broker_that_grants_and_delivers_nothing_is_told(tmp_path, versi
         config = bridge(remote.port, SHARED, version=version)
         async with BridgeRig(tmp_path, config, pace=IMPATIENT) as rig:
             await rig.until(lambda: "nothing is delivered" in problem(rig))
-            assert rig.state().health.level == "warn"
             told.set()
             await rig.came(1, "plant/1")
             await rig.until(lambda: not problem(rig))
-            assert rig.state().health.level == "ok"
 
 
 async def test_a_broker_that_delivers_is_silent_and_the_test_leaves_nothing(tmp_path):
