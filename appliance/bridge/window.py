@@ -32,7 +32,7 @@ class Window:
 
     def __init__(self) -> None:
         self._sent: dict[int, _Sent] = {}
-        """By sequence number, in order."""
+        """By sequence number, in the order of sending."""
         self._seqs: dict[int, int] = {}
         """Sequence numbers by packet id."""
         self.bytes = 0
@@ -57,10 +57,10 @@ class Window:
     @property
     def oldest_seq(self) -> int | None:
         """Sequence number of the oldest message that is not acknowledged."""
-        return next(iter(self._sent), None)
+        return min(self._sent, default=None)
 
     def oldest_sent_at(self) -> float | None:
-        """When the oldest message was sent that is not acknowledged."""
+        """When the first message was sent of those that are not acknowledged."""
         return next((sent.at for sent in self._sent.values()), None)
 
     @property

@@ -111,6 +111,19 @@ def test_the_message_that_ends_connections_is_found():
     assert not window.is_careful
 
 
+def test_a_message_that_is_sent_again_is_not_done():
+    """What goes out again behind later messages is still the oldest one."""
+    window = Window()
+    for seq in (1, 2):
+        window.send(seq, 1, 0.0)
+    window.withdraw(window.send(3, 1, 0.0)[0])
+    first = window._sent[1].packet_id
+    assert window.withdraw(first) == 1
+    assert window.oldest_seq == 2
+    window.send(1, 1, 0.0)
+    assert window.oldest_seq == 1
+
+
 def test_a_bad_network_gives_nothing_up():
     """A connection that is lost on this side, or long after the message, says nothing of it."""
     window = Window()
