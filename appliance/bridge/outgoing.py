@@ -91,6 +91,8 @@ class Outgoing:
         ``waited_ns`` tells how long a message has been here.
         """
         self._name = config.name
+        self._publish = config.publish
+        self._said: list[str] = []
         self._save_cursor = save_cursor
         self._waited_ns = waited_ns
         self._clock_ns = clock_ns
@@ -166,12 +168,24 @@ class Outgoing:
         """Send by this connection from now on, what its broker takes."""
         self._link = link
         self._connection += 1
+        self._say_limits(limits)
         self._is_paused = False
         self._most = min(_MOST_UNDER_WAY, limits.receive_maximum)
         self._window.connect(session_present=limits.session_present)
         self._ready.clear()
         self._ready_to = self.done_seq
         self._reader.place(Place(self._connection, self.done_seq, limits))
+
+    def _say_limits(self, limits: ConnAck) -> None:
+        """Say what the broker's limits take from the promise, once until they change."""
+        said = []
+        if limits.maximum_qos < 1 and any(each.qos for each in self._publish):
+            said.append("takes only QoS 0: what is on its way when a connection fails is lost")
+        if not limits.retain_available and any(each.retained for each in self._publish):
+            said.append("keeps no retained messages: they go out without the flag")
+        if said and said != self._said:
+            _log.warning("bridge %s: the other broker %s", self._name, "; it ".join(said))
+        self._said = said
 
     def disconnected(self, text: str = "", *, by_broker: bool = True) -> None:
         """The connection is gone; what is not acknowledged is sent again by the next one.

@@ -332,8 +332,8 @@ def test_topics_and_flags(journal):
     asyncio.run(run())
 
 
-def test_what_the_broker_takes(journal):
-    """Maximum QoS, Retain Available and Maximum Packet Size of the broker are kept to."""
+def test_what_the_broker_takes(journal, caplog):
+    """Maximum QoS, Retain Available and Maximum Packet Size of the broker are kept to, and said."""
 
     async def run():
         async with Rig(journal, version="5") as rig:
@@ -344,8 +344,12 @@ def test_what_the_broker_takes(journal):
             assert [(each.payload, each.qos, each.retain) for each in got] == [(b"r", 0, False)]
             await rig.until(lambda: rig.cursor == 2)
             assert rig.counts == [Counter.BRIDGE_PUBLISHES_TOO_LARGE]
+            rig.outgoing.disconnected(by_broker=False)
+            rig.connect(maximum_qos=0, retain_available=False)
 
     asyncio.run(run())
+    assert caplog.text.count("takes only QoS 0") == 1
+    assert caplog.text.count("keeps no retained messages") == 1
 
 
 def test_marks_and_properties(journal):

@@ -218,4 +218,4 @@ def _no_pauses(monkeypatch):
 
 
 TestSending = Sending.TestCase
-TestSending.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+TestSending.settings = settings(max_examples=8, stateful_step_count=25, deadline=None)
