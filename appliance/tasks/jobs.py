@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True):
     look_first_s: float = 2.0
     look_most_s: float = 15.0
     """The longest time between two looks."""
-    apart_s: float = 0.1
+    apart_s: float = 0.3
     """With several appliances on one server, how long a request waits at least before the server
     is asked, so that a run that another appliance starts for the same event began after the event
     for all of them. The doubt about the server's clock is added (``MAX_DOUBT_S`` at most)."""

@@ -102,6 +102,12 @@ def test_a_clock_that_is_set_is_noticed() -> None:
     world.ask(MS, 0)
     assert world.is_right()
 
+    world._ahead += S
+    for _ in range(40):
+        world.now += 1030 * MS
+        world.ask(MS, 0)
+    assert world.is_right()
+
     wall = [START]
     steady = [0]
     ours = Clock(lambda: wall[0], lambda: steady[0])
