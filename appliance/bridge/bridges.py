@@ -79,6 +79,8 @@ class Bridges:
     def take(self, configs: Sequence[BridgeConfig]) -> None:
         """Let another configuration count: only bridges that changed are ended or begun.
 
+        Those that wait before they connect again do so now.
+
         Returns at once; the change goes on by itself, behind an earlier one.
         """
         before = self._change
@@ -103,6 +105,8 @@ class Bridges:
             for name, config in wanted.items():
                 if name not in self._bridges and not self._is_stopped:
                     await self._begin(config)
+            for bridge in self._bridges.values():
+                bridge.wake()  # the operator may have corrected a file that it reads
         except Exception:
             logger.exception("the bridges could not be changed")
 

@@ -644,7 +644,8 @@ class BridgeConfig(Table, frozen=True):
     password: Annotated[Secret | None, Example('"${BRIDGE_PASSWORD}"')] = None
     """The password."""
     password_file: Annotated[ReadPath | None, Example('"bridge_password.txt"')] = None
-    """The same, from a file that holds only the password."""
+    """The same, from a file that holds only the password. It is read at each attempt to connect;
+    `appliance reload` makes a bridge that waits connect now."""
     client_id: Annotated[str, Example('"appliance-plant7"')] = ""
     """The client id at the other broker. It has to be the same at each start, and no other
     client's. By default it is made of the names of appliance and bridge and of a random text that

@@ -18,6 +18,7 @@ from appliance.config.tables import Config
 from appliance.errors import ConfigError
 from appliance.secret import Secret
 
+ROOT = Path(__file__).parents[3]
 HEAD = "[[bridge]]\nname = 'plant'\nhost = 'broker.example.com'\n"
 IN, OUT = "[[bridge.subscribe]]\n", "[[bridge.publish]]\n"
 SECOND = "[[bridge]]\nname = 'second'\nhost = 'BROKER.example.com.'\n"
@@ -309,6 +310,15 @@ def test_a_reload_names_bridges_and_takes_all_of_them_at_once() -> None:
     ]
     assert not any(each.waits for each in found)
     assert with_changes_at_once(old, new).bridge == new.bridge
+
+
+def test_the_example_that_init_writes_is_valid_without_its_comment_signs() -> None:
+    """A newcomer removes them and has a bridge."""
+    text = (ROOT / "appliance" / "config" / "example.toml").read_text("utf-8")
+    block = text[text.index("# [[bridge]]") :].partition("\n\n")[0]
+    config = loads(block.replace("# ", "", 1).replace("\n# ", "\n"))
+    assert (config.bridge[0].name, config.bridge[0].used_port) == ("plant", 8883)
+    assert advice(config) == []
 
 
 def test_an_appliance_without_listeners() -> None:
