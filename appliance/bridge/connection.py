@@ -17,6 +17,7 @@ from typing import Protocol
 from appliance.bridge.causes import Cause, Causes, Kind
 from appliance.bridge.incoming import Incoming
 from appliance.bridge.keepalive import Keepalive
+from appliance.bridge.transport import acknowledge_at_once
 from appliance.broker.door import Door
 from appliance.broker.guard import GuardedProtocol
 from appliance.broker.work import Slice, Turns
@@ -388,6 +389,8 @@ class BridgeConnection(GuardedProtocol):
         elif kind == packets.PUBACK:
             self._owner.acknowledged(client_packets.decode_puback(body, self._version))
         elif kind == packets.PINGRESP and not body:
+            if self._transport is not None:
+                acknowledge_at_once(self._transport)
             if self._keepalive.answered():
                 self._answered.set()
                 self._owner.pinged()
