@@ -365,8 +365,6 @@ class BridgeConnection(GuardedProtocol):
         if packet is None:
             # Its topic and packet id have to come before it can be acknowledged.
             self._needed = len(data) - position + 1
-            if self._needed > 2 * _LARGEST_EARLY + 16:
-                raise PacketError("the topic of a large packet can't be read")
             return position
         incoming.leave_out_oversized(packet, self._largest_packet)
         present = min(packet.size, len(data) - position)

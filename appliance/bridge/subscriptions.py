@@ -71,17 +71,6 @@ class Subscriptions:
         granted = [each for each in self._filters if each.granted is not None]
         return dict.fromkeys(leaving, 0) | {each.text: self._byte(each) for each in granted}
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every filter is granted."""
-        return all(each.granted is not None for each in self._filters)
-
-    @property
-    def problem(self) -> str:
-        """The first problem of a filter, for people; empty if there is none."""
-        problems = ((each.topic, each.problem) for each in self.states())
-        return next((f"{topic}: {problem}" for topic, problem in problems if problem), "")
-
     def begin(self, kept: Collection[str]) -> None:
         """A connection is accepted; ``kept``: the filters that its session has."""
         wanted = {each.text for each in self._filters}

@@ -15,7 +15,6 @@ from appliance.mqtt.packets import (
     PacketError,
     Reason,
     frame,
-    publish_topic,
     variable_number,
 )
 
@@ -45,6 +44,7 @@ class Oversized(msgspec.Struct, frozen=True):
     """The beginning of a PUBLISH that is larger than may be taken."""
 
     topic: str
+    """For the log: what is not UTF-8 is replaced."""
     qos: int
     packet_id: int
     size: int
@@ -147,18 +147,24 @@ def oversized(data: bytes, position: int) -> Oversized | None:
     """What the beginning of a PUBLISH says that is larger than the limit; it is to be skipped.
 
     Otherwise the broker sends it again at each connection, and nothing else comes any more.
-    ``None`` if its topic and packet id have not arrived yet, or can't be read.
+    ``None`` if its topic and packet id have not arrived yet.
+
+    Raises:
+        PacketError: it has no room for them.
     """
+    framed = frame(data, position, 2**31)
+    if framed is None:
+        return None
+    start, stop = framed
+    # At most this much can stand before the properties or the payload.
+    beginning = data[start : min(stop, start + 4 + 65535)]
+    body = Body(beginning)
     try:
-        framed = frame(data, position, 2**31)
-        if framed is None:
-            return None
-        start, stop = framed
-        # At most this much can stand before the properties or the payload.
-        body = Body(data[start : min(stop, start + 4 + 65535)])
         topic = body.binary()
         qos = data[position] >> 1 & 3
         packet_id = body.number() if qos else 0
-        return Oversized(publish_topic(topic), qos, packet_id, stop - position)
     except PacketError:
-        return None
+        if start + len(beginning) < stop and len(beginning) < 4 + 65535:
+            return None
+        raise
+    return Oversized(topic.decode(errors="replace"), qos, packet_id, stop - position)

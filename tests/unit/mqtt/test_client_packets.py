@@ -3,6 +3,7 @@ makes a decoder fail in any other way than by PacketError."""
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 
 import mqtt5
@@ -65,7 +66,8 @@ def test_arbitrary_publishes(data, version):
         else:
             assert 0 <= position <= len(begin)
             assert bool(found) == (position > 0)
-        received.oversized(begin, 0)
+        with contextlib.suppress(PacketError):
+            received.oversized(begin, 0)
 
 
 @given(
