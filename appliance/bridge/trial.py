@@ -227,6 +227,9 @@ class _Trial:
                 return _replace(cause, text=f"{cause.text}, and {more}")
             text = f"{cause.text}, but it accepts MQTT {right}"
             return Cause(Kind.VERSION, text, f'write version = "{right}"', cause.code)
+        if cause.kind is Kind.QUOTA:
+            more = "; or the bridge is connected now, and the broker permits one session a user"
+            return _replace(cause, advice=f"{cause.advice}{more}".removeprefix("; "))
         if cause.kind in _BY_CLIENT_ID:
             more = f"; or the broker permits certain client ids, and no {_SUFFIX} at their end"
             return _replace(cause, advice=f"{cause.advice}{more}".removeprefix("; or "))

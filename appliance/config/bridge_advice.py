@@ -11,7 +11,7 @@ from itertools import combinations
 from appliance.config.bridge_topics import crossing, incoming, is_same_host, same_broker
 from appliance.config.tables import BridgeConfig, BridgeSubscribeConfig, Config
 from appliance.config.values import format_duration, is_loopback
-from appliance.mqtt.overlap import overlap
+from appliance.mqtt.overlap import moved, overlap
 from appliance.mqtt.topics import covers
 
 _LONGEST_CLIENT_ID = 23
@@ -75,10 +75,11 @@ def _advice_3_1_1(bridge: BridgeConfig) -> Iterator[str]:
 def _subscribe_advice(
     bridge: BridgeConfig, subscribe: BridgeSubscribeConfig, service_name: str
 ) -> Iterator[str]:
-    if subscribe.topic[:1] in ("+", "#") and not subscribe.local_prefix:
+    local = moved(subscribe.topic, subscribe.remove_prefix, subscribe.local_prefix)
+    if local[:1] in ("+", "#"):
         yield (
-            f"messages whose topic begins with $ or {service_name}/ are left out, those names "
-            "being the appliance's own; a `local_prefix` keeps the second"
+            f"messages whose topic here would begin with $ or {service_name}/ are left out: "
+            "those topics are the appliance's own; a `local_prefix` keeps the second"
         )
     if subscribe.share:
         if subscribe.retained:

@@ -154,6 +154,7 @@ def reason(code: int, text: str) -> bytes:
         ((), refusing(b"\x20\x02\x00\x03"), 69, "the broker is not available now"),
         (("version = '5'",), refusing(reason(0x97, f"no {SECRET} please")), 69,
          "a quota of the broker is used up (it says: no *** please)"),
+        (("version = '5'",), refusing(reason(0x97, "")), 69, "and the broker permits one session a user."),
         (("version = '5'",), refusing(reason(0x8A, "")), 77, "the broker has banned this client"),
         ((), lambda *_: None, 69, "it closed the connection before its answer"),
         ((), refusing(b"HTTP/1.1 400 Bad Request\r\n\r\n"), 69, "it breaks the protocol"),
