@@ -21,7 +21,9 @@ from appliance.remote.tables import Key, Table
 T = TypeVar("T")
 
 _SLOW_S = 1.0
-"""Seconds between two reads of clients and topics: the engine counts them once a second."""
+"""Seconds between two reads of clients, topics and bridges: the engine counts them as often."""
+_SLOW_FIELDS = ("bridges",)
+"""Fields of the snapshot that change with each message and may be large."""
 _TOPICS = 2000
 _WATCHED = 3000
 """How many of the newest sent messages have their marks looked up for each frame."""
@@ -78,15 +80,17 @@ class Frames:
     def refresh(self, cursors: Iterable[Cursor]) -> None:
         """Read the engine. ``cursors`` are the cursors of all attached terminals."""
         snapshot, tables = self._engine.snapshot(), self._tables
+        now = self._clock()
+        is_slow_due = now >= self._slow_due
         for name in Snapshot.__struct_fields__:
-            if name != "executions":
-                tables["snapshot"].put(name, getattr(snapshot, name))
+            if name == "executions" or (name in _SLOW_FIELDS and not is_slow_due):
+                continue
+            tables["snapshot"].put(name, getattr(snapshot, name))
         for execution in reversed(snapshot.executions):
             tables["executions"].put(execution.id, execution)
         tables["executions"].keep_only(execution.id for execution in snapshot.executions)
         self._look_up_marks()
-        now = self._clock()
-        if now >= self._slow_due:
+        if is_slow_due:
             self._slow_due = now + _SLOW_S
             self._refresh_slowly(list(cursors))
 

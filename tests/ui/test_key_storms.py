@@ -5,7 +5,7 @@ import random
 
 import attached_appliance
 import pytest
-from fake_engine import story
+from fake_engine import bridges, story
 from msgspec.structs import replace
 from screens import NARROW, settle, until
 from textual.command import CommandList, CommandPalette
@@ -127,10 +127,16 @@ async def test_a_key_that_comes_before_the_screen_has_its_widgets_is_ignored(sho
         assert "[2]Topics" in await settle(pilot)
 
 
+def story_with_bridges():
+    engine = story()
+    engine.changes["bridges"] = bridges(engine.clock_ns())
+    return engine
+
+
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_key_storm(seed):
     """Random keys on the story's engine; the campaign has many more."""
-    await storm(story(), seed, 25)
+    await storm(story_with_bridges(), seed, 25)
 
 
 @pytest.mark.campaign
@@ -139,7 +145,7 @@ async def test_a_key_storm(seed):
 async def test_many_key_storms(block):
     """The same, often enough to meet rare orders of events."""
     for seed in range(30):
-        await storm(story(), f"{block}-{seed}", 60)
+        await storm(story_with_bridges(), f"{block}-{seed}", 60)
 
 
 @pytest.fixture

@@ -217,7 +217,13 @@ async def test_events_are_heard_in_order_until_the_end() -> None:
         plugins.came_in(one)
         plugins.connected(one)
         plugins.subscribed("c1", "a/#", 1)
-        plugins.received([message(), message(client_id="$appliance")])
+        plugins.received(
+            [
+                message(),
+                message(client_id="$appliance"),
+                message(b"bridged", client_id="$bridge/plant"),
+            ]
+        )
         plugins.unsubscribed("c1", "a/#")
         plugins.disconnected(one)
     assert foreign.HEARD == [
@@ -225,6 +231,7 @@ async def test_events_are_heard_in_order_until_the_end() -> None:
         ("connected", "c1", "anna", None),
         ("subscribed", "c1", "a/#", 1),
         ("received", "c1", "a/b", b"x", 1),
+        ("received", "$bridge/plant", "a/b", b"bridged", 1),
         ("unsubscribed", "c1", "a/#"),
         ("disconnected", "c1"),
         ("pre_shutdown",),
