@@ -97,7 +97,9 @@ class Decoder:
         assert isinstance(config, Config)
         return config
 
-    def _struct(self, value: Any, kind: type[Table], where: ConfigPath) -> Table:
+    def _struct(
+        self, value: Any, kind: type[Table], where: ConfigPath, example: str | None = None
+    ) -> Table:
         if not isinstance(value, dict):
             if not where.path and isinstance(value, list):
                 text = f"this table comes once; write [{where.name}] with single brackets"
@@ -105,6 +107,8 @@ class Decoder:
                 text = f"a table is wanted; write [{where.name}] above its keys"
             else:
                 text = "a table in braces is wanted"
+                if example is not None:
+                    text += f"; write for example {example}"
             self._problems.value(where, value, text)
             return _empty(kind)
         fields = {each.encode_name: each for each in msgspec.structs.fields(kind)}
@@ -112,7 +116,7 @@ class Decoder:
             fields.pop(name, None)
         for key, unread in value.items():
             if key not in fields:
-                self._unknown(where, key, unread, sorted(fields))
+                self._unknown(where, key, unread, sorted(fields), _places(fields, key))
         found: dict[str, Any] = {}
         for name, field in fields.items():
             if name in value:
@@ -133,7 +137,10 @@ class Decoder:
                 found[field.name] = self._value(field.default, field.type, where.key(name))
         return kind(**found)
 
-    def _unknown(self, where: ConfigPath, key: str, value: Any, known: list[str]) -> None:
+    def _unknown(
+        self, where: ConfigPath, key: str, value: Any, known: list[str], places: list[str]
+    ) -> None:
+        """``places`` are keys beside it, of tables that have such a key."""
         top = not where.name
         near = difflib.get_close_matches(key.lower().replace("-", "_"), known, 1, _MIN_SIMILARITY)
         if not top and key == "listener" and value == []:
@@ -143,6 +150,8 @@ class Decoder:
                 f"it is a key of {brackets(where.name)} itself; write it there, above the line of "
                 "this table within it"
             )
+        elif places and not top:
+            advice = f"it belongs into {' or '.join(f'`{name}`' for name in places)}"
         elif near:
             name = brackets(near[0]) if top else f"`{near[0]}`"
             advice = f"did you mean {name}?"
@@ -159,7 +168,7 @@ class Decoder:
     def _value(self, value: Any, annotated: Any, where: ConfigPath) -> Any:
         kind, hints = _unwrap(annotated)
         if isinstance(kind, type) and issubclass(kind, Table):
-            return self._struct(value, kind, where)
+            return self._struct(value, kind, where, hints.example)
         if get_origin(kind) is tuple:
             return self._list(value, get_args(kind)[0], where, hints)
         try:
@@ -279,17 +288,21 @@ class Decoder:
         return _VARIABLE.sub(variable, text)
 
 
-def _keys_of_tables() -> dict[str, frozenset[str]]:
-    """The keys of each table of the file, by the table's name."""
-    found = {}
-    for field in msgspec.structs.fields(Config):
-        kind, _ = _unwrap(field.type)
-        kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
-        if isinstance(kind, type) and issubclass(kind, Table):
-            found[field.encode_name] = frozenset(
-                each.encode_name for each in msgspec.structs.fields(kind)
-            )
-    return found
+def _table_of(annotated: Any) -> type[Table] | None:
+    """The table of a key whose value is a table or a list of tables."""
+    kind, _ = _unwrap(annotated)
+    kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return kind if isinstance(kind, type) and issubclass(kind, Table) else None
+
+
+def _keys(kind: type[Table]) -> frozenset[str]:
+    return frozenset(each.encode_name for each in msgspec.structs.fields(kind))
+
+
+def _places(fields: Mapping[str, Any], key: str) -> list[str]:
+    """Those of the fields whose tables have a key of this name."""
+    tables = {name: _table_of(field.type) for name, field in fields.items()}
+    return [name for name, kind in tables.items() if kind is not None and key in _keys(kind)]
 
 
 def _may_be_secret(key: str) -> bool:
@@ -364,4 +377,9 @@ def _within(value: Any, bounds: Bounds | None, show: Callable[[float], str]) -> 
     return value
 
 
-_KEYS = _keys_of_tables()
+_KEYS = {
+    field.encode_name: _keys(kind)
+    for field in msgspec.structs.fields(Config)
+    if (kind := _table_of(field.type)) is not None
+}
+"""The keys of each table of the file, by the table's name."""

@@ -635,8 +635,8 @@ class BridgeConfig(Table, frozen=True):
     """`websocket`: MQTT over WebSocket, for a broker behind a web server."""
     path: Annotated[str, Example('"/ws"')] = "/mqtt"
     """The path of the WebSocket."""
-    tls: BridgeTlsConfig | None = None
-    """If set, the connection is encrypted: `tls = {}`, or see `[bridge.tls]`."""
+    tls: Annotated[BridgeTlsConfig | None, Example("{}")] = None
+    """If set, the connection is encrypted; see `[bridge.tls]`."""
     version: Literal["3.1.1", "5"] = "3.1.1"
     """The version of MQTT. 5 says more about refusals; choose it where the broker speaks it."""
     username: Annotated[str | None, Example('"appliance"')] = None

@@ -106,6 +106,9 @@ def problems(text: str) -> list[str]:
             f"{HEAD}{IN}topic = 'a'\nkeepalive = '9s'",
             r"`subscribe\[1\].keepalive`: .*a key of \[\[bridge\]\] itself; write it there, above",
         ),
+        (HEAD + "ca_file = 'a'", "`ca_file`: this key is not known; it belongs into `tls`"),
+        (HEAD + "topic = 'a/#'", "`topic`: .*it belongs into `subscribe` or `publish`"),
+        (HEAD + "tls = true", "`tls`: value true: a table in braces is wanted; write for example {}"),
         ("listener = []", r"\[listener\]: no client could connect, and no \[\[bridge\]\] brings"),
         (f"[service]\nlistener = []\n{HEAD}", r"\[service\] `listener`: .*at the beginning of the file"),
         (HEAD + f"{IN}topic = 'a'\n" * 0 + "subscribe = ["
