@@ -21,8 +21,8 @@ except ImportError:  # Windows
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The broker's tests run on the loop that the appliance runs on: uvloop, where there is one."""
-    if uvloop is not None and item.path.parent.name == "broker":
+    """Tests of broker and bridges run on the loop of the appliance: uvloop, where there is one."""
+    if uvloop is not None and item.path.parent.name in ("broker", "bridge"):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
 
