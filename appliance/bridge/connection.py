@@ -25,7 +25,7 @@ from appliance.mqtt import client_packets, packets
 from appliance.mqtt.client_packets import PINGREQ_BYTES, Ack, ConnAck, ConnectOptions
 from appliance.mqtt.decode import acknowledgement
 from appliance.mqtt.packets import PacketError, Reason, frame
-from appliance.mqtt.received import MOST_AT_ONCE, oversized
+from appliance.mqtt.received import oversized
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,8 @@ _TICK_S = 0.25
 """How often time-outs are looked at."""
 _LINGER_S = 2.0
 """How long the broker may take to read the last of what was sent."""
+_MESSAGES_AT_ONCE = 300
+"""Messages that are taken before a long read looks at the time: a few milliseconds."""
 _LARGEST_CONTROL = 256 * 1024
 """Bytes of a packet that is no PUBLISH: several reason strings and user properties."""
 _LARGEST_EARLY = 64 * 1024
@@ -357,7 +359,7 @@ class BridgeConnection(GuardedProtocol):
         if self._is_draining:
             return self._pass_over(data, position)
         try:
-            return incoming.take(data, position, self._largest_packet, MOST_AT_ONCE)
+            return incoming.take(data, position, self._largest_packet, _MESSAGES_AT_ONCE)
         except PacketError as error:
             if error.reason is not Reason.PACKET_TOO_LARGE:
                 raise

@@ -30,7 +30,7 @@ repeat (tasks/dedup.py).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 
 from appliance.bridge.arrivals import Arrivals, Original, held
@@ -74,7 +74,8 @@ class Repeats:
         """
         self._clock = clock
         self._save = save
-        self._seen: dict[int, _Seen] = {}
+        # An ordered one: the first key of a dict that loses its first keys takes long to find.
+        self._seen: OrderedDict[int, _Seen] = OrderedDict()
         """By packet identifier, in the order of arrival: this connection's messages, and settled
         ones of earlier connections if the broker counts on."""
         self._earlier = _Earlier(arrivals.unsettled)
@@ -222,7 +223,9 @@ class Repeats:
         elif self._last_id and not is_up:
             # The broker went back to an earlier save, or it does not go on with its identifiers:
             # those of before may come again with other messages.
-            self._seen = {key: seen for key, seen in self._seen.items() if seen[0] > self._proven}
+            self._seen = OrderedDict(
+                (key, seen) for key, seen in self._seen.items() if seen[0] > self._proven
+            )
         self._is_counting = True
         self._last_id = packet_id
 
