@@ -113,6 +113,8 @@ class BridgeState(msgspec.Struct, frozen=True):
     """Numbers of the journal that retention deleted before they went out."""
     missed_ns: int | None = None
     """When that was found last; ``None`` once an operator has acknowledged it."""
+    gap_from_ns: int | None = None
+    """From when on messages may be missing in that gap, if it is known."""
     gap_ns: int | None = None
     """When the last gap was seen; ``None`` once an operator has acknowledged it."""
     attempts: int = 0

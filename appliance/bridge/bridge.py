@@ -126,6 +126,16 @@ class Bridge:
             await self._wait(wait_s)
             self._next_attempt_ns = None
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: what is shown is as old as before."""
+
+        def moved(at_ns: int | None) -> int | None:
+            return None if at_ns is None else at_ns + step_ns
+
+        self._since_ns = moved(self._since_ns)
+        self._next_attempt_ns = moved(self._next_attempt_ns)
+        self._last_cause_ns = moved(self._last_cause_ns)
+
     def wake(self) -> None:
         """Connect now instead of at the end of the wait."""
         self._wake.set()
@@ -299,6 +309,7 @@ class Bridge:
             missed=0 if outgoing is None else outgoing.missed,
             missed_ns=None if outgoing is None else outgoing.missed_ns,
             gaps=exchange.account.session.gaps,
+            gap_from_ns=None if gap is None else gap.from_ns or None,
             gap_ns=None if gap is None else gap.to_ns,
             unacknowledged=0 if incoming is None or not is_connected else incoming.unacknowledged,
             attempts=0 if is_connected else self._backoff.failures,

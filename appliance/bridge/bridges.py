@@ -110,6 +110,11 @@ class Bridges:
         except Exception:
             logger.exception("the bridges could not be changed")
 
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: what is shown is as old as before."""
+        for bridge in self._bridges.values():
+            bridge.follow_step(step_ns)
+
     def connected(self) -> tuple[str, ...]:
         """The names of those that are connected. Safe from any thread."""
         return tuple(name for name, one in tuple(self._bridges.items()) if one.is_connected)

@@ -646,6 +646,7 @@ class Appliance:
             return False
         self.clock.adopt(step_ns)
         self.broker.follow_step(step_ns)
+        self.bridges.follow_step(step_ns)
         self.started_ns += step_ns
         logger.warning(
             "The system's clock was set %s by %s: what waits goes on waiting for as long as before",

@@ -160,8 +160,12 @@ def _gaps(bridge: BridgeState, now_ns: int, *, utc: bool) -> str:
         return ""
     last = ""
     if bridge.gap_ns is not None:
-        last = f"; last {formats.ago((now_ns - bridge.gap_ns) / 1e9)}"
-        last += f" ({formats.date_and_time(bridge.gap_ns, utc=utc)[:19]})"
+        since = ""
+        if bridge.gap_from_ns is not None:
+            since = f"from {formats.date_and_time(bridge.gap_from_ns, utc=utc)[:19]} "
+        until = formats.date_and_time(bridge.gap_ns, utc=utc)[:19]
+        ago = formats.ago((now_ns - bridge.gap_ns) / 1e9)
+        last = f"; messages {since}to {until} ({ago}) may be missing"
     times = formats.counted(bridge.gaps, "time")
     return f"the broker had lost the session {times} since the start{last}"
 

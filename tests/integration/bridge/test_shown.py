@@ -132,6 +132,52 @@ async def test_a_refused_filter_is_a_problem_and_the_status_topic_has_the_bridge
         assert (found["name"], found["health"]) == ("plant", "ok")
 
 
+async def test_a_lost_session_waits_for_an_operator(tmp_path) -> None:
+    """It is a problem from when to when messages may be missing, until it is acknowledged."""
+
+    async def script(peer, number):
+        await peer.accept(filters=1)  # never with the session of before
+        peer.publish("a/1", id=number + 1)
+        await peer.expect(4)
+        if number == 0:
+            peer.close()
+        else:
+            await peer.serve()
+
+    more = 'subscribe = [{topic = "a/#"}]\n'
+    async with ScriptedRemote(script) as remote, appliance(tmp_path, remote.port, more) as view:
+        await eventually(lambda: state(view).next_attempt_ns, "the lost connection")
+        await asyncio.to_thread(view.connect_bridge, "plant", "test")
+        await eventually(lambda: state(view).connected and state(view).gaps == 1, "the gap")
+        found = state(view)
+        assert found.gap_from_ns is not None
+        assert found.gap_from_ns <= found.gap_ns
+        (problem,) = problems(view.snapshot())
+        assert "messages may be missing" in problem.text
+        (told,) = await asyncio.to_thread(view.acknowledge, "test")
+        assert "bridge plant" in told
+        assert not problems(view.snapshot())
+        assert state(view).gaps == 1
+        assert await asyncio.to_thread(view.acknowledge, "test") == []
+
+
+async def test_a_clock_that_is_set_makes_no_bridge_late(tmp_path) -> None:
+    """Since when a bridge is away, and when it tries again, move with the clock."""
+    more = 'subscribe = [{topic = "a/#"}]\n'
+    async with appliance(tmp_path, free_port(), more) as view:
+        await eventually(lambda: state(view).last_error_ns, "the first attempt")
+        engine, step_ns = view._appliance, 3600 * 10**9
+
+        def moved():
+            before = state(view)
+            engine.bridges.follow_step(step_ns)
+            return before, state(view)
+
+        before, after = await asyncio.to_thread(engine.call, moved)
+        assert after.since_ns - before.since_ns == step_ns
+        assert after.last_error_ns - before.last_error_ns == step_ns
+
+
 async def test_an_answer_goes_back_by_the_bridge_that_brought_the_question(tmp_path) -> None:
     """MQTT 5: to the response topic at the other broker, with its correlation data; where no rule
     of the bridge leads there, there is none."""
