@@ -181,8 +181,11 @@ class Repeats:
         if number is None:
             number = numbered(seq, packet_id)
             self._is_in_order = False
-            self._earlier.used_again(packet_id)
-            if not dup:
+            if self._earlier:
+                self._earlier.used_again(packet_id)
+            if packet_id == self._last_id + 1 and self._counts_up:
+                self._last_id = packet_id
+            elif not dup:
                 self._note_id(packet_id)
         self._remember(packet_id, (seq, number, content))
         return is_repeat, number
@@ -231,8 +234,8 @@ class Repeats:
 
     def _remember(self, packet_id: int, seen: _Seen) -> None:
         memory = self._seen
-        memory.pop(packet_id, None)
         memory[packet_id] = seen
+        memory.move_to_end(packet_id)
         if len(memory) > REMEMBERED:
             oldest = next(iter(memory))
             if memory[oldest][0] <= self._proven:
