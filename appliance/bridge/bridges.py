@@ -14,9 +14,10 @@ from appliance.bridge.account import Kept, read_kept
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
-from appliance.bridge.store import keep_only
+from appliance.bridge.store import keep_only, oldest_cursor
 from appliance.config.tables import BridgeConfig
 from appliance.engine_api import BridgeState
+from appliance.journal.follower import Follower
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,24 @@ class Bridges:
         self._bridges: dict[str, Bridge] = {}
         self._change: asyncio.Task[None] | None = None
         self._is_stopped = False
+        self._hold: Follower | None = None
+        """Keeps messages from retention while no bridge is there to do so."""
+
+    async def hold(self) -> None:
+        """Keep what has still to go out from retention, until ``start`` has begun the bridges.
+
+        Raises:
+            UnavailableError, sqlite3.Error: the journal can't be read.
+        """
+        journal = self._context.journal
+        cursor = await asyncio.to_thread(oldest_cursor, journal)
+        if cursor is not None:
+            self._hold = journal.follower("bridges", cursor)
+
+    def _release(self) -> None:
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.close()
 
     async def start(self, configs: Sequence[BridgeConfig]) -> None:
         """Begin to connect; does not wait for any broker.
@@ -44,6 +63,7 @@ class Bridges:
         self._context.door.record(keep_only(each.name for each in configs))
         for config in configs:
             await self._begin(config)
+        self._release()
 
     def _read(self, config: BridgeConfig) -> tuple[str, str, Kept]:
         """Installation, client id, and what is kept on the disk. Not on the loop."""
@@ -96,6 +116,7 @@ class Bridges:
             bridge for name, bridge in self._bridges.items() if wanted.get(name) != bridge.config
         ]
         try:
+            await self.hold()
             # The broker ends the older of two connections with one client id: first out, then in.
             await asyncio.gather(*(bridge.stop() for bridge in ending))
             self._context.door.record(keep_only(wanted))
@@ -109,6 +130,8 @@ class Bridges:
                 bridge.wake()  # the operator may have corrected a file that it reads
         except Exception:
             logger.exception("the bridges could not be changed")
+        finally:
+            self._release()
 
     def follow_step(self, step_ns: int) -> None:
         """The clock was set by this: what is shown is as old as before."""

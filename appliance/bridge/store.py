@@ -155,6 +155,16 @@ def save_digests(
 _Read = TypeVar("_Read")
 
 
+def oldest_cursor(rows: Rows) -> int | None:
+    """The place of the bridge that is furthest behind; ``None`` if nothing goes out.
+
+    Raises:
+        UnavailableError, sqlite3.Error: the journal can't be read.
+    """
+    ((seq,),) = rows.query("SELECT min(seq) FROM bridge_cursor WHERE typeof(seq) = 'integer'")
+    return seq if isinstance(seq, int) else None
+
+
 def load(rows: Rows, name: str) -> BridgeRecord:
     """What was kept of a bridge. A row that can't be read is left out, and said.
 

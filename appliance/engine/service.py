@@ -379,6 +379,7 @@ class Appliance:
             age_clock_ns=self.clock.settled_ns,
         )
         self.bridges = Bridges(self._bridge_context(executor), self.data_dir)
+        await self.bridges.hold()
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take
         await self.broker.start()

@@ -173,6 +173,33 @@ async def test_a_removed_bridge_is_forgotten(tmp_path):
     assert taken == [b"0", b"1", b"2"]
 
 
+async def test_retention_waits_for_bridges(tmp_path):
+    """What has still to go out is kept while bridges begin, and while they change."""
+
+    async def script(peer, _number):
+        await peer.accept(connack=SESSION_PRESENT)
+        await peer.serve()
+
+    def kept():
+        return {each.name: each.advanced for each in rig.journal._followers}
+
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, publish=sends("out/#"))
+        async with BridgeRig(tmp_path, config) as rig:
+            place = kept()["bridge plant"]
+            put(rig, b"1")
+            await rig.settled()
+            await rig.bridges.hold()
+            assert kept()["bridges"] == place
+            rig.bridges._release()
+            assert "bridges" not in kept()
+            rig.bridges.take((bridge(remote.port, publish=sends("out/#", "more")),))
+            await rig.until(lambda: "bridges" in kept())
+            while "bridges" in kept():
+                await asyncio.sleep(0.001)
+            assert kept()["bridge plant"] == place
+
+
 async def test_other_filters_keep_the_place(tmp_path):
     """What was not out when the filters changed goes out by the new ones."""
 
