@@ -10,7 +10,6 @@ in slices, as from clients. Not for: what the messages become (incoming.py), whe
 from __future__ import annotations
 
 import asyncio
-import logging
 from time import perf_counter
 from typing import Protocol
 
@@ -27,10 +26,10 @@ from appliance.mqtt.decode import acknowledgement
 from appliance.mqtt.packets import PacketError, Reason, frame
 from appliance.mqtt.received import oversized
 
-logger = logging.getLogger(__name__)
-
 _TICK_S = 0.25
 """How often time-outs are looked at."""
+_LEAST_BLOCKED_S = 10.0
+"""How long a broker may leave unread what is sent, at least; else as long as the keepalive."""
 _LINGER_S = 2.0
 """How long the broker may take to read the last of what was sent."""
 _MESSAGES_AT_ONCE = 300
@@ -70,6 +69,9 @@ class Owner(Protocol):
     @property
     def wants_proof(self) -> bool:
         """Whether a ping is to prove that acknowledgements arrived."""
+
+    def note_error(self, error: Exception) -> None:
+        """The connection ends because of a defect."""
 
     def look(self, connection: BridgeConnection) -> None:
         """Called several times a second while the connection is open."""
@@ -135,8 +137,9 @@ class BridgeConnection(GuardedProtocol):
         self._is_draining = False
         self._is_paused_by_door = False
         self._is_closing = False
-        self._is_blocked = False
-        """The broker does not read."""
+        self._blocked_since: float | None = None
+        """Since when the broker reads less than is sent."""
+        self._keepalive_s = float(options.keepalive_s)
         self._output: list[bytes] = []
         self._answered = asyncio.Event()
         """The newest PINGREQ is answered, or the connection is over."""
@@ -176,13 +179,13 @@ class BridgeConnection(GuardedProtocol):
         """Nothing more will come; what came is processed already."""
 
     def pause_writing(self) -> None:
-        self._is_blocked = True
+        self._blocked_since = self._loop.time()
         self._update_reading()
         if self.is_open:
             self._owner.pause_writing()
 
     def resume_writing(self) -> None:
-        self._is_blocked = False
+        self._blocked_since = None
         self._update_reading()
         if self.is_open:
             self._owner.resume_writing()
@@ -278,7 +281,7 @@ class BridgeConnection(GuardedProtocol):
 
     @property
     def _is_read(self) -> bool:
-        return not (self._is_paused_by_door or self._is_busy or self._is_blocked)
+        return not (self._is_paused_by_door or self._is_busy) and self._blocked_since is None
 
     def _update_reading(self) -> None:
         transport = self._transport
@@ -429,10 +432,9 @@ class BridgeConnection(GuardedProtocol):
             self.close()
             return
         now = self._loop.time()
-        keepalive_s = self._options.keepalive_s
         if answer.server_keepalive_s is not None:
-            keepalive_s = answer.server_keepalive_s
-        self._keepalive = Keepalive(keepalive_s, now)
+            self._keepalive_s = answer.server_keepalive_s
+        self._keepalive = Keepalive(self._keepalive_s, now)
         self.is_open = True
         self.opened_at = now
         self.session_present = answer.session_present
@@ -454,15 +456,16 @@ class BridgeConnection(GuardedProtocol):
 
     def _look(self, now: float) -> None:
         keepalive = self._keepalive
+        blocked = self._blocked_since
+        if blocked is not None and now - blocked > max(self._keepalive_s, _LEAST_BLOCKED_S):
+            self._give_up("it does not read any longer")
+            return
         if not self._is_read:
             keepalive.unheard(now)
             if self.asked_at is not None:
                 self.asked_at = now
         elif keepalive.is_dead(now):
-            self.was_silent = True
-            text = "it does not answer any longer"
-            self._cause = Cause(Kind.NO_ANSWER, text, "look at the network and at the broker")
-            self.abort()
+            self._give_up("it does not answer any longer")
             return
         elif self.asked_at is not None and now - self.asked_at > self._answer_s:
             self.was_silent = True
@@ -472,6 +475,11 @@ class BridgeConnection(GuardedProtocol):
         if keepalive.wants_ping(now, for_proof=proof, is_read=self._is_read):
             self.ping()
         self._owner.look(self)
+
+    def _give_up(self, text: str) -> None:
+        self.was_silent = True
+        self._cause = Cause(Kind.NO_ANSWER, text, "look at the network and at the broker")
+        self.abort()
 
     # --- ending -------------------------------------------------------------------------------
 
@@ -493,7 +501,7 @@ class BridgeConnection(GuardedProtocol):
         if self._cause is None:
             self._cause = self.causes.of_error(error)
             if self._cause.kind is Kind.INTERNAL:
-                logger.error("a bridge's connection: internal error, it ends", exc_info=error)
+                self._owner.note_error(error)
         self.abort()
 
     def lose(self, reason: str) -> None:

@@ -209,6 +209,13 @@ class Exchange:
         """Whether a ping is to prove that acknowledgements arrived."""
         return self.account.repeats.wants_ping
 
+    def note_error(self, error: Exception) -> None:
+        """A connection ends because of a defect."""
+        self._context.count(Counter.BRIDGE_INTERNAL_ERRORS)
+        logger.error(
+            "bridge %s: internal error, the connection ends", self._config.name, exc_info=error
+        )
+
     def look(self, connection: BridgeConnection) -> None:
         """Subscribe to what was left out for a while, and note what may come again."""
         self.account.look()

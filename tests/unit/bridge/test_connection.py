@@ -141,6 +141,9 @@ class Owner:
     def look(self, _connection):
         pass
 
+    def note_error(self, error):
+        raise AssertionError from error
+
     def pause_writing(self):
         pass
 
