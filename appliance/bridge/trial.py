@@ -17,6 +17,7 @@ from msgspec.structs import replace as _replace
 
 from appliance.bridge.causes import FAILURE, Cause, Causes, HandshakeError, Kind
 from appliance.bridge.redirect import Redirects
+from appliance.bridge.share_probe import ShareProbe
 from appliance.bridge.transport import Address, open_transport
 from appliance.bridge.trial_connection import EndedError, TrialConnection
 from appliance.broker.work import Turns
@@ -39,6 +40,7 @@ from appliance.secret import Secret
 _MOST_S = 60.0
 """How long the try of one bridge takes at most."""
 _MOST_NAMED = 10
+_LONGEST_PROBE_S = 3.0
 _EXPIRY_WARNING_DAYS = 30
 _SUFFIX = "-check"
 _TOPIC_ADVICE = "check `topic`, and what the broker permits this user"
@@ -96,6 +98,7 @@ class _Trial:
         self._config = config
         self._executor = executor
         self._turns = turns
+        self._service_name = service_name
         self._client_id = (config.client_id or f"{service_name}-{config.name}") + _SUFFIX
         self._found: list[Finding] = []
         self._causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
@@ -275,18 +278,47 @@ class _Trial:
                     continue
                 if self._judge(each, answer):
                     granted.append(escape(each.topic))
+            if (
+                connection is not None
+                and granted
+                and any(each.share for each in self._config.subscribe)
+            ):
+                await self._probe(connection, accepted.answer)
         finally:
             if connection is not None:
                 await connection.goodbye()
         if granted:
             more = f" and {len(granted) - _MOST_NAMED} more" if len(granted) > _MOST_NAMED else ""
             self._say("ok", f"the broker grants {', '.join(granted[:_MOST_NAMED])}{more}")
-        if granted and any(each.share for each in self._config.subscribe):
-            self._say(
-                "note",
-                f"the group's name was tried with {_SUFFIX} at its end. Some brokers grant a "
-                "shared subscription and deliver nothing: screen 4 says what comes",
-            )
+
+    async def _probe(self, connection: TrialConnection, answer: ConnAck) -> None:
+        """See whether the broker hands on what it grants to a shared subscription."""
+        wait_s = min(float(self._config.connect_timeout), _LONGEST_PROBE_S)
+        probe = ShareProbe(
+            self._config.subscribe,
+            name=self._config.name,
+            service_name=self._service_name,
+            installation=_SUFFIX[1:],
+            version=5 if self._config.version == "5" else 4,
+            wait_s=0.0,  # it is asked when the time is over
+            clock=asyncio.get_running_loop().time,
+        )
+        probe.begin(is_available=answer.shared_subscriptions_available)
+        try:
+            if (wanted := probe.next_packet()) is not None:
+                suback = await self._within(connection.ask(wanted))
+                if (publish := probe.answered(max(suback.codes))) is not None:
+                    payload = publish.partition(probe.topic.encode())[2].lstrip(b"\0")
+                    await asyncio.wait_for(connection.comes_back(publish, payload), wait_s)
+                    self._say("ok", "shared subscriptions work there")
+                    return
+        except TimeoutError:
+            probe.is_late()
+        except EndedError:
+            self._say("warn", "the broker closes the connection at the test of `share`")
+            return
+        if probe.problem:
+            self._say("warn", f"`share`: {probe.problem}".replace(" in 0 s", f" in {wait_s:g} s"))
 
     def _judge(self, config: BridgeSubscribeConfig, answer: SubAck) -> bool:
         """Note what the broker says of a filter; returns whether it grants it as it should."""

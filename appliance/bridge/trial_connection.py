@@ -16,6 +16,8 @@ from appliance.mqtt.packets import PacketError, SubscribeOptions, frame
 
 _GOODBYE_S = 2.0
 _LARGEST_CONTROL = 256 * 1024
+_LARGEST_PROBE = 4096
+"""Bytes of a message whose payload is looked at."""
 _SUBSCRIBE_ID = 1
 _CLOSED = Cause(Kind.CLOSED, "the broker closed the connection")
 
@@ -46,6 +48,9 @@ class TrialConnection(GuardedProtocol):
         """The version of TLS, ``"TLS 1.3"``, once connected with it."""
         self.certificate: Dates | None = None
         """Of the broker."""
+        self._awaited = b""
+        """The end of a message that is to come."""
+        self._came = asyncio.Event()
         self.is_open = False
         self.was_made = False
         """Whether the broker's port took the connection, with TLS and WebSocket."""
@@ -79,10 +84,16 @@ class TrialConnection(GuardedProtocol):
             is_message = kind == packets.PUBLISH
             limit = packets.LARGEST_LENGTH + 5 if is_message else _LARGEST_CONTROL
             found = frame(self._rest, position, limit)
-            if found is None or (found[1] > len(self._rest) and not is_message):
+            if found is None:
+                break
+            is_whole = found[1] <= len(self._rest)
+            is_small = found[1] - position <= _LARGEST_PROBE
+            if not is_whole and (is_small or not is_message):
                 break
             if not is_message:
                 self._take(kind, bytes(self._rest[found[0] : found[1]]))
+            elif is_small and self._awaited and self._rest.endswith(self._awaited, 0, found[1]):
+                self._came.set()
             self._skip = max(found[1] - len(self._rest), 0)
             position = min(found[1], len(self._rest))
         del self._rest[:position]
@@ -115,6 +126,7 @@ class TrialConnection(GuardedProtocol):
             self._answer.exception()  # it may be that no one waits
         if not self._lost.done():
             self._lost.set_result(None)
+        self._came.set()  # nothing will come any more
 
     def fail(self, error: Exception) -> None:
         self._end(self._causes.of_error(error))
@@ -137,14 +149,28 @@ class TrialConnection(GuardedProtocol):
 
     async def subscribe(self, options: SubscribeOptions) -> SubAck:
         """The answer to a SUBSCRIBE. Raises ``EndedError``."""
+        version = self._options.version
+        return await self.ask(client_packets.encode_subscribe(_SUBSCRIBE_ID, (options,), version))
+
+    async def ask(self, packet: bytes) -> SubAck:
+        """The answer to this SUBSCRIBE. Raises ``EndedError``."""
         if self._lost.done() or self._transport is None:
             raise EndedError(self._cause or _CLOSED)
         self._answer = self._loop.create_future()
-        version = self._options.version
-        self._transport.write(client_packets.encode_subscribe(_SUBSCRIBE_ID, (options,), version))
+        self._transport.write(packet)
         answer = await self._answer
         assert isinstance(answer, SubAck)
         return answer
+
+    async def comes_back(self, publish: bytes, payload: bytes) -> None:
+        """Send this PUBLISH, and wait for a message with its payload. Raises ``EndedError``."""
+        if self._lost.done() or self._transport is None:
+            raise EndedError(self._cause or _CLOSED)
+        self._awaited = payload
+        self._transport.write(publish)
+        await self._came.wait()
+        if self._lost.done():
+            raise EndedError(self._cause or _CLOSED)
 
     async def goodbye(self) -> None:
         """Disconnect, so that the broker forgets the session; then close."""

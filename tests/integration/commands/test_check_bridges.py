@@ -220,6 +220,8 @@ def test_a_try_has_an_id_a_session_and_a_group_of_its_own(tmp_path: Path, capfd:
     def answer(_number: int, kind: int, body: bytes) -> bytes:
         if kind == 8:
             return b"\x90\x04" + body[:2] + b"\x00\x01"
+        if kind == 3:  # to all who subscribed
+            return bytes((0x30, len(body))) + body
         return CONNACK_5 if kind == 1 else b""
 
     with Scripted(answer) as broker:
@@ -227,7 +229,8 @@ def test_a_try_has_an_id_a_session_and_a_group_of_its_own(tmp_path: Path, capfd:
         end = time.monotonic() + 10
         while not broker.bodies(14) and time.monotonic() < end:
             time.sleep(0.01)
-        [connect], [first, second] = broker.bodies(1), broker.bodies(8)
+        [connect], [first, second, probe] = broker.bodies(1), broker.bodies(8)
+        [published] = broker.bodies(3)
         assert len(broker.bodies(14)) == 1  # DISCONNECT: with an expiry of 0, the session is gone
     assert connect[7] & 0x02  # clean start
     assert connect[10] == 0  # no properties, so no session expiry
@@ -238,7 +241,35 @@ def test_a_try_has_an_id_a_session_and_a_group_of_its_own(tmp_path: Path, capfd:
     assert second[-1] == 0x20
     out = capfd.readouterr().out
     assert "client id mine-check" in out
-    assert "the group's name was tried with -check at its end" in out
+    assert "shared subscriptions work there" in out
+    assert text_of(probe, 3) == "$share/g-check/appliance/probe/plant-check"
+    assert text_of(published, 0) == "appliance/probe/plant-check"
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_broker_that_shares_nothing(
+    tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
+    """Shared subscriptions that are granted and deliver nothing are told before they are needed."""
+    monkeypatch.setattr("appliance.bridge.trial._LONGEST_PROBE_S", 0.2)
+
+    def answer(_number: int, kind: int, body: bytes) -> bytes | None:
+        if kind == 3 and is_closed:
+            return None
+        return {1: CONNACK, 8: b"\x90\x03" + body[:2] + b"\x01"}.get(kind, b"")
+
+    with Scripted(answer) as broker:
+        filters = f"{IN}topic = 'a/#'\nshare = 'g'\n"
+        assert check(tmp_path, bridge(broker.port, filters=filters)) == 0
+    out = capfd.readouterr().out
+    if is_closed:
+        assert (
+            "warn [[bridge]] plant: the broker closes the connection at the test of `share`." in out
+        )
+    else:
+        assert "warn [[bridge]] plant: `share`: granted, but nothing is delivered: a test" in out
+        assert "did not come back in 0.2 s" in out
+    assert "the broker grants a/#." in out
 
 
 def test_filters_after_one_that_ends_the_connection_are_tried(tmp_path: Path, capfd: Any) -> None:
