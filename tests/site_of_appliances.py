@@ -119,28 +119,29 @@ class SiteOfAppliances:
         return appliance
 
     def publish(
-        self, burst: int, bursts: int, tasks: int, gap_s: float, *, first: int = 0
+        self, burst: int, rounds: int, tasks: int, gap_s: float, *, first: int = 0
     ) -> dict[str, list[int]]:
-        """Publish bursts of messages, a burst for each task in turn; returns when each left."""
+        """Publish a burst of messages for each task in turn, in several rounds of ``gap_s``.
+
+        Returns when the messages of each task left.
+        """
         left: dict[str, list[int]] = {}
         numbers, chance = list(range(first, first + tasks)), random.Random(1)
         with Remote(self.broker, "publisher") as remote:
-            for _ in range(bursts):
-                end = time.monotonic() + gap_s
-                for _ in range(burst):
-                    # In another order each time, or a broker that takes turns gives all messages
-                    # of a task to one appliance.
-                    chance.shuffle(numbers)
-                    for number in numbers:
+            for _ in range(rounds):
+                chance.shuffle(numbers)
+                for number in numbers:
+                    end = time.monotonic() + gap_s / tasks
+                    for _ in range(burst):
                         left.setdefault(task_id(number), []).append(time.time_ns())
                         remote.publish("start", task_id(number))
-                remote.wait_acknowledged(sum(map(len, left.values())))
-                self.after_burst()
-                time.sleep(max(0.0, end - time.monotonic()))
+                    remote.wait_acknowledged(sum(map(len, left.values())))
+                    time.sleep(max(0.0, end - time.monotonic()))
+                self.after_round()
         return left
 
-    def after_burst(self) -> None:
-        """For what happens between two bursts."""
+    def after_round(self) -> None:
+        """For what happens between two rounds."""
 
     def wait_until_quiet(self, quiet_s: float, most_s: float = 120.0) -> None:
         """Wait until no run has begun for so long."""
@@ -199,7 +200,7 @@ def measure(
     kill: bool = False,
     tasks: int = 20,
     burst: int = 10,
-    bursts: int = 5,
+    rounds: int = 5,
     seconds: float = 0.5,
     gap_s: float = 6.0,
 ) -> Result:
@@ -213,26 +214,26 @@ def measure(
         # The test of the shared subscription gets its time, and the first starts tell each
         # appliance the server's clock.
         time.sleep(10.0)
-        here.publish(4, 3, tasks, 3.5)
+        here.publish(4, 3, tasks, 4.0)
         here.wait_until_quiet(6.0)
         here.begin_count()
         done = 0
 
-        def after_burst() -> None:
+        def after_round() -> None:
             nonlocal done
             done += 1
-            if kill and done == bursts // 2:
+            if kill and done == rounds // 2:
                 here.appliances[0].kill()
 
-        here.after_burst = after_burst  # type: ignore[method-assign]
-        left = here.publish(burst, bursts, tasks, gap_s)
+        here.after_round = after_round  # type: ignore[method-assign]
+        left = here.publish(burst, rounds, tasks, gap_s)
         here.wait_until_quiet(8.0)
         if kill:
-            before = here.result(left, bursts * tasks)
+            before = here.result(left, rounds * tasks)
             here.appliances[0].begin()
             here.wait_until_quiet(8.0)
             print("while it was down:", before, flush=True)
-        return here.result(left, bursts * tasks)
+        return here.result(left, rounds * tasks)
 
 
 def latency(*, others: bool, tasks: int = 60, gap_s: float = 0.5) -> list[float]:

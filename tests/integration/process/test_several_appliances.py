@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from appliance_process import ApplianceProcess, until
 from site_of_appliances import site
 
-TASKS, BURST, BURSTS = 20, 10, 5
+TASKS, BURST, ROUNDS = 20, 10, 5
 
 pytestmark = pytest.mark.campaign
 
@@ -35,32 +34,31 @@ def test_one_of_two_appliances_is_killed_half_way(tmp_path: Path) -> None:
     with site(tmp_path, TASKS, 0.2) as here:
         first = here.add("first", share=True, others=True)
         second = here.add("second", share=True, others=True)
-        bursts_done = 0
+        rounds_done = 0
         waiting = 0
 
-        def after_burst() -> None:
-            nonlocal bursts_done
-            bursts_done += 1
-            if bursts_done == BURSTS // 2:
-                time.sleep(0.2)
+        def after_round() -> None:
+            nonlocal rounds_done
+            rounds_done += 1
+            if rounds_done == ROUNDS // 2:
                 first.kill()
 
-        here.after_burst = after_burst
-        left = here.publish(BURST, BURSTS, TASKS, 2.0)
+        here.after_round = after_round
+        left = here.publish(BURST, ROUNDS, TASKS, 2.0)
         before = journaled(first)
-        assert journaled(first) + journaled(second) < TASKS * BURST * BURSTS
+        assert journaled(first) + journaled(second) < TASKS * BURST * ROUNDS
         first.begin()
         first.wait_for_line("is connected to")
         until(
-            lambda: journaled(first) + journaled(second) >= TASKS * BURST * BURSTS,
+            lambda: journaled(first) + journaled(second) >= TASKS * BURST * ROUNDS,
             "every message is in a journal",
         )
         waiting = journaled(first) - before
-        until(lambda: here.result(left, TASKS * BURSTS).unanswered == 0, "each message is answered")
+        until(lambda: here.result(left, TASKS * ROUNDS).unanswered == 0, "each message is answered")
         here.wait_until_quiet(3.0)
-        result = here.result(left, TASKS * BURSTS)
+        result = here.result(left, TASKS * ROUNDS)
         print(f"{result}, {waiting} waited at the broker")
-        assert result.messages == TASKS * BURST * BURSTS
+        assert result.messages == TASKS * BURST * ROUNDS
         assert waiting > 0
         assert result.unanswered == 0
         assert result.starts <= 2 * result.bursts + TASKS
