@@ -173,7 +173,7 @@ async def test_a_removed_bridge_is_forgotten(tmp_path):
     assert taken == [b"0", b"1", b"2"]
 
 
-async def test_retention_waits_for_bridges(tmp_path):
+async def test_retention_waits_for_bridges(tmp_path, monkeypatch):
     """What has still to go out is kept while bridges begin, and while they change."""
 
     async def script(peer, _number):
@@ -187,17 +187,26 @@ async def test_retention_waits_for_bridges(tmp_path):
         config = bridge(remote.port, publish=sends("out/#"))
         async with BridgeRig(tmp_path, config) as rig:
             place = kept()["bridge plant"]
-            put(rig, b"1")
             await rig.settled()
             await rig.bridges.hold()
             assert kept()["bridges"] == place
             rig.bridges._release()
             assert "bridges" not in kept()
+            opened = []
+            follower = rig.journal.follower
+
+            def note(name, *arguments, **keys):
+                opened.append((name, kept()))
+                return follower(name, *arguments, **keys)
+
+            monkeypatch.setattr(rig.journal, "follower", note)
             rig.bridges.take((bridge(remote.port, publish=sends("out/#", "more")),))
-            await rig.until(lambda: "bridges" in kept())
-            while "bridges" in kept():
-                await asyncio.sleep(0.001)
-            assert kept()["bridge plant"] == place
+            await rig.until(lambda: len(opened) == 2)
+            assert opened == [
+                ("bridges", {"bridge plant": place}),
+                ("bridge plant", {"bridges": place}),
+            ]
+            await rig.until(lambda: "bridges" not in kept())
 
 
 async def test_other_filters_keep_the_place(tmp_path):
