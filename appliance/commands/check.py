@@ -308,7 +308,7 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         for name, version in databases.outdated(data_dir).items():
             present = databases.LAYOUTS[name].version
             yield "data", f"the next start upgrades {name} from format {version} to {present}"
-    yield "qlik", _qlik(config.qlik) if config.qlik else "none; no tasks are started"
+    yield "qlik", _qlik(config) if config.qlik else "none; no tasks are started"
     for trigger in config.trigger:
         name = f"{trigger.name}: " if trigger.name else ""
         yield "trigger", f"{name}{_trigger(trigger)}"
@@ -358,7 +358,15 @@ def _list(filters: tuple[str, ...]) -> str:
     return ", ".join(filters) or "nothing"
 
 
-def _qlik(qlik: QlikConfig) -> str:
+def _qlik(config: Config) -> str:
+    qlik = config.qlik
+    assert qlik is not None
+    others = ", asked for runs of other appliances before each start"
+    more = others if config.has_other_appliances else ""
+    return f"{_server(qlik)}{more}"
+
+
+def _server(qlik: QlikConfig) -> str:
     if qlik.edition == "simulated":
         return "simulated within the appliance"
     ways = ("certificate", "header", "jwt", "jwt_file", "ntlm", "api_key", "api_key_file")

@@ -242,6 +242,24 @@ def test_what_is_as_it_should_be_has_no_advice() -> None:
     assert not [line for line in advice(both) if "twice" in line]
 
 
+@pytest.mark.parametrize(
+    ("share", "said", "asked"),
+    [
+        ("", "", False),
+        ("share = 'g'", "", True),
+        ("share = 'g'", "other_appliances = false", False),
+        ("", "other_appliances = true", True),
+    ],
+)
+def test_with_a_shared_subscription_the_qlik_server_is_asked_before_each_start(
+    share: str, said: str, asked: bool
+) -> None:
+    """Unless the configuration says otherwise."""
+    qlik = f"[qlik]\nedition = 'simulated'\n{said}\n"
+    config = loads(f"{HEAD}tls = {{}}\n{IN}topic = 'a'\n{share}\n{qlik}")
+    assert config.has_other_appliances is asked
+
+
 def test_the_password_of_a_bridge_is_a_secret_like_others(tmp_path: Path) -> None:
     """It is masked in the log, never shown, read from a file, and a file without one is named."""
     (tmp_path / "pw.txt").write_text("from-a-file\n", "utf-8")
