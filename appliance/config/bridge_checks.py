@@ -116,14 +116,17 @@ def _reaches(host: str, bound: str) -> bool:
 
 def _is_own_address(host: str) -> bool:
     """Whether this machine has the address; asked of the operating system, no packet is sent."""
+    if is_loopback(host):
+        return True
     try:
         address = ipaddress.ip_address(host)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))
+            probe.connect((host, 9))
+            # What goes to an address of this machine comes from it.
+            return ipaddress.ip_address(probe.getsockname()[0]) == address
     except (ValueError, OSError):
         return False
-    return True
 
 
 def _host_problem(host: str) -> str | None:

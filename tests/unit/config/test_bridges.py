@@ -128,7 +128,7 @@ def test_a_mistake_in_a_bridge_is_named_with_its_fix(text: str, said: str) -> No
     [
         ("127.0.0.1", "localhost", True), ("0.0.0.0", "127.0.0.7", True), ("0.0.0.0", "localhost", True),
         ("0.0.0.0", socket.gethostname().upper(), True), ("[::1]", "127.0.0.1", False),
-        ("0.0.0.0", "192.0.2.1", False), ("0.0.0.0", "::1", False), ("127.0.0.1", "127.0.0.2", False),
+        ("0.0.0.0", "198.51.100.7", False), ("0.0.0.0", "::1", False), ("127.0.0.1", "127.0.0.2", False),
         ("0.0.0.0", "broker.example.com", False), ("[::]", "localhost", True),
     ],
 )  # fmt: skip
