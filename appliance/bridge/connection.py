@@ -191,7 +191,7 @@ class BridgeConnection(GuardedProtocol):
             self._owner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        was_open, self.is_open = self.is_open, False
+        self.is_open = False
         self._is_closing = True
         self._rest.clear()
         self._output.clear()
@@ -200,9 +200,11 @@ class BridgeConnection(GuardedProtocol):
         if self._ticker is not None:
             self._ticker.cancel()
         cause = self._cause
-        if cause is None and exc is not None and not isinstance(exc, ConnectionError):
+        if cause is None and exc is not None:
             cause = self.causes.of_error(exc)
-        if cause is None and not was_open and self.opened_at == 0.0:
+        if self.opened_at and cause is not None and cause.kind is Kind.CLOSED_EARLY:
+            cause = None  # closed without a word, but not before the CONNACK
+        if cause is None and not self.opened_at:
             cause = self.causes.of_silent_end()
         if not self.opened.done():
             self.opened.set_result(cause or self.causes.of_silent_end())

@@ -149,6 +149,28 @@ async def test_alpn(tmp_path, files):
             assert chosen == ["x-amzn-mqtt-ca"]
 
 
+@pytest.mark.parametrize("is_abrupt", [False, True])
+async def test_tls_ends(tmp_path, files, is_abrupt):
+    """An accepted connection that ends, in order or not, is lost, and comes back."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.server, files.server_key)
+
+    async def script(peer, number):
+        await peer.accept(filters=not number, connack=b"\x20\x02" + bytes((number > 0, 0)))
+        if number:
+            await peer.serve()
+        elif is_abrupt:
+            peer.reset()
+        else:
+            peer.close()
+
+    async with ScriptedRemote(script, tls=context) as remote:
+        config = bridge(remote.port, "a", tls=BridgeTlsConfig(ca_file=files.root))
+        async with BridgeRig(tmp_path, config) as rig:
+            await rig.failed("the connection was lost")
+            await rig.connected()
+
+
 async def test_websocket(tmp_path):
     """MQTT by WebSocket, on the configured path."""
     ws = ListenerConfig(name="ws", bind="127.0.0.1:0", transport="websocket")
