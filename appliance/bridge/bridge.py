@@ -99,6 +99,9 @@ class Bridge:
             await asyncio.wait({connection.ended}, timeout=_GOODBYE_S)
             connection.abort()
         await self._exchange.stop_sending()
+        connection = self._connection
+        if connection is not None and connection.is_open:
+            connection.disconnect()  # it was accepted meanwhile
         if self._task is not None:
             if connection is None or connection.incoming is None:
                 self._task.cancel()  # it waits, or connects

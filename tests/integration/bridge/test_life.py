@@ -9,6 +9,7 @@ import pytest
 from bridge_rig import CONNACK, SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge, sends
 from broker_rig import Rig
 
+from appliance.bridge import bridge as bridge_module
 from appliance.bridge.redirect import parse
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
@@ -75,6 +76,27 @@ async def test_reload(tmp_path):
             for name in ("stays", "changes", "new"):
                 await rig.connected(name)
             assert (first.connections, second.connections) == (1, 4)
+
+
+async def test_stop_while_it_connects(tmp_path, monkeypatch):
+    """A stop at any moment of connecting does not wait for the end of its patience."""
+    monkeypatch.setattr(bridge_module, "_GOODBYE_S", 300.0)
+
+    async def script(peer, _number):
+        await peer.accept(connack=SESSION_PRESENT)
+        await peer.serve()
+
+    async with (
+        ScriptedRemote(script) as remote,
+        BridgeRig(tmp_path, bridge(remote.port, publish=sends("out/#"))) as rig,
+    ):
+        for steps in range(0, 40, 3):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            rig.bridges.take(())
+            await rig.until(lambda: not rig.bridges.states())
+            rig.bridges.take(rig.configs)
+            await rig.until(lambda: rig.bridges.states())
 
 
 async def test_stop_while_nothing_answers(tmp_path):

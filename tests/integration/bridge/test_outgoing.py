@@ -187,7 +187,7 @@ async def test_retention_waits_for_bridges(tmp_path, monkeypatch):
         config = bridge(remote.port, publish=sends("out/#"))
         async with BridgeRig(tmp_path, config) as rig:
             place = kept()["bridge plant"]
-            await rig.settled()
+            await rig.connected()
             await rig.bridges.hold()
             assert kept()["bridges"] == place
             rig.bridges._release()
