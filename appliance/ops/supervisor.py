@@ -52,7 +52,7 @@ class Supervisor:
 
     def begin(self) -> None:
         """Start. On the engine's loop, once the listeners accept connections."""
-        self._systemd.ready("listening")
+        self._say_ready()
         loop = asyncio.get_running_loop()
         # A separate task for the watchdog: a disk that hangs delays the other work, and a restart
         # fixes no disk.
@@ -173,12 +173,15 @@ class Supervisor:
             found = control_file.Answer(request.id, done, tuple(lines))
             await asyncio.to_thread(control_file.answer, self._appliance.data_dir, found)
 
+    def _say_ready(self) -> None:
+        self._systemd.ready("listening" if self._appliance.config.listener else "no listeners")
+
     async def _reload(self) -> tuple[bool, list[str]]:
         self._systemd.reloading()
         try:
             done, lines = await asyncio.to_thread(reload, self._appliance)
         finally:
-            self._systemd.ready("listening")
+            self._say_ready()
         for line in lines:
             logger.log(logging.INFO if done else logging.ERROR, "reload: %s", line)
         return done, lines
