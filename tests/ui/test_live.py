@@ -7,7 +7,14 @@ from screens import NARROW, WIDE, settle, until
 
 from appliance.counters import Counter
 from appliance.model import ExecutionState
-from appliance.engine_api import BridgeState, Health, ListenerState, QlikState, TimerState
+from appliance.engine_api import (
+    BridgeState,
+    BridgeSubscriptionState,
+    Health,
+    ListenerState,
+    QlikState,
+    TimerState,
+)
 from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.settings import UiSettings
 
@@ -375,12 +382,36 @@ async def test_the_first_run_names_the_way_in_that_there_is(transport, tls, want
         await settle(pilot)
 
 
+BRIDGES = (
+    BridgeState("hq", "elsewhere:1883", "3.1.1", Health("ok"), publishes=("#",)),
+    BridgeState(
+        "plant",
+        "broker:1883",
+        "3.1.1",
+        Health("ok"),
+        subscriptions=(BridgeSubscriptionState("plant/#"),),
+    ),
+)
+
+
+async def test_the_first_run_names_bridges_that_bring_messages_beside_the_listener():
+    """The page has both ways for a first message; a bridge that only sends is none."""
+    engine = FakeEngine(Clock())
+    engine.changes["first_run"] = True
+    engine.changes["bridges"] = BRIDGES
+    async with app_for(engine).run_test(size=NARROW) as pilot:
+        text = await settle(pilot)
+        assert "127.0.0.1:1883  (MQTT" in text
+        assert "Messages come by bridges  plant (broker:1883)" in text
+        assert "/srv/appliance/data" in text  # the last line of the page
+
+
 async def test_the_first_run_without_listeners_names_the_bridges():
     """No address is offered at which no one answers; publishing here goes on."""
     engine = FakeEngine(Clock())
     engine.changes["first_run"] = True
     engine.changes["listeners"] = ()
-    engine.changes["bridges"] = (BridgeState("plant", "broker:1883", "3.1.1", Health("ok")),)
+    engine.changes["bridges"] = BRIDGES
     async with app_for(engine).run_test(size=NARROW) as pilot:
         text = await settle(pilot)
         assert "Messages come by bridges  plant (broker:1883)" in text

@@ -111,16 +111,20 @@ def _lines(snapshot: Snapshot) -> list[Line]:
 
 def _way_in(snapshot: Snapshot) -> list[Line]:
     host, port = address(snapshot)
+    lines: list[Line] = []
     if snapshot.listeners:
-        return [
+        lines.append(
             [
                 (" Point publishers at  ", ""),
                 (f"{host}:{port}", "accent"),
                 (_way(snapshot), "dim"),
             ]
-        ]
-    bridges = ", ".join(f"{one.name} ({one.address})" for one in snapshot.bridges)
-    return [[(" Messages come by bridges  ", ""), (bridges, "accent")]]
+        )
+    bringing = [one for one in snapshot.bridges if one.subscriptions]
+    if bringing or not snapshot.listeners:
+        names = ", ".join(f"{one.name} ({one.address})" for one in bringing) or "none subscribes"
+        lines.append([(" Messages come by bridges  ", ""), (names, "accent")])
+    return lines
 
 
 def _listeners() -> list[Line]:
