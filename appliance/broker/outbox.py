@@ -36,6 +36,8 @@ class Delivery(msgspec.Struct):
     """The client's PUBREC came: the message is with it, only the release is open (QoS 2)."""
     noting: bool = False
     """A note about the exchange is on its way to the disk; the next packet waits for it."""
+    was_sent: bool = False
+    """It may have been sent before the appliance was started."""
 
 
 SEARCHING = Delivery(Message(0, 0, "", b""), 0, retain=False)
@@ -106,7 +108,6 @@ class Outbox:
         "_held",
         "_inflight",
         "_inflight_bytes",
-        "_last_id",
         "_limit",
         "_max_bytes",
         "_queue",
@@ -153,7 +154,6 @@ class Outbox:
         self._held = False
         self._goes_on_soon = False
         """Enough was sent in this step of the loop; ``go_on`` will be called."""
-        self._last_id = 0
         self._count = count
         self._current = current
 
@@ -188,9 +188,18 @@ class Outbox:
     # --- what the client is to get --------------------------------------------------------------
 
     def deliver(
-        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
+        self,
+        message: Message,
+        qos: int,
+        *,
+        retain: bool,
+        identifiers: tuple[int, ...] = (),
+        was_sent: bool = False,
     ) -> None:
-        """Send a message now if the client can take it, else queue it, within bounds."""
+        """Send a message now if the client can take it, else queue it, within bounds.
+
+        ``was_sent``: it may have been sent before this start, so it has the DUP flag.
+        """
         sink = self.sink
         if qos == 0:
             if sink is None:
@@ -207,7 +216,7 @@ class Outbox:
         if self._queue:
             self._make_room(cost)
         self._queued_bytes += cost
-        self._queue.append(Delivery(message, qos, retain, identifiers, cost))
+        self._queue.append(Delivery(message, qos, retain, identifiers, cost, was_sent=was_sent))
         if sink is not None:
             self.pump()
             is_held = (
@@ -372,7 +381,7 @@ class Outbox:
         return delivery
 
     def _begin(self, delivery: Delivery) -> None:
-        packet_id = self._next_id()
+        packet_id = self._id_of(delivery.message)
         self._add_in_flight(packet_id, delivery)
         if delivery.qos == 2 and self.keeper is not None:
             delivery.noting = True
@@ -401,20 +410,25 @@ class Outbox:
             return
         if delivery.received:
             sink.send_release(packet_id)
-        elif sink.send_publish(delivery, packet_id, duplicate=delivery.sent):
+        elif sink.send_publish(delivery, packet_id, duplicate=delivery.sent or delivery.was_sent):
             if not delivery.sent:
                 self.delivered += 1
             delivery.sent = True
         else:
             self._finish(packet_id, delivery)
 
-    def _next_id(self) -> int:
-        packet_id = self._last_id
+    def _id_of(self, message: Message) -> int:
+        """A free packet id: that which the message has after a restart, too.
+
+        A client can then tell a redelivery from another message of the same content
+        [MQTT-4.4.0-1], and the ids ascend with the messages.
+        """
+        packet_id = message.seq
         while True:
-            packet_id = packet_id % 65535 + 1
+            packet_id = (packet_id - 1) % 65535 + 1
             if packet_id not in self._inflight:
-                self._last_id = packet_id
                 return packet_id
+            packet_id += 1
 
     # --- what the client acknowledges -----------------------------------------------------------
 

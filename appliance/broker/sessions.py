@@ -488,7 +488,11 @@ class Sessions:
                 found = {message.seq: message for message in records.read(seq - 1, 1)}
             if (message := found.get(seq)) is not None:  # retention may have taken it
                 self._sessions[client_id].outbox.deliver(
-                    message, each.qos, retain=each.retain, identifiers=each.identifiers
+                    message,
+                    each.qos,
+                    retain=each.retain,
+                    identifiers=each.identifiers,
+                    was_sent=True,
                 )
 
     def _restore_exchanges(self, records: Records) -> set[tuple[str, int]]:
@@ -553,4 +557,5 @@ class Sessions:
                         min(qos, message.qos),
                         retain=message.retain and retain,
                         identifiers=identifiers,
+                        was_sent=True,
                     )

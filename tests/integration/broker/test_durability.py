@@ -600,3 +600,27 @@ async def test_a_will_that_is_withdrawn_at_once_is_not_written(tmp_path):
             wire.send(connect + b"\xe0\0")
             await wire.closed()
         assert written == []
+
+
+@pytest.mark.parametrize("version", [4, 5])
+async def test_after_a_restart_a_message_comes_again_as_itself(tmp_path, version):
+    """What may have been sent before has DUP and the same packet id, so a client that has it can
+    tell; what comes after the restart has neither."""
+    async with Rig(tmp_path) as rig:
+        away = await rig.wire(version, client_id="away", clean=False)
+        await away.subscribe(("t", 1))
+        rig.door.publish("other", b"0")
+        for payload in (b"1", b"2", b"2"):
+            rig.door.publish("t", payload)
+        before = [await away.message() for _ in range(3)]
+        away.ack(4, before[0].id)
+        await away.ping()
+    async with Rig(tmp_path) as rig:
+        again = await rig.wire(version, client_id="away", clean=False)
+        after = [await again.message() for _ in range(2)]
+        rig.door.publish("t", b"3")
+        news = await again.message()
+    assert [(one.id, one.payload, one.dup) for one in after] == [
+        (one.id, one.payload, True) for one in before[1:]
+    ]
+    assert (news.payload, news.dup) == (b"3", False)
