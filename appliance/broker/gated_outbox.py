@@ -42,10 +42,16 @@ class GatedOutbox(Outbox):
     __slots__ = ()
 
     def deliver(
-        self, message: Message, qos: int, *, retain: bool, identifiers: tuple[int, ...] = ()
+        self,
+        message: Message,
+        qos: int,
+        *,
+        retain: bool,
+        identifiers: tuple[int, ...] = (),
+        was_sent: bool = False,
     ) -> None:
         if qos:
-            super().deliver(message, qos, retain=retain, identifiers=identifiers)
+            super().deliver(message, qos, retain=retain, identifiers=identifiers, was_sent=was_sent)
             return
         if self.sink is None:
             return
