@@ -44,7 +44,7 @@ def test_one_of_two_appliances_is_killed_half_way(tmp_path: Path) -> None:
                 first.kill()
 
         here.after_round = after_round
-        left = here.publish(BURST, ROUNDS, TASKS, 2.0)
+        left = here.publish(BURST, ROUNDS, TASKS, 1.2)
         before = journaled(first)
         assert journaled(first) + journaled(second) < TASKS * BURST * ROUNDS
         first.begin()
