@@ -223,6 +223,9 @@ class BridgeConnection(GuardedProtocol):
         self.write(data)
         if newest:
             self._owner.acknowledges(newest)
+            if self._owner.wants_proof:
+                # In the same segment: both arrive, or neither does.
+                self._ping_if_due(self._loop.time())
 
     def pause(self) -> None:
         """Back-pressure from the door."""
@@ -473,10 +476,13 @@ class BridgeConnection(GuardedProtocol):
             self.was_silent = True
             self.close()
             return
-        proof = self._owner.wants_proof
-        if keepalive.wants_ping(now, for_proof=proof, is_read=self._is_read):
-            self.ping()
+        self._ping_if_due(now)
         self._owner.look(self)
+
+    def _ping_if_due(self, now: float) -> None:
+        proof = self._owner.wants_proof
+        if self._keepalive.wants_ping(now, for_proof=proof, is_read=self._is_read):
+            self.ping()
 
     def _give_up(self, text: str) -> None:
         self.was_silent = True
