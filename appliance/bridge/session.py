@@ -7,6 +7,7 @@ which messages come again (repeats.py).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 from appliance.bridge.store import SessionRecord
 
 _SEEN_EVERY_NS = 60_000_000_000
+
+_log = logging.getLogger(__name__)
 
 
 class Gap(msgspec.Struct, frozen=True):
@@ -48,7 +51,16 @@ class Session:
             save: puts a record into the next commit.
             clock_ns: the present time in ns since 1970.
         """
-        if record is None or record.client_id != client_id:
+        if record is not None and record.client_id != client_id:
+            if record.is_there:
+                _log.warning(
+                    "the client id at %s is %s now: what waits there for %s stays there",
+                    address,
+                    client_id,
+                    record.client_id,
+                )
+            record = None
+        if record is None:
             record = SessionRecord(address, client_id)
         elif record.address != address:
             record = msgspec.structs.replace(record, address=address, is_there=False)

@@ -90,6 +90,17 @@ async def test_a_first_connection_and_another_broker_are_no_gap(tmp_path):
                 assert (rig.state().gaps, rig.state().gap_ns) == (0, None)
 
 
+async def test_another_client_id_is_said_to_leave_a_session_behind(tmp_path, caplog):
+    """What waits there for the old one does not come, and that is no gap of the new one."""
+    async with Remote(sends({"payload": b"1"}, then="serve")) as remote:
+        for client_id in ("first", "second"):
+            config = bridge(remote.port, "plant/#", client_id=client_id)
+            async with BridgeRig(tmp_path, config) as rig:
+                await rig.connected()
+                assert rig.state().gaps == 0
+    assert "is second now: what waits there for first stays there" in caplog.text
+
+
 async def test_a_restart_subscribes_only_to_what_the_session_lacks(tmp_path):
     """Filters that stay are left alone, one with other options is sent again, one that is gone is
     taken back."""
