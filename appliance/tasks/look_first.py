@@ -22,6 +22,7 @@ from appliance.tasks.request_book import RequestBook, to_ns
 from appliance.tasks.runs import BY_OTHER, Runs
 from appliance.tasks.states import RequestState
 
+UNDECIDED = "A run of the task is under way, and it is not known yet which request it belongs to."
 _LOOKING = frozenset({RequestState.LOOKING})
 _LOADED_NOTHING = frozenset({ExecutionState.ABORTED, ExecutionState.SKIPPED, ExecutionState.LOST})
 """A run that ended so answers nothing. One that failed does: another one would fail as well."""
@@ -54,9 +55,20 @@ class LookFirst:
             self._answered(record, report, now)
             return False
         task_id = record.execution.task_id
-        for one in reports:
-            if not one.state.is_final:
-                self._runs.elsewhere(one, record.execution.task_name, now)
+        name = record.execution.task_name
+        under_way = [one for one in reports if not one.state.is_final]
+        are_decided = [self._runs.elsewhere(one, name, now) for one in under_way]
+        if not all(are_decided):
+            # It may be the run of a request that an earlier process left: that is looked for first.
+            book.move(
+                record,
+                RequestState.RETRY_WAIT,
+                now,
+                reason=UNDECIDED,
+                next_attempt_ns=now + to_ns(dispatcher.limits.look_first_s),
+            )
+            dispatcher.put_back(record, now)
+            return False
         began = max((one.began_until_ns or 0 for one in reports), default=0)
         self._note_start(task_id, min(began, now))
         if not dispatcher.goes_now(record, now):

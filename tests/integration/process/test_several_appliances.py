@@ -27,7 +27,7 @@ def journaled(appliance: ApplianceProcess) -> int:
 
 def test_one_of_two_appliances_is_killed_half_way(tmp_path: Path) -> None:
     """1,000 messages for 20 tasks: each message has a run that began after it, none is lost, and
-    there are no more starts than two for each burst of messages.
+    there is little more than one start for each burst of messages.
 
     While the one is down, its share of the messages waits at the broker.
     """
@@ -61,4 +61,4 @@ def test_one_of_two_appliances_is_killed_half_way(tmp_path: Path) -> None:
         assert result.messages == TASKS * BURST * ROUNDS
         assert waiting > 0
         assert result.unanswered == 0
-        assert result.starts <= 2 * result.bursts + TASKS
+        assert result.starts <= 1.5 * result.bursts

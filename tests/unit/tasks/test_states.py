@@ -694,6 +694,22 @@ def test_a_server_that_can_t_be_asked_is_waited_for(_scene: Scene) -> None:
     assert record.execution.state is ExecutionState.REJECTED
 
 
+@walks((S.LOOKING, S.RETRY_WAIT))
+def test_a_run_that_may_be_of_an_earlier_process_is_decided_first(_scene: Scene) -> None:
+    """A message that was read again after a crash may have started it; nothing is started on it."""
+    scene = among_others()
+    record = scene.ask()
+    scene.planner.dispatcher.earlier_seq = 100
+    earlier = scene.ask(selector=TaskSelector("tag", "nightly"))
+    assert earlier.look_since_ns is not None
+    scene.go(1)
+    scene.expect(record, S.LOOKING)
+    running = run_of_other(scene, 5, ExecutionState.RUNNING)
+    assert not scene.planner.looked(record, [running], scene.now)
+    scene.expect(record, S.RETRY_WAIT)
+    assert "not known yet" in record.execution.reason
+
+
 @walks((S.LOOKING, S.PENDING))
 def test_a_look_that_is_given_back_leaves_nothing_in_doubt(_scene: Scene) -> None:
     """The stop came between the look and the call."""
