@@ -170,6 +170,8 @@ class Bridge:
         cause = await connection.ended
         lasted_s = max(loop.time() - connection.opened_at, 1e-9)
         refused = self._exchange.ended(connection, cause)
+        if refused is not None:
+            self._takeovers.clear()
         return refused or self._explain(cause, lasted_s), lasted_s
 
     async def _open(self, connection: BridgeConnection) -> Cause | None:

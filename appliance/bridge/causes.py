@@ -230,6 +230,15 @@ class Causes:
         """A packet that MQTT does not permit."""
         return Cause(Kind.PROTOCOL, f"it breaks the protocol: {self.said(text)}")
 
+    def of_message(self, topic: str) -> Cause:
+        """The broker closed the connection right after a message, more than once."""
+        return Cause(
+            Kind.PUBLISH,
+            f"the broker closed the connection right after a message on {self.said(topic)}",
+            "check `publish` and what the broker permits",
+            is_of_broker=True,
+        )
+
     def of_error(self, error: BaseException) -> Cause:
         """What the operating system or TLS says, before or while the connection is open."""
         if isinstance(error, ApplianceError):

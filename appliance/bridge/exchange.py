@@ -249,7 +249,7 @@ class Exchange:
     def ended(self, connection: BridgeConnection, cause: Cause | None) -> Cause | None:
         """An accepted connection is over; ``cause`` is what its end itself says.
 
-        Returns the cause if it is a filter that the broker does not take.
+        Returns the cause if it is a filter or a message that the broker does not take.
         """
         self.account.ended()
         by_broker = not connection.was_silent and (
@@ -263,7 +263,9 @@ class Exchange:
         if self._is_sending and self.outgoing is not None:
             self._is_sending = False
             text = "" if cause is None else cause.text
-            self.outgoing.disconnected(text, by_broker=by_broker and refused is None)
+            topic = self.outgoing.disconnected(text, by_broker=by_broker and refused is None)
+            if topic and (cause is None or cause.kind is Kind.CLOSED):
+                refused = self.causes.of_message(topic)
         return refused
 
     # --- the end ------------------------------------------------------------------------------

@@ -187,12 +187,15 @@ class Outgoing:
             _log.warning("bridge %s: the other broker %s", self._name, "; it ".join(said))
         self._said = said
 
-    def disconnected(self, text: str = "", *, by_broker: bool = True) -> None:
+    def disconnected(self, text: str = "", *, by_broker: bool = True) -> str:
         """The connection is gone; what is not acknowledged is sent again by the next one.
 
         Args:
             text: why, as far as the broker said; safe to show.
             by_broker: whether the broker ended it, and not the network or this side.
+
+        Returns the topic of the message right after which the connection has ended more than once,
+        empty if there is none.
         """
         self._link = None
         for name in ("rate", "quota", "answer"):
@@ -200,6 +203,7 @@ class Outgoing:
         self._settle()
         is_ignored, self._is_ignored = self._is_ignored, False
         refused = self._window.disconnect(self._clock(), by_broker=by_broker, is_ignored=is_ignored)
+        suspect = self._under_way.get(self._window.suspect_seq or 0)
         if refused is not None:
             why = "it ended the connection right after this message, three times"
             if is_ignored:
@@ -209,6 +213,7 @@ class Outgoing:
         self._under_way.clear()
         self._ready_to = self.done_seq
         self._reader.place(Place(0, self.done_seq))
+        return suspect.topic if suspect and by_broker else ""
 
     def acknowledged(self, packet_id: int, reason: int = 0, text: str = "") -> None:
         """A PUBACK came, with this reason code and maybe text of the broker."""

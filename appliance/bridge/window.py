@@ -49,6 +49,8 @@ class Window:
         the broker ends it for."""
         self._strikes = (0, 0)
         """A sequence number, and how often the connection ended right after it."""
+        self._last_strike = (0, 0)
+        """The same at the newest end of a connection; no strike: zeros."""
         self._last_id = FIRST_PACKET_ID - 1
 
     def __len__(self) -> int:
@@ -62,6 +64,12 @@ class Window:
     def oldest_sent_at(self) -> float | None:
         """When the first message was sent of those that are not acknowledged."""
         return next((sent.at for sent in self._sent.values()), None)
+
+    @property
+    def suspect_seq(self) -> int | None:
+        """The message right after which the connection ended at least twice in a row."""
+        seq, strikes = self._last_strike
+        return seq if strikes > 1 else None
 
     @property
     def is_careful(self) -> bool:
@@ -156,6 +164,7 @@ class Window:
         ignored, so often that it is not sent again, else ``None``.
         """
         refused = None
+        self._last_strike = (0, 0)
         oldest = self.oldest_seq
         ended_right_after = (
             by_broker and oldest is not None and now - self._sent[oldest].at <= _RIGHT_AFTER_S
@@ -163,7 +172,7 @@ class Window:
         if oldest is not None and (ended_right_after or is_ignored):
             struck, strikes = self._strikes
             strikes = strikes + 1 if struck == oldest else 1
-            self._strikes = (oldest, strikes)
+            self._strikes = self._last_strike = (oldest, strikes)
             if strikes >= MOST_STRIKES and (is_ignored or len(self._sent) == 1):
                 refused = oldest
             if not is_ignored:

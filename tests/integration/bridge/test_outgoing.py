@@ -141,6 +141,7 @@ async def test_closed_for_a_message(tmp_path):
             await rig.until(lambda: rig.state().messages_out == 3)
             assert rig.state().parked == 1
             assert remote.connections <= 6
+            assert "right after a message on out/t" in rig.state().last_error
     assert list(dict.fromkeys(taken)) == [b"1", b"2", b"3"]
 
 
@@ -188,6 +189,7 @@ async def test_retention_waits_for_bridges(tmp_path, monkeypatch):
         async with BridgeRig(tmp_path, config) as rig:
             place = kept()["bridge plant"]
             await rig.connected()
+            await rig.until(lambda: rig.journal.query("SELECT * FROM bridge_cursor"))
             await rig.bridges.hold()
             assert kept()["bridges"] == place
             rig.bridges._release()
