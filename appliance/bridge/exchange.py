@@ -313,7 +313,7 @@ class Exchange:
         gap = self.account.session.gap
         self.account.session.acknowledge()
         known = [] if gap is None else [self._text_of(gap)]
-        return known if self.outgoing is None else known + self.outgoing.acknowledge()
+        return known if self.outgoing is None else known + self.outgoing.undelivered.acknowledge()
 
     def _text_of(self, gap: Gap) -> str:
         since = f"from {_time(gap.from_ns)} " if gap.from_ns else ""

@@ -20,10 +20,12 @@ import msgspec
 
 from appliance.bridge.outgoing_reader import Chunk, Item, OutgoingReader, Place
 from appliance.bridge.rate import Rate
+from appliance.bridge.timers import Timers
+from appliance.bridge.undelivered import Undelivered
 from appliance.bridge.window import Window
 from appliance.broker.sparse_log import SparseLog
 from appliance.config.tables import BridgeConfig
-from appliance.counters import Count, Counter
+from appliance.counters import Count
 from appliance.journal.journal import Journal
 from appliance.log.sanitize import escape
 from appliance.model import Message
@@ -45,7 +47,7 @@ ANSWER_WITHIN_S = 60.0
 """A broker that has not acknowledged a message by then has dropped it, or hangs."""
 _DUP = 0x08
 _SHOWN = 200
-"""Characters of a topic or of a broker's words in the log."""
+"""Characters of a broker's words in the log."""
 _PAUSES_S = (5.0, 10.0, 20.0, 40.0, 60.0)
 """How long nothing is sent after a message was refused because of a quota; then it is sent again,
 and refused for good after the last of these."""
@@ -95,8 +97,7 @@ class Outgoing:
         self._said: list[str] = []
         self._save_cursor = save_cursor
         self._waited_ns = waited_ns
-        self._clock_ns = clock_ns
-        self._count = count
+        self.undelivered = Undelivered(config.name, count, clock_ns, clock)
         self._loop = loop
         self._clock = clock
         self._is_5 = config.version == "5"
@@ -122,14 +123,10 @@ class Outgoing:
         self._is_saving = False
         self._unsaved = 0
         """Messages that went out since the place was saved last."""
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers = Timers(loop)
         self._soon: asyncio.Handle | None = None
         self.messages_out = 0
         """Messages that the other broker acknowledged (at QoS 0: that were sent)."""
-        self.parked = 0
-        """Messages that the other broker refused, so that they were left out."""
-        self.parked_ns: int | None = None
-        """When that happened last; ``None`` once an operator has acknowledged it."""
         self._reader = OutgoingReader(
             name=config.name,
             publish=config.publish,
@@ -140,13 +137,9 @@ class Outgoing:
             cursor=place,
             hand_over=self._hand_over,
         )
-        self.missed = 0
-        """Numbers of the journal that retention deleted before they went out."""
-        self.missed_ns: int | None = None
-        """When that was found last; ``None`` once an operator has acknowledged it."""
         first_seq = journal.stats().first_seq
         if place + 1 < first_seq:
-            self._note_missed(first_seq - place - 1)
+            self.undelivered.miss(first_seq - place - 1)
         if cursor is None:
             # A kill before the first message must not move the place.
             save_cursor(place, lambda: None)
@@ -198,8 +191,7 @@ class Outgoing:
         empty if there is none.
         """
         self._link = None
-        for name in ("rate", "quota", "answer"):
-            self._cancel(name)
+        self._timers.cancel("rate", "quota", "answer")
         self._settle()
         is_ignored, self._is_ignored = self._is_ignored, False
         refused = self._window.disconnect(self._clock(), by_broker=by_broker, is_ignored=is_ignored)
@@ -208,7 +200,8 @@ class Outgoing:
             why = "it ended the connection right after this message, three times"
             if is_ignored:
                 why = "it never acknowledged this message, but later ones"
-            self._park(refused, f"{why}: {text}" if text else why)
+            topic = self._under_way[refused].topic
+            self.undelivered.park(refused, topic, f"{why}: {text}" if text else why)
         self._ready.clear()
         self._under_way.clear()
         self._ready_to = self.done_seq
@@ -224,12 +217,13 @@ class Outgoing:
         if seq is None:
             return  # for what an earlier connection sent
         self._refusals.pop(seq, None)
+        item = self._under_way.pop(seq)
         if reason >= reasons.FAILURE:
             why = reasons.text(reason)
-            self._park(seq, f'{why}: "{escape(text[:_SHOWN])}"' if text else why)
+            said = f'{why}: "{escape(text[:_SHOWN])}"' if text else why
+            self.undelivered.park(seq, item.topic, said)
         else:
             self._note_out()
-        self._under_way.pop(seq, None)
         self._pump_soon()
 
     def _try_again(self, packet_id: int) -> None:
@@ -237,16 +231,15 @@ class Outgoing:
         seq = self._window.withdraw(packet_id)
         if seq is None:
             return
-        item = self._under_way[seq]
+        item = self._under_way.pop(seq)
         tried = self._refusals.get(seq, 0)
         if tried == len(_PAUSES_S):
             self._window.give_up(seq)
             del self._refusals[seq]
-            self._park(seq, reasons.text(Reason.QUOTA_EXCEEDED))
+            self.undelivered.park(seq, item.topic, reasons.text(Reason.QUOTA_EXCEEDED))
             self._pump_soon()
             return
         self._refusals[seq] = tried + 1
-        del self._under_way[seq]
         at = bisect_left(self._ready, seq, key=lambda each: each.seq)
         self._ready.insert(at, item)
         self._reader.took(self._connection, -1, -item.size)
@@ -257,7 +250,7 @@ class Outgoing:
                 self._name,
                 _PAUSES_S[tried],
             )
-            self._later("quota", _PAUSES_S[tried], self._pump)
+            self._timers.start("quota", _PAUSES_S[tried], self._pump)
 
     def hurry(self) -> None:
         """Look at once at what is in the journal: the end is near."""
@@ -283,9 +276,9 @@ class Outgoing:
         if chunk.connection != self._connection or self._link is None:
             return
         if chunk.missed:
-            self._note_missed(chunk.missed)
+            self.undelivered.miss(chunk.missed)
         for seq, counter, why in chunk.left_out:
-            self._leave_out(seq, counter, why)
+            self.undelivered.leave_out(seq, counter, why)
         self._ready += chunk.items
         self._ready_to = chunk.position
         self._pump()
@@ -314,7 +307,7 @@ class Outgoing:
                     break
                 wait_s = self._rate.wait_s()
                 if wait_s:
-                    self._later("rate", wait_s, self._pump)
+                    self._timers.start("rate", wait_s, self._pump)
                     break
                 self._send(item, parts, now)
             self._ready.popleft()
@@ -325,7 +318,7 @@ class Outgoing:
         if taken:
             self._reader.took(self._connection, taken, size)
         if len(self._window) and "answer" not in self._timers:
-            self._later("answer", ANSWER_WITHIN_S, self._look_for_answer)
+            self._timers.start("answer", ANSWER_WITHIN_S, self._look_for_answer)
         self._settle()
 
     def _note_out(self) -> None:
@@ -349,7 +342,7 @@ class Outgoing:
             assert properties.message_expiry_s is not None
             left_s = properties.message_expiry_s - self._waited_ns(message) // 1_000_000_000
             if left_s <= 0:
-                self._count(Counter.BRIDGE_PUBLISHES_EXPIRED)
+                self.undelivered.expire()
                 return
             if self._is_5:
                 kept = msgspec.structs.replace(properties, message_expiry_s=left_s)
@@ -372,59 +365,10 @@ class Outgoing:
             return
         left_s = sent_at + ANSWER_WITHIN_S - self._clock()
         if left_s > 0:
-            self._later("answer", left_s + 0.1, self._look_for_answer)
+            self._timers.start("answer", left_s + 0.1, self._look_for_answer)
         else:
             self._is_ignored = self._window.is_oldest_passed
             self._link.lose(f"a message was not acknowledged within {ANSWER_WITHIN_S:.0f} s")
-
-    # --- what did not go out ---------------------------------------------------------------------
-
-    def _park(self, seq: int, why: str) -> None:
-        self.parked += 1
-        self.parked_ns = self._clock_ns()
-        self._count(Counter.BRIDGE_PUBLISHES_REFUSED)
-        item = self._under_way.pop(seq, None)
-        self._lines.log(
-            logging.WARNING,
-            "bridge %s: the other broker refused message %d on %s, which is left out: %s",
-            self._name,
-            seq,
-            escape(item.topic[:_SHOWN]) if item else "a topic",
-            why,
-        )
-
-    def _leave_out(self, seq: int, counter: Counter, why: str) -> None:
-        self._count(counter)
-        self._lines.log(
-            logging.WARNING, "bridge %s: message %d does not go out: %s", self._name, seq, why
-        )
-
-    def _note_missed(self, messages: int) -> None:
-        self.missed += messages
-        self.missed_ns = self._clock_ns()
-        self._count(Counter.BRIDGE_PUBLISHES_MISSED)
-        _log.error(
-            "bridge %s: retention has deleted up to %d messages that had not gone out: the other "
-            "broker was away for longer than the journal reaches back (journal.max_size)",
-            self._name,
-            messages,
-        )
-
-    def acknowledge(self) -> list[str]:
-        """An operator knows what did not go out; returns what that was."""
-        known = []
-        if self.parked_ns is not None:
-            known.append(
-                f"bridge {self._name}: {self.parked} messages were refused by the other broker"
-                " since the start, and left out"
-            )
-        if self.missed_ns is not None:
-            known.append(
-                f"bridge {self._name}: retention has deleted up to {self.missed} messages since"
-                " the start that had not gone out"
-            )
-        self.parked_ns = self.missed_ns = None
-        return known
 
     # --- the durable place -----------------------------------------------------------------------
 
@@ -437,13 +381,15 @@ class Outgoing:
             return
         self.done_seq = done
         self._window.forget_to(done)
+        if self._refusals:
+            self._refusals = {seq: tried for seq, tried in self._refusals.items() if seq > done}
         if self._unsaved >= _SAVE_EVERY and not self._is_saving:
             self._save()
         elif "save" not in self._timers:
-            self._later("save", _SAVE_EVERY_S, self._save)
+            self._timers.start("save", _SAVE_EVERY_S, self._save)
 
     def _save(self) -> None:
-        self._cancel("save")
+        self._timers.cancel("save")
         seq = self.done_seq
         if seq <= self._saving_seq:
             return
@@ -460,26 +406,9 @@ class Outgoing:
         """Send no more, and save the place. The connection may be open or not."""
         self._settle()
         self._link = None
-        for name in list(self._timers):
-            self._cancel(name)
+        self._timers.cancel_all()
         if self._soon is not None:
             self._soon.cancel()
         self._save()
         self._reader.stop()
         await asyncio.to_thread(self._reader.join, 10.0)
-
-    # --- timers ----------------------------------------------------------------------------------
-
-    def _later(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
-        self._cancel(name)
-
-        def begin() -> None:
-            self._timers.pop(name, None)
-            call()
-
-        self._timers[name] = self._loop.call_later(delay_s, begin)
-
-    def _cancel(self, name: str) -> None:
-        timer = self._timers.pop(name, None)
-        if timer is not None:
-            timer.cancel()

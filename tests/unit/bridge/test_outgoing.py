@@ -227,12 +227,12 @@ def test_refused_is_parked(journal, caplog):
             remote.acknowledge(0, reason=0x87, text="\x1b[2Jno")
             remote.acknowledge(1, reason=0x10)
             await rig.until(lambda: rig.cursor == 2)
-            assert (rig.outgoing.parked, rig.outgoing.messages_out) == (1, 1)
+            assert (rig.outgoing.undelivered.parked, rig.outgoing.messages_out) == (1, 1)
             assert rig.counts == [Counter.BRIDGE_PUBLISHES_REFUSED]
-            assert rig.outgoing.parked_ns == 77
-            (known,) = rig.outgoing.acknowledge()
+            assert rig.outgoing.undelivered.parked_ns == 77
+            (known,) = rig.outgoing.undelivered.acknowledge()
             assert "1 messages were refused" in known
-            assert rig.outgoing.parked_ns is None
+            assert rig.outgoing.undelivered.parked_ns is None
 
     asyncio.run(run())
     assert "not authorized" in caplog.text
@@ -259,7 +259,7 @@ def test_quota(journal, monkeypatch, caplog):
             await remote.until(6)
             remote.acknowledge(5, reason=0x97)
             await rig.until(lambda: rig.cursor == 3)
-            assert (rig.outgoing.messages_out, rig.outgoing.parked) == (2, 1)
+            assert (rig.outgoing.messages_out, rig.outgoing.undelivered.parked) == (2, 1)
 
     asyncio.run(run())
     assert "quota" in caplog.text
@@ -289,7 +289,7 @@ def test_closed_for_a_message(journal):
                     break
                 rig.outgoing.disconnected("topic not allowed")
             assert set(arrived) == {b"good", b"fine"}
-            assert rig.outgoing.parked == 1
+            assert rig.outgoing.undelivered.parked == 1
 
     asyncio.run(run())
 
@@ -464,7 +464,7 @@ def test_ignored_message(journal, monkeypatch, caplog):
             remote = rig.connect(session_present=True)
             await rig.until(lambda: rig.cursor == 4)
             assert not remote.got
-            assert (rig.outgoing.parked, rig.outgoing.messages_out) == (1, 3)
+            assert (rig.outgoing.undelivered.parked, rig.outgoing.messages_out) == (1, 3)
 
     asyncio.run(run())
     assert "on out/t" in caplog.text
@@ -503,15 +503,15 @@ def test_retention_passed_by(tmp_path, caplog):
                 rig.put(bytes(20_000))
             await rig.until(lambda: journal.journal.removed_to > 0)
             remote = rig.connect()
-            await rig.until(lambda: rig.outgoing.missed > 0)
+            await rig.until(lambda: rig.outgoing.undelivered.missed > 0)
             await remote.until(1)
             assert Counter.BRIDGE_PUBLISHES_MISSED in rig.counts
-            assert rig.outgoing.missed_ns == 77
-            assert "deleted" in rig.outgoing.acknowledge()[0]
+            assert rig.outgoing.undelivered.missed_ns == 77
+            assert "deleted" in rig.outgoing.undelivered.acknowledge()[0]
             rig.cursor = 3
             caplog.clear()
             rig.begin()
-            assert rig.outgoing.missed == journal.journal.stats().first_seq - 4
+            assert rig.outgoing.undelivered.missed == journal.journal.stats().first_seq - 4
 
     try:
         asyncio.run(run())

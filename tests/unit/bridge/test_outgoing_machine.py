@@ -144,7 +144,7 @@ class Sending(RuleBasedStateMachine):
         async def take():
             each = data.draw(st.sampled_from(self.under_way))
             self.under_way.remove(each)
-            parked = self.outgoing.parked
+            parked = self.outgoing.undelivered.parked
             if reason < 0x80:
                 self.accepted.add(each.payload)
             elif reason == 0x87:
@@ -152,7 +152,7 @@ class Sending(RuleBasedStateMachine):
             else:
                 self.maybe = each.payload
             self.outgoing.acknowledged(each.packet_id, reason)
-            if reason == 0x97 and self.outgoing.parked > parked:
+            if reason == 0x97 and self.outgoing.undelivered.parked > parked:
                 self.refused.add(each.payload)
             await self.still()
 
@@ -161,7 +161,7 @@ class Sending(RuleBasedStateMachine):
     @precondition(lambda self: self.is_connected)
     @rule(by_broker=st.booleans())
     def disconnect(self, by_broker):
-        parked = self.outgoing.parked
+        parked = self.outgoing.undelivered.parked
         self.under_way, before = [], self.under_way
         self.is_connected = False
 
@@ -169,7 +169,7 @@ class Sending(RuleBasedStateMachine):
             self.outgoing.disconnected(by_broker=by_broker)
 
         self.run(end())
-        if self.outgoing.parked > parked:
+        if self.outgoing.undelivered.parked > parked:
             assert len(before) == 1
             self.refused.add(before[0].payload)
 
