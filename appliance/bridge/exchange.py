@@ -34,8 +34,10 @@ LINES_A_MINUTE = 20
 _LAST_S = 1.0
 _LOOK_S = 0.02
 
-_FOR_NO_MESSAGE = frozenset({Kind.TAKEN_OVER, Kind.MOVED, Kind.UNAVAILABLE, Kind.BANNED})
-"""For these a broker ends a connection whatever is sent."""
+_MAYBE_FOR_A_MESSAGE = frozenset(
+    {Kind.CLOSED, Kind.PUBLISH, Kind.TOO_LARGE, Kind.PROTOCOL, Kind.NOT_AUTHORIZED, Kind.REFUSED}
+)
+"""For others a broker ends a connection whatever is sent."""
 
 
 class Exchange:
@@ -253,7 +255,7 @@ class Exchange:
         """
         self.account.ended()
         by_broker = not connection.was_silent and (
-            cause is None or (cause.is_of_broker and cause.kind not in _FOR_NO_MESSAGE)
+            cause is None or (cause.is_of_broker and cause.kind in _MAYBE_FOR_A_MESSAGE)
         )
         self._probe.lost(by_broker=by_broker and not self._is_stopping)
         self._note_probe()

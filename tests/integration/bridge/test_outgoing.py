@@ -265,6 +265,28 @@ async def test_nats_closes_for_a_topic(tmp_path):
     assert list(dict.fromkeys(map(int, reader.payloads()))) == [1, *range(3, 20)]
 
 
+async def test_a_rate_is_no_fault_of_a_message(tmp_path):
+    """A broker that ends connections because messages come too fast gets the message all the same."""
+    taken = []
+
+    async def script(peer, number):
+        await peer.accept(connack=b"\x20\x03\x00\x00\x00")
+        async for _, packet_id, _ in published(peer):
+            if number < 4:
+                peer.send(b"\xe0\x02\x96\x00")
+                peer.close()
+                return
+            taken.append(number)
+            peer.send(b"\x40\x02" + packet_id)
+
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, publish=sends("out/#"), version="5")
+        async with BridgeRig(tmp_path, config) as rig:
+            put(rig, b"1")
+            await rig.until(lambda: taken)
+            assert rig.state().parked == 0
+
+
 async def test_own_echo(tmp_path):
     """A bridge with MQTT 5 both ways over one topic gets nothing back that it sent."""
     with Mosquitto(tmp_path / "m") as remote, Remote(remote, "press", clean=True) as press:
