@@ -36,8 +36,11 @@ class Pace(msgspec.Struct, frozen=True):
     longest_s: float = 30.0
     patient_s: float = 120.0
     """The longest wait where an operator has to see to the cause."""
+    first_takeover_s: float = 15.0
+    """The shortest wait after another client took the client id; it doubles each time. A network
+    that fails several times in a minute looks the same."""
     takeover_s: float = 120.0
-    """The shortest wait while another client uses the same client id."""
+    """Up to which it doubles."""
     stable_s: float = 10.0
     """A connection that lasted as long worked."""
     probe_s: float = 10.0
@@ -52,15 +55,19 @@ class Backoff:
         self._chance = chance
         self.failures = 0
         """Connections that failed or did not last, since the last that did."""
+        self._takeovers = 0
+        """The same, of those that another client took."""
 
     def wait_s(self, kind: Kind, lasted_s: float) -> float:
         """The wait after a connection that was open for ``lasted_s`` (0: never) has ended."""
         pace = self._pace
         if lasted_s >= pace.stable_s:
-            self.failures = 0
+            self.failures = self._takeovers = 0
         longest = pace.patient_s if kind in _PATIENT else pace.longest_s
         wait = float(min(longest, pace.first_s * 2 ** min(self.failures, 30)))
         if kind is Kind.TAKEN_OVER:
-            wait = max(wait, pace.takeover_s)
+            doubled = pace.first_takeover_s * 2 ** min(self._takeovers, 30)
+            wait = max(wait, min(pace.takeover_s, doubled))
+            self._takeovers += 1
         self.failures += 1
         return wait * (0.5 + 0.5 * self._chance())

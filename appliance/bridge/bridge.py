@@ -79,6 +79,10 @@ class Bridge:
         self._last_cause_ns: int | None = None
         self._said: object = None
         """What the log said last: a cause, or that the bridge is connected."""
+        self._short_end: object = None
+        """The cause for which the last connection ended soon after it began."""
+        self._is_flapping = False
+        """That happened twice in a row: nothing is said of it until something changes."""
 
     # --- life ---------------------------------------------------------------------------------
 
@@ -164,7 +168,12 @@ class Bridge:
                 return cause or connection.causes.of_silent_end(), 0.0
             if cause is None:
                 self._note_open(connection)
-                await asyncio.wait({connection.ended})
+                await asyncio.wait({connection.ended}, timeout=self._context.pace.stable_s)
+                if not connection.ended.done():
+                    self._short_end, self._is_flapping = None, False
+                    self._exchange.is_flapping = False
+                    self._say_connected(connection)
+                    await asyncio.wait({connection.ended})
         finally:
             connection.abort()
         cause = await connection.ended
@@ -239,6 +248,10 @@ class Bridge:
 
     def _note_open(self, connection: BridgeConnection) -> None:
         self._since_ns = self._context.clock_ns()
+        if not self._is_flapping:
+            self._say_connected(connection)
+
+    def _say_connected(self, connection: BridgeConnection) -> None:
         if self._said == "connected":
             return
         self._said = "connected"
@@ -265,7 +278,12 @@ class Bridge:
             self._context.count(Counter.BRIDGE_CONNECTIONS_FAILED)
         self._last_cause, self._last_cause_ns = cause, now
         said = (cause.kind, cause.text)
-        if said == self._said:
+        is_short = 0 < lasted_s < self._context.pace.stable_s
+        was_flapping = self._is_flapping
+        self._is_flapping = is_short and said == self._short_end
+        self._short_end = said if is_short else None
+        self._exchange.is_flapping = self._is_flapping
+        if said == self._said or (was_flapping and self._is_flapping):
             return
         self._said = said
         self._log.log(

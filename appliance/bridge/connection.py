@@ -437,8 +437,9 @@ class BridgeConnection(GuardedProtocol):
             self.close()
             return
         now = self._loop.time()
-        if answer.server_keepalive_s is not None:
-            self._keepalive_s = answer.server_keepalive_s
+        if answer.server_keepalive_s:
+            # A longer one, or none (0), must not keep a dead network from being noticed.
+            self._keepalive_s = min(self._keepalive_s, answer.server_keepalive_s)
         self._keepalive = Keepalive(self._keepalive_s, now)
         self.is_open = True
         self.opened_at = now

@@ -115,6 +115,9 @@ class Exchange:
             )
         elif kept.record.cursor is not None:
             context.door.record((forget_cursor(config.name),))
+        self.is_flapping = False
+        """The broker ends each connection soon: of gaps in a row, one is said."""
+        self._is_gap_said = False
         self._is_sending = False
         """What goes out is sent on the present connection."""
         self._is_stopping = False
@@ -132,7 +135,9 @@ class Exchange:
         self.subscriptions.begin(self.account.session.kept(self.subscriptions.wanted))
         if gap is not None:
             self._context.count(Counter.BRIDGE_GAPS)
-            self._log.log(logging.ERROR, "%s", self._text_of(gap))
+            if not (self.is_flapping and self._is_gap_said):
+                self._log.log(logging.ERROR, "%s", self._text_of(gap))
+        self._is_gap_said = gap is not None
         incoming = Incoming(
             name=self._config.name,
             address=connection.address,

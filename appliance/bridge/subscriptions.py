@@ -101,7 +101,9 @@ class Subscriptions:
         return SubscribeOptions(
             topic_filter=each.text,
             qos=each.config.qos,
-            no_local=not each.config.share,  # MQTT5-3.8.3-4 forbids both
+            # MQTT5-3.8.3-4 forbids both. 3.1.1 has no such option, so that a session of 3.1.1 is
+            # subscribed to again once the bridge speaks MQTT 5.
+            no_local=self._version == 5 and not each.config.share,
             # Retain As Published stays off: so the flag says "held for new subscribers".
             retain_handling=0 if each.config.retained else 2,
         )

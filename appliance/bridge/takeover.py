@@ -20,15 +20,20 @@ class Takeovers:
 
     def __init__(self) -> None:
         self._losses: deque[float] = deque(maxlen=_LOSSES)
+        self._is_found = False
+        """It goes on, however long the waits are."""
 
     def clear(self) -> None:
         """Another explanation was found."""
         self._losses.clear()
+        self._is_found = False
 
     def lost(self, now: float, lasted_s: float) -> bool:
         """An accepted connection was closed without a word; returns whether that is a takeover."""
         if lasted_s > _SOON_S:
-            self._losses.clear()
+            self.clear()
             return False
         self._losses.append(now)
-        return len(self._losses) == _LOSSES and now - self._losses[0] <= _WITHIN_S
+        if len(self._losses) == _LOSSES and now - self._losses[0] <= _WITHIN_S:
+            self._is_found = True
+        return self._is_found

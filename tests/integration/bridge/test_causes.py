@@ -13,6 +13,7 @@ from broker_rig import Rig, packet, text
 from appliance.bridge import connection, keepalive, outgoing
 from appliance.bridge.backoff import Backoff, Pace
 from appliance.bridge.causes import Kind
+from appliance.bridge.takeover import Takeovers
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
 from appliance.secret import Secret
@@ -287,12 +288,15 @@ async def test_client_id_taken_over(tmp_path, caplog):
 
 def test_pace():
     """Waits double up to a longest one; a takeover waits longer; a connection that lasted resets."""
-    pace = Pace(first_s=1, longest_s=8, patient_s=32, takeover_s=100, stable_s=10)
+    pace = Pace(
+        first_s=1, longest_s=8, patient_s=32, first_takeover_s=40, takeover_s=100, stable_s=10
+    )
     backoff = Backoff(pace, chance=lambda: 1.0)
     assert [backoff.wait_s(Kind.CLOSED, 0) for _ in range(5)] == [1, 2, 4, 8, 8]
     assert backoff.wait_s(Kind.PASSWORD, 0) == 32
-    assert backoff.wait_s(Kind.TAKEN_OVER, 1) == 100
+    assert [backoff.wait_s(Kind.TAKEN_OVER, 1) for _ in range(3)] == [40, 80, 100]
     assert backoff.wait_s(Kind.CLOSED, 10) == 1
+    assert backoff.wait_s(Kind.TAKEN_OVER, 1) == 40
     lucky = Backoff(pace, chance=lambda: 0.0)
     assert lucky.wait_s(Kind.CLOSED, 0) == 0.5
 
@@ -305,6 +309,47 @@ async def test_one_line_a_cause(tmp_path, caplog):
             await rig.until(lambda: remote.connections >= 5)
             assert rig.counters[Counter.BRIDGE_CONNECTIONS_FAILED] >= 4
     assert len([one for one in caplog.messages if "wrong user name" in one]) == 1
+
+
+async def test_a_connection_that_never_lasts_is_said_once(tmp_path, caplog):
+    """A broker that accepts, and ends each connection soon, does not fill the log."""
+    caplog.set_level(logging.INFO, "appliance.bridge")
+
+    async def script(peer, _number):
+        await peer.accept(filters=1)
+        peer.close()
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
+            await rig.until(lambda: remote.connections >= 10)
+            assert rig.state().gaps >= 8
+    assert len(caplog.messages) <= 10, caplog.messages
+
+
+async def test_another_end_of_a_connection_is_said(tmp_path, caplog):
+    """After several ends of one cause, the first of another cause stands in the log."""
+    caplog.set_level(logging.INFO, "appliance.bridge")
+
+    async def script(peer, number):
+        await peer.accept(filters=1)
+        if number >= 6:
+            peer.send(b"\xff\x00")
+            await peer.serve()
+        peer.close()
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
+            await rig.until(lambda: remote.connections >= 9)
+    assert [one for one in caplog.messages if "breaks the protocol" in one]
+
+
+def test_takeover_stays_found():
+    """Waits that are longer than what is looked back on do not hide the cause again."""
+    takeovers = Takeovers()
+    assert [takeovers.lost(now, 1.0) for now in (0, 5, 10, 15)] == [False, False, False, True]
+    assert [takeovers.lost(now, 1.0) for now in (135, 255, 375, 495)] == [True] * 4
+    assert not takeovers.lost(600, 21.0)
+    assert not takeovers.lost(620, 1.0)
 
 
 async def test_closed_at_a_message(tmp_path):

@@ -318,3 +318,22 @@ def test_any_bytes(version, packets, cuts, is_open, pauses):
             connection.connection_lost(None)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("told", "asks_after"), [(65535, 43), (0, 43), (10, 8)])
+def test_the_broker_can_only_shorten_the_keepalive(told, asks_after):
+    """A broker that wants no pings, or hardly any, does not keep a dead network from being seen."""
+
+    async def run():
+        connection, _, transport = fresh(5)
+        connection.data_received(b"\x20\x06\x00\x00\x03\x13" + told.to_bytes(2, "big"))
+        assert connection.is_open
+        transport.sent = b""
+        connection._look(connection._loop.time() + asks_after)
+        await settle()
+        assert transport.sent == b"\xc0\x00"
+        connection._look(connection._loop.time() + 2 * asks_after)
+        connection.connection_lost(None)
+        assert (await connection.ended).kind is Kind.NO_ANSWER
+
+    asyncio.run(run())

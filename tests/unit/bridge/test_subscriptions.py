@@ -25,3 +25,14 @@ def test_filters_of_a_configuration_file_can_be_stored_and_sent_to_terminals() -
     assert list(wanted) == ["plant/#", "$share/appliances/line/+/state"]
     save_session("plant", SessionRecord(address="", client_id="", filters=tuple(wanted.items())))
     msgspec.msgpack.encode(subscriptions.states())
+
+
+def test_a_session_of_the_older_protocol_is_subscribed_to_again_with_no_local() -> None:
+    """MQTT 3.1.1 has no such option, so the session has it not when the bridge changes to MQTT 5."""
+    configs = (
+        loads('[[bridge]]\nname = "a"\nhost = "b"\nsubscribe = [{topic = "x"}]\n')
+        .bridge[0]
+        .subscribe
+    )
+    before = Subscriptions(configs, 4, time.monotonic).wanted
+    assert before != Subscriptions(configs, 5, time.monotonic).wanted
