@@ -94,6 +94,7 @@ class Bridge:
     async def stop(self) -> None:
         """End in order: what came in is acknowledged, and the broker hears goodbye."""
         self._is_stopping = True
+        self._wake.set()
         connection = self._connection
         if connection is not None and connection.is_open:
             with contextlib.suppress(TimeoutError):

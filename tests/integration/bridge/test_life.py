@@ -10,6 +10,7 @@ from bridge_rig import CONNACK, SESSION_PRESENT, BridgeRig, ScriptedRemote, brid
 from broker_rig import Rig
 
 from appliance.bridge import bridge as bridge_module
+from appliance.bridge.backoff import Pace
 from appliance.bridge.redirect import parse
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
@@ -110,6 +111,24 @@ async def test_stop_while_nothing_answers(tmp_path):
         async with BridgeRig(tmp_path, bridge(remote.port, "a", connect_timeout=300)) as rig:
             await rig.until(lambda: remote.connections == 1)
             await asyncio.wait_for(rig.bridges.stop(), 10)
+
+
+async def test_stop_while_it_waits(tmp_path):
+    """A bridge that lost its connection and waits for the next attempt stops at once."""
+
+    async def script(peer, _number):
+        await peer.accept(filters=1)
+        peer.close()
+
+    pace = Pace(first_s=600, longest_s=600)
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a"), pace=pace) as rig:
+            await rig.until(lambda: rig.state().next_attempt_ns is not None)
+            (waiting,) = rig.bridges._bridges.values()
+            stop = asyncio.create_task(rig.bridges.stop())
+            await asyncio.wait({waiting._task})
+            assert not waiting._task.cancelled()
+            await stop
 
 
 async def test_goodbye(tmp_path):
