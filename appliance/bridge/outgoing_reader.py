@@ -259,8 +259,11 @@ class OutgoingReader:
     def _item(self, message: Message, place: Place) -> Item | None:
         """The message as it goes out; ``None`` if it does not."""
         found = self._mapping.find(message.topic)
-        if found is None or bridge_of(message.client_id) == self._name:
+        if found is None:
             return None
+        bridge = bridge_of(message.client_id)
+        if bridge == self._name or (bridge and message.dup):
+            return None  # it came from there, or its original stands before it and went out
         if found.problem:
             self._leave_out(message, Counter.BRIDGE_PUBLISHES_UNUSABLE, found.problem)
             return None

@@ -6,6 +6,8 @@ import sqlite3
 
 import pytest
 from bridge_rig import CONNACK, SESSION_PRESENT, BridgeRig, ScriptedRemote, bridge
+from bridge_rig import sends as publishes
+from broker_rig import Rig
 
 from appliance.bridge.store import ArrivalRecord, SessionRecord, load, save_arrival, save_session
 from appliance.config.tables import BridgeSubscribeConfig
@@ -157,30 +159,33 @@ async def test_a_replayed_message_is_news_once(tmp_path):
             ]
 
 
+async def lost(peer):
+    await peer.accept(filters=1)
+    peer.publish("plant/a", b"first", id=1)
+    peer.publish("plant/a", b"same", id=2)
+    peer.publish("plant/a", b"same", id=3)
+    for _ in range(3):
+        await peer.expect(4)
+    peer.reset()
+
+
+AGAIN = sends(
+    {"payload": b"same", "dup": True, "id": 1},
+    {"payload": b"same", "dup": True, "id": 2},
+    {"payload": b"same", "dup": True, "id": 3},
+    {"payload": b"same", "id": 4},
+    filters=0,
+    connack=SESSION_PRESENT,
+    then="serve",
+)
+
+
 @pytest.mark.parametrize("restarts", [False, True], ids=["connection", "process"])
 async def test_a_repeat_has_the_number_of_its_original(tmp_path, restarts):
     """A broker that begins its packet identifiers anew sends two again: the second one was lost on
     the way."""
 
-    async def lost(peer):
-        await peer.accept(filters=1)
-        peer.publish("plant/a", b"first", id=1)
-        peer.publish("plant/a", b"same", id=2)
-        peer.publish("plant/a", b"same", id=3)
-        for _ in range(3):
-            await peer.expect(4)
-        peer.reset()
-
-    again = sends(
-        {"payload": b"same", "dup": True, "id": 1},
-        {"payload": b"same", "dup": True, "id": 2},
-        {"payload": b"same", "dup": True, "id": 3},
-        {"payload": b"same", "id": 4},
-        filters=0,
-        connack=SESSION_PRESENT,
-        then="serve",
-    )
-    async with Remote(lost, again) as remote:
+    async with Remote(lost, AGAIN) as remote:
         config = bridge(remote.port, "plant/#")
         async with BridgeRig(tmp_path, config) as rig:
             messages = await rig.came(3 if restarts else 7, "plant/a")
@@ -190,6 +195,19 @@ async def test_a_repeat_has_the_number_of_its_original(tmp_path, restarts):
     assert [one.dup for one in messages[:7]] == [False, False, False, True, True, False, False]
     assert [seq_of(one.packet_id) for one in messages[3:5]] == [one.seq for one in messages[1:3]]
     assert all(seq_of(one.packet_id) == one.seq for one in (*messages[:3], *messages[5:7]))
+
+
+async def test_a_repeat_does_not_go_out_by_another_bridge(tmp_path):
+    """The original went out, and the third broker's clients could not tell a repeat from news."""
+    async with Rig(tmp_path / "there") as there, Remote(lost, AGAIN) as remote:
+        come = bridge(remote.port, "plant/#")
+        go = bridge(there.port, name="up", publish=publishes("plant/#", "end"))
+        async with BridgeRig(tmp_path / "here", come, go) as rig:
+            await rig.came(7, "plant/a")
+            rig.door.publish("end", b"")
+            await there.until(lambda: there.journaled("end"))
+            news = [one.payload for one in rig.journaled("plant/a") if not one.dup]
+            assert [one.payload for one in there.journaled("plant/a")] == news
 
 
 async def test_damaged_rows_cost_themselves_only(tmp_path, caplog):
