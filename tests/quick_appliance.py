@@ -6,8 +6,13 @@ The same waits of the task engine are for an appliance in the test's own process
 from __future__ import annotations
 
 import sys
+from functools import partial
 
+from appliance.bridge.backoff import Pace
+from appliance.bridge.context import BridgeContext
 from appliance.cli import main
+from appliance.engine import service
+from appliance.engine.service import Appliance
 from appliance.ops import supervisor
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
@@ -21,8 +26,13 @@ LIMITS = Limits(
     backoff_most_s=0.1,
 )
 
+PACE = Pace(first_s=0.1, longest_s=1.0, patient_s=1.0, takeover_s=1.0)
+
 if __name__ == "__main__":
     assert TaskEngine.__init__.__kwdefaults__ is not None
-    TaskEngine.__init__.__kwdefaults__.update(WAITS, limits=LIMITS)
+    TaskEngine.__init__.__kwdefaults__.update(WAITS)
+    assert Appliance.__init__.__kwdefaults__ is not None
+    Appliance.__init__.__kwdefaults__.update(task_limits=LIMITS)
+    service.BridgeContext = partial(BridgeContext, pace=PACE)
     supervisor._TICK_S = 0.1
     sys.exit(main())
