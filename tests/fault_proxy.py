@@ -20,7 +20,10 @@ from typing import Self
 TO_BROKER, TO_CLIENT = "to broker", "to client"
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK = 1, 2, 3, 4, 8, 9
+PINGREQ, PINGRESP = 12, 13
 """Kinds of packets (MQTT 3.1.1, table 2.1)."""
+
+_ANSWERS = frozenset({PUBACK, PINGREQ, PINGRESP})
 
 
 class Fault(enum.Enum):
@@ -60,6 +63,7 @@ class FaultProxy:
         self._flows = {TO_BROKER: threading.Event(), TO_CLIENT: threading.Event()}
         for flow in self._flows.values():
             flow.set()
+        self._swallowing = False
         self._refusing = False
         self._ending = False
 
@@ -78,6 +82,11 @@ class FaultProxy:
         self._listener.close()
         self.cut()
         self._thread.join(10)
+
+    def count(self, direction: str, kind: int) -> int:
+        """How many packets of this kind have come to the proxy in this direction."""
+        with self._lock:
+            return self.seen.get((direction, kind), 0)
 
     def at(self, direction: str, kind: int, number: int, fault: Fault) -> threading.Event:
         """Do ``fault`` at the ``number``-th packet of this kind from now on; gives when it is done."""
@@ -98,8 +107,16 @@ class FaultProxy:
         for direction in directions or (TO_BROKER, TO_CLIENT):
             self._flows[direction].clear()
 
+    def swallow_answers(self) -> None:
+        """Lose all acknowledgements until ``flow``, in both directions, and pings with them.
+
+        So each side sends again, after the end of the connection, what the other one has already.
+        """
+        self._swallowing = True
+
     def flow(self) -> None:
-        """Forward again what was held, in all directions."""
+        """Forward everything again."""
+        self._swallowing = False
         for flow in self._flows.values():
             flow.set()
 
@@ -158,7 +175,8 @@ class FaultProxy:
             time.sleep(self.delay_s)
         plan = self._planned(direction, packet[0] >> 4)
         if plan is None:
-            if not pair.silent:
+            lost = pair.silent or (self._swallowing and packet[0] >> 4 in _ANSWERS)
+            if not lost:
                 target.sendall(packet)
             return True
         try:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
@@ -47,12 +47,6 @@ def program(name: str) -> str:
     pytest.skip(f"{name} is missing")
 
 
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
 class OtherBroker:
     """A broker that a bridge connects to: ``with X(folder) as broker``."""
 
@@ -63,6 +57,13 @@ class OtherBroker:
     """Whether sessions and queues are there again after ``kill`` and ``start``."""
     ordered = True
     """Whether what was not acknowledged comes again before what is new."""
+    flags_repeats = True
+    """Whether what it sends again after a kill has the DUP flag."""
+    sends_again = True
+    """Whether what was not acknowledged comes again at all, once the client is back."""
+    sends_again_after_s = 0.0
+    """How much later than the client's return that is."""
+    host = "127.0.0.1"
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -98,7 +99,12 @@ class OtherBroker:
     def ready(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
             raise AssertionError(f"{self.kind} ended:\n{self.said()}")
-        return _listens(self.port)
+        return self.listens()
+
+    def listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
+            return True
+        return False
 
     def said(self) -> str:
         """The end of what it logged."""
@@ -122,7 +128,7 @@ class OtherBroker:
                 os.killpg(self.process.pid, number)
         self.process.wait(READY_S)
         self.process = None
-        until(lambda: not _listens(self.port), f"{self.kind} is gone")
+        until(lambda: not self.listens(), f"{self.kind} is gone")
         if self._log is not None:
             self._log.close()
 
@@ -130,6 +136,9 @@ class OtherBroker:
         """Kill it and start it again."""
         self.kill()
         self.start()
+
+    def save(self) -> None:
+        """Make what it has acknowledged survive a kill, where the broker saves later than that."""
 
     def wipe_session(self, client_id: str) -> None:
         """Make it forget a client's session, as by the hand of its operator."""
@@ -187,6 +196,14 @@ class Mosquitto(OtherBroker):
 
     def command(self) -> list[str]:
         return [self.mosquitto, "-c", str(self.folder / "m.conf")]
+
+    def save(self) -> None:
+        """It saves a change only with the next one: more than ``autosave_interval`` have to wait."""
+        file = self.folder / "mosquitto.db"
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)
+        until(lambda: file.exists() and file.stat().st_mtime_ns > before, "mosquitto has saved")
 
 
 class RabbitMQ(OtherBroker):
@@ -273,6 +290,8 @@ class Nats(OtherBroker):
 
     kind = "NATS"
     ordered = False
+    flags_repeats = False
+    sends_again_after_s = 4.0
 
     def __init__(
         self,
@@ -282,9 +301,13 @@ class Nats(OtherBroker):
         name: str = "s1",
         routes: tuple[int, ...] = (),
         route_port: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.nats = program("nats-server")
         super().__init__(folder)
+        self.host = host
+        self.port = port or self.port
         self.nats_port = free_port()
         self.ack_wait = ack_wait
         self.name = name
@@ -297,7 +320,7 @@ class Nats(OtherBroker):
             "host: 127.0.0.1",
             f"port: {self.nats_port}",
             f'jetstream {{ store_dir: "{self.folder}", max_mem: 64M, max_file: 512M }}',
-            f'mqtt {{ host: 127.0.0.1, port: {self.port}, ack_wait: "{self.ack_wait}" }}',
+            f'mqtt {{ host: {self.host}, port: {self.port}, ack_wait: "{self.ack_wait}" }}',
             "authorization { users: [",
             f'  {{user: {USER}, password: "{PASSWORD}"}}',
             f'  {{user: {WEAK}, password: "{WEAK_PASSWORD}", permissions: {{',
@@ -318,12 +341,23 @@ class Nats(OtherBroker):
 
 
 class NatsCluster:
-    """Three NATS servers that share their sessions and messages: ``with NatsCluster(folder)``."""
+    """Three NATS servers that share their sessions and messages: ``with NatsCluster(folder)``.
+
+    They have 127.0.0.1, .2 and .3, and the same port, so that one name can have them all.
+    """
 
     def __init__(self, folder: Path) -> None:
         routes = tuple(free_port() for _ in range(3))
+        self.port = free_port()
         self.nodes = [
-            Nats(folder / f"n{n}", name=f"s{n}", routes=routes, route_port=routes[n])
+            Nats(
+                folder / f"n{n}",
+                name=f"s{n}",
+                routes=routes,
+                route_port=routes[n],
+                host=f"127.0.0.{n + 1}",
+                port=self.port,
+            )
             for n in range(3)
         ]
 
@@ -351,6 +385,7 @@ class Amqtt(OtherBroker):
 
     kind = "amqtt"
     survives_kill = False
+    sends_again = False
 
     def configure(self) -> None:
         hashed = "\n".join(
@@ -387,6 +422,7 @@ class ApplianceBroker(OtherBroker):
     """An appliance of our own as the other broker."""
 
     kind = "appliance"
+    flags_repeats = False
 
     def __init__(self, folder: Path, more: str = "") -> None:
         super().__init__(folder)
@@ -450,6 +486,7 @@ class Remote:
     ) -> None:
         self.got: list[mqtt.MQTTMessage] = []
         """What came, in order."""
+        self.sent = 0
         self.acknowledged = 0
         """How many messages the broker has acknowledged."""
         self._changed = threading.Condition()
@@ -471,7 +508,7 @@ class Remote:
         self.client.on_message = self._on_message
         self.client.on_publish = self._on_publish
         self.client.on_subscribe = lambda *_: self._subscribed.set()
-        self._connected = False
+        self._connections = 0
         self._options: dict[str, object] = {}
         if v5:
             properties = Properties(PacketTypes.CONNECT)
@@ -479,9 +516,9 @@ class Remote:
             self._options = {"clean_start": clean, "properties": properties}
 
     def __enter__(self) -> Self:
-        self.client.connect("127.0.0.1", self._broker.port, 30, **self._options)  # type: ignore[arg-type]
+        self.client.connect(self._broker.host, self._broker.port, 30, **self._options)  # type: ignore[arg-type]
         self.client.loop_start()
-        self.wait(lambda: self._connected, "the broker accepts the client")
+        self.wait(lambda: self._connections > 0, "the broker accepts the client")
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -494,6 +531,7 @@ class Remote:
         assert self._subscribed.wait(self._timeout_s)
 
     def publish(self, topic: str, payload: str, qos: int = 1, *, retain: bool = False) -> None:
+        self.sent += 1
         self.client.publish(topic, payload, qos, retain)
 
     def wait(self, holds: Callable[[], bool], what: str) -> None:
@@ -503,6 +541,13 @@ class Remote:
             while not holds():
                 self._changed.wait(0.05)
                 assert time.monotonic() < end, f"not in time: {what}"
+
+    @contextlib.contextmanager
+    def reconnects(self) -> Iterator[None]:
+        """It loses its connection within, and has another one afterwards."""
+        before = self._connections
+        yield
+        self.wait(lambda: self._connections > before, "the client comes back")
 
     def wait_acknowledged(self, count: int) -> None:
         self.wait(lambda: self.acknowledged >= count, f"{count} acknowledgements")
@@ -514,7 +559,7 @@ class Remote:
         self, _client: object, _data: object, _flags: object, code: object, *_more: object
     ) -> None:
         with self._changed:
-            self._connected = not code.is_failure  # type: ignore[attr-defined]
+            self._connections += not code.is_failure  # type: ignore[attr-defined]
             self._changed.notify_all()
 
     def _on_message(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
