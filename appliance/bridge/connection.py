@@ -10,21 +10,20 @@ in slices, as from clients. Not for: what the messages become (incoming.py), whe
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import Protocol
 
 from appliance.bridge.causes import Cause, Causes, Kind
 from appliance.bridge.incoming import Incoming
 from appliance.bridge.keepalive import Keepalive
+from appliance.bridge.receiver import Receiver
 from appliance.bridge.transport import acknowledge_at_once
 from appliance.broker.door import Door
 from appliance.broker.guard import GuardedProtocol
-from appliance.broker.work import Slice, Turns
+from appliance.broker.work import Turns
 from appliance.mqtt import client_packets, packets
 from appliance.mqtt.client_packets import PINGREQ_BYTES, Ack, ConnAck, ConnectOptions
 from appliance.mqtt.decode import acknowledgement
-from appliance.mqtt.packets import PacketError, Reason, frame
-from appliance.mqtt.received import oversized
+from appliance.mqtt.packets import PacketError, Reason
 
 _TICK_S = 0.25
 """How often time-outs are looked at."""
@@ -32,12 +31,6 @@ _LEAST_BLOCKED_S = 10.0
 """How long a broker may leave unread what is sent, at least; else as long as the keepalive."""
 _LINGER_S = 2.0
 """How long the broker may take to read the last of what was sent."""
-_MESSAGES_AT_ONCE = 300
-"""Messages that are taken before a long read looks at the time: a few milliseconds."""
-_LARGEST_CONTROL = 256 * 1024
-"""Bytes of a packet that is no PUBLISH: several reason strings and user properties."""
-_LARGEST_EARLY = 64 * 1024
-"""Bytes of a packet before the CONNACK."""
 
 
 class Owner(Protocol):
@@ -111,8 +104,6 @@ class BridgeConnection(GuardedProtocol):
         self.address = address
         """``"host:port"`` of the broker."""
         self._door = door
-        self._turns = turns
-        self._largest_packet = largest_packet
         self._answer_s = answer_s
         self.opened: asyncio.Future[Cause | None] = self._loop.create_future()
         self.ended: asyncio.Future[Cause | None] = self._loop.create_future()
@@ -129,12 +120,7 @@ class BridgeConnection(GuardedProtocol):
         self._keepalive = Keepalive(0, self._loop.time())
         self._transport: asyncio.Transport | None = None
         self._cause: Cause | None = None
-        self._rest = bytearray()
-        self._needed = 0
-        self._skip = 0
-        """Bytes of a packet that is too large, still to come."""
-        self._is_busy = False
-        self._is_draining = False
+        self._receiver = Receiver(self, turns, largest_packet)
         self._is_paused_by_door = False
         self._is_closing = False
         self._blocked_since: float | None = None
@@ -158,42 +144,27 @@ class BridgeConnection(GuardedProtocol):
         if self._is_closing:
             return
         self._keepalive.heard(self._loop.time())
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-            if self._skip or not data:
-                return
-        if self._rest:
-            self._rest += data
-            if self._is_busy or len(self._rest) < self._needed:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
-        elif self._is_busy:
-            self._rest += data
-            return
-        self._consume(data)
+        self._receiver.feed(data)
 
     def eof_received(self) -> None:
         """Nothing more will come; what came is processed already."""
 
     def pause_writing(self) -> None:
         self._blocked_since = self._loop.time()
-        self._update_reading()
+        self.update_reading()
         if self.is_open:
             self._owner.pause_writing()
 
     def resume_writing(self) -> None:
         self._blocked_since = None
-        self._update_reading()
+        self.update_reading()
         if self.is_open:
             self._owner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._is_closing = True
-        self._rest.clear()
+        self._receiver.forget()
         self._output.clear()
         self._answered.set()
         self._door.forget(self)
@@ -230,12 +201,12 @@ class BridgeConnection(GuardedProtocol):
     def pause(self) -> None:
         """Back-pressure from the door."""
         self._is_paused_by_door = True
-        self._update_reading()
+        self.update_reading()
 
     def resume(self) -> None:
         """The door takes messages again."""
         self._is_paused_by_door = False
-        self._update_reading()
+        self.update_reading()
 
     # --- sending ------------------------------------------------------------------------------
 
@@ -286,9 +257,12 @@ class BridgeConnection(GuardedProtocol):
 
     @property
     def _is_read(self) -> bool:
-        return not (self._is_paused_by_door or self._is_busy) and self._blocked_since is None
+        return (
+            not (self._is_paused_by_door or self._receiver.is_busy) and self._blocked_since is None
+        )
 
-    def _update_reading(self) -> None:
+    def update_reading(self) -> None:
+        """Read from the broker, or no longer."""
         transport = self._transport
         if self._is_closing or transport is None or transport.is_closing():
             return
@@ -297,100 +271,24 @@ class BridgeConnection(GuardedProtocol):
         else:
             transport.pause_reading()
 
-    def _later(self) -> None:
-        """Take the rest in a later step of the loop: other connections have their turn."""
-        self._is_busy = True
-        self._update_reading()
-        self._turns.later(self._go_on)
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed or closing."""
+        return self._is_closing
 
-    def _go_on(self) -> None:
-        self._is_busy = False
-        self._update_reading()
-        if self._rest and not self._is_closing:
-            data = bytes(self._rest)
-            self._rest.clear()
-            self._consume(data)
+    def end_for(self, error: PacketError) -> None:
+        """The broker breaks the protocol."""
+        text = str(error)
+        if error.reason is Reason.PACKET_TOO_LARGE:  # a message is passed over instead
+            text = "a packet is larger than any of its kind"
+        self.end(self.causes.of_protocol(text), error.reason)
 
-    def _consume(self, data: bytes) -> None:
-        if self._turns.is_over(self._loop.time(), perf_counter()):
-            self._rest[:0] = data
-            self._later()
-            return
-        try:
-            self._take_packets(data)
-        except PacketError as error:
-            text = str(error)
-            if error.reason is Reason.PACKET_TOO_LARGE:  # a message is passed over instead
-                text = "a packet is larger than any of its kind"
-            self.end(self.causes.of_protocol(text), error.reason)
-        except Exception as error:  # noqa: BLE001 - also called from ``_go_on``
-            self.fail(error)
+    def take_control(self, first: int, body: bytes) -> None:
+        """Take a packet that is no PUBLISH.
 
-    def _take_packets(self, data: bytes) -> None:
-        position = 0
-        end = len(data)
-        self._needed = 0
-        slice_ = Slice()
-        try:
-            while position < end and not self._is_closing:
-                if position and slice_.is_over:
-                    self._later()
-                    break
-                incoming = self.incoming
-                if data[position] >> 4 == packets.PUBLISH and incoming is not None:
-                    begin = position
-                    position = self._take_messages(incoming, data, position)
-                    if position > begin:
-                        continue
-                    if self._needed:
-                        break
-                is_message = data[position] >> 4 == packets.PUBLISH
-                if not self.is_open and data[position] != packets.CONNACK << 4:
-                    raise PacketError("the first packet is not CONNACK; is it an MQTT port?")
-                limit = self._largest_packet if is_message else _LARGEST_CONTROL
-                found = frame(data, position, limit if self.is_open else _LARGEST_EARLY)
-                if found is None:
-                    break
-                start, stop = found
-                if stop > end:
-                    self._needed = stop - position
-                    break
-                self._control(data[position], data[start:stop])
-                position = stop
-        finally:
-            if self.incoming is not None:
-                self.incoming.enter()
-            if position < end and not self._is_closing:
-                self._rest = bytearray(data[position:]) + self._rest
-
-    def _take_messages(self, incoming: Incoming, data: bytes, position: int) -> int:
-        if self._is_draining:
-            return self._pass_over(data, position)
-        try:
-            return incoming.take(data, position, self._largest_packet, _MESSAGES_AT_ONCE)
-        except PacketError as error:
-            if error.reason is not Reason.PACKET_TOO_LARGE:
-                raise
-        packet = oversized(data, position)
-        if packet is None:
-            # Its topic and packet id have to come before it can be acknowledged.
-            self._needed = len(data) - position + 1
-            return position
-        incoming.leave_out_oversized(packet, self._largest_packet)
-        present = min(packet.size, len(data) - position)
-        self._skip = packet.size - present
-        return position + present
-
-    def _pass_over(self, data: bytes, position: int) -> int:
-        """Take no message any more: the broker delivers it again, on the next connection."""
-        found = frame(data, position, packets.LARGEST_LENGTH + 5)
-        if found is None:
-            return position
-        present = min(found[1], len(data)) - position
-        self._skip = found[1] - position - present
-        return position + present
-
-    def _control(self, first: int, body: bytes) -> None:
+        Raises:
+            PacketError: it breaks the protocol.
+        """
         kind = packets.check_flags(first)
         if not self.is_open:
             self._take_connack(body)
@@ -494,7 +392,7 @@ class BridgeConnection(GuardedProtocol):
 
     def drain(self) -> None:
         """Take no message any more; acknowledgements and answers still go their way."""
-        self._is_draining = True
+        self._receiver.is_draining = True
         self.resume()
 
     def end(self, cause: Cause, reason: Reason | None = None) -> None:

@@ -313,7 +313,7 @@ def test_any_bytes(version, packets, cuts, is_open, pauses):
             assert cause.kind is not Kind.INTERNAL
             assert str(cause).isprintable()
         else:
-            assert len(connection._rest) <= 70_000
+            assert connection._receiver.waiting_bytes <= 70_000
             connection.abort()
             connection.connection_lost(None)
 
