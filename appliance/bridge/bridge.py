@@ -68,7 +68,7 @@ class Bridge:
         self._redirects = Redirects(config.follow_redirects, config.used_port)
         self._backoff = Backoff(context.pace, context.chance or random.random)
         self._takeovers = Takeovers()
-        self._log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE)
+        self._log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE, about=f"bridge {config.name}")
         self._connection: BridgeConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -258,8 +258,7 @@ class Bridge:
         self._said = "connected"
         self._log.log(
             logging.INFO,
-            "bridge %s is connected to %s (MQTT %s, %s)",
-            self.config.name,
+            " is connected to %s (MQTT %s, %s)",
             self._address,
             self.config.version,
             "the session goes on" if connection.session_present else "a new session",
@@ -289,8 +288,7 @@ class Bridge:
         self._said = said
         self._log.log(
             logging.WARNING,
-            "bridge %s at %s: %s: %s",
-            self.config.name,
+            " at %s: %s: %s",
             self._address,
             "the connection ended" if lasted_s else "not connected",
             cause,

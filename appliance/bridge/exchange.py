@@ -70,8 +70,9 @@ class Exchange:
         self._version = 5 if config.version == "5" else 4
         self.causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
         """Of the present connection."""
-        self._log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE)
-        self._left_out_log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE)
+        about = f"bridge {config.name}"
+        self._log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE, about=about)
+        self._left_out_log = SparseLog(logger, lines_a_minute=LINES_A_MINUTE, about=about)
         self._routes = Routes(
             config.subscribe,
             service_name=context.service_name,
@@ -136,7 +137,7 @@ class Exchange:
         if gap is not None:
             self._context.count(Counter.BRIDGE_GAPS)
             if not (self.is_flapping and self._is_gap_said):
-                self._log.log(logging.ERROR, "%s", self._text_of(gap))
+                self._log.log(logging.ERROR, ": %s", self._text_of(gap))
         self._is_gap_said = gap is not None
         incoming = Incoming(
             name=self._config.name,
@@ -187,8 +188,7 @@ class Exchange:
             self._context.count(Counter.BRIDGE_SUBSCRIPTIONS_REFUSED)
             self._log.log(
                 logging.WARNING,
-                "bridge %s: a subscription is refused: %s",
-                self._config.name,
+                ": a subscription is refused: %s",
                 problem,
             )
         self._subscribe(connection)
@@ -238,8 +238,7 @@ class Exchange:
         if problem and problem != said:
             self._log.log(
                 logging.WARNING,
-                "bridge %s: shared subscriptions: %s",
-                self._config.name,
+                ": shared subscriptions: %s",
                 problem,
             )
 
@@ -319,14 +318,14 @@ class Exchange:
         """An operator knows what was lost or left out; returns what that was."""
         gap = self.account.session.gap
         self.account.session.acknowledge()
-        known = [] if gap is None else [self._text_of(gap)]
+        known = [] if gap is None else [f"bridge {self._config.name}: {self._text_of(gap)}"]
         return known if self.outgoing is None else known + self.outgoing.undelivered.acknowledge()
 
     def _text_of(self, gap: Gap) -> str:
         since = f"from {_time(gap.from_ns)} " if gap.from_ns else ""
         return (
-            f"bridge {self._config.name}: {self._home} had lost the session: messages that were"
-            f" published {since}to {_time(gap.to_ns)} may be missing"
+            f"{self._home} had lost the session: messages that were published"
+            f" {since}to {_time(gap.to_ns)} may be missing"
         )
 
 

@@ -76,7 +76,6 @@ class Incoming:
         ``installation`` is the mark that this appliance leaves on messages that go out, and
         ``on_probe`` gets the payload of what comes on the topic of a test (share_probe.py).
         """
-        self._name = name
         self._client_id = bridge_client_id(name)
         self._address = address
         self._version = version
@@ -194,8 +193,7 @@ class Incoming:
             self._count(counter)
         self._sparse.log(
             logging.WARNING,
-            "bridge %s: a message on %s is left out: %s",
-            self._name,
+            ": a message on %s is left out: %s",
             escape(topic[:_SHOWN].decode(errors="replace")),
             escape(problem[: 2 * _SHOWN]),
         )

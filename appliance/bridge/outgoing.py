@@ -103,7 +103,7 @@ class Outgoing:
         self._is_5 = config.version == "5"
         self._window = Window()
         self._rate = Rate(config.max_rate, clock)
-        self._lines = SparseLog(_log, clock)
+        self._lines = SparseLog(_log, clock, about=f"bridge {config.name}")
         self._link: Link | None = None
         self._connection = 0
         self._most = _MOST_UNDER_WAY
@@ -246,8 +246,7 @@ class Outgoing:
         if "quota" not in self._timers:
             self._lines.log(
                 logging.WARNING,
-                "bridge %s: a quota of the other broker is used up; nothing is sent for %.0f s",
-                self._name,
+                ": a quota of the other broker is used up; nothing is sent for %.0f s",
                 _PAUSES_S[tried],
             )
             self._timers.start("quota", _PAUSES_S[tried], self._pump)

@@ -30,7 +30,7 @@ class Undelivered:
         self._name = name
         self._count = count
         self._clock_ns = clock_ns
-        self._lines = SparseLog(_log, clock)
+        self._lines = SparseLog(_log, clock, about=f"bridge {name}")
         self.parked = 0
         """Messages that the other broker refused, so that they were left out."""
         self.parked_ns: int | None = None
@@ -47,8 +47,7 @@ class Undelivered:
         self._count(Counter.BRIDGE_PUBLISHES_REFUSED)
         self._lines.log(
             logging.WARNING,
-            "bridge %s: the other broker refused message %d on %s, which is left out: %s",
-            self._name,
+            ": the other broker refused message %d on %s, which is left out: %s",
             seq,
             escape(topic[:_SHOWN]),
             why,
@@ -57,9 +56,7 @@ class Undelivered:
     def leave_out(self, seq: int, counter: Counter, why: str) -> None:
         """A message can't be sent."""
         self._count(counter)
-        self._lines.log(
-            logging.WARNING, "bridge %s: message %d does not go out: %s", self._name, seq, why
-        )
+        self._lines.log(logging.WARNING, ": message %d does not go out: %s", seq, why)
 
     def expire(self) -> None:
         """A message was not to be sent any more; its publisher wanted it so."""

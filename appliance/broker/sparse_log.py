@@ -26,9 +26,16 @@ class SparseLog:
         clock: Callable[[], float] = time.monotonic,
         *,
         lines_a_minute: int = _LINES_A_MINUTE,
+        about: str = "",
     ) -> None:
+        """Write to ``logger``; ``about`` begins each line.
+
+        The log leaves out what repeats by the text before its values are put in (log/lines.py), so
+        lines about one thing do not keep out those about another.
+        """
         self._logger = logger
         self._clock = clock
+        self._about = about.replace("%", "%%")
         self._most = lines_a_minute
         self._since = float("-inf")
         self._lines = 0
@@ -36,7 +43,8 @@ class SparseLog:
     def log(self, level: int, text: str, *values: object) -> None:
         """Write a line, unless there were enough in this minute."""
         if self.has_room():
-            self._logger.log(level, text, *values)
+            about = self._about
+            self._logger.log(level, f"{about}{text}" if about else text, *values)
 
     def has_room(self) -> bool:
         """Count a line; returns whether it is to be written."""

@@ -16,6 +16,7 @@ from appliance.bridge.causes import Kind
 from appliance.bridge.takeover import Takeovers
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.counters import Counter
+from appliance.log.lines import RepeatFilter
 from appliance.secret import Secret
 
 SECRET = "correct horse battery"  # noqa: S105 - of nobody
@@ -433,3 +434,25 @@ async def test_hostile(tmp_path, name, caplog):
             await wire.expect(4)
             assert rig.counters[Counter.BRIDGE_INTERNAL_ERRORS] == 0
     assert not any(one.exc_info for one in caplog.records)
+
+
+async def test_the_lines_of_many_bridges_do_not_hide_each_other(tmp_path):
+    """The log leaves out what repeats, but not that yet another bridge is not connected."""
+    names = [f"b{number}" for number in range(40)]
+    configs = [bridge(1, "a", name=name) for name in names]
+    lines, repeats = [], RepeatFilter()
+
+    class Keep(logging.Handler):
+        def emit(self, record):
+            _, is_written = repeats.admit(record, record.getMessage())
+            lines.extend([record.getMessage()] * is_written)
+
+    keep = Keep()
+    logging.getLogger("appliance.bridge").addHandler(keep)
+    try:
+        async with BridgeRig(tmp_path, *configs) as rig:
+            await rig.until(lambda: all(rig.state(name).last_error for name in names))
+    finally:
+        logging.getLogger("appliance.bridge").removeHandler(keep)
+    for name in names:
+        assert [one for one in lines if one.startswith(f"bridge {name} at 127.0.0.1:1: not conn")]
