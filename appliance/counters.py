@@ -356,6 +356,16 @@ class Counter(enum.Enum):
         "A broker had lost the session of a bridge, so messages may be missing; the log says of",
         "which time. Let the broker keep sessions longer, and on its disk.",
     )
+    BRIDGE_UNSETTLED_FORGOTTEN = (
+        "bridges: messages that may come again, forgotten",
+        "More than 65,535 messages of a broker were not known to be acknowledged; if it sends the",
+        "oldest again, they count as new.",
+    )
+    BRIDGE_LAST_PAYLOADS_FORGOTTEN = (
+        "bridges: last payloads of topics, forgotten",
+        "More topics than limits.max_retained came in by a bridge that takes retained messages; if",
+        "that of the topic that was silent longest is replayed, it counts as new.",
+    )
     BRIDGE_SUBSCRIPTIONS_REFUSED = (
         "bridge subscriptions: refused",
         "A broker refused a topic filter of a bridge; check subscribe.topic and what the broker",

@@ -15,6 +15,7 @@ from appliance.bridge.repeats import Repeats
 from appliance.bridge.replays import Replays
 from appliance.bridge.session import Gap, Session
 from appliance.bridge.store import BridgeRecord, load, save_arrival, save_session
+from appliance.counters import Count
 from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
 
@@ -63,6 +64,7 @@ class Account:
         most_digests: Callable[[], int],
         clock: Callable[[], float],
         clock_ns: Callable[[], int],
+        count: Count,
     ) -> None:
         """``record``: puts rows into the next commit; the others as in ``read_kept`` and below.
 
@@ -75,12 +77,15 @@ class Account:
             most_digests: topics whose last payload is remembered now.
             clock: a monotonic time in seconds.
             clock_ns: the present time in ns since 1970.
+            count: counts what is forgotten.
         """
         self._name = kept.record.name
         self._record = record
         self._newest_seq = newest_seq
-        self.repeats = Repeats(kept.arrivals, clock, self.save)
-        self.replays = Replays(self._name, kept.last_digests, most=most_digests, clock=clock)
+        self.repeats = Repeats(kept.arrivals, clock, self.save, count)
+        self.replays = Replays(
+            self._name, kept.last_digests, most=most_digests, clock=clock, count=count
+        )
         self.session = Session(
             kept.record.session,
             address=address,

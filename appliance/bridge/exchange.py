@@ -100,6 +100,7 @@ class Exchange:
             most_digests=lambda: context.limits().max_retained,
             clock=context.loop.time,
             clock_ns=context.clock_ns,
+            count=context.count,
         )
         self.outgoing: Outgoing | None = None
         if config.publish:

@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterable
 
 from appliance.bridge.arrivals import Arrivals, Original, held
 from appliance.bridge.store import ArrivalRecord
+from appliance.counters import Count, Counter
 from appliance.model import numbered, packet_id_of, seq_of
 
 PING_EVERY_S = 0.2
@@ -63,6 +64,7 @@ class Repeats:
         arrivals: Arrivals,
         clock: Callable[[], float],
         save: Callable[[], None] = lambda: None,
+        count: Count = lambda _: None,
     ) -> None:
         """Go on with what came before this start.
 
@@ -71,9 +73,11 @@ class Repeats:
             clock: a monotonic time in seconds.
             save: saves ``record`` at once, before the message that ``number`` was asked about
                 enters the journal.
+            count: counts what is forgotten because it is too much.
         """
         self._clock = clock
         self._save = save
+        self._count = count
         # An ordered one: the first key of a dict that loses its first keys takes long to find.
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
         """By packet identifier, in the order of arrival: this connection's messages, and settled
@@ -107,8 +111,7 @@ class Repeats:
         self._saved: ArrivalRecord | None = None
         self._saved_at = -SAVE_EVERY_S
         self._changed = True
-        self.forgotten = arrivals.forgotten
-        """Unsettled messages that were too many to be remembered."""
+        self._note_forgotten(arrivals.forgotten)
         for number, content in arrivals.settled:
             self._note_id(packet_id_of(number))
             self._remember(packet_id_of(number), (0, number, content))
@@ -147,16 +150,20 @@ class Repeats:
         }
         for packet_id in open_ones:
             del self._seen[packet_id]
-        self._earlier = _Earlier(
-            sorted(
-                [
-                    *self._earlier.left(),
-                    *((number, content, key) for key, (_, number, content) in open_ones.items()),
-                ]
-            )
+        originals = sorted(
+            [
+                *self._earlier.left(),
+                *((number, content, key) for key, (_, number, content) in open_ones.items()),
+            ]
         )
+        self._note_forgotten(len(originals) - MOST_UNSETTLED)
+        self._earlier = _Earlier(originals[-MOST_UNSETTLED:])
         self._newest = self._proven
         self._changed = True
+
+    def _note_forgotten(self, number: int) -> None:
+        for _ in range(number):
+            self._count(Counter.BRIDGE_UNSETTLED_FORGOTTEN)
 
     # --- messages -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 
 from appliance.bridge.store import save_digests
+from appliance.counters import Count, Counter
 from appliance.journal.inbox import Statement
 
 _SAVE_EVERY_S = 1.0
@@ -34,6 +35,7 @@ class Replays:
         *,
         most: Callable[[], int],
         clock: Callable[[], float],
+        count: Count,
     ) -> None:
         """Go on with ``digests``, by topic, oldest first.
 
@@ -42,6 +44,7 @@ class Replays:
             digests: what was kept.
             most: how many topics are remembered now; those that were silent longest are forgotten.
             clock: a monotonic time in seconds.
+            count: counts the topics that are forgotten.
         """
         self._name = name
         self._last: OrderedDict[str, bytes] = OrderedDict(digests)
@@ -50,8 +53,7 @@ class Replays:
         self._changed: dict[str, tuple[int, bytes]] = {}
         self._gone: set[str] = set()
         self._saved_at = -_SAVE_EVERY_S
-        self.forgotten = 0
-        """Topics that were too many."""
+        self._count = count
 
     def is_replay(self, topic: str, payload: bytes) -> bool:
         """Whether a message with the RETAIN flag is the last that came in on the (local) topic."""
@@ -68,7 +70,7 @@ class Replays:
             forgotten, _ = self._last.popitem(last=False)
             self._changed.pop(forgotten, None)
             self._gone.add(forgotten)
-            self.forgotten += 1
+            self._count(Counter.BRIDGE_LAST_PAYLOADS_FORGOTTEN)
 
     def due(self, newest_seq: int, *, at_once: bool = False) -> list[Statement]:
         """What is to be saved now; empty while that can wait. Cheap: ask often.
