@@ -399,7 +399,7 @@ class Counter(enum.Enum):
     BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES = (
         "bridge messages left out: properties",
         "The MQTT 5 properties of a message of another broker are malformed or too many",
-        "(limits.max_properties); it was acknowledged and dropped.",
+        "(limits.max_properties, limits.max_properties_size); it was acknowledged and dropped.",
     )
     BRIDGE_MESSAGES_LEFT_OUT_TOO_LARGE = (
         "bridge messages left out: too large",

@@ -53,7 +53,6 @@ class Kind(enum.Enum):
     PROTOCOL = "not MQTT"
     REFUSED = "refused"
     CLOSED = "closed"
-    STOPPED = "stopped"
     INTERNAL = "internal error"
 
 
@@ -101,8 +100,6 @@ class Cause(msgspec.Struct, frozen=True):
 class HandshakeError(Exception):
     """The remote does not open a WebSocket; the text says what it answered."""
 
-
-STOPPED = Cause(Kind.STOPPED, "the bridge was stopped")
 
 _PORT_ADVICE = "check host and port, and that the broker runs"
 _OF_CODES: dict[int, tuple[Kind, str, str]] = {

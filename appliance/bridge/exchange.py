@@ -147,6 +147,7 @@ class Exchange:
             door=self._context.door,
             publisher=connection,
             routes=self._routes,
+            limits=self._context.limits,
             account=self.account,
             totals=self.totals,
             count=self._context.count,

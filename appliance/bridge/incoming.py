@@ -19,11 +19,13 @@ from appliance.bridge.marks import PATH, is_looping
 from appliance.bridge.routes import PROBE, Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
+from appliance.config.tables import LimitsConfig
 from appliance.counters import Count, Counter
 from appliance.journal.message_cost import beside_payload
 from appliance.log.sanitize import escape
 from appliance.model import Message, bridge_client_id
 from appliance.mqtt.packets import PacketError
+from appliance.mqtt.properties import PropertyLimit
 from appliance.mqtt.received import Oversized, Published, read_publishes
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class Incoming:
         door: Door,
         publisher: Publisher,
         routes: Routes,
+        limits: Callable[[], LimitsConfig],
         account: Account,
         totals: Totals,
         count: Count,
@@ -82,6 +85,7 @@ class Incoming:
         self._door = door
         self._publisher = publisher
         self._routes = routes
+        self._limits = limits
         self._repeats = account.repeats
         self._replays = account.replays
         self._totals = totals
@@ -104,7 +108,15 @@ class Incoming:
         Raises:
             PacketError: one breaks the protocol, or is larger than ``limit``.
         """
-        packets, position = read_publishes(data, position, limit, self._version, most)
+        limits = self._limits()
+        packets, position = read_publishes(
+            data,
+            position,
+            limit,
+            self._version,
+            most,
+            property_limit=PropertyLimit(int(limits.max_properties_size), limits.max_properties),
+        )
         now = self._door.clock_ns()
         for packet in packets:
             self._take(packet, now)

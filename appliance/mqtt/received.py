@@ -52,7 +52,13 @@ class Oversized(msgspec.Struct, frozen=True):
 
 
 def read_publishes(
-    data: bytes, position: int, limit: int, version: int, most: int = MOST_AT_ONCE
+    data: bytes,
+    position: int,
+    limit: int,
+    version: int,
+    most: int = MOST_AT_ONCE,
+    *,
+    property_limit: properties.PropertyLimit = properties.CLIENT_LIMIT,
 ) -> tuple[list[Published], int]:
     """Decode the whole PUBLISH packets that stand in a row from ``position`` on.
 
@@ -62,6 +68,7 @@ def read_publishes(
         limit: the size of the largest packet that may be taken, in bytes.
         version: 4 for MQTT 3.1.1, 5 for MQTT 5.
         most: how many packets are decoded at most.
+        property_limit: how many properties a message may have.
 
     Returns:
         The packets, and the position of what follows: another packet, one that is not complete
@@ -81,7 +88,7 @@ def read_publishes(
             framed = frame(data, position, limit)
             if framed is None or framed[1] > end:
                 break
-            found.append(_published(data, first, *framed, version))
+            found.append(_published(data, first, *framed, version, property_limit))
             position = framed[1]
     except PacketError:
         if not found:
@@ -89,7 +96,14 @@ def read_publishes(
     return found, position
 
 
-def _published(data: bytes, first: int, body: int, stop: int, version: int) -> Published:
+def _published(  # noqa: PLR0917 - one packet of very many
+    data: bytes,
+    first: int,
+    body: int,
+    stop: int,
+    version: int,
+    property_limit: properties.PropertyLimit,
+) -> Published:
     start = body + 2
     if start > stop:
         raise PacketError("the packet ends too early")
@@ -111,7 +125,7 @@ def _published(data: bytes, first: int, body: int, stop: int, version: int) -> P
         if payload_start < stop and not data[payload_start]:
             payload_start += 1
         else:
-            kept, problem, payload_start = _properties(data, payload_start, stop)
+            kept, problem, payload_start = _properties(data, payload_start, stop, property_limit)
     return Published(
         data[start:topic_end],
         data[payload_start:stop],
@@ -124,7 +138,9 @@ def _published(data: bytes, first: int, body: int, stop: int, version: int) -> P
     )
 
 
-def _properties(data: bytes, start: int, stop: int) -> tuple[EncodedProperties | None, str, int]:
+def _properties(
+    data: bytes, start: int, stop: int, limit: properties.PropertyLimit
+) -> tuple[EncodedProperties | None, str, int]:
     """The message's properties, why it can't be taken, and where its payload begins.
 
     A property that is bad in itself can come from a publisher that the broker did not check. The
@@ -137,7 +153,7 @@ def _properties(data: bytes, start: int, stop: int) -> tuple[EncodedProperties |
         raise PacketError("the packet ends too early")
     body = Body(data[start:payload_start])
     try:
-        found = properties.read(body, _ALLOWED)
+        found = properties.read(body, _ALLOWED, limit)
         return decode.message_properties(found), "", payload_start
     except PacketError as error:
         return None, str(error), payload_start

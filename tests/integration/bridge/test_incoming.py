@@ -304,3 +304,37 @@ async def test_what_comes_again_is_known(tmp_path):
             assert [one.dup for one in (first, again, news)] == [False, True, False]
             assert first.packet_id == again.packet_id != news.packet_id
             await rig.until(lambda: rig.state().repeats == 1)
+
+
+@pytest.mark.parametrize(
+    ("properties", "counter"),
+    [
+        (b"\x26\x00\x01k\x00\x01v" * 3, Counter.BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES),
+        (b"\x09\xff\xff", Counter.BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES),
+        (b"\x23\x00\x01", Counter.BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES),
+        (
+            b"\x26\x00\x0eappliance-path\x00\x14" + b"%s",
+            Counter.BRIDGE_MESSAGES_LEFT_OUT_LOOP,
+        ),
+    ],
+    ids=["too many", "malformed", "alias", "loop"],
+)
+async def test_left_out_for_its_properties(tmp_path, properties, counter):
+    """A message of MQTT 5 whose properties are not taken is acknowledged and counted alone."""
+    acknowledged = []
+
+    async def script(peer, _number):
+        mark = (tmp_path / "here" / "installation").read_bytes().strip()
+        await peer.accept(connack=b"\x20\x03\x00\x00\x00", filters=1)
+        peer.publish("a", id=5, properties=properties.replace(b"%s", mark))
+        peer.publish("a", b"next", id=6, properties=b"")
+        for _ in range(2):
+            acknowledged.append(int.from_bytes(await peer.expect(4), "big"))
+        await peer.serve()
+
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, "a", version="5")
+        async with BridgeRig(tmp_path / "here", config, max_properties=2) as rig:
+            await rig.until(lambda: acknowledged == [5, 6])
+            assert [one.payload for one in rig.journaled()] == [b"next"]
+            assert rig.counters[counter] == 1

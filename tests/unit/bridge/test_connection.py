@@ -113,6 +113,7 @@ class Owner:
                 limits=LimitsConfig,
                 count=self.counted.append,
             ),
+            limits=LimitsConfig,
             account=account,
             totals=Totals([0]),
             count=self.counted.append,
