@@ -63,7 +63,7 @@ steps = st.lists(
     drift=st.floats(-DRIFT * 0.9, DRIFT * 0.9),
     steps=steps,
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_the_truth_lies_between_the_bounds(ahead: int, drift: float, steps: list) -> None:
     """After each answer and each run, however slow the way and however late the header."""
     world = World(ahead, drift)

@@ -464,7 +464,7 @@ class _First:
 PlannerMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 TestPlanner = PlannerMachine.TestCase
 SharedServerMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None
+    max_examples=25, stateful_step_count=30, deadline=None
 )
 TestSharedServer = SharedServerMachine.TestCase
 
