@@ -14,10 +14,12 @@ from appliance.bridge.account import Kept, read_kept
 from appliance.bridge.bridge import Bridge
 from appliance.bridge.context import BridgeContext
 from appliance.bridge.installation import installation_id
+from appliance.bridge.marks import is_looping
 from appliance.bridge.store import keep_only, oldest_cursor
 from appliance.config.tables import BridgeConfig
 from appliance.engine_api import BridgeState
 from appliance.journal.follower import Follower
+from appliance.model import EncodedProperties
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ class Bridges:
         journal = self._context.journal
         cursor = await asyncio.to_thread(oldest_cursor, journal)
         if cursor is not None:
+            # Known before the listeners open: other appliances' bridges may bring messages back.
+            self._installation = await asyncio.to_thread(installation_id, self._data_dir)
             self._hold = journal.follower("bridges", cursor)
 
     def _release(self) -> None:
@@ -87,6 +91,14 @@ class Bridges:
         )
         self._bridges[config.name] = bridge
         bridge.start()
+
+    def is_looping(self, properties: EncodedProperties) -> bool:
+        """Whether a client's message has been sent out by a bridge of this appliance before.
+
+        The client is a bridge of another appliance then. Taken in again, the message would go
+        round between the two.
+        """
+        return is_looping(properties, self._installation)
 
     async def stop(self) -> None:
         """End every bridge in order; returns when all are ended."""

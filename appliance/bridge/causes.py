@@ -109,7 +109,7 @@ _OF_CODES: dict[int, tuple[Kind, str, str]] = {
     0x83: (Kind.REFUSED, "refused by the broker's own rules", "the broker's log may say more"),
     0x84: (Kind.VERSION, "the broker does not speak this version of MQTT", "set `version`"),
     0x85: (Kind.CLIENT_ID, "the client id is refused", "set `client_id`"),
-    0x86: (Kind.PASSWORD, "wrong user name or password", "set `username` and `password`"),
+    0x86: (Kind.PASSWORD, "wrong password or user name", "set `username` and `password`"),
     0x87: (
         Kind.NOT_AUTHORIZED,
         "not authorised",
@@ -210,7 +210,7 @@ class Causes:
         cause = self.of_code(code, reason, server=server)
         if version < 5 and cause.kind is Kind.NOT_AUTHORIZED:
             # mosquitto answers so for a wrong password.
-            text = "not authorised, or wrong user name or password"
+            text = "not authorised, or wrong password or user name"
             return msgspec.structs.replace(cause, text=text)
         return cause
 
@@ -268,8 +268,12 @@ class Causes:
         advice = "this is retried: a cluster does so while it elects a leader"
         if not self._has_tls:
             advice += "; or the port wants TLS, or `version` is one that it does not speak"
-        elif not self._has_certificate:
-            advice += "; or it wants a client certificate (`tls.certfile`)"
+        elif self._has_certificate:
+            advice += "; or there is no TLS on this port"
+        else:
+            advice += (
+                "; or it wants a client certificate (`tls.certfile`), or has no TLS on this port"
+            )
         return Cause(Kind.CLOSED_EARLY, "it closed the connection before its answer", advice)
 
     def _of_tls(self, error: ssl.SSLError) -> Cause:

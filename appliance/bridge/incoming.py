@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from appliance.bridge.account import Account
-from appliance.bridge.marks import PATH, is_looping
+from appliance.bridge.marks import is_looping
 from appliance.bridge.routes import PROBE, Route, Routes
 from appliance.broker.door import Door, Publisher
 from appliance.broker.sparse_log import SparseLog
@@ -31,7 +31,6 @@ from appliance.mqtt.received import Oversized, Published, read_publishes
 logger = logging.getLogger(__name__)
 
 _PUBACK, _PUBREC, _PUBCOMP = b"\x40\x02", b"\x50\x02", b"\x70\x02"
-_PATH = PATH.encode()
 _SHOWN = 100
 """Characters of a topic in the log."""
 
@@ -191,11 +190,7 @@ class Incoming:
             self._count(Counter.BRIDGE_MESSAGES_LEFT_OUT_RETAINED)
             return True
         properties = packet.properties
-        if (
-            properties is not None
-            and properties.find(_PATH) >= 0
-            and is_looping(properties.decoded(), self._installation)
-        ):
+        if properties is not None and is_looping(properties, self._installation):
             self._count(Counter.BRIDGE_MESSAGES_LEFT_OUT_LOOP)
             return True
         return False

@@ -8,7 +8,8 @@ any clock that does not step.
 
 from __future__ import annotations
 
-_LEAST_ANSWER_S = 2.0
+_LEAST_ANSWER_S = 5.0
+"""A mosquitto that saves each change answers late where thousands of messages waited."""
 
 
 class Keepalive:

@@ -1,6 +1,7 @@
 """Marks in the MQTT 5 user properties of a bridged message: its way and its first publisher.
 
-They end loops that no-local can't see, because they lead over other brokers or appliances.
+They end loops that no-local can't see, because they lead over other brokers or appliances. A
+message may come back by a bridge, or by another appliance's bridge, which is a client here.
 Not for: no-local, and MQTT 3.1.1, which has no properties (config/bridge_topics.py).
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from appliance.model import BRIDGED_CLIENT, MessageProperties, is_own
+from appliance.model import BRIDGED_CLIENT, EncodedProperties, MessageProperties, is_own
 
 PATH = "appliance-path"
 """The installation id of an appliance that the message passed; one property for each."""
@@ -16,6 +17,7 @@ CLIENT = BRIDGED_CLIENT
 """The client id of the publisher at the first appliance."""
 LONGEST_PATH = 16
 """A message that passed more appliances than this goes no further."""
+_PATH = PATH.encode()
 _PLAIN = MessageProperties()
 
 
@@ -29,9 +31,11 @@ def publisher_of(properties: MessageProperties) -> str:
     return next((value for name, value in properties.user_properties if name == CLIENT), "")
 
 
-def is_looping(properties: MessageProperties, installation: str) -> bool:
+def is_looping(properties: EncodedProperties, installation: str) -> bool:
     """Whether a message that comes in was here before, or has passed too many appliances."""
-    path = passed(properties)
+    if properties.find(_PATH) < 0:
+        return False
+    path = passed(properties.decoded())
     return installation in path or len(path) > LONGEST_PATH
 
 

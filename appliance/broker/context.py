@@ -19,7 +19,7 @@ from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.work import Turns
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Count
-from appliance.model import Message
+from appliance.model import EncodedProperties, Message
 
 if TYPE_CHECKING:  # amqtt's plugins take time to import, and are used where some are configured
     from appliance.broker.plugins import Plugins
@@ -57,6 +57,8 @@ class BrokerContext:
     """A listener's configuration by its name."""
     take_terminal_request: Callable[[Message], None]
     """Hands on what an attached terminal asks for."""
+    is_looping: Callable[[EncodedProperties], bool]
+    """Whether a client brings back what a bridge of this appliance had sent out."""
     is_revoked: Callable[[HasCertificate], bool]
     """Whether the certificate of a connection's client is on a revocation list now."""
     strangers_log: SparseLogs

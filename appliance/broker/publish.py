@@ -276,6 +276,9 @@ class PublishReader:
                 acks += data[topic_end : topic_end + 2]
                 if qos == 2 and self._is_repeated(packet_id):
                     continue
+            if properties is not None and self._context.is_looping(properties):
+                self._context.count(Counter.BRIDGE_MESSAGES_LEFT_OUT_LOOP)
+                continue
             seq = next_seq()
             if qos == 2:
                 self._exchanges.append((packet_id, seq))

@@ -33,7 +33,7 @@ from appliance.broker.work import Steps, Turns, at_once, finish, in_slices
 from appliance.config.tables import LimitsConfig, ListenerConfig
 from appliance.counters import Counter
 from appliance.engine_api import ClientState, ListenerState
-from appliance.model import Message
+from appliance.model import EncodedProperties, Message
 from appliance.mqtt.packets import FOR_EVER, Reason
 from appliance.storage.files import allow_open_files
 
@@ -147,6 +147,7 @@ class MqttBroker:
             count=self.count,
             plugins=plugins,
             take_terminal_request=self._take_terminal_request,
+            is_looping=self._is_looping,
             is_revoked=self._is_revoked,
             strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
             lag_log=SparseLog(logging.getLogger("appliance.broker.connection")),
@@ -159,6 +160,8 @@ class MqttBroker:
         self._sweeper: asyncio.Task[None] | None = None
         self.on_terminal_request: Callable[[Message], None] | None = None
         """Answers attached terminals; set by the service."""
+        self.is_looping: Callable[[EncodedProperties], bool] | None = None
+        """Knows what bridges sent out; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
     def _current_limits(self) -> LimitsConfig:
@@ -205,6 +208,9 @@ class MqttBroker:
             self.count(Counter.TERMINAL_REQUESTS_REFUSED_NOT_READY)
         else:
             self.on_terminal_request(message)
+
+    def _is_looping(self, properties: EncodedProperties) -> bool:
+        return self.is_looping is not None and self.is_looping(properties)
 
     # --- start and stop -----------------------------------------------------------------------
 

@@ -63,12 +63,12 @@ REFUSALS = {
     "3.1.1 version": (refuse(1, 4), "3.1.1", "version of MQTT"),
     "3.1.1 client id": (refuse(2, 4), "3.1.1", "client_id"),
     "3.1.1 not available": (refuse(3, 4), "3.1.1", "not available"),
-    "3.1.1 password": (refuse(4, 4), "3.1.1", "wrong user name or password"),
-    "3.1.1 not authorised": (refuse(5, 4), "3.1.1", "wrong user name or password"),
+    "3.1.1 password": (refuse(4, 4), "3.1.1", "wrong password or user name"),
+    "3.1.1 not authorised": (refuse(5, 4), "3.1.1", "wrong password or user name"),
     "3.1.1 unknown": (refuse(99, 4), "3.1.1", "refused"),
     "5 version": (refuse(0x84, 5), "5", "version of MQTT"),
     "5 by a broker of 3.1.1": (refuse(1, 4), "5", "version of MQTT"),
-    "5 password": (refuse(0x86, 5), "5", "wrong user name or password"),
+    "5 password": (refuse(0x86, 5), "5", "wrong password or user name"),
     "5 not authorised": (refuse(0x87, 5), "5", "not authorised"),
     "5 banned": (refuse(0x8A, 5), "5", "banned"),
     "5 quota": (refuse(0x97, 5, "only 5 clients"), "5", "only 5 clients"),
@@ -309,7 +309,7 @@ async def test_one_line_a_cause(tmp_path, caplog):
         async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
             await rig.until(lambda: remote.connections >= 5)
             assert rig.counters[Counter.BRIDGE_CONNECTIONS_FAILED] >= 4
-    assert len([one for one in caplog.messages if "wrong user name" in one]) == 1
+    assert len([one for one in caplog.messages if "wrong password" in one]) == 1
 
 
 async def test_a_connection_that_never_lasts_is_said_once(tmp_path, caplog):

@@ -26,7 +26,7 @@ async def test_a_reload_tries_again_with_what_the_file_has_now(tmp_path) -> None
     async with ScriptedRemote(script) as remote:
         config = bridge(remote.port, username="u", password_file=ReadPath(str(password)))
         async with BridgeRig(tmp_path / "here", config, pace=SLOW) as rig:
-            await rig.failed("wrong user name or password")
+            await rig.failed("wrong password or user name")
             password.write_text("right", "utf-8")
             rig.bridges.take((config,))
             await rig.connected()

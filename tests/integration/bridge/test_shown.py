@@ -94,7 +94,7 @@ async def test_a_wrong_password_is_said_at_once_everywhere(tmp_path) -> None:
         assert level(view) == "bad"
         (problem,) = problems(view.snapshot())
         assert (problem.place, problem.headline) == (Place("bridge", "plant"), "bridge plant away")
-        assert "wrong user name or password" in problem.text
+        assert "wrong password or user name" in problem.text
         text = exposition(view.snapshot()).decode()
         assert 'appliance_health{part="bridge plant"} 2.0' in text
         assert 'appliance_bridge_connected{name="plant"} 0.0' in text

@@ -148,8 +148,8 @@ def reason(code: int, text: str) -> bytes:
 @pytest.mark.parametrize(
     ("keys", "answer", "code", "said"),
     [
-        ((), refusing(b"\x20\x02\x00\x05"), 77, "not authorised, or wrong user name or password"),
-        ((), refusing(b"\x20\x02\x00\x04"), 77, "wrong user name or password: set `username`"),
+        ((), refusing(b"\x20\x02\x00\x05"), 77, "not authorised, or wrong password or user name"),
+        ((), refusing(b"\x20\x02\x00\x04"), 77, "wrong password or user name: set `username`"),
         ((), refusing(b"\x20\x02\x00\x02"), 78, "the client id is refused"),
         ((), refusing(b"\x20\x02\x00\x03"), 69, "the broker is not available now"),
         (("version = '5'",), refusing(reason(0x97, f"no {SECRET} please")), 69,
@@ -167,7 +167,7 @@ def reason(code: int, text: str) -> bytes:
         (("version = '5'", "connect_timeout = '500ms'"),
          speaking(4, b""), 78, "no answer in time, but it accepts"),
         (("version = '5'",), lambda _, kind, body: b"\x20\x02\x00\x04" if body[6:7] == b"\x04" else None, 69,
-         "and with MQTT 3.1.1 it says: wrong user name or password"),
+         "and with MQTT 3.1.1 it says: wrong password or user name"),
         ((), speaking(5, b"\x20\x02\x00\x01"), 78,
          'but it accepts MQTT 5: write version = "5"'),
         ((), subscribing(lambda body: b"\x90\x03\x00\x01\x80"), 77,
