@@ -98,6 +98,7 @@ class Owner:
             record=lambda _rows: None,
             newest_seq=lambda: door.seq,
             most_digests=lambda: 10,
+            count=self.counted.append,
             clock=lambda: 0.0,
             clock_ns=lambda: 1,
         )
