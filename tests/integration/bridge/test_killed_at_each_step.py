@@ -66,11 +66,14 @@ OTHERS = pytest.mark.skipif(
 )
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     "kind",
     [Mosquitto, *(pytest.param(each, marks=OTHERS) for each in (RabbitMQ, Nats, ApplianceBroker))],
 )
+
+
+@pytest.mark.timeout(300)
+@KINDS
 def test_kills_at_each_step(tmp_path, kind, monkeypatch):
     """Received, in the journal, acknowledged, proven, noted; sent, confirmed, placed."""
     site = MarkedSite([task(number) for number in range(TASKS)])
@@ -103,6 +106,44 @@ def test_kills_at_each_step(tmp_path, kind, monkeypatch):
                 assert process.end() == 0
         runs = Multiset(site.started)
         assert {one: count for one, count in runs.items() if count != 1} == {}
+
+
+@pytest.mark.timeout(300)
+@KINDS
+def test_kills_of_the_broker(tmp_path, kind):
+    """While messages come in, each time as soon as the broker has acknowledged them."""
+    kills, burst = 4, 25
+    total = kills * burst
+    site = MarkedSite([task(number) for number in range(total + 1)])
+    with SimulatedQlik(site=site, proxies=[PROXY]) as qlik, kind(tmp_path / "broker") as broker:
+        text = CONFIG.format(
+            data=tmp_path / "life" / "data",
+            url=qlik.url,
+            port=broker.port,
+            user=USER,
+            password=PASSWORD,
+        )
+        process = ApplianceProcess(tmp_path / "life", text, program=CHILD)
+        with Remote(broker, "first") as press:
+            begin_session(process, press, site)
+        with process.start():
+            for kill in range(kills):
+                with Remote(broker, f"press{kill}") as press:
+                    for number in range(kill * burst, (kill + 1) * burst):
+                        press.publish("plant/start", task(number))
+                    press.wait_acknowledged(burst)
+                broker.restart()
+            with Remote(broker, "last") as press:
+                press.publish("plant/start", task(total))
+                press.wait_acknowledged(1)
+            wanted = {task(number) for number in range(total + 1)}
+            if kind is Mosquitto:  # it acknowledges before it saves, so a kill may take the last
+                wanted = {task(total)}
+            until(lambda: wanted <= set(site.started), "each task is started")
+            assert process.end() == 0
+        runs = Multiset(site.started)
+        assert {one: count for one, count in runs.items() if count != 1} == {}
+        assert len(runs) > total * 3 // 4
 
 
 def begin_session(process: ApplianceProcess, press: Remote, site: MarkedSite) -> None:
