@@ -277,9 +277,9 @@ def test_a_crash_loses_nothing_of_a_bridge_and_starts_nothing_twice(tmp_path, mo
 @pytest.mark.campaign
 @pytest.mark.parametrize("begins_anew", [True, False], ids=["RabbitMQ", "mosquitto"])
 def test_a_crash_at_any_instant_of_two_lives(tmp_path, monkeypatch, begins_anew):
-    """15 instants of two lives with each kind of broker."""
+    """9 instants of two lives with each kind of broker."""
     load = Load(tmp_path, begins_anew=begins_anew)
-    operations = load.live(2, 8)
+    operations = load.live(2, 6)
     instants = Instants(tmp_path, load, operations)
-    assert instants.look_at(15, monkeypatch) == 15
+    assert instants.look_at(9, monkeypatch) == 9
     assert instants.again

@@ -348,7 +348,7 @@ def run(machine: type[Bridging], ways: Ways, examples: int) -> None:
     case().runTest()
 
 
-FEW, MANY = 20, pytest.param(60, marks=pytest.mark.campaign)
+FEW, MANY = 20, pytest.param(40, marks=pytest.mark.campaign)
 
 
 @pytest.mark.parametrize("examples", [FEW, MANY])
