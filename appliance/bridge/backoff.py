@@ -28,6 +28,9 @@ _PATIENT = frozenset(
 )
 """Causes that an operator has to see to, or that more attempts make worse."""
 
+_LONG_S = 600.0
+"""A connection that lasted as long shows that no other client wants its client id."""
+
 
 class Pace(msgspec.Struct, frozen=True):
     """The waits, in seconds."""
@@ -62,7 +65,12 @@ class Backoff:
         """The wait after a connection that was open for ``lasted_s`` (0: never) has ended."""
         pace = self._pace
         if lasted_s >= pace.stable_s:
-            self.failures = self._takeovers = 0
+            self.failures = 0
+        # Two appliances with one client id end each other's connection after each wait, so one that
+        # lasted as long does not show that the other is gone.
+        enough_s = _LONG_S if kind is Kind.TAKEN_OVER else pace.stable_s
+        if lasted_s >= enough_s:
+            self._takeovers = 0
         longest = pace.patient_s if kind in _PATIENT else pace.longest_s
         wait = float(min(longest, pace.first_s * 2 ** min(self.failures, 30)))
         if kind is Kind.TAKEN_OVER:

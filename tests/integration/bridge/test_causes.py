@@ -295,7 +295,8 @@ def test_pace():
     backoff = Backoff(pace, chance=lambda: 1.0)
     assert [backoff.wait_s(Kind.CLOSED, 0) for _ in range(5)] == [1, 2, 4, 8, 8]
     assert backoff.wait_s(Kind.PASSWORD, 0) == 32
-    assert [backoff.wait_s(Kind.TAKEN_OVER, 1) for _ in range(3)] == [40, 80, 100]
+    assert [backoff.wait_s(Kind.TAKEN_OVER, 20) for _ in range(4)] == [40, 80, 100, 100]
+    assert [backoff.wait_s(Kind.TAKEN_OVER, 7200) for _ in range(2)] == [40, 40]
     assert backoff.wait_s(Kind.CLOSED, 10) == 1
     assert backoff.wait_s(Kind.TAKEN_OVER, 1) == 40
     lucky = Backoff(pace, chance=lambda: 0.0)
