@@ -8,8 +8,11 @@ any clock that does not step.
 
 from __future__ import annotations
 
-_LEAST_ANSWER_S = 5.0
-"""A mosquitto that saves each change answers late where thousands of messages waited."""
+_LEAST_ANSWER_S = 10.0
+"""A mosquitto that saves each change looks at some hundred acknowledgements a second where
+thousands of messages wait, and answers a ping behind a thousand of them."""
+_ANSWER = 0.8
+"""Of the keepalive. With what passes before a ping, it is the time that brokers wait for clients."""
 
 
 class Keepalive:
@@ -21,7 +24,7 @@ class Keepalive:
         """``keepalive_s``: what both sides agreed on; 0: the broker asks for none."""
         # A ping must arrive within the keepalive, so it leaves well before its end.
         self._quiet_s = keepalive_s * 0.7 if keepalive_s else 60.0
-        self._answer_s = max(_LEAST_ANSWER_S, keepalive_s * 0.5 if keepalive_s else 30.0)
+        self._answer_s = max(_LEAST_ANSWER_S, keepalive_s * _ANSWER if keepalive_s else 30.0)
         self._heard_at = self._sent_at = now
         self._asked_at: float | None = None
 
