@@ -12,7 +12,7 @@ _LEAST_ANSWER_S = 10.0
 """A mosquitto that saves each change looks at some hundred acknowledgements a second where
 thousands of messages wait, and answers a ping behind a thousand of them."""
 _ANSWER = 0.8
-"""Of the keepalive. With what passes before a ping, it is the time that brokers wait for clients."""
+"""Of the keepalive. With what passes before a ping, it is what brokers wait for clients."""
 
 
 class Keepalive:
