@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 
 _SOON_S = 20.0
+_STILL_S = 150.0
+"""Once it is found: another appliance waits up to two minutes before it takes over."""
 _WITHIN_S = 300.0
 _LOSSES = 4
 
@@ -30,7 +32,7 @@ class Takeovers:
 
     def lost(self, now: float, lasted_s: float) -> bool:
         """An accepted connection was closed without a word; returns whether that is a takeover."""
-        if lasted_s > _SOON_S:
+        if lasted_s > (_STILL_S if self._is_found else _SOON_S):
             self.clear()
             return False
         self._losses.append(now)

@@ -350,8 +350,10 @@ def test_takeover_stays_found():
     takeovers = Takeovers()
     assert [takeovers.lost(now, 1.0) for now in (0, 5, 10, 15)] == [False, False, False, True]
     assert [takeovers.lost(now, 1.0) for now in (135, 255, 375, 495)] == [True] * 4
-    assert not takeovers.lost(600, 21.0)
-    assert not takeovers.lost(620, 1.0)
+    assert takeovers.lost(740, 120.0)
+    assert not takeovers.lost(900, 151.0)
+    assert not takeovers.lost(920, 1.0)
+    assert not takeovers.lost(1000, 21.0)
 
 
 async def test_closed_at_a_message(tmp_path):
