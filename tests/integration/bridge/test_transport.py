@@ -123,6 +123,19 @@ async def test_no_tls_there(tmp_path):
             await rig.failed("there is no TLS on this port")
 
 
+async def test_no_tls_there_and_no_word(tmp_path):
+    """mosquitto closes a connection that begins with TLS where it has none."""
+
+    async def script(peer, _number):
+        await peer.reader.read(1)
+        peer.close()
+
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, "a", tls=BridgeTlsConfig())
+        async with BridgeRig(tmp_path, config) as rig:
+            await rig.failed("no TLS on this port")
+
+
 async def test_tls_there(tmp_path, files):
     """A connection without TLS to a port with it is explained."""
     async with Rig(tmp_path / "there", listeners=(listener(files),)) as there:
