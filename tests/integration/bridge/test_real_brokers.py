@@ -371,6 +371,7 @@ KINDS = [
     ("RabbitMQ", "3.1.1"),
 ]
 FEWER = {
+    ("NATS", "3.1.1"): ("connection cut", "half a packet", "broker killed", "appliance killed"),
     ("mosquitto", "5"): ("connection cut", "broker killed", "appliance killed"),
     ("amqtt", "3.1.1"): ("connection cut", "broker killed", "appliance killed"),
     ("appliance", "5"): ("connection cut", "half a packet", "broker killed", "appliance killed"),
