@@ -188,11 +188,8 @@ class Exchange:
         self.account.session.has(self.subscriptions.in_session)
         if problem:
             self._context.count(Counter.BRIDGE_SUBSCRIPTIONS_REFUSED)
-            self._log.log(
-                logging.WARNING,
-                ": a subscription is refused: %s",
-                problem,
-            )
+            if self.subscriptions.is_refusal_new:
+                self._log.log(logging.WARNING, ": a subscription is refused: %s", problem)
         self._subscribe(connection)
 
     def acknowledged(self, ack: Ack) -> None:

@@ -39,6 +39,8 @@ class _Filter:
         self.problem = ""
         self.strikes = 0
         self.again_at = 0.0
+        self.refusal = ""
+        """Why the broker refused it at the last attempt."""
 
 
 class Subscriptions:
@@ -54,6 +56,8 @@ class Subscriptions:
         self._pending: _Filter | str | None = None
         self.received = [0] * len(configs)
         """Messages since each filter was subscribed to."""
+        self.is_refusal_new = False
+        """Whether the last refusal was not the same as that of the attempt before."""
         self.share_problem = ""
         """Why nothing comes by shared subscriptions, as long as nothing has come."""
 
@@ -134,12 +138,15 @@ class Subscriptions:
         self._pending = None
         if code < FAILURE:
             pending.granted, pending.problem, pending.strikes = code, "", 0
+            pending.refusal = ""
             if code < pending.config.qos:
                 pending.problem = (
                     f"granted QoS {code} instead of {pending.config.qos}: messages may be lost"
                 )
             return ""
         pending.problem = str(causes.of_code(code, reason))
+        self.is_refusal_new = pending.problem != pending.refusal
+        pending.refusal = pending.problem
         pending.again_at = self._clock() + _LEFT_OUT_S
         return f"{escape(pending.text)}: {pending.problem}"
 

@@ -7,10 +7,10 @@ import logging
 import socket
 
 import pytest
-from bridge_rig import BridgeRig, ScriptedRemote, bridge, sends
+from bridge_rig import CONNACK, BridgeRig, ScriptedRemote, bridge, sends
 from broker_rig import Rig, packet, text
 
-from appliance.bridge import connection, keepalive, outgoing
+from appliance.bridge import connection, keepalive, outgoing, subscriptions
 from appliance.bridge.backoff import Backoff, Pace
 from appliance.bridge.causes import Kind
 from appliance.bridge.takeover import Takeovers
@@ -459,3 +459,28 @@ async def test_the_lines_of_many_bridges_do_not_hide_each_other(tmp_path):
         logging.getLogger("appliance.bridge").removeHandler(keep)
     for name in names:
         assert [one for one in lines if one.startswith(f"bridge {name} at 127.0.0.1:1: not conn")]
+
+
+async def test_a_filter_that_is_refused_again_and_again_is_one_line(tmp_path, caplog, monkeypatch):
+    """It is asked for now and then, and the log says only the first time that it is refused."""
+    monkeypatch.setattr(subscriptions, "_LEFT_OUT_S", 0.0)
+    asked = []
+
+    async def script(peer, _number):
+        await peer.expect(1)
+        peer.send(CONNACK)
+        while True:
+            kind, body = await peer.read()
+            if kind == 8:
+                asked.append(body)
+                if len(asked) > 3:
+                    await peer.serve()
+                peer.send_packet(0x90, body[:2] + b"\x80")
+            elif kind == 12:
+                peer.send(b"\xd0\x00")
+
+    async with ScriptedRemote(script) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "a")) as rig:
+            await rig.until(lambda: len(asked) > 3)
+            assert rig.counters[Counter.BRIDGE_SUBSCRIPTIONS_REFUSED] == 3
+    assert len([one for one in caplog.messages if "a subscription is refused: a" in one]) == 1
