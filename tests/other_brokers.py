@@ -384,6 +384,8 @@ class Amqtt(OtherBroker):
     """amqtt as it comes, with a password file: for anonymous clients it keeps no queue."""
 
     kind = "amqtt"
+    ordered = False
+    """What it sends after a reconnect may stand behind newer messages."""
     survives_kill = False
     sends_again = False
 

@@ -414,7 +414,7 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
         protocol.FireTimer("run limit"), protocol.GetLastValues(("a/b", "#")),
         protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
-        protocol.CheckServer(), protocol.Explain(2**63),
+        protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63),
     ]  # fmt: skip
     assert {type(each) for each in operations} | {protocol.StopAppliance} == {
         *typing.get_args(protocol.AnyOperation)
