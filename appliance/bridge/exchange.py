@@ -124,6 +124,8 @@ class Exchange:
         """What goes out is sent on the present connection."""
         self._is_stopping = False
         self._limits = ConnAck(reason=0)
+        self._incoming: Incoming | None = None
+        """Of the present or the last connection."""
 
     # --- for the connection -------------------------------------------------------------------
 
@@ -158,11 +160,15 @@ class Exchange:
         self._probe.begin(is_available=answer.shared_subscriptions_available)
         self._note_probe()
         self._limits = answer
+        self._incoming = incoming
         self._subscribe(connection)
         return incoming
 
     def _subscribe(self, connection: BridgeConnection) -> None:
-        packet = self.subscriptions.next_packet() or self._probe.next_packet()
+        packet = self.subscriptions.next_packet()
+        if packet is not None and self._incoming is not None:
+            self._incoming.may_be_replayed = True
+        packet = packet or self._probe.next_packet()
         if packet is not None:
             connection.ask(packet)
         elif not self._is_sending and self.outgoing is not None:

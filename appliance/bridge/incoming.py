@@ -100,6 +100,10 @@ class Incoming:
         self._under_way: deque[_Batch] = deque()
         self.unacknowledged = 0
         """Messages that came in and are not in the journal yet."""
+        self.may_be_replayed = False
+        """A filter was subscribed to on this connection, so a message with the RETAIN flag is one
+        that the broker held for new subscribers (MQTT 3.1.1, section 3.3.1.3). On a session that
+        goes on without that, it is one that waited: amqtt sets the flag on these."""
 
     def take(self, data: bytes, position: int, limit: int, most: int) -> int:
         """Take whole PUBLISH packets in a row; returns the position of what follows.
@@ -131,7 +135,8 @@ class Incoming:
         except PacketError as error:
             route = Route("", Counter.BRIDGE_MESSAGES_LEFT_OUT_TOPIC, str(error))
         is_plain = route.topic and not (packet.retain or packet.properties or packet.problem)
-        if not is_plain and self._is_left_out(packet, route):
+        is_held = packet.retain and self.may_be_replayed
+        if not is_plain and self._is_left_out(packet, route, is_held=is_held):
             if qos:
                 self._repeats.left_out(packet.packet_id)
             return
@@ -143,7 +148,7 @@ class Incoming:
                 topic, packet.payload, packet.dup, packet.packet_id, seq
             )
         if route.wants_retained:
-            if packet.retain and self._replays.is_replay(topic, packet.payload):
+            if is_held and self._replays.is_replay(topic, packet.payload):
                 is_repeat = True
             elif not is_repeat:
                 self._replays.note(topic, packet.payload, seq)
@@ -153,7 +158,7 @@ class Incoming:
             topic,
             packet.payload,
             qos,
-            packet.retain,
+            is_held,
             is_repeat,
             self._client_id,
             None,
@@ -167,13 +172,13 @@ class Incoming:
             self._beside += len(topic)
         else:
             self._beside += beside_payload(message)
-        if packet.retain:
+        if is_held:
             self._retained.append(message)
         if is_repeat:
             self._totals.repeats += 1
         self._totals.by_subscription[route.subscription] += 1
 
-    def _is_left_out(self, packet: Published, route: Route) -> bool:
+    def _is_left_out(self, packet: Published, route: Route, *, is_held: bool) -> bool:
         """Whether a message must not come in; counts and says it."""
         if route is PROBE:
             self._on_probe(packet.payload)
@@ -186,7 +191,7 @@ class Incoming:
                 packet.topic, Counter.BRIDGE_MESSAGES_LEFT_OUT_PROPERTIES, packet.problem
             )
             return True
-        if packet.retain and not route.wants_retained:
+        if is_held and not route.wants_retained:
             self._count(Counter.BRIDGE_MESSAGES_LEFT_OUT_RETAINED)
             return True
         properties = packet.properties

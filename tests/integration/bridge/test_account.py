@@ -159,6 +159,22 @@ async def test_a_replayed_message_is_news_once(tmp_path):
             ]
 
 
+async def test_what_waited_in_a_session_is_no_replay(tmp_path):
+    """amqtt sets the RETAIN flag on what waited. Without a new subscription a broker has nothing to
+    replay, so such a message is news, also where replays are not wanted."""
+    waited = sends(
+        {"payload": b"on", "retain": True, "id": 2},
+        filters=0,
+        connack=SESSION_PRESENT,
+        then="serve",
+    )
+    async with Remote(sends({"payload": b"on", "id": 1}), waited) as remote:
+        async with BridgeRig(tmp_path, bridge(remote.port, "plant/#")) as rig:
+            await rig.came(2, "plant/a")
+            assert came(rig) == [(b"on", False), (b"on", False)]
+            assert not rig.retained.get("plant/a")
+
+
 async def lost(peer):
     await peer.accept(filters=1)
     peer.publish("plant/a", b"first", id=1)
