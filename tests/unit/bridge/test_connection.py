@@ -123,7 +123,9 @@ class Owner:
         )
 
     def accepted(self, connection, _answer):
-        return self.make(connection)
+        incoming = self.make(connection)
+        incoming.may_be_replayed = True  # as where a filter is subscribed to
+        return incoming
 
     def subscribed(self, connection, *_answer):
         connection.end(connection.causes.of_protocol("not asked"))

@@ -51,7 +51,12 @@ def fed(reads, version):
     access = SimpleNamespace(may_publish=lambda *_: True)
     sessions = SimpleNamespace(note_exchanges=lambda *_: None)
     context = SimpleNamespace(
-        door=door, access=access, sessions=sessions, limits=LimitsConfig, count=lambda _: None
+        door=door,
+        access=access,
+        sessions=sessions,
+        limits=LimitsConfig,
+        count=lambda _: None,
+        is_looping=lambda _: False,
     )
     intake = PublishReader(context, None)
     intake.open(SimpleNamespace(client_id="c", unreleased=set()), version, "u", "127.0.0.1:1")
