@@ -20,6 +20,9 @@ from appliance.mqtt.packets import SubscribeOptions
 
 SUBSCRIBE_ID, UNSUBSCRIBE_ID = 1, 2
 """Packet ids that no PUBLISH of a bridge uses (window.py)."""
+_REFUSED_S = 5.0
+"""A filter that is refused is asked for again after this time, then after twice as long, up to
+``_LEFT_OUT_S``: a cluster that has just lost a node refuses for a moment what it grants then."""
 _LEFT_OUT_S = 300.0
 _LONGEST_LEFT_OUT_S = 3600.0
 _STRIKES = 2
@@ -38,6 +41,8 @@ class _Filter:
         self.granted: int | None = None
         self.problem = ""
         self.strikes = 0
+        self.refusals = 0
+        """In a row."""
         self.again_at = 0.0
         self.refusal = ""
         """Why the broker refused it at the last attempt."""
@@ -138,7 +143,7 @@ class Subscriptions:
         self._pending = None
         if code < FAILURE:
             pending.granted, pending.problem, pending.strikes = code, "", 0
-            pending.refusal = ""
+            pending.refusal, pending.refusals = "", 0
             if code < pending.config.qos:
                 pending.problem = (
                     f"granted QoS {code} instead of {pending.config.qos}: messages may be lost"
@@ -147,7 +152,8 @@ class Subscriptions:
         pending.problem = str(causes.of_code(code, reason))
         self.is_refusal_new = pending.problem != pending.refusal
         pending.refusal = pending.problem
-        pending.again_at = self._clock() + _LEFT_OUT_S
+        pending.again_at = self._clock() + min(_REFUSED_S * 2**pending.refusals, _LEFT_OUT_S)
+        pending.refusals = min(pending.refusals + 1, 10)
         return f"{escape(pending.text)}: {pending.problem}"
 
     def lost(self, causes: Causes, *, is_silent: bool) -> Cause | None:

@@ -129,7 +129,7 @@ class Output:
                 properties = encoded.decoded()
             if properties is not None and properties.message_expiry_s is not None:
                 expiry = self._remaining(message, properties.message_expiry_s)
-                if expiry <= 0 and not duplicate:
+                if expiry <= 0 and not delivery.sent:  # before a restart, it may not have been
                     self._context.count(Counter.DELIVERIES_DROPPED_EXPIRED)
                     return False
                 expiry = max(0, expiry)  # what was sent before does not expire [MQTT5-4.3.3-7]

@@ -142,7 +142,13 @@ def test_kills_of_the_broker(tmp_path, kind):
             until(lambda: wanted <= set(site.started), "each task is started")
             assert process.end() == 0
         runs = Multiset(site.started)
-        assert {one: count for one, count in runs.items() if count != 1} == {}
+        again = {one: count for one, count in runs.items() if count != 1}
+        if kind is Mosquitto:
+            # What its last save had as not sent yet, it sends once more as something new.
+            assert len(again) <= kills
+            assert set(again.values()) <= {2}
+        else:
+            assert again == {}
         assert len(runs) > total * 3 // 4
 
 

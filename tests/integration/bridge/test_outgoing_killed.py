@@ -43,7 +43,7 @@ def test_killed_while_sending(tmp_path):
         with here:
             here.start()
             here.wait_for_line("is connected to")
-            client = SimpleNamespace(port=here.port, users=False)
+            client = SimpleNamespace(host="127.0.0.1", port=here.port, users=False)
             with Remote(client, "press") as press:
                 for number in range(MESSAGES):
                     press.publish("out/t", str(number))

@@ -27,7 +27,7 @@ topic = "plant/#"
 path = "{folder}/data/recordings/all.json"
 """
 WORDS = {
-    errno.EIO: ("disk reports an error", "Input/output error"),
+    errno.EIO: ("disk reports an error", "Input/output error", "disk I/O error"),
     errno.ENOSPC: ("disk is full", "No space left"),
     errno.EROFS: ("read-only", "Read-only", "disk reports an error"),
 }

@@ -117,7 +117,7 @@ def test_a_damaged_database_does_not_keep_the_appliance_down(appliance, name):
 def test_a_database_of_a_newer_appliance_ends_the_start(appliance, name):
     """Exit code 78 in one line, so that a service stays down, and that file as it was."""
     with contextlib.closing(sqlite3.connect(appliance.data / name)) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 99")
     before = (appliance.data / name).read_bytes()
     assert appliance.begin().exit_code() == 78
     assert f"{name} was written by a newer appliance" in "\n".join(appliance.lines)

@@ -6,9 +6,11 @@ import time
 
 import msgspec
 
+from appliance.bridge.causes import Causes
 from appliance.bridge.store import SessionRecord, save_session
-from appliance.bridge.subscriptions import Subscriptions
+from appliance.bridge.subscriptions import SUBSCRIBE_ID, Subscriptions
 from appliance.config.reading import loads
+from appliance.known_secrets import KnownSecrets
 
 CONFIG = """
 [[bridge]]
@@ -36,3 +38,18 @@ def test_a_session_of_the_older_protocol_is_subscribed_to_again_with_no_local() 
     )
     before = Subscriptions(configs, 4, time.monotonic).wanted
     assert before != Subscriptions(configs, 5, time.monotonic).wanted
+
+
+def test_a_refused_filter_is_asked_for_again_soon_and_then_more_rarely() -> None:
+    """A cluster that lost a node refuses for a moment what it grants then."""
+    now = [0.0]
+    subscriptions = Subscriptions(loads(CONFIG).bridge[0].subscribe[:1], 4, lambda: now[0])
+    causes = Causes(KnownSecrets(), has_certificate=False, has_tls=False)
+    subscriptions.begin(())
+    asked = []
+    while now[0] < 1000:
+        if subscriptions.next_packet() is not None:
+            asked.append(now[0])
+            subscriptions.answered(SUBSCRIBE_ID, 0x80, "", causes)
+        now[0] += 1
+    assert asked == [0, 5, 15, 35, 75, 155, 315, 615, 915]
