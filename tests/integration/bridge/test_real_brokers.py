@@ -421,6 +421,9 @@ def test_a_node_of_a_nats_cluster_is_killed_under_load(tmp_path: Path) -> None:
         ):
             scada.subscribe("from/#")
             site.said("is connected")
+            # What goes out waits for the answer to the subscription, which a cluster takes a while for.
+            plc.publish("out/line", "ready")
+            scada.wait(lambda: "ready" in scada.payloads(), "the bridge has subscribed")
             sent_in, sent_out = [], []
             for number in range(3 * MANY):
                 if number == MANY:
