@@ -18,11 +18,10 @@ import msgspec
 from appliance.errors import ApplianceError
 from appliance.known_secrets import KnownSecrets
 from appliance.log.sanitize import escape
+from appliance.mqtt.reasons import FAILURE
 
 _LONGEST_TEXT = 200
 """Characters of a remote's own words that are kept."""
-FAILURE = 0x80
-"""Reason codes from here on report a failure (section 2.4)."""
 
 
 class Kind(enum.Enum):

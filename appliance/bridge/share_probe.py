@@ -20,9 +20,9 @@ from appliance.config.tables import BridgeSubscribeConfig
 from appliance.log.sanitize import escape
 from appliance.mqtt.client_packets import encode_subscribe, encode_unsubscribe
 from appliance.mqtt.packets import SubscribeOptions, encode_publish
+from appliance.mqtt.reasons import FAILURE
 from appliance.mqtt.topics import matches
 
-_FAILURE = 0x80
 _RIGHT_AFTER_S = 3.0
 _STRIKES = 2
 """The connection has to end so often right after a test before the test is held to be the cause."""
@@ -133,7 +133,7 @@ class ShareProbe:
         if self._stage is not _Stage.ASKED or code is None:
             self._stage = _Stage.IDLE
             return None
-        if code >= _FAILURE:
+        if code >= FAILURE:
             self._stage = _Stage.IDLE
             self.problem = f"{_UNKNOWN}it refuses the subscription {escape(self._filter)}"
             return None

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from appliance.journal.inbox import Statement
-from appliance.model import LARGEST_SEQ
+from appliance.storage.columns import bytes_of, number_of, text_of
 from appliance.storage.layout import Migration, Tables, is_whole
 
 _TABLES = (
@@ -179,35 +179,35 @@ def load(rows: Rows, name: str) -> BridgeRecord:
         rows,
         of("bridge_cursor"),
         f"The place up to which bridge {name} has sent",
-        lambda _, seq: _number(seq),
+        lambda _, seq: number_of(seq),
         name,
     )
     arrival = _each(
         rows,
         of("bridge_arrival"),
         f"The note which messages bridge {name} may get again",
-        lambda _, body: msgspec.msgpack.decode(_bytes(body), type=ArrivalRecord),
+        lambda _, body: msgspec.msgpack.decode(bytes_of(body), type=ArrivalRecord),
         name,
     )
     session = _each(
         rows,
         of("bridge_session"),
         f"The session of bridge {name}",
-        lambda _, body: msgspec.msgpack.decode(_bytes(body), type=SessionRecord),
+        lambda _, body: msgspec.msgpack.decode(bytes_of(body), type=SessionRecord),
         name,
     )
     digests = _each(
         rows,
         f"{of('bridge_retained')} ORDER BY seq",
         f"A note of a retained message of bridge {name}",
-        lambda _, topic, _seq, digest: (_text(topic), _bytes(digest)),
+        lambda _, topic, _seq, digest: (text_of(topic), bytes_of(digest)),
         name,
     )
     complete_to = _each(
         rows,
         of("bridge_retained_to"),
         f"The note of the retained messages of bridge {name}",
-        lambda _, seq: _number(seq),
+        lambda _, seq: number_of(seq),
         name,
     )
     return BridgeRecord(
@@ -232,24 +232,6 @@ def _each(
     return found
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} instead of a text")
-    return value
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= LARGEST_SEQ:
-        raise ValueError(f"{value!r} instead of a number")
-    return value
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):  # SQLite keeps a value of any type in any column
-        raise TypeError(f"{value!r} instead of bytes")
-    return value
-
-
 # --- the tables -------------------------------------------------------------------------------
 
 
@@ -260,7 +242,7 @@ def _verify(connection: sqlite3.Connection) -> None:
     foreign = []
     for (body,) in bodies:
         try:
-            msgspec.msgpack.decode(_bytes(body), type=SessionRecord)
+            msgspec.msgpack.decode(bytes_of(body), type=SessionRecord)
         except (ValueError, TypeError) as error:
             if is_whole(body):
                 foreign.append(error)

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
-from appliance.bridge.causes import FAILURE, Cause, Causes, Kind
+from appliance.bridge.causes import Cause, Causes, Kind
 from appliance.config.tables import BridgeSubscribeConfig
 from appliance.engine_api import BridgeSubscriptionState
 from appliance.log.sanitize import escape
 from appliance.mqtt.client_packets import encode_subscribe, encode_unsubscribe
 from appliance.mqtt.packets import SubscribeOptions
+from appliance.mqtt.reasons import FAILURE
 
 SUBSCRIBE_ID, UNSUBSCRIBE_ID = 1, 2
 """Packet ids that no PUBLISH of a bridge uses (window.py)."""

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace as _replace
 
-from appliance.bridge.causes import FAILURE, Cause, Causes, HandshakeError, Kind
+from appliance.bridge.causes import Cause, Causes, HandshakeError, Kind
 from appliance.bridge.redirect import Redirects
 from appliance.bridge.share_probe import ShareProbe
 from appliance.bridge.transport import Address, open_transport
@@ -35,6 +35,7 @@ from appliance.known_secrets import KnownSecrets
 from appliance.log.sanitize import escape
 from appliance.mqtt.client_packets import ConnAck, ConnectOptions, SubAck
 from appliance.mqtt.packets import SubscribeOptions
+from appliance.mqtt.reasons import FAILURE
 from appliance.secret import Secret
 
 _MOST_S = 60.0

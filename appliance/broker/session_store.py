@@ -16,6 +16,7 @@ from appliance.broker.outbox import Delivery
 from appliance.journal.inbox import Statement
 from appliance.model import LARGEST_SEQ, Message, decode_hook, encode_hook
 from appliance.mqtt.packets import SubscribeOptions, Will
+from appliance.storage.columns import bytes_of, number_of, text_of
 from appliance.storage.layout import Tables, is_whole
 
 _SAMPLE_ROWS = 100
@@ -259,9 +260,9 @@ def subscriptions(records: Rows) -> list[tuple[str, int, SubscribeOptions]]:
         "A subscription",
         "SELECT client_id, since_seq, body FROM subscription",
         lambda client_id, since, body: (
-            _text(client_id),
-            _number(since),
-            msgspec.msgpack.decode(_bytes(body), type=SubscribeOptions),
+            text_of(client_id),
+            number_of(since),
+            msgspec.msgpack.decode(bytes_of(body), type=SubscribeOptions),
         ),
     )
 
@@ -272,7 +273,7 @@ def unreleased(records: Rows, last_seq: int) -> list[tuple[str, int]]:
         records,
         "An incoming QoS 2 exchange",
         "SELECT client_id, packet_id FROM unreleased WHERE seq <= ?",
-        lambda client_id, packet_id: (_text(client_id), _number(packet_id)),
+        lambda client_id, packet_id: (text_of(client_id), number_of(packet_id)),
         last_seq,
     )
 
@@ -284,9 +285,14 @@ def outgoing(records: Rows) -> list[ExchangeRow]:
         client_id: object, packet_id: object, seq: object, received: object, body: object
     ) -> ExchangeRow:
         kind = tuple[bool, tuple[int, ...]]
-        retain, identifiers = msgspec.msgpack.decode(_bytes(body), type=kind)
+        retain, identifiers = msgspec.msgpack.decode(bytes_of(body), type=kind)
         return ExchangeRow(
-            _text(client_id), _number(packet_id), _number(seq), bool(received), retain, identifiers
+            text_of(client_id),
+            number_of(packet_id),
+            number_of(seq),
+            bool(received),
+            retain,
+            identifiers,
         )
 
     return _each(
@@ -304,7 +310,7 @@ def settled(records: Rows) -> set[tuple[str, int]]:
             records,
             "A note of a QoS 2 message",
             "SELECT client_id, seq FROM settled",
-            lambda client_id, seq: (_text(client_id), _number(seq)),
+            lambda client_id, seq: (text_of(client_id), number_of(seq)),
         )
     )
 
@@ -317,9 +323,9 @@ def queues(records: Rows) -> dict[str, QueueRow]:
             "The queue",
             "SELECT client_id, scanned_seq, body FROM queue",
             lambda client_id, seq, body: (
-                _text(client_id),
+                text_of(client_id),
                 QueueRow(
-                    _number(seq), msgspec.msgpack.decode(_bytes(body), type=tuple[Queued, ...])
+                    number_of(seq), msgspec.msgpack.decode(bytes_of(body), type=tuple[Queued, ...])
                 ),
             ),
         )
@@ -333,27 +339,9 @@ def wills(records: Rows) -> list[KeptWill]:
         "The will",
         "SELECT client_id, body FROM will",
         lambda _client_id, body: msgspec.msgpack.decode(
-            _bytes(body), type=KeptWill, dec_hook=decode_hook
+            bytes_of(body), type=KeptWill, dec_hook=decode_hook
         ),
     )
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} instead of a text")
-    return value
-
-
-def _number(value: object) -> int:
-    if not isinstance(value, int) or not 0 <= value <= LARGEST_SEQ:
-        raise ValueError(f"{value!r} instead of a number")
-    return value
-
-
-def _bytes(value: object) -> bytes:
-    if not isinstance(value, bytes):  # SQLite keeps a value of any type in any column
-        raise TypeError(f"{value!r} instead of bytes")
-    return value
 
 
 class _SessionFields(SessionRow, frozen=True, array_like=True):

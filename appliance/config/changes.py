@@ -7,7 +7,7 @@ the answer to a reload shows. docs/configuration.md shows this table. Not for: r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -87,9 +87,9 @@ def _changes(before: Config, after: Config) -> Iterator[Change]:
         if old == new or table == "file":
             continue
         if table == "listener":
-            yield from _listener_changes(old, new)
+            yield from _changes_by_name("listener", old, new, "sockets are opened at the start")
         elif table == "bridge":
-            yield from _bridge_changes(old, new)
+            yield from _changes_by_name("bridge", old, new)
         elif isinstance(old, Table) and isinstance(new, Table):
             for key in _differing(old, new):
                 inner = table == "access" and key in ("rule", "plugins")
@@ -103,31 +103,22 @@ def _changes(before: Config, after: Config) -> Iterator[Change]:
             yield Change(brackets(table))
 
 
-def _listener_changes(
-    before: tuple[ListenerConfig, ...], after: tuple[ListenerConfig, ...]
+def _changes_by_name(
+    table: str,
+    before: Sequence[BridgeConfig | ListenerConfig],
+    after: Sequence[BridgeConfig | ListenerConfig],
+    waits: str = "",
 ) -> Iterator[Change]:
+    """The differences of a table that comes more than once; ``waits``: of one that came or went."""
     old = {each.name: each for each in before}
     new = {each.name: each for each in after}
     for name in [*old, *(each for each in new if each not in old)]:
+        where = f"{brackets(table)} {name}"
         if name in old and name in new:
             for key in _differing(old[name], new[name]):
-                yield _change(f"[[listener]] {name} {key}", "listener", key)
+                yield _change(f"{where} {key}", table, key)
         else:
-            came = "is new" if name in new else "is gone"
-            yield Change(f"[[listener]] {name} ({came})", "sockets are opened at the start")
-
-
-def _bridge_changes(
-    before: tuple[BridgeConfig, ...], after: tuple[BridgeConfig, ...]
-) -> Iterator[Change]:
-    old = {each.name: each for each in before}
-    new = {each.name: each for each in after}
-    for name in [*old, *(each for each in new if each not in old)]:
-        if name in old and name in new:
-            for key in _differing(old[name], new[name]):
-                yield _change(f"[[bridge]] {name} {key}", "bridge", key)
-        else:
-            yield Change(f"[[bridge]] {name} ({'is new' if name in new else 'is gone'})")
+            yield Change(f"{where} ({'is new' if name in new else 'is gone'})", waits)
 
 
 def _differing(old: Table, new: Table) -> list[str]:
