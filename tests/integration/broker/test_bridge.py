@@ -151,4 +151,8 @@ async def test_a_bridge_over_tls_goes_on_after_either_side_was_away(tmp_path):
                     await asyncio.sleep(0.02)
             assert [m.payload for m in rig.journaled("plant/7")] == [b"1", b"2"]
             rig.door.publish("orders/2", b"after the restart", qos=1)
-            assert [m.payload for m in await machine.messages(1)] == [b"after the restart"]
+            # The first appliance may have stopped before mosquitto's acknowledgement reached it.
+            (received,) = await machine.messages(1)
+            if received.payload == b"without mosquitto":
+                (received,) = await machine.messages(1)
+            assert received.payload == b"after the restart"
