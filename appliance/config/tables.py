@@ -437,19 +437,105 @@ class AllowConfig(Table, frozen=True):
     """Apps, by id or name: their reload tasks, and their reload if they have none."""
 
 
-class RecorderConfig(Table, frozen=True):
-    """A file that records messages. May come more than once."""
+class RotateConfig(Table, frozen=True):
+    """When a recording is closed and the next file begins: at the first bound that is reached."""
 
-    topic: Annotated[TopicFilter, Example('"/demo/integers"')]
-    """The topic filter of the messages to record."""
-    path: Annotated[WritePath, Example('"recordings/integers.json"')]
+    size: Annotated[Size | None, Bounds(1000), Example('"64MB"')] = None
+    """Size of a file, before compression."""
+    every: Annotated[Duration | None, Bounds(1), Example('"1h"')] = None
+    """Time since the first message of a file was received."""
+    messages: Annotated[int | None, Bounds(1), Example("100000")] = None
+    """Messages in a file."""
+
+
+class KeepConfig(Table, frozen=True):
+    """Which closed files of a recorder stay: the oldest go first, at any bound that is passed.
+
+    The file that is being written always stays, and so does one that waits for its upload.
+    """
+
+    age: Annotated[Duration | None, Bounds(1), Example('"30d"')] = None
+    """Time since the newest message of a file was received."""
+    size: Annotated[Size | None, Bounds(1000), Example('"10GB"')] = None
+    """Size of all closed files together."""
+    files: Annotated[int | None, Bounds(1), Example("100")] = None
+    """Number of closed files."""
+
+
+class DatabaseConfig(Table, frozen=True):
+    """A table or collection of a database server, instead of a file."""
+
+    url: Annotated[str, Example('"postgresql+psycopg://appliance@db.example.com/messages"')]
+    """The database: an SQLAlchemy URL (PostgreSQL, MariaDB and MySQL, SQLite, SQL Server, Oracle),
+    or one that begins with `mongodb://` or `mongodb+srv://`."""
+    password: Annotated[Secret | None, Example('"${DB_PASSWORD}"')] = None
+    """The password of the user in `url`."""
+    password_file: Annotated[ReadPath | None, Example('"db-password.txt"')] = None
+    """Instead of `password`: a file whose first line it is."""
+    table: Annotated[str, Example('"messages"')] = ""
+    """The table or collection; the recorder's name by default. It is made if it is missing."""
+
+
+class UploadConfig(Table, frozen=True):
+    """Where closed files go: the data files of the Qlik Cloud tenant of `[qlik]`."""
+
+    space: Annotated[str, Example('"Production data"')] = ""
+    """Name or id of the space; without it the personal space of the user of `[qlik]`."""
+    folder: Annotated[str, Example('"plant"')] = ""
+    """The folder there; it is made if it is missing."""
+    replace: bool = False
+    """Whether each file takes the place of the one before it, under the name of `path`; else each
+    is added under its own name."""
+
+
+class RecorderConfig(Table, frozen=True):
+    """A file, a series of files or a table that records messages. May come more than once.
+
+    It has one of `path` and `database`.
+    """
+
+    topic: Annotated[TopicFilter, Example('"plant/{line}/{sensor}"')]
+    """The topic filter of the messages to record. A level `{name}` stands for `+` and becomes a
+    column of that name."""
+    path: Annotated[WritePath, Example('"recordings/integers.json"')] = WritePath("")
     """The file; its folders are created if they do not exist. A folder is refused, and so is a
-    file that the appliance itself writes or reads."""
-    format: Literal["json", "jsonl", "csv"] = "json"
+    file that the appliance itself writes or reads. `{date}`, `{hour}` (UTC, of the message),
+    `{topic}` and the named levels of `topic` can stand in it: then there is a file for each."""
+    name: Annotated[str, Example('"sensors"')] = ""
+    """Its name in the UI, metrics and topics: letters, digits, blanks, `-`, `_` and `.`. By default
+    that of the file without its ending, or of the table."""
+    database: Annotated[DatabaseConfig | None, Example('{url = "sqlite:///messages.db"}')] = None
+    """Instead of `path`: a database table."""
+    format: Literal["json", "jsonl", "csv", "parquet", "qvd"] = "json"
     """`json`: one array, valid at any moment; `jsonl`: one JSON value a line; `csv`: one row a
-    message."""
+    message; `parquet` and `qvd`: a series of complete files with typed columns."""
+    mode: Literal["append", "latest", "update"] = "append"
+    """`append`: every message; `latest`: the last one of each topic or `key`; `update`: one object
+    of each topic or `key`, whose fields are replaced by those that come."""
+    key: Annotated[str, Example('"device.id"')] = ""
+    """With `latest` and `update`: the path of the value in the payload that tells the rows apart,
+    instead of the topic."""
     metadata: bool = False
     """Whether number, time, topic, client, QoS and retain are recorded with the payload."""
+    fields: Annotated[dict[str, str] | None, Example('{temperature = "data.temp"}')] = None
+    """Columns (or keys) and the paths of their values in the payload; without it all keys of the
+    payload."""
+    types: Annotated[dict[str, str] | None, Example('{temperature = "number"}')] = None
+    """Types of columns: `integer`, `number`, `boolean`, `text` or `time`. By default the values
+    decide."""
+    time_field: Annotated[str, Example('"received"')] = ""
+    """A key of each object, the last one, with the time when the appliance received the message."""
+    flatten: bool = False
+    """Whether each element of a payload that is a list is a row of its own."""
+    compression: Literal["none", "gzip", "zstd"] = "none"
+    """How closed files of `json`, `jsonl` and `csv` are compressed. It needs `rotate`."""
+    rotate: Annotated[RotateConfig | None, Example('{size = "64MB", every = "1h"}')] = None
+    """When a file is closed and the next one begins. `parquet` and `qvd` have bounds of their own
+    where none is given: 64 MB, 5 minutes, 1,000,000 messages (`qvd`: 100,000)."""
+    keep: Annotated[KeepConfig | None, Example('{age = "30d", size = "10GB"}')] = None
+    """Which closed files stay; without it all."""
+    upload: Annotated[UploadConfig | None, Example('{space = "Production data"}')] = None
+    """Where closed files go in Qlik Cloud."""
 
 
 class PublishConfig(Table, frozen=True):

@@ -133,7 +133,7 @@ topic = "a"
             '[journal] `sync`: value "alwyas": did you mean "always"?',
             '[journal] `max_size`: value "many": not a size; write for example "64KB", "1MiB" or '
             '"10GB"',
-            '[[recorder]] 1 `format`: value "xml": write one of "json", "jsonl", "csv"',
+            '[[recorder]] 1 `format`: value "xml": write one of "json", "jsonl", "csv", "parquet", "qvd"',
             "[[recorder]] 1 `path`: this key is missing; write for example "
             'path = "recordings/integers.json"',
         ]
