@@ -18,6 +18,7 @@ import msgspec
 from appliance.config.bridge_advice import bridge_advice
 from appliance.config.bridge_checks import bridge_problems
 from appliance.config.problems import ConfigPath, Problems, shown
+from appliance.config.recorder_checks import recorder_problems
 from appliance.config.recorder_paths import path_problems
 from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
 from appliance.config.tables import (
@@ -441,8 +442,12 @@ def _task_shown(task: str | dict[str, str]) -> str:
 
 
 def _recorders(config: Config, report: ReportProblem) -> None:
+    for where, text, about in recorder_problems(config):
+        report(where, text, *about)
     paths: dict[str, int] = {}
     for number, recorder in enumerate(config.recorder, 1):
+        if not recorder.path:
+            continue
         where = ConfigPath(f"[[recorder]] {number}", "path")
         key = os.path.normcase(recorder.path)
         if key in paths:

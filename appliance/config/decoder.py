@@ -133,7 +133,7 @@ class Decoder:
                 found[field.name] = _placeholder(field.type)
             elif isinstance(field.default, Table):  # its defaults may be relative paths
                 found[field.name] = self._value({}, field.type, where.key(name, kind is Config))
-            elif isinstance(field.default, ReadPath | WritePath | FolderPath):
+            elif field.default and isinstance(field.default, ReadPath | WritePath | FolderPath):
                 found[field.name] = self._value(field.default, field.type, where.key(name))
         return kind(**found)
 

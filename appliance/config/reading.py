@@ -18,7 +18,7 @@ import tomli
 from appliance.config import checks
 from appliance.config.decoder import Decoder
 from appliance.config.problems import Problems
-from appliance.config.tables import Config, ListenerConfig
+from appliance.config.tables import Config, ListenerConfig, RecorderConfig
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.storage import files
 
@@ -111,7 +111,9 @@ def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None
     config = msgspec.structs.replace(decoder.decode(document), file=str(absolute) if file else "")
     checks.check(config, problems)
     problems.raise_if_any()
-    return msgspec.structs.replace(config, listener=_named(config.listener))
+    return msgspec.structs.replace(
+        config, listener=_named(config.listener), recorder=_named_recorders(config.recorder)
+    )
 
 
 def recheck(config: Config) -> None:
@@ -174,5 +176,19 @@ def _named(listeners: tuple[ListenerConfig, ...]) -> tuple[ListenerConfig, ...]:
             while name in taken:
                 name += "'"
             taken.add(name)
+        named.append(msgspec.structs.replace(each, name=name))
+    return tuple(named)
+
+
+def _named_recorders(recorders: tuple[RecorderConfig, ...]) -> tuple[RecorderConfig, ...]:
+    """The recorders, each with a unique name: ``a``, ``a-2`` for two files ``a.json``."""
+    taken = {each.name for each in recorders if each.name}
+    named: list[RecorderConfig] = []
+    for each in recorders:
+        name = each.used_name
+        number = 2
+        while not each.name and name in taken:
+            name, number = f"{each.used_name}-{number}", number + 1
+        taken.add(name)
         named.append(msgspec.structs.replace(each, name=name))
     return tuple(named)

@@ -67,6 +67,8 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """Problems of the recorders' paths as they are written; no file is opened."""
     read = {os.path.normcase(path): where for where, path in files_read(config)}
     for number, recorder in enumerate(config.recorder, 1):
+        if not recorder.path:
+            continue
         what = own_file(recorder.path, config.service.data_dir)
         what = what or read.get(os.path.normcase(recorder.path))
         if what is None and _is_reserved(recorder.path):
@@ -78,6 +80,8 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
 def disk_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """Problems of the recorders' paths with links followed, and of files that exist there."""
     for number, recorder in enumerate(config.recorder, 1):
+        if not recorder.path:
+            continue
         problem = not_a_recording(recorder.path, config.service.data_dir)
         same = (where for where, path in files_read(config) if _is_same(path, recorder.path))
         if problem is None and (what := next(same, None)):

@@ -6,10 +6,13 @@ it. Not for: converting TOML (decoder.py) or rules about several keys at once (c
 
 from __future__ import annotations
 
+import re
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 import msgspec
 
+from appliance.config.named_levels import read_named
 from appliance.config.values import (
     Bounds,
     Duration,
@@ -536,6 +539,40 @@ class RecorderConfig(Table, frozen=True):
     """Which closed files stay; without it all."""
     upload: Annotated[UploadConfig | None, Example('{space = "Production data"}')] = None
     """Where closed files go in Qlik Cloud."""
+
+    @property
+    def topic_filter(self) -> TopicFilter:
+        """The filter that ``topic`` means: ``plant/+/+`` for ``plant/{line}/{sensor}``."""
+        return TopicFilter(read_named(self.topic).topic_filter)
+
+    @property
+    def levels(self) -> tuple[tuple[str, int], ...]:
+        """The named levels of ``topic``: each name with the number of its level, from 0."""
+        return read_named(self.topic).levels
+
+    @property
+    def used_name(self) -> str:
+        """``name``, or by default that of the file or table.
+
+        The loaded configuration has it, unique, in ``name`` itself.
+        """
+        return self.name or default_name(self)
+
+
+_NOT_IN_NAMES = re.compile(r"[^\w .-]+")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+
+
+def default_name(recorder: RecorderConfig) -> str:
+    """The name of a recorder without ``name``: of its file without ending and placeholders."""
+    if recorder.database is not None:
+        found = recorder.database.table or recorder.topic_filter
+    else:
+        path = PurePath(_PLACEHOLDER.sub("", recorder.path))
+        stem = path.name.rpartition(".")[0] if "." in path.name else path.name
+        names = (stem, *path.parts[-2::-1])
+        found = next((each for each in names if each.strip(" .-_/\\")), "")
+    return _NOT_IN_NAMES.sub("-", found).strip(" .-_")[:60].strip() or "recorder"
 
 
 class PublishConfig(Table, frozen=True):

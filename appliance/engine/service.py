@@ -162,7 +162,7 @@ class Appliance:
     def put_modes_right(self, config: Config) -> None:
         """Take from other users of the machine what ``umask`` forbids, and say so."""
         umask = config.service.umask
-        recordings = [Path(each.path) for each in config.recorder]
+        recordings = [Path(each.path) for each in config.recorder if each.path]
         changed = rights.apply(int(umask, 8), self.data_dir, recordings)
         if changed:
             logger.warning(

@@ -163,7 +163,7 @@ class View(Engine):
             qlik_edition="" if qlik is None else qlik.edition,
             qlik_url=str(qlik.url or "") if qlik is not None else "",
             start_topic=next((str(one.topic) for one in config.trigger), ""),
-            recorded_topic=next((str(one.topic) for one in config.recorder), ""),
+            recorded_topic=next((str(one.topic_filter) for one in config.recorder), ""),
         )
 
     def _counters(self) -> dict[Counter, int]:

@@ -35,8 +35,11 @@ def make_plan(
         ConfigError: two recorders write the same file, or a path is not a recording: a file of the
             appliance in ``data_dir``, a folder, a device.
     """
-    known = {recorder.config: recorder for recorder in present}
-    recorders = tuple(known.get(config) or Recorder(config, data_dir) for config in configs)
+    recorders = tuple(
+        next((each for each in present if each.config == config), None)
+        or Recorder(config, data_dir)
+        for config in configs
+    )
     routes: Matcher[Recorder] = Matcher()
     seen: dict[str, Recorder] = {}
     for recorder in recorders:
@@ -54,5 +57,5 @@ def make_plan(
                 " path under [[recorder]]."
             )
         seen[name] = recorder
-        routes.add(recorder.config.topic, recorder)
+        routes.add(recorder.config.topic_filter, recorder)
     return Plan(recorders, routes)

@@ -70,7 +70,7 @@ class Recorder:
         """For the UI; ``last_seq`` is the journal's newest message."""
         progress = self.recording.progress if self.recording else self.stored
         return RecorderState(
-            topic=self.config.topic,
+            topic=self.config.topic_filter,
             path=self.config.path,
             format=self.config.format,
             health=self.health,

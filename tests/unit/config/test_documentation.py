@@ -68,7 +68,18 @@ NEEDED = {
 INNER = {
     "header": {"name": "name = 'x'"},
     "publish": {"topic": "topic = 'x'"},
+    "database": {"url": "url = 'sqlite:///messages.db'"},
+    "rotate": {},
+    "keep": {},
+    "upload": {},
 }
+OTHERS = {
+    "key": "mode = 'latest'",
+    "compression": "rotate = {size = '1MB'}",
+    "keep": "rotate = {size = '1MB'}",
+    "upload": "rotate = {size = '1MB'}",
+}
+"""Keys that others of ``[[recorder]]`` need beside them."""
 
 
 @pytest.mark.parametrize(("heading", "example"), sections())
@@ -96,6 +107,10 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
         lines["web"] = "transport = 'websocket'" if key == "path" else ""
     if key == "url_file":
         del lines["url"]
+    if table == "[[recorder]]":
+        lines["other"] = OTHERS.get(key, "")
+        if key == "database":
+            del lines["path"]
     text = f"{table}\n" + "\n".join(lines.values()) + "\n"
     if table.startswith("[[bridge."):
         text = "[[bridge]]\n" + "\n".join(NEEDED["[[bridge]]"].values()) + "\n" + text
