@@ -1,9 +1,10 @@
-"""The position of each recording: a small SQLite database beside the recordings.
+"""``recorders.db``: the position of each recording, in a small SQLite database beside them.
 
 A row is stored after its bytes are on the disk, so it is never ahead of its file. After a crash it
 may be behind; recording.py then finds the difference and continues exactly there. The beginning of
 a recording is forced to the disk: without it the next start would take the file for a foreign one.
-Not for: the recordings themselves.
+Not for: the recordings themselves, closed files (part_store.py), rows of ``latest`` and ``update``
+(latest_store.py).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +22,7 @@ import msgspec
 from appliance.model import LARGEST_SEQ
 from appliance.storage import files
 from appliance.storage.database import Database
-from appliance.storage.layout import Layout, Tables
+from appliance.storage.layout import Layout, Migration, Tables
 from appliance.storage.rescue import rescue_rows
 from appliance.storage.sqlite import connect_read_only, transaction
 
@@ -46,25 +48,58 @@ class Progress(msgspec.Struct, frozen=True):
     """The format's state for continuing the file (the columns of a CSV file)."""
 
 
+_READ = "SELECT key, format, seq, length, count, seam, memory FROM recording"
+
+
 def _read(connection: sqlite3.Connection) -> tuple[dict[str, Progress], set[str]]:
     """The positions by their keys, and the keys of those that are damaged."""
-    rows = connection.execute(
-        "SELECT key, format, seq, length, count, seam, memory FROM recording"
-    ).fetchall()
     found: dict[str, Progress] = {}
     damaged: set[str] = set()
-    for key, *values in rows:
-        # Through the struct's rules: SQLite keeps a value of any type in any column.
-        fields = dict(zip(Progress.__struct_fields__, values, strict=True))
-        try:
-            found[key] = msgspec.convert(fields, Progress)
-        except msgspec.ValidationError as error:
-            _log.error(  # a damaged row is no programming error
-                "The position of the recording %s is damaged and was skipped: %s", key, error
-            )
+    for key, *values in connection.execute(_READ).fetchall():
+        progress = _progress(key, values)
+        if progress is None:
             damaged.add(str(key))
+        else:
+            found[key] = progress
     return found, damaged
 
+
+def _progress(key: object, values: Iterable[object]) -> Progress | None:
+    # Through the struct's rules: SQLite keeps a value of any type in any column.
+    fields = dict(zip(Progress.__struct_fields__, values, strict=True))
+    try:
+        return msgspec.convert(fields, Progress)
+    except msgspec.ValidationError as error:
+        _log.error(  # a damaged row is no programming error
+            "The position of the recording %s is damaged and was skipped: %s", key, error
+        )
+        return None
+
+
+_STEP_TO_2 = """
+CREATE TABLE IF NOT EXISTS part (
+    path TEXT PRIMARY KEY,
+    recorder TEXT NOT NULL,
+    series TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    first_ns INTEGER NOT NULL,
+    last_ns INTEGER NOT NULL,
+    closed_ns INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    uploaded_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS part_of_recorder ON part (recorder, last_seq);
+CREATE TABLE IF NOT EXISTS latest (
+    recorder TEXT NOT NULL,
+    key TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (recorder, key)
+) WITHOUT ROWID;
+"""
 
 LAYOUT = Layout(
     title="The recorders' database",
@@ -82,7 +117,30 @@ CREATE TABLE IF NOT EXISTS recording (
     seam BLOB NOT NULL,
     memory TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS part (
+    path TEXT PRIMARY KEY,
+    recorder TEXT NOT NULL,
+    series TEXT NOT NULL,
+    first_seq INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    first_ns INTEGER NOT NULL,
+    last_ns INTEGER NOT NULL,
+    closed_ns INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    uploaded_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS part_of_recorder ON part (recorder, last_seq);
+CREATE TABLE IF NOT EXISTS latest (
+    recorder TEXT NOT NULL,
+    key TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (recorder, key)
+) WITHOUT ROWID;
 """,
+            migrations=(Migration(2, _STEP_TO_2),),
             verify=_read,
         ),
     ),
@@ -90,13 +148,17 @@ CREATE TABLE IF NOT EXISTS recording (
 
 
 class ProgressStore:
-    """The database. One thread at a time."""
+    """The database. For any thread: each statement of one waits for those of another.
+
+    It is not held during anything but statements of SQLite.
+    """
 
     def __init__(self, path: Path) -> None:
         # After a power cut a row may be older than its file, never newer. That is enough, so
         # most commits are not forced to the disk.
         self._database = Database(path, LAYOUT, busy_s=_BUSY_S, rescue=self._rescue)
         self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
         self._mark = path.with_name(f"{path.name}.lost")
         self.damaged: set[str] = set()
         """Keys of rows that can't be read."""
@@ -140,9 +202,19 @@ class ProgressStore:
         Raises:
             sqlite3.Error: it can't be read.
         """
-        assert self._connection is not None
-        found, self.damaged = _read(self._connection)
+        with self.reading() as connection:
+            found, self.damaged = _read(connection)
         return found
+
+    def position(self, key: str) -> Progress | None:
+        """One row; ``None`` if there is none, or a damaged one.
+
+        Raises:
+            sqlite3.Error: it can't be read.
+        """
+        with self.reading() as connection:
+            row = connection.execute(f"{_READ} WHERE key = ?", (key,)).fetchone()
+        return None if row is None else _progress(key, row[1:])
 
     def save(self, rows: Iterable[tuple[str, Progress]], *, durable: bool) -> None:
         """Store all of these or none.
@@ -154,19 +226,58 @@ class ProgressStore:
         Raises:
             sqlite3.Error: nothing was stored; earlier rows are unchanged.
         """
-        connection = self._connection
-        assert connection is not None
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-        with transaction(connection):
-            connection.executemany(
-                "INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(key, *msgspec.structs.astuple(progress)) for key, progress in rows],
-            )
+        with self.changing(durable=durable) as connection:
+            put_positions(connection, rows)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget positions: of files that are closed for good.
+
+        Raises:
+            sqlite3.Error: none is removed.
+        """
+        with self.changing(durable=False) as connection:
+            connection.executemany("DELETE FROM recording WHERE key = ?", [(key,) for key in keys])
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, for statements that change nothing.
+
+        Raises:
+            sqlite3.ProgrammingError: the database is closed.
+        """
+        with self._lock:
+            if self._connection is None:
+                raise sqlite3.ProgrammingError("recorders.db is closed")
+            yield self._connection
+
+    @contextlib.contextmanager
+    def changing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """The connection within one transaction: all statements of the block count, or none.
+
+        Args:
+            durable: whether they must be on the disk when this returns.
+
+        Raises:
+            sqlite3.Error: nothing was changed.
+        """
+        with self.reading() as connection:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            with transaction(connection):
+                yield connection
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def put_positions(connection: sqlite3.Connection, rows: Iterable[tuple[str, Progress]]) -> None:
+    """Store positions within the open transaction of ``ProgressStore.changing``."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO recording VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(key, *msgspec.structs.astuple(progress)) for key, progress in rows],
+    )
 
 
 def highest_cursor(path: Path) -> int:
@@ -177,13 +288,18 @@ def highest_cursor(path: Path) -> int:
     """
     if not path.exists():
         return 0
-    try:
-        with contextlib.closing(connect_read_only(path)) as connection:
-            # A damaged row is left out, as in ``_read``.
+    found = 0
+    # Each for itself: a database of format 1 has only positions. A damaged row is left out, as in
+    # ``_read``. ``open`` reports errors.
+    for column, table in (("seq", "recording"), ("last_seq", "part"), ("seq", "latest")):
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(connect_read_only(path)) as connection,
+        ):
             (seq,) = connection.execute(
-                "SELECT max(seq) FROM recording WHERE typeof(seq) = 'integer' AND seq <= ?",
+                f"SELECT max({column}) FROM {table}"  # noqa: S608 - our names
+                f" WHERE typeof({column}) = 'integer' AND {column} <= ?",
                 (LARGEST_SEQ,),
             ).fetchone()
-    except sqlite3.Error:
-        return 0  # ``open`` reports the error
-    return seq or 0
+            found = max(found, seq or 0)
+    return found
