@@ -14,8 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from appliance.config.key_files import key_files
+from appliance.config.path_placeholders import (
+    PathTemplate,
+    has_placeholders,
+    may_be_same,
+    read_template,
+)
 from appliance.config.problems import ConfigPath, shown
-from appliance.config.tables import Config
+from appliance.config.tables import Config, RecorderConfig
 from appliance.storage.files import real_path
 
 _OWN = re.compile(
@@ -63,8 +69,38 @@ def not_a_recording(path: str, data_dir: str) -> str | None:
     return None if stat.S_ISREG(kind) else "this is a device or a pipe, not a file"
 
 
+def template_of(recorder: RecorderConfig, data_dir: str) -> PathTemplate | None:
+    """The recorder's path, if it has placeholders.
+
+    Raises:
+        ValueError: the path can't be taken; the text says why and what to do.
+    """
+    if not has_placeholders(recorder.path, data_dir):
+        return None
+    return read_template(recorder.path, data_dir, [name for name, _ in recorder.levels])
+
+
 def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """Problems of the recorders' paths as they are written; no file is opened."""
+    yield from _own_problems(config)
+    data_dir = config.service.data_dir
+    placed: list[tuple[int, PathTemplate | str]] = []
+    for number, recorder in enumerate(config.recorder, 1):
+        try:
+            path = template_of(recorder, data_dir) or str(recorder.path)
+        except ValueError:
+            continue
+        for other_number, other in placed:
+            if not (isinstance(path, str) and isinstance(other, str)) and may_be_same(path, other):
+                text = f"[[recorder]] {other_number} may write the same file for some topic"
+                advice = "give each a folder of its own"
+                yield _place(number), f"value {shown(recorder.path)}: {text}; {advice}"
+                break
+        if recorder.path:
+            placed.append((number, path))
+
+
+def _own_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     read = {os.path.normcase(path): where for where, path in files_read(config)}
     for number, recorder in enumerate(config.recorder, 1):
         if not recorder.path:
@@ -73,6 +109,15 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
         what = what or read.get(os.path.normcase(recorder.path))
         if what is None and _is_reserved(recorder.path):
             what = "a device or another name that Windows has for no file"
+        if what is None:
+            try:
+                template = template_of(recorder, config.service.data_dir)
+            except ValueError as error:
+                yield _place(number), f"value {shown(recorder.path)}: {error}"
+                continue
+            if template is not None:
+                named = (where for path, where in read.items() if may_be_same(template, path))
+                what = next((f"a path that for some topic is {where}" for where in named), None)
         if what:
             yield _place(number), _said(recorder.path, f"this is {what}")
 
