@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qsl, urlsplit
 
 from appliance.qlik import rows
+from appliance.qlik.bodies import Body
 from appliance.qlik.cloud_errors import expect_success
 from appliance.qlik.cloud_login import TokenSource
 from appliance.qlik.cloud_rows import as_object, data_rows
@@ -65,10 +66,34 @@ class CloudApi:
         Raises:
             QlikError: no answer, or the sign-in had ended.
         """
+        return self.send("POST", path, params=params, json_body=body)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        json_body: object = None,
+        body: Body | None = None,
+    ) -> Reply:
+        """One call that changes something, never repeated; its answer may have any status.
+
+        Args:
+            method: POST, PUT or DELETE.
+            path: on the tenant.
+            params: the query.
+            json_body: is sent as JSON, if it is not ``None``.
+            body: is sent instead.
+
+        Raises:
+            QlikError: no answer, or the sign-in had ended.
+            OSError: the body's file can't be read.
+        """
         with not_sent_yet():
             token = self._tokens.token()
         reply = self.transport.call(
-            "POST", path, params=params, headers=_headers(token), json_body=body
+            method, path, params=params, headers=_headers(token), json_body=json_body, body=body
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(

@@ -19,10 +19,14 @@ from appliance.qlik.server import QlikError
 from appliance.qlik.transport import Reply
 
 _ERRORS_SHOWN = 3
-_CODE = re.compile(r"\b(?:CHO|RELOADS|TASKS)-\d{3}\b")
+_CODE = re.compile(r"\b(?:CHO|RELOADS|TASKS|DF)-\d{3}\b")
 _NO_RIGHT = (
     "Check that the app still exists, and give the user or OAuth client of [qlik] the permission "
     "app:reload in its space"
+)
+NO_FILE_RIGHT = (
+    "Give the user or OAuth client of [qlik] a role in the space that may edit its data files (in "
+    "a shared space: can edit data; in a managed one: can contribute)"
 )
 _BY_CODE = {
     "CHO-003": f"The task's app is missing or may not be reloaded. {_NO_RIGHT}.",
@@ -36,12 +40,21 @@ _BY_CODE = {
     "CHO-024": "The scheduling service of Qlik Cloud is not available now; the appliance tries "
     "again.",
     "CHO-031": "The task is being changed. The call succeeds once that is done.",
+    "DF-004": "A folder in Qlik Cloud has / between its parts, and none of them is . or .. there.",
+    "DF-010": "The tenant does not take files with this ending. Use another `format`.",
+    "DF-011": "The tenant takes only files with an ending. Give `path` one.",
+    "DF-013": f"{NO_FILE_RIGHT}.",
+    "DF-015": "A file's name in Qlik Cloud must not have . or .. as a part. Change `path`.",
+    "DF-016": "The personal space is full. Delete data files in Qlik Cloud, or name a `space`.",
+    "DF-026": "The folder is too deep for Qlik Cloud. Shorten `folder`.",
     "TASKS-011": "The tenant no longer has this interface. Name the app, or a newer task.",
 }
 _BY_STATUS = {
     401: "Check the API key or OAuth client in [qlik]; it may have expired or been revoked.",
     403: f"{_NO_RIGHT}.",
     404: "Check [qlik] url: the address of the tenant, without a path.",
+    413: "The file is larger than the tenant takes. Lower `rotate`, or raise the tenant's limit.",
+    423: "Something else reads or writes the file now; the appliance tries again.",
     410: "The tenant no longer has this interface; the appliance looks for the newer one.",
     500: "Qlik Cloud has a problem of its own; https://status.qlikcloud.com tells of known ones.",
 }

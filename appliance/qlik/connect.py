@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import certifi
 
@@ -21,7 +22,9 @@ from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.cloud import Cloud
+from appliance.qlik.cloud_api import CloudApi
 from appliance.qlik.cloud_login import ApiKey, OAuth, TokenSource
+from appliance.qlik.data_files import DataFiles
 from appliance.qlik.masked_server import MaskedServer
 from appliance.qlik.server import QlikServer
 from appliance.qlik.transport import Transport
@@ -125,7 +128,41 @@ def _client_managed(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
     return _masked(ClientManaged(transport, through_proxy=through_proxy), transport)
 
 
+def data_files(
+    config: QlikConfig, server: object = None, *, clock: Callable[[], int] = time.time_ns
+) -> DataFiles:
+    """Make the client for the data files of the configured tenant. Nothing is sent yet.
+
+    It has connections of its own, so that a long upload delays no start of a task.
+
+    Args:
+        config: the ``[qlik]`` table.
+        server: what ``connect`` made, for edition ``simulated``.
+        clock: our time in nanoseconds since the epoch.
+
+    Raises:
+        ConfigError: the edition has no data files, or a secret can't be used.
+        NoPermissionError: a file may not be read.
+    """
+    if config.edition == "simulated":
+        from appliance.qlik.embedded import EmbeddedQlik  # noqa: PLC0415  # as in ``connect``
+
+        if isinstance(server, EmbeddedQlik):
+            config = server.as_cloud(config)
+    if config.edition != "cloud":
+        raise ConfigError(
+            f'[qlik] `edition` "{config.edition}" has no data files; `upload` needs Qlik Cloud'
+        )
+    transport, source = _tenant(config, clock)
+    return DataFiles(CloudApi(transport, source), urlsplit(config.url).hostname or config.url)
+
+
 def _cloud(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
+    transport, source = _tenant(config, clock)
+    return _masked(Cloud(transport, source), transport)
+
+
+def _tenant(config: QlikConfig, clock: Callable[[], int]) -> tuple[Transport, TokenSource]:
     url = config.url.rstrip("/")
     transport = Transport(
         url,
@@ -148,7 +185,7 @@ def _cloud(config: QlikConfig, clock: Callable[[], int]) -> QlikServer:
                 "and `client_secret_file`"
             )
         source = OAuth(transport, config.client_id, secret, clock=steady(clock))
-    return _masked(Cloud(transport, source), transport)
+    return transport, source
 
 
 def _masked(server: QlikServer, transport: Transport) -> QlikServer:

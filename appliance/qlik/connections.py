@@ -27,6 +27,7 @@ from urllib3.util import parse_url
 
 from appliance.config.values import is_loopback
 from appliance.qlik import deadlines
+from appliance.qlik.bodies import Body
 from appliance.qlik.cookies import Cookies
 
 IDLE_LIMIT = 8
@@ -41,7 +42,7 @@ class Exchange(Protocol):
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: bytes | Body | None,
     ) -> AbstractContextManager[BaseHTTPResponse]:
         """Send one request, once; the answer's body has not been read yet.
 
@@ -139,7 +140,7 @@ class Connections:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: bytes | Body | None,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         cookie = self._cookies.header(self._origin + target)
@@ -149,7 +150,16 @@ class Connections:
             if not connection.is_connected:
                 connection.close()  # The request opens it again.
             connection.timeout = deadlines.timeout_s(self._timeout_s)
-            connection.request(method, target, body=body, headers=headers, preload_content=False)
+            # A server that refuses a long body may answer and close before it has read all of it.
+            early: tuple[type[OSError], ...] = (BrokenPipeError,) if isinstance(body, Body) else ()
+            with contextlib.suppress(*early):
+                connection.request(
+                    method,
+                    target,
+                    body=body,
+                    headers=headers,
+                    preload_content=False,
+                )
             # Closed by itself: it may have taken the socket over (RFC 9112, section 9.6).
             with contextlib.closing(connection.getresponse()) as response:
                 self._cookies.keep(response, self._origin + target)

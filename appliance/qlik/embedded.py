@@ -9,10 +9,14 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from appliance.config.tables import QlikConfig
 from appliance.errors import UnavailableError
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.simulated import SimulatedQlik, demo_site
 from appliance.qlik.transport import Transport
+from appliance.secret import Secret
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +56,11 @@ class EmbeddedQlik(ClientManaged):
             )
         )
         self.label = "simulated"
+
+    def as_cloud(self, config: QlikConfig) -> QlikConfig:
+        """How the same server is reached as a Qlik Cloud tenant."""
+        key = Secret(self.simulated.cloud.api_key)
+        return msgspec.structs.replace(config, edition="cloud", url=self.simulated.url, api_key=key)
 
     def close(self) -> None:
         """Close connections and stop the server."""

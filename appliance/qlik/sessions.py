@@ -20,6 +20,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool, P
 from urllib3.exceptions import LocationParseError, ProxyError
 
 from appliance.qlik import deadlines
+from appliance.qlik.bodies import Body
 from appliance.qlik.connections import Pool, Sockets
 
 
@@ -60,7 +61,7 @@ class Sessions:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | None,
+        body: bytes | Body | None,
     ) -> Iterator[BaseHTTPResponse]:
         """Send one request; see ``Exchange.answer``."""
         with self._pool.one(self._new_session) as session:

@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError
 from appliance.clock import Clock
 from appliance.known_secrets import KnownSecrets, address_secrets
 from appliance.qlik import deadlines
+from appliance.qlik.bodies import Body
 from appliance.qlik.connections import Connections, Exchange, environment_proxy
 from appliance.qlik.failures import (
     closed_error,
@@ -51,6 +52,8 @@ LOG_LIMIT = 4 * 1024**3
 """Bytes of an answer of which only the end is kept: it takes time, but no memory."""
 LOG_LIMIT_S = 300.0
 """Seconds for the same: a log of 1 GB at 4 MB/s."""
+SLOWEST_UPLOAD = 32_000
+"""Bytes a second: for so much of a body that is sent, a call may take a second longer."""
 _PIECE = 65536
 _MOST_VALUES = 5_000_000
 """Lists, objects and their items in one answer. A hundred thousand tasks have about that many, and
@@ -229,6 +232,7 @@ class Transport:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         json_body: object = None,
+        body: Body | None = None,
         keep_last: int | None = None,
     ) -> Reply:
         """Send one request and read its answer, whatever its status.
@@ -239,6 +243,7 @@ class Transport:
             params: the query, or the rest of it.
             headers: beside those that go with every request.
             json_body: is sent as JSON, if it is not ``None``.
+            body: is sent instead, read from a file on the way; the call may take longer for it.
             keep_last: keep only about this many of the body's last bytes (for logs), from the
                 beginning of a line; the body may then have ``LOG_LIMIT`` bytes and take
                 ``LOG_LIMIT_S`` seconds.
@@ -246,15 +251,18 @@ class Transport:
         Raises:
             QlikError: no answer, or one that is too large or too slow.
         """
-        body = None
-        if json_body is not None:
-            body = msgspec.json.encode(json_body)
+        content: bytes | Body | None = body
+        if body is not None:
+            length = {"Content-Type": body.kind, "Content-Length": str(len(body))}
+            headers = {**(headers or {}), **length}
+        elif json_body is not None:
+            content = msgspec.json.encode(json_body)
             headers = {**(headers or {}), "Content-Type": "application/json"}
         return self._send(
             method,
             self._target(path, params),
             headers,
-            body=body,
+            body=content,
             keep_last=keep_last,
         )
 
@@ -311,7 +319,7 @@ class Transport:
         target: str,
         headers: Mapping[str, str] | None,
         *,
-        body: bytes | None = None,
+        body: bytes | Body | None = None,
         keep_last: int | None = None,
         shown: str | None = None,
     ) -> Reply:
@@ -325,6 +333,8 @@ class Transport:
             raise closed_error(where)
         all_headers = {**self._headers, **headers} if headers else self._headers
         limit_s = self._limit_s if keep_last is None else LOG_LIMIT_S
+        if isinstance(body, Body):
+            limit_s += len(body) / SLOWEST_UPLOAD
         with deadlines.limited(limit_s) as deadline, self._under_way(deadline, keep_last):
             try:
                 with self._exchange.answer(method, target, all_headers, body) as response:

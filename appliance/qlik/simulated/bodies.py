@@ -27,7 +27,7 @@ class BodyError(Exception):
         self.status = status
 
 
-def declared_length(headers: Message) -> int | None:
+def declared_length(headers: Message, limit: int = LIMIT) -> int | None:
     """Bytes of the body by its header fields; ``None`` if it comes in chunks.
 
     Raises:
@@ -47,26 +47,26 @@ def declared_length(headers: Message) -> int | None:
         raise BodyError(400, f"Content-Length: {', '.join(sorted(lengths))}")
     digits = next(iter(lengths)).lstrip("0") or "0"
     # Python refuses to read a number of thousands of digits.
-    if len(digits) > len(str(LIMIT)) or int(digits) > LIMIT:
-        raise BodyError(413, f"The body has more than {LIMIT} bytes")
+    if len(digits) > len(str(limit)) or int(digits) > limit:
+        raise BodyError(413, f"The body has more than {limit} bytes")
     return int(digits)
 
 
-def read(stream: BufferedIOBase, headers: Message) -> bytes:
+def read(stream: BufferedIOBase, headers: Message, limit: int = LIMIT) -> bytes:
     """Read the body of a request to its end.
 
     Raises:
         BodyError: it has no end that can be told, or is too large.
     """
-    length = declared_length(headers)
+    length = declared_length(headers, limit)
     if length is not None:
         return _exactly(stream, length)
     pieces: list[bytes] = []
     total = 0
     while size := _chunk_size(stream):
         total += size
-        if total > LIMIT:
-            raise BodyError(413, f"The body has more than {LIMIT} bytes")
+        if total > limit:
+            raise BodyError(413, f"The body has more than {limit} bytes")
         pieces.append(_exactly(stream, size))
         if _line(stream).rstrip(b"\r\n"):
             raise BodyError(400, "A chunk is longer than its size")

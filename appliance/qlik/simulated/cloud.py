@@ -15,6 +15,7 @@ import msgspec
 
 from appliance.qlik.simulated.cloud_rows import Origin, Origins, error, log_of, page, reload_row
 from appliance.qlik.simulated.cloud_tasks import CloudTasks
+from appliance.qlik.simulated.data_files import SimulatedDataFiles
 from appliance.qlik.simulated.messages import Answer, Request, date, json_answer, text_answer
 from appliance.qlik.simulated.site import ZERO_ID, Run, SimulatedTask, Site
 
@@ -39,6 +40,7 @@ class Cloud:
         """Whether the user sees the reloads of all apps."""
         self.origins = Origins()
         self.tasks = CloudTasks(site, self.origins)
+        self.data_files = SimulatedDataFiles(site)
         self._tokens: dict[str, int] = {}
         self._lock = threading.Lock()
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
@@ -71,9 +73,9 @@ class Cloud:
         if not self._signed_in(request):
             return error(401, "HTTP-401", "Unauthorized")
         with self.site.lock:
-            about_tasks = self.tasks.answer(request)
-        if about_tasks is not None:
-            return about_tasks
+            found = self.tasks.answer(request) or self.data_files.answer(request)
+        if found is not None:
+            return found
         for method, pattern, respond in self._routes:
             match = pattern.fullmatch(request.path)
             if match is not None and method == request.method:

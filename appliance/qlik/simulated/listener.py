@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from appliance.qlik.simulated import bodies
+from appliance.qlik.simulated import bodies, data_files
 from appliance.qlik.simulated.messages import Answer, Raw, Request, text_answer
 
 Serve = Callable[[Request], Answer | Raw | Iterator[bytes] | None]
@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_expect_100(self) -> bool:
         """Ask for the body only if it would be read."""
         try:
-            bodies.declared_length(self.headers)
+            bodies.declared_length(self.headers, self._limit())
         except bodies.BodyError as error:
             self._refuse(error)
             return False
@@ -195,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         try:
-            body = bodies.read(self.rfile, self.headers)
+            body = bodies.read(self.rfile, self.headers, self._limit())
         except bodies.BodyError as error:
             self._refuse(error)
             return
@@ -219,6 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
         for chunk in answer:
             self.wfile.write(chunk)
+
+    def _limit(self) -> int:
+        return data_files.BODY_LIMIT if data_files.takes_files(self.path) else bodies.LIMIT
 
     def _refuse(self, error: bodies.BodyError) -> None:
         self.close_connection = True

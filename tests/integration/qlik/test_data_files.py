@@ -1,0 +1,218 @@
+"""The client for data files against the simulated tenant, over real HTTP."""
+
+import io
+from collections.abc import Iterator
+
+import pytest
+
+from appliance.config.tables import QlikConfig
+from appliance.errors import ConfigError
+from appliance.qlik.bodies import FileChangedError
+from appliance.qlik.connect import connect, data_files
+from appliance.qlik.data_files import DataFile, DataFiles, Place
+from appliance.qlik.failures import StatusError
+from appliance.qlik.server import QlikError, RetryPolicy
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.secret import Secret
+
+
+@pytest.fixture
+def qlik() -> Iterator[SimulatedQlik]:
+    with SimulatedQlik() as server:
+        yield server
+
+
+@pytest.fixture(params=["api key", "oauth"])
+def files(request: pytest.FixtureRequest, qlik: SimulatedQlik) -> Iterator[DataFiles]:
+    signed_in = (
+        {"api_key": Secret("simulated-api-key")}
+        if request.param == "api key"
+        else {"client_id": "simulated-client", "client_secret": Secret("simulated-secret")}
+    )
+    made = data_files(QlikConfig(edition="cloud", url=qlik.url, **signed_in))
+    yield made
+    made.close()
+
+
+def put(files: DataFiles, place: Place, name: str, content: bytes) -> DataFile:
+    known = files.find(place, name)
+    return files.put(place, name, io.BytesIO(content), len(content), known=known)
+
+
+def test_a_file_is_added_and_replaced_in_its_folder(qlik: SimulatedQlik, files: DataFiles) -> None:
+    """A space by its name; the folder is made; a second PUT changes the content, not the place."""
+    space = qlik.cloud.data_files.add_space("Production data")
+    qlik.cloud.data_files.add_space("Production data 2")
+    place = files.place("production DATA")
+    assert (place.space_id, place.name) == (space.id, "Production data")
+    assert files.place(space.id) == place
+    assert files.find(place, "plant/line 7/a.csv") is None
+    first = put(files, place, "plant/line 7/a.csv", b"x\r\n1\r\n")
+    again = put(files, place, "plant/line 7/a.csv", b"x\r\n1\r\n2\r\n")
+    assert (first.id, again.size) == (again.id, 9)
+    assert again.name == "plant/line 7/a.csv"
+    assert qlik.cloud.data_files.contents(space) == {"plant/line 7/a.csv": b"x\r\n1\r\n2\r\n"}
+    assert [one.name for one in files.files(place, "plant/line 7")] == ["plant/line 7/a.csv"]
+    assert list(files.files(place)) == []
+
+
+def test_without_a_space_files_go_to_the_personal_one(
+    qlik: SimulatedQlik, files: DataFiles
+) -> None:
+    """A long file goes out in pieces, its bytes unchanged."""
+    content = bytes(range(256)) * 4096 + b"\r\n--boundary\r\n\r\n"
+    put(files, files.place(""), "a.qvd", content)
+    assert qlik.cloud.data_files.contents() == {"a.qvd": content}
+
+
+def test_a_file_above_the_limit_goes_by_the_temporary_contents(
+    qlik: SimulatedQlik, files: DataFiles
+) -> None:
+    """Limits are read from the tenant; above the second one nothing is sent."""
+    qlik.cloud.data_files.max_file, qlik.cloud.data_files.max_large_file = 1000, 2000
+    put(files, Place(), "a.parquet", b"a" * 1001)
+    put(files, Place(), "a.parquet", b"b" * 1500)
+    assert qlik.cloud.data_files.contents() == {"a.parquet": b"b" * 1500}
+    assert qlik.cloud.data_files.temporary == {}
+    sent = len(qlik.requests)
+    with pytest.raises(QlikError, match="2001 bytes; the tenant takes at most 2000"):
+        files.put(Place(), "b.parquet", io.BytesIO(b"c" * 2001), 2001, known=None)
+    assert len(qlik.requests) == sent
+
+
+def test_files_are_found_over_all_pages(qlik: SimulatedQlik, files: DataFiles) -> None:
+    """With any page size."""
+    qlik.cloud.data_files.page_size = 3
+    for number in range(10):
+        put(files, Place(), f"f/{number}.csv", b"1")
+    assert [one.name for one in files.files(Place(), "f")] == [f"f/{n}.csv" for n in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "name", "said"),
+    [
+        (lambda q: None, "a.json.gz", "no .gz files"),
+        (lambda q: q.cloud.data_files.endings.clear(), "a.csv", "DF-010"),
+        (lambda q: q.cloud.data_files.locked.add("a.csv"), "a.csv", "423"),
+        (lambda q: setattr(q.cloud.data_files, "max_all", 1), "a.csv", "DF-016"),
+        (lambda q: None, "../a.csv", "DF-015"),
+        (lambda q: q.fail(FaultKind.STATUS, method="POST", status=413, text="x"), "a.csv", "413"),
+        (
+            lambda q: q.fail(
+                FaultKind.STATUS, method="POST", status=429, text="slow", retry_after_s=7
+            ),
+            "a.csv",
+            "request limit",
+        ),
+    ],
+)
+def test_refusals_say_what_to_do(
+    qlik: SimulatedQlik, files: DataFiles, prepare, name: str, said: str
+) -> None:
+    """No refusal stores anything, and the wait that the tenant asks for is known."""
+    files.place("")
+    prepare(qlik)
+    with pytest.raises(QlikError, match=said) as caught:
+        files.put(Place(), name, io.BytesIO(b"12"), 2, known=None)
+    assert "app:reload" not in str(caught.value)
+    if said == "request limit":
+        assert caught.value.retry_after_s == 7
+        assert caught.value.retry is RetryPolicy.SAFE
+    assert qlik.cloud.data_files.contents() == {}
+
+
+def test_no_space_and_no_right_are_told(qlik: SimulatedQlik, files: DataFiles) -> None:
+    """Both are for a person to change; the role is named."""
+    with pytest.raises(QlikError, match='no space "Sales"') as missing:
+        files.place("Sales")
+    assert missing.value.retry is RetryPolicy.NEVER
+    qlik.cloud.data_files.add_space("Plant", may_write=False, roles=("consumer",))
+    place = files.place("Plant")
+    assert place.is_read_only
+    with pytest.raises(StatusError, match="role in the space"):
+        files.put(place, "a.csv", io.BytesIO(b"1"), 1, known=None)
+
+
+def test_a_name_that_is_taken_is_a_conflict(qlik: SimulatedQlik, files: DataFiles) -> None:
+    """The caller looks again, and replaces what is there."""
+    put(files, Place(), "a.csv", b"1")
+    with pytest.raises(StatusError) as caught:
+        files.put(Place(), "a.csv", io.BytesIO(b"2"), 1, known=None)
+    assert caught.value.status == 409
+
+
+def test_folders_are_made_and_deleted_with_what_is_in_them(
+    qlik: SimulatedQlik, files: DataFiles
+) -> None:
+    """Made twice, deleted twice: no error."""
+    files.make_folder(Place(), "a/b")
+    files.make_folder(Place(), "a/b")
+    made = put(files, Place(), "a/b/c.csv", b"1")
+    folder = next(one for one in qlik.cloud.data_files.files.values() if one.path == "a")
+    files.delete(folder.id)
+    files.delete(made.id)
+    assert qlik.cloud.data_files.files == {}
+
+
+def test_a_lost_answer_leaves_a_file_that_is_found(qlik: SimulatedQlik, files: DataFiles) -> None:
+    """The call may be looked after: the file is there with its size."""
+    qlik.fail(FaultKind.DROP_AFTER, method="POST", path="/data-files$", times=1)
+    with pytest.raises(QlikError) as caught:
+        files.put(Place(), "a.csv", io.BytesIO(b"123"), 3, known=None)
+    assert caught.value.retry is RetryPolicy.LOOK_FIRST
+    found = files.find(Place(), "a.csv")
+    assert found is not None
+    assert found.size == 3
+
+
+def test_a_file_that_became_shorter_is_an_error_and_nothing_is_stored(
+    qlik: SimulatedQlik, files: DataFiles
+) -> None:
+    """Half a form is never taken for a whole file."""
+    with pytest.raises((QlikError, FileChangedError)):
+        files.put(Place(), "a.csv", io.BytesIO(b"12"), 100, known=None)
+    assert qlik.cloud.data_files.contents() == {}
+
+
+def test_an_ended_token_is_replaced(qlik: SimulatedQlik) -> None:
+    """OAuth: the next call signs in again."""
+    config = QlikConfig(
+        edition="cloud",
+        url=qlik.url,
+        client_id="simulated-client",
+        client_secret=Secret("simulated-secret"),
+    )
+    made = data_files(config)
+    made.limits()
+    qlik.cloud.forget_tokens()
+    with pytest.raises(QlikError, match="signs in again"):
+        made.put(Place(), "a.csv", io.BytesIO(b"1"), 1, known=None)
+    put(made, Place(), "a.csv", b"1")
+    made.close()
+    assert qlik.cloud.data_files.contents() == {"a.csv": b"1"}
+
+
+def test_secrets_that_a_refusal_repeats_are_masked(qlik: SimulatedQlik) -> None:
+    """The text of an answer may repeat the key."""
+    config = QlikConfig(edition="cloud", url=qlik.url, api_key=Secret("simulated-api-key"))
+    made = data_files(config)
+    text = '{"errors": [{"code": "DF-013", "title": "no", "detail": "simulated-api-key"}]}'
+    qlik.fail(FaultKind.STATUS, path="/data-files", status=403, text=text)
+    with pytest.raises(QlikError) as caught:
+        made.limits()
+    made.close()
+    assert "simulated-api-key" not in str(caught.value)
+
+
+def test_the_simulated_server_within_the_appliance_has_data_files() -> None:
+    """For a try without a tenant; client-managed has none."""
+    config = QlikConfig(edition="simulated")
+    server = connect(config)
+    try:
+        made = data_files(config, server.server if hasattr(server, "server") else server)
+        assert put(made, Place(), "a.csv", b"1").size == 1
+        made.close()
+    finally:
+        server.close()
+    with pytest.raises(ConfigError, match="Qlik Cloud"):
+        data_files(QlikConfig(edition="client-managed", url="https://x:4242"))
