@@ -1,6 +1,6 @@
 """Messages as a table: named columns with a type and their values, for formats that are not text.
 
-Not for: how a message becomes a row (rows.py), what a file or database makes of it.
+Not for: how a message becomes a row (table_maker.py), what a file or database makes of it.
 """
 
 from __future__ import annotations
@@ -28,3 +28,7 @@ class Table(msgspec.Struct):
     values: list[list[Any]]
     """A list for each column, one value a row; ``None``: there is none."""
     rows: int
+    seqs: list[int] = msgspec.field(default_factory=list)
+    """The number of each row's message."""
+    items: list[int] = msgspec.field(default_factory=list)
+    """The place of each row in its message: 0, or with ``flatten`` the number of the element."""

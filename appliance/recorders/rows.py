@@ -1,0 +1,148 @@
+"""Which rows a message gives: one, or with ``flatten`` one for each element of its list.
+
+A row is the JSON text of its value, so numbers keep their digits. Not for: columns
+(table_maker.py), the text of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from appliance.config.value_path import Path
+from appliance.model import Message
+from appliance.recorders.payload import MAX_DEPTH, json_value, nesting
+
+_SHORT = 2 * MAX_DEPTH
+_elements = msgspec.json.Decoder(list[msgspec.Raw])
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_format = msgspec.json.format
+
+
+class Rows(msgspec.Struct, gc=False):
+    """The rows of several messages, in order."""
+
+    texts: list[bytes]
+    """The payload, or the element of it."""
+    messages: Sequence[Message]
+    """The message of each row."""
+    items: list[int]
+    """The place of each row in its message."""
+
+
+def make_rows(messages: Sequence[Message], *, flatten: bool) -> Rows:
+    """The rows of messages. A list without elements gives none."""
+    if not flatten:
+        return Rows([one.payload for one in messages], messages, [0] * len(messages))
+    rows = Rows([], owners := [], [])
+    for message in messages:
+        elements = elements_of(message.payload)
+        if elements is None:
+            rows.texts.append(message.payload)
+            owners.append(message)
+            rows.items.append(0)
+        else:
+            rows.texts.extend(elements)
+            owners.extend([message] * len(elements))
+            rows.items.extend(range(len(elements)))
+    return rows
+
+
+def elements_of(payload: bytes) -> list[bytes] | None:
+    """The JSON texts of a list's elements; ``None``: the payload is no JSON list."""
+    if payload[:1] != b"[" and payload.lstrip(b" \t\r\n")[:1] != b"[":
+        return None
+    if is_too_deep(payload):
+        return None
+    try:
+        # ``Raw`` does not look into texts and numbers; ``format`` does.
+        if not payload.isascii():
+            payload.decode()
+        _format(payload, indent=0)
+        return [bytes(element) for element in _elements.decode(payload)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def is_too_deep(payload: bytes) -> bool:
+    """Whether a payload is nested deeper than a recording holds as JSON."""
+    return (
+        len(payload) > _SHORT
+        and payload.count(b"[") + payload.count(b"{") > MAX_DEPTH
+        and nesting(payload) > MAX_DEPTH
+    )
+
+
+def members_of(text: bytes) -> dict[str, msgspec.Raw]:
+    """Keys and JSON texts of a JSON object; of a key that comes twice, the last."""
+    return _members.decode(text)
+
+
+def has_repeated_keys(text: bytes, keys: int) -> bool:
+    """Whether a JSON object has a key more than once on its first level.
+
+    Args:
+        text: the object.
+        keys: the number of its different keys.
+    """
+    if text.count(b":") == keys:  # each key has a colon
+        return False
+    rest = text.strip(b" \t\r\n")
+    members = 0
+    # The first level is what is left when strings and everything inside brackets are taken out.
+    rest = rest.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(rest.split(b'"')[::2])
+    marks = outside.translate(_TO_ROUND, _NO_MARKS)[1:-1]
+    while b"(" in marks:
+        shorter = marks.replace(b"()", b"").replace(b"(,", b"(")
+        if shorter == marks:
+            shorter = marks.replace(b"(:", b"(")
+        marks = shorter
+    members = marks.count(b":")
+    return members != keys
+
+
+_NO_MARKS = bytes(byte for byte in range(256) if byte not in b"[]{}:,")
+_TO_ROUND = bytes.maketrans(b"[]{}", b"()()")
+
+
+def find_value(value: Any, path: Path) -> Any:
+    """The value at a path, ``None`` if there is none."""
+    for step in path:
+        if type(step) is str:
+            if type(value) is not dict:
+                return None
+            value = value.get(step)
+        elif type(value) is not list or step >= len(value):  # type: ignore[operator]
+            return None
+        else:
+            value = value[step]
+    return value
+
+
+def find_text(text: bytes, path: Path) -> bytes | None:
+    """The JSON text of the value at a path, ``None`` if there is none; ``text`` is valid JSON."""
+    for step in path:
+        start = text.lstrip(b" \t\r\n")[:1]
+        if type(step) is str:
+            found = _members.decode(text).get(step) if start == b"{" else None
+        else:
+            elements = _elements.decode(text) if start == b"[" else []
+            found = elements[step] if step < len(elements) else None  # type: ignore[operator, index]
+        if found is None:
+            return None
+        text = bytes(found)
+    return text
+
+
+def whole_text(payload: bytes) -> str:
+    """A payload as one text: a text as it is, JSON on one line, other bytes as ``$base64``.
+
+    It has no NUL: a text with one is written as ``{"$text": "..."}``.
+    """
+    value = json_value(payload, indent=False)
+    if value.startswith(b'{"$text": ') and b"\0" not in payload:
+        return payload.decode()
+    return value.decode()
