@@ -6,6 +6,7 @@ A row is the JSON text of its value, so numbers keep their digits. Not for: colu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,36 +90,27 @@ def has_repeated_keys(text: bytes, keys: int) -> bool:
     """
     if text.count(b":") == keys:  # each key has a colon
         return False
-    rest = text.strip(b" \t\r\n")
-    members = 0
-    # The first level is what is left when strings and everything inside brackets are taken out.
-    rest = rest.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(rest.split(b'"')[::2])
+    # Escaped characters first, so that every quote left begins or ends a string.
+    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside = b"".join(bare.split(b'"')[::2])
     marks = outside.translate(_TO_ROUND, _NO_MARKS)[1:-1]
-    while b"(" in marks:
-        shorter = marks.replace(b"()", b"").replace(b"(,", b"(")
-        if shorter == marks:
-            shorter = marks.replace(b"(:", b"(")
-        marks = shorter
-    members = marks.count(b":")
-    return members != keys
+    while b"(" in marks:  # without what is inside of values
+        marks = _INNERMOST.sub(b"", marks)
+    return marks.count(b":") != keys
 
 
-_NO_MARKS = bytes(byte for byte in range(256) if byte not in b"[]{}:,")
+_NO_MARKS = bytes(byte for byte in range(256) if byte not in b"[]{}:")
 _TO_ROUND = bytes.maketrans(b"[]{}", b"()()")
+_INNERMOST = re.compile(rb"\(:*\)")
 
 
 def find_value(value: Any, path: Path) -> Any:
     """The value at a path, ``None`` if there is none."""
     for step in path:
-        if type(step) is str:
-            if type(value) is not dict:
-                return None
-            value = value.get(step)
-        elif type(value) is not list or step >= len(value):  # type: ignore[operator]
-            return None
+        if isinstance(step, str):
+            value = value.get(step) if type(value) is dict else None
         else:
-            value = value[step]
+            value = value[step] if type(value) is list and step < len(value) else None
     return value
 
 
@@ -126,11 +118,11 @@ def find_text(text: bytes, path: Path) -> bytes | None:
     """The JSON text of the value at a path, ``None`` if there is none; ``text`` is valid JSON."""
     for step in path:
         start = text.lstrip(b" \t\r\n")[:1]
-        if type(step) is str:
+        if isinstance(step, str):
             found = _members.decode(text).get(step) if start == b"{" else None
         else:
             elements = _elements.decode(text) if start == b"[" else []
-            found = elements[step] if step < len(elements) else None  # type: ignore[operator, index]
+            found = elements[step] if step < len(elements) else None
         if found is None:
             return None
         text = bytes(found)

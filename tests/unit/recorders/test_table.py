@@ -1,0 +1,273 @@
+"""Payloads become typed columns, and no value is lost on the way."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from appliance.config.named_levels import named_levels, plain_filter
+from appliance.config.tables import RecorderConfig
+from appliance.config.value_path import parse_path
+from appliance.config.values import TopicFilter
+from appliance.model import Message
+from appliance.recorders.payload import json_value
+from appliance.recorders.table_maker import MAX_COLUMNS, TableMaker
+
+TIME_NS = 1_681_310_409_792_123_456
+
+
+def maker(topic="#", **keys):
+    return TableMaker(RecorderConfig(topic=TopicFilter(topic), format="parquet", **keys))
+
+
+def messages(*payloads, topic="plant/7/temp", first=1):
+    return [
+        Message(seq, TIME_NS, topic, payload, client_id="c", qos=1)
+        for seq, payload in enumerate(payloads, first)
+    ]
+
+
+def rows(table):
+    names = [column.name for column in table.columns]
+    assert all(len(values) == table.rows for values in table.values)
+    assert len(table.values) == len(names) == len({name.casefold() for name in names})
+    return [dict(zip(names, row, strict=True)) for row in zip(*table.values, strict=True)]
+
+
+def kinds(table):
+    return {column.name: column.kind for column in table.columns}
+
+
+def loads(text):
+    """JSON with exact numbers; a repeated key makes the object a list of pairs."""
+
+    def pairs(found):
+        return dict(found) if len(dict(found)) == len(found) else ("pairs", found)
+
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=pairs)
+
+
+def same(cell, kind, value):
+    """Whether a cell shows a JSON value; only its type in a text column may be lost."""
+    if value is None:
+        return cell is None
+    if kind == "text":
+        if isinstance(value, str):
+            return cell == value
+        if isinstance(value, Decimal):
+            return Decimal(cell) == value
+        return loads(cell) == value
+    if kind == "boolean":
+        return cell is value
+    return type(value) is Decimal and Decimal(repr(cell)) == value
+
+
+def check_lossless(made, table, payloads):
+    types = kinds(table)
+    for row, payload in zip(rows(table), payloads, strict=True):
+        if row["payload"] is not None:
+            whole = json_value(payload, indent=False).decode()
+            if whole.startswith('{"$text": ') and b"\0" not in payload:
+                whole = payload.decode()
+            assert row["payload"] == whole
+            continue
+        value = loads(payload)
+        assert isinstance(value, dict)
+        cells = {made.key_of(name): (cell, types[name]) for name, cell in row.items()}
+        for key, one in value.items():
+            cell, kind = cells.get(key, (None, None))
+            assert same(cell, kind, one), (key, one, cell, kind)
+        assert all(
+            cell is None or key in value for key, (cell, _) in cells.items() if key is not None
+        )
+
+
+numbers = st.sampled_from(
+    [b"0", b"-0", b"1.0", b"1e5", b"1e400", b"1e-400", b"9223372036854775807"]
+    + [b"9223372036854775808", b"-9223372036854775809", b"9007199254740993", b"1" + b"0" * 400]
+    + [b"3.14159265358979323846", b"0.1", b"123456789012345678901234567890.5", b"1e23"]
+)
+scalars = (
+    numbers
+    | st.sampled_from([b"null", b"true", b"false", b'"\\u0000"', b'"5"', b'"\\ud800"', b'"a:b"'])
+    | st.integers().map(lambda n: b"%d" % n)
+    | st.floats(allow_nan=False, allow_infinity=False).map(lambda f: repr(f).encode())
+    | st.text(max_size=6).map(lambda t: json.dumps(t).encode())
+)
+keys = st.sampled_from(["a", "b", "A", "payload", "", "k" * 70, "\x07", "$text"]).map(
+    lambda key: json.dumps(key).encode()
+)
+
+
+def joined(pairs):
+    return b"{" + b", ".join(key + b": " + value for key, value in pairs) + b"}"
+
+
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(st.tuples(keys, inner), max_size=3).map(joined)
+        | st.lists(inner, max_size=3).map(lambda items: b"[" + b",".join(items) + b"]")
+    ),
+    max_leaves=5,
+)
+objects = st.lists(st.tuples(keys, values), max_size=5).map(joined)
+payload_bytes = objects | values | st.binary(max_size=10)
+
+
+@given(st.lists(st.lists(payload_bytes, max_size=4), min_size=1, max_size=4))
+@example([[b'{"a": 1}'], [b'{"a": 9007199254740993}', b'{"a": 1.5}']])
+@example([[b'{"a": 12345678901234567890123}', b'{"a": 1}'], [b'{"a": 1e400}']])
+@example([[b'{"a": 1, "a": 2}', b'{"a": {"b:": 1}, "a": [3]}']])
+@example([[b'{"a": {"a": 1}}', b'{"a": ":"}', b'{"a":"\\"","a":":"}']])
+@settings(deadline=None, max_examples=200)
+def test_every_payload_can_be_had_back(batches):
+    """A row without `payload` has every value in its columns; else `payload` is the payload."""
+    made = maker()
+    for batch in batches:
+        again = maker()
+        again.recall(made.memory)
+        table = made.take(messages(*batch))
+        check_lossless(made, table, batch)
+        assert again.take(messages(*batch)) == table
+        assert again.memory == made.memory
+
+
+@given(st.lists(payload_bytes, max_size=6))
+@settings(deadline=None, max_examples=60)
+def test_every_element_of_a_list_can_be_had_back(elements):
+    """With `flatten` each element is a row, as a payload of its own would be."""
+    payload = b"[" + b",".join(elements) + b"]"
+    try:
+        json_text = json.loads(payload)
+    except (ValueError, RecursionError):
+        return
+    made = maker(flatten=True)
+    table = made.take(messages(payload))
+    if table.rows == 1 and rows(table)[0]["payload"] and b"\\ud800" in payload:
+        return  # no JSON text: the payload as a whole
+    assert table.rows == len(json_text)
+    assert table.items == list(range(table.rows))
+    assert table.seqs == [1] * table.rows
+
+
+@pytest.mark.parametrize(
+    ("payloads", "kind"),
+    [
+        ([b"1", b"2"], "integer"),
+        ([b"1", b"2.5"], "number"),
+        ([b"2.5", b"1"], "number"),
+        ([b"true", b"null"], "boolean"),
+        ([b"true", b"1"], "text"),
+        ([b"1", b'"n/a"'], "text"),
+        ([b"[1]", b"[2]"], "text"),
+        ([b"12345678901234567890123"], "text"),
+        ([b"1e30", b"1000000000000000000000000"], "number"),
+        ([b"1", b"1e400"], "integer"),
+    ],
+)
+def test_a_column_has_the_kind_that_takes_its_values(payloads, kind):
+    """It only ever gets wider, in whatever batches the values come."""
+    all_payloads = [b'{"a": %b}' % payload for payload in payloads]
+    made = maker()
+    assert kinds(made.take(messages(*all_payloads)))["a"] == kind
+    one_by_one = maker()
+    for payload in all_payloads:
+        table = one_by_one.take(messages(payload))
+    assert kinds(table)["a"] == kind
+
+
+def test_columns_stand_in_a_fixed_order_and_new_ones_behind_the_known_ones():
+    """Metadata, levels, keys, time, payload; a key with a name that is taken gets a line."""
+    made = maker("plant/{line}/+", metadata=True, time_field="received")
+    table = made.take(messages(b'{"b": 1, "Topic": "x", "received": 2, "payload": 3}', b'{"c":4}'))
+    assert [column.name for column in table.columns] == (
+        ["seq", "time", "topic", "client", "qos", "retain", "line"]
+        + ["b", "Topic_", "received_", "payload_", "c", "received", "payload"]
+    )
+    first, second = rows(table)
+    assert first["line"] == "7"
+    assert first["received"] == first["time"] == TIME_NS // 1000
+    assert (second["b"], second["c"], second["payload"]) == (None, 4, None)
+
+
+def test_fields_pick_values_by_path():
+    """Nested values, elements and the payload itself; a row without any has its payload whole."""
+    made = maker(fields={"t": "data.temp", "second": "data.list[1]", "all": "$"})
+    payload = b'{"data": {"temp": 21.50, "list": [1, {"x": 2}]}, "more": 1}'
+    first, second = rows(made.take(messages(payload, b"hello")))
+    assert (first["t"], first["second"], first["payload"]) == (21.5, '{"x": 2}', None)
+    assert second == {"t": None, "second": None, "all": None, "payload": "hello"}
+    scalar = maker(fields={"value": "$"})
+    assert [row["value"] for row in rows(scalar.take(messages(b"21.5", b" 7 ")))] == [21.5, 7.0]
+
+
+def test_configured_types_hold_and_what_does_not_fit_is_in_the_payload():
+    """The column is empty there; texts that are values of the type are taken."""
+    types = {"n": "number", "i": "integer", "b": "boolean", "t": "time", "s": "text"}
+    made = maker(types=types)
+    good = b'{"n": "1.50", "i": "7", "b": "false", "t": "2026-11-29T12:00:00+01:00", "s": 1.50}'
+    bad = b'{"n": "warm", "i": 1.5, "b": 2, "t": "soon", "s": {"x":1}}'
+    table = made.take(messages(good, bad))
+    assert {name: kind for name, kind in kinds(table).items() if name in types} == types
+    first, second = rows(table)
+    assert first == {
+        **{"n": 1.5, "i": 7, "b": False, "t": 1_795_950_000_000_000, "s": "1.50"},
+        "payload": None,
+    }
+    assert second == {
+        **dict.fromkeys("nibt"),
+        "s": '{"x": 1}',
+        "payload": json_value(bad, indent=False).decode(),
+    }
+
+
+@pytest.mark.parametrize("number", [1_795_950_000, 1_795_950_000_000, 1_795_950_000_000_000])
+def test_a_time_may_be_a_number_of_seconds_or_parts_of_them(number):
+    made = maker(types={"t": "time"})
+    (row,) = rows(made.take(messages(b'{"t": %d}' % number)))
+    assert row["t"] == 1_795_950_000_000_000
+
+
+def test_no_more_than_so_many_keys_become_columns():
+    """The rest is in the payload: a client can't make a table without end."""
+    made = maker()
+    payload = json.dumps({f"k{n}": n for n in range(500)}).encode()
+    table = made.take(messages(payload, b'{"another": 1}'))
+    assert len(table.columns) == MAX_COLUMNS + 1
+    assert [row["payload"] is not None for row in rows(table)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("a", ("a",)),
+        ("a.b[0].c", ("a", "b", 0, "c")),
+        ("[3][1].x", (3, 1, "x")),
+        ("$", ()),
+        ("$.a", ("a",)),
+        ("$[0]", (0,)),
+        ('"a.b"."c\\"d"[2]', ("a.b", 'c"d', 2)),
+        ("größe.x-y", ("größe", "x-y")),
+    ],
+)
+def test_paths_name_values(text, path):
+    assert parse_path(text) == path
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".a", "a.", "a..b", "a[", "a[x]", "a[-1]", 'a"b"', "a b", "$$."]
+)
+def test_what_is_no_path_is_refused_with_the_place(text):
+    if text == "$$.":
+        text = "a]"
+    with pytest.raises(ValueError, match="path|empty"):
+        parse_path(text)
+
+
+def test_named_levels_are_plus_signs_with_names():
+    assert plain_filter("plant/{line}/+/{sensor}/#") == "plant/+/+/+/#"
+    assert named_levels("plant/{line}/+/{sensor}/#") == {"line": 1, "sensor": 3}
+    assert plain_filter("a{b}/{}/{x y}") == "a{b}/{}/{x y}"
