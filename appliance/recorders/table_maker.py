@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from appliance.config.named_levels import named_levels
 from appliance.config.tables import RecorderConfig
 from appliance.config.value_path import Path, parse_path
 from appliance.model import Message
@@ -97,7 +96,7 @@ class TableMaker:
         self._flatten = config.flatten
         self._metadata = config.metadata
         self._time_field = config.time_field
-        self._levels = tuple(named_levels(config.topic).values())
+        self._levels = tuple(number for _, number in config.levels)
         self._level_cache: dict[str, tuple[str, ...]] = {}
         self._types = config.types or {}
         self._used = {name.casefold() for name in reserved}
@@ -105,7 +104,7 @@ class TableMaker:
         first: list[Column] = []
         if config.metadata:
             first += [Column(self._unique(name), _METADATA_KINDS[name]) for name in FIELDS]
-        first += [Column(self._unique(name), "text") for name in named_levels(config.topic)]
+        first += [Column(self._unique(name), "text") for name, _ in config.levels]
         last = [Column(PAYLOAD, "text")]
         if config.time_field:
             last.insert(0, Column(self._unique(config.time_field), "time"))

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from appliance.config.named_levels import named_levels, plain_filter
 from appliance.config.tables import RecorderConfig
 from appliance.config.value_path import parse_path
 from appliance.config.values import TopicFilter
@@ -265,9 +264,3 @@ def test_what_is_no_path_is_refused_with_the_place(text):
         text = "a]"
     with pytest.raises(ValueError, match="path|empty"):
         parse_path(text)
-
-
-def test_named_levels_are_plus_signs_with_names():
-    assert plain_filter("plant/{line}/+/{sensor}/#") == "plant/+/+/+/#"
-    assert named_levels("plant/{line}/+/{sensor}/#") == {"line": 1, "sensor": 3}
-    assert plain_filter("a{b}/{}/{x y}") == "a{b}/{}/{x y}"
