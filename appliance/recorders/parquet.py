@@ -25,6 +25,9 @@ BATCH_BYTES = 1 << 20
 GROUP_ROWS = 25_000
 """Rows of a row group, and ``GROUP_BYTES`` of it in memory, at which it is written."""
 GROUP_BYTES = 8 << 20
+PAGE_BYTES = 64 << 10
+"""Of a column in the file, and ``PAGE_BATCH`` values that are encoded in one go."""
+PAGE_BATCH = 256
 _SMALLER = 0.4
 """Size in the file to size in memory, as long as no row group of the file tells."""
 
@@ -148,6 +151,9 @@ class ParquetWriter:
                 # Numbers and times hardly repeat; texts do, and fall back by themselves if not.
                 use_dictionary=[column.name for column in self._columns if column.kind == "text"],
                 store_schema=False,
+                # Each open column has buffers of a page: 1 MiB and 1024 values take 12 MB more.
+                data_page_size=PAGE_BYTES,
+                write_batch_size=PAGE_BATCH,
             )
         table = arrow.Table.from_batches(self._batches, schema=schema)
         self._batches = []
