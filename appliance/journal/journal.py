@@ -258,6 +258,22 @@ class Journal:
         """Where this start moved a damaged database, if it had to."""
         return self._store.database.set_aside
 
+    @property
+    def reading(self) -> Reading:
+        """What reads the database itself, for searches (search.py) and their index."""
+        return self._reading
+
+    @property
+    def first_seq(self) -> int:
+        """About the oldest message that is kept; 0 if there was never one."""
+        return self._first_seq
+
+    def recent(
+        self, after_seq: int, limit: int, max_bytes: int = MAX_BYTES
+    ) -> list[Message] | None:
+        """As ``read``, if all of it is in memory; ``None`` if it has to come from the disk."""
+        return self._tail.read(after_seq, limit, max_bytes)
+
     def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Read rows of tables from ``define``: what is committed, nothing else.
 

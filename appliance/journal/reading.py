@@ -24,6 +24,16 @@ _CHUNK_AT = (
     " AND last_seq >= ? ORDER BY first_seq LIMIT 1"
 )
 _CHUNK_BEFORE = "SELECT {} FROM chunk WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1"
+_BODIES = (
+    "SELECT first_seq, last_seq, body FROM chunk WHERE first_seq <= ? AND first_seq >= coalesce("
+    "(SELECT max(first_seq) FROM chunk WHERE first_seq <= ?), 0) AND last_seq >= ?"
+    " AND max(first_ns, last_ns) >= ? AND min(first_ns, last_ns) < ? ORDER BY first_seq"
+)
+_WITHIN_CHUNK_NS = 3600 * 10**9
+"""A chunk is of one commit: no clock is set forth and back this far within it."""
+_ALL_TIME = (-(2**63), 2**63 - 1)
+_FIRST_ROWS = 4
+_MOST_ROWS = 4096
 _MOST_REPORTED = 10_000
 
 _log = logging.getLogger(__name__)
@@ -124,6 +134,60 @@ class Reading:
             if messages:
                 return [message for message in messages if message.seq < before_seq]
             at_most = first - 1
+
+    def bodies(
+        self,
+        first_seq: int,
+        last_seq: int,
+        *,
+        back: bool,
+        max_bytes: int,
+        times: tuple[int | None, int | None] = (None, None),
+    ) -> list[tuple[int, int, bytes]]:
+        """Chunks as they are stored, which may have messages of a range: numbers and bytes.
+
+        Args:
+            first_seq: the range begins here.
+            last_seq: the range ends here.
+            back: the newest chunk first.
+            max_bytes: bodies up to about this size together, at least one.
+            times: only chunks with messages received at the first time (ns) or later, and before
+                the second; others may be among them.
+
+        Raises:
+            sqlite3.DatabaseError: also for damage (``is_damage``). ``chunk_after`` and
+                ``chunk_before`` get over it.
+        """
+        since_ns, until_ns = times
+        low = _ALL_TIME[0] if since_ns is None else since_ns - _WITHIN_CHUNK_NS
+        high = _ALL_TIME[1] if until_ns is None else until_ns + _WITHIN_CHUNK_NS
+        params = (
+            last_seq,
+            first_seq,
+            first_seq,
+            max(low, _ALL_TIME[0]),
+            min(high, _ALL_TIME[1]),
+        )
+        found: list[tuple[int, int, bytes]] = []
+        size, count = 0, _FIRST_ROWS
+        with (
+            self._store.reader() as connection,
+            contextlib.closing(
+                connection.execute(f"{_BODIES} {'DESC' if back else 'ASC'}", params)
+            ) as cursor,
+        ):
+            while rows := cursor.fetchmany(count):
+                found += rows
+                size += sum([len(row[2]) for row in rows])
+                if size >= max_bytes:
+                    break
+                count = (max_bytes - size) * len(found) // max(1, size)
+                count = max(1, min(count, _MOST_ROWS))
+        return found
+
+    def decoded(self, first: int, last: int, body: bytes) -> list[Message]:
+        """The messages of a chunk of ``bodies``; none if it is damaged, which is reported."""
+        return self._decode(first, last, body)
 
     def _after_damage(self, after_seq: int, error: sqlite3.DatabaseError) -> int | None:
         """Behind which number SQLite can read on; ``None`` if there is nothing it can get at.

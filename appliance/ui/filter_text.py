@@ -12,10 +12,11 @@ import re
 from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
+from appliance.message_filter import Name
 from appliance.model import ExecutionState
 from appliance.mqtt import topics
 from appliance.ui import symbols
-from appliance.ui.filters import GROUPS, Filter, FilterError, Moment, Name
+from appliance.ui.filters import GROUPS, Filter, FilterError, Moment
 
 _NAMES = {"client": "clients", "user": "users", "task": "tasks", "rule": "rules"}
 """Words for names, and their fields."""

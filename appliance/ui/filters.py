@@ -8,14 +8,12 @@ search.py).
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 import msgspec
 
+from appliance import matching
 from appliance.engine_api import Mark
+from appliance.message_filter import MessageFilter, Name
 from appliance.model import Execution, ExecutionState, Message, is_own
-from appliance.mqtt import topics
 from appliance.ui import symbols
 
 GROUPS = {
@@ -28,24 +26,6 @@ GROUPS = {
 
 class FilterError(ValueError):
     """A filter that can't be read; the text says which word and what is possible instead."""
-
-
-class Name(msgspec.Struct, frozen=True):
-    """What a name must be: a part of it in any case, with ``*`` for any characters; or the whole.
-
-    A screen that shows what belongs to a client, rule or task asks for the whole name.
-    """
-
-    text: str
-    exact: bool = False
-
-    def takes(self, name: str) -> bool:
-        """Whether a name is meant."""
-        if self.exact:
-            return name == self.text
-        if "*" not in self.text:
-            return _folded(self.text) in name.casefold()
-        return _pattern(self.text).fullmatch(name.casefold()) is not None
 
 
 class Moment(msgspec.Struct, frozen=True):
@@ -97,22 +77,25 @@ class Filter(msgspec.Struct, frozen=True):
 
     def takes(self, message: Message) -> bool:
         """Whether a message passes, apart from what it led to."""
-        if not self.takes_time(message.received_ns):
-            return False
-        topic = message.topic
-        if self.topics and not _matches_any(self.topics, topic):
-            return False
-        if self.not_topics and _matches_any(self.not_topics, topic):
-            return False
-        if (self.clients or self.not_clients) and not self.takes_client(message.client_id):
-            return False
-        if (self.users or self.not_users) and not self.takes_user(message.username or ""):
-            return False
-        if not (self.texts or self.not_texts):
-            return True
-        look = _Haystack(topic, message.client_id, message.payload)
-        return all(look.has(_folded(one)) for one in self.texts) and not any(
-            look.has(_folded(one)) for one in self.not_texts
+        return self.takes_time(message.received_ns) and matching.takes(self, message)
+
+    def for_journal(self, without_own: str = "") -> MessageFilter:
+        """The same for a search in the journal, apart from what a message led to.
+
+        ``without_own``: as in ``MessageFilter``.
+        """
+        return MessageFilter(
+            topics=self.topics,
+            not_topics=self.not_topics,
+            texts=self.texts,
+            not_texts=self.not_texts,
+            clients=self.clients,
+            not_clients=self.not_clients,
+            users=self.users,
+            not_users=self.not_users,
+            since_ns=None if self.since is None else self.since.at_ns,
+            until_ns=None if self.until is None else self.until.at_ns,
+            without_own=without_own,
         )
 
     def takes_time(self, at_ns: int) -> bool:
@@ -124,17 +107,17 @@ class Filter(msgspec.Struct, frozen=True):
     def takes_topic(self, topic: str) -> bool:
         """Whether a topic passes the topic filters."""
         return not (
-            (self.topics and not _matches_any(self.topics, topic))
-            or (self.not_topics and _matches_any(self.not_topics, topic))
+            (self.topics and not matching.matches_any(self.topics, topic))
+            or (self.not_topics and matching.matches_any(self.not_topics, topic))
         )
 
     def takes_client(self, client_id: str) -> bool:
         """Whether a client id passes client: and !client:."""
-        return _takes_name(self.clients, self.not_clients, client_id)
+        return matching.takes_name(self.clients, self.not_clients, client_id)
 
     def takes_user(self, username: str) -> bool:
         """Whether a user's name passes user: and !user:."""
-        return _takes_name(self.users, self.not_users, username)
+        return matching.takes_name(self.users, self.not_users, username)
 
     def takes_mark(self, mark: Mark | None, execution: Execution | None) -> bool:
         """Whether what a message led to passes; ``execution``: the first that it started."""
@@ -156,8 +139,8 @@ class Filter(msgspec.Struct, frozen=True):
         if not (self.texts or self.not_texts):
             return True
         text = "\n".join(fields).casefold()
-        return all(_folded(one) in text for one in self.texts) and not any(
-            _folded(one) in text for one in self.not_texts
+        return all(matching.folded(one) in text for one in self.texts) and not any(
+            matching.folded(one) in text for one in self.not_texts
         )
 
     def takes_execution(self, execution: Execution) -> bool:
@@ -183,56 +166,6 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 EMPTY = Filter()
-
-
-class _Haystack:
-    """A message to look for words in; the payload is decoded only for words beyond ASCII."""
-
-    __slots__ = ("_decoded", "_head", "_lower", "_payload")
-
-    def __init__(self, topic: str, client_id: str, payload: bytes) -> None:
-        self._head = _folded_head(topic, client_id)
-        self._payload = payload
-        self._lower: bytes | None = None
-        self._decoded: str | None = None
-
-    def has(self, word: str) -> bool:
-        """Whether a casefolded word is in topic, client id or payload."""
-        if word in self._head:
-            return True
-        if word.isascii():
-            if self._lower is None:
-                self._lower = self._payload.lower()
-            return word.encode() in self._lower
-        if self._decoded is None:
-            self._decoded = self._payload.decode("utf-8", "replace").casefold()
-        return word in self._decoded
-
-
-@lru_cache(maxsize=4096)
-def _folded_head(topic: str, client_id: str) -> str:
-    return f"{topic}\n{client_id}".casefold()
-
-
-@lru_cache(maxsize=256)
-def _folded(text: str) -> str:
-    return text.casefold()
-
-
-@lru_cache(maxsize=8192)
-def _matches_any(topic_filters: tuple[str, ...], topic: str) -> bool:
-    return any(topics.matches(one, topic) for one in topic_filters)
-
-
-def _takes_name(wanted: tuple[Name, ...], unwanted: tuple[Name, ...], name: str) -> bool:
-    return all(one.takes(name) for one in wanted) and not any(one.takes(name) for one in unwanted)
-
-
-@lru_cache(maxsize=256)
-def _pattern(text: str) -> re.Pattern[str]:
-    """Only ``*`` stands for something else: client ids have brackets and question marks."""
-    parts = re.split(r"\*+", text.casefold())
-    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
 
 
 def for_client(client_id: str) -> Filter:

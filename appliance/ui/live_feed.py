@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from appliance.engine_api import Engine
-from appliance.model import Execution, Message, is_own
+from appliance.matching import is_own_news
+from appliance.model import Execution, Message
 from appliance.ui import filters
 from appliance.ui.frame_rate import FRAME_S
 
@@ -42,16 +43,6 @@ def with_outcome(
         if (found := marks.get(message.seq)) is not None
         and wanted.takes_mark(found, executions[found.execution])
     ]
-
-
-def is_own_news(message: Message, prefix: str) -> bool:
-    """Whether it is the appliance's status or an outcome. ``prefix``: ``<service.name>/``.
-
-    The panels already show these. In a list they would crowd out messages from clients, with a
-    filter too: they have the names of tasks, topics and clients in them. So a list leaves them out,
-    unless the operator wants them shown (``o``) or the filter asks for them (``names_own``).
-    """
-    return is_own(message.client_id) and message.topic.startswith(prefix)
 
 
 class LiveFeed:

@@ -4,6 +4,7 @@ import pytest
 from fake_engine import T0, Clock, FakeEngine, S, story
 from hypothesis import given, strategies as st
 
+from appliance.message_filter import Name
 from appliance.model import Cause, Execution, ExecutionState, Message
 from appliance.mqtt import topics
 from appliance.engine_api import Mark
@@ -93,7 +94,7 @@ def test_any_input_is_a_filter_or_a_clear_error(source, utc):
         found.takes(message())
 
 
-NAMES = st.builds(filters.Name, st.text(min_size=1), st.booleans())
+NAMES = st.builds(Name, st.text(min_size=1), st.booleans())
 TOPIC_FILTERS = st.lists(st.text(min_size=1).filter(lambda one: topics.filter_problem(one) is None))
 TIMES = st.sampled_from(["10m", "1d", "14:03", "2026-11-18", "2026-11-18T14:03:01Z"])
 

@@ -12,9 +12,9 @@ from textual.widget import Widget
 
 from appliance.engine_api import Snapshot, TopicState
 from appliance.errors import ApplianceError
+from appliance.matching import is_own_news
 from appliance.ui import filter_text, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.live_feed import is_own_news
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import activity, busiest, counters, first_run

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from textual.widget import Widget
 
 from appliance.engine_api import Engine, Snapshot
+from appliance.matching import is_own_news
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
-from appliance.ui.live_feed import is_own_news, with_outcome
+from appliance.ui.live_feed import with_outcome
 from appliance.ui.screens.message_list import MessageListPage
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows

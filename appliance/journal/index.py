@@ -1,0 +1,316 @@
+"""The index of the journal: which topics and clients are in which stretch of it, and when.
+
+A database of its own, ``index.db``, that can be removed at any time: it is made anew from the
+journal, and a search only takes longer meanwhile. A segment is about a thousand messages, and it has
+the numbers of its topics and clients. Names are bounded: a name beyond the bound gets a number made
+from its text, which another name may have as well, so that a search looks at some segments in vain
+and never misses one. Not for: filling it (indexer.py), searching (search.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import sys
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from appliance.errors import ConfigError
+from appliance.message_filter import MessageFilter, Name
+from appliance.mqtt.topics import matches
+from appliance.storage.database import Database
+from appliance.storage.layout import Layout, Tables
+
+FILE_NAME = "index.db"
+MOST_NAMES = 50_000
+"""Topics, and as many clients, that have a number of their own."""
+MOST_NAME_BYTES = 8 * 1024 * 1024
+"""Bytes of all topics, and as many of all clients, with numbers of their own."""
+MADE = 1 << 31
+"""Numbers from here on are made from the text."""
+
+_BUSY_S = 0.25
+_PAGE = 2000
+"""Segments that are read at a time."""
+_TOGETHER = 64
+"""Neighbouring segments that are one stretch."""
+
+LAYOUT = Layout(
+    title="The index of the journal",
+    application_id=0x514D4958,  # "QMIX"
+    loss="nothing, it is made anew",
+    parts=(
+        Tables(
+            """
+CREATE TABLE IF NOT EXISTS topic (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE IF NOT EXISTS client (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE IF NOT EXISTS segment (
+    first_seq INTEGER PRIMARY KEY,
+    last_seq INTEGER NOT NULL,
+    earliest_ns INTEGER NOT NULL,
+    latest_ns INTEGER NOT NULL,
+    last_ns INTEGER NOT NULL,
+    topics BLOB NOT NULL,
+    clients BLOB NOT NULL
+);
+"""
+        ),
+    ),
+)
+Table = Literal["topic", "client"]
+
+
+def database(path: Path) -> Database:
+    """The index in this file. A power cut may take its last segments, and they are made again."""
+    return Database(path, LAYOUT, busy_s=_BUSY_S, check_below_bytes=0)
+
+
+def made_number(name: str) -> int:
+    """The number of a name that has none of its own."""
+    return MADE | zlib.crc32(name.encode())
+
+
+def pack(numbers: Iterable[int]) -> bytes:
+    """Numbers in the form of the columns ``topics`` and ``clients``: ascending, 4 bytes each."""
+    packed = array("I", sorted(numbers))
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def unpack(body: bytes) -> array[int]:
+    """The numbers of such a column.
+
+    Raises:
+        ValueError: the bytes are none.
+    """
+    packed = array("I")
+    packed.frombytes(body)
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A stretch of the journal, as in table ``segment``."""
+
+    first_seq: int
+    last_seq: int
+    earliest_ns: int
+    latest_ns: int
+    last_ns: int
+    """When the message ``last_seq`` was received: by it the journal is known again."""
+    topics: bytes
+    clients: bytes
+
+
+class _Wanted(msgspec.Struct, frozen=True):
+    """The numbers of which a segment must have one."""
+
+    numbers: frozenset[int]
+    any_made: bool
+    """Whether a made number may stand for a name that is wanted."""
+
+    def may_be_in(self, body: bytes) -> bool:
+        numbers = unpack(body)
+        if self.any_made and numbers and numbers[-1] >= MADE:
+            return True
+        return not self.numbers.isdisjoint(numbers)
+
+
+class IndexReader:
+    """Reads an index. One search at a time uses it.
+
+    Every method raises ``sqlite3.Error`` or ``ValueError`` if the index can't be read: it is
+    damaged, or was removed. Then search without it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the index.
+
+        Raises:
+            sqlite3.Error, OSError: there is none, or it can't be read.
+        """
+        if not path.exists():
+            raise FileNotFoundError(path)
+        self._connection = database(path).connect(may_write=False)
+        self._wanted: tuple[object, _Wanted | None, _Wanted | None] = (None, None, None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def newest(self) -> tuple[int, int] | None:
+        """Number and time (ns) of the last message in it; ``None`` if it is empty."""
+        rows = self._connection.execute(
+            "SELECT last_seq, last_ns FROM segment ORDER BY first_seq DESC LIMIT 1"
+        ).fetchall()
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def stretches(
+        self, asked: MessageFilter, first_seq: int, last_seq: int, *, back: bool
+    ) -> Iterator[tuple[int, int, bool]]:
+        """The parts of a range in their order: first and last number, and whether to look there.
+
+        Args:
+            asked: topics, clients and times are looked at.
+            first_seq: the range begins here.
+            last_seq: the range ends here.
+            back: the newest part first.
+        """
+        low, high = first_seq, last_seq
+        part: tuple[int, int, bool] | None = None
+        together = 0
+        while low <= high:
+            page = self._page(asked, low, high, back=back)
+            for begin, end, is_candidate in page:
+                if part is not None and part[2] == is_candidate and together < _TOGETHER:
+                    part = (min(part[0], begin), max(part[1], end), is_candidate)
+                    together += 1
+                    continue
+                if part is not None:
+                    yield part
+                part, together = (begin, end, is_candidate), 1
+            if back:
+                high = page[-1][0] - 1
+            else:
+                low = page[-1][1] + 1
+            if part is not None and not part[2]:
+                yield part  # the caller hears of progress at each page
+                part = None
+        if part is not None:
+            yield part
+
+    def _page(
+        self, asked: MessageFilter, low: int, high: int, *, back: bool
+    ) -> list[tuple[int, int, bool]]:
+        """The next parts of the range, without a gap; where the index has none, one has to look."""
+        connection = self._connection
+        since_ns = -(2**63) if asked.since_ns is None else _whole(asked.since_ns)
+        until_ns = 2**63 - 1 if asked.until_ns is None else _whole(asked.until_ns)
+        order = "DESC" if back else "ASC"
+        connection.execute("BEGIN")  # the names are as new as the segments
+        try:
+            topics, clients = self._numbers(asked)
+            rows = connection.execute(
+                "SELECT first_seq, last_seq, latest_ns >= ? AND earliest_ns < ?,"  # noqa: S608 - constants
+                f" {'NULL' if topics is None else 'topics'},"
+                f" {'NULL' if clients is None else 'clients'}"
+                " FROM segment WHERE first_seq <= ? AND first_seq >= coalesce((SELECT"
+                " max(first_seq) FROM segment WHERE first_seq <= ?), 0) AND last_seq >= ?"
+                f" ORDER BY first_seq {order} LIMIT {_PAGE}",
+                (since_ns, until_ns, high, low, low),
+            ).fetchall()
+        finally:
+            connection.execute("ROLLBACK")
+        found: list[tuple[int, int, bool]] = []
+        at = high if back else low
+        for first, last, in_time, topic_numbers, client_numbers in rows:
+            begin, end = max(first, low), min(last, high)
+            if back and end < at:
+                found.append((end + 1, at, True))
+            elif not back and begin > at:
+                found.append((at, begin - 1, True))
+            is_candidate = (
+                bool(in_time)
+                and (topics is None or topics.may_be_in(topic_numbers))
+                and (clients is None or clients.may_be_in(client_numbers))
+            )
+            found.append((begin, end, is_candidate))
+            at = begin - 1 if back else end + 1
+        if len(rows) < _PAGE and (at >= low if back else at <= high):
+            found.append((low, at, True) if back else (at, high, True))
+        return found
+
+    def _numbers(self, asked: MessageFilter) -> tuple[_Wanted | None, _Wanted | None]:
+        """Of topics and of clients; ``None``: any will do."""
+        state = (
+            asked.topics,
+            asked.clients,
+            *(
+                self._connection.execute(f"SELECT max(id), count(*) FROM {table}").fetchone()  # noqa: S608 - constants
+                for table in ("topic", "client")
+            ),
+        )
+        if self._wanted[0] != state:
+            topics = None if not asked.topics or "#" in asked.topics else self._topics(asked.topics)
+            clients = self._clients(asked.clients) if asked.clients else None
+            self._wanted = (state, topics, clients)
+        return self._wanted[1], self._wanted[2]
+
+    def _topics(self, filters: tuple[str, ...]) -> _Wanted:
+        numbers: set[int] = set()
+        any_made = False
+        for each in filters:
+            fixed = _before_wildcard(each)
+            if fixed == each:
+                numbers.add(made_number(each))
+                rows = self._connection.execute("SELECT id FROM topic WHERE name = ?", (each,))
+                numbers.update(row[0] for row in rows)
+                continue
+            any_made = True
+            with contextlib.closing(
+                self._connection.execute(
+                    "SELECT id, name FROM topic WHERE name >= ? ORDER BY name", (fixed,)
+                )
+            ) as rows:
+                for number, name in rows:
+                    if not name.startswith(fixed):
+                        break
+                    if matches(each, name):
+                        numbers.add(number)
+        return _Wanted(frozenset(numbers), any_made)
+
+    def _clients(self, names: Sequence[Name]) -> _Wanted:
+        exact = next((one.text for one in names if one.exact), None)
+        if exact is not None:
+            rows = self._connection.execute("SELECT id FROM client WHERE name = ?", (exact,))
+            return _Wanted(frozenset({made_number(exact), *(row[0] for row in rows)}), False)
+        rows = self._connection.execute("SELECT id, name FROM client")
+        wanted = frozenset(number for number, name in rows if all(one.takes(name) for one in names))
+        return _Wanted(wanted, True)
+
+
+def _before_wildcard(topic_filter: str) -> str:
+    """What a topic that matches begins with."""
+    at = min((topic_filter.find(one) for one in "+#" if one in topic_filter), default=-1)
+    if at < 0:
+        return topic_filter
+    # ``plant/#`` matches ``plant`` too.
+    return topic_filter[: max(0, at - 1)] if topic_filter[at] == "#" else topic_filter[:at]
+
+
+def _whole(time_ns: int) -> int:
+    """A time that SQLite can compare."""
+    return max(-(2**63), min(time_ns, 2**63 - 1))
+
+
+def open_reader(path: Path) -> IndexReader | None:
+    """The index, if there is one of this version."""
+    try:
+        if not database(path).check_identity():
+            return None
+        return IndexReader(path)
+    except (ConfigError, OSError, sqlite3.Error, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[IndexReader | None]:
+    """The index until the block ends; ``None`` if there is none."""
+    reader = open_reader(path)
+    try:
+        yield reader
+    finally:
+        if reader is not None:
+            reader.close()

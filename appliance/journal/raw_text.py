@@ -1,0 +1,109 @@
+"""Whether stored bytes can hold a text in any case: looked at before messages are made of them.
+
+The answer "no" is certain, the answer "maybe" is not. Texts are compared casefolded
+(matching.py), so bytes that become another letter, or several, have to be thought of: the Kelvin
+sign is a k, and the German ß is ss. Not for: whether a message has the text.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+
+_MOST_FORMS = 4
+_LONGEST = 16
+"""Characters that are looked for: more of them would not leave out more bytes."""
+_LAST_FOLDED = 0x1FFFF
+"""No character behind it has another case."""
+_REPLACED = "\ufffd"
+"""Stands for bytes that are no text, so any bytes may be one."""
+
+
+class RawText:
+    """What bytes must hold for one text to be in them."""
+
+    def __init__(self, text: str) -> None:
+        """``text``: what is looked for; in any case."""
+        word = text.casefold()
+        anchor = _anchor(word)
+        self._lower: bytes | None = None
+        """In lower case, if it is ASCII."""
+        self._forms: tuple[bytes, ...] = ()
+        """Else all its forms."""
+        self._others: tuple[bytes, ...] = ()
+        """Characters that become a part of it."""
+        self.is_blind = not anchor
+        """Whether all bytes may hold it."""
+        if anchor.isascii():
+            self._lower = anchor.encode()
+        else:
+            self._forms = tuple(
+                "".join(form).encode() for form in product(*(_same(one) for one in anchor))
+            )
+        if anchor:
+            self._others = _becoming_part_of(anchor)
+
+    def may_be_in(self, body: bytes, lower: bytes) -> bool:
+        """Whether the text may be in these bytes; ``lower``: ``body.lower()``."""
+        if self.is_blind:
+            return True
+        if self._lower is not None and self._lower in lower:
+            return True
+        return any(one in body for one in self._forms) or any(one in body for one in self._others)
+
+
+def _anchor(word: str) -> str:
+    """The part of a word to look for; empty if there is none."""
+    best = ""
+    # Topic and client id stand apart in the bytes, and bytes that are no text stand for others.
+    for part in word.replace(_REPLACED, "\n").split("\n"):
+        run = ""
+        for letter in part:
+            run = run + letter if letter.isascii() else ""
+            if len(run) > len(best):
+                best = run
+    if len(best) > 1:
+        return best[:_LONGEST]
+    for part in word.replace(_REPLACED, "\n").split("\n"):
+        for length in (3, 2, 1):
+            for start in range(len(part) - length + 1):
+                piece = part[start : start + length]
+                forms = 1
+                for letter in piece:
+                    forms *= len(_same(letter))
+                if not piece.isascii() and forms <= _MOST_FORMS:
+                    return piece
+    return best
+
+
+@lru_cache(maxsize=1)
+def _folds() -> dict[str, tuple[str, ...]]:
+    """All characters whose casefolded form is another text, by that text."""
+    found: dict[str, list[str]] = {}
+    for code in range(_LAST_FOLDED + 1):
+        letter = chr(code)
+        other = letter.casefold()
+        if other != letter:
+            found.setdefault(other, []).append(letter)
+    return {text: tuple(letters) for text, letters in found.items()}
+
+
+def _same(letter: str) -> tuple[str, ...]:
+    """The characters that become a letter alone, with itself."""
+    return (letter, *_folds().get(letter, ()))
+
+
+def _becoming_part_of(anchor: str) -> tuple[bytes, ...]:
+    """Characters that are no form of one letter, and that may have become a part of the anchor."""
+    found = []
+    for text, letters in _folds().items():
+        if len(text) == 1 and not (anchor.isascii() and text in anchor):
+            continue
+        if text in anchor or anchor in text or _overlap(text, anchor) or _overlap(anchor, text):
+            found += [letter.encode() for letter in letters if not letter.isascii()]
+    return tuple(found)
+
+
+def _overlap(first: str, second: str) -> bool:
+    """Whether the end of one text is the beginning of another."""
+    return any(second.startswith(first[at:]) for at in range(1, len(first)))

@@ -1,0 +1,262 @@
+"""Finding messages in the journal: one walk for the UI's search and for every command.
+
+The index says in which stretches a message may be. There, the stored bytes of a chunk are looked at
+before messages are made of them, and the messages are then held against the filter. So an answer is
+exact with or without an index. Not for: what a message led to (tasks), the filter as data
+(message_filter.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from appliance import matching
+from appliance.journal import FILE_NAME
+from appliance.journal.index import FILE_NAME as INDEX
+from appliance.journal.index import IndexReader, open_reader
+from appliance.journal.raw_text import RawText
+from appliance.journal.reading import Reading
+from appliance.journal.store import Store
+from appliance.message_filter import MessageFilter
+from appliance.model import LARGEST_SEQ, Message
+from appliance.storage.sqlite import is_damage
+
+_BYTES_AT_A_TIME = 1024 * 1024
+_SMALL_BYTES = 4096
+"""Chunks that are smaller on average are looked at together first."""
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A part of the walk: everything that was found in a stretch of the journal."""
+
+    messages: list[Message]
+    """That pass, oldest first."""
+    first_seq: int
+    last_seq: int
+    """The stretch. It joins that of the piece before, so a walk can go on behind it."""
+    own_left_out: int = 0
+    """Messages left out for ``MessageFilter.without_own`` alone."""
+
+
+class History:
+    """The journal, to be searched. Safe from any thread.
+
+    Every walk raises ``sqlite3.Error`` if the journal can't be read, and ``UnavailableError`` once
+    it is closed. Damaged messages are left out. Between two pieces nothing is locked, and a walk
+    may be left at any of them.
+    """
+
+    def __init__(
+        self, reading: Reading, index: Callable[[], IndexReader | None] = lambda: None
+    ) -> None:
+        """Search in what ``reading`` reads.
+
+        Args:
+            reading: the journal.
+            index: opens its index; ``None``: there is none that can be trusted.
+        """
+        self._reading = reading
+        self._open_index = index
+        self._spare: IndexReader | None = None
+        self._lock = threading.Lock()
+
+    def bounds(self) -> tuple[int, int]:
+        """First and last sequence number on the disk; (0, 0) if there is none."""
+        return self._reading.bounds()
+
+    def forward(
+        self, asked: MessageFilter, after_seq: int = 0, last_seq: int = LARGEST_SEQ
+    ) -> Iterator[Piece]:
+        """Everything that passes behind ``after_seq``, up to ``last_seq``, oldest first.
+
+        A message that comes meanwhile may be left for the next walk.
+        """
+        first, last = self._reading.bounds()
+        low, high = max(first, after_seq + 1), min(last, last_seq)
+        return self._walk(asked, low, high, back=False)
+
+    def back(self, asked: MessageFilter, before_seq: int, first_seq: int = 0) -> Iterator[Piece]:
+        """All that passes before ``before_seq``, down to ``first_seq``: the newest piece first."""
+        first, last = self._reading.bounds()
+        low, high = max(first, first_seq), min(last, before_seq - 1)
+        return self._walk(asked, low, high, back=True)
+
+    def among(self, asked: MessageFilter, numbers: Sequence[int]) -> Iterator[Piece]:
+        """Those of the messages with these sequence numbers (ascending) that pass, oldest first."""
+        for number in numbers:
+            chunk = self._reading.chunk_after(number - 1)
+            found = [one for one in chunk[:1] if one.seq == number]
+            yield _piece(asked, found, number, number)
+
+    def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Iterator[Piece]:
+        texts = [RawText(each) for each in asked.texts]
+        for first, last, is_candidate in self._stretches(asked, low, high, back=back):
+            if is_candidate:
+                yield from self._look(asked, texts, first, last, back=back)
+            else:
+                yield Piece([], first, last)
+
+    # --- the index -----------------------------------------------------------------------------
+
+    def _stretches(
+        self, asked: MessageFilter, low: int, high: int, *, back: bool
+    ) -> Iterator[tuple[int, int, bool]]:
+        narrows = asked.topics or asked.clients or (asked.since_ns, asked.until_ns) != (None, None)
+        index = self._take_index() if narrows else None
+        if index is not None:
+            try:
+                for first, last, is_candidate in index.stretches(asked, low, high, back=back):
+                    yield first, last, is_candidate
+                    low, high = (low, first - 1) if back else (last + 1, high)
+            except (sqlite3.Error, ValueError):
+                index.close()  # damaged or removed: the rest is looked at
+            else:
+                self._give_back(index)
+                return
+        if low <= high:
+            yield low, high, True
+
+    def _take_index(self) -> IndexReader | None:
+        with self._lock:
+            spare, self._spare = self._spare, None
+        return spare or self._open_index()
+
+    def _give_back(self, index: IndexReader) -> None:
+        with self._lock:
+            if self._spare is None:
+                self._spare = index
+                return
+        index.close()
+
+    def close(self) -> None:
+        """Close the index; the journal stays open."""
+        with self._lock:
+            spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.close()
+
+    # --- the journal ---------------------------------------------------------------------------
+
+    def _look(
+        self, asked: MessageFilter, texts: list[RawText], low: int, high: int, *, back: bool
+    ) -> Iterator[Piece]:
+        times = (asked.since_ns, asked.until_ns)
+        while low <= high:
+            try:
+                rows = self._reading.bodies(
+                    low, high, back=back, max_bytes=_BYTES_AT_A_TIME, times=times
+                )
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                yield from self._look_past_damage(asked, low, high, back=back)
+                return
+            if not rows:
+                yield Piece([], low, high)
+                return
+            if back:
+                first, last = max(low, rows[-1][0]), high
+            else:
+                first, last = low, min(high, rows[-1][1])
+            messages: list[Message] = []
+            for row in (
+                reversed(self._promising(texts, rows)) if back else self._promising(texts, rows)
+            ):
+                messages += self._reading.decoded(*row)
+            if messages and (messages[0].seq < first or messages[-1].seq > last):
+                messages = [one for one in messages if first <= one.seq <= last]
+            yield _piece(asked, messages, first, last)
+            low, high = (low, first - 1) if back else (last + 1, high)
+
+    def _promising(
+        self, texts: list[RawText], rows: list[tuple[int, int, bytes]]
+    ) -> list[tuple[int, int, bytes]]:
+        """The chunks in which all texts may be."""
+        if not texts:
+            return rows
+        bodies = [row[2] for row in rows]
+        if len(rows) > 1 and sum(map(len, bodies)) < len(rows) * _SMALL_BYTES:
+            together = b"\0".join(bodies)
+            if not _may_hold(texts, together):
+                return []
+        return [row for row in rows if _may_hold(texts, row[2])]
+
+    def _look_past_damage(
+        self, asked: MessageFilter, low: int, high: int, *, back: bool
+    ) -> Iterator[Piece]:
+        """Chunk by chunk, as SQLite can still read them."""
+        while low <= high:
+            if back:
+                chunk = [one for one in self._reading.chunk_before(high + 1) if one.seq >= low]
+                first, last = (chunk[0].seq if chunk else low), high
+                high = first - 1
+            else:
+                chunk = [one for one in self._reading.chunk_after(low - 1) if one.seq <= high]
+                first, last = low, (chunk[-1].seq if chunk else high)
+                low = last + 1
+            yield _piece(asked, chunk, first, last)
+
+
+def _may_hold(texts: list[RawText], body: bytes) -> bool:
+    lower = body.lower()
+    return all(each.may_be_in(body, lower) for each in texts)
+
+
+def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int) -> Piece:
+    found = matching.select(asked, messages)
+    if not asked.without_own:
+        return Piece(found, first, last)
+    count = len(found)
+    found = [one for one in found if not matching.is_own_news(one, asked.without_own)]
+    return Piece(found, first, last, count - len(found))
+
+
+def is_of(index: IndexReader, reading: Reading) -> bool:
+    """Whether an index is of this journal: the journal may have come from a backup.
+
+    What both have in common is the same from its beginning on, so the index's last message tells.
+
+    Raises:
+        sqlite3.Error: one of them can't be read.
+    """
+    newest = index.newest()
+    if newest is None:
+        return True
+    seq, received_ns = newest
+    chunk = reading.chunk_after(seq - 1)
+    return bool(chunk) and (chunk[0].seq, chunk[0].received_ns) == (seq, received_ns)
+
+
+@contextlib.contextmanager
+def opened(data_dir: Path, sync: Literal["always", "os"] = "os") -> Iterator[History]:
+    """The history of a data directory, for a command. The appliance may be running.
+
+    Every use raises ``sqlite3.Error`` if the journal can't be read. Look at the databases first
+    (``engine.databases.check``).
+    """
+    store = Store(data_dir / FILE_NAME, sync)
+    reading = Reading(store)
+
+    def index() -> IndexReader | None:
+        reader = open_reader(data_dir / INDEX)
+        if reader is None:
+            return None
+        with contextlib.suppress(sqlite3.Error, ValueError):
+            if is_of(reader, reading):
+                return reader
+        reader.close()
+        return None
+
+    history = History(reading, index)
+    try:
+        yield history
+    finally:
+        history.close()
+        store.close()

@@ -1,0 +1,77 @@
+"""Searching the journal: what the filter means, with the index, without it, and while it lags."""
+
+from hypothesis import given, settings, strategies as st
+from journal_rig import JournalRig
+
+from appliance import matching
+from appliance.journal.search import History
+from appliance.message_filter import MessageFilter, Name
+from appliance.model import Message
+
+TEXTS = st.sampled_from(
+    ["K", "k", "straße", "STRASSE", "ss", "ÖFFNET", "öffnet", "ﬁn", "fin", "ß", "ſ", "İ", "扉", "x",
+     "a\nb", "\ufffd", "ΐ", "äk", "ÄK", "value", "VALUE", '"v', "\\u00e4"]
+)  # fmt: skip
+PAYLOADS = st.one_of(
+    st.binary(max_size=12), TEXTS.map(str.encode), st.text(max_size=6).map(str.encode)
+)
+TOPICS = st.sampled_from(["a", "a/b", "a/b/c", "$own/x", "Öl/K", "plant/line1", "plant/ﬁ"])
+CLIENTS = st.sampled_from(["", "plc-1", "PLC-2", "straße", "$own", "b"])
+MESSAGES = st.lists(st.tuples(TOPICS, CLIENTS, PAYLOADS, st.integers(0, 50)), max_size=30)
+FILTERS = st.builds(
+    MessageFilter,
+    topics=st.lists(st.sampled_from(["a", "a/#", "+/b", "#", "$own/#", "none", "plant/+"]), max_size=2)
+    .map(tuple),
+    texts=st.lists(TEXTS, max_size=2).map(tuple),
+    not_texts=st.lists(TEXTS, max_size=1).map(tuple),
+    clients=st.lists(st.builds(Name, st.sampled_from(["plc", "p*1", "STRASSE", "$own", ""]),
+                               st.booleans()), max_size=1).map(tuple),
+    since_ns=st.none() | st.integers(0, 50),
+    until_ns=st.none() | st.integers(0, 50),
+)  # fmt: skip
+
+
+def expected(messages, asked):
+    return [
+        one.seq
+        for one in messages
+        if matching.takes(asked, one)
+        and (asked.since_ns is None or one.received_ns >= asked.since_ns)
+        and (asked.until_ns is None or one.received_ns < asked.until_ns)
+    ]
+
+
+def found(pieces):
+    pieces = list(pieces)
+    return [one.seq for piece in pieces for one in piece.messages], pieces
+
+
+@settings(max_examples=60, deadline=None)
+@given(MESSAGES, st.lists(FILTERS, min_size=1, max_size=6), st.integers(1, 9))
+def test_a_search_finds_what_the_filter_means_either_way(
+    tmp_path_factory, contents, filters, together
+):
+    """Raw bytes are looked at first, and no message is missed for it: letters have many forms."""
+    rig = JournalRig(tmp_path_factory.mktemp("journal") / "journal.db").start()
+    try:
+        messages = []
+        for number, (topic, client, payload, at) in enumerate(contents):
+            seq = rig.journal.next_seq()
+            messages.append(Message(seq, at, topic, payload, client_id=client))
+            rig.journal.append(messages[-1], None)
+            if number % together == 0:
+                rig.settle()
+        rig.settle()
+        history = History(rig.journal.reading)
+        for asked in filters:
+            numbers, pieces = found(history.forward(asked))
+            assert numbers == expected(messages, asked)
+            if messages:
+                assert pieces[0].first_seq == 1
+                assert pieces[-1].last_seq == len(messages)
+            back, pieces = found(history.back(asked, len(messages) + 1))
+            assert sorted(back) == numbers
+            for before, after in zip(pieces, pieces[1:], strict=False):
+                assert after.last_seq == before.first_seq - 1
+    finally:
+        rig.journal.close(5)
