@@ -1,10 +1,10 @@
 """The index of the journal: which topics and clients are in which stretch of it, and when.
 
 A database of its own, ``index.db``, that can be removed at any time: it is made anew from the
-journal, and a search only takes longer meanwhile. A segment is about a thousand messages, and it has
-the numbers of its topics and clients. Names are bounded: a name beyond the bound gets a number made
-from its text, which another name may have as well, so that a search looks at some segments in vain
-and never misses one. Not for: filling it (indexer.py), searching (search.py).
+journal, and a search only takes longer meanwhile. A segment is about a thousand messages, and it
+has the numbers of its topics and clients. Names are bounded: a name beyond the bound gets a number
+made from its text, which another name may have as well, so that a search looks at some segments in
+vain and never misses one. Not for: filling it (indexer.py), searching (search.py).
 """
 
 from __future__ import annotations
