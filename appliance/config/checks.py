@@ -5,7 +5,6 @@ Not for: single values (decoder.py) or whether named files exist (files.py).
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -444,20 +443,6 @@ def _task_shown(task: str | dict[str, str]) -> str:
 def _recorders(config: Config, report: ReportProblem) -> None:
     for where, text, about in recorder_problems(config):
         report(where, text, *about)
-    paths: dict[str, int] = {}
-    for number, recorder in enumerate(config.recorder, 1):
-        if not recorder.path:
-            continue
-        where = ConfigPath(f"[[recorder]] {number}", "path")
-        key = os.path.normcase(recorder.path)
-        if key in paths:
-            report(
-                where,
-                f"value {shown(str(recorder.path))}: [[recorder]] {paths[key]} writes this file; "
-                "choose another",
-                "path",
-            )
-        paths.setdefault(key, number)
     for where, text in path_problems(config):
         report(where, text, "path")
 

@@ -21,11 +21,13 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 import msgspec
 
 from appliance.config.checks import brackets
+from appliance.config.database_url import below, without_password
 from appliance.config.key_files import may_be_secret
 from appliance.config.problems import ConfigPath, Problems
-from appliance.config.tables import Config, ServiceConfig, Table
+from appliance.config.tables import Config, RecorderConfig, ServiceConfig, Table
 from appliance.config.values import (
     Bounds,
+    DatabaseUrl,
     Duration,
     Example,
     FolderPath,
@@ -95,7 +97,31 @@ class Decoder:
             self._data_dir = self._path(written, self._folder)
         config = self._struct(document, Config, ConfigPath())
         assert isinstance(config, Config)
-        return config
+        return msgspec.structs.replace(
+            config,
+            recorder=tuple(
+                self._recorder(recorder, number)
+                for number, recorder in enumerate(config.recorder, 1)
+            ),
+        )
+
+    def _recorder(self, recorder: RecorderConfig, number: int) -> RecorderConfig:
+        """A recorder whose database has its password apart, and the path of its file absolute."""
+        database = recorder.database
+        if database is None:
+            return recorder
+        url, password = without_password(database.url)
+        if password is not None and (database.password or database.password_file):
+            self._problems.add(
+                ConfigPath(f"[[recorder]] {number}", "database.url"),
+                "value (not shown): it has a password, and another key has one; keep one of them",
+            )
+        database = msgspec.structs.replace(
+            database,
+            url=DatabaseUrl(below(url, self._data_dir)),
+            password=database.password or password,
+        )
+        return msgspec.structs.replace(recorder, database=database)
 
     def _struct(
         self, value: Any, kind: type[Table], where: ConfigPath, example: str | None = None
@@ -174,7 +200,7 @@ class Decoder:
         try:
             return self._single(value, kind, hints)
         except _InvalidValueError as wrong:
-            secret = kind is Secret or may_be_secret(where.path, value)
+            secret = kind in (Secret, DatabaseUrl) or may_be_secret(where.path, value)
             self._problems.value(where, value, str(wrong), secret=secret)
             return _placeholder(kind)
 
@@ -237,6 +263,8 @@ class Decoder:
             if not secret:
                 raise _InvalidValueError("the secret is empty")
             return Secret(secret)
+        if kind is DatabaseUrl:
+            return DatabaseUrl(self._expanded(value))
         if kind is ReadPath or kind is FolderPath:
             return kind(self._path(value, self._folder))
         if kind is WritePath:

@@ -13,10 +13,11 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 from urllib.request import getproxies
 
+from appliance.config.extras import extra_problems
 from appliance.config.key_files import key_files, may_be_secret, shown_name
 from appliance.config.recorder_paths import disk_problems
 from appliance.config.sign_in import TOKEN_KEYS, SecretKind, secret_problem
-from appliance.config.tables import BridgeConfig, Config, QlikConfig
+from appliance.config.tables import BridgeConfig, Config, QlikConfig, RecorderConfig
 from appliance.config.values import ReadPath
 from appliance.errors import ConfigError, NoPermissionError
 from appliance.known_secrets import address_secrets
@@ -46,6 +47,7 @@ def check_files(config: Config) -> list[str]:
         if problem:
             problems.append(f"{shown}: {where}: {problem}")
     problems.extend(f"{shown}: {text}" for text in _secret_problems(config))
+    problems.extend(f"{shown}: {text}" for text in extra_problems(config))
     users = config.access.users_file
     if users is not None and Path(users).exists():
         problem = _unreadable(users)
@@ -69,6 +71,13 @@ def _secret_problems(config: Config) -> Iterator[str]:
                 bridge_password(bridge)
             except (ConfigError, NoPermissionError) as error:
                 yield f"[[bridge]] {number} `password_file`: {error}"
+    for number, recorder in enumerate(config.recorder, 1):
+        path = recorder.database.password_file if recorder.database else None
+        if path is not None and _unreadable(path) is None:
+            try:
+                database_password(recorder)
+            except (ConfigError, NoPermissionError) as error:
+                yield f"[[recorder]] {number} `database.password_file`: {error}"
     qlik = config.qlik
     if qlik is None or qlik.edition == "simulated":
         return
@@ -144,6 +153,14 @@ def bridge_password(bridge: BridgeConfig) -> Secret | None:
     return read_secret(bridge.password, bridge.password_file)
 
 
+def database_password(recorder: RecorderConfig) -> Secret | None:
+    """The password of a recorder's database, from its key or file; raises as ``read_secret``."""
+    if recorder.database is None:
+        return None
+    given, file = recorder.database.password, recorder.database.password_file
+    return read_secret(given, file, "text" if given is not None else "line")
+
+
 def all_secrets(config: Config) -> tuple[Secret, ...]:
     """Every secret of the configuration, also those in files, so that the log can mask them.
 
@@ -157,6 +174,9 @@ def all_secrets(config: Config) -> tuple[Secret, ...]:
     for bridge in config.bridge:
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.append(bridge_password(bridge))
+    for recorder in config.recorder:
+        with contextlib.suppress(ConfigError, NoPermissionError):
+            found.append(database_password(recorder))
     for notify in config.notify:
         with contextlib.suppress(ConfigError, NoPermissionError):
             found.extend(_address_secrets(read_secret(notify.url, notify.url_file)))

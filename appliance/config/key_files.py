@@ -6,6 +6,7 @@ Not for: opening them (files.py). The users file is not among them, since it may
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 
 from appliance.config.tables import Config
@@ -21,7 +22,7 @@ def may_be_secret(key: str, name: object) -> bool:
 
     ``key`` is the last part of the key's name, or all of it as messages write it.
     """
-    return key.strip("`").rpartition("`")[2] in _OF_SECRETS or "PRIVATE KEY" in str(name)
+    return re.split(r"[`.]", key.strip("`"))[-1] in _OF_SECRETS or "PRIVATE KEY" in str(name)
 
 
 def shown_name(path: str) -> str:
@@ -55,6 +56,9 @@ def key_files(config: Config) -> Iterator[tuple[str, str]]:
                 yield f"[[bridge]] {number} `tls.{name}`", path
         if bridge.password_file is not None:
             yield f"[[bridge]] {number} `password_file`", bridge.password_file
+    for number, recorder in enumerate(config.recorder, 1):
+        if recorder.database is not None and recorder.database.password_file is not None:
+            yield f"[[recorder]] {number} `database.password_file`", recorder.database.password_file
     for number, notify in enumerate(config.notify, 1):
         if notify.url_file is not None:
             yield f"[[notify]] {number} `url_file`", notify.url_file

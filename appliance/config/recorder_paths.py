@@ -12,9 +12,12 @@ import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import NamedTuple
 
+from appliance.config.database_url import sqlite_file
 from appliance.config.key_files import key_files
 from appliance.config.path_placeholders import (
+    OF_TOPIC,
     PathTemplate,
     has_placeholders,
     may_be_same,
@@ -22,6 +25,7 @@ from appliance.config.path_placeholders import (
 )
 from appliance.config.problems import ConfigPath, shown
 from appliance.config.tables import Config, RecorderConfig
+from appliance.mqtt.overlap import overlap
 from appliance.storage.files import real_path
 
 _OWN = re.compile(
@@ -29,8 +33,6 @@ _OWN = re.compile(
     r"|appliance\.lock|(?:health|request|answer|ui)\.json(?:\.new)?|logs"
 )
 """Names in the data directory. Every database there belongs to the appliance, as for backups."""
-
-_ELSEWHERE = 'write for example "recordings/integers.json"'
 
 
 def own_file(path: str, data_dir: str) -> str | None:
@@ -84,55 +86,71 @@ def path_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """Problems of the recorders' paths as they are written; no file is opened."""
     yield from _own_problems(config)
     data_dir = config.service.data_dir
-    placed: list[tuple[int, PathTemplate | str]] = []
-    for number, recorder in enumerate(config.recorder, 1):
+    placed: list[tuple[_Written, PathTemplate | str]] = []
+    for written in _written(config):
         try:
-            path = template_of(recorder, data_dir) or str(recorder.path)
+            path = template_of(written.recorder, data_dir) or str(written.path)
         except ValueError:
             continue
-        for other_number, other in placed:
-            if not (isinstance(path, str) and isinstance(other, str)) and may_be_same(path, other):
-                text = f"[[recorder]] {other_number} may write the same file for some topic"
-                advice = "give each a folder of its own"
-                yield _place(number), f"value {shown(recorder.path)}: {text}; {advice}"
+        for other, other_path in placed:
+            if _may_share(written.recorder, path, other.recorder, other_path):
+                said = (
+                    f"{other.where.table} writes this file"
+                    if isinstance(path, str) and isinstance(other_path, str)
+                    else f"{other.where.table} may write the same file for some topic"
+                )
+                advice = "choose another, or give each a folder of its own"
+                yield written.where, f"value {shown(str(written.path))}: {said}; {advice}"
                 break
-        if recorder.path:
-            placed.append((number, path))
+        placed.append((written, path))
+
+
+def _may_share(
+    one: RecorderConfig,
+    one_path: PathTemplate | str,
+    other: RecorderConfig,
+    other_path: PathTemplate | str,
+) -> bool:
+    """Whether two recorders could write the same file."""
+    if isinstance(one_path, str) and isinstance(other_path, str):
+        # Two recorders may have tables in one SQLite file.
+        is_shared = one.database is not None and other.database is not None
+        return not is_shared and os.path.normcase(one_path) == os.path.normcase(other_path)
+    if one_path == other_path and f"{{{OF_TOPIC}}}" in one.path:
+        return overlap(one.topic_filter, other.topic_filter)  # one topic, one file
+    return may_be_same(one_path, other_path)
 
 
 def _own_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     read = {os.path.normcase(path): where for where, path in files_read(config)}
-    for number, recorder in enumerate(config.recorder, 1):
-        if not recorder.path:
-            continue
-        what = own_file(recorder.path, config.service.data_dir)
-        what = what or read.get(os.path.normcase(recorder.path))
-        if what is None and _is_reserved(recorder.path):
+    for written in _written(config):
+        recorder, path = written.recorder, written.path
+        what = own_file(path, config.service.data_dir)
+        what = what or read.get(os.path.normcase(path))
+        if what is None and _is_reserved(path):
             what = "a device or another name that Windows has for no file"
-        if what is None:
+        if what is None and path == recorder.path:
             try:
                 template = template_of(recorder, config.service.data_dir)
             except ValueError as error:
-                yield _place(number), f"value {shown(recorder.path)}: {error}"
+                yield written.where, f"value {shown(str(path))}: {error}"
                 continue
             if template is not None:
                 named = (where for path, where in read.items() if may_be_same(template, path))
                 what = next((f"a path that for some topic is {where}" for where in named), None)
         if what:
-            yield _place(number), _said(recorder.path, f"this is {what}")
+            yield written.where, _said(written, f"this is {what}")
 
 
 def disk_problems(config: Config) -> Iterator[tuple[ConfigPath, str]]:
     """Problems of the recorders' paths with links followed, and of files that exist there."""
-    for number, recorder in enumerate(config.recorder, 1):
-        if not recorder.path:
-            continue
-        problem = not_a_recording(recorder.path, config.service.data_dir)
-        same = (where for where, path in files_read(config) if _is_same(path, recorder.path))
+    for written in _written(config):
+        problem = not_a_recording(written.path, config.service.data_dir)
+        same = (where for where, path in files_read(config) if _is_same(path, written.path))
         if problem is None and (what := next(same, None)):
             problem = f"this is {what}"
         if problem:
-            yield _place(number), _said(recorder.path, problem)
+            yield written.where, _said(written, problem)
 
 
 def files_read(config: Config) -> Iterator[tuple[str, str]]:
@@ -165,9 +183,25 @@ def _is_same(path: str, other: str) -> bool:
         return real_path(path) == real_path(other)
 
 
-def _place(number: int) -> ConfigPath:
-    return ConfigPath(f"[[recorder]] {number}", "path")
+class _Written(NamedTuple):
+    """A file that a recorder writes, or its path before placeholders are replaced."""
+
+    where: ConfigPath
+    path: str
+    recorder: RecorderConfig
+    example: str
 
 
-def _said(path: str, problem: str) -> str:
-    return f"value {shown(path)}: {problem}; {_ELSEWHERE}"
+def _written(config: Config) -> Iterator[_Written]:
+    for number, recorder in enumerate(config.recorder, 1):
+        table = f"[[recorder]] {number}"
+        if recorder.path:
+            example = '"recordings/integers.json"'
+            yield _Written(ConfigPath(table, "path"), recorder.path, recorder, example)
+        if recorder.database is not None and (path := sqlite_file(recorder.database.url)):
+            example = '"sqlite:///recordings/messages.db"'
+            yield _Written(ConfigPath(table, "database.url"), path, recorder, example)
+
+
+def _said(written: _Written, problem: str) -> str:
+    return f"value {shown(str(written.path))}: {problem}; write for example {written.example}"

@@ -15,6 +15,7 @@ import msgspec
 from appliance.config.named_levels import read_named
 from appliance.config.values import (
     Bounds,
+    DatabaseUrl,
     Duration,
     Example,
     FolderPath,
@@ -468,9 +469,10 @@ class KeepConfig(Table, frozen=True):
 class DatabaseConfig(Table, frozen=True):
     """A table or collection of a database server, instead of a file."""
 
-    url: Annotated[str, Example('"postgresql+psycopg://appliance@db.example.com/messages"')]
+    url: Annotated[DatabaseUrl, Example('"postgresql+psycopg://appliance@db.example.com/messages"')]
     """The database: an SQLAlchemy URL (PostgreSQL, MariaDB and MySQL, SQLite, SQL Server, Oracle),
-    or one that begins with `mongodb://` or `mongodb+srv://`."""
+    or one that begins with `mongodb://` or `mongodb+srv://`. `${NAME}` stands for an environment
+    variable. The file of `sqlite:///recordings/messages.db` is in `data_dir`."""
     password: Annotated[Secret | None, Example('"${DB_PASSWORD}"')] = None
     """The password of the user in `url`."""
     password_file: Annotated[ReadPath | None, Example('"db-password.txt"')] = None
@@ -507,7 +509,9 @@ class RecorderConfig(Table, frozen=True):
     name: Annotated[str, Example('"sensors"')] = ""
     """Its name in the UI, metrics and topics: letters, digits, blanks, `-`, `_` and `.`. By default
     that of the file without its ending, or of the table."""
-    database: Annotated[DatabaseConfig | None, Example('{url = "sqlite:///messages.db"}')] = None
+    database: Annotated[
+        DatabaseConfig | None, Example('{url = "sqlite:///recordings/messages.db"}')
+    ] = None
     """Instead of `path`: a database table."""
     format: Literal["json", "jsonl", "csv", "parquet", "qvd"] = "json"
     """`json`: one array, valid at any moment; `jsonl`: one JSON value a line; `csv`: one row a

@@ -48,6 +48,12 @@ class FolderPath(str):
     __slots__ = ()
 
 
+class DatabaseUrl(str):
+    """The address of a database. ``${NAME}`` is filled in; it has no password after loading."""
+
+    __slots__ = ()
+
+
 class Settings(dict[str, object]):
     """Settings of something that is not the appliance's own: TOML values as they stand.
 
