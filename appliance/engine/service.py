@@ -25,6 +25,7 @@ from appliance import tuning
 from appliance.bridge import answers
 from appliance.bridge.bridges import Bridges
 from appliance.bridge.context import BridgeContext
+from appliance.bridge.installation import installation_id
 from appliance.broker.access import Access, Terms
 from appliance.broker.amqtt_host import AmqttHost
 from appliance.broker.door import Door
@@ -298,7 +299,10 @@ class Appliance:
         subscriptions = Subscriptions()
         self.retained = Retained(config.limits.max_retained, int(config.limits.max_retained_size))
         self.recorders = Recorders(
-            config.recorder, self.data_dir / databases.RECORDERS, clock_ns=self.clock_ns
+            config.recorder,
+            self.data_dir / databases.RECORDERS,
+            clock_ns=self.clock_ns,
+            installation=lambda: installation_id(self.data_dir),
         )
         terms = self.terms_of(config)
         self.plugins = await self._make_plugins(stack)
@@ -348,11 +352,8 @@ class Appliance:
         if set_back_ns:
             self.door.follow_step(set_back_ns)
         self.door.load_retained()
-        self.recorders.start(
-            self.journal.follower(
-                "recorders", self.recorders.open(self.journal.last_seq, self.journal)
-            )
-        )
+        self.recorders.open(self.journal.last_seq, self.journal)
+        self.recorders.start(self.journal.follower)
         stack.push_async_callback(asyncio.to_thread, self._stop_recorders)
         if self.tasks.is_new:
             first = await asyncio.to_thread(self.journal.seq_at, self.tasks.first_wanted_ns())

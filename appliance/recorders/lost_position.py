@@ -15,6 +15,7 @@ from appliance.recorders.formats import make_format
 from appliance.recorders.locate import locate
 from appliance.recorders.progress import Progress
 from appliance.recorders.recorder import Recorder
+from appliance.recorders.target import LOST
 
 
 class Messages(Protocol):
@@ -35,6 +36,9 @@ def find_position(
     Raises:
         UnavailableError, sqlite3.Error: the journal can't be read.
     """
+    if recorder.config.database is not None:
+        told = f"The position of recorder {recorder.name} was lost: its table tells it"
+        return Progress(LOST, 0), told, False
     path = Path(recorder.config.path)
     file_format = make_format(recorder.config)
     what = f"The position of the recording {path} was lost"

@@ -1,6 +1,6 @@
 """The set of recorders: made from a configuration, and checked against each other.
 
-Not for: recording (recorder.py, recorders.py).
+Not for: recording (recorder.py, worker.py).
 """
 
 from __future__ import annotations
@@ -18,12 +18,24 @@ from appliance.mqtt.topics import Matcher
 from appliance.recorders.recorder import Recorder
 from appliance.storage.files import real_path
 
+FILES = "recorders"
+"""The group of all recorders that write files, and its thread and follower."""
 
-class Plan(msgspec.Struct, frozen=True):
-    """All recorders, and the recorders of each topic."""
+
+class Group(msgspec.Struct, frozen=True):
+    """The recorders of one thread, and those of each topic."""
 
     recorders: tuple[Recorder, ...]
     routes: Matcher[Recorder]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """All recorders, in the order of the configuration, and the groups that share a thread."""
+
+    recorders: tuple[Recorder, ...]
+    files: Group
+    databases: tuple[Group, ...]
+    """One recorder each: a server that hangs holds up nothing else."""
 
 
 def make_plan(
@@ -40,22 +52,36 @@ def make_plan(
         or Recorder(config, data_dir)
         for config in configs
     )
-    routes: Matcher[Recorder] = Matcher()
     seen: dict[str, Recorder] = {}
     for recorder in recorders:
-        problem = not_a_recording(recorder.config.path, str(data_dir))
-        if problem:
-            raise ConfigError(
-                f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
-                " overwritten. Name another file."
-            )
-        name = os.path.normcase(real_path(recorder.config.path))
-        if name in seen:
-            raise ConfigError(
-                f"Two recorders write {recorder.config.path}: those of topics"
-                f" {seen[name].config.topic} and {recorder.config.topic}. Give each its own"
-                " path under [[recorder]]."
-            )
-        seen[name] = recorder
+        if recorder.config.database is None:
+            _check_path(recorder, data_dir, seen)
+    return Plan(
+        recorders,
+        files=_group([each for each in recorders if each.config.database is None]),
+        databases=tuple(_group([each]) for each in recorders if each.config.database is not None),
+    )
+
+
+def _group(recorders: Sequence[Recorder]) -> Group:
+    routes: Matcher[Recorder] = Matcher()
+    for recorder in recorders:
         routes.add(recorder.config.topic_filter, recorder)
-    return Plan(recorders, routes)
+    return Group(tuple(recorders), routes)
+
+
+def _check_path(recorder: Recorder, data_dir: Path, seen: dict[str, Recorder]) -> None:
+    problem = not_a_recording(recorder.config.path, str(data_dir))
+    if problem:
+        raise ConfigError(
+            f"[[recorder]] `path` {recorder.config.path}: {problem}, which is never"
+            " overwritten. Name another file."
+        )
+    name = os.path.normcase(real_path(recorder.config.path))
+    if name in seen:
+        raise ConfigError(
+            f"Two recorders write {recorder.config.path}: those of topics"
+            f" {seen[name].config.topic} and {recorder.config.topic}. Give each its own"
+            " path under [[recorder]]."
+        )
+    seen[name] = recorder

@@ -1,6 +1,6 @@
-"""One recorder at run time: its file, its cursor, its health.
+"""One recorder at run time: its target, its cursor, its health.
 
-Not for: the thread that runs all of them (recorders.py) and the file's content (recording.py).
+Not for: the thread that runs it (worker.py), and what the target makes of messages.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from pathlib import Path
 
 from appliance.config.tables import RecorderConfig
 from appliance.engine_api import Health, RecorderState
+from appliance.errors import ApplianceError
 from appliance.recorders.progress import Progress
-from appliance.recorders.recording import Recording
+from appliance.recorders.target import Figures, Target, key_of
 from appliance.storage.files import long_path_hint
 
 RETRY_S = 1.0
@@ -22,15 +23,20 @@ _log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """One recorder at run time. Only the recorders' thread changes it."""
+    """One recorder at run time. Only its thread changes it."""
 
     def __init__(self, config: RecorderConfig, data_dir: Path) -> None:
         self.config = config
-        self.key = _key(Path(config.path), data_dir)
-        self.recording: Recording | None = None
-        """``None`` until its file is prepared."""
+        self.name = config.used_name
+        is_file = config.database is None
+        self.key = key_of(Path(config.path), data_dir) if is_file else f"database:{self.name}"
+        """Of its row in ``recorders.db``."""
+        self.place = str(config.path) if is_file else f"recorder {self.name}"
+        """For texts."""
+        self.target: Target | None = None
+        """``None`` until it is open."""
         self.stored: Progress | None = None
-        """The row in the database."""
+        """The row in the database, as it was before the target was made."""
         self.behind = True
         """Whether it reads the journal separately, because it is behind the other recorders."""
         self.health = Health("ok")
@@ -40,8 +46,16 @@ class Recorder:
     @property
     def cursor(self) -> int:
         """The last message that it has processed."""
-        progress = self.recording.progress if self.recording else self.stored
-        return progress.seq if progress else 0
+        if self.target is not None:
+            return self.target.cursor
+        return self.stored.seq if self.stored else 0
+
+    @property
+    def durable_cursor(self) -> int:
+        """The message up to which the journal need not keep anything for it."""
+        if self.target is not None:
+            return self.target.durable_cursor
+        return self.stored.seq if self.stored else 0
 
     def fail(self, error: BaseException) -> None:
         text = str(error)
@@ -49,11 +63,12 @@ class Recorder:
             text = f"{error.strerror or error}{long_path_hint(self.config.path)}"
         health = Health("bad", text)
         if health != self.health:
+            is_expected = isinstance(error, OSError | sqlite3.Error | ApplianceError)
             _log.error(
                 "%s can't be recorded: %s. No message is lost; the recorder tries again by itself",
-                self.config.path,
+                self.place,
                 text,
-                exc_info=None if isinstance(error, OSError | sqlite3.Error) else error,
+                exc_info=None if is_expected else error,
             )
         self.health = health
         self.behind = True
@@ -61,31 +76,29 @@ class Recorder:
         self.retry_at = time.monotonic() + RETRY_S
 
     def recover(self) -> None:
-        note = self.recording.note if self.recording else ""
+        note = self.target.note if self.target else ""
         if self.health.level == "bad":
-            _log.warning("%s is recorded again", self.config.path)
+            _log.warning("%s is recorded again", self.place)
         self.health = Health("warn", note) if note else Health("ok")
 
     def state(self, last_seq: int) -> RecorderState:
         """For the UI; ``last_seq`` is the journal's newest message."""
-        progress = self.recording.progress if self.recording else self.stored
+        figures = self.figures()
         return RecorderState(
             topic=self.config.topic_filter,
             path=self.config.path,
             format=self.config.format,
             health=self.health,
-            recorded=progress.count if progress else 0,
-            lag=max(0, last_seq - (progress.seq if progress else 0)),
-            looked_at=progress.seq if progress else 0,
-            size_bytes=progress.length if progress else 0,
+            recorded=figures.recorded,
+            lag=max(0, last_seq - self.cursor),
+            looked_at=self.cursor,
+            size_bytes=figures.size_bytes,
         )
 
-
-def _key(path: Path, data_dir: Path) -> str:
-    """The key of a recording's cursor in the database.
-
-    Below the data directory, which may be moved, the path within it; elsewhere the whole path.
-    """
-    if path.is_relative_to(data_dir):
-        return path.relative_to(data_dir).as_posix()
-    return str(path)
+    def figures(self) -> Figures:
+        """What is shown of its target. Any thread."""
+        if self.target is not None:
+            return self.target.figures()
+        if self.stored is not None:
+            return Figures(recorded=self.stored.count, size_bytes=self.stored.length)
+        return Figures()

@@ -23,6 +23,11 @@ Later = Callable[[int], Iterator[list[Message]]]
 """The journal's messages of the recorder behind a number, in order, oldest chunk first, up to the
 newest. It reads the disk. Raises ``UnavailableError`` and ``sqlite3.Error`` as the journal does."""
 
+LOST = "lost"
+"""``Progress.format`` of a database recorder whose row was lost: its table says how far it came.
+Where the table has nothing of this data directory, it is a new recorder: it begins behind the
+journal's newest message."""
+
 
 class Context(msgspec.Struct, frozen=True):
     """What a target knows of its surroundings."""

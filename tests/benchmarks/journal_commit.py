@@ -96,7 +96,8 @@ def measure(folder: Path, *, sync: str, window: int, seconds: float, recorders: 
             for n, kind in enumerate(["json", "jsonl", "csv"][:recorders])
         ]
         running = Recorders(configs, path / "recorders.db")
-        running.start(journal.follower("recorders", running.open(0)))
+        running.open(0)
+        running.start(journal.follower)
         stack.callback(running.stop, 30)
         engine.run(seconds / 4)
         rate = engine.run(seconds)

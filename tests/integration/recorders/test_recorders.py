@@ -23,7 +23,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import progress, recorders
+from appliance.recorders import progress, worker
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.recorders.formats import make_format
@@ -50,16 +50,25 @@ class Plant:
             for topic, path, more in configs
         ]
         self.recorders = Recorders(self.configs, folder / "recorders.db", clock_ns=lambda: NOW_NS)
+        self.followers = {}
 
     def __enter__(self):
         self.journal.start(
             lambda entries: None, minimum_seq=highest_cursor(self.folder / "recorders.db")
         )
-        self.follower = self.journal.follower(
-            "recorders", self.recorders.open(self.journal.last_seq, self.journal)
-        )
-        self.recorders.start(self.follower)
+        self.recorders.open(self.journal.last_seq, self.journal)
+        self.recorders.start(self.follow)
         return self
+
+    def follow(self, name, after_seq):
+        follower = self.journal.follower(name, after_seq)
+        self.followers[name] = follower
+        return follower
+
+    @property
+    def follower(self):
+        """That of the thread that writes files."""
+        return self.followers["recorders"]
 
     def __exit__(self, *_):
         self.journal.flush(30)
@@ -343,7 +352,8 @@ def test_without_recorders_the_journal_keeps_nothing_for_them(tmp_path):
     )
     journal.start(lambda entries: None)
     recorders = Recorders([], tmp_path / "recorders.db")
-    recorders.start(journal.follower("recorders", recorders.open(journal.last_seq)))
+    recorders.open(journal.last_seq)
+    recorders.start(journal.follower)
     pause = threading.Event()
     for _ in range(3):
         journal.append(Message(journal.next_seq(), time.time_ns(), "t", b"x"), None)
@@ -381,7 +391,7 @@ def test_messages_lost_to_retention_are_counted(tmp_path, caplog):
 def test_cursors_that_can_not_be_stored_hold_recording_back(tmp_path, monkeypatch):
     """A file never runs ahead of its cursor: locked cursors stop recording until they are free."""
     monkeypatch.setattr(progress, "_BUSY_S", 0.1)
-    monkeypatch.setattr(recorders, "RETRY_S", 0.1)
+    monkeypatch.setattr(worker, "RETRY_S", 0.1)
     with Plant(tmp_path, ONE) as plant:
         plant.publish(1)
         plant.settle()

@@ -36,7 +36,8 @@ recorders = Recorders(
     ],
     folder / "recorders.db",
 )
-recorders.start(journal.follower("recorders", recorders.open(journal.last_seq)))
+recorders.open(journal.last_seq)
+recorders.start(journal.follower)
 while True:
     room.acquire()
     seq = journal.next_seq()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from appliance.recorders.recorders import pace
+from appliance.recorders.worker import pace
 
 
 def source(*, may_lag=True, is_crowded=False):

@@ -1,0 +1,21 @@
+"""Which target the configuration of a recorder means.
+
+Not for: what a target is (target.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appliance.recorders.formats import make_format
+from appliance.recorders.growing_file import GrowingFile
+from appliance.recorders.progress import Progress
+from appliance.recorders.target import Context, Target
+
+
+def make_target(context: Context, stored: Progress) -> Target:
+    """The target of a recorder, with the recorder's own row of ``recorders.db``."""
+    config = context.config
+    return GrowingFile(
+        context.key, Path(config.path), make_format(config), stored, context.clock_ns
+    )
