@@ -19,6 +19,8 @@ from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.format import Format
 from appliance.recorders.payload import json_value
+from appliance.recorders.row_shape import RowShape, is_object
+from appliance.recorders.rows import members_of
 
 MAX_COLUMNS = 200
 """A first payload with more keys than this goes into ``payload`` as a whole."""
@@ -42,8 +44,8 @@ class CsvFormat(Format):
 
     kind = "csv"
 
-    def __init__(self, *, metadata: bool) -> None:
-        super().__init__(metadata=metadata)
+    def __init__(self, *, metadata: bool, shape: RowShape | None = None) -> None:
+        super().__init__(metadata=metadata, shape=shape)
         self._keys: tuple[str, ...] = ()
         self._known: frozenset[str] = frozenset()
 
@@ -56,6 +58,10 @@ class CsvFormat(Format):
         self._known = frozenset(self._keys)
 
     def opening(self, first: Message) -> bytes:
+        if self._shape is not None:
+            self._keys = _first_keys(self._shape, first)
+            self._known = frozenset(self._keys)
+            return self.header()
         fields = _fields(json_value(first.payload, indent=False))
         self._keys = tuple(fields) if fields is not None and len(fields) <= MAX_COLUMNS else ()
         self._known = frozenset(self._keys)
@@ -63,6 +69,8 @@ class CsvFormat(Format):
 
     def header(self) -> bytes:
         """The first row, with the present columns."""
+        if self._shape is not None:
+            return _row([_text_cell(name) for name in self._shaped_names(self._shape)])
         names: list[str] = []
         if self._metadata:
             names.extend(metadata.FIELDS)
@@ -78,6 +86,8 @@ class CsvFormat(Format):
 
         A key that ends with a line stands for the one without, if that is a field's name.
         """
+        if self._shape is not None:
+            return self._recall_shaped(names, self._shape)
         fields = metadata.FIELDS if self._metadata else ()
         if tuple(names[: len(fields)]) != fields or len(names) <= len(fields):
             return False
@@ -90,17 +100,10 @@ class CsvFormat(Format):
         return True
 
     def element(self, message: Message) -> bytes:
+        if self._shape is not None:
+            return b"".join(self._shaped_rows(message, self._shape))
         value = json_value(message.payload, indent=False)
-        cells: list[str] = []
-        if self._metadata:
-            cells += (
-                str(message.seq),
-                metadata.iso_time(message.received_ns),
-                _text_cell(message.topic),
-                _text_cell(message.client_id),
-                str(message.qos),
-                "true" if message.retain else "false",
-            )
+        cells = self._metadata_cells(message) if self._metadata else []
         fields = _fields(value) if self._keys else None
         if fields is not None and fields.keys() <= self._known:
             for key in self._keys:
@@ -111,6 +114,93 @@ class CsvFormat(Format):
             cells.extend("" for _ in self._keys)
             cells.append(_whole(message.payload, value))
         return _row(cells)
+
+    @staticmethod
+    def _metadata_cells(message: Message) -> list[str]:
+        return [
+            str(message.seq),
+            metadata.iso_time(message.received_ns),
+            _text_cell(message.topic),
+            _text_cell(message.client_id),
+            str(message.qos),
+            "true" if message.retain else "false",
+        ]
+
+    # --- rows of a shape -------------------------------------------------------------------------
+
+    def _before(self, shape: RowShape) -> list[str]:
+        """The names of the columns in front of those of the payload."""
+        return [*(metadata.FIELDS if self._metadata else ()), *(name for name, _ in shape.levels)]
+
+    def _shaped_names(self, shape: RowShape) -> list[str]:
+        before = self._before(shape)
+        behind = [*([shape.time_field] if shape.time_field else []), _PAYLOAD]
+        taken = {*before, *behind}
+        names = []
+        for key in self._keys:
+            name = key
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            names.append(name)
+        return [*before, *names, *behind]
+
+    def _recall_shaped(self, names: Sequence[str], shape: RowShape) -> bool:
+        before = self._before(shape)
+        behind = 2 if shape.time_field else 1
+        if list(names[: len(before)]) != before or len(names) < len(before) + behind:
+            return False
+        if shape.fields is not None:
+            self._keys = tuple(shape.fields)
+        else:
+            added = {*before, shape.time_field, _PAYLOAD}
+            keys = []
+            for name in names[len(before) : -behind]:
+                key = name[1:] if name.startswith("'") and name[1:].startswith(_FORMULA) else name
+                keys.append(key[:-1] if key[:-1] in added and key[:-1] else key)
+            self._keys = tuple(keys)
+        self._known = frozenset(self._keys)
+        return True
+
+    def _shaped_rows(self, message: Message, shape: RowShape) -> list[bytes]:
+        before = self._metadata_cells(message) if self._metadata else []
+        before += [_text_cell(level) for level in shape.level_values(message)]
+        behind = [metadata.iso_time(message.received_ns)] if shape.time_field else []
+        rows = []
+        for value in shape.rows(message):
+            picked = shape.pick(value)
+            found = picked.members
+            if found is None:
+                found = {key: bytes(text) for key, text in members_of(value).items()}
+            if not found.keys() <= self._known:
+                found, is_whole = {}, True
+            else:
+                # Without any column an object would leave no trace.
+                is_whole = picked.is_whole or not self._keys
+            cells = [_json_cell(found[key]) if key in found else "" for key in self._keys]
+            whole = _whole_value(value) if is_whole else ""
+            rows.append(_row([*before, *cells, *behind, whole]))
+        return rows
+
+
+def _first_keys(shape: RowShape, first: Message) -> tuple[str, ...]:
+    """The columns that the first message decides, behind those that the configuration names."""
+    if shape.fields is not None:
+        return tuple(shape.fields)
+    value = shape.rows(first)[0]
+    found = members_of(value) if is_object(value) else {}
+    keys = tuple({**dict.fromkeys(shape.types), **dict.fromkeys(found)})
+    return keys if len(keys) <= MAX_COLUMNS else tuple(shape.types)
+
+
+def _whole_value(value: bytes) -> str:
+    """A text of ``json_value`` in one cell: a text as it is, JSON on one line."""
+    if value.startswith(b'{"$text": '):
+        return _text_cell(_text_of.decode(value)["$text"])
+    return _text_cell(value.decode())
+
+
+_text_of = msgspec.json.Decoder(dict[str, str])
 
 
 def _fields(value: bytes) -> dict[str, msgspec.Raw] | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from appliance.model import Message
+from appliance.recorders.row_shape import RowShape
 
 
 class Format:
@@ -22,17 +23,28 @@ class Format:
     closing = b""
     """The end of the file after every write. The next write overwrites it."""
 
-    def __init__(self, *, metadata: bool) -> None:
+    def __init__(self, *, metadata: bool, shape: RowShape | None = None) -> None:
+        """``shape``: what the recorder makes of a payload; ``None``: nothing."""
         self.name = f"{self.kind}+metadata" if metadata else self.kind
         """The identity: a recording can only be continued in a format of the same name."""
+        if shape is not None:
+            self.name += f"+{shape.name}"
+        self.has_metadata = metadata
         self._metadata = metadata
+        self._shape = shape
+
+    def with_rows(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages that give something to write: not those with a list without elements."""
+        if self._shape is None:
+            return messages
+        return [one for one in messages if self._shape.has_rows(one)]
 
     def opening(self, first: Message) -> bytes:  # noqa: ARG002 - for subclasses
         """The beginning of a file whose first message this is."""
         return b""
 
     def element(self, message: Message) -> bytes:
-        """One message."""
+        """One message that ``with_rows`` has. Several rows have ``separator`` between them."""
         raise NotImplementedError
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:

@@ -17,6 +17,7 @@ from appliance.recorders.jsonl import JsonLinesFormat
 from appliance.recorders.parquet import ParquetWriter
 from appliance.recorders.part_writer import PartWriter
 from appliance.recorders.qvd import QvdWriter
+from appliance.recorders.row_shape import make_shape
 
 _FORMATS = {each.kind: each for each in (JsonFormat, JsonLinesFormat, CsvFormat)}
 _PART_FORMATS: dict[str, Callable[[str], PartWriter]] = {
@@ -31,7 +32,7 @@ def is_of_parts(kind: str) -> bool:
 
 def make_format(config: RecorderConfig) -> Format:
     """The format that a recorder's configuration asks for."""
-    return _FORMATS[config.format](metadata=config.metadata)
+    return _FORMATS[config.format](metadata=config.metadata, shape=make_shape(config))
 
 
 def make_part_writer(kind: str, table_name: str) -> PartWriter:

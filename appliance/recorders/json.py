@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.format import Format
-from appliance.recorders.payload import json_value, objects
+from appliance.recorders.payload import indented, json_value, objects
 
 _PARTS = 16
 """The elements of a large batch are made together, in about this many parts."""
@@ -28,6 +28,9 @@ class JsonFormat(Format):
         return b"[\n  "
 
     def element(self, message: Message) -> bytes:
+        if self._shape is not None:
+            rows = [indented(row) for row in self._shape.elements(message)]
+            return self.separator.join([row.replace(b"\n", b"\n  ") for row in rows])
         value = json_value(message.payload, indent=True)
         if not self._metadata:
             return value.replace(b"\n", b"\n  ")
@@ -36,7 +39,7 @@ class JsonFormat(Format):
         return b'{\n    %b,\n    "payload": %b\n  }' % (fields, value)
 
     def elements(self, messages: Sequence[Message]) -> list[bytes]:
-        if self._metadata:
+        if self._metadata or self._shape is not None:
             return super().elements(messages)
         together = max(1, len(messages) // _PARTS)
         found: list[bytes] = []

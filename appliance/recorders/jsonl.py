@@ -17,6 +17,8 @@ class JsonLinesFormat(Format):
     kind = "jsonl"
 
     def element(self, message: Message) -> bytes:
+        if self._shape is not None:
+            return b"".join([row + b"\n" for row in self._shape.elements(message)])
         value = json_value(message.payload, indent=False)
         if not self._metadata:
             return value + b"\n"

@@ -132,6 +132,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))
 
 
+_FIRST_MOMENT = -62_135_596_800_000_000  # of the year 1
+_LAST_MOMENT = 253_402_300_799_999_999  # of the year 9999
+
+
+def _within_calendar(moment: int) -> Any:
+    return moment if _FIRST_MOMENT <= moment <= _LAST_MOMENT else NO_FIT
+
+
 def pinned_time(value: Any) -> Any:
     """Microseconds since 1970 (UTC), from ISO 8601 (UTC without an offset) or a number.
 
@@ -142,9 +150,8 @@ def pinned_time(value: Any) -> Any:
         size = abs(value)
         for below, factor in _UNITS:
             if size < below:
-                return round(value * factor)
-        value = int(value) // 1000
-        return value if SMALLEST <= value <= LARGEST else NO_FIT
+                return _within_calendar(round(value * factor))
+        return _within_calendar(int(value) // 1000)
     if not isinstance(value, str):
         return NO_FIT
     try:
@@ -157,7 +164,8 @@ def pinned_time(value: Any) -> Any:
         passed = moment - _EPOCH
     except OverflowError:
         return NO_FIT
-    return (passed.days * 86400 + passed.seconds) * 1_000_000 + passed.microseconds
+    moment_us = (passed.days * 86400 + passed.seconds) * 1_000_000 + passed.microseconds
+    return _within_calendar(moment_us)
 
 
 PINNED: dict[Kind, Callable[[Any], Any]] = {

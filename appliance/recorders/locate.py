@@ -98,9 +98,9 @@ def locate(
 
 
 _NUMBERS = {
-    "json+metadata": (re.compile(rb'\n  \{\n    "seq": ([0-9]+),'), b"\n  }"),
-    "jsonl+metadata": (re.compile(rb'(?m)^\{"seq": ([0-9]+), '), b"}\n"),
-    "csv+metadata": (re.compile(rb"(?m)^([0-9]+),[0-9]{4}-[0-9]{2}-[0-9]{2}T"), b"\r\n"),
+    "json": (re.compile(rb'\n  \{\n    "seq": ([0-9]+),'), b"\n  }"),
+    "jsonl": (re.compile(rb'(?m)^\{"seq": ([0-9]+), '), b"}\n"),
+    "csv": (re.compile(rb"(?m)^([0-9]+),[0-9]{4}-[0-9]{2}-[0-9]{2}T"), b"\r\n"),
 }
 
 
@@ -109,7 +109,8 @@ def _written_number(file_format: Format, body: bytes) -> int:
 
     The journal may have no message of a recording any more that gets one a month.
     """
-    pattern, end = _NUMBERS.get(file_format.name, (None, b""))
+    known = _NUMBERS if file_format.has_metadata else {}
+    pattern, end = known.get(file_format.kind, (None, b""))
     if pattern is None or not body.endswith(end):
         return 0
     for found in reversed(list(pattern.finditer(body))):

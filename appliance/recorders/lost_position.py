@@ -45,7 +45,8 @@ def find_position(
 
     def newest_first() -> Iterator[Message]:
         for chunk in journal.back_from(last_seq + 1):
-            yield from (one for one in chunk if recorder in routes.match(one.topic))
+            ours = [one for one in chunk if recorder in routes.match(one.topic)]
+            yield from file_format.with_rows(ours)
 
     try:
         size = path.stat().st_size

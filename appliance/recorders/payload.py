@@ -61,6 +61,18 @@ def json_value(payload: bytes, *, indent: bool) -> bytes:
     return text
 
 
+def indented(text: bytes) -> bytes:
+    """A JSON text with line breaks, or as it is if they would make it much longer.
+
+    It may be nested a little deeper than ``MAX_DEPTH``.
+    """
+    openings = text.count(b"[") + text.count(b"{")
+    if len(text) > _SHORT and _grows_too_much(text, openings):
+        return text
+    found = _format(text, indent=2)
+    return found if len(found) <= _MAX_GROWTH * len(text) + _SHORT else text
+
+
 def objects(payloads: Sequence[bytes]) -> bytes | None:
     """Short JSON objects as the elements of one indented array, in one call.
 

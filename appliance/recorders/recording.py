@@ -140,6 +140,10 @@ class Recording:
         Raises:
             OSError: nothing was added; try again.
         """
+        messages = self._format.with_rows(messages)
+        if not messages:
+            self.skip(seq)
+            return
         try:
             file = self._open_checked()
         except FileNotFoundError:
@@ -172,6 +176,9 @@ class Recording:
 
     def pieces(self, messages: Sequence[Message]) -> list[bytes]:
         """The pieces that the messages add, in order. The file may end after each piece."""
+        messages = self._format.with_rows(messages)
+        if not messages:
+            return []
         separator = self._format.separator
         if self.progress.count:
             return [separator + element for element in self._format.elements(messages)]
