@@ -458,6 +458,21 @@ class Counter(enum.Enum):
         "A recording could not be written and is tried again; see the file's disk and permissions.",
     )
 
+    UPLOAD_RETRIES = (
+        "upload retries",
+        "A file could not be uploaded to Qlik Cloud and is tried again; the recorder's state and",
+        "the log say why.",
+    )
+    UPLOADS_REFUSED = (
+        "uploads refused",
+        "A file is larger than Qlik Cloud takes and stays out of it; lower `rotate` of its",
+        "recorder.",
+    )
+    UPLOADS_MISSING = (
+        "uploads missing",
+        "A file was removed by somebody before it was uploaded; it stays out of Qlik Cloud.",
+    )
+
     INTERNAL_ERRORS_AFTER_COMMIT = (
         "internal errors: after a commit",
         "A step that waited for a commit failed because of an error in the appliance; please",

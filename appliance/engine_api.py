@@ -140,6 +140,21 @@ class JournalState(msgspec.Struct, frozen=True):
     disk_free_bytes: int = 0
 
 
+class UploadState(msgspec.Struct, frozen=True):
+    """The uploads of a recorder's closed files."""
+
+    health: Health
+    waiting: int = 0
+    """Closed files that are not uploaded yet."""
+    waiting_bytes: int = 0
+    uploaded: int = 0
+    """Files since the uploads began (over restarts)."""
+    last_ns: int | None = None
+    """When the last upload ended; ``None``: there was none."""
+    last_file: str = ""
+    """Its name in the tenant, with its folder."""
+
+
 class RecorderState(msgspec.Struct, frozen=True):
     topic: str
     path: str
@@ -152,6 +167,8 @@ class RecorderState(msgspec.Struct, frozen=True):
     size_bytes: int = 0
     looked_at: int = 0
     """Number of the newest message that it has looked at; ``recorded`` counts up to there."""
+    upload: UploadState | None = None
+    """Of its closed files; ``None``: they are not uploaded."""
 
 
 class QlikState(msgspec.Struct, frozen=True):

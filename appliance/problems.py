@@ -96,6 +96,11 @@ def parts(snapshot: Snapshot) -> list[Part]:
     found += [
         _part(f"recorder {one.path}", one.health, "recorder", clients) for one in snapshot.recorders
     ]
+    found += [
+        _part(f"upload of {one.path}", one.upload.health, "upload", clients)
+        for one in snapshot.recorders
+        if one.upload is not None
+    ]
     found += [_alarm(one) for one in snapshot.timers if one.is_alarm]
     return [*found, _failing(snapshot), _waiting(snapshot), _paused(snapshot)]
 

@@ -115,6 +115,7 @@ def _apply(appliance: Appliance, prepared: _Prepared) -> tuple[Enforced | None, 
     if config.recorder != appliance.config.recorder:
         appliance.put_modes_right(config)
         is_done = appliance.recorders.take(prepared.plan, appliance.journal.follower, _RECORDERS_S)
+        appliance.uploads.take(config.recorder)
     appliance.tasks.take(prepared.rules)
     appliance.journal.bound(config.journal.keep, config.journal.max_size)
     enforced: Enforced | None = appliance.wait_for(lambda: appliance.take(config, prepared.terms))

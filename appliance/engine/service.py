@@ -41,6 +41,7 @@ from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
 from appliance.engine.memory_ceiling import MemoryCeiling
+from appliance.engine.own_messages import OwnMessages
 from appliance.engine.resident_memory import resident_bytes, return_free_memory
 from appliance.engine.run_limit import RunLimit
 from appliance.engine.status_topic import StatusTopic
@@ -50,10 +51,11 @@ from appliance.journal import FILE_NAME
 from appliance.journal.journal import Journal
 from appliance.log import event_log
 from appliance.log.logs import Log
-from appliance.model import Message, MessageProperties, bridge_of, is_own
+from appliance.model import Message, bridge_of, is_own
 from appliance.qlik.server import QlikServer
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
+from appliance.recorders.uploads import Uploads
 from appliance.remote.server import TerminalServer
 from appliance.storage import rights
 from appliance.storage.files import DirectoryLock
@@ -61,10 +63,10 @@ from appliance.storage.sqlite import disk_fault
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
 from appliance.tasks.loops import find_loops
-from appliance.tasks.store import Publication
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import Plugins
+    from appliance.qlik.data_files import DataFiles
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,6 @@ _KEEP_CLOCK_S = 60
 """Seconds between two writes of what a step between two runs is told by."""
 _UNUSED_MESSAGES = 1000
 """A journal with more messages has been in use."""
-_OUTCOME_S = 10.0
 _ENFORCE_S = 5.0
 """How long a reload waits until changed rules count for all sessions."""
 
@@ -111,8 +112,7 @@ class Appliance:
         self.run_limit = None if run_for_s is None else RunLimit(run_for_s, self.clock_ns)
         self.counters: collections.Counter[Counter] = collections.Counter()
         self._disk_refuses = False
-        self._entered: dict[int, tuple[Publication, int]] = {}
-        """Own messages that wait for their commit, by ``id``, and their numbers."""
+        self.outcome_messages = OwnMessages(lambda: self.door, self._wait_for)
         self.live = LiveView(time.monotonic)
         self.loop_lag = LoopLag()
         self.memory = MemoryCeiling(
@@ -150,6 +150,7 @@ class Appliance:
         self.journal: Journal
         self.losses: Losses
         self.recorders: Recorders
+        self.uploads: Uploads
         self.tasks: TaskEngine
         self.door: Door
         self.broker: MqttBroker
@@ -363,6 +364,10 @@ class Appliance:
         self.tasks.start(self.journal.follower("tasks", tasks_cursor, interest=self.tasks.concern))
         # Before the recorders and the journal: what it publishes at the end is kept as well.
         stack.push_async_callback(asyncio.to_thread, self._stop_tasks)
+        self.uploads = self._make_uploads()
+        self.recorders.parts.on_closed = self.uploads.wake
+        self.uploads.start()
+        stack.push_async_callback(asyncio.to_thread, self.uploads.stop, _STOP_S / 2)
         self.broker = MqttBroker(
             listeners=config.listener,
             limits=config.limits,
@@ -401,6 +406,26 @@ class Appliance:
         # First of all: what other brokers still deliver is not taken any more.
         stack.push_async_callback(self.bridges.stop)
         await self.bridges.start(config.bridge)
+
+    def _make_uploads(self) -> Uploads:
+        def connect() -> DataFiles:
+            # The HTTP client, as in ``_make_tasks``.
+            from appliance.qlik.connect import data_files  # noqa: PLC0415
+
+            if self.config.qlik is None:
+                raise ConfigError('`upload` needs a [qlik] table with edition = "cloud"')
+            return data_files(self.config.qlik, self.server, clock=self.task_clock)
+
+        return Uploads(
+            self.config.recorder,
+            service_name=self.config.service.name,
+            data_dir=self.data_dir,
+            store=self.recorders.store,
+            connect=connect,
+            publish=OwnMessages(lambda: self.door, self._wait_for).publish_one,
+            journal=self.journal,
+            clock_ns=self.clock_ns,
+        )
 
     def _bridge_context(self, executor: ThreadPoolExecutor) -> BridgeContext:
         return BridgeContext(
@@ -547,7 +572,7 @@ class Appliance:
             server=self.server,
             edition="" if config.qlik is None else config.qlik.edition,
             database=self.data_dir / databases.TASKS,
-            publish=self._publish_outcomes,
+            publish=self.outcome_messages.publish,
             timers=config.timer,
             notify=config.notify,
             answer_topic=self._answer_topic,
@@ -574,33 +599,6 @@ class Appliance:
             return next((answers.local_topic(one.publish, topic) for one in bridges), None)
         is_allowed = self.access.may_subscribe(message.username, message.client_id, topic)
         return topic if is_allowed else None
-
-    def _publish_outcomes(self, publications: Sequence[Publication]) -> int:
-        """Publish in the appliance's name; returns when all are in the journal. Not on the loop.
-
-        What entered the door before the time was over (a slow disk) does not enter again.
-        Returns the sequence number of the last.
-        """
-        door, entered = self.door, self._entered
-
-        async def publish() -> int:
-            for one in publications:
-                if id(one) in entered:
-                    continue
-                properties = MessageProperties(
-                    payload_format=1,
-                    content_type=one.content_type or None,
-                    correlation_data=one.correlation,
-                ).encoded()
-                seq = door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
-                entered[id(one)] = (one, seq)
-            await door.settled()
-            return entered[id(publications[-1])][1]
-
-        newest: int = self._wait_for(publish(), _OUTCOME_S)
-        for key in [key for key, (_, seq) in entered.items() if seq <= newest]:
-            del entered[key]
-        return newest
 
     async def _until_stopped(self) -> None:
         if self._stop_asked is None:

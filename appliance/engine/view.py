@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from appliance import __version__
 from appliance.bridge.bridges import Bridges
 from appliance.broker.door import Door
@@ -31,6 +33,7 @@ from appliance.engine_api import (
     Engine,
     LogLine,
     Mark,
+    RecorderState,
     Setup,
     Snapshot,
     TimerState,
@@ -42,6 +45,7 @@ from appliance.log.logs import Log
 from appliance.model import Execution, Message, Task
 from appliance.mqtt.topics import reserved_problem, topic_problem
 from appliance.recorders.recorders import Recorders
+from appliance.recorders.uploads import Uploads
 from appliance.tasks.engine import TaskEngine
 
 logger = logging.getLogger("appliance.operator")
@@ -69,6 +73,7 @@ class ViewedAppliance(Protocol):
     journal: Journal
     losses: Losses
     recorders: Recorders
+    uploads: Uploads
     tasks: TaskEngine
     door: Door
     broker: MqttBroker
@@ -118,7 +123,7 @@ class View(Engine):
             clients_connected=appliance.broker.clients_connected,
             journal=appliance.journal.stats(),
             qlik=appliance.tasks.qlik_state(),
-            recorders=appliance.recorders.states(),
+            recorders=self._recorders(),
             rules=appliance.tasks.rules(),
             timers=self._timers(),
             executions=appliance.tasks.executions(_SHOWN_EXECUTIONS),
@@ -149,6 +154,13 @@ class View(Engine):
             waits=appliance.tasks.waits(),
         )
 
+    def _recorders(self) -> tuple[RecorderState, ...]:
+        uploads = self._appliance.uploads.states()
+        return tuple(
+            msgspec.structs.replace(one, upload=uploads[one.path]) if one.path in uploads else one
+            for one in self._appliance.recorders.states()
+        )
+
     def _timers(self) -> tuple[TimerState, ...]:
         timers = self._appliance.tasks.timers()
         limit = self._appliance.run_limit
@@ -173,6 +185,7 @@ class View(Engine):
             **appliance.tasks.counters(),
             **appliance.journal.counters(),
             **appliance.recorders.counters(),
+            **appliance.uploads.counters(),
             Counter.TOPICS_FORGOTTEN: appliance.live.forgotten_topics,
             Counter.TOPIC_VALUES_FORGOTTEN: appliance.live.forgotten_values,
         }

@@ -80,14 +80,18 @@ class Limits(msgspec.Struct, frozen=True):
     endings: frozenset[str] = frozenset()
     """In lower case, without a dot; empty: not known."""
 
-    def problem(self, name: str, size: int) -> str:
-        """Why the tenant would refuse a file, in words; empty if it would not."""
+    def name_problem(self, name: str) -> str:
+        """Why the tenant would refuse files of such a name, in words; empty if it would not."""
         ending = name.rpartition("/")[2].rpartition(".")[2].lower()
         if self.endings and ending not in self.endings:
             return (
                 f"The tenant takes no .{ending} files, only {', '.join(sorted(self.endings))}. Use"
                 " another `format`, or none of `compression`."
             )
+        return ""
+
+    def size_problem(self, size: int) -> str:
+        """The same for a file of so many bytes."""
         most = max(self.max_file, self.max_large_file)
         if most and size > most:
             return f"The file has {size} bytes; the tenant takes at most {most}. Lower `rotate`."
@@ -117,6 +121,10 @@ class DataFiles:
     def close(self) -> None:
         """Close every connection; calls under way end with a ``QlikError``."""
         self._api.transport.close()
+
+    def server_time_ns(self, own_ns: int) -> int:
+        """A local time as the tenant's clock showed it; that is known after the first call."""
+        return self._api.transport.server_time_ns(own_ns)
 
     # --- where ---------------------------------------------------------------------------------
 
@@ -248,14 +256,14 @@ class DataFiles:
             OSError: the file can't be read.
         """
         limits = self.limits()
-        if problem := limits.problem(name, size):
+        where = f"{'PUT' if known else 'POST'} {self._api.transport.base_url}{_FILES}"
+        if problem := limits.name_problem(name):
             raise QlikError(
-                problem,
-                where=f"{'PUT' if known else 'POST'} {self._api.transport.base_url}{_FILES}",
-                label="refused",
-                retry=RetryPolicy.NEVER,
-                is_answered=True,
+                problem, where=where, label="refused", retry=RetryPolicy.NEVER, is_answered=True
             )
+        if problem := limits.size_problem(size):
+            # As the tenant would answer after all of it was sent.
+            raise StatusError(problem, where=where, status=413, retry=RetryPolicy.NEVER)
         fields = {"name": name, **_of_place(place)}
         if known is not None and known.folder_id:
             # All of it again: what is left out would move the file.

@@ -109,6 +109,11 @@ class Recorders:
         return min((recorder.cursor for recorder in self._plan.recorders), default=last_seq)
 
     @property
+    def store(self) -> ProgressStore:
+        """``recorders.db``, after ``open``."""
+        return self._store
+
+    @property
     def losses(self) -> list[str]:
         """What ``open`` found lost, a sentence each, for an operator to acknowledge."""
         return self._store.losses + self._losses

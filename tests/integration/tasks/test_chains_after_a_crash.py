@@ -15,7 +15,7 @@ import pytest
 from appliance_process import QUICK, ApplianceProcess, until
 
 from appliance.config.reading import loads
-from appliance.engine import service
+from appliance.engine import own_messages
 from appliance.engine.service import Appliance
 from appliance.errors import UnavailableError
 from appliance.journal.batch import Batch
@@ -165,12 +165,12 @@ def test_a_slow_disk_publishes_nothing_twice(tmp_path: Path, monkeypatch) -> Non
         publications = [Publication("plant/tick", b"one"), Publication("plant/tick", b"two")]
         with monkeypatch.context() as patched:
             patched.setattr(Batch, "write", later)
-            patched.setattr(service, "_OUTCOME_S", 0.05)
+            patched.setattr(own_messages, "_LIMIT_S", 0.05)
             for _ in range(2):
                 with pytest.raises(UnavailableError):
-                    appliance._publish_outcomes(publications)
+                    appliance.outcome_messages.publish(publications)
             go.set()
-        last = appliance._publish_outcomes(publications)
+        last = appliance.outcome_messages.publish(publications)
         found = [one for one in appliance.journal.read(0, 100) if one.topic == "plant/tick"]
         assert [one.payload for one in found] == [b"one", b"two"]
         assert found[-1].seq == last

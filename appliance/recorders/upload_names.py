@@ -1,0 +1,48 @@
+"""The name of a file in Qlik Cloud, and the topic that tells of its upload.
+
+Not for: names of files here (paths.py), what the tenant takes (qlik/data_files.py).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from appliance.config.path_placeholders import has_placeholders
+from appliance.config.tables import RecorderConfig
+
+_NOT_IN_A_LEVEL = re.compile(r"[/+#\x00-\x1f\x7f]")
+
+
+def remote_name(config: RecorderConfig, path: Path, series: Path, data_dir: Path) -> str:
+    """The name of a file in the tenant, with its folder and ``/`` in between.
+
+    Folders that placeholders of the recorder's path make are folders there, too.
+
+    Args:
+        config: of the recorder, with ``upload``.
+        path: of the file.
+        series: the path that it has without the numbers of messages in its name.
+        data_dir: the data directory.
+    """
+    assert config.upload is not None
+    used = series if config.upload.replace else path
+    if config.upload.replace and config.compression != "none":
+        used = series.with_name(series.name + path.suffix)
+    parts = [part for part in config.upload.folder.split("/") if part]
+    top = _fixed_folder(Path(config.path), data_dir)
+    below = used.relative_to(top).parts if used.is_relative_to(top) else (used.name,)
+    return "/".join((*parts, *below))
+
+
+def _fixed_folder(path: Path, data_dir: Path) -> Path:
+    """The folder of a recorder's path up to the first placeholder."""
+    folder = path.parent
+    while has_placeholders(str(folder), str(data_dir)):
+        folder = folder.parent
+    return folder
+
+
+def uploaded_topic(service_name: str, recorder: str) -> str:
+    """The topic of messages that tell of a recorder's uploads."""
+    return f"{service_name}/recorders/{_NOT_IN_A_LEVEL.sub('_', recorder)}/uploaded"
