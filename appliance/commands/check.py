@@ -27,6 +27,7 @@ from appliance.config.tables import (
     TimerConfig,
     TriggerConfig,
 )
+from appliance.config.upload_topics import upload_advice
 from appliance.config.values import (
     format_duration,
     format_size,
@@ -56,6 +57,7 @@ def execute(options: argparse.Namespace) -> int:
         *advice(config),
         *client_id_advice.advice(config),
         *(loop.text for loop in find_loops(config)),
+        *upload_advice(config),
         *_ended(config),
         *exposed_files(config),
     ]
@@ -69,7 +71,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _connect(config: Config) -> int:
-    findings = [*_try_qlik(config), *_try_bridges(config)]
+    findings = [*_try_qlik(config), *_try_uploads(config), *_try_bridges(config)]
     return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
 
 
@@ -84,6 +86,14 @@ def _try_qlik(config: Config) -> list[Finding]:
 
     _print("Trying the Qlik server:")
     return _shown(diagnose(config.qlik, review=lambda tasks, apps: review(config, tasks, apps)))
+
+
+def _try_uploads(config: Config) -> list[Finding]:
+    if not any(recorder.upload for recorder in config.recorder):
+        return []
+    from appliance.qlik.data_files_trial import try_uploads  # noqa: PLC0415  as in ``_try_qlik``
+
+    return _shown(try_uploads(config))
 
 
 def _try_bridges(config: Config) -> list[Finding]:

@@ -18,6 +18,7 @@ from appliance.config.changes import changes, with_changes_at_once
 from appliance.config.files import all_secrets, check_files
 from appliance.config.reading import load, recheck
 from appliance.config.tables import Config
+from appliance.config.upload_topics import upload_advice
 from appliance.errors import ApplianceError, ConfigError
 from appliance.recorders.plan import Plan
 from appliance.tasks.engine import Rules
@@ -81,6 +82,7 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
     if not found:
         lines.append("nothing has changed")
     lines += (loop.text for loop in find_loops(prepared.config))
+    lines += upload_advice(prepared.config)
     return True, lines
 
 

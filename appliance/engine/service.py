@@ -35,6 +35,7 @@ from appliance.broker.subscriptions import Retained, Subscriptions
 from appliance.broker.users import Users
 from appliance.clock import STEP_NS, Clock
 from appliance.config.tables import Config
+from appliance.config.upload_topics import upload_advice
 from appliance.counters import Counter
 from appliance.engine import databases, kept_clock
 from appliance.engine.live import KEPT_BYTES, LiveView
@@ -586,6 +587,8 @@ class Appliance:
         )
         for loop in await asyncio.to_thread(find_loops, config):
             logger.warning("%s", loop.text)
+        for text in upload_advice(config):
+            logger.warning("%s", text)
 
     def _answer_topic(self, message: Message, topic: str) -> str | None:
         """Where an answer goes so that its asker gets it, if the asker may listen there.

@@ -1,17 +1,14 @@
-"""The name of a file in Qlik Cloud, and the topic that tells of its upload.
+"""The name of a file in Qlik Cloud.
 
 Not for: names of files here (paths.py), what the tenant takes (qlik/data_files.py).
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from appliance.config.path_placeholders import has_placeholders
 from appliance.config.tables import RecorderConfig
-
-_NOT_IN_A_LEVEL = re.compile(r"[/+#\x00-\x1f\x7f]")
 
 
 def remote_name(config: RecorderConfig, path: Path, series: Path, data_dir: Path) -> str:
@@ -41,8 +38,3 @@ def _fixed_folder(path: Path, data_dir: Path) -> Path:
     while has_placeholders(str(folder), str(data_dir)):
         folder = folder.parent
     return folder
-
-
-def uploaded_topic(service_name: str, recorder: str) -> str:
-    """The topic of messages that tell of a recorder's uploads."""
-    return f"{service_name}/recorders/{_NOT_IN_A_LEVEL.sub('_', recorder)}/uploaded"

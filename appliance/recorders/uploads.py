@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 import msgspec
 
 from appliance.config.tables import RecorderConfig
+from appliance.config.upload_topics import uploaded_topic
 from appliance.counters import Counter
 from appliance.engine_api import Health, UploadState
 from appliance.errors import ApplianceError
@@ -40,7 +41,7 @@ from appliance.recorders.metadata import iso_time
 from appliance.recorders.part_store import Part
 from appliance.recorders.progress import ProgressStore
 from appliance.recorders.target import key_of, path_of
-from appliance.recorders.upload_names import remote_name, uploaded_topic
+from appliance.recorders.upload_names import remote_name
 from appliance.recorders.upload_store import Step, UploadMemory, UploadStore
 from appliance.storage.files import open_to_read
 

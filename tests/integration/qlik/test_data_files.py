@@ -5,11 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from appliance.config.reading import loads
 from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError
 from appliance.qlik.bodies import FileChangedError
 from appliance.qlik.connect import connect, data_files
 from appliance.qlik.data_files import DataFile, DataFiles, Place
+from appliance.qlik.data_files_trial import try_uploads
 from appliance.qlik.failures import StatusError
 from appliance.qlik.server import QlikError, RetryPolicy
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
@@ -216,3 +218,41 @@ def test_the_simulated_server_within_the_appliance_has_data_files() -> None:
         server.close()
     with pytest.raises(ConfigError, match="Qlik Cloud"):
         data_files(QlikConfig(edition="client-managed", url="https://x:4242"))
+
+
+def test_check_finds_what_would_keep_uploads_from_going(qlik: SimulatedQlik) -> None:
+    """Space, role, ending, size: each is told with what to do, and nothing is sent."""
+    qlik.cloud.data_files.add_space("Plant")
+    qlik.cloud.data_files.add_space("Closed", roles=("consumer",))
+    qlik.cloud.data_files.max_file = qlik.cloud.data_files.max_large_file = 10_000_000
+    tables = [
+        ("csv", "", 'space = "Plant", folder = "a/b"'),
+        ("csv", "", 'space = "Nowhere"'),
+        ("csv", "", 'space = "Closed"'),
+        ("csv", 'compression = "gzip"\n', ""),
+        ("csv", 'rotate.size = "20MB"\n', ""),
+    ]
+    text = f"""
+[[listener]]
+bind = "127.0.0.1:1883"
+[qlik]
+edition = "cloud"
+url = "{qlik.url}"
+api_key = "simulated-api-key"
+"""
+    for number, (form, more, upload) in enumerate(tables):
+        text += (
+            f'[[recorder]]\ntopic = "line/#"\npath = "r/{number}.{form}"\nformat = "{form}"\n'
+            f'rotate.every = "1m"\n{more}upload = {{{upload}}}\n'
+        )
+    found = try_uploads(loads(text))
+    assert [one.level for one in found] == ["ok", "bad", "bad", "bad", "bad"]
+    for said, one in zip(
+        ["folder a/b, which has 0 files", "no space", "only consumer", "no .gz", "20000000"],
+        found,
+        strict=True,
+    ):
+        assert said in one.text
+    assert not qlik.posts
+    qlik.refuse()
+    assert [one.level for one in try_uploads(loads(text))] == ["bad"]
