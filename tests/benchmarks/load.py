@@ -143,6 +143,54 @@ def run(
     return acks / passed
 
 
+def burst(
+    port: int,
+    count: int,
+    *,
+    connections: int = 10,
+    window: int = 100,
+    topic: str = "bench/topic",
+    size: int = 64,
+) -> tuple[float, float]:
+    """Publish ``count`` QoS 1 messages as fast as they are acknowledged.
+
+    Returns when the first was sent and when the last acknowledgement came (``time.monotonic``).
+    """
+    block, width = publishes(topic, size)
+    selector = selectors.DefaultSelector()
+    stamp = time.monotonic_ns()
+    socks = [connect("127.0.0.1", port, f"burst-{i}-{stamp}") for i in range(connections)]
+    state = {}
+    begin = time.monotonic()
+    for sock in socks:
+        sock.sendall(block[: window * width])
+        state[sock] = [window, 0]  # next packet, bytes of a partial acknowledgement
+        selector.register(sock, selectors.EVENT_READ)
+    sent, acks = connections * window, 0
+    while acks < count:
+        for key, _ in selector.select(0.5):
+            sock = key.fileobj
+            data = sock.recv(262144)
+            if not data:
+                raise ConnectionError("closed by the broker")
+            mine = state[sock]
+            whole, mine[1] = divmod(mine[1] + len(data), 4)
+            acks += whole
+            more = min(whole, count - sent)
+            sent += more
+            at = mine[0]
+            while more:
+                part = min(more, IDS - at)
+                sock.sendall(block[at * width : (at + part) * width])
+                at = (at + part) % IDS
+                more -= part
+            mine[0] = at
+    end = time.monotonic()
+    for sock in socks:
+        sock.close()
+    return begin, end
+
+
 def publish(port: int, count: int, *, topic: str = "bench/topic", size: int = 64) -> None:
     """Publish ``count`` QoS 1 messages, one connection after the other, and wait for their acks."""
     block, width = publishes(topic, size)
