@@ -438,6 +438,17 @@ class Counter(enum.Enum):
         "A message in the journal was damaged and left out; see the disk, and docs/operating.md,",
         '"After a crash".',
     )
+    JOURNAL_INDEX_REBUILDS = (
+        "the journal's index made anew",
+        "The journal's index (index.db) was damaged, or of another journal or version, and was",
+        "made anew; searches took longer meanwhile. If it happens often, check the disk.",
+    )
+    JOURNAL_INDEX_NAMES_SHARED = (
+        "names that share a number in the journal's index",
+        "A topic or client was met, in a thousand messages, that has no number of its own in the",
+        "journal's index because there are 50,000 already; searches for it look at more of the",
+        "journal. Look for a client whose topics or client ids never repeat.",
+    )
     JOURNAL_ROWS_UNREADABLE = (
         "journal rows unreadable",
         "A session, subscription, retained message or will in the journal was damaged and left",

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from appliance.errors import UnavailableError
+from appliance.message_filter import MessageFilter
 from appliance.model import Execution, ExecutionState, Message, Task
 
 PAUSED = "Paused."
@@ -398,6 +399,19 @@ def _lacks(ability: str, *_arguments: object) -> UnavailableError:
     return UnavailableError(f"This appliance can't {ability} from the terminal.")
 
 
+class Found(msgspec.Struct, frozen=True):
+    """One step of a search."""
+
+    messages: tuple[Message, ...]
+    """Whole ones, oldest first."""
+    before_seq: int
+    """Where the next step begins; 0: the journal has nothing older."""
+    reached_ns: int = 0
+    """About when the messages came that the step ended at; 0 if it is not known."""
+    own_left_out: int = 0
+    """Messages left out for ``MessageFilter.without_own`` alone."""
+
+
 class Engine(Protocol):
     """What the UI is given. Every method is safe to call from any thread.
 
@@ -466,6 +480,13 @@ class Engine(Protocol):
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         """Whole messages from the journal with ``seq < before_seq``: the newest, oldest first."""
         raise _lacks("read back in the journal", before_seq, limit)
+
+    def search(self, asked: MessageFilter, before_seq: int, limit: int) -> Found:
+        """Search the journal from ``before_seq`` back, for a part of a second.
+
+        The step ends sooner when ``limit`` messages are found; somewhat more may come.
+        """
+        raise _lacks("search the journal", asked, before_seq, limit)
 
     def seq_at(self, time_ns: int) -> int:
         """Sequence number of the first message received at or after a time."""

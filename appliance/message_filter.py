@@ -78,5 +78,8 @@ class MessageFilter(msgspec.Struct, frozen=True):
     without_own: str = ""
     """What the appliance itself published on topics that begin so is left out; empty: nothing."""
 
+    with_outcome: bool = False
+    """Only messages that started something or should have, of those that the engine remembers."""
+
 
 EVERYTHING = MessageFilter()

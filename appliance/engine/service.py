@@ -49,7 +49,10 @@ from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
 from appliance.errors import ApplianceError, ConfigError, UnavailableError
 from appliance.journal import FILE_NAME
+from appliance.journal.index import FILE_NAME as INDEX
+from appliance.journal.indexer import Indexer
 from appliance.journal.journal import Journal
+from appliance.journal.search import History
 from appliance.log import event_log
 from appliance.log.logs import Log
 from appliance.model import Message, bridge_of, is_own
@@ -149,6 +152,8 @@ class Appliance:
         self.plugins: Plugins | None = None
         self.access: Access
         self.journal: Journal
+        self.index: Indexer
+        self.history: History
         self.losses: Losses
         self.recorders: Recorders
         self.uploads: Uploads
@@ -337,6 +342,10 @@ class Appliance:
             self.tasks.stop(_STOP_S / 2)
             raise
         stack.push_async_callback(asyncio.to_thread, self._close_journal)
+        self.index = Indexer(self.journal, self.data_dir / INDEX)
+        self.history = History(self.journal.reading, self.index.reader, self.index.doubt)
+        self.index.start()
+        stack.push_async_callback(asyncio.to_thread, self._stop_index)
         set_back_ns = self._doubt_clock()
         self.was_unused = self._is_unused()
         self.door = Door(
@@ -458,6 +467,9 @@ class Appliance:
         """What was accepted, and what the tasks still said, is recorded too."""
         self._flush_journal()
         self.recorders.stop(_STOP_S)
+
+    def _stop_index(self) -> None:
+        self.index.stop(_STOP_S)
 
     def _close_journal(self) -> None:
         self.journal.close(_REFUSED_STOP_S if self._disk_refuses else _STOP_S)

@@ -31,6 +31,7 @@ from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
     ClientState,
     Engine,
+    Found,
     LogLine,
     Mark,
     RecorderState,
@@ -40,8 +41,11 @@ from appliance.engine_api import (
     TopicState,
 )
 from appliance.errors import ApplianceError, UnavailableError, UsageError
+from appliance.journal.indexer import Indexer
 from appliance.journal.journal import Journal
+from appliance.journal.search import History
 from appliance.log.logs import Log
+from appliance.message_filter import MessageFilter
 from appliance.model import Execution, Message, Task
 from appliance.mqtt.topics import reserved_problem, topic_problem
 from appliance.recorders.recorders import Recorders
@@ -71,6 +75,8 @@ class ViewedAppliance(Protocol):
     loop_lag: LoopLag
     memory: MemoryCeiling
     journal: Journal
+    history: History
+    index: Indexer
     losses: Losses
     recorders: Recorders
     uploads: Uploads
@@ -184,6 +190,7 @@ class View(Engine):
             **appliance.counters,
             **appliance.tasks.counters(),
             **appliance.journal.counters(),
+            **appliance.index.counters(),
             **appliance.recorders.counters(),
             **appliance.uploads.counters(),
             Counter.TOPICS_FORGOTTEN: appliance.live.forgotten_topics,
@@ -250,6 +257,10 @@ class View(Engine):
                 break
         found.reverse()
         return found
+
+    def search(self, asked: MessageFilter, before_seq: int, limit: int) -> Found:
+        marked = self._appliance.tasks.marked() if asked.with_outcome else None
+        return self._appliance.history.step(asked, before_seq, limit, marked)
 
     def seq_at(self, time_ns: int) -> int:
         return self._appliance.journal.seq_at(time_ns)

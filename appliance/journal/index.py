@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from appliance.errors import ConfigError
+from appliance.journal.reading import Reading
 from appliance.message_filter import MessageFilter, Name
 from appliance.mqtt.topics import matches
 from appliance.storage.database import Database
@@ -31,6 +32,7 @@ MOST_NAMES = 50_000
 """Topics, and as many clients, that have a number of their own."""
 MOST_NAME_BYTES = 8 * 1024 * 1024
 """Bytes of all topics, and as many of all clients, with numbers of their own."""
+_SUM = 4
 MADE = 1 << 31
 """Numbers from here on are made from the text."""
 
@@ -81,22 +83,26 @@ def made_number(name: str) -> int:
     return MADE | zlib.crc32(name.encode())
 
 
-def pack(numbers: Iterable[int]) -> bytes:
-    """Numbers in the form of the columns ``topics`` and ``clients``: ascending, 4 bytes each."""
+def _packed(numbers: Iterable[int], place: bytes) -> bytes:
+    """Numbers ascending, 4 bytes each, then a check sum of them and of what they stand beside."""
     packed = array("I", sorted(numbers))
     if sys.byteorder == "big":
         packed.byteswap()
-    return packed.tobytes()
+    body = packed.tobytes()
+    return body + zlib.crc32(body, zlib.crc32(place)).to_bytes(_SUM, "little")
 
 
-def unpack(body: bytes) -> array[int]:
+def _unpacked(body: bytes, place: bytes) -> array[int]:
     """The numbers of such a column.
 
     Raises:
-        ValueError: the bytes are none.
+        ValueError: the row is damaged.
     """
+    numbers = body[:-_SUM]
+    if zlib.crc32(numbers, zlib.crc32(place)).to_bytes(_SUM, "little") != body[-_SUM:]:
+        raise ValueError("a segment of the index is damaged")
     packed = array("I")
-    packed.frombytes(body)
+    packed.frombytes(numbers)
     if sys.byteorder == "big":
         packed.byteswap()
     return packed
@@ -111,8 +117,21 @@ class Segment(msgspec.Struct, frozen=True):
     latest_ns: int
     last_ns: int
     """When the message ``last_seq`` was received: by it the journal is known again."""
-    topics: bytes
-    clients: bytes
+    topics: frozenset[int]
+    clients: frozenset[int]
+
+    def row(self) -> tuple[int, int, int, int, int, bytes, bytes]:
+        """The columns."""
+        heads = (self.first_seq, self.last_seq, self.earliest_ns, self.latest_ns, self.last_ns)
+        place = repr(heads).encode()
+        return (*heads, _packed(self.topics, place), _packed(self.clients, place))
+
+
+_WITHIN = (
+    "FROM segment WHERE first_seq <= ? AND first_seq >= coalesce("
+    "(SELECT max(first_seq) FROM segment WHERE first_seq <= ?), 0) AND last_seq >= ?"
+    " ORDER BY first_seq"
+)
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -122,11 +141,39 @@ class _Wanted(msgspec.Struct, frozen=True):
     any_made: bool
     """Whether a made number may stand for a name that is wanted."""
 
-    def may_be_in(self, body: bytes) -> bool:
-        numbers = unpack(body)
+    def may_be_in(self, numbers: array[int]) -> bool:
         if self.any_made and numbers and numbers[-1] >= MADE:
             return True
         return not self.numbers.isdisjoint(numbers)
+
+
+def newest(connection: sqlite3.Connection) -> tuple[int, int] | None:
+    """Number and time (ns) of the last message in an index; ``None`` if it is empty."""
+    rows = connection.execute(
+        "SELECT last_seq, last_ns FROM segment ORDER BY first_seq DESC LIMIT 1"
+    ).fetchall()
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def is_known(message: tuple[int, int], reading: Reading) -> bool:
+    """Whether the journal has the message with this number and time: it may come from a backup.
+
+    What an index and a journal have in common is the same from its beginning on, so the index's
+    last message tells whether they belong together.
+    """
+    chunk = reading.chunk_after(message[0] - 1)
+    return bool(chunk) and (chunk[0].seq, chunk[0].received_ns) == message
+
+
+def used_numbers(connection: sqlite3.Connection) -> tuple[set[int], set[int]]:
+    """The numbers of topics and of clients that segments have. Raises ``ValueError`` for damage."""
+    topics: set[int] = set()
+    clients: set[int] = set()
+    for *heads, topic_numbers, client_numbers in connection.execute("SELECT * FROM segment"):
+        place = repr(tuple(heads)).encode()
+        topics.update(_unpacked(topic_numbers, place))
+        clients.update(_unpacked(client_numbers, place))
+    return topics, clients
 
 
 class IndexReader:
@@ -150,12 +197,10 @@ class IndexReader:
     def close(self) -> None:
         self._connection.close()
 
-    def newest(self) -> tuple[int, int] | None:
-        """Number and time (ns) of the last message in it; ``None`` if it is empty."""
-        rows = self._connection.execute(
-            "SELECT last_seq, last_ns FROM segment ORDER BY first_seq DESC LIMIT 1"
-        ).fetchall()
-        return (rows[0][0], rows[0][1]) if rows else None
+    def is_of(self, reading: Reading) -> bool:
+        """Whether it is of this journal."""
+        found = newest(self._connection)
+        return found is None or is_known(found, reading)
 
     def stretches(
         self, asked: MessageFilter, first_seq: int, last_seq: int, *, back: bool
@@ -203,28 +248,28 @@ class IndexReader:
         try:
             topics, clients = self._numbers(asked)
             rows = connection.execute(
-                "SELECT first_seq, last_seq, latest_ns >= ? AND earliest_ns < ?,"  # noqa: S608 - constants
-                f" {'NULL' if topics is None else 'topics'},"
-                f" {'NULL' if clients is None else 'clients'}"
-                " FROM segment WHERE first_seq <= ? AND first_seq >= coalesce((SELECT"
-                " max(first_seq) FROM segment WHERE first_seq <= ?), 0) AND last_seq >= ?"
-                f" ORDER BY first_seq {order} LIMIT {_PAGE}",
-                (since_ns, until_ns, high, low, low),
+                "SELECT first_seq, last_seq, earliest_ns, latest_ns, last_ns, topics,"
+                f" {'NULL' if clients is None else 'clients'} {_WITHIN} {order} LIMIT {_PAGE}",
+                (high, low, low),
             ).fetchall()
         finally:
             connection.execute("ROLLBACK")
         found: list[tuple[int, int, bool]] = []
         at = high if back else low
-        for first, last, in_time, topic_numbers, client_numbers in rows:
+        for *heads, topic_numbers, client_numbers in rows:
+            first, last, earliest_ns, latest_ns, _ = heads
             begin, end = max(first, low), min(last, high)
             if back and end < at:
                 found.append((end + 1, at, True))
             elif not back and begin > at:
                 found.append((at, begin - 1, True))
+            place = repr(tuple(heads)).encode()
+            present = _unpacked(topic_numbers, place)
             is_candidate = (
-                bool(in_time)
-                and (topics is None or topics.may_be_in(topic_numbers))
-                and (clients is None or clients.may_be_in(client_numbers))
+                latest_ns >= since_ns
+                and earliest_ns < until_ns
+                and (topics is None or topics.may_be_in(present))
+                and (clients is None or clients.may_be_in(_unpacked(client_numbers, place)))
             )
             found.append((begin, end, is_candidate))
             at = begin - 1 if back else end + 1
@@ -303,14 +348,3 @@ def open_reader(path: Path) -> IndexReader | None:
         return IndexReader(path)
     except (ConfigError, OSError, sqlite3.Error, ValueError):
         return None
-
-
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[IndexReader | None]:
-    """The index until the block ends; ``None`` if there is none."""
-    reader = open_reader(path)
-    try:
-        yield reader
-    finally:
-        if reader is not None:
-            reader.close()

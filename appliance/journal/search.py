@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from appliance import matching
+from appliance.engine_api import Found
 from appliance.journal import FILE_NAME
 from appliance.journal.index import FILE_NAME as INDEX
 from appliance.journal.index import IndexReader, open_reader
@@ -28,6 +31,8 @@ from appliance.message_filter import MessageFilter
 from appliance.model import LARGEST_SEQ, Message
 from appliance.storage.sqlite import is_damage
 
+STEP_S = 0.25
+"""Seconds of one step of a search."""
 _BYTES_AT_A_TIME = 1024 * 1024
 _SMALL_BYTES = 4096
 """Chunks that are smaller on average are looked at together first."""
@@ -54,18 +59,21 @@ class History:
     """
 
     def __init__(
-        self, reading: Reading, index: Callable[[], IndexReader | None] = lambda: None
+        self,
+        reading: Reading,
+        index: Callable[[], IndexReader | None] = lambda: None,
+        doubt: Callable[[], None] = lambda: None,
     ) -> None:
         """Search in what ``reading`` reads.
 
         Args:
             reading: the journal.
             index: opens its index; ``None``: there is none that can be trusted.
+            doubt: called when the index turns out to be damaged.
         """
         self._reading = reading
         self._open_index = index
-        self._spare: IndexReader | None = None
-        self._lock = threading.Lock()
+        self._doubt = doubt
 
     def bounds(self) -> tuple[int, int]:
         """First and last sequence number on the disk; (0, 0) if there is none."""
@@ -73,7 +81,7 @@ class History:
 
     def forward(
         self, asked: MessageFilter, after_seq: int = 0, last_seq: int = LARGEST_SEQ
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         """Everything that passes behind ``after_seq``, up to ``last_seq``, oldest first.
 
         A message that comes meanwhile may be left for the next walk.
@@ -82,20 +90,62 @@ class History:
         low, high = max(first, after_seq + 1), min(last, last_seq)
         return self._walk(asked, low, high, back=False)
 
-    def back(self, asked: MessageFilter, before_seq: int, first_seq: int = 0) -> Iterator[Piece]:
+    def back(self, asked: MessageFilter, before_seq: int, first_seq: int = 0) -> Generator[Piece]:
         """All that passes before ``before_seq``, down to ``first_seq``: the newest piece first."""
         first, last = self._reading.bounds()
         low, high = max(first, first_seq), min(last, before_seq - 1)
         return self._walk(asked, low, high, back=True)
 
-    def among(self, asked: MessageFilter, numbers: Sequence[int]) -> Iterator[Piece]:
-        """Those of the messages with these sequence numbers (ascending) that pass, oldest first."""
+    def among(self, asked: MessageFilter, numbers: Iterable[int]) -> Generator[Piece]:
+        """Those of the messages with these sequence numbers that pass, in the order of these."""
         for number in numbers:
             chunk = self._reading.chunk_after(number - 1)
             found = [one for one in chunk[:1] if one.seq == number]
             yield _piece(asked, found, number, number)
 
-    def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Iterator[Piece]:
+    def step(
+        self,
+        asked: MessageFilter,
+        before_seq: int,
+        limit: int,
+        among: Sequence[int] | None = None,
+        budget_s: float = STEP_S,
+    ) -> Found:
+        """Walk back for a while, for an operator who waits (``engine_api.Engine.search``).
+
+        ``among``: only messages with these sequence numbers, ascending.
+        """
+        until = time.monotonic() + budget_s
+        if among is None:
+            pieces = self.back(asked, before_seq)
+        else:
+            pieces = self.among(asked, reversed(among[: bisect_left(among, before_seq)]))
+        parts: list[list[Message]] = []
+        count = own_left_out = 0
+        reached = before_seq
+        with contextlib.closing(pieces):
+            for piece in pieces:
+                parts.append(piece.messages)
+                count += len(piece.messages)
+                own_left_out += piece.own_left_out
+                reached = piece.first_seq
+                if count >= limit or time.monotonic() > until:
+                    break
+            else:
+                reached = 0
+        messages = tuple(chain.from_iterable(reversed(parts)))
+        at = reached or self._reading.bounds()[0]
+        return Found(messages, reached, self._time_of(at), own_left_out)
+
+    def _time_of(self, seq: int) -> int:
+        """About when a message came; 0 if the journal has nothing there."""
+        rows = self._reading.query(
+            "SELECT first_ns FROM chunk WHERE first_seq <= ? ORDER BY first_seq DESC LIMIT 1",
+            (min(seq, LARGEST_SEQ),),
+        )
+        return int(rows[0][0]) if rows else 0
+
+    def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Generator[Piece]:
         texts = [RawText(each) for each in asked.texts]
         for first, last, is_candidate in self._stretches(asked, low, high, back=back):
             if is_candidate:
@@ -109,44 +159,24 @@ class History:
         self, asked: MessageFilter, low: int, high: int, *, back: bool
     ) -> Iterator[tuple[int, int, bool]]:
         narrows = asked.topics or asked.clients or (asked.since_ns, asked.until_ns) != (None, None)
-        index = self._take_index() if narrows else None
+        index = self._open_index() if narrows else None
         if index is not None:
             try:
                 for first, last, is_candidate in index.stretches(asked, low, high, back=back):
                     yield first, last, is_candidate
                     low, high = (low, first - 1) if back else (last + 1, high)
             except (sqlite3.Error, ValueError):
-                index.close()  # damaged or removed: the rest is looked at
-            else:
-                self._give_back(index)
-                return
+                self._doubt()  # damaged or removed: the rest is looked at
+            finally:
+                index.close()
         if low <= high:
             yield low, high, True
-
-    def _take_index(self) -> IndexReader | None:
-        with self._lock:
-            spare, self._spare = self._spare, None
-        return spare or self._open_index()
-
-    def _give_back(self, index: IndexReader) -> None:
-        with self._lock:
-            if self._spare is None:
-                self._spare = index
-                return
-        index.close()
-
-    def close(self) -> None:
-        """Close the index; the journal stays open."""
-        with self._lock:
-            spare, self._spare = self._spare, None
-        if spare is not None:
-            spare.close()
 
     # --- the journal ---------------------------------------------------------------------------
 
     def _look(
         self, asked: MessageFilter, texts: list[RawText], low: int, high: int, *, back: bool
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         times = (asked.since_ns, asked.until_ns)
         while low <= high:
             try:
@@ -190,7 +220,7 @@ class History:
 
     def _look_past_damage(
         self, asked: MessageFilter, low: int, high: int, *, back: bool
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece]:
         """Chunk by chunk, as SQLite can still read them."""
         while low <= high:
             if back:
@@ -218,22 +248,6 @@ def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int)
     return Piece(found, first, last, count - len(found))
 
 
-def is_of(index: IndexReader, reading: Reading) -> bool:
-    """Whether an index is of this journal: the journal may have come from a backup.
-
-    What both have in common is the same from its beginning on, so the index's last message tells.
-
-    Raises:
-        sqlite3.Error: one of them can't be read.
-    """
-    newest = index.newest()
-    if newest is None:
-        return True
-    seq, received_ns = newest
-    chunk = reading.chunk_after(seq - 1)
-    return bool(chunk) and (chunk[0].seq, chunk[0].received_ns) == (seq, received_ns)
-
-
 @contextlib.contextmanager
 def opened(data_dir: Path, sync: Literal["always", "os"] = "os") -> Iterator[History]:
     """The history of a data directory, for a command. The appliance may be running.
@@ -249,14 +263,12 @@ def opened(data_dir: Path, sync: Literal["always", "os"] = "os") -> Iterator[His
         if reader is None:
             return None
         with contextlib.suppress(sqlite3.Error, ValueError):
-            if is_of(reader, reading):
+            if reader.is_of(reading):
                 return reader
         reader.close()
         return None
 
-    history = History(reading, index)
     try:
-        yield history
+        yield History(reading, index)
     finally:
-        history.close()
         store.close()

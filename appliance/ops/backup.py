@@ -29,6 +29,7 @@ _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 _NOT_COPIED = frozenset(
     {
         "appliance.lock",
+        *(f"index.db{suffix}" for suffix in _DATABASE_FILES),
         "health.json",
         "logs",
         databases.COPY,

@@ -14,12 +14,14 @@ import msgspec
 from appliance.engine_api import (
     ClientState,
     Engine,
+    Found,
     Health,
     LogLine,
     Mark,
     Snapshot,
     TopicState,
 )
+from appliance.message_filter import MessageFilter
 from appliance.model import Execution, Message, Task, decode_hook
 from appliance.mqtt.client import Target
 from appliance.remote import protocol
@@ -39,6 +41,7 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
 
 _MESSAGE: Callable[[bytes], Message | None] = _decoder(Message | None)
 _MESSAGES: Callable[[bytes], list[Message]] = _decoder(list[Message])
+_FOUND: Callable[[bytes], Found] = _decoder(Found)
 _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
@@ -137,10 +140,19 @@ class AttachedEngine(Engine):
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         found = self._link.request(protocol.GetHistory(before_seq, limit), _MESSAGES)
-        known = self._mirror.marks([message.seq for message in found])
-        unknown = tuple(message.seq for message in found if message.seq not in known)
+        self._know_marks(found)
+        return found
+
+    def _know_marks(self, messages: Sequence[Message]) -> None:
+        """Have the marks of messages that are too old for the frames."""
+        known = self._mirror.marks([message.seq for message in messages])
+        unknown = tuple(message.seq for message in messages if message.seq not in known)
         if unknown:
             self._mirror.add_marks(self._link.request(protocol.GetMarks(unknown), _MARKS))
+
+    def search(self, asked: MessageFilter, before_seq: int, limit: int) -> Found:
+        found = self._link.request(protocol.Search(asked, before_seq, limit), _FOUND)
+        self._know_marks(found.messages)
         return found
 
     def seq_at(self, time_ns: int) -> int:

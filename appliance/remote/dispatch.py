@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.engine_api import Engine
+from appliance.engine_api import Engine, Found
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.remote import protocol
@@ -19,6 +19,7 @@ _MOST_MESSAGES = 2000
 _MOST_EXECUTIONS = 500
 _MOST_SEQS = 5000
 _MOST_VALUES = 200
+_MOST_WORDS = 50
 _HISTORY_BYTES = 512 * 1024
 _OVERHEAD = 128
 
@@ -60,6 +61,36 @@ def _history(engine: Engine, operation: protocol.GetHistory) -> Sequence[Message
     return found
 
 
+def _search(engine: Engine, operation: protocol.Search) -> Found:
+    """One step, cut to the newest messages that fit into one answer."""
+    asked = operation.asked
+    if (
+        sum(len(part) for part in msgspec.structs.astuple(asked) if isinstance(part, tuple))
+        > _MOST_WORDS
+    ):
+        raise ApplianceError(f"A search takes at most {_MOST_WORDS} words; leave some out.")
+    found = engine.search(asked, operation.before_seq, min(operation.limit, _MOST_MESSAGES))
+    kept, _ = newest_within(
+        found.messages, _HISTORY_BYTES, lambda one: len(one.payload) + len(one.topic) + _OVERHEAD
+    )
+    # A list shows the beginning of a payload.
+    kept = [
+        msgspec.structs.replace(one, payload=one.payload[: protocol.SHOWN_BYTES])
+        if len(one.payload) > _HISTORY_BYTES
+        else one
+        for one in kept
+    ]
+    if len(kept) == len(found.messages):
+        return msgspec.structs.replace(found, messages=tuple(kept))
+    return msgspec.structs.replace(
+        found,
+        messages=tuple(kept),
+        before_seq=kept[0].seq,
+        reached_ns=kept[0].received_ns,
+        own_left_out=0,
+    )
+
+
 def carry_out(engine: Engine, operation: protocol.Operation, by: str) -> object:
     """Carry out an operation and return its result.
 
@@ -73,6 +104,8 @@ def carry_out(engine: Engine, operation: protocol.Operation, by: str) -> object:
             return _retained(engine, operation)
         case protocol.GetHistory():
             return _history(engine, operation)
+        case protocol.Search():
+            return _search(engine, operation)
         case protocol.GetLastValues():
             return _last_values(engine, operation)
         case protocol.GetExecutions(before_id, limit, task_id):

@@ -14,6 +14,7 @@ import msgspec
 from appliance import errors
 from appliance.engine_api import ClientState, LogLine, Mark, TopicState
 from appliance.errors import ApplianceError
+from appliance.message_filter import MessageFilter
 from appliance.model import EncodedProperties, Execution, Message, encode_hook
 
 PROTOCOL = 2
@@ -83,6 +84,14 @@ class GetTasks(Operation, frozen=True, tag="tasks"):
 
 
 class GetHistory(Operation, frozen=True, tag="history"):
+    before_seq: Number
+    limit: Number
+
+
+class Search(Operation, frozen=True, tag="search"):
+    """One step of a search in the journal."""
+
+    asked: MessageFilter
     before_seq: Number
     limit: Number
 
@@ -194,6 +203,7 @@ AnyOperation = (
     | GetMessage
     | GetTasks
     | GetHistory
+    | Search
     | GetSeqAt
     | GetRetained
     | GetLastValues

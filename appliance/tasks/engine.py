@@ -340,6 +340,10 @@ class TaskEngine:
         """What these messages led to (of the newest 20,000 that led to anything)."""
         return self._views.marks(seqs)
 
+    def marked(self) -> list[int]:
+        """The sequence numbers of all messages that ``marks`` knows something of, ascending."""
+        return self._views.marked()
+
     def rules(self) -> tuple[RuleState, ...]:
         return self._consumer.rules()
 

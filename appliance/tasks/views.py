@@ -165,6 +165,11 @@ class Views:
                     found[seq] = _UNMET
             return found
 
+    def marked(self) -> list[int]:
+        """The messages that ``marks`` knows something of, ascending."""
+        with self._lock:
+            return sorted({*self._answers, *self._unmet})
+
     def _mark(self, answers: Sequence[Answer]) -> Mark | None:
         ids = dict.fromkeys(one.execution for one in answers if one.execution)
         found = [self._executions[one] for one in ids if one in self._executions]

@@ -96,6 +96,7 @@ class Filter(msgspec.Struct, frozen=True):
             since_ns=None if self.since is None else self.since.at_ns,
             until_ns=None if self.until is None else self.until.at_ns,
             without_own=without_own,
+            with_outcome=self.needs_marks,
         )
 
     def takes_time(self, at_ns: int) -> bool:

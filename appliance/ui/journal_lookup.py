@@ -6,7 +6,10 @@ Not for: searching (screens/search.py).
 
 from __future__ import annotations
 
+import time
+
 from appliance.engine_api import Engine, RecorderState
+from appliance.message_filter import MessageFilter
 from appliance.model import Message
 from appliance.mqtt import topics
 from appliance.ui import formats
@@ -14,6 +17,8 @@ from appliance.ui import formats
 _CHUNK = 2000
 _FAR = 100_000
 """Messages that are read for one answer; over a connection, a tenth of that."""
+_PATIENCE_S = 5.0
+"""Seconds that an operator waits for one answer."""
 
 
 def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
@@ -39,14 +44,14 @@ def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
 
 
 def previous(engine: Engine, message: Message) -> Message | None:
-    """The message before this one on its topic, if it is not too far back."""
-    before, left = message.seq, _limit(engine)
-    while left > 0 and (chunk := engine.history(before, _CHUNK)):
-        for one in reversed(chunk):
-            if one.topic == message.topic:
-                return one
-        left -= len(chunk)
-        before = chunk[0].seq
+    """The message before this one on its topic, if it is found soon enough."""
+    asked = MessageFilter(topics=(message.topic,))
+    before, until = message.seq, time.monotonic() + _PATIENCE_S
+    while before and time.monotonic() < until:
+        step = engine.search(asked, before, 1)
+        if step.messages:
+            return step.messages[-1]
+        before = step.before_seq
     return None
 
 

@@ -16,12 +16,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from appliance.errors import NoPermissionError
+from appliance import matching
+from appliance.message_filter import MessageFilter
 from appliance.model import Cause, Execution, ExecutionState, Message, Step, Task
 from appliance.engine_api import (
     BridgeState,
     BridgeSubscriptionState,
     ClientState,
     Engine,
+    Found,
     Health,
     JournalState,
     ListenerState,
@@ -366,6 +369,16 @@ class FakeEngine(Engine):
         self._called("history", before_seq, limit)
         known = [one for one in [*self.old, *self.ring] if one.seq < before_seq]
         return known[-limit:]
+
+    def search(self, asked: MessageFilter, before_seq: int, limit: int) -> Found:
+        self._called("search", asked, before_seq, limit)
+        known = [one for one in [*self.old, *self.ring] if one.seq < before_seq][-2000:]
+        passed = matching.select(asked, known)
+        own = asked.without_own
+        found = [one for one in passed if not (own and matching.is_own_news(one, own))]
+        rest = known[0].seq if known and known[0].seq > 1 else 0
+        at = known[0].received_ns if known else 0
+        return Found(tuple(found), rest, at, len(passed) - len(found))
 
     def seq_at(self, time_ns: int) -> int:
         known = [*self.old, *self.ring]

@@ -264,7 +264,7 @@ class TestLiveActs:
             assert "3 found" in text
             assert "9,001 looked at" in text
             assert text.count("old/needle ") >= 3
-            assert len([call for call in engine.calls if call[0] == "history"]) > 4
+            assert len([call for call in engine.calls if call[0] == "search"]) > 4
 
     async def test_exporting_the_filtered_view(self, tmp_path):
         """One JSON object a line, in the data directory, payloads whole, times as dates too."""

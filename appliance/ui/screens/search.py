@@ -6,12 +6,11 @@ Leaving the page cancels the search. Not for: the live view.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from textual.widget import Widget
 
 from appliance.engine_api import Engine, Snapshot
-from appliance.matching import is_own_news
 from appliance.model import Message
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
@@ -21,63 +20,65 @@ from appliance.ui.screens.page_host import PageHost
 from appliance.ui.widgets.messages import MessageRows
 from appliance.ui.widgets.pane import Pane
 
-_CHUNK = 2000
-"""Messages that are read from the journal at a time."""
-
 _ENOUGH = 500
 """Finds after which a search stops and asks whether to go on (with ``b``)."""
 
 _MAX_FOUND = 10_000
 
-_LAST_NS = 2**63 - 1
-"""The last moment that the journal has a number for."""
-
 
 class Search:
     """One walk back through the journal. ``walk`` blocks; run it in a worker thread."""
 
-    def __init__(self, wanted: filters.Filter, before_seq: int, own: str = "") -> None:
-        """``own``: the beginning of the topics whose own messages are left out; empty for none."""
+    def __init__(
+        self, wanted: filters.Filter, before_seq: int, own: str = "", first_seq: int = 0
+    ) -> None:
+        """Search back from a message.
+
+        Args:
+            wanted: what to look for.
+            before_seq: the message behind the first one that is looked at.
+            own: the beginning of the topics whose own messages are left out; empty for none.
+            first_seq: about the oldest message of the journal.
+        """
         self.wanted = wanted
-        self._own = own
+        self._asked = wanted.for_journal(own)
+        self._begin = before_seq
+        self._first_seq = max(1, first_seq)
         self.own_left_out = 0
         self.before_seq = before_seq
-        """Messages from this number on have been read."""
-        self.looked_at = 0
+        """Messages from this number on have been looked through."""
         self.reached_ns = 0
         self.found: list[Message] = []
         """Oldest first."""
         self.ended = False
-        """Whether the start of the journal (or of since:) is reached."""
+        """Whether the start of the journal is reached."""
         self.cancelled = threading.Event()
+
+    @property
+    def looked_at(self) -> int:
+        """How many messages were looked through, in the journal or in its index."""
+        return max(0, self._begin - max(self.before_seq, self._first_seq))
+
+    @property
+    def part(self) -> float:
+        """How much of the journal that is, from 0 to 1."""
+        return min(1.0, self.looked_at / max(1, self._begin - self._first_seq))
 
     def walk(self, engine: Engine) -> None:
         """Read on until enough is found, the journal ends, or the search is cancelled."""
-        until, since = self.wanted.until, self.wanted.since
-        if until is not None and not self.looked_at:
-            at_ns = max(0, min(until.at_ns, _LAST_NS))
-            self.before_seq = min(self.before_seq, engine.seq_at(at_ns))
         target = min(len(self.found) + _ENOUGH, _MAX_FOUND)
         while not self.cancelled.is_set() and len(self.found) < target:
-            chunk = engine.history(self.before_seq, _CHUNK)
-            if not chunk:
+            step = engine.search(self._asked, self.before_seq, target - len(self.found))
+            passed = list(step.messages)
+            if self.wanted.needs_marks:
+                passed = with_outcome(engine, self.wanted, passed)
+            self.found = [*passed, *self.found]
+            self.own_left_out += step.own_left_out
+            self.reached_ns = step.reached_ns or self.reached_ns
+            self.before_seq = step.before_seq
+            if not step.before_seq:
                 self.ended = True
                 return
-            self.looked_at += len(chunk)
-            self.before_seq = chunk[0].seq
-            self.reached_ns = chunk[0].received_ns
-            self.found = [*self._passed(engine, chunk), *self.found]
-            if since is not None and chunk[-1].received_ns < since.at_ns:
-                self.ended = True
-                return
-
-    def _passed(self, engine: Engine, chunk: Sequence[Message]) -> list[Message]:
-        passed = [one for one in chunk if self.wanted.takes(one)]
-        if self._own:
-            count = len(passed)
-            passed = [one for one in passed if not is_own_news(one, self._own)]
-            self.own_left_out += count - len(passed)
-        return with_outcome(engine, self.wanted, passed) if self.wanted.needs_marks else passed
 
 
 class SearchScreen(MessageListPage):
@@ -112,8 +113,9 @@ class SearchScreen(MessageListPage):
         self._search.cancelled.set()
         service = self.host.snapshot.name
         all_shown = self.host.remembered.show_own or self.filter.names_own(service)
-        last = self.host.snapshot.journal.last_seq
-        self._search = Search(self.filter, last + 1, "" if all_shown else f"{service}/")
+        journal = self.host.snapshot.journal
+        own = "" if all_shown else f"{service}/"
+        self._search = Search(self.filter, journal.last_seq + 1, own, journal.first_seq)
         self._start()
 
     def _start(self) -> None:
@@ -152,6 +154,7 @@ class SearchScreen(MessageListPage):
             ("Journal ", "head"),
             (f"── {formats.number(len(search.found))} found ", "strong"),
             (f"── {formats.number(search.looked_at)} looked at", "dim"),
+            ("" if search.ended else f" ({search.part:.0%})", "dim"),
             (f", back to {reached}" if reached else "", "dim"),
         ]
         if search.own_left_out:

@@ -20,6 +20,7 @@ from appliance.mqtt.client import Client
 from appliance.remote import client_engine, link, protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
+from appliance.message_filter import MessageFilter
 from appliance.model import ExecutionState, decode_hook
 from appliance.ui import journal_lookup
 
@@ -83,6 +84,25 @@ def test_a_terminal_reads_the_journal(running, attach):
     assert engine.seq_at(last.received_ns) <= last.seq
     assert engine.tasks()
     assert list(engine.executions(1 << 62, 10, "no such task")) == []
+
+
+def test_a_terminal_searches_the_journal(running, attach):
+    """Steps back through the journal, with the filter as data; large payloads come cut."""
+    publish(running, "searched/1", b"The Needle " + b"y" * 700_000)
+    publish(running, "searched/2", b"needle")
+    publish(running, "searched/3", b"hay")
+    engine = attach(running, "anna")
+    until(lambda: "searched/3" in topics(engine), "the messages at the terminal")
+    asked = MessageFilter(topics=("searched/+",), texts=("NEEDLE",))
+    before, found = 1 << 62, []
+    while before:
+        step = engine.search(asked, before, 1)
+        found = [*step.messages, *found]
+        before = step.before_seq
+    assert [one.topic for one in found] == ["searched/1", "searched/2"]
+    assert len(found[0].payload) == protocol.SHOWN_BYTES
+    with pytest.raises(ApplianceError, match="at most 50 words"):
+        engine.search(MessageFilter(texts=("x",) * 51), 1 << 62, 1)
 
 
 def test_a_terminal_says_why_a_message_started_nothing(running, attach):

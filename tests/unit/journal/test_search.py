@@ -1,9 +1,11 @@
 """Searching the journal: what the filter means, with the index, without it, and while it lags."""
 
+import pytest
 from hypothesis import given, settings, strategies as st
 from journal_rig import JournalRig
 
 from appliance import matching
+from appliance.journal.indexer import Indexer
 from appliance.journal.search import History
 from appliance.message_filter import MessageFilter, Name
 from appliance.model import Message
@@ -47,12 +49,17 @@ def found(pieces):
 
 
 @settings(max_examples=60, deadline=None)
-@given(MESSAGES, st.lists(FILTERS, min_size=1, max_size=6), st.integers(1, 9))
+@given(MESSAGES, st.lists(FILTERS, min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 5))
 def test_a_search_finds_what_the_filter_means_either_way(
-    tmp_path_factory, contents, filters, together
+    tmp_path_factory, contents, filters, together, segment
 ):
-    """Raw bytes are looked at first, and no message is missed for it: letters have many forms."""
-    rig = JournalRig(tmp_path_factory.mktemp("journal") / "journal.db").start()
+    """Raw bytes are looked at first, and no message is missed for it: letters have many forms.
+
+    The index has all of the journal, a part of it, or nothing.
+    """
+    folder = tmp_path_factory.mktemp("journal")
+    rig = JournalRig(folder / "journal.db").start()
+    indexer = Indexer(rig.journal, folder / "index.db", segment_messages=segment, write_every_s=0)
     try:
         messages = []
         for number, (topic, client, payload, at) in enumerate(contents):
@@ -61,17 +68,24 @@ def test_a_search_finds_what_the_filter_means_either_way(
             rig.journal.append(messages[-1], None)
             if number % together == 0:
                 rig.settle()
+            if number == len(contents) // 2:
+                indexer.look()
         rig.settle()
-        history = History(rig.journal.reading)
-        for asked in filters:
-            numbers, pieces = found(history.forward(asked))
-            assert numbers == expected(messages, asked)
-            if messages:
-                assert pieces[0].first_seq == 1
-                assert pieces[-1].last_seq == len(messages)
-            back, pieces = found(history.back(asked, len(messages) + 1))
-            assert sorted(back) == numbers
-            for before, after in zip(pieces, pieces[1:], strict=False):
-                assert after.last_seq == before.first_seq - 1
+        for history in (
+            History(rig.journal.reading),
+            History(rig.journal.reading, indexer.reader, pytest.fail),
+        ):
+            for asked in filters:
+                numbers, pieces = found(history.forward(asked))
+                assert numbers == expected(messages, asked)
+                if messages:
+                    assert pieces[0].first_seq == 1
+                    assert pieces[-1].last_seq == len(messages)
+                back, pieces = found(history.back(asked, len(messages) + 1))
+                assert sorted(back) == numbers
+                for before, after in zip(pieces, pieces[1:], strict=False):
+                    assert after.last_seq == before.first_seq - 1
+            indexer.look()
     finally:
+        indexer.stop(5)
         rig.journal.close(5)

@@ -105,5 +105,5 @@ def test_names_on_the_wire_stay():
         "attach", "seen", "message", "tasks", "history", "seq_at", "retained", "executions",
         "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
         "last_values", "end_session", "check_server", "connect_bridge", "explain", "find_executions", "request_starts",
-        "disconnect", "pause_timer", "fire_timer", "stop",
+        "search", "disconnect", "pause_timer", "fire_timer", "stop",
     }  # fmt: skip
