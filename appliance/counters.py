@@ -464,6 +464,11 @@ class Counter(enum.Enum):
         "A message left the journal before it was recorded; raise journal.keep and",
         "journal.max_size, or see why the recorder is behind.",
     )
+    RECORDER_ROWS_LEFT_OUT = (
+        "recorder rows left out",
+        "A message was left out of a file or table of mode latest or update: it has no value at",
+        "`key`, or there are too many rows or keys. See docs/recording.md for the limits.",
+    )
     RECORDER_RETRIES = (
         "recorder retries",
         "A recording could not be written and is tried again; see the file's disk and permissions.",

@@ -10,7 +10,7 @@ run as a formula gets an apostrophe in front. Not for: files.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -66,6 +66,26 @@ class CsvFormat(Format):
         self._keys = tuple(fields) if fields is not None and len(fields) <= MAX_COLUMNS else ()
         self._known = frozenset(self._keys)
         return self.header()
+
+    def opening_of_all(self, messages: Sequence[Message]) -> bytes:
+        """The beginning of a file of all these messages: each key of any of them has a column.
+
+        Columns that were known stay where they are. Keys beyond ``MAX_COLUMNS`` have none.
+        """
+        keys = dict.fromkeys(self._keys)
+        for message in messages:
+            for key in self._keys_of(message):
+                if len(keys) >= MAX_COLUMNS:
+                    break
+                keys.setdefault(key)
+        self._keys = tuple(keys)
+        self._known = frozenset(keys)
+        return self.header()
+
+    def _keys_of(self, message: Message) -> Iterable[str]:
+        if self._shape is not None:
+            return _keys_of_rows(self._shape, message)
+        return _fields(json_value(message.payload, indent=False)) or ()
 
     def header(self) -> bytes:
         """The first row, with the present columns."""
@@ -191,6 +211,17 @@ def _first_keys(shape: RowShape, first: Message) -> tuple[str, ...]:
     found = members_of(value) if is_object(value) else {}
     keys = tuple({**dict.fromkeys(shape.types), **dict.fromkeys(found)})
     return keys if len(keys) <= MAX_COLUMNS else tuple(shape.types)
+
+
+def _keys_of_rows(shape: RowShape, message: Message) -> list[str]:
+    """The columns that a message gives, behind those that the configuration names."""
+    if shape.fields is not None:
+        return list(shape.fields)
+    keys = list(shape.types)
+    for value in shape.rows(message):
+        if is_object(value):
+            keys += members_of(value)
+    return keys
 
 
 def _whole_value(value: bytes) -> str:

@@ -40,6 +40,12 @@ def find_position(
         told = f"The position of recorder {recorder.name} was lost: its table tells it"
         return Progress(LOST, 0), told, False
     path = Path(recorder.config.path)
+    if recorder.config.mode != "append":
+        told = (
+            f"The rows of {path} were lost: they are made again from the messages that the journal"
+            " still has, and the present file is set aside"
+        )
+        return Progress("", max(0, journal.seq_at(0) - 1)), told, True
     file_format = make_format(recorder.config)
     what = f"The position of the recording {path} was lost"
 

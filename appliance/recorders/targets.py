@@ -10,12 +10,15 @@ from pathlib import Path
 from appliance.recorders.formats import make_format
 from appliance.recorders.growing_file import GrowingFile
 from appliance.recorders.progress import Progress
+from appliance.recorders.state_file import StateFile
 from appliance.recorders.target import Context, Target
 
 
 def make_target(context: Context, stored: Progress) -> Target:
     """The target of a recorder, with the recorder's own row of ``recorders.db``."""
     config = context.config
+    if config.mode != "append":
+        return StateFile(context, Path(config.path), context.key, stored)
     return GrowingFile(
         context.key, Path(config.path), make_format(config), stored, context.clock_ns
     )
