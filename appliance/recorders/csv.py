@@ -184,7 +184,7 @@ class CsvFormat(Format):
 
     def _shaped_rows(self, message: Message, shape: RowShape) -> list[bytes]:
         before = self._metadata_cells(message) if self._metadata else []
-        before += [_text_cell(level) for level in shape.level_values(message)]
+        before += [_json_cell(level) for level in shape.level_values(message)]
         behind = [metadata.iso_time(message.received_ns)] if shape.time_field else []
         rows = []
         for value in shape.rows(message):

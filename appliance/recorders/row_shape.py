@@ -58,7 +58,9 @@ class RowShape:
             if config.fields is None
             else {name: parse_path(path) for name, path in config.fields.items()}
         )
-        self.types = dict(config.types or {})
+        levels = {name for name, _ in config.levels}
+        self.types = {k: kind for k, kind in (config.types or {}).items() if k not in levels}
+        self._level_types = {k: v for k, v in (config.types or {}).items() if k in levels}
         written = (config.levels, config.time_field, config.flatten, config.fields, config.types)
         self.name = hashlib.sha256(msgspec.json.encode(written)).hexdigest()[:12]
         self._with_metadata = config.metadata
@@ -77,9 +79,15 @@ class RowShape:
     def has_rows(self, message: Message) -> bool:
         return not self._flatten or elements_of(message.payload) != []
 
-    def level_values(self, message: Message) -> list[str]:
+    def level_values(self, message: Message) -> list[bytes]:
+        """The JSON texts of the topic's named levels; ``null`` where one is not of its type."""
         levels = message.topic.split("/")
-        return [levels[number] if number < len(levels) else "" for _, number in self.levels]
+        found = []
+        for name, number in self.levels:
+            text = metadata.json_text(levels[number] if number < len(levels) else "")
+            kind = self._level_types.get(name)
+            found.append(text if kind is None else typed(text, kind) or b"null")
+        return found
 
     # --- the values of a row ---------------------------------------------------------------------
 
@@ -121,7 +129,7 @@ class RowShape:
         if self._with_metadata:
             members.append(metadata.json_fields(message, b", "))
         members += [
-            metadata.json_text(name) + b": " + metadata.json_text(text)
+            metadata.json_text(name) + b": " + text
             for (name, _), text in zip(self.levels, self.level_values(message), strict=True)
         ]
         if self._with_metadata:

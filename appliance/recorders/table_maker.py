@@ -10,7 +10,7 @@ Not for: which rows a message gives (rows.py), what kinds there are (kinds.py), 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -96,15 +96,20 @@ class TableMaker:
         self._flatten = config.flatten
         self._metadata = config.metadata
         self._time_field = config.time_field
-        self._levels = tuple(number for _, number in config.levels)
-        self._level_cache: dict[str, tuple[str, ...]] = {}
-        self._types = config.types or {}
+        self._types = dict(config.types or {})
+        self._levels = tuple(
+            (number, _level_type(self._types.get(name, "text"))) for name, number in config.levels
+        )
+        self._level_cache: dict[str, tuple[Any, ...]] = {}
         self._used = {name.casefold() for name in reserved}
         self._used.add(PAYLOAD)
         first: list[Column] = []
         if config.metadata:
             first += [Column(self._unique(name), _METADATA_KINDS[name]) for name in FIELDS]
-        first += [Column(self._unique(name), "text") for name, _ in config.levels]
+        first += [
+            Column(self._unique(name), _kind(self._types.get(name, "text")))
+            for name, _ in config.levels
+        ]
         last = [Column(PAYLOAD, "text")]
         if config.time_field:
             last.insert(0, Column(self._unique(config.time_field), "time"))
@@ -114,6 +119,8 @@ class TableMaker:
         self._fields: dict[str, _Field] = {}
         for name, path in (config.fields or {}).items():
             self._add(name, parse_path(path))
+        for name, _ in config.levels:
+            self._types.pop(name, None)
         for name in self._types if not self._is_picked else ():
             self._add(name)
         self._configured = tuple(self._fields)
@@ -173,8 +180,9 @@ class TableMaker:
         return name
 
     def _add(self, key: str, path: Path | None = None) -> _Field:
-        pinned: Any = self._types.get(key)
-        field = _Field(key, self._unique(key), pinned, pinned is not None, path)
+        pinned = self._types.get(key)
+        kind = None if pinned is None else _kind(pinned)
+        field = _Field(key, self._unique(key), kind, kind is not None, path)
         # A field that is configured has its column from the beginning on.
         self._fields[key] = field
         self._columns = None
@@ -223,7 +231,10 @@ class TableMaker:
             cache.clear()
         for topic in {one.topic for one in rows.messages} - cache.keys():
             levels = topic.split("/")
-            cache[topic] = tuple(levels[n] if n < len(levels) else "" for n in self._levels)
+            cache[topic] = tuple(
+                convert(levels[number] if number < len(levels) else "")
+                for number, convert in self._levels
+            )
         found = [cache[one.topic] for one in rows.messages]
         return [[levels[number] for levels in found] for number in range(len(self._levels))]
 
@@ -339,6 +350,26 @@ def _only_booleans(value: Any) -> Any:
 
 
 _AS_IT_IS: dict[Kind | None, Any] = {"integer": _only_integers, "boolean": _only_booleans}
+
+
+def _kind(name: str) -> Kind:
+    """The kind of a name in the configuration.
+
+    Raises:
+        msgspec.ValidationError: there is none.
+    """
+    return msgspec.convert(name, Kind)
+
+
+def _level_type(name: str) -> Callable[[str], Any]:
+    """What makes of a topic's level the value in its column; ``None`` where it does not fit."""
+    convert = PINNED.get(_kind(name))
+
+    def converted(level: str) -> Any:
+        value = level if convert is None else convert(level)
+        return None if value is NO_FIT else value
+
+    return converted
 
 
 def _can_be_column(key: str) -> bool:

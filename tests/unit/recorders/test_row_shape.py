@@ -12,7 +12,7 @@ from appliance.config.values import TopicFilter
 from appliance.model import Message
 from appliance.recorders.formats import make_format
 from appliance.recorders.locate import locate
-from tests.unit.recorders.test_table import TIME_NS, payload_bytes
+from recorder_payloads import TIME_NS, payload_bytes
 
 TIME = "2023-04-12T14:40:09.792123Z"
 
@@ -202,3 +202,12 @@ def test_a_recording_goes_on_only_with_the_same_keys():
     assert len(set(names)) == len(names)
     assert form_of("jsonl", topic="plant/+/#").name == "jsonl"
     assert form_of("jsonl", flatten=True, topic="#").name != "jsonl"
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_level_may_have_a_type(kind):
+    """A level that is none of it is empty."""
+    (seven,) = elements(kind, [b'{"a": 1}'], types={"line": "integer"})
+    assert seven["line"] == (7 if kind == "json" else "7")
+    form = form_of("jsonl", topic="{area}/+/+", types={"area": "number"})
+    assert json.loads(form.element(message(b"{}"))) == {"area": None}

@@ -1,31 +1,21 @@
 """Payloads become typed columns, and no value is lost on the way."""
 
 import json
-from decimal import Decimal
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from recorder_payloads import TIME_NS, loads, messages, payload_bytes, same
 
 from appliance.config.tables import RecorderConfig
 from appliance.config.value_path import parse_path
 from appliance.config.values import TopicFilter
-from appliance.model import Message
 from appliance.recorders.payload import json_value
 from appliance.recorders.table_maker import MAX_COLUMNS, TableMaker
-
-TIME_NS = 1_681_310_409_792_123_456
 
 
 def maker(topic="#", **keys):
     return TableMaker(RecorderConfig(topic=TopicFilter(topic), format="parquet", **keys))
-
-
-def messages(*payloads, topic="plant/7/temp", first=1):
-    return [
-        Message(seq, TIME_NS, topic, payload, client_id="c", qos=1)
-        for seq, payload in enumerate(payloads, first)
-    ]
 
 
 def rows(table):
@@ -37,30 +27,6 @@ def rows(table):
 
 def kinds(table):
     return {column.name: column.kind for column in table.columns}
-
-
-def loads(text):
-    """JSON with exact numbers; a repeated key makes the object a list of pairs."""
-
-    def pairs(found):
-        return dict(found) if len(dict(found)) == len(found) else ("pairs", found)
-
-    return json.loads(text, parse_float=Decimal, parse_int=Decimal, object_pairs_hook=pairs)
-
-
-def same(cell, kind, value):
-    """Whether a cell shows a JSON value; only its type in a text column may be lost."""
-    if value is None:
-        return cell is None
-    if kind == "text":
-        if isinstance(value, str):
-            return cell == value
-        if isinstance(value, Decimal):
-            return Decimal(cell) == value
-        return loads(cell) == value
-    if kind == "boolean":
-        return cell is value
-    return type(value) is Decimal and Decimal(repr(cell)) == value
 
 
 def check_lossless(made, table, payloads):
@@ -81,39 +47,6 @@ def check_lossless(made, table, payloads):
         assert all(
             cell is None or key in value for key, (cell, _) in cells.items() if key is not None
         )
-
-
-numbers = st.sampled_from(
-    [b"0", b"-0", b"1.0", b"1e5", b"1e400", b"1e-400", b"9223372036854775807"]
-    + [b"9223372036854775808", b"-9223372036854775809", b"9007199254740993", b"1" + b"0" * 400]
-    + [b"3.14159265358979323846", b"0.1", b"123456789012345678901234567890.5", b"1e23"]
-)
-scalars = (
-    numbers
-    | st.sampled_from([b"null", b"true", b"false", b'"\\u0000"', b'"5"', b'"\\ud800"', b'"a:b"'])
-    | st.integers().map(lambda n: b"%d" % n)
-    | st.floats(allow_nan=False, allow_infinity=False).map(lambda f: repr(f).encode())
-    | st.text(max_size=6).map(lambda t: json.dumps(t).encode())
-)
-keys = st.sampled_from(["a", "b", "A", "payload", "", "k" * 70, "\x07", "$text"]).map(
-    lambda key: json.dumps(key).encode()
-)
-
-
-def joined(pairs):
-    return b"{" + b", ".join(key + b": " + value for key, value in pairs) + b"}"
-
-
-values = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(st.tuples(keys, inner), max_size=3).map(joined)
-        | st.lists(inner, max_size=3).map(lambda items: b"[" + b",".join(items) + b"]")
-    ),
-    max_leaves=5,
-)
-objects = st.lists(st.tuples(keys, values), max_size=5).map(joined)
-payload_bytes = objects | values | st.binary(max_size=10)
 
 
 @given(st.lists(st.lists(payload_bytes, max_size=4), min_size=1, max_size=4))
@@ -190,6 +123,13 @@ def test_columns_stand_in_a_fixed_order_and_new_ones_behind_the_known_ones():
     assert first["line"] == "7"
     assert first["received"] == first["time"] == TIME_NS // 1000
     assert (second["b"], second["c"], second["payload"]) == (None, 4, None)
+
+
+def test_a_level_may_have_a_type():
+    made = maker("{area}/{line}/+", types={"area": "number", "line": "integer"})
+    table = made.take(messages(b"{}"))
+    assert kinds(table) == {"area": "number", "line": "integer", "payload": "text"}
+    assert rows(table) == [{"area": None, "line": 7, "payload": None}]
 
 
 def test_fields_pick_values_by_path():
