@@ -165,7 +165,8 @@ def test_without_a_loss_the_members_are_those_of_the_payload(payload):
     (found,) = elements("jsonl", [payload])
     try:
         value = json.loads(payload.decode(), parse_float=str, parse_constant=lambda _: 1 / 0)
-        json.dumps(value, ensure_ascii=False).encode()
+        pairs = json.loads(payload.decode(), object_pairs_hook=list)
+        json.dumps(pairs, ensure_ascii=False).encode()
     except (ValueError, ZeroDivisionError, RecursionError):
         assert set(found["payload"]) <= {"$text", "$base64"}
         return
