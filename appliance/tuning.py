@@ -42,7 +42,8 @@ half. Recording catches up when the crowd is gone; a follower that is too far be
 journal's size does not wait (``Follower.may_lag``)."""
 
 RECORD_SHARE_OF_BACKLOG = 1 / 2
-"""Share of the time in which the recorders work off a backlog while no publisher waits."""
+"""Share of the time in which the recorders work off a backlog while messages come and no publisher
+waits. When none comes they work without a rest."""
 
 PUBLISHED_TOGETHER = 50
 """Outcomes in one commit of the journal. A queue of 20,000 took two minutes with a commit each."""

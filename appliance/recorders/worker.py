@@ -84,6 +84,8 @@ class Worker:
         self._deadline = float("inf")
         self._saved_at = 0.0
         self._worked_s = 0.0
+        self._newest = -1
+        """The journal's newest message after the last batch."""
         self._is_full = False
         """Whether more messages wait than the last batch took."""
         self._unsaved = False
@@ -152,8 +154,7 @@ class Worker:
                     if self._is_done(source):
                         return
                 else:
-                    pace_s = pace(source, worked_s=self._worked_s)
-                    self._stopping.wait(max(0.0, pace_s - (time.monotonic() - began)))
+                    self._rest(source, began)
         except Exception as error:  # noqa: BLE001  # a defect must be visible in the UI
             for recorder in self.group.recorders:
                 recorder.fail(error)
@@ -161,6 +162,19 @@ class Worker:
             self._save()
             self._finish(self.group.recorders)
             source.close()
+
+    def _rest(self, source: Follower, began: float) -> None:
+        """Leave the engine its time, for as long as it needs it."""
+        newest = source.last_seq
+        is_quiet = newest == self._newest
+        self._newest = newest
+        while not self._stopping.is_set():
+            pace_s = pace(source, worked_s=self._worked_s, is_quiet=is_quiet)
+            rest_s = began + pace_s - time.monotonic()
+            if rest_s <= 0:
+                return
+            # Not all of it at once: a crowd may be gone long before.
+            self._stopping.wait(min(rest_s, tuning.RECORD_EVERY_S))
 
     def _succeed(self) -> bool:
         """Wait for the thread that wrote the same target, and go on where it ended."""
@@ -417,14 +431,15 @@ def load(
         recorder.stored = progress
 
 
-def pace(source: Follower, *, worked_s: float) -> float:
+def pace(source: Follower, *, worked_s: float, is_quiet: bool = False) -> float:
     """Seconds from the beginning of one batch to the next.
 
     Args:
         source: the origin of the next batch.
         worked_s: the time that this batch took.
+        is_quiet: whether no message came in that time.
     """
-    if not source.may_lag:
+    if is_quiet or not source.may_lag:
         return 0.0
     in_crowd, of_backlog = tuning.RECORD_SHARE_IN_A_CROWD, tuning.RECORD_SHARE_OF_BACKLOG
     return worked_s / (in_crowd if source.is_crowded else of_backlog)

@@ -16,6 +16,10 @@ def test_a_backlog_is_caught_up_with_beside_the_engine():
     assert pace(source(), worked_s=0.1) == 0.2
 
 
+def test_a_backlog_is_caught_up_with_at_full_speed_while_nothing_comes():
+    assert pace(source(), worked_s=0.1, is_quiet=True) == 0
+
+
 def test_acknowledgements_come_first_in_a_burst():
     """While publishers wait for the engine, recording works for a 24th of the time at most."""
     polite = pace(source(is_crowded=True), worked_s=0.01)
