@@ -80,6 +80,11 @@ class Follower:
         """Whether there is no need to hurry: not far behind, and the journal has room."""
         return self._reader.may_lag(self.position)
 
+    @property
+    def is_pressed(self) -> bool:
+        """Whether the journal gets too big because of what is not ``advanced`` over yet."""
+        return not self._reader.may_lag(self.advanced)
+
     def wait(self, timeout_s: float) -> bool:
         """Whether ``next`` has something; waits for it at most so long, or until ``wake``.
 

@@ -13,6 +13,8 @@ from appliance.model import Message
 from appliance.mqtt.topics import Matcher
 from appliance.recorders.formats import make_format
 from appliance.recorders.locate import locate
+from appliance.recorders.part_store import PartStore
+from appliance.recorders.parts import found_parts
 from appliance.recorders.progress import Progress
 from appliance.recorders.recorder import Recorder
 from appliance.recorders.target import LOST
@@ -24,6 +26,39 @@ class Messages(Protocol):
     def back_from(self, before_seq: int) -> Iterator[list[Message]]: ...
 
     def seq_at(self, time_ns: int) -> int: ...
+
+
+def find_parts_position(
+    recorder: Recorder, data_dir: Path, parts: PartStore, last_seq: int
+) -> tuple[Progress, str, bool]:
+    """Find where a recorder of parts goes on, by the names of its files; note those it has.
+
+    Returns as ``find_position``.
+
+    Raises:
+        sqlite3.Error: the files can't be noted.
+    """
+    what = f"The position of the recording {recorder.config.path} was lost"
+    kind = recorder.config.format
+    try:
+        found = found_parts(recorder.key, data_dir, kind)
+    except OSError as error:
+        why = f"{what}, and its folder can't be read ({error.strerror or error})"
+        return Progress("", last_seq), f"{why}: it goes on behind message {last_seq}.", True
+    if not found:
+        told = (
+            f"{what}, and it has no file: it begins anew behind message {last_seq}."
+            " Earlier ones can be had with appliance export."
+        )
+        return Progress("", last_seq), told, True
+    known = {part.path for part in parts.of_recorder(recorder.key)}
+    for part in found:
+        if part.path not in known:
+            parts.close(part, [])
+    seq = min(found[-1].last_seq, last_seq)
+    size = sum(part.bytes for part in found)
+    told = f"{what}. By the names of its {len(found)} files it goes on behind message {seq}."
+    return Progress(kind, seq, length=size), told, False
 
 
 def find_position(

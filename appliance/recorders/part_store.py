@@ -48,6 +48,8 @@ class Part(msgspec.Struct, frozen=True):
     """When the file was closed, ns since 1970."""
     state: PartState = "closed"
     uploaded_ns: int = 0
+    memory: str = ""
+    """While it is ``pending``: the state of the series at its end (the columns)."""
 
 
 class PartStore:
@@ -74,7 +76,7 @@ class PartStore:
         Raises:
             sqlite3.Error: nothing was stored.
         """
-        part = msgspec.structs.replace(part, state="closed")
+        part = msgspec.structs.replace(part, state="closed", memory="")
         with self._store.changing(durable=True) as connection:
             _put(connection, part)
             put_positions(connection, positions)
@@ -140,16 +142,17 @@ class PartStore:
         )
         return found[0] if found else None
 
-    def count(self, recorder: str) -> tuple[int, int]:
-        """How many parts of a recorder have their names, and the sum of their sizes in bytes.
+    def count(self, recorder: str, series: str | None = None) -> tuple[int, int]:
+        """How many parts of a recorder (or of one of its series) have their names, and their bytes.
 
         Raises:
             sqlite3.Error: they can't be counted.
         """
         with self._store.reading() as connection:
             files, size = connection.execute(
-                "SELECT count(*), total(bytes) FROM part WHERE recorder = ? AND state != 'pending'",
-                (recorder,),
+                "SELECT count(*), total(bytes) FROM part WHERE recorder = ?"
+                " AND state != 'pending' AND (? IS NULL OR series = ?)",
+                (recorder, series, series),
             ).fetchone()
         return files, int(size)
 

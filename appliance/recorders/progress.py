@@ -89,7 +89,8 @@ CREATE TABLE IF NOT EXISTS part (
     last_ns INTEGER NOT NULL,
     closed_ns INTEGER NOT NULL,
     state TEXT NOT NULL,
-    uploaded_ns INTEGER NOT NULL
+    uploaded_ns INTEGER NOT NULL,
+    memory TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS part_of_recorder ON part (recorder, last_seq);
 CREATE TABLE IF NOT EXISTS latest (
@@ -129,7 +130,8 @@ CREATE TABLE IF NOT EXISTS part (
     last_ns INTEGER NOT NULL,
     closed_ns INTEGER NOT NULL,
     state TEXT NOT NULL,
-    uploaded_ns INTEGER NOT NULL
+    uploaded_ns INTEGER NOT NULL,
+    memory TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS part_of_recorder ON part (recorder, last_seq);
 CREATE TABLE IF NOT EXISTS latest (

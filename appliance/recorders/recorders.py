@@ -21,7 +21,8 @@ from appliance.counters import Counter
 from appliance.engine_api import RecorderState
 from appliance.errors import UnavailableError
 from appliance.journal.follower import Follower
-from appliance.recorders.lost_position import Messages, find_position
+from appliance.recorders.formats import is_of_parts
+from appliance.recorders.lost_position import Messages, find_parts_position, find_position
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.plan import FILES, Group, Plan, make_plan
 from appliance.recorders.progress import Progress, ProgressStore
@@ -127,9 +128,14 @@ class Recorders:
         for recorder in self._plan.recorders:
             if recorder.key in stored or not (is_lost or recorder.key in self._store.damaged):
                 continue
-            progress, told, is_loss = find_position(
-                recorder, self._plan.files.routes, last_seq, journal
-            )
+            if recorder.config.database is None and is_of_parts(recorder.config.format):
+                progress, told, is_loss = find_parts_position(
+                    recorder, self._data_dir, self.parts, last_seq
+                )
+            else:
+                progress, told, is_loss = find_position(
+                    recorder, self._plan.files.routes, last_seq, journal
+                )
             _log.log(logging.ERROR if is_loss else logging.WARNING, "%s", told)
             if is_loss:
                 self._losses.append(told)

@@ -49,6 +49,8 @@ class Context(msgspec.Struct, frozen=True):
     """Counts one event. Any thread."""
     last_seq: Callable[[], int]
     """The journal's newest message. Any thread."""
+    is_pressed: Callable[[], bool]
+    """Whether the journal gets too big because of what it keeps for the recorder. Any thread."""
     is_stopping: Callable[[], bool]
     """Whether the appliance stops or the recorder is taken out: a long wait should end."""
 

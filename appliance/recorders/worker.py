@@ -348,6 +348,7 @@ class Worker:
             installation=shared.installation,
             count=shared.count,
             last_seq=lambda: self.source.last_seq,
+            is_pressed=lambda: self.source.is_pressed,
             is_stopping=self._stopping.is_set,
         )
 

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recorders_rig import NOW_NS, Plant
+
 from appliance.counters import Counter
 from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
@@ -34,67 +36,6 @@ from appliance.recorders.recording import Recording
 from appliance.tuning import RECORD_EVERY_S
 
 VICTIM = Path(__file__).with_name("victim_recorders.py")
-NOW_NS = 1_700_000_000_000_000_000
-
-
-class Plant:
-    """A journal and its recorders in one folder, as the appliance runs them."""
-
-    def __init__(self, folder, *configs):
-        self.folder = folder
-        self.journal = Journal(
-            folder / "journal.db", sync="os", keep_s=1e6, max_bytes=10**10, housekeeping_s=60
-        )
-        self.configs = [
-            RecorderConfig(topic=topic, path=str(folder / path), **more)
-            for topic, path, more in configs
-        ]
-        self.recorders = Recorders(self.configs, folder / "recorders.db", clock_ns=lambda: NOW_NS)
-        self.followers = {}
-
-    def __enter__(self):
-        self.journal.start(
-            lambda entries: None, minimum_seq=highest_cursor(self.folder / "recorders.db")
-        )
-        self.recorders.open(self.journal.last_seq, self.journal)
-        self.recorders.start(self.follow)
-        return self
-
-    def follow(self, name, after_seq):
-        follower = self.journal.follower(name, after_seq)
-        self.followers[name] = follower
-        return follower
-
-    @property
-    def follower(self):
-        """That of the thread that writes files."""
-        return self.followers["recorders"]
-
-    def __exit__(self, *_):
-        self.journal.flush(30)
-        self.complete = self.recorders.stop(30)
-        self.journal.close(30)
-
-    def publish(self, *payloads, topic="t", ahead_ns=0):
-        for payload in payloads:
-            seq = self.journal.next_seq()
-            if not isinstance(payload, bytes):
-                payload = json.dumps(payload).encode()
-            self.journal.append(Message(seq, ahead_ns + seq, topic, payload), None)
-
-    def until(self, condition):
-        """The recorders have no event for it; look until it is so."""
-        pause = threading.Event()
-        for _ in range(1500):
-            if condition(self.recorders.states()):
-                return
-            pause.wait(0.02)
-        raise AssertionError(self.recorders.states())
-
-    def settle(self):
-        assert self.journal.flush(30)
-        self.until(lambda states: all(state.lag == 0 for state in states))
-
 
 ONE = ("t", "rec/one.json", {})
 
