@@ -265,6 +265,7 @@ def test_a_foreign_file_of_that_name_is_set_aside(tmp_path):
     assert numbers(tmp_path / "rec") == [1, 2, 3, 4]
 
 
+@pytest.mark.campaign
 def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
     """After kill -9 at any moment, the parts have each message once, in order."""
     for lines in (3, 12, 30, 60):
