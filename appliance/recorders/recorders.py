@@ -128,7 +128,9 @@ class Recorders:
         for recorder in self._plan.recorders:
             if recorder.key in stored or not (is_lost or recorder.key in self._store.damaged):
                 continue
-            if recorder.config.database is None and is_of_parts(recorder.config.format):
+            config = recorder.config
+            is_series = config.database is None and config.mode == "append"
+            if is_series and is_of_parts(config.format):
                 progress, told, is_loss = find_parts_position(
                     recorder, self._data_dir, self.parts, last_seq
                 )

@@ -29,6 +29,10 @@ Where the table has nothing of this data directory, it is a new recorder: it beg
 journal's newest message."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Context(msgspec.Struct, frozen=True):
     """What a target knows of its surroundings."""
 
@@ -49,10 +53,10 @@ class Context(msgspec.Struct, frozen=True):
     """Counts one event. Any thread."""
     last_seq: Callable[[], int]
     """The journal's newest message. Any thread."""
-    is_pressed: Callable[[], bool]
-    """Whether the journal gets too big because of what it keeps for the recorder. Any thread."""
     is_stopping: Callable[[], bool]
     """Whether the appliance stops or the recorder is taken out: a long wait should end."""
+    is_pressed: Callable[[], bool] = _never
+    """Whether the journal gets too big because of what it keeps for the recorder. Any thread."""
 
 
 class Unsaved(msgspec.Struct):
