@@ -469,6 +469,11 @@ class Counter(enum.Enum):
         "A message was left out of a file or table of mode latest or update: it has no value at",
         "`key`, or there are too many rows or keys. See docs/recording.md for the limits.",
     )
+    RECORDER_ROWS_SET_ASIDE = (
+        "recorder rows set aside",
+        "A database could not store a row, which was written to NAME.set-aside.jsonl in the data",
+        "directory; the log says why. Correct the table or the column's type.",
+    )
     RECORDER_RETRIES = (
         "recorder retries",
         "A recording could not be written and is tried again; see the file's disk and permissions.",

@@ -1,0 +1,451 @@
+"""A table of a SQL database that records messages, each exactly once.
+
+The key of a row is this data directory, the message's number and the row's place in the message. A
+batch is one transaction that leaves rows out which are there already, and the newest row is read
+back with each: so a commit whose answer was lost, a killed server and a killed appliance give
+neither a gap nor a second row. Not for: connections (sql_connection.py), the table itself
+(sql_table.py), modes ``latest`` and ``update`` (sql_latest.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from appliance.counters import Counter
+from appliance.log.sanitize import escape
+from appliance.model import Message
+from appliance.recorders.database_fault import Cause, DatabaseFaultError
+from appliance.recorders.database_texts import shown_address
+from appliance.recorders.progress import Progress
+from appliance.recorders.rows import make_rows, whole_text
+from appliance.recorders.set_aside_rows import SetAsideRows
+from appliance.recorders.sql_columns import fixed_columns, make_maker
+from appliance.recorders.sql_connection import SqlConnection, Waits
+from appliance.recorders.sql_dialects import Rows, TimeLimits
+from appliance.recorders.sql_table import APPEND, INSTALLATION, ITEM, SEQ, TableLayout
+from appliance.recorders.table import Column, Kind, Table
+from appliance.recorders.table_maker import PAYLOAD
+from appliance.recorders.target import Context, Figures, Later, Unsaved
+
+_FORMAT = "sql"
+_MOST_GENERATIONS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+class _Memory(msgspec.Struct):
+    """What a start needs, in ``Progress.memory``."""
+
+    place: str = ""
+    """Of which table it is."""
+    generation: int = 0
+    """How often rows with this installation's key and a number that it had not written were found:
+    of a copy of the data directory, or from a journal that is lost."""
+    made: tuple[str, ...] = ()
+    """Columns that the recorder made, whose type it may change."""
+    columns: str = ""
+    """``TableMaker.memory``."""
+
+
+class SqlTable:
+    """The target. One thread at a time, except for ``figures``.
+
+    Raises:
+        ConfigError, NoPermissionError: the address is not right, or a package is missing.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        stored: Progress,
+        *,
+        limits: TimeLimits | None = None,
+        waits: Waits | None = None,
+    ) -> None:
+        config = context.config
+        database = config.database
+        assert database is not None
+        self._context = context
+        self._connection = SqlConnection(config, limits=limits, waits=waits)
+        self._dialect = self._connection.dialect
+        written = database.table or context.name
+        self._layout = TableLayout(written, APPEND, self._dialect)
+        self._maker = make_maker(config, APPEND)
+        self._fixed = fixed_columns(self._maker, APPEND)
+        place = hashlib.sha256(f"{shown_address(database.url)} {written}".encode()).hexdigest()
+        self._memory = _recall(stored.memory, place[:16])
+        self._maker.recall(self._memory.columns)
+        self._stored = stored
+        self._progress = stored
+        self._installation = ""
+        self._known_to = context.last_seq()
+        """The newest number that rows of this installation may have: the journal's at the start,
+        then that of the newest row that was sent."""
+        self._seen = 0
+        """The connection on which the table was looked at."""
+        self._left_out: set[str] = set()
+        """Columns that can't be added, or that have a type which no value fits."""
+        self._pinned: dict[str, Kind] = {}
+        """Keys of payloads whose columns stay as they are, with their kinds."""
+        self._set_aside = SetAsideRows(context.data_dir, context.name)
+        self._set_aside_count = 0
+        self._notes: dict[str, str] = {}
+        self._largest_row: int | None = None
+        self._limit: int | None = None
+        """Messages a transaction; ``None``: as many as come."""
+
+    # --- Target ----------------------------------------------------------------------------------
+
+    @property
+    def note(self) -> str:
+        return "; ".join(self._notes.values())
+
+    @property
+    def cursor(self) -> int:
+        return self._progress.seq
+
+    @property
+    def durable_cursor(self) -> int:
+        return min(self._stored.seq, self._progress.seq)
+
+    def open(self, later: Later) -> None:  # noqa: ARG002  # nothing is made from the journal again
+        """Begin. The server is asked by ``tick``: its absence must not forget the waits."""
+        self._installation = self._context.installation()
+        if self._progress.format != _FORMAT:
+            self._progress = Progress(_FORMAT, self._progress.seq)
+
+    def append(self, messages: Sequence[Message], seq: int) -> None:
+        waiting = list(messages)
+        while waiting:
+            self._look()
+            waiting = [message for message in waiting if message.seq > self.cursor]
+            if not waiting:
+                break
+            part = waiting[: self._limit] if self._limit else waiting
+            try:
+                self._write(part)
+            except DatabaseFaultError as fault:
+                if fault.cause in {Cause.CONNECTION, Cause.TIMEOUT}:
+                    # It may be too much at a time for the server.
+                    self._limit = max(1, len(part) // 2)
+                raise
+            waiting = waiting[len(part) :]
+            # What was read back on the way is counted already.
+            self._move(part[-1].seq, sum(message.seq > self.cursor for message in part))
+        self._limit = None
+        self._move(seq, 0)
+
+    def skip(self, seq: int) -> None:
+        self._move(seq, 0)
+
+    def tick(self, now_ns: int) -> None:  # noqa: ARG002  # a table is not closed by time
+        self._look()
+
+    def finish(self) -> None:
+        self._connection.close()
+
+    def unsaved(self) -> Unsaved:
+        if self._progress == self._stored:
+            return Unsaved()
+        is_begun = self._stored.format != self._progress.format
+        return Unsaved(
+            [(self._context.key, self._progress)],
+            is_urgent=is_begun or self._stored.memory != self._progress.memory,
+            is_durable=is_begun,
+        )
+
+    def saved(self, rows: Sequence[tuple[str, Progress]]) -> None:
+        for key, progress in rows:
+            if key == self._context.key:
+                self._stored = progress
+
+    def figures(self) -> Figures:
+        details = {"database": self._connection.shown, "table": self._layout.shown}
+        if self._set_aside_count:
+            details["rows set aside"] = f"{self._set_aside_count}, in {self._set_aside.path.name}"
+        return Figures(recorded=self._progress.count, files=0, details=details)
+
+    # --- position --------------------------------------------------------------------------------
+
+    def _move(self, seq: int, messages: int) -> None:
+        self._memory.columns = self._maker.memory
+        self._progress = msgspec.structs.replace(
+            self._progress,
+            seq=max(seq, self._progress.seq),
+            count=self._progress.count + messages,
+            memory=msgspec.json.encode(self._memory).decode(),
+        )
+
+    @property
+    def _key(self) -> str:
+        """What stands for this data directory in the table."""
+        generation = self._memory.generation
+        return f"{self._installation}.{generation}" if generation else self._installation
+
+    def _look(self) -> None:
+        """On a new connection: look at the table, and read back where it ends."""
+        if self._connection.is_open and self._seen == self._connection.connections:
+            return
+        with self._connection.transaction() as connection:
+            self._left_out.clear()
+            if self._pinned:
+                self._pinned.clear()
+                self._renew_maker()
+            self._notes.pop("columns", None)
+            if self._layout.look(connection):
+                self._layout.check_fixed(self._fixed)
+                self._read_back(connection)
+            self._largest_row = self._dialect.largest_row(connection)
+        self._seen = self._connection.connections
+
+    def _read_back(self, connection: sa.Connection) -> None:
+        """Take over rows that are there though the position does not say so.
+
+        Rows beyond what this data directory can have written belong to another one with the same
+        key; then this one goes on with a key of its own.
+        """
+        table = self._layout.table
+        assert table is not None
+        for _ in range(_MOST_GENERATIONS):
+            newest = connection.execute(
+                sa.select(sa.func.max(table.c[SEQ])).where(
+                    table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
+                )
+            ).scalar()
+            if newest is None:
+                return
+            if newest <= self._known_to:
+                found = connection.execute(
+                    sa.select(sa.func.count(sa.distinct(table.c[SEQ]))).where(
+                        table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
+                    )
+                ).scalar_one()
+                # With several rows a message, the last one's may not all be there.
+                one = int(self._context.config.flatten)
+                self._move(newest - one, found - one)
+                return
+            self._memory.generation += 1
+            self._move(self.cursor, 0)
+            # Durable before a row has the new key.
+            self._context.store.save([(self._context.key, self._progress)], durable=True)
+            text = (
+                f"rows up to number {newest} have the key of this data directory, which has not"
+                " written them; a copy of the data directory writes to the same table, or its"
+                f" journal was replaced. New rows have {self._key} as {INSTALLATION}"
+            )
+            _log.warning("Table %s: %s", self._layout.shown, text)
+            self._notes["key"] = text
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _write(self, messages: Sequence[Message]) -> None:
+        table = self._maker.take(messages)
+        if not table.rows:
+            return
+        while self._fit_layout(table.columns):
+            table = self._maker.take(messages)
+        rows = self._rows(table, messages)
+        last = messages[-1].seq
+        self._insert(self._without_huge(rows), is_first=True)
+        self._known_to = max(self._known_to, last)
+
+    def _fit_layout(self, columns: Sequence[Column]) -> bool:
+        """Make the table or the columns that are missing, and widen those that are too narrow.
+
+        Returns whether the rows have to be made again, for columns that stay as they are.
+        """
+        for column in columns:
+            if not self._dialect.takes_name(column.name) and column.name not in self._left_out:
+                self._left_out.add(column.name)
+                text = f"no column can have the name {column.name}, so its values are in {PAYLOAD}"
+                self._notes["columns"] = escape(text)
+        if self._layout.table is None:
+            with self._connection.transaction() as connection:
+                outside = {SEQ, *self._left_out}
+                wanted = [each for each in columns if each.name not in outside]
+                self._layout.create(connection, wanted)
+            self._memory.made = tuple(each.name for each in wanted)
+            _log.info("The table %s was made in %s", self._layout.shown, self._connection.shown)
+            return False
+        pinned = len(self._pinned)
+        for column in columns:
+            if column.name == SEQ or column.name in self._left_out:
+                continue
+            if column.name not in self._layout.kinds:
+                self._add(column)
+            elif not self._layout.takes(column) and not self._widen(column):
+                self._pin(column)
+        if len(self._pinned) == pinned:
+            return False
+        self._renew_maker()
+        return True
+
+    def _pin(self, column: Column) -> None:
+        """Let the column's type decide what goes into it."""
+        kind = self._layout.kinds[column.name]
+        key = self._maker.key_of(column.name)
+        text = (
+            f"the column {column.name} has the type {self._layout.type_of(column.name)}, and values"
+            f" that do not fit are in {PAYLOAD}"
+        )
+        text = escape(text)
+        self._notes["columns"] = text
+        _log.warning("Table %s: %s", self._layout.shown, text)
+        if kind is None or key is None:
+            self._left_out.add(column.name)
+        else:
+            self._pinned[key] = kind
+
+    def _renew_maker(self) -> None:
+        config = self._context.config
+        memory = self._maker.memory
+        types = {**(config.types or {}), **self._pinned}
+        self._maker = make_maker(msgspec.structs.replace(config, types=types or None), APPEND)
+        self._maker.recall(memory)
+
+    def _add(self, column: Column) -> None:
+        try:
+            with self._connection.transaction(is_trial=True) as connection:
+                self._layout.add(connection, column)
+        except DatabaseFaultError as fault:
+            if not self._connection.is_open:
+                raise
+            if column in self._fixed:
+                raise
+            self._left_out.add(column.name)
+            self._warn_of_columns(
+                f"the column {column.name} can't be added, so its values are in {PAYLOAD}", fault
+            )
+        else:
+            self._memory.made = (*self._memory.made, column.name)
+
+    def _widen(self, column: Column) -> bool:
+        if column.name not in self._memory.made:
+            return False
+        try:
+            with self._connection.transaction(is_trial=True) as connection:
+                return self._layout.widen(connection, column)
+        except DatabaseFaultError as fault:
+            if not self._connection.is_open:
+                raise
+            _log.warning(
+                "Table %s: the type of column %s can't be changed: %s",
+                self._layout.shown,
+                column.name,
+                fault.reason,
+            )
+            return False
+
+    def _warn_of_columns(self, text: str, fault: DatabaseFaultError) -> None:
+        text = escape(f"{text}: {fault.reason}")
+        _log.warning("Table %s: %s", self._layout.shown, text)
+        self._notes["columns"] = text
+
+    def _rows(self, table: Table, messages: Sequence[Message]) -> Rows:
+        """The rows as the table takes them."""
+        names: list[str] = [INSTALLATION, SEQ, ITEM]
+        kinds: list[Kind] = ["text", "integer", "integer"]
+        values: list[list[Any]] = [[self._key] * table.rows, table.seqs, table.items]
+        misfits: set[int] = set()
+        for column, column_values in zip(table.columns, table.values, strict=True):
+            if column.name in {SEQ, PAYLOAD}:
+                continue
+            found = self._layout.kinds.get(column.name)
+            if found is None or column.name in self._left_out:
+                misfits.update(n for n, each in enumerate(column_values) if each is not None)
+                continue
+            names.append(column.name)
+            kinds.append(column.kind)
+            values.append(column_values)
+        payload = table.values[-1]
+        if misfits:
+            texts = make_rows(messages, flatten=self._context.config.flatten).texts
+            payload = [
+                whole_text(texts[n]) if n in misfits and each is None else each
+                for n, each in enumerate(payload)
+            ]
+        names.append(PAYLOAD)
+        kinds.append("text")
+        values.append(payload)
+        return Rows(tuple(names), tuple(kinds), values, table.rows)
+
+    def _without_huge(self, rows: Rows) -> Rows:
+        """Set rows aside that are larger than what the server takes at all."""
+        most = self._largest_row
+        if most is None:
+            return rows
+        sizes = self._dialect.row_sizes(rows)
+        huge = [number for number, size in enumerate(sizes) if size > most]
+        for number in huge:
+            self._put_aside(
+                rows.part(number, number + 1),
+                f"it has {sizes[number]} bytes, and the server takes {most}; raise"
+                " max_allowed_packet there",
+            )
+        if not huge:
+            return rows
+        kept = [number for number in range(rows.count) if number not in set(huge)]
+        values = [[column[number] for number in kept] for column in rows.values]
+        return Rows(rows.names, rows.kinds, values, len(kept))
+
+    def _insert(self, rows: Rows, *, is_first: bool = False) -> None:
+        """Insert rows in one transaction; where one can't be stored, in several around it."""
+        if not rows.count:
+            return
+        table = self._layout.table
+        assert table is not None
+        try:
+            with self._connection.transaction() as connection:
+                if is_first:
+                    key = self._key
+                    self._read_back(connection)
+                    if self._key != key:
+                        rows.values[0][:] = [self._key] * rows.count
+                self._dialect.insert(connection, table, rows)
+                # The answer to the commit may be lost.
+                self._known_to = max(self._known_to, rows.values[1][-1])
+        except DatabaseFaultError as fault:
+            if fault.cause is not Cause.ROW:
+                raise
+            if rows.count == 1:
+                self._put_aside(rows, fault.reason)
+                return
+            middle = rows.count // 2
+            self._insert(rows.part(0, middle))
+            self._insert(rows.part(middle, rows.count))
+
+    def _put_aside(self, row: Rows, why: str) -> None:
+        values = {name: column[0] for name, column in zip(row.names, row.values, strict=True)}
+        seq, item = values.pop(SEQ), values.pop(ITEM)
+        values.pop(INSTALLATION)
+        if not self._set_aside.add(seq, item, why, values):
+            return
+        self._set_aside_count += 1
+        self._context.count(Counter.RECORDER_ROWS_SET_ASIDE)
+        path = self._set_aside.path
+        _log.warning(
+            "A row of message %d can't be stored in table %s and was written to %s: %s",
+            seq,
+            self._layout.shown,
+            path,
+            why,
+        )
+        self._notes["rows"] = (
+            f"{self._set_aside_count} rows can't be stored and are in {path.name}; the last one:"
+            f" {why}"
+        )
+
+
+def _recall(memory: str, place: str) -> _Memory:
+    """What was stored, if it is of the same table."""
+    try:
+        found = msgspec.json.decode(memory, type=_Memory) if memory else _Memory()
+    except msgspec.DecodeError:
+        found = _Memory()
+    return found if found.place == place else _Memory(place=place)

@@ -1,0 +1,244 @@
+"""A recorder's connection to a SQL database: made when it is needed, cut when the server hangs.
+
+Every error comes out as a ``DatabaseFaultError`` without secrets. After a failure the next attempt
+waits, longer where an operator has to see to the cause. Not for: tables and rows (sql.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+import sqlalchemy as sa
+import sqlalchemy.exc as sa_errors
+from sqlalchemy.pool import NullPool
+
+from appliance.config.files import database_password
+from appliance.config.tables import RecorderConfig
+from appliance.errors import ConfigError
+from appliance.recorders.database_fault import Cause, DatabaseFaultError
+from appliance.recorders.database_texts import Mask, shown_address, with_driver
+from appliance.recorders.sql_dialects import Dialect, TimeLimits, dialect_of
+from appliance.recorders.sql_errors import fault_of
+
+
+class Waits(msgspec.Struct, frozen=True):
+    """How long a recorder waits before it connects again, in seconds; each failure doubles it."""
+
+    first_s: float = 1.0
+    longest_s: float = 10.0
+    patient_s: float = 60.0
+    """The longest where an operator has to see to the cause."""
+
+
+def make_url(config: RecorderConfig) -> sa.URL:
+    """SQLAlchemy's form of a recorder's address, with its password.
+
+    Raises:
+        ConfigError: it is not right, a package is missing, or the password's file can't be read.
+        NoPermissionError: the password's file may not be read.
+    """
+    assert config.database is not None
+    shown = shown_address(config.database.url)
+    try:
+        url = sa.make_url(with_driver(config.database.url))
+        is_async = url.get_dialect().is_async
+    except (sa_errors.ArgumentError, ValueError):
+        raise ConfigError(
+            f"The database address {shown} is not right. Write for example"
+            " postgresql+psycopg://user@host/database; characters such as @, / and : in a user"
+            " name or password are written as %40, %2F and %3A."
+        ) from None
+    except sa_errors.NoSuchModuleError:
+        raise ConfigError(
+            f"The database address {shown} begins with a kind of database that SQLAlchemy does not"
+            " know here. Use postgresql, mariadb, mysql or sqlite, or install its dialect."
+        ) from None
+    except ImportError as error:
+        raise ConfigError(
+            f"The database address {shown} needs a driver that is not installed: {error}."
+        ) from None
+    if is_async:
+        raise ConfigError(
+            f"The database address {shown} names a driver for asyncio, which recorders do not use."
+            " Leave the driver out, for example postgresql://..."
+        )
+    password = database_password(config)
+    return url if password is None else url.set(password=password.reveal())
+
+
+class SqlConnection:
+    """One connection at a time. For one thread."""
+
+    def __init__(
+        self,
+        config: RecorderConfig,
+        *,
+        limits: TimeLimits | None = None,
+        waits: Waits | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Not connected yet.
+
+        Raises:
+            ConfigError, NoPermissionError: as ``make_url`` does.
+        """
+        self._config = config
+        self._limits = limits or TimeLimits()
+        self._waits = waits or Waits()
+        self._now = now
+        self.dialect: Dialect = dialect_of(make_url(config))
+        assert config.database is not None
+        self._database = config.database
+        self.shown = shown_address(config.database.url)
+        self.attempts = 0
+        """How often a connection was tried."""
+        self.connections = 0
+        """How many were made."""
+        self._connection: sa.Connection | None = None
+        self._engine: sa.Engine | None = None
+        self._mask = Mask(config.database)
+        self._failures = 0
+        self._retry_at = 0.0
+        self._last_fault: DatabaseFaultError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    @contextlib.contextmanager
+    def transaction(self, *, is_trial: bool = False) -> Iterator[sa.Connection]:
+        """A transaction, on a connection that is made if there is none.
+
+        Args:
+            is_trial: whether a refusal is no failure: the connection stays, and nothing waits.
+
+        Raises:
+            DatabaseFaultError: nothing was changed, or (the answer to the commit was lost) that is
+                not known. After anything but ``Cause.ROW`` the connection is closed.
+        """
+        connection = self._connection or self._connect()
+        try:
+            with _cut_after(self._limits.answer_s, connection) as cut, connection.begin():
+                yield connection
+        except DatabaseFaultError as fault:
+            self._failed(fault)
+            raise
+        except OSError:  # of the appliance's own disk
+            self.close()
+            raise
+        except Exception as error:  # noqa: BLE001  # a driver's, of any class
+            found = self._fault(error, is_cut=cut.is_set())
+            if is_trial and not cut.is_set() and found.cause is not Cause.CONNECTION:
+                raise found from None
+            raise self._failed(found) from None
+        self._failures = 0
+
+    def _failed(self, fault: DatabaseFaultError) -> DatabaseFaultError:
+        if fault.cause is not Cause.ROW:
+            self._close_broken()
+            self._wait_after(fault)
+        return fault
+
+    def _fault(self, error: Exception, *, is_cut: bool = False) -> DatabaseFaultError:
+        if is_cut:
+            return DatabaseFaultError(
+                Cause.TIMEOUT,
+                f"{self.shown}: the server did not answer within {self._limits.answer_s:g} s",
+            )
+        return fault_of(error, self._mask, self.shown)
+
+    def _connect(self) -> sa.Connection:
+        if self._last_fault is not None and self._now() < self._retry_at:
+            raise self._last_fault
+        self.attempts += 1
+        url = make_url(self._config)  # the password's file may have been corrected
+        self._mask = Mask(self._database, database_password(self._config))
+        try:
+            self._engine = sa.create_engine(
+                url,
+                poolclass=NullPool,
+                hide_parameters=True,
+                connect_args=self.dialect.connect_args(self._limits),
+            )
+            connection = self._engine.connect()
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.invalidate()
+                connection.close()
+                raise
+        except Exception as error:  # noqa: BLE001  # a driver's, of any class
+            fault = error if isinstance(error, DatabaseFaultError) else self._fault(error)
+            self._wait_after(fault)
+            raise fault from None
+        self._connection = connection
+        self.connections += 1
+        return connection
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        with _cut_after(self._limits.answer_s, connection):
+            self.dialect.on_connect(connection, self._limits)
+            connection.rollback()
+
+    def _wait_after(self, fault: DatabaseFaultError) -> None:
+        waits = self._waits
+        longest = waits.patient_s if fault.cause.is_patient else waits.longest_s
+        self._retry_at = self._now() + min(longest, waits.first_s * 2 ** min(self._failures, 10))
+        self._failures += 1
+        self._last_fault = fault
+
+    def _close_broken(self) -> None:
+        """Close without a word to the server, which may hang."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):  # it is given up, in whatever state it is
+                connection.invalidate()
+            with contextlib.suppress(Exception):
+                connection.close()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception), _cut_after(self._limits.connect_s, connection):
+                connection.close()
+
+
+@contextlib.contextmanager
+def _cut_after(limit_s: float, connection: sa.Connection) -> Iterator[threading.Event]:
+    """Cut the connection when the work within takes too long; the event says that it was cut.
+
+    A server that is stopped still has its operating system acknowledge packets, so no option of
+    TCP notices it.
+    """
+    is_cut = threading.Event()
+    descriptor = getattr(connection.connection.driver_connection, "fileno", None)
+    if descriptor is None:  # a driver with time limits of its own, or no server
+        yield is_cut
+        return
+    lock = threading.Lock()
+    is_done = False
+
+    def cut() -> None:
+        with lock:
+            if is_done:
+                return
+            is_cut.set()
+            with contextlib.suppress(Exception):  # it has just ended by itself
+                end = socket.fromfd(descriptor(), socket.AF_INET, socket.SOCK_STREAM)
+                with end:
+                    end.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(limit_s, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield is_cut
+    finally:
+        with lock:
+            is_done = True
+        timer.cancel()

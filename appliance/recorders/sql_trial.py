@@ -1,0 +1,40 @@
+"""A look at a recorder's table for ``check --connect``: whether the recorder could write there.
+
+Not for: recording (sql.py).
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from appliance.config.tables import RecorderConfig
+from appliance.recorders.sql_columns import fixed_columns, make_maker
+from appliance.recorders.sql_connection import SqlConnection
+from appliance.recorders.sql_table import APPEND, UPSERT, TableLayout
+
+
+def try_table(config: RecorderConfig) -> str:
+    """Connect and look at the table; nothing is changed. Returns what was found, for people.
+
+    Raises:
+        ConfigError, NoPermissionError: the configuration is not right.
+        DatabaseFaultError: the recorder could not write there.
+    """
+    assert config.database is not None
+    connection = SqlConnection(config)
+    shape = APPEND if config.mode == "append" else UPSERT
+    layout = TableLayout(config.database.table or config.used_name, shape, connection.dialect)
+    try:
+        with connection.transaction() as open_connection:
+            if not layout.look(open_connection):
+                return f"{connection.shown}: connected; the table {layout.shown} will be made"
+            layout.check_fixed(fixed_columns(make_maker(config, shape), shape))
+            table = layout.table
+            assert table is not None
+            # Writes nothing, and is refused where the user may not write.
+            names = shape.names
+            nothing = sa.select(*(table.c[name] for name in names)).where(sa.false())
+            open_connection.execute(sa.insert(table).from_select(list(names), nothing))
+            return f"{connection.shown}: connected; the table {layout.shown} can be written"
+    finally:
+        connection.close()
