@@ -255,6 +255,7 @@ def _parser() -> tuple[_Parser, list[str]]:
     _add_start(add)
     _add_attach(add)
     _add_export(add)
+    _add_replay_and_stats(add)
     _add_tasks_and_selftest(add)
     _add_care(add)
     return parser, names
@@ -550,6 +551,64 @@ def _add_export(add: _Add) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", default="-",
                         help="a new file (default: standard output)")  # fmt: skip
     parser.add_argument("--limit", metavar="N", type=int, help="at most this many messages")
+    _config_option(parser)
+
+
+def _range_options(parser: argparse.ArgumentParser) -> None:
+    """Which messages of the journal (commands/journal_range.py)."""
+    parser.add_argument("-t", "--topic", metavar="FILTER", action="append", default=[],
+                        help="only these topics; may come more than once")  # fmt: skip
+    parser.add_argument("--client", metavar="TEXT", action="append", default=[],
+                        help="only clients with this in their id; * is any text")  # fmt: skip
+    parser.add_argument("--since", metavar="TIME",
+                        help='not older than this, e.g. "24h" or "2026-11-29T06:00"')  # fmt: skip
+    parser.add_argument("--until", metavar="TIME", help="older than this, written the same way")
+    parser.add_argument("--after", metavar="N", type=int, default=0,
+                        help="only messages with larger numbers than this")  # fmt: skip
+
+
+def _add_replay_and_stats(add: _Add) -> None:
+    parser = add(
+        "replay",
+        "send messages of the journal again",
+        "Send a range of the journal again, oldest first: to this appliance below --prefix, or to "
+        "another broker. What the appliance itself published is left out. A replayed message is "
+        "marked and starts no task, here and at any appliance that gets it by MQTT 5.\n"
+        "Ctrl+C ends it in order and says with which --after it goes on.\n\n"
+        "exit codes:\n"
+        "  0 all sent   69 the broker is out of reach, or some were refused or too large\n"
+        "  77 some were refused for want of a right   130 Ctrl+C",
+        "  appliance replay --since 1h --prefix replay/\n"
+        "  appliance replay -t 'plant/#' --since 2026-11-28 --until 2026-11-29 --speed 60 \\\n"
+        "      --host test.example.com --tls -u me\n"
+        "  appliance replay --after 120000 --speed max --prefix again/",
+    )
+    _range_options(parser)
+    parser.add_argument("--limit", metavar="N", type=int, help="at most this many messages")
+    parser.add_argument("--prefix", metavar="TEXT", help="put before each topic")
+    parser.add_argument("--speed", metavar="X", default="1",
+                        help="so many times as fast, or max (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--retain", action="store_true",
+                        help="retained messages as such (default: without the flag)")  # fmt: skip
+    parser.add_argument("--start-tasks", action="store_true",
+                        help="without the mark: triggers act as on new messages")  # fmt: skip
+    parser.add_argument("--host", help="another broker than the configuration's")
+    _connection_options(parser)
+    _timeout_option(parser)
+    _config_option(parser)
+    parser = add(
+        "stats",
+        "count the messages of the journal",
+        "Count the messages of the journal by topic and by client: how many, how many a second, "
+        "how large. The appliance may be running.",
+        "  appliance stats --since 24h\n"
+        "  appliance stats -t 'plant/#' --top 50\n"
+        "  appliance stats --client press --since 2026-11-28 --json",
+    )
+    _range_options(parser)
+    parser.add_argument("--top", metavar="N", type=int, default=10,
+                        help="so many topics and clients (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="for programs: all of them, as JSON")
     _config_option(parser)
 
 

@@ -510,6 +510,10 @@ class Counter(enum.Enum):
         "redeliveries",
         "A message came twice (MQTT's duplicate flag) and started nothing the second time.",
     )
+    REPLAYED_MESSAGES = (
+        "replayed messages that started nothing",
+        "A message of appliance replay came that a trigger would have answered with a start.",
+    )
     REQUESTS_MERGED = (
         "merged",
         "A request was merged with one for the same task that was waiting.",
@@ -651,6 +655,11 @@ class Counter(enum.Enum):
         "A message did not go out by a bridge because no message can have the topic that the",
         "prefixes of the bridge give it; the log has the topic.",
     )
+    BRIDGE_REPLAYS_LEFT_OUT = (
+        "replayed messages not bridged",
+        "A message of appliance replay did not go out by a bridge that speaks MQTT 3.1.1, which",
+        "has no mark that keeps it from starting tasks elsewhere; set the bridge's version to 5.",
+    )
     BRIDGE_PUBLISHES_MISSED = (
         "bridged messages missed: journal too short",
         "Retention deleted messages before they went out by a bridge, because the other broker was",
@@ -721,6 +730,7 @@ Count = Callable[[Counter], None]
 ACTIVITY = frozenset(
     {
         Counter.REDELIVERIES,
+        Counter.REPLAYED_MESSAGES,
         Counter.REQUESTS_MERGED,
         Counter.EXECUTIONS_STARTED,
         Counter.EXECUTIONS_STARTED_ELSEWHERE,

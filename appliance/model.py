@@ -114,6 +114,20 @@ def bridged_publisher(message: Message) -> str:
     return next((value for name, value in found if name == BRIDGED_CLIENT), "")
 
 
+REPLAYED = "appliance-replay"
+"""The user property of a message that ``appliance replay`` sent: its number in the journal that it
+came from. Such a message starts nothing."""
+_REPLAYED = REPLAYED.encode()
+
+
+def is_replayed(message: Message) -> bool:
+    """Whether a message was replayed. Messages without properties cost nothing."""
+    properties = message.properties
+    if properties is None or properties.find(_REPLAYED) < 0:
+        return False
+    return any(name == REPLAYED for name, _ in properties.decoded().user_properties)
+
+
 def sender(client_id: str) -> str:
     """A message's sender for people: the client id, or ``bridge NAME``; empty if it is unknown."""
     name = bridge_of(client_id)

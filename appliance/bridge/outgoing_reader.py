@@ -22,7 +22,7 @@ from appliance.errors import UnavailableError
 from appliance.journal.follower import Follower
 from appliance.journal.journal import Journal
 from appliance.journal.wakeup import Wakeup
-from appliance.model import EncodedProperties, Message, MessageProperties, bridge_of
+from appliance.model import EncodedProperties, Message, MessageProperties, bridge_of, is_replayed
 from appliance.mqtt import v5_encode
 from appliance.mqtt.client_packets import ConnAck
 from appliance.mqtt.packets import PUBLISH, encode_length, string
@@ -264,6 +264,13 @@ class OutgoingReader:
         bridge = bridge_of(message.client_id)
         if bridge == self._name or (bridge and message.dup):
             return None  # it came from there, or its original stands before it and went out
+        if self._version != 5 and is_replayed(message):
+            self._leave_out(
+                message,
+                Counter.BRIDGE_REPLAYS_LEFT_OUT,
+                "it is a replay, and MQTT 3.1.1 can't say so",
+            )
+            return None
         if found.problem:
             self._leave_out(message, Counter.BRIDGE_PUBLISHES_UNUSABLE, found.problem)
             return None

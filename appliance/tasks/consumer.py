@@ -21,7 +21,7 @@ from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
-from appliance.model import Cause, Message, bridge_of, is_own, sender, seq_of
+from appliance.model import Cause, Message, bridge_of, is_own, is_replayed, sender, seq_of
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
@@ -50,7 +50,16 @@ _REDELIVERY = Rejection(
 )
 
 
-_BEFORE_RULES = {one.label: one.reason for one in (_NO_SERVER, _REDELIVERY, INTERNAL_ERROR)}
+_REPLAY = Rejection(
+    "replay",
+    'It was sent by "appliance replay" without --start-tasks, so it starts nothing.',
+    harmless=True,
+)
+
+
+_BEFORE_RULES = {
+    one.label: one.reason for one in (_NO_SERVER, _REDELIVERY, _REPLAY, INTERNAL_ERROR)
+}
 """Reasons that hold before any rule has a say, by the labels of their answers."""
 
 
@@ -254,6 +263,10 @@ class JournalConsumer:
         if self.redeliveries.is_redelivery(message):
             planner.count(Counter.REDELIVERIES)
             planner.reject(self._cause(message, decisions[0].trigger), _REDELIVERY, self._now())
+            return
+        if is_replayed(message):
+            planner.count(Counter.REPLAYED_MESSAGES)
+            planner.reject(self._cause(message, decisions[0].trigger), _REPLAY, self._now())
             return
         # Rules that start something first: their outcomes are the sender's answer.
         for decision in sorted(decisions, key=lambda one: one.rejection is not None):

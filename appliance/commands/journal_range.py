@@ -1,0 +1,104 @@
+"""Which messages of the journal a command is about: its options as a filter, the journal opened.
+
+Not for: finding them (journal/search.py), what a command does with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from appliance.config.reading import load_tables
+from appliance.config.values import parse_duration
+from appliance.engine import databases
+from appliance.errors import UnavailableError, UsageError
+from appliance.journal import FILE_NAME
+from appliance.journal.search import History, opened
+from appliance.message_filter import MessageFilter, Name
+from appliance.mqtt.topics import filter_problem
+
+
+class JournalRange(msgspec.Struct, frozen=True):
+    """What the options ask for."""
+
+    asked: MessageFilter
+    after_seq: int = 0
+    """Only messages with larger numbers."""
+
+
+def range_of(options: argparse.Namespace) -> JournalRange:
+    """The range that ``-t``, ``--client``, ``--since``, ``--until`` and ``--after`` mean.
+
+    Raises:
+        UsageError: one of them is wrong; the text says how to write it.
+    """
+    for each in options.topic:
+        if problem := filter_problem(each):
+            raise UsageError(f"-t {each}: {problem}")
+    if options.after < 0:
+        raise UsageError(f"--after {options.after}: write the number of a message")
+    now_ns = time.time_ns()
+    since_ns = time_of("--since", options.since, now_ns)
+    until_ns = time_of("--until", options.until, now_ns)
+    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
+        raise UsageError("--since is not before --until, so no message fits; see what you wrote")
+    return JournalRange(
+        MessageFilter(
+            topics=tuple(options.topic),
+            clients=tuple(Name(each) for each in options.client),
+            since_ns=since_ns,
+            until_ns=until_ns,
+        ),
+        options.after,
+    )
+
+
+def time_of(option: str, text: str | None, now_ns: int) -> int | None:
+    """A time in ns since 1970: so long ago (``24h``), or a date and time (local without a zone).
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    if text is None:
+        return None
+    with contextlib.suppress(ValueError):
+        return now_ns - int(parse_duration(text) * 1e9)
+    try:
+        moment = datetime.fromisoformat(text.strip()).astimezone()
+        whole = int(moment.replace(microsecond=0).timestamp())
+        return whole * 1_000_000_000 + moment.microsecond * 1000
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f'{option} {text}: write how long ago, for example "24h", or a time, for example '
+            '"2026-11-29T06:00" or "2026-11-29T06:00Z"'
+        ) from None
+
+
+@contextlib.contextmanager
+def journal_of(config: str) -> Iterator[History]:
+    """The journal of a configuration. The appliance may be running.
+
+    Raises:
+        UnavailableError: there is none, or it can't be read; also from within the block.
+        ConfigError: another version wrote it, or the configuration is wrong.
+    """
+    loaded = load_tables(config, journal=("sync",))
+    path = Path(loaded.service.data_dir) / FILE_NAME
+    if not path.exists():
+        raise UnavailableError(
+            f"there is no journal in {loaded.service.data_dir}; the appliance has not run yet with "
+            "this configuration"
+        )
+    databases.check(path.parent)
+    try:
+        with opened(path.parent, loaded.journal.sync) as history:
+            yield history
+    except sqlite3.Error as error:
+        raise UnavailableError(f"{path}: the journal can't be read: {error}") from None
