@@ -12,7 +12,7 @@ from appliance.bridge import marks, outgoing, outgoing_reader
 from appliance.bridge.outgoing import Outgoing
 from appliance.config.tables import BridgeConfig, BridgePublishConfig
 from appliance.counters import Counter
-from appliance.model import Message, MessageProperties, bridge_client_id
+from appliance.model import REPLAYED, Message, MessageProperties, bridge_client_id
 from appliance.mqtt.client_packets import ConnAck
 from appliance.mqtt.received import read_publishes
 
@@ -212,6 +212,26 @@ def test_a_lost_session_knows_no_packet_ids(journal):
             second = rig.connect(session_present=False)
             await second.until(1)
             assert not second.got[0].dup
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("version", "payloads"), [("5", [b"replay", b"new"]), ("3.1.1", [b"new"])])
+def test_a_replay_goes_out_only_with_its_mark(journal, version, payloads):
+    """MQTT 3.1.1 has no properties, so an appliance behind it would take a replay for news."""
+
+    async def run():
+        async with Rig(journal, version=version) as rig:
+            remote = rig.connect()
+            mark = MessageProperties(user_properties=((REPLAYED, "7"),)).encoded()
+            rig.put(b"replay", properties=mark)
+            rig.put(b"new")
+            await remote.until(len(payloads))
+            assert remote.payloads == payloads
+            left_out = len(payloads) < 2
+            assert rig.counts == [Counter.BRIDGE_REPLAYS_LEFT_OUT] * left_out
+            if not left_out:
+                assert (REPLAYED, "7") in remote.got[0].properties.decoded().user_properties
 
     asyncio.run(run())
 
