@@ -35,7 +35,7 @@ def test_bash_completes_commands_options_actions_and_values() -> None:
     """After ``source <(appliance completion bash)`` bash offers what may follow."""
     ask = """
 complete_() { COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=(); _shtab_appliance; echo "${COMPREPLY[@]}"; }
-complete_ appliance st
+complete_ appliance star
 complete_ appliance start --wa
 complete_ appliance user r
 complete_ appliance log-level d
