@@ -14,6 +14,9 @@ from appliance.message_filter import MessageFilter, Name
 from appliance.model import Message, is_own
 from appliance.mqtt import topics
 
+UPLOADS = "recorders"
+"""The level of topics of messages that tell of uploads, behind ``<service.name>/``."""
+
 
 class Asked(Protocol):
     """The fields of a filter that concern topic, sender and content."""
@@ -90,11 +93,14 @@ def select(asked: MessageFilter, messages: Sequence[Message]) -> list[Message]:
 def is_own_news(message: Message, prefix: str) -> bool:
     """Whether it is the appliance's status or an outcome. ``prefix``: ``<service.name>/``.
 
-    The panels already show these. In a list they would crowd out messages from clients, with a
+    A message that tells of an upload is neither: only its row shows the file and the reload. The
+    panels already show the others. In a list they would crowd out messages from clients, with a
     filter too: they have the names of tasks, topics and clients in them. So a list leaves them out,
     unless the operator wants them shown (``o``) or the filter asks for them (``names_own``).
     """
-    return is_own(message.client_id) and message.topic.startswith(prefix)
+    if not (is_own(message.client_id) and message.topic.startswith(prefix)):
+        return False
+    return not message.topic.startswith(f"{prefix}{UPLOADS}/")
 
 
 class _Haystack:

@@ -14,6 +14,7 @@ from appliance.cli import main
 from appliance.engine import service
 from appliance.engine.service import Appliance
 from appliance.ops import supervisor
+from appliance.recorders import uploads
 from appliance.tasks.engine import TaskEngine
 from appliance.tasks.jobs import Limits
 
@@ -35,4 +36,5 @@ if __name__ == "__main__":
     Appliance.__init__.__kwdefaults__.update(task_limits=LIMITS)
     service.BridgeContext = partial(BridgeContext, pace=PACE)
     supervisor._TICK_S = 0.1
+    uploads.FIRST_PAUSE_S, uploads.LONGEST_PAUSE_S, uploads.LOOK_EVERY_S = 0.05, 0.5, 0.1
     sys.exit(main())

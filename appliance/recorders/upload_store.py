@@ -126,6 +126,18 @@ class UploadStore:
             ).fetchone()
         return count, int(size)
 
+    def has_rows(self) -> bool:
+        """Whether the recorder has a last value of anything.
+
+        Raises:
+            sqlite3.Error: it can't be read.
+        """
+        with self._store.reading() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM latest WHERE recorder = ? LIMIT 1", (self._recorder,)
+            ).fetchone()
+        return row is not None
+
     def position(self) -> int:
         """The last message that the recorder has looked at.
 

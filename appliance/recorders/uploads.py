@@ -311,13 +311,14 @@ class Uploads:
         place = one.place(client)
         return json.dumps(
             {
-                "recorder": one.config.used_name,
+                # First what the terminal has room for.
                 "file": name,
+                **found.facts,
+                "bytes": size,
+                "recorder": one.config.used_name,
                 "space": place.name,
                 "spaceId": place.space_id,
                 "tenant": client.label,
-                "bytes": size,
-                **found.facts,
                 "time": iso_time(self._clock_ns()),
             },
             ensure_ascii=False,
@@ -438,6 +439,8 @@ class _Upload:
             return None
         memory = self.memory()
         if step is None and 0 <= now_ns - memory.last_ns < STATE_EVERY_S * 1e9:
+            return None
+        if not self.store.has_rows():
             return None
         seq = self.store.position()
         path = path_of(self.key, self._data_dir)

@@ -14,6 +14,7 @@ from appliance.model import Message
 from appliance.qlik.connect import data_files
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.recorders import uploads as uploads_module
+from appliance.recorders.latest_store import LatestRow, LatestStore
 from appliance.recorders.part_store import Part, PartStore
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.target import key_of
@@ -366,7 +367,7 @@ def test_last_values_are_replaced_when_they_changed(
     site = make_site(mode="latest")
     path = Path(site.config.path)
     path.write_bytes(b"first")
-    site.open().save([(site.key, Progress("csv", 7))], durable=True)
+    LatestStore(site.open(), site.key).save([LatestRow("plant/7", 7, b"")], Progress("csv", 7))
     site.start()
     until(lambda: len(site.journal.told()) == 1, "the first state")
     path.write_bytes(b"second one")

@@ -1,0 +1,187 @@
+"""Message, file, Qlik Cloud, reload, outcome: the whole way, and kills at each step of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import pytest
+from appliance_process import QUICK, ApplianceProcess, until
+
+from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.qlik.simulated.data_files import SimulatedSpace
+
+openqvd = pytest.importorskip("openqvd")
+pytestmark = pytest.mark.posix("SIGTERM does not ask for an ordered end")
+
+APP = "b7c1d9e0-3a52-4f0e-8d11-62c4a9f0e733"
+UPLOADED = "appliance/recorders/sensors/uploaded"
+OUTCOME = f"appliance/tasks/{APP}/last"
+CONFIG = f"""
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:PORT"
+[qlik]
+edition = "cloud"
+url = "URL"
+api_key = "simulated-api-key"
+timeout = "5s"
+[[recorder]]
+name = "sensors"
+topic = "plant/{{line}}/{{sensor}}"
+path = "recordings/sensors.qvd"
+format = "qvd"
+metadata = true
+rotate = {{messages = 3}}
+upload = {{space = "Production data", folder = "plant"}}
+[[recorder]]
+name = "told"
+topic = "appliance/#"
+path = "told.jsonl"
+format = "jsonl"
+metadata = true
+[[trigger]]
+topic = "{UPLOADED}"
+task = {{app = "{APP}"}}
+"""
+STATE = """
+[[recorder]]
+name = "now"
+topic = "plant/#"
+path = "now.json"
+mode = "update"
+upload = {}
+"""
+
+
+@pytest.fixture
+def qlik() -> Iterator[SimulatedQlik]:
+    with SimulatedQlik() as server:
+        server.add_task("A", app_id=APP, app_name="Sensors", duration_s=0.1)
+        yield server
+
+
+def config(qlik: SimulatedQlik) -> str:
+    return CONFIG.replace("URL", qlik.url)
+
+
+def publish(port: int, count: int, first: int = 0) -> None:
+    """Publish at QoS 1 and wait for the acknowledgements."""
+    client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=f"press-{first}")
+    client.connect("127.0.0.1", port)
+    client.loop_start()
+    for number in range(first, first + count):
+        client.publish("plant/7/oven", json.dumps({"n": number}), qos=1).wait_for_publish(30)
+    client.disconnect()
+    client.loop_stop()
+
+
+def told(process: ApplianceProcess, topic: str) -> list[dict[str, object]]:
+    """The recorded messages of the appliance's own on a topic."""
+    text = (process.data / "told.jsonl").read_text("utf-8")
+    found = [json.loads(line) for line in text.splitlines()]
+    return [one for one in found if one["topic"] == topic]
+
+
+def outcomes(process: ApplianceProcess, cause: object) -> list[dict[str, object]]:
+    return [
+        one["payload"] for one in told(process, OUTCOME) if one["payload"]["cause"]["seq"] == cause
+    ]
+
+
+def test_a_message_becomes_a_file_in_qlik_cloud_and_a_reload(
+    tmp_path: Path, qlik: SimulatedQlik
+) -> None:
+    """Three messages make a file; its upload makes a message, that a reload, that an outcome."""
+    space = qlik.cloud.data_files.add_space("Production data")
+    with ApplianceProcess(tmp_path, config(qlik) + STATE, program=QUICK) as process:
+        process.start()
+        publish(process.port, 3)
+        [file] = until(lambda: told(process, UPLOADED), "the file is told")
+        name = file["payload"]["file"]
+        assert re.fullmatch(r"plant/sensors-\d{12}-\d{12}\.qvd", name)
+        assert file["payload"]["messages"] == 3
+        assert (
+            qlik.cloud.data_files.contents(space)[name]
+            == (process.data / "recordings" / Path(name).name).read_bytes()
+        )
+        [outcome] = until(lambda: outcomes(process, file["seq"]), "the outcome")
+        assert (outcome["state"], outcome["taskId"]) == ("succeeded", APP)
+        now = until(lambda: qlik.cloud.data_files.contents().get("now.json"), "the last values")
+        assert b'"n"' in now
+        assert process.end() == 0
+    assert len(qlik.site.runs()) == 1
+
+
+STEPS = [
+    (FaultKind.HANG_AFTER, "POST", "/data-files$"),
+    (FaultKind.HANG_AFTER, "POST", "/reloads$"),
+]
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("kind", "method", "path"), STEPS)
+def test_killed_at_a_step_of_the_way(
+    tmp_path: Path, qlik: SimulatedQlik, kind: FaultKind, method: str, path: str
+) -> None:
+    """The file is there once, told once, and one reload answers it."""
+    space = qlik.cloud.data_files.add_space("Production data")
+    qlik.fail(kind, method=method, path=path, times=1)
+    with ApplianceProcess(tmp_path, config(qlik), program=QUICK) as process:
+        process.start()
+        publish(process.port, 3)
+        assert qlik.wait_for(lambda: qlik.faults.bitten[kind.value] == 1, 60)
+        process.kill()
+        qlik.heal()
+        process.start()
+        until(lambda: answered(process) == 1, "the outcome")
+        assert process.end() == 0
+        assert len(told(process, UPLOADED)) == 1
+    assert_whole(qlik, space, 3, tmp_path)
+    assert len(qlik.site.runs()) == 1
+
+
+@pytest.mark.campaign
+def test_killed_at_any_moment(tmp_path: Path, qlik: SimulatedQlik) -> None:
+    """Each message is in one file, each file is told once, and each has its outcome."""
+    space = qlik.cloud.data_files.add_space("Production data")
+    moments = random.Random(17)
+    sent = 0
+    with ApplianceProcess(tmp_path, config(qlik), program=QUICK) as process:
+        for _ in range(3):
+            process.start()
+            publish(process.port, 9, sent)
+            sent += 9
+            time.sleep(moments.uniform(0.0, 0.5))  # the moment of the kill
+            process.kill()
+        process.start()
+        until(lambda: len(told(process, UPLOADED)) == sent // 3, "all files are told")
+        until(lambda: answered(process) == sent // 3, "all outcomes")
+        assert process.end() == 0
+        files = [one["payload"]["file"] for one in told(process, UPLOADED)]
+    assert len(set(files)) == len(files) == sent // 3
+    assert_whole(qlik, space, sent, tmp_path)
+    assert 1 <= len(qlik.site.runs()) <= len(files)
+    assert all(one.puts == 1 for one in qlik.cloud.data_files.files.values() if not one.is_folder)
+
+
+def answered(process: ApplianceProcess) -> int:
+    """How many requests for the reload have an outcome; one may answer several."""
+    ended = [one["payload"] for one in told(process, OUTCOME)]
+    assert {one["state"] for one in ended} <= {"succeeded"}
+    return sum(1 + one["merged"] for one in ended)
+
+
+def assert_whole(qlik: SimulatedQlik, space: SimulatedSpace, count: int, folder: Path) -> None:
+    """Every message that was sent is in one of the files, and in no other."""
+    found: list[int] = []
+    for content in qlik.cloud.data_files.contents(space).values():
+        (folder / "read.qvd").write_bytes(content)
+        found += openqvd.read(str(folder / "read.qvd")).to_pydict()["n"]
+    assert sorted(found) == list(range(count))
