@@ -36,5 +36,6 @@ if __name__ == "__main__":
     Appliance.__init__.__kwdefaults__.update(task_limits=LIMITS)
     service.BridgeContext = partial(BridgeContext, pace=PACE)
     supervisor._TICK_S = 0.1
-    uploads.FIRST_PAUSE_S, uploads.LONGEST_PAUSE_S, uploads.LOOK_EVERY_S = 0.05, 0.5, 0.1
+    uploads.FIRST_PAUSE_S, uploads.LONGEST_PAUSE_S = 0.05, 0.5
+    uploads.LOOK_EVERY_S, uploads.STATE_EVERY_S = 0.1, 1.0
     sys.exit(main())

@@ -379,7 +379,8 @@ class _Upload:
         self._note = ""
         self._place: Place | None = None
         self._place_until = 0.0
-        self._state_at = 0.0
+        self._empty = ""
+        """The state of a file that changes before it had its first row."""
 
     @property
     def _well(self) -> Health:
@@ -435,21 +436,19 @@ class _Upload:
 
     def _changed_file(self, now_ns: int, step: Step | None) -> _File | None:
         """The file of the last values, if the tenant has not this state of it."""
-        if time.monotonic() < self._state_at:
-            return None
         memory = self.memory()
         if step is None and 0 <= now_ns - memory.last_ns < STATE_EVERY_S * 1e9:
             return None
-        if not self.store.has_rows():
-            return None
-        seq = self.store.position()
+        has_rows, seq = self.store.has_rows(), self.store.position()
         path = path_of(self.key, self._data_dir)
         try:
             about = path.stat()
         except FileNotFoundError:
             return None
         stamp = f"{about.st_size}:{about.st_mtime_ns}"
-        if memory.stamps.get(self.key) == stamp:
+        if not has_rows:
+            self._empty = stamp
+        if stamp in {self._empty, memory.stamps.get(self.key)}:
             return None
         return _File(self.key, self.key, stamp, {"lastSequence": seq})
 
