@@ -5,13 +5,19 @@ gives way while they send and catches up afterwards, so the figure is of both to
 files is complete when its last file has its name. mosquitto's acknowledgements a second, in the
 same round, stand for the speed of the machine: a target is a share of them.
 
+Also what the last messages of such a recording cost in comparison with the first ones, how much a
+Parquet and a JSON lines recorder slow the acknowledgements down, and, with ``--wiredflow`` and the
+path of a Python that has wiredflow 0.1.0, 2,000 messages in its storage and in a recorder.
+
 Usage: python tests/benchmarks/recorders.py [--count 1500000] [--rounds 3] [--only parquet]
+           [--wiredflow /path/to/python]
 """
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,11 +25,16 @@ import load
 import rig
 from rig import Meter, Results
 
+from appliance.config.tables import RecorderConfig
+from appliance.model import Message
 from appliance.recorders.csv import CsvFormat
 from appliance.recorders.format import Format
+from appliance.recorders.formats import make_format, make_part_writer
 from appliance.recorders.json import JsonFormat
 from appliance.recorders.jsonl import JsonLinesFormat
-from appliance.model import Message
+from appliance.recorders.progress import Progress
+from appliance.recorders.recording import Recording
+from appliance.recorders.table_maker import TableMaker
 
 MOSQUITTO = 157_000
 """Acknowledgements a second where the targets were set."""
@@ -85,8 +96,97 @@ def burst(results: Results, kind: str, here: Path, count: int) -> None:
         results.add(f"{kind}: memory more", (rig.rss_kb(broker.pid) - resting) / 1024, "MB")
 
 
+Write = Callable[[Sequence[Message]], None]
+
+
+def writer_of(kind: str, folder: Path) -> Write:
+    """What writes messages to files of a format, without the rest of the appliance."""
+    config = RecorderConfig(
+        topic="#", path=str(folder / f"cost.{kind}"), format=kind, metadata=True
+    )
+    if kind in TEXTS:
+        recording = Recording(
+            Path(config.path), make_format(config), Progress(format="", seq=0), time.time_ns
+        )
+        recording.begin()
+        return lambda messages: recording.append(messages, messages[-1].seq)
+    maker = TableMaker(config)
+    writer = make_part_writer(kind, "bench")
+    rows = 0
+
+    def write(messages: Sequence[Message]) -> None:
+        nonlocal rows
+        table = maker.take(messages)
+        if not rows:
+            writer.begin(folder / f"{messages[0].seq}.{kind}", table.columns)
+        writer.write(table)
+        rows += table.rows
+        if rows >= PART_MESSAGES[kind]:
+            writer.close(1, messages[-1].seq)
+            rows = 0
+
+    return write
+
+
+def cost(results: Results, kind: str, folder: Path, count: int) -> None:
+    """Processor time of a message among the first and the last fifth of a recording."""
+    folder.mkdir(parents=True)
+    write = writer_of(kind, folder)
+    step = 5_000
+    now = time.time_ns()
+    taken = []
+    for start in range(0, count, step):
+        messages = [
+            Message(seq, now + seq * 5_000, "bench/topic", load.JSON, 1, client_id="burst-1")
+            for seq in range(start + 1, start + step + 1)
+        ]
+        began = time.thread_time()
+        write(messages)
+        taken.append(time.thread_time() - began)
+    fifth = len(taken) // 5
+    for name, part in (("first", taken[:fifth]), ("last", taken[-fifth:])):
+        results.add(f"{kind}: cost, {name} fifth", sum(part) / fifth / step * 1e6, "us a message")
+
+
+def acknowledgements(results: Results, here: Path, seconds: float) -> None:
+    """Acknowledgements a second without a recorder, and with two."""
+    parquet = RECORDER.format("parquet") + PARTS.format(PART_MESSAGES["parquet"])
+    for name, extra in (("no", ""), ("two", parquet + RECORDER.format("jsonl"))):
+        folder = here / name
+        folder.mkdir(parents=True)
+        with rig.appliance(folder, extra) as broker:
+            rate = load.run(broker.port, connections=10, window=100, seconds=seconds)
+        results.add(f"acknowledged with {name} recorders", rate, "acks/s")
+
+
+def beside_wiredflow(results: Results, here: Path, python: str, count: int = 2_000) -> None:
+    """Messages that come one by one, in wiredflow's storage and in a recorder."""
+    script = Path(__file__).with_name("wiredflow_storage.py")
+    for kind in ("json", "csv"):
+        folder = here / f"wiredflow-{kind}"
+        folder.mkdir(parents=True)
+        command = [python, str(script), kind, str(count), str(folder)]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        seconds, first, last = map(float, said.split())
+        results.add(f"{kind}: wiredflow's storage, {count:,} messages", seconds, "s")
+        results.add(f"{kind}: wiredflow's storage, first tenth", first, "us a message")
+        results.add(f"{kind}: wiredflow's storage, last tenth", last, "us a message")
+        target = here / f"appliance-{kind}"
+        target.mkdir()
+        is_done = is_recorded(kind, target / "recordings", count)
+        with rig.appliance(target, RECORDER.format(kind)) as broker:
+            begun, _ = load.burst(broker.port, count, connections=1, window=1)
+            while not is_done():
+                time.sleep(0.001)
+            results.add(
+                f"{kind}: appliance, {count:,} messages, each on the disk before the next",
+                time.monotonic() - begun,
+                "s",
+            )
+
+
 def main() -> None:
-    options = rig.arguments(__doc__ or "", count=1_500_000, seconds=4.0)
+    options = rig.arguments(__doc__ or "", count=1_500_000, seconds=4.0, wiredflow="")
     results = Results(f"Recorders: a burst of {options.count:,} messages of 64 bytes")
     with ExitStack() as stack:
         folder = stack.enter_context(rig.scratch(options.folder))
@@ -101,8 +201,25 @@ def main() -> None:
                 if options.only in kind:
                     results.add(f"{kind}: target", target * rate / MOSQUITTO, "messages/s")
                     burst(results, kind, here / kind, options.count)
+                    cost(results, kind, here / f"{kind}-cost", options.count)
+            if options.only in "acknowledged with recorders":
+                acknowledgements(results, here, options.seconds)
+            if options.wiredflow:
+                beside_wiredflow(results, here, options.wiredflow)
     for kind in TARGETS:
         results.compare(f"{kind} to target", f"{kind}: recorded", f"{kind}: target", ">= 1")
+        results.compare(
+            f"{kind}: cost of the last messages to the first ones",
+            f"{kind}: cost, last fifth",
+            f"{kind}: cost, first fifth",
+            "<= 1.1",
+        )
+    results.compare(
+        "acknowledged with Parquet and JSON lines recorders to without",
+        "acknowledged with two recorders",
+        "acknowledged with no recorders",
+        ">= 0.85",
+    )
     rig.finish(options, results)
 
 
