@@ -1,4 +1,4 @@
-"""The messages that tell of uploads: their topics, and which rules make uploads go round for ever.
+"""Rules about several uploads: topics of their messages, rounds without end, shared names.
 
 ``<name>/recorders/<recorder>/uploaded`` is a message like any other: a recorder may take it, and a
 trigger may start a reload, whose outcome is a message again. A recorder whose own upload comes back
@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 
 from appliance.config.tables import Config, RecorderConfig
 from appliance.mqtt.topics import matches
@@ -34,6 +35,7 @@ def upload_advice(config: Config) -> Iterator[str]:
         if recorder.upload is not None
     }
     yield from _rounds(config, topics)
+    yield from _shared_names(config)
     prefix = f"{config.service.name}/recorders/"
     for number, trigger in enumerate(config.trigger, 1):
         if trigger.topic.startswith(prefix) and not any(
@@ -59,6 +61,23 @@ def _rounds(config: Config, topics: Mapping[int, str]) -> Iterator[str]:
             f" uploads{by}, so that each upload makes the next file, for ever; write topics that"
             f" {config.service.name}/ is not among"
         )
+
+
+def _shared_names(config: Config) -> Iterator[str]:
+    seen: dict[tuple[str, str, str], int] = {}
+    for number, recorder in enumerate(config.recorder, 1):
+        upload = recorder.upload
+        if upload is None or not recorder.path:
+            continue
+        name = PurePath(recorder.path).name.casefold()
+        key = (upload.space.casefold(), upload.folder.strip("/").casefold(), name)
+        if key in seen:
+            yield (
+                f"[[recorder]] {number} `upload`: files of [[recorder]] {seen[key]} go to the same"
+                " folder and begin with the same name, so one may replace the other; write another"
+                " `folder`"
+            )
+        seen.setdefault(key, number)
 
 
 def _followers(config: Config, topic: str, topics: Mapping[int, str]) -> set[int]:

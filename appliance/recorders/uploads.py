@@ -79,6 +79,10 @@ class JournalReader(Protocol):
     def read(self, after_seq: int, limit: int) -> list[Message]: ...
 
 
+class _ThereBefore(Exception):  # noqa: N818  # no error
+    """A file was uploaded in a time of which nothing is known."""
+
+
 class _File(msgspec.Struct, frozen=True):
     """What is to be uploaded next."""
 
@@ -88,6 +92,8 @@ class _File(msgspec.Struct, frozen=True):
     """Of a file that changes; empty: a part."""
     facts: dict[str, object]
     """What the message says of its content."""
+    closed_ns: int = 0
+    """Of a part: when it was closed, ns since 1970."""
 
 
 class Uploads:
@@ -230,6 +236,10 @@ class Uploads:
             name, size = self._send(one, client, found, step if is_again else None)
         except FileNotFoundError:
             return self._missing(one, found)
+        except _ThereBefore:
+            # Its row was lost, and its message was published before: no reload for each old file.
+            one.end(found, "uploaded", self._clock_ns())
+            return True
         except ApplianceError as error:
             if self._is_refused(error) and not found.stamp:
                 self._refuse(one, found, str(error))
@@ -256,14 +266,21 @@ class Uploads:
     def _send(
         self, one: _Upload, client: DataFiles, found: _File, again: Step | None
     ) -> tuple[str, int]:
-        """Put a file there; returns its name in the tenant and its size."""
+        """Put a file there; returns its name in the tenant and its size.
+
+        Raises:
+            _ThereBefore: it is there, and no attempt of this process or an earlier one is known.
+        """
         path = path_of(found.path, self._data_dir)
         name = remote_name(one.config, path, path_of(found.series, self._data_dir), self._data_dir)
         with _opened(path, self._data_dir if found.stamp else None) as (file, size):
             place = one.place(client)
             known = client.find(place, name)
-            if again is not None and _arrived(client, known, size, again.begun_ns):
-                _log.info("%s is in Qlik Cloud already: only the answer was lost", name)
+            since_ns = _own_since_ns(one.config, found, again)
+            if since_ns and _arrived(client, known, size, since_ns):
+                _log.info("%s is in Qlik Cloud already, so it is not sent again", name)
+                if again is None:
+                    raise _ThereBefore
                 return name, size
             try:
                 client.put(place, name, file, size, known=known)
@@ -432,6 +449,7 @@ class _Upload:
                 "firstTime": iso_time(part.first_ns),
                 "lastTime": iso_time(part.last_ns),
             },
+            part.closed_ns,
         )
 
     def _changed_file(self, now_ns: int, step: Step | None) -> _File | None:
@@ -508,8 +526,21 @@ class _Upload:
             )
 
 
+def _own_since_ns(config: RecorderConfig, found: _File, again: Step | None) -> int:
+    """Since when a file of that name there can only be this one; 0: that can't be said.
+
+    A part with a name of its own is that from the moment when it was closed, also if
+    ``recorders.db`` was lost since. Where files replace each other, it is so from the first attempt
+    with this one, if that was noted.
+    """
+    assert config.upload is not None
+    if found.closed_ns and not config.upload.replace:
+        return found.closed_ns
+    return again.begun_ns if again is not None else 0
+
+
 def _arrived(client: DataFiles, known: DataFile | None, size: int, begun_ns: int) -> bool:
-    """Whether a file there is the one whose answer was lost: it has its size, and is that new."""
+    """Whether a file there is the one that is to be sent: it has its size, and is that new."""
     if known is None or known.size != size or known.modified_ns is None:
         return False
     return known.modified_ns >= client.server_time_ns(begun_ns) - _CLOCK_SLACK_NS

@@ -16,7 +16,6 @@ from appliance_process import QUICK, ApplianceProcess, until
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.qlik.simulated.data_files import SimulatedSpace
 
-openqvd = pytest.importorskip("openqvd")
 pytestmark = pytest.mark.posix("SIGTERM does not ask for an ordered end")
 
 APP = "b7c1d9e0-3a52-4f0e-8d11-62c4a9f0e733"
@@ -182,6 +181,7 @@ def answered(process: ApplianceProcess) -> int:
 
 def assert_whole(qlik: SimulatedQlik, space: SimulatedSpace, count: int, folder: Path) -> None:
     """Every message that was sent is in one of the files, and in no other."""
+    openqvd = pytest.importorskip("openqvd")
     found: list[int] = []
     for content in qlik.cloud.data_files.contents(space).values():
         (folder / "read.qvd").write_bytes(content)

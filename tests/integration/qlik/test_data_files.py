@@ -15,6 +15,7 @@ from appliance.qlik.data_files_trial import try_uploads
 from appliance.qlik.failures import StatusError
 from appliance.qlik.server import QlikError, RetryPolicy
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
+from appliance.qlik.simulated import data_files as simulated
 from appliance.secret import Secret
 
 
@@ -256,3 +257,16 @@ api_key = "simulated-api-key"
     assert not qlik.posts
     qlik.refuse()
     assert [one.level for one in try_uploads(loads(text))] == ["bad"]
+
+
+def test_a_server_that_refuses_before_it_has_read_the_file(
+    qlik: SimulatedQlik, files: DataFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is read if it comes through; else the call failed, and is safe to look after."""
+    monkeypatch.setattr(simulated, "BODY_LIMIT", 1000)
+    with pytest.raises(QlikError) as caught:
+        files.put(Place(), "a.csv", io.BytesIO(b"1" * 5_000_000), 5_000_000, known=None)
+    assert isinstance(caught.value, StatusError) or caught.value.retry is RetryPolicy.LOOK_FIRST
+    if isinstance(caught.value, StatusError):
+        assert caught.value.status == 413
+    put(files, Place(), "a.csv", b"12")

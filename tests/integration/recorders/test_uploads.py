@@ -1,6 +1,7 @@
 """Uploads into the simulated tenant: over real HTTP, with a real ``recorders.db``."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,7 +107,7 @@ class Site:
         path = path.with_name(f"{path.stem}-{first:012}-{last:012}{path.suffix}")
         path.write_bytes(content)
         key = key_of(path, self.folder)
-        part = Part(key, self.key, self.key, first, last, 3, len(content), 1, 2, 3)
+        part = Part(key, self.key, self.key, first, last, 3, len(content), 1, 2, time.time_ns())
         store = PartStore(self.open())
         if self.running is not None:
             store.on_closed = self.running.wake
@@ -218,6 +219,23 @@ def test_a_lost_answer_is_looked_for_before_the_file_is_sent_again(
     assert [one.puts for one in site.qlik.cloud.data_files.files.values() if not one.is_folder] == [
         1
     ]
+    assert len(site.journal.told()) == 1
+
+
+def test_without_its_database_nothing_is_sent_or_told_again(
+    make_site: Callable[..., Site],
+) -> None:
+    """A part that is found again by its name is in the tenant since after it was closed."""
+    site = make_site()
+    part = site.add_part(1, 3, b"one")
+    site.start()
+    until(lambda: site.states() == ["uploaded"], "the part is uploaded")
+    site.stop()
+    (site.folder / "recorders.db").unlink()
+    PartStore(site.open()).close(part, [(site.key, Progress("csv", 3))])
+    site.start()
+    until(lambda: site.states() == ["uploaded"], "the part is uploaded")
+    assert site.posts() == 1
     assert len(site.journal.told()) == 1
 
 

@@ -45,6 +45,10 @@ TRIGGER = '[[trigger]]\ntopic = "plant/recorders/{}/uploaded"\ntask = {{app = "S
             recorder("line/#", "recording.csv") + TRIGGER.format("recordings"),
             ['did you mean "plant/recorders/recording/uploaded"?'],
         ),
+        (
+            recorder("line/#", "one/a.csv") + recorder("other/#", "two/a.csv"),
+            ["files of [[recorder]] 1 go to the same folder"],
+        ),
         (TRIGGER.format("a"), ["no [[recorder]] with `upload` publishes there"]),
     ],
 )
