@@ -80,10 +80,9 @@ class Follower:
         """Whether there is no need to hurry: not far behind, and the journal has room."""
         return self._reader.may_lag(self.position)
 
-    @property
-    def is_pressed(self) -> bool:
-        """Whether the journal gets too big because of what is not ``advanced`` over yet."""
-        return not self._reader.may_lag(self.advanced)
+    def is_too_much(self, held: int) -> bool:
+        """Whether the journal gets too big if it keeps so many messages that were read."""
+        return held > 0 and not self._reader.may_lag(self._reader.last_seq - held)
 
     def wait(self, timeout_s: float) -> bool:
         """Whether ``next`` has something; waits for it at most so long, or until ``wake``.

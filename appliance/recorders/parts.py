@@ -70,13 +70,19 @@ class Bounds(msgspec.Struct, frozen=True):
 class _Open(msgspec.Struct):
     """The open part."""
 
-    first_seq: int
-    first_ns: int
+    first: Message
+    last: Message
     began_s: float
     """By ``time.monotonic``."""
-    last_seq: int = 0
-    last_ns: int = 0
     messages: int = 0
+
+    @property
+    def first_seq(self) -> int:
+        return self.first.seq
+
+    @property
+    def last_seq(self) -> int:
+        return self.last.seq
 
 
 class Parts(Target):
@@ -127,7 +133,7 @@ class Parts(Target):
         """Whether a part is open."""
         return self._part is not None
 
-    def open(self, later: Later) -> None:  # noqa: ARG002  # nothing of the journal is needed
+    def open(self, later: Later) -> None:
         files.make_directory(self._path.parent)
         settle(self._context, self.key)
         kind = self._context.config.format
@@ -145,7 +151,54 @@ class Parts(Target):
         waiting = waiting_file(self._path)
         if waiting.exists():
             files.remove(waiting)
+        if self.key == self._context.key:  # one of several series looks when a part is closed
+            self._adopt(later)
         self._count()
+
+    def _adopt(self, later: Later) -> None:
+        """Take over files that are newer than the position, if they are what would be made now.
+
+        ``recorders.db`` may come from a backup that was copied before they were closed.
+        """
+        for path, first_seq, last_seq in self._unknown_files():
+            if last_seq <= self._progress.seq:
+                continue
+            messages = 0
+            ends: list[Message] = []
+            if last_seq <= self._context.last_seq():
+                for few in later(self._progress.seq):
+                    inside = [each for each in few if each.seq <= last_seq]
+                    messages += len(inside)
+                    ends = [*ends[:1], *inside[:1], *inside[-1:]]
+                    if len(inside) < len(few):
+                        break
+            if not ends or (ends[0].seq, ends[-1].seq) != (first_seq, last_seq):
+                self._set_aside(path, "excess" if self._stored.format else "before")
+                continue
+            part = self._part_row(path, ends[0], ends[-1], messages, path.stat().st_size)
+            progress = msgspec.structs.replace(
+                self._progress,
+                seq=last_seq,
+                count=self._progress.count + messages,
+                length=self._progress.length + part.bytes,
+            )
+            self._context.parts.close(part, [(self.key, progress)])
+            self._stored = self._progress = progress
+            self._cursor = last_seq
+            _log.warning("%s was closed before recorders.db was copied; it counts again", path)
+
+    def _unknown_files(self) -> Iterator[tuple[Path, int, int]]:
+        """Files of the series that have no row, oldest first."""
+        found = find_parts(self._path, self._context.config.format)
+        known = {part.path for part in self._context.parts.of_recorder(self._context.key)}
+        for path, first_seq, last_seq in found:
+            if key_of(path, self._context.data_dir) not in known:
+                yield path, first_seq, last_seq
+
+    def _set_aside(self, path: Path, label: str) -> None:
+        target = files.set_aside(path, label, self._context.clock_ns())
+        self._note = f"a file whose messages are recorded elsewhere is now {target.name}"
+        _log.warning("%s holds messages that come in another file; it is now %s", path, target)
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -171,7 +224,9 @@ class Parts(Target):
         while start < len(messages):
             part = self._part
             taken, first_ns = (
-                (part.messages, part.first_ns) if part else (0, messages[start].received_ns)
+                (part.messages, part.first.received_ns)
+                if part
+                else (0, messages[start].received_ns)
             )
             end = min(len(messages), start + self._bounds.messages - taken)
             end_ns = first_ns + self._bounds.every_ns
@@ -192,7 +247,7 @@ class Parts(Target):
                 self._close()
             if self._part is None:
                 self._writer.begin(waiting_file(self._path), table.columns)
-                self._part = _Open(first.seq, first.received_ns, time.monotonic())
+                self._part = _Open(first, last, time.monotonic())
                 self._progress = msgspec.structs.replace(
                     self._progress, seq=max(self._progress.seq, first.seq - 1)
                 )
@@ -201,7 +256,7 @@ class Parts(Target):
         part = self._part
         if part is not None:
             part.messages += len(messages)
-            part.last_seq, part.last_ns = last.seq, last.received_ns
+            part.last = last
             if part.messages >= self._bounds.messages or self._writer.size >= self._bounds.size:
                 self._close()
 
@@ -237,27 +292,33 @@ class Parts(Target):
             files.sync_file(file.fileno())
             size = file.seek(0, io.SEEK_END)
         target = _named(self._path, part.first_seq, part.last_seq, self._context.config.format)
-        if target.exists():
-            aside = files.set_aside(target, "before", self._context.clock_ns())
-            self._note = f"a file that was not the recorder's is now {aside.name}"
-            _log.warning("%s was there before its part was made; it is now %s", target, aside)
-        announced = Part(
-            path=key_of(target, self._context.data_dir),
-            recorder=self._context.key,
-            series=self.key,
-            first_seq=part.first_seq,
-            last_seq=part.last_seq,
-            messages=part.messages,
-            bytes=size,
-            first_ns=part.first_ns,
-            last_ns=part.last_ns,
-            closed_ns=self._context.clock_ns(),
+        for path, first_seq, last_seq in find_parts(self._path, self._context.config.format):
+            if first_seq <= part.last_seq and part.first_seq <= last_seq:
+                self._set_aside(path, "excess")
+        announced = msgspec.structs.replace(
+            self._part_row(target, part.first, part.last, part.messages, size),
             state="pending",
             memory=self._maker.memory,
         )
         self._context.parts.announce(announced)
         self._announced, self._part = announced, None
         self._publish()
+
+    def _part_row(
+        self, path: Path, first: Message, last: Message, messages: int, size: int
+    ) -> Part:
+        return Part(
+            path=key_of(path, self._context.data_dir),
+            recorder=self._context.key,
+            series=self.key,
+            first_seq=first.seq,
+            last_seq=last.seq,
+            messages=messages,
+            bytes=size,
+            first_ns=first.received_ns,
+            last_ns=last.received_ns,
+            closed_ns=self._context.clock_ns(),
+        )
 
     def _publish(self) -> None:
         """Give a complete part its name, if there is one. What fails is tried again."""

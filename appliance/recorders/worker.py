@@ -348,8 +348,9 @@ class Worker:
             installation=shared.installation,
             count=shared.count,
             last_seq=lambda: self.source.last_seq,
-            is_pressed=lambda: self.source.is_pressed,
             is_stopping=self._stopping.is_set,
+            # What it holds back, not what it has not read yet: a backlog is no reason to hurry.
+            is_pressed=lambda: self.source.is_too_much(recorder.cursor - recorder.durable_cursor),
         )
 
     def _later(self, recorder: Recorder) -> Later:

@@ -157,6 +157,23 @@ def test_an_open_part_ends_early_when_the_journal_gets_too_big_for_it(tmp_path, 
     assert numbers(tmp_path / "rec") == [1, 2]
 
 
+def test_a_backlog_is_no_reason_to_end_parts_early(tmp_path, monkeypatch):
+    """After an outage parts are as large as ever, although the journal is full of messages."""
+    with Plant(tmp_path, one()) as plant:
+        plant.publish(*data(1))
+    with Plant(tmp_path) as plant:
+        plant.publish(*data(*range(2, 40)))
+    monkeypatch.setattr("appliance.recorders.worker.BATCH_MESSAGES", 5)
+    with Plant(tmp_path, one()) as plant:
+        monkeypatch.setattr(
+            type(plant.journal), "may_lag", lambda self, seq: self.last_seq - seq < 30
+        )
+        plant.publish(*data(40))
+        plant.settle()
+    assert numbers(tmp_path / "rec") == list(range(1, 41))
+    assert len(found(tmp_path / "rec")) <= 3
+
+
 # --- crashes -------------------------------------------------------------------------------------
 
 
@@ -328,6 +345,43 @@ def test_a_lost_database_is_made_up_for_by_the_names(tmp_path, kind):
     (tmp_path / f"rec/one-1-2.{kind}").unlink()
     assert numbers(tmp_path / "rec", kind) == [1, 2, 3, 4, 5, 6]
     assert len(plant.recorders_parts()) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_that_are_newer_than_the_database_are_not_made_again(tmp_path, kind):
+    """A backup copies recorders.db first, and files are closed while it goes on."""
+    with Plant(tmp_path, one(kind, messages=3)) as plant:
+        plant.publish(*data(1, 2, 3, 4))
+    shutil.copy(tmp_path / "recorders.db", tmp_path / "old.db")
+    with Plant(tmp_path, one(kind, messages=3)) as plant:
+        plant.publish(*data(5, 6, 7, 8))
+    for path in tmp_path.glob("recorders.db*"):
+        path.unlink()
+    (tmp_path / "old.db").rename(tmp_path / "recorders.db")
+    before = names(tmp_path / "rec")
+    assert len(before) == 4
+    with Plant(tmp_path, one(kind, messages=3)) as plant:
+        plant.until(lambda states: states[0].recorded == 8)
+        plant.publish(*data(9))
+    assert numbers(tmp_path / "rec", kind) == list(range(1, 10))
+    assert names(tmp_path / "rec")[:4] == before
+    assert [(p.messages, p.first_ns, p.last_ns) for p in plant.recorders_parts()] == [
+        (3, 1, 3), (1, 4, 4), (3, 5, 7), (1, 8, 8), (1, 9, 9),
+    ]  # fmt: skip
+
+
+def test_files_of_another_journal_are_set_aside(tmp_path):
+    """Their numbers are those of other messages, which must not be taken for recorded ones."""
+    with Plant(tmp_path / "old", one(messages=3)) as plant:
+        plant.publish(*data(1, 2, 3, 4, 5))
+    (tmp_path / "new").mkdir()
+    shutil.copytree(tmp_path / "old/rec", tmp_path / "new/rec")
+    with Plant(tmp_path / "new", one(messages=3)) as plant:
+        plant.publish(*data(6, 7, 8, 9))
+        plant.settle()
+        plant.until(lambda states: states[0].health.level == "warn")
+    assert numbers(tmp_path / "new/rec") == [6, 7, 8, 9]
+    assert len(list((tmp_path / "new/rec").glob("*.before-*"))) == 2
 
 
 def test_a_reload_ends_the_part_and_another_format_goes_on(tmp_path):
