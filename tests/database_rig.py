@@ -66,7 +66,6 @@ class DatabaseRig:
         self.make = make
         self.counts: Counts[Counter] = Counts()
         self.last_seq = 0
-        self.stored = Progress("", 0)
         self.made: list[Target] = []
         config = RecorderConfig(
             topic=str(keys.pop("topic", "plant/#")),
@@ -88,6 +87,11 @@ class DatabaseRig:
             is_stopping=lambda: False,
         )
 
+    @property
+    def stored(self) -> Progress:
+        """The position that a start would find."""
+        return self.store.load().get(self.context.key, Progress("", 0))
+
     def target(self, stored: Progress | None = None, **more: object) -> Target:
         """The target at a start, which has the position that was stored last."""
         target = self.make(
@@ -100,9 +104,8 @@ class DatabaseRig:
     def save(self, target: Target) -> None:
         """Store its position, as its thread does after a batch."""
         rows = target.unsaved().rows
+        self.store.save(rows, durable=False)
         target.saved(rows)
-        for _, progress in rows:
-            self.stored = progress
 
     def append(self, target: Target, batch: Sequence[Message]) -> None:
         """Give it a batch once, and store its position."""

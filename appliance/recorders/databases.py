@@ -25,9 +25,12 @@ def make_database_target(context: Context, stored: Progress) -> Target:
         NoPermissionError: the password's file may not be read.
     """
     try:
-        from appliance.recorders.sql import SqlTable  # noqa: PLC0415  # only where it is configured
+        from appliance.recorders.sql import SqlTable  # noqa: PLC0415
+        from appliance.recorders.sql_state import SqlState  # noqa: PLC0415
     except ImportError as error:
         raise _missing(error, context.config) from None
+    if context.config.mode != "append":
+        return SqlState(context, stored)
     return SqlTable(context, stored)
 
 

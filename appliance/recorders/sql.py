@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
+from appliance.config.tables import RecorderConfig
 from appliance.counters import Counter
 from appliance.log.sanitize import escape
 from appliance.model import Message
@@ -28,12 +29,11 @@ from appliance.recorders.set_aside_rows import SetAsideRows
 from appliance.recorders.sql_columns import fixed_columns, make_maker
 from appliance.recorders.sql_connection import SqlConnection, Waits
 from appliance.recorders.sql_dialects import Rows, TimeLimits
-from appliance.recorders.sql_table import APPEND, INSTALLATION, ITEM, SEQ, TableLayout
+from appliance.recorders.sql_table import APPEND, INSTALLATION, ITEM, SEQ, Shape, TableLayout
 from appliance.recorders.table import Column, Kind, Table
 from appliance.recorders.table_maker import PAYLOAD
 from appliance.recorders.target import Context, Figures, Later, Unsaved
 
-_FORMAT = "sql"
 _MOST_GENERATIONS = 1000
 
 _log = logging.getLogger(__name__)
@@ -67,20 +67,24 @@ class SqlTable:
         *,
         limits: TimeLimits | None = None,
         waits: Waits | None = None,
+        shape: Shape = APPEND,
     ) -> None:
-        config = context.config
+        config = self.config_of_rows(context.config)
+        self._config = config
+        self._shape = shape
         database = config.database
         assert database is not None
         self._context = context
         self._connection = SqlConnection(config, limits=limits, waits=waits)
         self._dialect = self._connection.dialect
         written = database.table or context.name
-        self._layout = TableLayout(written, APPEND, self._dialect)
-        self._maker = make_maker(config, APPEND)
-        self._fixed = fixed_columns(self._maker, APPEND)
+        self._layout = TableLayout(written, shape, self._dialect)
+        self._maker = make_maker(config, shape)
+        self._fixed = fixed_columns(self._maker, shape)
         place = hashlib.sha256(f"{shown_address(database.url)} {written}".encode()).hexdigest()
         self._memory = _recall(stored.memory, place[:16])
         self._maker.recall(self._memory.columns)
+        self._format = "sql"
         self._stored = stored
         self._progress = stored
         self._installation = ""
@@ -100,6 +104,11 @@ class SqlTable:
         self._limit: int | None = None
         """Messages a transaction; ``None``: as many as come."""
 
+    @staticmethod
+    def config_of_rows(config: RecorderConfig) -> RecorderConfig:
+        """The configuration by which messages become rows."""
+        return config
+
     # --- Target ----------------------------------------------------------------------------------
 
     @property
@@ -117,8 +126,8 @@ class SqlTable:
     def open(self, later: Later) -> None:  # noqa: ARG002  # nothing is made from the journal again
         """Begin. The server is asked by ``tick``: its absence must not forget the waits."""
         self._installation = self._context.installation()
-        if self._progress.format != _FORMAT:
-            self._progress = Progress(_FORMAT, self._progress.seq)
+        if self._progress.format != self._format:
+            self._progress = Progress(self._format, self._progress.seq)
 
     def append(self, messages: Sequence[Message], seq: int) -> None:
         waiting = list(messages)
@@ -221,14 +230,7 @@ class SqlTable:
             if newest is None:
                 return
             if newest <= self._known_to:
-                found = connection.execute(
-                    sa.select(sa.func.count(sa.distinct(table.c[SEQ]))).where(
-                        table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
-                    )
-                ).scalar_one()
-                # With several rows a message, the last one's may not all be there.
-                one = int(self._context.config.flatten)
-                self._move(newest - one, found - one)
+                self._take_over(connection, newest)
                 return
             self._memory.generation += 1
             self._move(self.cursor, 0)
@@ -241,6 +243,19 @@ class SqlTable:
             )
             _log.warning("Table %s: %s", self._layout.shown, text)
             self._notes["key"] = text
+
+    def _take_over(self, connection: sa.Connection, newest: int) -> None:
+        """Go on behind the newest row, which this data directory has written."""
+        table = self._layout.table
+        assert table is not None
+        found = connection.execute(
+            sa.select(sa.func.count(sa.distinct(table.c[SEQ]))).where(
+                table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
+            )
+        ).scalar_one()
+        # With several rows a message, the last one's may not all be there.
+        one = int(self._config.flatten)
+        self._move(newest - one, found - one)
 
     # --- rows ------------------------------------------------------------------------------------
 
@@ -303,10 +318,10 @@ class SqlTable:
             self._pinned[key] = kind
 
     def _renew_maker(self) -> None:
-        config = self._context.config
+        config = self._config
         memory = self._maker.memory
         types = {**(config.types or {}), **self._pinned}
-        self._maker = make_maker(msgspec.structs.replace(config, types=types or None), APPEND)
+        self._maker = make_maker(msgspec.structs.replace(config, types=types or None), self._shape)
         self._maker.recall(memory)
 
     def _add(self, column: Column) -> None:
@@ -347,14 +362,17 @@ class SqlTable:
         _log.warning("Table %s: %s", self._layout.shown, text)
         self._notes["columns"] = text
 
+    def _own_columns(self, table: Table) -> tuple[list[str], list[Kind], list[list[Any]]]:
+        """Names, kinds and values of the columns that rows have besides those of the payload."""
+        values: list[list[Any]] = [[self._key] * table.rows, table.seqs, table.items]
+        return [INSTALLATION, SEQ, ITEM], ["text", "integer", "integer"], values
+
     def _rows(self, table: Table, messages: Sequence[Message]) -> Rows:
         """The rows as the table takes them."""
-        names: list[str] = [INSTALLATION, SEQ, ITEM]
-        kinds: list[Kind] = ["text", "integer", "integer"]
-        values: list[list[Any]] = [[self._key] * table.rows, table.seqs, table.items]
+        names, kinds, values = self._own_columns(table)
         misfits: set[int] = set()
         for column, column_values in zip(table.columns, table.values, strict=True):
-            if column.name in {SEQ, PAYLOAD}:
+            if column.name in {SEQ, PAYLOAD}:  # the one is there already, the other one comes last
                 continue
             found = self._layout.kinds.get(column.name)
             if found is None or column.name in self._left_out:
@@ -365,7 +383,7 @@ class SqlTable:
             values.append(column_values)
         payload = table.values[-1]
         if misfits:
-            texts = make_rows(messages, flatten=self._context.config.flatten).texts
+            texts = make_rows(messages, flatten=self._config.flatten).texts
             payload = [
                 whole_text(texts[n]) if n in misfits and each is None else each
                 for n, each in enumerate(payload)
@@ -388,11 +406,8 @@ class SqlTable:
                 f"it has {sizes[number]} bytes, and the server takes {most}; raise"
                 " max_allowed_packet there",
             )
-        if not huge:
-            return rows
-        kept = [number for number in range(rows.count) if number not in set(huge)]
-        values = [[column[number] for number in kept] for column in rows.values]
-        return Rows(rows.names, rows.kinds, values, len(kept))
+        outside = set(huge)
+        return rows.only([n for n in range(rows.count) if n not in outside]) if huge else rows
 
     def _insert(self, rows: Rows, *, is_first: bool = False) -> None:
         """Insert rows in one transaction; where one can't be stored, in several around it."""
@@ -407,9 +422,9 @@ class SqlTable:
                     self._read_back(connection)
                     if self._key != key:
                         rows.values[0][:] = [self._key] * rows.count
-                self._dialect.insert(connection, table, rows)
                 # The answer to the commit may be lost.
-                self._known_to = max(self._known_to, rows.values[1][-1])
+                self._known_to = max(self._known_to, *rows.values[rows.names.index(SEQ)])
+                self._store_rows(connection, table, rows)
         except DatabaseFaultError as fault:
             if fault.cause is not Cause.ROW:
                 raise
@@ -420,10 +435,14 @@ class SqlTable:
             self._insert(rows.part(0, middle))
             self._insert(rows.part(middle, rows.count))
 
+    def _store_rows(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
+        self._dialect.insert(connection, table, rows)
+
     def _put_aside(self, row: Rows, why: str) -> None:
         values = {name: column[0] for name, column in zip(row.names, row.values, strict=True)}
-        seq, item = values.pop(SEQ), values.pop(ITEM)
-        values.pop(INSTALLATION)
+        seq, item = values[SEQ], values[ITEM]
+        for name in self._shape.names:
+            values.pop(name)
         if not self._set_aside.add(seq, item, why, values):
             return
         self._set_aside_count += 1

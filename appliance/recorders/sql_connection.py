@@ -166,12 +166,6 @@ class SqlConnection:
                 connect_args=self.dialect.connect_args(self._limits),
             )
             connection = self._engine.connect()
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.invalidate()
-                connection.close()
-                raise
         except Exception as error:  # noqa: BLE001  # a driver's, of any class
             fault = error if isinstance(error, DatabaseFaultError) else self._fault(error)
             self._wait_after(fault)
@@ -179,11 +173,6 @@ class SqlConnection:
         self._connection = connection
         self.connections += 1
         return connection
-
-    def _prepare(self, connection: sa.Connection) -> None:
-        with _cut_after(self._limits.answer_s, connection):
-            self.dialect.on_connect(connection, self._limits)
-            connection.rollback()
 
     def _wait_after(self, fault: DatabaseFaultError) -> None:
         waits = self._waits

@@ -13,11 +13,15 @@ from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
+import sqlalchemy.exc as sa_errors
 from sqlalchemy.dialects import mysql, postgresql
 
 from appliance.recorders.table import Kind
 
+_DUPLICATE = 1062  # ER_DUP_ENTRY
 _SHORT_TEXT = 100_000
+_TOGETHER = 500
+"""Values in one list of a condition."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
 
@@ -41,6 +45,11 @@ class Rows(msgspec.Struct, frozen=True):
     """A list for each column."""
     count: int
 
+    def only(self, numbers: Sequence[int]) -> Rows:
+        """The rows with these numbers."""
+        values = [[column[number] for number in numbers] for column in self.values]
+        return Rows(self.names, self.kinds, values, len(numbers))
+
     def part(self, start: int, end: int) -> Rows:
         """Some of the rows."""
         values = [column[start:end] for column in self.values]
@@ -50,8 +59,6 @@ class Rows(msgspec.Struct, frozen=True):
 class Dialect:
     """Any database that SQLAlchemy knows. Subclasses are faster, and tried."""
 
-    can_widen = False
-    """Whether a column's type can be changed where its values stay what they are."""
     is_loosely_typed = False
     """Whether a column takes numbers with a fraction, though it was made for integers."""
     types: ClassVar[dict[Kind, Any]] = {
@@ -69,9 +76,6 @@ class Dialect:
         """Arguments for the driver."""
         return {}
 
-    def on_connect(self, connection: sa.Connection, limits: TimeLimits) -> None:
-        """Settings of a new connection."""
-
     def largest_row(self, connection: sa.Connection) -> int | None:  # noqa: ARG002
         """Bytes that a row may have, ``None`` where that is no question."""
         return None
@@ -85,49 +89,32 @@ class Dialect:
         return [0] * rows.count
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        """Insert rows; one whose key is there already is left out."""
-        keys = [table.c[name] for name in rows.names[:3]]
-        installation, seqs = rows.values[0][0], rows.values[1]
-        known = {
-            (int(seq), int(item))
-            for seq, item in connection.execute(
-                sa.select(keys[1], keys[2]).where(
-                    keys[0] == installation, keys[1].between(min(seqs), max(seqs))
-                )
-            )
-        }
+        """Insert rows; one whose key (the first three columns) is there already is left out.
+
+        A row that another rule of the table refuses raises the driver's error.
+        """
+        rows = self.unknown(connection, table, rows)
         labels = [f"c{number}" for number in range(len(rows.names))]
         statement = sa.insert(table).values(
             {table.c[name]: sa.bindparam(at) for name, at in zip(rows.names, labels, strict=True)}
         )
-        new = [
-            dict(zip(labels, row, strict=True))
-            for row in self.tuples(rows)
-            if (row[1], row[2]) not in known
-        ]
-        if new:
-            connection.execute(statement, new)
+        if rows.count:
+            given = [dict(zip(labels, row, strict=True)) for row in self.tuples(rows)]
+            connection.execute(statement, given)
 
-    def upsert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        """Insert rows, or replace those of the same key that are not newer.
-
-        The key is the first two columns; the third one says what is newer.
-        """
-        columns = [table.c[name] for name in rows.names]
-        labels = [f"c{number}" for number in range(len(columns))]
-        values: dict[Any, Any] = {
-            column: sa.bindparam(at) for column, at in zip(columns, labels, strict=True)
-        }
-        same = [column == sa.bindparam(f"k{at}") for at, column in enumerate(columns[:2])]
-        change = sa.update(table).where(*same, columns[2] <= sa.bindparam("k2")).values(values)
-        for row in self.tuples(rows):
-            keys = {f"k{at}": value for at, value in enumerate(row[:3])}
-            given = dict(zip(labels, row, strict=True))
-            if connection.execute(change, {**keys, **given}).rowcount:
-                continue
-            present = sa.select(columns[2]).where(columns[0] == row[0], columns[1] == row[1])
-            if connection.execute(present).first() is None:
-                connection.execute(sa.insert(table).values(values), given)
+    def unknown(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> Rows:
+        """The rows whose key is not in the table."""
+        keys = [table.c[name] for name in rows.names[:3]]
+        known: set[tuple[Any, ...]] = set()
+        wanted = list(dict.fromkeys(rows.values[1]))
+        for start in range(0, len(wanted), _TOGETHER):
+            part = wanted[start : start + _TOGETHER]
+            found = sa.select(*keys[1:]).where(keys[0] == rows.values[0][0], keys[1].in_(part))
+            known.update(tuple(row) for row in connection.execute(found))
+        if not known:
+            return rows
+        pairs = zip(rows.values[1], rows.values[2], strict=True)
+        return rows.only([number for number, pair in enumerate(pairs) if pair not in known])
 
     def tuples(self, rows: Rows) -> list[tuple[Any, ...]]:
         """The rows one by one, with the driver's values."""
@@ -171,7 +158,6 @@ def as_text(time_us: int) -> str:
 class PostgreSQL(Dialect):
     """One statement a batch, with an array for each column: no row costs a round trip."""
 
-    can_widen = True
     types: ClassVar[dict[Kind, Any]] = {
         "integer": postgresql.BIGINT(),
         "number": postgresql.DOUBLE_PRECISION(),
@@ -200,21 +186,6 @@ class PostgreSQL(Dialect):
         }
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        self._run(connection, table, rows, "ON CONFLICT DO NOTHING")
-
-    def upsert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        quoted = [self.quote(connection, name) for name in rows.names]
-        target = self.quoted_table(connection, table)
-        change = ", ".join(f"{name} = excluded.{name}" for name in quoted[2:])
-        self._run(
-            connection,
-            table,
-            rows,
-            f"ON CONFLICT ({quoted[0]}, {quoted[1]}) DO UPDATE SET {change}"
-            f" WHERE {target}.{quoted[2]} <= excluded.{quoted[2]}",
-        )
-
-    def _run(self, connection: sa.Connection, table: sa.Table, rows: Rows, end: str) -> None:
         labels = [f"c{number}" for number in range(len(rows.names))]
         selected = ", ".join(
             f"timestamp 'epoch' + {at} * interval '1 microsecond'" if kind == "time" else at
@@ -224,10 +195,11 @@ class PostgreSQL(Dialect):
             f"unnest(%({at})s::{self._arrays[kind]}[])"
             for at, kind in zip(labels, rows.kinds, strict=True)
         )
-        names = ", ".join(self.quote(connection, name) for name in rows.names)
+        names = [self.quote(connection, name) for name in rows.names]
         connection.exec_driver_sql(
-            f"INSERT INTO {self.quoted_table(connection, table)} ({names}) SELECT {selected}"  # noqa: S608
-            f" FROM ROWS FROM ({arrays}) AS given ({', '.join(labels)}) {end}",
+            f"INSERT INTO {self.quoted_table(connection, table)} ({', '.join(names)})"  # noqa: S608
+            f" SELECT {selected} FROM ROWS FROM ({arrays}) AS given ({', '.join(labels)})"
+            f" ON CONFLICT ({', '.join(names[:3])}) DO NOTHING",
             {
                 at: _array(kind, values)
                 for at, kind, values in zip(labels, rows.kinds, rows.values, strict=True)
@@ -265,7 +237,6 @@ def _escaped(text: str) -> str:
 class MariaDB(Dialect):
     """Statements with many rows, made by PyMySQL."""
 
-    can_widen = True
     types: ClassVar[dict[Kind, Any]] = {
         "integer": mysql.BIGINT(),
         "number": mysql.DOUBLE(),
@@ -285,7 +256,6 @@ class MariaDB(Dialect):
             ("row_format", "DYNAMIC"),
         )
     }
-    _is_mariadb = True
 
     def connect_args(self, limits: TimeLimits) -> dict[str, Any]:
         return {
@@ -320,30 +290,22 @@ class MariaDB(Dialect):
         return sizes
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        # Not INSERT IGNORE: that stores a wrong value instead of refusing it.
-        key = self.quote(connection, rows.names[1])
-        self._run(connection, table, rows, f"{key} = {key}")
+        # Not INSERT IGNORE, which stores a wrong value instead of refusing it, and not ON DUPLICATE
+        # KEY UPDATE, which also swallows a row that another unique index refuses.
+        try:
+            self._insert_all(connection, table, rows)
+        except sa_errors.IntegrityError as error:
+            if next(iter(getattr(error.orig, "args", ())), None) != _DUPLICATE:
+                raise
+            rows = self.unknown(connection, table, rows)
+            if rows.count:
+                self._insert_all(connection, table, rows)
 
-    def upsert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        quoted = [self.quote(connection, name) for name in rows.names]
-        seq = quoted[2]
-        # Assigned from left to right, so the number that is compared with comes last.
-        self._run(
-            connection,
-            table,
-            rows,
-            ", ".join(
-                f"{name} = IF({seq} <= VALUES({seq}), VALUES({name}), {name})"
-                for name in (*quoted[3:], seq)
-            ),
-        )
-
-    def _run(self, connection: sa.Connection, table: sa.Table, rows: Rows, change: str) -> None:
+    def _insert_all(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
         names = ", ".join(self.quote(connection, name) for name in rows.names)
         marks = ", ".join(["%s"] * len(rows.names))
         connection.exec_driver_sql(
-            f"INSERT INTO {self.quoted_table(connection, table)} ({names}) VALUES ({marks})"  # noqa: S608
-            f" ON DUPLICATE KEY UPDATE {change}",
+            f"INSERT INTO {self.quoted_table(connection, table)} ({names}) VALUES ({marks})",  # noqa: S608
             self.tuples(rows),
         )
 
@@ -368,24 +330,11 @@ class SQLite(Dialect):
         return {"timeout": limits.connect_s}
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        self._run(connection, table, rows, "ON CONFLICT DO NOTHING")
-
-    def upsert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
-        quoted = [self.quote(connection, name) for name in rows.names]
-        change = ", ".join(f"{name} = excluded.{name}" for name in quoted[2:])
-        self._run(
-            connection,
-            table,
-            rows,
-            f"ON CONFLICT ({quoted[0]}, {quoted[1]}) DO UPDATE SET {change}"
-            f" WHERE {quoted[2]} <= excluded.{quoted[2]}",
-        )
-
-    def _run(self, connection: sa.Connection, table: sa.Table, rows: Rows, end: str) -> None:
-        names = ", ".join(self.quote(connection, name) for name in rows.names)
-        marks = ", ".join("?" * len(rows.names))
+        names = [self.quote(connection, name) for name in rows.names]
+        marks = ", ".join("?" * len(names))
         connection.exec_driver_sql(
-            f"INSERT INTO {self.quoted_table(connection, table)} ({names}) VALUES ({marks}) {end}",  # noqa: S608
+            f"INSERT INTO {self.quoted_table(connection, table)} ({', '.join(names)})"  # noqa: S608
+            f" VALUES ({marks}) ON CONFLICT ({', '.join(names[:3])}) DO NOTHING",
             self.tuples(rows),
         )
 

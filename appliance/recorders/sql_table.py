@@ -34,8 +34,10 @@ class Shape(msgspec.Struct, frozen=True):
         return (*self.key, *self.others)
 
 
+# The database's own comparison of texts may ignore case, and an index takes no long ones: so a row
+# of mode latest and update is known by a digest of its topic or key.
 APPEND = Shape((INSTALLATION, SEQ, ITEM))
-UPSERT = Shape((INSTALLATION, KEY_HASH), (SEQ, KEY))
+STATE = Shape((INSTALLATION, KEY_HASH, ITEM), (SEQ, KEY))
 _KINDS: dict[str, Kind] = {
     INSTALLATION: "text",
     SEQ: "integer",

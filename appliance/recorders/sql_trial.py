@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from appliance.config.tables import RecorderConfig
 from appliance.recorders.sql_columns import fixed_columns, make_maker
 from appliance.recorders.sql_connection import SqlConnection
-from appliance.recorders.sql_table import APPEND, UPSERT, TableLayout
+from appliance.recorders.sql_table import APPEND, STATE, TableLayout
 
 
 def try_table(config: RecorderConfig) -> str:
@@ -22,7 +22,7 @@ def try_table(config: RecorderConfig) -> str:
     """
     assert config.database is not None
     connection = SqlConnection(config)
-    shape = APPEND if config.mode == "append" else UPSERT
+    shape = APPEND if config.mode == "append" else STATE
     layout = TableLayout(config.database.table or config.used_name, shape, connection.dialect)
     try:
         with connection.transaction() as open_connection:

@@ -85,6 +85,10 @@ class StateRows:
         """A message for each row, in the order of topics or keys."""
         return [message for _, message in sorted(self._rows.items())]
 
+    def by_key(self) -> dict[str, Message]:
+        """A message for each row, by its topic or key."""
+        return dict(self._rows)
+
     def changes(self, messages: Sequence[Message]) -> dict[str, Message]:
         """The rows as messages (in order) leave them: new and changed ones by their key."""
         found: dict[str, Message] = {}

@@ -17,9 +17,12 @@ from database_rig import INSTALLATION, QUICK, DatabaseRig, messages
 from database_servers import MARIADBD, POSTGRES, MariaDBServer, PostgresServer, Server, running
 
 from appliance.counters import Counter
+from appliance.errors import UnavailableError
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
+from appliance.recorders.databases import try_database
 from appliance.recorders.progress import Progress
 from appliance.recorders.sql_dialects import TimeLimits
+from appliance.recorders.sql_state import SqlState
 from appliance.secret import Secret
 
 campaign = pytest.mark.campaign
@@ -404,3 +407,95 @@ def test_a_locked_database_is_waited_for(database: Database, rig):
         other.invalidate()
     appliance.record(target, messages(2, 3))
     assert len(database.rows()) == 3
+
+
+STATE = "SELECT * FROM messages ORDER BY topic, item"
+
+
+def test_latest_is_one_row_a_topic(database: Database, rig):
+    """The last message of each topic, also after a crash between the table and the position."""
+    appliance = rig(mode="latest", metadata=True, make=SqlState)
+    target = appliance.target()
+    for seq in range(1, 31):
+        appliance.append(target, messages(seq, seq, {"v": seq}, topic=f"plant/{seq % 3}"))
+    assert [(row["topic"], row["key"], row["seq"], row["v"]) for row in database.rows(STATE)] == [
+        ("plant/0", "plant/0", 30, 30),
+        ("plant/1", "plant/1", 28, 28),
+        ("plant/2", "plant/2", 29, 29),
+    ]
+    stored = appliance.stored
+    appliance.last_seq = 33
+    target.append(messages(31, 33, {"v": 0}, topic="plant/1"), 33)
+    again = appliance.target(stored)
+    appliance.append(again, messages(31, 34, {"v": 9}, topic="plant/1"))
+    rows = database.rows(STATE)
+    assert [(row["seq"], row["v"]) for row in rows] == [(30, 30), (34, 9), (29, 29)]
+    database.run("DROP TABLE messages")
+    said = appliance.record(again, messages(35, 35, {"v": 8}, topic="plant/1"))
+    assert said
+    assert [row["seq"] for row in database.rows(STATE)] == [30, 35, 29]
+
+
+def test_update_merges_the_keys_of_an_object(database: Database, rig):
+    """Later keys win, a null too, as the files of mode update do; ``key`` tells rows apart."""
+    appliance = rig(mode="update", key="id", metadata=True, make=SqlState)
+    target = appliance.target()
+    for seq, value in enumerate(
+        [
+            {"id": "A", "t": 1.5, "unit": "C"},
+            {"id": "a", "t": 2.5},
+            {"id": "A", "t": None, "flag": True},
+            {"id": 7, "unit": "K"},
+            {"other": 1},
+        ],
+        1,
+    ):
+        appliance.append(target, messages(seq, seq, value))
+    rows = {row["key"]: row for row in database.rows("SELECT * FROM messages")}
+    assert rows.keys() == {"A", "a", "7"}
+    assert (rows["A"]["t"], rows["A"]["unit"], rows["A"]["seq"]) == (None, "C", 3)
+    assert rows["A"]["flag"] in (True, 1)
+    assert rows["a"]["t"] == 2.5
+    assert appliance.counts[Counter.RECORDER_ROWS_LEFT_OUT] == 1
+    again = appliance.target()
+    appliance.append(again, messages(6, 6, {"id": "A", "unit": "F"}))
+    (row,) = database.rows("SELECT * FROM messages WHERE seq = 6")
+    assert (row["t"], row["unit"]) == (None, "F")
+
+
+def test_a_list_in_latest_is_replaced_as_a_whole(database: Database, rig):
+    appliance = rig(mode="latest", flatten=True, metadata=True, make=SqlState)
+    target = appliance.target()
+    appliance.append(target, messages(1, 1, [{"a": 1}, {"a": 2}, {"a": 3}], topic="x"))
+    appliance.append(target, messages(2, 2, [{"a": 4}], topic="y"))
+    appliance.append(target, messages(3, 3, [{"a": 5}, {"a": 6}], topic="x"))
+    assert [(row["topic"], row["item"], row["a"]) for row in database.rows(STATE)] == [
+        ("x", 0, 5),
+        ("x", 1, 6),
+        ("y", 0, 4),
+    ]
+
+
+def test_a_row_that_another_unique_index_refuses_is_no_repeat(database: Database, rig):
+    appliance = rig()
+    target = appliance.target()
+    appliance.append(target, messages(1, 1, {"device": 1}))
+    database.run("CREATE UNIQUE INDEX one ON messages (device)")
+    appliance.append(target, messages(2, 3, {"device": 1}) + messages(4, 4, {"device": 2}))
+    assert [row["seq"] for row in database.rows()] == [1, 4]
+    assert appliance.counts[Counter.RECORDER_ROWS_SET_ASIDE] == 2
+
+
+def test_the_database_is_tried_before_it_is_used(database: Database, rig):
+    appliance = rig(metadata=True)
+    config = appliance.context.config
+    said = try_database(config)
+    assert "connected; the table messages will be made" in said
+    with pytest.raises(sa.exc.DatabaseError):
+        database.rows()
+    appliance.append(appliance.target(), messages(1, 1))
+    assert "connected; the table messages can be written" in try_database(config)
+    assert len(database.rows()) == 1
+    database.run("DROP TABLE messages", "CREATE TABLE messages (id BIGINT)")
+    with pytest.raises(UnavailableError, match="no column installation"):
+        try_database(config)
