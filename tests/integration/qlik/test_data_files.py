@@ -1,9 +1,13 @@
 """The client for data files against the simulated tenant, over real HTTP."""
 
+import contextlib
 import io
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from appliance.config.reading import loads
 from appliance.config.tables import QlikConfig
@@ -270,3 +274,49 @@ def test_a_server_that_refuses_before_it_has_read_the_file(
     if isinstance(caught.value, StatusError):
         assert caught.value.status == 413
     put(files, Place(), "a.csv", b"12")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["data", "links", "next", "href", "id", "name", "type", "meta", "roles"]
+            )
+            | st.sampled_from(
+                ["size", "maxFileSize", "allowedExtensions", "modifiedDate", "errors"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(answer=JSON, status=st.sampled_from([200, 201, 400, 403, 500]))
+def test_whatever_a_server_answers_is_an_answer_or_an_error_in_words(
+    qlik: SimulatedQlik, answer: object, status: int
+) -> None:
+    """No other exception, and no loop over pages without end."""
+    config = QlikConfig(edition="cloud", url=qlik.url, api_key=Secret("simulated-api-key"))
+    made = data_files(config)
+    qlik.fail(FaultKind.STATUS, status=status, text=json.dumps(answer))
+    calls: list[Callable[[], object]] = [
+        made.limits,
+        lambda: made.place("Plant"),
+        lambda: made.find(Place(), "a/b.csv"),
+        lambda: made.put(Place(), "a.csv", io.BytesIO(b"1"), 1, known=None),
+        lambda: made.delete("x"),
+    ]
+    try:
+        for call in calls:
+            with contextlib.suppress(QlikError):
+                call()
+    finally:
+        made.close()
+        qlik.heal()

@@ -200,7 +200,7 @@ def test_with_replace_each_file_takes_the_place_of_the_one_before(
     assert [one.puts for one in files.files.values()] == [2]
 
 
-@pytest.mark.parametrize("kind", [FaultKind.DROP_AFTER, FaultKind.HANG_AFTER])
+@pytest.mark.parametrize("kind", [FaultKind.DROP_AFTER, FaultKind.HANG_AFTER, FaultKind.GARBAGE])
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_lost_answer_is_looked_for_before_the_file_is_sent_again(
     make_site: Callable[..., Site], kind: FaultKind, is_restarted: bool
@@ -317,6 +317,8 @@ def test_the_message_is_in_the_journal_once(
             "no .csv files",
         ),
         (lambda q: q.refuse(), lambda q: q.heal(), "refused"),
+        (lambda q: q.fail(FaultKind.LOGIN_PAGE), lambda q: q.heal(), "login"),
+        (lambda q: q.fail(FaultKind.GARBAGE, method="GET"), lambda q: q.heal(), "not the JSON"),
         (
             lambda q: setattr(q.cloud.data_files, "max_all", 0),
             lambda q: setattr(q.cloud.data_files, "max_all", 1000),
