@@ -478,6 +478,17 @@ class Counter(enum.Enum):
         "recorder retries",
         "A recording could not be written and is tried again; see the file's disk and permissions.",
     )
+    RECORDER_FILES_CLOSED_FOR_OTHERS = (
+        "recorder files closed for others",
+        "A recorder with placeholders in its path had as many files open as it may, so the least",
+        "lately used one was closed for another and goes on later; use fewer placeholders if",
+        "recording is slow.",
+    )
+    RECORDER_PATHS_BEYOND_LIMIT = (
+        "recorder messages in the file of others",
+        "A recorder with placeholders in its path had 10,000 files, so a message on a further",
+        "topic went to the file ~others; use fewer placeholders, a narrower topic, or {date}.",
+    )
 
     UPLOAD_RETRIES = (
         "upload retries",

@@ -73,7 +73,7 @@ class PathTemplate(msgspec.Struct, frozen=True):
     @property
     def is_timed(self) -> bool:
         """Whether another file begins as time passes."""
-        return any(each.name in OF_TIME for name in self.names for each in name.placeholders)
+        return any(not each.is_value for name in self.names for each in name.placeholders)
 
     @property
     def has_value(self) -> bool:
@@ -118,12 +118,12 @@ def read_template(path: str, data_dir: str, levels: Collection[str]) -> PathTemp
 
 
 def may_be_same(one: PathTemplate | str, other: PathTemplate | str) -> bool:
-    """Whether a file of one path could be a file of the other one. In doubt, yes.
+    """Whether a file of one path could be a file of the other one, or a folder that it needs.
 
-    Both are absolute. A path without placeholders is given as it is. Letter case is ignored.
+    Both are absolute. A path without placeholders is given as it is. Letter case is ignored. In
+    doubt, yes.
     """
-    ours, theirs = _patterns(one), _patterns(other)
-    return len(ours) == len(theirs) and all(map(_may_match, ours, theirs))
+    return all(map(_may_match, _patterns(one), _patterns(other)))
 
 
 def _split(path: str, data_dir: str) -> tuple[str, str]:

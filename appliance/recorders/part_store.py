@@ -61,14 +61,15 @@ class PartStore:
         """Called with each part that was closed, in the thread that closed it. It must return at
         once: it wakes another thread."""
 
-    def announce(self, part: Part) -> None:
-        """Store on the disk that a complete file is about to get its name.
+    def announce(self, part: Part, positions: Iterable[tuple[str, Progress]] = ()) -> None:
+        """Store on the disk that a complete file is about to get its name, and positions with it.
 
         Raises:
             sqlite3.Error: nothing was stored.
         """
         with self._store.changing(durable=True) as connection:
             _put(connection, msgspec.structs.replace(part, state="pending"))
+            put_positions(connection, positions)
 
     def close(self, part: Part, positions: Iterable[tuple[str, Progress]]) -> None:
         """Store on the disk that a file has its name, and where its series stands with it.
@@ -130,6 +131,20 @@ class PartStore:
             for part in self._select("WHERE recorder = ? ORDER BY last_seq", (recorder,))
             if part.state in states
         ]
+
+    def has(self, paths: Sequence[str]) -> bool:
+        """Whether one of these files has a row, in whatever state.
+
+        Raises:
+            sqlite3.Error: that can't be read.
+        """
+        marks = ", ".join("?" * len(paths))
+        with self._store.reading() as connection:
+            found = connection.execute(
+                f"SELECT 1 FROM part WHERE path IN ({marks}) LIMIT 1",  # noqa: S608 - only marks
+                paths,
+            ).fetchone()
+        return found is not None
 
     def newest(self, recorder: str) -> Part | None:
         """The newest part of a recorder that has its name.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,10 @@ _LEVEL_JOINT = "+"
 _ENDS = ". "
 """Windows drops these at the end of a name; at the beginning a dot hides a file."""
 _EMPTY = "%"
+_OTHERS = "~others"
+"""The text of no value: none begins so."""
+_HOURS = {"date": 24, "hour": 1}
+"""How long the text of a placeholder stays the same."""
 _DIGEST_BYTES = 16
 _CACHED = 4096
 
@@ -59,59 +64,72 @@ class PathMaker:
         levels: the numbers of the named levels of the recorder's topic.
     """
 
-    def __init__(self, template: PathTemplate, levels: dict[str, int]) -> None:
+    def __init__(self, template: PathTemplate, levels: Mapping[str, int]) -> None:
         self._folder = Path(template.folder)
         self._names = template.names
         self._levels = levels
-        self._is_timed = template.is_timed
+        self._unit = 0
+        for name in template.names:
+            for each in name.placeholders:
+                if each.name in _HOURS:
+                    self._unit = min(self._unit or _HOURS[each.name], _HOURS[each.name])
+        self._unit_ns = self._unit * _HOUR_NS
         self._made = lru_cache(maxsize=_CACHED)(self._make)
 
-    def path(self, topic: str, received_ns: int) -> Path:
-        """The file of a message on this topic that was received at this time (ns since 1970)."""
-        return self._made(topic, received_ns // _HOUR_NS if self._is_timed else 0)
-
     def period(self, received_ns: int) -> int:
-        """A number that stays the same as long as time makes no other file."""
-        return received_ns // _HOUR_NS if self._is_timed else 0
+        """The hour (since 1970) from which on the path of that time stays the same; 0 if always."""
+        return received_ns // self._unit_ns * self._unit if self._unit else 0
 
-    def _make(self, topic: str, hour: int) -> Path:
+    def path(self, topic: str, period: int) -> Path:
+        """The file of messages on this topic that were received in this period."""
+        return self._made(topic, period)
+
+    def path_of_others(self, period: int) -> Path:
+        """A file that no topic has."""
+        return self._path(None, period)
+
+    def _make(self, topic: str, period: int) -> Path:
         levels = topic.split("/")
         values = {name: levels[n] if n < len(levels) else "" for name, n in self._levels.items()}
-        moment = _EPOCH + timedelta(hours=hour)
+        return self._path({**values, OF_TOPIC: topic}, period)
+
+    def _path(self, values: Mapping[str, str] | None, period: int) -> Path:
+        moment = _EPOCH + timedelta(hours=period)
         times = {"date": f"{moment:%Y-%m-%d}", "hour": f"{moment:%H}"}
         path = self._folder
         for name in self._names:
-            path /= _name(name, topic, values, times)
+            path /= _name(name, values, times)
         return path
 
 
-def _name(name: Name, topic: str, values: dict[str, str], times: dict[str, str]) -> str:
-    made = _joined(name, topic, values, times, escape_first=False)
+def _name(name: Name, values: Mapping[str, str] | None, times: Mapping[str, str]) -> str:
+    made = _joined(name, values, times, escape_first=False)
     if is_device(made):
-        return _joined(name, topic, values, times, escape_first=True)
+        return _joined(name, values, times, escape_first=True)
     return made
 
 
 def _joined(
-    name: Name, topic: str, values: dict[str, str], times: dict[str, str], *, escape_first: bool
+    name: Name, values: Mapping[str, str] | None, times: Mapping[str, str], *, escape_first: bool
 ) -> str:
     made = []
     for piece in name.pieces:
         if not isinstance(piece, Placeholder):
             made.append(piece)
-        elif piece.is_value:
-            value = topic if piece.name == OF_TOPIC else values[piece.name]
+        elif not piece.is_value:
+            made.append(times[piece.name])
+        elif values is None:
+            made.append(_OTHERS)
+        else:
             made.append(
                 safe(
-                    value,
+                    values[piece.name],
                     name.longest_value,
                     escaped=name.separators,
                     escape_first=escape_first,
                 )
             )
             escape_first = False
-        else:
-            made.append(times[piece.name])
     return "".join(made)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from appliance.config.recorder_paths import not_a_recording
+from appliance.config.path_placeholders import may_be_same
+from appliance.config.recorder_paths import not_a_recording, template_of
 from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.mqtt.topics import Matcher
@@ -56,6 +57,7 @@ def make_plan(
     for recorder in recorders:
         if recorder.config.database is None:
             _check_path(recorder, data_dir, seen)
+    _check_templates([each for each in recorders if each.config.database is None], data_dir)
     return Plan(
         recorders,
         files=_group([each for each in recorders if each.config.database is None]),
@@ -68,6 +70,23 @@ def _group(recorders: Sequence[Recorder]) -> Group:
     for recorder in recorders:
         routes.add(recorder.config.topic_filter, recorder)
     return Group(tuple(recorders), routes)
+
+
+def _check_templates(recorders: Sequence[Recorder], data_dir: Path) -> None:
+    try:
+        paths = [
+            template_of(each.config, str(data_dir)) or str(each.config.path) for each in recorders
+        ]
+    except ValueError as error:
+        raise ConfigError(f"[[recorder]] `path`: {error}") from None
+    for number, path in enumerate(paths):
+        for other in paths[:number]:
+            has_template = not (isinstance(path, str) and isinstance(other, str))
+            if has_template and may_be_same(path, other):
+                raise ConfigError(
+                    f"[[recorder]] `path` {recorders[number].config.path}: another recorder may"
+                    " write the same file for some topic. Give each a folder of its own."
+                )
 
 
 def _check_path(recorder: Recorder, data_dir: Path, seen: dict[str, Recorder]) -> None:

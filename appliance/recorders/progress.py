@@ -218,6 +218,19 @@ class ProgressStore:
             row = connection.execute(f"{_READ} WHERE key = ?", (key,)).fetchone()
         return None if row is None else _progress(key, row[1:])
 
+    def positions(self, prefix: str) -> dict[str, Progress]:
+        """The rows whose keys begin so. Damaged ones are left out.
+
+        Raises:
+            sqlite3.Error: they can't be read.
+        """
+        with self.reading() as connection:
+            rows = connection.execute(
+                f"{_READ} WHERE substr(key, 1, ?) = ?", (len(prefix), prefix)
+            ).fetchall()
+        found = ((key, _progress(key, values)) for key, *values in rows)
+        return {key: progress for key, progress in found if progress is not None}
+
     def save(self, rows: Iterable[tuple[str, Progress]], *, durable: bool) -> None:
         """Store all of these or none.
 

@@ -29,6 +29,11 @@ Where the table has nothing of this data directory, it is a new recorder: it beg
 journal's newest message."""
 
 
+KEY_MARK = "\x1f"
+"""Divides the name of a row for one of several paths of a recorder: its key, the period, the path.
+No file name has it."""
+
+
 def _never() -> bool:
     return False
 
@@ -178,5 +183,5 @@ def key_of(path: Path, data_dir: Path) -> str:
 
 
 def path_of(key: str, data_dir: Path) -> Path:
-    """The file of a name in ``recorders.db``."""
-    return data_dir / key
+    """The file of a name in ``recorders.db``; of one of several paths, what follows the marks."""
+    return data_dir / key.rpartition(KEY_MARK)[2]

@@ -44,7 +44,8 @@ NASTY = [
 def made(path: str, topic: str, topic_filter: str = "#", at_ns: int = NOON_NS) -> Path:
     levels = dict(read_named(topic_filter).levels)
     template = read_template(str(Path(DATA) / path), DATA, levels)
-    return PathMaker(template, levels).path(topic, at_ns)
+    maker = PathMaker(template, levels)
+    return maker.path(topic, maker.period(at_ns))
 
 
 def names_below(path: Path, folder: str) -> tuple[str, ...]:
@@ -136,6 +137,13 @@ def test_date_and_hour_are_those_of_the_message_in_utc() -> None:
     assert (early.name, late.name) == ("1969-12-31.jsonl", "2262-04-11.jsonl")
 
 
+def test_no_topic_has_the_file_of_others() -> None:
+    levels = dict(read_named("{line}/{sensor}").levels)
+    template = read_template(str(Path(DATA) / "r/{line}_{sensor}.csv"), DATA, levels)
+    assert PathMaker(template, levels).path_of_others(0).name == "~others_~others.csv"
+    assert made("r/{line}_{sensor}.csv", "~others/~others", "{line}/{sensor}").name[0] == "%"
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -159,7 +167,7 @@ def test_a_path_that_can_t_be_taken_is_explained(path: str, said: str) -> None:
 def test_braces_in_the_data_directory_or_around_no_name_are_no_placeholders() -> None:
     folder = str(Path("/srv/{topic}/data").absolute())
     template = read_template(str(Path(folder) / "r/{1}-{topic}.csv"), folder, ())
-    path = PathMaker(template, {}).path("x", NOON_NS)
+    path = PathMaker(template, {}).path("x", 0)
     assert path == Path(folder) / "r" / "{1}-x.csv"
 
 
@@ -171,6 +179,7 @@ def test_braces_in_the_data_directory_or_around_no_name_are_no_placeholders() ->
         ("r/{topic}.csv", "r/x.json", False),
         ("r/{topic}.csv", "s/x.csv", False),
         ("r/{topic}.csv", "r/s/x.csv", False),
+        ("r/{topic}", "r/s/x.csv", True),
         ("r/{topic}.csv", "r/{line}.csv", True),
         ("r/a-{topic}.csv", "r/b-{topic}.csv", False),
         ("r/a-{topic}.csv", "r/{line}-b.csv", True),

@@ -1,0 +1,131 @@
+"""Compressed copies of closed files: gzip from the standard library, zstd from a package.
+
+A copy is made beside the file under a hidden name and gets its name when it is complete and on the
+disk. Work is done in a thread of its own, one file at a time, because a large file takes seconds.
+Not for: which files, and removing the plain one (closed_files.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib.util
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from appliance.storage import files
+
+ENDINGS = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+
+_BLOCK_BYTES = 256 * 1024
+_GZIP_LEVEL = 6
+_ZSTD_LEVEL = 3
+
+
+def missing_package(compression: str) -> str:
+    """What to install for a value of ``compression``, for people; ``""`` if nothing."""
+    if compression == "zstd" and importlib.util.find_spec("zstandard") is None:
+        return (
+            '`compression = "zstd"` needs zstandard, which is not installed:'
+            " pip install 'qlik-mqtt-appliance[zstd]'"
+        )
+    return ""
+
+
+class Compressor:
+    """Compresses one file at a time. ``start``, ``result`` and ``stop`` are for one thread."""
+
+    def __init__(self, compression: str) -> None:
+        self._compression = compression
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._outcome: int | OSError | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        return self._thread is None
+
+    def start(self, source: Path) -> None:
+        """Begin to make the compressed copy of a file."""
+        self._outcome = None
+        self._thread = threading.Thread(
+            target=self._run, args=(source,), name="recorders-compress", daemon=True
+        )
+        self._thread.start()
+
+    def result(self) -> int | None:
+        """The size of the copy in bytes; ``None``: it is not there yet.
+
+        Raises:
+            OSError: it could not be made.
+        """
+        thread = self._thread
+        if thread is None or thread.is_alive():
+            return None
+        self._thread = None
+        if isinstance(self._outcome, OSError):
+            raise self._outcome
+        return self._outcome
+
+    def stop(self) -> None:
+        """Give the present file up; returns when nothing is written any more."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._stopping.clear()
+
+    def _run(self, source: Path) -> None:
+        try:
+            self._outcome = compress(source, self._compression, self._stopping.is_set)
+        except OSError as error:
+            self._outcome = error
+        except Exception as error:  # noqa: BLE001  # of a package; the file stays as it is
+            self._outcome = OSError(f"{type(error).__name__}: {error}")
+
+
+def compressed_path(source: Path, compression: str) -> Path:
+    return source.with_name(source.name + ENDINGS[compression])
+
+
+def compress(source: Path, compression: str, is_stopped: Callable[[], bool]) -> int:
+    """Make the compressed copy of a file and return its size; an older copy is replaced.
+
+    Raises:
+        OSError: it could not be made, or was given up; nothing is left of it.
+    """
+    target = compressed_path(source, compression)
+    temporary = target.with_name(f".{target.name}.part")
+    try:
+        with source.open("rb") as plain, temporary.open("wb") as file:
+            with _packed(file, compression) as packed:
+                while block := plain.read(_BLOCK_BYTES):
+                    if is_stopped():
+                        raise InterruptedError("stopped")  # noqa: TRY301 - as any other error
+                    packed(block)
+            file.flush()
+            files.sync_file(file.fileno())
+            size = file.tell()
+        files.rename(temporary, target)
+        files.sync_directory(target.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    return size
+
+
+@contextlib.contextmanager
+def _packed(file: BinaryIO, compression: str) -> Iterator[Callable[[bytes], object]]:
+    """What writes blocks to a file, compressed. The same blocks always give the same bytes."""
+    if compression == "gzip":
+        with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+            yield packed.write
+        return
+    import zstandard  # noqa: PLC0415 - an optional package
+
+    compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
+    with compressor.stream_writer(file, closefd=False) as stream:
+        yield stream.write
