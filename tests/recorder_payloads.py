@@ -1,11 +1,13 @@
 """Payloads of every kind for tests of recorders, and what a reader must find of them."""
 
+import base64
 import json
 from decimal import Decimal
 
 from hypothesis import strategies as st
 
 from appliance.model import Message
+from appliance.recorders.payload import MAX_DEPTH, json_value, nesting
 
 TIME_NS = 1_681_310_409_792_123_456
 
@@ -72,3 +74,124 @@ values = st.recursive(
 )
 objects = st.lists(st.tuples(keys, values), max_size=5).map(joined)
 payload_bytes = objects | values | st.binary(max_size=10)
+
+
+FIELD_PAYLOADS = [
+    b'{"a": 1, "b": "x"}',
+    b'{"a": 2.5, "b": null, "c": [1, {"d": 1e400}]}',
+    b'{"a": "n/a", "e": true}',
+    b'{"a": 9007199254740993, "e": false}',
+    b"",
+    b"{}",
+    b"null",
+    b" 5 ",
+    b'"5"',
+    b'plain text, with "quotes" and \' and ;\r\n\tlines',
+    b"=1+1",
+    b"{'a': 5}",
+    b"NaN",
+    b'{"a": NaN}',
+    b"-Infinity",
+    b"1e400",
+    b'{"a": 1e400}',
+    b'{"huge": 123456789012345678901234567890}',
+    b'{"id": 18446744073709551615, "exact": 3.14159265358979323846}',
+    b'{"a": 1, "a": 2}',
+    b'{"nested": {"a": 1, "a": 2}}',
+    b"\x00\xff\xfe binary",
+    b"caf\xe9",
+    b"\xef\xbb\xbf{}",
+    b'"\\ud800"',
+    b'{"a": "\\udc00"}',
+    b"NUL \x00 in text",
+    b'{"b": "NUL \\u0000 in text"}',
+    '{"größe": "Ω 😀", "key with \\" and , and \\n": 1}'.encode(),
+    b'{"": 1, " ": 2, "\\u0000": 3}',
+    b'{"payload": 1, "topic": 2, "seq": 3}',
+    b'{"%b": 1}' % (b"k" * 300),
+    b"[" * 1000 + b"]" * 1000,
+    b'{"deep": %b}' % (b"[" * 90 + b"]" * 90),
+    json.dumps({f"k{number}": number for number in range(500)}).encode(),
+    b'[{"a": 1}, {"a": "x"}, 5, [], null]',
+    b"[]",
+    b'{"$text": "x", "$base64": 1}',
+    b'{"b": "%b"}' % (b"long " * 20_000),
+]
+"""What clients really send, and what they could send."""
+
+
+def is_json(payload):
+    """Whether a recording holds a payload as the JSON that it is."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    try:
+        pairs = json.loads(payload.decode(), parse_constant=refuse, object_pairs_hook=list)
+        json.dumps(pairs, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return nesting(payload) <= MAX_DEPTH
+
+
+def restored(value):
+    """What docs/recording.md tells readers of JSON: bytes of a wrapped payload, else the value."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((key, inner),) = value.items()
+        if key == "$text":
+            return inner.encode()
+        if key == "$base64":
+            return base64.b64decode(inner)
+        if key == "$json":
+            return inner
+    return value
+
+
+def check_value(value, payload):
+    """That a JSON element stands for a payload."""
+    found = restored(value)
+    assert found == (loads(payload) if is_json(payload) else payload)
+
+
+def whole_text(payload):
+    """What the column `payload` has for a whole payload."""
+    text = json_value(payload, indent=False).decode()
+    if text.startswith('{"$text": ') and b"\0" not in payload:
+        return payload.decode()
+    return text
+
+
+def check_cells(row, payload, taken=()):
+    """That the columns of a row stand for a payload.
+
+    Args:
+        row: cells by column, with the types that the reader gives them.
+        payload: the payload, or an element of it.
+        taken: names of columns that are not keys of the payload.
+    """
+    cell = row["payload"]
+    guarded = (whole_text(payload), "'" + whole_text(payload))
+    if cell in guarded:
+        return
+    assert cell in (None, ""), cell
+    assert is_json(payload), payload
+    value = loads(payload)
+    assert isinstance(value, dict), payload
+    used = {name.casefold() for name in (*taken, "payload")}
+    for key, one in value.items():
+        name = key
+        while name.casefold() in used:
+            name += "_"
+        assert _stands_for(row.get(name), one), (key, one, row.get(name))
+
+
+def _stands_for(cell, value):
+    if value is None:
+        return cell in (None, "")
+    if isinstance(value, bool):
+        return cell in (value, json.dumps(value))
+    if isinstance(value, str):
+        return (cell or "") in (value, "'" + value)
+    if isinstance(value, Decimal):
+        return cell is not None and Decimal(str(cell)) == value
+    return loads(cell) == value

@@ -25,6 +25,11 @@ _PART_FORMATS: dict[str, Callable[[str], PartWriter]] = {
 }
 
 
+def format_names() -> tuple[str, ...]:
+    """All formats, as in ``[[recorder]] format``."""
+    return (*_FORMATS, *_PART_FORMATS)
+
+
 def is_of_parts(kind: str) -> bool:
     """Whether files of a format can't be appended to, so that a recorder makes a series of them."""
     return kind in _PART_FORMATS
