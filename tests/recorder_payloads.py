@@ -111,13 +111,14 @@ FIELD_PAYLOADS = [
     b'{"%b": 1}' % (b"k" * 300),
     b"[" * 1000 + b"]" * 1000,
     b'{"deep": %b}' % (b"[" * 90 + b"]" * 90),
-    json.dumps({f"k{number}": number for number in range(500)}).encode(),
     b'[{"a": 1}, {"a": "x"}, 5, [], null]',
     b"[]",
     b'{"$text": "x", "$base64": 1}',
     b'{"b": "%b"}' % (b"long " * 20_000),
 ]
 """What clients really send, and what they could send."""
+
+MANY_KEYS = json.dumps({f"k{number}": number for number in range(500)}).encode()
 
 
 def is_json(payload):
@@ -161,21 +162,27 @@ def whole_text(payload):
     return text
 
 
-def check_cells(row, payload, taken=()):
+def check_cells(row, payload, taken=(), *, is_csv=False):
     """That the columns of a row stand for a payload.
 
     Args:
         row: cells by column, with the types that the reader gives them.
         payload: the payload, or an element of it.
         taken: names of columns that are not keys of the payload.
+        is_csv: whether of a key that comes twice the last value counts, and texts have NUL.
     """
     cell = row["payload"]
-    guarded = (whole_text(payload), "'" + whole_text(payload))
+    text = whole_text(payload)
+    if is_csv and text.startswith('{"$text": '):
+        text = payload.decode()
+    guarded = (text, "'" + text)
     if cell in guarded:
         return
     assert cell in (None, ""), cell
     assert is_json(payload), payload
     value = loads(payload)
+    if is_csv and isinstance(value, tuple):
+        value = dict(value[1])
     assert isinstance(value, dict), payload
     used = {name.casefold() for name in (*taken, "payload")}
     for key, one in value.items():
