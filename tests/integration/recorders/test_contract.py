@@ -32,7 +32,7 @@ from appliance.config.tables import DatabaseConfig, RecorderConfig
 from appliance.config.values import TopicFilter
 from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import recorder
+from appliance.recorders import recorder, worker
 from appliance.recorders.formats import format_names, missing_package
 from appliance.recorders.metadata import FIELDS
 from appliance.recorders.progress import highest_cursor
@@ -296,6 +296,7 @@ def test_fields_levels_types_and_the_time_are_columns(tmp_path, kind):
 def test_a_full_disk_loses_nothing(tmp_path, small_disk, kind, monkeypatch):
     """The recorder's health says so; what was there stays readable, and the rest follows."""
     monkeypatch.setattr(recorder, "RETRY_S", 0.1)
+    monkeypatch.setattr(worker, "SAVE_EVERY_S", 0.1)
     with Site(tmp_path, kind, place=small_disk) as site:
         site.publish(b'{"n": 1}')
         site.settle()
