@@ -535,14 +535,23 @@ def _add_export(add: _Add) -> None:
     parser = add(
         "export",
         "write messages from the journal to a file",
-        "Write the messages of the journal, oldest first. The appliance may be running.",
+        "Write the messages of the journal, oldest first. The appliance may be running. An export "
+        "that was interrupted says how it goes on.",
         "  appliance export > all.jsonl\n"
         "  appliance export -t 'plant/#' --since 24h -o plant.jsonl\n"
-        "  appliance export -t /demo/integers --payload -o integers.jsonl",
+        "  appliance export --text overheated --client 'press*' --until 2026-11-29\n"
+        "  appliance export --task 'Reload Sales' --state bad -o failed.csv --format csv\n"
+        "  appliance export --resume -o all.jsonl",
     )
-    parser.add_argument("-t", "--topic", metavar="FILTER", action="append", default=[],
-                        help="only these topics; may come more than once")  # fmt: skip
-    parser.add_argument("--since", metavar="TIME", help='not older than this, e.g. "24h"')
+    _range_options(parser)
+    parser.add_argument("--text", metavar="TEXT", action="append", default=[],
+                        help="only with this in topic, client id or payload, in any case; "
+                             "several: with all of them")  # fmt: skip
+    parser.add_argument("--state", metavar="STATE", action="append", default=[],
+                        help="only what started a task, or should have, with this state now, e.g. "
+                             "failed, or bad, open, any; several: one of them")  # fmt: skip
+    parser.add_argument("--task", metavar="TEXT", action="append", default=[],
+                        help="only what started a task with this in its name or id")  # fmt: skip
     parser.add_argument("--format", choices=("json", "jsonl", "csv"), default="jsonl",
                         help="as in [[recorder]] (default: %(default)s)")  # fmt: skip
     parser.add_argument(
@@ -550,6 +559,8 @@ def _add_export(add: _Add) -> None:
     )
     parser.add_argument("-o", "--output", metavar="FILE", default="-",
                         help="a new file (default: standard output)")  # fmt: skip
+    parser.add_argument("--resume", action="store_true",
+                        help="go on with the file of an export that did not end")  # fmt: skip
     parser.add_argument("--limit", metavar="N", type=int, help="at most this many messages")
     _config_option(parser)
 

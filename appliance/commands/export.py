@@ -1,123 +1,205 @@
 """``appliance export``: messages of the journal as a recorder would have written them.
 
 The journal may be in use: SQLite's readers and its writer do not wait for each other (WAL).
+Not for: the file, and how an export that did not end goes on (export_file.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sqlite3
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
+import msgspec
+
+from appliance.commands import export_file
+from appliance.commands.export_file import Note, Target, TextTarget
+from appliance.commands.journal_range import JournalRange, journal_of, range_of
+from appliance.commands.meter import Meter
 from appliance.config.reading import load_tables
 from appliance.config.tables import RecorderConfig
-from appliance.config.values import TopicFilter, WritePath, parse_duration
+from appliance.config.values import TopicFilter, WritePath
 from appliance.engine import databases
-from appliance.errors import EXIT_OK, NoPermissionError, UnavailableError, UsageError
-from appliance.journal import FILE_NAME
-from appliance.journal.reading import Reading
-from appliance.journal.store import Store
-from appliance.model import Message
-from appliance.mqtt.topics import filter_problem, matches
+from appliance.errors import EXIT_OK, UnavailableError, UsageError
+from appliance.journal.search import History, Piece
+from appliance.log.sanitize import escape
+from appliance.message_filter import Name
+from appliance.model import ExecutionState, Message
 from appliance.recorders.formats import make_format
+from appliance.tasks import started_by
+from appliance.ui.filters import GROUPS
 
-_AT_A_TIME = 1000
-_BYTES_AT_A_TIME = 8 * 1024 * 1024
+_STDOUT = "-"
+_DEFAULTS: dict[str, Any] = {
+    "topic": [],
+    "client": [],
+    "text": [],
+    "since": None,
+    "until": None,
+    "after": 0,
+    "state": [],
+    "task": [],
+    "limit": None,
+    "format": "jsonl",
+    "payload": False,
+}
+"""The options that decide what is in the file."""
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write the messages; returns the exit code."""
-    filters: list[str] = options.topic
-    for each in filters:
-        problem = filter_problem(each)
-        if problem:
-            raise UsageError(f"-t {each}: {problem}")
+    path = None if options.output == _STDOUT else Path(options.output)
+    note: Note | None = None
+    with contextlib.ExitStack() as stack:
+        if options.resume:
+            if path is None:
+                raise UsageError("--resume goes on with a file; name it with -o")
+            asked = {name: getattr(options, name) for name in _DEFAULTS}
+            if (found := export_file.resume(path, asked, _DEFAULTS)) is not None:
+                file, note = found
+                stack.enter_context(file)
+                vars(options).update(note.asked)
+        wanted = _wanted(options, note)
+        states = _states(options.state)
+        history = stack.enter_context(journal_of(options.config))
+        among = _among(options, states) if states or options.task else None
+        form = make_format(
+            RecorderConfig(
+                topic=TopicFilter("#"),
+                path=WritePath(""),
+                format=options.format,
+                metadata=not options.payload,
+            )
+        )
+        if path is None:
+            target = TextTarget(sys.stdout.buffer, form)
+        else:
+            if note is None:
+                note = Note(
+                    {name: getattr(options, name) for name in _DEFAULTS},
+                    wanted.asked.since_ns,
+                    wanted.asked.until_ns,
+                    wanted.after_seq,
+                )
+                file = stack.enter_context(export_file.begin(path, note))
+            target = TextTarget(file, form, note, path)
+        return _Export(
+            history, wanted, target, options.output, among=among, limit=options.limit
+        ).run()
+
+
+def _wanted(options: argparse.Namespace, note: Note | None) -> JournalRange:
+    """What to export from here on. Raises ``UsageError``."""
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: write a number above zero")
-    since_ns = _since_ns(options.since)
-    config = load_tables(options.config, journal=("sync",))
-    path = Path(config.service.data_dir) / FILE_NAME
-    if not path.exists():
-        raise UnavailableError(
-            f"there is no journal in {config.service.data_dir}; the appliance has not run yet with "
-            "this configuration"
-        )
-    store = Store(path, config.journal.sync)
+    wanted = range_of(options)
+    asked = msgspec.structs.replace(wanted.asked, texts=tuple(options.text))
+    if note is None:
+        return JournalRange(asked, wanted.after_seq)
+    asked = msgspec.structs.replace(asked, since_ns=note.since_ns, until_ns=note.until_ns)
+    return JournalRange(asked, note.seq)
+
+
+def _states(words: Sequence[str]) -> frozenset[ExecutionState]:
+    states: set[ExecutionState] = set()
+    for word in words:
+        try:
+            states |= GROUPS.get(word) or {ExecutionState(word)}
+        except ValueError:
+            known = ", ".join([*GROUPS, *ExecutionState])
+            raise UsageError(
+                f"--state {word}: there is no such state; write one of {known}"
+            ) from None
+    return frozenset(states)
+
+
+def _among(options: argparse.Namespace, states: frozenset[ExecutionState]) -> list[int]:
+    """The messages that started what the options name."""
+    config = load_tables(options.config)
+    path = Path(config.service.data_dir) / databases.TASKS
     try:
-        databases.check(path.parent)
-        messages = _wanted(Reading(store), filters, since_ns, options.limit)
-        if options.output == "-":
-            count = _write(sys.stdout.buffer, messages, options)
-        else:
-            with _created(options.output) as file:
-                count = _write(file, messages, options)
+        return started_by.messages(path, states, [Name(each) for each in options.task])
     except sqlite3.Error as error:
-        raise UnavailableError(f"{path}: the journal can't be read: {error}") from None
-    finally:
-        store.close()
-    sys.stderr.write(f"{count} message{'s' * (count != 1)}\n")
-    return EXIT_OK
+        raise UnavailableError(f"{path}: the task database can't be read: {error}") from None
 
 
-def _since_ns(text: str | None) -> int:
-    if text is None:
-        return 0
-    try:
-        return time.time_ns() - int(parse_duration(text) * 1e9)
-    except ValueError as error:
-        raise UsageError(f"--since {text}: {error}") from None
+class _Export:
+    """One export, from its first message to the line that says how it ended."""
 
+    def __init__(
+        self,
+        history: History,
+        wanted: JournalRange,
+        target: Target,
+        name: str,
+        *,
+        among: Sequence[int] | None,
+        limit: int | None,
+    ) -> None:
+        self._history = history
+        self._wanted = wanted
+        self._among = among
+        self._limit = limit
+        self._target = target
+        self._name = name
+        self._seen = wanted.after_seq
+        """Number of the last message that was looked at."""
+        self._meter = Meter(sys.stderr)
 
-def _created(name: str) -> BinaryIO:
-    try:
-        return Path(name).open("xb")
-    except FileExistsError:
-        raise UsageError(f"{name}: this file exists and stays as it is; name another") from None
-    except PermissionError:
-        raise NoPermissionError(f"{name}: this user may not write there; name another") from None
-    except OSError as error:
-        raise UsageError(f"{name}: it can't be written: {error.strerror}") from None
+    def run(self) -> int:
+        """Write everything; returns the exit code."""
+        try:
+            self._write()
+            self._target.finish()
+        except BaseException as error:
+            self._meter.clear()
+            self._target.leave()
+            if isinstance(error, BrokenPipeError):
+                raise
+            go_on = (
+                f"--resume -o {self._name}" if self._name != _STDOUT else f"--after {self._seen}"
+            )
+            sys.stderr.write(f"not complete: appliance export {escape(go_on)} goes on\n")
+            if isinstance(error, OSError) and error.filename is None:
+                text = f"{self._name}: it can't be written: {error.strerror}"
+                raise UnavailableError(text) from error
+            raise
+        self._meter.clear()
+        count = self._target.count
+        plural = "s" * (count != 1)
+        sys.stderr.write(f"{count} message{plural}, looked through to number {self._seen}\n")
+        return EXIT_OK
 
+    def _write(self) -> None:
+        first, last = self._history.bounds()
+        first = max(first, self._wanted.after_seq + 1)
+        began, begun_at = self._target.count, time.monotonic()
+        for piece in self._pieces(last):
+            messages: Sequence[Message] = piece.messages
+            self._seen = piece.last_seq
+            if self._limit is not None and len(messages) >= self._limit - self._target.count:
+                messages = messages[: self._limit - self._target.count]
+                self._seen = messages[-1].seq if messages else self._seen
+            self._target.write(messages, self._seen)
+            if self._target.count == self._limit:
+                return
+            if self._meter.is_due:
+                count = self._target.count
+                rate = (count - began) / max(0.001, time.monotonic() - begun_at)
+                share = (piece.last_seq - first + 1) / max(1, last - first + 1)
+                self._meter.show(f"{count:,} messages, {rate:,.0f} a second", share)
+        self._seen = max(self._seen, last)
 
-def _wanted(
-    journal: Reading, filters: list[str], since_ns: int, limit: int | None
-) -> Iterator[Message]:
-    after, left = 0, limit
-    while True:
-        messages = journal.read(after, _AT_A_TIME, _BYTES_AT_A_TIME)
-        if not messages:
-            return
-        for message in messages:
-            if message.received_ns < since_ns:
-                continue
-            if filters and not any(matches(each, message.topic) for each in filters):
-                continue
-            yield message
-            if left is not None:
-                left -= 1
-                if not left:
-                    return
-        after = messages[-1].seq
-
-
-def _write(file: BinaryIO, messages: Iterable[Message], options: argparse.Namespace) -> int:
-    form = make_format(
-        RecorderConfig(
-            topic=TopicFilter("#"),
-            path=WritePath(""),
-            format=options.format,
-            metadata=not options.payload,
-        )
-    )
-    count = 0
-    for message in messages:
-        file.write(form.separator if count else form.opening(message))
-        file.write(form.element(message))
-        count += 1
-    file.write(form.closing if count else form.empty)
-    file.flush()
-    return count
+    def _pieces(self, last: int) -> Iterator[Piece]:
+        """What passes, up to the message that is the last one now."""
+        asked, after = self._wanted.asked, self._wanted.after_seq
+        if self._among is None:
+            return self._history.forward(asked, after, last)
+        begin, end = bisect_right(self._among, after), bisect_right(self._among, last)
+        return self._history.among(asked, self._among[begin:end])

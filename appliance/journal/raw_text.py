@@ -7,12 +7,16 @@ sign is a k, and the German ß is ss. Not for: whether a message has the text.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from itertools import product
 
 _MOST_FORMS = 4
-_LONGEST = 16
-"""Characters that are looked for: more of them would not leave out more bytes."""
+_LONGEST = 40
+"""Characters of a text that are thought of: more of them would not leave out more bytes."""
+_SHORTEST = 4
+"""Characters that leave out enough, if there are so many."""
+_ASCII = re.compile(r"[\x00-\x7f]+")
 _LAST_FOLDED = 0x1FFFF
 """No character behind it has another case."""
 _REPLACED = "\ufffd"
@@ -53,18 +57,25 @@ class RawText:
 
 
 def _anchor(word: str) -> str:
-    """The part of a word to look for; empty if there is none."""
-    best = ""
+    """The part of a word to look for; empty if there is none.
+
+    Each character that may become a part of it has to be looked for as well, so a part without any
+    is better than a long one.
+    """
     # Topic and client id stand apart in the bytes, and bytes that are no text stand for others.
-    for part in word.replace(_REPLACED, "\n").split("\n"):
-        run = ""
-        for letter in part:
-            run = run + letter if letter.isascii() else ""
-            if len(run) > len(best):
-                best = run
+    parts = word.replace(_REPLACED, "\n").split("\n")
+    runs: list[str] = [run for part in parts for run in _ASCII.findall(part[:_LONGEST])]
+    best = max(runs, key=len, default="")
     if len(best) > 1:
-        return best[:_LONGEST]
-    for part in word.replace(_REPLACED, "\n").split("\n"):
+        length = min(len(best), _SHORTEST)
+        pieces = {
+            run[start:end]
+            for run in runs
+            for start in range(len(run))
+            for end in range(start + length, len(run) + 1)
+        }
+        return min(sorted(pieces), key=lambda one: (len(_becoming_part_of(one)), -len(one)))
+    for part in parts:
         for length in (3, 2, 1):
             for start in range(len(part) - length + 1):
                 piece = part[start : start + length]
@@ -93,6 +104,7 @@ def _same(letter: str) -> tuple[str, ...]:
     return (letter, *_folds().get(letter, ()))
 
 
+@lru_cache(maxsize=1024)
 def _becoming_part_of(anchor: str) -> tuple[bytes, ...]:
     """Characters that are no form of one letter, and that may have become a part of the anchor."""
     found = []

@@ -5,6 +5,7 @@ Not for: the payload itself (payload.py).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -32,6 +33,42 @@ def _iso_second(seconds: int) -> str:
 def json_text(text: str) -> bytes:
     """A JSON string in UTF-8."""
     return msgspec.json.encode(text)
+
+
+@lru_cache(maxsize=4096)
+def _json_source(topic: str, client_id: str, qos: int, retain: bool) -> bytes:
+    """The fields behind the time, up to the payload."""
+    return b'Z", "topic": %b, "client": %b, "qos": %d, "retain": %b, "payload": ' % (
+        json_text(topic),
+        json_text(client_id),
+        qos,
+        b"true" if retain else b"false",
+    )
+
+
+def json_lines(messages: Sequence[Message], payloads: Sequence[bytes]) -> bytes:
+    """A line for each message: an object with ``FIELDS`` and the payload, which is JSON text.
+
+    The same text as with ``json_fields``, in less time.
+    """
+    pieces: list[bytes] = []
+    second, shown = -1, b""
+    for message, payload in zip(messages, payloads, strict=True):
+        at_ns = message.received_ns
+        if at_ns // 1_000_000_000 != second:
+            second = at_ns // 1_000_000_000
+            shown = _iso_second(second).encode()
+        pieces.append(
+            b'{"seq": %d, "time": "%b.%06d%b%b}\n'
+            % (
+                message.seq,
+                shown,
+                at_ns % 1_000_000_000 // 1000,
+                _json_source(message.topic, message.client_id, message.qos, message.retain),
+                payload,
+            )
+        )
+    return b"".join(pieces)
 
 
 def json_fields(message: Message, separator: bytes) -> bytes:

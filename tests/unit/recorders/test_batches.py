@@ -6,6 +6,7 @@ import json
 
 from appliance.model import Message
 from appliance.recorders.json import JsonFormat
+from appliance.recorders.jsonl import JsonLinesFormat
 from appliance.recorders.payload import objects
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -41,10 +42,14 @@ PAYLOADS = st.one_of(
 @example([b'{"a\0":1}', b"{}"])
 def test_messages_written_together_are_recorded_as_if_written_one_by_one(payloads):
     """A reader can't tell, and no payload can reach beyond its own element."""
-    messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
+    messages = [
+        Message(seq, seq * 10**9 - 1, "t", payload) for seq, payload in enumerate(payloads, 1)
+    ]
     form = JsonFormat(metadata=False)
     one_by_one = [form.element(message) for message in messages]
     assert form.separator.join(form.elements(messages)) == form.separator.join(one_by_one)
+    lines = JsonLinesFormat(metadata=len(payloads) % 2 == 0)
+    assert b"".join(lines.elements(messages)) == b"".join(map(lines.element, messages))
     elements = objects(payloads)
     assert elements is None or elements == form.separator.join(one_by_one)
 
@@ -57,6 +62,7 @@ def test_ordinary_payloads_are_formatted_together():
     messages = [Message(seq, 0, "t", payload) for seq, payload in enumerate(payloads, 1)]
     together = form.elements(messages)
     assert len(together) < 20
+    assert len(JsonLinesFormat(metadata=True).elements(messages)) == 2
     assert form.separator.join(together) == form.separator.join(map(form.element, messages))
 
 
