@@ -14,6 +14,8 @@ from appliance.recorders.progress import Progress, ProgressStore, put_positions
 _PREFIX = "$upload/"
 """No file of a recorder has such a key: these are paths."""
 _FORMAT = "upload"
+MARK, _BEHIND_MARK = "\x1f", "\x20"
+"""The first stands behind a recorder's key in the keys of its several paths (target.py)."""
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,7 +44,7 @@ class UploadMemory(msgspec.Struct, frozen=True, omit_defaults=True):
     last_file: str = ""
     """Its name in the tenant."""
     stamps: dict[str, str] = {}
-    """Of files that change: the states that are in the tenant, by their names."""
+    """Of files that change: the states that are in the tenant, by their names, the newest last."""
 
 
 class UploadStore:
@@ -126,26 +128,17 @@ class UploadStore:
             ).fetchone()
         return count, int(size)
 
-    def has_rows(self) -> bool:
-        """Whether the recorder has a last value of anything.
+    def positions(self) -> list[tuple[str, int, int]]:
+        """The rows of the recorder's files: key, last message looked at, messages recorded.
 
         Raises:
-            sqlite3.Error: it can't be read.
+            sqlite3.Error: they can't be read.
         """
         with self._store.reading() as connection:
-            row = connection.execute(
-                "SELECT 1 FROM latest WHERE recorder = ? LIMIT 1", (self._recorder,)
-            ).fetchone()
-        return row is not None
-
-    def position(self) -> int:
-        """The last message that the recorder has looked at.
-
-        Raises:
-            sqlite3.Error: it can't be read.
-        """
-        found = self._store.position(self._recorder)
-        return 0 if found is None else found.seq
+            return connection.execute(
+                "SELECT key, seq, count FROM recording WHERE key = ? OR (key > ? AND key < ?)",
+                (self._recorder, f"{self._recorder}{MARK}", f"{self._recorder}{_BEHIND_MARK}"),
+            ).fetchall()
 
     def _row(self, memory: UploadMemory) -> tuple[str, Progress]:
         text = msgspec.json.encode(memory).decode()

@@ -42,7 +42,7 @@ from appliance.recorders.part_store import Part
 from appliance.recorders.progress import ProgressStore
 from appliance.recorders.target import key_of, path_of
 from appliance.recorders.upload_names import remote_name
-from appliance.recorders.upload_store import Step, UploadMemory, UploadStore
+from appliance.recorders.upload_store import MARK, Step, UploadMemory, UploadStore
 from appliance.storage.files import open_to_read
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ _MOST_LOOKED_AT = 1_000_000
 """Messages of the journal that are looked through for one message at most: 4 s of processor."""
 _BATCH = 5000
 _TIMES_MISSING = 3
+_MOST_STAMPS = 1000
+"""Files that change whose state is remembered; others may be sent again after a restart."""
 _LOCKED, _TOO_LARGE, _CONFLICT = 423, 413, 409
 _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 
@@ -271,8 +273,8 @@ class Uploads:
         Raises:
             _ThereBefore: it is there, and no attempt of this process or an earlier one is known.
         """
-        path = path_of(found.path, self._data_dir)
-        name = remote_name(one.config, path, path_of(found.series, self._data_dir), self._data_dir)
+        path = _path_of(found.path, self._data_dir)
+        name = remote_name(one.config, path, _path_of(found.series, self._data_dir), self._data_dir)
         with _opened(path, self._data_dir if found.stamp else None) as (file, size):
             place = one.place(client)
             known = client.find(place, name)
@@ -354,7 +356,7 @@ class Uploads:
             uploaded=memory.uploaded + 1,
             last_ns=self._clock_ns(),
             last_file=str(facts.get("file", "")),
-            stamps={**memory.stamps, step.path: step.stamp} if step.stamp else memory.stamps,
+            stamps=one.sent(step.path, step.stamp, memory.stamps) if step.stamp else memory.stamps,
         )
         if step.stamp:
             one.save(memory)
@@ -396,8 +398,10 @@ class _Upload:
         self._note = ""
         self._place: Place | None = None
         self._place_until = 0.0
-        self._empty = ""
-        """The state of a file that changes before it had its first row."""
+        self._empty: dict[str, str] = {}
+        """The states of files that change before they had their first row."""
+        self._sent_at: dict[str, float] = {}
+        """When this process sent a file that changes, by ``time.monotonic``."""
 
     @property
     def _well(self) -> Health:
@@ -453,22 +457,34 @@ class _Upload:
         )
 
     def _changed_file(self, now_ns: int, step: Step | None) -> _File | None:
-        """The file of the last values, if the tenant has not this state of it."""
+        """A file of last values of which the tenant has another state, the longest ago first."""
         memory = self.memory()
-        if step is None and 0 <= now_ns - memory.last_ns < STATE_EVERY_S * 1e9:
-            return None
-        has_rows, seq = self.store.has_rows(), self.store.position()
-        path = path_of(self.key, self._data_dir)
-        try:
-            about = path.stat()
-        except FileNotFoundError:
-            return None
-        stamp = f"{about.st_size}:{about.st_mtime_ns}"
-        if not has_rows:
-            self._empty = stamp
-        if stamp in {self._empty, memory.stamps.get(self.key)}:
-            return None
-        return _File(self.key, self.key, stamp, {"lastSequence": seq})
+        is_soon = 0 <= now_ns - memory.last_ns < STATE_EVERY_S * 1e9
+        if step is None and not self._sent_at and is_soon:
+            return None  # a restart is no reason to send it sooner
+        due_s = time.monotonic() - STATE_EVERY_S
+        rows = sorted(self.store.positions(), key=lambda row: self._sent_at.get(row[0], -1.0))
+        for key, seq, count in rows:
+            if self._sent_at.get(key, due_s) > due_s:
+                break
+            try:
+                about = _path_of(key, self._data_dir).stat()
+            except OSError:
+                continue  # not there yet; with several paths the recorder's own row has none
+            stamp = f"{about.st_size}:{about.st_mtime_ns}"
+            if not count:
+                self._empty[key] = stamp
+            if stamp not in {self._empty.get(key), memory.stamps.get(key)}:
+                return _File(key, key, stamp, {"lastSequence": seq})
+        return None
+
+    def sent(self, key: str, stamp: str, stamps: dict[str, str]) -> dict[str, str]:
+        """Note a state of a file that changes; returns what is to be remembered of all."""
+        self._sent_at[key] = time.monotonic()
+        left = {each: one for each, one in stamps.items() if each != key}
+        for oldest in list(left)[: max(0, len(left) + 1 - _MOST_STAMPS)]:
+            del left[oldest]
+        return {**left, key: stamp}
 
     # --- how it goes -----------------------------------------------------------------------------
 
@@ -524,6 +540,10 @@ class _Upload:
                 last_ns=memory.last_ns or None,
                 last_file=memory.last_file,
             )
+
+
+def _path_of(key: str, data_dir: Path) -> Path:
+    return path_of(key.rpartition(MARK)[2], data_dir)
 
 
 def _own_since_ns(config: RecorderConfig, found: _File, again: Step | None) -> int:

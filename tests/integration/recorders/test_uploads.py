@@ -15,7 +15,6 @@ from appliance.model import Message
 from appliance.qlik.connect import data_files
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.recorders import uploads as uploads_module
-from appliance.recorders.latest_store import LatestRow, LatestStore
 from appliance.recorders.part_store import Part, PartStore
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.target import key_of
@@ -60,12 +59,14 @@ class Site:
     def __init__(self, folder: Path, qlik: SimulatedQlik, **settings: object) -> None:
         self.folder = folder
         self.qlik = qlik
-        self.space = qlik.cloud.data_files.add_space("Production data")
+        known = [one for one in qlik.cloud.data_files.spaces.values()]
+        self.space = known[0] if known else qlik.cloud.data_files.add_space("Production data")
         path = folder / "recordings" / "msg.csv"
         path.parent.mkdir(exist_ok=True)
         upload = settings.pop("upload", UploadConfig(space="Production data", folder="plant/7"))
         settings = {"path": WritePath(path), "format": "csv", **settings}
-        self.config = RecorderConfig(topic=TopicFilter("plant/#"), upload=upload, **settings)
+        settings.setdefault("topic", TopicFilter("plant/#"))
+        self.config = RecorderConfig(upload=upload, **settings)
         self.key = key_of(Path(self.config.path), folder)
         self.journal = Journal()
         self.running: Uploads | None = None
@@ -387,7 +388,7 @@ def test_last_values_are_replaced_when_they_changed(
     site = make_site(mode="latest")
     path = Path(site.config.path)
     path.write_bytes(b"first")
-    LatestStore(site.open(), site.key).save([LatestRow("plant/7", 7, b"")], Progress("csv", 7))
+    site.open().save([(site.key, Progress("latest", 7, count=1))], durable=True)
     site.start()
     until(lambda: len(site.journal.told()) == 1, "the first state")
     path.write_bytes(b"second one")
@@ -398,6 +399,30 @@ def test_last_values_are_replaced_when_they_changed(
     site.start()
     threading.Event().wait(0.5)  # nothing is expected
     assert len(site.journal.told()) == 2
+
+
+def test_each_file_of_last_values_goes_where_the_path_has_placeholders(
+    make_site: Callable[..., Site], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file a line: a change of one of them sends that one, in its folder."""
+    monkeypatch.setattr(uploads_module, "STATE_EVERY_S", 0.05)
+    monkeypatch.setattr(uploads_module, "LOOK_EVERY_S", 0.02)
+    path = WritePath(make_site().folder / "recordings" / "{line}" / "now.csv")
+    site = make_site(mode="latest", path=path, topic=TopicFilter("plant/{line}"), name="msg")
+    site.open().save([(site.key, Progress("latest", 9, count=2))], durable=True)
+    for line in "78":
+        file = site.folder / "recordings" / line / "now.csv"
+        file.parent.mkdir()
+        file.write_text(line)
+        row = f"{site.key}\x1f0\x1f{key_of(file, site.folder)}"
+        site.open().save([(row, Progress("latest", int(line), count=1))], durable=True)
+    site.start()
+    until(lambda: len(site.journal.told()) == 2, "both files")
+    file.write_text("changed")
+    until(lambda: len(site.journal.told()) == 3, "the changed file")
+    told = {(one["file"], one["lastSequence"]) for one in site.journal.told()}
+    assert told == {("plant/7/7/now.csv", 7), ("plant/7/8/now.csv", 8)}
+    assert site.names() == {"plant/7/7/now.csv": b"7", "plant/7/8/now.csv": b"changed"}
 
 
 def test_a_recorder_is_added_and_removed_while_the_appliance_runs(
