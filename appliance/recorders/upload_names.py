@@ -10,6 +10,8 @@ from pathlib import Path
 from appliance.config.path_placeholders import has_placeholders
 from appliance.config.tables import RecorderConfig
 
+_COMPRESSED = frozenset({".gz", ".zst"})
+
 
 def remote_name(config: RecorderConfig, path: Path, series: Path, data_dir: Path) -> str:
     """The name of a file in the tenant, with its folder and ``/`` in between.
@@ -24,7 +26,7 @@ def remote_name(config: RecorderConfig, path: Path, series: Path, data_dir: Path
     """
     assert config.upload is not None
     used = series if config.upload.replace else path
-    if config.upload.replace and config.compression != "none":
+    if config.upload.replace and path.suffix in _COMPRESSED:
         used = series.with_name(series.name + path.suffix)
     parts = [part for part in config.upload.folder.split("/") if part]
     top = _fixed_folder(Path(config.path), data_dir)

@@ -10,12 +10,12 @@ import msgspec
 
 from appliance.recorders.part_store import Part
 from appliance.recorders.progress import Progress, ProgressStore, put_positions
+from appliance.recorders.target import KEY_MARK
 
 _PREFIX = "$upload/"
 """No file of a recorder has such a key: these are paths."""
 _FORMAT = "upload"
-MARK, _BEHIND_MARK = "\x1f", "\x20"
-"""The first stands behind a recorder's key in the keys of its several paths (target.py)."""
+_BEHIND_MARK = chr(ord(KEY_MARK) + 1)
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -97,8 +97,8 @@ class UploadStore:
             )
             put_positions(connection, [(key, progress)])
 
-    def waiting(self, suffix: str = "") -> Part | None:
-        """The oldest part that is not uploaded; with ``suffix`` only one whose name ends so.
+    def waiting(self) -> Part | None:
+        """The oldest part that is not uploaded. One that is still to be compressed is not closed.
 
         Raises:
             sqlite3.Error: it can't be read.
@@ -107,9 +107,8 @@ class UploadStore:
         with self._store.reading() as connection:
             row = connection.execute(
                 f"SELECT {names} FROM part"  # noqa: S608 - our names
-                " WHERE recorder = ? AND state = 'closed' AND substr(path, ?) = ?"
-                " ORDER BY last_seq LIMIT 1",
-                (self._recorder, -len(suffix) or 1_000_000_000, suffix),
+                " WHERE recorder = ? AND state = 'closed' ORDER BY last_seq LIMIT 1",
+                (self._recorder,),
             ).fetchone()
         if row is None:
             return None
@@ -137,7 +136,7 @@ class UploadStore:
         with self._store.reading() as connection:
             return connection.execute(
                 "SELECT key, seq, count FROM recording WHERE key = ? OR (key > ? AND key < ?)",
-                (self._recorder, f"{self._recorder}{MARK}", f"{self._recorder}{_BEHIND_MARK}"),
+                (self._recorder, f"{self._recorder}{KEY_MARK}", f"{self._recorder}{_BEHIND_MARK}"),
             ).fetchall()
 
     def _row(self, memory: UploadMemory) -> tuple[str, Progress]:

@@ -42,7 +42,7 @@ from appliance.recorders.part_store import Part
 from appliance.recorders.progress import ProgressStore
 from appliance.recorders.target import key_of, path_of
 from appliance.recorders.upload_names import remote_name
-from appliance.recorders.upload_store import MARK, Step, UploadMemory, UploadStore
+from appliance.recorders.upload_store import Step, UploadMemory, UploadStore
 from appliance.storage.files import open_to_read
 
 if TYPE_CHECKING:
@@ -67,7 +67,6 @@ _TIMES_MISSING = 3
 _MOST_STAMPS = 1000
 """Files that change whose state is remembered; others may be sent again after a restart."""
 _LOCKED, _TOO_LARGE, _CONFLICT = 423, 413, 409
-_COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 
 _log = logging.getLogger(__name__)
 
@@ -273,8 +272,8 @@ class Uploads:
         Raises:
             _ThereBefore: it is there, and no attempt of this process or an earlier one is known.
         """
-        path = _path_of(found.path, self._data_dir)
-        name = remote_name(one.config, path, _path_of(found.series, self._data_dir), self._data_dir)
+        path = path_of(found.path, self._data_dir)
+        name = remote_name(one.config, path, path_of(found.series, self._data_dir), self._data_dir)
         with _opened(path, self._data_dir if found.stamp else None) as (file, size):
             place = one.place(client)
             known = client.find(place, name)
@@ -439,7 +438,7 @@ class _Upload:
     def next_file(self, now_ns: int, step: Step | None) -> _File | None:
         if self.config.mode != "append":
             return self._changed_file(now_ns, step)
-        part = self.store.waiting(_COMPRESSED.get(self.config.compression, ""))
+        part = self.store.waiting()
         if part is None:
             return None
         return _File(
@@ -468,7 +467,7 @@ class _Upload:
             if self._sent_at.get(key, due_s) > due_s:
                 break
             try:
-                about = _path_of(key, self._data_dir).stat()
+                about = path_of(key, self._data_dir).stat()
             except OSError:
                 continue  # not there yet; with several paths the recorder's own row has none
             stamp = f"{about.st_size}:{about.st_mtime_ns}"
@@ -540,10 +539,6 @@ class _Upload:
                 last_ns=memory.last_ns or None,
                 last_file=memory.last_file,
             )
-
-
-def _path_of(key: str, data_dir: Path) -> Path:
-    return path_of(key.rpartition(MARK)[2], data_dir)
 
 
 def _own_since_ns(config: RecorderConfig, found: _File, again: Step | None) -> int:
