@@ -18,6 +18,9 @@ from appliance.qlik.simulated import SimulatedQlik, demo_site
 from appliance.qlik.transport import Transport
 from appliance.secret import Secret
 
+_MOST_FILES_BYTES = 256 * 1024 * 1024
+"""Data files stay in memory."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ class EmbeddedQlik(ClientManaged):
             UnavailableError: there is no free loopback port.
         """
         self.simulated = SimulatedQlik(site=demo_site(clock), keep_requests=200)
+        self.simulated.cloud.data_files.max_all = _MOST_FILES_BYTES
         try:
             url = self.simulated.start()
         except OSError as error:

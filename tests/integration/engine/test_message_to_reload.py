@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -48,6 +49,17 @@ metadata = true
 [[trigger]]
 topic = "{UPLOADED}"
 task = {{app = "{APP}"}}
+"""
+ROWS = """
+[[recorder]]
+name = "rows"
+topic = "plant/#"
+path = "recordings/rows.csv"
+format = "csv"
+rotate = {messages = 4}
+compression = "gzip"
+keep = {files = 1}
+upload = {}
 """
 STATE = """
 [[recorder]]
@@ -152,9 +164,10 @@ def test_killed_at_a_step_of_the_way(
 def test_killed_at_any_moment(tmp_path: Path, qlik: SimulatedQlik) -> None:
     """Each message is in one file, each file is told once, and each has its outcome."""
     space = qlik.cloud.data_files.add_space("Production data")
+    qlik.cloud.data_files.endings.append("gz")
     moments = random.Random(17)
     sent = 0
-    with ApplianceProcess(tmp_path, config(qlik), program=QUICK) as process:
+    with ApplianceProcess(tmp_path, config(qlik) + ROWS, program=QUICK) as process:
         for _ in range(3):
             process.start()
             publish(process.port, 9, sent)
@@ -164,10 +177,17 @@ def test_killed_at_any_moment(tmp_path: Path, qlik: SimulatedQlik) -> None:
         process.start()
         until(lambda: len(told(process, UPLOADED)) == sent // 3, "all files are told")
         until(lambda: answered(process) == sent // 3, "all outcomes")
+        until(lambda: len(qlik.cloud.data_files.contents()) == sent // 4, "all compressed files")
         assert process.end() == 0
         files = [one["payload"]["file"] for one in told(process, UPLOADED)]
     assert len(set(files)) == len(files) == sent // 3
     assert_whole(qlik, space, sent, tmp_path)
+    rows = [
+        line
+        for _, content in sorted(qlik.cloud.data_files.contents().items())
+        for line in gzip.decompress(content).decode().splitlines()[1:]
+    ]
+    assert [int(row.partition(",")[0]) for row in rows] == list(range(sent // 4 * 4))
     assert 1 <= len(qlik.site.runs()) <= len(files)
     assert all(one.puts == 1 for one in qlik.cloud.data_files.files.values() if not one.is_folder)
 
