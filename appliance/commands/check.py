@@ -24,6 +24,7 @@ from appliance.config.tables import (
     AllowConfig,
     Config,
     QlikConfig,
+    RecorderConfig,
     TimerConfig,
     TriggerConfig,
 )
@@ -330,7 +331,18 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "timer", f"{timer.name}: {_timer(timer)}"
     for recorder in config.recorder:
         more = " with time, topic and client" if recorder.metadata else ""
+        more += _upload(recorder)
         yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
+
+
+def _upload(recorder: RecorderConfig) -> str:
+    upload = recorder.upload
+    if upload is None:
+        return ""
+    where = f"space {upload.space}" if upload.space else "the personal space"
+    folder = f", folder {upload.folder}" if upload.folder else ""
+    how = ", each in the place of the one before" if upload.replace else ""
+    return f"; its files go to Qlik Cloud, {where}{folder}{how}"
 
 
 def _data_dir(config: Config) -> Path | None:
