@@ -12,10 +12,9 @@ from appliance.config.tables import DatabaseConfig, RecorderConfig
 from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.model import Message
+from appliance.recorders.database_waits import TimeLimits, Waits
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.sql import SqlTable
-from appliance.recorders.sql_connection import Waits
-from appliance.recorders.sql_dialects import TimeLimits
 from appliance.recorders.target import Context, Target
 
 INSTALLATION = "abcdefghijkmnpqrstuv"

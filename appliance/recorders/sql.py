@@ -18,21 +18,21 @@ import msgspec
 import sqlalchemy as sa
 
 from appliance.config.tables import RecorderConfig
-from appliance.counters import Counter
 from appliance.log.sanitize import escape
 from appliance.model import Message
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
+from appliance.recorders.database_target import DatabaseTarget
 from appliance.recorders.database_texts import shown_address
+from appliance.recorders.database_waits import TimeLimits, Waits
 from appliance.recorders.progress import Progress
 from appliance.recorders.rows import make_rows, whole_text
-from appliance.recorders.set_aside_rows import SetAsideRows
 from appliance.recorders.sql_columns import fixed_columns, make_maker
-from appliance.recorders.sql_connection import SqlConnection, Waits
-from appliance.recorders.sql_dialects import Rows, TimeLimits
+from appliance.recorders.sql_connection import SqlConnection
+from appliance.recorders.sql_dialects import Rows
 from appliance.recorders.sql_table import APPEND, INSTALLATION, ITEM, SEQ, Shape, TableLayout
 from appliance.recorders.table import Column, Kind, Table
 from appliance.recorders.table_maker import PAYLOAD
-from appliance.recorders.target import Context, Figures, Later, Unsaved
+from appliance.recorders.target import Context
 
 _MOST_GENERATIONS = 1000
 
@@ -53,7 +53,7 @@ class _Memory(msgspec.Struct):
     """``TableMaker.memory``."""
 
 
-class SqlTable:
+class SqlTable(DatabaseTarget):
     """The target. One thread at a time, except for ``figures``.
 
     Raises:
@@ -74,7 +74,6 @@ class SqlTable:
         self._shape = shape
         database = config.database
         assert database is not None
-        self._context = context
         self._connection = SqlConnection(config, limits=limits, waits=waits)
         self._dialect = self._connection.dialect
         written = database.table or context.name
@@ -84,22 +83,14 @@ class SqlTable:
         place = hashlib.sha256(f"{shown_address(database.url)} {written}".encode()).hexdigest()
         self._memory = _recall(stored.memory, place[:16])
         self._maker.recall(self._memory.columns)
+        super().__init__(context, stored, place=self._connection.shown, table=written)
         self._format = "sql"
-        self._stored = stored
-        self._progress = stored
-        self._installation = ""
-        self._known_to = context.last_seq()
-        """The newest number that rows of this installation may have: the journal's at the start,
-        then that of the newest row that was sent."""
         self._seen = 0
         """The connection on which the table was looked at."""
         self._left_out: set[str] = set()
         """Columns that can't be added, or that have a type which no value fits."""
         self._pinned: dict[str, Kind] = {}
         """Keys of payloads whose columns stay as they are, with their kinds."""
-        self._set_aside = SetAsideRows(context.data_dir, context.name)
-        self._set_aside_count = 0
-        self._notes: dict[str, str] = {}
         self._largest_row: int | None = None
         self._limit: int | None = None
         """Messages a transaction; ``None``: as many as come."""
@@ -110,24 +101,6 @@ class SqlTable:
         return config
 
     # --- Target ----------------------------------------------------------------------------------
-
-    @property
-    def note(self) -> str:
-        return "; ".join(self._notes.values())
-
-    @property
-    def cursor(self) -> int:
-        return self._progress.seq
-
-    @property
-    def durable_cursor(self) -> int:
-        return min(self._stored.seq, self._progress.seq)
-
-    def open(self, later: Later) -> None:  # noqa: ARG002  # nothing is made from the journal again
-        """Begin. The server is asked by ``tick``: its absence must not forget the waits."""
-        self._installation = self._context.installation()
-        if self._progress.format != self._format:
-            self._progress = Progress(self._format, self._progress.seq)
 
     def append(self, messages: Sequence[Message], seq: int) -> None:
         waiting = list(messages)
@@ -150,46 +123,17 @@ class SqlTable:
         self._limit = None
         self._move(seq, 0)
 
-    def skip(self, seq: int) -> None:
-        self._move(seq, 0)
-
     def tick(self, now_ns: int) -> None:  # noqa: ARG002  # a table is not closed by time
         self._look()
 
     def finish(self) -> None:
         self._connection.close()
 
-    def unsaved(self) -> Unsaved:
-        if self._progress == self._stored:
-            return Unsaved()
-        is_begun = self._stored.format != self._progress.format
-        return Unsaved(
-            [(self._context.key, self._progress)],
-            is_urgent=is_begun or self._stored.memory != self._progress.memory,
-            is_durable=is_begun,
-        )
-
-    def saved(self, rows: Sequence[tuple[str, Progress]]) -> None:
-        for key, progress in rows:
-            if key == self._context.key:
-                self._stored = progress
-
-    def figures(self) -> Figures:
-        details = {"database": self._connection.shown, "table": self._layout.shown}
-        if self._set_aside_count:
-            details["rows set aside"] = f"{self._set_aside_count}, in {self._set_aside.path.name}"
-        return Figures(recorded=self._progress.count, files=0, details=details)
-
     # --- position --------------------------------------------------------------------------------
 
-    def _move(self, seq: int, messages: int) -> None:
+    def _memory_text(self) -> str:
         self._memory.columns = self._maker.memory
-        self._progress = msgspec.structs.replace(
-            self._progress,
-            seq=max(seq, self._progress.seq),
-            count=self._progress.count + messages,
-            memory=msgspec.json.encode(self._memory).decode(),
-        )
+        return msgspec.json.encode(self._memory).decode()
 
     @property
     def _key(self) -> str:
@@ -234,15 +178,8 @@ class SqlTable:
                 return
             self._memory.generation += 1
             self._move(self.cursor, 0)
-            # Durable before a row has the new key.
-            self._context.store.save([(self._context.key, self._progress)], durable=True)
-            text = (
-                f"rows up to number {newest} have the key of this data directory, which has not"
-                " written them; a copy of the data directory writes to the same table, or its"
-                f" journal was replaced. New rows have {self._key} as {INSTALLATION}"
-            )
-            _log.warning("Table %s: %s", self._layout.shown, text)
-            self._notes["key"] = text
+            self._save_now()  # before a row has the new key
+            self._note_foreign_rows(newest, self._key)
 
     def _take_over(self, connection: sa.Connection, newest: int) -> None:
         """Go on behind the newest row, which this data directory has written."""
@@ -401,7 +338,7 @@ class SqlTable:
         sizes = self._dialect.row_sizes(rows)
         huge = [number for number, size in enumerate(sizes) if size > most]
         for number in huge:
-            self._put_aside(
+            self._put_row_aside(
                 rows.part(number, number + 1),
                 f"it has {sizes[number]} bytes, and the server takes {most}; raise"
                 " max_allowed_packet there",
@@ -429,7 +366,7 @@ class SqlTable:
             if fault.cause is not Cause.ROW:
                 raise
             if rows.count == 1:
-                self._put_aside(rows, fault.reason)
+                self._put_row_aside(rows, fault.reason)
                 return
             middle = rows.count // 2
             self._insert(rows.part(0, middle))
@@ -438,27 +375,12 @@ class SqlTable:
     def _store_rows(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
         self._dialect.insert(connection, table, rows)
 
-    def _put_aside(self, row: Rows, why: str) -> None:
+    def _put_row_aside(self, row: Rows, why: str) -> None:
         values = {name: column[0] for name, column in zip(row.names, row.values, strict=True)}
         seq, item = values[SEQ], values[ITEM]
         for name in self._shape.names:
             values.pop(name)
-        if not self._set_aside.add(seq, item, why, values):
-            return
-        self._set_aside_count += 1
-        self._context.count(Counter.RECORDER_ROWS_SET_ASIDE)
-        path = self._set_aside.path
-        _log.warning(
-            "A row of message %d can't be stored in table %s and was written to %s: %s",
-            seq,
-            self._layout.shown,
-            path,
-            why,
-        )
-        self._notes["rows"] = (
-            f"{self._set_aside_count} rows can't be stored and are in {path.name}; the last one:"
-            f" {why}"
-        )
+        self._put_aside(seq, item, why, values)
 
 
 def _recall(memory: str, place: str) -> _Memory:

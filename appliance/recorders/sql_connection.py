@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import msgspec
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
 from sqlalchemy.pool import NullPool
@@ -22,17 +21,9 @@ from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
 from appliance.recorders.database_texts import Mask, shown_address, with_driver
-from appliance.recorders.sql_dialects import Dialect, TimeLimits, dialect_of
+from appliance.recorders.database_waits import Retries, TimeLimits, Waits
+from appliance.recorders.sql_dialects import Dialect, dialect_of
 from appliance.recorders.sql_errors import fault_of
-
-
-class Waits(msgspec.Struct, frozen=True):
-    """How long a recorder waits before it connects again, in seconds; each failure doubles it."""
-
-    first_s: float = 1.0
-    longest_s: float = 10.0
-    patient_s: float = 60.0
-    """The longest where an operator has to see to the cause."""
 
 
 def make_url(config: RecorderConfig) -> sa.URL:
@@ -89,8 +80,7 @@ class SqlConnection:
         """
         self._config = config
         self._limits = limits or TimeLimits()
-        self._waits = waits or Waits()
-        self._now = now
+        self._retries = Retries(waits, now)
         self.dialect: Dialect = dialect_of(make_url(config))
         assert config.database is not None
         self._database = config.database
@@ -102,9 +92,6 @@ class SqlConnection:
         self._connection: sa.Connection | None = None
         self._engine: sa.Engine | None = None
         self._mask = Mask(config.database)
-        self._failures = 0
-        self._retry_at = 0.0
-        self._last_fault: DatabaseFaultError | None = None
 
     @property
     def is_open(self) -> bool:
@@ -136,12 +123,12 @@ class SqlConnection:
             if is_trial and not cut.is_set() and found.cause is not Cause.CONNECTION:
                 raise found from None
             raise self._failed(found) from None
-        self._failures = 0
+        self._retries.succeeded()
 
     def _failed(self, fault: DatabaseFaultError) -> DatabaseFaultError:
         if fault.cause is not Cause.ROW:
             self._close_broken()
-            self._wait_after(fault)
+            self._retries.failed(fault)
         return fault
 
     def _fault(self, error: Exception, *, is_cut: bool = False) -> DatabaseFaultError:
@@ -153,8 +140,7 @@ class SqlConnection:
         return fault_of(error, self._mask, self.shown)
 
     def _connect(self) -> sa.Connection:
-        if self._last_fault is not None and self._now() < self._retry_at:
-            raise self._last_fault
+        self._retries.check()
         self.attempts += 1
         url = make_url(self._config)  # the password's file may have been corrected
         self._mask = Mask(self._database, database_password(self._config))
@@ -168,18 +154,11 @@ class SqlConnection:
             connection = self._engine.connect()
         except Exception as error:  # noqa: BLE001  # a driver's, of any class
             fault = error if isinstance(error, DatabaseFaultError) else self._fault(error)
-            self._wait_after(fault)
+            self._retries.failed(fault)
             raise fault from None
         self._connection = connection
         self.connections += 1
         return connection
-
-    def _wait_after(self, fault: DatabaseFaultError) -> None:
-        waits = self._waits
-        longest = waits.patient_s if fault.cause.is_patient else waits.longest_s
-        self._retry_at = self._now() + min(longest, waits.first_s * 2 ** min(self._failures, 10))
-        self._failures += 1
-        self._last_fault = fault
 
     def _close_broken(self) -> None:
         """Close without a word to the server, which may hang."""

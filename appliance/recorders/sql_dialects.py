@@ -16,6 +16,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
 from sqlalchemy.dialects import mysql, postgresql
 
+from appliance.recorders.database_waits import TimeLimits
 from appliance.recorders.table import Kind
 
 _DUPLICATE = 1062  # ER_DUP_ENTRY
@@ -23,16 +24,6 @@ _SHORT_TEXT = 100_000
 _TOGETHER = 500
 """Values in one list of a condition."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
-
-
-class TimeLimits(msgspec.Struct, frozen=True):
-    """How long a server may take, in seconds."""
-
-    connect_s: float = 10.0
-    statement_s: float = 30.0
-    """After this the server itself gives a statement up, where it can."""
-    answer_s: float = 45.0
-    """After this the connection is cut: the server, or the network to it, hangs."""
 
 
 class Rows(msgspec.Struct, frozen=True):

@@ -18,11 +18,11 @@ import sqlalchemy as sa
 
 from appliance.config.tables import RecorderConfig
 from appliance.model import Message
+from appliance.recorders.database_waits import TimeLimits, Waits
 from appliance.recorders.latest_store import LatestStore
 from appliance.recorders.progress import Progress
 from appliance.recorders.sql import SqlTable
-from appliance.recorders.sql_connection import Waits
-from appliance.recorders.sql_dialects import Rows, TimeLimits
+from appliance.recorders.sql_dialects import Rows
 from appliance.recorders.sql_table import INSTALLATION, ITEM, KEY, KEY_HASH, SEQ, STATE
 from appliance.recorders.state_rows import StateRows, flattens, row_of
 from appliance.recorders.table import Kind, Table

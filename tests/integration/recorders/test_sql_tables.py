@@ -20,8 +20,8 @@ from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
 from appliance.recorders.databases import try_database
+from appliance.recorders.database_waits import TimeLimits
 from appliance.recorders.progress import Progress
-from appliance.recorders.sql_dialects import TimeLimits
 from appliance.recorders.sql_state import SqlState
 from appliance.secret import Secret
 

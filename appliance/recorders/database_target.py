@@ -1,0 +1,135 @@
+"""What the targets of all databases have in common: position, notes, rows that are set aside.
+
+Not for: connections and rows (sql.py, mongodb.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from appliance.counters import Counter
+from appliance.recorders.progress import Progress
+from appliance.recorders.set_aside_rows import SetAsideRows
+from appliance.recorders.target import Context, Figures, Later, Target, Unsaved
+
+_log = logging.getLogger(__name__)
+
+
+class DatabaseTarget(Target):
+    """The base. One thread at a time, except for ``figures``."""
+
+    def __init__(self, context: Context, stored: Progress, *, place: str, table: str) -> None:
+        """``place`` and ``table``: the database and the table for people, without secrets."""
+        self._context = context
+        self._place = place
+        self._table = table
+        self._format = ""
+        self._stored = stored
+        self._progress = stored
+        self._installation = ""
+        self._known_to = context.last_seq()
+        """The newest number that rows of this installation may have: the journal's at the start,
+        then that of the newest row that was sent."""
+        self._set_aside = SetAsideRows(context.data_dir, context.name)
+        self._set_aside_count = 0
+        self._notes: dict[str, str] = {}
+
+    # --- Target ----------------------------------------------------------------------------------
+
+    @property
+    def note(self) -> str:
+        return "; ".join(self._notes.values())
+
+    @property
+    def cursor(self) -> int:
+        return self._progress.seq
+
+    @property
+    def durable_cursor(self) -> int:
+        return min(self._stored.seq, self._progress.seq)
+
+    def open(self, later: Later) -> None:  # noqa: ARG002  # nothing is made from the journal again
+        """Begin. The server is asked by ``tick``: its absence must not forget the waits."""
+        self._installation = self._context.installation()
+        if self._progress.format != self._format:
+            self._progress = Progress(self._format, self._progress.seq)
+
+    def skip(self, seq: int) -> None:
+        self._move(seq, 0)
+
+    def unsaved(self) -> Unsaved:
+        if self._progress == self._stored:
+            return Unsaved()
+        is_begun = self._stored.format != self._progress.format
+        return Unsaved(
+            [(self._context.key, self._progress)],
+            is_urgent=is_begun or self._stored.memory != self._progress.memory,
+            is_durable=is_begun,
+        )
+
+    def saved(self, rows: Sequence[tuple[str, Progress]]) -> None:
+        for key, progress in rows:
+            if key == self._context.key:
+                self._stored = progress
+
+    def figures(self) -> Figures:
+        details = {"database": self._place, "table": self._table}
+        if self._set_aside_count:
+            details["rows set aside"] = f"{self._set_aside_count}, in {self._set_aside.path.name}"
+        return Figures(recorded=self._progress.count, files=0, details=details)
+
+    # --- for subclasses --------------------------------------------------------------------------
+
+    def _memory_text(self) -> str:
+        """What a start needs, for ``Progress.memory``."""
+        raise NotImplementedError
+
+    def _move(self, seq: int, messages: int) -> None:
+        """Note that everything up to ``seq`` is done, with so many messages more."""
+        self._progress = msgspec.structs.replace(
+            self._progress,
+            seq=max(seq, self._progress.seq),
+            count=self._progress.count + messages,
+            memory=self._memory_text(),
+        )
+
+    def _save_now(self) -> None:
+        """Store the position before anything else is written."""
+        self._context.store.save([(self._context.key, self._progress)], durable=True)
+        self._stored = self._progress
+
+    def _note_foreign_rows(self, newest: int, key: str) -> None:
+        text = (
+            f"rows up to number {newest} have the key of this data directory, which has not written"
+            " them: a copy of the data directory writes to the same table, or its journal was"
+            f" replaced. New rows have {key} as key"
+        )
+        _log.warning("Table %s: %s", self._table, text)
+        self._notes["key"] = text
+
+    def _put_aside(self, seq: int, item: int, why: str, values: Mapping[str, Any]) -> None:
+        """Keep a row in the file for rows that can't be stored.
+
+        Raises:
+            OSError: the file can't be written.
+        """
+        if not self._set_aside.add(seq, item, why, values):
+            return
+        self._set_aside_count += 1
+        self._context.count(Counter.RECORDER_ROWS_SET_ASIDE)
+        path = self._set_aside.path
+        _log.warning(
+            "A row of message %d can't be stored in table %s and was written to %s: %s",
+            seq,
+            self._table,
+            path,
+            why,
+        )
+        self._notes["rows"] = (
+            f"{self._set_aside_count} rows can't be stored and are in {path.name}; the last one:"
+            f" {why}"
+        )
