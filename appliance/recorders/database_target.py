@@ -14,7 +14,7 @@ import msgspec
 from appliance.counters import Counter
 from appliance.recorders.progress import Progress
 from appliance.recorders.set_aside_rows import SetAsideRows
-from appliance.recorders.target import Context, Figures, Later, Target, Unsaved
+from appliance.recorders.target import LOST, Context, Figures, Later, Target, Unsaved
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,8 @@ class DatabaseTarget(Target):
         self._stored = stored
         self._progress = stored
         self._installation = ""
+        self._is_lost = stored.format == LOST
+        """Whether the table has to tell where to go on."""
         self._known_to = context.last_seq()
         """The newest number that rows of this installation may have: the journal's at the start,
         then that of the newest row that was sent."""

@@ -24,14 +24,22 @@ def make_database_target(context: Context, stored: Progress) -> Target:
         ConfigError: the address is not right, or a package is missing.
         NoPermissionError: the password's file may not be read.
     """
+    database = context.config.database
+    assert database is not None
+    is_state = context.config.mode != "append"
     try:
+        if is_mongodb(database.url):
+            from appliance.recorders.mongodb import (  # noqa: PLC0415
+                MongoCollection,
+                MongoState,
+            )
+
+            return MongoState(context, stored) if is_state else MongoCollection(context, stored)
         from appliance.recorders.sql import SqlTable  # noqa: PLC0415
         from appliance.recorders.sql_state import SqlState  # noqa: PLC0415
     except ImportError as error:
         raise _missing(error, context.config) from None
-    if context.config.mode != "append":
-        return SqlState(context, stored)
-    return SqlTable(context, stored)
+    return SqlState(context, stored) if is_state else SqlTable(context, stored)
 
 
 def try_database(config: RecorderConfig) -> str:
@@ -43,7 +51,12 @@ def try_database(config: RecorderConfig) -> str:
         ConfigError, NoPermissionError: the configuration is not right, or a package is missing.
         UnavailableError: why the recorder could not write there, without secrets.
     """
+    assert config.database is not None
     try:
+        if is_mongodb(config.database.url):
+            from appliance.recorders.mongodb_trial import try_collection  # noqa: PLC0415
+
+            return try_collection(config)
         from appliance.recorders.sql_trial import try_table  # noqa: PLC0415
     except ImportError as error:
         raise _missing(error, config) from None

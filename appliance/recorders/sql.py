@@ -154,6 +154,9 @@ class SqlTable(DatabaseTarget):
             if self._layout.look(connection):
                 self._layout.check_fixed(self._fixed)
                 self._read_back(connection)
+            if self._is_lost and not self.cursor:  # there is nothing of this data directory
+                self._move(self._known_to, 0)
+            self._is_lost = False
             self._largest_row = self._dialect.largest_row(connection)
         self._seen = self._connection.connections
 

@@ -54,6 +54,7 @@ class SqlState(SqlTable):
         self._keys: list[str] = []
         """Of the messages that are being written, whose numbers are ``_seqs``."""
         self._seqs: list[int] = []
+        self._is_lost = False  # all is made again from the journal
         self._pushed = ""
         """The key of this data directory under which all rows are in the table."""
 
