@@ -230,13 +230,9 @@ class DataFiles:
         Raises:
             QlikError: there is no answer.
         """
+        # Letter case counts: a name that only looks alike may be somebody else's file.
         folder, _, base = name.rpartition("/")
-        wanted = name.casefold()
-        found = list(self.files(place, folder, base=base))
-        return next(
-            (one for one in found if one.name == name),
-            next((one for one in found if one.name.casefold() == wanted), None),
-        )
+        return next((one for one in self.files(place, folder, base=base) if one.name == name), None)
 
     def put(
         self, place: Place, name: str, file: BinaryIO, size: int, *, known: DataFile | None
@@ -324,9 +320,10 @@ def _of_place(place: Place) -> dict[str, str]:
 
 
 def _file(row: Mapping[str, object]) -> DataFile:
+    name, folder = rows.text(row, "name"), rows.text(row, "folderPath")
     return DataFile(
         rows.text(row, "id"),
-        rows.text(row, "name"),
+        f"{folder}/{name}" if folder and "/" not in name else name,
         rows.number(row, "size"),
         rows.text(row, "folderId"),
         rows.time_ns(row.get("contentUpdatedDate") or row.get("modifiedDate")),

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from appliance.config.reading import loads
 from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError
+from appliance.qlik import bodies
 from appliance.qlik.bodies import FileChangedError
 from appliance.qlik.connect import connect, data_files
 from appliance.qlik.data_files import DataFile, DataFiles, Place
 from appliance.qlik.data_files_trial import try_uploads
 from appliance.qlik.failures import StatusError
 from appliance.qlik.server import QlikError, RetryPolicy
+from appliance.qlik.sessions import Sessions
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.qlik.simulated import data_files as simulated
 from appliance.secret import Secret
@@ -141,8 +143,9 @@ def test_no_space_and_no_right_are_told(qlik: SimulatedQlik, files: DataFiles) -
 
 
 def test_a_name_that_is_taken_is_a_conflict(qlik: SimulatedQlik, files: DataFiles) -> None:
-    """The caller looks again, and replaces what is there."""
+    """The caller looks again. A name in other letters may be somebody else's: it stays."""
     put(files, Place(), "a.csv", b"1")
+    assert files.find(Place(), "A.csv") is None
     with pytest.raises(StatusError) as caught:
         files.put(Place(), "a.csv", io.BytesIO(b"2"), 1, known=None)
     assert caught.value.status == 409
@@ -320,3 +323,20 @@ def test_whatever_a_server_answers_is_an_answer_or_an_error_in_words(
     finally:
         made.close()
         qlik.heal()
+
+
+def test_a_proxy_gets_the_length_of_a_file_in_front(qlik: SimulatedQlik) -> None:
+    """What goes through `requests` is sent in pieces as well, and not in chunks."""
+    exchange = Sessions(qlik.url, tls=None, timeout_s=5, proxy="", auth=None)
+    content = b"12" * 100_000
+    body = bodies.form({"name": "a.csv"}, io.BytesIO(content), len(content))
+    headers = {
+        "Authorization": "Bearer simulated-api-key",
+        "Content-Type": body.kind,
+        "Content-Length": str(len(body)),
+    }
+    with exchange.answer("POST", "/api/v1/data-files", headers, body) as response:
+        assert response.status == 201
+    exchange.close()
+    assert qlik.cloud.data_files.contents() == {"a.csv": content}
+    assert "transfer-encoding" not in qlik.posts[-1].headers
