@@ -113,3 +113,32 @@ def test_apps_that_can_not_be_listed_are_not_said_to_be_missing(tmp_path, capfd)
     assert "lists no app" not in said
     for where in ("[[trigger]] 1", "[allow] `apps`"):
         assert f"warn {where}: no task reloads app \"Bare\", and the server's apps can't be" in said
+
+
+def test_uploads_are_tried_up_to_the_right_to_write(tmp_path, capfd) -> None:
+    """The space and the role are looked at, and nothing is sent; a bad one is the exit code."""
+    with SimulatedQlik() as server:
+        server.cloud.data_files.add_space("Plant")
+        server.cloud.data_files.add_space("Closed", roles=("consumer",))
+        config = tmp_path / "config.toml"
+        text = f"""
+[[listener]]
+bind = "127.0.0.1:1883"
+[qlik]
+edition = "cloud"
+url = "{server.url}"
+api_key = "simulated-api-key"
+[[recorder]]
+topic = "line/#"
+path = "sensors.csv"
+format = "csv"
+rotate = {{every = "1m"}}
+upload = {{space = "Plant", folder = "a"}}
+"""
+        config.write_text(text, "utf-8")
+        assert cli.main(["check", "--connect", "-c", str(config)]) == 0
+        assert '"sensors" go to the space "Plant", folder a, which has 0' in capfd.readouterr().out
+        config.write_text(text.replace('"Plant"', '"Closed"'), "utf-8")
+        assert cli.main(["check", "--connect", "-c", str(config)]) == 77
+        assert 'bad  The uploads of recorder "sensors" can\'t go' in capfd.readouterr().out
+        assert not server.posts
