@@ -10,6 +10,7 @@ pyarrow is an optional dependency and takes 33 MB of memory, so only ``begin`` i
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -195,11 +196,11 @@ def _text_size(table: Table) -> int:
 
 
 def _arrow() -> Any:
-    """pyarrow, without threads of its own, and without the pool that would keep freed memory."""
+    """pyarrow, without threads of its own, and without a pool that keeps 8 MB of freed memory."""
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # read when pyarrow is loaded
     import pyarrow as pa  # noqa: PLC0415  # heavy, optional
 
     if pa.cpu_count() > 1:
-        pa.set_memory_pool(pa.system_memory_pool())
         pa.set_cpu_count(1)
     return pa
 

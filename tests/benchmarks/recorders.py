@@ -76,10 +76,8 @@ def burst(results: Results, kind: str, here: Path, count: int) -> None:
     extra = RECORDER.format(kind)
     if kind not in TEXTS:
         extra += PARTS.format(PART_MESSAGES[kind])
-    # Without a path of its own each round would find the files of the one before.
     here.mkdir(parents=True)
-    extra = extra.replace("recordings/", f"{(here / 'recordings').as_posix()}/")
-    is_done = is_recorded(kind, here / "recordings", count)
+    is_done = is_recorded(kind, here / "data" / "recordings", count)
     with rig.appliance(here, extra) as broker:
         resting = rig.rss_kb(broker.pid)
         meter = Meter(broker.pid)
@@ -173,10 +171,12 @@ def beside_wiredflow(results: Results, here: Path, python: str, count: int = 2_0
         results.add(f"{kind}: wiredflow's storage, last tenth", last, "us a message")
         target = here / f"appliance-{kind}"
         target.mkdir()
-        is_done = is_recorded(kind, target / "recordings", count)
+        is_done = is_recorded(kind, target / "data" / "recordings", count)
         with rig.appliance(target, RECORDER.format(kind)) as broker:
             begun, _ = load.burst(broker.port, count, connections=1, window=1)
             while not is_done():
+                if time.monotonic() > begun + END_S:
+                    raise SystemExit(f"{kind} is not complete after {END_S:.0f} s")
                 time.sleep(0.001)
             results.add(
                 f"{kind}: appliance, {count:,} messages, each on the disk before the next",
