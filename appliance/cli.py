@@ -541,6 +541,7 @@ def _add_export(add: _Add) -> None:
         "  appliance export -t 'plant/#' --since 24h -o plant.jsonl\n"
         "  appliance export --text overheated --client 'press*' --until 2026-11-29\n"
         "  appliance export --task 'Reload Sales' --state bad -o failed.csv --format csv\n"
+        "  appliance export --since 7d -o week.parquet --format parquet\n"
         "  appliance export --resume -o all.jsonl",
     )
     _range_options(parser)
@@ -552,8 +553,9 @@ def _add_export(add: _Add) -> None:
                              "failed, or bad, open, any; several: one of them")  # fmt: skip
     parser.add_argument("--task", metavar="TEXT", action="append", default=[],
                         help="only what started a task with this in its name or id")  # fmt: skip
-    parser.add_argument("--format", choices=("json", "jsonl", "csv"), default="jsonl",
-                        help="as in [[recorder]] (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--format", choices=("json", "jsonl", "csv", "parquet", "qvd"),
+                        default="jsonl", help="as in [[recorder]] (default: %(default)s); parquet "
+                        "and qvd need -o, and a large qvd export is several files")  # fmt: skip
     parser.add_argument(
         "--payload", action="store_true", help="payloads alone, without time, topic and client"
     )

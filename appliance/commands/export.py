@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import msgspec
 
 from appliance.commands import export_file
 from appliance.commands.export_file import Note, Target, TextTarget
+from appliance.commands.export_parts import PartTarget
 from appliance.commands.journal_range import JournalRange, journal_of, range_of
 from appliance.commands.meter import Meter
 from appliance.config.reading import load_tables
@@ -31,7 +32,7 @@ from appliance.journal.search import History, Piece
 from appliance.log.sanitize import escape
 from appliance.message_filter import Name
 from appliance.model import ExecutionState, Message
-from appliance.recorders.formats import make_format
+from appliance.recorders.formats import is_of_parts, make_format
 from appliance.tasks import started_by
 from appliance.ui.filters import GROUPS
 
@@ -61,36 +62,45 @@ def execute(options: argparse.Namespace) -> int:
             if path is None:
                 raise UsageError("--resume goes on with a file; name it with -o")
             asked = {name: getattr(options, name) for name in _DEFAULTS}
-            if (found := export_file.resume(path, asked, _DEFAULTS)) is not None:
-                file, note = found
-                stack.enter_context(file)
+            if (note := export_file.read_note(path, asked, _DEFAULTS)) is not None:
                 vars(options).update(note.asked)
         wanted = _wanted(options, note)
         states = _states(options.state)
         history = stack.enter_context(journal_of(options.config))
         among = _among(options, states) if states or options.task else None
-        form = make_format(
-            RecorderConfig(
-                topic=TopicFilter("#"),
-                path=WritePath(""),
-                format=options.format,
-                metadata=not options.payload,
-            )
+        begun = note or Note(
+            {name: getattr(options, name) for name in _DEFAULTS},
+            wanted.asked.since_ns,
+            wanted.asked.until_ns,
+            wanted.after_seq,
         )
-        if path is None:
-            target = TextTarget(sys.stdout.buffer, form)
+        config = RecorderConfig(
+            topic=TopicFilter("#"),
+            path=WritePath(""),
+            format=options.format,
+            metadata=not options.payload,
+        )
+        target: Target
+        learn: Callable[[Sequence[Message]], None] | None = None
+        if is_of_parts(options.format):
+            if path is None:
+                raise UsageError(f"--format {options.format} makes a file; name it with -o")
+            target = parts = PartTarget(path, config, begun)
+            if options.format == "parquet" and note is None:
+                learn = parts.learn
+        elif path is None:
+            target = TextTarget(sys.stdout.buffer, make_format(config))
         else:
-            if note is None:
-                note = Note(
-                    {name: getattr(options, name) for name in _DEFAULTS},
-                    wanted.asked.since_ns,
-                    wanted.asked.until_ns,
-                    wanted.after_seq,
-                )
-                file = stack.enter_context(export_file.begin(path, note))
-            target = TextTarget(file, form, note, path)
+            file = export_file.resume(path, note) if note else export_file.begin(path, begun)
+            target = TextTarget(stack.enter_context(file), make_format(config), begun, path)
         return _Export(
-            history, wanted, target, options.output, among=among, limit=options.limit
+            history,
+            wanted,
+            target,
+            options.output,
+            among=among,
+            limit=options.limit,
+            learn=learn,
         ).run()
 
 
@@ -141,11 +151,14 @@ class _Export:
         *,
         among: Sequence[int] | None,
         limit: int | None,
+        learn: Callable[[Sequence[Message]], None] | None = None,
     ) -> None:
+        """``learn`` is given all messages before the first one is written."""
         self._history = history
         self._wanted = wanted
         self._among = among
         self._limit = limit
+        self._learn = learn
         self._target = target
         self._name = name
         self._seen = wanted.after_seq
@@ -179,6 +192,8 @@ class _Export:
     def _write(self) -> None:
         first, last = self._history.bounds()
         first = max(first, self._wanted.after_seq + 1)
+        if self._learn is not None:
+            self._learn_all(self._learn, first, last)
         began, begun_at = self._target.count, time.monotonic()
         for piece in self._pieces(last):
             messages: Sequence[Message] = piece.messages
@@ -195,6 +210,18 @@ class _Export:
                 share = (piece.last_seq - first + 1) / max(1, last - first + 1)
                 self._meter.show(f"{count:,} messages, {rate:,.0f} a second", share)
         self._seen = max(self._seen, last)
+
+    def _learn_all(self, learn: Callable[[Sequence[Message]], None], first: int, last: int) -> None:
+        left = sys.maxsize if self._limit is None else self._limit
+        for piece in self._pieces(last):
+            if left <= 0:
+                return
+            if messages := piece.messages[:left]:
+                learn(messages)
+            left -= len(messages)
+            if self._meter.is_due:
+                share = (piece.last_seq - first + 1) / max(1, last - first + 1)
+                self._meter.show("looking for columns", share)
 
     def _pieces(self, last: int) -> Iterator[Piece]:
         """What passes, up to the message that is the last one now."""

@@ -38,7 +38,9 @@ class Note(msgspec.Struct, frozen=True):
     bytes: int = 0
     """Its length then."""
     memory: str = ""
-    """``Format.memory``."""
+    """``Format.memory``, or that of the columns."""
+    files: int = 0
+    """Complete files of an export that is a series of them."""
 
 
 class Target(Protocol):
@@ -154,10 +156,8 @@ def begin(path: Path, note: Note) -> BinaryIO:
     return file
 
 
-def resume(
-    path: Path, asked: dict[str, Any], default: dict[str, Any]
-) -> tuple[BinaryIO, Note] | None:
-    """Open an unfinished export at the place where it goes on; ``None``: there is none yet.
+def read_note(path: Path, asked: dict[str, Any], default: dict[str, Any]) -> Note | None:
+    """The note of an unfinished export; ``None``: there is no export yet.
 
     Args:
         path: the file.
@@ -183,6 +183,17 @@ def resume(
         raise UsageError(
             f"{path} was begun with other options, and they still hold; leave these out"
         )
+    return note
+
+
+def resume(path: Path, note: Note) -> BinaryIO:
+    """Open an unfinished export at the place where it goes on.
+
+    Raises:
+        UsageError: the file is not what it was.
+        NoPermissionError: this user may not write there.
+    """
+    beside = note_path(path)
     try:
         file = path.open("r+b")
         if file.seek(0, os.SEEK_END) < note.bytes:
@@ -196,4 +207,4 @@ def resume(
         raise UsageError(f"{path} is gone; remove {beside.name} and begin anew") from None
     except PermissionError:
         raise NoPermissionError(f"{path}: this user may not write there") from None
-    return file, note
+    return file
