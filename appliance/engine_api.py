@@ -170,6 +170,22 @@ class RecorderState(msgspec.Struct, frozen=True):
     """Number of the newest message that it has looked at; ``recorded`` counts up to there."""
     upload: UploadState | None = None
     """Of its closed files; ``None``: they are not uploaded."""
+    name: str = ""
+    """Its name in the configuration, unique."""
+    target: str = ""
+    """What it writes, for people: the path, or the database and its table; no secret."""
+    mode: str = "append"
+    files: int = 1
+    """Closed and open ones; 0: a table."""
+    is_counted: bool = True
+    """Whether it is one file with one record a message, so that ``recorded`` is a place in it."""
+    details: tuple[tuple[str, str], ...] = ()
+    """What else is to be said of its target: name and value."""
+
+    @property
+    def shown(self) -> str:
+        """What it writes, of any version."""
+        return self.target or self.path
 
 
 class QlikState(msgspec.Struct, frozen=True):

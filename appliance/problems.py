@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.engine_api import BridgeState, FailingTask, Health, Snapshot, TimerState
+from appliance.engine_api import (
+    BridgeState,
+    FailingTask,
+    Health,
+    RecorderState,
+    Snapshot,
+    TimerState,
+)
 
 LOW_DISK_BYTES = 1_000_000_000
 MAX_IN_TEXT = 5
@@ -94,15 +101,20 @@ def parts(snapshot: Snapshot) -> list[Part]:
     found += [_bridge(one, snapshot.taken_ns) for one in snapshot.bridges]
     found.append(_qlik(snapshot))
     found += [
-        _part(f"recorder {one.path}", one.health, "recorder", clients) for one in snapshot.recorders
+        _part(f"recorder {one.path or one.name}", one.health, _headline("recorder", one), clients)
+        for one in snapshot.recorders
     ]
     found += [
-        _part(f"upload of {one.path}", one.upload.health, "upload", clients)
+        _part(f"upload of {one.path}", one.upload.health, _headline("upload", one), clients)
         for one in snapshot.recorders
         if one.upload is not None
     ]
     found += [_alarm(one) for one in snapshot.timers if one.is_alarm]
     return [*found, _failing(snapshot), _waiting(snapshot), _paused(snapshot)]
+
+
+def _headline(what: str, recorder: RecorderState) -> str:
+    return f"{what} {recorder.name}".rstrip()
 
 
 def losses_in(snapshot: Snapshot) -> list[str]:

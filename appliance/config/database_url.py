@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from appliance.config.tables import RecorderConfig
 from appliance.secret import Secret
 
 _LOGIN = re.compile(r"(?P<head>[^:/@]+://[^:/@]*)(?P<password>:[^@]*)?@(?P<rest>.*)", re.DOTALL)
@@ -57,6 +58,20 @@ def below(url: str, folder: str) -> str:
     head, _, rest = url.partition("://")
     query = rest.partition("?")[1] + rest.partition("?")[2]
     return f"{head}:///{Path(folder) / Path(path).expanduser()}{query}"
+
+
+def target_text(recorder: RecorderConfig) -> str:
+    """What a recorder writes, for people: its path, or the database and its table."""
+    database = recorder.database
+    if database is None:
+        return str(recorder.path)
+    table = database.table or recorder.used_name
+    if path := sqlite_file(database.url):
+        return f"{path}, table {table}"
+    kind = dialect(database.url)[0]
+    place = re.split(r"[?#]", database.url.partition("://")[2], maxsplit=1)[0].rpartition("@")[2]
+    what = "collection" if is_mongodb(database.url) else "table"
+    return f"{kind}://{place}, {what} {table}"
 
 
 def url_problems(url: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from appliance.broker.door import Door
 from appliance.broker.subscriptions import Retained
 from appliance.counters import published_label_of
-from appliance.engine_api import BridgeState, Health, Snapshot
+from appliance.engine_api import BridgeState, Health, RecorderState, Snapshot
 from appliance.model import Message
 from appliance.problems import bridge_level
 from appliance.tasks.outcomes import time_text
@@ -69,6 +69,7 @@ class StatusTopic:
             "messagesOut": found.messages_out,
             "journal": journal,
             "bridges": [_bridge(one, found.taken_ns) for one in found.bridges],
+            "recorders": [_recorder(one) for one in found.recorders],
             "counters": {published_label_of(name): value for name, value in found.counters},
         }
         topic, payload = f"{found.name}/status", json.dumps(body).encode()
@@ -79,6 +80,31 @@ class StatusTopic:
         self._door.hand(topic, payload)
         # For later subscribers; only in memory, until the next status is in the journal.
         self._retained.keep(Message(0, found.taken_ns, topic, payload, retain=True))
+
+
+def _recorder(recorder: RecorderState) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "name": recorder.name,
+        "health": recorder.health.level,
+        "messages": recorder.recorded,
+        "lag": recorder.lag,
+        "files": recorder.files,
+        "bytes": recorder.size_bytes,
+    }
+    if recorder.health.text:
+        body["reason"] = recorder.health.text
+    if recorder.upload is not None:
+        upload = recorder.upload
+        last_ns = upload.last_ns
+        body["upload"] = {
+            "health": upload.health.level,
+            "waiting": upload.waiting,
+            "files": upload.uploaded,
+            "last": None if last_ns is None else time_text(last_ns),
+        }
+        if upload.health.text:
+            body["upload"]["reason"] = upload.health.text
+    return body
 
 
 def _bridge(bridge: BridgeState, now_ns: int) -> dict[str, Any]:

@@ -156,11 +156,42 @@ class _SnapshotCollector:
             "Messages in the journal that a recorder has not looked at",
             labels=("path",),
         )
-        for recorder in self._snapshot.recorders:
-            recorded.add_metric((recorder.path,), recorder.recorded)
-            lag.add_metric((recorder.path,), recorder.lag)
+        recorders = self._snapshot.recorders
+        for recorder in recorders:
+            recorded.add_metric((recorder.shown,), recorder.recorded)
+            lag.add_metric((recorder.shown,), recorder.lag)
         yield recorded
         yield lag
+        for name, text, values in (
+            (
+                "recorder_bytes",
+                "Size of a recorder's files, closed and open",
+                [(one.name, one.size_bytes) for one in recorders if one.files],
+            ),
+            (
+                "recorder_files",
+                "Files of a recorder, closed and open",
+                [(one.name, one.files) for one in recorders if one.files],
+            ),
+            (
+                "recorder_uploads_waiting",
+                "Closed files of a recorder that are not uploaded yet",
+                [(one.name, one.upload.waiting) for one in recorders if one.upload is not None],
+            ),
+            (
+                "recorder_last_upload_seconds",
+                "When a recorder's last upload ended, in seconds since 1970",
+                [
+                    (one.name, one.upload.last_ns / 1e9)
+                    for one in recorders
+                    if one.upload is not None and one.upload.last_ns is not None
+                ],
+            ),
+        ):
+            gauge = GaugeMetricFamily(f"appliance_{name}", text, labels=("name",))
+            for label, value in values:
+                gauge.add_metric((label,), value)
+            yield gauge
 
     def _bridges(self) -> Iterable[Metric]:
         bridges = self._snapshot.bridges

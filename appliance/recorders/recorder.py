@@ -10,9 +10,12 @@ import sqlite3
 import time
 from pathlib import Path
 
+from appliance.config.database_url import target_text
+from appliance.config.path_placeholders import has_placeholders
 from appliance.config.tables import RecorderConfig
 from appliance.engine_api import Health, RecorderState
 from appliance.errors import ApplianceError
+from appliance.recorders.formats import is_of_parts
 from appliance.recorders.progress import Progress
 from appliance.recorders.target import Figures, Target, key_of
 from appliance.storage.files import long_path_hint
@@ -33,6 +36,14 @@ class Recorder:
         """Of its row in ``recorders.db``."""
         self.place = str(config.path) if is_file else f"recorder {self.name}"
         """For texts."""
+        self._shown = target_text(config)
+        self._is_counted = is_file and not (
+            config.mode != "append"
+            or config.flatten
+            or config.rotate is not None
+            or is_of_parts(config.format)
+            or has_placeholders(config.path, str(data_dir))
+        )
         self.target: Target | None = None
         """``None`` until it is open."""
         self.stored: Progress | None = None
@@ -93,6 +104,12 @@ class Recorder:
             lag=max(0, last_seq - self.cursor),
             looked_at=self.cursor,
             size_bytes=figures.size_bytes,
+            name=self.name,
+            target=self._shown,
+            mode=self.config.mode,
+            files=figures.files,
+            is_counted=self._is_counted,
+            details=tuple(figures.details.items()),
         )
 
     def figures(self) -> Figures:

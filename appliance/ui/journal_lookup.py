@@ -29,6 +29,8 @@ def place(engine: Engine, recorder: RecorderState, seq: int) -> str:
     """
     if seq > recorder.looked_at:
         return "not written yet"
+    if not recorder.is_counted:
+        return "written"
     before, later, left = recorder.looked_at + 1, 0, _limit(engine)
     while before > seq + 1:
         chunk = engine.history(before, min(_CHUNK, before - seq - 1)) if left > 0 else ()

@@ -93,7 +93,9 @@ class MessageScreen(Page):
             self.host.background.call(self._looked_up, message.seq, {}, kept)
             for one in recorders:
                 place = journal_lookup.place(engine, one, message.seq)
-                self.host.background.call(self._looked_up, message.seq, {one.path: place}, kept)
+                self.host.background.call(
+                    self._looked_up, message.seq, {one.name or one.path: place}, kept
+                )
 
         self.host.background.run(work, group="lookup")
 

@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from appliance.counters import label_of, text_of
-from appliance.engine_api import Health, JournalState, RecorderState, Snapshot
+from appliance.engine_api import Health, JournalState, RecorderState, Snapshot, UploadState
 from appliance.ui import formats
 from appliance.ui.lines import Line, join, line_width
 from appliance.ui.symbols import level_sign, level_tone
-from appliance.ui.text import cut, cut_start, printable
+from appliance.ui.text import cut, cut_start, fit, printable
 
 _ROOMY = 70
 """Columns from which the loop's lateness stands beside the traffic."""
 
 _READABLE = 40
 """Columns from which a counter's meaning stands beside it."""
+
+_WIDE = 110
+"""Columns from which a recorder's name and its details are shown."""
+_NAME_CELLS = 14
+_TARGET_CELLS = 60
+"""Further away from what it writes, a recorder's numbers would be hard to follow."""
+_LATE = 1000
+"""Messages that a recorder may be behind before it is shown as late."""
+_IN_TARGET = frozenset({"database", "table", "collection"})
+"""Details that the target says already."""
 
 _NEVER: Mapping[str, int] = {}
 
@@ -63,19 +73,74 @@ def _link_line(link: Health) -> Line:
     return [(f" {level_sign(link.level)} ", tone), ("attached ", ""), (printable(link.text), "dim")]
 
 
-def recorder_line(recorder: RecorderState, cells: int) -> Line:
-    """A recorder: health, file, messages, how far behind."""
-    tone = level_tone(recorder.health.level)
-    path = printable(recorder.path.replace("\\", "/"))
-    tail: Line = [
-        (f"  {formats.number(recorder.recorded)}", "strong"),
-        (f"  {formats.size(recorder.size_bytes)}", "dim"),
-        (f"  {formats.number(recorder.lag)} behind", "warn" if recorder.lag > 1000 else "dim"),
+def recorder_lines(snapshot: Snapshot, cells: int) -> list[Line]:
+    """A line for each recorder: health, what it writes, messages, files, lag, uploads."""
+    tails = [
+        [] if _is_unwell(one) else [("  ", ""), *join(_figures(one, cells), "  ")]
+        for one in snapshot.recorders
     ]
-    if recorder.health.level in ("bad", "warn"):
-        tail = [(f"  {printable(recorder.health.text)}", tone)]
-    room = max(12, cells - 4 - sum(len(text) for text, _ in tail))
-    return [(f" {level_sign(recorder.health.level)} ", tone), (cut_start(path, room), ""), *tail]
+    longest = max(map(line_width, tails), default=0)
+    return [
+        _recorder(one, tail, longest, snapshot.data_dir, cells)
+        for one, tail in zip(snapshot.recorders, tails, strict=True)
+    ]
+
+
+def _is_unwell(recorder: RecorderState) -> bool:
+    return recorder.health.level in ("bad", "warn")
+
+
+def _recorder(
+    recorder: RecorderState, tail: Line, longest_tail: int, data_dir: str, cells: int
+) -> Line:
+    tone = level_tone(recorder.health.level)
+    head: Line = [(f" {level_sign(recorder.health.level)} ", tone)]
+    target = _relative(printable(recorder.shown.replace("\\", "/")), data_dir)
+    if _is_unwell(recorder):
+        name = (
+            fit(printable(recorder.name) or target, _NAME_CELLS)
+            if cells >= _WIDE
+            else (printable(recorder.name) or cut_start(target, 20))
+        )
+        return [*head, (name, "strong"), (f"  {printable(recorder.health.text)}", tone)]
+    if cells >= _WIDE and recorder.name:
+        head.append((f"{fit(printable(recorder.name), _NAME_CELLS)} ", "strong"))
+    room = max(12, cells - line_width(head) - longest_tail)
+    return [*head, (fit(cut_start(target, room), min(room, _TARGET_CELLS)), ""), *tail]
+
+
+def _relative(target: str, data_dir: str) -> str:
+    """A path as the configuration has it: below the data directory, without that."""
+    folder = data_dir.replace("\\", "/").rstrip("/") + "/"
+    return target.removeprefix(folder) if data_dir else target
+
+
+def _figures(recorder: RecorderState, cells: int) -> list[Line]:
+    """What stands behind a recorder's target, the most important first."""
+    unit: Line = [(" msgs", "dim")] if cells >= _ROOMY else []
+    parts: list[Line] = [[(formats.number(recorder.recorded), "strong"), *unit]]
+    if recorder.mode != "append":
+        parts.append([(recorder.mode, "dim")])
+    if recorder.files > 1:
+        parts.append([(formats.counted(recorder.files, "file"), "dim")])
+    if recorder.files:
+        parts.append([(formats.size(recorder.size_bytes), "dim")])
+    late = "warn" if recorder.lag > _LATE else "dim"
+    parts.append([(f"{formats.number(recorder.lag)} behind", late)])
+    if recorder.upload is not None:
+        parts.append([_upload(recorder.upload)])
+    shown = (f"{name} {value}" for name, value in recorder.details if name not in _IN_TARGET)
+    if cells >= _WIDE:
+        parts += [[(printable(text), "dim")] for text in shown]
+    return parts
+
+
+def _upload(upload: UploadState) -> tuple[str, str]:
+    if upload.health.level in ("bad", "warn"):
+        return f"upload: {printable(upload.health.text)}", level_tone(upload.health.level)
+    if upload.waiting:
+        return f"{formats.number(upload.waiting)} to upload", "info"
+    return f"{formats.number(upload.uploaded)} uploaded", "dim"
 
 
 def _counter_line(name: str, count: int, cells: int, age: str = "") -> Line:
@@ -110,7 +175,7 @@ def work_lines(snapshot: Snapshot, cells: int) -> list[Line]:
     """How an attached terminal is attached, traffic, journal, recorders."""
     lines = [] if snapshot.link is None else [_link_line(snapshot.link)]
     lines += [traffic_line(snapshot, cells), journal_line(snapshot.journal)]
-    return [*lines, *(recorder_line(one, cells) for one in snapshot.recorders)]
+    return [*lines, *recorder_lines(snapshot, cells)]
 
 
 def counter_lines(snapshot: Snapshot, cells: int, rows: int) -> list[Line]:

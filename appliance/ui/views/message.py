@@ -119,7 +119,7 @@ def facts(
     lines += _properties(message)
     lines += [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
     lines += [
-        _recorded(one, places.get(one.path, ""))
+        _recorded(one, places.get(one.name or one.path, ""))
         for one in snapshot.recorders
         if topics.matches(one.topic, message.topic)
     ]
@@ -174,7 +174,7 @@ def _rule(rule: RuleState) -> Line:
 
 def _recorded(recorder: RecorderState, place: str) -> Line:
     where: Line = [(f", {place}", "strong")] if place else []
-    return [(" recorded ", "dim"), (printable(recorder.path), ""), *where]
+    return [(" recorded ", "dim"), (printable(recorder.shown), ""), *where]
 
 
 def _properties(message: Message) -> list[Line]:
