@@ -369,7 +369,7 @@ def _add_init_and_check(add: _Add) -> None:
     parser.add_argument(
         "--connect",
         action="store_true",
-        help="try to reach the Qlik server and the brokers of bridges, and sign in",
+        help="try to reach the Qlik server, the brokers of bridges and databases, and sign in",
     )
 
 

@@ -15,6 +15,7 @@ from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
 from appliance.commands import client_id_advice
 from appliance.commands.bridge_meaning import bridge_meaning
+from appliance.commands.recorder_meaning import recorder_meaning, try_databases
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.exposed_files import exposed_files
@@ -24,7 +25,6 @@ from appliance.config.tables import (
     AllowConfig,
     Config,
     QlikConfig,
-    RecorderConfig,
     TimerConfig,
     TriggerConfig,
 )
@@ -72,7 +72,12 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _connect(config: Config) -> int:
-    findings = [*_try_qlik(config), *_try_uploads(config), *_try_bridges(config)]
+    findings = [
+        *_try_qlik(config),
+        *_try_uploads(config),
+        *_try_bridges(config),
+        *_try_databases(config),
+    ]
     return next((each.exit_code for each in findings if each.level == "bad"), EXIT_OK)
 
 
@@ -104,6 +109,13 @@ def _try_bridges(config: Config) -> list[Finding]:
 
     _print("Trying the brokers of bridges:")
     return _shown(try_bridges(config))
+
+
+def _try_databases(config: Config) -> list[Finding]:
+    if not any(recorder.database for recorder in config.recorder):
+        return []
+    _print("Trying the databases of recorders:")
+    return _shown(try_databases(config))
 
 
 def _shown(findings: list[Finding]) -> list[Finding]:
@@ -330,19 +342,7 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     for timer in config.timer:
         yield "timer", f"{timer.name}: {_timer(timer)}"
     for recorder in config.recorder:
-        more = " with time, topic and client" if recorder.metadata else ""
-        more += _upload(recorder)
-        yield "recorder", f"{recorder.topic} to {recorder.path} as {recorder.format}{more}"
-
-
-def _upload(recorder: RecorderConfig) -> str:
-    upload = recorder.upload
-    if upload is None:
-        return ""
-    where = f"space {upload.space}" if upload.space else "the personal space"
-    folder = f", folder {upload.folder}" if upload.folder else ""
-    how = ", each in the place of the one before" if upload.replace else ""
-    return f"; its files go to Qlik Cloud, {where}{folder}{how}"
+        yield "recorder", recorder_meaning(recorder)
 
 
 def _data_dir(config: Config) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -227,3 +229,13 @@ def test_a_relative_sqlite_file_is_in_the_data_directory(tmp_path: Path) -> None
     database = loads(text).recorder[0].database
     assert database is not None
     assert sqlite_file(database.url) == str(tmp_path / "recordings" / "messages.db")
+
+
+def test_the_recorders_in_the_example_are_valid() -> None:
+    """What is commented out there can be used by removing the signs."""
+    text = files("appliance.config").joinpath("example.toml").read_text("utf-8")
+    text = re.sub(r"(?m)^# (?=\[|\w+ = )", "", text)
+    tables = re.findall(r"^\[\[recorder\]\]\n(?:\w+ = .*\n)+", text, re.M)
+    assert len(tables) == 5
+    qlik = '[qlik]\nedition = "cloud"\nurl = "https://a.b"\napi_key = "x"\n'
+    assert len(loads("".join(tables) + qlik).recorder) == 5
