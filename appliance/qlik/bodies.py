@@ -72,9 +72,9 @@ class Body:
         return piece
 
 
-def octets(file: BinaryIO, size: int) -> Body:
-    """A file as it is."""
-    return Body(file, size, kind="application/octet-stream")
+def octets(file: BinaryIO, size: int, kind: str = "application/octet-stream") -> Body:
+    """A file as it is, or a piece of it."""
+    return Body(file, size, kind=kind)
 
 
 def form(fields: object, file: BinaryIO | None, size: int) -> Body:

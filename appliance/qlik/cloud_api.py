@@ -76,15 +76,17 @@ class CloudApi:
         params: Mapping[str, str] | None = None,
         json_body: object = None,
         body: Body | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """One call that changes something, never repeated; its answer may have any status.
 
         Args:
-            method: POST, PUT or DELETE.
+            method: POST, PUT, PATCH or DELETE; HEAD, which changes nothing.
             path: on the tenant.
             params: the query.
             json_body: is sent as JSON, if it is not ``None``.
             body: is sent instead.
+            headers: beside those of every call.
 
         Raises:
             QlikError: no answer, or the sign-in had ended.
@@ -93,7 +95,12 @@ class CloudApi:
         with not_sent_yet():
             token = self._tokens.token()
         reply = self.transport.call(
-            method, path, params=params, headers=_headers(token), json_body=json_body, body=body
+            method,
+            path,
+            params=params,
+            headers={**_headers(token), **(headers or {})},
+            json_body=json_body,
+            body=body,
         )
         if reply.status == 401 and self._tokens.refused(token):
             raise QlikError(

@@ -11,26 +11,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
-from appliance.qlik import bodies, rows
+from appliance.qlik import bodies, rows, temporary_contents
 from appliance.qlik.cloud_api import CloudApi
 from appliance.qlik.cloud_errors import NO_FILE_RIGHT, expect_success
 from appliance.qlik.cloud_rows import as_object, data_rows
-from appliance.qlik.failures import StatusError, unexpected_error
+from appliance.qlik.failures import StatusError
 from appliance.qlik.server import QlikError, RetryPolicy
 from appliance.qlik.transport import Reply
 
 _FILES = "/api/v1/data-files"
-_TEMPORARY = "/api/v1/temp-contents"
 _SPACES = "/api/v1/spaces"
 _CONNECTION_TYPE = "qix-datafiles.exe"
 _PAGE = "1000"
 _SPACES_PAGE = "100"
-_TEMPORARY_S = "86400"
-"""How long a tenant keeps a large file that is not a data file yet: a call may be far behind it."""
 _LIMITS_KEPT_S = 300.0
 _READING_ROLES = frozenset({"basicconsumer", "consumer", "dataconsumer", "datapreview"})
 """Roles in a space that read, and change nothing."""
@@ -265,7 +262,8 @@ class DataFiles:
             # All of it again: what is left out would move the file.
             fields |= {"name": name.rpartition("/")[2], "folderId": known.folder_id}
         if limits.max_file and size > limits.max_file:
-            fields["tempContentFileId"] = self._temporary(name, file, size)
+            base = name.rpartition("/")[2]
+            fields["tempContentFileId"] = temporary_contents.send(self._api, base, file, size)
             body = bodies.form(fields, None, 0)
         else:
             body = bodies.form(fields, file, size)
@@ -275,23 +273,6 @@ class DataFiles:
             reply = self._api.send("PUT", f"{_FILES}/{quote(known.id, safe='')}", body=body)
         expect_success(reply, denied=f"{NO_FILE_RIGHT}.")
         return _file(as_object(reply))
-
-    def _temporary(self, name: str, file: BinaryIO, size: int) -> str:
-        reply = self._api.send(
-            "POST",
-            _TEMPORARY,
-            params={"filename": name.rpartition("/")[2], "ttl": _TEMPORARY_S},
-            body=bodies.octets(file, size),
-        )
-        expect_success(reply)
-        try:
-            path = urlsplit(reply.headers.get("location", "")).path
-        except ValueError:
-            path = ""
-        found = path.rstrip("/").rpartition("/")[2]
-        if not found:
-            raise unexpected_error(reply.where, "no location")
-        return found
 
     def make_folder(self, place: Place, path: str) -> None:
         """Make a folder and those above it; one that is there stays.

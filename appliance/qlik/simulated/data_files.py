@@ -68,6 +68,10 @@ class SimulatedDataFiles:
         self.spaces: dict[str, SimulatedSpace] = {}
         self.files: dict[str, SimulatedFile] = {}
         self.temporary: dict[str, bytes] = {}
+        self.takes_pieces = True
+        """Whether temporary contents may come piece by piece."""
+        self._lengths: dict[str, int] = {}
+        """Of temporary contents that come piece by piece."""
         self.max_file = 524_288_000
         self.max_large_file = 6_442_450_944
         self.max_all = 53_687_091_200
@@ -86,6 +90,9 @@ class SimulatedDataFiles:
             ("PUT", re.compile(f"{FILES}/{_ID}"), self._put),
             ("DELETE", re.compile(f"{FILES}/{_ID}"), self._delete),
             ("POST", re.compile(TEMPORARY), self._post_temporary),
+            ("POST", re.compile(f"{TEMPORARY}/files"), self._begin_pieces),
+            ("PATCH", re.compile(f"{TEMPORARY}/files/{_ID}"), self._take_piece),
+            ("GET", re.compile(f"{TEMPORARY}/files/{_ID}"), self._tell_pieces),
         ]
 
     def add_space(self, name: str, **settings: object) -> SimulatedSpace:
@@ -317,6 +324,9 @@ class SimulatedDataFiles:
         if fields.get("folder") is True:
             return fields, space, path, b""
         if temporary := fields.get("tempContentFileId"):
+            content = self.temporary.get(str(temporary), b"")
+            if self._lengths.get(str(temporary), len(content)) != len(content):
+                return error(400, "DF-012", "Not found", "The temporary content is not whole")
             if temporary not in self.temporary:
                 return error(400, "DF-012", "Not found", "The temporary content is missing")
             return fields, space, path, self.temporary.pop(str(temporary))
@@ -354,6 +364,31 @@ class SimulatedDataFiles:
                 del self.files[one.id]
         return Answer(204)
 
+    def _begin_pieces(self, request: Request) -> Answer:
+        length = request.headers.get("upload-length", "")
+        if not self.takes_pieces:
+            return _none()
+        if request.headers.get("tus-resumable") != "1.0.0" or not length.isdecimal():
+            return error(412, "HTTP-412", "Precondition failed")
+        if int(length) > self.max_large_file:
+            return error(413, "HTTP-413", "Too large", "The file is too large")
+        made = secrets.token_hex(16)
+        self.temporary[made], self._lengths[made] = b"", int(length)
+        return Answer(201, headers={"Location": f"{TEMPORARY}/files/{made}"})
+
+    def _take_piece(self, request: Request, made: str) -> Answer:
+        if made not in self._lengths:
+            return _none()
+        if request.headers.get("upload-offset") != str(len(self.temporary[made])):
+            return error(409, "HTTP-409", "Conflict", "Upload-Offset is another one")
+        self.temporary[made] += request.body
+        return Answer(204, headers={"Upload-Offset": str(len(self.temporary[made]))})
+
+    def _tell_pieces(self, _request: Request, made: str) -> Answer:
+        if made not in self._lengths:
+            return _none()
+        return Answer(200, headers={"Upload-Offset": str(len(self.temporary[made]))})
+
     def _post_temporary(self, request: Request) -> Answer:
         ttl = request.query.get("ttl") or "3600"
         if not request.query.get("filename") or not ttl.isdecimal() or int(ttl) > 259_200:
@@ -363,6 +398,10 @@ class SimulatedDataFiles:
         made = secrets.token_hex(16)
         self.temporary[made] = request.body
         return Answer(201, headers={"Location": f"{TEMPORARY}/{made}"})
+
+
+def _none() -> Answer:
+    return error(404, "HTTP-404", "Not found")
 
 
 def _parts(request: Request) -> dict[str, bytes]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from appliance.config.reading import loads
 from appliance.config.tables import QlikConfig
 from appliance.errors import ConfigError
-from appliance.qlik import bodies
+from appliance.qlik import bodies, temporary_contents
 from appliance.qlik.bodies import FileChangedError
 from appliance.qlik.connect import connect, data_files
 from appliance.qlik.data_files import DataFile, DataFiles, Place
@@ -74,19 +74,52 @@ def test_without_a_space_files_go_to_the_personal_one(
     assert qlik.cloud.data_files.contents() == {"a.qvd": content}
 
 
+@pytest.mark.parametrize("takes_pieces", [True, False])
 def test_a_file_above_the_limit_goes_by_the_temporary_contents(
-    qlik: SimulatedQlik, files: DataFiles
+    qlik: SimulatedQlik, files: DataFiles, monkeypatch: pytest.MonkeyPatch, takes_pieces: bool
 ) -> None:
     """Limits are read from the tenant; above the second one nothing is sent."""
-    qlik.cloud.data_files.max_file, qlik.cloud.data_files.max_large_file = 1000, 2000
+    monkeypatch.setattr(temporary_contents, "PIECE", 600)
+    tenant = qlik.cloud.data_files
+    tenant.max_file, tenant.max_large_file = 1000, 2000
+    tenant.takes_pieces = takes_pieces
     put(files, Place(), "a.parquet", b"a" * 1001)
     put(files, Place(), "a.parquet", b"b" * 1500)
-    assert qlik.cloud.data_files.contents() == {"a.parquet": b"b" * 1500}
-    assert qlik.cloud.data_files.temporary == {}
+    assert tenant.contents() == {"a.parquet": b"b" * 1500}
+    assert tenant.temporary == {}
+    assert sum(one.method == "PATCH" for one in qlik.requests) == (5 if takes_pieces else 0)
     sent = len(qlik.requests)
     with pytest.raises(QlikError, match="2001 bytes; the tenant takes at most 2000"):
         files.put(Place(), "b.parquet", io.BytesIO(b"c" * 2001), 2001, known=None)
     assert len(qlik.requests) == sent
+
+
+@pytest.mark.parametrize(
+    "kind", [FaultKind.DROP_BEFORE, FaultKind.DROP_AFTER, FaultKind.STATUS, FaultKind.GARBAGE]
+)
+def test_a_piece_that_got_lost_is_continued_where_the_tenant_says(
+    qlik: SimulatedQlik, files: DataFiles, monkeypatch: pytest.MonkeyPatch, kind: FaultKind
+) -> None:
+    """What has arrived is not sent again, and what has not is."""
+    monkeypatch.setattr(temporary_contents, "PIECE", 400)
+    monkeypatch.setattr(temporary_contents, "_PAUSE_S", 0.0)
+    qlik.cloud.data_files.max_file = 1000
+    content = bytes(number % 251 for number in range(1800))
+    qlik.fail(kind, method="PATCH", times=2)
+    put(files, Place(), "a.parquet", content)
+    assert qlik.cloud.data_files.contents() == {"a.parquet": content}
+
+
+def test_pieces_that_never_arrive_are_given_up(
+    qlik: SimulatedQlik, files: DataFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller tries again from the beginning, later."""
+    monkeypatch.setattr(temporary_contents, "_PAUSE_S", 0.0)
+    qlik.cloud.data_files.max_file = 1000
+    qlik.fail(FaultKind.DROP_BEFORE, method="PATCH")
+    with pytest.raises(QlikError):
+        put(files, Place(), "a.parquet", b"a" * 1800)
+    assert sum(one.method == "PATCH" for one in qlik.requests) == 4
 
 
 def test_files_are_found_over_all_pages(qlik: SimulatedQlik, files: DataFiles) -> None:
