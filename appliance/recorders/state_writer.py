@@ -78,9 +78,7 @@ class _TextWriter(StateWriter):
 
 
 def _has_one_topic(config: RecorderConfig) -> bool:
-    """Whether only one row is possible: one topic, or a file for each."""
-    levels = set(config.topic_filter.split("/"))
-    return levels.isdisjoint(("+", "#")) or "{topic}" in config.path
+    return not set(config.topic_filter.split("/")) & {"+", "#"}
 
 
 class _TableWriter(StateWriter):

@@ -5,7 +5,6 @@ A new format needs a reader here, by its name, that is not its own code.
 
 import contextlib
 import csv
-import importlib.util
 import io
 import json
 import os
@@ -190,14 +189,6 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture
-def state_kind(kind):
-    """A kind with modes `latest` and `update`."""
-    if kind == "sqlite" and not importlib.util.find_spec("appliance.recorders.sql_latest"):
-        pytest.skip("no state in a database")
-    return kind
-
-
 def check_row(kind, row, payload, taken=FIELDS):
     if kind in TEXTS:
         check_value(row["payload"], payload)
@@ -237,11 +228,11 @@ def test_each_element_of_a_list_is_a_row(tmp_path, kind):
         check_row(kind, row, payload)
 
 
-def test_the_last_payload_of_each_topic_is_there(tmp_path, state_kind):
+def test_the_last_payload_of_each_topic_is_there(tmp_path, kind):
     """Mode `latest`, across a restart."""
     topics = {f"t{number:02}": payload for number, payload in enumerate(FIELD_PAYLOADS)}
     for round_of in range(2):
-        with Site(tmp_path, state_kind, mode="latest") as site:
+        with Site(tmp_path, kind, mode="latest") as site:
             for topic, payload in topics.items():
                 if round_of == 0:
                     site.publish(b'{"old": 1}', topic=topic)
@@ -250,22 +241,22 @@ def test_the_last_payload_of_each_topic_is_there(tmp_path, state_kind):
     rows = {row["topic"]: row for row in site.rows()}
     assert rows.keys() == topics.keys()
     for topic, payload in topics.items():
-        check_row(state_kind, rows[topic], payload if topic > "t01" else b'{"old": 1}')
+        check_row(kind, rows[topic], payload if topic > "t01" else b'{"old": 1}')
 
 
-def test_keys_of_each_topic_are_merged(tmp_path, state_kind):
+def test_keys_of_each_topic_are_merged(tmp_path, kind):
     """Mode `update`, across a restart."""
-    with Site(tmp_path, state_kind, mode="update") as site:
+    with Site(tmp_path, kind, mode="update") as site:
         site.publish(b'{"x": 1, "y": 1}', b'{"y": 2.5}', topic="a")
         site.publish(b'{"x": 3}', topic="b")
         site.settle()
         site.publish(b"text", topic="b")
-    with Site(tmp_path, state_kind, mode="update") as site:
+    with Site(tmp_path, kind, mode="update") as site:
         site.publish(b'{"z": "new"}', topic="a")
     rows = {row["topic"]: row for row in site.rows()}
     assert rows.keys() == {"a", "b"}
-    check_row(state_kind, rows["a"], b'{"x": 1, "y": 2.5, "z": "new"}')
-    check_row(state_kind, rows["b"], b"text")
+    check_row(kind, rows["a"], b'{"x": 1, "y": 2.5, "z": "new"}')
+    check_row(kind, rows["b"], b"text")
 
 
 def test_fields_levels_types_and_the_time_are_columns(tmp_path, kind):
@@ -316,7 +307,7 @@ def test_a_full_disk_loses_nothing(tmp_path, small_disk, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["append", "latest"])
-def test_a_reader_finds_complete_rows_at_any_moment(request, tmp_path, kind, mode):
+def test_a_reader_finds_complete_rows_at_any_moment(tmp_path, kind, mode):
     """While the recorder writes, each file is valid, and its rows are the first ones."""
     ended = threading.Event()
     problems = []
@@ -334,8 +325,6 @@ def test_a_reader_finds_complete_rows_at_any_moment(request, tmp_path, kind, mod
                 return
             has_read.set()
 
-    if mode != "append":
-        request.getfixturevalue("state_kind")
     with Site(tmp_path, kind, mode=mode) as site:
         site.publish(b'{"n": 0}')
         site.settle()
@@ -377,10 +366,8 @@ def _complete(site):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("mode", ["append", "latest", "update"])
-def test_a_kill_at_any_moment_neither_loses_nor_repeats(request, tmp_path, kind, mode):
+def test_a_kill_at_any_moment_neither_loses_nor_repeats(tmp_path, kind, mode):
     """And what a reader finds after it is complete."""
-    if mode != "append":
-        request.getfixturevalue("state_kind")
     for lines in (1, 6, 20):
         process = subprocess.Popen(
             [sys.executable, str(VICTIM), str(tmp_path), kind, mode], stdout=subprocess.PIPE
