@@ -107,7 +107,7 @@ class RowShape:
             return Picked(None, is_whole=False)
         else:
             found = {key: bytes(text) for key, text in members_of(value).items()}
-            is_whole = has_repeated_keys(value, len(found))
+            is_whole = has_repeated_keys(value, found)
         for name in self.types.keys() & found.keys():
             fitting = typed(found[name], self.types[name])
             if fitting is None:
@@ -157,7 +157,7 @@ class RowShape:
             if self._added.isdisjoint(known):
                 inner = value[1:-1]
                 return ([inner] if inner else []), False
-            if has_repeated_keys(value, len(known)):
+            if has_repeated_keys(value, known):
                 return [], True
             found = {key: bytes(text) for key, text in known.items()}
         taken = self._added | found.keys()

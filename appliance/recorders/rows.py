@@ -6,8 +6,8 @@ A row is the JSON text of its value, so numbers keep their digits. Not for: colu
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,10 @@ import msgspec
 from appliance.config.value_path import Path
 from appliance.model import Message
 from appliance.recorders.payload import MAX_DEPTH, json_value, nesting
+
+MAX_ELEMENTS = 100_000
+"""A longer list is not flattened: a payload of 1 MB could give half a million rows."""
+_ROWS_TOGETHER = 50_000
 
 _SHORT = 2 * MAX_DEPTH
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
@@ -52,7 +56,7 @@ def make_rows(messages: Sequence[Message], *, flatten: bool) -> Rows:
 
 
 def elements_of(payload: bytes) -> list[bytes] | None:
-    """The JSON texts of a list's elements; ``None``: the payload is no JSON list."""
+    """The JSON texts of a list's elements; ``None``: the payload is no JSON list, or too long."""
     if payload[:1] != b"[" and payload.lstrip(b" \t\r\n")[:1] != b"[":
         return None
     if is_too_deep(payload):
@@ -62,9 +66,26 @@ def elements_of(payload: bytes) -> list[bytes] | None:
         if not payload.isascii():
             payload.decode()
         _format(payload, indent=0)
-        return [bytes(element) for element in _elements.decode(payload)]
+        found = _elements.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
+    return [bytes(element) for element in found] if len(found) <= MAX_ELEMENTS else None
+
+
+def in_pieces(messages: Sequence[Message], last: int) -> Iterator[tuple[Sequence[Message], int]]:
+    """Divide messages so that ``flatten`` gives no more rows at a time than memory takes.
+
+    Yields:
+        Messages, and the number up to which every message is processed with them.
+    """
+    start, rows = 0, 0
+    for number, message in enumerate(messages):
+        more = message.payload.count(b",") + 1
+        if rows + more > _ROWS_TOGETHER and number > start:
+            yield messages[start:number], messages[number - 1].seq
+            start, rows = number, 0
+        rows += more
+    yield messages[start:], last
 
 
 def is_too_deep(payload: bytes) -> bool:
@@ -81,27 +102,33 @@ def members_of(text: bytes) -> dict[str, msgspec.Raw]:
     return _members.decode(text)
 
 
-def has_repeated_keys(text: bytes, keys: int) -> bool:
+def has_repeated_keys(text: bytes, members: Mapping[str, object]) -> bool:
     """Whether a JSON object has a key more than once on its first level.
 
     Args:
         text: the object.
-        keys: the number of its different keys.
+        members: its different keys.
     """
-    if text.count(b":") == keys:  # each key has a colon
+    if text.count(b":") == len(members):  # each key has a colon
         return False
-    # Escaped characters first, so that every quote left begins or ends a string.
-    bare = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside = b"".join(bare.split(b'"')[::2])
-    marks = outside.translate(_TO_ROUND, _NO_MARKS)[1:-1]
-    while b"(" in marks:  # without what is inside of values
-        marks = _INNERMOST.sub(b"", marks)
-    return marks.count(b":") != keys
+    # Without white space, the length is that of the keys, values and marks, if each came once.
+    compact = _format(text, indent=-1)
+    values = sum(map(len, _members.decode(compact).values()))
+    length = len(compact) - values - 2 * len(members) - 1
+    keys = "".join(members)
+    if length == len(json.dumps(keys, ensure_ascii=False).encode()) - 2 + 2 * len(members):
+        return False
+    if length == len(json.dumps(keys)) - 2 + 2 * len(members):  # with escapes
+        return False
+    # Other escapes, or repeated keys. This is slower, and exact.
+    found = 0
 
+    def count(pairs: list[tuple[str, object]]) -> None:
+        nonlocal found
+        found = len(pairs)  # the outermost object comes last
 
-_NO_MARKS = bytes(byte for byte in range(256) if byte not in b"[]{}:")
-_TO_ROUND = bytes.maketrans(b"[]{}", b"()()")
-_INNERMOST = re.compile(rb"\(:*\)")
+    json.loads(text, object_pairs_hook=count, parse_int=len, parse_float=len)
+    return found != len(members)
 
 
 def find_value(value: Any, path: Path) -> Any:

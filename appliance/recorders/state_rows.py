@@ -7,7 +7,7 @@ Not for: where rows are kept (latest_store.py), the file or table that shows the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -24,10 +24,11 @@ from appliance.recorders.rows import elements_of, find_text, members_of
 MAX_ROWS = 100_000
 """Rows of a recorder. Messages of further topics or keys are left out."""
 MAX_BYTES = 64 * 1024 * 1024
-"""Payloads of all rows of a recorder together. A message that would go beyond it is left out."""
+"""Memory of all rows of a recorder together. A message that would go beyond it is left out."""
 MAX_MEMBERS = 5_000
 """Keys of one object with ``update``. Further ones are left out."""
 MAX_KEY_CHARACTERS = 1_000
+_ROW_BYTES = 200
 
 _decode_text = msgspec.json.Decoder(str).decode
 _encode_row = msgspec.msgpack.Encoder().encode
@@ -61,7 +62,8 @@ class StateRows:
     def __init__(self, config: RecorderConfig, count: Callable[[Counter], None]) -> None:
         self._merges = config.mode == "update"
         self._key: Path | None = parse_path(config.key) if config.key else None
-        self._splits = config.flatten and not flattens(config)
+        self._flattens = flattens(config)
+        self._splits = config.flatten and not self._flattens
         self._count = count
         self._rows: dict[str, Message] = {}
         self._bytes = 0
@@ -78,7 +80,7 @@ class StateRows:
                 self._rows[row.key] = message_of(row)
             except msgspec.MsgspecError:
                 damaged += 1
-        self._bytes = sum(_size(key, row) for key, row in self._rows.items())
+        self._bytes = sum(self._size(key, row.payload) for key, row in self._rows.items())
         return damaged
 
     def messages(self) -> list[Message]:
@@ -91,45 +93,29 @@ class StateRows:
 
     def changes(self, messages: Sequence[Message]) -> dict[str, Message]:
         """The rows as messages (in order) leave them: new and changed ones by their key."""
-        found: dict[str, Message] = {}
-        merged: dict[str, dict[str, bytes]] = {}
-        added, size = 0, self._bytes
+        batch = _Batch(self._rows, self._bytes, self._size, self._count)
         for message in messages:
             for key, payload in self._parts(message):
                 if key is None:
                     self._count(Counter.RECORDER_ROWS_LEFT_OUT)
-                    continue
-                known = found.get(key) or self._rows.get(key)
-                if known is None and len(self._rows) + added >= MAX_ROWS:
-                    self._count(Counter.RECORDER_ROWS_LEFT_OUT)
-                    continue
-                if self._merges:
-                    payload = self._merge(merged, key, known, payload)  # noqa: PLW2901
-                row = Message(
-                    seq=message.seq,
-                    received_ns=message.received_ns,
-                    topic=message.topic,
-                    payload=payload,
-                    qos=message.qos,
-                    retain=message.retain,
-                    client_id=message.client_id,
-                )
-                growth = _size(key, row) - (0 if known is None else _size(key, known))
-                if growth > 0 and size + growth > MAX_BYTES:
-                    merged.pop(key, None)
-                    self._count(Counter.RECORDER_ROWS_LEFT_OUT)
-                    continue
-                added += known is None
-                size += growth
-                found[key] = row
-        return found
+                elif self._merges:
+                    batch.merge(key, message, payload)
+                else:
+                    batch.replace(key, message, payload)
+        return batch.rows()
 
     def apply(self, changes: dict[str, Message]) -> None:
         """Make the changes."""
         for key, row in changes.items():
             known = self._rows.get(key)
-            self._bytes += _size(key, row) - (0 if known is None else _size(key, known))
+            before = 0 if known is None else self._size(key, known.payload)
+            self._bytes += self._size(key, row.payload) - before
         self._rows.update(changes)
+
+    def _size(self, key: str, payload: bytes) -> int:
+        """About the bytes of memory that a row takes."""
+        rows = payload.count(b",") + 1 if self._flattens else 1
+        return len(payload) + len(key) + rows * _ROW_BYTES
 
     def _parts(self, message: Message) -> Iterable[tuple[str | None, bytes]]:
         """What belongs to a row: its key (``None``: it has none) and its payload."""
@@ -141,25 +127,110 @@ class StateRows:
             return [(message.topic, payload) for payload in payloads]
         return [(_key_at(payload, self._key), payload) for payload in payloads]
 
-    def _merge(
-        self, merged: dict[str, dict[str, bytes]], key: str, known: Message | None, payload: bytes
-    ) -> bytes:
-        """The payload of a row after one more message. ``merged``: objects of this batch."""
+
+class _Batch:
+    """Rows as the messages of one batch leave them."""
+
+    def __init__(
+        self,
+        before: Mapping[str, Message],
+        size: int,
+        size_of: Callable[[str, bytes], int],
+        count: Callable[[Counter], None],
+    ) -> None:
+        self._before = before
+        self._size = size
+        self._size_of = size_of
+        self._count = count
+        self._found: dict[str, tuple[Message, bytes]] = {}
+        """Message and payload of each changed row."""
+        self._merged: dict[str, dict[str, bytes]] = {}
+        """Objects whose texts are made at the end."""
+        self._sizes: dict[str, int] = {}
+        """About the bytes of their texts."""
+        self._row_sizes: dict[str, int] = {}
+        self._added = 0
+
+    def replace(self, key: str, message: Message, payload: bytes) -> None:
+        """A row with this payload, if there is room."""
+        if self._fits(key, self._size_of(key, payload)):
+            self._merged.pop(key, None)
+            self._found[key] = (message, payload)
+
+    def merge(self, key: str, message: Message, payload: bytes) -> None:
+        """A row whose object gets the keys of this payload."""
         value = json_value(payload, indent=False)
         if not is_object(value):
-            merged.pop(key, None)
-            return payload
-        members = merged.get(key)
+            self.replace(key, message, payload)
+            return
+        members = self._merged.get(key)
         if members is None:
-            before = b"" if known is None else json_value(known.payload, indent=False)
-            members = _members(before) if is_object(before) else {}
+            members = self._members_before(key)
+        new: dict[str, bytes] = {}
+        count = len(members)
+        size = self._sizes[key] if key in self._merged else _size_of_members(members)
         for name, text in _members(value).items():
-            if name in members or len(members) < MAX_MEMBERS:
-                members[name] = text
+            old = members.get(name)
+            if old is not None:
+                size += len(text) - len(old)
+            elif count < MAX_MEMBERS:
+                count += 1
+                size += len(text) + len(name) + 6
             else:
                 self._count(Counter.RECORDER_ROWS_LEFT_OUT)
-        merged[key] = members
-        return b"{%b}" % b", ".join([json_text(k) + b": " + v for k, v in members.items()])
+                continue
+            new[name] = text
+        if self._fits(key, size + self._size_of(key, b"")):
+            members.update(new)
+            self._merged[key] = members
+            self._sizes[key] = size
+            self._found[key] = (message, b"")
+
+    def rows(self) -> dict[str, Message]:
+        """The changed rows."""
+        found = {}
+        for key, (message, payload) in self._found.items():
+            members = self._merged.get(key)
+            if members is not None:
+                pairs = [json_text(name) + b": " + text for name, text in members.items()]
+                payload = b"{%b}" % b", ".join(pairs)  # noqa: PLW2901
+            found[key] = Message(
+                seq=message.seq,
+                received_ns=message.received_ns,
+                topic=message.topic,
+                payload=payload,
+                qos=message.qos,
+                retain=message.retain,
+                client_id=message.client_id,
+            )
+        return found
+
+    def _members_before(self, key: str) -> dict[str, bytes]:
+        if key in self._found:
+            payload = self._found[key][1]
+        elif key in self._before:
+            payload = self._before[key].payload
+        else:
+            return {}
+        value = json_value(payload, indent=False)
+        return _members(value) if is_object(value) else {}
+
+    def _fits(self, key: str, size: int) -> bool:
+        """Whether there is room for a row of this size, which is then counted."""
+        known = self._before.get(key)
+        before = self._row_sizes.get(key)
+        is_new = before is None and known is None
+        if before is None:
+            before = 0 if known is None else self._size_of(key, known.payload)
+        if (is_new and len(self._before) + self._added >= MAX_ROWS) or (
+            size > before and self._size + size - before > MAX_BYTES
+        ):
+            self._count(Counter.RECORDER_ROWS_LEFT_OUT)
+            return False
+        self._added += is_new
+        self._size += size - before
+        self._row_sizes[key] = size
+        return True
 
 
 def row_of(key: str, message: Message) -> LatestRow:
@@ -211,5 +282,5 @@ def _members(value: bytes) -> dict[str, bytes]:
     return {key: bytes(text) for key, text in members_of(value).items()}
 
 
-def _size(key: str, row: Message) -> int:
-    return len(row.payload) + len(key) + len(row.topic) + 200
+def _size_of_members(members: Mapping[str, bytes]) -> int:
+    return sum(len(name) + len(text) + 6 for name, text in members.items())

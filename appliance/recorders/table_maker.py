@@ -402,7 +402,7 @@ class _Payloads:
             for number, (text, value) in enumerate(zip(self.texts, self.objects, strict=True))
             if text.count(b":") != len(value)
             and value is not _NOTHING
-            and has_repeated_keys(text, len(value))
+            and has_repeated_keys(text, value)
         }
 
     def settle_numbers(self, whole: set[int] | None) -> None:

@@ -30,6 +30,7 @@ from appliance.recorders.part_store import PartStore
 from appliance.recorders.plan import Group
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recorder import RETRY_S, Recorder
+from appliance.recorders.rows import in_pieces
 from appliance.recorders.target import Context, Later
 from appliance.recorders.targets import make_target
 
@@ -279,7 +280,10 @@ class Worker:
         if batch and batch[0].seq <= cursor:
             batch = [message for message in batch if message.seq > cursor]
         try:
-            if batch:
+            if batch and recorder.config.flatten:
+                for piece, seq in in_pieces(batch, last):
+                    target.append(piece, seq)
+            elif batch:
                 target.append(batch, last)
             else:
                 target.skip(last)

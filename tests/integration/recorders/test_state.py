@@ -20,13 +20,18 @@ from appliance.config.values import TopicFilter
 from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.model import Message
-from appliance.recorders import state_file, state_rows
+from appliance.recorders import rows, state_file, state_rows
+from appliance.recorders.formats import make_format
+from appliance.recorders.state_rows import StateRows, row_of
+from appliance.recorders.table_maker import TableMaker
 from appliance.recorders.latest_store import LatestStore
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.state_file import StateFile
 from appliance.recorders.target import Context
-from recorder_payloads import TIME_NS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorder_payloads import TIME_NS, is_json, objects, payload_bytes
 
 A = b'{"t":20.50,"unit":"C"}'
 B = b'{"t":21.0,"unit":"C"}'
@@ -311,3 +316,62 @@ def test_rows_and_position_are_stored_together(tmp_path):
     assert position is not None
     assert (row.seq, position.seq, position.count) == (1, 1, 1)
     site.close()
+
+
+MERGED = st.lists(
+    st.tuples(st.sampled_from("ab"), st.booleans(), objects | payload_bytes), max_size=12
+)
+
+
+@given(MERGED)
+@settings(deadline=None, max_examples=60)
+def test_rows_are_what_the_messages_give_one_by_one(steps):
+    """However messages are divided into batches, and with a restart between any two."""
+    config = RecorderConfig(topic=TopicFilter("+"), mode="update")
+    whole, pieces = (StateRows(config, lambda _: None) for _ in range(2))
+    messages = [
+        Message(seq, TIME_NS, topic, payload) for seq, (topic, _, payload) in enumerate(steps, 1)
+    ]
+    whole.apply(whole.changes(messages))
+    batch = []
+    for message, (_, is_end, _) in zip(messages, steps, strict=True):
+        batch.append(message)
+        if is_end:
+            pieces.apply(pieces.changes(batch))
+            again = StateRows(config, lambda _: None)
+            assert again.load([row_of(key, row) for key, row in pieces.by_key().items()]) == 0
+            assert again.messages() == pieces.messages()
+            pieces, batch = again, []
+    pieces.apply(pieces.changes(batch))
+    assert [row.seq for row in whole.messages()] == [row.seq for row in pieces.messages()]
+    assert [row.payload for row in whole.messages()] == [row.payload for row in pieces.messages()]
+    expected = {}
+    for message in messages:
+        value = json.loads(message.payload) if is_json(message.payload) else None
+        before = expected.get(message.topic)
+        is_object = isinstance(value, dict) and not value.keys() & {"$text", "$base64", "$json"}
+        merges = is_object and isinstance(before, dict)
+        expected[message.topic] = {**before, **value} if merges else value if is_object else None
+    for row in whole.messages():
+        if expected[row.topic] is not None:
+            assert json.loads(row.payload) == expected[row.topic]
+
+
+def test_a_list_of_too_many_elements_is_one_row(monkeypatch):
+    """So a client can't fill the memory with rows of two bytes."""
+    monkeypatch.setattr(rows, "MAX_ELEMENTS", 3)
+    maker = TableMaker(RecorderConfig(topic=TopicFilter("#"), flatten=True))
+    form = make_format(RecorderConfig(topic=TopicFilter("#"), format="jsonl", flatten=True))
+    for payload, count in ((b"[1,2,3]", 3), (b"[1,2,3,4]", 1)):
+        message = Message(1, TIME_NS, "t", payload)
+        assert maker.take([message]).rows == count
+        assert form.element(message).count(b"\n") == count
+
+
+def test_many_rows_are_made_piece_by_piece():
+    """In order, each message once, and the last piece up to the end of the batch."""
+    messages = [Message(seq, TIME_NS, "t", b"[" + b"1," * 20_000 + b"1]") for seq in range(1, 8)]
+    pieces = list(rows.in_pieces(messages, 99))
+    assert [message for piece, _ in pieces for message in piece] == messages
+    assert [seq for _, seq in pieces] == [2, 4, 6, 99]
+    assert list(rows.in_pieces(messages[:1], 5)) == [(messages[:1], 5)]
