@@ -6,13 +6,16 @@ import gzip
 import json
 import random
 import re
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
-from appliance_process import QUICK, ApplianceProcess, until
+from appliance_process import QUICK, ApplianceProcess, free_port, until
+from tmux_window import Window
 
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 from appliance.qlik.simulated.data_files import SimulatedSpace
@@ -132,24 +135,56 @@ def test_a_message_becomes_a_file_in_qlik_cloud_and_a_reload(
     assert len(qlik.site.runs()) == 1
 
 
-STEPS = [
-    (FaultKind.HANG_AFTER, "POST", "/data-files$"),
-    (FaultKind.HANG_AFTER, "POST", "/reloads$"),
-]
+@pytest.mark.campaign
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+def test_the_row_of_an_upload_has_task_and_outcome(tmp_path: Path) -> None:
+    """On a terminal of 80 by 24: the file, and the reload from its start to its end, in one row;
+    its page has file, messages and steps. The simulated tenant is the one within the appliance."""
+    port = free_port()
+    (tmp_path / "config.toml").write_text(
+        f"""
+[service]
+data_dir = "data"
+[[listener]]
+bind = "127.0.0.1:{port}"
+[qlik]
+edition = "simulated"
+[[recorder]]
+name = "sensors"
+topic = "plant/#"
+path = "recordings/sensors.qvd"
+format = "qvd"
+rotate = {{messages = 3}}
+upload = {{folder = "plant"}}
+[[trigger]]
+topic = "{UPLOADED}"
+task = {{name = "Reload line 7"}}
+""",
+        "utf-8",
+    )
+    window = Window(tmp_path, f"{sys.executable} -m appliance run -c config.toml; exec cat")
+    try:
+        window.wait("all well")
+        publish(port, 3)
+        window.wait("sensors/uploaded", '"file": "plant/sensors')
+        seen = window.wait("0 running", "24 h: 1 ✓")
+        [row] = [line for line in seen.splitlines() if "sensors/uploaded" in line]
+        assert re.search(r"✓ \d+s Reload", row)
+        window.keys("End", "Enter")
+        window.wait("plant/sensors-00", '"messages": 3', "What it led to", "✓ Reload line 7")
+    finally:
+        window.close()
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize(("kind", "method", "path"), STEPS)
-def test_killed_at_a_step_of_the_way(
-    tmp_path: Path, qlik: SimulatedQlik, kind: FaultKind, method: str, path: str
-) -> None:
+def test_killed_while_the_file_arrives(tmp_path: Path, qlik: SimulatedQlik) -> None:
     """The file is there once, told once, and one reload answers it."""
     space = qlik.cloud.data_files.add_space("Production data")
-    qlik.fail(kind, method=method, path=path, times=1)
+    qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/data-files$", times=1)
     with ApplianceProcess(tmp_path, config(qlik), program=QUICK) as process:
         process.start()
         publish(process.port, 3)
-        assert qlik.wait_for(lambda: qlik.faults.bitten[kind.value] == 1, 60)
+        assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 60)
         process.kill()
         qlik.heal()
         process.start()
@@ -168,7 +203,7 @@ def test_killed_at_any_moment(tmp_path: Path, qlik: SimulatedQlik) -> None:
     moments = random.Random(17)
     sent = 0
     with ApplianceProcess(tmp_path, config(qlik) + ROWS, program=QUICK) as process:
-        for _ in range(3):
+        for _ in range(2):
             process.start()
             publish(process.port, 9, sent)
             sent += 9
