@@ -14,7 +14,6 @@ from appliance.errors import UnavailableError
 from appliance.model import Message
 from appliance.recorders.database_waits import TimeLimits, Waits
 from appliance.recorders.progress import Progress, ProgressStore
-from appliance.recorders.sql import SqlTable
 from appliance.recorders.target import Context, Target
 
 INSTALLATION = "abcdefghijkmnpqrstuv"
@@ -52,7 +51,7 @@ class DatabaseRig:
         self,
         folder: Path,
         url: str,
-        make: Callable[..., Target] = SqlTable,
+        make: Callable[..., Target] | None = None,
         *,
         installation: str = INSTALLATION,
         table: str = "messages",
@@ -62,6 +61,8 @@ class DatabaseRig:
         self.folder = folder
         self.store = ProgressStore(folder / "recorders.db")
         self.store.open(time.time_ns())
+        if make is None:  # imported here: SQLAlchemy is not everywhere
+            from appliance.recorders.sql import SqlTable as make
         self.make = make
         self.counts: Counts[Counter] = Counts()
         self.last_seq = 0

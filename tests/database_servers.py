@@ -44,6 +44,12 @@ def _user(name: str) -> str | None:
     return name if hasattr(os, "geteuid") and os.geteuid() == 0 else None
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether no thread of a process runs any more (Linux; elsewhere it is believed)."""
+    tasks = [Path(found) for found in glob.glob(f"/proc/{pid}/task/*/stat")]
+    return all(task.read_text().rpartition(")")[2].split()[0] in "TtZ" for task in tasks)
+
+
 class Server:
     """A server process; ``kill`` and ``start`` as often as a test wants."""
 
@@ -52,7 +58,8 @@ class Server:
     def __init__(self) -> None:
         # Not below pytest's folder: only its own user may look into that one, and the path of a
         # socket has at most 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="db-"))
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.folder = Path(tempfile.mkdtemp(prefix="db-", dir=memory))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"
         self.data.mkdir()
@@ -122,6 +129,8 @@ class Server:
         """The server hangs: its processes are stopped, and its system goes on."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
+            while not _is_stopped(pid):
+                time.sleep(0.01)
 
     def resume(self) -> None:
         for pid in self._pids():
@@ -192,6 +201,9 @@ class PostgresServer(Server):
         )
 
 
+_SMALL = ("--innodb-log-file-size=16M", "--innodb-buffer-pool-size=64M")
+
+
 class MariaDBServer(Server):
     user = "mysql"
 
@@ -201,7 +213,7 @@ class MariaDBServer(Server):
         assert install is not None
         self.run(
             install, "--no-defaults", f"--datadir={self.data}",
-            "--auth-root-authentication-method=normal", "--skip-test-db",
+            "--auth-root-authentication-method=normal", "--skip-test-db", *_SMALL,
             *([f"--user={self.user}"] if _user(self.user) else []),
         )  # fmt: skip
         self._first = True
@@ -211,7 +223,7 @@ class MariaDBServer(Server):
         return [
             MARIADBD, "--no-defaults", f"--datadir={self.data}", f"--socket={self.folder}/s",
             f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={self.folder}/pid",
-            "--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=2", "--skip-name-resolve", *_SMALL,
         ]  # fmt: skip
 
     def start(self) -> None:

@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import bson
-import pymongo
 import pytest
+
+pymongo = pytest.importorskip("pymongo")
+
+import bson
 from bson.decimal128 import Decimal128
 from database_rig import INSTALLATION, TIME_NS, DatabaseRig, messages
 from mongo_wire import MongoWire

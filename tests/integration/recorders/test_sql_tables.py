@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
+
+sa = pytest.importorskip("sqlalchemy")
+
 from database_rig import INSTALLATION, QUICK, DatabaseRig, messages
 from database_servers import MARIADBD, POSTGRES, MariaDBServer, PostgresServer, Server, running
 
