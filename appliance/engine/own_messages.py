@@ -67,5 +67,5 @@ class OwnMessages:
         """The same for one message, which is the same one as long as it has not succeeded."""
         one = self._single.setdefault((topic, payload), Publication(topic, payload))
         seq = self.publish([one])
-        self._single.clear()
+        del self._single[topic, payload]
         return seq

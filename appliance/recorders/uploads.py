@@ -64,6 +64,8 @@ _MOST_LOOKED_AT = 1_000_000
 """Messages of the journal that are looked through for one message at most: 4 s of processor."""
 _BATCH = 5000
 _TIMES_MISSING = 3
+_PATIENT = 3
+"""Failures in a row that may pass by themselves before the health is bad."""
 _MOST_STAMPS = 1000
 """Files that change whose state is remembered; others may be sent again after a restart."""
 _LOCKED, _TOO_LARGE, _CONFLICT = 423, 413, 409
@@ -492,16 +494,17 @@ class _Upload:
         text = str(error)
         if isinstance(error, OSError):
             text = error.strerror or text
-        health = Health("bad", text)
+        self._failures += 1
+        health = Health(self._level(error), text)
         if health != self.state.health:
             is_expected = isinstance(error, ApplianceError | OSError | sqlite3.Error)
-            _log.error(
+            _log.log(
+                logging.ERROR if health.level == "bad" else logging.WARNING,
                 "%s can't go on: %s. No file is lost; the appliance tries again by itself",
                 self.shown,
                 text,
                 exc_info=None if is_expected else error,
             )
-        self._failures += 1
         self._place = None
         self.known = None
         pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures - 1, 20), LONGEST_PAUSE_S)
@@ -513,14 +516,22 @@ class _Upload:
         self.retry_at = time.monotonic() + pause_s
         self.state = msgspec.structs.replace(self.state, health=health)
 
+    def _level(self, error: Exception) -> str:
+        """A file that a reload reads, or an outage of seconds, is no reason to call somebody."""
+        retry: object = getattr(error, "retry", None)
+        is_passing = retry is not None and getattr(retry, "name", "") != "NEVER"
+        is_locked = getattr(error, "status", None) == _LOCKED
+        return "warn" if (is_passing or is_locked) and self._failures <= _PATIENT else "bad"
+
     def warn(self, text: str) -> None:
         """Note what an operator should look at, until the next restart."""
         self._note = text
         self.state = msgspec.structs.replace(self.state, health=self._well)
 
     def recover(self) -> None:
-        if self.state.health.level == "bad":
+        if self._failures:
             _log.warning("%s go on", self.shown)
+        if self.state.health != self._well:
             self.state = msgspec.structs.replace(self.state, health=self._well)
         self._failures = 0
         self.missing = 0

@@ -341,13 +341,26 @@ def test_what_a_person_or_time_repairs_is_tried_again(
     def state():
         return running.states()[site.config.path]
 
-    until(lambda: state().health.level == "bad" and said in state().health.text, said)
+    until(lambda: state().health.level != "ok" and said in state().health.text, said)
     assert site.names() == {}
     repair(site.qlik)
     until(lambda: site.states() == ["uploaded", "uploaded"], "both parts are uploaded")
     until(lambda: state().health.level == "ok", "well again")
     assert [one["file"] for one in site.journal.told()] == [FIRST, SECOND]
     assert running.counters()[Counter.UPLOAD_RETRIES] > 0
+
+
+def test_a_locked_file_is_a_warning_until_it_stays_locked(
+    make_site: Callable[..., Site], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload may read it; a lock that stays is bad."""
+    site = make_site()
+    site.qlik.cloud.data_files.locked.add(FIRST)
+    site.add_part(1, 3, b"one")
+    running = site.start()
+    until(lambda: running.states()[site.config.path].health.level == "bad", "bad")
+    said = [one.levelname for one in caplog.records if "can't go on" in one.getMessage()]
+    assert said == ["WARNING", "ERROR"]
 
 
 def test_a_file_that_is_too_large_does_not_hold_up_the_next_one(
