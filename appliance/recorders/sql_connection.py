@@ -11,11 +11,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
 from sqlalchemy.pool import NullPool
 
+from appliance.config.database_url import sqlite_file
 from appliance.config.files import database_password
 from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
@@ -24,6 +26,7 @@ from appliance.recorders.database_texts import Mask, shown_address, with_driver
 from appliance.recorders.database_waits import Retries, TimeLimits, Waits
 from appliance.recorders.sql_dialects import Dialect, dialect_of
 from appliance.recorders.sql_errors import fault_of
+from appliance.storage import files
 
 
 def make_url(config: RecorderConfig) -> sa.URL:
@@ -143,6 +146,9 @@ class SqlConnection:
         self._retries.check()
         self.attempts += 1
         url = make_url(self._config)  # the password's file may have been corrected
+        path = sqlite_file(self._database.url)
+        if path:
+            files.make_directory(Path(path).parent)
         self._mask = Mask(self._database, database_password(self._config))
         try:
             self._engine = sa.create_engine(

@@ -137,4 +137,5 @@ def _text(original: Any) -> str:
     arguments: tuple[Any, ...] = getattr(original, "args", ())
     if len(arguments) > 1 and isinstance(arguments[0], int):
         return f"{arguments[1]} ({arguments[0]})"
-    return str(original)
+    # libpq's hint asks what the next sentence says.
+    return str(original).partition("\n\tIs the server running")[0]

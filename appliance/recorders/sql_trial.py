@@ -5,8 +5,11 @@ Not for: recording (sql.py).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import sqlalchemy as sa
 
+from appliance.config.database_url import sqlite_file
 from appliance.config.tables import RecorderConfig
 from appliance.recorders.sql_columns import fixed_columns, make_maker
 from appliance.recorders.sql_connection import SqlConnection
@@ -24,6 +27,9 @@ def try_table(config: RecorderConfig) -> str:
     connection = SqlConnection(config)
     shape = APPEND if config.mode == "append" else STATE
     layout = TableLayout(config.database.table or config.used_name, shape, connection.dialect)
+    path = sqlite_file(config.database.url)
+    if path and not Path(path).exists():
+        return f"{connection.shown}: the file and its table {layout.shown} will be made"
     try:
         with connection.transaction() as open_connection:
             if not layout.look(open_connection):

@@ -377,7 +377,7 @@ def test_attempts_become_rare_where_an_operator_is_needed(tmp_path: Path):
     from appliance.recorders.sql_connection import SqlConnection
 
     now = 0.0
-    config = DatabaseRig(tmp_path, f"sqlite:///{tmp_path}/missing/folder/m.db").context.config
+    config = DatabaseRig(tmp_path, f"sqlite:///{tmp_path.as_posix()}").context.config
     connection = SqlConnection(config, limits=QUICK, now=lambda: now)
     attempts = []
     for second in range(200):
@@ -492,7 +492,7 @@ def test_the_database_is_tried_before_it_is_used(database: Database, rig):
     appliance = rig(metadata=True)
     config = appliance.context.config
     said = try_database(config)
-    assert "connected; the table messages will be made" in said
+    assert "table messages will be made" in said
     with pytest.raises(sa.exc.DatabaseError):
         database.rows()
     appliance.append(appliance.target(), messages(1, 1))
