@@ -324,6 +324,22 @@ class Counter(enum.Enum):
         "a client that has many, or lasting session of a user who has many, was refused; raise it,",
         "or end sessions that are not needed.",
     )
+    DISK_RECORDERS_PAUSED = (
+        "disk: recorders paused",
+        "A recorder paused because its disk had less free space than limits.min_free_disk; the",
+        "journal keeps its messages, and it goes on by itself. Free some space.",
+    )
+    DISK_PUBLISHERS_SLOWED = (
+        "disk: publishers slowed",
+        "The disk of the data directory had less free space than half of limits.min_free_disk, so",
+        "publishers of more than 16 KiB a second are read slowly until it has more.",
+    )
+    DISK_PUBLISHERS_STOPPED = (
+        "disk: publishers stopped",
+        "The disk of the data directory had less free space than a quarter of",
+        "limits.min_free_disk, or recorders paused and the journal was too big, so publishers wait",
+        "until there is room.",
+    )
     TOPICS_FORGOTTEN = (
         "topics forgotten: limit reached",
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",

@@ -388,6 +388,9 @@ class Snapshot(msgspec.Struct, frozen=True):
     """Memory of the engine's process, 0 if it is not known."""
     memory: Health | None = None
     """Whether it is within ``limits.max_memory``, and what was given up if not."""
+    disk: Health | None = None
+    """Whether there is as much free space as ``limits.min_free_disk`` asks for, and what gave way
+    if not."""
     failing: tuple[FailingTask, ...] = ()
     """The newest of the tasks whose last request ended badly, the newest first."""
     failing_count: int = 0

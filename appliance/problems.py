@@ -151,6 +151,8 @@ def _part(
 
 
 def _disk(snapshot: Snapshot) -> Part:
+    if snapshot.disk is not None and snapshot.disk.level in _ORDER:
+        return _part("disk", snapshot.disk, "disk nearly full", Place("clients"))
     free = snapshot.journal.disk_free_bytes
     if 0 < free < LOW_DISK_BYTES:
         text = f"only {free // 1_000_000} MB are free in {snapshot.data_dir}"

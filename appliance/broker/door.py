@@ -14,7 +14,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -132,6 +132,10 @@ class Door:
         self._max_pending = max_pending
         self.is_held = False
         """Publishers that send much are paused, because the memory is short."""
+        self._disk_hold: Literal[0, 1, 2] = 0
+        """They are, because the disk is nearly full (1), or all are (2)."""
+        self._is_slowing = False
+        """One of both."""
         self._pause_above = max_pending
         self._own_client_id = own_client_id
         self._observe = observe
@@ -177,11 +181,25 @@ class Door:
         send a part now and then: none of them waits for ever.
         """
         self.is_held = is_held
-        self._pause_above = -1 if is_held else self._max_pending
+        self._hold()
+
+    def hold_for_disk(self, level: Literal[0, 1, 2]) -> None:
+        """The same because the disk is nearly full (1); 2: pause every publisher; 0: no longer.
+
+        Called as often as ``hold``.
+        """
+        self._disk_hold = level
+        self._hold()
+
+    def _hold(self) -> None:
+        self._is_slowing = self.is_held or self._disk_hold > 0
+        self._pause_above = -1 if self._is_slowing else self._max_pending
         self._sent.clear()
         self._sent_together = 0
-        if not is_held:
+        if not self._is_slowing:
             self._release()
+            return
+        if self._disk_hold == 2:
             return
         for publisher in list(islice(self._paused, _READ_WHILE_HELD)):
             del self._paused[publisher]
@@ -237,9 +255,9 @@ class Door:
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
         if self._journal.pending_bytes > self._pause_above or self._behind_bytes > _MOST_BEHIND:
-            if not self.is_held:
+            if not self._is_slowing:
                 self._count(Counter.PUBLISHERS_SLOWED)
-            elif self._sends_little(
+            elif self._disk_hold < 2 and self._sends_little(
                 publisher, payload_size + beside + OVERHEAD_BYTES * len(messages)
             ):
                 return

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from appliance import tuning
 from appliance.bridge import answers
@@ -38,6 +38,7 @@ from appliance.config.tables import Config
 from appliance.config.upload_topics import upload_advice
 from appliance.counters import Counter
 from appliance.engine import databases, kept_clock
+from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
@@ -57,11 +58,12 @@ from appliance.log import event_log
 from appliance.log.logs import Log
 from appliance.model import Message, bridge_of, is_own
 from appliance.qlik.server import QlikServer
+from appliance.recorders.free_space import FreeSpace
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.recorders.uploads import Uploads
 from appliance.remote.server import TerminalServer
-from appliance.storage import rights
+from appliance.storage import files, rights
 from appliance.storage.files import DirectoryLock
 from appliance.storage.sqlite import disk_fault
 from appliance.tasks.engine import TaskEngine
@@ -101,6 +103,7 @@ class Appliance:
         run_for_s: float | None = None,
         task_limits: Limits | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        free_bytes: Callable[[Path], int] = files.free_bytes,
     ) -> None:
         self.config = config
         self._task_limits = task_limits
@@ -135,6 +138,16 @@ class Appliance:
             count=self.count,
         )
         self.data_dir = Path(config.service.data_dir)
+        self._free_bytes = free_bytes
+        self.disk = DiskFloor(
+            self._least_free_bytes,
+            lambda: free_bytes(self.data_dir),
+            is_overfull=lambda: self.journal.is_overfull,
+            are_recorders_paused=lambda: self.recorders.are_paused,
+            hold=self._hold_for_disk,
+            keep_unread=self._keep_unread,
+            count=self.count,
+        )
         self.stopping = threading.Event()
         self.failure: BaseException | None = None
         self.server = server
@@ -268,6 +281,7 @@ class Appliance:
             ticker = self._loop.create_task(self._tick(), name="tick")
             watch = self._loop.create_task(self.loop_lag.watch(), name="loop lag")
             memory = self._loop.create_task(self.memory.watch(return_free_memory), name="memory")
+            disk = self._loop.create_task(self.disk.watch(), name="disk")
             self._ready.set()
             self._announce()
             for call in self._when_ready:
@@ -279,6 +293,7 @@ class Appliance:
             ticker.cancel()
             watch.cancel()
             memory.cancel()
+            disk.cancel()
             self.status.publish("offline")
         logger.info(
             "stopped: %d messages were accepted in this run, the journal ends with number %d",
@@ -297,6 +312,7 @@ class Appliance:
             clock_ns=self.clock_ns,
             age_clock_ns=self.clock.settled_ns,
         )
+        self.journal.keeps_unread = True  # until the disk was looked at
         for tables in databases.JOURNAL_TABLES:
             self.journal.define(tables)
 
@@ -310,6 +326,7 @@ class Appliance:
             self.data_dir / databases.RECORDERS,
             clock_ns=self.clock_ns,
             installation=lambda: installation_id(self.data_dir),
+            space=FreeSpace(self._least_free_bytes, self._free_bytes),
         )
         terms = self.terms_of(config)
         self.plugins = await self._make_plugins(stack)
@@ -647,6 +664,15 @@ class Appliance:
 
     def _hold_publishers(self, is_held: bool) -> None:
         self.door.hold(is_held)
+
+    def _least_free_bytes(self) -> int:
+        return int(self.config.limits.min_free_disk)
+
+    def _hold_for_disk(self, level: Literal[0, 1, 2]) -> None:
+        self.door.hold_for_disk(level)
+
+    def _keep_unread(self, keeps: bool) -> None:
+        self.journal.keeps_unread = keeps
 
     def _shed_caches(self) -> None:
         self.live.forget_topics()

@@ -24,6 +24,7 @@ from appliance.broker.subscriptions import Retained
 from appliance.config.tables import Config
 from appliance.counters import ACTIVITY, Counter
 from appliance.engine import run_limit
+from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
@@ -74,6 +75,7 @@ class ViewedAppliance(Protocol):
     live: LiveView
     loop_lag: LoopLag
     memory: MemoryCeiling
+    disk: DiskFloor
     journal: Journal
     history: History
     index: Indexer
@@ -151,6 +153,7 @@ class View(Engine):
             topics_forgotten=appliance.live.forgotten_topics,
             memory_bytes=appliance.memory.bytes,
             memory=appliance.memory.health,
+            disk=appliance.disk.health,
             failing=failing,
             failing_count=failing_count,
             waiting_long=waiting,

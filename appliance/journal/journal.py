@@ -26,7 +26,7 @@ from appliance.journal.follower import MAX_BYTES, Follower, Interest
 from appliance.journal.inbox import Entry, Inbox, Statement
 from appliance.journal.numbering import Found
 from appliance.journal.reading import Reading
-from appliance.journal.retention import Retention
+from appliance.journal.retention import OVERRUN, Retention
 from appliance.journal.sequence_reservation import SequenceReservation
 from appliance.journal.store import Store
 from appliance.journal.tail import Tail
@@ -84,6 +84,9 @@ class Journal:
         self._inbox = Inbox()
         self._writer = Writer(self._store, self._inbox, self._reservation, self, housekeeping_s)
         self._retention = Retention(keep_s, max_bytes)
+        self.keeps_unread = False
+        """Whether messages that a follower has not read stay, however big the journal is. Set by
+        any thread."""
         self._condition = Condition(path, max_bytes)
         self._followers: tuple[Follower, ...] = ()
         """Replaced under the lock, so that it is read without it."""
@@ -226,6 +229,11 @@ class Journal:
     def pending_bytes(self) -> int:
         """Bytes accepted and not committed yet, for back-pressure."""
         return self._inbox.bytes
+
+    @property
+    def is_overfull(self) -> bool:
+        """Whether it is so big that it deletes what was not read, unless ``keeps_unread``."""
+        return self._condition.size_bytes > self._condition.max_bytes * OVERRUN
 
     def lost_threads(self) -> tuple[str, ...]:
         """Threads that have ended by a defect: without them nothing is accepted until a restart."""
@@ -420,7 +428,9 @@ class Journal:
         self._condition.look_at_disk(connection)
         followers = self._followers
         needed_after = min((f.advanced for f in followers), default=self._last_seq)
-        step = self._retention.step(connection, self._age_clock_ns(), needed_after)
+        step = self._retention.step(
+            connection, self._age_clock_ns(), needed_after, keeps_unread=self.keeps_unread
+        )
         if step.removed_to:
             self._tail.forget(step.removed_to)
             self._reading.forget()

@@ -2,7 +2,9 @@
 
 Whole chunks go, oldest first; the newest chunk always stays. Freed pages are used again by new
 messages, so the file stops growing but does not shrink. Followers that still need a message keep
-it, until the journal is a tenth bigger than it may be: then the disk is the greater concern.
+it, until the journal is a tenth bigger than it may be: then the disk is the greater concern. While
+recorders pause for lack of disk space nothing unread goes: publishers wait instead
+(engine/disk_floor.py).
 Not for: rows of other modules' tables; their owners delete them.
 """
 
@@ -41,20 +43,28 @@ class Retention:
         """Let other bounds count; from any thread."""
         self._keep_ns, self._max_bytes = int(keep_s * 1e9), max_bytes
 
-    def step(self, connection: sqlite3.Connection, now_ns: int, needed_after: int) -> Step:
+    def step(
+        self,
+        connection: sqlite3.Connection,
+        now_ns: int,
+        needed_after: int,
+        *,
+        keeps_unread: bool = False,
+    ) -> Step:
         """Delete a few chunks, if any are due.
 
         Args:
             connection: the writing connection, outside a transaction.
             now_ns: present time.
             needed_after: the slowest follower's cursor; messages after it are needed.
+            keeps_unread: whether those stay however big the journal is.
 
         Raises:
             sqlite3.Error: nothing was deleted.
         """
         size = used_bytes(connection)
         over = size - self._max_bytes
-        forced = size > self._max_bytes * OVERRUN
+        forced = not keeps_unread and size > self._max_bytes * OVERRUN
         due: list[int] = []
         freed = 0
         last_removed = 0

@@ -51,6 +51,8 @@ class Recorder:
         self.behind = True
         """Whether it reads the journal separately, because it is behind the other recorders."""
         self.health = Health("ok")
+        self.is_paused = False
+        """Whether it writes nothing because its disk has too little free space."""
         self.retry_at = 0.0
         self.failures = 0
 
@@ -85,6 +87,22 @@ class Recorder:
         self.behind = True
         self.failures += 1
         self.retry_at = time.monotonic() + RETRY_S
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its file, or the first one whose name a message decides."""
+        return next(each for each in Path(self.config.path).parents if "{" not in each.name)
+
+    def pause(self, why: str) -> None:
+        """Write nothing from now on, for this reason; ``""``: go on, if it paused."""
+        if why:
+            if not self.is_paused:
+                _log.warning("%s is not recorded now: %s", self.place, why)
+            self.is_paused = self.behind = True
+            self.health = Health("bad", why)
+        elif self.is_paused:
+            self.is_paused = False
+            self.retry_at = 0.0
 
     def recover(self) -> None:
         note = self.target.note if self.target else ""

@@ -22,6 +22,7 @@ from appliance.engine_api import RecorderState
 from appliance.errors import UnavailableError
 from appliance.journal.follower import Follower
 from appliance.recorders.formats import is_of_parts
+from appliance.recorders.free_space import FreeSpace
 from appliance.recorders.lost_position import Messages, find_parts_position, find_position
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.plan import FILES, Group, Plan, make_plan
@@ -53,6 +54,7 @@ class Recorders:
         state_path: the database with the cursors, in the data directory.
         clock_ns: present time, for the names of files that are set aside.
         installation: the text that tells this data directory from every other one.
+        space: tells when recorders pause for lack of disk space; by default never.
 
     Raises:
         ConfigError: two recorders write the same file, or a path is not a recording: a file of the
@@ -66,6 +68,7 @@ class Recorders:
         *,
         clock_ns: Callable[[], int] = time.time_ns,
         installation: Callable[[], str] = _no_installation,
+        space: FreeSpace | None = None,
     ) -> None:
         self._clock_ns = clock_ns
         self._store = ProgressStore(state_path)
@@ -82,6 +85,7 @@ class Recorders:
             clock_ns=clock_ns,
             installation=installation,
             count=self._count,
+            space=space or FreeSpace(),
         )
         self._files: Worker | None = None
         self._databases: dict[Recorder, Worker] = {}
@@ -259,6 +263,11 @@ class Recorders:
         """Each recorder's state, in the order of the configuration. Any thread, no disk."""
         last_seq = max((worker.source.last_seq for worker in self._workers()), default=0)
         return tuple(recorder.state(last_seq) for recorder in self._plan.recorders)
+
+    @property
+    def are_paused(self) -> bool:
+        """Whether a recorder pauses for lack of disk space. Any thread, no disk."""
+        return any(recorder.is_paused for recorder in self._plan.recorders)
 
     def counters(self) -> dict[Counter, int]:
         """Failed attempts to record, and messages that could not be recorded."""

@@ -26,6 +26,7 @@ from appliance.counters import Counter
 from appliance.errors import ApplianceError
 from appliance.journal.follower import Follower
 from appliance.model import Message
+from appliance.recorders.free_space import FreeSpace
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.plan import Group
 from appliance.recorders.progress import Progress, ProgressStore
@@ -50,6 +51,7 @@ class Shared(msgspec.Struct, frozen=True):
     clock_ns: Callable[[], int]
     installation: Callable[[], str]
     count: Callable[[Counter], None]
+    space: FreeSpace
 
 
 class Worker:
@@ -224,6 +226,7 @@ class Worker:
 
     def _turn(self, source: Follower) -> bool:
         """Take one batch and write it; returns whether more messages wait."""
+        self._look_at_disks()
         late = [recorder for recorder in self.group.recorders if self._may_retry(recorder)]
         for recorder in late:
             self._catch_up(recorder, source)
@@ -256,13 +259,26 @@ class Worker:
             self.missed = source.missed
 
     def _may_retry(self, recorder: Recorder) -> bool:
-        return recorder.behind and not self._unsaved and time.monotonic() >= recorder.retry_at
+        is_ready = recorder.behind and not recorder.is_paused and not self._unsaved
+        return is_ready and time.monotonic() >= recorder.retry_at
+
+    def _look_at_disks(self) -> None:
+        """Pause recorders whose disk has too little free space, and let them go on later."""
+        for recorder in self.group.recorders:
+            if recorder.config.database is not None:
+                continue
+            problem = self._shared.space.problem(recorder.folder, is_paused=recorder.is_paused)
+            if problem and not recorder.is_paused:
+                self._shared.count(Counter.DISK_RECORDERS_PAUSED)
+            recorder.pause(problem)
 
     def _record(self, messages: Sequence[Message], last: int) -> None:
         # Matched once for each topic, not for each message: a batch has few topics.
         routes = {topic: self.group.routes.match(topic) for topic in {m.topic for m in messages}}
         for recorder in self.group.recorders:
             if recorder.behind:
+                if recorder.is_paused and recorder.target is not None:
+                    self._tick(recorder)  # what is removed for its age makes room
                 continue
             topics = {topic for topic, found in routes.items() if recorder in found}
             batch = messages

@@ -148,3 +148,21 @@ def test_messages_from_a_future_do_not_hold_back_the_deletion_of_what_is_old(mak
     one.put(10)
     one.until(lambda: one.first() > 3000)
     assert one.first() == 3001
+
+
+def test_while_recorders_pause_for_lack_of_space_nothing_unread_is_deleted(make):
+    """However far beyond ``max_size``; it is deleted once they have gone on."""
+    harness = make(max_bytes=100_000)
+    follower = harness.journal.follower("slow", 0)
+    harness.journal.keeps_unread = True
+    harness.put(600, b"x" * 1000)
+    harness.until(lambda: harness.journal.is_overfull)
+    harness.put(600, b"y" * 1000)
+    harness.until(lambda: "bigger than max_size" in str(harness.health))
+    assert harness.first() == 1
+    assert harness.journal.counters()[Counter.JOURNAL_FORCED_REMOVALS] == 0
+    follower.advance(1000)
+    harness.until(lambda: harness.first() > 1)
+    harness.journal.keeps_unread = False
+    harness.put(600, b"z" * 1000)
+    harness.until(lambda: harness.journal.counters()[Counter.JOURNAL_FORCED_REMOVALS] > 0)
