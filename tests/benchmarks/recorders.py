@@ -5,8 +5,9 @@ gives way while they send and catches up afterwards, so the figure is of both to
 files is complete when its last file has its name. mosquitto's acknowledgements a second, in the
 same round, stand for the speed of the machine: a target is a share of them.
 
-Also what the last messages of such a recording cost in comparison with the first ones, how much a
-Parquet and a JSON lines recorder slow the acknowledgements down, and, with ``--wiredflow`` and the
+Also what the last messages of such a recording cost in comparison with the first ones, rows a second
+into PostgreSQL and MariaDB (with their own settings: each transaction is forced to the disk), memory,
+how much a Parquet and a JSON lines recorder slow the acknowledgements down, and, with ``--wiredflow`` and the
 path of a Python that has wiredflow 0.1.0, 2,000 messages in its storage and in a recorder.
 
 Usage: python tests/benchmarks/recorders.py [--count 1500000] [--rounds 3] [--only parquet]
@@ -24,6 +25,8 @@ from pathlib import Path
 import load
 import rig
 from rig import Meter, Results
+
+import database_servers
 
 from appliance.config.tables import RecorderConfig
 from appliance.model import Message
@@ -63,12 +66,12 @@ def text_size(kind: str, count: int) -> int:
     return len(opening) + count * len(made.element(message)) + separators
 
 
-def is_recorded(kind: str, folder: Path, count: int) -> Callable[[], bool]:
-    """Whether all messages are in the file, or in files of their own."""
+def is_recorded(kind: str, folder: Path, count: int, part: int = 0) -> Callable[[], bool]:
+    """Whether all messages are in the file, or in files of their own of ``part`` messages."""
     if kind in TEXTS:
         file, size = folder / f"bench.{kind}", text_size(kind, count)
         return lambda: file.exists() and file.stat().st_size >= size
-    parts = -(-count // PART_MESSAGES[kind])
+    parts = -(-count // (part or PART_MESSAGES[kind]))
     return lambda: len(list(folder.glob(f"bench-*.{kind}"))) >= parts
 
 
@@ -146,6 +149,84 @@ def cost(results: Results, kind: str, folder: Path, count: int) -> None:
         results.add(f"{kind}: cost, {name} fifth", sum(part) / fifth / step * 1e6, "us a message")
 
 
+class ForcedPostgres(database_servers.PostgresServer):
+    """As it is when nothing is configured: each transaction is forced to the disk."""
+
+    def command(self) -> list[object]:
+        return ["fsync=on" if part == "fsync=off" else part for part in super().command()]
+
+
+class ForcedMariaDB(database_servers.MariaDBServer):
+    """The same."""
+
+    def command(self) -> list[object]:
+        lax = "--innodb-flush-log-at-trx-commit"
+        return [part for part in super().command() if not str(part).startswith(lax)]
+
+
+DATABASE = """
+[[recorder]]
+topic = "bench/#"
+name = "bench"
+metadata = true
+database = {{url = "{0}"}}
+"""
+
+
+def database(results: Results, name: str, here: Path, count: int) -> None:
+    """From the first message until the last one is in a table, with all its metadata."""
+    make, installed = {
+        "postgresql": (ForcedPostgres, database_servers.POSTGRES),
+        "mariadb": (ForcedMariaDB, database_servers.MARIADBD),
+    }[name]
+    if installed is None:
+        print(f"  {name} is not installed", flush=True)
+        return
+    here.mkdir(parents=True)
+    server = make()
+    try:
+        server.start()
+        server.sql("CREATE DATABASE bench")
+        with rig.appliance(here, DATABASE.format(server.url("bench"))) as broker:
+            begun, _ = load.burst(broker.port, count)
+            while True:
+                if time.monotonic() > begun + END_S:
+                    raise SystemExit(f"{name} is not complete after {END_S:.0f} s")
+                ((seq,),) = server.sql("SELECT max(seq) FROM bench", "bench")
+                if seq is not None and seq >= count:
+                    break
+                time.sleep(0.1)
+            ended = time.monotonic()
+            ((rows,),) = server.sql("SELECT count(*) FROM bench", "bench")
+        assert rows == count, f"{rows} rows of {count} messages"
+        results.add(f"{name}: recorded", count / (ended - begun), "rows/s")
+    finally:
+        server.close()
+
+
+def memory(results: Results, here: Path, count: int) -> None:
+    """Resident memory after a burst and when all of it is recorded, by recorder."""
+    for kind in ("no", "jsonl", "parquet", "qvd"):
+        folder = here / kind
+        folder.mkdir(parents=True)
+        extra = "" if kind == "no" else RECORDER.format(kind)
+        if kind in PART_MESSAGES:
+            extra += PARTS.format(count)
+        is_done: Callable[[], bool] = lambda: True
+        if kind != "no":
+            is_done = is_recorded(kind, folder / "data" / "recordings", count, count)
+        with rig.appliance(folder, extra) as broker:
+            _, acknowledged = load.burst(broker.port, count)
+            while not is_done() and time.monotonic() < acknowledged + END_S:
+                time.sleep(0.1)
+            results.add(f"memory, {kind} recorder", rig.rss_kb(broker.pid) / 1024, "MB")
+    results.add(
+        "memory, Parquet recorder above none",
+        results.values["memory, parquet recorder"][-1] - results.values["memory, no recorder"][-1],
+        "MB",
+    )
+
+
 def acknowledgements(results: Results, here: Path, seconds: float) -> None:
     """Acknowledgements a second without a recorder, and with two."""
     parquet = RECORDER.format("parquet") + PARTS.format(PART_MESSAGES["parquet"])
@@ -186,7 +267,7 @@ def beside_wiredflow(results: Results, here: Path, python: str, count: int = 2_0
 
 
 def main() -> None:
-    options = rig.arguments(__doc__ or "", count=1_500_000, seconds=4.0, wiredflow="")
+    options = rig.arguments(__doc__ or "", count=1_500_000, rows=300_000, seconds=4.0, wiredflow="")
     results = Results(f"Recorders: a burst of {options.count:,} messages of 64 bytes")
     with ExitStack() as stack:
         folder = stack.enter_context(rig.scratch(options.folder))
@@ -202,8 +283,13 @@ def main() -> None:
                     results.add(f"{kind}: target", target * rate / MOSQUITTO, "messages/s")
                     burst(results, kind, here / kind, options.count)
                     cost(results, kind, here / f"{kind}-cost", options.count)
+            for name in ("postgresql", "mariadb"):
+                if options.only in name:
+                    database(results, name, here / name, options.rows)
+            if options.only in "memory":
+                memory(results, here / "memory", options.count // 3)
             if options.only in "acknowledged with recorders":
-                acknowledgements(results, here, options.seconds)
+                acknowledgements(results, here / "acknowledged", options.seconds)
             if options.wiredflow:
                 beside_wiredflow(results, here, options.wiredflow)
     for kind in TARGETS:
@@ -214,6 +300,8 @@ def main() -> None:
             f"{kind}: cost, first fifth",
             "<= 1.1",
         )
+    results.limit("postgresql: recorded", ">= 20000")
+    results.limit("memory, Parquet recorder above none", "<= 60")
     results.compare(
         "acknowledged with Parquet and JSON lines recorders to without",
         "acknowledged with two recorders",
