@@ -226,6 +226,7 @@ class SqlTable(DatabaseTarget):
                 wanted = [each for each in columns if each.name not in outside]
                 self._layout.create(connection, wanted)
             self._memory.made = tuple(each.name for each in wanted)
+            self._make_index()
             _log.info("The table %s was made in %s", self._layout.shown, self._connection.shown)
             return False
         pinned = len(self._pinned)
@@ -240,6 +241,17 @@ class SqlTable(DatabaseTarget):
             return False
         self._renew_maker()
         return True
+
+    def _make_index(self) -> None:
+        if self._shape is not APPEND:
+            return
+        try:
+            with self._connection.transaction(is_trial=True) as connection:
+                self._layout.index_by_number(connection)
+        except DatabaseFaultError as fault:
+            if not self._connection.is_open:
+                raise
+            _log.warning("Table %s has no index on %s: %s", self._layout.shown, SEQ, fault.reason)
 
     def _pin(self, column: Column) -> None:
         """Let the column's type decide what goes into it."""

@@ -166,6 +166,11 @@ class TableLayout:
         assert self.table is not None
         self.table.create(connection)
 
+    def index_by_number(self, connection: sa.Connection) -> None:
+        """Make the index for readers that ask for the rows behind a number."""
+        assert self.table is not None
+        sa.Index(f"{self.name[:40]}_by_seq", self.table.c[SEQ]).create(connection)
+
     def add(self, connection: sa.Connection, column: Column) -> None:
         """Add a column."""
         made = self._column(column.name, column.kind)

@@ -134,6 +134,8 @@ def test_a_message_is_a_row_of_typed_columns(database: Database, rig):
     assert first["payload"] is None
     assert (second["t"], second["n"], second["late"]) == (21.25, None, "%s {} :x")
     assert target.figures().recorded == 2
+    indexes = sa.inspect(database._engine).get_indexes("messages")
+    assert ["seq"] in [index["column_names"] for index in indexes]
 
 
 def test_every_payload_is_kept(database: Database, rig):
