@@ -84,6 +84,16 @@ class PathMaker:
         """The file of messages on this topic that were received in this period."""
         return self._made(topic, period)
 
+    def is_of_one_topic(self, path: Path, topic_filter: str) -> bool:
+        """Whether a path that this made can have messages of one topic only."""
+        if any(_OTHERS in part for part in path.parts):
+            return False
+        shown = {each.name for name in self._names for each in name.placeholders}
+        wildcards = {n for n, level in enumerate(topic_filter.split("/")) if level in {"+", "#"}}
+        return OF_TOPIC in shown or wildcards <= {
+            number for name, number in self._levels.items() if name in shown
+        }
+
     def path_of_others(self, period: int) -> Path:
         """A file that no topic has."""
         return self._path(None, period)

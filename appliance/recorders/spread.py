@@ -180,7 +180,8 @@ class Spread:
         if stored is None:
             stored = Progress("", self._cursor)
         config = msgspec.structs.replace(self._context.config, path=WritePath(path))
-        context = msgspec.structs.replace(self._context, config=config)
+        one_topic = self._maker.is_of_one_topic(path, config.topic_filter)
+        context = msgspec.structs.replace(self._context, config=config, has_one_topic=one_topic)
         target = self._make(context, stored, key, path, self._closed)
         target.open(lambda after_seq: self._of_path(key, after_seq))
         self._ended.pop(key, None)

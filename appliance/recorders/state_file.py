@@ -42,6 +42,8 @@ class _Memory(msgspec.Struct):
     format: str = ""
     """The format and keys that ``columns`` belong to."""
     columns: str = ""
+    newest: int = -1
+    """The newest message in the rows of that file."""
     digests: tuple[str, ...] = ()
     """Of the file that is there and of the one that was to replace it."""
 
@@ -65,7 +67,7 @@ class StateFile(Target):
         self._context = context
         self._store = LatestStore(context.store, key)
         self._rows = StateRows(config, context.count)
-        self._writer = make_state_writer(config)
+        self._writer = make_state_writer(config, has_one_topic=context.has_one_topic)
         # Rows made with other keys would not be what these ask for.
         self._name = f"{config.mode}+{config.key}" + ("+flatten" if config.flatten else "")
         self._format = hashlib.sha256(
@@ -104,7 +106,7 @@ class StateFile(Target):
 
     def open(self, later: Later) -> None:
         del later
-        progress = self._progress
+        progress, damaged = self._progress, 0
         if progress.format == self._name:
             self._recall(progress.memory)
             damaged = self._rows.load(self._store.rows())
@@ -114,7 +116,14 @@ class StateFile(Target):
         else:
             self._begin()
         self._look_at_file()
-        self._write()
+        is_present = not damaged and self._digest and self._digest == self._memory.digests[-1]
+        if (
+            not is_present
+            or self._memory.format != self._format
+            or (self._memory.newest != self._rows.newest)
+        ):
+            self._write()
+        self._is_changed = False
 
     def _begin(self) -> None:
         """No rows, and a position of this kind, on the disk."""
@@ -151,6 +160,7 @@ class StateFile(Target):
             raise
         if digest in self._memory.digests:
             self._digest = digest
+            self._seen = self._looks()
         else:
             self._set_aside()
 
@@ -212,7 +222,7 @@ class StateFile(Target):
 
     def _note(self, digests: tuple[str, ...], size: int) -> None:
         """Store the digests, so that a start after a power cut knows the file for its own."""
-        self._memory = _Memory(self._format, self._writer.memory, digests)
+        self._memory = _Memory(self._format, self._writer.memory, self._rows.newest, digests)
         progress = msgspec.structs.replace(self._progress, length=size, memory=self._encoded())
         self._context.store.save([(self.key, progress)], durable=True)
         self._progress = self._stored = progress

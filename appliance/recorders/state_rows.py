@@ -83,6 +83,11 @@ class StateRows:
         self._bytes = sum(self._size(key, row.payload) for key, row in self._rows.items())
         return damaged
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest message in a row, 0 if there is none."""
+        return max((row.seq for row in self._rows.values()), default=0)
+
     def messages(self) -> list[Message]:
         """A message for each row, in the order of topics or keys."""
         return [message for _, message in sorted(self._rows.items())]

@@ -35,20 +35,27 @@ class StateWriter:
         raise NotImplementedError
 
 
-def make_state_writer(config: RecorderConfig) -> StateWriter:
+def make_state_writer(config: RecorderConfig, *, has_one_topic: bool = False) -> StateWriter:
     """The writer that a recorder's configuration asks for.
+
+    Args:
+        config: of the recorder.
+        has_one_topic: whether the file can have one topic only, although the filter has wildcards.
 
     Raises:
         ConfigError: the package that the format needs is not installed.
     """
     config = msgspec.structs.replace(config, flatten=flattens(config))
-    return _TableWriter(config) if is_of_parts(config.format) else _TextWriter(config)
+    if is_of_parts(config.format):
+        return _TableWriter(config)
+    has_one_topic |= not set(config.topic_filter.split("/")) & {"+", "#"}
+    return _TextWriter(config, has_one_topic=has_one_topic)
 
 
 class _TextWriter(StateWriter):
-    def __init__(self, config: RecorderConfig) -> None:
+    def __init__(self, config: RecorderConfig, *, has_one_topic: bool) -> None:
         self._format = make_format(config)
-        has_one = not config.key and not config.flatten and _has_one_topic(config)
+        has_one = has_one_topic and not config.key and not config.flatten
         self._is_single = has_one and config.format == "json"
 
     @property
@@ -75,10 +82,6 @@ class _TextWriter(StateWriter):
                 output.write(form.opening(messages[0]))
             output.write(form.separator.join(form.elements(messages)))
             output.write(form.closing)
-
-
-def _has_one_topic(config: RecorderConfig) -> bool:
-    return not set(config.topic_filter.split("/")) & {"+", "#"}
 
 
 class _TableWriter(StateWriter):

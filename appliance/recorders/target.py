@@ -60,6 +60,8 @@ class Context(msgspec.Struct, frozen=True):
     """The journal's newest message. Any thread."""
     is_stopping: Callable[[], bool]
     """Whether the appliance stops or the recorder is taken out: a long wait should end."""
+    has_one_topic: bool = False
+    """Whether the path can have messages of one topic only, although the filter has wildcards."""
     is_pressed: Callable[[], bool] = _never
     """Whether the journal gets too big because of what it keeps for the recorder. Any thread."""
 

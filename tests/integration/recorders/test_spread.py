@@ -387,6 +387,17 @@ def test_each_path_has_the_last_value_of_its_own(tmp_path: Path) -> None:
     assert ("99" in found["0"], "11" in found["1"], "10" in found["0"]) == (True, True, False)
 
 
+def test_a_file_of_one_topic_is_its_value_and_one_of_several_is_an_array(tmp_path: Path) -> None:
+    for path, is_one in (("one/{topic}.json", True), ("two/{line}.json", False)):
+        bench = Bench(tmp_path, path, topic="p/{line}/+", format="json", mode="latest")
+        bench.publish("p/0/x", {"n": 1})
+        bench.run()
+        bench.restart()
+        (found,) = (tmp_path / path).parent.iterdir()
+        value = json.loads(found.read_text())
+        assert isinstance(value, dict) is is_one
+
+
 def test_a_file_that_can_t_be_written_holds_up_no_other_and_nothing_is_twice(
     tmp_path: Path,
 ) -> None:

@@ -218,6 +218,25 @@ def test_a_restart_goes_on_with_the_rows(tmp_path):
     site.close()
 
 
+def test_a_file_that_is_up_to_date_is_not_written_again(tmp_path):
+    """A start leaves it alone; with other columns or newer rows it writes it."""
+    site = Site(tmp_path, mode="latest")
+    site.take(A)
+    site.close()
+    inode = site.path.stat().st_ino
+    site = Site(tmp_path, mode="latest")
+    site.take(A)
+    site.close()
+    second = site.path.stat().st_ino
+    site = Site(tmp_path, mode="latest", time_field="received")
+    assert list(site.json())[-1] == "received"
+    site.close()
+    os.utime(site.path, ns=(1, 1))
+    Site(tmp_path, mode="latest", time_field="received").close()
+    assert site.path.stat().st_mtime_ns == 1
+    assert inode != second or os.name == "nt"
+
+
 def test_a_foreign_file_is_set_aside(tmp_path):
     """At the first start, at a later one, and while the recorder runs."""
     (tmp_path / "st.json").write_text("one")
