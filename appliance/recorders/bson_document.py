@@ -11,18 +11,16 @@ from __future__ import annotations
 import base64
 import decimal
 import json
-import re
 from typing import Any
 
 import msgspec
 from bson.decimal128 import Decimal128, create_decimal128_context
 
-from appliance.recorders.kinds import is_exact
+from appliance.recorders.kinds import has_long_number, is_exact
 
 _LARGEST, _SMALLEST = 2**63 - 1, -(2**63)
 _decode = msgspec.json.Decoder().decode
 # Only such a text can have a number that is too large, or too exact for a double.
-_LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9.][eE][-+]?[0-9]{3}").search
 _DIGITS = 34
 _EXACT = create_decimal128_context()
 _EXACT.traps[decimal.Inexact] = True
@@ -34,7 +32,7 @@ def document_of(text: bytes) -> Any:
     A wrapper of ``payload.py``, as the value or its member ``payload``, becomes what it stands for.
     """
     value: Any = None
-    if _LONG_NUMBER(text) is None:
+    if not has_long_number(text):
         value = _decode(text)
         if text.count(b":") != _count_keys(value):  # a key may be there twice
             value = None

@@ -175,3 +175,17 @@ PINNED: dict[Kind, Callable[[Any], Any]] = {
     "time": pinned_time,
 }
 """A value for a column of a configured type, or ``NO_FIT``. Texts take any value."""
+
+
+# Each byte stands for those of its kind: digits and points, signs, letters of an exponent.
+_KINDS_OF_BYTES = bytes.maketrans(b"123456789.+E", b"0000000000-e")
+_LONG = (b"0" * 16, b"0e000", b"0e-000")
+
+
+def has_long_number(text: bytes) -> bool:
+    """Whether there may be a number that is too large or too exact for its type.
+
+    It has 16 digits, or an exponent of three.
+    """
+    kinds = text.translate(_KINDS_OF_BYTES)
+    return any(part in kinds for part in _LONG)

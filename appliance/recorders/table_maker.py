@@ -24,6 +24,7 @@ from appliance.recorders.kinds import (
     PINNED,
     SMALLEST,
     HugeNumber,
+    has_long_number,
     is_exact,
     is_own,
     kind_of,
@@ -66,8 +67,7 @@ _CACHED_TOPICS = 10_000
 _decode = msgspec.json.Decoder().decode
 _format = msgspec.json.format
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufeff]")
-# Only such a number can be too large or too exact for its type.
-_LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9.][eE][-+]?[0-9]{3}").search
+_NUL = b"\\u0000"
 _NOTHING: dict[str, Any] = {}
 
 
@@ -392,8 +392,14 @@ class _Payloads:
             value if type(value) is dict else _NOTHING for value in self.values
         ]
         self.others = [n for n, value in enumerate(self.values) if type(value) is not dict]
-        self.may_have_nul = [n for n, text in enumerate(texts) if b"\\u0000" in text]
-        self._long = [n for n, text in enumerate(texts) if _LONG_NUMBER(text)]
+        # Looked for in all rows at once, because most batches have none.
+        joined = b"\n".join(texts)
+        self.may_have_nul: list[int] = []
+        if _NUL in joined:
+            self.may_have_nul = [n for n, text in enumerate(texts) if _NUL in text]
+        self._long: list[int] = []
+        if has_long_number(joined):
+            self._long = [n for n, text in enumerate(texts) if has_long_number(text)]
 
     def repeated(self) -> set[int]:
         """The objects that have a key twice."""
