@@ -83,6 +83,7 @@ def execute(options: argparse.Namespace) -> int:  # noqa: ARG001  every command 
         ("timers", _timers),
         ("sign-ins", _sign_ins),
         ("notices", _notices),
+        ("recorders", _recorders),
         ("plugins", _plugins),
         ("broker", _broker),
     )
@@ -103,8 +104,13 @@ def _program() -> str:
     return f"appliance {appliance.__version__}, {python}, {platform.platform()}"
 
 
-_EXTRAS = {"appliance.demo.certificates": "cryptography"}
-"""Modules that need the package of an extra."""
+_EXTRAS = {
+    "appliance.demo.certificates": "cryptography",
+    "appliance.recorders.bson_": "bson",
+    "appliance.recorders.mongodb": "pymongo",
+    "appliance.recorders.sql": "sqlalchemy",
+}
+"""Modules that need the package of an extra, by the beginnings of their names."""
 
 
 def _modules() -> str:
@@ -127,12 +133,10 @@ def _modules() -> str:
 
 def _lacks_extra(module: str) -> bool:
     """Whether the module is for an extra that is not installed. A packaged program has them all."""
-    needed = _EXTRAS.get(module)
-    return (
-        needed is not None
-        and not getattr(sys, "frozen", False)
-        and importlib.util.find_spec(needed) is None
-    )
+    if getattr(sys, "frozen", False):
+        return False
+    needed = (package for head, package in _EXTRAS.items() if module.startswith(head))
+    return any(importlib.util.find_spec(package) is None for package in needed)
 
 
 def _files() -> str:
@@ -243,6 +247,42 @@ def _notices() -> str:
         if not found.add(url):
             raise RuntimeError(f"the scheme {url.partition(':')[0]} is not known")
     return f"{len(found.details()['schemas'])} services"
+
+
+def _recorders() -> str:
+    """What recorders can write besides text and QVD. A packaged program has all but Parquet."""
+    kinds = {
+        "zstd": _zstd,
+        "PostgreSQL": lambda: importlib.import_module("psycopg").pq.__impl__,
+        "MariaDB": lambda: importlib.import_module("pymysql").connect,
+        "SQLite": _sqlite,
+        "MongoDB": lambda: importlib.import_module("bson").encode({"seq": 1}),
+        "Parquet": lambda: importlib.import_module("pyarrow.parquet"),
+    }
+    found = []
+    for name, check in kinds.items():
+        try:
+            check()
+        except ImportError:
+            if getattr(sys, "frozen", False) and name != "Parquet":
+                raise
+        else:
+            found.append(name)
+    return f"QVD, {', '.join(found)}" if found else "QVD"
+
+
+def _zstd() -> None:
+    zstandard = importlib.import_module("zstandard")
+    if zstandard.decompress(zstandard.compress(b"selftest")) != b"selftest":
+        raise RuntimeError("zstd gives other bytes")
+
+
+def _sqlite() -> None:
+    sqlalchemy = importlib.import_module("sqlalchemy")
+    for dialect in ("mysql", "postgresql", "sqlite"):
+        importlib.import_module(f"sqlalchemy.dialects.{dialect}")
+    with sqlalchemy.create_engine("sqlite://").connect() as connection:
+        connection.execute(sqlalchemy.text("SELECT 1"))
 
 
 def _broker() -> str:
