@@ -250,8 +250,11 @@ def _notices() -> str:
 
 
 def _recorders() -> str:
-    """What recorders can write besides text and QVD. A packaged program has all but Parquet."""
-    kinds = {
+    """What recorders can write besides text and QVD.
+
+    A packaged program has all but Parquet; PostgreSQL needs the library libpq of the machine.
+    """
+    kinds: dict[str, Callable[[], object]] = {
         "zstd": _zstd,
         "PostgreSQL": lambda: importlib.import_module("psycopg").pq.__impl__,
         "MariaDB": lambda: importlib.import_module("pymysql").connect,
@@ -264,7 +267,7 @@ def _recorders() -> str:
         try:
             check()
         except ImportError:
-            if getattr(sys, "frozen", False) and name != "Parquet":
+            if getattr(sys, "frozen", False) and name not in ("Parquet", "PostgreSQL"):
                 raise
         else:
             found.append(name)

@@ -17,7 +17,7 @@ import msgspec
 from appliance.config.bridge_advice import bridge_advice
 from appliance.config.bridge_checks import bridge_problems
 from appliance.config.problems import ConfigPath, Problems, shown
-from appliance.config.recorder_checks import recorder_problems
+from appliance.config.recorder_checks import recorder_advice, recorder_problems
 from appliance.config.recorder_paths import path_problems
 from appliance.config.sign_in import TOKEN_KEYS, header_value_problem, secret_problem
 from appliance.config.tables import (
@@ -489,6 +489,7 @@ def _advice(config: Config) -> Iterator[str]:
                 "cross the network unencrypted"
             )
     yield from bridge_advice(config)
+    yield from recorder_advice(config)
     if not config.listener and config.access != AccessConfig():
         yield "[access] has no effect: listener = [], so no client can connect"
     if (config.access.operators or config.access.viewers) and config.access.users_file is None:

@@ -6,6 +6,7 @@ so), how a package is used.
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,13 @@ def extra_problems(config: Config) -> Iterator[str]:
     """The packages that recorders need and that are not installed, one line each."""
     for number, recorder in enumerate(config.recorder, 1):
         for key, what, module, install in _needed(recorder):
-            if _is_missing(module):
+            if module == "psycopg" and _lacks_libpq():
+                yield (
+                    f"[[recorder]] {number} `{key}`: {what} needs the library libpq on this "
+                    "machine (Debian: apt install libpq5, RHEL: dnf install libpq; Windows: "
+                    "libpq.dll of PostgreSQL in PATH)"
+                )
+            elif _is_missing(module):
                 yield f"[[recorder]] {number} `{key}`: {what} needs {module}; {_install(install)}"
 
 
@@ -55,6 +62,13 @@ def _needed(recorder: RecorderConfig) -> Iterator[tuple[str, str, str, str]]:
         module = _MODULES.get(driver, driver)
         install = "qlik-mqtt-appliance[sql]" if module in _IN_EXTRA else module
         yield "database.url", f"{name}", module, install
+
+
+def _lacks_libpq() -> bool:
+    """Whether psycopg could not work: the packaged program has no libpq of its own."""
+    if not getattr(sys, "frozen", False):
+        return False
+    return ctypes.util.find_library("libpq.dll" if sys.platform == "win32" else "pq") is None
 
 
 def _is_missing(module: str) -> bool:

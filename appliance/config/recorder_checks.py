@@ -18,6 +18,8 @@ from appliance.config.tables import Config, QlikConfig, RecorderConfig
 
 _NAME = re.compile(r"[\w .-]{1,60}")
 _TABLE = re.compile(r"[\w$ .-]{1,63}")
+_MOST_DATABASES = 50
+"""Each has a thread and a connection of its own."""
 _PARTS = frozenset({"parquet", "qvd"})
 _OF_FILES = ("format", "compression", "rotate", "keep", "upload")
 """Keys that mean nothing for a table of a database."""
@@ -39,6 +41,10 @@ Found = Iterator[tuple[str, ...]]
 
 def recorder_problems(config: Config) -> Iterator[Problem]:
     """Every rule about recorders that ``config`` breaks."""
+    databases = sum(each.database is not None for each in config.recorder)
+    if databases > _MOST_DATABASES:
+        text = f"{databases} recorders have `database`, and at most {_MOST_DATABASES} can be served"
+        yield Problem(ConfigPath("[[recorder]]"), f"{text}; remove some", ("database",))
     for number, recorder in enumerate(config.recorder, 1):
         for key, text, *about in _of_one(recorder, config):
             keys = tuple(about) or (re.split(r"[.\[]", key)[0],)
@@ -192,3 +198,16 @@ def _shared(config: Config) -> Iterator[Problem]:
             text = f"[[recorder]] {tables[key]} writes this table; give each its own `table`"
             yield Problem(ConfigPath(table, "database"), text, ("database", "name"))
         tables.setdefault(key, number)
+
+
+def recorder_advice(config: Config) -> Iterator[str]:
+    """What is allowed and may be a mistake, one line each."""
+    for number, recorder in enumerate(config.recorder, 1):
+        where = f"[[recorder]] {number}"
+        if recorder.mode == "latest" and recorder.flatten and not recorder.key:
+            yield (
+                f"{where} `flatten`: of each list only the last element stays, because all of them "
+                "have one topic; a `key` tells them apart"
+            )
+        if recorder.rotate is not None and recorder.keep is None and recorder.upload is None:
+            yield f"{where} has `rotate` and no `keep`: closed files stay until the disk is full"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
+from appliance.config.database_url import is_mongodb
 from appliance.config.named_levels import read_named
 from appliance.config.problems import shown
 from appliance.config.tables import RecorderConfig
@@ -17,6 +18,8 @@ KINDS = ("integer", "number", "boolean", "text", "time")
 MAX_FIELDS = 200
 METADATA = ("seq", "time", "topic", "client", "qos", "retain")
 PAYLOAD = "payload"
+TABLE_KEYS = ("installation", "seq", "item", "key", "key_hash")
+"""Columns by which a table of a database knows its rows (recorders/sql_table.py)."""
 _LONGEST = 100
 _TABLES = frozenset({"csv", "parquet", "qvd"})
 
@@ -53,7 +56,10 @@ def column_problems(recorder: RecorderConfig) -> Iterator[tuple[str, ...]]:
 
 def _columns_of_others(recorder: RecorderConfig) -> Iterator[tuple[str, str]]:
     """Columns that a recorder has whatever the payload is, and where they come from."""
-    if recorder.metadata or recorder.database is not None:
+    if recorder.database is not None:
+        names = ("_id",) if is_mongodb(recorder.database.url) else TABLE_KEYS
+        yield from ((name, "the key of the table") for name in names)
+    if recorder.metadata:
         yield from ((name, "`metadata`") for name in METADATA)
     if recorder.metadata or recorder.database is not None or recorder.format in _TABLES:
         yield PAYLOAD, "the whole payload"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.config.checks import advice
 from appliance.config.database_url import sqlite_file
 from appliance.config.extras import extra_problems
 from appliance.config.files import all_secrets
@@ -239,3 +240,23 @@ def test_the_recorders_in_the_example_are_valid() -> None:
     assert len(tables) == 5
     qlik = '[qlik]\nedition = "cloud"\nurl = "https://a.b"\napi_key = "x"\n'
     assert len(loads("".join(tables) + qlik).recorder) == 5
+
+
+@pytest.mark.parametrize("name", ["installation", "seq", "item", "payload"])
+def test_the_keys_of_a_table_are_no_columns_of_ours(name: str) -> None:
+    """A value of a message would stand in the place of what makes rows unique."""
+    assert f'"{name}"' in problem(f'topic = "a"\n{PG}\nfields = {{{name} = "x"}}')
+
+
+def test_names_of_metadata_are_free_without_it() -> None:
+    """A payload may have a time of its own."""
+    assert recorder(f'topic = "a/{{client}}"\n{PG}\nfields = {{time = "ts"}}').levels
+
+
+def test_what_may_be_a_mistake_is_said() -> None:
+    """Files that stay for ever, and elements of a list that replace each other."""
+    grows = 'topic = "a"\npath = "a.json"\nrotate = {size = "1MB"}'
+    last = 'topic = "b"\npath = "b.json"\nmode = "latest"\nflatten = true'
+    said = "\n".join(advice(loads(two(grows, last))))
+    assert "[[recorder]] 1 has `rotate` and no `keep`" in said
+    assert "[[recorder]] 2 `flatten`: of each list only the last element stays" in said

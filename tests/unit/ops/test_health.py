@@ -32,6 +32,7 @@ from appliance.engine_api import (
     RuleState,
     Snapshot,
     TimerState,
+    UploadState,
 )
 
 OK = Health("ok")
@@ -100,6 +101,34 @@ def test_the_metrics_can_be_read_by_prometheus() -> None:
     assert found["appliance_events_total", "logins refused"] == 2
     assert found["appliance_events_total", "another version"] == 4
     assert found["appliance_health", "all"] == 0
+
+
+def test_recorders_are_told_by_name_with_their_files_and_uploads() -> None:
+    """A database has no path: health and metrics know its recorder by its name and target."""
+    files = RecorderState(
+        "#", "/data/a.qvd", "qvd", OK, 7, name="a", target="/data/a.qvd", files=4, size_bytes=99,
+        upload=UploadState(Health("bad", "no space named x"), waiting=3, last_ns=2 * 10**9),
+    )  # fmt: skip
+    away = Health("bad", "no answer")
+    table = RecorderState(
+        "#", "", "json", away, name="t", target="postgresql://db/m, table t", files=0
+    )
+    snapshot = replace(SNAPSHOT, recorders=(files, table))
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(exposition(snapshot).decode())
+        for sample in family.samples
+    }
+    assert samples["appliance_recorder_files", "a"] == 4
+    assert samples["appliance_recorder_bytes", "a"] == 99
+    assert samples["appliance_recorder_uploads_waiting", "a"] == 3
+    assert samples["appliance_recorder_last_upload_seconds", "a"] == 2
+    assert ("appliance_recorder_files", "t") not in samples
+    assert samples["appliance_recorded_messages_total", "postgresql://db/m, table t"] == 0
+    parts = {part.name: part.text for part in health.report(snapshot).parts}
+    assert parts["recorder t"] == "no answer"
+    assert parts["upload of /data/a.qvd"] == "no space named x"
+    assert parts["recorder /data/a.qvd"] == ""
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
