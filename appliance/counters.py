@@ -487,7 +487,7 @@ class Counter(enum.Enum):
     )
     RECORDER_ROWS_SET_ASIDE = (
         "recorder rows set aside",
-        "A database could not store a row, which was written to NAME.set-aside.jsonl in the data",
+        "A database could not store a row, which was written to set-aside-NAME.jsonl in the data",
         "directory; the log says why. Correct the table or the column's type.",
     )
     RECORDER_RETRIES = (

@@ -34,10 +34,10 @@ _PATIENT = frozenset({Cause.LOGIN, Cause.DATABASE, Cause.RIGHT, Cause.TABLE})
 
 
 class DatabaseFaultError(UnavailableError):
-    """A database did not do what it was asked. The text has no secret and no payload."""
+    """A database did not do what it was asked. The text is on one line and has no secret."""
 
     def __init__(self, cause: Cause, text: str) -> None:
-        sentence = text.strip().rstrip(".")
+        sentence = text.strip().rstrip(".?!")
         super().__init__(sentence if cause is Cause.ROW else f"{sentence}. {cause.value}")
         self.cause = cause
         self.reason = sentence

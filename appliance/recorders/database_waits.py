@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from appliance.recorders.database_fault import DatabaseFaultError
+from appliance.recorders.database_fault import Cause, DatabaseFaultError
 
 
 class TimeLimits(msgspec.Struct, frozen=True):
@@ -42,19 +42,20 @@ class Retries:
         self._now = now
         self._failures = 0
         self._at = 0.0
-        self._last: DatabaseFaultError | None = None
+        self._last: tuple[Cause, str] | None = None
 
     def check(self) -> None:
         """Raise the last ``DatabaseFaultError`` again if it is too early for an attempt."""
         if self._last is not None and self._now() < self._at:
-            raise self._last
+            # Not the same object: it would collect a traceback each time.
+            raise DatabaseFaultError(*self._last)
 
     def failed(self, fault: DatabaseFaultError) -> None:
         waits = self._waits
         longest = waits.patient_s if fault.cause.is_patient else waits.longest_s
         self._at = self._now() + min(longest, waits.first_s * 2 ** min(self._failures, 10))
         self._failures += 1
-        self._last = fault
+        self._last = fault.cause, fault.reason
 
     def succeeded(self) -> None:
         self._failures = 0

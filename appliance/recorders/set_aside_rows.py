@@ -6,7 +6,7 @@ place of the one before it. Not for: deciding that a row can't be stored.
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -23,16 +23,16 @@ _LONGEST_VALUE = 1024 * 1024
 """Characters. The journal has the message whole, for as long as it keeps it."""
 _TAIL = 4 * _LONGEST_VALUE
 
-_log = logging.getLogger(__name__)
-
 
 class SetAsideRows:
     """The file of one recorder. One thread at a time."""
 
     def __init__(self, data_dir: Path, name: str, *, max_bytes: int = MAX_BYTES) -> None:
-        plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-        self.path = data_dir / f"{plain}.set-aside.jsonl"
-        self._older = data_dir / f"{plain}.set-aside.1.jsonl"
+        plain = re.sub(r"[^a-z0-9_-]", "_", name.lower())
+        if plain != name:  # another recorder's may look the same
+            plain += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
+        self.path = data_dir / f"set-aside-{plain}.jsonl"
+        self._older = data_dir / f"set-aside-{plain}.1.jsonl"
         self._max_bytes = max_bytes
         self._last: tuple[int, int] | None = None
 

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -63,6 +64,10 @@ def make_url(config: RecorderConfig) -> sa.URL:
         )
     password = database_password(config)
     return url if password is None else url.set(password=password.reveal())
+
+
+# A type of another program's column that SQLAlchemy does not know is no message for a terminal.
+warnings.filterwarnings("ignore", category=sa_errors.SAWarning)
 
 
 class SqlConnection:
@@ -158,6 +163,14 @@ class SqlConnection:
                 connect_args=self.dialect.connect_args(self._limits),
             )
             connection = self._engine.connect()
+            try:
+                with _cut_after(self._limits.answer_s, connection):
+                    self.dialect.on_connect(connection, self._limits)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    connection.invalidate()
+                    connection.close()
+                raise
         except Exception as error:  # noqa: BLE001  # a driver's, of any class
             fault = error if isinstance(error, DatabaseFaultError) else self._fault(error)
             self._retries.failed(fault)

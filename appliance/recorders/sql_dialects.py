@@ -67,6 +67,9 @@ class Dialect:
         """Arguments for the driver."""
         return {}
 
+    def on_connect(self, connection: sa.Connection, limits: TimeLimits) -> None:
+        """Settings of a new connection."""
+
     def largest_row(self, connection: sa.Connection) -> int | None:  # noqa: ARG002
         """Bytes that a row may have, ``None`` where that is no question."""
         return None
@@ -165,16 +168,23 @@ class PostgreSQL(Dialect):
     }
 
     def connect_args(self, limits: TimeLimits) -> dict[str, Any]:
-        milliseconds = int(limits.statement_s * 1000)
         return {
             "connect_timeout": max(2, math.ceil(limits.connect_s)),
             "application_name": "qlik-mqtt-appliance",
-            "options": f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
-            f" -c idle_in_transaction_session_timeout={2 * milliseconds} -c timezone=UTC",
+            "prepare_threshold": None,  # poolers between share connections
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
         }
+
+    def on_connect(self, connection: sa.Connection, limits: TimeLimits) -> None:
+        # Not as a parameter of the connection, which PgBouncer refuses.
+        milliseconds = int(limits.statement_s * 1000)
+        connection.exec_driver_sql(
+            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds};"
+            f" SET idle_in_transaction_session_timeout = {2 * milliseconds}; SET TIME ZONE 'UTC'"
+        )
+        connection.commit()
 
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
         labels = [f"c{number}" for number in range(len(rows.names))]
@@ -352,6 +362,8 @@ def kind_of_type(found: Any) -> Kind | None:
     """The kind of a column of an existing table; ``None``: it is none that a recorder writes."""
     if isinstance(found, sa.Boolean):
         return "boolean"
+    if isinstance(found, postgresql.ENUM):
+        return None
     if isinstance(found, mysql.TINYINT) and found.display_width == 1:
         return "boolean"
     for kind, types in _KINDS:

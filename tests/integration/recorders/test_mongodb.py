@@ -168,7 +168,7 @@ def test_a_document_that_another_unique_index_refuses_is_set_aside(server: Mongo
         appliance.target(), messages(1, 2, {"device": 1}) + messages(3, 3, {"refused": 1})
     )
     assert _seqs(server) == [1]
-    lines = (appliance.folder / "sensors.set-aside.jsonl").read_text().splitlines()
+    lines = (appliance.folder / "set-aside-sensors.jsonl").read_text().splitlines()
     assert [json.loads(line)["reason"] for line in lines] == [
         "E11000 duplicate key error index: device_1 (11000)",
         "Document failed validation (121)",

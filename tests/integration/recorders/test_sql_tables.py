@@ -24,6 +24,7 @@ from appliance.recorders.database_fault import Cause, DatabaseFaultError
 from appliance.recorders.databases import try_database
 from appliance.recorders.database_waits import TimeLimits
 from appliance.recorders.progress import Progress
+from appliance.recorders.set_aside_rows import SetAsideRows
 from appliance.recorders.sql_state import SqlState
 from appliance.secret import Secret
 
@@ -255,16 +256,16 @@ def test_a_row_that_the_table_refuses_is_set_aside(database: Database, rig, capl
     with caplog.at_level(logging.WARNING):
         appliance.record(appliance.target(), messages(2, 100))
     assert [row["seq"] for row in database.rows()] == list(range(2, 50))
-    lines = (appliance.folder / "sensors.set-aside.jsonl").read_text().splitlines()
+    lines = (appliance.folder / "set-aside-sensors.jsonl").read_text().splitlines()
     assert [json.loads(line)["seq"] for line in lines] == list(range(50, 101))
     assert json.loads(lines[0])["row"] == {"t": 12.5, "n": 50}
     assert appliance.counts[Counter.RECORDER_ROWS_SET_ASIDE] == 51
     target = appliance.made[-1]
-    assert target.note.startswith("51 rows can't be stored and are in sensors.set-aside.jsonl")
+    assert target.note.startswith("51 rows can't be stored and are in set-aside-sensors.jsonl")
     assert "message 50" in caplog.text
     # A crash gives the rows again, and none is written twice.
     appliance.record(appliance.target(Progress("sql", 0)), messages(60, 101))
-    assert len((appliance.folder / "sensors.set-aside.jsonl").read_text().splitlines()) == 52
+    assert len((appliance.folder / "set-aside-sensors.jsonl").read_text().splitlines()) == 52
 
 
 @pytest.mark.parametrize(
@@ -503,3 +504,30 @@ def test_the_database_is_tried_before_it_is_used(database: Database, rig):
     database.run("DROP TABLE messages", "CREATE TABLE messages (id BIGINT)")
     with pytest.raises(UnavailableError, match="no column installation"):
         try_database(config)
+
+
+def test_many_columns_of_short_texts(database: Database, rig):
+    """They may be too much for a row of MariaDB; then the row is set aside."""
+    appliance = rig()
+    target = appliance.target()
+    appliance.append(target, messages(1, 1, {f"key_{n}": "x" * 38 for n in range(199)}))
+    appliance.append(target, messages(2, 2, {"key_1": "y"}))
+    found = [row["seq"] for row in database.rows("SELECT seq FROM messages ORDER BY seq")]
+    assert found in ([1, 2], [2])
+    assert appliance.counts[Counter.RECORDER_ROWS_SET_ASIDE] == 2 - len(found)
+
+
+def test_set_aside_rows_are_bounded(tmp_path: Path):
+    rows = SetAsideRows(tmp_path, "sensors", max_bytes=1000)
+    for seq in range(1, 101):
+        assert rows.add(seq, 0, "why", {"text": "x" * 50})
+    found = sorted(tmp_path.iterdir())
+    assert [path.name for path in found] == ["set-aside-sensors.1.jsonl", "set-aside-sensors.jsonl"]
+    assert all(path.stat().st_size <= 1000 for path in found)
+    assert json.loads(found[1].read_text().splitlines()[-1])["seq"] == 100
+    with found[1].open("ab") as file:
+        file.write(b'{"seq": 101, "it')  # a power cut
+    again = SetAsideRows(tmp_path, "sensors", max_bytes=1000)
+    assert not again.add(100, 0, "why", {})
+    assert again.add(101, 0, "why", {})
+    assert SetAsideRows(tmp_path, "Sensors").path != rows.path
