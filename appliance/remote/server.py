@@ -34,6 +34,8 @@ MAX_TERMINALS = 32
 MAX_COMMANDS = 256
 """Commands, which get no frames, that may be attached at a time."""
 _WORKERS = 4
+_SEARCHES = 2
+"""Searches that are carried out at a time; further steps wait for their turn."""
 _AFTER_FAILURE_S = 1.0
 _OPERATOR = "operator"
 
@@ -89,6 +91,8 @@ class TerminalServer:
         self._has_terminals = asyncio.Event()
         self._requests: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="terminals")
+        # A search takes a part of a second a step; frames and actions do not wait for it.
+        self._searches = ThreadPoolExecutor(_SEARCHES, thread_name_prefix="terminal searches")
         self._decoder = msgspec.json.Decoder(protocol.Request)
         self._sender: asyncio.Task[None] | None = None
         self._failure = ""
@@ -110,7 +114,8 @@ class TerminalServer:
                 await self._sender
         for task in self._requests:
             task.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._searches):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     # --- frames -------------------------------------------------------------------------------
 
@@ -271,8 +276,9 @@ class TerminalServer:
             if isinstance(operation, protocol.StopAppliance):
                 # Afterwards the connection may be closed already.
                 self._answer(message.client_id, protocol.Answer(request.number))
+            pool = self._searches if isinstance(operation, protocol.Search) else self._pool
             found = await loop.run_in_executor(
-                self._pool, _encoded, self._engine, operation, _who(message)
+                pool, _encoded, self._engine, operation, _who(message)
             )
             self._answer(message.client_id, protocol.Answer(request.number, found))
         except ApplianceError as error:

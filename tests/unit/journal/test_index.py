@@ -214,3 +214,23 @@ def test_a_thread_fills_the_index(site):
     assert site.indexer.wait_for(30, 30)
     site.indexer.stop(30)
     assert len(site.segments()) == 3
+
+
+def test_a_disk_that_refuses_costs_time_and_no_message(site, monkeypatch):
+    """What could not be written is read again; searches find it meanwhile."""
+    site.put("hay", 15)
+    site.indexer.look()
+
+    def full(_connection):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    site.put("needle", 15)
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "newest", full)
+        patch.setattr("appliance.journal.indexer.transaction", full)
+        assert site.indexer.look() > 1
+    assert len(site.segments()) == 1
+    assert len(site.looked_at(topics=("needle",))[0]) == 15
+    site.indexer.look()
+    assert len(site.segments()) == 3
+    assert len(site.looked_at(topics=("needle",))[0]) == 15
