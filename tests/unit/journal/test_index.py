@@ -122,6 +122,7 @@ def test_an_index_that_cannot_be_used_is_made_anew(site, harm):
     )
 
 
+@pytest.mark.posix("Windows does not let an open file be removed")
 def test_an_index_that_is_removed_while_the_appliance_runs_is_made_anew(site):
     """Nothing goes on in a file without a name."""
     site.put("hay", 30)
