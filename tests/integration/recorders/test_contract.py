@@ -16,6 +16,7 @@ import threading
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from recorder_payloads import (
     FIELD_PAYLOADS,
@@ -415,3 +416,37 @@ def test_ten_megabytes_in_one_payload(tmp_path, kind):
         site.publish(*payloads)
     for row, payload in zip(site.rows(), payloads, strict=True):
         check_row(kind, row, payload)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "sqlite"])
+def test_rows_of_a_lost_database_are_made_again_from_the_journal(tmp_path, kind):
+    """Mode `update`; a file that was there is set aside."""
+    with Site(tmp_path, kind, mode="update") as site:
+        site.publish(b'{"x": 1, "y": 1}', topic="a")
+        site.publish(b'{"x": 2}', topic="b")
+    for path in tmp_path.glob("recorders.db*"):
+        path.unlink()
+    with Site(tmp_path, kind, mode="update") as site:
+        site.publish(b'{"y": 3}', topic="a")
+    rows = {row["topic"]: row for row in site.rows()}
+    assert rows.keys() == {"a", "b"}
+    check_row(kind, rows["a"], b'{"x": 1, "y": 3}')
+    check_row(kind, rows["b"], b'{"x": 2}')
+
+
+def test_a_change_of_the_keys_begins_a_new_file_or_other_columns(tmp_path, kind):
+    """While the appliance runs, as a reload does it; no message is lost or comes twice."""
+    keys = {"fields": {"a": "a"}, "metadata": True}
+    with Site(tmp_path, kind, **keys) as site:
+        site.publish(b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}')
+        site.settle()
+        changed = msgspec.structs.replace(site.config, fields={"a": "a", "b": "b"})
+        plan = site.recorders.plan([changed])
+        assert site.recorders.take(plan, site.journal.follower, 60)
+        site.publish(b'{"a": 3, "b": 3}')
+    assert site.complete
+    rows = site.rows()
+    kept = [row for path in site.place.glob("*.before-*") for row in READERS[kind](path)]
+    assert [int(row["seq"]) for row in kept + rows] == [1, 2, 3]
+    last = rows[-1]["payload"] if kind in TEXTS else rows[-1]
+    assert (int(last["a"]), int(last["b"])) == (3, 3)

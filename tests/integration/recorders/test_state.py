@@ -155,7 +155,7 @@ def test_a_list_without_a_key(tmp_path):
 def test_columns_of_csv_are_those_of_all_rows_and_stay_where_they_are(tmp_path):
     site = Site(tmp_path, "csv", "+", mode="latest")
     site.take(b'{"b": 1}', topic="m")
-    site.pass_s(1)
+    site.pass_s(1000)
     site.take(b'{"a": 2, "b": 3}', topic="c")
     site.take(b"text", topic="z")
     site.close()
@@ -169,7 +169,7 @@ def test_files_of_typed_columns(tmp_path, kind):
         pytest.importorskip("pyarrow")
     site = Site(tmp_path, kind, "+", mode="update")
     site.take(b'{"n": 1}', topic="p")
-    site.pass_s(1)
+    site.pass_s(1000)
     site.take(b'{"n": 1.5, "s": "x"}', topic="q")
     site.take(b"text", topic="r")
     site.close()
@@ -185,9 +185,10 @@ def test_files_of_typed_columns(tmp_path, kind):
     ]
 
 
-def test_the_file_is_replaced_at_most_once_a_second(tmp_path):
+def test_the_file_is_replaced_at_most_once_a_second(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_file, "_SHARE", 0)  # however slow the machine is
     site = Site(tmp_path, mode="latest")
-    site.pass_s(5)
+    site.pass_s(1000)
     site.take(A)
     site.pass_s(0)
     assert site.json() == json.loads(A)
@@ -231,9 +232,9 @@ def test_a_file_that_is_up_to_date_is_not_written_again(tmp_path):
     site = Site(tmp_path, mode="latest", time_field="received")
     assert list(site.json())[-1] == "received"
     site.close()
-    os.utime(site.path, ns=(1, 1))
+    os.utime(site.path, (10, 10))
     Site(tmp_path, mode="latest", time_field="received").close()
-    assert site.path.stat().st_mtime_ns == 1
+    assert site.path.stat().st_mtime == 10
     assert inode != second or os.name == "nt"
 
 
@@ -244,7 +245,7 @@ def test_a_foreign_file_is_set_aside(tmp_path):
     assert "st.json.before-" in site.target.note
     site.path.write_text("two")
     site.take(A)
-    site.pass_s(5)
+    site.pass_s(1000)
     site.close()
     site.path.write_text("three")
     site = Site(tmp_path, mode="latest")
@@ -273,7 +274,7 @@ def test_a_failed_write_is_tried_again(tmp_path, kind, monkeypatch):
     """The old file stays, nothing is left beside it, and no row is lost."""
     site = Site(tmp_path, kind, mode="update", topic="+")
     site.take(A)
-    site.pass_s(5)
+    site.pass_s(1000)
     before = site.text()
     site.take(b'{"x": 1}')
 
@@ -283,13 +284,13 @@ def test_a_failed_write_is_tried_again(tmp_path, kind, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(state_file.files, "sync_file", fail)
         with pytest.raises(OSError, match="No space"):
-            site.pass_s(5)
+            site.pass_s(1000)
     assert site.text() == before
     assert not list(tmp_path.glob(".st*"))
     with monkeypatch.context() as patch:
         patch.setattr(state_file.files, "rename", fail)
         with pytest.raises(OSError, match="No space"):
-            site.pass_s(5)
+            site.pass_s(1000)
     site.store.close()
     site = Site(tmp_path, kind, mode="update", topic="+")
     assert site.target.note == ""
