@@ -7,11 +7,14 @@ the folder, publishes so many messages and waits to be killed. It notes each com
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import gzip
 import io
 import json
 import os
 import random
+import sqlite3
 import sys
 import threading
 import time
@@ -19,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance.config.tables import RecorderConfig, RotateConfig
+from appliance.config.tables import DatabaseConfig, RecorderConfig, RotateConfig
 from appliance.journal.journal import Journal
 from appliance.model import Message
 from appliance.recorders.progress import highest_cursor
@@ -51,6 +54,11 @@ class Target:
         self._keys = keys
 
     def config(self, folder: Path) -> RecorderConfig:
+        if "database" in self._keys:
+            url = f"sqlite:///{folder / 'tables.sqlite'}"
+            database = DatabaseConfig(url=url, table=self._keys["database"])
+            keys = {**self._keys, "database": database, "name": self.name}
+            return RecorderConfig(topic=self.topic, **keys)
         path = str(folder / "rec" / self.name)
         return RecorderConfig(**{"topic": self.topic, "path": path, **self._keys})
 
@@ -103,6 +111,42 @@ def _latest(name: str) -> Callable[[Path], dict[str, int]]:
     return read
 
 
+def _packed(folder: Path) -> list[int]:
+    """Files that are compressed or wait for it: never one message in both."""
+    found: list[int] = []
+    for path in _series(folder, "packed-*"):
+        if path.suffix == ".gz":
+            text = gzip.decompress(path.read_bytes()).decode()
+            found += [json.loads(line)["n"] for line in text.splitlines()]
+        elif not path.with_name(f"{path.name}.gz").exists():
+            found += read_lines(path)
+    return found
+
+
+def _by_topic(folder: Path) -> list[int]:
+    files = [read_lines(path) for path in _series(folder, "by/*.jsonl")]
+    assert all(numbers == sorted(set(numbers)) for numbers in files)
+    return sorted(n for numbers in files for n in numbers)
+
+
+def _by_line(folder: Path) -> list[int]:
+    lines = [
+        [n for path in _series(folder, f"{line}/p-*.parquet") for n in read_parquet(path)]
+        for line in (1, 2)
+    ]
+    assert all(numbers == sorted(set(numbers)) for numbers in lines)
+    return sorted(n for numbers in lines for n in numbers)
+
+
+def _rows(folder: Path, sql: str) -> list[Any]:
+    path = folder / "tables.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        try:
+            return connection.execute(sql).fetchall()
+        except sqlite3.OperationalError:  # no message came before the crash
+            return []
+
+
 TARGETS = [
     Target("all.json", _json, format="json"),
     Target("all.jsonl", lambda f: read_lines(f / "rec" / "all.jsonl"), format="jsonl"),
@@ -114,6 +158,39 @@ TARGETS = [
         rotate=RotateConfig(messages=20),
     ),
     Target("b.qvd", _parts("b-*.qvd", read_qvd), format="qvd", rotate=RotateConfig(messages=25)),
+    Target(
+        "series.jsonl",
+        _parts("series-*.jsonl", read_lines),
+        format="jsonl",
+        rotate=RotateConfig(messages=20),
+    ),
+    Target(
+        "packed.jsonl",
+        _packed,
+        format="jsonl",
+        rotate=RotateConfig(messages=30),
+        compression="gzip",
+    ),
+    Target("by/{topic}.jsonl", _by_topic, format="jsonl"),
+    Target(
+        "{line}/p.parquet",
+        _by_line,
+        topic="plant/{line}/{sensor}",
+        format="parquet",
+        rotate=RotateConfig(messages=15),
+    ),
+    Target(
+        "table",
+        lambda f: [n for (n,) in _rows(f, "SELECT n FROM messages ORDER BY seq, item")],
+        database="messages",
+    ),
+    Target(
+        "lasttable",
+        lambda f: dict(_rows(f, "SELECT topic, n FROM lasts")),
+        is_latest=True,
+        database="lasts",
+        mode="latest",
+    ),
     Target("last.json", _latest("last.json"), is_latest=True, format="json", mode="latest"),
     Target("state.json", _latest("state.json"), is_latest=True, format="json", mode="update"),
 ]

@@ -5,16 +5,17 @@ Not for: comparing the file with the messages (locate.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from appliance.config.recorder_paths import template_of
 from appliance.model import Message
 from appliance.mqtt.topics import Matcher
-from appliance.recorders.formats import make_format
+from appliance.recorders.formats import is_of_parts, make_format
 from appliance.recorders.locate import locate
+from appliance.recorders.lost_series import LostSeries
 from appliance.recorders.part_store import PartStore
-from appliance.recorders.parts import found_parts
 from appliance.recorders.progress import Progress
 from appliance.recorders.recorder import Recorder
 from appliance.recorders.target import LOST
@@ -28,37 +29,46 @@ class Messages(Protocol):
     def seq_at(self, time_ns: int) -> int: ...
 
 
-def find_parts_position(
-    recorder: Recorder, data_dir: Path, parts: PartStore, last_seq: int
-) -> tuple[Progress, str, bool]:
-    """Find where a recorder of parts goes on, by the names of its files; note those it has.
+def find_series(
+    recorder: Recorder,
+    routes: Matcher[Recorder],
+    *,
+    data_dir: Path,
+    parts: PartStore,
+    last_seq: int,
+    journal: Messages,
+    present: Mapping[str, Progress],
+) -> tuple[dict[str, Progress], str, bool] | None:
+    """Find where a recorder of many files goes on; ``None``: it is none.
 
-    Returns as ``find_position``.
+    Returns the rows of ``recorders.db``, and as ``find_position``.
 
     Raises:
-        sqlite3.Error: the files can't be noted.
+        UnavailableError, sqlite3.Error: the journal or the database can't be used.
     """
-    what = f"The position of the recording {recorder.config.path} was lost"
-    kind = recorder.config.format
+    config = recorder.config
+    if config.database is not None or config.mode != "append":
+        return None
     try:
-        found = found_parts(recorder.key, data_dir, kind)
-    except OSError as error:
-        why = f"{what}, and its folder can't be read ({error.strerror or error})"
-        return Progress("", last_seq), f"{why}: it goes on behind message {last_seq}.", True
-    if not found:
-        told = (
-            f"{what}, and it has no file: it begins anew behind message {last_seq}."
-            " Earlier ones can be had with appliance export."
-        )
-        return Progress("", last_seq), told, True
-    known = {part.path for part in parts.of_recorder(recorder.key)}
-    for part in found:
-        if part.path not in known:
-            parts.close(part, [])
-    seq = min(found[-1].last_seq, last_seq)
-    size = sum(part.bytes for part in found)
-    told = f"{what}. By the names of its {len(found)} files it goes on behind message {seq}."
-    return Progress(kind, seq, length=size), told, False
+        template = template_of(config, str(data_dir))
+    except ValueError:  # making the target says it
+        return None
+    if template is None and config.rotate is None and not is_of_parts(config.format):
+        return None
+
+    def newest_first() -> Iterator[Message]:
+        for chunk in journal.back_from(last_seq + 1):
+            yield from (each for each in chunk if recorder in routes.match(each.topic))
+
+    series = LostSeries(
+        config,
+        recorder.key,
+        data_dir,
+        template=template,
+        parts=parts,
+        last_seq=last_seq,
+    )
+    return series.find(newest_first, journal.seq_at, present)
 
 
 def find_position(

@@ -468,31 +468,3 @@ def find_parts(path: Path, kind: str) -> list[tuple[Path, int, int]]:
         ((path.with_name(match[0]), int(match[1]), int(match[2])) for match in found),
         key=lambda each: each[2],
     )
-
-
-def found_parts(key: str, data_dir: Path, kind: str) -> list[Part]:
-    """The parts of a recorder whose rows are lost, by the names of their files.
-
-    ``messages`` is 0, and the times are those of the last writes.
-
-    Raises:
-        OSError: the folder or a file can't be looked at.
-    """
-    found = []
-    for path, first_seq, last_seq in find_parts(path_of(key, data_dir), kind):
-        known = path.stat()
-        found.append(
-            Part(
-                path=key_of(path, data_dir),
-                recorder=key,
-                series=key,
-                first_seq=first_seq,
-                last_seq=last_seq,
-                messages=0,
-                bytes=known.st_size,
-                first_ns=known.st_mtime_ns,
-                last_ns=known.st_mtime_ns,
-                closed_ns=known.st_mtime_ns,
-            )
-        )
-    return found

@@ -21,9 +21,8 @@ from appliance.counters import Counter
 from appliance.engine_api import RecorderState
 from appliance.errors import UnavailableError
 from appliance.journal.follower import Follower
-from appliance.recorders.formats import is_of_parts
 from appliance.recorders.free_space import FreeSpace
-from appliance.recorders.lost_position import Messages, find_parts_position, find_position
+from appliance.recorders.lost_position import Messages, find_position, find_series
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.plan import FILES, Group, Plan, make_plan
 from appliance.recorders.progress import Progress, ProgressStore
@@ -132,20 +131,25 @@ class Recorders:
         for recorder in self._plan.recorders:
             if recorder.key in stored or not (is_lost or recorder.key in self._store.damaged):
                 continue
-            config = recorder.config
-            is_series = config.database is None and config.mode == "append"
-            if is_series and is_of_parts(config.format):
-                progress, told, is_loss = find_parts_position(
-                    recorder, self._data_dir, self.parts, last_seq
-                )
+            routes = self._plan.files.routes
+            series = find_series(
+                recorder,
+                routes,
+                data_dir=self._data_dir,
+                parts=self.parts,
+                last_seq=last_seq,
+                journal=journal,
+                present=stored,
+            )
+            if series is not None:
+                rows, told, is_loss = series
+                found.update(rows)
             else:
-                progress, told, is_loss = find_position(
-                    recorder, self._plan.files.routes, last_seq, journal
-                )
+                progress, told, is_loss = find_position(recorder, routes, last_seq, journal)
+                found[recorder.key] = progress
             _log.log(logging.ERROR if is_loss else logging.WARNING, "%s", told)
             if is_loss:
                 self._losses.append(told)
-            found[recorder.key] = progress
         if found:
             # As a new recording's beginning: on the disk before a message may be acknowledged.
             self._store.save(found.items(), durable=True)

@@ -47,7 +47,8 @@ MAX_OPEN_PARTS = 50
 MAX_PATHS = 10_000
 """Files that are not closed. Each has a row, and is looked for in its folder by people."""
 
-_ROW_FORMAT = "spread"
+ROW_FORMAT = "spread"
+"""Of the recorder's own row."""
 _GRACE_NS = 5_000_000_000
 """A message may be committed so long after it was received."""
 _ENDED_A_TICK = 100
@@ -167,8 +168,7 @@ class Spread:
         return key, path
 
     def _row_key(self, path: Path, period: int) -> str:
-        place = key_of(path, self._context.data_dir)
-        return f"{self._prefix}{period}{KEY_MARK}{place}"
+        return row_key(self._context.key, period, path, self._context.data_dir)
 
     def _target(self, key: str, path: Path) -> Target:
         """The open target of a path."""
@@ -400,7 +400,7 @@ class Spread:
             if safe < target.cursor:
                 safe_seq = min(safe_seq, safe)
         row = Progress(
-            _ROW_FORMAT,
+            ROW_FORMAT,
             max(safe_seq, self._stored.seq),
             count=self._count,
             memory=msgspec.json.encode(_Memory(self._seen)).decode()
@@ -443,6 +443,18 @@ class Spread:
             size_bytes=size + self._length,
             files=files + len(self._known),
         )
+
+
+def row_key(recorder: str, period: int, path: Path, data_dir: Path) -> str:
+    """The name of a path's row in ``recorders.db``.
+
+    Args:
+        recorder: the name of the recorder's own row.
+        period: ``PathMaker.period`` of the path's messages.
+        path: the path.
+        data_dir: the data directory.
+    """
+    return f"{recorder}{KEY_MARK}{period}{KEY_MARK}{key_of(path, data_dir)}"
 
 
 def _none(_after_seq: int) -> Iterator[list[Message]]:

@@ -25,8 +25,8 @@ pytestmark = [
     pytest.mark.campaign,
     pytest.mark.posix("the library that sees writes is preloaded on Linux"),
 ]
-INSTANTS = int(os.environ.get("CRASH_INSTANTS", "30"))
-"""More of them find more; a thousand take six minutes."""
+INSTANTS = int(os.environ.get("CRASH_INSTANTS", "20"))
+"""More of them find more; a thousand take ten minutes."""
 
 
 @pytest.fixture(autouse=True)
