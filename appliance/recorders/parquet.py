@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from appliance.recorders.budget import Budget
 from appliance.recorders.table import Column, Kind, Table
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ BATCH_BYTES = 1 << 20
 GROUP_ROWS = 25_000
 """Rows of a row group, and ``GROUP_BYTES`` of it in memory, at which it is written."""
 GROUP_BYTES = 8 << 20
+BUDGET = Budget(32 << 20)
+"""For the row groups of all open files."""
 PAGE_BYTES = 64 << 10
 """Of a column in the file, and ``PAGE_BATCH`` values that are encoded in one go."""
 PAGE_BATCH = 256
@@ -57,14 +60,19 @@ class ParquetWriter:
         if self._sink is None:
             return 0
         ratio = self._written / self._flushed_bytes if self._flushed_bytes else _SMALLER
-        waiting = self._group_bytes + self._text + 8 * self._rows * len(self._columns)
-        return self._written + int(waiting * min(ratio, 1.0))
+        return self._written + int(self.memory * min(ratio, 1.0))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of rows that are not written yet, about."""
+        return self._group_bytes + self._text + 8 * self._rows * len(self._columns)
 
     def begin(self, file: Path, columns: tuple[Column, ...]) -> None:
         self.abandon()
         self._columns = columns
         self._values = [[] for _ in columns]
         self._sink = _arrow().OSFile(str(file), "wb")
+        BUDGET.join(self)
 
     def takes(self, columns: tuple[Column, ...]) -> bool:
         if columns == self._columns:
@@ -87,6 +95,9 @@ class ParquetWriter:
             if self._rows >= BATCH_ROWS or self._text >= BATCH_BYTES:
                 self._pack_waiting()
         if self._group_rows >= GROUP_ROWS or self._group_bytes >= GROUP_BYTES:
+            self._flush()
+        elif BUDGET.is_spent_by(self):
+            self._pack_waiting()
             self._flush()
 
     def close(self, first_seq: int = 0, last_seq: int = 0) -> None:
@@ -114,6 +125,7 @@ class ParquetWriter:
             writer.is_open = False
 
     def _forget(self) -> None:
+        BUDGET.leave(self)
         self._writer = self._sink = None
         self._batches = []
         self._values = []

@@ -16,6 +16,7 @@ import contextlib
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+from appliance.recorders.budget import Budget
 from appliance.recorders.qvd_header import Field, header
 from appliance.recorders.qvd_symbols import CHUNK, FIRST, Symbols
 from appliance.recorders.table import Column, Table
@@ -23,6 +24,8 @@ from appliance.recorders.table import Column, Table
 MAX_ROWS = 1_000_000
 """Rows of a part, and ``MAX_MEMORY`` bytes that they take: then it must be closed."""
 MAX_MEMORY = 64 << 20
+BUDGET = Budget(128 << 20)
+"""For all open parts."""
 
 
 class QvdWriter:
@@ -45,16 +48,22 @@ class QvdWriter:
         bits = sum(_width(field) for field in fields)
         return 1_000 + sum(600 + field.bytes for field in fields) + self._rows * ((bits + 7) // 8)
 
+    @property
+    def memory(self) -> int:
+        """Bytes that the rows take, about."""
+        return sum([field.memory for field in self._fields.values()])
+
     def begin(self, file: Path, columns: tuple[Column, ...]) -> None:
         self.abandon()
         self._file = file.open("wb")
+        BUDGET.join(self)
         self._rows = 0
         self._set_columns(columns)
 
     def takes(self, columns: tuple[Column, ...]) -> bool:
         if self._rows >= MAX_ROWS:
             return False
-        if self._rows and sum(field.memory for field in self._fields.values()) >= MAX_MEMORY:
+        if self._rows and (self.memory >= MAX_MEMORY or BUDGET.is_spent_by(self)):
             return False
         return columns == self._columns or all(
             column.name not in self._fields
@@ -116,6 +125,7 @@ class QvdWriter:
         self.abandon()
 
     def abandon(self) -> None:
+        BUDGET.leave(self)
         file, self._file = self._file, None
         self._fields = {}
         self._columns = ()

@@ -42,6 +42,8 @@ from appliance.recorders.table_maker import TableMaker
 MOSQUITTO = 157_000
 """Acknowledgements a second where the targets were set."""
 TARGETS = {"jsonl": 90_000, "json": 70_000, "csv": 60_000, "parquet": 60_000, "qvd": 30_000}
+POSTGRESQL = 20_000
+"""Rows a second there."""
 TEXTS: dict[str, type[Format]] = {"jsonl": JsonLinesFormat, "json": JsonFormat, "csv": CsvFormat}
 
 RECORDER = """
@@ -268,7 +270,8 @@ def beside_wiredflow(results: Results, here: Path, python: str, count: int = 2_0
 
 def main() -> None:
     options = rig.arguments(__doc__ or "", count=1_500_000, rows=300_000, seconds=4.0, wiredflow="")
-    results = Results(f"Recorders: a burst of {options.count:,} messages of 64 bytes")
+    results = Results("Recorders")
+    print(f"bursts of {options.count:,} messages of 64 bytes", flush=True)
     with ExitStack() as stack:
         folder = stack.enter_context(rig.scratch(options.folder))
         for number in range(options.rounds):
@@ -283,6 +286,7 @@ def main() -> None:
                     results.add(f"{kind}: target", target * rate / MOSQUITTO, "messages/s")
                     burst(results, kind, here / kind, options.count)
                     cost(results, kind, here / f"{kind}-cost", options.count)
+            results.add("postgresql: target", POSTGRESQL * rate / MOSQUITTO, "rows/s")
             for name in ("postgresql", "mariadb"):
                 if options.only in name:
                     database(results, name, here / name, options.rows)
@@ -300,7 +304,8 @@ def main() -> None:
             f"{kind}: cost, first fifth",
             "<= 1.1",
         )
-    results.limit("postgresql: recorded", ">= 20000")
+    results.compare("postgresql to target", "postgresql: recorded", "postgresql: target", ">= 1")
+    results.compare("mariadb to target of PostgreSQL", "mariadb: recorded", "postgresql: target")
     results.limit("memory, Parquet recorder above none", "<= 60")
     results.compare(
         "acknowledged with Parquet and JSON lines recorders to without",

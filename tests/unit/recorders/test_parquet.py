@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from typed_tables import EDGES, TIME_US, edge_table, rows_of, table, tables
 
 from appliance.recorders import parquet
+from appliance.recorders.budget import Budget
 from appliance.recorders.formats import make_part_writer
 from appliance.recorders.parquet import ParquetWriter
 
@@ -103,6 +104,23 @@ def test_large_texts_are_written_before_there_are_many_rows(tmp_path):
     assert path.stat().st_size > 0
     writer.close(1, 18)
     assert pq.read_metadata(path).num_rows == 18
+
+
+def test_many_open_files_share_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "BUDGET", Budget(1_000_000))
+    made = table({"text": "text"}, [[f"a text {at:06d}"] for at in range(2_000)])
+    writers = [ParquetWriter() for _ in range(20)]
+    for number, writer in enumerate(writers):
+        writer.begin(tmp_path / f"{number}.parquet", made.columns)
+    for _ in range(10):
+        for writer in writers:
+            writer.write(made)
+        assert sum(writer.memory for writer in writers) < 2_000_000
+    for number, writer in enumerate(writers):
+        writer.close(1, 2)
+        metadata = pq.read_metadata(tmp_path / f"{number}.parquet")
+        assert metadata.num_rows == 20_000
+        assert 1 < metadata.num_row_groups
 
 
 def test_columns_are_added_until_rows_are_on_the_disk(tmp_path):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from typed_tables import TIME_US, edge_table, rows_of, table, tables
 
 from appliance.recorders import qvd
+from appliance.recorders.budget import Budget
 from appliance.recorders.qvd import QvdWriter
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -304,6 +305,30 @@ def test_a_part_ends_before_it_takes_too_much_memory(tmp_path, monkeypatch):
         assert rows < 10_000
     writer.close()
     assert len(by_qvd_parser(tmp_path / "full.qvd").rows()) == rows
+
+
+def test_many_open_parts_share_memory(tmp_path, monkeypatch):
+    """A part that has its share ends, although it alone could be larger."""
+    monkeypatch.setattr(qvd, "BUDGET", Budget(1_000_000))
+    writers = [QvdWriter() for _ in range(10)]
+    made = table({"text": "text"}, [[f"a text {at}"] for at in range(500)])
+    for number, writer in enumerate(writers):
+        writer.begin(tmp_path / f"{number}.qvd", made.columns)
+    written = 0
+    while all(writer.takes(made.columns) for writer in writers):
+        for writer in writers:
+            made.values[0] = [f"{text}." for text in made.values[0]]
+            writer.write(made)
+        written += 1
+        assert written < 100
+    assert sum(writer.memory for writer in writers) < 2_000_000
+    for writer in writers:
+        writer.close()
+    alone = QvdWriter()
+    alone.begin(tmp_path / "alone.qvd", made.columns)
+    alone.write(made)
+    assert alone.takes(made.columns)
+    alone.abandon()
 
 
 @pytest.mark.posix("/dev/full")
