@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import threading
 from pathlib import Path
 
 from appliance.errors import UnavailableError
@@ -22,6 +23,8 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _LENGTH = 20
 """Characters, 100 bits."""
 _LARGEST_FILE = 4096
+_making = threading.Lock()
+"""Bridges and recorders of databases ask at the same time, in threads of their own."""
 
 _log = logging.getLogger(__name__)
 
@@ -36,15 +39,16 @@ def installation_id(data_dir: Path) -> str:
     """
     path = data_dir / FILE_NAME
     try:
-        found = _read(path)
-        if found is not None:
-            return found
-        made = "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
-        files.replace_file(path, f"{made}\n".encode())
+        with _making:
+            found = _read(path)
+            if found is not None:
+                return found
+            made = "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
+            files.replace_file(path, f"{made}\n".encode())
     except OSError as error:
         raise UnavailableError(
-            f"{path} can't be used: {explain(error)}. It has the text by which other brokers know"
-            " this appliance. Correct that and start again."
+            f"{path} can't be used: {explain(error)}. It has the text by which other brokers and"
+            " databases know this appliance. Correct that and start again."
         ) from error
     return made
 
@@ -60,7 +64,8 @@ def _read(path: Path) -> str | None:
         return found
     _log.error(
         "%s is damaged, and a new one is made: bridges without client_id are new clients to their"
-        " brokers, which send what waits there for the old ones to nobody",
+        " brokers, which send what waits for the old ones to nobody, and new rows in databases"
+        " have the new text",
         path,
     )
     return None

@@ -74,7 +74,9 @@ class SqlTable(DatabaseTarget):
         self._shape = shape
         database = config.database
         assert database is not None
-        self._connection = SqlConnection(config, limits=limits, waits=waits)
+        self._connection = SqlConnection(
+            config, limits=limits, waits=waits, is_stopping=context.is_stopping
+        )
         self._dialect = self._connection.dialect
         written = database.table or context.name
         self._layout = TableLayout(written, shape, self._dialect)

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 import sqlalchemy.exc as sa_errors
@@ -66,6 +67,10 @@ def make_url(config: RecorderConfig) -> sa.URL:
     return url if password is None else url.set(password=password.reveal())
 
 
+_WATCH_S = 0.5
+_STOP_S = 3.0
+"""How long an answer may take when the appliance stops."""
+
 # A type of another program's column that SQLAlchemy does not know is no message for a terminal.
 warnings.filterwarnings("ignore", category=sa_errors.SAWarning)
 
@@ -80,6 +85,7 @@ class SqlConnection:
         limits: TimeLimits | None = None,
         waits: Waits | None = None,
         now: Callable[[], float] = time.monotonic,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Not connected yet.
 
@@ -89,6 +95,7 @@ class SqlConnection:
         self._config = config
         self._limits = limits or TimeLimits()
         self._retries = Retries(waits, now)
+        self._is_stopping = is_stopping
         self.dialect: Dialect = dialect_of(make_url(config))
         assert config.database is not None
         self._database = config.database
@@ -118,7 +125,10 @@ class SqlConnection:
         """
         connection = self._connection or self._connect()
         try:
-            with _cut_after(self._limits.answer_s, connection) as cut, connection.begin():
+            with (
+                _cut_after(self._limits.answer_s, connection, self._is_stopping) as cut,
+                connection.begin(),
+            ):
                 yield connection
         except DatabaseFaultError as fault:
             self._failed(fault)
@@ -196,36 +206,54 @@ class SqlConnection:
 
 
 @contextlib.contextmanager
-def _cut_after(limit_s: float, connection: sa.Connection) -> Iterator[threading.Event]:
+def _cut_after(
+    limit_s: float, connection: sa.Connection, is_stopping: Callable[[], bool] = lambda: False
+) -> Iterator[threading.Event]:
     """Cut the connection when the work within takes too long; the event says that it was cut.
 
     A server that is stopped still has its operating system acknowledge packets, so no option of
-    TCP notices it.
+    TCP notices it. At a stop of the appliance there is less time.
     """
     is_cut = threading.Event()
-    descriptor = getattr(connection.connection.driver_connection, "fileno", None)
+    descriptor = _descriptor_of(connection.connection.driver_connection)
     if descriptor is None:  # a driver with time limits of its own, or no server
         yield is_cut
         return
+    is_done = threading.Event()
     lock = threading.Lock()
-    is_done = False
 
-    def cut() -> None:
+    def watch() -> None:
+        end = time.monotonic() + limit_s
+        while not is_done.wait(min(_WATCH_S, limit_s)):
+            if is_stopping():
+                end = min(end, time.monotonic() + _STOP_S)
+                if is_done.wait(max(0.0, end - time.monotonic())):
+                    return
+            if time.monotonic() >= end:
+                break
+        else:
+            return
         with lock:
-            if is_done:
+            if is_done.is_set():
                 return
             is_cut.set()
-            with contextlib.suppress(Exception):  # it has just ended by itself
-                end = socket.fromfd(descriptor(), socket.AF_INET, socket.SOCK_STREAM)
-                with end:
-                    end.shutdown(socket.SHUT_RDWR)
+            with (
+                contextlib.suppress(Exception),  # it has just ended by itself
+                socket.fromfd(descriptor(), socket.AF_INET, socket.SOCK_STREAM) as line,
+            ):
+                line.shutdown(socket.SHUT_RDWR)
 
-    timer = threading.Timer(limit_s, cut)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=watch, name="database time limit", daemon=True).start()
     try:
         yield is_cut
     finally:
         with lock:
-            is_done = True
-        timer.cancel()
+            is_done.set()
+
+
+def _descriptor_of(driver: Any) -> Callable[[], int] | None:
+    """What gives the descriptor of a driver's connection: psycopg says it, PyMySQL has a socket."""
+    found = getattr(driver, "fileno", None)
+    if found is None:
+        found = getattr(getattr(driver, "_sock", None), "fileno", None)
+    return found if callable(found) else None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 from appliance.bridge.installation import FILE_NAME, installation_id
 from appliance.errors import UnavailableError
 
@@ -29,3 +32,19 @@ def test_a_damaged_one_is_made_anew_and_said(tmp_path, content, caplog):
 def test_what_can_not_be_written_is_explained(tmp_path):
     with pytest.raises(UnavailableError, match="can't be used: .*Correct that"):
         installation_id(tmp_path / "missing")
+
+
+def test_threads_that_ask_at_once_get_one_text(tmp_path):
+    """Bridges and recorders of databases do; rows with a text that is lost would come again."""
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        together = threading.Barrier(4)
+
+        def ask(folder=folder, together=together):
+            together.wait()
+            return installation_id(folder)
+
+        with ThreadPoolExecutor(4) as threads:
+            found = {each.result() for each in [threads.submit(ask) for _ in range(4)]}
+        assert found == {installation_id(folder)}
