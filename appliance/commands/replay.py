@@ -187,7 +187,7 @@ class _Replay:
     def _show(self, message: Message, first: int, last: int) -> None:
         share = (message.seq - first + 1) / max(1, last - first + 1)
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(message.received_ns / 1e9))
-        self._meter.show(f"{self._sent:,} sent, now at {at}, message {message.seq:,}", share)
+        self._meter.show(f"{self._sent:,} sent, now at {at}", share)
 
     def _end(self, why: str, *, is_complete: bool) -> None:
         """Say how it ended, and how to go on."""

@@ -57,7 +57,7 @@ def _of_one(recorder: RecorderConfig, config: Config) -> Found:
     if recorder.name and (not _NAME.fullmatch(recorder.name) or not recorder.name.strip(" .")):
         text = "a name has 1 to 60 letters, digits, blanks, - _ or . only"
         yield "name", f"value {shown(recorder.name)}: {text}"
-    yield from _topic_and_path(recorder)
+    yield from _topic(recorder)
     yield from _mode(recorder)
     if recorder.database is not None:
         yield from _database(recorder)
@@ -74,18 +74,12 @@ def _target(recorder: RecorderConfig) -> Found:
         yield "database", "`path` is set too; keep one of the two", "path", "database"
 
 
-def _topic_and_path(recorder: RecorderConfig) -> Found:
+def _topic(recorder: RecorderConfig) -> Found:
     try:
         read_named(recorder.topic)
     except ValueError as error:
         yield "topic", f"value {shown(str(recorder.topic))}: {error}"
         return
-    if recorder.mode != "append" and has_time(recorder):
-        text = (
-            f'mode "{recorder.mode}" keeps one state, which belongs to no day or hour; remove '
-            "{date} and {hour}"
-        )
-        yield "path", text, "path", "mode"
 
 
 def _mode(recorder: RecorderConfig) -> Found:

@@ -508,7 +508,7 @@ class RecorderConfig(Table, frozen=True):
 
     topic: Annotated[TopicFilter, Example('"plant/{line}/{sensor}"')]
     """The topic filter of the messages to record. A level `{name}` stands for `+` and becomes a
-    column of that name."""
+    column of that name. Braces that belong to the topic are doubled: `{{` and `}}`."""
     path: Annotated[WritePath, Example('"recordings/integers.json"')] = WritePath("")
     """The file; its folders are created if they do not exist. A folder is refused, and so is a
     file that the appliance itself writes or reads. `{date}`, `{hour}` (UTC, of the message),
