@@ -102,6 +102,29 @@ def _csv(folder: Path) -> list[int]:
     ]
 
 
+def _spread(folder_name: str) -> Callable[[Path], list[int]]:
+    """Files for each topic: those of each are in order, and all of them have each number once."""
+
+    def read(folder: Path) -> list[int]:
+        of_file: dict[str, list[int]] = {}
+        for path in sorted((folder / "rec" / folder_name).rglob("*")):
+            if path.suffix == ".parquet":
+                of_file[path.name] = read_parquet(path)
+            elif path.is_file() and not path.with_name(f"{path.name}.gz").exists():
+                data = path.read_bytes()
+                text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+                rows = (
+                    json.loads(text)
+                    if ".json" in path.suffixes
+                    else map(json.loads, text.splitlines())
+                )
+                of_file[path.name] = [row["n"] for row in rows]
+        assert all(each == sorted(each) for each in of_file.values())
+        return sorted(n for each in of_file.values() for n in each)
+
+    return read
+
+
 def _latest(name: str) -> Callable[[Path], dict[str, int]]:
     def read(folder: Path) -> dict[str, int]:
         path = folder / "rec" / name
@@ -190,6 +213,14 @@ TARGETS = [
         is_latest=True,
         database="lasts",
         mode="latest",
+    ),
+    Target("s/{topic}.json", _spread("s"), format="json"),
+    Target(
+        "t/{date}/x.jsonl",
+        _spread("t"),
+        format="jsonl",
+        rotate=RotateConfig(messages=15),
+        compression="gzip",
     ),
     Target("last.json", _latest("last.json"), is_latest=True, format="json", mode="latest"),
     Target("state.json", _latest("state.json"), is_latest=True, format="json", mode="update"),

@@ -19,7 +19,12 @@ from pathlib import Path
 import msgspec
 
 from appliance.config.tables import KeepConfig
-from appliance.recorders.compression import ENDINGS, Compressor, compressed_path
+from appliance.recorders.compression import (
+    ENDINGS,
+    Compressor,
+    compressed_path,
+    remove_unfinished,
+)
 from appliance.recorders.formats import is_of_parts
 from appliance.recorders.part_store import Part
 from appliance.recorders.progress import Progress
@@ -65,6 +70,8 @@ class ClosedFiles:
                 self._pending.extend(
                     self._context.parts.of_recorder(self._context.key, ["pending"])
                 )
+                for part in self._pending:
+                    remove_unfinished(self._source(part), self._compression)
             self.figures = self._context.parts.count(self._context.key)
             self._is_open = True
 

@@ -86,6 +86,16 @@ class Compressor:
             self._outcome = OSError(f"{type(error).__name__}: {error}")
 
 
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def remove_unfinished(source: Path, compression: str) -> None:
+    """Remove what a crash left of the compressed copy of a file. No error: it is made anew."""
+    with contextlib.suppress(OSError):
+        _temporary(compressed_path(source, compression)).unlink()
+
+
 def compressed_path(source: Path, compression: str) -> Path:
     return source.with_name(source.name + ENDINGS[compression])
 
@@ -97,7 +107,7 @@ def compress(source: Path, compression: str, is_stopped: Callable[[], bool]) -> 
         OSError: it could not be made, or was given up; nothing is left of it.
     """
     target = compressed_path(source, compression)
-    temporary = target.with_name(f".{target.name}.part")
+    temporary = _temporary(target)
     try:
         with source.open("rb") as plain, temporary.open("wb") as file:
             with _packed(file, compression) as packed:

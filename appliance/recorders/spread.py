@@ -52,7 +52,6 @@ ROW_FORMAT = "spread"
 _GRACE_NS = 5_000_000_000
 """A message may be committed so long after it was received."""
 _ENDED_A_TICK = 100
-_OPENED_A_TICK = 20
 
 _ERRORS = (OSError, sqlite3.Error, ApplianceError)
 
@@ -80,6 +79,8 @@ class Ending(Protocol):
 class _Memory(msgspec.Struct, frozen=True, omit_defaults=True):
     seen: int = 0
     """The newest message that was counted; those up to it may come again."""
+    is_finished: bool = False
+    """Whether all files were brought to an end: an ordered stop."""
 
 
 class Spread:
@@ -110,6 +111,7 @@ class Spread:
         self._cursor = stored.seq
         memory = msgspec.json.decode(stored.memory, type=_Memory) if stored.memory else _Memory()
         self._seen = max(memory.seen, stored.seq)
+        self._was_finished = self._is_finished = memory.is_finished or not stored.format
         self._count = stored.count
         self._maker = PathMaker(template, dict(context.config.levels))
         self._is_timed = template.is_timed
@@ -132,8 +134,6 @@ class Spread:
         self._over: deque[str] = deque()
         """Paths to be looked at: their date may be over."""
         self._over_period = -1
-        self._unseen: deque[str] = deque()
-        """Files that a start writes anew."""
         self.note = ""
 
     @property
@@ -151,8 +151,13 @@ class Spread:
         self._closed.open()
         for key, progress in self._context.store.positions(self._prefix).items():
             self._know(key, progress)
-        if self._context.config.mode != "append":
-            self._unseen.extend(self._known)
+        if not self._was_finished:
+            # A crash may have left any of them unfinished.
+            for key in self._known:
+                if key not in self._open:
+                    self._make_room(1)
+                    self._target(key, self._path_of(key))
+        self._is_finished = False
 
     def _know(self, key: str, progress: Progress) -> None:
         self._length += progress.length - self._known.get(key, (0, 0))[1]
@@ -323,11 +328,6 @@ class Spread:
         for target in self._open.values():
             with self._going_back(target):
                 target.tick(now_ns)
-        for _ in range(min(len(self._unseen), _OPENED_A_TICK)):
-            if self._unseen[0] not in self._open:
-                self._make_room(1)
-                self._target(self._unseen[0], self._path_of(self._unseen[0]))
-            self._unseen.popleft()
         self._end_old(now_ns)
         self._forget_ended()
         self._closed.tick(now_ns)
@@ -382,6 +382,7 @@ class Spread:
                 failed = failed or error
         if failed is not None:
             raise failed
+        self._is_finished = True
 
     # --- positions and figures -----------------------------------------------------------------
 
@@ -399,18 +400,18 @@ class Spread:
                 safe = max([safe, *(row.seq for _, row in found.rows)])
             if safe < target.cursor:
                 safe_seq = min(safe_seq, safe)
+        memory = _Memory(self._seen if self._seen > safe_seq else 0, self._is_finished)
         row = Progress(
             ROW_FORMAT,
             max(safe_seq, self._stored.seq),
             count=self._count,
-            memory=msgspec.json.encode(_Memory(self._seen)).decode()
-            if self._seen > safe_seq
-            else "",
+            memory="" if memory == _Memory() else msgspec.json.encode(memory).decode(),
         )
         if row != self._stored:
             rows.append((self._context.key, row))
             is_urgent |= row.count != self._stored.count
-            is_durable |= not self._stored.format
+            # A crash from now on must not find files that count as finished.
+            is_durable |= not self._stored.format or (self._was_finished and not self._is_finished)
         return Unsaved(rows, is_urgent, is_durable)
 
     def saved(self, rows: Sequence[tuple[str, Progress]]) -> None:
@@ -420,6 +421,7 @@ class Spread:
                 self._take_saved(self._open[key], [(key, row)])
         if own:
             self._stored = own[self._context.key]
+            self._was_finished = self._is_finished
             self._forget_ended()
 
     def _take_saved(self, target: Target, rows: Sequence[tuple[str, Progress]]) -> None:
