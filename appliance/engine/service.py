@@ -325,6 +325,7 @@ class Appliance:
             config.recorder,
             self.data_dir / databases.RECORDERS,
             clock_ns=self.clock_ns,
+            age_clock_ns=self.clock.settled_ns,
             installation=lambda: installation_id(self.data_dir),
             space=FreeSpace(self._least_free_bytes, self._free_bytes),
         )

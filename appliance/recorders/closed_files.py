@@ -180,7 +180,8 @@ class ClosedFiles:
 
     def _remove_old(self, keep: KeepConfig, now_ns: int) -> None:
         found = self._context.parts.of_recorder(self._context.key)
-        due = too_many(found, keep, now_ns, waits_for_upload=self._config.upload is not None)
+        age_ns = (self._context.age_clock_ns or self._context.clock_ns)()
+        due = too_many(found, keep, age_ns, waits_for_upload=self._config.upload is not None)
         removed = [part for part in due if self._is_removed(part, now_ns)]
         if removed:
             self._context.parts.remove([part.path for part in removed])

@@ -52,6 +52,7 @@ class Recorders:
         configs: as configured; paths are absolute.
         state_path: the database with the cursors, in the data directory.
         clock_ns: present time, for the names of files that are set aside.
+        age_clock_ns: the time by which closed files are old, if it is another one.
         installation: the text that tells this data directory from every other one.
         space: tells when recorders pause for lack of disk space; by default never.
 
@@ -66,6 +67,7 @@ class Recorders:
         state_path: Path,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
+        age_clock_ns: Callable[[], int] | None = None,
         installation: Callable[[], str] = _no_installation,
         space: FreeSpace | None = None,
     ) -> None:
@@ -82,6 +84,7 @@ class Recorders:
             store=self._store,
             parts=self.parts,
             clock_ns=clock_ns,
+            age_clock_ns=age_clock_ns or clock_ns,
             installation=installation,
             count=self._count,
             space=space or FreeSpace(),

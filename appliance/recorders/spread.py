@@ -53,6 +53,12 @@ _GRACE_NS = 5_000_000_000
 """A message may be committed so long after it was received."""
 _ENDED_A_TICK = 100
 
+_MANY_PATHS = 20
+_BACKLOG = 1000
+_MOST_HELD = 50_000
+_MOST_HELD_BYTES = 16 * 1024 * 1024
+"""With many paths and more messages to come, so much is gathered before it is shared out."""
+
 _ERRORS = (OSError, sqlite3.Error, ApplianceError)
 
 MakeFileTarget = Callable[[Context, Progress, str, Path, ClosedFiles], Target]
@@ -109,6 +115,12 @@ class Spread:
         self._prefix = f"{context.key}{KEY_MARK}"
         self._stored = stored
         self._cursor = stored.seq
+        self._done = stored.seq
+        """Up to here the targets have their messages; the others are in ``_held``."""
+        self._held: list[Message] = []
+        self._held_bytes = 0
+        self._paths_at_once = 0
+        """In how many files the last messages went together."""
         memory = msgspec.json.decode(stored.memory, type=_Memory) if stored.memory else _Memory()
         self._seen = max(memory.seen, stored.seq)
         self._was_finished = self._is_finished = memory.is_finished or not stored.format
@@ -183,7 +195,7 @@ class Spread:
             return target
         stored = self._context.store.position(key) if key in self._known else None
         if stored is None:
-            stored = Progress("", self._cursor)
+            stored = Progress("", self._done)
         config = msgspec.structs.replace(self._context.config, path=WritePath(path))
         one_topic = self._maker.is_of_one_topic(path, config.topic_filter)
         context = msgspec.structs.replace(self._context, config=config, has_one_topic=one_topic)
@@ -223,7 +235,9 @@ class Spread:
             yield
         finally:
             if target.cursor < before:
-                self._cursor = min(self._cursor, target.cursor)
+                self._cursor = self._done = min(self._done, target.cursor)
+                self._held.clear()
+                self._held_bytes = 0
 
     def _close(self, key: str) -> None:
         self._touched.pop(id(self._open.pop(key)), None)
@@ -231,13 +245,40 @@ class Spread:
     # --- appending -----------------------------------------------------------------------------
 
     def append(self, messages: Sequence[Message], seq: int) -> None:
+        self._held.extend(messages)
+        self._held_bytes += sum([len(message.payload) for message in messages])
+        self.skip(seq)
+        if not self._is_more_coming():
+            self._share_out()
+
+    def _is_more_coming(self) -> bool:
+        """Whether it is worth to wait: each file costs a wait for the disk, however little it gets.
+
+        Only while more is in the journal, so nothing is recorded later for it.
+        """
+        return (
+            self._paths_at_once >= _MANY_PATHS
+            and len(self._held) < _MOST_HELD
+            and self._held_bytes < _MOST_HELD_BYTES
+            and self._context.last_seq() - self._cursor >= _BACKLOG
+        )
+
+    def _share_out(self) -> None:
+        """Let each path have the messages that are held."""
+        if not self._held:
+            self._done = self._cursor
+            return
+        messages, self._held, self._held_bytes = self._held, [], 0
         groups = self._grouped(messages)
+        self._paths_at_once = len(groups)
         failed: Exception | None = None
         for start in range(0, len(groups), self._max_open):
             share = dict(islice(groups.items(), start, start + self._max_open))
             failed = self._append_to(share) or failed
         if failed is not None:
-            raise failed  # those that have taken their messages leave them out when they come again
+            # They come again, and those paths that have theirs leave them out.
+            self._cursor = min(self._cursor, self._done)
+            raise failed
         self._count += (
             len(messages)
             if messages[0].seq > self._seen
@@ -245,7 +286,7 @@ class Spread:
         )
         self._seen = max(self._seen, messages[-1].seq)
         self._last_ns = messages[-1].received_ns
-        self.skip(seq)
+        self._done = self._cursor
 
     def _grouped(self, messages: Sequence[Message]) -> dict[str, tuple[Path, list[Message]]]:
         period = self._maker.period
@@ -268,7 +309,7 @@ class Spread:
 
     def _begin(self, key: str) -> None:
         if key not in self._known:
-            self._known[key] = (self._cursor, 0)
+            self._known[key] = (self._done, 0)
             if self._is_timed:
                 self._over.append(key)  # it may be of a date that is over
 
@@ -321,10 +362,14 @@ class Spread:
     def skip(self, seq: int) -> None:
         # The targets need not know: each leaves out what it has, and nothing waits for the others.
         self._cursor = max(self._cursor, seq)
+        if not self._held:
+            self._done = self._cursor
 
     # --- time ----------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
+        if self._held and not self._is_more_coming():
+            self._share_out()
         for target in self._open.values():
             with self._going_back(target):
                 target.tick(now_ns)
@@ -336,7 +381,7 @@ class Spread:
         """Close the files of dates and hours that are over."""
         if not self._is_timed:
             return
-        is_complete = self._cursor >= self._context.last_seq()
+        is_complete = not self._held and self._cursor >= self._context.last_seq()
         reached_ns = now_ns if is_complete else self._last_ns
         period = self._maker.period(reached_ns - _GRACE_NS)
         present = {period, self._maker.period(reached_ns)}
@@ -372,6 +417,7 @@ class Spread:
 
     def finish(self) -> None:
         self._closed.finish()
+        self._share_out()
         failed: Exception | None = None
         for target in self._open.values():
             self._touched[id(target)] = target
@@ -389,7 +435,7 @@ class Spread:
     def unsaved(self) -> Unsaved:
         rows: list[tuple[str, Progress]] = []
         is_urgent = is_durable = False
-        safe_seq = self._cursor
+        safe_seq = self._done
         for target in self._open.values():
             safe = target.durable_cursor
             if id(target) in self._touched:

@@ -62,6 +62,9 @@ class Context(msgspec.Struct, frozen=True):
     """Whether the appliance stops or the recorder is taken out: a long wait should end."""
     has_one_topic: bool = False
     """Whether the path can have messages of one topic only, although the filter has wildcards."""
+    age_clock_ns: Callable[[], int] | None = None
+    """The time of day for what is removed for its age, if it is another one: a clock that may be
+    wrong is not followed yet."""
     is_pressed: Callable[[], bool] = _never
     """Whether the journal gets too big because of what it keeps for the recorder. Any thread."""
 

@@ -49,6 +49,7 @@ class Shared(msgspec.Struct, frozen=True):
     store: ProgressStore
     parts: PartStore
     clock_ns: Callable[[], int]
+    age_clock_ns: Callable[[], int]
     installation: Callable[[], str]
     count: Callable[[Counter], None]
     space: FreeSpace
@@ -370,6 +371,7 @@ class Worker:
             store=shared.store,
             parts=shared.parts,
             clock_ns=shared.clock_ns,
+            age_clock_ns=shared.age_clock_ns,
             installation=shared.installation,
             count=shared.count,
             last_seq=lambda: self.source.last_seq,

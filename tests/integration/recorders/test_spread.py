@@ -19,7 +19,7 @@ from appliance.config.tables import KeepConfig, RecorderConfig, RotateConfig, Up
 from appliance.config.values import Duration, Size, TopicFilter, WritePath
 from appliance.counters import Counter
 from appliance.model import Message
-from appliance.recorders import closed_files, recording, targets
+from appliance.recorders import closed_files, recording, spread, targets
 from appliance.recorders.closed_files import too_many
 from appliance.recorders.part_store import Part, PartStore
 from appliance.recorders.progress import Progress, ProgressStore
@@ -312,6 +312,31 @@ def test_few_files_are_open_and_closed_ones_go_on(
     expected = {f"t{n}.json": [x for x in range(1, 201) if (x - 1) % 8 == n] for n in range(8)}
     assert bench.files() == expected
     assert bench.counts[Counter.RECORDER_FILES_CLOSED_FOR_OTHERS] > 50
+
+
+def test_with_many_paths_messages_gather_while_more_come_and_none_is_forgotten(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, "rec/{topic}.jsonl")
+    for number in range(3000):
+        bench.publish(f"t{number % 25}")
+    first, second = bench.messages[:500], bench.messages[500:1500]
+    bench.target.append(first, 500)
+    bench.save()
+    bench.target.append(second, 1500)
+    bench.save()
+    assert bench.target.cursor == 1500
+    assert bench.target.durable_cursor == 500  # a crash now lets them come again
+    bench.restart(ordered=False)
+    assert bench.target.cursor == 500
+    bench.run(batch=700)
+    assert bench.target.durable_cursor == 3000
+    expected = {f"t{n}.jsonl": list(range(n + 1, 3001, 25)) for n in range(25)}
+    assert bench.files() == expected
+    bench.publish("t1")
+    bench.target.append(bench.messages[3000:], 3001)
+    bench.restart()
+    assert bench.files()["t1.jsonl"][-1] == 3001
 
 
 def test_topics_beyond_the_limit_share_a_file_and_nothing_is_lost(
@@ -620,6 +645,8 @@ def killed_at(number: int) -> Iterator[None]:
     killer = Killer(number)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recording, "write_at", killer.write_at)
+        patch.setattr(spread, "_MANY_PATHS", 1)  # messages gather
+        patch.setattr(spread, "_BACKLOG", 2)
         for owner, name in PLACES:
             patch.setattr(owner, name, killer.around(getattr(owner, name)))
         with contextlib.suppress(KillError):
