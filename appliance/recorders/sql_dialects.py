@@ -149,6 +149,13 @@ def as_text(time_us: int) -> str:
     return as_datetime(time_us).isoformat(" ", "microseconds")
 
 
+# An interval is multiplied as a double, which has not all microseconds of all years.
+_TIMESTAMP = (
+    "timestamp 'epoch' + ? / 1000000 * interval '1 second'"
+    " + ? %% 1000000 * interval '1 microsecond'"
+)
+
+
 class PostgreSQL(Dialect):
     """One statement a batch, with an array for each column: no row costs a round trip."""
 
@@ -189,7 +196,7 @@ class PostgreSQL(Dialect):
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
         labels = [f"c{number}" for number in range(len(rows.names))]
         selected = ", ".join(
-            f"timestamp 'epoch' + {at} * interval '1 microsecond'" if kind == "time" else at
+            _TIMESTAMP.replace("?", at) if kind == "time" else at
             for at, kind in zip(labels, rows.kinds, strict=True)
         )
         arrays = ", ".join(
