@@ -532,8 +532,8 @@ class RecorderConfig(Table, frozen=True):
     metadata: bool = False
     """Whether number, time, topic, client, QoS and retain are recorded with the payload."""
     fields: Annotated[dict[str, str] | None, Example('{temperature = "data.temp"}')] = None
-    """Columns (or keys) and the paths of their values in the payload; without it all keys of the
-    payload."""
+    """Columns (or keys) and the paths of their values in the payload (`data.list[0]."a.b"`; `$` is
+    the payload itself); without it all keys of the payload."""
     types: Annotated[dict[str, str] | None, Example('{temperature = "number"}')] = None
     """Types of columns: `integer`, `number`, `boolean`, `text` or `time`. By default the values
     decide."""

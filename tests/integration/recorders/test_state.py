@@ -344,7 +344,7 @@ MERGED = st.lists(
 
 
 @given(MERGED)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_rows_are_what_the_messages_give_one_by_one(steps):
     """However messages are divided into batches, and with a restart between any two."""
     config = RecorderConfig(topic=TopicFilter("+"), mode="update")

@@ -1,5 +1,7 @@
 """Publishes to one recorder as fast as it goes and prints a line a batch, until killed.
 
+In mode ``append``, some payloads are lists whose elements become rows.
+
 Arguments: folder, kind (a format or ``sqlite``), mode.
 """
 
@@ -18,7 +20,7 @@ from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 
 folder, kind, mode = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
-keys = {"topic": TopicFilter("#"), "metadata": True, "mode": mode}
+keys = {"topic": TopicFilter("#"), "metadata": True, "mode": mode, "flatten": mode == "append"}
 if kind == "sqlite":
     (folder / "rec").mkdir(exist_ok=True)
     url = f"sqlite:///{(folder / 'rec' / 'rec.db').as_posix()}"
@@ -46,4 +48,6 @@ while True:
     room.acquire()
     seq = journal.next_seq()
     payload = b'{"n": %d, "k%d": "%b"}' % (seq, seq % 5, b"x" * (seq % 50))
+    if mode == "append" and seq % 3 == 0:
+        payload = b"[]" if seq % 2 else b'[%b, {"m": %d}]' % (payload, seq)
     journal.append(Message(seq, time.time_ns(), f"t{seq % 7}", payload), None)

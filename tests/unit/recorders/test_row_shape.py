@@ -146,7 +146,7 @@ SHAPES = [
 @pytest.mark.parametrize("keys", SHAPES)
 @pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
 @given(payload=payload_bytes)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 def test_any_payload_gives_a_valid_row(kind, keys, payload):
     """And a continued file gets the same bytes as one that was never left."""
     for payloads in ([payload], [b"[%b,1]" % payload, payload]):
@@ -160,7 +160,7 @@ def test_any_payload_gives_a_valid_row(kind, keys, payload):
 
 
 @given(payload=payload_bytes)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=50)
 def test_without_a_loss_the_members_are_those_of_the_payload(payload):
     (found,) = elements("jsonl", [payload])
     try:

@@ -54,7 +54,7 @@ def check_lossless(made, table, payloads):
 @example([[b'{"a": 12345678901234567890123}', b'{"a": 1}'], [b'{"a": 1e400}']])
 @example([[b'{"a": 1, "a": 2}', b'{"a": {"b:": 1}, "a": [3]}']])
 @example([[b'{"a": {"a": 1}}', b'{"a": ":"}', b'{"a":"\\"","a":":"}']])
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 def test_every_payload_can_be_had_back(batches):
     """A row without `payload` has every value in its columns; else `payload` is the payload."""
     made = maker()
@@ -68,7 +68,7 @@ def test_every_payload_can_be_had_back(batches):
 
 
 @given(st.lists(payload_bytes, max_size=6))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_every_element_of_a_list_can_be_had_back(elements):
     """With `flatten` each element is a row, as a payload of its own would be."""
     payload = b"[" + b",".join(elements) + b"]"
