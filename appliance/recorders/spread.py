@@ -127,6 +127,7 @@ class Spread:
         self._count = stored.count
         self._maker = PathMaker(template, dict(context.config.levels))
         self._is_timed = template.is_timed
+        self._is_of_topics = template.has_value
         self._make = make
         self._max_open, self._max_paths = max_open, max_paths
         self._closed = ClosedFiles(context, Path(template.folder))
@@ -302,7 +303,7 @@ class Spread:
                     self._begin(key)
                 group = keys[place] = groups[key][1]
             group.append(message)
-        for path, group in groups.values():
+        for path, group in groups.values() if self._is_of_topics else ():
             if path == self._maker.path_of_others(period(group[0].received_ns)):
                 self._count_others(path, len(group))
         return groups

@@ -361,6 +361,16 @@ def test_topics_beyond_the_limit_share_a_file_and_nothing_is_lost(
     assert "~others" in bench.target.note
 
 
+def test_a_path_of_dates_alone_has_no_others(tmp_path: Path) -> None:
+    """Every topic goes into the same file, so none is beyond a limit."""
+    bench = Bench(tmp_path, "{date}.jsonl")
+    bench.publish("a")
+    bench.publish("b")
+    bench.run()
+    assert bench.target.note == ""
+    assert Counter.RECORDER_PATHS_BEYOND_LIMIT not in bench.counts
+
+
 def test_each_path_has_parts_and_each_message_is_in_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
