@@ -37,6 +37,8 @@ MADE = 1 << 31
 """Numbers from here on are made from the text."""
 
 _BUSY_S = 0.25
+_STEP_NS = 2 * 10**9
+"""The times of messages that one client sent in one go are not looked at one by one."""
 _PAGE = 2000
 """Segments that are read at a time."""
 _TOGETHER = 64
@@ -266,8 +268,8 @@ class IndexReader:
             place = repr(tuple(heads)).encode()
             present = _unpacked(topic_numbers, place)
             is_candidate = (
-                latest_ns >= since_ns
-                and earliest_ns < until_ns
+                latest_ns >= since_ns - _STEP_NS
+                and earliest_ns < until_ns + _STEP_NS
                 and (topics is None or topics.may_be_in(present))
                 and (clients is None or clients.may_be_in(_unpacked(client_numbers, place)))
             )

@@ -13,6 +13,7 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,8 +23,10 @@ import msgspec
 from appliance.counters import Counter
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.journal import index
+from appliance.journal.inbox import Entry
 from appliance.journal.index import IndexReader, Segment, Table
 from appliance.journal.journal import Journal
+from appliance.model import Message
 from appliance.storage import files
 from appliance.storage.sqlite import beside, explain, is_damage, transaction
 
@@ -39,6 +42,9 @@ _BETWEEN_READS_S = (0.002, 0.01)
 """Pause between two reads from the disk, usually and while clients publish much: an index of ten
 million messages is made in half a minute, and the engine has the interpreter meanwhile."""
 _READ_BYTES = 1024 * 1024
+_MOST_FED = 10_000
+_MOST_FED_BYTES = 16 * 1024 * 1024
+"""Commits, and their content, that are noted until the thread takes them in; it reads others."""
 _WRITE_EVERY_S = 1.0
 _WRITE_AT = 200
 """Segments that are written at once at most."""
@@ -135,6 +141,39 @@ class _Names:
         connection.executemany(f"DELETE FROM {self._table} WHERE id = ?", rows)  # noqa: S608 - a constant
 
 
+class _Commit(msgspec.Struct, frozen=True):
+    """What the index needs of a commit, made without a look at each message."""
+
+    first_seq: int
+    last_seq: int
+    last_ns: int
+    earliest_ns: int
+    latest_ns: int
+    topics: set[str]
+    clients: set[str]
+    size: int
+    """Bytes of its content."""
+
+
+def _commit(
+    messages: Sequence[Message], topics: set[str], entries: Sequence[Entry], size: int
+) -> _Commit:
+    """The messages of an entry are of one client, which sent them in one go."""
+    clients: set[str] = set()
+    times: list[int] = []
+    for part, _ in entries:
+        if part:
+            begin, end = part[0], part[-1]
+            clients.add(begin.client_id)
+            times.append(begin.received_ns)
+            if end is not begin:
+                times.append(end.received_ns)
+    last = messages[-1]
+    return _Commit(
+        messages[0].seq, last.seq, last.received_ns, min(times), max(times), topics, clients, size
+    )
+
+
 class _Open:
     """The segment that is not full yet."""
 
@@ -156,6 +195,14 @@ class _Open:
         self.latest_ns = max(self.latest_ns, times[-1])
         self.topics |= {one.topic for one in messages}
         self.clients |= {one.client_id for one in messages}
+
+    def add_commit(self, commit: _Commit) -> None:
+        self.count += commit.last_seq - commit.first_seq + 1
+        self.last_seq, self.last_ns = commit.last_seq, commit.last_ns
+        self.earliest_ns = min(self.earliest_ns, commit.earliest_ns)
+        self.latest_ns = max(self.latest_ns, commit.latest_ns)
+        self.topics |= commit.topics
+        self.clients |= commit.clients
 
 
 class Indexer:
@@ -198,16 +245,29 @@ class Indexer:
         self._rebuilds = 0
         self._failure = ""
         self._doubted = self._is_begun = False
+        self._fed: deque[_Commit] = deque()
+        """Commits that are not in a segment yet, so that their messages need not be read."""
+        self._fed_in = self._fed_out = 0
         self._settled = threading.Condition()
         self._reached = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-index", daemon=True)
 
     def start(self) -> None:
+        self._journal.on_written = self._written
         self._thread.start()
+
+    def _written(
+        self, messages: Sequence[Message], topics: set[str], entries: Sequence[Entry], size: int
+    ) -> None:
+        """In the writer's thread: note a commit, unless too much waits already."""
+        if self._fed_in - self._fed_out < _MOST_FED_BYTES and len(self._fed) < _MOST_FED:
+            self._fed_in += size
+            self._fed.append(_commit(messages, topics, entries, size))
 
     def stop(self, timeout_s: float) -> None:
         """End the thread. What it has not written is read again by the next start."""
+        self._journal.on_written = None
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
@@ -374,7 +434,7 @@ class Indexer:
         """Take in what is new; returns how many messages that were."""
         journal = self._journal
         last = journal.last_seq
-        count = 0
+        count = self._take_fed()
         while self._position < last and not self._stopping.is_set():
             if self._position + 1 < journal.first_seq:  # deleted before it was read
                 self._end_segment()
@@ -389,6 +449,26 @@ class Indexer:
         with self._settled:
             self._reached = last
             self._settled.notify_all()
+        return count
+
+    def _take_fed(self) -> int:
+        """Take in the commits that were noted; returns how many messages that were.
+
+        What is missing before one of them is read from the journal.
+        """
+        count = 0
+        for _ in range(len(self._fed)):
+            commit = self._fed.popleft()
+            self._fed_out += commit.size
+            size = commit.last_seq - commit.first_seq + 1
+            if commit.first_seq != self._position + 1 or size > self._segment_messages * 2:
+                continue  # it is read from the journal, with what is missing before it
+            self._open.add_commit(commit)
+            self._open.bytes += commit.size
+            self._position = commit.last_seq
+            count += size
+            if self._open.count >= self._segment_messages or self._open.bytes >= SEGMENT_BYTES:
+                self._end_segment()
         return count
 
     def _take(self, last: int) -> int:

@@ -35,6 +35,7 @@ from appliance.model import Message
 from appliance.storage.layout import Tables
 
 OnCommit = Callable[[Sequence[Message], Sequence[Entry]], None]
+OnWritten = Callable[[Sequence[Message], set[str], Sequence[Entry], int], None]
 OnRefused = Callable[[object, Exception], None]
 OnLoss = Callable[[str], None]
 
@@ -101,10 +102,14 @@ class Journal:
         self._unreadable_messages = 0
         self._unreadable_rows = 0
 
+        self.on_written: OnWritten | None = None
+        """Called in the writer's thread with the messages of a commit, their topics, its entries
+        and the bytes of its content. It must be quick, and not fail."""
         self.extend: Callable[[Sequence[Message], int, object], None] = self._inbox.extend
-        """``extend(messages, content_size, token)``: hand over messages that are stored or refused
-        as one, and the bytes of their payloads. Engine's thread only; never waits. Each ``seq`` is
-        from ``next_seq``, in order. The token comes back through ``on_commit``."""
+        """``extend(messages, content_size, token)``: hand over messages of one client that are
+        stored or refused as one, and the bytes of their payloads. Engine's thread only; never
+        waits. Each ``seq`` is from ``next_seq``, in order. The token comes back through
+        ``on_commit``."""
         self.append: Callable[[Message, object], None] = self._inbox.append
         """``append(message, token)``: ``extend`` with one message."""
         self.transact: Callable[[Sequence[Statement], object], None] = self._inbox.transact
@@ -404,10 +409,13 @@ class Journal:
             assert self._last_seq <= min(self._seq, self._reservation.limit), self._last_seq
             if not self._first_seq:
                 self._first_seq = messages[0].seq
-            if followers := self._followers:
+            followers, on_written = self._followers, self.on_written
+            if followers or on_written is not None:
                 topics = {message.topic for message in messages}
                 for follower in followers:
                     follower.notify(self._last_seq, topics)
+                if on_written is not None:
+                    on_written(messages, topics, entries, content_size)
         try:
             self._on_commit(messages, entries)
         except Exception:  # noqa: BLE001  # a bug in the caller must not end the journal

@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -13,6 +14,10 @@ from appliance.journal.indexer import Indexer
 from appliance.journal.search import History, opened
 from appliance.message_filter import MessageFilter, Name
 from appliance.model import Message
+
+
+S = 10**10
+"""Ten seconds: times are not looked at one by one within a second or two."""
 
 
 class Site:
@@ -30,7 +35,7 @@ class Site:
     def put(self, topic, count=1, client="c"):
         for _ in range(count):
             seq = self.rig.journal.next_seq()
-            self.rig.journal.append(Message(seq, seq, topic, b"x", client_id=client), None)
+            self.rig.journal.append(Message(seq, seq * S, topic, b"x", client_id=client), None)
             self.rig.settle()
 
     def segments(self):
@@ -73,7 +78,7 @@ def test_a_search_looks_only_where_the_index_says(site):
         {"topics": ("nee+", "needle/#")},
         {"clients": (Name("RAR"),)},
         {"clients": (Name("rare", exact=True), Name("r*e"))},
-        {"since_ns": 43, "until_ns": 44},
+        {"since_ns": 43 * S, "until_ns": 44 * S},
     ):
         numbers, looked = site.looked_at(**asked)
         if "nee+" not in asked.get("topics", ()):
@@ -209,12 +214,51 @@ def test_names_are_bounded_and_every_message_is_found(site, monkeypatch):
 
 
 def test_a_thread_fills_the_index(site):
-    """It follows by itself, and ends in time."""
-    site.put("hay", 30)
+    """It follows by itself, reads what came before its start, and ends in time."""
+    site.put("hay", 35)
     site.indexer.start()
-    assert site.indexer.wait_for(30, 30)
+    site.put("needle", client="rare")
+    for number in range(3):
+        entry = [
+            Message(site.rig.journal.next_seq(), at, "hay", b"x", client_id=f"c{number}")
+            for at in range(20)
+        ]
+        site.rig.journal.extend(entry, 20, None)
+        site.rig.settle()
+    site.put("needle", 4)
+    assert site.indexer.wait_for(100, 30)
+    site.put("hay", 30)
+    assert site.indexer.wait_for(130, 30)
+    for asked in (
+        {"topics": ("needle",)},
+        {"clients": (Name("rare"),)},
+        {"clients": (Name("c1"),)},
+    ):
+        numbers, looked = site.looked_at(**asked)
+        history = History(site.rig.journal.reading)
+        assert numbers == [
+            one.seq for piece in history.forward(MessageFilter(**asked)) for one in piece.messages
+        ]
+        assert sum(high - low + 1 for low, high in looked) < 80
     site.indexer.stop(30)
-    assert len(site.segments()) == 3
+    rows = site.segments()
+    assert rows[0][0] == 1
+    assert all(before[1] + 1 == after[0] for before, after in zip(rows, rows[1:], strict=False))
+    assert rows[-1][1] > 115
+
+
+def test_much_that_is_noted_is_read_instead(site, monkeypatch):
+    """The notes of commits are bounded, and what is not in them is in the index all the same."""
+    monkeypatch.setattr("appliance.journal.indexer._MOST_FED", 3)
+    monkeypatch.setattr(site.indexer, "_thread", threading.Thread(target=int))
+    site.indexer.start()
+    for number in range(50):
+        site.put(f"t/{number}")
+    assert len(site.indexer._fed) == 3
+    site.indexer.look()
+    assert len(site.segments()) == 5
+    for number in range(50):
+        assert site.looked_at(topics=(f"t/{number}",))[0] == [number + 1]
 
 
 def test_a_disk_that_refuses_costs_time_and_no_message(site, monkeypatch):
