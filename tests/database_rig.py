@@ -17,6 +17,7 @@ from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.target import Context, Target
 
 INSTALLATION = "abcdefghijkmnpqrstuv"
+OWN_KEY = f"{INSTALLATION}/sensors"
 TIME_NS = 1_764_447_000_123_456_789
 """2025-11-29 20:10:00.123456 UTC."""
 QUICK = TimeLimits(connect_s=2, statement_s=2, answer_s=3)
@@ -55,6 +56,7 @@ class DatabaseRig:
         *,
         installation: str = INSTALLATION,
         table: str = "messages",
+        name: str = "sensors",
         **keys: object,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,14 +71,14 @@ class DatabaseRig:
         self.made: list[Target] = []
         config = RecorderConfig(
             topic=str(keys.pop("topic", "plant/#")),
-            name="sensors",
+            name=name,
             database=DatabaseConfig(url=url, table=table, password=keys.pop("password", None)),
             **keys,
         )
         self.context = Context(
             config=config,
-            key="database:sensors",
-            name="sensors",
+            key=f"database:{name}",
+            name=name,
             data_dir=folder,
             store=self.store,
             parts=None,

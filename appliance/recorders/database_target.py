@@ -5,6 +5,7 @@ Not for: connections and rows (sql.py, mongodb.py).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,11 +31,12 @@ class DatabaseTarget(Target):
         self._format = ""
         self._stored = stored
         self._progress = stored
-        self._installation = ""
+        self._own_key = ""
+        """What tells the rows of this data directory and recorder from all others."""
         self._is_lost = stored.format == LOST
         """Whether the table has to tell where to go on."""
         self._known_to = context.last_seq()
-        """The newest number that rows of this installation may have: the journal's at the start,
+        """The newest number that rows with its key may have: the journal's at the start,
         then that of the newest row that was sent."""
         self._set_aside = SetAsideRows(context.data_dir, context.name)
         self._set_aside_count = 0
@@ -56,7 +58,7 @@ class DatabaseTarget(Target):
 
     def open(self, later: Later) -> None:  # noqa: ARG002  # nothing is made from the journal again
         """Begin. The server is asked by ``tick``: its absence must not forget the waits."""
-        self._installation = self._context.installation()
+        self._own_key = f"{self._context.installation()}/{_plain(self._context.name)}"
         if self._progress.format != self._format:
             self._progress = Progress(self._format, self._progress.seq)
 
@@ -106,9 +108,9 @@ class DatabaseTarget(Target):
 
     def _note_foreign_rows(self, newest: int, key: str) -> None:
         text = (
-            f"rows up to number {newest} have the key of this data directory, which has not written"
-            " them: a copy of the data directory writes to the same table, or its journal was"
-            f" replaced. New rows have {key} as key"
+            f"rows up to number {newest} have the key of this recorder, which has not written them:"
+            " a copy of the data directory writes to the same table, or its journal was replaced."
+            f" New rows have {key} as key"
         )
         _log.warning("Table %s: %s", self._table, text)
         self._notes["key"] = text
@@ -135,3 +137,8 @@ class DatabaseTarget(Target):
             f"{self._set_aside_count} rows can't be stored and are in {path.name}; the last one:"
             f" {why}"
         )
+
+
+def _plain(name: str) -> str:
+    """A recorder's name, or a digest of one that not every database takes in a key."""
+    return name if name.isascii() else hashlib.sha256(name.encode()).hexdigest()[:12]

@@ -1,9 +1,9 @@
 """A collection of MongoDB that records messages, each exactly once.
 
 A document is what ``jsonl`` writes of a message, as BSON: payloads that are objects keep their
-values and nesting. Its ``_id`` is this data directory, the message's number and the row's place in
-the message, so a document that comes again is known by its ``_id``: the server's error for that
-counts as done if the document is there, and no other error does.
+values and nesting. Its ``_id`` is this data directory and recorder, the message's number and the
+row's place in the message. So a document that comes again is known by its ``_id``: the server's
+error for that counts as done if the document is there, and no other error does.
 Not for: the connection (mongodb_connection.py), BSON (bson_document.py).
 """
 
@@ -42,7 +42,7 @@ _LONGEST_KEY = 200
 _MOST_GENERATIONS = 1000
 _MOST_IN_DOUBT = 20_000
 """Messages, several batches."""
-_NUMBERS = re.compile(r"-([0-9]+)-[0-9]+$")
+_NUMBERS = re.compile(r"/([0-9]+)/[0-9]+$")
 _LARGE = 1024 * 1024
 _LARGEST = 16 * 1024 * 1024
 """Bytes of a document, by the manual's "MongoDB Limits and Thresholds"."""
@@ -151,12 +151,12 @@ class MongoCollection(DatabaseTarget):
 
     @property
     def _key(self) -> str:
-        """What stands for this data directory in an ``_id``."""
+        """What stands in an ``_id`` for this data directory and recorder."""
         generation = self._memory.generation
-        return f"{self._installation}.{generation}" if generation else self._installation
+        return f"{self._own_key}.{generation}" if generation else self._own_key
 
     def _id(self, seq: int, item: int) -> str:
-        return f"{self._key}-{seq:0{_SEQ_DIGITS}d}-{item:0{_ITEM_DIGITS}d}"
+        return f"{self._key}/{seq:0{_SEQ_DIGITS}d}/{item:0{_ITEM_DIGITS}d}"
 
     def _look(self) -> None:
         """On a new connection: see that no other data directory writes with this one's key.
@@ -172,7 +172,7 @@ class MongoCollection(DatabaseTarget):
                 self._find_end(collection)
             for _ in range(_MOST_GENERATIONS):
                 found = collection.find_one(
-                    {ID: {"$gte": self._id(self._known_to + 1, 0), "$lt": f"{self._key}-:"}},
+                    {ID: {"$gte": self._id(self._known_to + 1, 0), "$lt": f"{self._key}/:"}},
                     sort=[(ID, -1)],
                     projection=[ID],
                 )
@@ -187,7 +187,7 @@ class MongoCollection(DatabaseTarget):
     def _find_end(self, collection: Collection[Document]) -> None:
         """Where to go on after ``recorders.db`` was lost."""
         found = collection.find_one(
-            {ID: {"$gte": f"{self._key}-", "$lt": f"{self._key}-:"}},
+            {ID: {"$gte": f"{self._key}/", "$lt": f"{self._key}/:"}},
             sort=[(ID, -1)],
             projection=[ID],
         )
@@ -299,7 +299,7 @@ class MongoState(MongoCollection):
         writes: list[Any] = []
         made: dict[int, Document] = {}
         for key, message in sorted(rows.items(), key=lambda each: each[1].seq):
-            base = f"{self._installation}-{_short(key)}"
+            base = f"{self._own_key}/{_short(key)}"
             documents = self._documents.of(message)
             if not self._has_lists:
                 (document,) = documents
@@ -308,9 +308,9 @@ class MongoState(MongoCollection):
                 continue
             for item, document in enumerate(documents):
                 made[len(writes)] = {"seq": message.seq, **document}
-                name = f"{base}-{item:0{_ITEM_DIGITS}d}"
+                name = f"{base}/{item:0{_ITEM_DIGITS}d}"
                 writes.append(ReplaceOne({ID: name}, {"key": key, **document}, upsert=True))
-            rest = {"$gte": f"{base}-{len(documents):0{_ITEM_DIGITS}d}", "$lt": f"{base}-:"}
+            rest = {"$gte": f"{base}/{len(documents):0{_ITEM_DIGITS}d}", "$lt": f"{base}/:"}
             writes.append(DeleteMany({ID: rest}))
         if not writes:
             return
@@ -348,7 +348,7 @@ def _seq_of(document: Document) -> int:
 
 
 def _place_of(identifier: str) -> tuple[int, int]:
-    _, seq, item = identifier.rsplit("-", 2)
+    _, seq, item = identifier.rsplit("/", 2)
     return int(seq), int(item)
 
 

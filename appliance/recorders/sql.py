@@ -1,9 +1,9 @@
 """A table of a SQL database that records messages, each exactly once.
 
-The key of a row is this data directory, the message's number and the row's place in the message. A
-batch is one transaction that leaves rows out which are there already, and the newest row is read
-back with each: so a commit whose answer was lost, a killed server and a killed appliance give
-neither a gap nor a second row. Not for: connections (sql_connection.py), the table itself
+The key of a row is this data directory and recorder, the message's number and the row's place in
+the message. A batch is one transaction that leaves rows out which are there already, and where the
+table ends is read back. So a commit whose answer was lost, a killed server and a killed appliance
+give neither a gap nor a second row. Not for: connections (sql_connection.py), the table itself
 (sql_table.py), modes ``latest`` and ``update`` (sql_latest.py).
 """
 
@@ -139,9 +139,9 @@ class SqlTable(DatabaseTarget):
 
     @property
     def _key(self) -> str:
-        """What stands for this data directory in the table."""
+        """What stands in the table for this data directory and recorder."""
         generation = self._memory.generation
-        return f"{self._installation}.{generation}" if generation else self._installation
+        return f"{self._own_key}.{generation}" if generation else self._own_key
 
     def _look(self) -> None:
         """On a new connection: look at the table, and read back where it ends."""
@@ -287,12 +287,19 @@ class SqlTable(DatabaseTarget):
                 raise
             if column in self._fixed:
                 raise
+            if self._is_there_now(column.name):
+                return
             self._left_out.add(column.name)
             self._warn_of_columns(
                 f"the column {column.name} can't be added, so its values are in {PAYLOAD}", fault
             )
         else:
             self._memory.made = (*self._memory.made, column.name)
+
+    def _is_there_now(self, name: str) -> bool:
+        """Whether another recorder of the same table was faster."""
+        with self._connection.transaction() as connection:
+            return self._layout.look(connection) and name in self._layout.kinds
 
     def _widen(self, column: Column) -> bool:
         if column.name not in self._memory.made:

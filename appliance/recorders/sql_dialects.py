@@ -60,7 +60,7 @@ class Dialect:
         "time": sa.DateTime(),
     }
     hash_type: Any = sa.String(64)
-    installation_type: Any = sa.String(40)
+    installation_type: Any = sa.String(100)
     table_options: ClassVar[dict[str, Any]] = {}
 
     def connect_args(self, limits: TimeLimits) -> dict[str, Any]:  # noqa: ARG002
@@ -253,7 +253,7 @@ class MariaDB(Dialect):
         "time": mysql.DATETIME(fsp=6),
     }
     hash_type: Any = mysql.CHAR(64, charset="ascii", collation="ascii_bin")
-    installation_type: Any = mysql.VARCHAR(40, charset="ascii", collation="ascii_bin")
+    installation_type: Any = mysql.VARCHAR(100, charset="ascii", collation="ascii_bin")
     table_options: ClassVar[dict[str, Any]] = {
         f"{name}_{option}": value
         for name in ("mysql", "mariadb")

@@ -24,7 +24,7 @@ pymongo = pytest.importorskip("pymongo")
 
 import bson
 from bson.decimal128 import Decimal128
-from database_rig import INSTALLATION, TIME_NS, DatabaseRig, messages
+from database_rig import OWN_KEY, TIME_NS, DatabaseRig, messages
 from mongo_wire import MongoWire
 
 from appliance.counters import Counter
@@ -64,7 +64,7 @@ def rig(server: MongoWire, tmp_path: Path) -> Iterator[Callable[..., DatabaseRig
 
 
 def _seqs(server: MongoWire) -> list[int]:
-    return [int(each["_id"].split("-")[1]) for each in server.documents()]
+    return [int(each["_id"].split("/")[2]) for each in server.documents()]
 
 
 def test_a_message_is_a_document(server: MongoWire, rig):
@@ -74,7 +74,7 @@ def test_a_message_is_a_document(server: MongoWire, rig):
     appliance.append(target, messages(7, 7, value))
     (document,) = server.documents()
     assert document == {
-        "_id": f"{INSTALLATION}-0000000000000000007-000000",
+        "_id": f"{OWN_KEY}/0000000000000000007/000000",
         "seq": 7,
         "time": datetime.datetime(2025, 11, 29, 20, 10, 0, 123000),
         "topic": "plant/1/press",

@@ -15,7 +15,7 @@ import pytest
 
 sa = pytest.importorskip("sqlalchemy")
 
-from database_rig import INSTALLATION, QUICK, DatabaseRig, messages
+from database_rig import OWN_KEY, QUICK, DatabaseRig, messages
 from database_servers import MARIADBD, POSTGRES, MariaDBServer, PostgresServer, Server, running
 
 from appliance.counters import Counter
@@ -134,7 +134,7 @@ def test_a_message_is_a_row_of_typed_columns(database: Database, rig):
         + messages(2, 2, {"t": 21.25, "late": "%s {} :x"}),
     )
     first, second = database.rows()
-    assert (first["installation"], first["seq"], first["item"]) == (INSTALLATION, 1, 0)
+    assert (first["installation"], first["seq"], first["item"]) == (OWN_KEY, 1, 0)
     assert _time(first["time"]) == datetime.datetime(2025, 11, 29, 20, 10, 0, 123457)
     assert (first["topic"], first["client"], first["qos"]) == ("plant/1/press", "press", 1)
     assert not first["retain"]
@@ -260,8 +260,8 @@ def test_a_copy_of_the_data_directory_loses_nothing(database: Database, rig):
     other.append(second, messages(6, 20))
     one.append(first, messages(11, 15))
     found = {(row["installation"], row["seq"]) for row in database.rows()}
-    assert found == {(INSTALLATION, n) for n in range(1, 16)} | {
-        (f"{INSTALLATION}.1", n) for n in range(1, 21)
+    assert found == {(OWN_KEY, n) for n in range(1, 16)} | {
+        (f"{OWN_KEY}.1", n) for n in range(1, 21)
     }
     assert "copy of the data directory" in second.note
     again = other.target()
@@ -559,3 +559,27 @@ def test_set_aside_rows_are_bounded(tmp_path: Path):
     assert not again.add(100, 0, "why", {})
     assert again.add(101, 0, "why", {})
     assert SetAsideRows(tmp_path, "Sensors").path != rows.path
+
+
+def test_two_recorders_write_to_one_table(database: Database, rig):
+    """Each with its own position, whichever is ahead."""
+    one, two = rig("data", topic="a/#"), rig("data", topic="b/#", name="other")
+    first, second = one.target(), two.target()
+    for each in (one, two):
+        each.last_seq = 40
+    two.append(second, messages(11, 20, topic="b/1"))
+    one.append(first, messages(1, 10, topic="a/1"))
+    two.append(two.target(), messages(31, 40, topic="b/1"))
+    one.append(one.target(), messages(21, 30, topic="a/1"))
+    assert [row["seq"] for row in database.rows()] == list(range(1, 41))
+    assert len({row["installation"] for row in database.rows()}) == 2
+
+
+def test_a_column_that_another_program_has_added_is_used(database: Database, rig):
+    appliance = rig()
+    target = appliance.target()
+    appliance.append(target, messages(1, 1))
+    database.run("ALTER TABLE messages ADD COLUMN late VARCHAR(20)")
+    appliance.append(target, messages(2, 2, {"late": "x"}))
+    assert [row["late"] for row in database.rows()] == [None, "x"]
+    assert not target.note
