@@ -1,6 +1,6 @@
-"""Whether stored bytes can hold a text in any case: looked at before messages are made of them.
+"""Whether stored bytes can hold what is searched: looked at before messages are made of them.
 
-The answer "no" is certain, the answer "maybe" is not. Texts are compared casefolded
+The answer "no" is certain, the answer "maybe" is not. Texts and names are compared casefolded
 (matching.py), so bytes that become another letter, or several, have to be thought of: the Kelvin
 sign is a k, and the German ß is ss. Not for: whether a message has the text.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import product
+
+from appliance.message_filter import MessageFilter
 
 _MOST_FORMS = 4
 _LONGEST = 40
@@ -54,6 +56,36 @@ class RawText:
         if self._lower is not None and self._lower in lower:
             return True
         return any(one in body for one in self._forms) or any(one in body for one in self._others)
+
+
+class RawSearch:
+    """What the bytes of a chunk must hold for a message in it to pass a filter."""
+
+    def __init__(self, asked: MessageFilter) -> None:
+        names = [max(one.text.split("*"), key=len) for one in (*asked.clients, *asked.users)]
+        self._texts = [RawText(each) for each in (*asked.texts, *names) if each]
+        self._topics = [_literal(each) for each in asked.topics]
+        """One of them must be there; empty: any topic will do."""
+        if not all(self._topics):
+            self._topics = []
+        self.is_blind = not self._topics and all(one.is_blind for one in self._texts)
+        """Whether all bytes may hold such a message."""
+
+    def may_be_in(self, body: bytes) -> bool:
+        """Whether such a message may be in these bytes."""
+        if self._topics and not any(one in body for one in self._topics):
+            return False
+        if not self._texts:
+            return True
+        lower = body.lower()
+        return all(one.may_be_in(body, lower) for one in self._texts)
+
+
+def _literal(topic_filter: str) -> bytes:
+    """The longest text that each matching topic has."""
+    # ``plant/#`` matches ``plant`` too.
+    parts = topic_filter.removesuffix("#").removesuffix("/").split("+")
+    return max(parts, key=len).encode()
 
 
 def _anchor(word: str) -> str:

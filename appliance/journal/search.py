@@ -24,7 +24,7 @@ from appliance.engine_api import Found
 from appliance.journal import FILE_NAME
 from appliance.journal.index import FILE_NAME as INDEX
 from appliance.journal.index import IndexReader, open_reader
-from appliance.journal.raw_text import RawText
+from appliance.journal.raw_text import RawSearch
 from appliance.journal.reading import Reading
 from appliance.journal.store import Store
 from appliance.message_filter import MessageFilter
@@ -146,10 +146,10 @@ class History:
         return int(rows[0][0]) if rows else 0
 
     def _walk(self, asked: MessageFilter, low: int, high: int, *, back: bool) -> Generator[Piece]:
-        texts = [RawText(each) for each in asked.texts]
+        raw = RawSearch(asked)
         for first, last, is_candidate in self._stretches(asked, low, high, back=back):
             if is_candidate:
-                yield from self._look(asked, texts, first, last, back=back)
+                yield from self._look(asked, raw, first, last, back=back)
             else:
                 yield Piece([], first, last)
 
@@ -175,7 +175,7 @@ class History:
     # --- the journal ---------------------------------------------------------------------------
 
     def _look(
-        self, asked: MessageFilter, texts: list[RawText], low: int, high: int, *, back: bool
+        self, asked: MessageFilter, raw: RawSearch, low: int, high: int, *, back: bool
     ) -> Generator[Piece]:
         times = (asked.since_ns, asked.until_ns)
         while low <= high:
@@ -196,9 +196,7 @@ class History:
             else:
                 first, last = low, min(high, rows[-1][1])
             messages: list[Message] = []
-            for row in (
-                reversed(self._promising(texts, rows)) if back else self._promising(texts, rows)
-            ):
+            for row in reversed(self._promising(raw, rows)) if back else self._promising(raw, rows):
                 messages += self._reading.decoded(*row)
             if messages and (messages[0].seq < first or messages[-1].seq > last):
                 messages = [one for one in messages if first <= one.seq <= last]
@@ -206,17 +204,17 @@ class History:
             low, high = (low, first - 1) if back else (last + 1, high)
 
     def _promising(
-        self, texts: list[RawText], rows: list[tuple[int, int, bytes]]
+        self, raw: RawSearch, rows: list[tuple[int, int, bytes]]
     ) -> list[tuple[int, int, bytes]]:
-        """The chunks in which all texts may be."""
-        if not texts:
+        """The chunks in which what is searched may be."""
+        if raw.is_blind:
             return rows
         bodies = [row[2] for row in rows]
         if len(rows) > 1 and sum(map(len, bodies)) < len(rows) * _SMALL_BYTES:
             together = b"\0".join(bodies)
-            if not _may_hold(texts, together):
+            if not raw.may_be_in(together):
                 return []
-        return [row for row in rows if _may_hold(texts, row[2])]
+        return [row for row in rows if raw.may_be_in(row[2])]
 
     def _look_past_damage(
         self, asked: MessageFilter, low: int, high: int, *, back: bool
@@ -232,11 +230,6 @@ class History:
                 first, last = low, (chunk[-1].seq if chunk else high)
                 low = last + 1
             yield _piece(asked, chunk, first, last)
-
-
-def _may_hold(texts: list[RawText], body: bytes) -> bool:
-    lower = body.lower()
-    return all(each.may_be_in(body, lower) for each in texts)
 
 
 def _piece(asked: MessageFilter, messages: list[Message], first: int, last: int) -> Piece:

@@ -48,9 +48,9 @@ class Site:
         looked = []
         original = history._look
 
-        def look(wanted, texts, low, high, *, back):
+        def look(wanted, raw, low, high, *, back):
             looked.append((low, high))
-            return original(wanted, texts, low, high, back=back)
+            return original(wanted, raw, low, high, back=back)
 
         history._look = look
         pieces = history.forward(MessageFilter(**asked))

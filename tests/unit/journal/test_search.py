@@ -19,15 +19,18 @@ PAYLOADS = st.one_of(
 )
 TOPICS = st.sampled_from(["a", "a/b", "a/b/c", "$own/x", "Öl/K", "plant/line1", "plant/ﬁ"])
 CLIENTS = st.sampled_from(["", "plc-1", "PLC-2", "straße", "$own", "b"])
-MESSAGES = st.lists(st.tuples(TOPICS, CLIENTS, PAYLOADS, st.integers(0, 50)), max_size=30)
+USERS = st.sampled_from([None, "anna", "STRÖSSER"])
+MESSAGES = st.lists(st.tuples(TOPICS, CLIENTS, PAYLOADS, st.integers(0, 50), USERS), max_size=30)
 FILTERS = st.builds(
     MessageFilter,
-    topics=st.lists(st.sampled_from(["a", "a/#", "+/b", "#", "$own/#", "none", "plant/+"]), max_size=2)
+    topics=st.lists(st.sampled_from(["a", "a/#", "+/b", "#", "$own/#", "none", "plant/+", "+/+/#", "a/+/c", "+", "Öl/#"]), max_size=2)
     .map(tuple),
     texts=st.lists(TEXTS, max_size=2).map(tuple),
     not_texts=st.lists(TEXTS, max_size=1).map(tuple),
     clients=st.lists(st.builds(Name, st.sampled_from(["plc", "p*1", "STRASSE", "$own", ""]),
                                st.booleans()), max_size=1).map(tuple),
+    users=st.lists(st.builds(Name, st.sampled_from(["", "ann", "A*a", "*", "Ströß"]), st.booleans()),
+                   max_size=1).map(tuple),
     since_ns=st.none() | st.integers(0, 50),
     until_ns=st.none() | st.integers(0, 50),
 )  # fmt: skip
@@ -62,9 +65,9 @@ def test_a_search_finds_what_the_filter_means_either_way(
     indexer = Indexer(rig.journal, folder / "index.db", segment_messages=segment, write_every_s=0)
     try:
         messages = []
-        for number, (topic, client, payload, at) in enumerate(contents):
+        for number, (topic, client, payload, at, user) in enumerate(contents):
             seq = rig.journal.next_seq()
-            messages.append(Message(seq, at, topic, payload, client_id=client))
+            messages.append(Message(seq, at, topic, payload, client_id=client, username=user))
             rig.journal.append(messages[-1], None)
             if number % together == 0:
                 rig.settle()
