@@ -33,7 +33,7 @@ from appliance.config.values import TopicFilter
 from appliance.journal.journal import Journal
 from appliance.model import Message
 from appliance.recorders import recorder, worker
-from appliance.recorders.formats import format_names, missing_package
+from appliance.recorders.formats import format_names, is_of_parts, missing_package
 from appliance.recorders.metadata import FIELDS
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
@@ -286,23 +286,27 @@ def test_fields_levels_types_and_the_time_are_columns(tmp_path, kind):
     assert "2023" in str(first["received"]) or first["received"] is not None
 
 
-def test_a_full_disk_loses_nothing(tmp_path, small_disk, kind, monkeypatch):
+@pytest.mark.parametrize("mode", ["append", pytest.param("latest", marks=pytest.mark.campaign)])
+def test_a_full_disk_loses_nothing(tmp_path, small_disk, kind, mode, monkeypatch):
     """The recorder's health says so; what was there stays readable, and the rest follows."""
     monkeypatch.setattr(recorder, "RETRY_S", 0.1)
     monkeypatch.setattr(worker, "SAVE_EVERY_S", 0.1)
-    with Site(tmp_path, kind, place=small_disk) as site:
-        site.publish(b'{"n": 1}')
+    with Site(tmp_path, kind, place=small_disk, mode=mode) as site:
+        site.publish(b'{"n": 1}', topic="t01")
         site.settle()
         ballast = small_disk / "ballast"
         with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
             while True:
                 file.write(b"\0" * 4096)
-        site.publish(*[b'{"text": "%b"}' % os.urandom(5000).hex().encode() for _ in range(20)])
-        site.publish(b'{"n": 22}')
-        if site.config.database is not None or kind in ("json", "jsonl", "csv"):
+        for number in range(2, 22):
+            text = os.urandom(5000).hex().encode()
+            site.publish(b'{"text": "%b"}' % text, topic=f"t{number:02}")
+        site.publish(b'{"n": 22}', topic="t22")
+        if mode == "latest" or not is_of_parts(kind):  # parts gather in memory first
             site.until(lambda state: state.health.level == "bad")
             site.rows()
         ballast.unlink()
+        site.until(lambda state: state.health.level != "bad")
         site.settle()
     assert site.complete
     assert [int(row["seq"]) for row in site.rows()] == list(range(1, 23))
