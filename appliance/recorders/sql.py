@@ -145,6 +145,7 @@ class SqlTable(DatabaseTarget):
 
     def _look(self) -> None:
         """On a new connection: look at the table, and read back where it ends."""
+        self._connection.notice_replaced_file()
         if self._connection.is_open and self._seen == self._connection.connections:
             return
         with self._connection.transaction() as connection:

@@ -104,6 +104,9 @@ class SqlConnection:
         """How often a connection was tried."""
         self.connections = 0
         """How many were made."""
+        path = sqlite_file(config.database.url)
+        self._path = Path(path) if path else None
+        self._seen: tuple[int, int] | None = None
         self._connection: sa.Connection | None = None
         self._engine: sa.Engine | None = None
         self._mask = Mask(config.database)
@@ -161,9 +164,8 @@ class SqlConnection:
         self._retries.check()
         self.attempts += 1
         url = make_url(self._config)  # the password's file may have been corrected
-        path = sqlite_file(self._database.url)
-        if path:
-            files.make_directory(Path(path).parent)
+        if self._path is not None:
+            files.make_directory(self._path.parent)
         self._mask = Mask(self._database, database_password(self._config))
         try:
             self._engine = sa.create_engine(
@@ -187,7 +189,21 @@ class SqlConnection:
             raise fault from None
         self._connection = connection
         self.connections += 1
+        self._seen = self._looks()
         return connection
+
+    def notice_replaced_file(self) -> None:
+        """Let go of an SQLite file that was removed or replaced: rows would go nowhere."""
+        if self._connection is not None and self._path is not None and self._looks() != self._seen:
+            self.close()
+
+    def _looks(self) -> tuple[int, int] | None:
+        """What tells the SQLite file from another one in its place."""
+        try:
+            found = self._path.stat() if self._path is not None else None
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if found is not None else None
 
     def _close_broken(self) -> None:
         """Close without a word to the server, which may hang."""

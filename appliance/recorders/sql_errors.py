@@ -19,7 +19,7 @@ _SQLSTATES: tuple[tuple[str, Cause], ...] = (
     ("28", Cause.LOGIN),
     ("3D", Cause.DATABASE),
     ("42501", Cause.RIGHT),
-    ("25006", Cause.RIGHT),
+    ("25006", Cause.CONNECTION),  # read-only: a standby, and another server is the right one
     ("53100", Cause.DISK_FULL),
     ("53", Cause.CONNECTION),
     ("57014", Cause.TIMEOUT),
@@ -28,16 +28,19 @@ _SQLSTATES: tuple[tuple[str, Cause], ...] = (
     ("25P03", Cause.TIMEOUT),
     ("57", Cause.CONNECTION),
     ("08", Cause.CONNECTION),
+    ("21", Cause.ROW),
     ("22", Cause.ROW),
     ("23", Cause.ROW),
+    ("44", Cause.ROW),
     ("54", Cause.ROW),
+    ("P0001", Cause.ROW),  # a trigger's own word
     ("3F", Cause.TABLE),
     ("42", Cause.TABLE),
     ("0A", Cause.TABLE),
 )
 _MARIADB: tuple[tuple[frozenset[int], Cause], ...] = (
     (frozenset({1045, 1698, 1251, 2054, 2059, 4151}), Cause.LOGIN),
-    (frozenset({1044, 1142, 1143, 1227, 1290, 1370, 1836}), Cause.RIGHT),
+    (frozenset({1044, 1142, 1143, 1227, 1370}), Cause.RIGHT),
     (frozenset({1049}), Cause.DATABASE),
     (frozenset({3, 28, 1021, 1026, 1114}), Cause.DISK_FULL),
     (frozenset({1205, 1213, 1969, 3024}), Cause.TIMEOUT),
@@ -64,6 +67,7 @@ _MARIADB: tuple[tuple[frozenset[int], Cause], ...] = (
         Cause.ROW,
     ),
     (frozenset({1054, 1072, 1136, 1146, 1364}), Cause.TABLE),
+    (frozenset({1047, 1290, 1836}), Cause.CONNECTION),  # no part of the cluster, or read-only
     (frozenset({1040, 1053, 1129, 1130, 1152, 1158, 1159, 1160, 1161, 1203}), Cause.CONNECTION),
     (frozenset({2002, 2003, 2005, 2006, 2013, 2055}), Cause.CONNECTION),
 )

@@ -28,6 +28,7 @@ from appliance.recorders import sql_connection
 from appliance.recorders.sql_dialects import Dialect
 from appliance.recorders.set_aside_rows import SetAsideRows
 from appliance.recorders.sql_state import SqlState
+from appliance.recorders.target import LOST
 from appliance.secret import Secret
 
 campaign = pytest.mark.campaign
@@ -583,3 +584,49 @@ def test_a_column_that_another_program_has_added_is_used(database: Database, rig
     appliance.append(target, messages(2, 2, {"late": "x"}))
     assert [row["late"] for row in database.rows()] == [None, "x"]
     assert not target.note
+
+
+@pytest.mark.posix("a file that is open can't be removed there")
+def test_an_sqlite_file_that_is_removed_is_made_again(tmp_path: Path):
+    path = tmp_path / "messages.db"
+    appliance = DatabaseRig(tmp_path / "data", f"sqlite:///{path}")
+    target = appliance.target()
+    appliance.append(target, messages(1, 5))
+    path.unlink()
+    appliance.append(target, messages(6, 10))
+    found = Database(f"sqlite:///{path}").rows()
+    assert [row["seq"] for row in found] == [6, 7, 8, 9, 10]
+    appliance.close()
+
+
+@campaign
+def test_a_trigger_that_refuses_a_row_sets_it_aside(postgres: Server, tmp_path: Path):
+    postgres.sql("CREATE DATABASE refusing")
+    database = Database(postgres.url("refusing"))
+    appliance = DatabaseRig(tmp_path, database.url)
+    target = appliance.target()
+    appliance.append(target, messages(1, 1))
+    database.run(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.n > 5 THEN"
+        " RAISE EXCEPTION 'too much'; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    appliance.append(target, messages(2, 10))
+    assert len(database.rows()) == 5
+    assert appliance.counts[Counter.RECORDER_ROWS_SET_ASIDE] == 5
+    appliance.close()
+
+
+def test_a_position_that_was_lost_is_told_by_the_table(database: Database, rig):
+    """A table without rows of this recorder tells that it is a new one."""
+    appliance = rig()
+    appliance.append(appliance.target(), messages(1, 10))
+    appliance.last_seq = 12
+    again = appliance.target(Progress(LOST, 0))
+    appliance.append(again, messages(1, 12))
+    assert [row["seq"] for row in database.rows()] == list(range(1, 13))
+    database.run("DELETE FROM messages")
+    third = appliance.target(Progress(LOST, 0))
+    third.tick(0)
+    appliance.append(third, messages(1, 14))
+    assert [row["seq"] for row in database.rows()] == [13, 14]
