@@ -26,7 +26,7 @@ from appliance.recorders.database_texts import shown_address
 from appliance.recorders.database_waits import TimeLimits, Waits
 from appliance.recorders.progress import Progress
 from appliance.recorders.rows import make_rows, whole_text
-from appliance.recorders.sql_columns import fixed_columns, make_maker
+from appliance.recorders.sql_columns import fixed_columns, make_maker, table_name
 from appliance.recorders.sql_connection import SqlConnection
 from appliance.recorders.sql_dialects import Rows
 from appliance.recorders.sql_table import APPEND, INSTALLATION, ITEM, SEQ, Shape, TableLayout
@@ -35,6 +35,8 @@ from appliance.recorders.table_maker import PAYLOAD
 from appliance.recorders.target import Context
 
 _MOST_GENERATIONS = 1000
+_COUNTED = 1_000_000
+"""Numbers. To count the messages of more would take the server too long."""
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +80,9 @@ class SqlTable(DatabaseTarget):
             config, limits=limits, waits=waits, is_stopping=context.is_stopping
         )
         self._dialect = self._connection.dialect
-        written = database.table or context.name
-        self._layout = TableLayout(written, shape, self._dialect)
+        schema, name = table_name(config)
+        written = f"{schema}.{name}" if schema else name
+        self._layout = TableLayout(schema, name, shape, self._dialect)
         self._maker = make_maker(config, shape)
         self._fixed = fixed_columns(self._maker, shape)
         place = hashlib.sha256(f"{shown_address(database.url)} {written}".encode()).hexdigest()
@@ -191,14 +194,16 @@ class SqlTable(DatabaseTarget):
         """Go on behind the newest row, which this data directory has written."""
         table = self._layout.table
         assert table is not None
-        found = connection.execute(
-            sa.select(sa.func.count(sa.distinct(table.c[SEQ]))).where(
-                table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
-            )
-        ).scalar_one()
+        found = 0
+        if newest - self.cursor <= _COUNTED:
+            found = connection.execute(
+                sa.select(sa.func.count(sa.distinct(table.c[SEQ]))).where(
+                    table.c[INSTALLATION] == self._key, table.c[SEQ] > self.cursor
+                )
+            ).scalar_one()
         # With several rows a message, the last one's may not all be there.
         one = int(self._config.flatten)
-        self._move(newest - one, found - one)
+        self._move(newest - one, max(0, found - one))
 
     # --- rows ------------------------------------------------------------------------------------
 

@@ -50,11 +50,10 @@ _KINDS: dict[str, Kind] = {
 class TableLayout:
     """A table of a database. ``kinds`` are the columns it has, with their kinds."""
 
-    def __init__(self, written: str, shape: Shape, dialect: Dialect) -> None:
-        """``written``: the name, or ``SCHEMA.NAME``."""
-        schema, _, name = written.rpartition(".")
+    def __init__(self, schema: str, name: str, shape: Shape, dialect: Dialect) -> None:
+        """``schema``: ``""`` for the one that the server takes by default."""
         self.name, self.schema = name, schema or None
-        self.shown = written
+        self.shown = f"{schema}.{name}" if schema else name
         self._shape = shape
         self._dialect = dialect
         self.kinds: dict[str, Kind | None] = {}

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from appliance.config.database_url import sqlite_file
 from appliance.config.tables import RecorderConfig
-from appliance.recorders.sql_columns import fixed_columns, make_maker
+from appliance.recorders.sql_columns import fixed_columns, make_maker, table_name
 from appliance.recorders.sql_connection import SqlConnection
 from appliance.recorders.sql_table import APPEND, STATE, TableLayout
 
@@ -26,7 +26,7 @@ def try_table(config: RecorderConfig) -> str:
     assert config.database is not None
     connection = SqlConnection(config)
     shape = APPEND if config.mode == "append" else STATE
-    layout = TableLayout(config.database.table or config.used_name, shape, connection.dialect)
+    layout = TableLayout(*table_name(config), shape, connection.dialect)
     path = sqlite_file(config.database.url)
     if path and not Path(path).exists():
         return f"{connection.shown}: the file and its table {layout.shown} will be made"

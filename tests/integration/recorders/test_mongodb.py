@@ -234,13 +234,13 @@ def test_nothing_is_lost_or_twice_when_the_connection_breaks(server: MongoWire, 
         return chance.choice([{"lose": True}, {"cut": chance.randrange(20)}])
 
     server.fault = fault
-    for batch in range(30):
-        if batch == 10:
+    for batch in range(12):
+        if batch == 4:
             server.kill()
             threading.Timer(0.2, server.start).start()
         appliance.record(target, messages(done + 1, done + 20))
         done += 20
-        if batch % 7 == 3:
+        if batch % 5 == 3:
             target = appliance.target(limits=QUICK)
     assert _seqs(server) == list(range(1, done + 1))
 

@@ -630,3 +630,13 @@ def test_a_position_that_was_lost_is_told_by_the_table(database: Database, rig):
     third.tick(0)
     appliance.append(third, messages(1, 14))
     assert [row["seq"] for row in database.rows()] == [13, 14]
+
+
+@pytest.mark.parametrize("name", ["line 1.2", "Почта " * 9, "order", "a'b\"c`d"])
+def test_a_table_is_named_after_its_recorder(database: Database, rig, name: str):
+    appliance = rig(name=name.strip(), table="")
+    appliance.append(appliance.target(), messages(1, 3))
+    appliance.append(appliance.target(), messages(4, 5))
+    (table,) = sa.inspect(database._engine).get_table_names()
+    assert table.startswith(name.strip()[:20])
+    assert len(database.rows(f"SELECT * FROM {database.quote(table)}")) == 5
