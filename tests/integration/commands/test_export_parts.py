@@ -48,6 +48,8 @@ def export(made, monkeypatch, capfd):
     monkeypatch.chdir(made)
 
     def run(*arguments):
+        if "parquet" in arguments and "-o" in arguments:
+            pytest.importorskip("pyarrow")
         code = cli.main(["export", *map(str, arguments)])
         error = capfd.readouterr().err
         assert "Traceback" not in error
@@ -60,8 +62,8 @@ def read(path):
     """Rows by the name of the column."""
     if path.suffix == ".parquet":
         return pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
-    file = pytest.importorskip("qvd_parser").QvdFile.open(str(path))
-    return [dict(zip(file.field_names(), row, strict=True)) for row in file.rows()]
+    table = pytest.importorskip("pyqvd").QvdTable.from_qvd(str(path))
+    return [dict(zip(table.columns, row, strict=True)) for row in table.to_dict()["data"]]
 
 
 def files_of(folder, kind):
