@@ -114,8 +114,16 @@ class ClosedFiles:
             self._remove_old(keep, now_ns)
 
     def finish(self) -> None:
-        """End the work for now; a file that is being compressed is begun anew later."""
-        self._compressor.stop()
+        """End the work for now; a file that is being compressed is begun anew later.
+
+        Raises:
+            sqlite3.Error: a copy that is complete can't be noted; the next start does it.
+        """
+        size = self._compressor.stop()
+        if size is not None and self._pending:
+            # Without the plain one: a reader would find its messages twice while nothing runs.
+            self._take_copy(size)
+            self._next(self._pending[0], self._context.clock_ns())
 
     def _count(self, files: int, size: int) -> None:
         self.figures = (self.figures[0] + files, self.figures[1] + size)
@@ -141,13 +149,17 @@ class ClosedFiles:
                 return
             if size is None:
                 return
-            part = self._pending[0]
-            packed = msgspec.structs.replace(part, path=part.path + self._ending, bytes=size)
-            self._context.parts.close(packed, ())
-            self._count(1, size)
-            self._look_ns = 0
-        if self._pending:
+            self._take_copy(size)
             self._next(self._pending[0], now_ns)
+        if self._pending and self._compressor.is_idle:
+            self._next(self._pending[0], now_ns)
+
+    def _take_copy(self, size: int) -> None:
+        part = self._pending[0]
+        packed = msgspec.structs.replace(part, path=part.path + self._ending, bytes=size)
+        self._context.parts.close(packed, ())
+        self._count(1, size)
+        self._look_ns = 0
 
     def _next(self, part: Part, now_ns: int) -> None:
         parts = self._context.parts

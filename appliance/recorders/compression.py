@@ -69,13 +69,19 @@ class Compressor:
             raise self._outcome
         return self._outcome
 
-    def stop(self) -> None:
-        """Give the present file up; returns when nothing is written any more."""
+    def stop(self) -> int | None:
+        """Give the present file up; returns when nothing is written any more.
+
+        Returns the size of the copy in bytes if it was complete by then.
+        """
         self._stopping.set()
+        size = None
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+            size = self._outcome if isinstance(self._outcome, int) else None
         self._stopping.clear()
+        return size
 
     def _run(self, source: Path) -> None:
         try:

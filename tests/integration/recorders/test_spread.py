@@ -471,6 +471,21 @@ def test_closed_files_are_compressed(tmp_path: Path, compression: str, ending: s
     ]
 
 
+def test_a_stop_leaves_no_message_in_two_files(tmp_path: Path) -> None:
+    """A copy that is complete at the stop takes the place of its file, not only at the next start."""
+    rotate = RotateConfig(messages=2)
+    bench = Bench(tmp_path, "rec/x.jsonl", rotate=rotate, compression="gzip")
+    bench.publish("a")
+    bench.publish("a")
+    bench.run()
+    bench.join()
+    bench.target.finish()
+    assert bench.files() == {"x-000000000001.jsonl.gz": [1, 2]}
+    bench.restart()
+    bench.settle()
+    assert bench.files() == {"x-000000000001.jsonl.gz": [1, 2]}
+
+
 def test_a_kill_at_any_moment_of_compressing_is_made_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
