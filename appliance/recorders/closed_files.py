@@ -23,6 +23,7 @@ from appliance.recorders.compression import (
     ENDINGS,
     Compressor,
     compressed_path,
+    remove_other_copies,
     remove_unfinished,
 )
 from appliance.recorders.formats import is_of_parts
@@ -177,6 +178,12 @@ class ClosedFiles:
         elif not source.exists():
             self._forget(part)
         elif not self._ending:  # it was to be compressed by another configuration
+            try:
+                remove_other_copies(source, self._compression)
+            except OSError as error:
+                self._retry_ns = now_ns
+                _log.info("A copy of %s can't be removed yet: %s", source, error.strerror)
+                return
             parts.close(part, ())
             self._count(1, part.bytes)
             self._pending.popleft()

@@ -11,9 +11,10 @@ import contextlib
 import gzip
 import importlib.util
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from appliance.storage import files
 
@@ -102,6 +103,54 @@ def remove_unfinished(source: Path, compression: str) -> None:
         _temporary(compressed_path(source, compression)).unlink()
 
 
+def remove_other_copies(source: Path, compression: str) -> None:
+    """Remove copies in other forms that a crash left, before the configuration was changed.
+
+    Raises:
+        OSError: one can't be read or removed now.
+    """
+    for other, ending in ENDINGS.items():
+        if ending and other != compression:
+            path = compressed_path(source, other)
+            if path.is_file() and _is_copy(path, other, source):
+                path.unlink()
+
+
+def _is_copy(path: Path, compression: str, source: Path) -> bool:
+    """Whether a compressed file has the content of a plain one; ``False`` if that is not known."""
+    if missing_package(compression):
+        return False
+    with path.open("rb") as file, source.open("rb") as plain:
+        unpacked = _unpacked(file, compression)
+        try:
+            while block := plain.read(_BLOCK_BYTES):
+                if _read(unpacked, len(block)) != block:
+                    return False
+            return not unpacked.read(1)
+        except gzip.BadGzipFile:
+            return False
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001  # each package has errors of its own for damaged files
+            return False
+
+
+def _unpacked(file: BinaryIO, compression: str) -> BinaryIO:
+    if compression == "gzip":
+        return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+    import zstandard  # noqa: PLC0415 - an optional package
+
+    return cast("BinaryIO", zstandard.ZstdDecompressor().stream_reader(file))
+
+
+def _read(file: BinaryIO, size: int) -> bytes:
+    """As many bytes as are there, at most ``size``."""
+    found = bytearray()
+    while len(found) < size and (more := file.read(size - len(found))):
+        found += more
+    return bytes(found)
+
+
 def compressed_path(source: Path, compression: str) -> Path:
     return source.with_name(source.name + ENDINGS[compression])
 
@@ -109,12 +158,17 @@ def compressed_path(source: Path, compression: str) -> Path:
 def compress(source: Path, compression: str, is_stopped: Callable[[], bool]) -> int:
     """Make the compressed copy of a file and return its size; an older copy is replaced.
 
+    Another file of that name is set aside.
+
     Raises:
         OSError: it could not be made, or was given up; nothing is left of it.
     """
     target = compressed_path(source, compression)
     temporary = _temporary(target)
     try:
+        remove_other_copies(source, compression)
+        if target.is_file() and not _is_copy(target, compression, source):
+            files.set_aside(target, "before", time.time_ns())
         with source.open("rb") as plain, temporary.open("wb") as file:
             with _packed(file, compression) as packed:
                 while block := plain.read(_BLOCK_BYTES):

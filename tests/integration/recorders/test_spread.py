@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +22,7 @@ from appliance.counters import Counter
 from appliance.model import Message
 from appliance.recorders import closed_files, recording, spread, targets
 from appliance.recorders.closed_files import too_many
+from appliance.recorders.compression import compress
 from appliance.recorders.part_store import Part, PartStore
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.recording import Recording
@@ -517,6 +519,43 @@ def test_a_kill_at_any_moment_of_compressing_is_made_good(
             "a-000000000003.jsonl": [3],
         }, step
         assert not bench.parts.of_recorder(bench.context.key, ["pending"])
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_copy_that_a_kill_left_does_not_stay_when_the_compression_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    rotate = RotateConfig(messages=2)
+    bench = Bench(tmp_path, "rec/x.jsonl", rotate=rotate, compression="gzip")
+    for _ in range(3):
+        bench.publish("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(PartStore, "close", _kill)
+        with contextlib.suppress(KillError):
+            bench.run()
+            bench.settle()
+    assert (tmp_path / "rec/x-000000000001.jsonl.gz").exists()
+    bench.config = msgspec.structs.replace(bench.config, compression=compression)
+    bench.restart(ordered=False)
+    bench.settle()
+    bench.settle()
+    ending = {"none": "", "zstd": ".zst"}[compression]
+    assert bench.files() == {
+        f"x-000000000001.jsonl{ending}": [1, 2],
+        "x-000000000003.jsonl": [3],
+    }
+
+
+def test_a_file_of_others_with_the_compressed_name_is_set_aside(tmp_path: Path) -> None:
+    source = tmp_path / "x.jsonl"
+    source.write_bytes(b"1\n")
+    (tmp_path / "x.jsonl.gz").write_bytes(b"of others")
+    (tmp_path / "x.jsonl.zst").write_bytes(b"of others")
+    compress(source, "gzip", lambda: False)
+    assert gzip.decompress((tmp_path / "x.jsonl.gz").read_bytes()) == b"1\n"
+    (aside,) = tmp_path.glob("x.jsonl.gz.before-*")
+    assert aside.read_bytes() == b"of others"
+    assert (tmp_path / "x.jsonl.zst").read_bytes() == b"of others"
 
 
 def _kill(*_: object, **__: object) -> None:
