@@ -110,6 +110,10 @@ def _unpacked(body: bytes, place: bytes) -> array[int]:
     return packed
 
 
+Row = tuple[int, int, int, int, int, bytes, bytes]
+"""The columns of table ``segment``."""
+
+
 class Segment(msgspec.Struct, frozen=True):
     """A stretch of the journal, as in table ``segment``."""
 
@@ -122,7 +126,7 @@ class Segment(msgspec.Struct, frozen=True):
     topics: frozenset[int]
     clients: frozenset[int]
 
-    def row(self) -> tuple[int, int, int, int, int, bytes, bytes]:
+    def row(self) -> Row:
         """The columns."""
         heads = (self.first_seq, self.last_seq, self.earliest_ns, self.latest_ns, self.last_ns)
         place = repr(heads).encode()

@@ -24,7 +24,7 @@ from appliance.counters import Counter
 from appliance.errors import ApplianceError, UnavailableError
 from appliance.journal import index
 from appliance.journal.inbox import Entry
-from appliance.journal.index import IndexReader, Segment, Table
+from appliance.journal.index import IndexReader, Row, Segment, Table
 from appliance.journal.journal import Journal
 from appliance.model import Message
 from appliance.storage import files
@@ -233,7 +233,8 @@ class Indexer:
         self._topics: _Names
         self._clients: _Names
         self._open = _Open()
-        self._full: list[Segment] = []
+        self._full: list[Row] = []
+        """Segments that are not written yet."""
         self._position = 0
         """Up to this number everything is in a segment, or in the open one."""
         self._covered = 0
@@ -538,7 +539,7 @@ class Indexer:
                 done.last_ns,
                 self._topics.numbers_of(done.topics),
                 self._clients.numbers_of(done.clients),
-            )
+            ).row()
         )
         self._covered = done.last_seq
         self._made += self._topics.made + self._clients.made - made
@@ -557,7 +558,7 @@ class Indexer:
                 names.write(connection)
             connection.executemany(
                 "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [each.row() for each in self._full],
+                self._full,
             )
             cut = connection.execute(
                 "DELETE FROM segment WHERE first_seq < ? AND last_seq < ?", (first_seq, first_seq)

@@ -19,6 +19,7 @@ from pathlib import Path
 from appliance.engine import databases
 from appliance.errors import NoPermissionError, UnavailableError, UsageError
 from appliance.journal import FILE_NAME as JOURNAL
+from appliance.journal.index import FILE_NAME as INDEX
 from appliance.ops import control_file
 from appliance.storage import copies, files
 from appliance.storage.copies import CopiedFile, Manifest
@@ -29,7 +30,7 @@ _DATABASE_FILES = ("", "-wal", "-shm", "-journal")
 _NOT_COPIED = frozenset(
     {
         "appliance.lock",
-        *(f"index.db{suffix}" for suffix in _DATABASE_FILES),
+        *(f"{INDEX}{suffix}" for suffix in _DATABASE_FILES),  # it is made anew
         "health.json",
         "logs",
         databases.COPY,
@@ -137,7 +138,7 @@ def _check_link(folder: Path, path: Path) -> None:
 def _in_order(data_dir: Path) -> Iterator[Path]:
     """The files to copy, as relative paths: other databases, other files, the journal."""
     databases = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
-    yield from (Path(name) for name in databases if name != JOURNAL)
+    yield from (Path(name) for name in databases if name not in (JOURNAL, INDEX))
     not_again = {f"{name}{beside}" for name in databases for beside in _DATABASE_FILES}
     for folder, below, names in os.walk(data_dir):
         inside = Path(folder).relative_to(data_dir)

@@ -189,9 +189,10 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_gone_on_with(appliance, ca
     assert call("restore", "copy")[0] == 0
     assert recorded(appliance) == [0, 1, 2, 3, 4]
     kept = {each.name for each in appliance.data.iterdir()}
-    left_out = {"appliance.lock", "health.json"}
+    left_out = {"appliance.lock", "health.json", "index.db"}
     missing = {each.name for each in (appliance.folder / "old").iterdir()} - kept - left_out
     assert not missing, "what a part of the appliance keeps is in the backup"
+    assert "index.db" not in kept, "it is made anew"
     appliance.start()
     assert call("publish", "-t", "/demo/integers", "-m", "6")[0] == 0
     until(lambda: recorded(appliance) == [0, 1, 2, 3, 4, 6], "it goes on after the backup")

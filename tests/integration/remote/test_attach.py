@@ -101,6 +101,7 @@ def test_a_terminal_searches_the_journal(running, attach):
         before = step.before_seq
     assert [one.topic for one in found] == ["searched/1", "searched/2"]
     assert len(found[0].payload) == protocol.SHOWN_BYTES
+    assert (Path(running.data) / "index.db").exists()
     with pytest.raises(ApplianceError, match="at most 50 words"):
         engine.search(MessageFilter(texts=("x",) * 51), 1 << 62, 1)
 
