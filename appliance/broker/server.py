@@ -46,7 +46,7 @@ _SWEEP_S = 1.0
 _STOP_S = 5.0
 _ABORT_S = 1.0
 """How long an ordered stop waits for connections that it has aborted."""
-_OTHER_FILES = 256
+_OTHER_FILES = 512
 """Open files that are not clients' connections: databases, recordings, HTTP, the log."""
 
 

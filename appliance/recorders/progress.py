@@ -245,13 +245,15 @@ class ProgressStore:
             put_positions(connection, rows)
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Forget positions: of files that are closed for good.
+        """Forget positions, and last values with them: of files that are closed for good.
 
         Raises:
             sqlite3.Error: none is removed.
         """
         with self.changing(durable=False) as connection:
-            connection.executemany("DELETE FROM recording WHERE key = ?", [(key,) for key in keys])
+            rows = [(key,) for key in keys]
+            connection.executemany("DELETE FROM recording WHERE key = ?", rows)
+            connection.executemany("DELETE FROM latest WHERE recorder = ?", rows)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -27,6 +28,7 @@ from appliance.counters import Counter
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.recorders.closed_files import ClosedFiles
+from appliance.recorders.formats import is_of_parts
 from appliance.recorders.paths import PathMaker
 from appliance.recorders.progress import Progress
 from appliance.recorders.target import (
@@ -42,8 +44,10 @@ from appliance.recorders.target import (
 
 MAX_OPEN = 500
 """Targets of text files that are open at a time: what they know is in memory, no file is open."""
-MAX_OPEN_PARTS = 50
-"""The same for formats that gather rows in memory."""
+MAX_OPEN_PARTS = 200
+"""The same for formats that gather rows in memory, and have a file open each."""
+MAX_GATHERED_BYTES = 64 * 1024 * 1024
+"""Payloads that open parts may have gathered together; beyond it the largest are closed."""
 MAX_PATHS = 10_000
 """Files that are not closed. Each has a row, and is looked for in its folder by people."""
 
@@ -58,6 +62,8 @@ _BACKLOG = 1000
 _MOST_HELD = 50_000
 _MOST_HELD_BYTES = 16 * 1024 * 1024
 """With many paths and more messages to come, so much is gathered before it is shared out."""
+_LONGEST_S = 300.0
+"""The same for more paths than parts may be open, as long as a part is open by default."""
 
 _ERRORS = (OSError, sqlite3.Error, ApplianceError)
 
@@ -119,6 +125,12 @@ class Spread:
         """Up to here the targets have their messages; the others are in ``_held``."""
         self._held: list[Message] = []
         self._held_bytes = 0
+        self._held_from_s = 0.0
+        self._is_crowded = False
+        """Whether parts were closed for others when messages were shared out last."""
+        rotate = context.config.rotate
+        every_s = None if rotate is None else rotate.every
+        self._longest_s = _LONGEST_S if every_s is None else min(_LONGEST_S, every_s)
         self._paths_at_once = 0
         """In how many files the last messages went together."""
         memory = msgspec.json.decode(stored.memory, type=_Memory) if stored.memory else _Memory()
@@ -128,6 +140,9 @@ class Spread:
         self._maker = PathMaker(template, dict(context.config.levels))
         self._is_timed = template.is_timed
         self._is_of_topics = template.has_value
+        self._is_gathering = is_of_parts(context.config.format) and context.config.mode == "append"
+        self._gathered: dict[Target, int] = {}
+        """Bytes of payloads that each open part has, at most."""
         self._make = make
         self._max_open, self._max_paths = max_open, max_paths
         self._closed = ClosedFiles(context, Path(template.folder))
@@ -226,6 +241,7 @@ class Spread:
                 target.finish()
             self._save([target])
             self._close(key)
+            self._is_crowded = self._is_gathering
             self._context.count(Counter.RECORDER_FILES_CLOSED_FOR_OTHERS)
 
     @contextlib.contextmanager
@@ -241,28 +257,47 @@ class Spread:
                 self._held_bytes = 0
 
     def _close(self, key: str) -> None:
-        self._touched.pop(id(self._open.pop(key)), None)
+        target = self._open.pop(key)
+        self._touched.pop(id(target), None)
+        self._gathered.pop(target, None)
+
+    def _bound_gathered(self) -> None:
+        """Close the largest parts when all together are too large."""
+        left = sum(self._gathered.values())
+        if left <= MAX_GATHERED_BYTES:
+            return
+        for target, size in sorted(self._gathered.items(), key=lambda each: -each[1]):
+            if left <= MAX_GATHERED_BYTES // 2:
+                break
+            with self._going_back(target):
+                target.finish()
+            del self._gathered[target]
+            left -= size
 
     # --- appending -----------------------------------------------------------------------------
 
     def append(self, messages: Sequence[Message], seq: int) -> None:
+        if not self._held:
+            self._held_from_s = time.monotonic()
         self._held.extend(messages)
         self._held_bytes += sum([len(message.payload) for message in messages])
         self.skip(seq)
-        if not self._is_more_coming():
+        if not self._may_wait():
             self._share_out()
 
-    def _is_more_coming(self) -> bool:
-        """Whether it is worth to wait: each file costs a wait for the disk, however little it gets.
-
-        Only while more is in the journal, so nothing is recorded later for it.
-        """
-        return (
-            self._paths_at_once >= _MANY_PATHS
-            and len(self._held) < _MOST_HELD
-            and self._held_bytes < _MOST_HELD_BYTES
-            and self._context.last_seq() - self._cursor >= _BACKLOG
-        )
+    def _may_wait(self) -> bool:
+        """Whether messages are held, so that more of them go into each file together."""
+        if len(self._held) >= _MOST_HELD or self._held_bytes >= _MOST_HELD_BYTES:
+            return False
+        if self._is_crowded:
+            # More paths than parts may be open: else parts would be closed with a few rows each.
+            # The journal keeps what is held, as it keeps what an open part has.
+            held_s = time.monotonic() - self._held_from_s
+            return held_s < self._longest_s and not self._context.is_pressed()
+        # Each file costs a wait for the disk, however little it gets. Only while more is in the
+        # journal, so nothing is recorded later for it.
+        is_backlog = self._context.last_seq() - self._cursor >= _BACKLOG
+        return is_backlog and self._paths_at_once >= _MANY_PATHS
 
     def _share_out(self) -> None:
         """Let each path have the messages that are held."""
@@ -272,6 +307,7 @@ class Spread:
         messages, self._held, self._held_bytes = self._held, [], 0
         groups = self._grouped(messages)
         self._paths_at_once = len(groups)
+        self._is_crowded = False
         failed: Exception | None = None
         for start in range(0, len(groups), self._max_open):
             share = dict(islice(groups.items(), start, start + self._max_open))
@@ -345,6 +381,9 @@ class Spread:
                 self._touched[id(target)] = target
                 with self._going_back(target):
                     target.append(new, new[-1].seq)
+                if self._is_gathering:
+                    size = sum([len(message.payload) for message in new])
+                    self._gathered[target] = self._gathered.get(target, 0) + size
             except _ERRORS as error:
                 failed = failed or error
             if target.note:
@@ -369,14 +408,19 @@ class Spread:
     # --- time ----------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
-        if self._held and not self._is_more_coming():
+        if self._held and not (self._may_wait() and self._is_same_period(now_ns)):
             self._share_out()
+        self._bound_gathered()
         for target in self._open.values():
             with self._going_back(target):
                 target.tick(now_ns)
         self._end_old(now_ns)
         self._forget_ended()
         self._closed.tick(now_ns)
+
+    def _is_same_period(self, now_ns: int) -> bool:
+        period = self._maker.period
+        return period(self._held[0].received_ns) == period(now_ns - _GRACE_NS)
 
     def _end_old(self, now_ns: int) -> None:
         """Close the files of dates and hours that are over."""

@@ -38,8 +38,8 @@ def make_target(context: Context, stored: Progress) -> Target:
     except ValueError as error:
         raise ConfigError(f"[[recorder]] `path` {config.path}: {error}") from None
     if template is not None:
-        is_heavy = is_of_parts(config.format) or config.mode != "append"
-        most = MAX_OPEN_PARTS if is_heavy else MAX_OPEN
+        has_parts = is_of_parts(config.format) and config.mode == "append"
+        most = MAX_OPEN_PARTS if has_parts else MAX_OPEN
         return Spread(context, stored, template, _of_path, max_open=most, max_paths=MAX_PATHS)
     path = Path(config.path)
     is_series = is_of_parts(config.format) or config.rotate is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -410,6 +411,31 @@ def test_each_path_has_parts_and_each_message_is_in_one(
     assert not [path for path in (tmp_path / "rec").rglob(".*")]
 
 
+def test_more_paths_than_parts_may_be_open_make_no_tiny_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet  # noqa: PLC0415
+
+    monkeypatch.setattr(targets, "MAX_OPEN_PARTS", 3)
+    bench = Bench(tmp_path, "rec/{date}/{topic}.parquet", format="parquet", metadata=True)
+    for _ in range(40):
+        for number in range(8):
+            bench.publish(f"t{number}", {"n": 1})
+            bench.run()
+    assert bench.target.cursor == 320
+    bench.restart(ordered=False)
+    bench.run()
+    bench.now_ns += 24 * HOUR_NS
+    bench.tick()
+    bench.tick()
+    assert bench.target.durable_cursor == 320
+    found = list((tmp_path / "rec").rglob("*.parquet"))
+    assert len(found) < 40
+    rows = [row["seq"] for path in found for row in parquet.read_table(path).to_pylist()]
+    assert sorted(rows) == list(range(1, 321))
+
+
 def test_each_path_has_the_last_value_of_its_own(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "rec/{line}.json", topic="p/{line}/+", format="json", mode="latest")
     for number in range(12):
@@ -719,7 +745,7 @@ def killed_at(number: int) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @settings(
-    max_examples=40,
+    max_examples=int(os.environ.get("KILLS", "15")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
