@@ -181,14 +181,22 @@ def _named(listeners: tuple[ListenerConfig, ...]) -> tuple[ListenerConfig, ...]:
 
 
 def _named_recorders(recorders: tuple[RecorderConfig, ...]) -> tuple[RecorderConfig, ...]:
-    """The recorders, each with a unique name: ``a``, ``a-2`` for two files ``a.json``."""
+    """The recorders, each with a unique name: ``a``, ``a-2`` for two files ``a.json``.
+
+    Databases come first, and each has its table: they are known again by these names, so that a
+    file that is added or removed must not change them.
+    """
     taken = {each.name for each in recorders if each.name}
-    named: list[RecorderConfig] = []
-    for each in recorders:
-        name = each.used_name
+    named: dict[int, RecorderConfig] = {}
+    for at in sorted(range(len(recorders)), key=lambda at: recorders[at].database is None):
+        recorder = recorders[at]
+        name = recorder.used_name
         number = 2
-        while not each.name and name in taken:
-            name, number = f"{each.used_name}-{number}", number + 1
+        while not recorder.name and name in taken:
+            name, number = f"{recorder.used_name}-{number}", number + 1
         taken.add(name)
-        named.append(msgspec.structs.replace(each, name=name))
-    return tuple(named)
+        database = recorder.database
+        if database is not None and not database.table:
+            database = msgspec.structs.replace(database, table=recorder.used_name)
+        named[at] = msgspec.structs.replace(recorder, name=name, database=database)
+    return tuple(named[at] for at in range(len(recorders)))

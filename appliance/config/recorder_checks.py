@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from appliance.config.database_url import is_mongodb, url_problems
+from appliance.config.database_url import is_mongodb, sqlite_file, url_problems
 from appliance.config.named_levels import read_named
 from appliance.config.problems import ConfigPath, shown
 from appliance.config.recorder_columns import column_problems
@@ -156,6 +156,10 @@ def _database(recorder: RecorderConfig) -> Found:
         yield "database.password", "`password_file` is set too; keep one of the two"
     for text in url_problems(database.url):
         yield "database.url", text
+    if sqlite_file(database.url) is not None:
+        for key in ("password", "password_file"):
+            if getattr(database, key) is not None:
+                yield f"database.{key}", "an SQLite file has no password; remove it"
     table = database.table
     if table and (
         not _TABLE.fullmatch(table)

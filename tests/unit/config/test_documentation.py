@@ -68,7 +68,7 @@ NEEDED = {
 INNER = {
     "header": {"name": "name = 'x'"},
     "publish": {"topic": "topic = 'x'"},
-    "database": {"url": "url = 'sqlite:///recordings/messages.db'"},
+    "database": {"url": "url = 'postgresql://db/messages'"},
     "rotate": {},
     "keep": {},
     "upload": {},

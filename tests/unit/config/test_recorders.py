@@ -117,6 +117,7 @@ PG = 'database = {url = "postgresql+psycopg://me@db/messages"}'
         ('database = {url = "nonsense"}', "not the address of a database"),
         ('database = {url = "sqlite://"}', "lost at each stop"),
         ('database = {url = "sqlite:///journal.db"}', "a database of the appliance"),
+        ('database = {url = "sqlite:///r/x.db", password = "a"}', "has no password"),
         ('database = {url = "sqlite://host/x.db"}', "an SQLite file has no host"),
         ('database = {url = "mongodb://host"}', "it names no database"),
         ('database = {url = "postgresql+asyncpg://h/d"}', "asynchronous"),
@@ -179,6 +180,17 @@ def test_recorders_of_other_topics_may_have_one_folder() -> None:
     """Different topics never share a file, so their paths may look alike."""
     text = two('topic = "a/#"\npath = "r/{topic}.json"', 'topic = "b/#"\npath = "r/{topic}.json"')
     assert len(loads(text).recorder) == 2
+
+
+def test_a_database_is_known_again_whatever_files_there_are() -> None:
+    """Its name and its table, where the configuration has none, do not depend on other recorders."""
+    table = 'topic = "plant/#"\n' + PG
+    file = 'topic = "b"\npath = "plant.json"'
+    alone = loads(f"[[recorder]]\n{table}").recorder[0]
+    beside = loads(two(file, table)).recorder
+    assert beside[1] == alone
+    assert (alone.name, alone.database and alone.database.table) == ("plant", "plant")
+    assert beside[0].name == "plant-2"
 
 
 @pytest.mark.parametrize(
