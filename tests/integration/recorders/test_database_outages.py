@@ -134,7 +134,7 @@ def test_a_commit_whose_answer_is_lost(server: Server, database: str, tmp_path: 
     try:
         target = appliance.target()
         last = 0
-        for batch in range(25):
+        for batch in range(15):
             appliance.record(target, messages(last + 1, last + 50))
             last += 50
             if batch % 9 == 8:
@@ -320,7 +320,7 @@ def test_an_appliance_that_is_killed(server: Server, database: str, tmp_path: Pa
     chance = random.Random(3)
     here = Path(database_rig.__file__).parent
     arguments = [sys.executable, "-c", _CHILD, here, tmp_path / "data", server.url(database)]
-    for _ in range(3):
+    for _ in range(2):
         child = subprocess.Popen([*map(str, arguments), str(last)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline()
