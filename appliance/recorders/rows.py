@@ -111,14 +111,14 @@ def has_repeated_keys(text: bytes, members: Mapping[str, object]) -> bool:
     """
     if text.count(b":") == len(members):  # each key has a colon
         return False
-    # Without white space, the length is that of the keys, values and marks, if each came once.
+    # Without white space, the length is that of the keys, values and marks if each came once and
+    # keys have no escapes that they could do without. A key that came twice makes it longer.
     compact = _format(text, indent=-1)
     values = sum(map(len, _members.decode(compact).values()))
     length = len(compact) - values - 2 * len(members) - 1
-    keys = "".join(members)
-    if length == len(json.dumps(keys, ensure_ascii=False).encode()) - 2 + 2 * len(members):
-        return False
-    if length == len(json.dumps(keys)) - 2 + 2 * len(members):  # with escapes
+    joined = "".join(members).replace("\x7f", "_")  # ``json`` escapes it without need
+    keys = json.dumps(joined, ensure_ascii=compact.isascii()).encode()
+    if length == len(keys) - 2 + 2 * len(members):
         return False
     # Other escapes, or repeated keys. This is slower, and exact.
     found = 0

@@ -11,6 +11,7 @@ from appliance.config.tables import RecorderConfig
 from appliance.config.value_path import parse_path
 from appliance.config.values import TopicFilter
 from appliance.recorders.payload import json_value
+from appliance.recorders.rows import has_repeated_keys
 from appliance.recorders.table_maker import MAX_COLUMNS, TableMaker
 
 
@@ -83,6 +84,37 @@ def test_every_element_of_a_list_can_be_had_back(elements):
     assert table.rows == len(json_text)
     assert table.items == list(range(table.rows))
     assert table.seqs == [1] * table.rows
+
+
+def escaped(char, how):
+    if char in '"\\\n' or (how == 1 and ord(char) < 0x10000):
+        return f"\\u{ord(char):04x}"
+    return "\\/" if char == "/" and how == 2 else char
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text('ab:/"\\é😀\n{', max_size=3),
+            st.sampled_from(["1", '"x:y"', '{"a":1,"a":2}', '[1,{"b":":"}]', '"\\"{"', "null"]),
+            st.sampled_from(["", " ", "\n"]),
+        ),
+        max_size=4,
+    ),
+    st.integers(0, 2),
+)
+@example([("", "null", ""), ("", "{}", ""), ("\U0001f600", "null", "")], 0)
+@example([("", "1", ""), ("", "1", ""), ("\x7f", "null", "")], 0)
+@settings(deadline=None, max_examples=60)
+def test_a_key_that_comes_twice_is_noticed(pairs, how):
+    """However keys are escaped and whatever stands between them."""
+    members = [
+        f'{space}"{"".join(escaped(char, how) for char in key)}"{space}:{space}{value}'
+        for key, value, space in pairs
+    ]
+    text = f"{{{','.join(members)}}}".encode()
+    keys = {key: None for key, _, _ in pairs}
+    assert has_repeated_keys(text, keys) is (len(keys) < len(pairs))
 
 
 @pytest.mark.parametrize(
