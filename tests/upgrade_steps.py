@@ -40,7 +40,7 @@ def with_note(name: str, change: str | Callable[[sqlite3.Connection], object]) -
     main, *others = present.parts
     assert LAST[name] in main.schema
     tables = Tables(
-        main.schema.replace(LAST[name], LAST[name].rstrip() + NOTE),
+        main.schema.replace(LAST[name], LAST[name].rstrip() + NOTE, 1),
         migrations=(*main.migrations, Migration(present.version + 1, change)),
         late_tables=main.late_tables,
     )
