@@ -13,8 +13,11 @@ from typing import Any
 import msgspec
 
 from appliance.counters import Counter
+from appliance.model import Message
+from appliance.recorders.latest_store import LatestStore
 from appliance.recorders.progress import Progress
 from appliance.recorders.set_aside_rows import SetAsideRows
+from appliance.recorders.state_rows import row_of
 from appliance.recorders.target import LOST, Context, Figures, Later, Target, Unsaved
 
 _log = logging.getLogger(__name__)
@@ -100,6 +103,23 @@ class DatabaseTarget(Target):
             count=self._progress.count + messages,
             memory=self._memory_text(),
         )
+
+    def _save_rows(
+        self, store: LatestStore, changes: Mapping[str, Message], seq: int, messages: int
+    ) -> None:
+        """Store rows of ``latest`` and ``update`` together with the position behind them.
+
+        Raises:
+            sqlite3.Error: nothing was stored, and the position is the one from before.
+        """
+        before = self._progress
+        self._move(seq, messages)
+        try:
+            store.save([row_of(key, row) for key, row in changes.items()], self._progress)
+        except BaseException:
+            self._progress = before
+            raise
+        self._stored = self._progress
 
     def _save_now(self) -> None:
         """Store the position before anything else is written."""

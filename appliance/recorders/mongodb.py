@@ -31,7 +31,7 @@ from appliance.recorders.latest_store import LatestStore
 from appliance.recorders.mongodb_connection import Document, MongoConnection, cause_of_code
 from appliance.recorders.progress import Progress
 from appliance.recorders.row_shape import RowShape
-from appliance.recorders.state_rows import StateRows, flattens, row_of
+from appliance.recorders.state_rows import StateRows, flattens
 from appliance.recorders.target import Context, Later
 
 ID = "_id"
@@ -290,9 +290,7 @@ class MongoState(MongoCollection):
         changes = self._present.changes(messages)
         self._replace(changes if self._is_complete else {**self._present.by_key(), **changes})
         self._is_complete = True
-        self._move(seq, len(messages))
-        self._store.save([row_of(key, row) for key, row in changes.items()], self._progress)
-        self._stored = self._progress
+        self._save_rows(self._store, changes, seq, len(messages))
         self._present.apply(changes)
 
     def _replace(self, rows: Mapping[str, Message]) -> None:

@@ -24,7 +24,7 @@ from appliance.recorders.progress import Progress
 from appliance.recorders.sql import SqlTable
 from appliance.recorders.sql_dialects import Rows
 from appliance.recorders.sql_table import INSTALLATION, ITEM, KEY, KEY_HASH, SEQ, STATE
-from appliance.recorders.state_rows import StateRows, flattens, row_of
+from appliance.recorders.state_rows import StateRows, flattens
 from appliance.recorders.table import Kind, Table
 from appliance.recorders.target import Context, Later
 
@@ -81,9 +81,7 @@ class SqlState(SqlTable):
             self._push({**self._present.by_key(), **changes})
         else:
             self._push(changes)
-        self._move(seq, len(messages))
-        self._store.save([row_of(key, row) for key, row in changes.items()], self._progress)
-        self._stored = self._progress
+        self._save_rows(self._store, changes, seq, len(messages))
         self._present.apply(changes)
 
     def _push(self, changes: Mapping[str, Message]) -> None:

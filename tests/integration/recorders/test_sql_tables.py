@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from appliance.errors import UnavailableError
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
 from appliance.recorders.databases import try_database
 from appliance.recorders.database_waits import TimeLimits
+from appliance.recorders.latest_store import LatestStore
 from appliance.recorders.progress import Progress
 from appliance.recorders import sql_connection
 from appliance.recorders.sql_dialects import Dialect
@@ -640,3 +642,21 @@ def test_a_table_is_named_after_its_recorder(database: Database, rig, name: str)
     (table,) = sa.inspect(database._engine).get_table_names()
     assert table.startswith(name.strip()[:20])
     assert len(database.rows(f"SELECT * FROM {database.quote(table)}")) == 5
+
+
+def test_a_batch_whose_rows_could_not_be_stored_here_comes_again(
+    database: Database, rig, monkeypatch
+):
+    """The table has it, ``recorders.db`` has not: the position stays, and nothing is merged twice."""
+    appliance = rig(mode="update", make=SqlState)
+    target = appliance.target()
+    appliance.append(target, messages(1, 1, {"a": 1}))
+    full = sqlite3.OperationalError("database or disk is full")
+    with monkeypatch.context() as patched:
+        patched.setattr(LatestStore, "save", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(sqlite3.OperationalError):
+            appliance.append(target, messages(2, 2, {"b": 2}))
+    assert target.cursor == 1
+    appliance.append(target, messages(2, 3, {"c": 3}))
+    (row,) = database.rows("SELECT * FROM messages")
+    assert (row["seq"], row["a"], row["c"]) == (3, 1, 3)
