@@ -8,12 +8,13 @@ Not for: recorders of one file (lost_position.py).
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -267,15 +268,21 @@ class LostSeries:
         rows: dict[str, Progress] = {}
         unclear = 0
         for series in all_series:
+            firsts = sorted({each.first_seq for each in series.files})
+            ends = {first: after - 1 for first, after in itertools.pairwise(firsts)}
+            packed = {each.path.name for each in series.files if each.path.suffix in _COMPRESSED}
+            for each in series.files:
+                if each.first_seq in ends:
+                    self._note_closed(series, each, ends[each.first_seq], packed)
             file = series.files[-1]
-            for number, each in enumerate(series.files[:-1]):
-                self._note(series, each, max(0, series.files[number + 1].first_seq - 1))
             row = self._row_of(file, messages(series.key))
             if row is None:
                 unclear += file.size > 0
                 continue
-            if file.path.suffix in _COMPRESSED:
-                self._note(series, file, row.seq)
+            if file.path.suffix in _COMPRESSED:  # of a plain one beside it, this is the copy
+                for each in series.files:
+                    if each.first_seq == file.first_seq:
+                        self._note_closed(series, each, row.seq, packed)
                 row = Progress(row.format, row.seq, memory=_encoded(OpenFile(earlier=row.count)))
             rows[series.key] = row
         return rows, unclear
@@ -323,24 +330,35 @@ class LostSeries:
             memory=_encoded(opened),
         )
 
-    def _note(self, series: _Series, file: _File, last_seq: int) -> None:
+    def _note_closed(
+        self, series: _Series, file: _File, last_seq: int, packed: Collection[str]
+    ) -> None:
+        """Note a closed file; a plain one waits for its copy, or to go because it has one."""
+        is_plain = file.path.suffix not in _COMPRESSED
+        has_copy = any(file.path.name + ending in packed for ending in _COMPRESSED)
+        waits = is_plain and (has_copy or self._config.compression != "none")
+        self._note(series, file, last_seq, waits=waits)
+
+    def _note(self, series: _Series, file: _File, last_seq: int, *, waits: bool = False) -> None:
         path = key_of(file.path, self._data_dir)
-        if not self._parts.has([path]):
-            self._parts.close(
-                Part(
-                    path=path,
-                    recorder=self._key,
-                    series=series.key,
-                    first_seq=file.first_seq,
-                    last_seq=last_seq,
-                    messages=0,
-                    bytes=file.size,
-                    first_ns=file.written_ns,
-                    last_ns=file.written_ns,
-                    closed_ns=file.written_ns,
-                ),
-                [],
-            )
+        if self._parts.has([path]):
+            return
+        part = Part(
+            path=path,
+            recorder=self._key,
+            series=series.key,
+            first_seq=file.first_seq,
+            last_seq=last_seq,
+            messages=0,
+            bytes=file.size,
+            first_ns=file.written_ns,
+            last_ns=file.written_ns,
+            closed_ns=file.written_ns,
+        )
+        if waits:
+            self._parts.announce(part)
+        else:
+            self._parts.close(part, [])
 
 
 def _time_ns(times: Mapping[str, str]) -> int:
