@@ -22,9 +22,9 @@ from appliance.errors import UnavailableError
 from appliance.model import Message
 from appliance.recorders import rows, state_file, state_rows
 from appliance.recorders.formats import make_format
-from appliance.recorders.state_rows import StateRows, row_of
+from appliance.recorders.state_rows import StateRows, message_of, row_of
 from appliance.recorders.table_maker import TableMaker
-from appliance.recorders.latest_store import LatestStore
+from appliance.recorders.latest_store import LatestRow, LatestStore
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.progress import Progress, ProgressStore
 from appliance.recorders.state_file import StateFile
@@ -395,3 +395,11 @@ def test_many_rows_are_made_piece_by_piece():
     assert [message for piece, _ in pieces for message in piece] == messages
     assert [seq for _, seq in pieces] == [2, 4, 6, 99]
     assert list(rows.in_pieces(messages[:1], 5)) == [(messages[:1], 5)]
+
+
+def test_a_stored_row_can_be_read_by_every_later_version():
+    """Its bytes are on the disks of users."""
+    stored = bytes.fromhex("96cf175536e8e4d37240a7706c616e742f31c4087b2261223a20317d01c3a163")
+    message = Message(5, TIME_NS, "plant/1", b'{"a": 1}', qos=1, retain=True, client_id="c")
+    assert message_of(LatestRow("k", 5, stored)) == message
+    assert row_of("k", message) == LatestRow("k", 5, stored)
