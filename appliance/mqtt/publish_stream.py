@@ -22,6 +22,7 @@ _MOST_UNDER_WAY = 500
 _PROBE_EVERY = 200
 """Messages of QoS 0 after which a ping asks whether they have arrived."""
 _IDLE_S = 5.0
+_ANSWERS_AT_A_TIME = 1000
 _ANSWERS = (packets.PUBACK, packets.PUBREC, packets.PUBCOMP, packets.PINGRESP)
 
 
@@ -126,9 +127,7 @@ class PublishStream(Client):
             raise UsageError(f"it is larger than the {self.largest_packet} bytes that it takes")
         self._begin("the message")
         while len(self._unanswered) >= most or len(self._under_way) >= _MOST_UNDER_WAY:
-            if not self._unanswered:
-                self._probe()
-            self._hear(self._target.timeout_s, must_hear=True)
+            self._wait_for_answer()
         entry = _Entry(number, qos, topic)
         self._under_way.append(entry)
         if qos:
@@ -168,14 +167,25 @@ class PublishStream(Client):
         end = None if within_s is None else time.monotonic() + within_s
         self._begin("the message")
         while self._under_way:
+            if end is None:
+                self._wait_for_answer()
+                continue
             if not self._unanswered and not self._probes:
                 self._probe()
-            if end is None:
-                self._hear(self._target.timeout_s, must_hear=True)
-            elif time.monotonic() < end:
-                self._hear(max(0.0, end - time.monotonic()))
-            else:
+            if time.monotonic() >= end:
                 return
+            self._hear(max(0.0, end - time.monotonic()))
+
+    def _wait_for_answer(self) -> None:
+        """Wait until a message is acknowledged. A broker that says other things only is none."""
+        if not self._unanswered and not self._probes:
+            self._probe()
+        before = len(self._under_way), len(self._unanswered)
+        end = time.monotonic() + self._target.timeout_s
+        while (len(self._under_way), len(self._unanswered)) == before:
+            self._hear(max(0.0, end - time.monotonic()))
+            if time.monotonic() >= end:
+                self._fail(TimeoutError())
 
     def _free_packet_id(self) -> int:
         while True:
@@ -199,25 +209,21 @@ class PublishStream(Client):
                 self._take_answers(0.0)
             self._fail(error)
 
-    def _hear(self, seconds: float, *, must_hear: bool = False) -> None:
+    def _hear(self, seconds: float) -> None:
         """Take the answers that are there, or those that come first in this time."""
         try:
-            if not self._take_answers(seconds) and must_hear:
-                self._fail(TimeoutError())
+            self._take_answers(seconds)
         except (OSError, packets.PacketError) as error:
             self._fail(error)
 
-    def _take_answers(self, seconds: float) -> bool:
-        """Returns whether there was an answer."""
-        has_heard = False
+    def _take_answers(self, seconds: float) -> None:
         self._deadline = time.monotonic() + seconds
-        while True:
+        for _ in range(_ANSWERS_AT_A_TIME):
             try:
                 first, data = self._read(*_ANSWERS)
             except TimeoutError:
-                return has_heard
+                return
             self._answer(first >> 4, data)
-            has_heard = True
             self._deadline = 0.0  # and what else is there already
 
     def _answer(self, kind: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -201,6 +202,42 @@ def _take_some(server: socket.socket, count: int) -> None:
         stream.flush()
         connection.shutdown(socket.SHUT_WR)
         stream.read()  # else the system would drop what is not sent yet
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "said"),
+    [
+        (b"\xd0\x00" * 3000, 69, "did not answer within"),
+        (b"\x40\x02\x77\x77", 69, "does not answer as an MQTT broker does"),
+        (b"\x40\xff\xff\xff\x7f", 69, "does not answer as an MQTT broker does"),
+        (b"\x30\x05\x00\x01a\x00x", 69, "does not answer as an MQTT broker does"),
+        (b"\xe0\x01\x87", 77, "not authorized"),
+    ],
+    ids=["pings only", "another message", "huge", "a message", "disconnect"],
+)
+def test_a_broker_that_acknowledges_nothing_ends_the_replay(
+    appliance: ApplianceProcess, run: Run, answers: bytes, code: int, said: str
+) -> None:
+    """Whatever else it says, and for however long."""
+    send(appliance.port, ("hostile/1", b"x", 1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_say, args=(server, answers), daemon=True).start()
+        to = ("--host", "127.0.0.1", "--port", str(server.getsockname()[1]))
+        to += ("--timeout", "1s" if said.startswith("did not") else "30s")
+        found, _, told = run("replay", "-t", "hostile/#", "--speed", "max", *to)
+    assert (found, said in told) == (code, True), told
+
+
+def _say(server: socket.socket, answers: bytes) -> None:
+    """Accept a connection, and answer everything with this until it ends."""
+    connection, _ = server.accept()
+    with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
+        _packet(stream)
+        stream.write(b"\x20\x03\x00\x00\x00")
+        stream.flush()
+        while _packet(stream):
+            stream.write(answers)
+            stream.flush()
 
 
 def _packet(stream: BinaryIO) -> bytes:
