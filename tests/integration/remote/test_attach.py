@@ -5,6 +5,7 @@ import itertools
 import json
 import queue
 import signal
+import sqlite3
 from pathlib import Path
 
 import attached_appliance
@@ -20,7 +21,7 @@ from appliance.mqtt.client import Client
 from appliance.remote import client_engine, link, protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
-from appliance.message_filter import MessageFilter
+from appliance.message_filter import MessageFilter, Name
 from appliance.model import ExecutionState, decode_hook
 from appliance.ui import journal_lookup
 
@@ -104,6 +105,42 @@ def test_a_terminal_searches_the_journal(running, attach):
     assert (Path(running.data) / "index.db").exists()
     with pytest.raises(ApplianceError, match="at most 50 words"):
         engine.search(MessageFilter(texts=("x",) * 51), 1 << 62, 1)
+
+
+def test_the_index_knows_the_clients_of_messages_that_come_together(running, attach):
+    """What several clients send at a time is committed together, and each client's is found."""
+    names = [f"crowd-{number}" for number in range(3)]
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for name in names:
+            client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name)
+            client.username_pw_set("plc-7", PASSWORD)
+            client.connect("127.0.0.1", running.port)
+            client.loop_start()
+            stack.callback(client.loop_stop)
+            stack.callback(client.disconnect)
+            clients.append(client)
+        sent = [
+            client.publish(f"crowd/{number % 7}", b"x", qos=1)
+            for number in range(500)
+            for client in clients
+        ]
+        for each in sent:
+            each.wait_for_publish(60)
+    engine = attach(running, "anna")
+
+    def segments():
+        with contextlib.closing(sqlite3.connect(Path(running.data) / "index.db")) as connection:
+            return connection.execute("SELECT count(*) FROM segment").fetchone()[0]
+
+    until(segments, "a part of them is in the index")
+    for name in names:
+        before, found = 1 << 62, []
+        while before:
+            step = engine.search(MessageFilter(clients=(Name(name, exact=True),)), before, 2000)
+            found = [*step.messages, *found]
+            before = step.before_seq
+        assert [one.topic for one in found] == [f"crowd/{number % 7}" for number in range(500)]
 
 
 def test_a_terminal_says_why_a_message_started_nothing(running, attach):
