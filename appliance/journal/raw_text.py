@@ -88,6 +88,7 @@ def _literal(topic_filter: str) -> bytes:
     return max(parts, key=len).encode()
 
 
+@lru_cache(maxsize=256)
 def _anchor(word: str) -> str:
     """The part of a word to look for; empty if there is none.
 
