@@ -15,7 +15,7 @@ import contextlib
 import sqlite3
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -162,6 +162,8 @@ class Spread:
         self._over: deque[str] = deque()
         """Paths to be looked at: their date may be over."""
         self._over_period = -1
+        self._of_others: list[str] = []
+        """The paths of the present messages that are for further topics."""
         self.note = ""
 
     @property
@@ -191,14 +193,28 @@ class Spread:
         self._length += progress.length - self._known.get(key, (0, 0))[1]
         self._known[key] = (progress.seq, progress.length)
 
-    def _key(self, topic: str, period: int) -> tuple[str, Path]:
-        """The row of the path for messages on a topic in a period, and the path."""
+    def _key(self, topic: str, period: int, seq: int) -> tuple[str, Path]:
+        """The row of the path for messages on a topic in a period from a number on, and the path.
+
+        A message that comes again gets the path that it had.
+        """
         path = self._maker.path(topic, period)
         key = self._row_key(path, period)
-        if key not in self._known and len(self._known) >= self._max_paths:
-            path = self._maker.path_of_others(period)
-            key = self._row_key(path, period)
+        if key not in self._known and key not in self._ended:
+            others = self._maker.path_of_others(period)
+            key_of_others = self._row_key(others, period)
+            # Files that were ended since may have made room for the topic.
+            was_there = seq <= self._reached(key_of_others)
+            if was_there or len(self._known) >= self._max_paths:
+                return key_of_others, others
         return key, path
+
+    def _reached(self, key: str) -> int:
+        """The last message that a path has."""
+        target = self._open.get(key)
+        if target is not None:
+            return target.cursor
+        return self._ended.get(key) or self._known.get(key, (0, 0))[0]
 
     def _row_key(self, path: Path, period: int) -> str:
         return row_key(self._context.key, period, path, self._context.data_dir)
@@ -230,7 +246,7 @@ class Spread:
                 each
                 for each in messages
                 if each.seq > after_seq
-                and self._key(each.topic, period(each.received_ns))[0] == key
+                and self._key(each.topic, period(each.received_ns), each.seq)[0] == key
             ]
 
     def _make_room(self, wanted: int) -> None:
@@ -308,10 +324,12 @@ class Spread:
         groups = self._grouped(messages)
         self._paths_at_once = len(groups)
         self._is_crowded = False
-        failed: Exception | None = None
-        for start in range(0, len(groups), self._max_open):
-            share = dict(islice(groups.items(), start, start + self._max_open))
-            failed = self._append_to(share) or failed
+        failed = self._append_to_all({k: v for k, v in groups.items() if k not in self._of_others})
+        if self._of_others and failed is None:
+            # The last: when they have theirs, each other path has a row. So a message without one
+            # that comes again was among them.
+            self._save([each for each in self._open.values() if each.unsaved().is_durable])
+            failed = self._append_to_all({key: groups[key] for key in self._of_others})
         if failed is not None:
             # They come again, and those paths that have theirs leave them out.
             self._cursor = min(self._cursor, self._done)
@@ -325,6 +343,13 @@ class Spread:
         self._last_ns = messages[-1].received_ns
         self._done = self._cursor
 
+    def _append_to_all(self, groups: Mapping[str, tuple[Path, list[Message]]]) -> Exception | None:
+        failed: Exception | None = None
+        for start in range(0, len(groups), self._max_open):
+            share = dict(islice(groups.items(), start, start + self._max_open))
+            failed = self._append_to(share) or failed
+        return failed
+
     def _grouped(self, messages: Sequence[Message]) -> dict[str, tuple[Path, list[Message]]]:
         period = self._maker.period
         keys: dict[tuple[str, int], list[Message]] = {}
@@ -333,14 +358,16 @@ class Spread:
             place = (message.topic, period(message.received_ns))
             group = keys.get(place)
             if group is None:
-                key, path = self._key(*place)
+                key, path = self._key(*place, message.seq)
                 if key not in groups:
                     groups[key] = (path, [])
                     self._begin(key)
                 group = keys[place] = groups[key][1]
             group.append(message)
-        for path, group in groups.values() if self._is_of_topics else ():
+        self._of_others = []
+        for key, (path, group) in groups.items() if self._is_of_topics else ():
             if path == self._maker.path_of_others(period(group[0].received_ns)):
+                self._of_others.append(key)
                 self._count_others(path, len(group))
         return groups
 

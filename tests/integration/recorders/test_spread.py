@@ -364,6 +364,36 @@ def test_topics_beyond_the_limit_share_a_file_and_nothing_is_lost(
     assert "~others" in bench.target.note
 
 
+def test_a_message_that_comes_again_goes_to_the_file_of_others_if_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although files that were ended since have made room for its topic."""
+    monkeypatch.setattr(targets, "MAX_OPEN", 1)
+    monkeypatch.setattr(targets, "MAX_PATHS", 2)
+    bench = Bench(tmp_path, "rec/{hour}-{topic}.jsonl")
+    bench.publish("a")
+    bench.publish("b")
+    bench.run()
+    for topic in ("c", "d"):
+        bench.publish(topic, at_ns=NOON_NS + 2 * HOUR_NS)
+    bench.publish("e", at_ns=NOON_NS + 4 * HOUR_NS)
+    bench.target.append(bench.messages[2:], 5)  # the row of the first file of others is stored
+    bench.restart(ordered=False)
+    for message in bench.messages[2:]:
+        bench.target.append([message], message.seq)
+        bench.tick()
+    bench.publish("d", at_ns=NOON_NS + 2 * HOUR_NS)
+    bench.run()
+    assert bench.files() == {
+        "12-a.jsonl": [1],
+        "12-b.jsonl": [2],
+        "14-~others.jsonl": [3, 4],
+        "14-d.jsonl": [6],
+        "16-~others.jsonl": [],  # begun before the kill; message 5 was not in it
+        "16-e.jsonl": [5],
+    }
+
+
 def test_a_path_of_dates_alone_has_no_others(tmp_path: Path) -> None:
     """Every topic goes into the same file, so none is beyond a limit."""
     bench = Bench(tmp_path, "{date}.jsonl")
