@@ -33,6 +33,7 @@ from appliance.recorders.target import Context, Target, key_of, path_of
 
 _LOOK_NS = 60_000_000_000
 """How often files are looked at although none was closed: they grow old."""
+_PARTS_LOOK_NS = 5_000_000_000
 _RETRY_NS = 10_000_000_000
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ class ClosedFiles:
         self._compression = context.config.compression
         self._ending = ENDINGS[self._compression]
         self._compressor = Compressor(self._compression)
+        self._has_parts = is_of_parts(context.config.format)
+        # Parts are closed without a word.
+        self._pause_ns = _PARTS_LOOK_NS if self._has_parts else _LOOK_NS
         self._pending: deque[Part] = deque()
         self._is_open = False
         self._look_ns = 0
@@ -67,7 +71,7 @@ class ClosedFiles:
             sqlite3.Error: that can't be read.
         """
         if not self._is_open:
-            if not is_of_parts(self._config.format):  # those see to theirs themselves
+            if not self._has_parts:  # those see to theirs themselves
                 self._pending.extend(
                     self._context.parts.of_recorder(self._context.key, ["pending"])
                 )
@@ -110,9 +114,12 @@ class ClosedFiles:
         if self._pending or not self._compressor.is_idle:
             self._compress(now_ns)
         keep = self._config.keep
-        if keep is not None and not 0 <= now_ns - self._look_ns < _LOOK_NS:
+        if not 0 <= now_ns - self._look_ns < self._pause_ns:
             self._look_ns = now_ns
-            self._remove_old(keep, now_ns)
+            if self._has_parts:
+                self.figures = self._context.parts.count(self._context.key)
+            if keep is not None:
+                self._remove_old(keep, now_ns)
 
     def finish(self) -> None:
         """End the work for now; a file that is being compressed is begun anew later.
@@ -203,6 +210,11 @@ class ClosedFiles:
         due = too_many(found, keep, age_ns, waits_for_upload=self._config.upload is not None)
         removed = [part for part in due if self._is_removed(part, now_ns)]
         if removed:
+            _log.info(
+                "%d closed files were removed, as `keep` says; the last one is %s",
+                len(removed),
+                removed[-1].path,
+            )
             self._context.parts.remove([part.path for part in removed])
             self._count(-len(removed), -sum(part.bytes for part in removed))
 
@@ -227,10 +239,9 @@ class ClosedFiles:
             return True
         except OSError as error:
             # Windows: a reader holds it. Anything else may pass, too.
-            self._look_ns = now_ns - _LOOK_NS + _RETRY_NS
+            self._look_ns = now_ns - max(0, self._pause_ns - _RETRY_NS)
             _log.info("%s can't be removed yet: %s", path, error.strerror)
             return False
-        _log.info("%s was removed, as `keep` says", path)
         self._remove_empty_folders(path.parent)
         return True
 

@@ -75,6 +75,7 @@ class PathMaker:
                     self._unit = min(self._unit or _HOURS[each.name], _HOURS[each.name])
         self._unit_ns = self._unit * _HOUR_NS
         self._made = lru_cache(maxsize=_CACHED)(self._make)
+        self._made_of_others = lru_cache(maxsize=16)(lambda period: self._path(None, period))
 
     def period(self, received_ns: int) -> int:
         """The hour (since 1970) from which on the path of that time stays the same; 0 if always."""
@@ -96,7 +97,7 @@ class PathMaker:
 
     def path_of_others(self, period: int) -> Path:
         """A file that no topic has."""
-        return self._path(None, period)
+        return self._made_of_others(period)
 
     def _make(self, topic: str, period: int) -> Path:
         levels = topic.split("/")

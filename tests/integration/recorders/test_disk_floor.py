@@ -19,10 +19,17 @@ from recorders_rig import Plant
 from appliance.config.tables import KeepConfig, RotateConfig
 from appliance.counters import Counter
 from appliance.ops import health
+from appliance.recorders import worker
 from appliance.recorders.free_space import FreeSpace
 from appliance.recorders.recorders import Recorders
 
 MB = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorders look again soon, although no message comes."""
+    monkeypatch.setattr(worker, "SAVE_EVERY_S", 0.05)
 
 
 def with_space(plant: Plant, free: dict[str, int]) -> Plant:

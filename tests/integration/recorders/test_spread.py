@@ -404,6 +404,25 @@ def test_a_path_of_dates_alone_has_no_others(tmp_path: Path) -> None:
     assert Counter.RECORDER_PATHS_BEYOND_LIMIT not in bench.counts
 
 
+def test_parts_are_removed_too_a_few_seconds_after_they_were_closed(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    bench = Bench(
+        tmp_path,
+        "rec/{topic}.parquet",
+        format="parquet",
+        rotate=RotateConfig(messages=2),
+        keep=KeepConfig(files=3),
+    )
+    for _ in range(10):
+        bench.publish("a")
+        bench.publish("b")
+    bench.run(batch=4)
+    bench.now_ns += 6 * SECOND_NS
+    bench.tick()
+    assert len(list((tmp_path / "rec").glob("*.parquet"))) == 3
+    assert bench.target.figures().files == 3 + 2  # and the paths of two topics
+
+
 def test_each_path_has_parts_and_each_message_is_in_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
