@@ -56,7 +56,9 @@ def drop(folder, what):
         connection.commit()
 
 
-@pytest.mark.parametrize("what", ["all", "the recorders' own rows"])
+@pytest.mark.parametrize(
+    "what", ["all", pytest.param("the recorders' own rows", marks=pytest.mark.campaign)]
+)
 def test_every_series_goes_on(tmp_path, what):
     """No message twice and none left out, also those that came while the recorder was away."""
     live(tmp_path, SERIES, 1, 70)
@@ -71,6 +73,7 @@ def test_every_series_goes_on(tmp_path, what):
     assert aside == []
 
 
+@pytest.mark.campaign
 def test_a_plain_file_beside_its_compressed_copy_goes(tmp_path):
     """A kill between the copy and the removal, and the database is lost on top."""
     packed = [each for each in SERIES if each.name == "packed.jsonl"]
@@ -96,6 +99,7 @@ def test_a_plain_file_beside_its_compressed_copy_goes(tmp_path):
     assert not any((folder / name).exists() for name in closed)
 
 
+@pytest.mark.campaign
 def test_files_that_are_found_again_are_known(tmp_path):
     """Retention and uploads see them as before."""
 

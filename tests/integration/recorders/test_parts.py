@@ -16,6 +16,7 @@ from recorders_rig import Plant
 
 from appliance.config.tables import RecorderConfig, RotateConfig
 from appliance.recorders import parts as parts_module
+from appliance.recorders import recorder, worker
 from appliance.recorders.part_store import PartStore
 from appliance.recorders.parquet import ParquetWriter
 from appliance.storage import files
@@ -26,6 +27,13 @@ openqvd = pytest.importorskip("openqvd")
 pytestmark = pytest.mark.not_in_wine("pyarrow does not start in Wine")
 VICTIM = Path(__file__).with_name("victim_parts.py")
 KINDS = ("parquet", "qvd")
+
+
+@pytest.fixture(autouse=True)
+def _without_long_waits(monkeypatch):
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    monkeypatch.setattr(worker, "RETRY_S", 0.05)
+    monkeypatch.setattr(worker, "SAVE_EVERY_S", 0.05)
 
 
 def one(kind="parquet", **rotate):

@@ -10,10 +10,17 @@ from appliance.counters import Counter
 from appliance.errors import UnavailableError
 from appliance.journal.journal import Journal
 from appliance.model import Message
-from appliance.recorders import worker
+from appliance.recorders import recorder, worker
 from appliance.recorders.progress import Progress, highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.recorders.target import Figures, Target, Unsaved
+
+
+@pytest.fixture(autouse=True)
+def _without_long_waits(monkeypatch):
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    monkeypatch.setattr(worker, "RETRY_S", 0.05)
+    monkeypatch.setattr(worker, "SAVE_EVERY_S", 0.05)
 
 
 class Server:
