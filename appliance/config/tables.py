@@ -544,8 +544,8 @@ class RecorderConfig(Table, frozen=True):
     compression: Literal["none", "gzip", "zstd"] = "none"
     """How closed files of `json`, `jsonl` and `csv` are compressed. It needs `rotate`."""
     rotate: Annotated[RotateConfig | None, Example('{size = "64MB", every = "1h"}')] = None
-    """When a file is closed and the next one begins. `parquet` and `qvd` have bounds of their own
-    where none is given: 64 MB, 5 minutes, 1,000,000 messages (`qvd`: 100,000)."""
+    """When a file is closed and the next one begins. For `parquet` and `qvd`, each bound that is
+    not given is 64 MB, 5 minutes or 1,000,000 messages (`qvd`: 100,000)."""
     keep: Annotated[KeepConfig | None, Example('{age = "30d", size = "10GB"}')] = None
     """Which closed files stay; without it all."""
     upload: Annotated[UploadConfig | None, Example('{space = "Production data"}')] = None

@@ -114,7 +114,7 @@ class Parts(Target):
         self._wanted_bytes = 0
         """Free space from which on it is tried again after the disk was full."""
         self._full_until_s = 0.0
-        self._files = self._bytes = 0
+        self._files = self._bytes = self._open_bytes = 0
 
     @property
     def note(self) -> str:
@@ -257,7 +257,9 @@ class Parts(Target):
         if part is not None:
             part.messages += len(messages)
             part.last = last
-            if part.messages >= self._bounds.messages or self._writer.size >= self._bounds.size:
+            # Noted for ``figures``, because other threads must not look into the writer.
+            self._open_bytes = self._writer.size
+            if part.messages >= self._bounds.messages or self._open_bytes >= self._bounds.size:
                 self._close()
 
     def tick(self, now_ns: int) -> None:  # noqa: ARG002  # a step of the clock ends no part
@@ -381,7 +383,7 @@ class Parts(Target):
         part = self._part
         return Figures(
             recorded=self._progress.count + (part.messages if part else 0),
-            size_bytes=self._bytes + self._writer.size,
+            size_bytes=self._bytes + (self._open_bytes if part else 0),
             files=self._files,
             details={"open part": f"{part.messages} messages"} if part else {},
         )

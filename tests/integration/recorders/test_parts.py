@@ -427,6 +427,7 @@ def test_from_parts_to_a_growing_file_and_back(tmp_path):
     assert numbers(tmp_path / "rec") == [1, 3]
 
 
+@pytest.mark.campaign
 def test_a_reader_never_sees_half_a_file(tmp_path):
     """Every file that a wildcard finds at any moment is whole, and stays as it was."""
     seen, errors = {}, []
