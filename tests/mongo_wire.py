@@ -160,7 +160,13 @@ class MongoWire:
 
     def _delete(self, command: dict[str, Any]) -> dict[str, Any]:
         present = self._of(command)
-        gone = [k for each in command["deletes"] for k in present if _fits(k, each["q"]["_id"])]
+        gone = [
+            name
+            for each in command["deletes"]
+            for name, document in present.items()
+            if _fits(name, each["q"]["_id"])
+            and ("key" not in each["q"] or each["q"]["key"] == document["key"])
+        ]
         for key in gone:
             del present[key]
         return {"ok": 1, "n": len(gone)}

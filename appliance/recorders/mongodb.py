@@ -35,6 +35,7 @@ from appliance.recorders.state_rows import StateRows, flattens
 from appliance.recorders.target import Context, Later
 
 ID = "_id"
+KEY = "key"
 _DUPLICATE = 11000
 _SEQ_DIGITS = 19
 _ITEM_DIGITS = 6
@@ -302,14 +303,15 @@ class MongoState(MongoCollection):
             if not self._has_lists:
                 (document,) = documents
                 made[len(writes)] = {"seq": message.seq, **document}
-                writes.append(ReplaceOne({ID: base}, {"key": key, **document}, upsert=True))
+                writes.append(ReplaceOne({ID: base}, _with_key(key, document), upsert=True))
                 continue
             for item, document in enumerate(documents):
                 made[len(writes)] = {"seq": message.seq, **document}
                 name = f"{base}/{item:0{_ITEM_DIGITS}d}"
-                writes.append(ReplaceOne({ID: name}, {"key": key, **document}, upsert=True))
+                writes.append(ReplaceOne({ID: name}, _with_key(key, document), upsert=True))
             rest = {"$gte": f"{base}/{len(documents):0{_ITEM_DIGITS}d}", "$lt": f"{base}/:"}
-            writes.append(DeleteMany({ID: rest}))
+            # The range may have ids of topics below this one.
+            writes.append(DeleteMany({ID: rest, KEY: key}))
         if not writes:
             return
         try:
@@ -348,6 +350,15 @@ def _seq_of(document: Document) -> int:
 def _place_of(identifier: str) -> tuple[int, int]:
     _, seq, item = identifier.rsplit("/", 2)
     return int(seq), int(item)
+
+
+def _with_key(key: str, document: Document) -> Document:
+    if KEY in document:
+        name = f"{KEY}_"
+        while name in document:
+            name += "_"
+        document = {name if each == KEY else each: value for each, value in document.items()}
+    return {KEY: key, **document}
 
 
 def _short(key: str) -> str:

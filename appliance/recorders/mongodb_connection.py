@@ -171,4 +171,5 @@ def _text(error: Exception) -> str:
     if isinstance(details, dict) and details.get("errmsg"):
         code = details.get("codeName") or details.get("code")
         return f"{details['errmsg']} ({code})" if code else str(details["errmsg"])
-    return str(error).split(", Timeout: ")[0].split(", full error: ")[0]
+    text = str(error).split(", Timeout: ")[0].split(", full error: ")[0]
+    return text.partition(" (configured timeouts")[0]

@@ -281,8 +281,13 @@ def test_a_list_in_latest_is_replaced_as_a_whole(server: MongoWire, rig):
     appliance = rig(mode="latest", flatten=True, make=MongoState)
     target = appliance.target()
     appliance.append(target, messages(1, 1, [{"a": 1}, {"a": 2}, {"a": 3}]))
-    appliance.append(target, messages(2, 2, [{"a": 4}]))
-    assert [each["a"] for each in server.documents()] == [4]
+    below = messages(2, 2, [{"a": 7, "key": "own"}], topic="plant/1/press/5")
+    appliance.append(target, below + messages(3, 3, [{"a": 4}]))
+    assert [(each["key"], each["a"]) for each in server.documents()] == [
+        ("plant/1/press", 4),
+        ("plant/1/press/5", 7),
+    ]
+    assert server.documents()[1]["key_"] == "own"
 
 
 def test_a_lost_position_goes_on_where_the_collection_ends(server: MongoWire, rig):
