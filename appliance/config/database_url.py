@@ -17,7 +17,8 @@ from appliance.secret import Secret
 _LOGIN = re.compile(r"(?P<head>[^:/@]+://[^:/@]*)(?P<password>:[^@]*)?@(?P<rest>.*)", re.DOTALL)
 """As SQLAlchemy takes an address apart: a password may have a slash in it, and no @."""
 _FORM = re.compile(r"[a-z][a-z0-9]*(\+[a-z0-9_]+)?://\S*", re.IGNORECASE)
-_SECRET_KEY = re.compile("pass|pwd|secret|token|credential", re.IGNORECASE)
+_SECRET_KEY = re.compile("pass(?!file$)|pwd|secret|token|credential", re.IGNORECASE)
+"""Keys behind the ``?``; libpq's ``passfile`` names a file."""
 _EXAMPLE = 'write for example "postgresql+psycopg://appliance@db.example.com/messages"'
 _ASYNCHRONOUS = frozenset({"aiomysql", "aiosqlite", "asyncmy", "asyncpg"})
 
