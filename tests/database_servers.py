@@ -50,6 +50,13 @@ def _is_stopped(pid: int) -> bool:
     return all(task.read_text().rpartition(")")[2].split()[0] in "TtZ" for task in tasks)
 
 
+def _memory_folder() -> str | None:
+    """A folder in memory, where servers start faster; ``None``: the usual place."""
+    folder = "/dev/shm"
+    has_room = os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > 2 * 1024**3
+    return folder if has_room else None
+
+
 class Server:
     """A server process; ``kill`` and ``start`` as often as a test wants."""
 
@@ -58,7 +65,7 @@ class Server:
     def __init__(self) -> None:
         # Not below pytest's folder: only its own user may look into that one, and the path of a
         # socket has at most 107 bytes.
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        memory = _memory_folder()
         self.folder = Path(tempfile.mkdtemp(prefix="db-", dir=memory))
         self.folder.chmod(0o755)
         self.data = self.folder / "data"

@@ -152,6 +152,40 @@ def test_a_message_is_a_row_of_typed_columns(database: Database, rig):
     assert ["seq"] in [index["column_names"] for index in indexes]
 
 
+def test_values_come_back_as_they_are(database: Database, rig):
+    texts = [
+        "",
+        "NULL",
+        "null",
+        "{}",
+        '"',
+        "\\",
+        "\\\\N",
+        "a,b",
+        "\n\r\t",
+        "%s %(a)s",
+        ":a",
+        "é😀",
+        " x ",
+        "'; --",
+    ]
+    numbers = [0.1, -0.0, 1e308, 5e-324, -2.5, 1 / 3]
+    integers = [2**63 - 1, -(2**63), 0, 1]
+    appliance = rig()
+    values = [
+        {"text": text, "number": numbers[n % 6], "integer": integers[n % 4], "flag": n % 2 == 0}
+        for n, text in enumerate(texts)
+    ]
+    appliance.append(
+        appliance.target(), [messages(n, n, value)[0] for n, value in enumerate(values, 1)]
+    )
+    found = database.rows()
+    assert [row["text"] for row in found] == texts
+    assert [row["number"] for row in found] == [value["number"] for value in values]
+    assert [row["integer"] for row in found] == [value["integer"] for value in values]
+    assert [bool(row["flag"]) for row in found] == [value["flag"] for value in values]
+
+
 def test_times_keep_their_microseconds(database: Database, rig):
     """Also far from now, and before 1970."""
     times = [
