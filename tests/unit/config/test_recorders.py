@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from appliance.config.checks import advice
-from appliance.config.database_url import sqlite_file
+from appliance.config.database_url import sqlite_file, without_password
 from appliance.config.extras import extra_problems
 from appliance.config.files import all_secrets
+from appliance.config.named_levels import read_named
 from appliance.config.reading import loads
 from appliance.config.tables import RecorderConfig
 from appliance.errors import ConfigError
@@ -272,3 +276,32 @@ def test_what_may_be_a_mistake_is_said() -> None:
     said = "\n".join(advice(loads(two(grows, last))))
     assert "[[recorder]] 1 has `rotate` and no `keep`" in said
     assert "[[recorder]] 2 `flatten`: of each list only the last element stays" in said
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=8)))
+def test_any_topic_is_taken_apart_or_refused(levels: list[str]) -> None:
+    """A filter stays one with as many levels, and a level with its braces doubled stays itself."""
+    written = "/".join(levels)
+    try:
+        found = read_named(written)
+    except ValueError:
+        assert "{" in written or "}" in written
+    else:
+        assert found.topic_filter.count("/") == written.count("/")
+        assert all(found.topic_filter.split("/")[at] == "+" for _, at in found.levels)
+    doubled = written.replace("{", "{{").replace("}", "}}")
+    assert read_named(doubled) == (written, ())
+
+
+@given(
+    st.sampled_from(["postgresql+psycopg", "mysql+pymysql", "mongodb", "mongodb+srv"]),
+    st.text(st.characters(codec="ascii", categories=["L", "N"]), max_size=8),
+    st.text(min_size=1, max_size=20),
+)
+def test_no_password_stays_in_an_address(scheme: str, user: str, password: str) -> None:
+    """Whatever characters it has, if it is written as an address has it."""
+    head = f"{scheme}://{user}"
+    url, secret = without_password(f"{head}:{quote(password, safe='')}@db.example.com:1/m?a=b")
+    assert url == f"{head}@db.example.com:1/m?a=b"
+    assert secret is not None
+    assert secret.reveal() == password
