@@ -160,6 +160,8 @@ def _cause(error: Exception, code: object) -> Cause:
         return found
     if isinstance(error, errors.NetworkTimeout | errors.ExecutionTimeout | errors.WTimeoutError):
         return Cause.TIMEOUT
+    if isinstance(error, errors.ConfigurationError) and "password" in str(error):
+        return Cause.LOGIN
     if isinstance(error, errors.ConnectionFailure | errors.ConfigurationError):
         return Cause.CONNECTION
     return Cause.OTHER

@@ -43,16 +43,16 @@ def make_url(config: RecorderConfig) -> sa.URL:
     try:
         url = sa.make_url(with_driver(config.database.url))
         is_async = url.get_dialect().is_async
+    except sa_errors.NoSuchModuleError:
+        raise ConfigError(
+            f"The database address {shown} begins with a kind of database that SQLAlchemy does not"
+            " know here. Use postgresql, mariadb, mysql or sqlite, or install its dialect."
+        ) from None
     except (sa_errors.ArgumentError, ValueError):
         raise ConfigError(
             f"The database address {shown} is not right. Write for example"
             " postgresql+psycopg://user@host/database; characters such as @, / and : in a user"
             " name or password are written as %40, %2F and %3A."
-        ) from None
-    except sa_errors.NoSuchModuleError:
-        raise ConfigError(
-            f"The database address {shown} begins with a kind of database that SQLAlchemy does not"
-            " know here. Use postgresql, mariadb, mysql or sqlite, or install its dialect."
         ) from None
     except ImportError as error:
         raise ConfigError(

@@ -20,7 +20,7 @@ from database_rig import OWN_KEY, QUICK, DatabaseRig, messages
 from database_servers import MARIADBD, POSTGRES, MariaDBServer, PostgresServer, Server, running
 
 from appliance.counters import Counter
-from appliance.errors import UnavailableError
+from appliance.errors import ConfigError, UnavailableError
 from appliance.recorders.database_fault import Cause, DatabaseFaultError
 from appliance.recorders.databases import try_database
 from appliance.recorders.database_waits import TimeLimits
@@ -694,3 +694,20 @@ def test_a_batch_whose_rows_could_not_be_stored_here_comes_again(
     appliance.append(target, messages(2, 3, {"c": 3}))
     (row,) = database.rows("SELECT * FROM messages")
     assert (row["seq"], row["a"], row["c"]) == (3, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("whatever://anna@127.0.0.1/db", "a kind of database that SQLAlchemy does not know"),
+        ("postgresql+asyncpg://anna@127.0.0.1/db", "asyncio|not installed"),
+        ("mssql+pymssql://anna:s3cretword@127.0.0.1/db", "needs a driver that is not installed"),
+        ("postgresql://anna:s3cretword@[::1/db", "is not right"),
+    ],
+)
+def test_an_address_that_is_not_right_is_a_configuration_error(tmp_path: Path, url: str, said: str):
+    appliance = DatabaseRig(tmp_path, url)
+    with pytest.raises(ConfigError, match=said) as error:
+        appliance.target()
+    assert "s3cret" not in f"{error.value!r}"
+    appliance.close()
