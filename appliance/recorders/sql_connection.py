@@ -42,7 +42,10 @@ def make_url(config: RecorderConfig) -> sa.URL:
     shown = shown_address(config.database.url)
     try:
         url = sa.make_url(with_driver(config.database.url))
-        is_async = url.get_dialect().is_async
+        dialect = url.get_dialect()
+        is_async = dialect.is_async
+        if not is_async:
+            dialect.import_dbapi()
     except sa_errors.NoSuchModuleError:
         raise ConfigError(
             f"The database address {shown} begins with a kind of database that SQLAlchemy does not"
