@@ -2,8 +2,8 @@
 
 Ten publishers send 1.5 million messages of 64 bytes as fast as they are acknowledged. Recording
 gives way while they send and catches up afterwards, so the figure is of both together. A series of
-files is complete when its last file has its name. mosquitto's acknowledgements a second, in the
-same round, stand for the speed of the machine: a target is a share of them.
+files is complete when its last file has its name. mosquitto's acknowledgements a second, just
+before and after, stand for the speed of the machine: a target is a share of them.
 
 Also what the last messages of such a recording cost in comparison with the first ones, rows a second
 into PostgreSQL and MariaDB (with their own settings: each transaction is forced to the disk), memory,
@@ -57,6 +57,14 @@ rotate = {{messages = {0}, every = "1h", size = "1GB"}}
 """
 PART_MESSAGES = {"parquet": 500_000, "qvd": 100_000}
 END_S = 300.0
+
+
+def mosquitto(results: Results, here: Path, seconds: float) -> float:
+    """Its acknowledgements a second, now."""
+    with rig.mosquitto(here) as broker:
+        rate = load.run(broker.port, connections=10, window=100, seconds=seconds / 2)
+    results.add("mosquitto", rate, "acks/s")
+    return rate
 
 
 def text_size(kind: str, count: int) -> int:
@@ -278,18 +286,24 @@ def main() -> None:
             print(f"round {number + 1}", flush=True)
             here = folder / str(number)
             here.mkdir(mode=0o755)
-            with rig.mosquitto(here) as broker:
-                rate = load.run(broker.port, connections=10, window=100, seconds=options.seconds)
-            results.add("mosquitto", rate, "acks/s")
+            rate = mosquitto(results, here, options.seconds)
             for kind, target in TARGETS.items():
                 if options.only in kind:
-                    results.add(f"{kind}: target", target * rate / MOSQUITTO, "messages/s")
                     burst(results, kind, here / kind, options.count)
+                    # Before and after, because a shared machine is fast in one minute and slow in
+                    # the next.
+                    before, rate = rate, mosquitto(results, here, options.seconds)
+                    scale = (before + rate) / 2 / MOSQUITTO
+                    results.add(f"{kind}: target", target * scale, "messages/s")
                     cost(results, kind, here / f"{kind}-cost", options.count)
-            results.add("postgresql: target", POSTGRESQL * rate / MOSQUITTO, "rows/s")
+                    rate = mosquitto(results, here, options.seconds)
             for name in ("postgresql", "mariadb"):
                 if options.only in name:
                     database(results, name, here / name, options.rows)
+                    before, rate = rate, mosquitto(results, here, options.seconds)
+                    if name == "postgresql":
+                        target = POSTGRESQL * (before + rate) / 2 / MOSQUITTO
+                        results.add(f"{name}: target", target, "rows/s")
             if options.only in "memory":
                 memory(results, here / "memory", options.count // 3)
             if options.only in "acknowledged with recorders":
@@ -305,7 +319,6 @@ def main() -> None:
             "<= 1.1",
         )
     results.compare("postgresql to target", "postgresql: recorded", "postgresql: target", ">= 1")
-    results.compare("mariadb to target of PostgreSQL", "mariadb: recorded", "postgresql: target")
     results.limit("memory, Parquet recorder above none", "<= 60")
     results.compare(
         "acknowledged with Parquet and JSON lines recorders to without",
