@@ -260,6 +260,16 @@ class Site:
             Message(self.journal.next_seq(), time.time_ns(), topic, payload), number
         )
 
+    def settle(self) -> None:
+        """Wait until everything is recorded, but not for ever."""
+        self.journal.flush(30)
+        pause = threading.Event()
+        for _ in range(200):
+            states = self.recorders.states()
+            if all(not one.lag and one.health.level == "ok" for one in states):
+                return
+            pause.wait(0.05)
+
     def close(self) -> bool:
         self.journal.flush(30)
         is_complete = self.recorders.stop(60)
@@ -308,12 +318,16 @@ def _main(folder: Path, seed: int, messages: int) -> None:
     rng = random.Random(seed)
     numbers = [json.loads(m.payload)["n"] for m in site.journal.read(0, 10**9, 10**12)]
     first = max(numbers, default=0) + 1
+    site.settle()  # a database's thread loads its package first
     os.write(1, b"ready\n")
     for number in range(first, first + messages):
         room.acquire()
         site.publish(number, rng)
         if rng.random() < 0.1:
             time.sleep(0.06)
+        if number % 20 == 0:
+            site.settle()
+    site.settle()
     time.sleep(1.2)
     os.write(1, b"end\n")
     time.sleep(600)

@@ -126,6 +126,17 @@ class DatabaseTarget(Target):
         self._context.store.save([(self._context.key, self._progress)], durable=True)
         self._stored = self._progress
 
+    def _begin_anew(self) -> None:
+        """Go on behind the journal's present end: nothing tells what was recorded before."""
+        self._move(self._known_to, 0)
+        text = (
+            "its position in recorders.db was lost, and the table has no rows of this data"
+            f" directory: it begins anew behind message {self._known_to}. Earlier messages can be"
+            " had with appliance export"
+        )
+        _log.error("Table %s: %s", self._table, text)
+        self._notes["lost"] = text
+
     def _note_foreign_rows(self, newest: int, key: str) -> None:
         text = (
             f"rows up to number {newest} have the key of this recorder, which has not written them:"

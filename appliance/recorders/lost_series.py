@@ -277,8 +277,12 @@ class LostSeries:
             file = series.files[-1]
             row = self._row_of(file, messages(series.key))
             if row is None:
-                unclear += file.size > 0
-                continue
+                unclear += file.size > len(make_format(self._config).empty)
+                if not file.first_seq or file.path.suffix in _COMPRESSED:
+                    continue
+                # All before its first message is in other files, so it is made again.
+                name = SERIES + make_format(self._config).name
+                row = Progress(name, file.first_seq - 1, memory=_encoded(OpenFile()))
             if file.path.suffix in _COMPRESSED:  # of a plain one beside it, this is the copy
                 for each in series.files:
                     if each.first_seq == file.first_seq:

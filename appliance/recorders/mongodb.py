@@ -193,8 +193,10 @@ class MongoCollection(DatabaseTarget):
             projection=[ID],
         )
         # Of the last batch, any document may be missing.
-        seq = self._known_to if found is None else max(0, _seq_of(found) - _MOST_IN_DOUBT)
-        self._move(seq, 0)
+        if found is None:
+            self._begin_anew()
+        else:
+            self._move(max(0, _seq_of(found) - _MOST_IN_DOUBT), 0)
         self._is_lost = False
 
     # --- documents -------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ class SqlTable(DatabaseTarget):
                 self._layout.check_fixed(self._fixed)
                 self._read_back(connection)
             if self._is_lost and not self.cursor:  # there is nothing of this data directory
-                self._move(self._known_to, 0)
+                self._begin_anew()
             self._is_lost = False
             self._largest_row = self._dialect.largest_row(connection)
         self._seen = self._connection.connections

@@ -337,6 +337,13 @@ class SQLite(Dialect):
     def connect_args(self, limits: TimeLimits) -> dict[str, Any]:
         return {"timeout": limits.connect_s}
 
+    def on_connect(self, connection: sa.Connection, limits: TimeLimits) -> None:  # noqa: ARG002
+        # https://www.sqlite.org/pragma.html#pragma_synchronous: with FULL a power cut can bring the
+        # file back that undoes the last commit. macOS keeps what is synced in the drive's cache.
+        connection.exec_driver_sql("PRAGMA synchronous = EXTRA")
+        connection.exec_driver_sql("PRAGMA fullfsync = 1")
+        connection.commit()
+
     def insert(self, connection: sa.Connection, table: sa.Table, rows: Rows) -> None:
         names = [self.quote(connection, name) for name in rows.names]
         marks = ", ".join("?" * len(names))

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.campaign,
     pytest.mark.posix("the library that sees writes is preloaded on Linux"),
 ]
-INSTANTS = int(os.environ.get("CRASH_INSTANTS", "20"))
+INSTANTS = int(os.environ.get("CRASH_INSTANTS", "12"))
 """More of them find more; a thousand take ten minutes."""
 
 

@@ -73,6 +73,21 @@ def test_every_series_goes_on(tmp_path, what):
     assert aside == []
 
 
+@pytest.mark.parametrize("content", [b"", b'{"n": 61, "text'], ids=["empty", "torn"])
+def test_a_file_that_was_only_begun_is_made_again(tmp_path, content):
+    """Its name says with which message it begins; what is in it by then stays beside it."""
+    series = [each for each in SERIES if each.name == "series.jsonl"]
+    count, _ = live(tmp_path, series, 1, 50)
+    newest = max((tmp_path / "rec").glob("series-*.jsonl"))
+    assert newest.name == "series-000000000041.jsonl"
+    newest.write_bytes(content)
+    drop(tmp_path, "all")
+    live(tmp_path, series, 2, 5)
+    assert series[0].read(tmp_path) == list(range(1, count + 6))
+    aside = list((tmp_path / "rec").glob("*.before-*"))
+    assert [path.read_bytes() for path in aside] == [content] * bool(content)
+
+
 @pytest.mark.campaign
 def test_a_plain_file_beside_its_compressed_copy_goes(tmp_path):
     """A kill between the copy and the removal, and the database is lost on top."""
