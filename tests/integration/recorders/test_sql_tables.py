@@ -443,8 +443,9 @@ def test_attempts_become_rare_where_an_operator_is_needed(tmp_path: Path):
     from appliance.recorders.sql_connection import SqlConnection
 
     now = 0.0
-    config = DatabaseRig(tmp_path, f"sqlite:///{tmp_path.as_posix()}").context.config
-    connection = SqlConnection(config, limits=QUICK, now=lambda: now)
+    appliance = DatabaseRig(tmp_path, f"sqlite:///{tmp_path.as_posix()}")
+    appliance.close()
+    connection = SqlConnection(appliance.context.config, limits=QUICK, now=lambda: now)
     attempts = []
     for second in range(200):
         now = float(second)
