@@ -27,6 +27,7 @@ from appliance.recorders.compression import (
     remove_unfinished,
 )
 from appliance.recorders.formats import is_of_parts
+from appliance.recorders.part_names import UnknownParts
 from appliance.recorders.part_store import Part
 from appliance.recorders.progress import Progress
 from appliance.recorders.target import Context, Target, key_of, path_of
@@ -61,6 +62,9 @@ class ClosedFiles:
         self._is_open = False
         self._look_ns = 0
         self._retry_ns = 0
+        self.unknown_parts = UnknownParts(context)
+        self.is_settled = False
+        """Whether the parts that a crash left without their names have them."""
         self.figures = (0, 0)
         """How many there are, and their sizes together in bytes."""
 
@@ -101,7 +105,7 @@ class ClosedFiles:
             self._pending.append(part)
         else:
             parts.close(part, positions)
-            self._count(1, part.bytes)
+            self.count(1, part.bytes)
         self._look_ns = 0
 
     def tick(self, now_ns: int) -> None:
@@ -133,7 +137,8 @@ class ClosedFiles:
             self._take_copy(size)
             self._next(self._pending[0], self._context.clock_ns())
 
-    def _count(self, files: int, size: int) -> None:
+    def count(self, files: int, size: int) -> None:
+        """Note that so many files and bytes came or went."""
         self.figures = (self.figures[0] + files, self.figures[1] + size)
 
     # --- compressing ---------------------------------------------------------------------------
@@ -166,7 +171,7 @@ class ClosedFiles:
         part = self._pending[0]
         packed = msgspec.structs.replace(part, path=part.path + self._ending, bytes=size)
         self._context.parts.close(packed, ())
-        self._count(1, size)
+        self.count(1, size)
         self._look_ns = 0
 
     def _next(self, part: Part, now_ns: int) -> None:
@@ -192,7 +197,7 @@ class ClosedFiles:
                 _log.info("A copy of %s can't be removed yet: %s", source, error.strerror)
                 return
             parts.close(part, ())
-            self._count(1, part.bytes)
+            self.count(1, part.bytes)
             self._pending.popleft()
         else:
             self._compressor.start(source)
@@ -216,7 +221,7 @@ class ClosedFiles:
                 removed[-1].path,
             )
             self._context.parts.remove([part.path for part in removed])
-            self._count(-len(removed), -sum(part.bytes for part in removed))
+            self.count(-len(removed), -sum(part.bytes for part in removed))
 
     def _is_removed(self, part: Part, now_ns: int) -> bool:
         """Remove a file; whether it is of no concern any more."""

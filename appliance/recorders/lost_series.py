@@ -26,8 +26,9 @@ from appliance.model import Message
 from appliance.recorders.formats import is_of_parts, make_format
 from appliance.recorders.growing_files import SERIES, OpenFile
 from appliance.recorders.locate import locate
+from appliance.recorders.part_names import DIGITS
 from appliance.recorders.part_store import Part, PartStore
-from appliance.recorders.parts import DIGITS, Bounds
+from appliance.recorders.parts import Bounds
 from appliance.recorders.paths import PathMaker
 from appliance.recorders.progress import Progress
 from appliance.recorders.spread import ROW_FORMAT, row_key

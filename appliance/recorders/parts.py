@@ -18,7 +18,6 @@ import errno
 import io
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,15 +26,15 @@ import msgspec
 
 from appliance.config.tables import RotateConfig
 from appliance.model import Message
+from appliance.recorders.closed_files import ClosedFiles
 from appliance.recorders.formats import make_part_writer
+from appliance.recorders.part_names import DIGITS
 from appliance.recorders.part_store import Part
 from appliance.recorders.progress import Progress
 from appliance.recorders.table_maker import TableMaker
 from appliance.recorders.target import Context, Figures, Later, Target, Unsaved, key_of, path_of
 from appliance.storage import files
 
-DIGITS = 12
-"""Of the numbers in a name, so that names sort by them up to 10^12 messages."""
 _EVERY_S = 300.0
 _SIZE = 64_000_000
 _MESSAGES = {"qvd": 100_000}
@@ -93,13 +92,15 @@ class Parts(Target):
         key: of the row, and of the path: the recorder's, or one of several if its path has
             placeholders.
         stored: the row; ``format`` is ``""`` for a series that begins.
+        closed: the recorder's closed files.
     """
 
-    def __init__(self, context: Context, key: str, stored: Progress) -> None:
+    def __init__(self, context: Context, key: str, stored: Progress, closed: ClosedFiles) -> None:
         config = context.config
         self.key = key
         self._note = ""
         self._context = context
+        self._closed = closed
         self._path = path_of(key, context.data_dir)
         self._bounds = Bounds.of(config.format, config.rotate)
         self._writer = make_part_writer(config.format, context.name)
@@ -114,7 +115,7 @@ class Parts(Target):
         self._wanted_bytes = 0
         """Free space from which on it is tried again after the disk was full."""
         self._full_until_s = 0.0
-        self._files = self._bytes = self._open_bytes = 0
+        self._open_bytes = 0
 
     @property
     def note(self) -> str:
@@ -135,7 +136,9 @@ class Parts(Target):
 
     def open(self, later: Later) -> None:
         files.make_directory(self._path.parent)
-        settle(self._context, self.key)
+        if not self._closed.is_settled:  # asks for all rows: once, not for each of many series
+            settle(self._context)
+            self._closed.is_settled = True
         kind = self._context.config.format
         self._stored = self._context.store.position(self.key) or self._stored
         self._progress = Progress(kind, self._stored.seq)
@@ -153,14 +156,15 @@ class Parts(Target):
             files.remove(waiting)
         if self.key == self._context.key:  # one of several series looks when a part is closed
             self._adopt(later)
-        self._count()
 
     def _adopt(self, later: Later) -> None:
         """Take over files that are newer than the position, if they are what would be made now.
 
         ``recorders.db`` may come from a backup that was copied before they were closed.
         """
-        for path, first_seq, last_seq in self._unknown_files():
+        example = _named(self._path, 0, 0, self._context.config.format)
+        unknown = self._closed.unknown_parts
+        for path, first_seq, last_seq in unknown.of_series(example):
             if last_seq <= self._progress.seq:
                 continue
             messages = 0
@@ -174,6 +178,7 @@ class Parts(Target):
                         break
             if not ends or (ends[0].seq, ends[-1].seq) != (first_seq, last_seq):
                 self._set_aside(path, "excess" if self._stored.format else "before")
+                unknown.forget(path)
                 continue
             part = self._part_row(path, ends[0], ends[-1], messages, path.stat().st_size)
             progress = msgspec.structs.replace(
@@ -183,17 +188,11 @@ class Parts(Target):
                 length=self._progress.length + part.bytes,
             )
             self._context.parts.close(part, [(self.key, progress)])
+            unknown.forget(path)
             self._stored = self._progress = progress
+            self._closed.count(1, part.bytes)
             self._cursor = last_seq
             _log.warning("%s was closed before recorders.db was copied; it counts again", path)
-
-    def _unknown_files(self) -> Iterator[tuple[Path, int, int]]:
-        """Files of the series that have no row, oldest first."""
-        found = find_parts(self._path, self._context.config.format)
-        known = {part.path for part in self._context.parts.of_recorder(self._context.key)}
-        for path, first_seq, last_seq in found:
-            if key_of(path, self._context.data_dir) not in known:
-                yield path, first_seq, last_seq
 
     def _set_aside(self, path: Path, label: str) -> None:
         target = files.set_aside(path, label, self._context.clock_ns())
@@ -294,9 +293,10 @@ class Parts(Target):
             files.sync_file(file.fileno())
             size = file.seek(0, io.SEEK_END)
         target = _named(self._path, part.first_seq, part.last_seq, self._context.config.format)
-        for path, first_seq, last_seq in find_parts(self._path, self._context.config.format):
-            if first_seq <= part.last_seq and part.first_seq <= last_seq:
-                self._set_aside(path, "excess")
+        unknown = self._closed.unknown_parts
+        for path in unknown.overlapping(target, part.first_seq, part.last_seq):
+            self._set_aside(path, "excess")
+            unknown.forget(path)
         announced = msgspec.structs.replace(
             self._part_row(target, part.first, part.last, part.messages, size),
             state="pending",
@@ -336,7 +336,7 @@ class Parts(Target):
                 errno.ENOENT, "a part was removed before it was complete", str(self._path)
             )
         self._stored = self._progress = progress
-        self._count()
+        self._closed.count(1, announced.bytes)
 
     def _give_up(self, error: BaseException) -> None:
         """Throw the open part away: it is made again from the journal."""
@@ -376,15 +376,13 @@ class Parts(Target):
             if key == self.key:
                 self._stored = progress
 
-    def _count(self) -> None:
-        self._files, self._bytes = self._context.parts.count(self._context.key, self.key)
-
     def figures(self) -> Figures:
         part = self._part
+        files_closed, size = self._closed.figures
         return Figures(
             recorded=self._progress.count + (part.messages if part else 0),
-            size_bytes=self._bytes + (self._open_bytes if part else 0),
-            files=self._files,
+            size_bytes=size + (self._open_bytes if part else 0),
+            files=files_closed,
             details={"open part": f"{part.messages} messages"} if part else {},
         )
 
@@ -450,23 +448,3 @@ def publish(context: Context, part: Part, before: Progress) -> Progress | None:
 def _named(path: Path, first_seq: int, last_seq: int, kind: str) -> Path:
     suffix = path.suffix or f".{kind}"
     return path.with_name(f"{path.stem}-{first_seq:0{DIGITS}}-{last_seq:0{DIGITS}}{suffix}")
-
-
-def find_parts(path: Path, kind: str) -> list[tuple[Path, int, int]]:
-    """The parts of a series by their names: file, first and last message, oldest first.
-
-    Raises:
-        OSError: the folder can't be read.
-    """
-    suffix = path.suffix or f".{kind}"
-    numbers = f"-([0-9]{{{DIGITS},18}})" * 2
-    pattern = re.compile(f"{re.escape(path.stem)}{numbers}{re.escape(suffix)}")
-    try:
-        names = [each.name for each in path.parent.iterdir()]
-    except FileNotFoundError:
-        return []
-    found = [match for match in map(pattern.fullmatch, names) if match is not None]
-    return sorted(
-        ((path.with_name(match[0]), int(match[1]), int(match[2])) for match in found),
-        key=lambda each: each[2],
-    )

@@ -60,5 +60,5 @@ def _of_path(
     if context.config.mode != "append":
         return StateFile(context, path, key, stored)
     if is_of_parts(context.config.format):
-        return Parts(context, key, stored)
+        return Parts(context, key, stored, closed)
     return GrowingFiles(context, stored, key, path, closed)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -291,6 +292,32 @@ def test_a_foreign_file_of_that_name_is_set_aside(tmp_path):
 
 
 @pytest.mark.campaign
+def test_a_part_costs_the_same_after_many(tmp_path, monkeypatch):
+    """The folder is listed, and all rows are read, once and not for each part."""
+    counts = Counter()
+
+    def counted(owner, name):
+        original = getattr(owner, name)
+
+        def call(*arguments, **more):
+            counts[name] += 1
+            return original(*arguments, **more)
+
+        monkeypatch.setattr(owner, name, call)
+
+    with Plant(tmp_path, one(messages=1)) as plant:
+        plant.publish(*data(*range(5)))
+        plant.settle()
+        counted(Path, "iterdir")
+        counted(PartStore, "of_recorder")
+        counted(PartStore, "count")
+        plant.publish(*data(*range(5, 60)))
+        plant.settle()
+        assert counts.total() == 0
+        assert plant.recorders.states()[0].files == 60
+    assert numbers(tmp_path) == list(range(60))
+
+
 def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
     """After kill -9 at any moment, the parts have each message once, in order."""
     for lines in (3, 12, 30, 60):
