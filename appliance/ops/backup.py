@@ -37,6 +37,9 @@ _NOT_COPIED = frozenset(
         databases.PARTIAL_COPY,
     }
 )
+_SQLITE = b"SQLite format 3\0"
+_ROUNDS = 5
+"""How often it is looked for files that came during the copy."""
 _ATTEMPTS = 20
 """How often a file that changes during its copy is copied again. The last copy is kept. The
 recorder repairs a recording that was copied in the middle of a write."""
@@ -64,8 +67,7 @@ def backup(data_dir: Path, target: Path) -> Manifest:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True, mode=0o700)
         try:
-            copied = [_copy(data_dir, path, partial) for path in _in_order(data_dir)]
-            manifest = Manifest.of(copied)
+            manifest = Manifest.of(_copy_all(data_dir, partial))
             manifest.write(partial)
             files.rename(partial, target)
             files.sync_directory(target.parent)
@@ -135,11 +137,28 @@ def _check_link(folder: Path, path: Path) -> None:
             raise UsageError(f"{each} is a link, which is not followed; put the file in its place.")
 
 
-def _in_order(data_dir: Path) -> Iterator[Path]:
-    """The files to copy, as relative paths: other databases, other files, the journal."""
-    databases = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
-    yield from (Path(name) for name in databases if name not in (JOURNAL, INDEX))
-    not_again = {f"{name}{beside}" for name in databases for beside in _DATABASE_FILES}
+def _copy_all(data_dir: Path, to: Path) -> list[CopiedFile]:
+    """Copy other databases, other files, and the journal at the end."""
+    names = sorted(each.name for each in data_dir.glob(f"*{_DATABASES}"))
+    copied = [_copy(data_dir, Path(name), to) for name in names if name not in (JOURNAL, INDEX)]
+    seen = {Path(f"{name}{beside}") for name in names for beside in _DATABASE_FILES}
+    for _round in range(_ROUNDS):
+        # A recording that was closed, compressed or renamed meanwhile has another name by now.
+        found = [path for path in _other_files(data_dir) if path not in seen]
+        if not found:
+            break
+        for path in found:
+            seen.add(path)
+            try:
+                copied.append(_copy(data_dir, path, to))
+            except FileNotFoundError:
+                (to / path).unlink(missing_ok=True)
+    copied.append(_copy(data_dir, Path(JOURNAL), to))
+    return copied
+
+
+def _other_files(data_dir: Path) -> Iterator[Path]:
+    """The files that are no databases of the appliance, as relative paths."""
     for folder, below, names in os.walk(data_dir):
         inside = Path(folder).relative_to(data_dir)
         below[:] = sorted(each for each in below if str(inside / each) not in _NOT_COPIED)
@@ -149,16 +168,38 @@ def _in_order(data_dir: Path) -> Iterator[Path]:
                 continue
             if str(path).startswith(control_file.PREFIXES):
                 continue
-            if str(path) not in not_again:
-                yield path
-    yield Path(JOURNAL)
+            # A part that is not complete is made again from the journal.
+            if name.startswith(".") and name.endswith(".part"):
+                continue
+            database = _database_beside(name)
+            if database and _is_database(data_dir / inside / database):
+                continue  # SQLite's copy of a recorder's database has what is in it
+            yield path
+
+
+def _database_beside(name: str) -> str:
+    """The database that SQLite's file of this name belongs to; an empty text if it is none."""
+    for beside in _DATABASE_FILES[1:]:
+        if name.endswith(beside):
+            return name.removesuffix(beside)
+    return ""
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a file is a database of SQLite: https://www.sqlite.org/fileformat.html."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False
 
 
 def _copy(data_dir: Path, path: Path, to: Path) -> CopiedFile:
     target = to / path
     target.parent.mkdir(parents=True, exist_ok=True)
     source = data_dir / path
-    if path.parent == Path() and path.suffix == _DATABASES:
+    is_own = path.parent == Path() and path.suffix == _DATABASES
+    if is_own or _is_database(source):
         digest = copies.copy_database(source, target)
     else:
         digest = _copy_growing(source, target)
