@@ -251,11 +251,17 @@ class Spread:
 
     def _make_room(self, wanted: int) -> None:
         """Close targets that were not used lately, so that so many more can be open."""
-        while self._open and len(self._open) > max(0, self._max_open - wanted):
-            key, target = next(iter(self._open.items()))
-            with self._going_back(target):
-                target.finish()
-            self._save([target])
+        number = len(self._open) - max(0, self._max_open - wanted)
+        leaving = list(islice(self._open.items(), max(0, number)))
+        finished: list[Target] = []
+        try:
+            for _, target in leaving:
+                with self._going_back(target):
+                    target.finish()
+                finished.append(target)
+        finally:
+            self._save(finished)
+        for key, _ in leaving:
             self._close(key)
             self._is_crowded = self._is_gathering
             self._context.count(Counter.RECORDER_FILES_CLOSED_FOR_OTHERS)
