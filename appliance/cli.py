@@ -550,7 +550,7 @@ def _add_export(add: _Add) -> None:
                              "several: with all of them")  # fmt: skip
     parser.add_argument("--state", metavar="STATE", action="append", default=[],
                         help="only what started a task, or should have, with this state now, e.g. "
-                             "failed, or bad, open, any; several: one of them")  # fmt: skip
+                             "failed, done, or bad, open, any; several: one of them")  # fmt: skip
     parser.add_argument("--task", metavar="TEXT", action="append", default=[],
                         help="only what started a task with this in its name or id")  # fmt: skip
     parser.add_argument("--format", choices=("json", "jsonl", "csv", "parquet", "qvd"),

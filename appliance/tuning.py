@@ -45,6 +45,9 @@ RECORD_SHARE_OF_BACKLOG = 1 / 2
 """Share of the time in which the recorders work off a backlog while messages come and no publisher
 waits. When none comes they work without a rest."""
 
+RECORD_LONGEST_REST_S = 1.0
+"""Seconds that the recorders rest at most between two batches while no publisher waits."""
+
 PUBLISHED_TOGETHER = 50
 """Outcomes in one commit of the journal. A queue of 20,000 took two minutes with a commit each."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import errno
+import shutil
 import ssl
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +55,7 @@ def execute(options: argparse.Namespace) -> int:
         raise ConfigError("\n".join(problems))
     _print(f"{options.config} is valid. It means:")
     for head, text in _meaning(config):
-        _print(f"  {head:<12}{text}")
+        _print_item(f"  {head:<12}", text)
     warnings = [
         *advice(config),
         *client_id_advice.advice(config),
@@ -65,7 +67,7 @@ def execute(options: argparse.Namespace) -> int:
     if warnings:
         _print("Please check these:")
     for text in warnings:
-        _print(f"  {text}")
+        _print_item("  ", text)
     if options.connect:
         return _connect(config)
     return EXIT_OK
@@ -120,7 +122,7 @@ def _try_databases(config: Config) -> list[Finding]:
 
 def _shown(findings: list[Finding]) -> list[Finding]:
     for finding in findings:
-        _print(f"  {finding.level:<5}{finding.text}")
+        _print_item(f"  {finding.level:<5}", finding.text)
     return findings
 
 
@@ -451,6 +453,22 @@ def _timer(timer: TimerConfig) -> str:
     if timer.publish is not None:
         acts.append(f"a message on {timer.publish.topic}")
     return ", ".join([when, *acts])
+
+
+def _print_item(head: str, text: str) -> None:
+    """A line; on a terminal several, each below the beginning of the text."""
+    if not sys.stdout.isatty():
+        _print(f"{head}{text}")
+        return
+    lines = textwrap.wrap(
+        text,
+        shutil.get_terminal_size().columns - 1,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    _print("\n".join(lines))
 
 
 def _print(text: str) -> None:

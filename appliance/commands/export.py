@@ -51,11 +51,20 @@ _DEFAULTS: dict[str, Any] = {
     "payload": False,
 }
 """The options that decide what is in the file."""
+_SHORT = {**GROUPS, "done": frozenset({ExecutionState.SUCCEEDED})}
+"""Words of the UI's filters that are no state's own name."""
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write the messages; returns the exit code."""
     path = None if options.output == _STDOUT else Path(options.output)
+    if path is not None and not options.resume and not is_of_parts(options.format):
+        ending = path.suffix.lower().removeprefix(".")
+        if ending in {"parquet", "qvd"}:
+            raise UsageError(
+                f"-o {path}: {options.format} would be in it; write --format {ending} too, or"
+                " another ending"
+            )
     note: Note | None = None
     with contextlib.ExitStack() as stack:
         if options.resume:
@@ -120,9 +129,9 @@ def _states(words: Sequence[str]) -> frozenset[ExecutionState]:
     states: set[ExecutionState] = set()
     for word in words:
         try:
-            states |= GROUPS.get(word) or {ExecutionState(word)}
+            states |= _SHORT.get(word) or {ExecutionState(word)}
         except ValueError:
-            known = ", ".join([*GROUPS, *ExecutionState])
+            known = ", ".join([*_SHORT, *ExecutionState])
             raise UsageError(
                 f"--state {word}: there is no such state; write one of {known}"
             ) from None

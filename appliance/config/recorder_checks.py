@@ -23,6 +23,8 @@ _MOST_DATABASES = 50
 _PARTS = frozenset({"parquet", "qvd"})
 _OF_FILES = ("format", "compression", "rotate", "keep", "upload")
 """Keys that mean nothing for a table of a database."""
+_ENDINGS = frozenset({"csv", "jsonl", "parquet", "qvd"})
+"""Endings of file names that promise a format. (Any JSON may be in ``.json``.)"""
 _DEFAULT = RecorderConfig("")  # type: ignore[arg-type]
 
 
@@ -202,10 +204,11 @@ def recorder_advice(config: Config) -> Iterator[str]:
     """What is allowed and may be a mistake, one line each."""
     for number, recorder in enumerate(config.recorder, 1):
         where = f"[[recorder]] {number}"
-        if recorder.mode == "latest" and recorder.flatten and not recorder.key:
+        ending = (recorder.path or "").rpartition(".")[2].lower()
+        if ending in _ENDINGS - {recorder.format} and recorder.database is None:
             yield (
-                f"{where} `flatten`: of each list only the last element stays, because all of them "
-                "have one topic; a `key` tells them apart"
+                f"{where} writes {recorder.format}, and its `path` ends with .{ending}: write"
+                f' format = "{ending}", or another ending'
             )
         if recorder.rotate is not None and recorder.keep is None and recorder.upload is None:
             yield f"{where} has `rotate` and no `keep`: closed files stay until the disk is full"

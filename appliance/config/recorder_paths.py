@@ -51,7 +51,9 @@ def own_file(path: str, data_dir: str) -> str | None:
     match = _OWN.fullmatch(where.removeprefix(folder).split(os.sep, 1)[0])
     if match is None:
         return None
-    return "a database of the appliance" if match["database"] else "a file of the appliance itself"
+    if match["database"]:
+        return "a database of the appliance, as every .db file directly in `data_dir` is"
+    return "a file of the appliance itself"
 
 
 def not_a_recording(path: str, data_dir: str) -> str | None:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import stat
+import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,6 @@ from appliance.config.tables import KeepConfig
 from appliance.recorders.compression import (
     ENDINGS,
     Compressor,
-    compressed_path,
     remove_other_copies,
     remove_unfinished,
 )
@@ -36,6 +36,10 @@ _LOOK_NS = 60_000_000_000
 """How often files are looked at although none was closed: they grow old."""
 _PARTS_LOOK_NS = 5_000_000_000
 _RETRY_NS = 10_000_000_000
+_AT_ONCE_S = 0.1
+"""For how long small files are compressed one after the other before others get their turn."""
+_SMALL_S = 0.02
+"""How long a file is waited for; compressing a larger one goes on meanwhile."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +120,7 @@ class ClosedFiles:
         """
         self.open()
         if self._pending or not self._compressor.is_idle:
-            self._compress(now_ns)
+            self._compress_some(now_ns)
         keep = self._config.keep
         if not 0 <= now_ns - self._look_ns < self._pause_ns:
             self._look_ns = now_ns
@@ -142,6 +146,13 @@ class ClosedFiles:
         self.figures = (self.figures[0] + files, self.figures[1] + size)
 
     # --- compressing ---------------------------------------------------------------------------
+
+    def _compress_some(self, now_ns: int) -> None:
+        """Compress several files if they are small: at the end of an hour thousands may wait."""
+        end = time.monotonic() + _AT_ONCE_S
+        self._compress(now_ns)
+        while self._compressor.is_done_within(_SMALL_S) and time.monotonic() < end:
+            self._compress(now_ns)
 
     def _compress(self, now_ns: int) -> None:
         if abs(now_ns - self._retry_ns) < _RETRY_NS:
@@ -213,7 +224,11 @@ class ClosedFiles:
         found = self._context.parts.of_recorder(self._context.key)
         age_ns = (self._context.age_clock_ns or self._context.clock_ns)()
         due = too_many(found, keep, age_ns, waits_for_upload=self._config.upload is not None)
-        removed = [part for part in due if self._is_removed(part, now_ns)]
+        # If the plain file is still there, it would be compressed anew.
+        unfinished = {part.path + self._ending for part in self._pending}
+        removed = [
+            part for part in due if part.path not in unfinished and self._is_removed(part, now_ns)
+        ]
         if removed:
             _log.info(
                 "%d closed files were removed, as `keep` says; the last one is %s",
@@ -226,10 +241,6 @@ class ClosedFiles:
     def _is_removed(self, part: Part, now_ns: int) -> bool:
         """Remove a file; whether it is of no concern any more."""
         path = path_of(part.path, self._context.data_dir)
-        if any(
-            path == compressed_path(self._source(one), self._compression) for one in self._pending
-        ):
-            return False  # its plain file is still there, and would be compressed anew
         try:
             found = path.lstat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != part.bytes:

@@ -70,6 +70,13 @@ class Compressor:
             raise self._outcome
         return self._outcome
 
+    def is_done_within(self, timeout_s: float) -> bool:
+        """Wait for the present file; returns whether there is one that is done."""
+        if self._thread is None:
+            return False
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
     def stop(self) -> int | None:
         """Give the present file up; returns when nothing is written any more.
 

@@ -470,5 +470,7 @@ def pace(source: Follower, *, worked_s: float, is_quiet: bool = False) -> float:
     """
     if is_quiet or not source.may_lag:
         return 0.0
-    in_crowd, of_backlog = tuning.RECORD_SHARE_IN_A_CROWD, tuning.RECORD_SHARE_OF_BACKLOG
-    return worked_s / (in_crowd if source.is_crowded else of_backlog)
+    if source.is_crowded:
+        return worked_s / tuning.RECORD_SHARE_IN_A_CROWD
+    # A batch can take a minute (thousands of new files): a rest as long would serve no publisher.
+    return min(worked_s / tuning.RECORD_SHARE_OF_BACKLOG, worked_s + tuning.RECORD_LONGEST_REST_S)

@@ -95,6 +95,7 @@ def numbers(out):
         (("--state", "failed"), [20]),
         (("--state", "bad"), [20, 40]),
         (("--state", "open", "--state", "succeeded"), [10, 30]),
+        (("--state", "open", "--state", "done"), [10, 30]),
         (("--task", "sales"), [10, 20]),
         (("--task", "id-stock", "--state", "any"), [30]),
         (("--state", "any", "--after", "10", "-t", "plant/0"), [20, 30, 40]),

@@ -190,3 +190,12 @@ def test_a_table_is_not_for_standard_output(export):
     code, error = export("--format", "parquet")
     assert code == EXIT_USAGE
     assert "-o" in error
+
+
+@pytest.mark.parametrize("ending", ["parquet", "qvd"])
+def test_a_name_that_promises_another_format_is_refused(export, made, ending):
+    """``-o all.parquet`` alone would put JSON lines into it, and no reader would take them."""
+    code, error = export("-o", f"promised.{ending}")
+    assert code == 64
+    assert f"--format {ending}" in error
+    assert not (made / f"promised.{ending}").exists()

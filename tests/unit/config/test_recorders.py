@@ -270,12 +270,15 @@ def test_names_of_metadata_are_free_without_it() -> None:
 
 
 def test_what_may_be_a_mistake_is_said() -> None:
-    """Files that stay for ever, and elements of a list that replace each other."""
+    """Files that stay for ever, and a file name that promises another format."""
     grows = 'topic = "a"\npath = "a.json"\nrotate = {size = "1MB"}'
-    last = 'topic = "b"\npath = "b.json"\nmode = "latest"\nflatten = true'
-    said = "\n".join(advice(loads(two(grows, last))))
+    json_by_default = 'topic = "b"\npath = "b.parquet"'
+    said = "\n".join(advice(loads(two(grows, json_by_default))))
     assert "[[recorder]] 1 has `rotate` and no `keep`" in said
-    assert "[[recorder]] 2 `flatten`: of each list only the last element stays" in said
+    assert "[[recorder]] 2 writes json, and its `path` ends with .parquet: write format" in said
+    last = 'topic = "b"\npath = "b.json"\nmode = "latest"\nflatten = true'
+    lines = 'topic = "a"\npath = "a.json"\nformat = "jsonl"'
+    assert not [each for each in advice(loads(two(last, lines))) if "recorder" in each]
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=8)))

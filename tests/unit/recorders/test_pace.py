@@ -16,6 +16,11 @@ def test_a_backlog_is_caught_up_with_beside_the_engine():
     assert pace(source(), worked_s=0.1) == 0.2
 
 
+def test_a_batch_that_took_long_is_followed_by_a_short_rest():
+    """A minute of making files must not leave all recorders idle for another minute."""
+    assert pace(source(), worked_s=60.0) == 61.0
+
+
 def test_a_backlog_is_caught_up_with_at_full_speed_while_nothing_comes():
     assert pace(source(), worked_s=0.1, is_quiet=True) == 0
 

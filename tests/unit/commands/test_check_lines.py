@@ -1,0 +1,37 @@
+"""What ``appliance check`` says of a configuration fits the terminal."""
+
+import sys
+
+import pytest
+
+from appliance import cli
+
+CONFIG = """
+[[listener]]
+bind = "127.0.0.1:0"
+[[recorder]]
+topic = "plant/{line}/{sensor}"
+path = "recordings/{line}/{date}_{topic}.jsonl"
+format = "jsonl"
+metadata = true
+rotate = {size = "64MB", every = "1h"}
+keep = {age = "30d"}
+"""
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_lines_go_on_below_their_text(is_terminal, tmp_path, monkeypatch, capsys):
+    """In a file each recorder is one line, for programs."""
+    file = tmp_path / "config.toml"
+    file.write_text(CONFIG)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    assert cli.main(["check", "-c", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = (n for n, line in enumerate(lines) if line.startswith("  recorder    plant/"))
+    if is_terminal:
+        assert lines[first + 1].startswith(" " * 14)
+        assert lines[first + 1].strip()
+        assert all(len(line) < 80 for line in lines[first:] if str(tmp_path) not in line)
+    else:
+        assert lines[first].endswith("closed files kept for 30d")
