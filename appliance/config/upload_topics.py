@@ -36,6 +36,14 @@ def upload_advice(config: Config) -> Iterator[str]:
     }
     yield from _rounds(config, topics)
     yield from _shared_names(config)
+    if config.qlik is not None and config.qlik.edition == "simulated":
+        for number in topics:
+            upload = config.recorder[number - 1].upload
+            if upload is not None and upload.space:
+                yield (
+                    f"[[recorder]] {number} `upload`: the simulated tenant has no space"
+                    f' "{upload.space}"; leave `space` out to try uploads'
+                )
     prefix = f"{config.service.name}/recorders/"
     for number, trigger in enumerate(config.trigger, 1):
         if trigger.topic.startswith(prefix) and not any(

@@ -59,6 +59,18 @@ def test_rounds_and_names_that_nothing_has_are_told(text: str, said: list[str]) 
     assert all(part in one for part, one in zip(said, found, strict=True))
 
 
+@pytest.mark.parametrize(("space", "count"), [("Production data", 1), ("", 0)])
+def test_the_simulated_tenant_has_no_space(space: str, count: int) -> None:
+    """A configuration for a tenant that is tried with ``edition = "simulated"``."""
+    text = (
+        '[qlik]\nedition = "simulated"\n[[recorder]]\ntopic = "a"\npath = "a.qvd"\nformat = "qvd"\n'
+        f'upload = {{space = "{space}"}}\n'
+    )
+    found = list(upload_advice(loads(text)))
+    assert len(found) == count
+    assert all("leave `space` out" in each for each in found)
+
+
 def test_a_name_is_one_level_of_the_topic() -> None:
     """Whatever characters it has."""
     assert uploaded_topic("plant", "a/b+#") == "plant/recorders/a_b__/uploaded"
