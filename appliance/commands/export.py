@@ -58,6 +58,8 @@ _SHORT = {**GROUPS, "done": frozenset({ExecutionState.SUCCEEDED})}
 def execute(options: argparse.Namespace) -> int:
     """Write the messages; returns the exit code."""
     path = None if options.output == _STDOUT else Path(options.output)
+    if path is not None and not path.name:
+        raise UsageError(f"-o {options.output!r}: this is no file; name one")
     if path is not None and not options.resume and not is_of_parts(options.format):
         ending = path.suffix.lower().removeprefix(".")
         if ending in {"parquet", "qvd"}:

@@ -118,6 +118,14 @@ def test_a_word_that_is_no_state_is_said(export):
     assert "failed" in err
 
 
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("output", ["/", ".", ""])
+def test_a_folder_is_no_file_to_export_to(export, output, form):
+    code, _, err = export("--format", form, "-o", output)
+    assert code == 64
+    assert "no file" in err
+
+
 @pytest.mark.parametrize("form", ["jsonl", "json", "csv"])
 @pytest.mark.parametrize("stop_at", [0, 1, 2, 9])
 def test_an_interrupted_export_goes_on_where_it_was(export, tmp_path, monkeypatch, form, stop_at):
