@@ -41,6 +41,10 @@ _COUNTED = 1_000_000
 _log = logging.getLogger(__name__)
 
 
+_PASSES = frozenset({Cause.DISK_FULL, Cause.CONNECTION})
+"""Why a column can't be added now, and can be later by itself."""
+
+
 class _Memory(msgspec.Struct):
     """What a start needs, in ``Progress.memory``."""
 
@@ -293,6 +297,8 @@ class SqlTable(DatabaseTarget):
                 raise
             if column in self._fixed:
                 raise
+            if fault.cause in _PASSES:
+                raise  # the rows wait, too: else the column would be missing for good
             if self._is_there_now(column.name):
                 return
             self._left_out.add(column.name)

@@ -5,6 +5,7 @@ Each test runs with SQLite, and in a campaign with PostgreSQL and MariaDB.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -30,6 +31,7 @@ from appliance.recorders import sql_connection
 from appliance.recorders.sql_dialects import Dialect
 from appliance.recorders.set_aside_rows import SetAsideRows
 from appliance.recorders.sql_state import SqlState
+from appliance.recorders.sql_table import TableLayout
 from appliance.recorders.target import LOST
 from appliance.secret import Secret
 
@@ -677,6 +679,27 @@ def test_a_table_is_named_after_its_recorder(database: Database, rig, name: str)
     (table,) = sa.inspect(database._engine).get_table_names()
     assert table.startswith(name.strip()[:20])
     assert len(database.rows(f"SELECT * FROM {database.quote(table)}")) == 5
+
+
+def test_a_disk_that_is_full_when_a_column_is_to_be_added_costs_no_column(
+    tmp_path: Path, monkeypatch
+):
+    appliance = DatabaseRig(tmp_path, f"sqlite:///{(tmp_path / 'x.db').as_posix()}", table="t")
+    target = appliance.target()
+    appliance.append(target, messages(1, 1, {"a": 1}))
+
+    def full(*_: object) -> None:
+        raise DatabaseFaultError(Cause.DISK_FULL, "database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TableLayout, "add", full)
+        with pytest.raises(DatabaseFaultError):
+            appliance.append(target, messages(2, 2, {"b": 2}))
+    appliance.append(target, messages(2, 3, {"b": 2}))
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        rows = connection.execute("SELECT seq, a, b FROM t ORDER BY seq").fetchall()
+    assert rows == [(1, 1, None), (2, None, 2), (3, None, 2)]
+    appliance.close()
 
 
 def test_a_batch_whose_rows_could_not_be_stored_here_comes_again(
