@@ -155,3 +155,10 @@ def notable_lag(recorders: Iterable[RecorderState]) -> int:
     """
     lag = max((one.lag for one in recorders), default=0)
     return lag if lag > _GATHERING else 0
+
+
+def target(shown: str, data_dir: str) -> str:
+    """What a recorder writes, as the configuration has it: without the data directory."""
+    folder = data_dir.replace("\\", "/").rstrip("/") + "/"
+    path = shown.replace("\\", "/")
+    return path.removeprefix(folder) if data_dir else path

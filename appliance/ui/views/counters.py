@@ -95,7 +95,7 @@ def _recorder(
 ) -> Line:
     tone = level_tone(recorder.health.level)
     head: Line = [(f" {level_sign(recorder.health.level)} ", tone)]
-    target = _relative(printable(recorder.shown.replace("\\", "/")), data_dir)
+    target = printable(formats.target(recorder.shown, data_dir))
     if _is_unwell(recorder):
         name = (
             fit(printable(recorder.name) or target, _NAME_CELLS)
@@ -107,12 +107,6 @@ def _recorder(
         head.append((f"{fit(printable(recorder.name), _NAME_CELLS)} ", "strong"))
     room = max(12, cells - line_width(head) - longest_tail)
     return [*head, (fit(cut_start(target, room), min(room, _TARGET_CELLS)), ""), *tail]
-
-
-def _relative(target: str, data_dir: str) -> str:
-    """A path as the configuration has it: below the data directory, without that."""
-    folder = data_dir.replace("\\", "/").rstrip("/") + "/"
-    return target.removeprefix(folder) if data_dir else target
 
 
 def _figures(recorder: RecorderState, cells: int) -> list[Line]:

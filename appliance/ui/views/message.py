@@ -119,7 +119,7 @@ def facts(
     lines += _properties(message)
     lines += [_rule(rule) for rule in snapshot.rules if topics.matches(rule.topic, message.topic)]
     lines += [
-        _recorded(one, places.get(one.name or one.path, ""))
+        _recorded(one, places.get(one.name or one.path, ""), snapshot.data_dir)
         for one in snapshot.recorders
         if topics.matches(one.topic, message.topic)
     ]
@@ -172,9 +172,13 @@ def _rule(rule: RuleState) -> Line:
     ]
 
 
-def _recorded(recorder: RecorderState, place: str) -> Line:
+def _recorded(recorder: RecorderState, place: str, data_dir: str) -> Line:
     where: Line = [(f", {place}", "strong")] if place else []
-    return [(" recorded ", "dim"), (printable(recorder.shown), ""), *where]
+    return [
+        (" recorded ", "dim"),
+        (printable(formats.target(recorder.shown, data_dir)), ""),
+        *where,
+    ]
 
 
 def _properties(message: Message) -> list[Line]:
@@ -288,7 +292,9 @@ def peek(
         utc=utc,
     )
     right += [
-        _recorded(one, "") for one in snapshot.recorders if topics.matches(one.topic, message.topic)
+        _recorded(one, "", snapshot.data_dir)
+        for one in snapshot.recorders
+        if topics.matches(one.topic, message.topic)
     ]
     return _beside(left, right[:rows], left_cells)
 
