@@ -273,8 +273,9 @@ class LimitsConfig(Table, frozen=True):
     no further ones, and a user with 100 lasting sessions neither (counter `memory: a subscription
     or session refused`). Below nine tenths of it all is as before. Set it lower than what the
     service or container may have (docs/operating.md)."""
-    min_free_disk: Annotated[Size, Bounds(0), Example('"2GB"')] = Size(200 * 1000 * 1000)
-    """The least free space of a disk. Below it, recorders pause whose files are on it (counter
+    min_free_disk: Annotated[Size | None, Bounds(0), Example('"2GB"')] = None
+    """The least free space of a disk; by default 200 MB, and a twentieth of a disk of less than
+    4 GB. Below it, recorders pause whose files are on it (counter
     `disk: recorders paused`), and the journal keeps what they have not recorded, even beyond
     `max_size`. Below half of it, on the disk of `data_dir`, publishers of more than 16 KiB a second
     are read slowly (counter `disk: publishers slowed`), below a quarter of it all publishers wait

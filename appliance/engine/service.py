@@ -58,7 +58,7 @@ from appliance.log import event_log
 from appliance.log.logs import Log
 from appliance.model import Message, bridge_of, is_own
 from appliance.qlik.server import QlikServer
-from appliance.recorders.free_space import FreeSpace
+from appliance.recorders.free_space import Floors, FreeSpace
 from appliance.recorders.progress import highest_cursor
 from appliance.recorders.recorders import Recorders
 from appliance.recorders.uploads import Uploads
@@ -139,9 +139,10 @@ class Appliance:
         )
         self.data_dir = Path(config.service.data_dir)
         self._free_bytes = free_bytes
+        self._floors = Floors(lambda: self.config.limits.min_free_disk)
         self.disk = DiskFloor(
-            self._least_free_bytes,
-            lambda: free_bytes(self.data_dir),
+            lambda: self._floors.of(self.data_dir),
+            self._measure_disk,
             is_overfull=lambda: self.journal.is_overfull,
             are_recorders_paused=lambda: self.recorders.are_paused,
             hold=self._hold_for_disk,
@@ -327,7 +328,7 @@ class Appliance:
             clock_ns=self.clock_ns,
             age_clock_ns=self.clock.settled_ns,
             installation=lambda: installation_id(self.data_dir),
-            space=FreeSpace(self._least_free_bytes, self._free_bytes),
+            space=FreeSpace(self._floors.of, self._free_bytes),
         )
         terms = self.terms_of(config)
         self.plugins = await self._make_plugins(stack)
@@ -666,8 +667,9 @@ class Appliance:
     def _hold_publishers(self, is_held: bool) -> None:
         self.door.hold(is_held)
 
-    def _least_free_bytes(self) -> int:
-        return int(self.config.limits.min_free_disk)
+    def _measure_disk(self) -> int:
+        self._floors.of(self.data_dir)  # looked up here, so that the loop finds it in memory
+        return self._free_bytes(self.data_dir)
 
     def _hold_for_disk(self, level: Literal[0, 1, 2]) -> None:
         self.door.hold_for_disk(level)

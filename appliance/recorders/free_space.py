@@ -16,7 +16,46 @@ _ENOUGH = 1.1
 """So much more than the floor must be free until a recorder goes on."""
 
 
-def _no_floor() -> int:
+DEFAULT_BYTES = 200 * 1000 * 1000
+_SHARE_OF_DISK = 20
+"""A small disk may be filled up to this part of it, or nothing could ever be written to it."""
+
+
+class Floors:
+    """The least free space of each disk. For any thread.
+
+    Args:
+        configured: ``limits.min_free_disk``, in bytes; ``None``: the default.
+    """
+
+    def __init__(self, configured: Callable[[], int | None]) -> None:
+        self._configured = configured
+        self._defaults: dict[Path, int] = {}
+
+    def of(self, folder: Path) -> int:
+        """The floor for a folder's disk, in bytes. The disk is asked at the first time only."""
+        configured = self._configured()
+        if configured is not None:
+            return configured
+        known = self._defaults.get(folder)
+        if known is None:
+            known = _default(folder)
+            self._defaults[folder] = known
+        return known
+
+
+def _default(folder: Path) -> int:
+    for each in (folder, *folder.parents):
+        try:
+            return min(DEFAULT_BYTES, files.disk_bytes(each) // _SHARE_OF_DISK)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+    return DEFAULT_BYTES
+
+
+def _no_floor(_: Path) -> int:
     return 0
 
 
@@ -24,13 +63,13 @@ class FreeSpace:
     """Looks at disks, at each at most four times a second. For any thread.
 
     Args:
-        floor: the least free space, in bytes; 0: it does not matter.
+        floor: the least free space of a folder's disk, in bytes; 0: it does not matter.
         measure: the free bytes of a folder's disk. Raises ``OSError``.
     """
 
     def __init__(
         self,
-        floor: Callable[[], int] = _no_floor,
+        floor: Callable[[Path], int] = _no_floor,
         measure: Callable[[Path], int] = files.free_bytes,
     ) -> None:
         self._floor = floor
@@ -44,7 +83,7 @@ class FreeSpace:
             folder: it need not exist.
             is_paused: whether the recorder pauses already.
         """
-        floor = self._floor()
+        floor = self._floor(folder)
         if not floor:
             return ""
         free = self._free(folder)

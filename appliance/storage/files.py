@@ -324,6 +324,15 @@ def free_bytes(directory: Path) -> int:
     return shutil.disk_usage(directory).free
 
 
+def disk_bytes(directory: Path) -> int:
+    """The size of the directory's disk, in bytes.
+
+    Raises:
+        OSError: the directory can't be looked at.
+    """
+    return shutil.disk_usage(directory).total
+
+
 def allow_open_files(wanted: int) -> bool:
     """Raise the limit of open files and sockets of this process; returns whether it is enough.
 

@@ -20,7 +20,8 @@ from appliance.config.tables import KeepConfig, RotateConfig
 from appliance.counters import Counter
 from appliance.ops import health
 from appliance.recorders import worker
-from appliance.recorders.free_space import FreeSpace
+from appliance.recorders.free_space import Floors, FreeSpace
+from appliance.storage import files
 from appliance.recorders.recorders import Recorders
 
 MB = 1_000_000
@@ -42,7 +43,7 @@ def with_space(plant: Plant, free: dict[str, int]) -> Plant:
         plant.configs,
         plant.folder / "recorders.db",
         clock_ns=lambda: 10**18,
-        space=FreeSpace(lambda: 100 * MB, measure),
+        space=FreeSpace(lambda _: 100 * MB, measure),
     )
     return plant
 
@@ -98,7 +99,7 @@ def test_a_recorder_that_pauses_still_removes_what_is_too_old(tmp_path: Path) ->
         plant.configs,
         tmp_path / "recorders.db",
         clock_ns=lambda: now_ns[0],
-        space=FreeSpace(lambda: 100 * MB, lambda folder: free[folder.name]),
+        space=FreeSpace(lambda _: 100 * MB, lambda folder: free[folder.name]),
     )
     with plant:
         plant.publish(1, 2, ahead_ns=10**18)
@@ -245,3 +246,13 @@ def recorded(disk: Path) -> int:
     return sum(
         path.read_bytes().count(b"\n") for path in (disk / "data/recordings").glob("*.jsonl")
     )
+
+
+def test_a_small_disk_has_a_small_floor(tmp_path, monkeypatch) -> None:
+    """By default: 200 MB, and a twentieth of a disk of less than 4 GB; a configured floor counts
+    as it is. A folder that is still to be made has the floor of the disk that it will be on."""
+    monkeypatch.setattr(files, "disk_bytes", lambda _: 40 * MB)
+    assert Floors(lambda: None).of(tmp_path / "later" / "still") == 2 * MB
+    monkeypatch.setattr(files, "disk_bytes", lambda _: 1_000_000 * MB)
+    assert Floors(lambda: None).of(tmp_path) == 200 * MB
+    assert Floors(lambda: 7).of(tmp_path) == 7
