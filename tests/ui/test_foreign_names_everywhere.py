@@ -193,6 +193,7 @@ def test_every_screen_survives_many_names(site, tmp_path, caplog, names):
     with_names(site, site.view, names, tmp_path, caplog)
 
 
+@pytest.mark.campaign
 @quick
 @example(NASTY)
 @given(NAMED)

@@ -234,6 +234,7 @@ def of_ldap(name: str, server: LdapServer, **settings: object) -> Any:
     )
 
 
+@pytest.mark.campaign
 @needs_ldap
 async def test_ldap_authentication(tmp_path: Path, ldap: LdapServer) -> None:
     """A bind as the client; no name that is a filter, and no bind without a password."""
