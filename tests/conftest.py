@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -12,6 +13,15 @@ from wine import IN_WINE
 # No test promises a time for one example; a busy machine would fail it by chance.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def _umask_as_before() -> Iterator[None]:
+    """An appliance in this process sets it, and later tests make files for other accounts."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
 
 
 def _reason(item: pytest.Item) -> str | None:

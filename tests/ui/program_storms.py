@@ -18,8 +18,8 @@ from appliance.errors import ApplianceError
 from appliance.mqtt.client import Client, Target
 
 SEED = os.environ.get("STORM_SEED", "1")
-SECONDS = float(os.environ.get("STORM_SECONDS", "75"))
-"""Of the campaign: some 2500 keys, clicks, pastes and resizes."""
+SECONDS = float(os.environ.get("STORM_SECONDS", "30"))
+"""Of the campaign: some 1000 keys, clicks, pastes and resizes."""
 CONFIG = """
 [service]
 data_dir = "data"

@@ -680,6 +680,7 @@ def test_every_key_that_the_ui_has_itself_may_be_chosen(appliance, tmp_path: Pat
     assert ui_settings(load(tmp_path / "config.toml")).keys == {"pause": ("alt+ctrl+p",)}
 
 
+@pytest.mark.campaign
 def test_selftest_finds_this_installation_whole() -> None:
     """Every module loads, a database is written, a password is hashed, TLS is there."""
     done = in_process("selftest")

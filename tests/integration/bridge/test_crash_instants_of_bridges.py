@@ -267,6 +267,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.campaign
 def test_a_crash_loses_nothing_of_a_bridge_and_starts_nothing_twice(tmp_path, monkeypatch):
     """3 instants of one life; the broker begins its packet identifiers anew, as RabbitMQ does."""
     load = Load(tmp_path, begins_anew=True)

@@ -128,9 +128,9 @@ def test_a_full_disk_leaves_what_was(data, small_disk, name):
 @pytest.mark.parametrize(
     ("kind", "every"),
     [
-        ("rebuild", 9),
+        ("rebuild", 18),
         pytest.param("rebuild", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
-        pytest.param("function", 1, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
+        pytest.param("function", 3, marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
     ],
 )
 def test_a_kill_at_any_statement_is_made_good_by_the_next_start(

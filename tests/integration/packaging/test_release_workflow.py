@@ -143,6 +143,7 @@ LOOPBACK_UP = (
 )
 THROWN_AWAY = f"""
 "{sys.executable}" -c "{LOOPBACK_UP}"
+umask 022
 mount -t tmpfs tmpfs "$1" && mkdir "$1/upper" "$1/work" "$1/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
 mount --bind /dev "$1/root/dev"

@@ -86,7 +86,7 @@ def start(process: ApplianceProcess, task: str) -> None:
 
 
 CHAINS = [
-    pytest.param(chain, turn, marks=[pytest.mark.campaign] if turn or chain == "outcome" else [])
+    pytest.param(chain, turn, marks=pytest.mark.campaign)
     for chain in ("timer", "outcome")
     for turn in range(5 if chain == "timer" else 3)
 ]

@@ -51,7 +51,7 @@ def found(pieces):
     return [one.seq for piece in pieces for one in piece.messages], pieces
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(MESSAGES, st.lists(FILTERS, min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 5))
 def test_a_search_finds_what_the_filter_means_either_way(
     tmp_path_factory, contents, filters, together, segment
