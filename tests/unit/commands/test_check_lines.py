@@ -11,7 +11,7 @@ CONFIG = """
 bind = "127.0.0.1:0"
 [[recorder]]
 topic = "plant/{line}/{sensor}"
-path = "recordings/{line}/{date}_{topic}.jsonl"
+path = "recordings/{line}_{date}.jsonl"
 format = "jsonl"
 metadata = true
 rotate = {size = "64MB", every = "1h"}
@@ -26,8 +26,10 @@ def test_long_lines_go_on_below_their_text(is_terminal, tmp_path, monkeypatch, c
     file.write_text(CONFIG)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
-    assert cli.main(["check", "-c", str(file)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    code = cli.main(["check", "-c", str(file)])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    lines = shown.out.splitlines()
     (first,) = (n for n, line in enumerate(lines) if line.startswith("  recorder    plant/"))
     if is_terminal:
         assert lines[first + 1].startswith(" " * 14)
