@@ -53,3 +53,17 @@ async def test_a_retained_value_of_an_earlier_run_is_shown(tmp_path):
                 assert "retained word" in await until(pilot, "quiet/kept")
         finally:
             attached.close()
+
+
+async def test_an_answer_that_comes_late_replaces_no_newer_one(engine):
+    """Two questions are asked at once, and the first one may be answered last."""
+    app = ApplianceApp(engine, UiSettings())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        app.feed._kept.clear()
+        await pilot.press("2")
+        await settle(pilot)
+        await pilot.press("o")
+        await until(pilot, "the last word")
+        app.screen._found_values(({}, {}))
+        assert "the last word" in await settle(pilot)

@@ -171,17 +171,20 @@ class TopicsScreen(Page):
         self._asked_values = wanted
         engine = self.host.engine
 
-        def get() -> dict[str, Message]:
+        def get() -> tuple[dict[str, int], dict[str, Message]]:
             try:
-                return engine.last_values(tuple(wanted))
+                return wanted, engine.last_values(tuple(wanted))
             except ApplianceError:  # an older appliance has no answer
-                return {}
+                return wanted, {}
 
         self.host.background.fetch(get, self._found_values, group="values")
 
-    def _found_values(self, values: dict[str, Message]) -> None:
-        self._values = values
-        self.host.show_now()
+    def _found_values(self, answer: tuple[dict[str, int], dict[str, Message]]) -> None:
+        wanted, values = answer
+        # An earlier question may be answered later than the present one.
+        if wanted is self._asked_values:
+            self._values = values
+            self.host.show_now()
 
     def _show_foot(self, now_ns: int, cells: int) -> None:  # noqa: ARG002 - the same shape as its siblings
         node = self.rows.current
