@@ -220,8 +220,9 @@ class TopicsScreen(Page):
         )
 
     def _found_retained(self, message: Message | None) -> None:
-        self._retained = message
-        self.host.show_now()
+        if message is not None and message.topic == self._asked[0]:
+            self._retained = message
+            self.host.show_now()
 
     def choose(self, name: str) -> None:
         """Choose a topic and open the levels above it, whatever the filter was."""
