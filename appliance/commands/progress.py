@@ -5,18 +5,14 @@ On a terminal one line is renewed; elsewhere each change of state is a line. Not
 
 from __future__ import annotations
 
-import shutil
-import sys
 import time
-import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
+from appliance.commands.status_line import StatusLine
 from appliance.log.sanitize import escape
 from appliance.model import Execution, ExecutionState
 
-_CLEAR = "\r\x1b[K"
-"""Back to the start of the line, and erase it (ECMA-48)."""
 _NS = 1_000_000_000
 
 
@@ -47,22 +43,21 @@ class Progress:
     def __init__(self, stream: TextIO, *, is_quiet: bool = False) -> None:
         self._stream = stream
         self._is_quiet = is_quiet
-        self._is_terminal = stream.isatty()
+        self._line = StatusLine(stream)
         self._told: dict[int, tuple[ExecutionState, str]] = {}
         self._shown: Sequence[Execution] = ()
-        self._has_line = False
 
     def say(self, text: str) -> None:
         """One line that stays."""
         if not self._is_quiet:
-            self.clear()
+            self._line.clear()
             self._stream.write(f"{escape(text)}\n")
             self._stream.flush()
 
     def show(self, executions: Sequence[Execution]) -> None:
         """The present states."""
         self._shown = executions
-        if self._is_terminal:
+        if self._line.is_terminal:
             self.tick()
             return
         for each in executions:
@@ -74,25 +69,14 @@ class Progress:
 
     def tick(self) -> None:
         """Renew the line of a terminal."""
-        if not self._is_terminal or self._is_quiet or not self._shown:
-            return
-        width = shutil.get_terminal_size().columns - 1
-        self._raw(f"{_CLEAR}{_cut(self._line(), width)}")
-        self._has_line = True
+        if not self._is_quiet and self._shown:
+            self._line.show(self._text())
 
     def clear(self) -> None:
         """Remove the line of a terminal."""
-        if self._has_line:
-            self._has_line = False
-            self._raw(_CLEAR)
+        self._line.clear()
 
-    def _raw(self, text: str) -> None:
-        # The stream itself writes out what a terminal acts on.
-        stream = sys.__stderr__ or self._stream
-        stream.write(text)
-        stream.flush()
-
-    def _line(self) -> str:
+    def _text(self) -> str:
         going = [each for each in self._shown if not each.state.is_final]
         if not going:
             return ""
@@ -105,17 +89,6 @@ class Progress:
             if first.usual_s is not None:
                 text += f", usually {_clock(int(first.usual_s * _NS))}"
         return f"{text} {escape(first.reason)}".rstrip()
-
-
-def _cut(text: str, cells: int) -> str:
-    """As much of a text as fits: a wide letter takes two cells, and the row of a wrap stays."""
-    if not text.isascii():
-        for at, letter in enumerate(text):
-            cells -= 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-            if cells < 0:
-                return text[:at]
-        return text
-    return text[:cells]
 
 
 def _clock(duration_ns: int) -> str:
