@@ -19,6 +19,8 @@ somewhere between 64 and 1000 levels, and one such value would make a whole reco
 RESERVED = frozenset({"$text", "$base64", "$json"})
 """An object with one of these keys stands for a payload that is not (or not simply) JSON."""
 
+_WRAPPERS = (b'{"$text": ', b'{"$base64": ', b'{"$json": ')
+
 # The largest ratio of the indented form's length to the payload's length.
 _MAX_GROWTH = 16
 # If no line of an array of payloads is indented this far, no byte of a payload gives more than
@@ -71,6 +73,11 @@ def indented(text: bytes) -> bytes:
         return text
     found = _format(text, indent=2)
     return found if len(found) <= _MAX_GROWTH * len(text) + _SHORT else text
+
+
+def is_wrapped(value: bytes) -> bool:
+    """Whether a text of ``json_value`` on one line stands for a payload that is not simply JSON."""
+    return value.startswith(_WRAPPERS)
 
 
 def objects(payloads: Sequence[bytes]) -> bytes | None:

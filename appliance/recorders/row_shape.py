@@ -20,7 +20,7 @@ from appliance.config.value_path import parse_path
 from appliance.model import Message
 from appliance.recorders import metadata
 from appliance.recorders.kinds import NO_FIT, PINNED
-from appliance.recorders.payload import json_value
+from appliance.recorders.payload import is_wrapped, json_value
 from appliance.recorders.rows import (
     elements_of,
     find_text,
@@ -32,7 +32,6 @@ PAYLOAD = "payload"
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC; its text ends with Z
 _decode = msgspec.json.decode
-_WRAPPERS = (b'{"$text": ', b'{"$base64": ', b'{"$json": ')
 _INTEGER = re.compile(rb"-?[0-9]+").fullmatch
 _NUMBER = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 
@@ -94,7 +93,7 @@ class RowShape:
     def pick(self, value: bytes) -> Picked:
         """The members of a row. ``value`` is what ``rows`` gives."""
         if self.fields is not None:
-            is_json = not value.startswith(_WRAPPERS)
+            is_json = not is_wrapped(value)
             found = {}
             for name, path in self.fields.items():
                 text = find_text(value, path) if is_json else None
@@ -180,7 +179,7 @@ def make_shape(config: RecorderConfig) -> RowShape | None:
 
 def is_object(value: bytes) -> bool:
     """Whether a text of ``json_value`` is an object of a payload, not a wrapper."""
-    return value.startswith(b"{") and not value.startswith(_WRAPPERS)
+    return value.startswith(b"{") and not is_wrapped(value)
 
 
 def _pairs(members: dict[str, bytes]) -> list[bytes]:

@@ -17,7 +17,7 @@ from appliance.counters import Counter
 from appliance.model import Message
 from appliance.recorders.latest_store import LatestRow
 from appliance.recorders.metadata import json_text
-from appliance.recorders.payload import json_value
+from appliance.recorders.payload import is_wrapped, json_value
 from appliance.recorders.row_shape import is_object
 from appliance.recorders.rows import elements_of, find_text, members_of
 
@@ -275,7 +275,7 @@ def _key_at(payload: bytes, path: Path) -> str | None:
     The number 1 and the text "1" are the same.
     """
     value = json_value(payload, indent=False)
-    if value.startswith((b'{"$text": ', b'{"$base64": ', b'{"$json": ')):
+    if is_wrapped(value):
         return None
     text = find_text(value, path)
     if text is None or text == b"null" or len(text) > MAX_KEY_CHARACTERS:
