@@ -166,6 +166,7 @@ def site(tmp_path, monkeypatch):
         yield made
 
 
+@pytest.mark.campaign
 @quick
 @example(NASTY)
 @given(NAMED)
