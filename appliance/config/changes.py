@@ -29,6 +29,7 @@ _SOCKET = "clients are connected to the open socket"
 _SERVER = "the appliance is signed in there, and follows runs"
 _UI = "the terminal is set up with it"
 _PORT = "the monitoring port is open"
+_HTTP = "the HTTP port is open"
 _PLUGINS = "plugins are loaded at the start, and hold connections of their own"
 
 RESTART: Mapping[str, Mapping[str, str]] = {
@@ -53,9 +54,10 @@ RESTART: Mapping[str, Mapping[str, str]] = {
     "qlik": {
         field.name: _SERVER
         for field in msgspec.structs.fields(QlikConfig)
-        if field.name != "other_appliances"
+        if field.name not in ("other_appliances", "keep_script_logs")
     },
     "ui": {field.name: _UI for field in msgspec.structs.fields(UiConfig)},
+    "http": {"bind": _HTTP, "tls": _HTTP, "butler": "the port answers these calls, or not"},
     "metrics": {field.name: _PORT for field in msgspec.structs.fields(MetricsConfig)},
 }
 """Table, key, and the reason why a change waits for the next start."""

@@ -128,6 +128,9 @@ class AccessRule(Table, frozen=True):
     deny: Annotated[tuple[TopicFilter, ...], Example('["plant/secret/#"]')] = ()
     """Topic filters that the client may neither publish to nor get messages of, whatever any rule
     allows. A wider subscription is granted and spares these topics."""
+    start: Annotated[tuple[str, ...], Example('["Reload Sales", "Load *"]')] = ()
+    """Names and ids of tasks that the user may start, and whose executions it may see, over HTTP
+    (`[http]`); `*` stands for any characters. Operators may start all tasks."""
 
 
 class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):
@@ -378,6 +381,9 @@ class QlikConfig(Table, frozen=True):
     decides."""
     health_check: Annotated[Duration, Bounds(1, 86400)] = Duration(30)
     """The interval of health checks of the server."""
+    keep_script_logs: Annotated[Duration | None, Bounds(60), Example('"30d"')] = None
+    """How long the script logs of failed reloads are kept as files in `data_dir`, folder
+    `script-logs`; without it, none are."""
     other_appliances: bool | None = None
     """Whether other appliances start tasks on the same server. Before each start the server is
     asked then what runs, and a run that began after the message answers it (docs/scaling.md). By
@@ -659,7 +665,10 @@ class MetricsConfig(Table, frozen=True):
     refused: name of another host`)."""
 
 
-NoticeKind = Literal["failed", "recovered", "lost", "slow"]
+NoticeKind = Literal["failed", "aborted", "succeeded", "recovered", "lost", "slow"]
+
+
+OutcomeKind = Literal["succeeded", "failed", "aborted", "lost"]
 
 
 class NotifyConfig(Table, frozen=True):
@@ -670,13 +679,101 @@ class NotifyConfig(Table, frozen=True):
     url_file: Annotated[ReadPath | None, Example('"notify_url.txt"')] = None
     """Instead of `url`: the file that holds it."""
     on: tuple[NoticeKind, ...] = ("failed", "recovered", "lost")
-    """Kinds of notices. `failed`: a request that failed, was aborted, refused or rejected, or
-    expired. `recovered`: the first success after that. `lost`: a run whose outcome can't be
-    read. `slow`: a run that takes three times as long as usual and at least a minute more."""
+    """Kinds of notices. `failed`: a request that failed, was refused or rejected, or expired; an
+    aborted one too, unless `aborted` is in the list or in that of another table. `aborted`: a run
+    that was aborted. `succeeded`: each success. `recovered`: the first success after a request
+    that ended badly. `lost`: a run whose outcome can't be read. `slow`: a run that takes three
+    times as long as usual and at least a minute more."""
     tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
     """Task names or ids, `*` for any text; empty: all tasks."""
+    tags: Annotated[tuple[str, ...], Example('["critical"]')] = ()
+    """Only tasks with one of these tags; empty: all tasks."""
+    properties: Annotated[
+        tuple[ByProperty, ...], Example('[{property = "Alert", value = "Yes"}]')
+    ] = ()
+    """Only tasks with one of these values of custom properties; empty: all tasks."""
+    to_property: Annotated[str, Example('"AlertSendTo"')] = ""
+    """A custom property of tasks whose values are e-mail addresses: they are the receivers of the
+    task's notices, in addition to those of the URL (a `mailto` one)."""
+    to_owner: bool = False
+    """Whether the e-mail address of the app's owner is a receiver too (a `mailto` URL)."""
     at_most: Annotated[int, Bounds(1)] = 20
     """Notices in an hour; one notice sums up the others."""
+    every: Annotated[Duration | None, Bounds(1), Example('"10m"')] = None
+    """At most one notice of a kind for each task in this time; the others are left out."""
+    title: Annotated[str, Example('"{task} {state}"')] = ""
+    """The title, with placeholders in braces; docs/triggers.md has them."""
+    text: Annotated[str, Example('"{reason}\\n{log}"')] = ""
+    """The text, likewise."""
+    log: Literal["tail", "attach", "none"] = "tail"
+    """The script log of a failed reload: its last lines in the text, all of it as an attached file
+    where the service takes one, or nothing."""
+
+
+class OutcomeConfig(Table, frozen=True):
+    """A further message when an execution ends, in a form of its own. May come more than once.
+
+    `<name>/tasks/<id>/last` and its companions are published in any case.
+    """
+
+    topic: Annotated[str, Example('"qliksense/{state}/{task}"')]
+    """The topic, with placeholders in braces."""
+    on: tuple[OutcomeKind, ...] = ("failed",)
+    """The outcomes that it is published for."""
+    form: Literal["json", "name", "text", "butler", "butler-full"] = "json"
+    """The payload: `json` an object with `fields`; `name` the task's name alone; `text` the text of
+    `text`; `butler` and `butler-full` what Butler publishes on `task_failure` and
+    `task_failure_full` (likewise for `task_aborted`)."""
+    fields: Annotated[tuple[str, ...], Example('["task", "state", "reason"]')] = ()
+    """With `json`: the members; empty: all."""
+    text: Annotated[str, Example('"{task} {state}: {reason}"')] = ""
+    """With `text`: the payload, with placeholders in braces."""
+    tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
+    """Task names or ids, `*` for any text; empty: all tasks."""
+    qos: Annotated[int, Bounds(0, 1)] = 1
+    """The quality of service at which subscribers get it at most."""
+    retain: bool = False
+    """Whether the broker keeps it for later subscribers."""
+
+
+class HttpTlsConfig(Table, frozen=True):
+    """TLS for the HTTP port."""
+
+    certfile: Annotated[ReadPath, Example('"server.pem"')]
+    """The certificate, PEM, followed by the intermediate certificates. A changed file is taken into
+    use within a second."""
+    keyfile: Annotated[ReadPath, Example('"server_key.pem"')]
+    """The private key of the certificate, PEM, without a passphrase."""
+
+
+class HttpConfig(Table, frozen=True):
+    """HTTP for load scripts, schedulers and tools: messages, task starts and their outcomes.
+
+    docs/http.md has the calls. The users, `[[access.rule]]` and `[allow]` count here too.
+    """
+
+    bind: Annotated[str | None, Example('"127.0.0.1:8080"')] = None
+    """Address and port; without it, the port is closed."""
+    tls: HttpTlsConfig | None = None
+    """If set, the port accepts only HTTPS, TLS 1.2 or newer."""
+    hosts: Annotated[tuple[str, ...], Example('["plant-7.example.com"]')] = ()
+    """Names by which clients may ask, as in `[metrics]`."""
+    butler: bool = True
+    """Whether Butler's calls (`/v4/...`) are answered too: docs/from-butler.md."""
+    max_body: Annotated[Size, Bounds(1024, 256 * 1024 * 1024), Example('"4MiB"')] = Size(
+        1024 * 1024
+    )
+    """The largest body of a request (counter `http requests refused: body too large`)."""
+    max_connections: Annotated[int, Bounds(1, 100_000)] = 200
+    """Connections at one time; beyond it, one that waits without a request ends, or the new one is
+    refused (counters `http connections ended: room for newer ones`, `http connections refused:
+    limit`)."""
+    max_requests: Annotated[int, Bounds(1, 1_000_000)] = 10000
+    """Requests in a minute from one address or user; beyond it they are answered with 429 (counter
+    `http requests refused: too many in a minute`)."""
+    max_waiting: Annotated[int, Bounds(1, 10_000)] = 100
+    """Requests that wait for an execution's end at one time (`wait=`); further ones are answered at
+    once (counter `http requests not waited for: limit`)."""
 
 
 _QOS_2 = (
@@ -843,7 +940,9 @@ class Config(Table, frozen=True):
     allow: AllowConfig = AllowConfig()
     recorder: tuple[RecorderConfig, ...] = ()
     timer: tuple[TimerConfig, ...] = ()
+    outcome: tuple[OutcomeConfig, ...] = ()
     notify: tuple[NotifyConfig, ...] = ()
+    http: HttpConfig = HttpConfig()
     ui: UiConfig = UiConfig()
     metrics: MetricsConfig = MetricsConfig()
     file: str = ""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from appliance import tuning
 from appliance.bridge import answers
@@ -86,6 +86,15 @@ _UNUSED_MESSAGES = 1000
 """A journal with more messages has been in use."""
 _ENFORCE_S = 5.0
 """How long a reload waits until changed rules count for all sessions."""
+
+
+class Part(Protocol):
+    """Something above the engine that starts and stops with it. On the engine's loop."""
+
+    async def start(self) -> None:
+        """Raises ``ApplianceError`` if the appliance can't be started with it."""
+
+    async def stop(self) -> None: ...
 
 
 class Appliance:
@@ -158,6 +167,7 @@ class Appliance:
         self._lock = DirectoryLock(self.data_dir)
         self._ready = threading.Event()
         self._when_ready: list[Callable[[], None]] = []
+        self._parts: list[Part] = []
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -216,6 +226,15 @@ class Appliance:
     def when_ready(self, call: Callable[[], None]) -> None:
         """Have something called once the listeners accept connections. Before ``start``."""
         self._when_ready.append(call)
+
+    def attach(self, part: Part) -> None:
+        """Have a part started with the listeners, and stopped before them. Before ``start``."""
+        self._parts.append(part)
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The engine's loop; ``None`` before the start."""
+        return self._loop
 
     def stop(self) -> None:
         """Begin the ordered stop; ``wait`` says when it is over. May be called repeatedly."""
@@ -432,6 +451,9 @@ class Appliance:
             self.retained,
         )
         self.status.publish("online")
+        for part in self._parts:
+            await part.start()
+            stack.push_async_callback(part.stop)
         # First of all: what other brokers still deliver is not taken any more.
         stack.push_async_callback(self.bridges.stop)
         await self.bridges.start(config.bridge)

@@ -60,8 +60,11 @@ def main(
 
     def make() -> Appliance:
         from appliance.engine.service import Appliance  # noqa: PLC0415 - see the import above
+        from appliance.http_api.server import attach  # noqa: PLC0415
 
-        return Appliance(config, log=log, run_for_s=run_for_s, server=server)
+        appliance = Appliance(config, log=log, run_for_s=run_for_s, server=server)
+        attach(appliance)
+        return appliance
 
     try:
         return run(make, config, headless=headless)

@@ -58,6 +58,7 @@ NEEDED = {
     "[[recorder]]": {"topic": "topic = 'a'", "path": "path = 'a'"},
     "[qlik]": {"edition": "edition = 'simulated'"},
     "[[access.plugins]]": {"class": "class = 'amqtt.plugins.logging_amqtt.EventLoggerPlugin'"},
+    "[[outcome]]": {"topic": "topic = 'a/{task}'"},
     "[[notify]]": {"url": "url = 'json://localhost'"},
     "[[timer]]": {
         "name": "name = 'n'",

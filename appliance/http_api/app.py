@@ -1,0 +1,40 @@
+"""The Starlette application: which routes there are."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from appliance.http_api import history, messages, monitoring, openapi, tasks
+from appliance.http_api.butler import about, key_values, schedules, starts
+from appliance.http_api.butler import messages as butler_messages
+from appliance.http_api.context import Context
+from appliance.http_api.problem import ProblemError, answer_problem, problem
+
+
+async def _answer_http_exception(_request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    return problem(ProblemError(error.status_code, error.detail, headers=error.headers))
+
+
+def make_app(context: Context, *, only_monitoring: bool = False) -> Starlette:
+    """The application of ``[http]``, or that of ``[metrics]``."""
+    found = monitoring.routes(context)
+    if not only_monitoring:
+        parts = [messages, history, tasks, openapi]
+        if context.config.http.butler:
+            parts += [starts, butler_messages, key_values, schedules, about]
+        for part in parts:
+            found += part.routes(context)
+    app = Starlette(
+        routes=found,
+        exception_handlers={
+            ProblemError: answer_problem,
+            HTTPException: _answer_http_exception,
+        },
+    )
+    app.state.context = context
+    return app
