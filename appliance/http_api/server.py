@@ -63,6 +63,8 @@ class HttpServer:
             raise UnavailableError(
                 f"{about}: {error.strerror}; choose another address or port."
             ) from None
+        for each in sockets:
+            each.listen()  # whoever connects before the thread serves is kept by the system
         address = sockets[0].getsockname()
         shown = f"[{address[0]}]" if ":" in address[0] else address[0]
         self.address = f"{shown}:{address[1]}"
