@@ -7,13 +7,14 @@ Not for: the path of a message (recorders/paths.py).
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import PurePath
 
 import msgspec
+
+from appliance.config.placeholders import has_names, split_at_names, unknown_name
 
 OF_TIME = ("date", "hour")
 """Placeholders whose text does not come from a client. It always has the same length."""
@@ -27,10 +28,8 @@ _LONGEST_WINDOWS_PATH = 259 - 64
 SHORTEST_VALUE = 40
 """Bytes that a value needs at least, because a long one ends with a digest of 34."""
 
-_PLACEHOLDER = re.compile(r"\{([^\W\d][\w-]*)\}")
 _SEPARATORS = re.compile(r"[-_.+=,@ ()\[\]&!;']")
 """Characters of which one must stand between two values in a name; values there do without it."""
-_SIMILAR = 0.6
 
 
 class Placeholder(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class PathTemplate(msgspec.Struct, frozen=True):
 
 def has_placeholders(path: str, data_dir: str) -> bool:
     """Whether a recorder's path (absolute) has a placeholder, known or not."""
-    return _PLACEHOLDER.search(_split(path, data_dir)[1]) is not None
+    return has_names(_split(path, data_dir)[1])
 
 
 def read_template(path: str, data_dir: str, levels: Collection[str]) -> PathTemplate:
@@ -99,7 +98,7 @@ def read_template(path: str, data_dir: str, levels: Collection[str]) -> PathTemp
     """
     folder, rest = _split(path, data_dir)
     parts = PurePath(rest).parts
-    first = next((n for n, part in enumerate(parts) if _PLACEHOLDER.search(part)), len(parts))
+    first = next((n for n, part in enumerate(parts) if has_names(part)), len(parts))
     # Links are not followed here, so that the folder is the one that was written.
     folder = os.path.normpath(PurePath(folder, *parts[:first]))
     names = [_read_name(part, levels) for part in parts[first:]]
@@ -136,31 +135,17 @@ def _split(path: str, data_dir: str) -> tuple[str, str]:
 
 def _read_name(text: str, levels: Collection[str]) -> Name:
     pieces: list[str | Placeholder] = []
-    end = 0
-    for found in _PLACEHOLDER.finditer(text):
-        name = found[1]
+    for piece in split_at_names(text):
+        if isinstance(piece, str):
+            pieces.append(piece)
+            continue
         known = (*OF_TIME, OF_TOPIC, *levels)
-        if name not in known:
-            raise ValueError(_unknown(name, known))
-        if found.start() > end:
-            pieces.append(text[end : found.start()])
-        pieces.append(Placeholder(name))
-        end = found.end()
-    if end < len(text):
-        pieces.append(text[end:])
+        if piece[1] not in known:
+            advice = f"A level of `topic` becomes one by its name in braces: plant/{{{piece[1]}}}/#"
+            those_are = "those of this recorder are"
+            raise ValueError(unknown_name(piece[1], known, those_are, advice))
+        pieces.append(Placeholder(piece[1]))
     return Name(tuple(pieces), _separators(pieces))
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    said = f"{{{name}}} is no placeholder"
-    near = difflib.get_close_matches(name.lower(), known, 1, _SIMILAR)
-    if near:
-        return f"{said}; did you mean {{{near[0]}}}?"
-    listed = ", ".join(f"{{{each}}}" for each in known)
-    return (
-        f"{said}; those of this recorder are {listed}. A level of `topic` becomes one by its name"
-        f" in braces: plant/{{{name}}}/#"
-    )
 
 
 def _separators(pieces: Sequence[str | Placeholder]) -> str:
