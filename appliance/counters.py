@@ -750,6 +750,19 @@ class Counter(enum.Enum):
         "A viewer tried to change something; access.operators lists who may.",
     )
 
+    HTTP_READINGS_REFUSED = (
+        "http readings refused: too many at a time",
+        "GET /messages was answered with 503, because as many answers as allowed were being sent.",
+    )
+    HTTP_READINGS_ENDED_SLOW = (
+        "http readings ended: client does not read",
+        "An answer of GET /messages was cut off, because its client took nothing for a minute.",
+    )
+    HTTP_READINGS_ENDED_DELETED = (
+        "http readings ended: messages deleted meanwhile",
+        "An answer of GET /messages was cut off, because the journal's retention overtook it.",
+    )
+
 
 Count = Callable[[Counter], None]
 """What a part is given to count one event with; safe to call where the part runs."""

@@ -115,7 +115,8 @@ class HttpSite:
     @property
     def mqtt(self) -> str:
         """``host:port`` of the MQTT listener."""
-        return self.appliance.broker.listener_states()[0].bind
+        (port,) = self.appliance.broker.ports.values()
+        return f"127.0.0.1:{port}"
 
     def client(self, user: str | None = None, client_id: str = "test") -> Client:
         """An MQTT client, for ``with``."""

@@ -343,15 +343,8 @@ class Access:
         self, username: str | None, client_id: str, address: str = ""
     ) -> Callable[[str], bool]:
         """``may_subscribe`` for many filters of one client, whose rules are found once."""
-        allowed: list[str] | None = None
-        denied: list[str] = []
-        if self._rules:
-            denied = self._denied(username, client_id)
-            allowed = [
-                text
-                for rule in self._fitting(username, client_id)
-                for text in _filled(rule.subscribe, username, client_id)
-            ]
+        allowed = self.readable(username, client_id)
+        denied = self._denied(username, client_id)
 
         def may_subscribe(topic_filter: str) -> bool:
             if topic_filter.startswith(PREFIX):
@@ -363,6 +356,16 @@ class Access:
             return allowed is None or any(covers(each, topic_filter) for each in allowed)
 
         return may_subscribe
+
+    def readable(self, username: str | None, client_id: str) -> tuple[str, ...] | None:
+        """The filters within which a client may subscribe, ``deny`` left aside; ``None``: all."""
+        if not self._rules:
+            return None
+        return tuple(
+            text
+            for rule in self._fitting(username, client_id)
+            for text in _filled(rule.subscribe, username, client_id)
+        )
 
     def denial(self, username: str | None, client_id: str) -> Callable[[str], bool] | None:
         """What says whether a client may not get messages of a topic; ``None``: it may of all.

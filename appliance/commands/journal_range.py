@@ -10,13 +10,12 @@ import contextlib
 import sqlite3
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from appliance.config.reading import load_tables
-from appliance.config.values import parse_duration
+from appliance.config.values import parse_moment
 from appliance.engine import databases
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal import FILE_NAME
@@ -61,24 +60,17 @@ def range_of(options: argparse.Namespace) -> JournalRange:
 
 
 def time_of(option: str, text: str | None, now_ns: int) -> int | None:
-    """A time in ns since 1970: so long ago (``24h``), or a date and time (local without a zone).
+    """A time in ns since 1970, as ``parse_moment`` reads it.
 
     Raises:
-        UsageError: the text is neither.
+        UsageError: the text is none.
     """
     if text is None:
         return None
-    with contextlib.suppress(ValueError):
-        return now_ns - int(parse_duration(text) * 1e9)
     try:
-        moment = datetime.fromisoformat(text.strip()).astimezone()
-        whole = int(moment.replace(microsecond=0).timestamp())
-        return whole * 1_000_000_000 + moment.microsecond * 1000
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f'{option} {text}: write how long ago, for example "24h", or a time, for example '
-            '"2026-11-29T06:00" or "2026-11-29T06:00Z"'
-        ) from None
+        return parse_moment(text, now_ns)
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: {error}") from None
 
 
 @contextlib.contextmanager

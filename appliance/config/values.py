@@ -6,9 +6,11 @@ need to know the file.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
 import re
+from datetime import datetime
 from typing import NamedTuple
 
 
@@ -112,6 +114,24 @@ def parse_duration(text: str) -> Duration:
     if not math.isfinite(total) or total > _CENTURY_S:
         raise ValueError("longer than a hundred years; write a shorter time")
     return Duration(total)
+
+
+def parse_moment(text: str, now_ns: int) -> int:
+    """A time in ns since 1970: so long ago (``24h``), or a date and time (local without a zone).
+
+    Raises ``ValueError`` with a text for the user.
+    """
+    with contextlib.suppress(ValueError):
+        return now_ns - int(parse_duration(text) * 1e9)
+    try:
+        moment = datetime.fromisoformat(text.strip()).astimezone()
+        whole = int(moment.replace(microsecond=0).timestamp())
+        return whole * 1_000_000_000 + moment.microsecond * 1000
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            'write how long ago, for example "24h", or a time, for example "2026-11-29T06:00" or'
+            ' "2026-11-29T06:00Z"'
+        ) from None
 
 
 def parse_size(text: str) -> Size:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -39,6 +40,14 @@ class Caller(msgspec.Struct, frozen=True):
     def may_read(self, topic: str) -> bool:
         """Whether it may have the messages of a topic, as a subscriber of it."""
         return self.context.appliance.access.may_subscribe(self.username, CLIENT_ID, topic)
+
+    def reader(self) -> Callable[[str], bool]:
+        """``may_read`` for many topics, by the rules that count now."""
+        return self.context.appliance.access.subscriber(self.username, CLIENT_ID)
+
+    def readable(self) -> tuple[str, ...] | None:
+        """Topic filters within which everything lies that ``may_read`` allows; ``None``: all."""
+        return self.context.appliance.access.readable(self.username, CLIENT_ID)
 
     def may_start(self, task_id: str, name: str) -> bool:
         """Whether it may start a task and see its executions. ``[allow]`` counts besides."""
