@@ -340,6 +340,11 @@ class Counter(enum.Enum):
         "limits.min_free_disk, or recorders paused and the journal was too big, so publishers wait",
         "until there is room.",
     )
+    KEY_VALUES_REFUSED = (
+        "key values refused: full",
+        "A pair of Butler's key-value store was refused, because its namespace has http.max_keys",
+        "keys, or the store is full; delete keys, or give them a ttl.",
+    )
     TOPICS_FORGOTTEN = (
         "topics forgotten: limit reached",
         "The terminal UI's topic view forgot the topic that was silent longest, to stay",

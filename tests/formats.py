@@ -42,6 +42,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "histories.history": TaskHistory,
     },
     "recorders.db": {},
+    "key_values.db": {},
 }
 
 

@@ -760,6 +760,9 @@ class HttpConfig(Table, frozen=True):
     """Names by which clients may ask, as in `[metrics]`."""
     butler: bool = True
     """Whether Butler's calls (`/v4/...`) are answered too: docs/from-butler.md."""
+    max_keys: Annotated[int, Bounds(1, 1_000_000)] = 1000
+    """Keys in one namespace of Butler's key-value store; further ones are refused (counter
+    `key values refused: full`)."""
     max_body: Annotated[Size, Bounds(1024, 256 * 1024 * 1024), Example('"4MiB"')] = Size(
         1024 * 1024
     )

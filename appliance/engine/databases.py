@@ -19,6 +19,7 @@ from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal import FILE_NAME as JOURNAL
 from appliance.journal.store import LAYOUT as JOURNAL_LAYOUT
+from appliance.key_values import LAYOUT as KEY_VALUES_LAYOUT
 from appliance.recorders.progress import LAYOUT as RECORDERS_LAYOUT
 from appliance.storage import copies, files
 from appliance.storage.copies import CopiedFile, Manifest
@@ -29,12 +30,14 @@ from appliance.tasks.store import LAYOUT as TASKS_LAYOUT
 
 TASKS = "tasks.db"
 RECORDERS = "recorders.db"
+KEY_VALUES = "key_values.db"
 JOURNAL_TABLES = (RETAINED_TABLES, SESSION_TABLES, BRIDGE_TABLES)
 """What other rooms keep in the journal's database (``Journal.define``)."""
 LAYOUTS: dict[str, Layout] = {
     JOURNAL: JOURNAL_LAYOUT.with_tables(*JOURNAL_TABLES),
     RECORDERS: RECORDERS_LAYOUT,
     TASKS: TASKS_LAYOUT,
+    KEY_VALUES: KEY_VALUES_LAYOUT,
 }
 COPY = "before-upgrade"
 PARTIAL_COPY = f"{COPY}.partial"

@@ -54,6 +54,7 @@ from appliance.journal.index import FILE_NAME as INDEX
 from appliance.journal.indexer import Indexer
 from appliance.journal.journal import Journal
 from appliance.journal.search import History
+from appliance.key_values import KeyValues
 from appliance.log import event_log
 from appliance.log.logs import Log
 from appliance.model import Message, bridge_of, is_own
@@ -147,6 +148,12 @@ class Appliance:
             count=self.count,
         )
         self.data_dir = Path(config.service.data_dir)
+        self.key_values = KeyValues(
+            self.data_dir / databases.KEY_VALUES,
+            max_keys=lambda: self.config.http.max_keys,
+            clock=Clock(clock_ns, ahead_ns=kept_ns),
+            sync=config.journal.sync == "always",
+        )
         self._free_bytes = free_bytes
         self._floors = Floors(lambda: self.config.limits.min_free_disk)
         self.disk = DiskFloor(
@@ -451,6 +458,11 @@ class Appliance:
             self.retained,
         )
         self.status.publish("online")
+        if config.http.bind is not None and config.http.butler:
+            await asyncio.to_thread(self.key_values.open)
+            stack.push_async_callback(asyncio.to_thread, self.key_values.close)
+            for text in self.key_values.losses:
+                self.losses.note(text)
         for part in self._parts:
             await part.start()
             stack.push_async_callback(part.stop)
@@ -681,6 +693,7 @@ class Appliance:
         while True:
             await asyncio.sleep(_TICK_S)
             if self._follow_clock() or seconds % _KEEP_CLOCK_S == 0:
+                await asyncio.to_thread(self._follow_clock_on_disk)
                 await self._keep_clock()
             self.live.tick(self.door.messages_out)
             seconds += 1
@@ -706,6 +719,10 @@ class Appliance:
     async def _keep_clock(self) -> None:
         if self._keeps_clock:
             await asyncio.to_thread(kept_clock.write, self.data_dir, self.clock.ahead_ns)
+
+    def _follow_clock_on_disk(self) -> None:
+        with contextlib.suppress(UnavailableError):  # its own calls say so
+            self.key_values.follow_clock()
 
     def _follow_clock(self) -> bool:
         """If the clock was set, move what waits in the broker with it, and say so."""

@@ -51,22 +51,25 @@ class Caller(msgspec.Struct, frozen=True):
 
     def may_start(self, task_id: str, name: str) -> bool:
         """Whether it may start a task and see its executions. ``[allow]`` counts besides."""
-        access = self.context.config.access
-        if self.role is Role.OPERATOR or not access.rule:
+        if self.role is Role.OPERATOR or not self.context.config.access.rule:
             return True
-        patterns = [
-            each
-            for rule in access.rule
-            if fnmatchcase(self.username or "", rule.user)
-            and fnmatchcase(CLIENT_ID, rule.client_id)
-            for each in rule.start
-        ]
         return any(
             fnmatchcase(text.casefold(), pattern.casefold())
             for text in (task_id, name)
             if text
-            for pattern in patterns
+            for pattern in self.start_patterns
         )
+
+    @property
+    def start_patterns(self) -> list[str]:
+        """``start`` of all rules that fit."""
+        return [
+            each
+            for rule in self.context.config.access.rule
+            if fnmatchcase(self.username or "", rule.user)
+            and fnmatchcase(CLIENT_ID, rule.client_id)
+            for each in rule.start
+        ]
 
 
 async def sign_in(context: Context, request: Request) -> Caller:

@@ -33,7 +33,7 @@ bind = "127.0.0.1:0"
 users_file = "users.txt"
 anonymous = true
 """
-NEXT = {name: each.version + 1 for name, each in databases.LAYOUTS.items()}
+NEXT = {name: databases.LAYOUTS[name].version + 1 for name in TABLES}
 
 
 @pytest.fixture

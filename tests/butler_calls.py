@@ -1,0 +1,232 @@
+"""Butler's calls with the documented and the given answer, row by row.
+
+``documented`` is what Butler 16 answers: its OpenAPI document, and the behaviour of the framework
+that it uses with schemas of the same form. ``given`` is what the appliance answers where that
+differs, and ``why`` says why. ``python tests/butler_calls.py`` writes the table into
+``docs/butler-calls.md``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+PAGE = Path(__file__).parents[1] / "docs" / "butler-calls.md"
+BEGIN, END = "<!-- Made by tests/butler_calls.py; change the rows there. -->", "<!-- End. -->"
+ANY: Any = ...
+"""Stands for a value that differs from call to call."""
+NONE: Any = b""
+"""An answer without a body."""
+
+
+class Text(str):
+    """A body that is no JSON."""
+
+    __slots__ = ()
+
+
+Answer = tuple[int, Any]
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One call and its answers."""
+
+    method: str
+    path: str
+    documented: Answer
+    body: Any = NONE
+    """JSON, or bytes that are sent as they are."""
+    headers: dict[str, str] = {}
+    given: Answer | None = None
+    why: str = ""
+
+    @property
+    def answer(self) -> Answer:
+        """What the appliance answers."""
+        return self.documented if self.given is None else self.given
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the request's body."""
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+    @property
+    def sent_headers(self) -> dict[str, str]:
+        """With the type of the body."""
+        kind = {} if self.body is NONE else {"Content-Type": "application/json"}
+        return {**kind, **self.headers}
+
+
+def fault(message: str) -> Answer:
+    """400, a field of the request is wrong."""
+    return 400, {
+        "statusCode": 400,
+        "code": "FST_ERR_VALIDATION",
+        "error": "Bad Request",
+        "message": message,
+    }
+
+
+def refused(message: Any, code: str = "", status: int = 400, error: str = "Bad Request") -> Answer:
+    """An error without a fault of the schema."""
+    named = {"code": code} if code else {}
+    return status, {"statusCode": status, **named, "error": error, "message": message}
+
+
+def no_route(method: str, path: str) -> Answer:
+    """404."""
+    message = f"Route {method}:{path} not found"
+    return 404, {"message": message, "error": "Not Found", "statusCode": 404}
+
+
+NOT_THERE = "not offered: see the list below the table"
+_OVERRIDE = "X-HTTP-Method-Override"
+_KV = "/v4/keyvalues/etl"
+
+ABOUT = (
+    Row("GET", "/v4/butlerping", (200, {"response": ANY, "butlerVersion": ANY})),
+    Row("HEAD", "/v4/butlerping", (200, NONE)),
+    Row("POST", "/v4/butlerping", (200, {"response": ANY, "butlerVersion": ANY}),
+        headers={_OVERRIDE: "get"}),
+    Row("POST", "/v4/butlerping", no_route("POST", "/v4/butlerping")),
+    Row("GET", "/v4/butlerping/", no_route("GET", "/v4/butlerping/")),
+    Row("GET", "/v4/BUTLERPING", no_route("GET", "/v4/BUTLERPING")),
+    Row("GET", "/v4/configfile/endpointsenabled", (200, ANY)),
+    Row("GET", "/v4/kvstore/a", no_route("GET", "/v4/kvstore/a")),
+)  # fmt: skip
+
+ELSEWHERE = tuple(
+    Row(method, path, (status, ANY), body, given=no_route(method, path.partition("?")[0]),
+        why=NOT_THERE)
+    for method, path, status, body in (
+        ("GET", "/v4/base62tobase16?base62=6DMW88LpSok9Z7P7hUK0wv7bF", 200, NONE),
+        ("GET", "/v4/base16tobase62?base16=3199af08bfeeaf5d420f27ed9c01e74370077", 200, NONE),
+        ("PUT", "/v4/filecopy", 201, {"fromFile": "a", "toFile": "b"}),
+        ("PUT", "/v4/filemove", 201, {"fromFile": "a", "toFile": "b"}),
+        ("DELETE", "/v4/filedelete", 204, {"deleteFile": "a"}),
+        ("POST", "/v4/createdir", 201, {"directory": "a"}),
+        ("POST", "/v4/createdirqvd", 201, {"directory": "a"}),
+        ("POST", "/v4/newrelic/event", 202, {}),
+        ("POST", "/v4/newrelic/metric", 202, {}),
+        ("PUT", "/v4/slackpostmessage", 201, {"channel": "#a", "from_user": "b", "msg": "c"}),
+        ("GET", "/v4/app/5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10/dump", 200, NONE),
+        ("GET", "/v4/senseappdump/5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10", 200, NONE),
+    )
+)  # fmt: skip
+
+_PAIR = {"namespace": "etl", "key": "day", "value": "2026-11-29"}
+KEY_VALUES = (
+    Row("GET", "/v4/keyvaluesnamespaces", (200, [])),
+    Row("GET", f"{_KV}?key=day", refused("Namespace not found: etl")),
+    Row("GET", f"{_KV}/keyexists?key=day", refused("Namespace not found: etl")),
+    Row("GET", "/v4/keylist/etl", refused("Namespace not found: etl")),
+    Row("DELETE", f"{_KV}/day", refused("Namespace not found: etl")),
+    Row("DELETE", _KV, refused("Namespace not found: etl")),
+    Row("POST", _KV, (201, {**_PAIR, "ttl": 0}), {"key": "day", "value": "2026-11-29"}),
+    Row("GET", f"{_KV}?key=day", (200, _PAIR)),
+    Row("GET", f"{_KV}/keyexists?key=day", (200, {"keyExists": True, "keyValue": _PAIR})),
+    Row("GET", f"{_KV}/keyexists?key=no", (200, {"keyExists": False, "keyValue": {}})),
+    Row("GET", f"{_KV}?key=no", refused("Key 'no' not found in namespace: etl")),
+    Row("GET", f"{_KV}?key=", refused("Key '' not found in namespace: etl")),
+    Row("GET", _KV, fault("querystring must have required property 'key'")),
+    Row("GET", f"{_KV}/keyexists", fault("querystring must have required property 'key'")),
+    Row("GET", f"{_KV}?key=a&key=b", fault("querystring/key must be string")),
+    Row("POST", _KV, (201, {"namespace": "etl", "key": "1", "value": "2.5", "ttl": 60000}),
+        {"key": 1, "value": 2.5, "ttl": "60000"}),
+    Row("POST", _KV, (201, {"namespace": "etl", "key": "true", "value": "", "ttl": 0}),
+        {"key": True, "value": None, "ttl": None}),
+    Row("POST", _KV, (201, {**_PAIR, "value": "x", "ttl": -5}),
+        {"key": "day", "value": "x", "ttl": -5}),
+    Row("POST", _KV, (201, {**_PAIR, "value": "x", "ttl": 1}),
+        {"key": "day", "value": ["x"], "ttl": 1.7}),
+    Row("POST", _KV, fault("body/ttl must be number"), {"key": "a", "value": "b", "ttl": "soon"}),
+    Row("POST", _KV, fault("body/value must be string"), {"key": "a", "value": {"b": 1}}),
+    Row("POST", _KV, refused("Required parameter is missing"), {"value": "x"},
+        given=refused("Required parameter is missing: key"), why="the message names it"),
+    Row("POST", _KV, refused("Required parameter is missing"), {"key": "", "value": "x"},
+        given=refused("Required parameter is missing: key"), why="the message names it"),
+    Row("POST", _KV, (201, {"namespace": "etl", "key": "a", "ttl": 0}), {"key": "a"},
+        given=refused("Required parameter is missing: value"),
+        why="Butler answers 201 and stores nothing"),
+    Row("POST", _KV, fault("body must be object")),
+    Row("POST", _KV, fault("body must be object"), []),
+    Row("GET", "/v4/keylist/etl",
+        (200, {"namespace": "etl", "keys": [{"key": "day"}, {"key": "1"}, {"key": "true"}]}),
+        given=(200, {"namespace": "etl", "keys": [{"key": "1"}, {"key": "true"}]}),
+        why="`day` had a `ttl` of 1 ms"),
+    Row("POST", "/v4/keyvalues/my%20space", (201, {"namespace": "my space", "key": "a/b c", "value": "v", "ttl": 0}),
+        {"key": "a/b c", "value": "v"}),
+    Row("GET", "/v4/keyvalues/my%20space?key=a%2Fb+c",
+        (200, {"namespace": "my space", "key": "a/b c", "value": "v"})),
+    Row("GET", "/v4/keyvaluesnamespaces", (200, ["etl", "my space"])),
+    Row("DELETE", "/v4/keyvalues/my%20space/a%2Fb%20c", (204, NONE)),
+    Row("GET", "/v4/keylist/my%20space", (200, {"namespace": "my space", "keys": []})),
+    Row("DELETE", f"{_KV}/no", refused("Key 'no' not found in namespace: etl")),
+    Row("POST", f"{_KV}/1", (204, NONE), headers={_OVERRIDE: "DELETE"}),
+    Row("DELETE", "/v4/keyvalues/my%20space", (204, NONE)),
+    Row("DELETE", _KV, refused("Body cannot be empty when content-type is set to 'application/json'",
+                               "FST_ERR_CTP_EMPTY_JSON_BODY"),
+        headers={"Content-Type": "application/json"}, given=(204, NONE),
+        why="the type of a body that is not there does no harm"),
+    Row("GET", "/v4/keyvaluesnamespaces", (200, [])),
+)  # fmt: skip
+
+TABLES: dict[str, tuple[Row, ...]] = {
+    "About": ABOUT,
+    "Key-value store": KEY_VALUES,
+    "Not offered": ELSEWHERE,
+}
+
+
+def agrees(found: Any, wanted: Any) -> bool:
+    """Whether an answer is the wanted one: its members, in their order."""
+    if wanted is ANY:
+        return True
+    if isinstance(wanted, dict) and isinstance(found, dict):
+        return list(found) == list(wanted) and all(
+            agrees(found[each], wanted[each]) for each in wanted
+        )
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(found) == len(wanted) and all(map(agrees, found, wanted))
+    return type(found) is type(wanted) and bool(found == wanted)
+
+
+def table() -> str:
+    """The table for people."""
+    lines = [BEGIN]
+    for title, rows in TABLES.items():
+        lines += ["", f"### {title}", "", "| Call | Documented | Given |", "|---|---|---|"]
+        for row in rows:
+            named = row.headers.get(_OVERRIDE)
+            call = f"`{row.method} {row.path}`" + (f" as `{named.upper()}`" if named else "")
+            if row.body is not NONE:
+                call += f" `{_shown(row.body)}`"
+            same = "the same" if row.given is None else f"{_answer(row.given)}: {row.why}"
+            lines.append(f"| {call} | {_answer(row.documented)} | {same} |".replace("\\|", "|"))
+    return "\n".join([*lines, "", END])
+
+
+def _answer(answer: Answer) -> str:
+    status, body = answer
+    if isinstance(body, dict) and "message" in body and body["message"] is not ANY:
+        return f"{status} {body['message']}"
+    return str(status) if body is NONE or body is ANY else f"{status} `{_shown(body)}`"
+
+
+def _shown(body: Any) -> str:
+    if isinstance(body, bytes | Text):
+        return str(body.decode() if isinstance(body, bytes) else body).replace("\n", " / ")
+    return json.dumps(body, default=lambda _any: "...").replace("|", "\\|")
+
+
+def page() -> str:
+    """The page with the present table."""
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    return before + table() + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

@@ -1,0 +1,50 @@
+"""Butler's REST calls, answer by answer: ``tests/butler_calls.py`` has the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import butler_calls
+import pytest
+from butler_calls import NONE, TABLES, Row, Text, agrees
+from http_site import HttpSite
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpSite]:
+    """One appliance for all calls."""
+    with HttpSite(tmp_path_factory.mktemp("butler")) as running:
+        yield running
+
+
+def ask(site: HttpSite, row: Row) -> tuple[int, Any]:
+    """The status and the body of the answer."""
+    found = site.ask(row.method, row.path, data=row.content, headers=row.sent_headers)
+    if not found.content:
+        return found.status_code, NONE
+    if found.headers["content-type"].startswith("text/plain"):
+        return found.status_code, Text(found.text)
+    assert found.headers["content-type"] == "application/json; charset=utf-8"
+    return found.status_code, json.loads(found.content)
+
+
+@pytest.mark.parametrize("title", TABLES)
+def test_each_call_is_answered_as_the_table_says(site, title):
+    """Status, members, their order and their values, one call after the other."""
+    wrong = []
+    for row in TABLES[title]:
+        status, body = ask(site, row)
+        if status != row.answer[0] or not agrees(body, row.answer[1]):
+            wrong.append(f"{row.method} {row.path} {row.body}: {status} {body}, not {row.answer}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_page_has_the_table():
+    """``python tests/butler_calls.py`` writes it."""
+    assert butler_calls.PAGE.read_text("utf-8") == butler_calls.page()
+
+
+def test_what_differs_says_why():
+    assert all(row.why for rows in TABLES.values() for row in rows if row.given is not None)
