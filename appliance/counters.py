@@ -642,6 +642,11 @@ class Counter(enum.Enum):
         "sightings forgotten",
         "The oldest of many remembered messages was forgotten; if it comes twice, it starts twice.",
     )
+    START_KEYS_FORGOTTEN = (
+        "start keys forgotten",
+        "The oldest of many Idempotency-Keys of starts was forgotten before its day was over; if",
+        "its request comes again, it starts again.",
+    )
     POLLS_FAILED = (
         "polls failed",
         "Asking the Qlik server about running tasks failed; the log has the reason.",

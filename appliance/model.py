@@ -346,13 +346,15 @@ class Cause(msgspec.Struct, frozen=True):
     """The cause of a request: the link from an execution to its message."""
 
     kind: str
-    """``"message"``, ``"timer"``, ``"operator"`` or ``"elsewhere"`` (QMC, Qlik's own schedule)."""
+    """``"message"``, ``"timer"``, ``"operator"``, ``"http"`` (a request over HTTP) or
+    ``"elsewhere"`` (QMC, Qlik's own schedule)."""
     seq: int = 0
     """Sequence number of the message, 0 if there was none."""
     topic: str = ""
     client_id: str = ""
     rule: str = ""
-    """The trigger or timer: its name, or its topic filter."""
+    """The trigger or timer: its name, or its topic filter. The operator, or the user over HTTP (its
+    address, if it did not sign in)."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from appliance.engine.databases import LAYOUTS
 from appliance.model import EncodedProperties, Message, MessageProperties
 from appliance.mqtt.packets import SubscribeOptions
 from appliance.storage.layout import Layout, run_script
+from appliance.tasks import start_keys
 from appliance.tasks.records import Record
 from appliance.tasks.store import Publication, TaskHistory
 
@@ -40,6 +41,7 @@ BODIES: dict[str, dict[str, Any]] = {
         "executions.record": Record,
         "outbox.publication": Publication,
         "histories.history": TaskHistory,
+        "start_keys.executions": start_keys.Numbers,
     },
     "recorders.db": {},
     "key_values.db": {},

@@ -245,6 +245,12 @@ class Answer(msgspec.Struct, frozen=True):
     """The error's class in appliance.errors."""
 
 
+def kind_of(error: ApplianceError) -> str:
+    """What an answer calls an error: its class in appliance.errors, or the nearest one there."""
+    names = (each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
+    return next(names, ApplianceError.__name__)
+
+
 def error_of(answer: Answer) -> ApplianceError:
     """The engine's error as it was raised there, or ``ApplianceError`` for an unknown class."""
     kind = getattr(errors, answer.kind, ApplianceError)

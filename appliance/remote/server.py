@@ -312,7 +312,7 @@ class TerminalServer:
 
     def _answer_error(self, client_id: str, number: int, error: ApplianceError) -> None:
         self._answer(
-            client_id, protocol.Answer(number, error=str(error), kind=type(error).__name__)
+            client_id, protocol.Answer(number, error=str(error), kind=protocol.kind_of(error))
         )
 
     def _answer(self, client_id: str, answer: protocol.Answer) -> None:

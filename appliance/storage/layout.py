@@ -183,6 +183,31 @@ def check_bodies(table: str, bodies: Sequence[object], decode: Callable[[Any], o
     raise Damage(text)
 
 
+def check_ends(
+    connection: sqlite3.Connection,
+    table: str,
+    column: str,
+    key: str,
+    decode: Callable[[Any], object],
+) -> None:
+    """``check_bodies`` of a table's oldest and newest row, by its key.
+
+    One damaged row is left out when it is read; it does not cost all others.
+
+    Raises:
+        ValueError: both are whole, and none is what this version writes.
+    """
+    bodies = [
+        row[0]
+        for order in ("ASC", "DESC")
+        for row in connection.execute(
+            f"SELECT {column} FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - constants
+        )
+    ]
+    with contextlib.suppress(Damage):
+        check_bodies(table, bodies, decode)
+
+
 def is_whole(body: object) -> bool:
     """Whether a value that can't be decoded is none of ours rather than damaged.
 

@@ -65,6 +65,11 @@ class TaskList:
                     self._apps_taken = time.monotonic()
         return tuple(self._apps.values())
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether ``get`` gives the tasks without asking the server."""
+        return self._server is None or not _is_older(self._taken, FRESH_S)
+
     def known(self, task: str) -> Task | None:
         """The task or app as the cached list has it, however old; the server is not asked."""
         return self._tasks.get(task) or self._apps.get(task)
@@ -88,6 +93,10 @@ class TaskList:
             or self._find_app(selector, reload)
         )
 
+    def find_known(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+        """``find`` in the cached list, however old; the server is not asked."""
+        return find(selector, tuple(self._tasks.values()), reload)
+
     def _find_app(self, selector: TaskSelector, reload: ReloadOptions) -> list[Task]:
         if selector.kind != "app":
             return []
@@ -95,14 +104,17 @@ class TaskList:
         # The app may have got a task just now, by its first reload: there is no second way to it.
         return apps and (find(selector, self.get(0.0), reload) or apps)
 
-    def similar(self, selector: TaskSelector) -> str:
+    def similar(
+        self, selector: TaskSelector, is_shown: Callable[[Task], bool] = lambda _task: True
+    ) -> str:
         """A name close to the one that was not found, else an empty string."""
+        tasks = [task for task in self._tasks.values() if is_shown(task)]
         if selector.kind == "tag":
-            names = {tag for task in self._tasks.values() for tag in task.tags}
+            names = {tag for task in tasks for tag in task.tags}
         elif selector.kind == "name":
-            names = {task.name for task in self._tasks.values()}
+            names = {task.name for task in tasks}
         elif selector.kind == "app":
-            known = (*self._tasks.values(), *self._apps.values())
+            known = (*tasks, *filter(is_shown, self._apps.values()))
             names = {task.app_name for task in known if task.app_name}
         else:
             return ""

@@ -27,6 +27,7 @@ from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.start_keys import KEPT_S
 from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
 
@@ -422,7 +423,10 @@ class JournalConsumer:
         now = clock.settled_ns() if isinstance(clock, Clock) else clock()
         try:
             removed = self._state.store.prune(
-                now - int(keep_s * SECOND_NS), keep_count, now - int(WINDOW_S * SECOND_NS)
+                now - int(keep_s * SECOND_NS),
+                keep_count,
+                now - int(WINDOW_S * SECOND_NS),
+                now - int(KEPT_S * SECOND_NS),
             )
         except sqlite3.Error as error:
             _log.warning("Old executions could not be removed from the task database: %s", error)

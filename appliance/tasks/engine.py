@@ -36,12 +36,13 @@ from appliance.storage.sqlite import is_damage
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
+from appliance.tasks.direct_starts import DirectStarts
 from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
 from appliance.tasks.log_fetcher import LogFetcher
 from appliance.tasks.notices import Notices, Target
-from appliance.tasks.operator_starts import OperatorStarts
 from appliance.tasks.outcomes import Outcomes
+from appliance.tasks.overview import KnownTask, overview
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.poller import ENDED_UNTIL, FIRST_POLL_S, SLOWEST_POLL_S, RunPoller
@@ -138,7 +139,7 @@ class TaskEngine:
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
         self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
         self._resolution = Resolution(self._tasks, self._allow)
-        self._operator_starts = OperatorStarts(self._state, self._tasks, self._resolution)
+        self._direct_starts = DirectStarts(self._state, self._tasks, self._resolution)
         self._timing = Timing(
             self._state,
             Timers(timers, service_name=service_name),
@@ -421,6 +422,7 @@ class TaskEngine:
             **self._planner.counters,
             Counter.SIGHTINGS_FORGOTTEN: self._consumer.redeliveries.forgotten,
             Counter.TASK_ROWS_UNREADABLE: len(self._store.left_out),
+            Counter.START_KEYS_FORGOTTEN: self._store.keys_forgotten,
         }
 
     # --- what may wait for the disk or the server ----------------------------------------------
@@ -434,6 +436,23 @@ class TaskEngine:
     def explain(self, message: Message) -> list[str]:
         """What each rule says of a message, a sentence each."""
         return self._consumer.explain(message)
+
+    def overview(self, tasks: Sequence[Task]) -> list[KnownTask]:
+        """What is known of each of these tasks. Raises ``UnavailableError``."""
+        return overview(self._state, self._timing, tasks)
+
+    def hear_executions(self, hear: Callable[[Sequence[Execution]], None]) -> None:
+        """Have something called with executions whenever they have changed, by any thread.
+
+        It must return at once.
+        """
+        self._views.hearers.append(hear)
+
+    @property
+    def starts(self) -> DirectStarts:
+        """What takes starts that are asked for directly. Raises ``UnavailableError``."""
+        self._need_server()
+        return self._direct_starts
 
     def tasks(self) -> Sequence[Task]:
         """The server's tasks (cached for a minute). Raises ``ApplianceError``."""
@@ -461,7 +480,7 @@ class TaskEngine:
         Raises ``ApplianceError``; nothing is started then.
         """
         self._need_server()
-        return self._operator_starts.ask(payload, by)
+        return self._direct_starts.ask(payload, by)
 
     def repeat(self, message: Message, by: str) -> int:
         """Do again what a message asked for; returns how many starts were asked for."""

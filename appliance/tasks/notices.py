@@ -68,6 +68,8 @@ class Notice(msgspec.Struct, frozen=True):
         if cause.seq:
             client = escape(sender(cause.client_id)) or "an unknown client"
             asked += f" {cause.seq} on {escape(cause.topic)} from {client}"
+        elif cause.kind == "http":
+            asked = f"Asked for over HTTP by {escape(cause.rule)}"
         elif cause.rule:
             asked += f" {escape(cause.rule)}"
         lines += [asked, f"Task {execution.task_id}, execution {execution.id}"]

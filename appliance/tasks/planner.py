@@ -22,7 +22,7 @@ from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.jobs import Limits
 from appliance.tasks.look_first import LookFirst
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.queues import merges
+from appliance.tasks.queues import key_of_selector, merges
 from appliance.tasks.records import MAX_REPLIES, Record
 from appliance.tasks.request_book import RequestBook, to_ns
 from appliance.tasks.runs import Runs
@@ -196,14 +196,13 @@ class Planner:
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)
 
-    def no_room_for(self, starts: Collection[tuple[str, Options]]) -> Rejection | None:
-        """Why requests for all of these tasks, by their ids, can't be taken; counted if so."""
+    def no_room_for(self, starts: Collection[tuple[TaskSelector, Options]]) -> Rejection | None:
+        """Why requests for all of these tasks can't be taken; counted if so."""
         dispatcher = self.dispatcher
-        for task, options in starts:
-            if dispatcher.queues.waiting(task, options.reload) is None and (
-                problem := dispatcher.refusal(
-                    TaskSelector("id", task), options, further=len(starts) - 1
-                )
+        for selector, options in starts:
+            key = key_of_selector(selector)
+            if dispatcher.queues.waiting(key, options.reload) is None and (
+                problem := dispatcher.refusal(selector, options, further=len(starts) - 1)
             ):
                 return problem
         return None
@@ -213,7 +212,10 @@ class Planner:
     ) -> bool:
         """Whether a request can be made for each of these tasks; else the record is rejected."""
         replace = msgspec.structs.replace
-        starts = [(task.id, replace(record.options, reload=reload)) for task, reload in found]
+        starts = [
+            (TaskSelector("id", task.id), replace(record.options, reload=reload))
+            for task, reload in found
+        ]
         if problem := self.no_room_for(starts):
             self.not_allowed(record, problem, now)
         return problem is None

@@ -288,5 +288,7 @@ def _asked_by(cause: Cause) -> str:
             return f"Asked for by message {cause.seq} on {cause.topic}{came_from}"
         case "elsewhere":
             return "Started elsewhere"
+        case "http":
+            return f"Asked for over HTTP by {cause.rule}"
         case kind:
             return f"Asked for by {kind} {cause.rule}".rstrip()

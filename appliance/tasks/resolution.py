@@ -66,6 +66,10 @@ class Resolution:
             return None
         return self._allow.refusal(task, details)
 
+    def decides_by_id(self, task: str) -> bool:
+        """Whether ``refusal`` needs no list for this task."""
+        return self._allow.decides_by_id(task)
+
     def _resolve_one(self, start: WantedStart, is_own: Callable[[str], bool]) -> Found | Rejection:
         selector = start.selector
         found = self._tasks.find(selector, start.reload)

@@ -18,6 +18,7 @@ from appliance.tasks.outcomes import time_text
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
+from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
 from appliance.tasks.timers import Firing, Timer, Timers
@@ -198,6 +199,16 @@ class Timing:
             self._do(planner, Firing(timer, now))
         _log.info("Timer %s was fired by %s", name, by)
         return True
+
+    def next_starts(self) -> list[tuple[TaskSelector, int]]:
+        """What the timers that are not paused start next, and when."""
+        return [
+            (timer.selector, due_ns)
+            for timer in list(self._timers.timers.values())
+            if timer.selector is not None
+            and not timer.paused
+            and (due_ns := timer.due_ns()) is not None
+        ]
 
     def states(self) -> tuple[TimerState, ...]:
         """All configured timers with their countdown."""

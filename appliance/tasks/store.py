@@ -29,10 +29,12 @@ import msgspec
 
 from appliance.model import LARGEST_SEQ, ExecutionState
 from appliance.storage.database import Database
-from appliance.storage.layout import Damage, Layout, Tables, check_bodies
+from appliance.storage.layout import Layout, Tables, check_ends
 from appliance.storage.rescue import rescue_rows
 from appliance.storage.sqlite import transaction
+from appliance.tasks import start_keys
 from appliance.tasks.records import Record
+from appliance.tasks.start_keys import KeptKey
 
 LOG_COMMITS = 500
 """After so many commits (some 20 MB of log) ``checkpoint`` has something to do."""
@@ -94,6 +96,7 @@ class Changes:
         self.publications: list[tuple[int, Publication]] = []
         self.published: int | None = None
         """Publications up to this id are done with."""
+        self.keys: list[KeptKey] = []
         self.meta: dict[str, int] = {}
         self.sightings_shift_ns = 0
         """The clock was set by this: sightings are moved along."""
@@ -110,25 +113,15 @@ class Changes:
             or self.histories
             or self.publications
             or self.published is not None
+            or self.keys
             or self.meta
         )
 
 
 def _verify(connection: sqlite3.Connection) -> None:
-    """Decode the oldest and the newest row of each table.
-
-    One damaged row is left out when it is read; it does not cost all others.
-    """
+    """Decode the oldest and the newest row of each table."""
     for (table, column, key), decode in _DECODERS.items():
-        bodies = [
-            row[0]
-            for order in ("ASC", "DESC")
-            for row in connection.execute(
-                f"SELECT {column} FROM {table} ORDER BY {key} {order} LIMIT 1"  # noqa: S608 - constants
-            )
-        ]
-        with contextlib.suppress(Damage):
-            check_bodies(table, bodies, decode)
+        check_ends(connection, table, column, key, decode)
 
 
 _DECODERS: dict[tuple[str, str, str], Callable[[bytes], object]] = {
@@ -161,8 +154,8 @@ def _sighting(row: tuple[object, ...]) -> tuple[bytes, int]:
 LAYOUT = Layout(
     title="The task database",
     application_id=0x514D5453,  # "QMTS"
-    loss="pauses of timers, and what the journal does not tell of requests and of the history of"
-    " runs: the rest is rebuilt from the journal",
+    loss="pauses of timers, keys of HTTP requests, and what the journal does not tell of requests"
+    " and of the history of runs: the rest is rebuilt from the journal",
     parts=(
         Tables(
             """
@@ -184,6 +177,7 @@ CREATE TABLE IF NOT EXISTS histories (
 """,
             verify=_verify,
         ),
+        start_keys.TABLES,
     ),
 )
 
@@ -210,6 +204,8 @@ class Store:
         self._decode = msgspec.msgpack.Decoder(Record).decode
         self.left_out: set[tuple[str, object]] = set()
         """Table and key of rows that can't be read."""
+        self.keys_forgotten = 0
+        """Keys of starts that had to go before their time, because there were too many."""
 
     def open(self, now_ns: int) -> None:
         """Open the database as ``Database.open`` does, and raise what it raises."""
@@ -305,6 +301,8 @@ class Store:
             )
         if changes.published is not None:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
+        if changes.keys:
+            self.keys_forgotten += start_keys.write(database, changes.keys)
 
     def checkpoint(self) -> bool:
         """Move the log into the file if it is long; returns whether it was.
@@ -422,6 +420,21 @@ class Store:
             ).fetchall()
             yield from (one for _, one in self._pairs("executions", rows, self._decode))
 
+    def newest_of(self, task_ids: Sequence[str]) -> Iterator[Record]:
+        """The newest execution of each of these tasks, as far as there is one."""
+        for start in range(0, len(task_ids), _AT_ONCE):
+            some = task_ids[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = self._db.execute(
+                f"SELECT max(id) FROM executions WHERE task_id IN ({marks}) GROUP BY task_id",  # noqa: S608 - marks
+                some,
+            ).fetchall()
+            yield from self.records_of([row[0] for row in rows])
+
+    def start_key(self, user: str, key: str) -> KeptKey | None:
+        """What a user's ``Idempotency-Key`` led to, if it is known."""
+        return start_keys.find(self._db, user, key)
+
     def answers(self, newest: int) -> list[Answer]:
         """The newest answers, oldest of them first."""
         rows = self._db.execute(
@@ -449,7 +462,9 @@ class Store:
         rows = self._db.execute("SELECT id, publication FROM outbox ORDER BY id")
         return [(int(key), one) for key, one in self._pairs("outbox", rows, decode)]
 
-    def prune(self, before_ns: int, keep_count: int, sighted_before_ns: int) -> int:
+    def prune(
+        self, before_ns: int, keep_count: int, sighted_before_ns: int, keys_before_ns: int = 0
+    ) -> int:
         """Remove what is old or beyond ``keep_count``; returns how many executions went.
 
         What has not come to its end stays, however old it is.
@@ -467,4 +482,5 @@ class Store:
                 (before_ns, keep_count),
             )
             database.execute("DELETE FROM sightings WHERE at_ns < ?", (sighted_before_ns,))
+            start_keys.prune(database, keys_before_ns)
         return removed

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import msgspec
@@ -65,11 +65,14 @@ class Views:
         self._last_outcomes = LastOutcomes()
         self._waiting_long: tuple[int, tuple[WaitState, ...]] = (0, ())
         self._waiting_looked_ns = 0
+        self.hearers: list[Callable[[Sequence[Execution]], None]] = []
+        """Called with what is shown, after it is."""
 
     # --- writing: by the state store, after the change is durable -----------------------------
 
     def show(self, changed: Iterable[tuple[Execution, str]], removed: Iterable[int] = ()) -> None:
         """Show the present executions, each with its label, and no longer the removed ones."""
+        changed = list(changed)
         with self._lock:
             for number in removed:
                 self._executions.pop(number, None)
@@ -80,6 +83,10 @@ class Views:
             while len(self._executions) > MAX_EXECUTIONS + len(self._open):
                 self._evict()
             self._timers = self._waits = None
+        if self.hearers:
+            executions = [execution for execution, _ in changed]
+            for hear in self.hearers:
+                hear(executions)
 
     def _show(self, execution: Execution, label: str) -> None:
         number = execution.id

@@ -44,6 +44,8 @@ def by(cause: Cause) -> str:
         return f"timer {cause.rule}".rstrip()
     if cause.kind == "operator":
         return f"operator {cause.client_id}".rstrip()
+    if cause.kind == "http":
+        return f"HTTP {cause.rule}".rstrip()
     return "elsewhere"
 
 

@@ -316,7 +316,7 @@ def cause_line(execution: Execution) -> Line:
     line: Line = [(" by       ", "dim"), (printable(by(cause)), "")]
     if cause.topic:
         line.append((f"  on {printable(cause.topic)}", "dim"))
-    if cause.rule and cause.rule != cause.topic:
+    if cause.rule and cause.rule != cause.topic and cause.kind != "http":
         line.append((f"  rule {printable(cause.rule)}", "dim"))
     if cause.seq:
         line.append((f"  message {formats.number(cause.seq)}", "dim"))
