@@ -174,8 +174,145 @@ KEY_VALUES = (
     Row("GET", "/v4/keyvaluesnamespaces", (200, [])),
 )  # fmt: skip
 
+SALES = {"taskId": "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10", "taskName": "Reload Sales"}
+STOCK = {"taskId": "6f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b11", "taskName": "Reload Stock"}
+COSTS = {"taskId": "7f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b12", "taskName": "Reload Costs"}
+SECRET = {"taskId": "8f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b13", "taskName": "Secret"}
+"""Not in ``[allow]``."""
+UNKNOWN = "9f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b14"
+"""In ``[allow]``, as the first three; the server has no such task."""
+APP = "1f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b20"
+NIGHTLY, DENIED_TAG, EMPTY_TAG = "nightly", "secret", "no task has it"
+GROUP, VALUE, DENIED_VALUE = "Group", "day", "secret"
+_SALES_PATH = f"/v4/reloadtask/{SALES['taskId']}/start"
+_START = "/v4/reloadtask/-/start"
+
+
+def _id(task: Any) -> dict[str, Any]:
+    return {"taskId": task["taskId"]}
+
+
+def _by_id(task: Any) -> dict[str, Any]:
+    return {"type": "starttaskid", "payload": {"taskId": task}}
+
+
+def _by_tag(tag: Any) -> dict[str, Any]:
+    return {"type": "starttasktag", "payload": {"tag": tag}}
+
+
+def _by_property(name: Any, value: Any) -> dict[str, Any]:
+    payload = {"customPropertyName": name, "customPropertyValue": value}
+    return {"type": "starttaskcustomproperty", "payload": payload}
+
+
+def started(**lists: Any) -> Answer:
+    """200, with what the lists have; the others are empty."""
+    one = ("started", "invalid", "denied")
+    others = ("tasksTag", "tasksTagDenied", "tasksCP", "tasksCPDenied")
+    ids = {name: lists.pop(name, []) for name in one}
+    body = {"tasksId": ids, **{name: lists.pop(name, []) for name in others}}
+    assert not lists
+    return 200, body
+
+
+_FAILED = refused("Failed starting task", status=500, error="Internal Server Error")
+_NO_SILENCE = "Butler ignores the item and says nothing"
+STARTS = (
+    Row("PUT", _SALES_PATH, started(started=[SALES]), []),
+    Row("POST", _SALES_PATH, started(started=[SALES]), []),
+    Row("POST", _SALES_PATH, started(started=[SALES]), [], headers={_OVERRIDE: "PUT"}),
+    Row("PUT", _START, started(), []),
+    Row("PUT", _SALES_PATH, started(started=[SALES, STOCK]), [_by_id(STOCK["taskId"])]),
+    Row("PUT", _SALES_PATH, started(started=[SALES, SALES]), [_by_id(SALES["taskId"])]),
+    Row("PUT", _START, started(started=[STOCK], invalid=[{"taskId": UNKNOWN}], denied=[_id(SECRET)]),
+        [_by_id(UNKNOWN), _by_id(SECRET["taskId"]), _by_id(STOCK["taskId"])]),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=false",
+        started(started=[STOCK], invalid=[{"taskId": UNKNOWN}]),
+        [_by_id(UNKNOWN), _by_id(STOCK["taskId"])]),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=true",
+        started(invalid=[{"taskId": UNKNOWN}], denied=[_id(SECRET), _id(STOCK)]),
+        [_by_id(UNKNOWN), _by_id(SECRET["taskId"]), _by_id(STOCK["taskId"])]),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=true", started(started=[STOCK], denied=[_id(SECRET)]),
+        [_by_id(SECRET["taskId"]), _by_id(STOCK["taskId"])]),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=true",
+        started(invalid=[{"taskId": "x"}], tasksTag=[SALES, STOCK], tasksCP=[COSTS]),
+        [_by_id("x"), _by_tag(NIGHTLY), _by_property(GROUP, VALUE)]),
+    Row("PUT", "/v4/reloadtask/no-id/start", started(invalid=[{"taskId": "no-id"}]), []),
+    Row("PUT", "/v4/reloadtask/%2Fx%20y/start", started(invalid=[{"taskId": "/x y"}]), []),
+    Row("PUT", _START, started(invalid=[{"taskId": 5}, {"taskId": None}, {}]),
+        [_by_id(5), _by_id(None), {"type": "starttaskid", "payload": {}}]),
+    Row("PUT", _START, started(invalid=[{"taskId": SALES["taskId"].upper()}]),
+        [_by_id(SALES["taskId"].upper())], given=started(started=[SALES]),
+        why="it is the same task; Butler takes both cases over MQTT"),
+    Row("PUT", _START, started(tasksTag=[SALES, STOCK]), [_by_tag(NIGHTLY)]),
+    Row("PUT", _START, started(tasksTagDenied=[{"tag": DENIED_TAG}]), [_by_tag(DENIED_TAG)]),
+    Row("PUT", _START, started(tasksTagDenied=[{"tag": EMPTY_TAG}]), [_by_tag(EMPTY_TAG)]),
+    Row("PUT", _START, started(tasksCP=[COSTS]), [_by_property(GROUP, VALUE)]),
+    Row("PUT", _START, started(tasksCPDenied=[{"name": GROUP, "value": DENIED_VALUE}]),
+        [_by_property(GROUP, DENIED_VALUE)]),
+    Row("PUT", _START, started(started=[SALES], tasksTag=[SALES, STOCK], tasksCP=[COSTS]),
+        [_by_property(GROUP, VALUE), _by_tag(NIGHTLY), _by_id(SALES["taskId"])]),
+    Row("PUT", _START, started(),
+        [{"type": "keyvaluestore", "payload": {"namespace": "s", "key": "k", "value": "v", "ttl": 0}}]),
+    Row("GET", "/v4/keyvalues/s?key=k", (200, {"namespace": "s", "key": "k", "value": "v"})),
+    Row("PUT", _START, started(),
+        [{"type": "keyvaluestore", "payload": {"namespace": "s", "key": "k", "value": ""}}]),
+    Row("GET", "/v4/keyvalues/s?key=k", (200, {"namespace": "s", "key": "k", "value": "v"})),
+    Row("PUT", _START, fault("body/0 must be object")),
+    Row("PUT", _START, refused("Body cannot be empty when content-type is set to 'application/json'",
+                               "FST_ERR_CTP_EMPTY_JSON_BODY"),
+        headers={"Content-Type": "application/json"}),
+    Row("PUT", _START, fault("body must be array"), {}),
+    Row("PUT", _START, fault("body/0 must be object"), "abc"),
+    Row("PUT", _START, fault("body/1 must be object"), [_by_id(SALES["taskId"]), []]),
+    Row("PUT", _START, fault("body/1/type must be equal to one of the allowed values"),
+        [_by_id(SALES["taskId"]), {"type": "startall", "payload": {}}]),
+    Row("PUT", _START, fault("body/0/type must be equal to one of the allowed values"),
+        [{"type": 5, "payload": {}}]),
+    Row("PUT", _START, fault("body/0/payload must be object"),
+        [{"type": "starttaskid", "payload": SALES["taskId"]}]),
+    Row("PUT", _START, refused("Body is not valid JSON but content-type is set to 'application/json'",
+                               "FST_ERR_CTP_INVALID_JSON_BODY"), b"[{"),
+    Row("PUT", _START, fault("body/0 must be object"), b"[]", headers={"Content-Type": "text/plain"}),
+    Row("PUT", _START, refused("Unsupported Media Type", "FST_ERR_CTP_INVALID_MEDIA_TYPE", 415,
+                               "Unsupported Media Type"),
+        b"[]", headers={"Content-Type": "application/xml"}),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=1",
+        fault("querystring/allTaskIdsMustExist must be boolean"), []),
+    Row("PUT", f"{_START}?allTaskIdsMustExist=true&allTaskIdsMustExist=true",
+        fault("querystring/allTaskIdsMustExist must be boolean"), []),
+    Row("PUT", _START, started(), [{"payload": {"taskId": SALES["taskId"]}}],
+        given=fault("body/0 must have required property 'type'"), why=_NO_SILENCE),
+    Row("PUT", _START, _FAILED, [{"type": "starttaskid"}],
+        given=fault("body/0 must have required property 'payload'"), why="it is the body's fault"),
+    Row("PUT", _START, _FAILED, [_by_tag("")],
+        given=fault("body/0/payload/tag must not be empty"), why="it is the body's fault"),
+    Row("PUT", "/v4/reloadtask//start", refused(ANY), [],
+        given=refused('The task id is missing; "-" stands for none.'), why="another text"),
+    Row("DELETE", "/v4/keyvalues/s", (204, NONE)),
+    Row("GET", _START, no_route("GET", _START)),
+    Row("PUT", "/v4/reloadtask/start", no_route("PUT", "/v4/reloadtask/start"), []),
+)  # fmt: skip
+
+_RELOAD = f"/v4/app/{APP}/reload"
+APPS = (
+    Row("GET", "/v4/apps/list", (200, [{"id": APP, "name": "Costs"}])),
+    Row("GET", "/v4/senselistapps", (200, [{"id": APP, "name": "Costs"}])),
+    Row("PUT", _RELOAD, (201, {"appId": APP}), {}),
+    Row("PUT", _RELOAD, (201, {"appId": APP}), {"reloadMode": "0", "partialReload": "false"}),
+    Row("PUT", _RELOAD, fault("body must be object")),
+    Row("PUT", _RELOAD, fault("body/reloadMode must be integer"), {"reloadMode": 1.5}),
+    Row("PUT", _RELOAD, fault("body/partialReload must be boolean"), {"partialReload": "x"}),
+    Row("PUT", _RELOAD, fault("body/startQSEoWTaskOnSuccess must be array"),
+        {"startQSEoWTaskOnSuccess": {}}),
+    Row("PUT", "/v4/app/no-id/reload", refused(ANY, status=500, error="Internal Server Error"), {},
+        given=refused("App not found: no-id"), why="it is the caller's fault"),
+)  # fmt: skip
+
 TABLES: dict[str, tuple[Row, ...]] = {
     "About": ABOUT,
+    "Starts": STARTS,
+    "Apps": APPS,
     "Key-value store": KEY_VALUES,
     "Not offered": ELSEWHERE,
 }

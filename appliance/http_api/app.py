@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from appliance.http_api import history, messages, monitoring, openapi, tasks
-from appliance.http_api.butler import about, errors, key_values, schedules, starts
+from appliance.http_api.butler import about, apps, errors, key_values, schedules, starts
 from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.butler.routing import MethodOverride, everything_else
 from appliance.http_api.context import Context
@@ -35,7 +35,7 @@ def make_app(context: Context, *, only_monitoring: bool = False) -> Starlette:
     if not only_monitoring:
         parts = [messages, history, tasks, openapi]
         if context.config.http.butler:
-            parts += [starts, butler_messages, key_values, schedules, about]
+            parts += [starts, apps, butler_messages, key_values, schedules, about]
         for part in parts:
             found += part.routes(context)
         if context.config.http.butler:

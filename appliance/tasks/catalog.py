@@ -70,6 +70,10 @@ class TaskList:
         """Whether ``get`` gives the tasks without asking the server."""
         return self._server is None or not _is_older(self._taken, FRESH_S)
 
+    def cached(self) -> Sequence[Task]:
+        """All tasks, from the list that was read last, however old."""
+        return tuple(self._tasks.values())
+
     def known(self, task: str) -> Task | None:
         """The task or app as the cached list has it, however old; the server is not asked."""
         return self._tasks.get(task) or self._apps.get(task)
@@ -95,7 +99,7 @@ class TaskList:
 
     def find_known(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
         """``find`` in the cached list, however old; the server is not asked."""
-        return find(selector, tuple(self._tasks.values()), reload)
+        return find(selector, self.cached(), reload)
 
     def _find_app(self, selector: TaskSelector, reload: ReloadOptions) -> list[Task]:
         if selector.kind != "app":

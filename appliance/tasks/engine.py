@@ -7,6 +7,7 @@ Not for: any rule of its own (planner.py), threads (workers.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import sqlite3
@@ -31,7 +32,7 @@ from appliance.engine_api import (
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, ExecutionState, Message, Task
-from appliance.qlik.server import QlikServer
+from appliance.qlik.server import QlikError, QlikServer
 from appliance.storage.sqlite import is_damage
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
@@ -458,6 +459,26 @@ class TaskEngine:
         """The server's tasks (cached for a minute). Raises ``ApplianceError``."""
         self._need_server()
         return self._tasks.get()
+
+    def listed(self, max_age_s: float) -> Sequence[Task]:
+        """The server's tasks; those that it had last where it can't be asked now.
+
+        Raises ``UnavailableError`` if no server is configured.
+        """
+        self._need_server()
+        if not self._state.circuit.is_open:
+            with contextlib.suppress(QlikError):
+                return self._tasks.get(max_age_s)
+        return self._tasks.cached()
+
+    def apps(self) -> Sequence[Task]:
+        """Apps that can be reloaded without a task (cached). Raises ``ApplianceError``."""
+        self._need_server()
+        return self._tasks.apps()
+
+    def allows(self, task: str, details: Task | None) -> bool:
+        """Whether ``[allow]`` has a task, of which this is known. The server is not asked."""
+        return self._allow.allows(task, details, self._tasks.cached)
 
     def start_task(self, task: str, by: str) -> int:
         """Ask for a start; returns the id of the execution. Raises ``ApplianceError``."""

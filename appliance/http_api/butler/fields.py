@@ -44,7 +44,7 @@ async def body_of(request: Request) -> object:
         return body.decode("utf-8", "replace")
     if kind or body:
         code = "FST_ERR_CTP_INVALID_MEDIA_TYPE"
-        raise ButlerError(415, f"Unsupported Media Type: send {_JSON}", code)
+        raise ButlerError(415, "Unsupported Media Type", code)
     return None
 
 
@@ -54,13 +54,18 @@ async def object_of(request: Request, *required: str) -> dict[str, object]:
     Raises:
         ButlerError: as ``body_of``, or 400: it is no such object.
     """
-    body = await body_of(request)
-    if not isinstance(body, dict):
-        raise fault("body must be object")
+    body = object_in(await body_of(request), "body")
     for name in required:
         if name not in body:
             raise fault(f"body must have required property '{name}'")
     return body
+
+
+def object_in(value: object, where: str) -> dict[str, object]:
+    """An object. Raises ``ButlerError``."""
+    if not isinstance(value, dict):
+        raise fault(f"{where} must be object")
+    return value
 
 
 def list_of(value: object, where: str) -> list[object]:
@@ -134,15 +139,15 @@ def texts_of(value: object, where: str) -> list[str]:
     return [text_of(each, f"{where}/{place}") for place, each in enumerate(found)]
 
 
-def query_of(request: Request, name: str) -> str | None:
-    """A query parameter; ``None``: it is not there.
+def query_of(request: Request, name: str, kind: str = "string") -> str | None:
+    """A query parameter; ``None``: it is not there. ``kind`` is named in the fault.
 
     Raises:
         ButlerError: 400, it is there more than once.
     """
     found = request.query_params.getlist(name)
     if len(found) > 1:
-        raise fault(f"querystring/{name} must be string")
+        raise fault(f"querystring/{name} must be {kind}")
     return found[0] if found else None
 
 

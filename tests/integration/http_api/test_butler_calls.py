@@ -8,14 +8,62 @@ from typing import Any
 
 import butler_calls
 import pytest
-from butler_calls import NONE, TABLES, Row, Text, agrees
+from butler_calls import (
+    APP,
+    COSTS,
+    DENIED_TAG,
+    DENIED_VALUE,
+    GROUP,
+    NIGHTLY,
+    NONE,
+    SALES,
+    SECRET,
+    STOCK,
+    TABLES,
+    UNKNOWN,
+    VALUE,
+    Row,
+    Text,
+    agrees,
+)
 from http_site import HttpSite
+
+from appliance.qlik.simulated import SimulatedQlik
+from appliance.qlik.simulated.site import SimulatedTask
+
+
+CONFIG = f"""
+[qlik]
+edition = "client-managed"
+url = "QLIK"
+header = {{name = "X-Qlik-User", value = "UserDirectory=INTERNAL; UserId=sa"}}
+[allow]
+tasks = ["{SALES["taskId"]}", "{STOCK["taskId"]}", "{UNKNOWN}"]
+tags = ["{NIGHTLY}"]
+properties = [{{property = "{GROUP}", value = "{VALUE}"}}]
+apps = ["{APP}"]
+"""
+
+
+def tasks() -> list[SimulatedTask]:
+    def task(named: dict[str, str], **more: Any) -> SimulatedTask:
+        return SimulatedTask(named["taskName"], id=named["taskId"], duration_s=0.05, **more)
+
+    return [
+        task(SALES, tags=(NIGHTLY,)),
+        task(STOCK, tags=(NIGHTLY,)),
+        task(COSTS, properties=((GROUP, VALUE),), app_id=APP, app_name="Costs"),
+        task(SECRET, tags=(DENIED_TAG,), properties=((GROUP, DENIED_VALUE),)),
+    ]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpSite]:
     """One appliance for all calls."""
-    with HttpSite(tmp_path_factory.mktemp("butler")) as running:
+    with (
+        SimulatedQlik(tasks()) as qlik,
+        HttpSite(tmp_path_factory.mktemp("butler"), CONFIG.replace("QLIK", qlik.url)) as running,
+    ):
         yield running
 
 
