@@ -732,6 +732,61 @@ class Counter(enum.Enum):
         "metrics.hosts.",
     )
 
+    # --- the HTTP port --------------------------------------------------------------------------
+
+    HTTP_REQUESTS_ANSWERED = (
+        "http requests answered",
+        "A request to an HTTP port was answered, whatever the answer.",
+    )
+    HTTP_CONNECTIONS_ENDED_ROOM = (
+        "http connections ended: room for newer ones",
+        "The HTTP port had http.max_connections, or three quarters of them from one address, and",
+        "the one that had been without a request for longest made room; raise it, or find the",
+        "client that connects too often.",
+    )
+    HTTP_CONNECTIONS_REFUSED = (
+        "http connections refused: limit",
+        "The HTTP port had http.max_connections, or three quarters of them from one address, and",
+        "all of them had requests; raise it, or find the client that asks too much.",
+    )
+    HTTP_CONNECTIONS_ENDED_SLOW = (
+        "http connections ended: too slow",
+        "A client sent its request too slowly, or did not take its answer; look at its network.",
+    )
+    HTTP_REQUESTS_REFUSED_MALFORMED = (
+        "http requests refused: malformed",
+        "What came is not HTTP as it should be; look for the client in the log of its machine.",
+    )
+    HTTP_REQUESTS_REFUSED_HEAD = (
+        "http requests refused: head too large",
+        "The head of a request had more than 16 KiB or a hundred fields.",
+    )
+    HTTP_REQUESTS_REFUSED_BODY = (
+        "http requests refused: body too large",
+        "The body of a request was larger than http.max_body; raise it, or send less at a time.",
+    )
+    HTTP_REQUESTS_REFUSED_HOST = (
+        "http requests refused: name of another host",
+        "A request named a host that is not this machine; if it is, add the name to http.hosts.",
+    )
+    HTTP_REQUESTS_REFUSED_ORIGIN = (
+        "http requests refused: page of another site",
+        "A browser sent a request for a page of another site; such a page may not act here.",
+    )
+    HTTP_REQUESTS_REFUSED_RATE = (
+        "http requests refused: too many in a minute",
+        "An address sent more than http.max_requests in a minute; raise it, or let the client ask",
+        "less often.",
+    )
+    HTTP_REQUESTS_ABANDONED = (
+        "http requests abandoned",
+        "A client went away before its answer; its time-out may be too short.",
+    )
+    HTTP_REQUESTS_FAILED = (
+        "http requests failed: internal error",
+        "A request was answered with 500 because of a defect; please report it with the log.",
+    )
+
     # --- attached terminals ---------------------------------------------------------------------
 
     TERMINAL_REQUESTS_REFUSED_NOT_READY = (
@@ -779,6 +834,7 @@ Count = Callable[[Counter], None]
 
 ACTIVITY = frozenset(
     {
+        Counter.HTTP_REQUESTS_ANSWERED,
         Counter.REDELIVERIES,
         Counter.REPLAYED_MESSAGES,
         Counter.REQUESTS_MERGED,

@@ -352,6 +352,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     messages_out: int = 0
     """Messages delivered to outside subscribers since the start."""
     bytes_in: int = 0
+    http: tuple[ListenerState, ...] = ()
+    """The HTTP ports: ``[http]`` and ``[metrics]``."""
     rate_in: float = 0.0
     """Messages a second, over the last second."""
     rate_out: float = 0.0

@@ -88,6 +88,9 @@ def parts(snapshot: Snapshot) -> list[Part]:
         for one in snapshot.listeners
     ]
     found += [
+        _part(f"port {one.name}", one.health, f"port {one.name}", log) for one in snapshot.http
+    ]
+    found += [
         _part("journal", snapshot.journal.health, "journal", log, is_needed=True),
         _part("tasks", snapshot.qlik.engine or Health("ok"), "task engine", log, is_needed=True),
     ]

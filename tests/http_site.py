@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,7 @@ from quick_appliance import LIMITS
 
 from appliance.broker.users import Users
 from appliance.config.reading import load
+from appliance.counters import Counter
 from appliance.engine.service import Appliance
 from appliance.http_api.server import attach
 from appliance.mqtt.client import Client, Target
@@ -27,12 +29,15 @@ def text_of(
     more: str = "",
     *,
     http: str = "",
+    metrics: str = "",
     users: Mapping[str, str] | tuple[str, ...] | None = None,
     access: str = "",
+    bind: str = 'bind = "127.0.0.1:0"',
 ) -> str:
     """A configuration: MQTT on port 0, HTTP on port 0, and ``more`` tables.
 
-    ``http``, ``access``: further lines of these tables. ``users``: names with their passwords, or
+    ``http``, ``access``: further lines of these tables. ``metrics``: those of ``[metrics]``, on
+    port 0, instead of ``[http]``. ``users``: names with their passwords, or
     names whose password is ``PASSWORD``; without them no password is asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +52,9 @@ def text_of(
 data_dir = "data"
 [[listener]]
 bind = "127.0.0.1:0"
-[http]
-bind = "127.0.0.1:0"
-{http}
+[{"metrics" if metrics else "http"}]
+{bind}
+{metrics or http}
 [access]
 {access}
 {more}
@@ -73,7 +78,8 @@ class HttpSite:
         path = folder / "config.toml"
         path.write_text(text_of(folder, more, **parts), "utf-8")
         self.appliance = Appliance(load(path), task_limits=LIMITS, server=server)
-        self.server = attach(self.appliance)
+        attach(self.appliance)
+        self.server = self.appliance._parts[-1]
         self._sessions: list[requests.Session] = []
 
     def __enter__(self) -> Self:
@@ -89,10 +95,26 @@ class HttpSite:
         self.appliance.stop()
         assert self.appliance.wait(DEADLINE_S)
 
+    scheme = "http"
+
     @property
     def url(self) -> str:
         """Without a slash at the end."""
-        return f"http://{self.server.address}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def where(self) -> tuple[str, int]:
+        """For a socket."""
+        return "127.0.0.1", self.port
+
+    def raw(self, request: bytes = b"") -> socket.socket:
+        """A connection that has sent ``request``."""
+        found = socket.create_connection(self.where, DEADLINE_S)
+        found.sendall(request)
+        return found
+
+    def counted(self, counter: Counter) -> int:
+        return self.appliance.counters[counter]
 
     @property
     def port(self) -> int:

@@ -10,20 +10,14 @@ import contextlib
 import errno
 import logging
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from appliance.broker.certificate_files import CertificateFiles, reason
 from appliance.broker.guard import Guard, GuardedProtocol
-from appliance.broker.revocation import (
-    CertificateName,
-    certificate_name,
-    load_revocation_lists,
-    revoked_certificates,
-)
+from appliance.broker.revocation import certificate_name
 from appliance.broker.tls import TlsServer
 from appliance.broker.websocket import WebSocketServer
 from appliance.broker.work import Turns
@@ -74,9 +68,9 @@ class Listener:
         self._is_open = is_open
         self._count = count
         self._servers: tuple[asyncio.Server, ...] = ()
-        self._context: ssl.SSLContext | None = None
-        self._certificate_stamp: tuple[int, ...] = ()
-        self._revoked: frozenset[CertificateName] = frozenset()
+        self._files: CertificateFiles | None = None
+        if config.tls is not None:
+            self._files = CertificateFiles(f"listener {self.name}", config.tls)
         self._health = Health("off", "not started")
 
     @property
@@ -99,8 +93,8 @@ class Listener:
         """
         host, port = parse_bind(self.config.bind)
         loop = asyncio.get_running_loop()
-        if self.config.tls is not None:
-            self._context = self._make_context()
+        if self._files is not None:
+            self._files.load()
         try:
             sockets = await bound_sockets(host, port)
         except OSError as error:
@@ -124,80 +118,29 @@ class Listener:
                 count=self._count,
                 turns=self._turns,
             )
-        if self._context is not None and self.config.tls is not None:
+        if self._files is not None and self.config.tls is not None:
             outermost = TlsServer(
                 outermost,
-                self._context,
+                self._files.context,
                 identity_as_username=self.config.tls.identity_as_username,
                 unusable_list=self._note_unusable_list,
                 count=self._count,
             )
         return _DoorGuard(outermost, connection.fail)
 
-    def _make_context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        self._load_certificates(context)
-        return context
-
-    def _load_certificates(self, context: ssl.SSLContext) -> None:
-        tls = self.config.tls
-        if tls is None:
-            return
-        try:
-            context.load_cert_chain(tls.certfile, tls.keyfile)
-            if tls.client_ca is not None:
-                context.verify_mode = ssl.CERT_REQUIRED
-                context.load_verify_locations(tls.client_ca)
-            if tls.crl_file is not None:
-                load_revocation_lists(context, tls.crl_file)
-            revoked = frozenset() if tls.crl_file is None else revoked_certificates(tls.crl_file)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            raise ConfigError(
-                f"listener {self.name}: the certificate files can't be used:"
-                f" {_reason(error)} (certfile {tls.certfile}, keyfile {tls.keyfile}"
-                + (f", client_ca {tls.client_ca}" if tls.client_ca else "")
-                + (f", crl_file {tls.crl_file}" if tls.crl_file else "")
-                + "). PEM files are expected, the key without a passphrase and belonging to the"
-                " certificate."
-            ) from error
-        self._revoked = revoked
-        self._certificate_stamp = self._stamp()
-
     def is_revoked(self, ssl_object: Any) -> bool:
         """Whether the certificate that a client has shown is on a list now (``crl_file``)."""
-        if ssl_object is None or not self._revoked:
+        if ssl_object is None or self._files is None or not self._files.revoked:
             return False
         shown = ssl_object.getpeercert(binary_form=True)
-        return shown is not None and certificate_name(shown) in self._revoked
-
-    def _stamp(self) -> tuple[int, ...]:
-        tls = self.config.tls
-        if tls is None:
-            return ()
-        files = (tls.certfile, tls.keyfile, tls.client_ca, tls.crl_file)
-        return tuple(Path(name).stat().st_mtime_ns for name in files if name)
+        return shown is not None and certificate_name(shown) in self._files.revoked
 
     def reload_certificates(self) -> str | None:
-        """Take changed certificate files into use for new connections.
-
-        Returns what is to be logged: that it was done, or why the old ones stay; ``None`` if
-        nothing changed. Reads files: for a worker thread.
-        """
-        if self._context is None:
+        """Take changed certificate files into use; see ``CertificateFiles.reload``."""
+        if self._files is None or (said := self._files.reload()) is None:
             return None
-        try:
-            if self._stamp() == self._certificate_stamp:
-                return None
-            # A new context, because the one in use can't forget an authority, and must not be
-            # spoilt by a broken pair.
-            self._context = self._make_context()
-        except (OSError, ConfigError) as error:
-            self._health = Health("warn", "changed certificate can't be used, the old one stays")
-            return f"{error} The certificate in use stays."
-        self._health = Health("ok")
-        return f"listener {self.name}: changed certificate taken into use"
+        self._health = self._files.health
+        return said
 
     def _note_unusable_list(self, text: str) -> None:
         """Clients of an authority can't come in; said once until the files change."""
@@ -255,11 +198,6 @@ def _probe_peers(listening: socket.socket) -> None:
                 listening.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _reason(error: OSError | ValueError) -> str:
-    said = getattr(error, "strerror", None)
-    return str(said or error.args[-1] if error.args else error)
-
-
 def _explain(bind: str, error: OSError) -> ApplianceError:
     if is_taken(error):
         return UnavailableError(
@@ -273,6 +211,6 @@ def _explain(bind: str, error: OSError) -> ApplianceError:
             " Use a port above 1023, or grant the right to the service's user."
         )
     return ConfigError(
-        f"listener {bind}: can't listen there: {_reason(error)}. Set [[listener]] bind to an"
+        f"listener {bind}: can't listen there: {reason(error)}. Set [[listener]] bind to an"
         ' address of this machine, for example "127.0.0.1:1883", or "0.0.0.0:1883" for all.'
     )

@@ -6,6 +6,7 @@ Not for: lines about the appliance's own errors, which are all written.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -61,7 +62,7 @@ class SparseLog:
 class SparseLogs:
     """A ``SparseLog`` for each origin (``origin_of``), so that one stranger hides no other's lines.
 
-    Where many origins write, those that wrote longest ago are forgotten. Engine's loop only.
+    Where many origins write, those that wrote longest ago are forgotten. Safe from any thread.
     """
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
@@ -69,15 +70,17 @@ class SparseLogs:
         self._clock = clock
         self._logs: dict[str, SparseLog] = {}
         self._all = SparseLog(logger, clock, lines_a_minute=_LINES_OF_ALL)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._logs)
 
     def log(self, origin: str, level: int, text: str, *values: object) -> None:
         """Write a line, unless there were enough of the origin, or of all, in this minute."""
-        found = self._logs.pop(origin, None) or SparseLog(self._logger, self._clock)
-        while len(self._logs) >= _REMEMBERED:
-            del self._logs[next(iter(self._logs))]
-        self._logs[origin] = found
-        if found.has_room():
-            self._all.log(level, text, *values)
+        with self._lock:
+            found = self._logs.pop(origin, None) or SparseLog(self._logger, self._clock)
+            while len(self._logs) >= _REMEMBERED:
+                del self._logs[next(iter(self._logs))]
+            self._logs[origin] = found
+            if found.has_room():
+                self._all.log(level, text, *values)

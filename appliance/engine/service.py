@@ -48,6 +48,7 @@ from appliance.engine.resident_memory import resident_bytes, return_free_memory
 from appliance.engine.run_limit import RunLimit
 from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
+from appliance.engine_api import ListenerState
 from appliance.errors import ApplianceError, ConfigError, UnavailableError
 from appliance.journal import FILE_NAME
 from appliance.journal.index import FILE_NAME as INDEX
@@ -96,6 +97,9 @@ class Part(Protocol):
         """Raises ``ApplianceError`` if the appliance can't be started with it."""
 
     async def stop(self) -> None: ...
+
+    def state(self) -> ListenerState:
+        """The port that it serves. From any thread."""
 
 
 class Appliance:
@@ -238,6 +242,10 @@ class Appliance:
         """Have a part started with the listeners, and stopped before them. Before ``start``."""
         self._parts.append(part)
 
+    def port_states(self) -> tuple[ListenerState, ...]:
+        """The ports of the parts that were attached."""
+        return tuple(part.state() for part in self._parts)
+
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The engine's loop; ``None`` before the start."""
@@ -272,7 +280,7 @@ class Appliance:
 
     def _run(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 runner.run(self._main())
         except BaseException as error:
             self.failure = self._in_words(error)
@@ -835,7 +843,8 @@ class Appliance:
             raise UnavailableError("The engine does not answer.") from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the event loops of the appliance; ``None``: asyncio's own."""
     if sys.platform == "win32":
         return None
     try:

@@ -33,6 +33,7 @@ from appliance.engine_api import (
     ClientState,
     Engine,
     Found,
+    ListenerState,
     LogLine,
     Mark,
     RecorderState,
@@ -99,6 +100,9 @@ class ViewedAppliance(Protocol):
     def call(self, function: Callable[[], Any], timeout_s: float) -> Any:
         """Run a function on the engine's loop and return its result."""
 
+    def port_states(self) -> tuple[ListenerState, ...]:
+        """The HTTP ports."""
+
     def wait_settled(self, timeout_s: float) -> None:
         """Wait until everything that has entered so far is on disk."""
 
@@ -127,6 +131,7 @@ class View(Engine):
             version=__version__,
             started_ns=appliance.started_ns,
             listeners=appliance.broker.listener_states(),
+            http=appliance.port_states(),
             bridges=appliance.bridges.states(),
             clients_connected=appliance.broker.clients_connected,
             journal=appliance.journal.stats(),

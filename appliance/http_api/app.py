@@ -9,11 +9,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from appliance.http_api import history, messages, monitoring, openapi, tasks
+from appliance.http_api.bounds import Kind
 from appliance.http_api.butler import about, apps, errors, key_values, schedules, starts
 from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.butler.routing import MethodOverride, everything_else
 from appliance.http_api.context import Context
-from appliance.http_api.problem import ProblemError, answer_problem, problem
+from appliance.http_api.problem import ProblemError, answer_failure, answer_problem, problem
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
@@ -29,10 +30,10 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return problem(ProblemError(error.status_code, error.detail, headers=error.headers))
 
 
-def make_app(context: Context, *, only_monitoring: bool = False) -> Starlette:
+def make_app(context: Context, kind: Kind) -> Starlette:
     """The application of ``[http]``, or that of ``[metrics]``."""
-    found: list[BaseRoute] = [*monitoring.routes(context)]
-    if not only_monitoring:
+    found: list[BaseRoute] = [*monitoring.routes(context, is_open=kind.is_open)]
+    if not kind.only_monitoring:
         parts = [messages, history, tasks, openapi]
         if context.config.http.butler:
             parts += [starts, apps, butler_messages, key_values, schedules, about]
@@ -46,8 +47,10 @@ def make_app(context: Context, *, only_monitoring: bool = False) -> Starlette:
             ProblemError: _answer_problem,
             errors.ButlerError: errors.answer_error,
             HTTPException: _answer_http_exception,
+            Exception: answer_failure,
         },
     )
-    app.add_middleware(MethodOverride)
+    if not kind.only_monitoring and context.config.http.butler:
+        app.add_middleware(MethodOverride)
     app.state.context = context
     return app

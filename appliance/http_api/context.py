@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -26,11 +29,14 @@ ENGINE_S = 10.0
 
 
 class Context:
-    """One for each HTTP server."""
+    """One for each HTTP server. ``stopping``: set when requests that wait should be answered."""
 
     def __init__(self, appliance: Appliance) -> None:
         self.appliance = appliance
         self.view = View(appliance)
+        self.stopping = asyncio.Event()
+        self._counted: collections.Counter[Counter] = collections.Counter()
+        self._lock = threading.Lock()
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="http worker")
 
     @property
@@ -71,7 +77,16 @@ class Context:
             raise ProblemError(503, str(error)) from None
 
     def count(self, counter: Counter) -> None:
-        """Count one event."""
+        """Count one event. From any thread; a flood of them wakes the engine now and then."""
+        with self._lock:
+            is_first = not self._counted
+            self._counted[counter] += 1
         loop = self.appliance.loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self.appliance.count, counter)
+        if is_first and loop is not None and not loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # closed since
+                loop.call_soon_threadsafe(self._hand_on)
+
+    def _hand_on(self) -> None:
+        with self._lock:
+            counted, self._counted = self._counted, collections.Counter()
+        self.appliance.counters.update(counted)

@@ -1,4 +1,9 @@
-"""``/healthz`` and ``/metrics``: states and numbers only, for whom no password is asked."""
+"""``/healthz`` and ``/metrics``: states and numbers only.
+
+The engine's loop is asked each time: an engine that hangs is answered for with 503. Where other
+machines reach ``[http]``, the numbers are for users, and nobody else learns more than the status.
+``[metrics]`` asks no password, as its documentation says.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +12,46 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from appliance.http_api.caller import caller_of
 from appliance.http_api.context import Context
 from appliance.ops.health import report
 
+ENGINE_S = 4.0
+"""An engine that does not answer in this time hangs, as far as a monitor is concerned."""
+_NO_STORE = {"cache-control": "no-store"}
 
-def routes(context: Context) -> list[Route]:
-    """The routes."""
 
-    async def healthz(_request: Request) -> Response:
+def routes(context: Context, *, is_open: bool) -> list[Route]:
+    """The routes; ``is_open``: everybody who can reach the port may read all of it."""
+
+    async def healthz(request: Request) -> Response:
+        # A watcher wants to know whether the engine itself still works.
+        await context.on_engine(_answer, ENGINE_S)
         found = report(context.view.snapshot())
-        body = msgspec.json.encode(found) + b"\n"
+        if is_open or "authorization" in request.headers:
+            if not is_open:
+                await caller_of(request)
+            body = msgspec.json.encode(found)
+        else:
+            body = msgspec.json.encode({"status": found.status})
         status = 200 if found.is_accepting else 503
-        return Response(body, status, media_type="application/json")
+        return Response(body + b"\n", status, _NO_STORE, media_type="application/json")
 
-    async def metrics(_request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         # Imported with the first request, because it takes two megabytes.
         from appliance.ops.metrics import CONTENT_TYPE, exposition  # noqa: PLC0415
 
-        return Response(exposition(context.view.snapshot()), headers={"content-type": CONTENT_TYPE})
+        await context.on_engine(_answer, ENGINE_S)
+        if not is_open:
+            await caller_of(request)
+        headers = {**_NO_STORE, "content-type": CONTENT_TYPE}
+        return Response(exposition(context.view.snapshot()), headers=headers)
 
     return [
         Route("/healthz", healthz, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
     ]
+
+
+async def _answer() -> None:
+    pass

@@ -53,3 +53,11 @@ async def answer_problem(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ProblemError):
         raise error
     return problem(error)
+
+
+async def answer_failure(_request: Request, _error: Exception) -> Response:
+    """Starlette's handler of every other error, which port.py logs."""
+    return problem(FAILURE)
+
+
+FAILURE = ProblemError(500, "An internal error; the log of the appliance has it.")

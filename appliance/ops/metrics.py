@@ -5,7 +5,7 @@ No label has a value that a client chooses: topics and client ids would grow wit
 names, which the Qlik server has, at most ten are labels.
 Every ``Counter`` is a metric of its own, 0 from the start, so that the first event is an increase.
 docs/metrics.md lists all of them (scripts/document-metrics).
-Not for: serving it (ops/monitoring_server.py), deciding what is healthy (ops/health.py).
+Not for: serving it (http_api/monitoring.py), deciding what is healthy (ops/health.py).
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ class _SnapshotCollector:
         yield _counter("received_bytes", "Payload bytes accepted", found.bytes_in)
         yield _gauge("clients", "Clients that are connected", found.clients_connected)
         connections = GaugeMetricFamily(
-            "appliance_listener_connections", "Connections of a listener", labels=("listener",)
+            "appliance_listener_connections",
+            "Connections of a listener or HTTP port",
+            labels=("listener",),
         )
-        for listener in found.listeners:
+        for listener in (*found.listeners, *found.http):
             connections.add_metric((listener.name,), listener.connections)
         yield connections
         yield _gauge(

@@ -1,7 +1,7 @@
 """The once-a-second work for operators of a running appliance.
 
-It feeds systemd's watchdog from the engine's loop, writes the health report, serves the monitoring
-port and carries out requests of other processes. A failure here is a line in the log and does not
+It feeds systemd's watchdog from the engine's loop, writes the health report and carries out
+requests of other processes. A failure here is a line in the log and does not
 disturb the engine. Not for: messages, tasks, recordings.
 """
 
@@ -19,7 +19,6 @@ from appliance.engine.view import View
 from appliance.errors import ApplianceError
 from appliance.ops import control_file, health
 from appliance.ops.listed_sessions import page
-from appliance.ops.monitoring_server import MonitoringServer
 from appliance.ops.systemd import SystemdNotifier
 from appliance.storage.sqlite import disk_fault
 
@@ -40,9 +39,6 @@ class Supervisor:
         self._appliance = appliance
         self._view = View(appliance)
         self._systemd = systemd or SystemdNotifier()
-        self._port = MonitoringServer(
-            self._view.snapshot, appliance.config.metrics.hosts, appliance.count
-        )
         self._tasks: list[asyncio.Task[None]] = []
         self._reload_asked = False
         self._disk_fault: str | None = None
@@ -64,10 +60,7 @@ class Supervisor:
         self._reload_asked = True
 
     async def _run(self) -> None:
-        bind = self._appliance.config.metrics.bind
         try:
-            if bind is not None:
-                await self._listen(bind)
             seconds = 0
             while not self._appliance.stopping.is_set():
                 try:
@@ -79,7 +72,6 @@ class Supervisor:
                 await asyncio.sleep(_TICK_S)
         finally:
             self._systemd.stopping()
-            await self._port.close()
             health.remove(self._appliance.data_dir)
 
     def _failed(self, error: Exception) -> None:
@@ -94,14 +86,6 @@ class Supervisor:
                 reason,
             )
         self._disk_fault = reason
-
-    async def _listen(self, bind: str) -> None:
-        try:
-            where = await self._port.start(bind)
-        except ApplianceError as error:
-            logger.error("there is no monitoring: %s", error)  # noqa: TRY400  no traceback for this
-        else:
-            logger.info("monitoring on http://%s/healthz and /metrics", where)
 
     async def _feed(self) -> None:
         """Feed the watchdog while a restart would fix nothing.

@@ -93,9 +93,9 @@ def more_problems(snapshot: Snapshot) -> list[Line]:
 
 
 def listeners(snapshot: Snapshot) -> list[Line]:
-    """The listeners of the broker."""
+    """The listeners of the broker, and the HTTP ports."""
     lines: list[Line] = []
-    for one in snapshot.listeners:
+    for one in (*snapshot.listeners, *snapshot.http):
         tone = symbols.level_tone(one.health.level)
         line: Line = [
             (f" {symbols.level_sign(one.health.level)} ", tone),

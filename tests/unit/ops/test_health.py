@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
-import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import msgspec
@@ -18,11 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from appliance import cli
 from appliance.ops import health
-from appliance.errors import UnavailableError
 from appliance.ops.metrics import exposition
-from appliance.ops.monitoring_server import MonitoringServer
 from appliance.ops.systemd import SystemdNotifier
-from appliance.counters import Counter
 from appliance.engine_api import (
     Health,
     JournalState,
@@ -251,114 +244,3 @@ def test_a_systemd_that_does_not_read_holds_nothing_up(tmp_path) -> None:
         manager = SystemdNotifier({"NOTIFY_SOCKET": path})
         for _ in range(2000):
             manager.alive("x" * 1000)
-
-
-class Port:
-    """A monitoring port on a loop in a thread, asked by a real HTTP client."""
-
-    def __init__(self) -> None:
-        self.snapshot = SNAPSHOT
-        self.loop = asyncio.new_event_loop()
-        self.counted: list[Counter] = []
-        self.port = MonitoringServer(
-            lambda: self.snapshot, ["*.plant.example"], self.counted.append
-        )
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-
-    def start(self, bind: str = "127.0.0.1:0") -> str:
-        return asyncio.run_coroutine_threadsafe(self.port.start(bind), self.loop).result(10)
-
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.port.close(), self.loop).result(10)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
-@pytest.fixture
-def port():
-    found = Port()
-    yield found
-    found.stop()
-
-
-def get(address: str, path: str, **more: object) -> tuple[int, bytes]:
-    request = urllib.request.Request(f"http://{address}{path}", **more)
-    try:
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-            request, timeout=10
-        ) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read()
-
-
-def test_healthz_and_metrics_over_http(port) -> None:
-    """/healthz is 200 or 503 with the report as JSON; /metrics is text; all else is refused."""
-    address = port.start()
-    status, body = get(address, "/healthz")
-    assert (status, json.loads(body)["status"]) == (200, "ok")
-    status, body = get(address, "/metrics?x=1")
-    assert status == 200
-    assert b"\nappliance_clients 3.0\n" in body
-    port.snapshot = replace(SNAPSHOT, journal=JournalState(Health("bad", "disk full")))
-    status, body = get(address, "/healthz")
-    assert (status, json.loads(body)["status"]) == (503, "bad")
-    assert get(address, "/")[0] == 404
-    assert get(address, "/healthz", data=b"x")[0] == 405
-    assert get(address, "/healthz", method="HEAD") == (503, b"")
-
-
-def test_silent_and_talkative_strangers_cost_the_port_nothing(port) -> None:
-    """Connections that say nothing are bounded in number, a head without end is cut off, and the
-    port serves on."""
-    address = port.start()
-    where = ("127.0.0.1", int(address.rpartition(":")[2]))
-    with socket.create_connection(where, 10) as talker:
-        talker.sendall(b"GET / HTTP/1.1\r\nX: " + b"x" * 40_000)
-        try:
-            assert talker.recv(100) == b""
-        except ConnectionResetError:
-            pass
-    silent = [socket.create_connection(where, 10) for _ in range(30)]
-    assert get(address, "/healthz")[0] == 200
-    assert silent[0].recv(100) == b"", "the oldest has made room"
-    assert port.counted == [Counter.MONITORING_CONNECTIONS_ENDED] * 11
-    for each in silent:
-        each.close()
-    assert get(address, "/healthz")[0] == 200
-
-
-def test_a_page_that_was_given_this_machines_address_reads_nothing(port) -> None:
-    """Only requests for an address or a name of this machine are answered (DNS rebinding)."""
-    address = port.start()
-
-    def asked(host: str) -> int:
-        return get(address, "/healthz", headers={"Host": host})[0]
-
-    own = ("localhost:80", "127.0.0.1", "[::1]:9464", socket.gethostname(), "A.plant.example.:80")
-    assert [asked(host) for host in own] == [200] * len(own)
-    foreign = ("evil.example", "127.0.0.1.evil.example:80", "plant.example", "localhost.evil", "")
-    foreign += ("127.0.0.1:80.evil.example", "[::1]evil.example", "localhost:x")
-    assert [asked(host) for host in foreign] == [421] * len(foreign)
-    assert port.counted == [Counter.MONITORING_REQUESTS_REFUSED_HOST] * len(foreign)
-    assert get(address, "/metrics", headers={"Host": "evil.example"})[0] == 421
-
-    def raw(request: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 10) as client:
-            client.sendall(request)
-            return client.recv(100)[:12]
-
-    assert raw(b"GET /healthz HTTP/1.0\r\n\r\n") == b"HTTP/1.1 200"
-    assert raw(b"GET /healthz HTTP/1.1\r\n\r\n") == b"HTTP/1.1 400"
-    two = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n"
-    assert raw(two) == b"HTTP/1.1 400"
-
-
-def test_a_port_in_use_is_told(port) -> None:
-    """What is wrong and what to do, without a traceback."""
-    address = port.start()
-    with pytest.raises(UnavailableError, match="choose another address or port"):
-        asyncio.run_coroutine_threadsafe(port.port.start(address), port.loop).result(10)
