@@ -351,10 +351,17 @@ def _add_init_and_check(add: _Add) -> None:
         "Write a configuration with an explanation of each part. A file that exists is never "
         "overwritten.",
         "  appliance init                                writes config.toml\n"
-        "  appliance init /etc/appliance/config.toml",
+        "  appliance init /etc/appliance/config.toml\n"
+        "  appliance init --from-butler production.yaml  takes over what Butler does now",
     )
     parser.add_argument("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG,
                         help="where to write it (default: %(default)s)")  # fmt: skip
+    parser.add_argument(
+        "--from-butler",
+        metavar="YAML",
+        help="make it from this configuration file of Butler, and say what is not taken over "
+        "(docs/from-butler.md)",
+    )
     parser = add(
         "check",
         "show what a configuration means, or its problems",

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import errno
-import shutil
 import ssl
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +14,7 @@ from appliance.broker.revocation import load_revocation_lists
 from appliance.broker.users import Users
 from appliance.commands import client_id_advice
 from appliance.commands.bridge_meaning import bridge_meaning
+from appliance.commands.lines import print_item, print_line
 from appliance.commands.recorder_meaning import recorder_meaning, try_databases
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
@@ -53,9 +51,9 @@ def execute(options: argparse.Namespace) -> int:
     problems = [*check_files(config), *_deeper(config)]
     if problems:
         raise ConfigError("\n".join(problems))
-    _print(f"{options.config} is valid. It means:")
+    print_line(f"{options.config} is valid. It means:")
     for head, text in _meaning(config):
-        _print_item(f"  {head:<12}", text)
+        print_item(f"  {head:<12}", text)
     warnings = [
         *advice(config),
         *client_id_advice.advice(config),
@@ -65,9 +63,9 @@ def execute(options: argparse.Namespace) -> int:
         *exposed_files(config),
     ]
     if warnings:
-        _print("Please check these:")
+        print_line("Please check these:")
     for text in warnings:
-        _print_item("  ", text)
+        print_item("  ", text)
     if options.connect:
         return _connect(config)
     return EXIT_OK
@@ -86,13 +84,13 @@ def _connect(config: Config) -> int:
 def _try_qlik(config: Config) -> list[Finding]:
     if config.qlik is None:
         what = "Qlik server" if config.bridge else "server"
-        _print(f"There is no [qlik] table, so no {what} is tried.")
+        print_line(f"There is no [qlik] table, so no {what} is tried.")
         return []
     # The HTTP client takes its time.
     from appliance.commands.task_review import review  # noqa: PLC0415
     from appliance.qlik.diagnosis import diagnose  # noqa: PLC0415
 
-    _print("Trying the Qlik server:")
+    print_line("Trying the Qlik server:")
     return _shown(diagnose(config.qlik, review=lambda tasks, apps: review(config, tasks, apps)))
 
 
@@ -109,20 +107,20 @@ def _try_bridges(config: Config) -> list[Finding]:
         return []
     from appliance.bridge.trial import try_bridges  # noqa: PLC0415  it imports the broker's rooms
 
-    _print("Trying the brokers of bridges:")
+    print_line("Trying the brokers of bridges:")
     return _shown(try_bridges(config))
 
 
 def _try_databases(config: Config) -> list[Finding]:
     if not any(recorder.database for recorder in config.recorder):
         return []
-    _print("Trying the databases of recorders:")
+    print_line("Trying the databases of recorders:")
     return _shown(try_databases(config))
 
 
 def _shown(findings: list[Finding]) -> list[Finding]:
     for finding in findings:
-        _print_item(f"  {finding.level:<5}", finding.text)
+        print_item(f"  {finding.level:<5}", finding.text)
     return findings
 
 
@@ -133,26 +131,26 @@ def _deeper(config: Config) -> Iterator[str]:
         tls = listener.tls
         if tls is not None:
             where = f"{shown}: [[listener]] {number} `tls"
-            yield from _pair_problem(f"{where}.certfile`", tls.certfile, tls.keyfile)
+            yield from pair_problem(f"{where}.certfile`", tls.certfile, tls.keyfile)
             if tls.client_ca:
-                yield from _authority_problem(f"{where}.client_ca`", tls.client_ca)
+                yield from authority_problem(f"{where}.client_ca`", tls.client_ca)
             if tls.crl_file:
                 yield from _revocation_problem(f"{where}.crl_file`", tls.crl_file)
     for number, bridge in enumerate(config.bridge, 1):
         if bridge.tls is not None:
             where = f"{shown}: [[bridge]] {number} `tls"
             if bridge.tls.certfile and bridge.tls.keyfile:
-                yield from _pair_problem(
+                yield from pair_problem(
                     f"{where}.certfile`", bridge.tls.certfile, bridge.tls.keyfile
                 )
             if bridge.tls.ca_file:
-                yield from _authority_problem(f"{where}.ca_file`", bridge.tls.ca_file)
+                yield from authority_problem(f"{where}.ca_file`", bridge.tls.ca_file)
     qlik = config.qlik
     if qlik is not None and qlik.edition != "simulated":
         if pair := qlik.certificate:
-            yield from _pair_problem(f"{shown}: [qlik] `certificate`", pair.certfile, pair.keyfile)
+            yield from pair_problem(f"{shown}: [qlik] `certificate`", pair.certfile, pair.keyfile)
         if qlik.ca_file:
-            yield from _authority_problem(f"{shown}: [qlik] `ca_file`", qlik.ca_file)
+            yield from authority_problem(f"{shown}: [qlik] `ca_file`", qlik.ca_file)
     for number, trigger in enumerate(config.trigger, 1):
         if trigger.when is not None:
             try:
@@ -201,7 +199,7 @@ def _plugin_problems(config: Config, shown: str) -> Iterator[str]:
         yield f"{shown}: {problem}"
 
 
-def _pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
+def pair_problem(where: str, certfile: str, keyfile: str) -> Iterator[str]:
     """Problems of a certificate and its private key. Missing files are reported elsewhere."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
@@ -235,7 +233,8 @@ def _head(path: str) -> bytes:
         return file.read(1024 * 1024)
 
 
-def _authority_problem(where: str, path: str) -> Iterator[str]:
+def authority_problem(where: str, path: str) -> Iterator[str]:
+    """Problems of a file of authorities. A missing file is reported elsewhere."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except (FileNotFoundError, PermissionError):
@@ -453,23 +452,3 @@ def _timer(timer: TimerConfig) -> str:
     if timer.publish is not None:
         acts.append(f"a message on {timer.publish.topic}")
     return ", ".join([when, *acts])
-
-
-def _print_item(head: str, text: str) -> None:
-    """A line; on a terminal several, each below the beginning of the text."""
-    if not sys.stdout.isatty():
-        _print(f"{head}{text}")
-        return
-    lines = textwrap.wrap(
-        text,
-        shutil.get_terminal_size().columns - 1,
-        initial_indent=head,
-        subsequent_indent=" " * len(head),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    _print("\n".join(lines))
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")

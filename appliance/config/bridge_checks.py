@@ -84,7 +84,7 @@ def _name(bridge: BridgeConfig, names: dict[str, int]) -> Iterator[tuple[str, st
 
 
 def _host(bridge: BridgeConfig, config: Config) -> Iterator[tuple[str, str]]:
-    problem = _host_problem(bridge.host)
+    problem = host_problem(bridge.host)
     if problem is not None:
         value = "(not shown)" if "@" in bridge.host else shown(bridge.host)
         yield "host", f"value {value}: {problem}"
@@ -129,7 +129,8 @@ def _is_own_address(host: str) -> bool:
         return False
 
 
-def _host_problem(host: str) -> str | None:
+def host_problem(host: str) -> str | None:
+    """Why a text is no host name or address, and what to write; ``None`` if it is one."""
     example = 'write for example "broker.example.com"'
     if not host:
         return f"it is empty; {example}"
@@ -207,7 +208,7 @@ def _tls(bridge: BridgeConfig) -> Iterator[tuple[str, str]]:
         yield "tls.keyfile", "this key is missing; `certfile` needs its private key"
     if tls.keyfile is not None and tls.certfile is None:
         yield "tls.certfile", "this key is missing; `keyfile` is of use only with a certificate"
-    if tls.server_name and (problem := _host_problem(tls.server_name)):
+    if tls.server_name and (problem := host_problem(tls.server_name)):
         yield "tls.server_name", f"value {shown(tls.server_name)}: {problem}"
     for number, protocol in enumerate(tls.alpn, 1):
         if not protocol or not protocol.isascii() or len(protocol) > 255:

@@ -33,7 +33,7 @@ from appliance.config.values import format_duration, is_loopback, parse_bind
 from appliance.model import ReloadOptions
 from appliance.mqtt.topics import topic_problem
 
-_GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
+GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
 _CLOUD_ID = re.compile(r"[0-9a-f]{24}", re.IGNORECASE)
 """The form of older ids of Qlik Cloud."""
 _OWN_HEADERS = frozenset(
@@ -431,7 +431,7 @@ def _task_problem(
 
 def _is_task_id(text: str, qlik: QlikConfig | None) -> bool:
     is_managed = qlik is not None and qlik.edition == "client-managed"
-    return bool(_GUID.fullmatch(text) or (not is_managed and _CLOUD_ID.fullmatch(text)))
+    return bool(GUID.fullmatch(text) or (not is_managed and _CLOUD_ID.fullmatch(text)))
 
 
 def _task_shown(task: str | dict[str, str]) -> str:

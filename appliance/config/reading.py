@@ -94,7 +94,7 @@ def _read(path: str | os.PathLike[str]) -> str:
         raise ConfigError(f"{shown}: it can't be read ({error}); {init}") from None
     if len(data) > _LARGEST_FILE:
         raise ConfigError(f"{shown}: longer than 10 MiB, so this is no configuration; {init}")
-    return _decode(data, shown)
+    return decode(data, shown)
 
 
 def loads(text: str, *, file: str = "", environ: Mapping[str, str] | None = None) -> Config:
@@ -126,7 +126,8 @@ def recheck(config: Config) -> None:
     problems.raise_if_any()
 
 
-def _decode(data: bytes, shown: str) -> str:
+def decode(data: bytes, shown: str) -> str:
+    """The text of a file, called ``shown``; raises ``ConfigError`` if it is not UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ConfigError(f"{shown}: this is UTF-16 text; save it as UTF-8")
     try:

@@ -47,14 +47,15 @@ def timer_problems(timer: TimerConfig, service_name: str = "") -> Iterator[tuple
         or reserved_problem(timer.publish.topic, service_name)
     ):
         yield "publish.topic", f"value {shown(timer.publish.topic)}: {problem}"
-    if timer.timezone != "UTC" and not _is_zone(timer.timezone):
+    if timer.timezone != "UTC" and not is_zone(timer.timezone):
         text = 'this time zone is not known here; write for example "Europe/Berlin"'
         yield "timezone", f"value {shown(timer.timezone)}: {text}"
-    if timer.cron is not None and (problem := _cron_problem(timer.cron)):
+    if timer.cron is not None and (problem := cron_problem(timer.cron)):
         yield "cron", f"value {shown(timer.cron)}: {problem}"
 
 
-def _is_zone(name: str) -> bool:
+def is_zone(name: str) -> bool:
+    """Whether a time zone of this name is known here."""
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415  see the docstring above
 
     try:
@@ -64,7 +65,8 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-def _cron_problem(expression: str) -> str | None:
+def cron_problem(expression: str) -> str | None:
+    """Why a text is no schedule of five fields, and what to write; ``None`` if it is one."""
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  see the docstring above
 
     fields = "minute, hour, day of month, month, day of week"

@@ -1,0 +1,95 @@
+"""``restServerConfig``: the ``[http]`` table, at which Butler's calls are answered.
+
+Not for: the calls (http_api/butler/).
+"""
+
+from __future__ import annotations
+
+from appliance.commands.check import pair_problem
+from appliance.commands.from_butler import starts
+from appliance.commands.from_butler.draft import Draft
+from appliance.commands.from_butler.section import Section
+from appliance.commands.from_butler.toml_table import TomlTable
+from appliance.config.values import is_loopback
+
+_PORT = 8080
+_LARGEST_PORT = 65535
+
+
+def port_of(butler: Section) -> int:
+    """The port of Butler's calls; 0 if they are off."""
+    rest = butler.section("restServerConfig")
+    if not rest or not rest.flag("enable", True):
+        return 0
+    port = rest.number("serverPort")
+    return port if port is not None and 0 < port <= _LARGEST_PORT else _PORT
+
+
+def take_rule(butler: Section, draft: Draft) -> None:
+    """Add the access rule that keeps calls from starting tasks, where Butler's do not."""
+    endpoints = butler.section("restServerEndpointsEnable")
+    may_start = endpoints.flag("senseStartTask", True) and not starts.lists_nothing(butler)
+    if not port_of(butler) or may_start:
+        return
+    draft.add(
+        TomlTable(
+            "[[access.rule]]",
+            {"user": "*", "publish": ["#"], "subscribe": ["#"]},
+            comment="Butler's calls start no task. Nor do these: there is no `start` in the rule. "
+            "Operators may.",
+        )
+    )
+
+
+def take(butler: Section, draft: Draft) -> None:
+    """Add ``[http]``, if Butler's calls are on."""
+    rest, findings = butler.section("restServerConfig"), draft.findings
+    if not rest.enabled():
+        return
+    port, host = port_of(butler), rest.text("serverHost")
+    rest.used("backgroundServerPort")
+    table = TomlTable(
+        "[http]",
+        {"bind": f"127.0.0.1:{port}"},
+        comment="Butler's calls (/v4/...), and more: docs/http.md.",
+    )
+    tls = rest.section("tls")
+    if tls and tls.flag("enable", True):
+        _tls(tls, table, draft)
+    tls.used("cert", "key")
+    tls.leave(
+        "ca", "clients of the HTTP port need no certificate; users and tokens say who they are"
+    )
+    if host and not is_loopback(host):
+        table.remarks["bind"] = "for other machines: its address, and users"
+        findings.differs(
+            rest.key("serverHost"),
+            "the calls are answered on this machine only. For other machines: add users "
+            '("appliance user add NAME"), then write this address in [http] bind. Butler asks for '
+            "no password; callers send one, or a token",
+        )
+    endpoints = butler.section("restServerEndpointsEnable")
+    if endpoints:
+        findings.differs(
+            endpoints.path,
+            "calls are not switched on one by one: all that the appliance has are answered, and "
+            "[[access.rule]] says who may start tasks and publish",
+        )
+        findings.read(endpoints.path)
+    draft.add(table)
+
+
+def _tls(tls: Section, table: TomlTable, draft: Draft) -> None:
+    certfile, keyfile = draft.located(tls.text("cert")), draft.located(tls.text("key"))
+    problems = ["the files of its certificate are not there"]
+    if certfile is not None and keyfile is not None:
+        problems = list(pair_problem(tls.path, str(certfile), str(keyfile)))
+        table.keys["tls"] = {
+            "certfile": draft.written(certfile),
+            "keyfile": draft.written(keyfile),
+        }
+    if problems:
+        table.keys["tls"] = {"certfile": "server.pem", "keyfile": "server_key.pem"}
+        why = "; ".join(problems)
+        table.missing = f'Not in effect yet, because {why}. Then remove the "# " below.'
+        draft.findings.differs(tls.path, f"the HTTP port is not in effect yet: {why}")

@@ -1,0 +1,144 @@
+"""``emailNotification``: receivers of mail.
+
+Not for: mail about Windows services, which the appliance does not watch (other_keys.py).
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import parseaddr
+from urllib.parse import quote, urlencode
+
+from appliance.commands.from_butler.draft import Draft
+from appliance.commands.from_butler.receivers import EVENTS, add, template
+from appliance.commands.from_butler.section import Section
+from appliance.commands.from_butler.toml_table import Value
+
+_ADDRESS = re.compile(r"[^\s<>@,;\"()]+@[A-Za-z0-9.-]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_LARGEST_PORT = 65535
+_PLACEHOLDER = re.compile(r"<.*>")
+
+
+def take(butler: Section, draft: Draft) -> None:
+    """Add a receiver for each kind of event that Butler sends mail about."""
+    mail = butler.section("emailNotification")
+    if not mail.enabled():
+        return
+    server = _Server(mail.section("smtp"))
+    if server.problem:
+        draft.findings.leave(mail.path, server.problem)
+        return
+    for event_name, kind in EVENTS.items():
+        event = mail.section(event_name)
+        if event.enabled():
+            _event(event, kind, server, draft)
+
+
+class _Server:
+    """The mail server."""
+
+    def __init__(self, smtp: Section) -> None:
+        self.problem = ""
+        self._host = smtp.text("host")
+        if not _HOST.fullmatch(self._host):
+            self.problem = (
+                "smtp.host names no mail server; write [[notify]] with a mailto:// address"
+            )
+        port = smtp.number("port")
+        auth, tls = smtp.section("auth"), smtp.section("tls")
+        self._login: dict[str, str] = {}
+        if auth and auth.flag("enable", True):
+            self._login = {"user": auth.text("user"), "pass": auth.text("password")}
+        auth.used("user", "password")
+        tls.used("serverName")
+        is_secure, has_to = smtp.flag("secure", False), tls.flag("requireTLS", False)
+        never = tls.flag("ignoreTLS", False)
+        if is_secure:
+            self._mode = "ssl"
+        elif has_to or (self._login and not never):
+            self._mode = "starttls"
+        else:
+            self._mode = "insecure"
+        usual = {"ssl": 465, "starttls": 587, "insecure": 25}[self._mode]
+        self._port = port if port and 0 < port <= _LARGEST_PORT else usual
+        if not tls.flag("rejectUnauthorized", True) and self._mode != "insecure":
+            smtp.findings.differs(
+                tls.key("rejectUnauthorized"),
+                "false, and the mail server's certificate is verified here; if it has none that "
+                "can be verified, add verify=no to the address in the notify_ file",
+            )
+
+    def address(self, sender: str, receivers: list[str]) -> str:
+        """The Apprise URL (github.com/caronc/apprise, mailto)."""
+        name, address = parseaddr(sender)
+        values = {
+            "smtp": self._host,
+            "mode": self._mode,
+            "from": address,
+            "name": name,
+            "to": ",".join(receivers),
+            **self._login,
+        }
+        scheme = "mailto" if self._mode == "insecure" else "mailtos"
+        query = urlencode({key: each for key, each in values.items() if each}, quote_via=quote)
+        return f"{scheme}://{self._host}:{self._port}/?{query}"
+
+
+def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
+    sender = event.text("fromAddress", "fromAdress")
+    receivers = []
+    for each in event.texts("recipients", "toAdress"):
+        if _ADDRESS.fullmatch(each):
+            receivers.append(each)
+        elif not _PLACEHOLDER.fullmatch(each):
+            event.leave("recipients", "a value of it is no e-mail address")
+    only = event.section("alertEnableByCustomProperty")
+    filtered: dict[str, Value] = {}
+    if only and only.flag("enable", True):
+        name, value = only.text("customPropertyName"), only.text("enabledValue")
+        if name and value:
+            filtered["properties"] = [{"property": name, "value": value}]
+    only.used("customPropertyName", "enabledValue")
+    personal: dict[str, Value] = {}
+    if by_property := event.section("alertEnabledByEmailAddress").text("customPropertyName"):
+        personal["to_property"] = by_property
+    if _owners(event.section("appOwnerAlert")):
+        personal["to_owner"] = True
+    on: dict[str, Value] = {"on": [kind]}
+    if title := template(event, "subject"):
+        on["title"] = title
+    if not _ADDRESS.fullmatch(parseaddr(sender)[1]):
+        event.leave("fromAddress", "no e-mail address, so no mail about this event can be sent")
+        return
+    # The custom property decides about the common receivers only, as with Butler.
+    rows = [(receivers, filtered), ([], personal)] if filtered else [(receivers, personal)]
+    for to, keys in rows:
+        if to or "to_property" in keys or "to_owner" in keys:
+            url = server.address(sender, to)
+            if not add(draft, event, f"mail_{kind}", url, on | keys):
+                draft.findings.leave(event.path, "Apprise does not understand the mail's address")
+
+
+def _owners(alert: Section) -> bool:
+    """Whether the owners of apps get mail."""
+    if not alert or not alert.flag("enable", True):
+        alert.used("includeOwner", "excludeOwner")
+        return False
+    include, exclude = alert.section("includeOwner"), alert.section("excludeOwner")
+    named = [
+        entry
+        for entry in exclude.sections("user")
+        if (entry.text("directory") + entry.text("userId")).strip("<>")
+        and not _PLACEHOLDER.fullmatch(entry.text("userId"))
+    ]
+    everyone = include.flag("includeAll", True)
+    include.used("user")
+    if everyone and not named:
+        return True
+    alert.findings.leave(
+        alert.path,
+        "`to_owner` is for the owners of all apps, and here only some get mail; write to_owner = "
+        "true, or a [[notify]] with `tasks`, `tags` or `properties` for those",
+    )
+    return False
