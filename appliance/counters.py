@@ -815,6 +815,11 @@ class Counter(enum.Enum):
         "A viewer tried to change something; access.operators lists who may.",
     )
 
+    HTTP_REQUESTS_NOT_WAITED_FOR = (
+        "http requests not waited for: limit",
+        "A request with wait= was answered at once because http.max_waiting others waited; raise",
+        "it, or find who waits so often.",
+    )
     HTTP_READINGS_REFUSED = (
         "http readings refused: too many at a time",
         "GET /messages was answered with 503, because as many answers as allowed were being sent.",

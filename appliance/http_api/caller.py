@@ -50,7 +50,7 @@ class Caller(msgspec.Struct, frozen=True):
         return self.context.appliance.access.readable(self.username, CLIENT_ID)
 
     def may_start(self, task_id: str, name: str) -> bool:
-        """Whether it may start a task and see its executions. ``[allow]`` counts besides."""
+        """Whether it may start a task. ``[allow]`` counts besides."""
         if self.role is Role.OPERATOR or not self.context.config.access.rule:
             return True
         return any(
@@ -59,6 +59,10 @@ class Caller(msgspec.Struct, frozen=True):
             if text
             for pattern in self.start_patterns
         )
+
+    def may_see(self, task_id: str, name: str) -> bool:
+        """Whether it may see a task and its executions: viewers may see all."""
+        return self.role is not None or self.may_start(task_id, name)
 
     @property
     def start_patterns(self) -> list[str]:

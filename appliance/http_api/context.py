@@ -35,6 +35,7 @@ class Context:
         self.appliance = appliance
         self.view = View(appliance)
         self.stopping = asyncio.Event()
+        """Set on the server's loop when it stops: whoever waits there ends the wait."""
         self._counted: collections.Counter[Counter] = collections.Counter()
         self._lock = threading.Lock()
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="http worker")

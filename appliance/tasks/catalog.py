@@ -122,8 +122,13 @@ class TaskList:
             names = {task.app_name for task in known if task.app_name}
         else:
             return ""
-        close = difflib.get_close_matches(selector.value, names, n=1)
-        return close[0] if close else ""
+        return close_name(selector.value, names)
+
+
+def close_name(text: str, names: Iterable[str]) -> str:
+    """The name that is closest to a text, an empty string if none is close."""
+    close = difflib.get_close_matches(text, names, n=1)
+    return close[0] if close else ""
 
 
 def _is_older(taken: float | None, age_s: float) -> bool:

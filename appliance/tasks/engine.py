@@ -450,6 +450,16 @@ class TaskEngine:
         self._views.hearers.append(hear)
 
     @property
+    def has_fresh_list(self) -> bool:
+        """Whether ``tasks`` does not ask the server."""
+        return self._tasks.is_fresh
+
+    @property
+    def is_server_away(self) -> bool:
+        """Whether the server did not answer lately; it is asked again and again meanwhile."""
+        return self._state.circuit.is_open
+
+    @property
     def starts(self) -> DirectStarts:
         """What takes starts that are asked for directly. Raises ``UnavailableError``."""
         self._need_server()
