@@ -652,6 +652,11 @@ class Counter(enum.Enum):
         "Asking the Qlik server about running tasks failed; the log has the reason.",
     )
     TIMERS_FIRED = ("timers fired", "A timer was due.")
+    OUTCOMES_WITHOUT_TASK_ROW = (
+        "outcomes without the server's row",
+        "A task_failure_full or task_aborted_full was published with an empty object in place of",
+        "the task as the Qlik server has it, because the server did not answer in time.",
+    )
     PUBLICATIONS_DROPPED = (
         "publications dropped",
         "An outcome on the topics of tasks was not published: the journal did not take it, or",

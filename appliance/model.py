@@ -119,6 +119,10 @@ REPLAYED = "appliance-replay"
 came from. Such a message starts nothing."""
 _REPLAYED = REPLAYED.encode()
 
+OUTCOME_OF = "appliance-task"
+"""The user property of a message that an ``[[outcome]]`` made: the id of its task."""
+_OUTCOME_OF = OUTCOME_OF.encode()
+
 
 def is_replayed(message: Message) -> bool:
     """Whether a message was replayed. Messages without properties cost nothing."""
@@ -126,6 +130,15 @@ def is_replayed(message: Message) -> bool:
     if properties is None or properties.find(_REPLAYED) < 0:
         return False
     return any(name == REPLAYED for name, _ in properties.decoded().user_properties)
+
+
+def outcome_of(message: Message) -> str:
+    """The task whose outcome an ``[[outcome]]`` of this appliance tells; empty if it is none."""
+    properties = message.properties
+    if properties is None or properties.find(_OUTCOME_OF) < 0 or not is_own(message.client_id):
+        return ""
+    found = properties.decoded().user_properties
+    return next((value for name, value in found if name == OUTCOME_OF), "")
 
 
 def sender(client_id: str) -> str:
@@ -355,6 +368,8 @@ class Cause(msgspec.Struct, frozen=True):
     rule: str = ""
     """The trigger or timer: its name, or its topic filter. The operator, or the user over HTTP (its
     address, if it did not sign in)."""
+    about: str = ""
+    """The task whose outcome the message tells, if an ``[[outcome]]`` made it."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -13,6 +13,7 @@ import msgspec
 from wine import SLOWNESS
 
 from appliance.config.tables import AllowConfig, TriggerConfig
+from appliance.engine.own_messages import properties_of
 from appliance.model import Execution, ExecutionState, Message, MessageProperties
 from appliance.qlik.client_managed import ClientManaged
 from appliance.qlik.server import QlikServer
@@ -175,21 +176,13 @@ def make_engine(
     )
 
 
-def properties_of(one: Publication) -> MessageProperties:
-    return MessageProperties(
-        payload_format=1,
-        content_type=one.content_type or None,
-        correlation_data=one.correlation,
-    )
-
-
 class Rig:
     """A running task engine with its journal and its broker."""
 
     def __init__(
         self, database: Path, server: QlikServer | None, *triggers: TriggerConfig, **settings: Any
     ) -> None:
-        self.broker = Broker()
+        self.broker = settings.pop("broker", None) or Broker()
         self.source = settings.pop("source", None) or MemorySource()
         self.engine = make_engine(database, self.broker, server, *triggers, **settings)
         self.source.position = self.source.advanced = self.engine.open()

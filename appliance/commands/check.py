@@ -20,6 +20,7 @@ from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
 from appliance.config.exposed_files import exposed_files
 from appliance.config.files import anonymous_allowed, check_files
+from appliance.config.outcome_topics import states_of, topic_of
 from appliance.config.reading import load
 from appliance.config.tables import (
     AllowConfig,
@@ -340,6 +341,9 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "allow", "only the tasks that [allow] lists may be started"
     elif config.qlik:
         yield "allow", "every task that the user may start"
+    for outcome in config.outcome:
+        what = f"{topic_of(outcome)}: {outcome.form} when {' or '.join(states_of(outcome))}"
+        yield "outcome", what + (f", tasks {_list(outcome.tasks)}" if outcome.tasks else "")
     for timer in config.timer:
         yield "timer", f"{timer.name}: {_timer(timer)}"
     for recorder in config.recorder:

@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.config.bridge_advice import bridge_advice
 from appliance.config.bridge_checks import bridge_problems
+from appliance.config.outcome_topics import OUTCOME_KEYS, outcome_problems
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_checks import recorder_advice, recorder_problems
 from appliance.config.recorder_paths import path_problems
@@ -91,6 +92,10 @@ def check(config: Config, problems: Problems) -> None:
             text = "no Qlik server is configured; add [qlik]"
             report(ConfigPath(table, "task"), text, "task")
         _unique(timer.name, names, table, report)
+    for number, outcome in enumerate(config.outcome, 1):
+        for key, text in outcome_problems(outcome, config.limits, config.service.name):
+            where = ConfigPath(f"[[outcome]] {number}", key)
+            report(where, text, *OUTCOME_KEYS.get(key, (key,)))
     _metrics(config, report)
 
 
@@ -515,5 +520,7 @@ def _advice(config: Config) -> Iterator[str]:
         )
     if config.qlik is not None and config.qlik.edition == "simulated":
         yield '[qlik] `edition` is "simulated": no task of a real server is started'
+    if config.outcome and config.qlik is None:
+        yield "[[outcome]] has no effect: no Qlik server is configured; add [qlik]"
     if config.qlik is not None and not config.trigger:
         yield "[qlik]: there is no [[trigger]], so no message starts a task"

@@ -668,7 +668,18 @@ class MetricsConfig(Table, frozen=True):
 NoticeKind = Literal["failed", "aborted", "succeeded", "recovered", "lost", "slow"]
 
 
-OutcomeKind = Literal["succeeded", "failed", "aborted", "lost"]
+OutcomeKind = Literal[
+    "succeeded", "failed", "aborted", "skipped", "refused", "rejected", "expired", "lost"
+]
+OutcomeForm = Literal[
+    "json",
+    "name",
+    "text",
+    "task_failure",
+    "task_failure_full",
+    "task_aborted",
+    "task_aborted_full",
+]
 
 
 class NotifyConfig(Table, frozen=True):
@@ -716,18 +727,23 @@ class OutcomeConfig(Table, frozen=True):
     `<name>/tasks/<id>/last` and its companions are published in any case.
     """
 
-    topic: Annotated[str, Example('"qliksense/{state}/{task}"')]
-    """The topic, with placeholders in braces."""
-    on: tuple[OutcomeKind, ...] = ("failed",)
-    """The outcomes that it is published for."""
-    form: Literal["json", "name", "text", "butler", "butler-full"] = "json"
-    """The payload: `json` an object with `fields`; `name` the task's name alone; `text` the text of
-    `text`; `butler` and `butler-full` what Butler publishes on `task_failure` and
-    `task_failure_full` (likewise for `task_aborted`)."""
-    fields: Annotated[tuple[str, ...], Example('["task", "state", "reason"]')] = ()
-    """With `json`: the members; empty: all."""
+    form: OutcomeForm = "json"
+    """What is published. `json`: an object with `fields`; `name`: the task's name alone; `text`:
+    the text of `text`. `task_failure`, `task_failure_full`, `task_aborted` and `task_aborted_full`
+    are Butler's messages, on Butler's topics if `topic` is not given."""
+    topic: Annotated[str | None, Example('"qliksense/{state}/{task}"')] = None
+    """The topic, with placeholders in braces; Butler's forms have one: `qliksense/task_failure` and
+    so on."""
+    on: Annotated[tuple[OutcomeKind, ...], Example('["failed", "aborted"]')] = ()
+    """The outcomes that it is published for; by default `aborted` for Butler's `task_aborted`
+    forms, `failed` for all others."""
+    fields: Annotated[
+        dict[str, str] | None, Example('{Task = "{task}", Seconds = "{duration}"}')
+    ] = None
+    """With `json`: the members and their values, with placeholders; by default the object of
+    `<name>/tasks/<id>/last`."""
     text: Annotated[str, Example('"{task} {state}: {reason}"')] = ""
-    """With `text`: the payload, with placeholders in braces."""
+    """With `text`: the payload, with placeholders."""
     tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
     """Task names or ids, `*` for any text; empty: all tasks."""
     qos: Annotated[int, Bounds(0, 1)] = 1

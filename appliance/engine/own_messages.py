@@ -9,10 +9,20 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from appliance.broker.door import Door
-from appliance.model import MessageProperties
+from appliance.model import OUTCOME_OF, MessageProperties
 from appliance.tasks.store import Publication
 
 _LIMIT_S = 10.0
+
+
+def properties_of(one: Publication) -> MessageProperties:
+    """The MQTT 5 properties with which a publication enters the door."""
+    return MessageProperties(
+        payload_format=1,
+        content_type=one.content_type or None,
+        correlation_data=one.correlation,
+        user_properties=((OUTCOME_OF, one.task),) if one.task else (),
+    )
 
 
 class OwnMessages:
@@ -48,12 +58,14 @@ class OwnMessages:
             for one in publications:
                 if id(one) in entered:
                     continue
-                properties = MessageProperties(
-                    payload_format=1,
-                    content_type=one.content_type or None,
-                    correlation_data=one.correlation,
-                ).encoded()
-                seq = door.publish(one.topic, one.payload, retain=one.retain, properties=properties)
+                properties = properties_of(one).encoded()
+                seq = door.publish(
+                    one.topic,
+                    one.payload,
+                    qos=one.qos,
+                    retain=one.retain,
+                    properties=properties,
+                )
                 entered[id(one)] = (one, seq)
             await door.settled()
             return entered[id(publications[-1])][1]

@@ -104,6 +104,7 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
             config.timer,
             config.allow,
             config.notify,
+            config.outcome,
             other_appliances=config.has_other_appliances,
         ),
         appliance.recorders.plan(config.recorder),

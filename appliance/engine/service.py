@@ -649,6 +649,7 @@ class Appliance:
             publish=self.outcome_messages.publish,
             timers=config.timer,
             notify=config.notify,
+            outcomes=config.outcome,
             answer_topic=self._answer_topic,
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from appliance.qlik.server import (
     NO_OPTIONS,
     UNSEEN,
     Ended,
+    FullTask,
     QlikError,
     Report,
     RetryPolicy,
@@ -163,6 +164,29 @@ class ClientManaged:
             if _GUID.fullmatch(app_id := rows.text(row, "id").lower())
             and (name := rows.text(row, "name"))
         ]
+
+    def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
+        """The rows of reload tasks and of their apps; see ``QlikServer.full_tasks``."""
+        wanted = dict.fromkeys(_guid(one) for one in task_ids if not one.startswith(APP))
+        tasks = self._by_id("/reloadtask/full", wanted)
+        app_of = {
+            task_id: rows.text(rows.inner(row, "app"), "id") for task_id, row in tasks.items()
+        }
+        apps = self._by_id(
+            "/app/full",
+            dict.fromkeys(one.lower() for one in app_of.values() if _GUID.fullmatch(one)),
+        )
+        return {
+            task_id: FullTask(row, apps.get(app_of[task_id].lower(), {}))
+            for task_id, row in tasks.items()
+        }
+
+    def _by_id(self, path: str, ids: Iterable[str]) -> dict[str, rows.Row]:
+        found = {}
+        for some in _batches(list(ids)):
+            for row in self._list(path, " or ".join(f"id eq {one}" for one in some)):
+                found[rows.text(row, "id").lower()] = row
+        return found
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         """Start a task with one POST; see ``QlikServer.start``.

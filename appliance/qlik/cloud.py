@@ -39,6 +39,7 @@ from appliance.qlik.masking import mask_last_lines, mask_line
 from appliance.qlik.server import (
     NO_OPTIONS,
     Ended,
+    FullTask,
     QlikError,
     Report,
     RetryPolicy,
@@ -119,6 +120,11 @@ class Cloud:
         tasks = self._tasks.tasks({app.id: app.name for app in apps})
         self._is_task = {task.id: True for task in tasks} | {app.id: False for app in apps}
         return [*apps, *tasks]
+
+    def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
+        """A tenant has no rows of this kind; see ``QlikServer.full_tasks``."""
+        del task_ids
+        return {}
 
     def apps(self) -> Sequence[Task]:
         """None: ``tasks`` has the apps."""

@@ -17,6 +17,7 @@ from appliance.qlik.cloud import Cloud
 from appliance.qlik.server import (
     NO_OPTIONS,
     Ended,
+    FullTask,
     QlikError,
     QlikServer,
     Report,
@@ -72,6 +73,10 @@ class MaskedServer:
     def apps(self) -> Sequence[Task]:
         with self._masked_errors():
             return self._server.apps()
+
+    def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
+        with self._masked_errors():
+            return self._server.full_tasks(task_ids)
 
     def start(self, task_id: str, *, options: ReloadOptions = NO_OPTIONS) -> Started:
         with self._masked_errors():

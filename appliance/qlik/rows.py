@@ -97,6 +97,19 @@ def number(row: Row, name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def tags(row: Row) -> tuple[str, ...]:
+    """The names of the tags of a task or an app."""
+    return tuple(text(tag, "name") for tag in rows(row.get("tags")))
+
+
+def properties(row: Row) -> tuple[tuple[str, str], ...]:
+    """The custom properties of a task or an app, as names and values."""
+    return tuple(
+        (text(inner(value, "definition"), "name"), text(value, "value"))
+        for value in rows(row.get("customProperties"))
+    )
+
+
 def task(row: Row, kind: TaskKind) -> Task:
     """A row of a task list."""
     last = inner(inner(row, "operational"), "lastExecutionResult")
@@ -109,11 +122,8 @@ def task(row: Row, kind: TaskKind) -> Task:
         enabled=row.get("enabled") is not False,
         app_id=text(app, "id"),
         app_name=text(app, "name"),
-        tags=tuple(text(tag, "name") for tag in rows(row.get("tags"))),
-        properties=tuple(
-            (text(inner(value, "definition"), "name"), text(value, "value"))
-            for value in rows(row.get("customProperties"))
-        ),
+        tags=tags(row),
+        properties=properties(row),
         max_retries=number(row, "maxRetries"),
         partial=row.get("isPartialReload") is True,
         manual=row.get("isManuallyTriggered") is True,

@@ -8,8 +8,8 @@ They keep no state about executions.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Sequence
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -145,6 +145,14 @@ ENDED_LOOK_BACK_NS = 3600 * 1_000_000_000
 stopped): its outcome may start further tasks, and one of yesterday should not."""
 
 
+class FullTask(msgspec.Struct, frozen=True):
+    """A task and its app as the server's own rows, for those who know them from there."""
+
+    task: Mapping[str, Any]
+    app: Mapping[str, Any]
+    """Empty for a task without an app, or whose app the user may not see."""
+
+
 class Ended(msgspec.Struct, frozen=True):
     """Answer to a question about runs that ended."""
 
@@ -170,6 +178,9 @@ class QlikServer(Protocol):
 
     def tasks(self) -> Sequence[Task]:
         """All tasks that the configured user may see (Cloud: apps that can be reloaded)."""
+
+    def full_tasks(self, task_ids: Sequence[str]) -> dict[str, FullTask]:
+        """These reload tasks with their apps, by id; empty where the server has no such rows."""
 
     def apps(self) -> Sequence[Task]:
         """Apps that can be reloaded without a task of their own, as tasks with an id of ``APP``.

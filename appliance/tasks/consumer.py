@@ -21,7 +21,16 @@ from appliance.counters import Counter
 from appliance.engine_api import RuleState
 from appliance.errors import UnavailableError, UsageError
 from appliance.journal.follower import Follower
-from appliance.model import Cause, Message, bridge_of, is_own, is_replayed, sender, seq_of
+from appliance.model import (
+    Cause,
+    Message,
+    bridge_of,
+    is_own,
+    is_replayed,
+    outcome_of,
+    sender,
+    seq_of,
+)
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
@@ -451,7 +460,14 @@ class JournalConsumer:
         )
 
     def _cause(self, message: Message, trigger: Trigger) -> Cause:
-        return Cause("message", message.seq, message.topic, message.client_id, trigger.name)
+        return Cause(
+            "message",
+            message.seq,
+            message.topic,
+            message.client_id,
+            trigger.name,
+            outcome_of(message),
+        )
 
     def _now(self) -> int:
         return self._state.clock_ns()

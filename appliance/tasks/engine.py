@@ -18,7 +18,13 @@ from typing import Literal
 
 import msgspec
 
-from appliance.config.tables import AllowConfig, NotifyConfig, TimerConfig, TriggerConfig
+from appliance.config.tables import (
+    AllowConfig,
+    NotifyConfig,
+    OutcomeConfig,
+    TimerConfig,
+    TriggerConfig,
+)
 from appliance.counters import Counter
 from appliance.engine_api import (
     FailingTask,
@@ -42,6 +48,8 @@ from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
 from appliance.tasks.log_fetcher import LogFetcher
 from appliance.tasks.notices import Notices, Target
+from appliance.tasks.outcome_forms import OutcomeForms
+from appliance.tasks.outcome_lookup import OutcomeLookup
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.overview import KnownTask, overview
 from appliance.tasks.payloads import Rejection
@@ -72,6 +80,7 @@ class Rules(msgspec.Struct, frozen=True):
     timers: Timers
     allow: AllowConfig
     targets: tuple[Target, ...]
+    outcomes: tuple[OutcomeConfig, ...] = ()
     other_appliances: bool = False
 
 
@@ -89,6 +98,7 @@ class TaskEngine:
         publish: Publish,
         timers: Sequence[TimerConfig] = (),
         notify: Sequence[NotifyConfig] = (),
+        outcomes: Sequence[OutcomeConfig] = (),
         answer_topic: Callable[[Message, str], str | None] = lambda _message, topic: topic,
         edition: str = "",
         other_appliances: bool = False,
@@ -118,7 +128,7 @@ class TaskEngine:
         """
         self._service_name = service_name
         rules = Triggers(triggers, service_name=service_name)
-        outcomes = Outcomes(service_name, self._concern, answer_topic)
+        telling = Outcomes(service_name, self._concern, answer_topic)
         limits = limits or Limits(slots=max_concurrent, max_running=max_running)
         self._server = server
         self._edition = edition
@@ -138,7 +148,12 @@ class TaskEngine:
         if server is not None:
             self._planner.dispatcher.clock_doubt_s = server.clock_doubt_s
         self._planner.dispatcher.boot_ns = _boot_ns(clock_ns) if boot_ns is None else boot_ns
-        self._state = StateStore(self._store, self._planner, self._views, outcomes, clock_ns)
+        self._state = StateStore(self._store, self._planner, self._views, telling, clock_ns)
+        lookup = None
+        if server is not None:
+            lookup = OutcomeLookup(server, self._tasks, self._planner.count)
+        self._forms = OutcomeForms(outcomes, service_name, self._tasks.known, lookup)
+        telling.forms = self._forms.of
         self._resolution = Resolution(self._tasks, self._allow)
         self._direct_starts = DirectStarts(self._state, self._tasks, self._resolution)
         self._timing = Timing(
@@ -150,7 +165,7 @@ class TaskEngine:
         self._consumer = JournalConsumer(
             self._state,
             rules,
-            outcomes,
+            telling,
             self._timing.hear,
             own_time_ns=None if server is None else server.own_time_ns,
         )
@@ -160,11 +175,12 @@ class TaskEngine:
                 self._state,
                 server,
                 self._tasks,
+                before_ends=self._forms.before_ends,
                 first_poll_s=first_poll_s,
                 slowest_poll_s=slowest_poll_s,
                 elsewhere_s=elsewhere_s,
             )
-            runner = Runner(self._state, server, self._resolution, outcomes)
+            runner = Runner(self._state, server, self._resolution, telling)
             logs = LogFetcher(self._state, server, self._tasks)
             health = HealthWatch(self._state, server, self._tasks, health_check_s, runner.longest_s)
             serving = Serving(server, runner, logs, poller, health, limits.slots)
@@ -283,6 +299,7 @@ class TaskEngine:
         timers: Sequence[TimerConfig],
         allow: AllowConfig,
         notify: Sequence[NotifyConfig],
+        outcomes: Sequence[OutcomeConfig] = (),
         *,
         other_appliances: bool = False,
     ) -> Rules:
@@ -292,6 +309,7 @@ class TaskEngine:
             Timers(timers, service_name=self._service_name),
             allow,
             self._notices.targets_for_reload(notify),
+            tuple(outcomes),
             other_appliances,
         )
 
@@ -311,6 +329,7 @@ class TaskEngine:
             self._allow.take(rules.allow)
             self._planner.dispatcher.has_others = rules.other_appliances
             self._workers.tell(self._notices.take(rules.targets))
+            self._forms.take(rules.outcomes)
 
     def _concern(self, topic: str) -> bool:
         return self._consumer.concern(topic)

@@ -11,18 +11,20 @@ Not for: what happens at run time, where a task is not started by its own outcom
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from appliance.config.tables import Config, TriggerConfig
+from appliance.config.outcome_topics import outcome_problems
+from appliance.config.tables import Config, OutcomeConfig, TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Cause, Execution, ExecutionState, Task
 from appliance.mqtt.topics import matches
 from appliance.tasks.catalog import AllowList, ambiguity, find
 from appliance.tasks.conditions import Condition
 from appliance.tasks.invisible import bare
+from appliance.tasks.outcome_forms import OutcomeForm
 from appliance.tasks.outcomes import describe
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import Trigger
@@ -86,7 +88,8 @@ def find_loops(config: Config, tasks: Sequence[Task] | None = None) -> list[Loop
     ``tasks`` is the server's list, if it was asked for.
     """
     service = config.service.name
-    rules = list(_rules(config, tasks))
+    forms = [OutcomeForm(one, service) for one in _sound_forms(config)]
+    rules = list(_rules(config, tasks, {service, *(one.first_level for one in forms)}))
     known = dict.fromkeys(task for rule in rules for task in rule.targets)
     literal = "\n".join(rule.trigger.topic for rule in rules)
     # A task that a filter names goes first: the bound must not hide it.
@@ -95,7 +98,7 @@ def find_loops(config: Config, tasks: Sequence[Task] | None = None) -> list[Loop
         (task, rule.number): outcomes
         for rule in rules
         for task in everyone
-        if (outcomes := _outcomes(rule, task, service))
+        if (outcomes := _outcomes(rule, task, service) | _outcomes_in_forms(rule, task, forms))
     }
     kept = frozenset(everyone)
     found: list[Loop] = []
@@ -127,11 +130,20 @@ def find_loops(config: Config, tasks: Sequence[Task] | None = None) -> list[Loop
     return smallest[:_MOST_LOOPS]
 
 
-def _rules(config: Config, tasks: Sequence[Task] | None) -> Iterator[_Rule]:
-    """The triggers that outcomes may start: with a topic of the appliance and a fixed task."""
+def _sound_forms(config: Config) -> Iterator[OutcomeConfig]:
+    """The ``[[outcome]]`` tables without a problem that is said elsewhere."""
+    for one in config.outcome:
+        if not any(outcome_problems(one, config.limits, config.service.name)):
+            yield one
+
+
+def _rules(
+    config: Config, tasks: Sequence[Task] | None, first_levels: Container[str]
+) -> Iterator[_Rule]:
+    """The triggers that outcomes may start: with a topic of outcomes and a fixed task."""
     allow = AllowList(config.allow)
     for number, table in enumerate(config.trigger, 1):
-        if not table.topic.startswith(f"{config.service.name}/"):
+        if table.topic.partition("/")[0] not in first_levels:
             continue
         try:
             trigger = Trigger(table, number)
@@ -185,13 +197,48 @@ def _outcomes(rule: _Rule, task: _Task, service: str) -> frozenset[ExecutionStat
 
 def _holds(rule: _Rule, task: _Task, state: ExecutionState) -> bool:
     """Whether the rule's ``when`` may hold for what is published of the task in this state."""
-    samples = [
-        msgspec.json.encode(
-            describe(Execution(0, task.id, name, state, Cause("message", seq=1), 0))
-        )
+    samples = [msgspec.json.encode(describe(one)) for one in _samples(task, state)]
+    return _meets(rule, task, samples)
+
+
+def _samples(task: _Task, state: ExecutionState) -> list[Execution]:
+    return [
+        Execution(0, task.id, name, state, Cause("message", seq=1), 0, execution_id=_UNKNOWN_ID)
         # Blanks around a name may be the rule's or the task's.
         for name in dict.fromkeys((task.name, bare(task.name)))
     ]
+
+
+def _outcomes_in_forms(
+    rule: _Rule, task: _Task, forms: Sequence[OutcomeForm]
+) -> frozenset[ExecutionState]:
+    """With which outcomes an ``[[outcome]]`` about the task starts what the rule names.
+
+    What a text says is not looked at: it may meet the rule.
+    """
+    selector = rule.trigger.fixed
+    assert selector is not None
+    if selector.kind in ("id", "app") and selector.value == task.id:
+        return frozenset()
+    return frozenset(
+        state
+        for state in _OUTCOMES
+        for form in forms
+        if any(_is_met(rule, task, form, one) for one in _samples(task, state))
+    )
+
+
+def _is_met(rule: _Rule, task: _Task, form: OutcomeForm, sample: Execution) -> bool:
+    sample = msgspec.structs.replace(sample, task_id=task.id or _UNKNOWN_ID)
+    if sample.state.value not in form.states or (task.name and not form.concerns(sample, None)):
+        return False
+    if not matches(rule.trigger.topic, form.topic(sample, None)):
+        return False
+    is_known = form.is_json or (form.is_name and bool(task.name))
+    return not is_known or _meets(rule, task, [form.payload(sample, None)])
+
+
+def _meets(rule: _Rule, task: _Task, samples: Sequence[bytes]) -> bool:
     if rule.condition is not None and not rule.condition.holds(samples[0]):
         return False
     known = {path: bool(text) for path, text in zip(_PATHS_OF_TASK, task[:2], strict=True)}

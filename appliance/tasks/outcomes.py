@@ -41,6 +41,8 @@ class Outcomes:
     ) -> None:
         self._own = f"{service_name}/"
         self._prefix = f"{service_name}/tasks/"
+        self.forms: Callable[[Execution], list[Publication]] = lambda _: []
+        """Makes the further publications of an outcome (outcome_forms.py)."""
         self._concerns = concerns
         self._answer_topic = answer_topic
 
@@ -65,9 +67,12 @@ class Outcomes:
         """Publications of a state change: on the task's topics and, at the end, to the senders."""
         _log_change(execution)
         payload = msgspec.json.encode(describe(execution))
-        publications = []
+        publications: list[Publication] = []
         task = execution.task_id
         amended = _is_amended(execution)
+        if execution.state.is_final and not amended:
+            # First: where the next one is in the journal, a restart takes all for published.
+            publications += self.forms(execution)
         if task and not amended:
             publications.append(Publication(f"{self._prefix}{task}/execution", payload))
         if not execution.state.is_final:

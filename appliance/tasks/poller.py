@@ -11,11 +11,13 @@ Not for: what a report means (planner.py).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
 
 from appliance import tuning
 from appliance.counters import Counter
-from appliance.model import Task
+from appliance.model import Cause, Execution, Task
 from appliance.qlik import deadlines
 from appliance.qlik.server import Ended, QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
@@ -37,7 +39,10 @@ TOGETHER_S = 1.0
 
 
 class RunPoller:
-    """Polls the runs. For one thread; ``changed`` of the state store wakes that thread."""
+    """Polls the runs. For one thread; ``changed`` of the state store wakes that thread.
+
+    ``before_ends`` gets the executions whose end is noted next, as far as they are known by then.
+    """
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class RunPoller:
         server: QlikServer,
         tasks: TaskList,
         *,
+        before_ends: Callable[[Sequence[Execution]], None] = lambda _: None,
         first_poll_s: float = FIRST_POLL_S,
         slowest_poll_s: float = SLOWEST_POLL_S,
         elsewhere_s: float = SLOWEST_POLL_S,
@@ -52,6 +58,7 @@ class RunPoller:
         self._state = state
         self._server = server
         self._tasks = tasks
+        self._before_ends = before_ends
         self._first = int(first_poll_s * SECOND_NS)
         self._slowest = int(slowest_poll_s * SECOND_NS)
         self._elsewhere = int(elsewhere_s * SECOND_NS)
@@ -123,6 +130,13 @@ class RunPoller:
         self, records: Sequence[Record], runs: Sequence[str], reports: dict[str, Report]
     ) -> None:
         pairs = list(zip(records, runs, strict=True))
+        self._before_ends(
+            [
+                _as_reported(record.execution, reports[run])
+                for record, run in pairs
+                if run in reports and reports[run].state.is_final
+            ]
+        )
         for first in range(0, len(pairs), tuning.NOTED_TOGETHER):
             with self._state.change() as planner:
                 now = self._state.clock_ns()
@@ -162,6 +176,7 @@ class RunPoller:
         known = self._known_tasks(unknown) if unknown else {}
         ours_to_see = [one for one in unknown if one.task_id.lower() in known]
         are_decided = True
+        self._before_ends([_of_other(one, known) for one in ours_to_see if one.state.is_final])
         for first in range(0, len(ours_to_see), tuning.NOTED_TOGETHER):
             with state.change() as planner:
                 now = state.clock_ns()
@@ -198,3 +213,14 @@ class RunPoller:
             for record in due:
                 planner.unanswered(record, error, self._state.clock_ns())
             self._state.circuit.failed(error)
+
+
+def _as_reported(execution: Execution, report: Report) -> Execution:
+    return msgspec.structs.replace(execution, state=report.state, execution_id=report.execution_id)
+
+
+def _of_other(report: Report, known: Mapping[str, Task]) -> Execution:
+    task = known[report.task_id.lower()]
+    return _as_reported(
+        Execution(0, task.id, task.name, report.state, Cause("elsewhere"), 0), report
+    )

@@ -95,12 +95,12 @@ class Runner:
     # --- one way for each kind ----------------------------------------------------------------
 
     def _resolve(self, record: Record) -> None:
-        topic = record.execution.cause.topic
+        cause = record.execution.cause
         try:
             found = self._resolution.resolve(
                 record.selector,
                 record.options.reload,
-                lambda task: self._outcomes.is_about(topic, task),
+                lambda task: task == cause.about or self._outcomes.is_about(cause.topic, task),
             )
         except QlikError as error:
             self._not_reached(record, error)

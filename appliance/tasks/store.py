@@ -69,6 +69,9 @@ class Publication(msgspec.Struct, frozen=True, array_like=True):
     retain: bool = False
     correlation: bytes | None = None
     content_type: str = "application/json"
+    qos: int = 1
+    task: str = ""
+    """The task of an outcome that an ``[[outcome]]`` has made."""
 
 
 class TaskHistory(msgspec.Struct, frozen=True, array_like=True):

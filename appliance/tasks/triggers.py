@@ -13,7 +13,7 @@ import msgspec
 
 from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
-from appliance.model import Message, ReloadOptions, is_own
+from appliance.model import Message, ReloadOptions, is_own, outcome_of
 from appliance.mqtt.topics import Matcher
 from appliance.tasks.conditions import Condition
 from appliance.tasks.invisible import bare
@@ -208,7 +208,8 @@ class Triggers:
         decisions = []
         for trigger in dict.fromkeys(matched):
             if self._is_own(message) and not (
-                self._may_chain(trigger) and (trigger.asks_for_log or not _is_told_again(message))
+                self._may_chain(trigger, message)
+                and (trigger.asks_for_log or not _is_told_again(message))
             ):
                 continue
             answer = refusal or _ask(trigger, message)
@@ -235,10 +236,10 @@ class Triggers:
 
     def _explained(self, rule: Trigger, message: Message) -> str:
         if self._is_own(message):
-            if not self._may_chain(rule):
+            if not self._may_chain(rule, message):
                 return (
                     "it takes no message of the appliance itself, because its filter does not "
-                    f"begin with {self._own_prefix} or it names no task."
+                    f"begin with {_first_level(message.topic)}/ or it names no task."
                 )
             if not rule.asks_for_log and _is_told_again(message):
                 return "it acts on an outcome once, and this tells the outcome again with its log."
@@ -254,15 +255,17 @@ class Triggers:
         return f"it asks for {', '.join(one.selector.text for one in answer[:_EXPLAINED])}."
 
     def _is_own(self, message: Message) -> bool:
-        return is_own(message.client_id) and message.topic.startswith(self._own_prefix)
+        is_on_own_topic = message.topic.startswith(self._own_prefix)
+        return (is_own(message.client_id) and is_on_own_topic) or bool(outcome_of(message))
 
-    def _may_chain(self, trigger: Trigger) -> bool:
+    def _may_chain(self, trigger: Trigger, message: Message) -> bool:
         """A rule sees what the appliance says of itself only if it names the topic and the task.
 
         Otherwise a rule for ``#`` would read the task id out of the outcome of the run that it
         started, and start it again, for ever.
         """
-        return trigger.fixed is not None and trigger.topic.startswith(self._own_prefix)
+        is_meant = _first_level(trigger.topic) == _first_level(message.topic)
+        return trigger.fixed is not None and is_meant
 
 
 def _ask(trigger: Trigger, message: Message) -> tuple[WantedStart, ...] | Rejection | None:
@@ -302,8 +305,13 @@ def _is_told_again(message: Message) -> bool:
     return bool(again.logTail or again.logProblem)
 
 
+def _first_level(topic: str) -> str:
+    return topic.partition("/")[0]
+
+
 def _about(message: Message, selector: TaskSelector) -> bool:
-    return selector.kind in ("id", "app") and selector.value in message.topic.split("/")
+    about = (*message.topic.split("/"), outcome_of(message))
+    return selector.kind in ("id", "app") and selector.value in about
 
 
 def _never_starts(message: Message) -> Rejection | None:

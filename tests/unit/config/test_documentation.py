@@ -95,6 +95,8 @@ def test_every_example_of_a_key_is_valid(heading: str, example: str) -> None:
         keys[key] = example
         example, key = f"{inner} = {{{', '.join(keys.values())}}}", inner
     lines = {**NEEDED.get(table, {}), key: example}
+    if (table, key) == ("[[outcome]]", "text"):
+        lines["form"] = "form = 'text'"
     if key in ("cron", "silence", "topic") and table == "[[timer]]":
         del lines["every"]
         lines |= {} if key == "cron" else {"silence": "silence = '1s'", "topic": "topic = 'a'"}
