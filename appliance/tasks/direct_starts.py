@@ -21,6 +21,7 @@ from appliance.qlik.server import QlikError
 from appliance.storage.sqlite import explain
 from appliance.tasks.catalog import TaskList, ambiguity
 from appliance.tasks.payloads import Rejection, WantedStart, read_payload
+from appliance.tasks.records import Next
 from appliance.tasks.resolution import Resolution
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.start_keys import KeptKey, StartKey
@@ -150,8 +151,16 @@ class DirectStarts:
                 )
         return tuple(dict.fromkeys((one.selector, Options(reload=one.reload)) for one in wanted))
 
-    def take(self, starts: Sequence[Start], cause: Cause, key: StartKey | None = None) -> Taken:
+    def take(
+        self,
+        starts: Sequence[Start],
+        cause: Cause,
+        key: StartKey | None = None,
+        next_tasks: Sequence[Next] = (),
+    ) -> Taken:
         """Ask for all of these, or for none of them; with a key, once.
+
+        ``next_tasks`` are started after each of them.
 
         Raises:
             UnavailableError: the queue is full, or the database can't be written.
@@ -172,6 +181,10 @@ class DirectStarts:
                 (each for each in answers if isinstance(each, Rejection)), None
             )
             found = Taken(tuple(dict.fromkeys(numbers)))
+            for number in found.executions if next_tasks else ():
+                if (record := planner.open.get(number)) is not None:
+                    record.add_next(next_tasks)
+                    planner.book.changes.records[number] = record
             if key is not None and refused is None:
                 planner.book.changes.keys.append(KeptKey(key, found.executions, now))
         if refused is not None:

@@ -192,6 +192,8 @@ class Dispatcher:
             merged=other.execution.merged + (0 if is_same else 1),
         )
         other.reply_to = ()
+        target.add_next(other.next_tasks)
+        other.next_tasks = ()
         self._book.changes.moved_answers.append((other.id, target.id))
         text = f"Answered by execution {target.id}."
         self.finish(other, RequestState.SKIPPED, text, now, answered_by=target.id)
@@ -559,6 +561,8 @@ class Dispatcher:
         book.count(_COUNTERS[record.execution.state])
         if record.log_wanted:
             self.logs.want(record, now)
+        if record.next_tasks:
+            book.ended.append(record)
         self.decide_waiting(task_id, now)
 
     def _remember_end(self, record: Record, to: RequestState, took_s: float | None) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Sequence
 import msgspec
 
 from appliance.counters import Counter
-from appliance.model import ExecutionState, ReloadOptions, Task
+from appliance.model import Cause, ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report
 from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.jobs import Limits
@@ -195,6 +195,25 @@ class Planner:
             return
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)
+
+    def start_next(self, now: int) -> bool:
+        """Ask for what is to be started after the executions that have ended in this change.
+
+        Returns whether any of them ended.
+        """
+        ended, self.book.ended = self.book.ended, []
+        for record in ended:
+            execution, wanted, record.next_tasks = record.execution, record.next_tasks, ()
+            for one in wanted:
+                is_wanted = (
+                    execution.state.is_bad
+                    if one.after_failure
+                    else execution.state is ExecutionState.SUCCEEDED
+                )
+                if is_wanted:
+                    cause = Cause("http", rule=execution.cause.rule)
+                    self.ask(TaskSelector("id", one.task_id), Options(), cause, now)
+        return bool(ended)
 
     def no_room_for(self, starts: Collection[tuple[TaskSelector, Options]]) -> Rejection | None:
         """Why requests for all of these tasks can't be taken; counted if so."""

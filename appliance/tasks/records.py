@@ -26,6 +26,18 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
     """The message that asked: it is answered once, however many rules took it up."""
 
 
+MAX_NEXT = 100
+"""Tasks that are started after one execution."""
+
+
+class Next(msgspec.Struct, frozen=True, array_like=True):
+    """A task that is started when an execution has ended in one way or the other."""
+
+    task_id: str
+    after_failure: bool = False
+    """Whether after a bad end, or else after a success."""
+
+
 _TIMES = (
     "posted_ns",
     "look_since_ns",
@@ -97,6 +109,8 @@ class Record(msgspec.Struct, eq=False):
     """When it may go at the earliest, so that several appliances do not go at the same moment."""
     is_by_other: bool = False
     """A run that another one started answers it."""
+    next_tasks: tuple[Next, ...] = ()
+    """What is started at its end, in the change that gives it its outcome."""
 
     @property
     def wanted_ns(self) -> int:
@@ -126,6 +140,10 @@ class Record(msgspec.Struct, eq=False):
         """All replies together, those to one and the same message only once."""
         known = set(self.reply_to)
         return (*self.reply_to, *(one for one in further if not one.seq or one not in known))
+
+    def add_next(self, further: Iterable[Next]) -> None:
+        """Have tasks started at its end besides, ``MAX_NEXT`` at most."""
+        self.next_tasks = tuple(dict.fromkeys((*self.next_tasks, *further)))[:MAX_NEXT]
 
     @property
     def id(self) -> int:

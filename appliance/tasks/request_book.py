@@ -40,6 +40,8 @@ class RequestBook:
     def __init__(self, known: Callable[[str], Task | None]) -> None:
         self.changes = Changes()
         """What must be written; the state store takes it away."""
+        self.ended: list[Record] = []
+        """Requests that have their outcome, and after which tasks are to be started."""
         self.told: list[tuple[Record, Execution]] = []
         """Changes of the visible state, in order: the record and what users saw of it then."""
         self.open: dict[int, Record] = {}

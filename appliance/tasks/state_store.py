@@ -323,6 +323,19 @@ class StateStore:
         if not self._published_before.take(publication):
             self.publish(publication)
 
+    def _hand_out(self, planner: Planner) -> None:
+        """Give workers what can be done now, what follows executions that have ended too."""
+        now = self.clock_ns()
+        planner.start_next(now)
+        while not self.stopping and not self.trouble:
+            for job in planner.begin(now):
+                if self._is_in_journal(job):
+                    self.jobs.put(job)
+                else:
+                    self._unnoted_jobs.append(job)
+            if not planner.start_next(now):
+                break
+
     def settle(self, *, flush: bool = False) -> bool:
         """Write what changed and let it take effect; returns whether the disk took it.
 
@@ -330,12 +343,7 @@ class StateStore:
         """
         planner = self.planner
         self._mind_circuit()
-        if not self.stopping and not self.trouble:
-            for job in planner.begin(self.clock_ns()):
-                if self._is_in_journal(job):
-                    self.jobs.put(job)
-                else:
-                    self._unnoted_jobs.append(job)
+        self._hand_out(planner)
         told, planner.book.told = planner.book.told, []
         for record, execution in told:
             try:

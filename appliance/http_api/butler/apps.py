@@ -24,6 +24,7 @@ from appliance.model import ReloadOptions, Task
 from appliance.qlik.server import QlikError
 from appliance.tasks.direct_starts import NotStartedError
 from appliance.tasks.payloads import WantedStart
+from appliance.tasks.records import MAX_NEXT, Next
 from appliance.tasks.selector import TaskSelector, task_id
 
 _RELOAD = "/v4/app/{appId}/reload"
@@ -40,6 +41,7 @@ _LIST_CALL = call(
     },
 )
 _MODES = (0, 1, 2)
+_NEXT = (("startQSEoWTaskOnSuccess", False), ("startQSEoWTaskOnFailure", True))
 
 OPENAPI: dict[str, object] = {
     **{path: {"get": _LIST_CALL} for path in _LISTS},
@@ -83,24 +85,27 @@ def routes(context: Context) -> list[Route]:
         body = await object_of(request)
         mode = integer_of(body.get("reloadMode"), "body/reloadMode")
         partial = boolean_of(body.get("partialReload"), "body/partialReload")
-        for name in ("startQSEoWTaskOnSuccess", "startQSEoWTaskOnFailure"):
-            if texts_of(body.get(name, []), f"body/{name}"):
-                raise ButlerError(
-                    400, f"{name} is not offered. Use a [[trigger]] on the outcome of the reload."
-                )
+        wanted_next = [
+            Next(_id_of(task, "Task"), after_failure=is_failure)
+            for name, is_failure in _NEXT
+            for task in texts_of(body.get(name, []), f"body/{name}")
+        ]
+        if len(wanted_next) > MAX_NEXT:
+            raise ButlerError(400, f"At most {MAX_NEXT} tasks can be started after a reload.")
         if mode in _MODES[1:]:
             raise ButlerError(
                 400, "Only reloadMode 0 is offered: the app is reloaded by a task of the server."
             )
-        app = task_id(shown := request.path_params["appId"])
-        if app is None:
-            raise ButlerError(400, f"App not found: {shown}")
-        wanted = WantedStart(TaskSelector("app", app), ReloadOptions(partial))
+        shown = request.path_params["appId"]
+        wanted = WantedStart(TaskSelector("app", _id_of(shown, "App")), ReloadOptions(partial))
+        after = [WantedStart(TaskSelector("id", one.task_id)) for one in wanted_next]
 
         def work() -> None:
             starts = tasks.starts
             try:
-                starts.take(starts.find([wanted], caller.may_start), cause_of(caller))
+                starts.find(after, caller.may_start)
+                found = starts.find([wanted], caller.may_start)
+                starts.take(found, cause_of(caller), next_tasks=wanted_next)
             except NotStartedError as error:
                 is_denied = error.kind in ("not allowed", "no right")
                 raise ButlerError(403 if is_denied else 400, str(error)) from None
@@ -112,6 +117,12 @@ def routes(context: Context) -> list[Route]:
         *(ButlerRoute(path, apps, methods=["GET"]) for path in _LISTS),
         ButlerRoute(_RELOAD, reload, methods=["PUT"]),
     ]
+
+
+def _id_of(text: str, what: str) -> str:
+    if (found := task_id(text)) is None:
+        raise ButlerError(400, f"{what} not found: {text}")
+    return found
 
 
 def _apps(tasks: list[Task], caller: Caller) -> list[dict[str, str]]:
