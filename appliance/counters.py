@@ -599,6 +599,14 @@ class Counter(enum.Enum):
         "script logs missed",
         "The script log of a run that failed can't be had; the execution says why.",
     )
+    SCRIPT_LOGS_NOT_KEPT = (
+        "script logs not kept",
+        "A script log could not be written to the folder script-logs, or too little disk is free.",
+    )
+    SCRIPT_LOGS_DELETED_EARLY = (
+        "script logs deleted early",
+        "The oldest script log was deleted before its time: there are more than 10,000, or 1 GB.",
+    )
     SCRIPT_LOGS_OVER_LIMIT = (
         "script logs over the limit",
         "A script log was larger than 4 GiB or took longer than five minutes, so its end was not",
@@ -717,7 +725,12 @@ class Counter(enum.Enum):
     )
     NOTICES_LEFT_OUT = (
         "notices left out",
-        "A notice was left out because of at_most an hour; the next one says how many.",
+        "A notice was left out because of at_most an hour or every; a later one says how many.",
+    )
+    NOTICE_RECEIVERS_LEFT_OUT = (
+        "notice receivers left out",
+        "A receiver of a notice was left out: the owner or task could not be asked for, or the",
+        "address is none, or there are more than twenty.",
     )
     NOTICES_DROPPED = (
         "notices dropped",

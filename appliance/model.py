@@ -421,3 +421,5 @@ class Execution(msgspec.Struct, frozen=True):
     """How long the run waited in the server's queue, once it was taken out."""
     details: tuple[Step, ...] = ()
     """The server's own notes on the run, by time, secrets masked; of the newest attempt."""
+    log_file: str = ""
+    """The name of the file in ``script-logs`` that the whole script log was kept in."""

@@ -16,6 +16,7 @@ import msgspec
 
 from appliance.config.bridge_advice import bridge_advice
 from appliance.config.bridge_checks import bridge_problems
+from appliance.config.notify_checks import notify_problems
 from appliance.config.outcome_topics import OUTCOME_KEYS, outcome_problems
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_checks import recorder_advice, recorder_problems
@@ -73,13 +74,8 @@ def check(config: Config, problems: Problems) -> None:
             )
     _recorders(config, report)
     for number, notify in enumerate(config.notify, 1):
-        if (notify.url is None) == (notify.url_file is None):
-            report(
-                ConfigPath(f"[[notify]] {number}", "url_file"),
-                "write the address in `url` or in `url_file`, not in both",
-                "url",
-                "url_file",
-            )
+        for key, text, *keys in notify_problems(notify):
+            report(ConfigPath(f"[[notify]] {number}", key), text, *keys)
     names: set[str] = set()
     for number, timer in enumerate(config.timer, 1):
         table = f"[[timer]] {number}"

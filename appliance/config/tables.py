@@ -690,24 +690,30 @@ class NotifyConfig(Table, frozen=True):
     url_file: Annotated[ReadPath | None, Example('"notify_url.txt"')] = None
     """Instead of `url`: the file that holds it."""
     on: tuple[NoticeKind, ...] = ("failed", "recovered", "lost")
-    """Kinds of notices. `failed`: a request that failed, was refused or rejected, or expired; an
-    aborted one too, unless `aborted` is in the list or in that of another table. `aborted`: a run
-    that was aborted. `succeeded`: each success. `recovered`: the first success after a request
-    that ended badly. `lost`: a run whose outcome can't be read. `slow`: a run that takes three
-    times as long as usual and at least a minute more."""
+    """Kinds of notices. `failed`: a request that failed, was refused or rejected, or expired; also
+    one that was aborted, unless a table for its task lists `aborted`. `aborted`: a run that was
+    aborted, or a request that was taken back. `succeeded`: each success. `recovered`: the first
+    success after a request that ended badly. `lost`: a run whose outcome can't be read. `slow`: a
+    run that takes three times as long as usual and at least a minute more."""
     tasks: Annotated[tuple[str, ...], Example('["Reload *"]')] = ()
     """Task names or ids, `*` for any text; empty: all tasks."""
     tags: Annotated[tuple[str, ...], Example('["critical"]')] = ()
-    """Only tasks with one of these tags; empty: all tasks."""
+    """Only tasks with one of these tags."""
     properties: Annotated[
         tuple[ByProperty, ...], Example('[{property = "Alert", value = "Yes"}]')
     ] = ()
-    """Only tasks with one of these values of custom properties; empty: all tasks."""
+    """Only tasks with one of these values of custom properties. With `tags` and this, one of all
+    these is enough."""
     to_property: Annotated[str, Example('"AlertSendTo"')] = ""
     """A custom property of tasks whose values are e-mail addresses: they are the receivers of the
     task's notices, in addition to those of the URL (a `mailto` one)."""
     to_owner: bool = False
     """Whether the e-mail address of the app's owner is a receiver too (a `mailto` URL)."""
+    owners: Annotated[tuple[str, ...], Example("['SALES\\*']")] = ()
+    """With `to_owner`: only these owners, `DIRECTORY\\user`, `*` for any text; empty: all. In Qlik
+    Cloud the user's name."""
+    not_owners: Annotated[tuple[str, ...], Example("['INTERNAL\\*']")] = ()
+    """With `to_owner`: not these owners."""
     at_most: Annotated[int, Bounds(1)] = 20
     """Notices in an hour; one notice sums up the others."""
     every: Annotated[Duration | None, Bounds(1), Example('"10m"')] = None
@@ -715,10 +721,12 @@ class NotifyConfig(Table, frozen=True):
     title: Annotated[str, Example('"{task} {state}"')] = ""
     """The title, with placeholders in braces; docs/triggers.md has them."""
     text: Annotated[str, Example('"{reason}\\n{log}"')] = ""
-    """The text, likewise."""
+    """The text, likewise. `{log}` is where the last lines of the script log stand in it."""
     log: Literal["tail", "attach", "none"] = "tail"
     """The script log of a failed reload: its last lines in the text, all of it as an attached file
-    where the service takes one, or nothing."""
+    where the service takes one, or nothing. The notice waits up to 30 s for it."""
+    log_lines: Annotated[int, Bounds(1, 20)] = 10
+    """So many of its last lines."""
 
 
 class OutcomeConfig(Table, frozen=True):

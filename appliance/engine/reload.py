@@ -106,6 +106,7 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
             config.notify,
             config.outcome,
             other_appliances=config.has_other_appliances,
+            keep_script_logs_s=None if config.qlik is None else config.qlik.keep_script_logs,
         ),
         appliance.recorders.plan(config.recorder),
     )

@@ -650,6 +650,8 @@ class Appliance:
             timers=config.timer,
             notify=config.notify,
             outcomes=config.outcome,
+            keep_script_logs_s=None if config.qlik is None else config.qlik.keep_script_logs,
+            has_room=self._has_room_for_logs,
             answer_topic=self._answer_topic,
             max_running=None if config.qlik is None else config.qlik.max_running,
             max_concurrent=4 if config.qlik is None else config.qlik.max_concurrent,
@@ -663,6 +665,10 @@ class Appliance:
             logger.warning("%s", loop.text)
         for text in upload_advice(config):
             logger.warning("%s", text)
+
+    def _has_room_for_logs(self) -> bool:
+        """Whether the disk has so much free that script logs may be kept. May wait for it."""
+        return self._free_bytes(self.data_dir) >= self._floors.of(self.data_dir)
 
     def _answer_topic(self, message: Message, topic: str) -> str | None:
         """Where an answer goes so that its asker gets it, if the asker may listen there.

@@ -27,13 +27,15 @@ from appliance.qlik.failures import (
     status_error,
     unexpected_error,
 )
-from appliance.qlik.masking import mask_line
-from appliance.qlik.script_log import script_log_tail
+from appliance.qlik.masking import mask_last_lines, mask_line, mask_log
+from appliance.qlik.script_log import kept_bytes, script_log_end
 from appliance.qlik.server import (
     NO_OPTIONS,
     UNSEEN,
+    WHOLE_LOG_BYTES,
     Ended,
     FullTask,
+    Owner,
     QlikError,
     Report,
     RetryPolicy,
@@ -60,6 +62,9 @@ _LOOK_WAIT_S = 0.3
 _MINUTE_NS = 60_000_000_000
 _DAY_NS = 86_400_000_000_000
 _SENT_KEPT = 100
+_EMAIL_ATTRIBUTES = frozenset({"email", "mail"})
+"""Attributes of a user, in lower case, that have an e-mail address. User directory connectors name
+it so; a site may have changed the name."""
 _CLOCK_SLACK_NS = 1_500_000_000
 """The Date header has whole seconds; half a second more for the way."""
 
@@ -376,7 +381,30 @@ class ClientManaged:
     def log_tail(self, report: Report, lines: int) -> Sequence[str]:
         """The script log's last lines, masked; see ``QlikServer.log_tail``."""
         _guid(report.task_id)
-        return script_log_tail(self._get, report, lines) if lines > 0 else []
+        if lines <= 0:
+            return []
+        return mask_last_lines(script_log_end(self._get, report, kept_bytes(lines)), lines)
+
+    def script_log(self, report: Report) -> str:
+        """The whole script log, masked; see ``QlikServer.script_log``."""
+        _guid(report.task_id)
+        return mask_log(script_log_end(self._get, report, WHOLE_LOG_BYTES // 2))
+
+    def owner(self, app_id: str) -> Owner | None:
+        """Who owns an app; see ``QlikServer.owner``."""
+        # The app names its owner in short; only the user itself has the attributes.
+        app = _object(self._get(f"/app/{_guid(app_id)}"))
+        user_id = rows.text(rows.inner(app, "owner"), "id")
+        if not _GUID.fullmatch(user_id):
+            return None
+        user = _object(self._get(f"/user/{user_id}"))
+        emails = [
+            rows.text(one, "attributeValue")
+            for one in rows.rows(user.get("attributes"))
+            if rows.text(one, "attributeType").casefold() in _EMAIL_ATTRIBUTES
+        ]
+        directory, name = rows.text(user, "userDirectory"), rows.text(user, "userId")
+        return Owner(f"{directory}\\{name}", tuple(filter(None, emails)))
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort the task's run."""
@@ -545,6 +573,13 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def _xrfkey() -> str:
     """Sixteen characters of 0-9 and a-f; letters and digits are allowed."""
     return secrets.token_hex(8)
+
+
+def _object(reply: Reply) -> rows.Row:
+    answer = reply.json()
+    if not isinstance(answer, Mapping):
+        raise unexpected_error(reply.where, "no object")
+    return answer
 
 
 def _guid(value: str) -> str:

@@ -35,11 +35,13 @@ from appliance.qlik.cloud_rows import (
 from appliance.qlik.cloud_runs import AFTER, CLOCK_SLACK_NS
 from appliance.qlik.cloud_tasks import CloudTasks
 from appliance.qlik.failures import StatusError, not_sent_yet, unexpected_error
-from appliance.qlik.masking import mask_last_lines, mask_line
+from appliance.qlik.masking import mask_last_lines, mask_line, mask_log
 from appliance.qlik.server import (
     NO_OPTIONS,
+    WHOLE_LOG_BYTES,
     Ended,
     FullTask,
+    Owner,
     QlikError,
     Report,
     RetryPolicy,
@@ -280,6 +282,19 @@ class Cloud:
         keep = max(_LOG_BYTES_MIN, lines * _LOG_BYTES_PER_LINE)
         return mask_last_lines(_first(self._logs(report, keep)), lines)
 
+    def script_log(self, report: Report) -> str:
+        """The whole reload log, masked; see ``QlikServer.script_log``."""
+        return mask_log(_first(self._logs(report, WHOLE_LOG_BYTES // 2)))
+
+    def owner(self, app_id: str) -> Owner | None:
+        """Who owns an app; see ``QlikServer.owner``."""
+        app = as_object(self._api.get(f"/api/v1/apps/{quote(_checked(app_id))}"))
+        user_id = rows.text(rows.inner(app, "attributes"), "ownerId")
+        if not _ID.fullmatch(user_id):
+            return None
+        user = as_object(self._api.get(f"/api/v1/users/{quote(user_id)}"))
+        return Owner(rows.text(user, "name"), tuple(filter(None, [rows.text(user, "email")])))
+
     def _logs(self, report: Report, keep: int) -> Iterator[str]:
         """The end of each place where a log may be, the best first."""
         if not _is_run(report.execution_id):
@@ -298,7 +313,7 @@ class Cloud:
             return ""
         path = f"/api/v1/apps/{quote(app_id)}/reloads/logs/{quote(reload_id, safe='')}"
         try:
-            return self._api.get(path, keep_last=keep).text
+            return self._api.get(path, keep_last=keep).log
         except StatusError as error:
             if error.status in _NOT_HAD:
                 return ""

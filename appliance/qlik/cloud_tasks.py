@@ -343,7 +343,7 @@ class CloudTasks:
         try:
             reply = self._api.get(path, accept="text/plain", keep_last=keep_last)
             if "json" not in reply.headers.get("content-type", "").lower():
-                return reply.text
+                return reply.log
             # A tenant that has it as JSON alone: the end of JSON can't be read.
             answer = self._api.get(path)
         except StatusError as error:

@@ -18,6 +18,7 @@ from appliance.qlik.server import (
     NO_OPTIONS,
     Ended,
     FullTask,
+    Owner,
     QlikError,
     QlikServer,
     Report,
@@ -115,6 +116,15 @@ class MaskedServer:
         with self._masked_errors():
             found = self._server.log_tail(report, lines)
         return [self._mask(line) for line in found]
+
+    def script_log(self, report: Report) -> str:
+        with self._masked_errors():
+            found = self._server.script_log(report)
+        return self._mask(found)
+
+    def owner(self, app_id: str) -> Owner | None:
+        with self._masked_errors():
+            return self._server.owner(app_id)
 
     def stop(self, task_id: str, execution_id: str) -> None:
         with self._masked_errors():

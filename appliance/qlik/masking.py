@@ -13,6 +13,8 @@ from functools import cache
 
 MASK = "***"
 _LINE_LIMIT = 2000
+_PIECE = 16_384
+_KEY_BEGIN, _KEY_END = "PRIVATE KEY-----", "-----END"
 _TEXT_LIMIT = 100_000
 """Far more characters than are shown, so that text cut off before masking is never shown."""
 
@@ -94,7 +96,31 @@ def mask_last_lines(text: str, lines: int) -> list[str]:
 
     The text is masked as a whole, because a secret may go over several lines (keys).
     """
-    return [_cut(line) for line in mask(text).splitlines()[-lines:]] if lines > 0 else []
+    return last_lines(mask(text), lines)
+
+
+def last_lines(masked: str, lines: int) -> list[str]:
+    """The last lines of a text that is masked, each at most 2000 characters long."""
+    return [_cut(line) for line in masked.splitlines()[-lines:]] if lines > 0 else []
+
+
+def mask_log(text: str) -> str:
+    """A long text, masked, with all of its lines.
+
+    It is masked in pieces, because a pattern keeps the interpreter until it is through. A piece
+    ends only behind a line that has nothing to do with a secret, and never within a key.
+    """
+    found: list[str] = []
+    piece: list[str] = []
+    length, is_in_key = 0, False
+    for line in text.splitlines(keepends=True):
+        piece.append(line)
+        length += len(line)
+        is_in_key = _KEY_END not in line if is_in_key else _KEY_BEGIN in line
+        if length >= _PIECE and not is_in_key and (_is_harmless(line) or length >= _TEXT_LIMIT):
+            found.append(mask("".join(piece)))
+            piece, length = [], 0
+    return "".join((*found, mask("".join(piece))))
 
 
 def _cut(masked: str) -> str:

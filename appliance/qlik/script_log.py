@@ -8,13 +8,12 @@ often (appliance/tasks/script_logs.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 from urllib.parse import quote
 
 from appliance.qlik import rows
 from appliance.qlik.failures import login_page_error, unexpected_error
-from appliance.qlik.masking import mask_last_lines
 from appliance.qlik.server import QlikError, Report, RetryPolicy
 from appliance.qlik.transport import Reply
 
@@ -41,13 +40,13 @@ def kept_bytes(lines: int) -> int:
     return max(_BYTES_MIN, lines * _BYTES_PER_LINE)
 
 
-def script_log_tail(get: Get, report: Report, lines: int) -> Sequence[str]:
-    """The last lines of a reload's script log, masked.
+def script_log_end(get: Get, report: Report, keep: int) -> str:
+    """The end of a reload's script log, or all of it. It is not masked.
 
     Args:
         get: makes the calls.
         report: of the run; ``task_id`` must be a GUID.
-        lines: how many at most.
+        keep: at least so many bytes of it, and at most twice as many.
 
     Raises:
         QlikError: the log can't be had; the text has the reason of each way. Its label is that of
@@ -58,14 +57,15 @@ def script_log_tail(get: Get, report: Report, lines: int) -> Sequence[str]:
         try:
             reference = _reference(get(f"/reloadtask/{report.task_id}/{name}", {parameter: value}))
             path = f"/download/reloadtask/{quote(reference, safe='')}/scriptlog.txt"
-            reply = get(path, keep_last=kept_bytes(lines))
+            reply = get(path, keep_last=keep)
             if reply.is_sign_in:
                 raise login_page_error(reply.where)
-            return mask_last_lines(reply.text, lines)
         except QlikError as error:
             if not error.is_reached or error.label in OVER_LIMIT:
                 raise  # The server is away, or the same log would come on the other way.
             failures.append(error)
+        else:
+            return reply.log
     if not failures:
         raise QlikError(
             "The server names no script log for this run.",

@@ -138,6 +138,8 @@ class Report(msgspec.Struct, frozen=True):
 UNSEEN = "after:"
 """How an execution id begins that stands for a run which had not shown up when its start returned.
 The run is then listed under another id until ``QlikServer.poll`` has found it."""
+WHOLE_LOG_BYTES = 4 * 1024 * 1024
+"""The longest script log that ``QlikServer.script_log`` returns whole."""
 ENDED_LIMIT = 500
 """Runs that one call of ``QlikServer.ended`` returns at most, the newest."""
 ENDED_LOOK_BACK_NS = 3600 * 1_000_000_000
@@ -162,6 +164,15 @@ class Ended(msgspec.Struct, frozen=True):
     """From when to ask next time, by the server's clock."""
     left_out: int = 0
     """Runs beyond ``ENDED_LIMIT``."""
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """The owner of an app."""
+
+    name: str
+    """``DIRECTORY\\user``; in Qlik Cloud the user's name."""
+    emails: tuple[str, ...]
+    """E-mail addresses as the server has them, unchecked."""
 
 
 class QlikServer(Protocol):
@@ -243,6 +254,16 @@ class QlikServer(Protocol):
         the log can't be had; its label is ``"too large"`` or ``"too slow"`` where a further try
         would meet the same bound.
         """
+
+    def script_log(self, report: Report) -> str:
+        """The script log, secrets masked; empty where there is no log (yet).
+
+        Of one that is longer than ``WHOLE_LOG_BYTES`` only the end, at least half as much; its
+        first line says so. A ``QlikError`` is as for ``log_tail``.
+        """
+
+    def owner(self, app_id: str) -> Owner | None:
+        """Who owns an app, as far as the configured user may see it."""
 
     def stop(self, task_id: str, execution_id: str) -> None:
         """Ask the server to abort a run."""

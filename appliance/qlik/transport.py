@@ -62,6 +62,7 @@ _PLAUSIBLE_S = (946_684_800.0, 7_258_118_400.0)
 """The years 2000 to 2200: a clock that shows another time is none to go by."""
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SIGN_IN_HOPS = 6
+LEFT_OUT = "(The beginning of this log is left out here.)"
 _LEAST_COOKIE = 8
 """Characters. A shorter value may be any word; a session's is longer."""
 _MOST_COOKIES = 4
@@ -79,6 +80,13 @@ class Reply(msgspec.Struct, frozen=True):
     elapsed_s: float = 0.0
     known: KnownSecrets = KnownSecrets()
     """What the answer may repeat of the request."""
+    is_cut: bool = False
+    """Whether only the end of the body was kept."""
+
+    @property
+    def log(self) -> str:
+        """The body as the text of a log: its first line says if the beginning was left out."""
+        return f"{LEFT_OUT}\n{self.text}" if self.is_cut else self.text
 
     @property
     def text(self) -> str:
@@ -342,9 +350,17 @@ class Transport:
                     if "Set-Cookie" in response.headers:
                         self._know_cookies(response.headers.getlist("Set-Cookie"))
                         known = self._known
-                    content = self._read(response, where, deadline, keep_last)
+                    content, is_cut = self._read(response, where, deadline, keep_last)
                     took_s = time.monotonic() - began
-                    return Reply(response.status, response.headers, content, where, took_s, known)
+                    return Reply(
+                        response.status,
+                        response.headers,
+                        content,
+                        where,
+                        took_s,
+                        known,
+                        is_cut,
+                    )
             except (HTTPError, HTTPException, OSError, ValueError) as error:
                 # OSError: requests raises it, too. ValueError: raised for a socket that close()
                 # or the deadline closed during the call.
@@ -384,14 +400,17 @@ class Transport:
         where: str,
         deadline: deadlines.Deadline,
         keep_last: int | None,
-    ) -> bytes:
+    ) -> tuple[bytes, bool]:
+        """The body, and whether only its end was kept."""
         body = bytearray()
         total = 0
+        is_cut = False
         # Not read(): it waits until a piece is full, however slow the server is.
         while piece := response.read1(_PIECE, decode_content=True):
             total += len(piece)
             body += piece
             if keep_last is not None and len(body) > 2 * keep_last:
+                is_cut = True
                 # From the beginning of a line: half a line may be a secret without its name.
                 del body[: body.find(b"\n", len(body) - keep_last) + 1 or len(body)]
             if total > (self._body_limit if keep_last is None else LOG_LIMIT):
@@ -405,7 +424,7 @@ class Transport:
             if deadline.is_given_up:
                 raise given_up_error(where, is_sent=True)
             raise self._too_slow(where, deadline, keep_last)
-        return bytes(body)
+        return bytes(body), is_cut
 
     @staticmethod
     def _too_slow(where: str, deadline: deadlines.Deadline, keep_last: int | None) -> QlikError:

@@ -46,8 +46,10 @@ from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.direct_starts import DirectStarts
 from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
+from appliance.tasks.kept_logs import FOLDER, KeptLogs
 from appliance.tasks.log_fetcher import LogFetcher
-from appliance.tasks.notices import Notices, Target
+from appliance.tasks.notice_target import Target, attach_logs
+from appliance.tasks.notices import Notices
 from appliance.tasks.outcome_forms import OutcomeForms
 from appliance.tasks.outcome_lookup import OutcomeLookup
 from appliance.tasks.outcomes import Outcomes
@@ -65,6 +67,7 @@ from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.states import WAITING
 from appliance.tasks.store import Store
+from appliance.tasks.task_facts import TaskFacts
 from appliance.tasks.timers import Timers
 from appliance.tasks.triggers import Options, Triggers
 from appliance.tasks.views import Views
@@ -82,6 +85,7 @@ class Rules(msgspec.Struct, frozen=True):
     targets: tuple[Target, ...]
     outcomes: tuple[OutcomeConfig, ...] = ()
     other_appliances: bool = False
+    keep_script_logs_s: float | None = None
 
 
 class TaskEngine:
@@ -99,6 +103,8 @@ class TaskEngine:
         timers: Sequence[TimerConfig] = (),
         notify: Sequence[NotifyConfig] = (),
         outcomes: Sequence[OutcomeConfig] = (),
+        keep_script_logs_s: float | None = None,
+        has_room: Callable[[], bool] = lambda: True,
         answer_topic: Callable[[Message, str], str | None] = lambda _message, topic: topic,
         edition: str = "",
         other_appliances: bool = False,
@@ -124,7 +130,8 @@ class TaskEngine:
         ``elsewhere_s`` of 0 turns off the watch for runs started elsewhere. ``boot_ns`` is when
         the machine was started (by default found out). ``answer_topic`` says under which
         topic the sender of a message gets what is meant for its response topic, ``None`` if it may
-        not have it.
+        not have it. ``keep_script_logs_s``: for how long logs are kept as files, ``None``: not at
+        all; ``has_room`` whether the disk has room for them.
         """
         self._service_name = service_name
         rules = Triggers(triggers, service_name=service_name)
@@ -169,6 +176,7 @@ class TaskEngine:
             self._timing.hear,
             own_time_ns=None if server is None else server.own_time_ns,
         )
+        self._kept_logs = KeptLogs(database.parent / FOLDER, self._planner.count, has_room=has_room)
         serving = None
         if server is not None:
             poller = RunPoller(
@@ -181,14 +189,21 @@ class TaskEngine:
                 elsewhere_s=elsewhere_s,
             )
             runner = Runner(self._state, server, self._resolution, telling)
-            logs = LogFetcher(self._state, server, self._tasks)
+            logs = LogFetcher(self._state, server, self._tasks, self._kept_logs)
             health = HealthWatch(self._state, server, self._tasks, health_check_s, runner.longest_s)
             serving = Serving(server, runner, logs, poller, health, limits.slots)
         self._answered_seq = 0
         self._poller = None if serving is None else serving.poller
         self._source: Follower | None = None
         self._state.on_step = self._follow_step
-        self._notices = Notices(notify, self._planner.count)
+        self._notices = Notices(
+            notify,
+            self._planner.count,
+            appliance=service_name,
+            facts=TaskFacts(self._tasks, server),
+            log_path=self._kept_logs.path_of,
+        )
+        self._kept_logs.take(keep_script_logs_s, is_attached=attach_logs(self._notices.targets))
         self._state.offer = self._notices.offer
         self._workers = Workers(
             self._state,
@@ -197,6 +212,7 @@ class TaskEngine:
             publish,
             serving=serving,
             notices=self._notices,
+            kept_logs=self._kept_logs,
         )
         self.is_new = False
         """After ``open``: the database has no cursor. If the journal has messages all the same
@@ -302,6 +318,7 @@ class TaskEngine:
         outcomes: Sequence[OutcomeConfig] = (),
         *,
         other_appliances: bool = False,
+        keep_script_logs_s: float | None = None,
     ) -> Rules:
         """Compile other tables for ``take``; raises ``ConfigError``, and nothing is changed."""
         return Rules(
@@ -311,6 +328,7 @@ class TaskEngine:
             self._notices.targets_for_reload(notify),
             tuple(outcomes),
             other_appliances,
+            keep_script_logs_s,
         )
 
     def take(self, rules: Rules) -> None:
@@ -330,6 +348,8 @@ class TaskEngine:
             self._planner.dispatcher.has_others = rules.other_appliances
             self._workers.tell(self._notices.take(rules.targets))
             self._forms.take(rules.outcomes)
+            is_attached = attach_logs(self._notices.targets)
+            self._kept_logs.take(rules.keep_script_logs_s, is_attached=is_attached)
 
     def _concern(self, topic: str) -> bool:
         return self._consumer.concern(topic)
@@ -452,6 +472,10 @@ class TaskEngine:
         with self._state.lock:
             records = self._store.records(before_id, limit, task_id)
         return tuple(record.execution for record in records)
+
+    def kept_log(self, execution: Execution) -> Path | None:
+        """The file that an execution's whole script log was kept in, if it is still there."""
+        return self._kept_logs.path_of(execution.log_file)
 
     def explain(self, message: Message) -> list[str]:
         """What each rule says of a message, a sentence each."""

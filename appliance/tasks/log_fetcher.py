@@ -11,8 +11,10 @@ import logging
 
 from appliance.counters import Counter
 from appliance.model import TaskKind
+from appliance.qlik.masking import last_lines
 from appliance.qlik.server import QlikError, QlikServer, Report
 from appliance.tasks.catalog import TaskList
+from appliance.tasks.kept_logs import KeptLogs
 from appliance.tasks.records import Record
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.state_store import StateStore
@@ -28,10 +30,13 @@ _NO_LINES = "The server has no script log of this run."
 class LogFetcher:
     """One object, used by all threads that fetch logs."""
 
-    def __init__(self, state: StateStore, server: QlikServer, tasks: TaskList) -> None:
+    def __init__(
+        self, state: StateStore, server: QlikServer, tasks: TaskList, kept: KeptLogs
+    ) -> None:
         self._state = state
         self._server = server
         self._tasks = tasks
+        self._kept = kept
 
     def work(self) -> None:
         """Fetch logs until the stop."""
@@ -65,11 +70,16 @@ class LogFetcher:
 
     def _fetch(self, record: Record) -> None:
         task = self._tasks.known(record.execution.task_id)
-        problem, label = _NO_LINES, ""
+        problem, label, file = _NO_LINES, "", ""
         lines: tuple[str, ...] = ()
         if task is None or task.kind is TaskKind.RELOAD:
             try:
-                lines = tuple(self._server.log_tail(_report(record), LOG_LINES))
+                if self._kept.is_wanted:
+                    text = self._server.script_log(_report(record))
+                    lines = tuple(last_lines(text, LOG_LINES))
+                    file = self._kept.keep(record.execution, text) if lines else ""
+                else:
+                    lines = tuple(self._server.log_tail(_report(record), LOG_LINES))
             except QlikError as error:
                 problem, label = str(error), error.label
         else:
@@ -77,7 +87,7 @@ class LogFetcher:
         with self._state.change() as planner:
             now = self._state.clock_ns()
             if lines or not problem:
-                planner.logs.fetched(record, lines)
+                planner.logs.fetched(record, lines, file)
             elif self._state.stopping:
                 planner.logs.given_back(record, now)
             else:

@@ -9,6 +9,7 @@ Not for: sending (notices.py).
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import importlib.util
 import logging
@@ -22,6 +23,10 @@ from appliance.config.tables import NotifyConfig
 from appliance.errors import ConfigError
 
 # Apprise's own schemes are letters and digits; a plugin's may have the others of RFC 3986, 3.1.
+_MAIL = frozenset({"mailto", "mailtos"})
+_ATTACHED_PLAIN = 1024 * 1024
+"""Bytes of a script log that is attached as it is; a larger one is compressed, for mail servers
+bound what they take."""
 _FORM = re.compile(r"[a-z][a-z0-9+.-]*://.", re.IGNORECASE)
 
 
@@ -40,6 +45,12 @@ def url_of(config: NotifyConfig, where: str) -> str:
     url = config.url.reveal() if config.url is not None else _read(config.url_file or "", where)
     if not _FORM.match(url):
         raise _not_understood(where)
+    key = "to_owner" if config.to_owner else "to_property" if config.to_property else ""
+    if key and url.partition(":")[0].lower() not in _MAIL:
+        raise ConfigError(
+            f"{where}: {key} adds receivers of mail, so the URL must begin with mailto:// or "
+            f"mailtos://. Write another [[notify]] for mail, or leave {key} out."
+        )
     return url
 
 
@@ -65,6 +76,46 @@ def sender_of(url: str, where: str) -> Any:
     if not sender.add(url):
         raise _not_understood(where)
     return sender
+
+
+def sender_to(url: str, address: str) -> Any:
+    """A sender for a ``mailto`` URL that has one receiver instead of the URL's own.
+
+    The URL must be one that ``sender_of`` took, and the address a plain one.
+    """
+    apprise = importlib.import_module("apprise")
+    # As a structure: what is in an address can't become another part of the URL.
+    parts = importlib.import_module("apprise.plugins").url_to_dict(url, secure_logging=True)
+    sender = apprise.Apprise()
+    sender.add({**parts, "targets": [address], "cc": None, "bcc": None})
+    return sender
+
+
+def own_receivers(sender: Any) -> frozenset[str]:
+    """The addresses that a sender for a ``mailto`` URL writes to, without regard to case."""
+    targets = (one for plugin in sender for one in getattr(plugin, "targets", ()))
+    return frozenset(str(one[1]).casefold() for one in targets if isinstance(one, tuple | list))
+
+
+def takes_attachments(sender: Any) -> bool:
+    """Whether the service takes files."""
+    return any(getattr(plugin, "attachment_support", False) for plugin in sender)
+
+
+def attachment_of(path: Path) -> Any:
+    """A script log as Apprise attaches it; ``None`` if it is not there any more."""
+    attachment = importlib.import_module("apprise").AppriseAttachment()
+    memory = importlib.import_module("apprise.attachment.memory").AttachMemory
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(content) <= _ATTACHED_PLAIN:
+        attachment.add(memory(content=content, name=path.name, mimetype="text/plain"))
+    else:
+        name, kind = f"{path.name}.gz", "application/gzip"
+        attachment.add(memory(content=gzip.compress(content), name=name, mimetype=kind))
+    return attachment
 
 
 def problems(configs: Sequence[NotifyConfig]) -> Iterator[str]:

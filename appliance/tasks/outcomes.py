@@ -190,6 +190,8 @@ def describe(execution: Execution) -> dict[str, Any]:
         ]
     if execution.log_tail:
         described["logTail"] = execution.log_tail
+    if execution.log_file:
+        described["logFile"] = execution.log_file
     if execution.log_problem:
         described["logProblem"] = execution.log_problem
     return described

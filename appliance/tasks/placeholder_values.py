@@ -51,4 +51,6 @@ def cause_text(cause: Cause) -> str:
     if cause.seq:
         client = sender(cause.client_id) or "an unknown client"
         return f"{cause.kind} {cause.seq} on {cause.topic} from {client}"
+    if cause.kind == "http":
+        return f"over HTTP by {cause.rule}"
     return f"{cause.kind} {cause.rule}".rstrip()

@@ -63,10 +63,13 @@ class ScriptLogs:
         for number, (record, since_ns) in self._wanted.items():
             self._wanted[number] = (record, since_ns + step_ns)
 
-    def fetched(self, record: Record, lines: Sequence[str]) -> None:
-        """The log's last lines came, or runs of this kind have no log: no lines."""
+    def fetched(self, record: Record, lines: Sequence[str], file: str = "") -> None:
+        """The log's last lines came, or runs of this kind have no log: no lines.
+
+        ``file`` is the name of the file that the whole log was kept in, if it was.
+        """
         if self._is_under_way(record):
-            self._end(record, lines, "")
+            self._end(record, lines, "", file)
 
     def failed(self, record: Record, problem: str, now: int, *, is_final: bool = False) -> None:
         """The log could not be had: it is asked for again, unless that was the last try."""
@@ -95,13 +98,13 @@ class ScriptLogs:
         self._alarms.set(record.id, due_ns)
         self.has_news = True
 
-    def _end(self, record: Record, lines: Sequence[str], problem: str) -> None:
+    def _end(self, record: Record, lines: Sequence[str], problem: str, file: str = "") -> None:
         """Tell the outcome once more: with the log's last lines, or why they are missing."""
         book = self._book
         self._wanted.pop(record.id, None)
         book.move_unseen(record, RequestState.FAILED)
         record.log_wanted = False
-        book.change(record, log_tail=tuple(lines), log_problem=problem)
+        book.change(record, log_tail=tuple(lines), log_problem=problem, log_file=file)
         if problem:
             book.count(Counter.SCRIPT_LOGS_MISSED)
         if lines or problem:

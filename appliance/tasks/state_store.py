@@ -34,7 +34,7 @@ from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
 from appliance.tasks.internal_errors import InternalErrors
 from appliance.tasks.jobs import Job, JobKind
-from appliance.tasks.notices import Notice, notice_of
+from appliance.tasks.notice import LogKnown, Notice, notice_of
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.planner import Planner
 from appliance.tasks.published import Journal, Published
@@ -83,12 +83,12 @@ class StateStore:
         self.stopping = False
         self._closed = False
         self._outcomes = outcomes
-        self.offer: Callable[[Notice], None] = lambda _: None
+        self.offer: Callable[[Notice | LogKnown], None] = lambda _: None
         """Takes news for people (notices.py)."""
         self._announced: tuple[object, ...] = ()
         self._unnoted_jobs: list[Job] = []
         """Jobs that a worker gets when their change is on disk."""
-        self._held_notices: list[Notice] = []
+        self._held_notices: list[Notice | LogKnown] = []
         self._outbox: deque[tuple[int, Publication]] = deque()
         self._posted = threading.Condition(self.lock)
         self.log_due = threading.Condition(self.lock)

@@ -21,13 +21,16 @@ from typing import Protocol
 import msgspec
 
 from appliance import tuning
+from appliance.clock import Clock
 from appliance.counters import Counter
 from appliance.journal.follower import Follower
 from appliance.qlik.server import QlikServer
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.health_watch import HealthWatch
+from appliance.tasks.kept_logs import KeptLogs
 from appliance.tasks.log_fetcher import FETCHERS, LogFetcher
-from appliance.tasks.notices import Notices, Target
+from appliance.tasks.notice_target import Target
+from appliance.tasks.notices import Notices
 from appliance.tasks.poller import RunPoller
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.runner import Runner
@@ -78,8 +81,10 @@ class Workers:
         *,
         serving: Serving | None,
         notices: Notices,
+        kept_logs: KeptLogs,
     ) -> None:
         self._notices = notices
+        self._kept_logs = kept_logs
         self._state = state
         self._consumer = consumer
         self._timing = timing
@@ -100,7 +105,7 @@ class Workers:
         self._begin("journal", lambda: self._consumer.read(source, self._stopped))
         self._begin("clock", lambda: self._watch_time(keep_s, keep_count))
         self._begin("outcomes", self._publish_outcomes)
-        self._begin("checkpoint", self._keep_log_short, is_vital=False)
+        self._begin("checkpoint", self._keep_disk_tidy, is_vital=False)
         self.tell(self._notices.targets)
         serving = self._serving
         if serving is None:
@@ -206,12 +211,14 @@ class Workers:
                     continue
             poller.poll()
 
-    def _keep_log_short(self) -> None:
+    def _keep_disk_tidy(self) -> None:
         while not self._stopped.wait(CHECKPOINT_EVERY_S):
             try:
                 self._state.store.checkpoint()
             except sqlite3.Error as error:
                 _log.info("The log of the task database could not be moved into it: %s", error)
+            clock = self._state.clock_ns
+            self._kept_logs.tidy(clock.settled_ns() if isinstance(clock, Clock) else clock())
 
     def _publish_outcomes(self) -> None:
         failures = 0

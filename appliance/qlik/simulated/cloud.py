@@ -45,6 +45,8 @@ class Cloud:
         self._lock = threading.Lock()
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., Answer]]] = [
             ("GET", re.compile("/api/v1/users/me"), self._me),
+            ("GET", re.compile(f"/api/v1/users/{_ID}"), self._user),
+            ("GET", re.compile(f"/api/v1/apps/{_ID}"), self._app),
             ("GET", re.compile("/api/v1/items"), self._items),
             ("POST", re.compile("/api/v1/reloads"), self._reload),
             ("GET", re.compile("/api/v1/reloads"), self._reloads),
@@ -113,6 +115,21 @@ class Cloud:
 
     def _me(self, _request: Request) -> Answer:
         return json_answer({"id": "simulated-user", "name": "Simulated user", "status": "active"})
+
+    def _user(self, _request: Request, user_id: str) -> Answer:
+        user = self.site.users.get(user_id)
+        if user is None:
+            return error(404, "HTTP-404", "Not found")
+        row = {"id": user.id, "name": user.name, "status": "active", "subject": user.user_id}
+        return json_answer({**row, "email": user.emails[0]} if user.emails else row)
+
+    def _app(self, _request: Request, app_id: str) -> Answer:
+        task = self._by_app(app_id)
+        if task is None:
+            return error(404, "HTTP-404", "Not found")
+        owner = self.site.owner_of(app_id)
+        attributes = {"id": task.app_id, "name": task.app_name, "ownerId": owner.id}
+        return json_answer({"attributes": attributes, "privileges": ["read"]})
 
     def _items(self, request: Request) -> Answer:
         rows: list[dict[str, object]] = [

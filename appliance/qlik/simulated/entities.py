@@ -12,7 +12,14 @@ from collections.abc import Mapping
 
 from appliance.model import TaskKind
 from appliance.qlik.simulated.messages import date
-from appliance.qlik.simulated.site import ZERO_ID, Attempt, Run, SimulatedTask, Site
+from appliance.qlik.simulated.site import (
+    ZERO_ID,
+    Attempt,
+    Run,
+    SimulatedTask,
+    SimulatedUser,
+    Site,
+)
 
 Row = dict[str, object]
 
@@ -33,6 +40,7 @@ _CONDENSED = {
         *("fileReferenceID", "scriptLogAvailable", "privileges"),
     ),
     "app": ("id", "name", "appId", "published", "privileges"),
+    "user": ("id", "userId", "userDirectory", "name", "privileges"),
 }
 
 
@@ -171,7 +179,39 @@ def task_row(site: Site, task: SimulatedTask) -> Row:
     return row
 
 
-def app_row(app_id: str, name: str) -> Row:
+def user_row(user: SimulatedUser) -> Row:
+    attributes = [
+        {
+            "id": str(uuid.uuid5(uuid.UUID(user.id), email)),
+            "createdDate": "2026-01-10T09:51:40.000Z",
+            "attributeType": "Email",
+            "attributeValue": email,
+            "externalId": "",
+            "schemaPath": "UserAttribute",
+        }
+        for email in user.emails
+    ]
+    return {
+        "id": user.id,
+        "createdDate": "2026-01-10T09:51:40.000Z",
+        "modifiedDate": "2026-11-20T03:01:18.010Z",
+        "modifiedByUserName": "INTERNAL\\sa_repository",
+        "customProperties": [],
+        "userId": user.user_id,
+        "userDirectory": user.directory,
+        "name": user.name or user.user_id,
+        "roles": [],
+        "attributes": attributes,
+        "inactive": False,
+        "removedExternally": False,
+        "blacklisted": False,
+        "tags": [],
+        "privileges": None,
+        "schemaPath": "User",
+    }
+
+
+def app_row(app_id: str, name: str, owner: SimulatedUser) -> Row:
     """An app. Only its tasks make it known to the site, so the rest is the same for each."""
     return {
         "id": app_id,
@@ -179,7 +219,7 @@ def app_row(app_id: str, name: str) -> Row:
         "modifiedDate": "2026-11-20T03:01:18.010Z",
         "modifiedByUserName": "LAB\\admin",
         "customProperties": [],
-        "owner": {"id": ZERO_ID, "userId": "admin", "userDirectory": "LAB", "name": "admin"},
+        "owner": condensed("user", user_row(owner)),
         "name": name,
         "appId": "",
         "published": False,

@@ -22,6 +22,7 @@ from appliance.qlik.simulated.entities import (
     script_log,
     session_row,
     task_row,
+    user_row,
 )
 from appliance.qlik.simulated.filters import FilterError, parse, sort_key
 from appliance.qlik.simulated.messages import Answer, Request, json_answer, text_answer
@@ -44,8 +45,8 @@ _KINDS = {
     "usersynctask": TaskKind.USER_SYNC,
 }
 _GUID = "([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
-_LISTED = f"(task|{'|'.join(_KINDS)}|executionsession|executionresult|app)"
-_SINGLE = f"({'|'.join(_KINDS)}|executionsession|executionresult|app)"
+_LISTED = f"(task|{'|'.join(_KINDS)}|executionsession|executionresult|app|user)"
+_SINGLE = f"({'|'.join(_KINDS)}|executionsession|executionresult|app|user)"
 """``/qrs/task/{id}`` does not exist."""
 _TASKS_LIMIT = 1000
 
@@ -360,7 +361,10 @@ class Repository:
                     result_row(run, attempt) for run in self.site.runs() for attempt in run.attempts
                 ]
             case "app":
-                return [app_row(app_id, name) for app_id, name in self._apps().items()]
+                owners = {app_id: self.site.owner_of(app_id) for app_id in self._apps()}
+                return [app_row(id_, name, owners[id_]) for id_, name in self._apps().items()]
+            case "user":
+                return [user_row(user) for user in self.site.users.values()]
         kind = _KINDS[entity.lower()]
         if kind in self.hidden_kinds:
             raise _ForbiddenError

@@ -140,6 +140,18 @@ class SimulatedTask:
 
 
 @dataclass
+class SimulatedUser:
+    """A user of the simulated site."""
+
+    directory: str
+    user_id: str
+    emails: tuple[str, ...] = ()
+    """Values of the attribute with the e-mail address."""
+    name: str = ""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+
+@dataclass
 class Attempt:
     """One attempt of a run, which is one execution result."""
 
@@ -230,6 +242,10 @@ class Site:
         self.app_duration_s = 1.0
         """How long a reload of an app takes for which the server makes a task."""
         self.apps: dict[str, str] = {}
+        admin = SimulatedUser("LAB", "admin")
+        self.users: dict[str, SimulatedUser] = {admin.id: admin}
+        self.owners: dict[str, SimulatedUser] = {}
+        """Of apps, by their ids in lower case."""
         """Names of the apps that have no task, by id (lower case)."""
         self.concurrency = concurrency
         self.refuse_running = refuse_running
@@ -263,6 +279,17 @@ class Site:
             app_id = self.new_id()
             self.apps[app_id] = name
             return app_id
+
+    def add_user(self, user: SimulatedUser, *apps: str) -> SimulatedUser:
+        """Add a user, who owns these apps (ids)."""
+        with self.lock:
+            self.users[user.id] = user
+            self.owners.update((app_id.lower(), user) for app_id in apps)
+        return user
+
+    def owner_of(self, app_id: str) -> SimulatedUser:
+        """The owner of an app: the site's first user, unless another one was named."""
+        return self.owners.get(app_id.lower()) or next(iter(self.users.values()))
 
     def start(self, task_id: str) -> str | None:
         """Start a task: an execution id, the zero id if it does not start, ``None`` if unknown."""
