@@ -1,14 +1,14 @@
 """``GET /messages``: the journal, in pages with a cursor or streamed as a whole.
 
 A page is made before it is sent and has bounds in number, size and time. Without a limit
-(``limit=0``), messages are read while the client takes them. Not for: reading (journal_walk.py),
-the forms (message_text.py), what the client does with its connection (streaming.py).
+(``limit=0``), messages are read while the client takes them. Not for: the parameters
+and the OpenAPI document (history_query.py), reading (journal_walk.py), the forms (message_text.py),
+what the client does with its connection (streaming.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import sqlite3
 import time
 from collections.abc import AsyncGenerator
@@ -21,121 +21,26 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.bridge.installation import installation_id
-from appliance.config.values import parse_moment
 from appliance.counters import Counter
 from appliance.http_api.caller import Caller, caller_of
 from appliance.http_api.context import Context
+from appliance.http_api.history_query import LARGEST_LIMIT, OPENAPI, Query, is_as_text, query_of
 from appliance.http_api.journal_walk import Span, Step, walk
-from appliance.http_api.message_text import CONTENT_TYPES, KINDS, Kind, MessageText, one_message
+from appliance.http_api.message_text import CONTENT_TYPES, MessageText, one_message
 from appliance.http_api.problem import ProblemError
 from appliance.http_api.streaming import CutError, Slots, Streamed
-from appliance.message_filter import MessageFilter, Name
-from appliance.mqtt.topics import filter_problem, topic_problem
+from appliance.message_filter import MessageFilter
+from appliance.mqtt.topics import topic_problem
 from appliance.recorders.metadata import iso_time
 
-LIMIT = 1000
-LARGEST_LIMIT = 10_000
+__all__ = ["OPENAPI", "routes"]
+
 PAGE_BYTES = 4 * 1024 * 1024
 """Of payloads, topics and properties in one page."""
 PAGE_S = 10.0
 """A page that takes longer ends with what was found, and its cursor goes on."""
 _READERS = 2
 """Steps that threads make at one time: each takes a share of the interpreter."""
-_SEVERAL = frozenset({"topic", "client", "text"})
-_KNOWN = _SEVERAL | {"since", "until", "format", "payload", "limit", "cursor"}
-_ZONE = re.compile(r"(T\S+) (\d\d:?\d\d)$")
-
-
-class Query(msgspec.Struct, frozen=True):
-    """What a request asks for."""
-
-    asked: MessageFilter
-    kind: Kind
-    as_text: bool
-    limit: int
-    """0: no limit."""
-    after_seq: int | None
-    """Of the cursor; ``None``: from the first message on."""
-
-
-def query_of(request: Request, installation: str, now_ns: int) -> Query:
-    """What the parameters mean.
-
-    Raises:
-        ProblemError: 400, one of them is wrong; 409, the cursor is of another journal.
-    """
-    found: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in _KNOWN:
-            known = ", ".join(sorted(_KNOWN))
-            raise ProblemError(400, f"There is no parameter {name!r}; there are {known}.")
-        found.setdefault(name, []).append(value)
-    for name, values in found.items():
-        if len(values) > 1 and name not in _SEVERAL:
-            raise ProblemError(400, f"{name} is given {len(values)} times; give it once.")
-    one = {name: values[0] for name, values in found.items()}
-    for topic in found.get("topic", ()):
-        if wrong := filter_problem(topic):
-            raise ProblemError(400, f"topic={topic}: {wrong}")
-    since_ns, until_ns = (_moment(name, one.get(name), now_ns) for name in ("since", "until"))
-    if since_ns is not None and until_ns is not None and since_ns >= until_ns:
-        raise ProblemError(400, "since is not before until, so no message fits.")
-    return Query(
-        MessageFilter(
-            topics=tuple(found.get("topic", ())),
-            clients=tuple(Name(each) for each in found.get("client", ())),
-            texts=tuple(found.get("text", ())),
-            since_ns=since_ns,
-            until_ns=until_ns,
-        ),
-        _choice("format", one.get("format", "json"), KINDS),
-        _choice("payload", one.get("payload", "json"), ("json", "text")) == "text",
-        _limit(one.get("limit")),
-        _cursor(one.get("cursor"), installation),
-    )
-
-
-def _moment(name: str, text: str | None, now_ns: int) -> int | None:
-    if text is None:
-        return None
-    try:
-        # In an address, a plus sign that was not encoded is a blank.
-        return parse_moment(_ZONE.sub(r"\1+\2", text), now_ns)
-    except ValueError as error:
-        raise ProblemError(400, f"{name}={text}: {error}.") from None
-
-
-def _choice(name: str, text: str, among: tuple[Any, ...]) -> Any:
-    if text not in among:
-        raise ProblemError(400, f"{name}={text}: write one of {', '.join(among)}.")
-    return text
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return LIMIT
-    if not re.fullmatch("[0-9]{1,6}", text) or int(text) > LARGEST_LIMIT:
-        raise ProblemError(
-            400, f"limit={text}: write a number up to {LARGEST_LIMIT}; 0 streams everything."
-        )
-    return int(text)
-
-
-def _cursor(text: str | None, installation: str) -> int | None:
-    if text is None:
-        return None
-    parts = re.fullmatch("([0-9]{1,18})(?:-([a-z0-9]{1,20}))?", text)
-    if parts is None:
-        raise ProblemError(
-            400, f"cursor={text}: write the cursor of an answer, or the seq of a message."
-        )
-    if parts[2] is not None and parts[2] != installation:
-        raise ProblemError(
-            409,
-            f"cursor={text}: it is of another journal (another data directory). Ask without it to"
-            " begin with this one's first message.",
-        )
-    return int(parts[1])
 
 
 class History:
@@ -185,7 +90,7 @@ class History:
         """``GET /retained/{topic}``."""
         caller = await caller_of(request)
         topic = request.path_params["topic"]
-        as_text = _choice("payload", request.query_params.get("payload", "json"), ("json", "text"))
+        as_text = is_as_text(request.query_params.get("payload"))
         if wrong := topic_problem(topic):
             raise ProblemError(400, f"The topic {topic!r} can't have a message: {wrong}")
         if not caller.may_read(topic):
@@ -197,7 +102,7 @@ class History:
         message = await self._context.on_engine(find)
         if message is None:
             raise ProblemError(404, f"No message of the topic {topic} is retained.")
-        body = one_message(message, as_text=as_text == "text")
+        body = one_message(message, as_text=as_text)
         return Response(body, media_type="application/json")
 
     async def _read(self, work: Any) -> Any:

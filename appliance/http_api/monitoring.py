@@ -7,6 +7,8 @@ machines reach ``[http]``, the numbers are for users, and nobody else learns mor
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,6 +21,39 @@ from appliance.ops.health import report
 ENGINE_S = 4.0
 """An engine that does not answer in this time hangs, as far as a monitor is concerned."""
 _NO_STORE = {"cache-control": "no-store"}
+
+OPENAPI: dict[str, Any] = {
+    "/healthz": {
+        "get": {
+            "operationId": "health",
+            "summary": "How the appliance is: one word, and with a password all of it.",
+            "tags": ["monitoring"],
+            "responses": {
+                status: {
+                    "description": text,
+                    "content": {"application/json": {"schema": {"type": "object"}}},
+                }
+                for status, text in (
+                    ("200", "Messages are accepted."),
+                    ("503", "They are not, or not for long."),
+                )
+            },
+        }
+    },
+    "/metrics": {
+        "get": {
+            "operationId": "metrics",
+            "summary": "Every number, for Prometheus.",
+            "tags": ["monitoring"],
+            "responses": {
+                "200": {
+                    "description": "The text format of Prometheus.",
+                    "content": {"text/plain": {"schema": {"type": "string"}}},
+                }
+            },
+        }
+    },
+}
 
 
 def routes(context: Context, *, is_open: bool) -> list[Route]:

@@ -1,0 +1,61 @@
+"""The OpenAPI document says what the port has: every call, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import openapi_spec_validator
+import pytest
+from http_site import HttpSite
+from starlette.routing import Route
+
+from appliance.config.reading import load
+from appliance.engine.service import Appliance
+from appliance.http_api.app import make_app
+from appliance.http_api.context import Context
+from appliance.http_api.openapi import document
+from http_site import text_of
+
+
+@pytest.mark.parametrize("butler", [True, False])
+def test_the_document_has_every_route(tmp_path: Path, butler: bool) -> None:
+    """And no call that is not there; a valid document of version 3.1, too."""
+    (tmp_path / "config.toml").write_text(
+        text_of(tmp_path, http=f"butler = {str(butler).lower()}"), "utf-8"
+    )
+    context = Context(Appliance(load(tmp_path / "config.toml")))
+    app = make_app(context)
+    context.close()
+    served = {
+        (method, re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
+        for route in app.routes
+        if isinstance(route, Route)
+        for method in (route.methods or ())
+        if method != "HEAD"
+    }
+    found = document(butler=butler)
+    described = {(method.upper(), path) for path, item in found["paths"].items() for method in item}
+    assert described == served
+    openapi_spec_validator.validate(found)
+
+
+def test_every_call_says_what_it_is(tmp_path: Path) -> None:
+    operations = [
+        (f"{method} {path}", operation)
+        for path, item in document(butler=True)["paths"].items()
+        for method, operation in item.items()
+    ]
+    assert len({one["operationId"] for _, one in operations}) == len(operations)
+    for name, operation in operations:
+        assert operation["summary"].endswith("."), name
+        assert operation["tags"], name
+
+
+def test_the_port_says_where_the_document_is(tmp_path: Path) -> None:
+    """Without a password: it has nothing of this site."""
+    with HttpSite(tmp_path, users=("anna",)) as site:
+        start = site.ask("GET", "/").json()
+        found = site.ask("GET", start["openapi"])
+        assert found.headers["content-type"] == "application/json"
+        assert found.json() == document(butler=True)
