@@ -6,6 +6,7 @@ Not for: what a call's parameters and answers are (``OPENAPI`` of each module of
 from __future__ import annotations
 
 import copy
+import re
 from types import ModuleType
 from typing import Any
 
@@ -16,13 +17,13 @@ from starlette.routing import Route
 
 from appliance import __version__
 from appliance.http_api import history, messages, monitoring, tasks
-from appliance.http_api.butler import about, key_values, schedules, starts
+from appliance.http_api.butler import about, apps, key_values, schedules, starts
 from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.context import Context
 from appliance.http_api.problem import CONTENT_TYPE
 
 _PARTS: tuple[ModuleType, ...] = (messages, history, tasks, monitoring)
-_BUTLER: tuple[ModuleType, ...] = (starts, butler_messages, key_values, schedules, about)
+_BUTLER: tuple[ModuleType, ...] = (starts, apps, butler_messages, key_values, schedules, about)
 _PROBLEM = {
     "type": "object",
     "description": "RFC 9457, problem details.",
@@ -93,8 +94,8 @@ def document(*, butler: bool) -> dict[str, Any]:
         for path, item in getattr(part, "OPENAPI", {}).items():
             merged = paths.setdefault(path, {})
             for method, operation in item.items():
-                is_butlers = part in _BUTLER
-                merged[method] = operation if is_butlers else _with_problems(operation)
+                made = operation if part in _BUTLER else _with_problems(operation)
+                merged[method] = {"operationId": _name(method, path), **made}
     paths.update(OPENAPI)
     return {
         "openapi": "3.1.0",
@@ -126,6 +127,11 @@ def document(*, butler: bool) -> dict[str, Any]:
             },
         },
     }
+
+
+def _name(method: str, path: str) -> str:
+    words = re.findall(r"\w+", path)
+    return method + "".join([word[0].upper() + word[1:] for word in words])
 
 
 def _answer(text: str) -> dict[str, Any]:
