@@ -116,7 +116,8 @@ class Client:
         if not self.over_websocket:
             return await self.wire.reader.read()
         found = b""
-        with contextlib.suppress(asyncio.IncompleteReadError):
+        # A Close that is answered after the broker has closed the connection resets it.
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
             while True:
                 first, size = await self.wire.reader.readexactly(2)
                 if size == 126:

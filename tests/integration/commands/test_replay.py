@@ -231,7 +231,8 @@ def test_a_broker_that_acknowledges_nothing_ends_the_replay(
 def _say(server: socket.socket, answers: bytes) -> None:
     """Accept a connection, and answer everything with this until it ends."""
     connection, _ = server.accept()
-    with connection, connection.makefile("rwb") as stream, contextlib.suppress(OSError):
+    # Outermost, because what is closed may still have something to send.
+    with contextlib.suppress(OSError), connection, connection.makefile("rwb") as stream:
         _packet(stream)
         stream.write(b"\x20\x03\x00\x00\x00")
         stream.flush()

@@ -140,7 +140,7 @@ def test_killed_while_the_start_call_has_no_answer(qlik, tmp_path: Path) -> None
     write_journal(tmp_path, task.id)
     qlik.fail(FaultKind.HANG_AFTER, method="POST", path="/start", times=1)
     first = child(tmp_path, qlik.url, "-")
-    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 10 * SLOWNESS)
+    assert qlik.wait_for(lambda: qlik.faults.bitten[FaultKind.HANG_AFTER.value] == 1, 60 * SLOWNESS)
     assert qlik.wait_for(lambda: qlik.site.session_of(task.id) is not None)
     first.kill()
     first.wait(10)
