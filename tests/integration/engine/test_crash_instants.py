@@ -196,6 +196,7 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.campaign
 def test_a_crash_of_a_first_life_loses_and_repeats_nothing(tmp_path: Path) -> None:
     """20 instants: the directory is created, messages come, a recorder is added."""
     load = Load(tmp_path)

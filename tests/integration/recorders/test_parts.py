@@ -317,6 +317,7 @@ def test_a_part_costs_the_same_after_many(tmp_path, monkeypatch):
     assert numbers(tmp_path / "rec") == list(range(60))
 
 
+@pytest.mark.campaign
 def test_kill_at_any_moment_neither_loses_nor_repeats(tmp_path):
     """After kill -9 at any moment, the parts have each message once, in order."""
     for lines in (3, 12, 30, 60):

@@ -438,6 +438,7 @@ def test_too_many_requests_at_a_time_are_refused(running, raw):
 # --- faults -------------------------------------------------------------------------------------
 
 
+@pytest.mark.campaign
 def test_a_killed_appliance_and_its_return(tmp_path, attach):
     """While it is away the terminal says so and refuses acts; when it is back it goes on itself."""
     process = attached_appliance.make(tmp_path)

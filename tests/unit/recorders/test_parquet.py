@@ -205,7 +205,7 @@ def test_only_a_writer_that_begins_loads_pyarrow():
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(tables())
 def test_whatever_comes_is_read_back(tmp_path_factory, each):
     path = written(tmp_path_factory.mktemp("any") / "any.parquet", *each)

@@ -125,7 +125,7 @@ def test_every_kind_and_edge_value_comes_back_from_openqvd(tmp_path):
             assert difference <= timedelta(microseconds=2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(tables())
 def test_whatever_comes_is_read_back(tmp_path_factory, each):
     path = written(tmp_path_factory.mktemp("any") / "any.qvd", *each)
