@@ -14,20 +14,25 @@ from appliance.http_api.butler import about, apps, errors, key_values, schedules
 from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.butler.routing import MethodOverride, everything_else
 from appliance.http_api.context import Context
-from appliance.http_api.problem import ProblemError, answer_failure, answer_problem, problem
+from appliance.http_api.problem import FAILURE, ProblemError
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
-    form = errors.answer_error if errors.is_butlers(request) else answer_problem
-    return await form(request, error)
+    if not isinstance(error, ProblemError):
+        raise error
+    return errors.refusal(request.scope["path"], error)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    if errors.is_butlers(request):
-        return await errors.answer_error(request, error)
     if not isinstance(error, HTTPException):
         raise error
-    return problem(ProblemError(error.status_code, error.detail, headers=error.headers))
+    found = ProblemError(error.status_code, error.detail, headers=error.headers)
+    return errors.refusal(request.scope["path"], found)
+
+
+async def _answer_failure(request: Request, _error: Exception) -> Response:
+    """Of every other error, which port.py logs."""
+    return errors.refusal(request.scope["path"], FAILURE)
 
 
 def make_app(context: Context, kind: Kind) -> Starlette:
@@ -47,7 +52,7 @@ def make_app(context: Context, kind: Kind) -> Starlette:
             ProblemError: _answer_problem,
             errors.ButlerError: errors.answer_error,
             HTTPException: _answer_http_exception,
-            Exception: answer_failure,
+            Exception: _answer_failure,
         },
     )
     if not kind.only_monitoring and context.config.http.butler:

@@ -36,6 +36,7 @@ from appliance.http_api.bounds import (
     LINGER_S,
     UNREAD_S,
 )
+from appliance.http_api.butler.errors import refusal as refusal_answer
 from appliance.http_api.problem import ProblemError, problem
 from appliance.http_api.shared import Shared
 
@@ -284,7 +285,8 @@ class Connection(HttpToolsProtocol):
         self.cycle = exchange
         self._exchanges.append(exchange)
         shared.connections.is_busy(self)
-        app = self.app if refusal is None else problem(refusal)
+        path = str(scope.get("path", ""))
+        app = self.app if refusal is None else refusal_answer(path, refusal)
         exchange.task = self.loop.create_task(exchange.run_asgi(app))  # type: ignore[arg-type]
         self.tasks.add(exchange.task)
         exchange.task.add_done_callback(self.tasks.discard)

@@ -19,9 +19,10 @@ from appliance.broker.tls import TlsServer
 from appliance.counters import Counter
 from appliance.http_api.app import make_app
 from appliance.http_api.bounds import Kind
+from appliance.http_api.butler.errors import refusal
 from appliance.http_api.connection import Connection
 from appliance.http_api.context import Context
-from appliance.http_api.problem import FAILURE, ProblemError, problem
+from appliance.http_api.problem import FAILURE, ProblemError
 from appliance.http_api.shared import Shared
 from appliance.listening import serve_each
 
@@ -130,9 +131,10 @@ class Port:
         except asyncio.CancelledError:
             # The client has gone, and hears nothing, or the appliance stops.
             if not has_begun:
-                await problem(ProblemError(503, "The appliance is stopping."))(scope, receive, send)
+                stopping = ProblemError(503, "The appliance is stopping.")
+                await refusal(scope["path"], stopping)(scope, receive, send)
         except Exception:
             self._context.count(Counter.HTTP_REQUESTS_FAILED)
             logger.exception("HTTP: %s %s: internal error", scope["method"], scope["path"])
             if not has_begun:
-                await problem(FAILURE)(scope, receive, send)
+                await refusal(scope["path"], FAILURE)(scope, receive, send)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
 CONTENT_TYPE = "application/problem+json"
@@ -46,18 +45,6 @@ def problem(error: ProblemError) -> Response:
         **error.more,
     }
     return Response(msgspec.json.encode(body), error.status, error.headers, media_type=CONTENT_TYPE)
-
-
-async def answer_problem(_request: Request, error: Exception) -> Response:
-    """Starlette's handler of ``ProblemError``."""
-    if not isinstance(error, ProblemError):
-        raise error
-    return problem(error)
-
-
-async def answer_failure(_request: Request, _error: Exception) -> Response:
-    """Starlette's handler of every other error, which port.py logs."""
-    return problem(FAILURE)
 
 
 FAILURE = ProblemError(500, "An internal error; the log of the appliance has it.")

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appliance.http_api.problem import ProblemError
+from appliance.http_api.problem import ProblemError, problem
 
 PREFIX = "/v4/"
 JSON = "application/json; charset=utf-8"
@@ -60,9 +60,14 @@ def fault(message: str) -> ButlerError:
     return ButlerError(400, message, INVALID)
 
 
-def is_butlers(request: Request) -> bool:
-    """Whether the answer has Butler's form."""
-    return str(request.scope["path"]).startswith(PREFIX)
+def is_butlers(path: str) -> bool:
+    """Whether the errors of a path have Butler's form."""
+    return path.startswith(PREFIX)
+
+
+def refusal(path: str, error: ProblemError) -> Response:
+    """The answer to a request that no route gets."""
+    return error_answer(error) if is_butlers(path) else problem(error)
 
 
 def answer(body: object, status: int = 200) -> Response:
@@ -72,6 +77,11 @@ def answer(body: object, status: int = 200) -> Response:
 
 async def answer_error(_request: Request, error: Exception) -> Response:
     """Starlette's handler of ``ButlerError``, and of the others below ``/v4/``."""
+    return error_answer(error)
+
+
+def error_answer(error: Exception) -> Response:
+    """An error in Butler's form. Raises one that is none of ours."""
     found = _in_butlers_form(error)
     body: dict[str, object] = {"statusCode": found.status}
     if found.code:

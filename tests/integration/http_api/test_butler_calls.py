@@ -96,3 +96,20 @@ def test_the_page_has_the_table():
 
 def test_what_differs_says_why():
     assert all(row.why for rows in TABLES.values() for row in rows if row.given is not None)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            {"data": b"a" * 1_100_000, "headers": {"Content-Type": "application/json"}},
+            (413, "Payload Too Large", "FST_ERR_CTP_BODY_TOO_LARGE"),
+        ),
+        ({"json": [], "headers": {"Host": "another.example"}}, (421, "Misdirected Request", None)),
+    ],
+)
+def test_what_the_port_refuses_has_butlers_form(site, more, expected):
+    found = site.ask("PUT", "/v4/reloadtask/-/start", **more)
+    body = found.json()
+    assert (found.status_code, body["error"], body.get("code")) == expected
+    assert list(body) == ["statusCode", *(["code"] if "code" in body else []), "error", "message"]
