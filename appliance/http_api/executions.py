@@ -57,7 +57,7 @@ class Executions:
         seconds = wait_s(parameters(request, ("wait",)))
         found = await self._visible(request, caller)
         if seconds:
-            outcomes = await self._waits.outcomes(request, [found.id], seconds)
+            outcomes = await self._waits.outcomes([found.id], seconds)
             found = outcomes[0] if outcomes else found
         return answer(execution_json(found))
 

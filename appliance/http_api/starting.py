@@ -64,7 +64,7 @@ class Starting:
         caller = await caller_of(request)
         seconds = wait_s(parameters(request, ("wait",)))
         taken = await self._take(request, caller, _payload(request, await request.body()))
-        found = await self._waits.outcomes(request, taken.executions, seconds)
+        found = await self._waits.outcomes(taken.executions, seconds)
         headers = _headers(taken)
         if not found:
             raise _gone(taken)
@@ -77,7 +77,7 @@ class Starting:
         caller = await caller_of(request)
         seconds = wait_s(parameters(request, ("wait",)))
         taken = await self._take(request, caller, await request.body())
-        found = await self._waits.outcomes(request, taken.executions, seconds)
+        found = await self._waits.outcomes(taken.executions, seconds)
         if not found:
             raise _gone(taken)
         headers = _headers(taken)

@@ -82,7 +82,7 @@ class Streamed(Response):
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(left(receive))
+        gone = asyncio.ensure_future(_left(receive))
         try:
             async with contextlib.aclosing(self._parts) as parts:
                 await self._send(scope, send, parts, gone)
@@ -115,7 +115,7 @@ class Streamed(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def left(receive: Receive) -> None:
+async def _left(receive: Receive) -> None:
     """Returns when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

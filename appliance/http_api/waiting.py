@@ -12,13 +12,10 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from starlette.requests import Request
-
 from appliance.counters import Counter
 from appliance.http_api.context import Context
 from appliance.http_api.described import is_over
 from appliance.http_api.problem import ProblemError
-from appliance.http_api.streaming import left
 from appliance.model import Execution
 from appliance.storage.sqlite import explain
 
@@ -70,13 +67,10 @@ class Waits:
         except sqlite3.Error as error:
             raise ProblemError(503, f"The task database can't be read: {explain(error)}.") from None
 
-    async def outcomes(
-        self, request: Request, numbers: Sequence[int], seconds: float
-    ) -> list[Execution]:
+    async def outcomes(self, numbers: Sequence[int], seconds: float) -> list[Execution]:
         """These executions once they have ended, or when the time is over.
 
-        In the place of one that another one answers stands that other one. The body of the request
-        must have been read.
+        In the place of one that another one answers stands that other one.
 
         Raises:
             ProblemError: 503, the appliance stops.
@@ -88,21 +82,16 @@ class Waits:
             return await self._answered(numbers)
         self.count += 1
         news = asyncio.Event()
-        # One that ends them all: the client goes, or the appliance stops.
-        ends: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(left(request.receive)),
-            asyncio.ensure_future(self._context.stopping.wait()),
-        ]
-        for each in ends:
-            each.add_done_callback(lambda _: news.set())
+        # A client that goes away ends the task in which this runs.
+        stop = asyncio.ensure_future(self._context.stopping.wait())
+        stop.add_done_callback(lambda _: news.set())
         wait = _Wait(self, news, self._loop.time() + seconds)
         try:
-            found = await wait.until_over(numbers, ends)
+            found = await wait.until_over(numbers, stop)
         finally:
             self.count -= 1
             wait.forget()
-            for each in ends:
-                each.cancel()
+            stop.cancel()
         if self._context.stopping.is_set():
             raise ProblemError(
                 503,
@@ -143,7 +132,7 @@ class _Wait:
         self._heard: set[int] = set()
 
     async def until_over(
-        self, numbers: Sequence[int], ends: Sequence[asyncio.Future[Any]]
+        self, numbers: Sequence[int], stop: asyncio.Future[Any]
     ) -> list[Execution]:
         loop = asyncio.get_running_loop()
         while True:
@@ -156,7 +145,7 @@ class _Wait:
                 numbers = list(dict.fromkeys(answered))
                 continue
             left_s = self._left_s(found, loop.time())
-            if left_s <= 0 or any(each.done() for each in ends):
+            if left_s <= 0 or stop.done():
                 return found
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left_s)

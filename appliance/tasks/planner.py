@@ -272,8 +272,9 @@ class Planner:
         history = book.histories.of(task_id)
         book.remember(task_id, msgspec.structs.replace(history, last_start_ns=now))
         book.count(Counter.EXECUTIONS_STARTED)
-        rule = record.execution.cause.rule
-        self.started_by[rule] = self.started_by.get(rule, 0) + 1
+        cause = record.execution.cause
+        if cause.kind == "message":
+            self.started_by[cause.rule] = self.started_by.get(cause.rule, 0) + 1
         self.dispatcher.decide_waiting(task_id, now)
 
     def refused(self, record: Record, reason: str, now: int) -> None:

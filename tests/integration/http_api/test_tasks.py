@@ -6,14 +6,11 @@ import threading
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import certificates
 import pytest
 from appliance_process import until
-from http_site import HttpSite
-from quick_appliance import WAITS
+from qlik_http_site import QlikHttpSite
 
-from appliance.qlik.simulated import Outcome, SimulatedQlik, SimulatedTask, Site, TlsFiles
-from appliance.tasks.engine import TaskEngine
+from appliance.qlik.simulated import Outcome, SimulatedTask, Site
 
 QUICK = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10"
 LONG = "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b11"
@@ -55,40 +52,10 @@ def make_site() -> Site:
 
 
 @pytest.fixture(scope="module")
-def quick_waits() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in WAITS.items():
-            patch.setitem(TaskEngine.__init__.__kwdefaults__, name, value)
-        yield
-
-
-class Rig(HttpSite):
-    """An appliance with HTTP whose Qlik server speaks HTTPS."""
-
-    def __init__(self, folder, more: str = "", **parts) -> None:
-        files = certificates.make(folder / "certificates")
-        tls = TlsFiles(files.server, files.server_key, client_ca=files.root)
-        self.qlik = SimulatedQlik(site=make_site(), tls=tls)
-        self.qlik.start()
-        super().__init__(folder, certificates.QLIK_CONFIG.format(url=self.qlik.url) + more, **parts)
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self.qlik.stop()
-
-    def start(self, task: str, user: str | None = None, wait: str = "", **more):
-        query = f"?wait={wait}" if wait else ""
-        return self.ask("POST", f"/tasks/{quote(task, safe='')}/start{query}", user, **more)
-
-    def end(self, number: int) -> None:
-        self.appliance.tasks.stop_execution(number, "the test")
-
-
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory, quick_waits) -> Iterator[Rig]:
+def rig(tmp_path_factory) -> Iterator[QlikHttpSite]:
     """Users and rules."""
     folder = tmp_path_factory.mktemp("tasks")
-    with Rig(folder, ALLOW, users=USERS, access=RULES) as site:
+    with QlikHttpSite(make_site(), folder, ALLOW, users=USERS, access=RULES) as site:
         yield site
 
 
