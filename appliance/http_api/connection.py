@@ -128,6 +128,9 @@ class Connection(HttpToolsProtocol):
         """Whether what is being parsed comes behind the end of the sequence."""
         self._is_deaf = False
         """Whether nothing that comes is understood any more."""
+        self._skipped_body = b""
+        """The framing of a body that the parser did not see."""
+        self._is_replaying = False
         self._last_words: ProblemError | None = None
         self._is_lingering = False
         self._unread_since: float | None = None
@@ -165,6 +168,8 @@ class Connection(HttpToolsProtocol):
                 continue
             exchange.disconnected = True
             exchange.message_event.set()
+            if exchange.turn is not None:
+                exchange.turn.set()
             if exchange.task is not None and not exchange.task.done():
                 self._shared.count(Counter.HTTP_REQUESTS_ABANDONED)
                 exchange.task.cancel()
@@ -209,9 +214,10 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
             # RFC 9110, section 7.8: a server may ignore it, and the sequence goes on.
-            if self._takes_no_more:
-                return False
-            return self._parse(piece[upgrade.args[0] :]) if upgrade.args[0] < len(piece) else True
+            if self._skipped_body:
+                self._expect_body()
+            rest = piece[upgrade.args[0] :]
+            return self._parse(rest) if rest else True
         except httptools.HttpParserError as error:
             self._shared.count(Counter.HTTP_REQUESTS_REFUSED_MALFORMED)
             if isinstance(error, httptools.HttpParserCallbackError):
@@ -225,6 +231,17 @@ class Connection(HttpToolsProtocol):
             return False
         return True
 
+    def _expect_body(self) -> None:
+        """httptools takes the body of a request that offers an upgrade for the other protocol.
+
+        Another parser, which has seen a head with this body's framing, reads it.
+        """
+        self.parser = httptools.HttpRequestParser(self)
+        self._is_replaying = True
+        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._skipped_body + b"\r\n")
+        self._is_replaying = False
+        self._skipped_body = b""
+
     def _refuse_rest(self, why: ProblemError) -> None:
         """Nothing that follows is understood: say it in turn, and end."""
         self._takes_no_more = self._is_deaf = True
@@ -237,16 +254,22 @@ class Connection(HttpToolsProtocol):
             self.finish()
 
     def on_message_begin(self) -> None:
+        if self._is_replaying:
+            return
         super().on_message_begin()
         self._is_in_head = True
         if not self._exchanges:
             self._deadline = self.loop.time() + self._shared.bounds().head_s
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # not a trailer's, which would change a request that is under way
+        if (
+            self._is_in_head and not self._is_replaying
+        ):  # not a trailer's, which would change a request that is under way
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self._is_replaying:
+            return
         self._is_in_head = False
         self._overhead = 0
         if self._takes_no_more:
@@ -259,10 +282,16 @@ class Connection(HttpToolsProtocol):
         refusal = self._set_target() or shared.admission.refusal(
             self.origin, version, scope["raw_path"], self.headers
         )
+        if parser.should_upgrade():
+            self._skipped_body = b"".join(
+                name + b": " + value + b"\r\n"
+                for name, value in self.headers
+                if name in (b"content-length", b"transfer-encoding")
+            )
         keeps_open = (
             bool(shared.bounds().idle_s) and version != "1.0" and parser.should_keep_alive()
         )
-        if refusal is not None and refusal.status in (400, 501):
+        if refusal is not None and refusal.status in (400, 431, 501):
             keeps_open = False  # what follows may be something else to another reader of it
         self._takes_no_more = not keeps_open
         exchange = Exchange(
@@ -325,8 +354,11 @@ class Connection(HttpToolsProtocol):
         exchange.message_event.set()
 
     def on_message_complete(self) -> None:
+        if self._skipped_body and not self._is_replaying:
+            return
         self._is_in_head = True
         self._overhead = 0
+        self.headers = []
         if not self._is_ignored:
             self.cycle.more_body = False
             self.cycle.message_event.set()

@@ -134,7 +134,7 @@ class Port:
                 stopping = ProblemError(503, "The appliance is stopping.")
                 await refusal(scope["path"], stopping)(scope, receive, send)
         except Exception:
-            self._context.count(Counter.HTTP_REQUESTS_FAILED)
             logger.exception("HTTP: %s %s: internal error", scope["method"], scope["path"])
+            self._context.count(Counter.HTTP_REQUESTS_FAILED)
             if not has_begun:
                 await refusal(scope["path"], FAILURE)(scope, receive, send)
