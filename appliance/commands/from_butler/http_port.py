@@ -14,6 +14,7 @@ from appliance.config.values import is_loopback
 
 _PORT = 8080
 _LARGEST_PORT = 65535
+_MOST_KEYS = 1_000_000
 
 
 def port_of(butler: Section) -> int:
@@ -68,6 +69,10 @@ def take(butler: Section, draft: Draft) -> None:
             '("appliance user add NAME"), then write this address in [http] bind. Butler asks for '
             "no password; callers send one, or a token",
         )
+    keys = butler.section("keyValueStore").number("maxKeysPerNamespace")
+    if keys is not None and 0 < keys <= _MOST_KEYS:
+        table.keys["max_keys"] = keys
+    butler.section("keyValueStore").used("enable")
     endpoints = butler.section("restServerEndpointsEnable")
     if endpoints:
         findings.differs(

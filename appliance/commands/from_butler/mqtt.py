@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from appliance.commands.check import pair_problem
 from appliance.commands.from_butler.draft import Draft
 from appliance.commands.from_butler.section import Section
-from appliance.commands.from_butler.toml_table import TomlTable, Value
+from appliance.commands.from_butler.toml_table import TomlTable
 from appliance.config.bridge_checks import host_problem
 from appliance.config.values import is_loopback
 from appliance.mqtt.overlap import overlap
@@ -20,12 +20,12 @@ from appliance.mqtt.topics import covers, filter_problem, reserved_problem, topi
 _ROOT = "qliksense/#"
 _START = "qliksense/start_task"
 _OUTCOMES = (
-    ("taskFailureTopic", "", "name", "failed"),
-    ("taskFailureFullTopic", "taskFailureSendFull", "json", "failed"),
-    ("taskAbortedTopic", "", "name", "aborted"),
-    ("taskAbortedFullTopic", "taskAbortedSendFull", "json", "aborted"),
+    ("taskFailureTopic", "", "task_failure"),
+    ("taskFailureFullTopic", "taskFailureSendFull", "task_failure_full"),
+    ("taskAbortedTopic", "", "task_aborted"),
+    ("taskAbortedFullTopic", "taskAbortedSendFull", "task_aborted_full"),
 )
-"""Butler's key, the switch of it, the form of the outcome, and when it is published."""
+"""Butler's key, the switch of it, and the form of the outcome."""
 _NAMES = ("appliance", "qlik-appliance", "appliance-1", "appliance-2", "appliance-3", "appliance-4")
 """Names of the appliance: it has the topics below its name for itself."""
 _PORTS = (1883, 1884, 1885)
@@ -61,7 +61,7 @@ def take(butler: Section, draft: Draft, taken_ports: frozenset[int]) -> None:
     root = str(subscribe.keys["topic"])
     start = _topic(mqtt, "taskStartTopic") or _START
     outcomes = list(_outcomes(mqtt))
-    topics = [topic for _, _, topic in outcomes]
+    topics = [topic for _, topic in outcomes]
     firsts = {topic.partition("/")[0] for topic in (root, start, *topics)}
     draft.service_name = next(each for each in _NAMES if each not in firsts)
     here = {broker.port} if broker.is_used and broker.is_here else set()
@@ -92,9 +92,8 @@ def take(butler: Section, draft: Draft, taken_ports: frozenset[int]) -> None:
         )
     )
     comment = "What Butler publishes when a reload fails or is aborted, for its subscribers."
-    for form, state, topic in outcomes:
-        keys: dict[str, Value] = {"topic": topic, "form": form, "on": [state]}
-        draft.add(TomlTable("[[outcome]]", keys, comment=comment))
+    for form, topic in outcomes:
+        draft.add(TomlTable("[[outcome]]", {"form": form, "topic": topic}, comment=comment))
         comment = ""
 
 
@@ -121,14 +120,14 @@ def _topic(mqtt: Section, key: str) -> str:
     return topic
 
 
-def _outcomes(mqtt: Section) -> Iterator[tuple[str, str, str]]:
-    """Form, state and topic of each kind of outcome that Butler publishes."""
-    for key, switch, form, state in _OUTCOMES:
+def _outcomes(mqtt: Section) -> Iterator[tuple[str, str]]:
+    """Form and topic of each kind of outcome that Butler publishes."""
+    for key, switch, form in _OUTCOMES:
         topic = _topic(mqtt, key)
         if switch and not mqtt.flag(switch, True):
             continue
         if topic:
-            yield form, state, topic
+            yield form, topic
 
 
 def _bridge(

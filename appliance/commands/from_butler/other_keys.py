@@ -90,9 +90,7 @@ _SECTIONS = {
     "gitHub": _PROGRAM,
     "slackConfig": "a setting before Butler 4.3; write [[notify]] with an address of Apprise",
     "teamsConfig": "a setting before Butler 4.3; write [[notify]] with an address of Apprise",
-    "keyValueStore": (
-        "the key-value store comes with [http], and has limits of its own (docs/from-butler.md)"
-    ),
+    "keyValueStore": "the key-value store comes with [http], which is off with Butler's calls",
 }
 """Sections and keys by their path; the longest one counts."""
 _KEYS = dict.fromkeys(

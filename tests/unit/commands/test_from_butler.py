@@ -80,10 +80,10 @@ def test_a_full_configuration_becomes_one_that_check_accepts(
     assert [(each.topic, each.task) for each in config.trigger] == [
         ("qliksense/start_task", "payload")
     ]
-    assert {(each.on, each.topic) for each in config.outcome} == {
-        (("failed",), "qliksense/task_failure"),
-        (("failed",), "qliksense/task_failure_full"),
-        (("aborted",), "qliksense/task_aborted"),
+    assert {(each.form, each.topic) for each in config.outcome} == {
+        ("task_failure", "qliksense/task_failure"),
+        ("task_failure_full", "qliksense/task_failure_full"),
+        ("task_aborted", "qliksense/task_aborted"),
     }
 
     assert config.qlik is not None and config.qlik.certificate is not None
