@@ -103,8 +103,7 @@ def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
     personal: dict[str, Value] = {}
     if by_property := event.section("alertEnabledByEmailAddress").text("customPropertyName"):
         personal["to_property"] = by_property
-    if _owners(event.section("appOwnerAlert")):
-        personal["to_owner"] = True
+    personal |= _owners(event.section("appOwnerAlert"))
     on: dict[str, Value] = {"on": [kind]}
     if title := template(event, "subject"):
         on["title"] = title
@@ -127,25 +126,30 @@ def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
                 draft.findings.leave(event.path, "Apprise does not understand the mail's address")
 
 
-def _owners(alert: Section) -> bool:
-    """Whether the owners of apps get mail."""
+def _owners(alert: Section) -> dict[str, Value]:
+    """The keys about owners of apps; none if they get no mail."""
     if not alert or not alert.flag("enable", True):
         alert.used("includeOwner", "excludeOwner")
-        return False
+        return {}
     include, exclude = alert.section("includeOwner"), alert.section("excludeOwner")
-    named = [
-        entry
-        for entry in exclude.sections("user")
-        if (entry.text("directory") + entry.text("userId")).strip("<>")
-        and not _PLACEHOLDER.fullmatch(entry.text("userId"))
-    ]
-    everyone = include.flag("includeAll", True)
-    include.used("user")
-    if everyone and not named:
-        return True
-    alert.findings.leave(
-        alert.path,
-        "`to_owner` is for the owners of all apps, and here only some get mail; write to_owner = "
-        "true, or a [[notify]] with `tasks`, `tags` or `properties` for those",
-    )
-    return False
+    only, without = _users(include), _users(exclude)
+    keys: dict[str, Value] = {"to_owner": True}
+    if not include.flag("includeAll", True):
+        if not only:
+            return {}
+        keys["owners"] = only
+    return keys | ({"not_owners": without} if without else {})
+
+
+def _users(section: Section) -> list[str]:
+    """Users in the form of ``[[notify]] owners``; places that were never filled in are left out."""
+    found = []
+    for entry in section.sections("user"):
+        directory, user = entry.text("directory"), entry.text("userId")
+        if not directory or not user or _PLACEHOLDER.fullmatch(user):
+            continue
+        if set(directory + user) & set("*?[\\"):
+            entry.findings.leave(entry.path, "its name has characters that no user has")
+        else:
+            found.append(f"{directory}\\{user}")
+    return found

@@ -43,6 +43,11 @@ class Broker:
             port = None
         self.port = port or 1883
         self.is_used = mqtt.flag("enable", True) and bool(mqtt)
+        if not self.is_used:
+            for key in ("brokerHost", "brokerPort"):
+                mqtt.leave(
+                    key, "MQTT is off in Butler, so the appliance is the broker: [[listener]]"
+                )
         if self.is_used and host_problem(self.host):
             mqtt.leave("brokerHost", "it names no broker; the appliance is one: [[listener]]")
             self.is_used = False

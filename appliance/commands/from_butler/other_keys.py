@@ -24,6 +24,8 @@ _SERVICES = (
 )
 _LICENCES = "the appliance does not watch or release licences of Qlik"
 _NUMBERS = "numbers are read from the appliance: [metrics] with /metrics for Prometheus"
+_NEW_RELIC = f"New Relic is not told; {_NUMBERS}"
+_VERSION = "the appliance does not record the version of Qlik Sense"
 _FILES = "the appliance copies, moves and deletes no files for callers"
 _TEXTS = (
     "notices have their own text; `title` and `text` of [[notify]] change it (docs/triggers.md)"
@@ -61,14 +63,21 @@ _SECTIONS = {
     "emailNotification.preloadTaskSuccess": _OTHER_TASKS,
     "emailNotification.preloadTaskFailure": _OTHER_TASKS,
     "slackNotification.restMessage": "the appliance has no call that posts to Slack",
+    "mqttConfig.azureEventGrid": "the bridge is not made, because MQTT is off",
+    "restServerEndpointsEnable": "there is no [http], because Butler's calls are off",
     "qlikSenseLicense": _LICENCES,
-    "qlikSenseVersion": "the appliance does not record the version of Qlik Sense",
+    "qlikSenseLicense.serverLicenseMonitor": _LICENCES,
+    "qlikSenseLicense.licenseMonitor": _LICENCES,
+    "qlikSenseLicense.licenseRelease": _LICENCES,
+    "qlikSenseVersion": _VERSION,
+    "qlikSenseVersion.versionMonitor": _VERSION,
     "influxDb": f"{_NUMBERS}, and a [[recorder]] writes outcomes into files or a database",
     "uptimeMonitor": _NUMBERS,
     "incidentTool.signl4": "a [[notify]] with an address signl4:// of Apprise tells SIGNL4",
-    "incidentTool": f"New Relic is not told; {_NUMBERS}",
-    "thirdPartyToolsCredentials": "New Relic is not told",
-    "restServerEndpointsConfig": "New Relic is not told",
+    "incidentTool": _NEW_RELIC,
+    "incidentTool.newRelic": _NEW_RELIC,
+    "thirdPartyToolsCredentials": _NEW_RELIC,
+    "restServerEndpointsConfig": _NEW_RELIC,
     "heartbeat": (
         "monitoring asks the appliance instead: [metrics] with /healthz, or `appliance health`"
     ),

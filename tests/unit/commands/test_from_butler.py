@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import sys
 from pathlib import Path
@@ -122,8 +123,10 @@ def test_each_kind_of_notice_goes_to_its_receivers(site: Path) -> None:
     assert "to=anna%40example.com%2Cbert%40example.com" in address
     assert "pass=SECRET%26%2Fmail%3Fword" in address
 
-    # Only some owners get mail about aborted reloads, which `to_owner` can't say.
-    assert not names["notify_mail_aborted"].to_owner
+    assert (failed.owners, failed.not_owners) == ((), ())
+    aborted = names["notify_mail_aborted"]
+    assert aborted.to_owner and aborted.owners == ("PLANT\\anna",)
+    assert aborted.not_owners == ("PLANT\\bert",)
     assert "bert" not in made.secrets["notify_mail_aborted.txt"]
     # With Butler the custom property decides about the common receivers alone.
     common, personal = names["notify_mail_succeeded"], names["notify_mail_succeeded_2"]
@@ -172,6 +175,18 @@ def test_no_secret_is_shown_or_stands_in_the_new_file(
     if sys.platform != "win32":
         for file in (*files, site / "appliance.toml"):
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("change", [(), ("enable: true", "enable: false")])
+def test_every_key_of_butler_is_known(change: tuple[str, str], site: Path) -> None:
+    """No key of it is called unknown or misspelled, whether its section is on or off."""
+    document = parse_yaml(FULL.replace(*change) if change else FULL, "full.yaml")
+    made = convert_document(document, site / "config" / "full.yaml", site / "new.toml")
+    assert not [
+        (paths, reason)
+        for reason, paths in made.findings.left_out.items()
+        if "not a key of Butler" in reason
+    ]
 
 
 def test_every_key_is_taken_over_or_listed(site: Path, butler: Item) -> None:
@@ -363,6 +378,22 @@ def test_no_file_is_overwritten_and_none_is_left_half_done(
     assert existing in capsys.readouterr().err
     assert sorted(site.iterdir()) == before
     assert (site / existing).read_text() == "mine"
+
+
+def test_the_example_of_the_documentation_is_what_the_command_makes(tmp_path: Path) -> None:
+    """docs/from-butler.md shows a configuration before and after, and others that are valid."""
+    page = (DATA.parents[2] / "docs" / "from-butler.md").read_text("utf-8")
+    before, schedule, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    after, narrow = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    certificates.make(tmp_path / "certificates")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "schedule.yaml").write_text(schedule, "utf-8")
+    source = tmp_path / "config" / "production.yaml"
+    source.write_text(before, "utf-8")
+    made = convert(source, tmp_path / "config.toml")
+    assert made.text.partition("\n# Taken over, and different")[0] == after
+    assert list(made.secrets) == ["notify_mail_failed.txt"]
+    assert loads(narrow).bridge[0].version == "3.1.1"
 
 
 SCALARS = st.one_of(
