@@ -20,6 +20,7 @@ from appliance.http_api.problem import ProblemError
 from appliance.http_api.query import further, parameters, some_of, whole_number
 from appliance.http_api.server_calls import ServerCalls
 from appliance.http_api.starting import Starting, refused, unavailable
+from appliance.http_api.task_openapi import OPENAPI
 from appliance.http_api.waiting import Waits
 from appliance.model import ExecutionState, Task
 from appliance.qlik.server import QlikError
@@ -27,6 +28,7 @@ from appliance.tasks.catalog import close_name, folded
 from appliance.tasks.direct_starts import NotStartedError
 from appliance.tasks.overview import KnownTask
 
+__all__ = ["OPENAPI", "routes"]
 LIMIT = 1000
 LARGEST_LIMIT = 10_000
 

@@ -29,16 +29,15 @@ class Waits:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._news: dict[int, set[asyncio.Event]] = {}
         self.count = 0
         """How many wait now."""
-        context.appliance.tasks.hear_executions(self._hear)
 
     def _hear(self, executions: Sequence[Execution]) -> None:
         """Any thread: it holds up the tasks for a moment only."""
         news = self._news
-        if news and (changed := [one.id for one in executions if one.id in news]):
+        if news and self._loop and (changed := [one.id for one in executions if one.id in news]):
             with contextlib.suppress(RuntimeError):  # the server has stopped
                 self._loop.call_soon_threadsafe(self._wake, changed)
 
@@ -80,12 +79,16 @@ class Waits:
         if self.count >= self._context.config.http.max_waiting:
             self._context.count(Counter.HTTP_REQUESTS_NOT_WAITED_FOR)
             return await self._answered(numbers)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:  # the first that waits
+            self._loop = loop
+            self._context.appliance.tasks.hear_executions(self._hear)
         self.count += 1
         news = asyncio.Event()
         # A client that goes away ends the task in which this runs.
         stop = asyncio.ensure_future(self._context.stopping.wait())
         stop.add_done_callback(lambda _: news.set())
-        wait = _Wait(self, news, self._loop.time() + seconds)
+        wait = _Wait(self, news, loop.time() + seconds)
         try:
             found = await wait.until_over(numbers, stop)
         finally:
