@@ -45,6 +45,11 @@ def reload(appliance: Appliance) -> tuple[bool, list[str]]:
     Returns whether that was done, and the result in lines for people. It reads files, so it must
     not run on the engine's loop. For one thread at a time.
     """
+    with appliance.schedules.held():
+        return _reload(appliance)
+
+
+def _reload(appliance: Appliance) -> tuple[bool, list[str]]:
     running = appliance.config
     if not running.file:
         return False, ["this appliance was started without a configuration file"]
@@ -101,10 +106,11 @@ def _prepare(appliance: Appliance, new: Config) -> _Prepared:
         appliance.terms_of(config),
         appliance.tasks.rules_of(
             config.trigger,
-            config.timer,
+            appliance.schedules.timers(config.timer),
             config.allow,
             config.notify,
             config.outcome,
+            stopped_timers=appliance.schedules.stopped(),
             other_appliances=config.has_other_appliances,
             keep_script_logs_s=None if config.qlik is None else config.qlik.keep_script_logs,
         ),

@@ -37,7 +37,7 @@ from appliance.clock import STEP_NS, Clock
 from appliance.config.tables import Config
 from appliance.config.upload_topics import upload_advice
 from appliance.counters import Counter
-from appliance.engine import databases, kept_clock
+from appliance.engine import databases, kept_clock, schedules
 from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import KEPT_BYTES, LiveView
 from appliance.engine.loop_lag import LoopLag
@@ -46,6 +46,7 @@ from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine.own_messages import OwnMessages
 from appliance.engine.resident_memory import resident_bytes, return_free_memory
 from appliance.engine.run_limit import RunLimit
+from appliance.engine.schedules import Schedules
 from appliance.engine.status_topic import StatusTopic
 from appliance.engine.view import View
 from appliance.engine_api import ListenerState
@@ -157,6 +158,9 @@ class Appliance:
             max_keys=lambda: self.config.http.max_keys,
             clock=Clock(clock_ns, ahead_ns=kept_ns),
             sync=config.journal.sync == "always",
+        )
+        self.schedules = Schedules(
+            self.data_dir / schedules.FILE_NAME, lambda: self.tasks, lambda: self.config.timer
         )
         self._free_bytes = free_bytes
         self._floors = Floors(lambda: self.config.limits.min_free_disk)
@@ -377,6 +381,8 @@ class Appliance:
         )
         await self._make_tasks(stack)
         self.losses = Losses(self.data_dir)
+        for text in self.schedules.losses:
+            self.losses.note(text)
         tasks_cursor = self.tasks.open()
 
         def settle(messages: Sequence[Message], entries: Sequence[Any]) -> None:
@@ -639,6 +645,7 @@ class Appliance:
             self.server = await asyncio.to_thread(connect, config.qlik, clock=self.task_clock)
         if self.server is not None:
             stack.callback(self.server.close)
+        await asyncio.to_thread(self.schedules.open, self.clock_ns())
         self.tasks = TaskEngine(
             service_name=config.service.name,
             triggers=config.trigger,
@@ -647,7 +654,8 @@ class Appliance:
             edition="" if config.qlik is None else config.qlik.edition,
             database=self.data_dir / databases.TASKS,
             publish=self.outcome_messages.publish,
-            timers=config.timer,
+            timers=self.schedules.timers(config.timer),
+            stopped_timers=self.schedules.stopped(),
             notify=config.notify,
             outcomes=config.outcome,
             keep_script_logs_s=None if config.qlik is None else config.qlik.keep_script_logs,

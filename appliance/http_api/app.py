@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from appliance.http_api import history, messages, monitoring, openapi, tasks
+from appliance.http_api import history, messages, monitoring, openapi, tasks, timers
 from appliance.http_api.bounds import Kind
 from appliance.http_api.butler import about, apps, errors, key_values, schedules, starts
 from appliance.http_api.butler import messages as butler_messages
@@ -39,7 +39,7 @@ def make_app(context: Context, kind: Kind) -> Starlette:
     """The application of ``[http]``, or that of ``[metrics]``."""
     found: list[BaseRoute] = [*monitoring.routes(context, is_open=kind.is_open)]
     if not kind.only_monitoring:
-        parts = [messages, history, tasks, openapi]
+        parts = [messages, history, tasks, timers, openapi]
         if context.config.http.butler:
             parts += [starts, apps, butler_messages, key_values, schedules, about]
         for part in parts:

@@ -12,7 +12,7 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -101,6 +101,7 @@ class TaskEngine:
         database: Path,
         publish: Publish,
         timers: Sequence[TimerConfig] = (),
+        stopped_timers: Collection[str] = (),
         notify: Sequence[NotifyConfig] = (),
         outcomes: Sequence[OutcomeConfig] = (),
         keep_script_logs_s: float | None = None,
@@ -165,7 +166,7 @@ class TaskEngine:
         self._direct_starts = DirectStarts(self._state, self._tasks, self._resolution)
         self._timing = Timing(
             self._state,
-            Timers(timers, service_name=service_name),
+            Timers(timers, service_name=service_name, stopped=stopped_timers),
             service_name=service_name,
             has_server=server is not None,
         )
@@ -317,13 +318,14 @@ class TaskEngine:
         notify: Sequence[NotifyConfig],
         outcomes: Sequence[OutcomeConfig] = (),
         *,
+        stopped_timers: Collection[str] = (),
         other_appliances: bool = False,
         keep_script_logs_s: float | None = None,
     ) -> Rules:
         """Compile other tables for ``take``; raises ``ConfigError``, and nothing is changed."""
         return Rules(
             Triggers(triggers, service_name=self._service_name),
-            Timers(timers, service_name=self._service_name),
+            Timers(timers, service_name=self._service_name, stopped=stopped_timers),
             allow,
             self._notices.targets_for_reload(notify),
             tuple(outcomes),
@@ -586,6 +588,16 @@ class TaskEngine:
         self._server.stop(execution.task_id, execution.execution_id)
         with self._state.change() as planner:
             planner.note(record, f"Its end was asked for by {by}", self._clock_ns())
+
+    def change_timers(
+        self, timers: Sequence[TimerConfig], stopped: Collection[str], gone: str = ""
+    ) -> None:
+        """Let these timers count, and forget the one that is gone. Raises as ``Timing`` does."""
+        compiled = Timers(timers, service_name=self._service_name, stopped=stopped)
+        try:
+            self._timing.change_timers(compiled, gone)
+        except sqlite3.Error as error:
+            raise UnavailableError(f"The task database can't be read: {error}.") from None
 
     def pause_timer(self, name: str, paused: bool, by: str) -> None:
         """Pause a timer, or a request's wait, or let it go on. Raises ``UsageError``."""

@@ -61,15 +61,32 @@ class Timing:
     def take_timers(self, timers: Timers) -> None:
         """Replace the timers; a timer that stays the same goes on where it stands."""
         with self._state.change() as planner:
-            now = self._state.clock_ns()
-            for timer in timers.take_over(self._timers, self._state.store.metas(), now):
-                timer.raised_ns = 0
-                self._note(timer)
-                self._alarm(Firing(timer, now), "cleared")
-            self._timers = timers
-            planner.book.changes.is_forced = True
-            for timer in timers.timers.values():
-                self._note(timer)
+            self._replace(planner, timers)
+
+    def change_timers(self, timers: Timers, gone: str = "") -> None:
+        """``take_timers`` for an operator; what is kept of the timer that is gone is removed.
+
+        Raises:
+            UnavailableError: it can't be noted, and nothing was changed.
+            NotNotedError: it was changed, and could not be noted.
+        """
+        with self._state.noted("The schedule") as planner:
+            before = self._timers.timers.get(gone)
+            self._replace(planner, timers)
+            if before is not None:
+                planner.book.changes.removed_meta += self._timers.marks(before)
+
+    def _replace(self, planner: Planner, timers: Timers) -> None:
+        """Within a change."""
+        now = self._state.clock_ns()
+        for timer in timers.take_over(self._timers, self._state.store.metas(), now):
+            timer.raised_ns = 0
+            self._note(timer)
+            self._alarm(Firing(timer, now), "cleared")
+        self._timers = timers
+        planner.book.changes.is_forced = True
+        for timer in timers.timers.values():
+            self._note(timer)
 
     def next_due(self) -> int | None:
         """When ``tick`` has something to do. Call under the state store's lock."""

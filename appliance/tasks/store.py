@@ -101,6 +101,7 @@ class Changes:
         """Publications up to this id are done with."""
         self.keys: list[KeptKey] = []
         self.meta: dict[str, int] = {}
+        self.removed_meta: list[str] = []
         self.sightings_shift_ns = 0
         """The clock was set by this: sightings are moved along."""
         self.is_forced = False
@@ -118,6 +119,7 @@ class Changes:
             or self.published is not None
             or self.keys
             or self.meta
+            or self.removed_meta
         )
 
 
@@ -295,6 +297,7 @@ class Store:
                 [(number, self._encode(one)) for number, one in changes.publications],
             ),
             ("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(changes.meta.items())),
+            ("DELETE FROM meta WHERE name = ?", [(one,) for one in changes.removed_meta]),
         ):
             if rows:
                 database.executemany(statement, rows)

@@ -14,7 +14,7 @@ Not for: starting tasks or publishing (tasks/schedule.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -140,8 +140,15 @@ class Timer:
 class Timers:
     """All timers. Not thread-safe: the state store's lock guards it."""
 
-    def __init__(self, configs: Sequence[TimerConfig], *, service_name: str = "") -> None:
-        """Compile all; raises ``ConfigError``."""
+    def __init__(
+        self,
+        configs: Sequence[TimerConfig],
+        *,
+        service_name: str = "",
+        stopped: Collection[str] = (),
+    ) -> None:
+        """Compile all; raises ``ConfigError``. ``stopped``: those that are paused at first."""
+        self._stopped = frozenset(stopped)
         self._own_prefix = f"{service_name}/"
         self.timers = {one.name: Timer(one, number) for number, one in enumerate(configs, 1)}
         self._watches = [one for one in self.timers.values() if one.config.silence is not None]
@@ -151,7 +158,7 @@ class Timers:
         """Take up what was kept; timers that are new begin now."""
         for timer in self.timers.values():
             timer.last_ns = marks.get(timer.key, now)
-            timer.paused = bool(marks.get(f"paused:{timer.name}", 0))
+            timer.paused = bool(marks.get(f"paused:{timer.name}", timer.name in self._stopped))
             timer.raised_ns = marks.get(f"raised:{timer.name}", 0)
             if timer.config.silence is not None and not timer.raised_ns:
                 # While the appliance was down it could hear no message.

@@ -3,7 +3,7 @@
 Butler's program hands the time zone of an entry to its library under a name that the library does
 not know, so its schedules follow the clock of Butler's server. The zone that the entry names is
 taken here: it is what people read in the file. A note names each entry where the two differ.
-Not for: the form of the times (cron.py).
+Not for: the form of the times (config/butler_cron.py).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from appliance.commands.from_butler import cron
 from appliance.commands.from_butler.draft import Draft
 from appliance.commands.from_butler.section import Section
 from appliance.commands.from_butler.toml_table import TomlTable
 from appliance.commands.from_butler.yaml_tree import read_yaml
+from appliance.config import butler_cron
 from appliance.config.checks import GUID
 from appliance.config.problems import shown
 from appliance.config.timer_checks import is_zone
@@ -62,7 +62,7 @@ def _timer(entry: Section, names: set[str]) -> TomlTable | None:
     written = entry.text("name")
     where = f"{entry.path} ({shown(written)})"
     task, text = entry.text("qlikSenseTaskId"), entry.text("cronSchedule")
-    times = cron.read(text)
+    times = butler_cron.read(text)
     is_stopped = entry.text("startupState").lower() in _STOPPED
     zone = entry.text("timezone")
     entry.used("id", "lastKnownState", "created", "tags")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance import cli
-from appliance.commands.from_butler import cron
+from appliance.config import butler_cron as cron
 from appliance.commands.from_butler.convert import Converted, convert, convert_document
 from appliance.commands.from_butler.yaml_tree import Item, parse_yaml
 from appliance.config.reading import load, loads

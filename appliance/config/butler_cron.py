@@ -1,7 +1,7 @@
 """Schedules in the form of Butler's library (npm ``cron``) as those of ``[[timer]]``.
 
 That library has five fields, or six with leading seconds, and words such as ``@daily``.
-Not for: the rest of an entry (schedules.py).
+Not for: the rest of an entry (commands/from_butler/schedules.py, engine/schedules.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Times(msgspec.Struct, frozen=True):
 
 
 def read(text: str) -> Times:
-    """The times that a text of Butler's schedule file means."""
+    """The times that a text of Butler's schedules means."""
     fields = _WORDS.get(text.strip().lower(), text).split()
     remark = ""
     if text.strip().lower() == "@secondly":
