@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from appliance.http_api.butler.schedules import id_of
+
 PAGE = Path(__file__).parents[1] / "docs" / "butler-calls.md"
 BEGIN, END = "<!-- Made by tests/butler_calls.py; change the rows there. -->", "<!-- End. -->"
 ANY: Any = ...
@@ -314,11 +316,68 @@ APPS = (
         given=refused("App not found: no-id"), why="it is the caller's fault"),
 )  # fmt: skip
 
+TIMER = "nightly"
+"""A ``[[timer]]`` of the configuration."""
+_TIMER_ID = id_of(TIMER)
+_CONFIGURED = {
+    "name": TIMER,
+    "cronSchedule": "30 4 * * *",
+    "timezone": "UTC",
+    "qlikSenseTaskId": SALES["taskId"],
+    "startupState": "start",
+    "tags": [],
+    "id": _TIMER_ID,
+    "lastKnownState": "started",
+}
+_STOPPED = {**_CONFIGURED, "lastKnownState": "stopped"}
+_WANTED = {
+    "name": "made",
+    "cronSchedule": "0 30 6 * * 1-5",
+    "timezone": "Europe/Stockholm",
+    "qlikSenseTaskId": STOCK["taskId"],
+    "startupState": "stopped",
+    "tags": ["a"],
+}
+_MADE = {**_WANTED, "id": ANY, "created": ANY, "lastKnownState": "stopped"}
+_LINE = f"{_TIMER_ID}: 30 4 * * * status: "
+_ONE = f"/v4/schedules/{_TIMER_ID}"
+SCHEDULES = (
+    Row("GET", "/v4/schedules", (200, [_CONFIGURED])),
+    Row("GET", f"/v4/schedules?id={_TIMER_ID}", (200, [_CONFIGURED])),
+    Row("GET", "/v4/schedules?id=no", refused(ANY)),
+    Row("GET", "/v4/schedules/status", (200, Text(f"{_LINE}Running\n"))),
+    Row("PUT", f"{_ONE}/stop", (200, [_STOPPED])),
+    Row("GET", "/v4/schedules/status", (200, Text(f"{_LINE}Stopped\n"))),
+    Row("PUT", f"{_ONE}/start", (200, [_CONFIGURED])),
+    Row("PUT", "/v4/schedules/stopall", (200, [_STOPPED])),
+    Row("PUT", "/v4/schedules/startall", (200, [_CONFIGURED])),
+    Row("PUT", "/v4/schedules/no/start", refused(ANY)),
+    Row("PUT", "/v4/schedules/no/stop", refused(ANY)),
+    Row("DELETE", "/v4/schedules/no", refused(ANY)),
+    Row("DELETE", _ONE, (204, NONE), given=refused(ANY),
+        why="a [[timer]] of the configuration is removed there"),
+    Row("POST", "/v4/schedules", (201, _MADE), _WANTED),
+    Row("GET", "/v4/schedules", (200, [_CONFIGURED, _MADE])),
+    Row("POST", "/v4/schedules", fault("body must have required property 'name'"),
+        {"cronSchedule": "* * * * *"}),
+    Row("POST", "/v4/schedules", fault("body must be object"), []),
+    Row("POST", "/v4/schedules",
+        fault("body/startupState must be equal to one of the allowed values"),
+        {**_WANTED, "startupState": "maybe"}),
+    Row("POST", "/v4/schedules", (201, ANY), {**_WANTED, "cronSchedule": "soon"},
+        given=refused(ANY), why="it would never fire"),
+    Row("POST", "/v4/schedules", (201, ANY), {**_WANTED, "timezone": "Mars/Base"},
+        given=refused(ANY), why="the time zone counts here"),
+    Row("POST", "/v4/schedules", (201, ANY), {**_WANTED, "qlikSenseTaskId": "no-id"},
+        given=refused(ANY), why="it could never start anything"),
+)  # fmt: skip
+
 TABLES: dict[str, tuple[Row, ...]] = {
     "About": ABOUT,
     "Starts": STARTS,
     "Apps": APPS,
     "Key-value store": KEY_VALUES,
+    "Schedules": SCHEDULES,
     "Not offered": ELSEWHERE,
 }
 

@@ -16,13 +16,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance import __version__
-from appliance.http_api import history, messages, monitoring, tasks
+from appliance.http_api import history, messages, monitoring, tasks, timers
 from appliance.http_api.butler import about, apps, key_values, schedules, starts
 from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.context import Context
 from appliance.http_api.problem import CONTENT_TYPE
 
-_PARTS: tuple[ModuleType, ...] = (messages, history, tasks, monitoring)
+_PARTS: tuple[ModuleType, ...] = (messages, history, tasks, timers, monitoring)
 _BUTLER: tuple[ModuleType, ...] = (starts, apps, butler_messages, key_values, schedules, about)
 _PROBLEM = {
     "type": "object",
@@ -110,6 +110,7 @@ def document(*, butler: bool) -> dict[str, Any]:
         "tags": [
             {"name": "messages", "description": "Publish and read."},
             {"name": "tasks", "description": "Start tasks and follow them."},
+            {"name": "timers", "description": "List, fire and pause timers."},
             {"name": "monitoring", "description": "For monitors."},
             {"name": "butler", "description": "The calls of Butler, for what used them before."},
         ],

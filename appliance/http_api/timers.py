@@ -6,6 +6,7 @@ Not for: Butler's calls for them (butler/schedules.py), waits of requests, which
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -22,6 +23,48 @@ from appliance.http_api.query import parameters
 from appliance.tasks.outcomes import time_text
 
 _KINDS = ("schedule", "silence")
+_TIMER = {
+    "type": "object",
+    "required": ["name", "kind", "detail", "paused", "due", "silentSince"],
+    "properties": {
+        "name": {"type": "string"},
+        "kind": {"type": "string", "enum": list(_KINDS)},
+        "detail": {"type": "string", "description": "When it fires, in words."},
+        "paused": {"type": "boolean"},
+        "due": {"type": ["string", "null"], "description": "When it fires next."},
+        "silentSince": {
+            "type": ["string", "null"],
+            "description": "Of a silence watch whose alarm is raised: when the last message came.",
+        },
+    },
+}
+_LIST = {
+    "type": "object",
+    "required": ["timers"],
+    "properties": {"timers": {"type": "array", "items": _TIMER}},
+}
+
+
+def _call(summary: str, schema: dict[str, Any], *, has_name: bool) -> dict[str, Any]:
+    name = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
+    answers: dict[str, Any] = {
+        "200": {"description": "Done.", "content": {"application/json": {"schema": schema}}}
+    }
+    if has_name:
+        answers["404"] = {"description": "There is no such timer."}
+        answers["409"] = {"description": "The alarm of this silence watch is raised already."}
+    found = {"summary": summary, "tags": ["timers"], "responses": answers}
+    return {**found, "parameters": [name]} if has_name else found
+
+
+OPENAPI: dict[str, Any] = {
+    "/timers": {"get": _call("The timers.", _LIST, has_name=False)},
+    "/timers/{name}/fire": {
+        "post": _call("Do now what a timer does at its time.", _TIMER, has_name=True)
+    },
+    "/timers/{name}/pause": {"post": _call("Pause a timer.", _TIMER, has_name=True)},
+    "/timers/{name}/resume": {"post": _call("Let a timer go on.", _TIMER, has_name=True)},
+}
 
 
 def _json(timer: TimerState) -> dict[str, object]:

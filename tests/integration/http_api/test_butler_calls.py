@@ -20,6 +20,7 @@ from butler_calls import (
     SECRET,
     STOCK,
     TABLES,
+    TIMER,
     UNKNOWN,
     VALUE,
     Row,
@@ -37,6 +38,10 @@ CONFIG = f"""
 edition = "client-managed"
 url = "QLIK"
 header = {{name = "X-Qlik-User", value = "UserDirectory=INTERNAL; UserId=sa"}}
+[[timer]]
+name = "{TIMER}"
+cron = "30 4 * * *"
+task = "{SALES["taskId"]}"
 [allow]
 tasks = ["{SALES["taskId"]}", "{STOCK["taskId"]}", "{UNKNOWN}"]
 tags = ["{NIGHTLY}"]
