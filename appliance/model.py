@@ -66,7 +66,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run of the appliance, never reused once acknowledged. ``client_id`` is the MQTT client that
     sent it; messages that the appliance itself publishes carry a client id that starts with
     ``$`` (for example ``$appliance``), which no outside client may use; those that a bridge
-    brought in have the bridge's (``bridge_client_id``). ``address`` is
+    brought in have the bridge's (``bridge_client_id``), those that came by HTTP ``HTTP_CLIENT``.
+    ``address`` is
     ``"host:port"`` of the sender or an empty string. New fields go at the end and have a
     default: old journals must stay readable.
     """
@@ -100,6 +101,11 @@ def bridge_client_id(name: str) -> str:
 def bridge_of(client_id: str) -> str:
     """The name of the bridge that brought a message in, empty if none did."""
     return client_id[len(_BRIDGE) :] if client_id.startswith(_BRIDGE) else ""
+
+
+HTTP_CLIENT = "$http"
+"""The client id of what comes in over HTTP, in messages and for ``[[access.rule]] client_id``. No
+MQTT client can have it, and no service name may be ``http``."""
 
 
 BRIDGED_CLIENT = "appliance-client"
@@ -142,7 +148,9 @@ def outcome_of(message: Message) -> str:
 
 
 def sender(client_id: str) -> str:
-    """A message's sender for people: the client id, or ``bridge NAME``; empty if it is unknown."""
+    """A message's sender for people: the client id, ``bridge NAME`` or ``HTTP``; empty if unknown."""
+    if client_id == HTTP_CLIENT:
+        return "HTTP"
     name = bridge_of(client_id)
     return f"bridge {name}" if name else client_id
 
@@ -171,7 +179,7 @@ def packet_id_of(number: int) -> int:
 
 def is_own(client_id: str) -> bool:
     """Whether the appliance itself published a message with this client id."""
-    return client_id[:1] == "$" and not client_id.startswith(_BRIDGE)
+    return client_id[:1] == "$" and client_id != HTTP_CLIENT and not client_id.startswith(_BRIDGE)
 
 
 _NIL = 0xC0

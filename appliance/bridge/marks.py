@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from appliance.model import BRIDGED_CLIENT, EncodedProperties, MessageProperties, is_own
+from appliance.model import BRIDGED_CLIENT, EncodedProperties, MessageProperties, bridge_of
 
 PATH = "appliance-path"
 """The installation id of an appliance that the message passed; one property for each."""
@@ -49,6 +49,6 @@ def marked(
     before = properties or _PLAIN
     added: tuple[tuple[str, str], ...] = ((PATH, installation),)
     says_who = any(name == CLIENT for name, _ in before.user_properties)
-    if not says_who and (client_id[:1] != "$" or is_own(client_id)) and client_id:
+    if not says_who and client_id and not bridge_of(client_id):
         added += ((CLIENT, client_id),)
     return msgspec.structs.replace(before, user_properties=before.user_properties + added)

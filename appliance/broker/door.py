@@ -23,7 +23,7 @@ from appliance.broker.work import Slice
 from appliance.counters import Count, Counter
 from appliance.journal.inbox import Statement
 from appliance.journal.journal import Journal
-from appliance.journal.message_cost import OVERHEAD_BYTES, costs_of
+from appliance.journal.message_cost import OVERHEAD_BYTES, content_of, costs_of
 from appliance.model import EncodedProperties, Message, decode_hook, encode_hook
 from appliance.storage.layout import Damage, Tables, check_bodies
 
@@ -254,12 +254,45 @@ class Door:
                 self._keep(message)
         if token is not None and (retained or not messages):
             self._journal.transact((), token)
+        self._pause_if_behind(publisher, payload_size + beside + OVERHEAD_BYTES * len(messages))
+
+    def enter_as_one(
+        self,
+        messages: Sequence[Message],
+        statements: Sequence[Statement],
+        publisher: Publisher,
+        then: Callable[[], None],
+    ) -> None:
+        """Take messages that are kept all or none, together with rows of the broker's own tables.
+
+        Args:
+            messages: permitted, valid, and numbered by ``next_seq`` in this order.
+            statements: what stands in the same commit.
+            publisher: what is paused if it sends too much.
+            then: called on the loop once all of it is on disk.
+        """
+        size = sum([content_of(message) for message in messages])
+        rows = [*statements]
+        rows += [row for each in messages if each.retain and (row := self._kept(each)) is not None]
+        if rows:
+            self._journal.extend_with(messages, rows, size, then)
+        else:
+            self._journal.extend(messages, size, then)
+        self.messages_in += len(messages)
+        self.bytes_in += sum([len(message.payload) for message in messages])
+        self._pause_if_behind(publisher, size + OVERHEAD_BYTES * len(messages))
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether nothing is taken because the disk is nearly full."""
+        return self._disk_hold == 2
+
+    def _pause_if_behind(self, publisher: Publisher, size: int) -> None:
+        """Pause a publisher that has sent ``size`` bytes if there is no room for more."""
         if self._journal.pending_bytes > self._pause_above or self._behind_bytes > _MOST_BEHIND:
             if not self._is_slowing:
                 self._count(Counter.PUBLISHERS_SLOWED)
-            elif self._disk_hold < 2 and self._sends_little(
-                publisher, payload_size + beside + OVERHEAD_BYTES * len(messages)
-            ):
+            elif self._disk_hold < 2 and self._sends_little(publisher, size):
                 return
             self._paused[publisher] = None
             publisher.pause()
@@ -276,10 +309,16 @@ class Door:
         )
 
     def _keep(self, message: Message) -> None:
+        statement = self._kept(message)
+        if statement is not None:
+            self._journal.transact((statement,), None)
+
+    def _kept(self, message: Message) -> Statement | None:
+        """Retain a message, or remove what its topic retains; returns the row of that."""
         if not self._retained.make_room(message):
             self._count(Counter.RETAINED_MESSAGES_REFUSED)
             if not self._retained.expects(message.topic):
-                return
+                return None
             # What was retained is not the last any more: better none than an old one.
             message = msgspec.structs.replace(message, payload=b"")
             self._retained.make_room(message)
@@ -292,7 +331,7 @@ class Door:
         else:
             statement = ("DELETE FROM retained WHERE topic = ?", (message.topic,))
         self._to_keep.append(message)
-        self._journal.transact((statement,), None)
+        return statement
 
     def record(
         self, statements: Sequence[Statement], then: Callable[[], None] | None = None

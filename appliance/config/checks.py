@@ -32,7 +32,7 @@ from appliance.config.tables import (
 )
 from appliance.config.timer_checks import TIMER_KEYS, timer_problems
 from appliance.config.values import format_duration, is_loopback, parse_bind
-from appliance.model import ReloadOptions
+from appliance.model import HTTP_CLIENT, ReloadOptions
 from appliance.mqtt.topics import topic_problem
 
 GUID = re.compile(r"\{?[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\}?", re.IGNORECASE)
@@ -133,6 +133,8 @@ def _service(config: Config, report: ReportProblem) -> None:
         problem = "it is one level of a topic, so it can't have a /"
     if problem is None and name.startswith("$"):
         problem = "topics that begin with $ belong to the broker"
+    if problem is None and name == HTTP_CLIENT[1:]:
+        problem = f"{HTTP_CLIENT} is the sender of what comes in over HTTP"
     if problem is None and (not name.isprintable() or name != name.strip() or len(name) > 100):
         problem = "it has at most 100 visible characters and no blanks at its ends"
     if problem:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from appliance.bridge.store import BRIDGE_TABLES
 from appliance.broker.door import RETAINED_TABLES
+from appliance.broker.publication_keys import PUBLICATION_KEY_TABLES
 from appliance.broker.session_store import TABLES as SESSION_TABLES
 from appliance.errors import ConfigError, UnavailableError
 from appliance.journal import FILE_NAME as JOURNAL
@@ -31,7 +32,7 @@ from appliance.tasks.store import LAYOUT as TASKS_LAYOUT
 TASKS = "tasks.db"
 RECORDERS = "recorders.db"
 KEY_VALUES = "key_values.db"
-JOURNAL_TABLES = (RETAINED_TABLES, SESSION_TABLES, BRIDGE_TABLES)
+JOURNAL_TABLES = (RETAINED_TABLES, SESSION_TABLES, BRIDGE_TABLES, PUBLICATION_KEY_TABLES)
 """What other rooms keep in the journal's database (``Journal.define``)."""
 LAYOUTS: dict[str, Layout] = {
     JOURNAL: JOURNAL_LAYOUT.with_tables(*JOURNAL_TABLES),

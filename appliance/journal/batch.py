@@ -43,7 +43,7 @@ class Batch:
         for content, token, size in items:
             self.size += size
             if isinstance(content, Statements):
-                entry: Entry = ((), token)
+                entry: Entry = (content.messages, token)
                 self.statements.append((content, entry))
             else:
                 entry = (content, token)
@@ -72,6 +72,7 @@ class Batch:
     def _refuse(self, entry: Entry, error: Exception) -> None:
         self.refused.append((entry, error))
         self.entries = [other for other in self.entries if other is not entry]
+        self.statements = [other for other in self.statements if other[1] is not entry]
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Carry all of it out in one transaction; what can't be stored ever goes to ``refused``.

@@ -21,12 +21,13 @@ Entry = tuple[Sequence[Message], object]
 
 
 class Statements:
-    """Statements that are carried out in one transaction, in place of a message."""
+    """Statements that are carried out in one transaction, with messages or without."""
 
-    __slots__ = ("run",)
+    __slots__ = ("messages", "run")
 
-    def __init__(self, run: Sequence[Statement]) -> None:
+    def __init__(self, run: Sequence[Statement], messages: Sequence[Message] = ()) -> None:
         self.run = run
+        self.messages = messages
 
 
 Item = tuple[Sequence[Message] | Statements, object, int]
@@ -75,6 +76,22 @@ class Inbox:
         self._items.append((Statements(statements), token, OVERHEAD_BYTES))
         self._bytes_in += OVERHEAD_BYTES
         self._count_in += 1
+        if self._wakeup.is_awaited:
+            self.wake()
+
+    def extend_with(
+        self, messages: Sequence[Message], statements: Sequence[Statement], size: int, token: object
+    ) -> None:
+        """``extend`` and ``transact`` as one: both are in the same commit (engine's thread only).
+
+        Raises:
+            RuntimeError: the journal is closed.
+        """
+        count = len(messages) + 1
+        size += count * OVERHEAD_BYTES
+        self._items.append((Statements(statements, messages), token, size))
+        self._bytes_in += size
+        self._count_in += count
         if self._wakeup.is_awaited:
             self.wake()
 

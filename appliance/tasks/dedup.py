@@ -10,7 +10,9 @@ window can be a day. Where the packet identifier is not known, two messages of t
 can't be told apart and the window is ten minutes.
 
 A bridge decides for itself what its broker sent again (bridge/repeats.py): what it brings in with
-DUP is a repeat of a message that stands before it in the journal, however long ago.
+DUP is a repeat of a message that stands before it in the journal, however long ago. What comes by
+HTTP is news each time: a repeated request is answered before it becomes a message
+(broker/publication_keys.py).
 
 Not for: QoS 2, whose redeliveries the broker itself drops; they are treated the same here.
 """
@@ -21,7 +23,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from appliance.model import Message, bridge_of
+from appliance.model import HTTP_CLIENT, Message, bridge_of
 
 WINDOW_S = 86400.0
 WINDOW_WITHOUT_ID_S = 600.0
@@ -59,7 +61,7 @@ class Redeliveries:
 
     def note(self, message: Message) -> tuple[bytes, int] | None:
         """Remember a message; returns what is to be kept on disk, if it can be redelivered."""
-        if message.qos == 0 or bridge_of(message.client_id):
+        if message.qos == 0 or message.client_id == HTTP_CLIENT or bridge_of(message.client_id):
             return None
         digest = _digest(message)
         self._remember(digest, message.received_ns)

@@ -15,7 +15,7 @@ from textual.app import App
 from textual.geometry import Size
 from textual.screen import Screen
 
-from appliance.model import Execution, Message, bridge_of, is_own
+from appliance.model import HTTP_CLIENT, Execution, Message, bridge_of, is_own
 from appliance.problems import Place
 from appliance.ui.filters import Filter
 from appliance.ui.screens.live import LiveScreen
@@ -122,6 +122,8 @@ class Navigator(Navigation):
             self.show_bridge(bridge)
         elif is_own(client_id):
             self._host.say("The appliance itself sent this.")
+        elif client_id == HTTP_CLIENT:
+            self._host.say("This came over HTTP, which keeps no client and no session.")
         elif client_id and any(one.client_id == client_id for one in self._host.engine.clients()):
             self._lead_to("clients").choose(client_id)
         elif client_id:

@@ -131,7 +131,7 @@ def _sender(message: Message) -> list[Line]:
     bridge = bridge_of(message.client_id)
     if not bridge:
         user = f"  user {printable(message.username)}" if message.username else ""
-        client = printable(message.client_id)
+        client = printable(sender(message.client_id))
         return [[(" client   ", "dim"), (client, ""), (f"  {message.address}{user}", "dim")]]
     publisher = bridged_publisher(message)
     there = f"client {printable(publisher)}" if publisher else "an unknown client"
