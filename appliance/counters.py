@@ -832,6 +832,18 @@ class Counter(enum.Enum):
         "acts refused: viewers may only look",
         "A viewer tried to change something; access.operators lists who may.",
     )
+    # --- http: messages -------------------------------------------------------------------------
+
+    HTTP_PUBLISHES_REFUSED_BEHIND = (
+        "http messages refused: journal behind",
+        "A message that came over HTTP was answered with 503 or 507 because the journal is behind,",
+        "the disk nearly full (limits.min_free_disk) or the memory short (limits.max_memory).",
+    )
+    HTTP_KEYS_FORGOTTEN = (
+        "http idempotency keys forgotten early",
+        "Idempotency keys of messages were forgotten before a day was over, because there were",
+        "100,000 newer ones; send several messages with one key (POST /messages).",
+    )
 
     HTTP_REQUESTS_NOT_WAITED_FOR = (
         "http requests not waited for: limit",

@@ -148,7 +148,7 @@ def outcome_of(message: Message) -> str:
 
 
 def sender(client_id: str) -> str:
-    """A message's sender for people: the client id, ``bridge NAME`` or ``HTTP``; empty if unknown."""
+    """A message's sender for people: the client id, ``bridge NAME``, ``HTTP``, or empty."""
     if client_id == HTTP_CLIENT:
         return "HTTP"
     name = bridge_of(client_id)

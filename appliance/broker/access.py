@@ -162,6 +162,28 @@ class Access:
     def _asks_for_passwords(self) -> bool:
         return self._has_users or self._plugins is not None
 
+    def remembered(self, username: str, password: bytes) -> Proof | None:
+        """On what a user is let in whose password was right before; ``None``: call ``admit``.
+
+        Safe in any thread, and reads no file.
+        """
+        users = self._users
+        if users is None or self._plugins is not None or not users.exists:
+            return None
+        mark = users.remembered(username, password)
+        return None if mark is None else Proof(mark)
+
+    def token_user(self, token: str, now_s: float) -> str | None:
+        """The user of a token that counts at ``now_s`` (seconds since 1970). Safe in any thread."""
+        users = self._users
+        return None if users is None else users.token_user(token, now_s)
+
+    async def refuse(self, host: str) -> None:
+        """Count a login that was refused, and hold its answer as long as that of others."""
+        origin = origin_of(host)
+        self._count(Counter.LOGINS_REFUSED)
+        await self._failures.hold(origin, self._failures.delay_s(origin))
+
     def admit_at_once(self, username: str | None, password: bytes | None) -> Proof | None:
         """``admit`` where nothing has to be checked or waited for; ``None``: call ``admit``."""
         is_nameless = username is None and password is None

@@ -6,6 +6,7 @@ of its first message. Not for: requests that are under way, HTTP (http_api/).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -90,11 +91,10 @@ def forget(overdue: Overdue) -> Statement:
 
 
 def find(rows: Rows, user: str, key: str, since_ns: int) -> Published | None:
-    """What a key that was noted at ``since_ns`` or later stands for.
+    """What a key that was noted at ``since_ns`` or later stands for. A damaged row is left out.
 
     Raises:
         UnavailableError, sqlite3.Error: the journal can't be read.
-        TypeError, ValueError: the row is damaged.
     """
     found = rows.query(
         "SELECT first_seq, last_seq, digest FROM publication_key"
@@ -102,7 +102,8 @@ def find(rows: Rows, user: str, key: str, since_ns: int) -> Published | None:
         (user, key, since_ns),
     )
     for first, last, digest in found:
-        return Published(number_of(first), number_of(last), bytes_of(digest))
+        with contextlib.suppress(TypeError, ValueError):
+            return Published(number_of(first), number_of(last), bytes_of(digest))
     return None
 
 

@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import itertools
 import logging
 import os
 import secrets
-import stat
-import sys
-import tempfile
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -23,8 +19,9 @@ from pathlib import Path
 import argon2
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from appliance.broker.tokens import Tokens
+from appliance.broker.watched_file import WatchedFile
 from appliance.errors import ConfigError, NoPermissionError, UsageError
-from appliance.storage import files
 
 LOG = logging.getLogger("appliance.broker.users")
 
@@ -36,8 +33,6 @@ _HASHER = argon2.PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 _CACHED = 4096
 """Successful checks that are remembered, and failed ones; 100 bytes each."""
 
-_REVISIONS = itertools.count(1)
-_LARGEST_FILE = 64 * 1024 * 1024
 _LONGEST_NAME = 64
 _LONGEST_PASSWORD = 65535
 """Bytes. MQTT's limit for the password field (MQTT 3.1.1, section 3.1.3.5)."""
@@ -56,10 +51,10 @@ class Users:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._lock = threading.Lock()
-        self._hashes: dict[str, str] = {}
-        self._seen: tuple[int, int, int] | None = None
-        self._complained: str = ""
-        self._revision = 0
+        self._file = WatchedFile(
+            self.path, "users file", _users, log=LOG, content="users", may_vanish=False
+        )
+        self.tokens = Tokens(self.path)
         self._key = secrets.token_bytes(32)
         self._good: OrderedDict[bytes, str] = OrderedDict()
         self._bad: OrderedDict[bytes, str] = OrderedDict()
@@ -96,76 +91,75 @@ class Users:
         is_right, expected, _key = self._recall(name, password)
         return is_right, _mark_of(expected) if is_right and expected else None
 
+    def remembered(self, name: str, password: bytes) -> bytes | None:
+        """The user's mark if the password is known to be right. Reads no file."""
+        expected = self._file.content.get(name)
+        key = self._key_of(name, password)
+        if expected is None or not self._is_remembered(self._good, key, expected):
+            return None
+        return _mark_of(expected)
+
     def _recall(self, name: str, password: bytes) -> tuple[bool | None, str | None, bytes]:
         """Whether the password is known, the user's hash, and the key of what is remembered."""
-        expected, key = self._look_up(name, password)
+        self.refresh()
+        expected = self._file.content.get(name)
+        key = self._key_of(name, password)
         if expected is not None and self._is_remembered(self._good, key, expected):
             return True, expected, key
         if self._is_remembered(self._bad, key, expected or ""):
             return False, expected, key
         return None, expected, key
 
-    def _look_up(self, name: str, password: bytes) -> tuple[str | None, bytes]:
-        """A user's hash as the file has it now, and under what the check is remembered."""
-        self.refresh()
-        with self._lock:
-            expected = self._hashes.get(name)
-        key = hmac.digest(self._key, name.encode(errors="replace") + b"\0" + password, "sha256")
-        return expected, key
+    def _key_of(self, name: str, password: bytes) -> bytes:
+        """Under what a check is remembered."""
+        return hmac.digest(self._key, name.encode(errors="replace") + b"\0" + password, "sha256")
 
     def reload_if_changed(self) -> bool:
-        """Read the file again if it is not the one that was read last; tells whether it was.
+        """Read the files again if they are not those that were read last; tells if the users were.
 
         Raises ``ConfigError`` or ``NoPermissionError``; the users known so far stay, also when
         the file has vanished, because a file that was removed by mistake must not open the door.
         """
-        signature = self._signature()
-        with self._lock:
-            if signature == self._seen:
-                return False
-            if signature is None:
-                gone = f"{self.path}: the users file is gone; its users stay valid until a restart"
-                raise ConfigError(gone)
-        hashes = _users(_read(self.path), self.path)
-        with self._lock:
-            self._hashes, self._seen, self._complained = hashes, signature, ""
-            self._revision = next(_REVISIONS)
-        return True
+        has_changed = self._file.reload_if_changed()
+        self.tokens.file.reload_if_changed()
+        return has_changed
 
     def refresh(self) -> int:
         """``reload_if_changed`` for a running appliance: a problem is logged once.
 
-        Returns the number of what was read last, so that a caller sees a change that another
-        caller noticed. No two files, and no two contents of one, have the same.
+        Returns the number of the users that were read last, so that a caller sees a change that
+        another caller noticed. No two files, and no two contents of one, have the same.
         """
-        try:
-            self.reload_if_changed()
-        except (ConfigError, NoPermissionError) as error:
-            self._complain(str(error))
-        return self._revision
+        self.tokens.file.refresh()
+        return self._file.refresh()
+
+    def token_user(self, token: str, now_s: float) -> str | None:
+        """The user whose token this is, if it counts at ``now_s`` (seconds since 1970)."""
+        found = self.tokens.find(token)
+        if found is None or not found.counts(now_s) or found.user not in self._file.content:
+            return None
+        return found.user
 
     def mark(self, name: str) -> bytes | None:
         """What changes when the user's password does; ``None`` if there is no such user.
 
         It tells nothing of the password, and is the same for the same line in another file.
         """
-        with self._lock:
-            encoded = self._hashes.get(name)
+        encoded = self._file.content.get(name)
         return None if encoded is None else _mark_of(encoded)
 
     @property
     def exists(self) -> bool:
         """Whether there is or was a file: then no client may come in without a password."""
-        if self._seen is None:
+        if not self._file.was_read:
             with contextlib.suppress(ConfigError, NoPermissionError):
-                self.reload_if_changed()
-                return self._seen is not None
+                self._file.reload_if_changed()
+                return self._file.was_read
         return True
 
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
-        with self._lock:
-            return tuple(sorted(self._hashes))
+        return tuple(sorted(self._file.content))
 
     def add(self, name: str, password: bytes) -> bool:
         """Write a user into the file; tells whether the user is new (else: a new password).
@@ -179,53 +173,23 @@ class Users:
         if not password or len(password) > _LONGEST_PASSWORD:
             raise UsageError(f"user {name}: a password has 1 to {_LONGEST_PASSWORD} bytes")
         line = f"{name}:{_HASHER.hash(password)}"
-        lines = _read(self.path) if self.path.exists() else []
+        lines = self._file.lines()
         present = _users(lines, self.path)
         if name in present:
             lines = [line if _name_in(each) == name else each for each in lines]
         else:
             lines.append(line)
-        self._write(lines)
+        self._file.write(lines)
         return name not in present
 
     def remove(self, name: str) -> bool:
-        """Take a user out of the file; tells whether there was one. Raises as ``add`` does."""
-        lines = _read(self.path) if self.path.exists() else []
+        """Take a user and its tokens out; tells whether there was one. Raises as ``add`` does."""
+        lines = self._file.lines()
         if name not in _users(lines, self.path):
             return False
-        self._write([each for each in lines if _name_in(each) != name])
+        self.tokens.remove_all(name)
+        self._file.write([each for each in lines if _name_in(each) != name])
         return True
-
-    def _write(self, lines: list[str]) -> None:
-        try:
-            _replace(self.path, "".join(f"{line}\n" for line in lines))
-        except PermissionError:
-            raise NoPermissionError(
-                f"{self.path}: this user may not write it; run as the user who owns it"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{self.path}: it can't be written: {error.strerror}") from None
-        self.reload_if_changed()
-
-    def _signature(self) -> tuple[int, int, int] | None:
-        """What differs when the file was written or replaced; ``None`` if there is none."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise NoPermissionError(
-                f"{self.path}: the users file is out of reach: {error.strerror}"
-            ) from None
-        return status.st_mtime_ns, status.st_size, status.st_ino
-
-    def _complain(self, text: str) -> None:
-        """Log a problem with the file once, not for every client that connects."""
-        with self._lock:
-            if self._complained == text:
-                return
-            self._complained = text
-        LOG.error("%s; the users read before stay valid", text)
 
     def _is_remembered(self, checks: OrderedDict[bytes, str], key: bytes, expected: str) -> bool:
         with self._lock:
@@ -302,51 +266,3 @@ def _users(lines: list[str], path: Path) -> dict[str, str]:
             raise ConfigError(f"{where}: what follows {name}: is no argon2id hash; {fix}")
         found[name] = encoded
     return found
-
-
-def _read(path: Path) -> list[str]:
-    try:
-        with files.open_to_read(path) as file:
-            data = file.read(_LARGEST_FILE + 1)
-    except PermissionError:
-        raise NoPermissionError(
-            f"{path}: this user may not read the users file; change its rights or owner"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: the users file can't be read: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
-        raise ConfigError(f"{path}: longer than 64 MiB, so this is no users file; name another")
-    try:
-        return data.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a file in the place of another so that a reader sees the old or the new, never half.
-
-    A new file is for its owner alone (mode 0600); an existing one keeps its owner and group and
-    loses what rights the rest of the world had. Windows has no modes: there, the folder's rights
-    count.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        before = path.stat()
-    except FileNotFoundError:
-        before = None
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            files.sync_file(file.fileno())
-        if before is not None and sys.platform != "win32":
-            with contextlib.suppress(PermissionError):  # only root may give files away
-                os.chown(temporary, before.st_uid, before.st_gid)
-            Path(temporary).chmod(stat.S_IMODE(before.st_mode) & 0o660)
-        files.rename(Path(temporary), path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    files.sync_directory(path.parent)

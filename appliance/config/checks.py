@@ -93,6 +93,7 @@ def check(config: Config, problems: Problems) -> None:
             where = ConfigPath(f"[[outcome]] {number}", key)
             report(where, text, *OUTCOME_KEYS.get(key, (key,)))
     _metrics(config, report)
+    _http(config, report)
 
 
 def check_qlik(qlik: QlikConfig, problems: Problems) -> None:
@@ -169,26 +170,47 @@ def _listeners(config: Config, report: ReportProblem) -> None:
                     "bind",
                 )
         seen[host, port] = number
-        if is_loopback(host):
-            continue
-        if config.access.anonymous:
-            report(
-                ConfigPath("[access]", "anonymous"),
-                f"value true: {table} ({listener.bind}) can be reached from other machines; "
-                "remove `anonymous` and add users, or bind to 127.0.0.1",
-                "anonymous",
-            )
-        elif (
-            config.access.users_file is None
-            and not config.access.plugins
-            and not (listener.tls and listener.tls.identity_as_username)
-        ):
-            report(
-                bind,
-                f"value {shown(listener.bind)}: it can be reached from other machines, so clients "
-                'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
-                "bind",
-            )
+        if not is_loopback(host):
+            names_clients = bool(listener.tls and listener.tls.identity_as_username)
+            _must_sign_in(config, bind, listener.bind, report, names_clients=names_clients)
+
+
+def _must_sign_in(
+    config: Config, where: ConfigPath, bind: str, report: ReportProblem, *, names_clients: bool
+) -> None:
+    """Report that everybody could come in where other machines can reach an address.
+
+    ``names_clients``: certificates say there which user a client is.
+    """
+    access = config.access
+    if access.anonymous:
+        report(
+            ConfigPath("[access]", "anonymous"),
+            f"value true: {where.table} ({bind}) can be reached from other machines; "
+            "remove `anonymous` and add users, or bind to 127.0.0.1",
+            "anonymous",
+        )
+    elif access.users_file is None and not access.plugins and not names_clients:
+        report(
+            where,
+            f"value {shown(bind)}: it can be reached from other machines, so clients "
+            'must sign in; add [access] users_file = "users.txt" and "appliance user add NAME"',
+            "bind",
+        )
+
+
+def _http(config: Config, report: ReportProblem) -> None:
+    bind = config.http.bind
+    if bind is None:
+        return
+    where = ConfigPath("[http]", "bind")
+    try:
+        host, _ = parse_bind(bind)
+    except ValueError as error:
+        report(where, f"value {shown(bind)}: {error}", "bind")
+        return
+    if not is_loopback(host):
+        _must_sign_in(config, where, bind, report, names_clients=False)
 
 
 def _client_ids(config: Config, report: ReportProblem) -> None:

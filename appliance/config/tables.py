@@ -984,5 +984,8 @@ class Config(Table, frozen=True):
 
     @property
     def is_loopback_only(self) -> bool:
-        """Whether only this machine can reach the listeners."""
-        return all(is_loopback(parse_bind(each.bind)[0]) for each in self.listener)
+        """Whether only this machine can reach the listeners and the HTTP port."""
+        binds = [each.bind for each in self.listener]
+        if self.http.bind is not None:
+            binds.append(self.http.bind)
+        return all(is_loopback(parse_bind(each)[0]) for each in binds)

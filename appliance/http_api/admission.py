@@ -3,7 +3,7 @@
 A browser sends any page's requests to this machine. A page whose name an attacker's DNS server
 resolves to this machine (DNS rebinding) could read the answers, so a port answers only to its own
 names. And a page from elsewhere could publish and start tasks with a plain form, so requests that
-a browser marks as another site's (``Origin``) are refused.
+a browser marks as another site's (``Origin``, ``Sec-Fetch-Site``) are refused.
 Not for: who asks (caller.py), limits on connections (connections.py).
 """
 
@@ -78,7 +78,13 @@ class Admission:
                 421, f"Not a name of this server: add it to hosts in {self._kind.table}."
             )
         origins = [value for name, value in headers if name == b"origin"]
-        if any(each.partition(b"://")[2].decode("latin-1") != host for each in origins):
+        is_cross_site = (
+            b"sec-fetch-site",
+            b"cross-site",
+        ) in headers  # also where no Origin is sent
+        if is_cross_site or any(
+            each.partition(b"://")[2].decode("latin-1") != host for each in origins
+        ):
             self._count(Counter.HTTP_REQUESTS_REFUSED_ORIGIN)
             return ProblemError(403, _NO_BROWSER)
         return None

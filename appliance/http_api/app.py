@@ -15,6 +15,7 @@ from appliance.http_api.butler import messages as butler_messages
 from appliance.http_api.butler.routing import MethodOverride, everything_else
 from appliance.http_api.context import Context
 from appliance.http_api.problem import FAILURE, ProblemError
+from appliance.http_api.sign_in import SignIn
 
 
 async def _answer_problem(request: Request, error: Exception) -> Response:
@@ -58,4 +59,5 @@ def make_app(context: Context, kind: Kind) -> Starlette:
     if not kind.only_monitoring and context.config.http.butler:
         app.add_middleware(MethodOverride)
     app.state.context = context
+    app.state.sign_in = SignIn(context)
     return app

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from appliance.counters import Counter
 from appliance.engine.view import View
 from appliance.errors import UnavailableError
+from appliance.http_api.entrance import Entrance
 from appliance.http_api.problem import ProblemError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Context:
     def __init__(self, appliance: Appliance) -> None:
         self.appliance = appliance
         self.view = View(appliance)
+        self.entrance = Entrance(appliance)
         self.stopping = asyncio.Event()
         """Set on the server's loop when it stops: whoever waits there ends the wait."""
         self._counted: collections.Counter[Counter] = collections.Counter()

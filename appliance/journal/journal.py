@@ -115,9 +115,9 @@ class Journal:
         self.transact: Callable[[Sequence[Statement], object], None] = self._inbox.transact
         """``transact(statements, token)``: rows of tables from ``define``, in the same order and
         the same group commit as messages; all of them or none. Engine's thread only."""
-        self.extend_with: Callable[
-            [Sequence[Message], Sequence[Statement], int, object], None
-        ] = self._inbox.extend_with
+        self.extend_with: Callable[[Sequence[Message], Sequence[Statement], int, object], None] = (
+            self._inbox.extend_with
+        )
         """``extend_with(messages, statements, content_size, token)``: both are committed together,
         so that no crash leaves one without the other. Engine's thread only."""
 
