@@ -5,6 +5,7 @@ Not for: starting (starting.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from starlette.requests import Request
@@ -62,16 +63,25 @@ class Executions:
         return answer(execution_json(found))
 
     async def log(self, request: Request) -> Response:
-        """``GET /executions/{number}/log``: the end of the script log of a run that failed."""
+        """``GET /executions/{number}/log``: the script log of a run that failed, or its end."""
         caller = await caller_of(request)
         parameters(request, ())
         found = await self._visible(request, caller)
         if not found.log_tail:
             why = found.log_problem or "The end of the script log is fetched when a run fails."
             raise ProblemError(404, f"There is no script log of execution {found.id}. {why}")
-        text = "\n".join(found.log_tail) + "\n"
+        tail = ("\n".join(found.log_tail) + "\n").encode(errors="replace")
+        tasks = self._context.appliance.tasks
+
+        def whole() -> bytes:
+            path = tasks.kept_log(found)
+            # It may be deleted meanwhile.
+            with contextlib.suppress(OSError):
+                return tail if path is None else path.read_bytes()
+            return tail
+
         return Response(
-            text.encode(errors="replace"),
+            await self._context.in_worker(whole),
             headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
             media_type="text/plain; charset=utf-8",
         )

@@ -33,6 +33,7 @@ _NOT_COPIED = frozenset(
         *(f"{INDEX}{suffix}" for suffix in _DATABASE_FILES),  # it is made anew
         "health.json",
         "logs",
+        "script-logs",  # copies of what the Qlik server has
         databases.COPY,
         databases.PARTIAL_COPY,
     }

@@ -13,7 +13,7 @@ from functools import cache
 
 MASK = "***"
 _LINE_LIMIT = 2000
-_PIECE = 16_384
+_PIECE = 2048
 _KEY_BEGIN, _KEY_END = "PRIVATE KEY-----", "-----END"
 _TEXT_LIMIT = 100_000
 """Far more characters than are shown, so that text cut off before masking is never shown."""
@@ -117,10 +117,15 @@ def mask_log(text: str) -> str:
         piece.append(line)
         length += len(line)
         is_in_key = _KEY_END not in line if is_in_key else _KEY_BEGIN in line
-        if length >= _PIECE and not is_in_key and (_is_harmless(line) or length >= _TEXT_LIMIT):
+        if length >= _PIECE and not is_in_key and (_ends_here(line) or length >= _TEXT_LIMIT):
             found.append(mask("".join(piece)))
             piece, length = [], 0
     return "".join((*found, mask("".join(piece))))
+
+
+def _ends_here(line: str) -> bool:
+    """Whether nothing in a line may belong to a secret in the next one. No URL goes over lines."""
+    return _is_harmless(line.replace("://", ""))
 
 
 def _cut(masked: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -98,6 +99,17 @@ def test_a_failure_has_its_reason_and_the_script_log(rig) -> None:
     log = rig.ask("GET", answer.headers["location"] + "/log", "anna")
     assert (log.status_code, log.text) == (200, "one\ntwo é\n")
     assert log.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+def test_a_script_log_that_was_kept_is_answered_whole(rig) -> None:
+    """As the server has it; once it is deleted, its last lines."""
+    kept = rig.appliance.tasks._kept_logs
+    kept.take(3600.0, is_attached=False)
+    place = rig.start("Failing", "boss", "60").headers["location"] + "/log"
+    kept.take(None, is_attached=False)
+    assert rig.ask("GET", place, "anna").content == "one\r\ntwo é\r\n".encode()
+    kept.tidy(time.time_ns() + 7200 * 10**9)
+    assert rig.ask("GET", place, "anna").text == "one\ntwo é\n"
 
 
 def test_time_that_is_over_and_a_stop(rig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,3 +59,11 @@ def test_each_documented_name_has_a_value() -> None:
     assert template.fill(found) == (
         "t|Shop|1.0|message 7 on plant/x from bridge site|bridge site|1970-01-01T00:00:02.000Z|"
     )
+
+
+def test_the_page_has_each_placeholder() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "triggers.md").read_text(encoding="utf-8")
+    table = page.partition("| placeholder | |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert table.splitlines() == [
+        f"| `{{{name}}}` | {meaning} |" for name, meaning in OF_EXECUTIONS.items()
+    ]

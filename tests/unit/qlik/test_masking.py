@@ -6,7 +6,14 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from appliance.qlik.masking import _masked, _patterns, mask, mask_last_lines, mask_line
+from appliance.qlik.masking import (
+    _masked,
+    _patterns,
+    mask,
+    mask_last_lines,
+    mask_line,
+    mask_log,
+)
 
 # What a password is made of, without the few characters that end a value in every one of the
 # forms below.
@@ -115,3 +122,28 @@ def test_the_quick_look_misses_nothing_that_the_patterns_find(parts: list[str], 
     for pattern in _patterns():
         slowly = pattern.sub(_masked, slowly)
     assert mask(text) == slowly
+
+
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    parts=st.lists(st.tuples(st.sampled_from(_FORMS), st.integers(0, 200)), max_size=4),
+    key_lines=st.integers(0, 600),
+)
+def test_a_long_log_is_masked_as_if_it_were_in_one_piece(
+    parts: list[tuple[str, int]], key_lines: int
+) -> None:
+    """Wherever its pieces end: behind a harmless line, and not within a key of many lines."""
+    lines = []
+    for form, harmless in parts:
+        lines += [form.format(secret="Sommer2026"), *["0001 LOAD a FROM b;" * 3] * harmless]
+    key = ["-----BEGIN PRIVATE KEY-----", *["MIIEvQ" * 10] * key_lines, "-----END PRIVATE KEY-----"]
+    text = "\r\n".join([*lines, *key, *lines])
+    masked = mask_log(text)
+    assert masked == mask(text)
+    assert "Sommer2026" not in masked
+    assert "MIIEvQ" not in masked
+
+
+def test_a_key_that_never_ends_is_masked_to_the_end() -> None:
+    text = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQ\n" * 100_000
+    assert mask_log(text) == "-----BEGIN PRIVATE KEY-----***"
