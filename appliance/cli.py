@@ -358,7 +358,7 @@ def _add_init_and_check(add: _Add) -> None:
                         help="where to write it (default: %(default)s)")  # fmt: skip
     parser.add_argument(
         "--from-butler",
-        metavar="YAML",
+        metavar="FILE",
         help="make it from this configuration file of Butler, and say what is not taken over "
         "(docs/from-butler.md)",
     )

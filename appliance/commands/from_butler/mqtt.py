@@ -13,6 +13,7 @@ from appliance.commands.from_butler.draft import Draft
 from appliance.commands.from_butler.section import Section
 from appliance.commands.from_butler.toml_table import TomlTable
 from appliance.config.bridge_checks import host_problem
+from appliance.config.tables import LimitsConfig
 from appliance.config.values import is_loopback
 from appliance.mqtt.overlap import overlap
 from appliance.mqtt.topics import covers, filter_problem, reserved_problem, topic_problem
@@ -117,10 +118,13 @@ def _subscribe(mqtt: Section) -> TomlTable:
 
 def _topic(mqtt: Section, key: str) -> str:
     topic = mqtt.text(key)
-    if topic and (topic_problem(topic) or reserved_problem(topic, "") or set("{}") & set(topic)):
-        mqtt.leave(
-            key, "not a topic that can be published to; write it as [[outcome]] or [[trigger]]"
-        )
+    limits = LimitsConfig()
+    is_long = (
+        len(topic.encode()) > limits.max_topic_length or topic.count("/") >= limits.max_topic_levels
+    )
+    problem = topic_problem(topic) or reserved_problem(topic, "") if topic else None
+    if problem or is_long or set("{}") & set(topic):
+        mqtt.leave(key, "not a topic that the appliance can have; write [[trigger]] or [[outcome]]")
         return ""
     return topic
 

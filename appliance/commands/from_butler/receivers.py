@@ -48,6 +48,9 @@ def template(event: Section, key: str) -> str:
     if not fields <= _PLACEHOLDERS.keys() or set("{}") & set(_HANDLEBARS.sub("", text)):
         event.leave(key, "it has fields that have no placeholder here; docs/triggers.md has those")
         return ""
+    if not text.isprintable():
+        event.leave(key, "it has more than one line of visible characters; write it into `text`")
+        return ""
     return _HANDLEBARS.sub(lambda match: f"{{{_PLACEHOLDERS[match[1]]}}}", text)
 
 

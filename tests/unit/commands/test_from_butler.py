@@ -398,7 +398,7 @@ def test_the_example_of_the_documentation_is_what_the_command_makes(tmp_path: Pa
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=True), st.text(max_size=20),
-    st.sampled_from(["<placeholder>", "${HOME}", "qliksense/+", "appliance/tasks/x", "0", "a\\b", "{x}"]),
+    st.sampled_from(["<placeholder>", "${HOME}", "qliksense/+", "appliance/tasks/x", "0", "a\\b", "{x}", "x" * 5000, "a\nb"]),
 )  # fmt: skip
 VALUES = st.one_of(
     SCALARS,
@@ -472,7 +472,7 @@ def test_whatever_the_values_are_the_result_is_valid(
 
 
 @pytest.mark.campaign
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CHANGES)
 def test_whatever_the_values_are_the_result_is_valid_many_times(
     site: Path, changes: list[tuple[tuple[Any, ...], Any]]
