@@ -380,10 +380,10 @@ def _add_init_and_check(add: _Add) -> None:
     )
 
 
-def _actions(parser: _Parser) -> object:
-    """Where the actions of a command are added."""
+def _actions(parser: _Parser, name: str = "action") -> object:
+    """Where the actions of a command are added; ``name``: that of the option that has them."""
     return parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=_Parser
+        title="actions", metavar="ACTION", dest=name, required=True, parser_class=_Parser
     )
 
 
@@ -395,7 +395,8 @@ def _add_user(add: _Add) -> None:
         "  appliance user add plc-7                      asks for the password\n"
         "  echo secret | appliance user add plc-7 --password-stdin\n"
         "  appliance user list\n"
-        "  appliance user remove plc-7",
+        "  appliance user remove plc-7\n"
+        "  appliance user token add etl --label nightly  for HTTP",
     )
     actions = _actions(parser)
     added = add(
@@ -416,6 +417,45 @@ def _add_user(add: _Add) -> None:
     _config_option(added)
     example = "  appliance user list"
     added = add("list", "list the users", "List the users' names.", example, actions)
+    _config_option(added)
+    _add_token(add, actions)
+
+
+def _add_token(add: _Add, actions: object) -> None:
+    parser = add(
+        "token",
+        "make, remove and list tokens for HTTP",
+        "A token lets a program in over HTTP ([http]) as its user, without the password. It has "
+        "the user's rights, and goes with the user. A running appliance notices.",
+        "  appliance user token add etl --label nightly --expires 90d\n"
+        "  appliance user token list\n"
+        "  appliance user token remove etl nightly",
+        actions,
+    )
+    below = _actions(parser, "action_of_tokens")
+    added = add(
+        "add",
+        "make a token, and print it",
+        "Make a token and print it. It is shown this once: only a hash of it is stored, beside "
+        "the users file.",
+        "  appliance user token add etl --label nightly --expires 90d\n"
+        "  appliance user token add etl --label nightly > token.txt",
+        below,
+    )
+    added.add_argument("name", metavar="NAME", help="the user")
+    added.add_argument("--label", metavar="TEXT", required=True, help="what it is for")
+    added.add_argument("--expires", metavar="TIME", help='for how many days it counts, e.g. "90d"; '
+                       "without it, until it is removed")  # fmt: skip
+    _config_option(added)
+    example = "  appliance user token remove etl nightly"
+    added = add("remove", "remove a token", "Remove a token.", example, below)
+    added.add_argument("name", metavar="NAME", help="the user")
+    added.add_argument("label", metavar="LABEL", help="as the list shows it")
+    _config_option(added)
+    example = "  appliance user token list\n  appliance user token list etl"
+    text = "List tokens: whose, their labels, their last characters, and until when they count."
+    added = add("list", "list tokens", text, example, below)
+    added.add_argument("name", metavar="NAME", nargs="?", help="of this user only")
     _config_option(added)
 
 

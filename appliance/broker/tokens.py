@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from appliance.broker.watched_file import WatchedFile
+from appliance.config.key_files import tokens_file
 from appliance.errors import ConfigError, UsageError
 
 LOG = logging.getLogger("appliance.broker.tokens")
@@ -63,7 +64,7 @@ class Tokens:
 
     def __init__(self, users_file: Path) -> None:
         self.file = WatchedFile(
-            users_file.with_name(f"{users_file.name}.tokens"),
+            tokens_file(users_file),
             "file of tokens",
             _tokens,
             log=LOG,

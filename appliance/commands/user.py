@@ -1,4 +1,7 @@
-"""``appliance user add|remove|list``: the users file of a configuration, and typed passwords."""
+"""``appliance user add|remove|list``: the users file of a configuration, and typed passwords.
+
+Not for: tokens (tokens.py).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import getpass
 import sys
 
 from appliance.broker.users import Users, name_problem
+from appliance.commands import tokens
 from appliance.config.reading import load_tables
 from appliance.errors import EXIT_OK, ConfigError, UsageError
 
@@ -21,6 +25,8 @@ def execute(options: argparse.Namespace) -> int:
             'users_file = "users.txt"'
         )
     users = Users(path)
+    if options.action == "token":
+        return tokens.execute(options, users)
     if options.action == "list":
         for name in users.names():
             _print(name)

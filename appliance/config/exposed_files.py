@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from appliance.config.key_files import key_files
+from appliance.config.key_files import key_files, tokens_file
 from appliance.config.tables import Config
 from appliance.config.values import ReadPath
 from appliance.secret import Secret
@@ -86,7 +86,10 @@ def _secret_files(config: Config) -> Iterator[tuple[str, str | None]]:
     for number, listener in enumerate(config.listener, 1):
         if listener.tls is not None:
             yield f"[[listener]] {number} `keyfile`", listener.tls.keyfile
-    yield "[access] `users_file`", config.access.users_file
+    users = config.access.users_file
+    yield "[access] `users_file`", users
+    if users is not None and (tokens := tokens_file(users)).exists():
+        yield "[access] `users_file`, tokens", str(tokens)
     for number, plugin in enumerate(config.access.plugins, 1):
         for key, value in plugin.settings.items():
             if isinstance(value, ReadPath):

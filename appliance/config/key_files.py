@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from appliance.config.tables import Config
 from appliance.config.values import ReadPath
@@ -76,3 +77,9 @@ def key_files(config: Config) -> Iterator[tuple[str, str]]:
         path = getattr(qlik, name)
         if path is not None:
             yield f"[qlik] `{name}`", path
+
+
+def tokens_file(users_file: str | os.PathLike[str]) -> Path:
+    """The file beside the users file that has their tokens (broker/tokens.py)."""
+    path = Path(users_file)
+    return path.with_name(f"{path.name}.tokens")

@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from appliance.config.database_url import sqlite_file
-from appliance.config.key_files import key_files
+from appliance.config.key_files import key_files, tokens_file
 from appliance.config.path_placeholders import (
     OF_TOPIC,
     PathTemplate,
@@ -161,6 +161,7 @@ def files_read(config: Config) -> Iterator[tuple[str, str]]:
         yield "the configuration itself", config.file
     if config.access.users_file is not None:
         yield "the file of [access] `users_file`", config.access.users_file
+        yield "the tokens of [access] `users_file`", str(tokens_file(config.access.users_file))
     for where, path in key_files(config):
         yield f"the file of {where}", path
 

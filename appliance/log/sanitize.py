@@ -26,6 +26,8 @@ _INVISIBLE = (
 )
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
+# A token of the appliance's own (broker/tokens.py), wherever somebody puts one.
+_TOKEN = re.compile(r"\bapl_[\w-]{43}")
 # What looks like a secret in the text of a foreign library's error.
 _CREDENTIAL = re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}")
 _ASSIGNED = re.compile(
@@ -84,4 +86,5 @@ class SecretMasker:
         self._known.add(*secrets)
 
     def apply(self, text: str) -> str:
-        return _ASSIGNED.sub(r"\1***", _CREDENTIAL.sub(r"\1 ***", self._known.mask(text)))
+        text = _TOKEN.sub("apl_***", self._known.mask(text))
+        return _ASSIGNED.sub(r"\1***", _CREDENTIAL.sub(r"\1 ***", text))
