@@ -854,10 +854,6 @@ class Counter(enum.Enum):
         "http readings refused: too many at a time",
         "GET /messages was answered with 503, because as many answers as allowed were being sent.",
     )
-    HTTP_READINGS_ENDED_SLOW = (
-        "http readings ended: client does not read",
-        "An answer of GET /messages was cut off, because its client took nothing for a minute.",
-    )
     HTTP_READINGS_ENDED_DELETED = (
         "http readings ended: messages deleted meanwhile",
         "An answer of GET /messages was cut off, because the journal's retention overtook it.",

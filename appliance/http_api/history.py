@@ -3,7 +3,7 @@
 A page is made before it is sent and has bounds in number, size and time. Without a limit
 (``limit=0``), messages are read while the client takes them. Not for: the parameters
 and the OpenAPI document (history_query.py), reading (journal_walk.py), the forms (message_text.py),
-what the client does with its connection (streaming.py).
+how an answer is sent (streaming.py).
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class History:
             reading = _Reading(self, caller, query, last, after_seq)
             if query.limit:
                 body, headers = await reading.page(request)
-                return Streamed(self._context, _whole(body), release, headers)
+                return Streamed(_whole(body), release, headers)
             headers = await reading.begin()
-            return Streamed(self._context, reading.stream(), release, headers)
+            return Streamed(reading.stream(), release, headers)
         except BaseException:
             release()
             raise
@@ -126,7 +126,7 @@ class History:
 
     @property
     def is_stopping(self) -> bool:
-        return self._context.appliance.stopping.is_set()
+        return self._context.stopping.is_set()
 
     def count(self, counter: Counter) -> None:
         self._context.count(counter)

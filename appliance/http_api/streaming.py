@@ -1,6 +1,7 @@
 """Long answers: sent as fast as the client takes them, a bounded number at a time.
 
-Not for: what is in them (history.py).
+Not for: what is in them (history.py), clients that go away or take nothing (connection.py, which
+cancels what makes the answer).
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ MOST = 16
 """Long answers at one time."""
 WAIT_S = 10.0
 """So long a request waits for its turn."""
-STALLED_S = 60.0
-"""A client that takes nothing for so long is left."""
 _SLICE = 64 * 1024
 
 
@@ -58,64 +57,33 @@ class Slots:
 class Streamed(Response):
     """An answer whose parts are made when the client has taken those before.
 
-    It ends early, and visibly so, when ``parts`` raises ``CutError``, when the client takes nothing
-    for a minute, or when it goes away.
+    If ``parts`` raises ``CutError``, it ends without its end, so that the client sees that.
     """
 
     def __init__(
         self,
-        context: Context,
         parts: AsyncGenerator[bytes],
         release: Callable[[], None],
         headers: Mapping[str, str],
     ) -> None:
         """``release`` is called at the end, whatever that is."""
-        self.status_code = 200
-        self.background = None
-        self.media_type = None
-        self.body = b""
-        self.init_headers(headers)
-        if "content-length" in self.headers and "content-length" not in headers:
+        super().__init__(headers=headers)
+        if "content-length" not in headers:
             del self.headers["content-length"]
-        self._context = context
         self._parts = parts
         self._release = release
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_left(receive))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        start = {"status": self.status_code, "headers": self.raw_headers}
         try:
             async with contextlib.aclosing(self._parts) as parts:
-                await self._send(scope, send, parts, gone)
-        except CutError:
-            pass
-        except TimeoutError:
-            self._context.count(Counter.HTTP_READINGS_ENDED_SLOW)
-        finally:
-            gone.cancel()
-            self._release()
-
-    async def _send(
-        self, scope: Scope, send: Send, parts: AsyncGenerator[bytes], gone: asyncio.Future[None]
-    ) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
-        if scope["method"] != "HEAD":
-            async for part in parts:
-                for start in range(0, len(part), _SLICE):
-                    body = part[start : start + _SLICE]
-                    async with asyncio.timeout(STALLED_S):
+                await send({"type": "http.response.start", **start})
+                async for part in parts:
+                    for at in range(0, len(part), _SLICE):
+                        body = part[at : at + _SLICE]
                         await send({"type": "http.response.body", "body": body, "more_body": True})
-                    if gone.done():
-                        return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except CutError:
+            return
+        finally:
+            self._release()

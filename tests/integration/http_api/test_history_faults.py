@@ -72,20 +72,6 @@ def test_a_slow_client_gets_everything_and_holds_up_nobody(tmp_path: Path) -> No
         assert whole.count(b'"topic": "plant/a"') == 1000
 
 
-@pytest.mark.campaign
-def test_a_client_that_takes_nothing_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(streaming, "STALLED_S", 0.2)
-    with HttpSite(tmp_path) as site:
-        fill(site, 1000)
-        counters = site.appliance.counters
-        client = SlowClient(site, "limit=0")
-        with client.socket:
-            until(lambda: counters[Counter.HTTP_READINGS_ENDED_SLOW] == 1, "the answer ends")
-            assert not client.rest().endswith(b"0\r\n\r\n")
-
-
 def test_clients_that_go_away_free_their_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
