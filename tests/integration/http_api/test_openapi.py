@@ -10,8 +10,6 @@ import pytest
 from http_site import HttpSite
 from starlette.routing import Route
 
-from appliance.config.reading import load
-from appliance.engine.service import Appliance
 from appliance.http_api.app import make_app
 from appliance.http_api.bounds import http_kind
 from appliance.http_api.context import Context
@@ -22,12 +20,10 @@ from http_site import text_of
 @pytest.mark.parametrize("butler", [True, False])
 def test_the_document_has_every_route(tmp_path: Path, butler: bool) -> None:
     """And no call that is not there; a valid document of version 3.1, too."""
-    (tmp_path / "config.toml").write_text(
-        text_of(tmp_path, http=f"butler = {str(butler).lower()}"), "utf-8"
-    )
-    context = Context(Appliance(load(tmp_path / "config.toml")))
-    app = make_app(context, http_kind(context.config))
-    context.close()
+    with HttpSite(tmp_path, http=f"butler = {str(butler).lower()}") as site:
+        context = Context(site.appliance)
+        app = make_app(context, http_kind(context.config))
+        context.close()
     served = {
         (method, re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path))
         for route in app.routes
