@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from appliance.broker.access import Role
 from appliance.http_api.butler.errors import ButlerError, answer
 from appliance.http_api.butler.fields import boolean_of, integer_of, object_of, texts_of
 from appliance.http_api.butler.openapi import call
@@ -127,15 +126,10 @@ def _id_of(text: str, what: str) -> str:
 
 def _apps(tasks: list[Task], caller: Caller) -> list[dict[str, str]]:
     """Each app once. Operators and viewers see all, others those that they may reload."""
-    sees_all = caller.role in (Role.OPERATOR, Role.VIEWER)
     found = {
         task.app_id.lower(): task.app_name
         for task in tasks
         if task.app_id
-        and (
-            sees_all
-            or caller.may_start(task.id, task.name)
-            or caller.may_start(task.app_id, task.app_name)
-        )
+        and (caller.may_see(task.id, task.name) or caller.may_see(task.app_id, task.app_name))
     }
     return [{"id": app, "name": name} for app, name in found.items()]

@@ -155,8 +155,7 @@ def routes(context: Context) -> list[Route]:
         value = None if "value" not in body else text_of(body["value"], "body/value")
         ttl = int(number_of(body.get("ttl"), "body/ttl"))
         if not key or value is None:
-            missing = "value" if key else "key"
-            raise ButlerError(400, f"Required parameter is missing: {missing}")
+            raise ButlerError(400, "Required parameter is missing")
         pair = Pair(request.path_params["namespace"], key, value, ttl)
         await store(context, [pair])
         shown = msgspec.structs.asdict(pair)

@@ -56,7 +56,7 @@ def call(
     error = {"description": "Not done.", "content": {"application/json": {"schema": _ERROR}}}
     found: dict[str, object] = {
         "summary": summary,
-        "tags": ["Butler"],
+        "tags": ["butler"],
         "responses": {str(status): good, "default": error},
     }
     if parameters:
