@@ -75,13 +75,14 @@ class Site:
         subscribe: str = "plant/#",
         publish: str = '{topic = "out/#", remote_prefix = "from/"}',
         more: str = "",
+        tables: str = "",
         process: type[ApplianceProcess] = ApplianceProcess,
         program: tuple[str, ...] = QUICK,
     ) -> None:
         self._ids = [task_id(number) for number in range(tasks)]
         self.qlik = SimulatedQlik([SimulatedTask(id, id=id, duration_s=0.01) for id in self._ids])
         login = f'username = "{user}"\npassword = "{password}"' if user else ""
-        self._config = CONFIG.replace("{login}", login).replace("{more}", more)
+        self._config = CONFIG.replace("{login}", login).replace("{more}", more) + tables
         self._settings = {
             "host": host,
             "port": port,

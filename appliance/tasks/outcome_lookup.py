@@ -27,6 +27,7 @@ LIMIT_S = 5.0
 """For all tasks that ended in one poll together."""
 PAUSE_S = 60.0
 """After a failure nothing is asked for this long: each end would be held up."""
+MAX_STRANGERS = 1000
 MAX_BYTES = 256 * 1024
 """A larger row is left out of the message."""
 
@@ -48,6 +49,8 @@ class OutcomeLookup:
         self._monotonic = monotonic
         self._not_before_s = 0.0
         self._found: Mapping[str, FullTask] = {}
+        self._strangers: set[str] = set()
+        """Tasks that the list was read again for."""
 
     def of(self, task_id: str) -> FullTask | None:
         """A task as the server's rows have it, if ``ask`` was told to ask for it last."""
@@ -75,12 +78,22 @@ class OutcomeLookup:
 
     def _look_up(self, told: Sequence[Execution], is_in_full: Callable[[Execution], bool]) -> None:
         for one in told:
-            if self._tasks.known(one.task_id) is None:
-                self._tasks.details(one.task_id)
+            number = one.task_id
+            if self._tasks.known(number) is None and self._tasks.details(number) is None:
+                self._look_for_new(number)
         in_full = {one.task_id for one in told if is_in_full(one)}
         if in_full:
             found = self._server.full_tasks(sorted(in_full))
             self._found = {key: _bounded(one) for key, one in found.items()}
+
+    def _look_for_new(self, task_id: str) -> None:
+        """Read the list again for a task that it lacks, once for each: some are not ours to see."""
+        if task_id in self._strangers:
+            return
+        if len(self._strangers) >= MAX_STRANGERS:
+            self._strangers.clear()
+        self._strangers.add(task_id)
+        self._tasks.get(0.0)
 
 
 def _bounded(full: FullTask) -> FullTask:
