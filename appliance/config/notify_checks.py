@@ -27,6 +27,9 @@ def notify_problems(notify: NotifyConfig) -> Found:
             read_template(getattr(notify, key), OF_EXECUTIONS)
         except ValueError as error:
             yield key, f"value {shown(getattr(notify, key))}: {error}", key
+    if not (notify.to_url or notify.to_property or notify.to_owner):
+        text = "nobody would be told; add `to_property` or `to_owner`, or leave it out"
+        yield "to_url", text, "to_property", "to_owner"
     if not notify.title.isprintable():
         yield (
             "title",

@@ -714,6 +714,9 @@ class NotifyConfig(Table, frozen=True):
     Cloud the user's name."""
     not_owners: Annotated[tuple[str, ...], Example("['INTERNAL\\*']")] = ()
     """With `to_owner`: not these owners."""
+    to_url: bool = True
+    """Whether the receivers of the URL are told. `false`: only those of `to_property` and
+    `to_owner`."""
     at_most: Annotated[int, Bounds(1)] = 20
     """Notices in an hour; one notice sums up the others."""
     every: Annotated[Duration | None, Bounds(1), Example('"10m"')] = None

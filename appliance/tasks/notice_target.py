@@ -14,7 +14,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Target:
         self._patterns = tuple(pattern.casefold() for pattern in config.tasks)
         self._tags = frozenset(config.tags)
         self._properties = frozenset((one.property, one.value) for one in config.properties)
+        self._to_url = config.to_url
         self._wants_log = config.log != "none"
         self._texts = NoticeTexts(config, shared.appliance)
         self._receivers = Receivers(config, shared.facts, shared.count, self._where)
@@ -196,11 +197,18 @@ class Target:
             path = None
         plain = self._texts.text(notice, task)
         text = plain if path is None else self._texts.text(notice, task, is_log_attached=True)
-        self._send(self._sender, title, text, stopped, path=path, plain=plain)
+        self._limits.note_sent()
+        for sender in self._senders(task):
+            self._send(sender, title, text, stopped, path=path, plain=plain)
+
+    def _senders(self, task: Task | None) -> Iterator[Any]:
+        """One for the receivers of the URL, and one for each further receiver."""
+        own = notify_urls.own_receivers(self._sender) if self._to_url else frozenset[str]()
+        if self._to_url:
+            yield self._sender
         for address in self._receivers.of(task) if self._receivers else ():
-            if address.casefold() not in notify_urls.own_receivers(self._sender):
-                sender = notify_urls.sender_to(self.identity[1].reveal(), address)
-                self._send(sender, title, text, stopped, path=path, plain=plain)
+            if address.casefold() not in own:
+                yield notify_urls.sender_to(self.identity[1].reveal(), address)
 
     def _is_connected(self, title: str) -> bool:
         try:
@@ -224,7 +232,6 @@ class Target:
         """Send, with a few tries; the last one goes without the attached log (``plain``)."""
         attached = None if path is None else notify_urls.attachment_of(path)
         for attempt in range(1, TRIES + 1):
-            self._limits.note_sent()
             if attached is None or attempt == TRIES:
                 text, attached = plain or text, None
             # As text: a service that takes HTML or Markdown gets it escaped.
@@ -237,7 +244,13 @@ class Target:
         _log.warning("%s could not be told: %s", self.name, title)
 
     def _sum_up(self, stopped: threading.Event) -> None:
-        if (summary := self._limits.summary()) is not None and self._is_connected(summary[0]):
+        if (summary := self._limits.summary()) is None or not self._is_connected(summary[0]):
+            return
+        if not self._to_url:
+            # Each receiver is told of some tasks only, so none is told of all.
+            _log.warning("%s: %s", self.name, "; ".join(summary[1].splitlines()))
+        else:
+            self._limits.note_sent()
             self._send(self._sender, *summary, stopped)
 
 

@@ -114,15 +114,9 @@ def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
     rows = [(receivers, filtered), ([], personal)] if filtered else [(receivers, personal)]
     for to, keys in rows:
         if to or "to_property" in keys or "to_owner" in keys:
-            if not to:
-                draft.findings.differs(
-                    event.path,
-                    "besides the receivers that the task names, the sender's own address gets each "
-                    "of these mails, because Apprise needs one receiver; add &to=ADDRESS to the "
-                    "address in the notify_ file for another one",
-                )
+            of_url: dict[str, Value] = {} if to else {"to_url": False}
             url = server.address(sender, to)
-            if not add(draft, event, f"mail_{kind}", url, on | keys):
+            if not add(draft, event, f"mail_{kind}", url, on | keys | of_url):
                 draft.findings.leave(event.path, "Apprise does not understand the mail's address")
 
 

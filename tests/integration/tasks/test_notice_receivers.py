@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from notice_rig import Inbox, notify
+from notice_rig import Inbox, Sender, notice, notify
 from tasks_rig import START_TOPIC, Rig, client_of
 
 from appliance.cli import main
@@ -23,6 +24,7 @@ from appliance.qlik.simulated.site import SimulatedUser
 from appliance.qlik.transport import Transport
 from appliance.secret import Secret
 from appliance.tasks.catalog import TaskList
+from appliance.tasks.notice import Notice
 from appliance.tasks.receivers import MOST, Receivers, is_address
 from appliance.tasks.task_facts import TaskFacts
 
@@ -67,6 +69,20 @@ def test_owner_and_named_receivers_get_a_letter_of_their_own(
         ["cc@example.com", "ops@example.com"],
     ]
     assert {one["Subject"] for one in letters} == {"Shop"}
+
+
+def test_only_those_that_the_task_names_are_told(mailbox: Inbox) -> None:
+    """With ``to_url = false``. A notice is one for ``at_most``, however many it is sent to."""
+    tasks = TaskList(None)
+    tasks._tasks = {"t": Task("t", "T", properties=(("To", "ann@example.com,bob@example.com"),))}
+    table = notify(mailbox.url, to_property="To", to_url=False, at_most=2, on=("lost",))
+    execution = msgspec.structs.replace(notice("T", "lost").execution, task_id="t")
+    with Sender(table, facts=TaskFacts(tasks, None)) as sender:
+        for _ in range(3):
+            sender.notices.offer(Notice("lost", execution))
+        sender.counted.wait_for(5)
+    assert mailbox.receivers == [["ann@example.com"], ["bob@example.com"]] * 2
+    assert sender.counted.arrived.count(Counter.NOTICES_LEFT_OUT) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +186,9 @@ def test_only_plain_addresses_are_taken(text: str) -> None:
     assert not is_address(text)
 
 
-@given(st.emails())
+@given(
+    st.lists(st.text("ab.-_'@\r\n <>,;?&/\\\"é", max_size=5), min_size=1, max_size=4).map("@".join)
+)
 def test_what_is_taken_begins_no_header_and_no_argument(address: str) -> None:
     if is_address(address):
         assert address.isascii()
@@ -204,6 +222,9 @@ def test_receivers_of_a_webhook_are_a_configuration_error(
     path.write_text('[[notify]]\nurl = "json://127.0.0.1"\ntitle = "{tsk}"\n')
     assert main(["check", "-c", str(path)]) == EXIT_CONFIG
     assert "{tsk} is no placeholder; did you mean {task}?" in capfd.readouterr().err
+    path.write_text('[[notify]]\nurl = "mailto://127.0.0.1"\nto_url = false\n')
+    assert main(["check", "-c", str(path)]) == EXIT_CONFIG
+    assert "nobody would be told" in capfd.readouterr().err
     path.write_text('[[notify]]\nurl = "json://127.0.0.1"\ntitle = "a\\nb"\n')
     assert main(["check", "-c", str(path)]) == EXIT_CONFIG
     assert "a title is one line" in capfd.readouterr().err
