@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from appliance.model import Cause, Execution, ExecutionState, Step
@@ -42,3 +43,10 @@ def test_node_queue_notes_and_a_missing_log_are_told(cells: int) -> None:
     assert "No script log" in text
     assert '"Failed to copy file."' in text
     assert "\x1b" not in text
+
+
+def test_the_file_of_a_kept_script_log_is_named() -> None:
+    kept = msgspec.structs.replace(RUN, log_tail=("last line",), log_file="1_7_Reload.log")
+    found = view.lines(kept, None, NOW + 900 * SECOND, 200, utc=True)
+    text = ["".join(piece for piece, _ in line).strip() for line in found]
+    assert text[-1] == "The whole log was kept in the data directory: script-logs/1_7_Reload.log"

@@ -227,7 +227,7 @@ def log(execution: Execution, cells: int) -> list[Line]:
     for part in execution.log_tail:
         found += [[(f" {piece}", "")] for piece in wrap(printable(part), cells - 2)]
     if execution.log_file:
-        kept = f"The whole log is in the data directory: script-logs/{execution.log_file}"
+        kept = f"The whole log was kept in the data directory: script-logs/{execution.log_file}"
         found += [[(f" {piece}", "dim")] for piece in wrap(printable(kept), cells - 2)]
     return found
 
