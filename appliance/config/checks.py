@@ -88,6 +88,9 @@ def check(config: Config, problems: Problems) -> None:
             text = "no Qlik server is configured; add [qlik]"
             report(ConfigPath(table, "task"), text, "task")
         _unique(timer.name, names, table, report)
+        if timer.id and any(timer.id == other.id for other in config.timer[: number - 1]):
+            text = f"{shown(timer.id)} is taken; choose another id, or remove it"
+            report(ConfigPath(table, "id"), text, "id")
     for number, outcome in enumerate(config.outcome, 1):
         for key, text in outcome_problems(outcome, config.limits, config.service.name):
             where = ConfigPath(f"[[outcome]] {number}", key)

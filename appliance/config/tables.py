@@ -613,6 +613,8 @@ class TimerConfig(Table, frozen=True):
 
     name: Annotated[str, Example('"nightly"')]
     """Its name in the UI, the log and topics: letters, digits, blanks, `-`, `_` and `.`."""
+    id: Annotated[str, Example('"task-1"')] = ""
+    """Its id in Butler's calls (`/v4/schedules`); by default one that is made of its name."""
     cron: Annotated[str | None, Example('"30 6 * * MON-FRI"')] = None
     """When: minute, hour, day of month, month, day of week."""
     timezone: Annotated[str, Example('"Europe/Berlin"')] = "UTC"

@@ -46,8 +46,12 @@ def take(butler: Section, draft: Draft) -> None:
         scheduler.leave("configfile", f"it can't be read: {error}")
         return
     names: set[str] = set()
-    for entry in Section(item, file.name, draft.findings).sections("butlerSchedule"):
-        table = _timer(entry, names)
+    ids: set[str] = set()
+    entries = Section(item, file.name, draft.findings).sections("butlerSchedule")
+    if not entries:
+        scheduler.leave("configfile", "the file has no list butlerSchedule with entries")
+    for entry in entries:
+        table = _timer(entry, names, ids)
         if table is None:
             continue
         if not draft.tables or draft.tables[-1].name != "timer":
@@ -58,14 +62,14 @@ def take(butler: Section, draft: Draft) -> None:
             draft.scheduled_tasks.append(str(table.keys["task"]))
 
 
-def _timer(entry: Section, names: set[str]) -> TomlTable | None:
+def _timer(entry: Section, names: set[str], ids: set[str]) -> TomlTable | None:
     written = entry.text("name")
     where = f"{entry.path} ({shown(written)})"
     task, text = entry.text("qlikSenseTaskId"), entry.text("cronSchedule")
     times = butler_cron.read(text)
     is_stopped = entry.text("startupState").lower() in _STOPPED
     zone = entry.text("timezone")
-    entry.used("id", "lastKnownState", "created", "tags")
+    entry.used("lastKnownState", "created", "tags")
     if not GUID.fullmatch(task):
         entry.findings.leave(where, "its task is no task id; write it as [[timer]]")
         return None
@@ -74,8 +78,11 @@ def _timer(entry: Section, names: set[str]) -> TomlTable | None:
             where, f"its times can't be taken over ({shown(text)}): {times.problem}"
         )
         return None
-    keys: dict[str, str] = {"name": _name(written, names), "task": task}
-    table = TomlTable("[[timer]]", {**keys})
+    table = TomlTable("[[timer]]", {"name": _name(written, names)})
+    if (known := entry.text("id")) and known not in ids:
+        table.keys["id"] = known
+        ids.add(known)
+    table.keys["task"] = task
     if times.every:
         table.keys["every"] = times.every
         entry.findings.differs(where, f"fires every {times.every}, counted from the first start")

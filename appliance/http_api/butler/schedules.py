@@ -72,7 +72,7 @@ _CONFIGURED = uuid.UUID("f0a3f3f8-5e3c-5d59-9d1c-6e1f6b0d6a52")
 
 
 def id_of(timer_name: str) -> str:
-    """The id of a ``[[timer]]``: the same one as long as it has this name."""
+    """The id of a ``[[timer]]`` without ``id``: the same one as long as it has this name."""
     return str(uuid.uuid5(_CONFIGURED, timer_name))
 
 
@@ -132,7 +132,8 @@ def _schedules(context: Context) -> Iterator[tuple[Schedule, str, bool]]:
 def _configured(timer: TimerConfig) -> Schedule:
     times = timer.cron or f"every {format_duration(timer.every or 0)}"
     task = timer.task if isinstance(timer.task, str) else ""
-    return Schedule(timer.name, times, timer.timezone, task, "start", (), id_of(timer.name), "")
+    known = timer.id or id_of(timer.name)
+    return Schedule(timer.name, times, timer.timezone, task, "start", (), known, "")
 
 
 async def _operator(request: Request) -> Caller:

@@ -102,6 +102,15 @@ def test_a_reload_of_the_configuration_keeps_what_was_made(qlik, tmp_path) -> No
         assert "line 7" not in found
 
 
+def test_a_timer_has_the_id_that_callers_know(qlik, tmp_path) -> None:
+    """`id` is what Butler's schedule had: who stops it by that id need not change."""
+    config = CONFIG.format(url=qlik.url).replace('"night shift"', '"night shift"\nid = "task-1"')
+    with HttpSite(tmp_path, config) as site:
+        (stopped,) = site.ask("PUT", "/v4/schedules/task-1/stop").json()
+        assert (stopped["id"], stopped["lastKnownState"]) == ("task-1", "stopped")
+        assert site.ask("GET", "/v4/schedules?id=task-1").json()[0]["name"] == "night shift"
+
+
 def test_operators_change_and_viewers_look(qlik, tmp_path) -> None:
     """Others do neither where there are rules; the answers have the form of each kind of call."""
     access = """operators = ["ops"]
