@@ -232,7 +232,7 @@ class Connection(HttpToolsProtocol):
         return True
 
     def _expect_body(self) -> None:
-        """httptools takes the body of a request that offers an upgrade for the other protocol.
+        """Httptools takes the body of a request that offers an upgrade for the other protocol.
 
         Another parser, which has seen a head with this body's framing, reads it.
         """

@@ -17,6 +17,8 @@ KEPT_S = 86400.0
 """Seconds for which a key is kept at least, unless there are too many."""
 MAX_KEPT = 100_000
 """Keys that are kept; beyond it the oldest are forgotten, and counted."""
+BOUND_EVERY = 100
+"""After so many new keys it is seen to: a statement more would hold each start up."""
 
 Numbers = tuple[int, ...]
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,8 +69,8 @@ class KeptKey(msgspec.Struct, frozen=True):
     at_ns: int
 
 
-def write(database: sqlite3.Connection, kept: Sequence[KeptKey]) -> int:
-    """Add keys within the open transaction; returns how many old ones had to go."""
+def write(database: sqlite3.Connection, kept: Sequence[KeptKey]) -> None:
+    """Add keys within the open transaction."""
     database.executemany(
         "INSERT OR REPLACE INTO start_keys (user, key, digest, executions, at_ns)"
         " VALUES (?, ?, ?, ?, ?)",
@@ -77,6 +79,10 @@ def write(database: sqlite3.Connection, kept: Sequence[KeptKey]) -> int:
             for one in kept
         ],
     )
+
+
+def bound(database: sqlite3.Connection) -> int:
+    """Forget the oldest of too many, within the open transaction; returns how many."""
     return database.execute(
         "DELETE FROM start_keys WHERE id <= (SELECT max(id) FROM start_keys) - ?", (MAX_KEPT,)
     ).rowcount

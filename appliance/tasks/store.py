@@ -209,6 +209,7 @@ class Store:
         self._decode = msgspec.msgpack.Decoder(Record).decode
         self.left_out: set[tuple[str, object]] = set()
         """Table and key of rows that can't be read."""
+        self._new_keys = 0
         self.keys_forgotten = 0
         """Keys of starts that had to go before their time, because there were too many."""
 
@@ -308,7 +309,11 @@ class Store:
         if changes.published is not None:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
         if changes.keys:
-            self.keys_forgotten += start_keys.write(database, changes.keys)
+            start_keys.write(database, changes.keys)
+            self._new_keys += len(changes.keys)
+            if self._new_keys >= start_keys.BOUND_EVERY:
+                self._new_keys = 0
+                self.keys_forgotten += start_keys.bound(database)
 
     def checkpoint(self) -> bool:
         """Move the log into the file if it is long; returns whether it was.

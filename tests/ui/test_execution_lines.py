@@ -50,3 +50,14 @@ def test_the_file_of_a_kept_script_log_is_named() -> None:
     found = view.lines(kept, None, NOW + 900 * SECOND, 200, utc=True)
     text = ["".join(piece for piece, _ in line).strip() for line in found]
     assert text[-1] == "The whole log was kept in the data directory: script-logs/1_7_Reload.log"
+
+
+def test_who_asked_over_http_is_named_once() -> None:
+    """The name is no rule, and steers no terminal."""
+    cause = Cause("http", rule="an\x1b[31mna")
+    asked = Execution(7, "id", "Reload sales", ExecutionState.RUNNING, cause, NOW, started_ns=NOW)
+    found = view.lines(asked, None, NOW + SECOND, 80, utc=True)
+    text = "\n".join("".join(piece for piece, _ in line) for line in found)
+    assert text.count("HTTP an") == 1
+    assert "rule" not in text
+    assert "\x1b" not in text
