@@ -160,7 +160,9 @@ class TaskEngine:
         lookup = None
         if server is not None:
             lookup = OutcomeLookup(server, self._tasks, self._planner.count)
-        self._forms = OutcomeForms(outcomes, service_name, self._tasks.known, lookup)
+        self._forms = OutcomeForms(
+            outcomes, service_name, self._tasks.known, lookup, self._state.set_aside
+        )
         telling.forms = self._forms.of
         self._resolution = Resolution(self._tasks, self._allow)
         self._direct_starts = DirectStarts(self._state, self._tasks, self._resolution)

@@ -145,12 +145,22 @@ class OutcomeForms:
         service_name: str,
         known: Callable[[str], Task | None],
         lookup: OutcomeLookup | None = None,
+        set_aside: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``known`` gives a task as the cached list has it; ``lookup`` asks the server."""
+        """Nothing is asked yet.
+
+        Args:
+            configs: the tables.
+            service_name: ``[service] name``.
+            known: gives a task as the cached list has it.
+            lookup: asks the server, if there is one.
+            set_aside: called within the handling of an exception that left out what it is given.
+        """
         self._service_name = service_name
         self.take(configs)
         self._known = known
         self._lookup = lookup
+        self._set_aside = set_aside
 
     def take(self, configs: Sequence[OutcomeConfig]) -> None:
         """Let other tables count from now on."""
@@ -173,11 +183,14 @@ class OutcomeForms:
             return []
         task = self._known(execution.task_id)
         full = self._lookup and self._lookup.of(execution.task_id)
-        return [
-            one.publication(execution, task, full or _NOTHING)
-            for one in self._forms
-            if one.concerns(execution, task)
-        ]
+        found = []
+        for number, one in enumerate(self._forms, 1):
+            try:
+                if one.concerns(execution, task):
+                    found.append(one.publication(execution, task, full or _NOTHING))
+            except Exception:  # noqa: BLE001 - a defect here must not silence all else
+                self._set_aside(f"[[outcome]] {number} about execution {execution.id}")
+        return found
 
 
 def _name(execution: Execution, task: Task | None) -> str:

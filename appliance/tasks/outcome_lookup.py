@@ -28,6 +28,8 @@ LIMIT_S = 5.0
 PAUSE_S = 60.0
 """After a failure nothing is asked for this long: each end would be held up."""
 MAX_STRANGERS = 1000
+_TOGETHER = 40
+"""Tasks of one call: as many ids as there are in an address."""
 MAX_BYTES = 256 * 1024
 """A larger row is left out of the message."""
 
@@ -48,7 +50,7 @@ class OutcomeLookup:
         self._count = count
         self._monotonic = monotonic
         self._not_before_s = 0.0
-        self._found: Mapping[str, FullTask] = {}
+        self._found: dict[str, FullTask] = {}
         self._strangers: set[str] = set()
         """Tasks that the list was read again for."""
 
@@ -65,13 +67,15 @@ class OutcomeLookup:
         self._found = {}
         if not told:
             return
-        try:
-            if self._monotonic() >= self._not_before_s:
+        if self._monotonic() >= self._not_before_s:
+            try:
                 with deadlines.within(LIMIT_S):
                     self._look_up(told, is_in_full)
-        except QlikError as error:
-            _log.info("What [[outcome]] tells of tasks can't be had: %s", error)
-            self._not_before_s = self._monotonic() + PAUSE_S
+            except QlikError as error:
+                _log.info("What [[outcome]] tells of tasks can't be had: %s", error)
+                self._not_before_s = self._monotonic() + PAUSE_S
+            else:
+                return
         for one in told:
             if is_in_full(one) and one.task_id not in self._found:
                 self._count(Counter.OUTCOMES_WITHOUT_TASK_ROW)
@@ -81,10 +85,11 @@ class OutcomeLookup:
             number = one.task_id
             if self._tasks.known(number) is None and self._tasks.details(number) is None:
                 self._look_for_new(number)
-        in_full = {one.task_id for one in told if is_in_full(one)}
-        if in_full:
-            found = self._server.full_tasks(sorted(in_full))
-            self._found = {key: _bounded(one) for key, one in found.items()}
+        in_full = sorted({one.task_id for one in told if is_in_full(one)})
+        for first in range(0, len(in_full), _TOGETHER):
+            # What has come counts, also if the time is over before the rest.
+            for key, full in self._server.full_tasks(in_full[first : first + _TOGETHER]).items():
+                self._found[key] = _bounded(full)
 
     def _look_for_new(self, task_id: str) -> None:
         """Read the list again for a task that it lacks, once for each: some are not ours to see."""

@@ -349,7 +349,7 @@ class StateStore:
             try:
                 self._tell(record, execution)
             except Exception:  # noqa: BLE001 - one that can't be told must not silence the others
-                self._set_aside(f"the news of execution {execution.id}")
+                self.set_aside(f"the news of execution {execution.id}")
         self._held_notices.extend(Notice("slow", one) for one in planner.slow)
         planner.slow.clear()
         changes = planner.book.changes
@@ -439,10 +439,10 @@ class StateStore:
             if not left_out:
                 raise
             for what in left_out:
-                self._set_aside(what)
+                self.set_aside(what)
             self.store.write(changes)
 
-    def _set_aside(self, what: str) -> None:
+    def set_aside(self, what: str) -> None:
         """Within the handling of an exception: log it, count it, show it."""
         _log.exception("An error in the appliance, please report it: %s was left out", what)
         self.planner.count(Counter.INTERNAL_ERRORS)

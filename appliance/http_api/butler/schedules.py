@@ -172,6 +172,8 @@ def routes(context: Context) -> list[Route]:
 
     async def post(request: Request) -> Response:
         await _operator(request)
+        if context.config.qlik is None:
+            raise ButlerError(503, "No Qlik server is configured: add a [qlik] table.")
         body = await object_of(request, *_REQUIRED)
         texts = {name: text_of(body[name], f"body/{name}") for name in _REQUIRED}
         if texts["startupState"] not in STATES:

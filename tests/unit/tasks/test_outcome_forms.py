@@ -217,3 +217,24 @@ def test_a_loop_over_such_topics_is_found() -> None:
 def test_every_placeholder_has_a_value_in_a_topic() -> None:
     topic = "out/" + ".".join(f"{{{name}}}" for name in PLACEHOLDERS)
     assert topic_problem(form(topic=topic).topic(ended(), None)) is None
+
+
+def test_a_defect_with_one_table_silences_no_other(monkeypatch) -> None:
+    """It is set aside by name; what the others tell goes out."""
+    aside: list[str] = []
+    forms = OutcomeForms(
+        [OutcomeConfig(form="task_failure_full"), OutcomeConfig(form="task_failure")],
+        "appliance",
+        lambda _: None,
+        set_aside=aside.append,
+    )
+    late = msgspec.structs.replace(ended(), ended_ns=10**30)
+    assert [one.topic for one in forms.of(late)] == []
+    monkeypatch.setattr(OutcomeForm, "payload", payload_of_names)
+    assert [one.topic for one in forms.of(ended())] == ["qliksense/task_failure"]
+    assert aside == [f"[[outcome]] {number} about execution 3" for number in (1, 2, 1)]
+
+
+def payload_of_names(form: OutcomeForm, execution: Execution, *_more: object) -> bytes:
+    assert form.is_name
+    return execution.task_name.encode()
