@@ -78,6 +78,8 @@ class Topics(BaseTopicPlugin):
             await asyncio.Event().wait()
         if first == "unheard":  # may be published and subscribed to, and is not delivered
             return str(action) != "receive"
+        if first == "unread":  # may be published to
+            return str(action) != "subscribe"
         return _behave(first)
 
 

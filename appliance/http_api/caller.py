@@ -16,7 +16,7 @@ from starlette.requests import Request
 from appliance.broker.access import Role
 from appliance.counters import Counter
 from appliance.http_api.problem import ProblemError
-from appliance.model import HTTP_CLIENT
+from appliance.model import HTTP_CLIENT, Message
 
 if TYPE_CHECKING:
     from appliance.broker.plugins import Action, PluginClient
@@ -74,10 +74,29 @@ class Caller(msgspec.Struct, frozen=True):
     async def may_receive(self, topic: str) -> bool:
         """``may_read``, and plugins are asked too, whose answers are remembered for a while.
 
+        A plugin may know rules about subscriptions only, so it is asked as for a subscriber of
+        this very topic.
+
         Raises:
             ProblemError: 503, a plugin does not answer.
         """
-        return self.may_read(topic) and await self._plugins_allow(topic, "RECEIVE")
+        return (
+            self.may_read(topic)
+            and await self._plugins_allow(topic, "SUBSCRIBE")
+            and await self._plugins_allow(topic, "RECEIVE")
+        )
+
+    async def receivable(self, messages: list[Message]) -> list[Message]:
+        """Those that ``may_receive`` allows; without plugins about topics, all of them.
+
+        They must be such that rules allow them already. Raises as ``may_receive``.
+        """
+        plugins = self.context.appliance.plugins
+        if plugins is None or not plugins.filter_topics:
+            return messages
+        topics = dict.fromkeys(each.topic for each in messages)
+        allowed = {each for each in topics if await self.may_receive(each)}
+        return [each for each in messages if each.topic in allowed]
 
     def may_start(self, task_id: str, name: str) -> bool:
         """Whether it may start a task. ``[allow]`` counts besides."""

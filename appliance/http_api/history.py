@@ -93,7 +93,7 @@ class History:
         as_text = is_as_text(request.query_params.get("payload"))
         if wrong := topic_problem(topic):
             raise ProblemError(400, f"The topic {topic!r} can't have a message: {wrong}")
-        if not caller.may_read(topic):
+        if not await caller.may_receive(topic):
             raise ProblemError(403, f"The user may not subscribe to {topic}.")
 
         async def find() -> Any:
@@ -174,7 +174,7 @@ class _Reading:
         if self._query.after_seq is not None or self._text.has_begun:
             # Without a cursor, nothing is promised about what was deleted before the first message.
             self._missed += step.missed
-        return step.messages
+        return await self._caller.receivable(step.messages)
 
     @property
     def _has_more(self) -> bool:

@@ -48,6 +48,10 @@ _EXECUTION: dict[str, Any] = {
             "items": {"type": "string"},
             "description": "The end of the script log of a run that failed.",
         },
+        "logFile": {
+            "type": "string",
+            "description": "The name of the file that the whole script log was kept in.",
+        },
         "logProblem": {"type": "string"},
     },
 }

@@ -43,7 +43,8 @@ class NoticeTexts:
         if self._title is None:
             found = usual_title(notice)
         else:
-            found = self._fill(self._title, notice, task, is_title=True)
+            # A service may take no notice without a title and a text.
+            found = self._fill(self._title, notice, task, is_title=True) or usual_title(notice)
         return found if len(found) <= _LONGEST_TITLE else f"{found[: _LONGEST_TITLE - 1]}…"
 
     def text(self, notice: Notice, task: Task | None, *, is_log_attached: bool = False) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import sys
+import json
 import threading
 import time
 
@@ -317,6 +318,23 @@ def test_plugins_decide_about_whom_the_file_does_not_know(tmp_path):
         assert len(plugins_for_tests.ASKED) == rights, "answers count for plugin_cache"
         token = users_of(site).tokens.add("etl", "x", time.time(), None)
         until(lambda: publish(site, **by(token)).status_code == 200, "the token counts")
+
+
+def test_plugins_decide_what_is_read(tmp_path):
+    """As for a subscriber: the journal and retained messages show nothing that they refuse, in
+    pages and as a stream, and an answer is not made where a plugin does not answer."""
+    plugins_for_tests.forget()
+    with HttpSite(tmp_path, PLUGINS, users=("etl",)) as site:
+        for topic in ("yes/a", "unheard/a", "unread/a", "yes/b"):
+            answer = site.ask("POST", f"/messages/{topic}?retain=true", "anna", "yes", data=b"1")
+            assert answer.status_code == 200, answer.text
+        for limit in (2, 0):
+            path = f"/messages?topic=yes/%23&topic=unheard/%23&topic=unread/%23&format=jsonl&limit={limit}"
+            rows = site.ask("GET", path, "anna", "yes").text.splitlines()
+            assert [json.loads(row)["topic"] for row in rows if row] == ["yes/a", "yes/b"]
+        for topic, status in (("yes/a", 200), ("unheard/a", 403), ("unread/a", 403)):
+            assert site.ask("GET", f"/retained/{topic}", "anna", "yes").status_code == status
+        assert site.ask("GET", "/retained/raise/a", "anna", "yes").status_code == 503
 
 
 def test_many_requests_of_one_password_are_checked_once(shared):

@@ -150,6 +150,8 @@ def test_title_and_text_are_those_of_the_template() -> None:
         "two {task}",
     ]
     assert len(texts.title(notice("x" * 9000), None)) <= 250
+    empty = NoticeTexts(notify("json://x", title="{reason}"), "plant-7")
+    assert empty.title(notice(), None) == "Reload sales failed"
 
 
 # --- script logs ----------------------------------------------------------------------------------
