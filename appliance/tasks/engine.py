@@ -528,6 +528,10 @@ class TaskEngine:
                 return self._tasks.get(max_age_s)
         return self._tasks.cached()
 
+    def cached_tasks(self) -> Sequence[Task]:
+        """The server's tasks as they were read last; the server is not asked."""
+        return self._tasks.cached()
+
     def apps(self) -> Sequence[Task]:
         """Apps that can be reloaded without a task (cached). Raises ``ApplianceError``."""
         self._need_server()

@@ -12,15 +12,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from appliance.errors import ApplianceError, UnavailableError
 from appliance.http_api.butler.errors import ButlerError, answer
 from appliance.http_api.butler.fields import boolean_of, integer_of, object_of, texts_of
 from appliance.http_api.butler.openapi import call
 from appliance.http_api.butler.routing import ButlerRoute
-from appliance.http_api.butler.starts import cause_of
+from appliance.http_api.butler.starts import start_key, take
 from appliance.http_api.caller import Caller, caller_of
 from appliance.http_api.context import Context
+from appliance.http_api.server_calls import ServerCalls
 from appliance.model import ReloadOptions, Task
-from appliance.qlik.server import QlikError
 from appliance.tasks.direct_starts import NotStartedError
 from appliance.tasks.payloads import WantedStart
 from appliance.tasks.records import MAX_NEXT, Next
@@ -67,17 +68,18 @@ OPENAPI: dict[str, object] = {
 def routes(context: Context) -> list[Route]:
     """The routes."""
     tasks = context.appliance.tasks
+    calls = ServerCalls()
 
     async def apps(request: Request) -> Response:
         caller = await caller_of(request)
 
-        def work() -> list[dict[str, str]]:
-            try:
-                return _apps([*tasks.apps(), *tasks.tasks()], caller)
-            except QlikError as error:
-                raise ButlerError(503, str(error)) from None
+        def work() -> list[Task]:
+            return [*tasks.apps(), *tasks.tasks()]
 
-        return answer(await context.in_worker(work))
+        try:
+            return answer(_apps(await calls.ask(work), caller))
+        except ApplianceError as error:  # of the Qlik server, too
+            raise ButlerError(503, str(error)) from None
 
     async def reload(request: Request) -> Response:
         caller = await caller_of(request)
@@ -99,17 +101,16 @@ def routes(context: Context) -> list[Route]:
         wanted = WantedStart(TaskSelector("app", _id_of(shown, "App")), ReloadOptions(partial))
         after = [WantedStart(TaskSelector("id", one.task_id)) for one in wanted_next]
 
-        def work() -> None:
+        try:
             starts = tasks.starts
-            try:
-                starts.find(after, caller.may_start)
-                found = starts.find([wanted], caller.may_start)
-                starts.take(found, cause_of(caller), next_tasks=wanted_next)
-            except NotStartedError as error:
-                is_denied = error.kind in ("not allowed", "no right")
-                raise ButlerError(403 if is_denied else 400, str(error)) from None
-
-        await context.in_worker(work)
+            await calls.ask(lambda: starts.find(after, caller.may_start))
+            found = await calls.ask(lambda: starts.find([wanted], caller.may_start))
+        except NotStartedError as error:
+            is_denied = error.kind in ("not allowed", "no right")
+            raise ButlerError(403 if is_denied else 400, str(error)) from None
+        except UnavailableError as error:
+            raise ButlerError(503, str(error)) from None
+        await take(context, caller, found, await start_key(request, caller), wanted_next)
         return answer({"appId": shown}, 201)
 
     return [

@@ -31,6 +31,7 @@ _PHRASES = {
     413: "Payload Too Large",
     415: "Unsupported Media Type",
     421: "Misdirected Request",
+    422: "Unprocessable Entity",
     429: "Too Many Requests",
     500: "Internal Server Error",
     501: "Not Implemented",

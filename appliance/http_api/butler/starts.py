@@ -1,15 +1,14 @@
 """``/v4/reloadtask/{id}/start``: start tasks by id, tag, custom property.
 
 The tasks are looked up in the server's list, and all starts are taken in one change: they are on
-the disk when the answer comes, and followed to their outcomes. ``start_body`` reads the request.
+the disk when the answer comes, and followed to their outcomes.
 
-Not for: when a start goes (appliance/tasks).
+Not for: reading the body (start_body.py), when a start goes (appliance/tasks).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from appliance.config.tables import AllowConfig
+from appliance.errors import UnavailableError
 from appliance.http_api.butler import key_values
 from appliance.http_api.butler.errors import ButlerError, answer
 from appliance.http_api.butler.fields import body_of, boolean_of, query_of
@@ -25,11 +25,17 @@ from appliance.http_api.butler.routing import ButlerRoute
 from appliance.http_api.butler.start_body import TYPES, Id, Item, Property, Tag, read_items
 from appliance.http_api.caller import Caller, caller_of
 from appliance.http_api.context import Context
+from appliance.http_api.idempotency import digest_of, key_of, reused
+from appliance.http_api.server_calls import ServerCalls
+from appliance.http_api.starting import asker
 from appliance.key_values import Pair
 from appliance.model import Cause, Task
 from appliance.tasks.catalog import FRESH_S, RETRY_FRESH_S
+from appliance.tasks.direct_starts import KeyReusedError, Start
 from appliance.tasks.engine import TaskEngine
+from appliance.tasks.records import Next
 from appliance.tasks.selector import TaskSelector, task_id
+from appliance.tasks.start_keys import StartKey
 from appliance.tasks.triggers import Options
 
 _PATH = "/v4/reloadtask/{taskId}/start"
@@ -84,6 +90,8 @@ class Answer(msgspec.Struct):
     tags_denied: list[dict[str, object]] = []
     by_property: list[Task] = []
     properties_denied: list[dict[str, object]] = []
+    lacks_some: bool = False
+    """Whether the list of tasks has nothing for an item."""
 
     @property
     def tasks(self) -> list[Task]:
@@ -115,47 +123,60 @@ def _named(tasks: Sequence[Task]) -> list[dict[str, object]]:
     return [{"taskId": task.id, "taskName": task.name} for task in tasks]
 
 
-class Lookup:
-    """Finds the tasks of items. The server's filters ignore upper and lower case, and so does it.
+class Listed:
+    """Tasks of the server by what items name. The server's filters ignore upper and lower case."""
 
-    The list is read again once if something is not in it: it may be new. Where the server can't be
-    asked, the list is the one that was read last. For a worker thread.
-    """
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.by_id = {task.id: task for task in tasks}
+        self.by_tag: dict[str, list[Task]] = {}
+        self.by_property: dict[tuple[str, str], list[Task]] = {}
+        for task in tasks:
+            for tag in dict.fromkeys(tag.casefold() for tag in task.tags):
+                self.by_tag.setdefault(tag, []).append(task)
+            # Name and value belong together, which the server's filter does not ask for.
+            for pair in dict.fromkeys((a.casefold(), b.casefold()) for a, b in task.properties):
+                self.by_property.setdefault(pair, []).append(task)
+
+
+class Sorting:
+    """Finds out what becomes of items, by what may be started: ``[allow]``, and by whom."""
 
     def __init__(self, engine: TaskEngine, caller: Caller, allow: AllowConfig) -> None:
         self._engine = engine
         self._caller = caller
-        self._allow = allow
-        self._tasks = engine.listed(FRESH_S)
-        self._is_renewed = False
+        self._tags = frozenset(allow.tags)
+        self._properties = frozenset((one.property, one.value) for one in allow.properties)
 
-    def sort(self, items: Sequence[Item], found: Answer) -> None:
-        """Find out what becomes of each item."""
+    def sort(self, items: Sequence[Item], listed: Listed) -> Answer:
+        """What becomes of each item."""
+        found = Answer()
         for item in items:
             match item:
                 case Id():
-                    self._sort_id(item, found)
+                    self._sort_id(item, listed, found)
                 case Tag(tag):
-                    tasks = self._all(partial(_has_tag, tag))
-                    if self._may_start_all(tasks, is_listed=tag in self._allow.tags):
+                    tasks = listed.by_tag.get(tag.casefold(), [])
+                    if self._may_start_all(tasks, found, is_allowed=tag in self._tags):
                         found.by_tag += tasks
                     else:
                         found.tags_denied.append({"tag": tag})
                 case Property(name, value):
-                    tasks = self._all(partial(_has_property, item))
-                    listed = {(one.property, one.value) for one in self._allow.properties}
-                    if self._may_start_all(tasks, is_listed=(name, value) in listed):
+                    tasks = listed.by_property.get((name.casefold(), value.casefold()), [])
+                    is_allowed = (name, value) in self._properties
+                    if self._may_start_all(tasks, found, is_allowed=is_allowed):
                         found.by_property += tasks
                     else:
                         found.properties_denied.append({"name": name, "value": value})
+        return found
 
-    def _sort_id(self, item: Id, found: Answer) -> None:
+    def _sort_id(self, item: Id, listed: Listed, found: Answer) -> None:
         number = task_id(item.value) if isinstance(item.value, str) else None
         shown = {} if item.value is msgspec.UNSET else {"taskId": item.value}
         if number is None:
             found.invalid.append(shown)
             return
-        task = next(iter(self._all(lambda task: task.id == number)), None)
+        task = listed.by_id.get(number)
+        found.lacks_some = found.lacks_some or task is None
         if not self._may_start(number, task):
             found.denied.append(shown)
         elif task is None:
@@ -167,61 +188,39 @@ class Lookup:
         name = "" if task is None else task.name
         return self._engine.allows(number, task) and self._caller.may_start(number, name)
 
-    def _may_start_all(self, tasks: Sequence[Task], *, is_listed: bool) -> bool:
+    def _may_start_all(self, tasks: Sequence[Task], found: Answer, *, is_allowed: bool) -> bool:
         """Whether all tasks of a tag or custom property may be started; one that may not holds all.
 
         Where there are none, the tag itself is looked for in ``[allow]``.
         """
         if tasks:
             return all(self._may_start(task.id, task) for task in tasks)
-        return is_listed or self._engine.allows("", None)
-
-    def _all(self, is_meant: Callable[[Task], bool]) -> list[Task]:
-        tasks = [task for task in self._tasks if is_meant(task)]
-        if not tasks and not self._is_renewed:
-            self._is_renewed = True
-            self._tasks = self._engine.listed(RETRY_FRESH_S)
-            tasks = [task for task in self._tasks if is_meant(task)]
-        return tasks
-
-
-def _is(text: str, wanted: str) -> bool:
-    return text.casefold() == wanted.casefold()
-
-
-def _has_tag(tag: str, task: Task) -> bool:
-    return any(_is(each, tag) for each in task.tags)
-
-
-def _has_property(item: Property, task: Task) -> bool:
-    """Name and value belong together, which the server's filter does not ask for."""
-    return any(_is(name, item.name) and _is(value, item.value) for name, value in task.properties)
+        found.lacks_some = True
+        return is_allowed or self._engine.allows("", None)
 
 
 def cause_of(caller: Caller) -> Cause:
     """The cause of a start."""
-    return Cause("http", rule=f"{caller.username or caller.address} (Butler call)")
+    return Cause("http", rule=f"{asker(caller)} (Butler call)")
 
 
-def start_all(engine: TaskEngine, tasks: Sequence[Task], cause: Cause) -> None:
-    """Start all of these, each once, or none.
-
-    Raises:
-        UnavailableError: too many requests wait, or the task database can't be written.
-    """
-    starts = dict.fromkeys((TaskSelector("id", task.id), Options()) for task in tasks)
-    if starts:
-        engine.starts.take(tuple(starts), cause)
+async def listed(calls: ServerCalls, engine: TaskEngine, max_age_s: float) -> Listed:
+    """The server's tasks; those that it had last where it can't be asked now."""
+    try:
+        return Listed(await calls.ask(lambda: engine.listed(max_age_s)))
+    except UnavailableError:
+        return Listed(engine.cached_tasks())
 
 
 def routes(context: Context) -> list[Route]:
     """The routes."""
+    calls = ServerCalls()
 
     async def start(request: Request) -> Response:
         caller = await caller_of(request)
         items = read_items(await body_of(request))
-        wanted = query_of(request, "allTaskIdsMustExist", "boolean")
-        must_exist = wanted is not None and boolean_of(wanted, "querystring/allTaskIdsMustExist")
+        given = query_of(request, "allTaskIdsMustExist", "boolean")
+        must_exist = given is not None and boolean_of(given, "querystring/allTaskIdsMustExist")
         in_path = request.path_params["taskId"]
         if not in_path:
             raise ButlerError(400, 'The task id is missing; "-" stands for none.')
@@ -231,16 +230,50 @@ def routes(context: Context) -> list[Route]:
         if pairs:
             key_values.may_use(caller, changes=True)
             await key_values.store(context, pairs)
-        tasks = context.appliance.tasks
-
-        def work() -> dict[str, object]:
-            found = Answer()
-            Lookup(tasks, caller, context.config.allow).sort(items, found)
-            if must_exist:
-                found.must_all_exist()
-            start_all(tasks, found.tasks, cause_of(caller))
-            return found.body()
-
-        return answer(await context.in_worker(work))
+        engine = context.appliance.tasks
+        await context.in_worker(lambda: engine.starts)  # 503 where no server is configured
+        sorting = Sorting(engine, caller, context.config.allow)
+        found = sorting.sort(items, await listed(calls, engine, FRESH_S))
+        if found.lacks_some:  # what the list lacks may be new
+            found = sorting.sort(items, await listed(calls, engine, RETRY_FRESH_S))
+        if must_exist:
+            found.must_all_exist()
+        wanted = tuple(
+            dict.fromkeys((TaskSelector("id", task.id), Options()) for task in found.tasks)
+        )
+        if wanted:
+            await take(context, caller, wanted, await start_key(request, caller))
+        return answer(found.body())
 
     return [ButlerRoute(_PATH, start, methods=["PUT", "POST"])]
+
+
+async def start_key(request: Request, caller: Caller) -> StartKey | None:
+    """The ``Idempotency-Key``, which Butler does not know: a repeat starts nothing again."""
+    if (name := key_of(request)) is None:
+        return None
+    scope = request.scope
+    digest = digest_of(scope["raw_path"], scope["query_string"], await request.body())
+    return StartKey(caller.username or "", name, digest)
+
+
+async def take(
+    context: Context,
+    caller: Caller,
+    wanted: Sequence[Start],
+    key: StartKey | None,
+    next_tasks: Sequence[Next] = (),
+) -> None:
+    """Start all of these, or none; they are on the disk when this returns.
+
+    Raises:
+        ProblemError: 422, the key was used for another request; 503, they can't be taken now.
+    """
+
+    def work() -> None:
+        try:
+            context.appliance.tasks.starts.take(wanted, cause_of(caller), key, next_tasks)
+        except KeyReusedError:
+            raise reused() from None
+
+    await context.in_worker(work)

@@ -134,6 +134,18 @@ def test_name_and_value_of_a_custom_property_belong_together(site):
     assert start(site, [by_property("Group", "b")])["tasksCP"] == []
 
 
+def test_a_call_that_is_sent_again_with_its_key_starts_nothing_again(site):
+    """Butler knows no such key, so every repeat starts again there, and here without one."""
+    before = newest(site)
+    path, key = f"/v4/reloadtask/{SALES}/start", {"Idempotency-Key": "one"}
+    first, second = (site.ask("PUT", path, json=[], headers=key) for _ in range(2))
+    assert first.json() == second.json()
+    other = site.ask("PUT", path, json=[by_id(COSTS)], headers=key)
+    assert (other.status_code, other.json()["statusCode"]) == (422, 422)
+    until(lambda: ended(site, before), "all executions have ended")
+    assert newest(site) == before + 1
+
+
 def test_a_user_starts_what_its_rules_name(tmp_path, qlik):
     """``start`` decides by name or id; a tag with one other task is denied as a whole."""
     users = ("admin", "viewer", "loader", "plc")
