@@ -99,7 +99,7 @@ def number_of(value: object, where: str) -> int | float:
     match value:
         case None | bool():
             return int(bool(value))
-        case int() | float():
+        case int() | float() if abs(value) < _LARGEST_INTEGER:
             return value
         case str() if value and "_" not in value:
             try:
