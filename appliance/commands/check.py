@@ -318,6 +318,8 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         what = f"publish {_list(rule.publish)}, subscribe {_list(rule.subscribe)}"
         if rule.deny:
             what += f", deny {_list(rule.deny)}"
+        if rule.start:
+            what += f", start {_list(rule.start)}"
         who = f"user {rule.user}" if rule.user else "clients without a name"
         who += f", client {rule.client_id}" if rule.client_id != "*" else ""
         yield "rule", f"{who}: {what}"

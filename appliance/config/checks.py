@@ -62,6 +62,7 @@ def check(config: Config, problems: Problems) -> None:
     for where, text, about in bridge_problems(config):
         report(where, text, *about)
     _client_ids(config, report)
+    _starts(config, report)
     if config.qlik is not None:
         check_qlik(config.qlik, problems)
     _triggers(config, report)
@@ -214,6 +215,16 @@ def _http(config: Config, report: ReportProblem) -> None:
         return
     if not is_loopback(host):
         _must_sign_in(config, where, bind, report, names_clients=False)
+
+
+def _starts(config: Config, report: ReportProblem) -> None:
+    for number, rule in enumerate(config.access.rule, 1):
+        if any(not pattern.strip() for pattern in rule.start):
+            report(
+                ConfigPath(f"[[access.rule]] {number}", "start"),
+                "value '': it fits no task; write a task's name or id, or * for all",
+                "start",
+            )
 
 
 def _client_ids(config: Config, report: ReportProblem) -> None:
@@ -506,6 +517,21 @@ def _metrics(config: Config, report: ReportProblem) -> None:
             )
 
 
+def _start_advice(config: Config) -> Iterator[str]:
+    starting = [(number, rule) for number, rule in enumerate(config.access.rule, 1) if rule.start]
+    if starting and config.http.bind is None:
+        yield (
+            "[[access.rule]] `start` has no effect: it is for starts over HTTP; add [http] with "
+            'bind = "127.0.0.1:8080"'
+        )
+    for number, rule in starting:
+        if not fnmatchcase(HTTP_CLIENT, rule.client_id):
+            yield (
+                f"[[access.rule]] {number} `start` has no effect: over HTTP, the client id is"
+                f" {HTTP_CLIENT}, which `client_id` {shown(rule.client_id)} does not match"
+            )
+
+
 def _advice(config: Config) -> Iterator[str]:
     if config.service.event_log and sys.platform != "win32":
         yield "[service] `event_log` has no effect: this system has no Windows event log"
@@ -518,7 +544,7 @@ def _advice(config: Config) -> Iterator[str]:
             )
     yield from bridge_advice(config)
     yield from recorder_advice(config)
-    if not config.listener and config.access != AccessConfig():
+    if not config.listener and config.http.bind is None and config.access != AccessConfig():
         yield "[access] has no effect: listener = [], so no client can connect"
     if (config.access.operators or config.access.viewers) and config.access.users_file is None:
         yield (
@@ -539,8 +565,10 @@ def _advice(config: Config) -> Iterator[str]:
     if rules and not any(rule.publish or rule.subscribe for rule in rules):
         yield (
             "[[access.rule]]: no rule allows anything, so no client may publish or subscribe; add a"
-            ' rule with `publish = ["#"]` and `subscribe = ["#"]` beside those with `deny`'
+            ' rule with `publish = ["#"]` and `subscribe = ["#"]` beside those with `deny` or'
+            " `start`"
         )
+    yield from _start_advice(config)
     if config.qlik is not None and config.qlik.edition == "simulated":
         yield '[qlik] `edition` is "simulated": no task of a real server is started'
     if config.outcome and config.qlik is None:

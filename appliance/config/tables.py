@@ -120,7 +120,8 @@ class AccessRule(Table, frozen=True):
     """User names that the rule matches; `*` stands for any characters. `""` is a client without a
     name."""
     client_id: Annotated[str, Example('"press-*"')] = "*"
-    """Client ids that the rule matches; `*` stands for any characters."""
+    """Client ids that the rule matches; `*` stands for any characters. That of what comes over HTTP
+    is `$http`."""
     publish: Annotated[tuple[TopicFilter, ...], Example('["plant/%u/#"]')] = ()
     """Topic filters that the client may publish to; `%u` is the user's name, `%c` the client id."""
     subscribe: Annotated[tuple[TopicFilter, ...], Example('["plant/#"]')] = ()
@@ -130,7 +131,8 @@ class AccessRule(Table, frozen=True):
     allows. A wider subscription is granted and spares these topics."""
     start: Annotated[tuple[str, ...], Example('["Reload Sales", "Load *"]')] = ()
     """Names and ids of tasks that the user may start, and whose executions it may see, over HTTP
-    (`[http]`); `*` stands for any characters. Operators may start all tasks."""
+    (`[http]`); `*` stands for any characters. Operators may start all tasks; so may every user
+    while there is no rule at all."""
 
 
 class AccessPlugin(Table, frozen=True, rename={"plugin_class": "class"}):

@@ -7,18 +7,15 @@ broker's queue of logins, as a CONNECT does (broker/access.py). Not for: what a 
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hmac
 import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from appliance.broker.access import Proof
 from appliance.counters import Counter
@@ -40,8 +37,6 @@ _REMEMBERED = 1000
 """Callers whom plugins know; 1 KB each."""
 _LONGEST_NAME = 1024
 """Bytes of a user name, as for MQTT (broker/connect.py)."""
-_SMALL_BODY = 16 * 1024
-"""A body up to this size is read before a login waits, so that the end of a connection is seen."""
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -86,7 +81,7 @@ class SignIn:
             )
         access = appliance.access
         if appliance.plugins is not None:
-            return await self._by_plugins(request, shown, host, port)
+            return await self._by_plugins(shown, host, port)
         if access.admit_at_once(shown.name, shown.password) is not None:
             return SignedIn(shown.name)
         if shown.name is not None and shown.password is not None:
@@ -96,7 +91,7 @@ class SignIn:
         elif shown.name is None:
             # No guess, so there is nothing to hold: browsers and tools ask this way first.
             raise self._refusal(shown)
-        signed_in, _ = await self._checked(request, shown, host, port)
+        signed_in, _ = await self._checked(shown, host, port)
         return signed_in
 
     async def _look_at_files(self) -> None:
@@ -129,20 +124,18 @@ class SignIn:
         self._remember(digest, found, Proof())
         return found
 
-    async def _by_plugins(self, request: Request, shown: Basic, host: str, port: int) -> SignedIn:
+    async def _by_plugins(self, shown: Basic, host: str, port: int) -> SignedIn:
         digest = self._digest_of(shown.name or "", host, shown.password or b"")
         await self._look_at_files()
         known = self._known_by(digest)
         access = self._context.appliance.access
         if known is not None and access.still_admits(shown.name, known.proof):
             return known.signed_in
-        signed_in, proof = await self._checked(request, shown, host, port)
+        signed_in, proof = await self._checked(shown, host, port)
         self._remember(digest, signed_in, proof)
         return signed_in
 
-    async def _checked(
-        self, request: Request, shown: Basic, host: str, port: int
-    ) -> tuple[SignedIn, Proof]:
+    async def _checked(self, shown: Basic, host: str, port: int) -> tuple[SignedIn, Proof]:
         """Have the broker check credentials, which may take seconds."""
         context = self._context
         access = context.appliance.access
@@ -159,15 +152,8 @@ class SignIn:
         self._make_room()
         self._held += 1
         try:
-            async with _gone(request) as gone:
-                asked = asyncio.ensure_future(context.on_engine(ask, _LOGIN_S))
-                await asyncio.wait(
-                    {asked, gone} if gone else {asked}, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not asked.done():
-                    asked.cancel()
-                    raise ProblemError(400, "The client has gone.")
-                proof = asked.result()
+            # A client that leaves cancels this, and with it the login.
+            proof = await context.on_engine(ask, _LOGIN_S)
         except PacketError as error:
             raise ProblemError(
                 503, f"The login can't be checked now: {error}.", headers={"Retry-After": "5"}
@@ -219,32 +205,3 @@ class SignIn:
         self._known.move_to_end(digest)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-
-
-@contextlib.asynccontextmanager
-async def _gone(request: Request) -> AsyncIterator[asyncio.Task[None] | None]:
-    """A task that ends when the client has gone; ``None`` if that can't be seen.
-
-    The server says so behind the body only, so a large one leaves it open.
-    """
-    length = request.headers.get("content-length", "0")
-    is_small = length.isdecimal() and int(length[:9]) <= _SMALL_BODY
-    if not is_small or "transfer-encoding" in request.headers:
-        yield None
-        return
-    try:
-        await request.body()
-    except ClientDisconnect:
-        raise ProblemError(400, "The client has gone.") from None
-    task = asyncio.ensure_future(_disconnected(request))
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
