@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from appliance_process import QUICK, until
 from http_site import HttpProcess, HttpSite, session
 
@@ -173,6 +175,42 @@ def test_a_damaged_file_is_set_aside_and_said(qlik, tmp_path) -> None:
         assert len(site.ask("GET", "/v4/schedules").json()) == 1
         assert "schedules that were made over HTTP" in site.appliance.losses.health.text
         assert [one.name for one in data.glob("schedules.json.damaged-*")]
+
+
+SOME = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = ("name", "cronSchedule", "timezone", "qlikSenseTaskId", "startupState", "tags")
+
+
+@pytest.mark.campaign  # two starts of the appliance and some fifty requests
+def test_any_body_has_an_answer_and_what_was_made_stays_usable(qlik, tmp_path) -> None:
+    """No error of the server, whatever the fields are; the list and the file can be read after."""
+    config = CONFIG.format(url=qlik.url)
+    with HttpSite(tmp_path, config) as site:
+
+        @settings(max_examples=25, deadline=None)
+        @given(
+            fields=st.dictionaries(st.sampled_from(FIELDS), SOME, max_size=3),
+            left_out=st.sets(st.sampled_from(FIELDS), max_size=1),
+        )
+        def ask(fields: dict[str, object], left_out: set[str]) -> None:
+            body = {**wanted(qlik, startupState="stop"), **fields}
+            sent = json.dumps({key: one for key, one in body.items() if key not in left_out})
+            answer = site.ask(
+                "POST", "/v4/schedules", data=sent, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code in (201, 400), answer.text
+            if answer.status_code == 201:
+                (found,) = site.ask("GET", f"/v4/schedules?id={answer.json()['id']}").json()
+                assert found == answer.json()
+
+        ask()
+        kept = site.ask("GET", "/v4/schedules").json()
+    with HttpSite(tmp_path, config) as site:
+        assert site.ask("GET", "/v4/schedules").json() == kept
 
 
 @pytest.mark.campaign  # it starts the appliance twice
