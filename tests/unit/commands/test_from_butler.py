@@ -20,6 +20,7 @@ from appliance.commands.from_butler.yaml_tree import Item, parse_yaml
 from appliance.config.reading import load, loads
 from appliance.config.tables import Config
 from appliance.errors import ConfigError
+from appliance.tasks import notify_urls
 
 # Apprise imports deprecated modules on some Python versions.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -231,6 +232,38 @@ def test_a_short_configuration_has_a_bridge_where_there_is_a_broker(
     if bridged:
         assert config.bridge[0].subscribe[0].topic == "plant/#"
     assert config.qlik is not None and config.qlik.edition == "simulated"
+
+
+def test_azure_event_grid_is_a_bridge_with_a_certificate(site: Path) -> None:
+    """Without the certificate the bridge is a comment, and the file is valid all the same."""
+    text = (
+        MQTT
+        + """    taskFailureTopic: plant/failed
+    azureEventGrid:
+      enable: true
+      clientId: butler-1
+      clientCertFile: certificates/client.pem
+      clientKeyFile: certificates/client_key.pem
+"""
+    )
+    config, _ = converted(site, text)
+    bridge = config.bridge[0]
+    assert (bridge.version, bridge.username, bridge.client_id) == ("5", "butler-1", "butler-1")
+    assert bridge.tls is not None
+    assert Path(bridge.tls.certfile or "") == site / "certificates" / "client.pem"
+    config, made = converted(site, text.replace("client_key.pem", "none.pem"))
+    assert config.bridge == ()
+    assert "# [[bridge.publish]]" in made.text
+    assert any("the bridge is not in effect" in each for each in made.findings.different)
+
+
+def test_without_apprise_notices_are_comments(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is optional, so the file has to be valid without it."""
+    monkeypatch.setattr(notify_urls.importlib.util, "find_spec", lambda _name: None)
+    made = convert(site / "config" / "full.yaml", site / "new.toml")
+    assert loads(made.text, file=str(site / "new.toml")).notify == ()
+    assert "# [[notify]]" in made.text
+    assert "qlik-mqtt-appliance[notify]" in made.text
 
 
 def test_without_a_certificate_the_real_server_is_a_comment(tmp_path: Path) -> None:
