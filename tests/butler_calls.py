@@ -84,7 +84,7 @@ def no_route(method: str, path: str) -> Answer:
     return 404, {"message": message, "error": "Not Found", "statusCode": 404}
 
 
-NOT_THERE = "not offered: see the list below the table"
+NOT_THERE = "not offered"
 _OVERRIDE = "X-HTTP-Method-Override"
 _KV = "/v4/keyvalues/etl"
 
@@ -180,7 +180,7 @@ SECRET = {"taskId": "8f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b13", "taskName": "Secret"
 UNKNOWN = "9f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b14"
 """In ``[allow]``, as the first three; the server has no such task."""
 APP = "1f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b20"
-NIGHTLY, DENIED_TAG, EMPTY_TAG = "nightly", "secret", "no task has it"
+NIGHTLY, DENIED_TAG, LATE_TAG, EMPTY_TAG = "nightly", "secret", "late", "no task has it"
 GROUP, VALUE, DENIED_VALUE = "Group", "day", "secret"
 _SALES_PATH = f"/v4/reloadtask/{SALES['taskId']}/start"
 _START = "/v4/reloadtask/-/start"
@@ -244,6 +244,8 @@ STARTS = (
         why="it is the same task; Butler takes both cases over MQTT"),
     Row("PUT", _START, started(tasksTag=[SALES, STOCK]), [_by_tag(NIGHTLY)]),
     Row("PUT", _START, started(tasksTagDenied=[{"tag": DENIED_TAG}]), [_by_tag(DENIED_TAG)]),
+    Row("PUT", _START, started(tasksTagDenied=[{"tag": LATE_TAG}]), [_by_tag(LATE_TAG)],
+        given=started(tasksTag=[COSTS]), why="[allow] has all of its tasks, if not the tag"),
     Row("PUT", _START, started(tasksTagDenied=[{"tag": EMPTY_TAG}]), [_by_tag(EMPTY_TAG)]),
     Row("PUT", _START, started(tasksCP=[COSTS]), [_by_property(GROUP, VALUE)]),
     Row("PUT", _START, started(tasksCPDenied=[{"name": GROUP, "value": DENIED_VALUE}]),

@@ -790,7 +790,7 @@ class HttpConfig(Table, frozen=True):
     hosts: Annotated[tuple[str, ...], Example('["plant-7.example.com"]')] = ()
     """Names by which clients may ask, as in `[metrics]`."""
     butler: bool = True
-    """Whether Butler's calls (`/v4/...`) are answered too: docs/from-butler.md."""
+    """Whether Butler's calls (`/v4/...`) are answered too: docs/butler-calls.md."""
     max_keys: Annotated[int, Bounds(1, 1_000_000)] = 1000
     """Keys in one namespace of Butler's key-value store; further ones are refused (counter
     `key values refused: full`)."""

@@ -8,6 +8,7 @@ Not for: reading the body (start_body.py), when a start goes (appliance/tasks).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import msgspec
@@ -38,6 +39,7 @@ from appliance.tasks.selector import TaskSelector, task_id
 from appliance.tasks.start_keys import StartKey
 from appliance.tasks.triggers import Options
 
+_log = logging.getLogger("appliance.operator")
 _PATH = "/v4/reloadtask/{taskId}/start"
 _ONLY_BODY = "-"
 _STARTED = {
@@ -271,8 +273,11 @@ async def take(
     """
 
     def work() -> None:
+        cause = cause_of(caller)
+        tasks = ", ".join(selector.value for selector, _ in wanted)
+        _log.info("%s asks over HTTP to start %s", cause.rule, tasks)
         try:
-            context.appliance.tasks.starts.take(wanted, cause_of(caller), key, next_tasks)
+            context.appliance.tasks.starts.take(wanted, cause, key, next_tasks)
         except KeyReusedError:
             raise reused() from None
 

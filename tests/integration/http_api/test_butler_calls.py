@@ -14,6 +14,7 @@ from butler_calls import (
     DENIED_TAG,
     DENIED_VALUE,
     GROUP,
+    LATE_TAG,
     NIGHTLY,
     NONE,
     SALES,
@@ -57,7 +58,7 @@ def tasks() -> list[SimulatedTask]:
     return [
         task(SALES, tags=(NIGHTLY,)),
         task(STOCK, tags=(NIGHTLY,)),
-        task(COSTS, properties=((GROUP, VALUE),), app_id=APP, app_name="Costs"),
+        task(COSTS, tags=(LATE_TAG,), properties=((GROUP, VALUE),), app_id=APP, app_name="Costs"),
         task(SECRET, tags=(DENIED_TAG,), properties=((GROUP, DENIED_VALUE),)),
     ]
 
