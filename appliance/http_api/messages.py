@@ -104,6 +104,8 @@ def topic_of(request: Request) -> str:
 
 def _options(request: Request) -> tuple[int, bool, int | None]:
     """QoS, retain flag and expiry in seconds."""
+    if not request.scope["query_string"]:  # as of most requests
+        return 1, False, None
     _known_parameters(request, _PARAMETERS)
     given = request.query_params
     qos = given.get("qos", "1")

@@ -1,8 +1,9 @@
 """Messages over HTTP: how many a second are on disk when their answer comes.
 
 One connection with 32 requests at a time (HTTP/1.1 pipelining), one that waits for each answer,
-batches of 100, each beside MQTT (QoS 1, the same number under way) at the same appliance; sign-in
-by password; MQTT at full rate alone and beside HTTP; memory with the port and without.
+batches of 100. Beside it MQTT (QoS 1, the same number under way) at the same appliance, and a server
+of Starlette and uvicorn that answers and stores nothing. Sign-in by password; MQTT at full rate
+alone and beside HTTP; memory with the port and without.
 
 Usage: python tests/benchmarks/over_http.py [--folder DIR] [--rounds 3] [--seconds 3]
 """
@@ -20,7 +21,12 @@ from pathlib import Path
 
 import load
 import rig
+import uvicorn
 from rig import Broker, Results
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 PIPELINED = 32
 BATCH = 100
@@ -28,6 +34,7 @@ RATE = 200
 USER, PASSWORD = "bench", "a password of the benchmark"
 ONE, ALL, EACH = "HTTP, 32 requests at a time", "HTTP, one at a time", "HTTP, batches of 100"
 MQTT_ONE, MQTT_ALL = "MQTT QoS 1, 32 at a time", "MQTT QoS 1, one at a time"
+BARE_ONE, BARE_ALL = "Starlette alone, 32 at a time", "Starlette alone, one at a time"
 SIGNED = "HTTP, one at a time, with a password"
 ALONE, BESIDE = "MQTT, ten publishers, alone", "MQTT, ten publishers, beside HTTP"
 
@@ -73,10 +80,11 @@ def run(port: int, packet: bytes, window: int, seconds: float) -> float:
         counted, counted_from = 0, 0.0
         for count in answers(sock):
             now = time.perf_counter()
-            if now - begin > seconds / 5:
-                counted_from = counted_from or now
+            if counted_from:
                 counted += count
-            if now - begin > seconds:
+            elif now - begin > seconds / 5:
+                counted_from = now
+            if counted and now - begin > seconds:
                 return counted / (now - counted_from)
             sock.sendall(packet * count)
     raise ConnectionError("no answers")
@@ -119,6 +127,33 @@ def messages(options, folder: Path, results: Results) -> None:
         measure(ALL, lambda: run(port, single, 1, seconds))
         measure(MQTT_ALL, lambda: mqtt(broker, 1, 1, seconds))
         measure(EACH, lambda: BATCH * run(port, batch, 1, seconds))
+
+
+def bare(options, folder: Path, results: Results) -> None:
+    """The same requests to a server that does nothing else than answer."""
+    single = request("/messages/bench/topic", load.JSON)
+    port = rig.free_port()
+    server = rig.Process(
+        "bare", [sys.executable, __file__, "bare", str(port)], folder / "bare.log", cwd=folder
+    )
+    try:
+        rig.until(lambda: server.said("running"), "the bare server listens", rig.START_S)
+        for name, window in ((BARE_ONE, PIPELINED), (BARE_ALL, 1)):
+            meter = rig.Meter(server.pid)
+            found = run(port, single, window, options.seconds)
+            meter.end()
+            results.add(name, found, "answers/s", meter.share)
+    finally:
+        server.end()
+
+
+def serve_nothing(port: int) -> None:
+    async def publish(asked: Request) -> Response:
+        await asked.body()
+        return Response(b'{"topic":"bench/topic","seq":1}', media_type="application/json")
+
+    app = Starlette(routes=[Route("/messages/{topic:path}", publish, methods=["POST"])])
+    uvicorn.run(app, port=port, access_log=False)
 
 
 def mqtt(broker: Broker, connections: int, window: int, seconds: float) -> float:
@@ -183,12 +218,15 @@ def main() -> None:
     results.limit(ONE, ">= 1000")
     results.limit(ALL, ">= 200")
     results.limit(SIGNED, ">= 200")
-    results.compare("HTTP beside MQTT, 32 at a time", ONE, MQTT_ONE)
-    results.compare("HTTP beside MQTT, one at a time", ALL, MQTT_ALL)
+    results.compare("HTTP, 32 at a time: to Starlette alone", ONE, BARE_ONE)
+    results.compare("HTTP, one at a time: to Starlette alone", ALL, BARE_ALL)
+    results.compare("HTTP, 32 at a time: to MQTT", ONE, MQTT_ONE)
+    results.compare("HTTP, one at a time: to MQTT", ALL, MQTT_ALL)
+    results.compare("HTTP, batches: to MQTT, 32 at a time", EACH, MQTT_ONE)
     results.compare("MQTT beside 200 HTTP messages a second, of alone", BESIDE, ALONE, ">= 0.9")
     with rig.scratch(options.folder) as folder:
         for number in range(options.rounds):
-            parts = (messages, beside, signed)
+            parts = (messages, bare, beside, signed)
             for part in parts:
                 here = folder / f"{part.__name__}-{number}"
                 here.mkdir()
@@ -202,4 +240,7 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["steady"]:
         steady(int(sys.argv[2]), int(sys.argv[3]))
-    main()
+    elif sys.argv[1:2] == ["bare"]:
+        serve_nothing(int(sys.argv[2]))
+    else:
+        main()
