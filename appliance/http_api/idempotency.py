@@ -21,6 +21,19 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 """The header of an answer to a request whose work was done before."""
 MAX_KEY = 255
 """Characters."""
+PARAMETER: dict[str, object] = {
+    "name": HEADER,
+    "in": "header",
+    "description": "A text of your own for each new piece of work; a repeat with it does nothing"
+    " again, and gets the first answer.",
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY,
+        "pattern": r"^[!#-\[\]-~]+$",
+    },
+}
+"""For the OpenAPI document."""
 _BARE = re.compile(r"[!#-\[\]-~]+")
 """Visible ASCII without quotation mark and backslash."""
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')

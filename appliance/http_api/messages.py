@@ -18,7 +18,7 @@ from appliance.http_api.batch import drafts_of
 from appliance.http_api.caller import caller_of
 from appliance.http_api.context import Context
 from appliance.http_api.entrance import Draft
-from appliance.http_api.idempotency import REPLAYED, key_of
+from appliance.http_api.idempotency import PARAMETER, REPLAYED, key_of
 from appliance.http_api.problem import ProblemError
 from appliance.http_api.properties import properties_of
 from appliance.http_api.publishing import Accepted, Publishing
@@ -146,12 +146,6 @@ def _answer(accepted: Accepted, body: dict[str, object]) -> Response:
 
 
 _SEQ = {"type": "integer", "description": "The message's number in the journal."}
-_KEY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "A repeat with the same key gets the first answer and publishes nothing.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[!#-\[\]-~]+$"},
-}
 
 
 def _responses(properties: dict[str, object]) -> dict[str, object]:
@@ -213,7 +207,7 @@ OPENAPI = {
                     "description": "Seconds after which it is not delivered any more.",
                     "schema": {"type": "integer", "minimum": 0, "maximum": 4294967295},
                 },
-                _KEY_PARAMETER,
+                PARAMETER,
             ],
             "requestBody": {
                 "description": "The payload, of any content type, which subscribers get with it.",
@@ -227,7 +221,7 @@ OPENAPI = {
             "operationId": "publishBatch",
             "summary": "Publish messages, all or none: a JSON array, or an object a line.",
             "tags": ["messages"],
-            "parameters": [_KEY_PARAMETER],
+            "parameters": [PARAMETER],
             "requestBody": {
                 "required": True,
                 "content": {

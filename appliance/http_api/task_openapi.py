@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from appliance.http_api.idempotency import HEADER, MAX_KEY
+from appliance.http_api.idempotency import PARAMETER
 from appliance.model import ExecutionState
 
 _TIME = {"type": ["string", "null"], "format": "date-time"}
 _SECONDS = {"type": ["number", "null"]}
 _STATES = [each.value for each in ExecutionState]
+_SOME = "^({0})(,({0}))*$".format("|".join(_STATES))
 _EXECUTION: dict[str, Any] = {
     "type": "object",
     "required": ["execution", "taskId", "taskName", "state", "final", "reason", "cause"],
@@ -93,12 +94,6 @@ _WAIT = {
     "description": "How long to wait for the end: seconds, or a duration as `2m`; at most `1h`.",
     "schema": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)?$"},
 }
-_KEY = {
-    "name": HEADER,
-    "in": "header",
-    "description": "A text of your own for each new request; its repeat starts nothing again.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]+$", "maxLength": MAX_KEY},
-}
 _HEADERS = {
     "Location": {
         "description": "The execution.",
@@ -160,7 +155,9 @@ OPENAPI: dict[str, Any] = {
             "parameters": [
                 _query("name", "string", "A part of the name; upper and lower case are alike."),
                 _query("tag", "string", "A tag that the task has."),
-                _query("state", "string", "States of the newest execution, with commas."),
+                _query(
+                    "state", "string", "States of the newest execution, with commas.", pattern=_SOME
+                ),
                 _query("limit", "integer", "", minimum=1, maximum=10_000),
                 _query("offset", "integer", "", minimum=0, maximum=10**9),
             ],
@@ -177,7 +174,7 @@ OPENAPI: dict[str, Any] = {
             "operationId": "startTasks",
             "summary": "Start what the body names, all of it or nothing.",
             "tags": ["tasks"],
-            "parameters": [_WAIT, _KEY],
+            "parameters": [_WAIT, PARAMETER],
             "requestBody": {
                 "required": True,
                 "description": "As the payload of a message that starts tasks.",
@@ -207,7 +204,7 @@ OPENAPI: dict[str, Any] = {
             "operationId": "startTask",
             "summary": "Start a task, and wait for its end.",
             "tags": ["tasks"],
-            "parameters": [_TASK_NAME, _WAIT, _KEY],
+            "parameters": [_TASK_NAME, _WAIT, PARAMETER],
             "requestBody": {
                 "required": False,
                 "content": _json(
@@ -237,7 +234,7 @@ OPENAPI: dict[str, Any] = {
             "tags": ["tasks"],
             "parameters": [
                 _query("task", "string", "The task's id or name."),
-                _query("state", "string", "States, with commas."),
+                _query("state", "string", "States, with commas.", pattern=_SOME),
                 _query("before", "integer", "Only smaller numbers.", minimum=1, maximum=2**62),
                 _query("limit", "integer", "", minimum=1, maximum=1000),
             ],
