@@ -49,8 +49,8 @@ def request(path: str, body: bytes, *, signed: bool = False) -> bytes:
     return head.encode() + body
 
 
-def answers(sock: socket.socket) -> Iterator[int]:
-    """How many answers each read has completed; raises if one is no 200."""
+def answers(sock: socket.socket, status: bytes = b"200") -> Iterator[int]:
+    """How many answers each read has completed; raises if one has another status."""
     data = b""
     while True:
         part = sock.recv(256 * 1024)
@@ -60,7 +60,7 @@ def answers(sock: socket.socket) -> Iterator[int]:
         count = 0
         while (end := data.find(b"\r\n\r\n")) >= 0:
             head = data[:end].lower()
-            if not head.startswith(b"http/1.1 200"):
+            if not head.startswith(b"http/1.1 " + status):
                 raise ConnectionError(data[:500].decode("latin-1"))
             at = head.index(b"content-length:") + 15
             size = int(head[at:].split(b"\r\n", 1)[0])
