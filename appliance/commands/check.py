@@ -15,6 +15,7 @@ from appliance.broker.users import Users
 from appliance.commands import client_id_advice
 from appliance.commands.bridge_meaning import bridge_meaning
 from appliance.commands.lines import print_item, print_line
+from appliance.commands.notify_meaning import notify_meaning
 from appliance.commands.recorder_meaning import recorder_meaning, try_databases
 from appliance.config.certificates import dates_in, ended
 from appliance.config.checks import advice
@@ -296,15 +297,22 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
     until = f", stops after {format_duration(service.run_for)}" if service.run_for else ""
     yield "service", f"{service.name}, data in {service.data_dir}{until}"
     for listener in config.listener:
-        host, _ = parse_bind(listener.bind)
-        reach = "this machine only" if is_loopback(host) else "other machines too"
         secure = "TLS" if listener.tls else "no TLS"
         if listener.tls and listener.tls.client_ca:
             secure = "TLS with client certificates"
             if listener.tls.identity_as_username:
                 secure += " that name the user"
         kind = "WebSocket" if listener.transport == "websocket" else "MQTT"
-        yield "listener", f"{listener.name}: {kind} at {listener.bind}, {secure}, {reach}"
+        yield (
+            "listener",
+            f"{listener.name}: {kind} at {listener.bind}, {secure}, {_reach(listener.bind)}",
+        )
+    if config.http.bind is not None:
+        secure = "TLS" if config.http.tls else "no TLS"
+        calls = ", with Butler's calls" if config.http.butler else ""
+        yield "http", f"{config.http.bind}, {secure}, {_reach(config.http.bind)}{calls}"
+    if config.metrics.bind is not None:
+        yield "metrics", f"{config.metrics.bind}, no password, {_reach(config.metrics.bind)}"
     if not config.listener:
         yield "listener", "none; no client can connect, and messages come in by bridges"
     for bridge in config.bridge:
@@ -350,6 +358,13 @@ def _meaning(config: Config) -> Iterator[tuple[str, str]]:
         yield "timer", f"{timer.name}: {_timer(timer)}"
     for recorder in config.recorder:
         yield "recorder", recorder_meaning(recorder)
+    for notify in config.notify:
+        yield "notify", notify_meaning(notify)
+
+
+def _reach(bind: str) -> str:
+    """Who may connect to an address."""
+    return "this machine only" if is_loopback(parse_bind(bind)[0]) else "other machines too"
 
 
 def _data_dir(config: Config) -> Path | None:
@@ -392,6 +407,8 @@ def _qlik(config: Config) -> str:
     assert qlik is not None
     others = ", asked for runs of other appliances before each start"
     more = others if config.has_other_appliances else ""
+    if qlik.keep_script_logs is not None:
+        more += f", script logs of failed reloads kept for {format_duration(qlik.keep_script_logs)}"
     return f"{_server(qlik)}{more}"
 
 

@@ -37,3 +37,38 @@ def test_long_lines_go_on_below_their_text(is_terminal, tmp_path, monkeypatch, c
         assert all(len(line) < 80 for line in lines[first:] if str(tmp_path) not in line)
     else:
         assert lines[first].endswith("closed files kept for 30d")
+
+
+# Apprise loads every one of its plugins, and some of them use what Python has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_http_and_notices_are_told(tmp_path, capsys):
+    """Who can connect; who is told of what, without the URL."""
+    file = tmp_path / "config.toml"
+    file.write_text(
+        CONFIG
+        + """
+[http]
+bind = "127.0.0.1:8080"
+[qlik]
+edition = "simulated"
+keep_script_logs = "30d"
+[[notify]]
+url = "mailto://user:topsecret@example.com"
+on = ["failed", "aborted"]
+tags = ["critical"]
+to_owner = true
+every = "10m"
+log = "attach"
+"""
+    )
+    code = cli.main(["check", "-c", str(file)])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    for line in (
+        "  http        127.0.0.1:8080, no TLS, this machine only, with Butler's calls",
+        "  qlik        simulated within the appliance, script logs of failed reloads kept for 30d",
+        "  notify      failed or aborted, by mailto; only tasks with tag critical; to the owner of the"
+        " app too; at most 20 an hour, 10m apart for each task; with the script log attached",
+    ):
+        assert line in shown.out.splitlines()
+    assert "topsecret" not in shown.out
