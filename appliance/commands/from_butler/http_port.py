@@ -13,7 +13,6 @@ from appliance.commands.from_butler.toml_table import TomlTable
 from appliance.config.values import is_loopback
 
 _PORT = 8080
-_LARGEST_PORT = 65535
 _MOST_KEYS = 1_000_000
 
 
@@ -22,8 +21,7 @@ def port_of(butler: Section) -> int:
     rest = butler.section("restServerConfig")
     if not rest or not rest.flag("enable", True):
         return 0
-    port = rest.number("serverPort")
-    return port if port is not None and 0 < port <= _LARGEST_PORT else _PORT
+    return rest.port("serverPort") or _PORT
 
 
 def take_rule(butler: Section, draft: Draft) -> None:

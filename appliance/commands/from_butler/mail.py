@@ -16,7 +16,6 @@ from appliance.commands.from_butler.toml_table import Value
 
 _ADDRESS = re.compile(r"[^\s<>@,;\"()]+@[A-Za-z0-9.-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_LARGEST_PORT = 65535
 _PLACEHOLDER = re.compile(r"<.*>")
 
 
@@ -45,7 +44,7 @@ class _Server:
             self.problem = (
                 "smtp.host names no mail server; write [[notify]] with a mailto:// address"
             )
-        port = smtp.number("port")
+        port = smtp.port("port")
         auth, tls = smtp.section("auth"), smtp.section("tls")
         self._login: dict[str, str] = {}
         if auth and auth.flag("enable", True):
@@ -61,7 +60,7 @@ class _Server:
         else:
             self._mode = "insecure"
         usual = {"ssl": 465, "starttls": 587, "insecure": 25}[self._mode]
-        self._port = port if port and 0 < port <= _LARGEST_PORT else usual
+        self._port = port or usual
         if not tls.flag("rejectUnauthorized", True) and self._mode != "insecure":
             smtp.findings.differs(
                 tls.key("rejectUnauthorized"),

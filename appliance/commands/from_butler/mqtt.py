@@ -30,7 +30,6 @@ _OUTCOMES = (
 _NAMES = ("appliance", "qlik-appliance", "appliance-1", "appliance-2", "appliance-3", "appliance-4")
 """Names of the appliance: it has the topics below its name for itself."""
 _PORTS = (1883, 1884, 1885)
-_LARGEST_PORT = 65535
 
 
 class Broker:
@@ -38,11 +37,7 @@ class Broker:
 
     def __init__(self, mqtt: Section) -> None:
         self.host = mqtt.text("brokerHost")
-        port = mqtt.number("brokerPort")
-        if port is not None and not 0 < port <= _LARGEST_PORT:
-            mqtt.leave("brokerPort", "not a port; the usual one is taken")
-            port = None
-        self.port = port or 1883
+        self.port = mqtt.port("brokerPort") or 1883
         self.is_used = mqtt.flag("enable", True) and bool(mqtt)
         if not self.is_used:
             for key in ("brokerHost", "brokerPort"):

@@ -19,7 +19,6 @@ _USER = re.compile(
 )
 _USUAL_USER = r"INTERNAL\sa_repository"
 _PORT = 4242
-_LARGEST_PORT = 65535
 
 
 def take(butler: Section, draft: Draft) -> None:
@@ -71,14 +70,11 @@ def _url(qrs: Section, problems: list[str]) -> str:
     if not _HOST.fullmatch(host):
         problems.append(f"{qrs.key('host')} names no server")
         host = "sense.example.com"
-    port = qrs.number("port")
-    if port is not None and not 0 < port <= _LARGEST_PORT:
-        qrs.leave("port", "not a port; the usual one, 4242, is written")
-        port = None
+    port = qrs.port("port") or _PORT
     if not qrs.flag("useSSL", True):
         qrs.findings.differs(qrs.key("useSSL"), "false, and the appliance uses https only")
     host = f"[{host}]" if ":" in host else host
-    return f"https://{host}:{port or _PORT}"
+    return f"https://{host}:{port}"
 
 
 def _user(qrs: Section, draft: Draft) -> str:

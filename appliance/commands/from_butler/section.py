@@ -12,6 +12,7 @@ import math
 from appliance.commands.from_butler.findings import Findings
 from appliance.commands.from_butler.yaml_tree import Item
 
+_LARGEST_PORT = 65535
 _TRUTH = {"true": True, "false": False}
 
 
@@ -96,6 +97,14 @@ class Section:
                 return value
             self._wrong(self.key(name), item, "a number is wanted")
         return None
+
+    def port(self, name: str) -> int | None:
+        """The number of a port; ``None`` if it is missing or can't be one."""
+        found = self.number(name)
+        if found is not None and not 0 < found <= _LARGEST_PORT:
+            self.leave(name, "not a port; the usual one is written")
+            return None
+        return found
 
     def flag(self, name: str, default: bool) -> bool:
         """A truth value; ``default`` if it is missing."""
