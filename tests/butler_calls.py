@@ -98,6 +98,8 @@ ABOUT = (
     Row("GET", "/v4/BUTLERPING", no_route("GET", "/v4/BUTLERPING")),
     Row("GET", "/v4/configfile/endpointsenabled", (200, ANY)),
     Row("GET", "/v4/kvstore/a", no_route("GET", "/v4/kvstore/a")),
+    Row("GET", "/v4/keylist/%FF", refused("'/v4/keylist/%FF' is not a valid url component", "FST_ERR_BAD_URL"),
+given=refused("The path is not UTF-8 where it has %."), why="the port says so"),
 )  # fmt: skip
 
 ELSEWHERE = tuple(

@@ -23,7 +23,7 @@ from appliance.tasks.dispatcher import MAX_RELOADS_WAITING
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.planner import Planner
 from appliance.tasks.payloads import Rejection
-from appliance.tasks.records import Record, Reply
+from appliance.tasks.records import MAX_NEXT, Next, Record, Reply
 from appliance.tasks import states
 from appliance.tasks.states import RequestState
 from appliance.tasks.alarms import STALE_KEPT
@@ -554,6 +554,43 @@ def test_what_waits_for_an_app_waits_for_the_task_that_the_server_made(known: st
     planner.report(job.record, Report("run-1", IDS[0], ExecutionState.SUCCEEDED), NOW)
     (job,) = planner.begin(NOW)
     assert (job.record.id, job.record.execution.task_id) == (second, IDS[0])
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (ExecutionState.SUCCEEDED, [IDS[1]]),
+        (ExecutionState.FAILED, [IDS[2]]),
+        (ExecutionState.ABORTED, [IDS[2]]),
+        (ExecutionState.SKIPPED, []),
+    ],
+)
+def test_the_next_tasks_are_asked_for_once_by_the_outcome(outcome, expected) -> None:
+    """Within the change of the outcome, and then they are forgotten."""
+    planner = make()
+    record = planner.open[ask(planner)]
+    record.add_next([Next(IDS[1]), Next(IDS[2], after_failure=True)])
+    (job,) = planner.begin(NOW)
+    planner.started(job.record, "run-1", NOW)
+    assert not planner.start_next(NOW)
+    planner.report(job.record, Report("run-1", IDS[0], outcome), NOW)
+    assert planner.start_next(NOW)
+    assert [one.record.execution.task_id for one in planner.begin(NOW)] == expected
+    assert not planner.start_next(NOW)
+    assert record.next_tasks == ()
+    assert planner.book.changes.records[record.id] is record
+
+
+def test_what_answers_another_request_is_followed_by_its_next_tasks_too() -> None:
+    planner = make()
+    target, other = (planner.open[ask_for(planner, task)] for task in IDS[:2])
+    target.add_next([Next(IDS[1])])
+    other.add_next([Next(IDS[1]), Next(IDS[2])])
+    planner.dispatcher.absorb(target, other, NOW)
+    assert target.next_tasks == (Next(IDS[1]), Next(IDS[2]))
+    assert not planner.start_next(NOW)
+    target.add_next(Next(str(number)) for number in range(200))
+    assert len(target.next_tasks) == MAX_NEXT
 
 
 def test_so_many_different_reloads_of_one_task_may_wait() -> None:
