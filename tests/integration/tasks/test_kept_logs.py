@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import stat
+import sys
 import time
 from pathlib import Path
 
+import certificates
 import msgspec
 import pytest
+from http_site import HttpSite
 from notice_rig import notice
 from tasks_rig import START_TOPIC, Rig, client_of, start_trigger
 
 from appliance.config.tables import AllowConfig
 from appliance.counters import Counter
+from appliance.engine.reload import reload
 from appliance.model import Execution
+from appliance.ops.backup import backup
 from appliance.qlik.simulated import Outcome, SimulatedQlik
+from appliance.qlik.simulated.server import TlsFiles
+from appliance.tasks.engine import TaskEngine
 from appliance.tasks.kept_logs import KeptLogs
 
 SECOND_NS = 1_000_000_000
@@ -156,3 +164,31 @@ def test_a_full_disk_costs_the_file_alone(small_disk: Path) -> None:
 def test_only_names_of_kept_logs_are_found(tmp_path: Path, name: str) -> None:
     (tmp_path / "tasks.db").write_text("")
     assert Kept(tmp_path / "script-logs").logs.path_of(name) is None
+
+
+def test_a_changed_configuration_keeps_logs_and_a_backup_leaves_them_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the appliance, after a reload of its file; for its owner alone."""
+    for name in ("first_poll_s", "slowest_poll_s"):
+        monkeypatch.setitem(TaskEngine.__init__.__kwdefaults__, name, 0.05)
+    files = certificates.make(tmp_path / "certificates")
+    tls = TlsFiles(files.server, files.server_key, client_ca=files.root)
+    with SimulatedQlik(tls=tls) as qlik:
+        qlik.add_task("Failing", duration_s=0.02, outcomes=(Outcome.FAIL,), log=LOG)
+        with HttpSite(tmp_path, certificates.QLIK_CONFIG.format(url=qlik.url)) as site:
+            start = "/tasks/Failing/start?wait=60"
+            assert "logFile" not in site.ask("POST", start).json()
+            config = tmp_path / "config.toml"
+            text = config.read_text("utf-8")
+            config.write_text(text.replace("[qlik]", '[qlik]\nkeep_script_logs = "30d"'), "utf-8")
+            done, lines = reload(site.appliance)
+            assert done, lines
+            assert "changed, and counts now: [qlik] keep_script_logs" in lines
+            file = site.ask("POST", start).json()["logFile"]
+            path = tmp_path / "data" / "script-logs" / file
+            assert path.read_text("utf-8").splitlines() == KEPT
+            if sys.platform != "win32":
+                assert not stat.S_IMODE(path.stat().st_mode) & 0o077
+            manifest = backup(tmp_path / "data", tmp_path / "copy")
+            assert not [one.path for one in manifest.files if "script-logs" in one.path]
