@@ -80,6 +80,7 @@ class HttpSite:
         self.appliance = Appliance(load(path), task_limits=LIMITS, server=server)
         attach(self.appliance)
         self.server = self.appliance._parts[-1]
+        self.scheme = "https" if self.appliance.config.http.tls else "http"
         self._sessions: list[requests.Session] = []
 
     def __enter__(self) -> Self:
@@ -94,8 +95,6 @@ class HttpSite:
     def stop(self) -> None:
         self.appliance.stop()
         assert self.appliance.wait(DEADLINE_S)
-
-    scheme = "http"
 
     @property
     def url(self) -> str:

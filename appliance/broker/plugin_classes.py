@@ -132,8 +132,9 @@ def sign_in_problem(
     if any(each.authenticates for each in classes):
         return None
     return (
-        "[access]: a listener can be reached from other machines, and no plugin authenticates"
-        ' clients; add [access] users_file = "users.txt" and "appliance user add NAME"'
+        "[access]: a listener or [http] can be reached from other machines, and no plugin"
+        ' authenticates clients; add [access] users_file = "users.txt" and "appliance user add'
+        ' NAME"'
     )
 
 

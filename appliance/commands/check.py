@@ -138,6 +138,8 @@ def _deeper(config: Config) -> Iterator[str]:
                 yield from authority_problem(f"{where}.client_ca`", tls.client_ca)
             if tls.crl_file:
                 yield from _revocation_problem(f"{where}.crl_file`", tls.crl_file)
+    if (own := config.http.tls) is not None:
+        yield from pair_problem(f"{shown}: [http] `tls.certfile`", own.certfile, own.keyfile)
     for number, bridge in enumerate(config.bridge, 1):
         if bridge.tls is not None:
             where = f"{shown}: [[bridge]] {number} `tls"
@@ -263,6 +265,8 @@ def _ended(config: Config) -> Iterator[str]:
             if listener.tls.client_ca:
                 where = f"[[listener]] {number} `tls.client_ca`"
                 authorities.append((where, listener.tls.client_ca))
+    if config.http.tls:
+        own.append(("[http] `tls.certfile`", config.http.tls.certfile))
     for bridge in config.bridge:
         if bridge.tls and bridge.tls.certfile:
             own.append((f"[[bridge]] {bridge.name} `tls.certfile`", bridge.tls.certfile))

@@ -59,6 +59,8 @@ bind = "127.0.0.1:PORT"
 [[listener]]
 bind = "127.0.0.1:0"
 transport = "websocket"
+[http]
+bind = "127.0.0.1:0"
 [qlik]
 edition = "simulated"
 [[trigger]]
@@ -292,15 +294,18 @@ def _broker() -> str:
     """The whole way of a message, then the UI over the appliance that carried it."""
     from appliance.config.reading import load  # noqa: PLC0415
     from appliance.engine.service import Appliance  # noqa: PLC0415
+    from appliance.http_api.server import attach  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "config.toml"
         port = _free_port()
         path.write_text(_CONFIG.replace("PORT", str(port)), "utf-8")
         running = Appliance(load(path))
+        http = attach(running)
         running.start()
         try:
             _carry(running, port)
+            _ask("" if http is None else http.address)
             screens = asyncio.run(_show(running))
         finally:
             running.stop()
@@ -334,6 +339,19 @@ def _carry(running: Appliance, port: int) -> None:
     _until(lambda: any(each.started_ns for each in view.snapshot().executions), "a task's start")
     if b"appliance_messages_received_total" not in exposition(view.snapshot()):
         raise RuntimeError("the metrics are empty")
+
+
+def _ask(address: str) -> None:
+    """The HTTP port, whose server is loaded only with it."""
+    import http.client  # noqa: PLC0415
+
+    asked = http.client.HTTPConnection(address, timeout=_PATIENCE_S)
+    for path in ("/metrics", "/openapi.json"):
+        asked.request("GET", path)
+        with asked.getresponse() as answer:
+            if answer.status != 200 or not answer.read():
+                raise RuntimeError(f"the HTTP port answered {path} with {answer.status}")
+    asked.close()
 
 
 def _until(holds: Callable[[], bool], what: str) -> None:

@@ -18,6 +18,7 @@ from appliance.config.bridge_advice import bridge_advice
 from appliance.config.bridge_checks import bridge_problems
 from appliance.config.notify_checks import notify_problems
 from appliance.config.outcome_topics import OUTCOME_KEYS, outcome_problems
+from appliance.config.port_checks import collide, port_advice, port_problems
 from appliance.config.problems import ConfigPath, Problems, shown
 from appliance.config.recorder_checks import recorder_advice, recorder_problems
 from appliance.config.recorder_paths import path_problems
@@ -45,7 +46,6 @@ _OWN_HEADERS = frozenset(
     }
 )
 """Headers, in lower case, that the client sets or that change what a request is."""
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared with, not bound to
 
 
 class ReportProblem(Protocol):
@@ -96,8 +96,9 @@ def check(config: Config, problems: Problems) -> None:
         for key, text in outcome_problems(outcome, config.limits, config.service.name):
             where = ConfigPath(f"[[outcome]] {number}", key)
             report(where, text, *OUTCOME_KEYS.get(key, (key,)))
-    _metrics(config, report)
     _http(config, report)
+    for where, text, about in port_problems(config):
+        report(where, text, *about)
 
 
 def check_qlik(qlik: QlikConfig, problems: Problems) -> None:
@@ -166,7 +167,7 @@ def _listeners(config: Config, report: ReportProblem) -> None:
             report(bind, f"value {shown(listener.bind)}: {error}", "bind")
             continue
         for (other_host, other_port), other in seen.items():
-            if port and port == other_port and _collide(host, other_host):
+            if port and port == other_port and collide(host, other_host):
                 report(
                     bind,
                     f"value {shown(listener.bind)}: [[listener]] {other} has this port already; "
@@ -258,14 +259,6 @@ def _client_certificates(listener: ListenerConfig, table: str, report: ReportPro
                 '`client_ca`, for example client_ca = "clients.pem"',
                 key,
             )
-
-
-def _collide(host: str, other: str) -> bool:
-    if host.lower() == other.lower():
-        return True
-    if not {host, other} & _EVERYWHERE:
-        return False
-    return (":" in host) == (":" in other)
 
 
 def _qlik(qlik: QlikConfig) -> Iterator[tuple[str, str]]:
@@ -486,37 +479,6 @@ def _recorders(config: Config, report: ReportProblem) -> None:
         report(where, text, "path")
 
 
-def _metrics(config: Config, report: ReportProblem) -> None:
-    bind = config.metrics.bind
-    if bind is None:
-        return
-    where = ConfigPath("[metrics]", "bind")
-    try:
-        host, port = parse_bind(bind)
-    except ValueError as error:
-        report(where, f"value {shown(bind)}: {error}", "bind")
-        return
-    if not is_loopback(host) and not config.metrics.remote:
-        report(
-            where,
-            f"value {shown(bind)}: other machines could read metrics without a password; write "
-            f'"127.0.0.1:{port}", or add remote = true to allow it',
-            "bind",
-            "remote",
-        )
-    for number, listener in enumerate(config.listener, 1):
-        try:
-            other, taken = parse_bind(listener.bind)
-        except ValueError:
-            continue
-        if port and port == taken and _collide(host, other):
-            report(
-                where,
-                f"value {shown(bind)}: [[listener]] {number} has this port; choose another",
-                "bind",
-            )
-
-
 def _start_advice(config: Config) -> Iterator[str]:
     starting = [(number, rule) for number, rule in enumerate(config.access.rule, 1) if rule.start]
     if starting and config.http.bind is None:
@@ -542,6 +504,7 @@ def _advice(config: Config) -> Iterator[str]:
                 f"[[listener]] {number} ({listener.bind}) has no `tls`: passwords and payloads "
                 "cross the network unencrypted"
             )
+    yield from port_advice(config)
     yield from bridge_advice(config)
     yield from recorder_advice(config)
     if not config.listener and config.http.bind is None and config.access != AccessConfig():

@@ -784,7 +784,7 @@ class HttpConfig(Table, frozen=True):
     """
 
     bind: Annotated[str | None, Example('"127.0.0.1:8080"')] = None
-    """Address and port; without it, the port is closed."""
+    """Address and port; without it, the port is closed. Beyond `127.0.0.1`, users must sign in."""
     tls: HttpTlsConfig | None = None
     """If set, the port accepts only HTTPS, TLS 1.2 or newer."""
     hosts: Annotated[tuple[str, ...], Example('["plant-7.example.com"]')] = ()
@@ -799,12 +799,12 @@ class HttpConfig(Table, frozen=True):
     )
     """The largest body of a request (counter `http requests refused: body too large`)."""
     max_connections: Annotated[int, Bounds(1, 100_000)] = 200
-    """Connections at one time; beyond it, one that waits without a request ends, or the new one is
-    refused (counters `http connections ended: room for newer ones`, `http connections refused:
-    limit`)."""
-    max_requests: Annotated[int, Bounds(1, 1_000_000)] = 10000
-    """Requests in a minute from one address or user; beyond it they are answered with 429 (counter
-    `http requests refused: too many in a minute`)."""
+    """Connections at one time, three quarters of them from one address. Beyond it, the one that has
+    been without a request for longest ends, or else the new one is refused (counters `http
+    connections ended: room for newer ones`, `http connections refused: limit`)."""
+    max_requests: Annotated[int, Bounds(1, 100_000_000)] = 100_000
+    """Requests in a minute from one address; beyond it they are answered with 429 (counter `http
+    requests refused: too many in a minute`)."""
     max_waiting: Annotated[int, Bounds(1, 10_000)] = 100
     """Requests that wait for an execution's end at one time (`wait=`); further ones are answered at
     once (counter `http requests not waited for: limit`)."""
