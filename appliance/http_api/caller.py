@@ -169,12 +169,19 @@ async def caller_of(request: Request) -> Caller:
     """
     found: Caller | None = getattr(request.state, "caller", None)
     if found is None:
-        context: Context = request.app.state.context
-        client = request.client
-        host, port = ("", 0) if client is None else (client.host, client.port)
-        signed_in = await request.app.state.sign_in.admit(request, host, port)
-        shown = f"[{host}]" if ":" in host else host
-        found = request.state.caller = Caller(
-            context, signed_in.username, f"{shown}:{port}", signed_in.plugin_client
-        )
+        found = request.state.caller = await admitted(request)
     return found
+
+
+async def admitted(request: Request) -> Caller:
+    """Who sent a request, if it would be let in now: for answers that take long.
+
+    Raises:
+        ProblemError: as ``SignIn.admit``.
+    """
+    context: Context = request.app.state.context
+    client = request.client
+    host, port = ("", 0) if client is None else (client.host, client.port)
+    signed_in = await request.app.state.sign_in.admit(request, host, port)
+    shown = f"[{host}]" if ":" in host else host
+    return Caller(context, signed_in.username, f"{shown}:{port}", signed_in.plugin_client)

@@ -22,12 +22,14 @@ from starlette.routing import Route
 
 from appliance.bridge.installation import installation_id
 from appliance.counters import Counter
-from appliance.http_api.caller import Caller, caller_of
+from appliance.http_api.caller import Caller, admitted, caller_of
 from appliance.http_api.context import Context
 from appliance.http_api.history_query import LARGEST_LIMIT, OPENAPI, Query, is_as_text, query_of
 from appliance.http_api.journal_walk import Span, Step, walk
 from appliance.http_api.message_text import CONTENT_TYPES, MessageText, one_message
+from appliance.http_api.messages import topic_of
 from appliance.http_api.problem import ProblemError
+from appliance.http_api.query import parameters
 from appliance.http_api.streaming import CutError, Slots, Streamed
 from appliance.message_filter import MessageFilter
 from appliance.mqtt.topics import topic_problem
@@ -39,6 +41,8 @@ PAGE_BYTES = 4 * 1024 * 1024
 """Of payloads, topics and properties in one page."""
 PAGE_S = 10.0
 """A page that takes longer ends with what was found, and its cursor goes on."""
+_ADMITTED_S = 1.0
+"""As often a user whose answer takes long is let in again: a password may be taken back."""
 _READERS = 2
 """Steps that threads make at one time: each takes a share of the interpreter."""
 
@@ -81,7 +85,7 @@ class History:
                 body, headers = await reading.page(request)
                 return Streamed(_whole(body), release, headers)
             headers = await reading.begin()
-            return Streamed(reading.stream(), release, headers)
+            return Streamed(reading.stream(request), release, headers)
         except BaseException:
             release()
             raise
@@ -89,8 +93,8 @@ class History:
     async def retained(self, request: Request) -> Response:
         """``GET /retained/{topic}``."""
         caller = await caller_of(request)
-        topic = request.path_params["topic"]
-        as_text = is_as_text(request.query_params.get("payload"))
+        topic = topic_of(request)
+        as_text = is_as_text(parameters(request, ("payload",)).get("payload"))
         if wrong := topic_problem(topic):
             raise ProblemError(400, f"The topic {topic!r} can't have a message: {wrong}")
         if not await caller.may_receive(topic):
@@ -136,15 +140,17 @@ def _readable(caller: Caller, asked: MessageFilter) -> MessageFilter:
     """The filter, made as narrow as the caller's rights are.
 
     Raises:
-        ProblemError: 403, the only topic that is asked for may not be read.
+        ProblemError: 403, nothing of what is asked for may be read.
     """
     topics = tuple(each for each in asked.topics if each != "#")
     if len(topics) == len(asked.topics) == 1 and not set("+#") & set(topics[0]):
         if not caller.may_read(topics[0]):
             raise ProblemError(403, f"The user may not subscribe to {topics[0]}.")
     elif len(topics) < len(asked.topics) or not topics:
-        topics = caller.readable() or ()
-        topics = () if "#" in topics else topics
+        readable = caller.readable()
+        if readable == ():
+            raise ProblemError(403, "The user may not subscribe to any topic.")
+        topics = () if readable is None or "#" in readable else readable
     return msgspec.structs.replace(asked, topics=topics)
 
 
@@ -232,15 +238,18 @@ class _Reading:
     async def _rows(self) -> bytes:
         return self._text.rows(await self._next(LARGEST_LIMIT, PAGE_BYTES))
 
-    async def stream(self) -> AsyncGenerator[bytes]:
+    async def stream(self, request: Request) -> AsyncGenerator[bytes]:
         """Everything, from the first messages on. Raises ``CutError``."""
-        missed = self._missed
+        missed, admitted_at = self._missed, time.monotonic()
         yield self._first
         self._first = b""
         try:
             while self._has_more:
                 if self._history.is_stopping:
                     raise CutError
+                if time.monotonic() > admitted_at + _ADMITTED_S:
+                    await admitted(request)
+                    admitted_at = time.monotonic()
                 rows = await self._rows()
                 if self._missed > missed and self._query.kind != "json":
                     # These forms have no place to say so.
@@ -258,5 +267,5 @@ def routes(context: Context) -> list[Route]:
     history = History(context)
     return [
         Route("/messages", history.messages, methods=["GET"]),
-        Route("/retained/{topic:path}", history.retained, methods=["GET"]),
+        Route("/retained/{topic:topic}", history.retained, methods=["GET"]),
     ]

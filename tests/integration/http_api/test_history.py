@@ -141,6 +141,9 @@ user = "anna"
 publish = ["#"]
 subscribe = ["#"]
 [[access.rule]]
+user = "other"
+publish = ["x"]
+[[access.rule]]
 user = "press"
 subscribe = ["plant/+/oven", "line/#"]
 deny = ["line/secret"]
@@ -149,7 +152,7 @@ deny = ["line/secret"]
 
 def test_a_user_gets_what_it_may_subscribe_to(tmp_path: Path) -> None:
     """Whatever it asks for; what it may not read counts neither as a message nor as missed."""
-    with HttpSite(tmp_path, RULES, users=("anna", "press")) as site:
+    with HttpSite(tmp_path, RULES, users=("anna", "press", "other")) as site:
         for topic in ("plant/1/oven", "plant/1/safe", "line/a", "line/secret", "x"):
             publish(site, topic, b"1", user="anna")
 
@@ -163,4 +166,5 @@ def test_a_user_gets_what_it_may_subscribe_to(tmp_path: Path) -> None:
         assert topics("topic=x&topic=plant/%23") == ["plant/1/oven"]
         for path in ("/messages?topic=line/secret", "/messages?topic=x", "/retained/x"):
             assert site.ask("GET", path, "press").status_code == 403
+        assert site.ask("GET", "/messages", "other").status_code == 403
         assert site.ask("GET", "/messages").status_code == 401

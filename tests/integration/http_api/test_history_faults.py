@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -10,10 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 from appliance_process import DEADLINE_S, until
-from http_site import HttpProcess, HttpSite, session
+from http_site import PASSWORD, HttpProcess, HttpSite, session
 
+from appliance.broker.users import Users
 from appliance.counters import Counter
-from appliance.http_api import streaming
+from appliance.http_api import history, streaming
 
 PAYLOAD = b"x" * 20_000
 """A thousand of them are more than the buffers between server and client hold."""
@@ -39,12 +41,15 @@ def fill(site: HttpSite, count: int, payload: bytes = PAYLOAD) -> int:
 class SlowClient:
     """Asks, and reads only what it is told to."""
 
-    def __init__(self, site: HttpSite, query: str) -> None:
+    def __init__(self, site: HttpSite, query: str, user: str = "") -> None:
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         self.socket.connect(("127.0.0.1", site.port))
         self.socket.settimeout(DEADLINE_S)
-        self.socket.sendall(f"GET /messages?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        credentials = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+        sign_in = f"Authorization: Basic {credentials}\r\n" if user else ""
+        head = f"GET /messages?{query} HTTP/1.1\r\nHost: localhost\r\n{sign_in}\r\n"
+        self.socket.sendall(head.encode())
 
     def rest(self) -> bytes:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -171,6 +176,22 @@ def test_an_appliance_that_is_killed_leaves_no_whole_answer(tmp_path: Path) -> N
         ).json()
         seen += [one["seq"] for one in rest["messages"]]
         assert seen == [one["seq"] for one in sent]
+
+
+@pytest.mark.campaign
+def test_a_user_who_is_removed_gets_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that is under way ends, and is not whole."""
+    monkeypatch.setattr(history, "_ADMITTED_S", 0.0)
+    with HttpSite(tmp_path, users=("anna", "ben")) as site:
+        fill(site, 1000)
+        client = SlowClient(site, "limit=0", user="anna")
+        with client.socket:
+            assert b"200 OK" in client.socket.recv(1000)
+            Users(str(tmp_path / "users.txt")).remove("anna")
+            until(lambda: site.ask("GET", "/messages", "anna").status_code == 401, "removed")
+            assert not client.rest().endswith(b"0\r\n\r\n")
 
 
 def test_a_stop_does_not_wait_for_a_client(tmp_path: Path) -> None:
