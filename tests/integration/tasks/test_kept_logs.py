@@ -166,6 +166,7 @@ def test_only_names_of_kept_logs_are_found(tmp_path: Path, name: str) -> None:
     assert Kept(tmp_path / "script-logs").logs.path_of(name) is None
 
 
+@pytest.mark.campaign
 def test_a_changed_configuration_keeps_logs_and_a_backup_leaves_them_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

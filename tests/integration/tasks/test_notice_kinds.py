@@ -198,7 +198,10 @@ def attached(part: dict) -> bytes:
     return base64.b64decode(part["base64"])
 
 
-@pytest.mark.parametrize(("lines", "suffix"), [(50, ".log"), (30_000, ".log.gz")])
+@pytest.mark.parametrize(
+    ("lines", "suffix"),
+    [(50, ".log"), pytest.param(30_000, ".log.gz", marks=pytest.mark.campaign)],
+)
 def test_the_whole_log_is_attached(
     webhook: Inbox, mailbox: Inbox, tmp_path: Path, lines: int, suffix: str
 ) -> None:
