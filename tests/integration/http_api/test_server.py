@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import msgspec
 import pytest
@@ -388,3 +389,41 @@ def test_without_a_port_nothing_of_it_is_loaded(tmp_path) -> None:
         [sys.executable, "-c", ALONE, str(config)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.campaign
+@pytest.mark.posix("ten thousand sockets")
+def test_ten_thousand_connections_and_a_flood_do_not_disturb_mqtt(tmp_path) -> None:
+    """QoS 1 is acknowledged all the while, and the port serves afterwards."""
+    from appliance.storage.files import allow_open_files
+
+    if not allow_open_files(11_000):
+        pytest.skip("this process may not open ten thousand sockets")
+    with HttpSite(tmp_path) as site, site.client() as device:
+        device.publish("before", b"x", qos=1, retain=False)
+        done, waits, opened = threading.Event(), [], []
+
+        def publish() -> None:
+            while not done.is_set():
+                began = time.monotonic()
+                device.publish("during", b"x", qos=1, retain=False)
+                waits.append(time.monotonic() - began)
+
+        publisher = threading.Thread(target=publish)
+        publisher.start()
+        flood = post(b"flood") * 20
+        try:
+            for number in range(10_000):
+                opened.append(client := site.raw())
+                if number % 40 == 0:
+                    client.sendall(flood)
+            assert len(site.server._port.connections) <= 200
+        finally:
+            done.set()
+            publisher.join(DEADLINE_S)
+        print(f"{len(waits)} acknowledged, the longest wait {max(waits):.3f} s")
+        assert not publisher.is_alive()
+        assert len(waits) > 100
+        assert site.ask("GET", "/healthz").status_code == 200
+        for each in opened:
+            each.close()
