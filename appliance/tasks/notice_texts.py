@@ -41,10 +41,12 @@ class NoticeTexts:
     def title(self, notice: Notice, task: Task | None) -> str:
         """The title, on one line."""
         if self._title is None:
-            found = usual_title(notice)
+            found = usual_title(notice, task)
         else:
             # A service may take no notice without a title and a text.
-            found = self._fill(self._title, notice, task, is_title=True) or usual_title(notice)
+            found = self._fill(self._title, notice, task, is_title=True) or usual_title(
+                notice, task
+            )
         return found if len(found) <= _LONGEST_TITLE else f"{found[: _LONGEST_TITLE - 1]}…"
 
     def text(self, notice: Notice, task: Task | None, *, is_log_attached: bool = False) -> str:
@@ -68,10 +70,11 @@ class NoticeTexts:
         )
 
 
-def usual_title(notice: Notice) -> str:
+def usual_title(notice: Notice, task: Task | None) -> str:
     """For example ``"Reload sales failed"``."""
     execution = notice.execution
-    name = escape(execution.task_name or execution.task_id or "A task")
+    known = task.name if task else ""
+    name = escape(execution.task_name or known or execution.task_id or "A task")
     match notice.kind:
         case "recovered":
             return f"{name} succeeds again"

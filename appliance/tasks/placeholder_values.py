@@ -23,7 +23,7 @@ def values_of(execution: Execution, task: Task | None, appliance: str) -> dict[s
     cause, began, ended = execution.cause, execution.started_ns, execution.ended_ns
     took = (ended - began) / _NS if began is not None and ended is not None else None
     return {
-        "task": execution.task_name or execution.task_id,
+        "task": execution.task_name or (task.name if task else "") or execution.task_id,
         "task_id": execution.task_id,
         "app": task.app_name if task else "",
         "app_id": task.app_id if task else "",

@@ -51,6 +51,7 @@ def test_a_whole_log_is_kept_and_found_again_after_a_restart(tmp_path: Path) -> 
         )
         settings = {"keep_script_logs_s": DAY_S}
         with Rig(tmp_path / "tasks.db", client_of(qlik), **settings) as rig:
+            rig.engine.tasks()  # so that names are known
             found = run_fails(rig, task.id)
             body = rig.broker.wait_until(
                 lambda: [one for _, one, _, _ in rig.broker.published if "logTail" in one]

@@ -78,6 +78,7 @@ def test_each_success_is_told_where_it_is_asked_for(webhook: Inbox, tmp_path: Pa
     with SimulatedQlik() as qlik:
         task = qlik.add_task("Sales", duration_s=0.02)
         with Rig(tmp_path / "tasks.db", client_of(qlik), notify=(both, plain)) as rig:
+            rig.engine.tasks()  # so that names are known
             for number, outcome in enumerate((Outcome.SUCCESS, Outcome.FAIL, Outcome.SUCCESS), 1):
                 task.outcomes = (outcome,)
                 rig.source.put(START_TOPIC, task.id)
@@ -213,6 +214,7 @@ def test_the_whole_log_is_attached(
             "Sales/2026", duration_s=0.02, outcomes=(Outcome.FAIL,), log=(*log, "pwd=secret1")
         )
         with Rig(tmp_path / "tasks.db", client_of(qlik), notify=tables) as rig:
+            rig.engine.tasks()  # so that names are known
             rig.source.put(START_TOPIC, task.id)
             (said,) = webhook.wait_for(1)
             (letter,) = mailbox.letters(1)
@@ -250,6 +252,7 @@ def test_a_log_that_hangs_delays_the_notice_and_no_start(webhook: Inbox, tmp_pat
         qlik.fail(FaultKind.HANG, path="/qrs/download/")
         table = notify(webhook.url, on=("failed", "succeeded"))
         with Rig(tmp_path / "tasks.db", client_of(qlik), notify=(table,)) as rig:
+            rig.engine.tasks()  # so that names are known
             rig.source.put(START_TOPIC, failing.id)
             rig.broker.wait_for(failing.id, "failed")
             rig.source.put(START_TOPIC, fine.id)

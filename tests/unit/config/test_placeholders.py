@@ -57,7 +57,7 @@ def test_each_documented_name_has_a_value() -> None:
     assert found.keys() == OF_EXECUTIONS.keys() == values_of(execution, None, "").keys()
     template = read_template("{task}|{app}|{duration}|{cause}|{client}|{ended}|{node}", found)
     assert template.fill(found) == (
-        "t|Shop|1.0|message 7 on plant/x from bridge site|bridge site|1970-01-01T00:00:02.000Z|"
+        "Sales|Shop|1.0|message 7 on plant/x from bridge site|bridge site|1970-01-01T00:00:02.000Z|"
     )
 
 
