@@ -15,15 +15,10 @@ import logging
 import urllib.parse
 from collections import deque
 from functools import partial
-from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from appliance.broker.access import origin_of
 from appliance.counters import Counter
@@ -37,6 +32,7 @@ from appliance.http_api.bounds import (
     UNREAD_S,
 )
 from appliance.http_api.butler.errors import refusal as refusal_answer
+from appliance.http_api.exchange import Answers, Exchange, Flow
 from appliance.http_api.problem import ProblemError, problem
 from appliance.http_api.shared import Shared
 
@@ -48,69 +44,10 @@ _PIECE = 4096
 """Bytes that go to the parser between two looks at what came of them."""
 
 
-class _Flow(FlowControl):
-    """``is_held``: reading goes on when requests are answered, not when a handler wants a body."""
-
-    is_held = False
-
-    def resume_reading(self) -> None:
-        if not self.is_held:
-            super().resume_reading()
-
-
-class _Answers:
-    """The transport, as an answer sees it: closing waits for a client that still sends."""
-
-    __slots__ = ("_connection", "is_closing", "write")
-
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
-        self._connection = connection
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-
-    def close(self) -> None:
-        self._connection.finish()
-
-
-class Exchange(RequestResponseCycle):
-    """A request and its answer."""
-
-    turn: asyncio.Event | None = None
-    """Set once the requests before it on the connection are answered."""
-    broken: ProblemError | None = None
-    """Why its body can't be had."""
-    received = 0
-    """Bytes of its body that came."""
-    began: float
-    task: asyncio.Task[None] | None = None
-
-    async def send(self, message: Any) -> None:
-        """ASGI's, in turn."""
-        if self.turn is not None:
-            await self.turn.wait()
-            self.turn = None
-        if self.more_body and not self.response_started:
-            self.keep_alive = False  # the rest of the body is not waited for
-        await super().send(message)
-
-    async def receive(self) -> Any:
-        """ASGI's. Raises ``ProblemError`` if the body is too large, too slow or malformed."""
-        if self.broken is None:
-            found = await super().receive()
-        if self.broken is not None:
-            raise self.broken
-        return found
-
-    def fail(self, why: ProblemError) -> None:
-        """Its body can't be had."""
-        self.broken = self.broken or why
-        self.message_event.set()
-
-
 class Connection(HttpToolsProtocol):
     """For the loop of its port."""
 
-    flow: _Flow
+    flow: Flow
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared.uvicorn, shared.state, {}, shared.loop)
@@ -142,10 +79,10 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]  # asyncio's looser annotation
-        self.flow = _Flow(self.transport)
+        self.flow = Flow(self.transport)
         self.scheme = "https" if self._shared.is_tls else "http"
         self.origin = origin_of(self.client[0] if self.client else "")
-        self._answers = _Answers(self, self.transport)
+        self._answers = Answers(self.transport, self.finish)
         if not self._shared.connections.add(self):
             if not self._shared.is_tls:  # before the handshake there is nothing to say it with
                 self._write(
