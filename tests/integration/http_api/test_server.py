@@ -305,6 +305,7 @@ def test_connections_are_bounded_and_idle_ones_make_room(site, handlers) -> None
     for each in silent:
         each.close()
     more = [site.raw(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n") for _ in range(5)]
+    until(lambda: len(site.server._port._shared.state.tasks) == 15, "fifteen wait")
     with site.raw(b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n") as last:
         assert answers_in(all_of(last)) in ([503], []), "nobody makes room"
     until(lambda: site.counted(Counter.HTTP_CONNECTIONS_REFUSED) >= 1, "it is counted")
