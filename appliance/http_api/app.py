@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Match, Route
 
 from appliance.http_api import history, messages, monitoring, openapi, tasks, timers
 from appliance.http_api.bounds import Kind
@@ -27,8 +29,20 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    found = ProblemError(error.status_code, error.detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    found = ProblemError(error.status_code, error.detail, headers=headers)
     return errors.refusal(request.scope["path"], found)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path (RFC 9110, section 15.5.6): several routes may have it."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 async def _answer_failure(request: Request, _error: Exception) -> Response:

@@ -240,15 +240,18 @@ OPENAPI = {
                                         "description": "A text is sent as it is, anything else"
                                         " as JSON.",
                                     },
-                                    "payload_base64": {"type": "string", "format": "byte"},
+                                    "payload_base64": {
+                                        "type": ["string", "null"],
+                                        "format": "byte",
+                                    },
                                     "qos": {"type": "integer", "minimum": 0, "maximum": 2},
                                     "retain": {"type": "boolean"},
                                     "expiry": {
-                                        "type": "integer",
+                                        "type": ["integer", "null"],
                                         "minimum": 0,
                                         "maximum": 4294967295,
                                     },
-                                    "content_type": {"type": "string"},
+                                    "content_type": {"type": ["string", "null"]},
                                 },
                             },
                         }

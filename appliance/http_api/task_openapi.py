@@ -92,7 +92,7 @@ _WAIT = {
     "name": "wait",
     "in": "query",
     "description": "How long to wait for the end: seconds, or a duration as `2m`; at most `1h`.",
-    "schema": {"type": "string", "pattern": "^[0-9]+(ms|s|m|h)?$"},
+    "schema": {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d|w)?\s*)+$"},
 }
 _HEADERS = {
     "Location": {

@@ -56,3 +56,11 @@ def test_the_port_says_where_the_document_is(tmp_path: Path) -> None:
         found = site.ask("GET", start["openapi"])
         assert found.headers["content-type"] == "application/json"
         assert found.json() == document(butler=True)
+
+
+def test_a_wrong_method_is_told_which_there_are(tmp_path: Path) -> None:
+    """All of the path, whichever module has them."""
+    with HttpSite(tmp_path) as site:
+        answer = site.ask("PUT", "/messages")
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, HEAD, POST"
