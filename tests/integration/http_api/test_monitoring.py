@@ -10,8 +10,11 @@ from appliance_process import ApplianceProcess, free_port, until
 from http_site import DEADLINE_S, HttpSite, text_of
 
 from appliance.counters import Counter
+from appliance.engine.view import View
 from appliance.engine_api import Health, JournalState
 from appliance.http_api import monitoring
+from appliance.ops.health import report
+from appliance.ui.views.client import listeners
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,16 @@ def test_the_http_port_is_for_monitors_too(tmp_path) -> None:
     with HttpSite(tmp_path, users=("anna",)) as site:
         assert site.ask("GET", "/healthz").json()["pid"]
         assert site.ask("GET", "/metrics").status_code == 200
+
+
+def test_the_terminal_and_health_show_the_port(port) -> None:
+    """Screen 4 has it beside the listeners of MQTT, and a health report has its part."""
+    snapshot = View(port.appliance).snapshot()
+    lines = ["".join(text for text, _ in line) for line in listeners(snapshot)]
+    (line,) = [each for each in lines if "metrics" in each]
+    assert f"127.0.0.1:{port.port}" in line
+    assert len(line) <= 80
+    assert any(part.name == "port metrics" for part in report(snapshot).parts)
 
 
 def test_beyond_loopback_the_numbers_are_for_users(tmp_path) -> None:
