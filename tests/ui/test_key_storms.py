@@ -16,6 +16,8 @@ from appliance.ui.app import ApplianceApp, UiEnd
 from appliance.ui.session import run_ui
 from appliance.ui.settings import UiSettings
 
+pytestmark = pytest.mark.campaign  # storms take long
+
 KEYS = (
     "f1 1 2 3 4 5 1 2 3 4 5 escape escape enter enter tab shift+tab question_mark slash ctrl+p "
     "up down left right home end j k t r p n y f m d s e c z x b space plus minus backspace J U exclamation_mark"

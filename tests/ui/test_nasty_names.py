@@ -14,6 +14,8 @@ from appliance.ui import filter_text, filters
 from appliance.ui.app import ApplianceApp
 from appliance.ui.settings import UiSettings
 
+pytestmark = pytest.mark.campaign  # every screen, with names of every kind
+
 NASTY = (
     'x" since:zz',
     'x"" since:zz',

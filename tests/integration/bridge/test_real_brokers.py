@@ -50,7 +50,10 @@ from other_brokers import (
 from set_clock import ProcessWithSetClock
 
 
-pytestmark = pytest.mark.posix("a process is killed, and brokers of a Unix system are started")
+pytestmark = [
+    pytest.mark.posix("a process is killed, and brokers of a Unix system are started"),
+    pytest.mark.campaign,  # brokers of other makers
+]
 
 MANY = 100
 """Messages before, during and after the fault, in each direction."""

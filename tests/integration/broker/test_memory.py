@@ -21,7 +21,10 @@ from appliance.mqtt.packets import encode_length
 from appliance.ops import health
 from appliance.ops.health import Part
 
-pytestmark = pytest.mark.posix("limits of a process's memory are the operating system's")
+pytestmark = [
+    pytest.mark.posix("limits of a process's memory are the operating system's"),
+    pytest.mark.campaign,  # processes with little memory
+]
 
 MIB = 1024 * 1024
 ROOM = 192 * MIB

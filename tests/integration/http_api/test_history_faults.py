@@ -77,6 +77,7 @@ def test_a_slow_client_gets_everything_and_holds_up_nobody(tmp_path: Path) -> No
         assert whole.count(b'"topic": "plant/a"') == 1000
 
 
+@pytest.mark.campaign
 def test_clients_that_go_away_free_their_turns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_user_who_is_removed_gets_no_more(
             assert not client.rest().endswith(b"0\r\n\r\n")
 
 
+@pytest.mark.campaign
 def test_a_stop_does_not_wait_for_a_client(tmp_path: Path) -> None:
     with HttpSite(tmp_path) as site:
         fill(site, 1000)

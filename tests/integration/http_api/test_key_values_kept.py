@@ -28,6 +28,7 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.campaign
 def test_a_backup_has_the_pairs_and_damage_loses_no_more_than_it_hit(tmp_path):
     """The damaged file is set aside, and the loss waits for an operator."""
     with HttpSite(tmp_path) as site:

@@ -115,6 +115,7 @@ def test_a_monitoring_port_in_use_is_told_and_the_appliance_goes_on(tmp_path) ->
             assert process.end() == 0
 
 
+@pytest.mark.campaign
 def test_an_http_port_in_use_ends_the_start(tmp_path) -> None:
     """As with a listener of MQTT: nobody would notice that starts do not arrive."""
     with socket.socket() as other:

@@ -54,6 +54,7 @@ def wanted(qlik: SimulatedQlik, **fields: object) -> dict[str, object]:
     } | fields
 
 
+@pytest.mark.campaign
 def test_a_schedule_that_is_made_starts_its_task_at_once_and_after_a_restart(
     qlik, tmp_path
 ) -> None:

@@ -234,6 +234,7 @@ def test_requests_without_waiting_are_answered_in_order(site) -> None:
     assert sorted(map(int, re.findall(rb'"seq":(\d+)', data))) == [*range(before + 1, before + 201)]
 
 
+@pytest.mark.campaign
 def test_a_flood_of_requests_without_reading_answers_is_held_back(site) -> None:
     """What is not worked on yet stays in the client's hands; others are served meanwhile."""
     flood = b"GET /metrics HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -355,6 +356,7 @@ def test_the_stop_answers_what_is_under_way(tmp_path, monkeypatch) -> None:
             socket.create_connection(where, 1).close()
 
 
+@pytest.mark.campaign
 def test_a_process_shows_its_port_and_says_nothing_else(tmp_path) -> None:
     """Port 0 is a free port, which the log names; what serves it adds no lines of its own."""
     with HttpProcess(tmp_path) as process, session() as client:

@@ -200,6 +200,7 @@ def test_a_backup_taken_under_way_is_whole_and_can_be_gone_on_with(appliance, ca
 
 
 @pytest.mark.posix("Windows does not delete a file that is open")
+@pytest.mark.campaign
 def test_a_deleted_data_directory_ends_the_appliance(appliance, call) -> None:
     """It stops in order with exit code 69 and says why, before another one starts there."""
     appliance.start()

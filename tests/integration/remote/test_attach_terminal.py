@@ -18,7 +18,10 @@ from tmux_window import DEADLINE_S, Window
 from appliance.commands.attach import state_folder
 from appliance.mqtt.client import Client
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+    pytest.mark.campaign,  # terminals of processes
+]
 
 APPLIANCE = f"{shlex.quote(sys.executable)} -m appliance"
 
