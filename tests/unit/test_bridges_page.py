@@ -19,7 +19,8 @@ EXAMPLES = [
     for number, text in enumerate(
         re.findall(r"```toml\n(.*?)```", path.read_text("utf-8"), re.DOTALL), 1
     )
-    if "[[bridge]]" in text
+    # What is made from another program's configuration is tested with that.
+    if "[[bridge]]" in text and path.name != "from-butler.md"
 ]
 
 

@@ -168,6 +168,8 @@ class Page(BaseScreen[None]):
         """Show the snapshot: status line, tabs, alert, footer and body."""
         if not self.is_mounted or not self.size.width:
             return
+        if not self.query("#status"):
+            return  # it is being left, or the program ends: its widgets have gone already
         cells = self.size.width
         utc = self.host.remembered.utc
         self.query_one("#status", Pane).show([page_frame.status(snapshot, now_ns, cells, utc=utc)])

@@ -298,7 +298,12 @@ def test_connections_are_bounded_and_idle_ones_make_room(site, handlers) -> None
     """One address can't have all; one that waits for an answer is not ended for a newer one."""
     waiting = [site.raw(b"GET /wait HTTP/1.1\r\n" + HOST + b"\r\n") for _ in range(10)]
     until(lambda: len(site.server._port._shared.state.tasks) == 10, "ten wait")
+    ended = site.counted(Counter.HTTP_CONNECTIONS_ENDED_ROOM)
     silent = [site.raw() for _ in range(30)]
+    until(
+        lambda: site.counted(Counter.HTTP_CONNECTIONS_ENDED_ROOM) >= ended + 25,
+        "those that there is no room for have ended",
+    )
     assert site.ask("GET", "/healthz").status_code == 200
     assert len(site.server._port.connections) <= 15
     assert silent[0].recv(10) == b"", "the oldest silent one has made room"
@@ -325,6 +330,7 @@ def test_requests_in_a_minute_are_bounded(site) -> None:
         answers = [site.ask("GET", "/healthz") for _ in range(5)]
         assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 20
+        until(lambda: site.counted(Counter.HTTP_REQUESTS_REFUSED_RATE) >= 2, "it is counted")
     finally:
         site.appliance.config = before
     site.server._port._shared.admission._due.clear()

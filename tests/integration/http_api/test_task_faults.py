@@ -53,6 +53,7 @@ def test_waits_are_bounded_and_a_client_that_goes_frees_its_place(tmp_path) -> N
         with rig.raw(request.encode()):
             until(lambda: is_full(rig, ended), "the first request waits")
             assert rig.start("Long", wait="1h").status_code == 202
+            assert rig.counted(Counter.HTTP_REQUESTS_NOT_WAITED_FOR) > 0
         until(lambda: not is_full(rig, ended), "its place is free")
 
 
