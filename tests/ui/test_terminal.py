@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from tmux_window import DEADLINE_S, Window
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal"),
+    pytest.mark.campaign,  # programs in real terminals
+]
 
 ENGINE = str(Path(__file__).parent / "fake_engine.py")
 

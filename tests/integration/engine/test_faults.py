@@ -20,6 +20,8 @@ import pytest
 from appliance_process import ApplianceProcess, until
 from broker_rig import Wire, hang_up
 
+pytestmark = pytest.mark.campaign  # disks that refuse, processes of their own
+
 CONFIG = """
 [service]
 data_dir = "data"

@@ -23,6 +23,8 @@ from appliance.errors import UnavailableError, UsageError
 from appliance.mqtt.client import Client, Target
 from appliance.journal import FILE_NAME
 
+pytestmark = pytest.mark.campaign  # processes of their own
+
 CONFIG = """
 [service]
 data_dir = "data"

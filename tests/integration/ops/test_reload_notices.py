@@ -14,7 +14,10 @@ from appliance_process import ApplianceProcess, until
 
 from appliance import cli
 
-pytestmark = pytest.mark.posix("there is no systemd")
+pytestmark = [
+    pytest.mark.posix("there is no systemd"),
+    pytest.mark.campaign,  # processes of their own
+]
 
 CONFIG = """
 [service]

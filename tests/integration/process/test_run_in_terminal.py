@@ -18,7 +18,10 @@ if sys.platform != "win32":
     import fcntl
     import termios
 
-pytestmark = pytest.mark.posix("the terminal is a pseudo terminal of POSIX")
+pytestmark = [
+    pytest.mark.posix("the terminal is a pseudo terminal of POSIX"),
+    pytest.mark.campaign,  # processes of their own
+]
 
 DEADLINE_S = 30
 CONFIG = """

@@ -19,6 +19,8 @@ from appliance.config.tables import TriggerConfig
 from appliance.model import ExecutionState, Message
 from appliance.qlik.simulated import FaultKind, SimulatedQlik
 
+pytestmark = pytest.mark.campaign  # a process is killed at each step
+
 TESTS = Path(__file__).parents[2]
 STEPS = [
     "before the start call",
