@@ -111,7 +111,10 @@ _AMBIGUOUS = {"description": "Several tasks have this name; `tasks` lists them."
 _UNKNOWN = {"description": "There is no such execution, or it is not kept any more."}
 _RELOAD = {
     "partial": {"type": "boolean"},
-    "variables": {"type": "object", "additionalProperties": {"type": ["string", "number"]}},
+    "variables": {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": ["string", "number"]},
+    },
 }
 
 

@@ -113,7 +113,8 @@ def attachment_of(path: Path) -> Any:
     if len(content) <= _ATTACHED_PLAIN:
         attachment.add(memory(content=content, name=path.name, mimetype="text/plain"))
     else:
-        name, kind = f"{path.name}.gz", "application/gzip"
+        # Apprise takes only types of Python's own table, and those of this machine.
+        name, kind = f"{path.name}.gz", "application/octet-stream"
         attachment.add(memory(content=gzip.compress(content), name=name, mimetype=kind))
     return attachment
 

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import load
@@ -37,6 +37,7 @@ MQTT_ONE, MQTT_ALL = "MQTT QoS 1, 32 at a time", "MQTT QoS 1, one at a time"
 BARE_ONE, BARE_ALL = "Starlette alone, 32 at a time", "Starlette alone, one at a time"
 SIGNED = "HTTP, one at a time, with a password"
 ALONE, BESIDE = "MQTT, ten publishers, alone", "MQTT, ten publishers, beside HTTP"
+BESIDE_MQTT = "MQTT, ten publishers, beside one that waits"
 
 
 def request(path: str, body: bytes, *, signed: bool = False) -> bytes:
@@ -161,16 +162,20 @@ def mqtt(broker: Broker, connections: int, window: int, seconds: float) -> float
 
 
 def beside(options, folder: Path, results: Results) -> None:
-    """What MQTT at full rate loses to a steady load over HTTP, which a process of its own makes."""
+    """What MQTT at full rate loses to a steady load over HTTP, which a process of its own makes.
+
+    An MQTT client that waits for each answer is the peer: the same messages, the same commits.
+    """
     port, extra = with_port(folder)
     with rig.appliance(folder, extra) as broker:
         results.add(ALONE, mqtt(broker, 10, 100, options.seconds), "messages/s")
-        command = [sys.executable, __file__, "steady", str(port), str(RATE)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
-            assert client.stdout is not None
-            client.stdout.readline()
-            results.add(BESIDE, mqtt(broker, 10, 100, options.seconds), "messages/s")
-            client.terminate()
+        for name, kind, at in ((BESIDE, "steady", port), (BESIDE_MQTT, "mqtt", broker.port)):
+            command = [sys.executable, __file__, kind, str(at), str(RATE)]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+                assert client.stdout is not None
+                client.stdout.readline()
+                results.add(name, mqtt(broker, 10, 100, options.seconds), "messages/s")
+                client.terminate()
 
 
 def steady(port: int, rate: int) -> None:
@@ -178,17 +183,35 @@ def steady(port: int, rate: int) -> None:
     packet = request("/messages/bench/http", load.JSON)
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         found = answers(sock)
-        due = time.monotonic()
-        is_first = True
-        while True:
+
+        def ask() -> None:
             sock.sendall(packet)
-            if not next(found):
-                continue
-            if is_first:
-                print("answered", flush=True)
-                is_first = False
-            due += 1 / rate
-            time.sleep(max(0.0, due - time.monotonic()))
+            while not next(found):
+                pass
+
+        at_rate(ask, rate)
+
+
+def steady_mqtt(port: int, rate: int) -> None:
+    """The same by MQTT: QoS 1, each answer is waited for."""
+    block, width = load.publishes("bench/http", len(load.JSON))
+    with load.connect("127.0.0.1", port, "steady") as sock:
+
+        def ask() -> None:
+            sock.sendall(block[:width])
+            load.exactly(sock, 4)
+
+        at_rate(ask, rate)
+
+
+def at_rate(ask: Callable[[], None], rate: int) -> None:
+    due = time.monotonic()
+    ask()
+    print("answered", flush=True)
+    while True:
+        due += 1 / rate
+        time.sleep(max(0.0, due - time.monotonic()))
+        ask()
 
 
 def signed(options, folder: Path, results: Results) -> None:
@@ -224,6 +247,7 @@ def main() -> None:
     results.compare("HTTP, one at a time: to MQTT", ALL, MQTT_ALL)
     results.compare("HTTP, batches: to MQTT, 32 at a time", EACH, MQTT_ONE)
     results.compare("MQTT beside 200 HTTP messages a second, of alone", BESIDE, ALONE, ">= 0.9")
+    results.compare("MQTT beside 200 MQTT messages a second, of alone", BESIDE_MQTT, ALONE)
     with rig.scratch(options.folder) as folder:
         for number in range(options.rounds):
             parts = (messages, bare, beside, signed)
@@ -240,6 +264,8 @@ def main() -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["steady"]:
         steady(int(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["mqtt"]:
+        steady_mqtt(int(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1:2] == ["bare"]:
         serve_nothing(int(sys.argv[2]))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from appliance_process import until
 from bridge_site import Site
 from other_brokers import Mosquitto, Remote
 
@@ -36,6 +37,12 @@ def test_who_listens_at_the_old_broker_gets_the_failure_of_a_task_started_there(
         task = site.qlik.add_task("Reload sales", duration_s=0.05, outcomes=(Outcome.FAIL,))
         watcher.subscribe("qliksense/task_failure")
         watcher.subscribe("qliksense/task_failure_full")
+
+        def comes_in() -> bool:
+            source.publish("qliksense/start_task", "nothing")
+            return bool(site.journaled())
+
+        until(comes_in, "the bridge has its subscription")
         source.publish("qliksense/start_task", task.id)
         watcher.wait(lambda: len(watcher.got) == 2, "both messages")
         name, full = watcher.got

@@ -92,7 +92,7 @@ def test_clients_that_go_away_free_their_turns(
         refused = site.ask("GET", "/messages?limit=1")
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
-        assert site.appliance.counters[Counter.HTTP_READINGS_REFUSED] == 1
+        until(lambda: site.counted(Counter.HTTP_READINGS_REFUSED) == 1, "it is counted")
         clients[0].socket.close()
         until(lambda: site.ask("GET", "/messages?limit=1").status_code == 200, "a turn is free")
         clients[1].socket.close()
