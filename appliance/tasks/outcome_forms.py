@@ -9,7 +9,7 @@ Not for: the appliance's own topics (outcomes.py), or asking the server (outcome
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -224,7 +224,8 @@ def _of_butler(
     Qlik's log there; here, the time is that of the end, local as in that log.
     """
     ended_ns = execution.ended_ns or execution.requested_ns
-    moment = datetime.fromtimestamp(ended_ns // 1_000_000_000).astimezone()
+    # By way of UTC: Windows finds no zone for a local time on the first day of 1970.
+    moment = datetime.fromtimestamp(ended_ns // 1_000_000_000, UTC).astimezone()
     made: dict[str, Any] = {
         "hostName": execution.node,
         "user": "",
