@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from appliance.config.values import parse_moment
 from appliance.http_api.message_text import CONTENT_TYPES, KINDS, Kind
+from appliance.http_api.messages import TOPIC_PARAMETER
 from appliance.http_api.problem import ProblemError
 from appliance.message_filter import MessageFilter, Name
 from appliance.mqtt.topics import filter_problem
@@ -231,13 +232,7 @@ OPENAPI: dict[str, Any] = {
             "summary": "The retained message of a topic.",
             "tags": ["messages"],
             "parameters": [
-                {
-                    "name": "topic",
-                    "in": "path",
-                    "required": True,
-                    "description": "The topic, percent-encoded. `/` separates its levels.",
-                    "schema": {"type": "string", "minLength": 1},
-                },
+                TOPIC_PARAMETER,
                 *(each for each in PARAMETERS if each["name"] == "payload"),
             ],
             "responses": {

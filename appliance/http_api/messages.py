@@ -175,6 +175,15 @@ def _responses(properties: dict[str, object]) -> dict[str, object]:
     }
 
 
+TOPIC_PARAMETER = {
+    "name": "topic",
+    "in": "path",
+    "required": True,
+    "description": "The topic, percent-encoded. `/` separates its levels.",
+    "schema": {"type": "string", "minLength": 1},
+}
+"""What ``topic_of`` reads, for the OpenAPI document."""
+
 OPENAPI = {
     _PATH + "{topic}": {
         "post": {
@@ -182,13 +191,7 @@ OPENAPI = {
             "summary": "Publish a message; the body is the payload.",
             "tags": ["messages"],
             "parameters": [
-                {
-                    "name": "topic",
-                    "in": "path",
-                    "required": True,
-                    "description": "The topic, percent-encoded. `/` separates its levels.",
-                    "schema": {"type": "string", "minLength": 1},
-                },
+                TOPIC_PARAMETER,
                 {
                     "name": "qos",
                     "in": "query",
