@@ -14,12 +14,13 @@ from appliance.config.values import is_loopback
 
 _PORT = 8080
 _MOST_KEYS = 1_000_000
+_PUBLISH = "mqttPublishMessage"
 
 
 def port_of(butler: Section) -> int:
     """The port of Butler's calls; 0 if they are off."""
     rest = butler.section("restServerConfig")
-    if not rest or not rest.flag("enable", True):
+    if not rest or not rest.is_on():
         return 0
     return rest.port("serverPort") or _PORT
 
@@ -27,7 +28,7 @@ def port_of(butler: Section) -> int:
 def take_rule(butler: Section, draft: Draft) -> None:
     """Add the access rule that keeps calls from starting tasks, where Butler's do not."""
     endpoints = butler.section("restServerEndpointsEnable")
-    may_start = endpoints.flag("senseStartTask", True) and not starts.lists_nothing(butler)
+    may_start = endpoints.is_on("senseStartTask") and not starts.lists_nothing(butler)
     if not port_of(butler) or may_start:
         return
     draft.add(
@@ -79,6 +80,12 @@ def take(butler: Section, draft: Draft) -> None:
             "[[access.rule]] says who may start tasks and publish",
         )
         findings.read(endpoints.path)
+    if any(each.name == "bridge" for each in draft.tables) and endpoints.is_on(_PUBLISH):
+        findings.differs(
+            endpoints.key(_PUBLISH),
+            "a call publishes at the appliance. The broker that Butler connects to gets the "
+            "message only if a [[bridge.publish]] has its topic: add those of your load scripts",
+        )
     draft.add(table)
 
 

@@ -38,7 +38,7 @@ class Broker:
     def __init__(self, mqtt: Section) -> None:
         self.host = mqtt.text("brokerHost")
         self.port = mqtt.port("brokerPort") or 1883
-        self.is_used = mqtt.flag("enable", True) and bool(mqtt)
+        self.is_used = mqtt.is_on() and bool(mqtt)
         if not self.is_used:
             for key in ("brokerHost", "brokerPort"):
                 mqtt.leave(
@@ -128,7 +128,7 @@ def _outcomes(mqtt: Section) -> Iterator[tuple[str, str]]:
     """Form and topic of each kind of outcome that Butler publishes."""
     for key, switch, form in _OUTCOMES:
         topic = _topic(mqtt, key)
-        if switch and not mqtt.flag(switch, True):
+        if switch and not mqtt.is_on(switch):
             continue
         if topic:
             yield form, topic

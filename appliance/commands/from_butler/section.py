@@ -122,10 +122,27 @@ class Section:
         """Whether a section is on. One without ``enable`` is, if it is there at all."""
         if not self:
             return False
-        is_on = self.flag(name, True)
-        if not is_on:
+        if self.is_on(name):
+            return True
+        if self._is_truth(name):
             self.findings.turned_off(self.path)
-        return is_on
+        else:
+            reason = f"`{name}` is neither true nor false, so it is taken for off; correct it"
+            self.findings.leave(self.path, f"{reason}, and call the command again")
+        return False
+
+    def is_on(self, name: str = "enable") -> bool:
+        """A switch: on if it is missing, off if it has another value than true.
+
+        Butler's reader has ``no`` and ``yes`` as texts, and Butler wants true: what is written in
+        another way puts nothing into effect.
+        """
+        return self.flag(name, True) and self._is_truth(name)
+
+    def _is_truth(self, name: str) -> bool:
+        item = self._item(name)
+        value = item.value if item is not None else None
+        return item is None or isinstance(value, bool) or str(value).strip().lower() in _TRUTH
 
     def used(self, *names: str) -> None:
         """Keys that have a meaning only with others, which were used."""

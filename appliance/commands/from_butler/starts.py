@@ -12,7 +12,7 @@ from appliance.config.checks import GUID
 
 
 def is_filtered(butler: Section) -> bool:
-    """Whether Butler starts only listed tasks."""
+    """Whether Butler starts only listed tasks. A switch that can't be read does not open it."""
     start_filter = butler.section("startTaskFilter")
     return bool(start_filter) and start_filter.flag("enable", True)
 
@@ -25,7 +25,10 @@ def lists_nothing(butler: Section) -> bool:
 def take(butler: Section, draft: Draft) -> None:
     """Add ``[allow]``, if Butler's filter is on and lists tasks."""
     start_filter, findings = butler.section("startTaskFilter"), draft.findings
-    if not start_filter.enabled():
+    if not start_filter:
+        return
+    if not is_filtered(butler):
+        findings.turned_off(start_filter.path)
         return
     tasks, allowed = _tasks(start_filter), _lists(start_filter)
     where = start_filter.path

@@ -308,6 +308,36 @@ def test_a_filter_that_lists_nothing_starts_nothing(tmp_path: Path) -> None:
     assert config.access.rule == ()
 
 
+def test_a_switch_that_is_neither_true_nor_false_puts_nothing_into_effect(site: Path) -> None:
+    """YAML's reader in Butler has `no` as a text: it must not start tasks or open a port here."""
+    text = FULL.replace("enable: true", "enable: no").replace("enable: false", "enable: 'off'")
+    config, made = converted(site / "config", text.replace("senseStartTask: true", ""))
+    assert (config.timer, config.notify, config.bridge) == ((), (), ())
+    assert config.http.bind is None
+    listed = " ".join(path for paths in made.findings.left_out.values() for path in paths)
+    for name in ("scheduler", "emailNotification", "restServerConfig", "mqttConfig.enable"):
+        assert name in listed.split()
+    # The filter protects: what can't be read does not open it.
+    assert config.allow.tags == ("startTask1",)
+    for switch, starts in (("true", 0), ("no", 1)):
+        config, _ = converted(
+            site / "config", FULL.replace("senseStartTask: true", f"senseStartTask: {switch}")
+        )
+        assert len(config.access.rule) == starts
+
+
+def test_a_published_message_of_a_call_needs_a_way_to_the_old_broker(tmp_path: Path) -> None:
+    """Butler's call publishes there; here at the appliance, and that is said."""
+    text = f"{MQTT}\n  restServerConfig:\n    enable: true\n"
+    for each, is_said in (
+        (text, True),
+        (text + "  restServerEndpointsEnable:\n    mqttPublishMessage: false\n", False),
+        (text.replace("enable: true", "enable: false", 1), False),
+    ):
+        _, made = converted(tmp_path, each)
+        assert any("[[bridge.publish]]" in line for line in made.findings.different) == is_said
+
+
 def test_keys_of_older_versions_are_read(tmp_path: Path) -> None:
     """Spellings that Butler had once, and `configFile`, which its documentation has."""
     (tmp_path / "jobs.yaml").write_text(
