@@ -143,7 +143,7 @@ def problems(configs: Sequence[NotifyConfig]) -> Iterator[str]:
 def _not_understood(where: str) -> ConfigError:
     return ConfigError(
         f"{where}: the URL is not one that Apprise understands. It begins with the kind of "
-        "service, like mailto:// or msteams://; Apprise's documentation lists them."
+        "service, like mailto:// or slack://; Apprise's documentation lists them."
     )
 
 

@@ -28,16 +28,23 @@ def port_of(butler: Section) -> int:
 def take_rule(butler: Section, draft: Draft) -> None:
     """Add the access rule that keeps calls from starting tasks, where Butler's do not."""
     endpoints = butler.section("restServerEndpointsEnable")
-    may_start = endpoints.is_on("senseStartTask") and not starts.lists_nothing(butler)
-    if not port_of(butler) or may_start:
+    is_off = not endpoints.is_on("senseStartTask")
+    if not port_of(butler) or not (is_off or starts.lists_nothing(butler)):
         return
     draft.add(
         TomlTable(
             "[[access.rule]]",
             {"user": "*", "publish": ["#"], "subscribe": ["#"]},
-            comment="Butler's calls start no task. Nor do these: there is no `start` in the rule. "
-            "Operators may.",
+            comment="Butler's calls start no task. Nor do these, as soon as there are users: there is "
+            "no `start` in the rule. Operators may, and without a users file that is everybody on "
+            "this machine.",
         )
+    )
+    draft.findings.differs(
+        endpoints.key("senseStartTask") if is_off else "startTaskFilter",
+        "calls start no task, and [[access.rule]] without `start` says that here. It counts for "
+        'users, so add one ("appliance user add NAME"): without a users file, everybody on this '
+        "machine is an operator and may start every task",
     )
 
 

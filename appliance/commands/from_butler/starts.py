@@ -35,8 +35,8 @@ def take(butler: Section, draft: Draft) -> None:
     if not allowed:
         findings.differs(
             where,
-            "it is on and lists no task, so no call starts one; [[access.rule]] without `start` "
-            "says that here. Messages start every task, as with Butler",
+            "it is on and lists no task, so [allow] is not written: messages start every task, as "
+            "with Butler",
         )
         return
     table = TomlTable(

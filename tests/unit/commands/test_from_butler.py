@@ -286,7 +286,10 @@ def test_without_a_certificate_the_real_server_is_a_comment(tmp_path: Path) -> N
 
 
 def test_a_filter_that_lists_nothing_starts_nothing(tmp_path: Path) -> None:
-    """Butler's calls start no task then. An empty [allow] would mean every task."""
+    """Butler's calls start no task then. An empty [allow] would mean every task.
+
+    The rule counts for users, so the list says to add one.
+    """
     text = f"""{MQTT}
   restServerConfig:
     enable: true
@@ -297,7 +300,8 @@ def test_a_filter_that_lists_nothing_starts_nothing(tmp_path: Path) -> None:
       taskId:
       tag: []
 """
-    config, _ = converted(tmp_path, text)
+    config, made = converted(tmp_path, text)
+    assert any("appliance user add" in each for each in made.findings.different)
     assert config.allow.tasks == ()
     assert [each.start for each in config.access.rule] == [()]
     assert config.http.bind == "127.0.0.1:1883"
