@@ -14,6 +14,11 @@ from wine import IN_WINE
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
+# Where the environment forbids compiled modules, each worker and each appliance that a test starts
+# would compile all of them again: a third of what the tests cost.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 @pytest.fixture(autouse=True)
 def _umask_as_before() -> Iterator[None]:

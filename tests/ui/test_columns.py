@@ -129,8 +129,18 @@ async def test_more_width_shows_more(size):
             assert all(len(line) <= size[0] for line in text.split("\n"))
 
 
-@pytest.mark.parametrize("rows", [24, 30, 36, 40, 48, 55])
-@pytest.mark.parametrize("columns", [80, 140])
+USUAL = {(80, 24), (80, 36), (140, 40)}
+"""Sizes that are tried each time; the campaign tries the others."""
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        pytest.param(columns, rows, marks=[] if (columns, rows) in USUAL else pytest.mark.campaign)
+        for columns in (80, 140)
+        for rows in (24, 30, 36, 40, 48, 55)
+    ],
+)
 async def test_every_height_keeps_list_and_footer(columns, rows):
     """At each height the list has rows, and the keys stand in the last line."""
     engine = story()

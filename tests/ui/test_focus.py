@@ -47,7 +47,12 @@ async def test_a_filter_leaves_the_list_of_executions_in_charge():
 )
 @pytest.mark.parametrize(
     "opened",
-    ["question_mark", "ctrl+p", "slash", "q", "t", "n", "enter"],
+    [
+        "question_mark",
+        "slash",
+        "enter",
+        *(pytest.param(key, marks=pytest.mark.campaign) for key in ("ctrl+p", "q", "t", "n")),
+    ],
 )
 async def test_what_was_opened_gives_the_focus_back(tab, lists, opened):
     """Help, palette, filter, question, dialog or detail: the same list and row as before."""

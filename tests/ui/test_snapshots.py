@@ -168,7 +168,12 @@ PAGES = ("live", "topics", "tasks", "clients", "log", "message", "execution", "s
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        pytest.param(name, size, id=f"{name}-{size[0]}x{size[1]}")
+        pytest.param(
+            name,
+            size,
+            id=f"{name}-{size[0]}x{size[1]}",
+            marks=[] if size == NARROW or name == "live" else [pytest.mark.campaign],
+        )
         for name in CASES
         for size in ((NARROW, WIDE, HUGE) if name in PAGES else (NARROW, WIDE))
     ],

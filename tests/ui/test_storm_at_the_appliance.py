@@ -17,7 +17,7 @@ if sys.platform != "win32":
 
 
 def test_seconds_of_it_end_nothing(tmp_path):
-    program_storms.at_the_appliance(tmp_path, program_storms.SEED, 4)
+    program_storms.at_the_appliance(tmp_path, program_storms.SEED, 2)
 
 
 @pytest.mark.campaign

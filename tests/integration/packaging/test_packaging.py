@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -294,6 +295,15 @@ def pages() -> list[Path]:
     ]
 
 
+@cache
+def help_of(command: str) -> str:
+    """What a command says of its options; pages name the same ones many times."""
+    asked = [sys.executable, "-m", "appliance", command, "--help"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_what_the_pages_tell_to_type_exists(page: Path) -> None:
     """Each `appliance ...` in them is a command with options that there are; each link leads to a
@@ -305,12 +315,8 @@ def test_what_the_pages_tell_to_type_exists(page: Path) -> None:
         command, _, option = line.partition(" ")
         if not re.search(rf"^    {command}\b", commands, re.MULTILINE):
             continue  # a sentence about the appliance
-        done = subprocess.run(
-            [sys.executable, "-m", "appliance", command, "--help"],
-            capture_output=True, text=True, timeout=60, cwd=ROOT,
-        )  # fmt: skip
         if option and command != "user":
-            assert f"{option}" in done.stdout, line
+            assert option in help_of(command), line
     for command in re.findall(r"`(?:sudo -u appliance )?appliance ([a-z-]+)", text):
         assert re.search(rf"^    {command}\b", commands, re.MULTILINE), command
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
