@@ -35,9 +35,9 @@ def take_rule(butler: Section, draft: Draft) -> None:
         TomlTable(
             "[[access.rule]]",
             {"user": "*", "publish": ["#"], "subscribe": ["#"]},
-            comment="Butler's calls start no task. Nor do these, as soon as there are users: there is "
-            "no `start` in the rule. Operators may, and without a users file that is everybody on "
-            "this machine.",
+            comment="Butler's calls start no task. Nor do these, as soon as there are users: there "
+            "is no `start` in the rule. Operators may, and without a users file that is everybody "
+            "on this machine.",
         )
     )
     draft.findings.differs(
