@@ -170,6 +170,12 @@ def _azure(azure: Section, bridge: TomlTable, draft: Draft) -> None:
     files = {key: draft.written(path) if path else usual[key] for key, path in found.items()}
     bridge.keys |= {"version": "5", "username": client_id, "client_id": client_id, "tls": files}
     bridge.keys |= {"keepalive": "5m", "session_expiry": "8h", "max_packet_size": "512KiB"}
+    draft.findings.differs(
+        azure.key("clientId"),
+        "the bridge signs in as the client that Butler is, and Event Grid gives a client one "
+        "session by default, so the two would end each other's connection. Stop Butler first, or "
+        "register a client for the appliance and write it into `username`, `client_id` and `tls`",
+    )
     problems = [f"{azure.key('clientId')} is empty"] if not client_id.strip() else []
     if not client_id.isprintable():
         problems.append(f"{azure.key('clientId')} has characters that can't be sent")

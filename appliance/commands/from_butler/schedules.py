@@ -26,6 +26,7 @@ from appliance.errors import ApplianceError
 
 _NOT_IN_NAMES = re.compile(r"[^\w .-]+")
 _LONGEST_NAME = 60
+_STARTED = ("start", "started")
 _STOPPED = ("stop", "stopped")
 
 
@@ -67,7 +68,7 @@ def _timer(entry: Section, names: set[str], ids: set[str]) -> TomlTable | None:
     where = f"{entry.path} ({shown(written)})"
     task, text = entry.text("qlikSenseTaskId"), entry.text("cronSchedule")
     times = butler_cron.read(text)
-    is_stopped = entry.text("startupState").lower() in _STOPPED
+    state = entry.text("startupState")
     zone = entry.text("timezone")
     entry.used("lastKnownState", "created", "tags")
     if not GUID.fullmatch(task):
@@ -82,6 +83,8 @@ def _timer(entry: Section, names: set[str], ids: set[str]) -> TomlTable | None:
     if (known := entry.text("id")) and known not in ids:
         table.keys["id"] = known
         ids.add(known)
+    elif known:
+        entry.findings.differs(where, "its id is that of an entry above, so it gets another one")
     table.keys["task"] = task
     if times.every:
         table.keys["every"] = times.every
@@ -91,9 +94,10 @@ def _timer(entry: Section, names: set[str], ids: set[str]) -> TomlTable | None:
         table.missing = _take_zone(zone, table, entry, where)
     if times.remark:
         entry.findings.differs(where, times.remark)
-    if is_stopped:
+    if state not in _STARTED:
         table.missing = 'Stopped in Butler; to use it, remove the "# " below.'
-        entry.findings.differs(where, "it is stopped, so it stands in the new file as a comment")
+        why = "" if state in _STOPPED else " there, because its startupState is not `started`"
+        entry.findings.differs(where, f"it is stopped{why}, so it stands here as a comment")
     return table
 
 

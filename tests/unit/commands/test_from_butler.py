@@ -163,6 +163,28 @@ def test_schedules_become_timers_and_the_others_are_listed(site: Path) -> None:
         assert name in left
 
 
+def test_only_a_schedule_that_butler_runs_is_in_effect(tmp_path: Path) -> None:
+    """Butler starts `start` and `started`; with any other state, or none, no task is started."""
+    states = ("start", "started", "stop", "stopped", "on", "Started", "''", "true", "")
+    (tmp_path / "jobs.yaml").write_text(
+        "butlerSchedule:\n"
+        + "".join(
+            f"- {{name: n{n}, cronSchedule: '@daily', timezone: UTC, qlikSenseTaskId: {A}, id: x,"
+            f" startupState: {state}}}\n"
+            for n, state in enumerate(states)
+        )
+    )
+    config, made = converted(
+        tmp_path, f"{MQTT}\n  scheduler:\n    enable: true\n    configfile: jobs.yaml\n"
+    )
+    assert [each.name for each in config.timer] == ["n0", "n1"]
+    said = [each for each in made.findings.different if "it is stopped" in each]
+    assert len(said) == 7 and sum("is not `started`" in each for each in said) == 5
+    # Callers know an id: that of two entries can be only one of them.
+    assert len({each.id for each in config.timer}) == 2
+    assert any('("n1"): its id is that of an entry above' in e for e in made.findings.different)
+
+
 def test_no_secret_is_shown_or_stands_in_the_new_file(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,7 +268,8 @@ def test_azure_event_grid_is_a_bridge_with_a_certificate(site: Path) -> None:
       clientKeyFile: certificates/client_key.pem
 """
     )
-    config, _ = converted(site, text)
+    config, made = converted(site, text)
+    assert any("one session" in each for each in made.findings.different)
     bridge = config.bridge[0]
     assert (bridge.version, bridge.username, bridge.client_id) == ("5", "butler-1", "butler-1")
     assert bridge.tls is not None
@@ -345,7 +368,7 @@ def test_a_published_message_of_a_call_needs_a_way_to_the_old_broker(tmp_path: P
 def test_keys_of_older_versions_are_read(tmp_path: Path) -> None:
     """Spellings that Butler had once, and `configFile`, which its documentation has."""
     (tmp_path / "jobs.yaml").write_text(
-        f"butlerSchedule:\n- {{name: n, cronSchedule: '@daily', timezone: UTC, qlikSenseTaskId: {A}}}\n"
+        f"butlerSchedule:\n- {{name: n, cronSchedule: '@daily', timezone: UTC, qlikSenseTaskId: {A}, startupState: start}}\n"
     )
     config, made = converted(
         tmp_path,
