@@ -20,6 +20,8 @@ HEADERS = 100
 AT_ONCE = 32
 """Requests of one connection that are worked on at one time, if its client does not wait for
 answers; what comes behind them is not read yet."""
+AT_ONCE_BYTES = 1024 * 1024
+"""Bytes of bodies of such requests; one more body is read on when they are answered."""
 IDLE_S = 75.0
 """Between two requests on a connection."""
 HEAD_S = 10.0

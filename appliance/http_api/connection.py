@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import urllib.parse
 from collections import deque
 from functools import partial
@@ -24,6 +25,7 @@ from appliance.broker.access import origin_of
 from appliance.counters import Counter
 from appliance.http_api.bounds import (
     AT_ONCE,
+    AT_ONCE_BYTES,
     BODY_BYTES_A_SECOND,
     BODY_S,
     HEAD_BYTES,
@@ -40,6 +42,7 @@ logger = logging.getLogger(__name__)
 _silent = logging.getLogger("uvicorn.error")
 _silent.setLevel(logging.CRITICAL + 1)  # what there is to say is said here
 
+_END_OF_AUTHORITY = re.compile(rb"[/?#]")
 _PIECE = 4096
 """Bytes that go to the parser between two looks at what came of them."""
 
@@ -131,7 +134,7 @@ class Connection(HttpToolsProtocol):
         self._is_feeding = True
         try:
             while self._unfed and not (self._takes_no_more and self._is_in_head):
-                if len(self._exchanges) >= AT_ONCE:
+                if self._is_full():
                     self.flow.pause_reading()
                     self.flow.is_held = True
                     return
@@ -145,14 +148,22 @@ class Connection(HttpToolsProtocol):
         finally:
             self._is_feeding = False
 
+    def _is_full(self) -> bool:
+        """Whether requests have to be answered before more is read."""
+        exchanges = self._exchanges
+        if len(exchanges) <= 1:  # the only one may need the rest of its body
+            return False
+        waiting = sum(each.received for each in exchanges) - exchanges[-1].received
+        return len(exchanges) >= AT_ONCE or waiting >= AT_ONCE_BYTES
+
     def _parse(self, piece: memoryview) -> bool:
         """Parse some bytes; returns whether more may follow."""
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade as upgrade:
             # RFC 9110, section 7.8: a server may ignore it, and the sequence goes on.
-            if self._skipped_body:
-                self._expect_body()
+            if self._skipped_body and not self._expect_body():
+                return False
             rest = piece[upgrade.args[0] :]
             return self._parse(rest) if rest else True
         except httptools.HttpParserError as error:
@@ -168,16 +179,22 @@ class Connection(HttpToolsProtocol):
             return False
         return True
 
-    def _expect_body(self) -> None:
+    def _expect_body(self) -> bool:
         """Httptools takes the body of a request that offers an upgrade for the other protocol.
 
-        Another parser, which has seen a head with this body's framing, reads it.
+        Another parser, which has seen a head with this body's framing, reads it. Returns whether
+        it can: a framing that is refused is not looked at before.
         """
         self.parser = httptools.HttpRequestParser(self)
         self._is_replaying = True
-        self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._skipped_body + b"\r\n")
+        try:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + self._skipped_body + b"\r\n")
+        except httptools.HttpParserError as error:
+            self._refuse_rest(ProblemError(400, f"This is not HTTP as it should be: {error}."))
+            return False
         self._is_replaying = False
         self._skipped_body = b""
+        return True
 
     def _refuse_rest(self, why: ProblemError) -> None:
         """Nothing that follows is understood: say it in turn, and end."""
@@ -240,7 +257,8 @@ class Connection(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            # RFC 9110, section 10.1.1: a client of HTTP/1.0 does not know it.
+            expect_100_continue=self.expect_100_continue and version != "1.0",
             keep_alive=keeps_open,
             on_response=lambda: None,
         )
@@ -260,9 +278,11 @@ class Connection(HttpToolsProtocol):
     def _set_target(self) -> ProblemError | None:
         try:
             parsed = httptools.parse_url(self.url)
-            raw_path = parsed.path or self.url
+            raw_path = parsed.path or (b"/" if parsed.schema else self.url)
             path = raw_path.decode("ascii")
-        except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
+            if parsed.schema:
+                self._take_authority()
+        except (httptools.HttpParserInvalidURLError, ValueError):
             self._shared.count(Counter.HTTP_REQUESTS_REFUSED_MALFORMED)
             return ProblemError(400, "The target of the request is not understood.")
         scope = self.scope
@@ -270,6 +290,21 @@ class Connection(HttpToolsProtocol):
         scope["raw_path"] = raw_path
         scope["query_string"] = parsed.query or b""
         return None
+
+    def _take_authority(self) -> None:
+        """A target in absolute form names the host; a ``Host`` beside it is ignored.
+
+        RFC 9112, section 3.2.2. Raises ``ValueError`` where the target is not one of this port.
+        """
+        scheme, _, rest = self.url.partition(b"://")
+        authority = _END_OF_AUTHORITY.split(rest, 1)[0]
+        if scheme.lower() != str(self.scheme).encode() or b"@" in authority:
+            raise ValueError
+        hosts = [at for at, (name, _) in enumerate(self.headers) if name == b"host"]
+        if len(hosts) == 1:  # none or several are refused
+            self.headers[hosts[0]] = (b"host", authority)
+        elif not hosts and self.parser.get_http_version() == "1.0":
+            self.headers.append((b"host", authority))
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0
@@ -325,7 +360,10 @@ class Connection(HttpToolsProtocol):
 
     def _go_on(self) -> None:
         """Read further requests."""
-        self.flow.is_held = False
+        if self.flow.is_held:
+            self.flow.is_held = False
+            if self._exchanges:
+                self._exchanges[-1].began = self.loop.time()  # its body was not read
         if self._unfed:
             self._feed()
         if not self.flow.is_held:
@@ -383,7 +421,8 @@ class Connection(HttpToolsProtocol):
         elif self._exchanges:
             last = self._exchanges[-1]
             may_take_s = BODY_S + last.received / BODY_BYTES_A_SECOND
-            if last.more_body and last.broken is None and now - last.began > may_take_s:
+            is_read = not self.flow.is_held and not last.is_silent
+            if is_read and last.more_body and last.broken is None and now - last.began > may_take_s:
                 self._shared.count(Counter.HTTP_CONNECTIONS_ENDED_SLOW)
                 self._takes_no_more = self._is_deaf = True
                 last.fail(ProblemError(408, "The body comes too slowly."))

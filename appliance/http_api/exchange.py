@@ -48,6 +48,14 @@ class Exchange(RequestResponseCycle):
     began: float
     task: asyncio.Task[None] | None = None
 
+    _ends_with_connection = False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its client waits to be told that it may send the body."""
+        is_before = self.turn is not None and not self.turn.is_set()
+        return self.waiting_for_100_continue and is_before
+
     async def send(self, message: Any) -> None:
         """ASGI's, in turn."""
         if self.turn is not None:
@@ -55,10 +63,28 @@ class Exchange(RequestResponseCycle):
             self.turn = None
         if self.more_body and not self.response_started:
             self.keep_alive = False  # the rest of the body is not waited for
+        if self.scope["http_version"] == "1.0":
+            self._leave_chunks_out(message)
         await super().send(message)
+
+    def _leave_chunks_out(self, message: Any) -> None:
+        """A client of HTTP/1.0 knows no chunks: the connection ends with the body.
+
+        RFC 9112, sections 6.1 and 6.3.
+        """
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            self._ends_with_connection = b"content-length" not in names
+            if self._ends_with_connection:
+                self.chunked_encoding = False
+        elif self._ends_with_connection:
+            self.expected_content_length = len(message.get("body", b""))
 
     async def receive(self) -> Any:
         """ASGI's. Raises ``ProblemError`` if the body is too large, too slow or malformed."""
+        if self.turn is not None and self.is_silent:
+            await self.turn.wait()  # "100 Continue" must not stand within another's answer
+            self.began = asyncio.get_running_loop().time()
         if self.broken is None:
             found = await super().receive()
         if self.broken is not None:

@@ -11,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 import pytest
 from appliance_process import until
 from http_site import DEADLINE_S, HttpProcess, HttpSite, session
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from appliance.counters import Counter
@@ -30,10 +31,22 @@ class Handlers:
 
     def __init__(self) -> None:
         self.began, self.cancelled = threading.Event(), threading.Event()
+        self.is_reading = threading.Event()
+        self._open: Callable[[], object] | None = None
 
     def add_to(self, site: HttpSite) -> None:
         routes = site.server._port._app.router.routes
-        routes[:0] = [Route("/wait", self.wait), Route("/defect", self.defect)]
+        self.routes = [
+            Route("/wait", self.wait),
+            Route("/defect", self.defect),
+            Route("/gate", self.gate),
+            Route("/read", self.read, methods=["POST"]),
+        ]
+        routes[:0] = self.routes
+
+    def open_gate(self) -> None:
+        """Let the answer of ``/gate`` go on, which has begun."""
+        self._open()
 
     async def wait(self, _request):
         self.began.set()
@@ -42,6 +55,22 @@ class Handlers:
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
+
+    async def gate(self, _request):
+        opened, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._open = lambda: loop.call_soon_threadsafe(opened.set)
+
+        async def parts():
+            yield b"before"
+            await opened.wait()
+            yield b"after"
+
+        self.began.set()
+        return StreamingResponse(parts())
+
+    async def read(self, request):
+        self.is_reading.set()
+        return PlainTextResponse(await request.body())
 
     async def defect(self, _request):
         raise RuntimeError("s3cr3t")
@@ -62,7 +91,7 @@ def handlers(site):
     found = Handlers()
     found.add_to(site)
     yield found
-    del site.server._port._app.router.routes[:2]
+    del site.server._port._app.router.routes[: len(found.routes)]
 
 
 def all_of(client: socket.socket) -> bytes:
@@ -197,6 +226,44 @@ def test_an_offer_of_another_protocol_is_ignored(site) -> None:
         assert answers_in(all_of(client)) == [200, 200]
 
 
+def test_an_offer_of_another_protocol_with_a_body_that_is_refused(site) -> None:
+    """It is refused as without the offer, and is no defect."""
+    failed = site.counted(Counter.HTTP_REQUESTS_FAILED)
+    more = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: gzip\r\n\r\n"
+    with site.raw(b"POST /messages/h2 HTTP/1.1\r\n" + HOST + more + post(b"h2")) as client:
+        assert answers_in(all_of(client)) == [501]
+    assert site.counted(Counter.HTTP_REQUESTS_FAILED) == failed
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "expected"),
+    [
+        (b"http://localhost/healthz", b"evil", 200),
+        (b"HTTP://127.0.0.1:8080/healthz?a=/b", b"localhost", 200),
+        (b"http://evil/healthz", b"localhost", 421),
+        (b"http://evil?/healthz", b"localhost", 421),
+        (b"http://localhost", b"localhost", 200),
+        (b"http://user@localhost/healthz", b"localhost", 400),
+        (b"https://localhost/healthz", b"localhost", 400),
+        (b"ftp://localhost/healthz", b"localhost", 400),
+        (b"http://localhost/healthz", b"localhost\r\nHost: localhost", 400),
+    ],
+)
+def test_a_target_in_absolute_form_says_the_host(site, target, host, expected) -> None:
+    """Whatever the header says (RFC 9112, section 3.2.2): it is also what addresses are made of."""
+    rest = b" HTTP/1.1\r\nConnection: close\r\nHost: " + host + b"\r\n\r\n"
+    with site.raw(b"GET " + target + rest) as client:
+        assert answers_in(all_of(client)) == [expected]
+
+
+def test_a_client_of_http_1_0_gets_no_chunks(site) -> None:
+    """It would take their lengths for a part of the answer."""
+    with site.raw(b"GET /messages?limit=0&format=jsonl HTTP/1.0\r\n\r\n") as client:
+        head, _, body = all_of(client).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head.lower()
+    assert [msgspec.json.decode(line)["seq"] for line in body.splitlines()]
+
+
 def test_head_and_http_1_0(site) -> None:
     assert site.ask("HEAD", "/healthz").content == b""
     with site.raw(b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n") as client:
@@ -232,6 +299,42 @@ def test_requests_without_waiting_are_answered_in_order(site) -> None:
     topics = re.findall(rb'"topic":"([^"]*)"', data)
     assert topics == [b"p/%d" % number for number in range(200)]
     assert sorted(map(int, re.findall(rb'"seq":(\d+)', data))) == [*range(before + 1, before + 201)]
+
+
+def test_a_client_is_told_to_go_on_when_it_is_its_turn(site, handlers) -> None:
+    """And not within the answer to the request before."""
+    head = b"Content-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    first = b"GET /gate HTTP/1.1\r\n" + HOST + b"\r\n"
+    with site.raw(first + b"POST /read HTTP/1.1\r\n" + HOST + head) as client:
+        assert handlers.began.wait(DEADLINE_S)
+        assert handlers.is_reading.wait(DEADLINE_S)
+        handlers.open_gate()
+        data = b""
+        while b"100 Continue\r\n\r\n" not in data:
+            data += client.recv(65536)
+        client.sendall(b"xyz")
+        data += all_of(client)
+    assert answers_in(data) == [200, 100, 200]
+    assert b"6\r\nbefore\r\n5\r\nafter\r\n0\r\n\r\nHTTP/1.1 100 Continue" in data
+    assert data.endswith(b"xyz")
+
+
+def test_bodies_of_requests_that_wait_for_their_turn_are_bounded(site, handlers) -> None:
+    """What is beyond is read when those before are answered."""
+    close = b"Connection: close\r\n"
+    requests = [post(b"held", b"x" * 65536) for _ in range(30)]
+    requests.append(post(b"held", b"x" * 65536, more=close))
+    with site.raw(b"GET /gate HTTP/1.1\r\n" + HOST + b"\r\n") as client:
+        assert handlers.began.wait(DEADLINE_S)
+        sender = threading.Thread(target=client.sendall, args=(b"".join(requests),))
+        sender.start()
+        (held,) = [each for each in site.server._port.connections if each._exchanges]
+        until(lambda: held.flow.is_held, "no more is read")
+        received = sum(each.received for each in held._exchanges)
+        assert received <= bounds.AT_ONCE_BYTES + 65536
+        handlers.open_gate()
+        assert answers_in(all_of(client)) == [200] * 32
+        sender.join()
 
 
 @pytest.mark.campaign
