@@ -228,8 +228,11 @@ def routes(context: Context) -> list[Route]:
             raise ButlerError(400, 'The task id is missing; "-" stands for none.')
         if in_path != _ONLY_BODY:
             items.insert(0, Id(in_path))
+        key = await start_key(request, caller)
+        # Before anything is stored: a late repeat must not put old values back.
+        is_repeat = key is not None and await context.in_worker(lambda: _is_known(context, key))
         pairs = [item for item in items if isinstance(item, Pair)]
-        if pairs:
+        if pairs and not is_repeat:
             key_values.may_use(caller, changes=True)
             await key_values.store(context, pairs)
         engine = context.appliance.tasks
@@ -243,8 +246,8 @@ def routes(context: Context) -> list[Route]:
         wanted = tuple(
             dict.fromkeys((TaskSelector("id", task.id), Options()) for task in found.tasks)
         )
-        if wanted:
-            await take(context, caller, wanted, await start_key(request, caller))
+        if wanted and not is_repeat:
+            await take(context, caller, wanted, key)
         return answer(found.body())
 
     return [ButlerRoute(_PATH, start, methods=["PUT", "POST"])]
@@ -257,6 +260,14 @@ async def start_key(request: Request, caller: Caller) -> StartKey | None:
     scope = request.scope
     digest = digest_of(scope["raw_path"], scope["query_string"], await request.body())
     return StartKey(caller.username or "", name, digest)
+
+
+def _is_known(context: Context, key: StartKey) -> bool:
+    """Whether a request with this key was carried out; raises ``ProblemError`` (422) if another."""
+    try:
+        return context.appliance.tasks.starts.taken_before(key) is not None
+    except KeyReusedError:
+        raise reused() from None
 
 
 async def take(

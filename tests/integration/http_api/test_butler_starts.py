@@ -146,6 +146,28 @@ def test_a_call_that_is_sent_again_with_its_key_starts_nothing_again(site):
     assert newest(site) == before + 1
 
 
+def test_a_repeat_and_a_reused_key_store_no_pair(site):
+    """A late repeat would put an old value back; "Nothing was done" has to be true of pairs, too."""
+
+    def send(value: str) -> int:
+        item = {"namespace": "keyed", "key": "k", "value": value}
+        body = [{"type": "keyvaluestore", "payload": item}]
+        headers = {"Idempotency-Key": "pairs"}
+        path = f"/v4/reloadtask/{SALES}/start"
+        return site.ask("PUT", path, json=body, headers=headers).status_code
+
+    def value() -> str:
+        return site.ask("GET", "/v4/keyvalues/keyed?key=k").json()["value"]
+
+    before = newest(site)
+    assert (send("old"), value()) == (200, "old")
+    assert (send("other"), value()) == (422, "old")
+    site.ask("POST", "/v4/keyvalues/keyed", json={"key": "k", "value": "new"})
+    assert (send("old"), value()) == (200, "new")
+    until(lambda: ended(site, before), "all executions have ended")
+    assert newest(site) == before + 1
+
+
 def test_a_user_starts_what_its_rules_name(tmp_path, qlik):
     """``start`` decides by name or id; a tag with one other task is denied as a whole."""
     users = ("admin", "viewer", "loader", "plc")
