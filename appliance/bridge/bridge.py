@@ -163,6 +163,7 @@ class Bridge:
         except ApplianceError as error:
             return Cause(Kind.FILES, str(error)), 0.0
         connection = self._connection = self._new_connection(password)
+        parked = self._parked
         try:
             cause = await self._open(connection)
             if connection.incoming is None:
@@ -182,7 +183,15 @@ class Bridge:
         refused = self._exchange.ended(connection, cause)
         if refused is not None:
             self._takeovers.clear()
+            if self._parked > parked:
+                # One message less to come back for: what comes in must not wait for it.
+                self._backoff.failures = 0
         return refused or self._explain(cause, lasted_s), lasted_s
+
+    @property
+    def _parked(self) -> int:
+        outgoing = self._exchange.outgoing
+        return 0 if outgoing is None else outgoing.undelivered.parked
 
     async def _open(self, connection: BridgeConnection) -> Cause | None:
         """Connect until the broker accepts; returns why it did not."""

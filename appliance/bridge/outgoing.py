@@ -45,6 +45,8 @@ _SAVE_EVERY = 500
 many more, at most, go out again after a kill."""
 ANSWER_WITHIN_S = 60.0
 """A broker that has not acknowledged a message by then has dropped it, or hangs."""
+_RIGHT_AFTER_S = 5.0
+"""A connection that ends so soon after a refusal ends for it: so does mosquitto 2.0.11."""
 _DUP = 0x08
 _SHOWN = 200
 """Characters of a broker's words in the log."""
@@ -117,6 +119,8 @@ class Outgoing:
         """What the window holds, by sequence number."""
         self._refusals: dict[int, int] = {}
         """How often each of these was refused because of a quota."""
+        self._refused: tuple[str, float] | None = None
+        """Topic and time of a refusal, if it was the last answer on this connection."""
         self.done_seq = place
         """Every message up to this one went out or is left out for good."""
         self._saving_seq = place
@@ -161,6 +165,7 @@ class Outgoing:
         """Send by this connection from now on, what its broker takes."""
         self._link = link
         self._connection += 1
+        self._refused = None
         self._say_limits(limits)
         self._is_paused = False
         self._most = min(_MOST_UNDER_WAY, limits.receive_maximum)
@@ -188,9 +193,16 @@ class Outgoing:
             by_broker: whether the broker ended it, and not the network or this side.
 
         Returns the topic of the message right after which the connection has ended more than once,
-        empty if there is none.
+        or right after the refusal of which it has ended; empty if there is none.
         """
         self._link = None
+        topic_refused = ""
+        if by_broker and self._refused is not None:
+            topic_refused, at = self._refused
+            if self._clock() - at > _RIGHT_AFTER_S:
+                topic_refused = ""
+            # What is under way behind it is not what the connection ended for.
+            by_broker = not topic_refused
         self._timers.cancel("rate", "quota", "answer")
         self._settle()
         is_ignored, self._is_ignored = self._is_ignored, False
@@ -206,7 +218,7 @@ class Outgoing:
         self._under_way.clear()
         self._ready_to = self.done_seq
         self._reader.place(Place(0, self.done_seq))
-        return suspect.topic if suspect and by_broker else ""
+        return topic_refused or (suspect.topic if suspect and by_broker else "")
 
     def acknowledged(self, packet_id: int, reason: int = 0, text: str = "") -> None:
         """A PUBACK came, with this reason code and maybe text of the broker."""
@@ -218,7 +230,9 @@ class Outgoing:
             return  # for what an earlier connection sent
         self._refusals.pop(seq, None)
         item = self._under_way.pop(seq)
+        self._refused = None
         if reason >= reasons.FAILURE:
+            self._refused = item.topic, self._clock()
             why = reasons.text(reason)
             said = f'{why}: "{escape(text[:_SHOWN])}"' if text else why
             self.undelivered.park(seq, item.topic, said)

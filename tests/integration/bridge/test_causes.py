@@ -383,6 +383,37 @@ async def test_closed_at_a_message(tmp_path):
             assert rig.counters[Counter.BRIDGE_PUBLISHES_REFUSED] == 1
 
 
+async def test_closed_with_each_refusal(tmp_path):
+    """A broker that refuses a message and closes (mosquitto 2.0.11) is not another client."""
+
+    async def script(peer, number):
+        await peer.accept(connack=b"\x20\x03" + bytes((number > 0, 0, 0)), filters=0)
+        while True:
+            kind, body = await peer.read()
+            if kind == 12:
+                peer.send(b"\xd0\x00")
+            elif kind == 3:
+                at = 2 + int.from_bytes(body[:2], "big")
+                is_bad = b"bad" in body[:at]
+                peer.send_packet(0x40, body[at : at + 2] + (b"\x87" if is_bad else b""))
+                if is_bad:
+                    peer.close()
+                    return
+
+    async with ScriptedRemote(script) as remote:
+        config = bridge(remote.port, publish=sends("#"), version="5")
+        async with BridgeRig(tmp_path, config) as rig:
+            await rig.until(lambda: rig.state().connected)
+            wire = await rig.wire()
+            wire.send(wire.publish_packet("bad", b"1", 1) * 8 + wire.publish_packet("good", b"", 1))
+            await rig.until(lambda: rig.state().messages_out == 1)
+            state = rig.state()
+            assert state.parked == 8
+            assert "right after a message on bad" in state.last_error
+            assert rig.counters[Counter.BRIDGE_CLIENT_IDS_TAKEN_OVER] == 0
+            assert state.attempts <= 1
+
+
 async def test_missing_password_file(tmp_path):
     """A password file that is gone is named, and read again at the next attempt."""
 

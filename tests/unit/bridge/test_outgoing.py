@@ -9,6 +9,7 @@ import pytest
 from journal_rig import JournalRig
 
 from appliance.bridge import marks, outgoing, outgoing_reader
+from appliance.bridge import window as outgoing_window
 from appliance.bridge.outgoing import Outgoing
 from appliance.config.tables import BridgeConfig, BridgePublishConfig
 from appliance.counters import Counter
@@ -257,6 +258,41 @@ def test_refused_is_parked(journal, caplog):
     asyncio.run(run())
     assert "not authorized" in caplog.text
     assert "\x1b" not in caplog.text
+
+
+def test_refused_and_closed(journal):
+    """Of a broker that closes with each refusal, the refused message is named, and no other."""
+
+    async def run():
+        async with Rig(journal, version="5") as rig:
+            rig.put(b"bad", topic="out/bad")
+            rig.put(b"good")
+            for _ in range(outgoing_window.MOST_STRIKES + 1):
+                rig.put(b"bad", topic="out/bad")
+            remote = rig.connect()
+            await remote.until(2)
+            remote.acknowledge(0, reason=0x87)
+            assert rig.outgoing.disconnected() == "out/bad"
+            remote = rig.connect(session_present=True)
+            await remote.until(3)
+            assert remote.payloads[:2] == [b"good", b"bad"]
+            remote.acknowledge(0)
+            assert rig.outgoing.disconnected() == ""
+            for _ in range(outgoing_window.MOST_STRIKES):
+                remote = rig.connect(session_present=True)
+                await remote.until(1)
+                remote.acknowledge(0, reason=0x87)
+                assert rig.outgoing.disconnected() == "out/bad"
+            # Long after a refusal the end has another cause.
+            remote = rig.connect(session_present=True)
+            await remote.until(1)
+            remote.acknowledge(0, reason=0x87)
+            rig.now += 60
+            assert rig.outgoing.disconnected() == ""
+            done = (rig.outgoing.messages_out, rig.outgoing.undelivered.parked)
+            assert done == (1, outgoing_window.MOST_STRIKES + 2)
+
+    asyncio.run(run())
 
 
 def test_quota(journal, monkeypatch, caplog):
