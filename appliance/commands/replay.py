@@ -105,7 +105,6 @@ class _Replay:
         self._prefix = options.prefix or ""
         self._speed = speed
         self._meter = Meter(sys.stderr)
-        self._sent = 0
         self._own = 0
         self._unsendable = 0
         self._why_unsendable = ""
@@ -142,7 +141,7 @@ class _Replay:
             self._seen = message.seq
             if self._meter.is_due:
                 self._show(message, first, last)
-            if self._sent == self._limit:
+            if self._stream.sent == self._limit:
                 return
         self._seen = max(self._seen, last)
 
@@ -174,8 +173,6 @@ class _Replay:
         except UsageError as error:
             self._unsendable += 1
             self._why_unsendable = self._why_unsendable or f"message {message.seq}: {error}"
-        else:
-            self._sent += 1
 
     def _properties(self, message: Message) -> MessageProperties:
         kept = message.properties.decoded() if message.properties is not None else _NO_PROPERTIES
@@ -187,12 +184,12 @@ class _Replay:
     def _show(self, message: Message, first: int, last: int) -> None:
         share = (message.seq - first + 1) / max(1, last - first + 1)
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(message.received_ns / 1e9))
-        self._meter.show(f"{self._sent:,} sent, now at {at}", share)
+        self._meter.show(f"{self._stream.sent:,} sent, now at {at}", share)
 
     def _end(self, why: str, *, is_complete: bool) -> None:
         """Say how it ended, and how to go on."""
         self._meter.clear()
-        refused, sent = self._stream.refused, self._sent
+        refused, sent = self._stream.refused, self._stream.sent
         if not is_complete:
             sent -= self._stream.under_way
         lines = [f"{counted(sent - refused.count, 'message')} replayed"]

@@ -72,6 +72,8 @@ class PublishStream(Client):
         self._probes: deque[int] = deque()
         """For each ping under way, the number of the last message before it."""
         self.done = 0
+        self.sent = 0
+        """Messages that were given to the connection, also the one at which it failed."""
         self.refused = Refusal()
 
     @property
@@ -130,6 +132,7 @@ class PublishStream(Client):
             self._wait_for_answer()
         entry = _Entry(number, qos, topic)
         self._under_way.append(entry)
+        self.sent += 1
         if qos:
             packet_id = self._free_packet_id()
             head += struct.pack("!H", packet_id)

@@ -229,13 +229,30 @@ def test_a_broker_that_acknowledges_nothing_ends_the_replay(
     assert (found, said in told) == (code, True), told
 
 
-def _say(server: socket.socket, answers: bytes) -> None:
+def test_the_message_at_which_the_connection_fails_counts_once(
+    appliance: ApplianceProcess, run: Run
+) -> None:
+    """It is under way and not replayed, so that no number is below zero."""
+    send(appliance.port, *((f"fails/{number}", b"x", 1) for number in range(70)))
+    first, _ = numbers(run, "fails/#")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        arguments = (server, b"", b"\x20\x03\x00\x00\x00\x40\x02\x77\x77")
+        threading.Thread(target=_say, args=arguments, daemon=True).start()
+        to = ("--host", "127.0.0.1", "--port", str(server.getsockname()[1]))
+        chosen = ("-t", "fails/#", "--after", str(first - 1))
+        code, _, said = run("replay", *chosen, "--speed", "max", *to)
+    assert code == 69
+    assert "\n0 messages replayed\n" in said
+    assert f"--after {first - 1}\n" in said
+
+
+def _say(server: socket.socket, answers: bytes, hello: bytes = b"\x20\x03\x00\x00\x00") -> None:
     """Accept a connection, and answer everything with this until it ends."""
     connection, _ = server.accept()
     # Outermost, because what is closed may still have something to send.
     with contextlib.suppress(OSError), connection, connection.makefile("rwb") as stream:
         _packet(stream)
-        stream.write(b"\x20\x03\x00\x00\x00")
+        stream.write(hello)
         stream.flush()
         while _packet(stream):
             stream.write(answers)
