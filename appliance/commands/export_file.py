@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
-from appliance.errors import NoPermissionError, UsageError
+from appliance.errors import NoPermissionError, UnavailableError, UsageError
 from appliance.model import Message
 from appliance.recorders.format import Format
 from appliance.storage import files
@@ -138,6 +138,7 @@ def begin(path: Path, note: Note) -> BinaryIO:
     Raises:
         UsageError: it exists, or can't be made.
         NoPermissionError: this user may not write there.
+        UnavailableError: the disk takes nothing; the file is not made.
     """
     try:
         file = path.open("xb")
@@ -152,7 +153,12 @@ def begin(path: Path, note: Note) -> BinaryIO:
         raise NoPermissionError(f"{path}: this user may not write there; name another") from None
     except OSError as error:
         raise UsageError(f"{path}: it can't be written: {error.strerror}") from None
-    write_note(path, note)
+    try:
+        write_note(path, note)
+    except OSError as error:  # a full disk: without the note nothing could go on with the file
+        file.close()
+        files.remove(path)
+        raise UnavailableError(f"{path}: it can't be written: {error.strerror}") from None
     return file
 
 

@@ -1,6 +1,7 @@
 """``appliance export``: which messages, and how an export that did not end goes on."""
 
 import contextlib
+import errno
 import json
 
 import msgspec
@@ -11,6 +12,7 @@ from appliance.commands import export_file
 from appliance.engine import databases
 from appliance.journal.journal import Journal
 from appliance.model import Cause, Execution, ExecutionState, Message
+from appliance.storage import files
 from appliance.storage.database import Database
 from appliance.tasks.records import Options, Record
 from appliance.tasks.selector import TaskSelector
@@ -163,6 +165,21 @@ def test_an_interrupted_export_goes_on_where_it_was(export, tmp_path, monkeypatc
     code, _, err = export("--resume", "-o", str(file))
     assert code == 64
     assert "complete" in err
+
+
+def test_a_full_disk_at_the_beginning_is_said_with_the_file(export, tmp_path, monkeypatch):
+    """Nothing is left behind that the next attempt would take for another program's file."""
+
+    def fail(_path, _content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "new"
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "replace_file", fail)
+        code, _, err = export("-o", str(file))
+    assert (code, list(tmp_path.iterdir())) == (69, [])
+    assert f"{file}: it can't be written: No space left" in err
+    assert export("-o", str(file), "--limit", "3")[0] == 0
 
 
 def test_resume_begins_an_export_that_was_not_begun(export, tmp_path):
