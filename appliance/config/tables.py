@@ -492,7 +492,7 @@ class DatabaseConfig(Table, frozen=True):
     password: Annotated[Secret | None, Example('"${DB_PASSWORD}"')] = None
     """The password of the user in `url`."""
     password_file: Annotated[ReadPath | None, Example('"db-password.txt"')] = None
-    """Instead of `password`: a file whose first line it is."""
+    """Instead of `password`: a file that holds only the password."""
     table: Annotated[str, Example('"messages"')] = ""
     """The table or collection; the recorder's name by default. It is made if it is missing."""
 
