@@ -17,7 +17,6 @@ import contextlib
 import errno
 import io
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -115,6 +114,8 @@ class Parts(Target):
         self._wanted_bytes = 0
         """Free space from which on it is tried again after the disk was full."""
         self._full_until_s = 0.0
+        self._failure = OSError()
+        """What was said when the disk was full."""
         self._open_bytes = 0
 
     @property
@@ -245,6 +246,7 @@ class Parts(Target):
             if self._part is not None and not self._writer.takes(table.columns):
                 self._close()
             if self._part is None:
+                files.make_directory(self._path.parent)  # it may have been removed
                 self._writer.begin(waiting_file(self._path), table.columns)
                 self._part = _Open(first, last, time.monotonic())
                 self._progress = msgspec.structs.replace(
@@ -347,7 +349,9 @@ class Parts(Target):
         self._writer.abandon()
         with contextlib.suppress(OSError):
             waiting_file(self._path).unlink(missing_ok=True)
-            if isinstance(error, OSError):
+            # A file that is gone is no question of room.
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                self._failure = error
                 free = files.free_bytes(self._path.parent)
                 self._wanted_bytes = free + max(_MORE_ROOM_BYTES, free // 10)
                 self._full_until_s = time.monotonic() + _FULL_S
@@ -358,7 +362,9 @@ class Parts(Target):
             return
         is_over = time.monotonic() >= self._full_until_s
         if not is_over and files.free_bytes(self._path.parent) < self._wanted_bytes:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            said = self._failure
+            code = said.errno or errno.ENOSPC
+            raise OSError(code, said.strerror or str(said), str(self._path))
         self._wanted_bytes = 0
 
     # --- what is said ----------------------------------------------------------------------------

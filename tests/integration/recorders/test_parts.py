@@ -1,5 +1,6 @@
 """Promises of recorders whose format makes complete files: exactly once, whole, at any moment."""
 
+import errno
 import json
 import os
 import shutil
@@ -95,6 +96,45 @@ def test_parts_hold_every_message_once_and_say_which(tmp_path, kind):
     (state,) = plant.recorders.states()
     assert state.recorded == 9
     assert state.size_bytes == sum(path.stat().st_size for path in found(tmp_path / "rec", kind))
+
+
+@pytest.mark.posix("an open file can't be removed on Windows")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_is_removed_is_made_again(tmp_path, kind):
+    """The open part is lost with it, and made again from the journal at once."""
+    with Plant(tmp_path, one(kind, messages=4)) as plant:
+        plant.publish(*data(*range(2)))
+        plant.settle()
+        plant.until(lambda states: states[0].recorded == 2)
+        shutil.rmtree(tmp_path / "rec")
+        plant.publish(*data(*range(2, 5)))
+        plant.settle()
+        plant.until(lambda states: states[0].recorded == 5 and states[0].health.level == "ok")
+    assert numbers(tmp_path / "rec", kind) == list(range(5))
+
+
+def test_what_is_wrong_with_a_part_is_said_until_it_is_made(tmp_path, monkeypatch):
+    """A part that failed waits for room; the error is the one that came, not another."""
+
+    def fail(_number):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(parts_module, "_FULL_S", 0.3)
+    with Plant(tmp_path, one("qvd", messages=2)) as plant:
+        plant.publish(*data(0))
+        plant.settle()
+        plant.until(lambda states: states[0].recorded == 1)
+        said = []
+        with monkeypatch.context() as patch:
+            patch.setattr(parts_module.files, "sync_file", fail)
+            plant.publish(*data(1))
+            assert plant.journal.flush(30)
+            plant.until(lambda states: states[0].health.level == "bad")
+            # Longer than it takes until it is looked at again.
+            plant.until(lambda states: said.append(states[0].health.text) or len(said) > 15)
+        assert set(said) == {"the disk is broken"}
+        plant.settle()
+    assert numbers(tmp_path / "rec", "qvd") == [0, 1]
 
 
 def test_a_part_ends_at_its_size(tmp_path):
