@@ -6,7 +6,7 @@ Not for: mail about Windows services, which the appliance does not watch (other_
 from __future__ import annotations
 
 import re
-from email.utils import parseaddr
+from email.utils import getaddresses, parseaddr
 from urllib.parse import quote, urlencode
 
 from appliance.commands.from_butler.draft import Draft
@@ -87,9 +87,11 @@ class _Server:
 def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
     sender = event.text("fromAddress", "fromAdress")
     receivers = []
+    event.used("rateLimit", "headScriptLogLines", "tailScriptLogLines")
     for each in event.texts("recipients", "toAdress"):
-        if _ADDRESS.fullmatch(each):
-            receivers.append(each)
+        found = [address for _, address in getaddresses([each.replace(";", ",")])]
+        if all(_ADDRESS.fullmatch(one) for one in found):
+            receivers.extend(found)
         elif not _PLACEHOLDER.fullmatch(each):
             event.leave("recipients", "a value of it is no e-mail address")
     only = event.section("alertEnableByCustomProperty")
@@ -111,6 +113,8 @@ def _event(event: Section, kind: str, server: _Server, draft: Draft) -> None:
         return
     # The custom property decides about the common receivers only, as with Butler.
     rows = [(receivers, filtered), ([], personal)] if filtered else [(receivers, personal)]
+    if not receivers and not personal:
+        event.leave("recipients", "nobody is left who would get mail about this event")
     for to, keys in rows:
         if to or "to_property" in keys or "to_owner" in keys:
             of_url: dict[str, Value] = {} if to else {"to_url": False}

@@ -147,6 +147,40 @@ def test_each_kind_of_notice_goes_to_its_receivers(site: Path) -> None:
     assert made.secrets["notify_webhook_failed_2.txt"].startswith("form://bell.example.com/ring?")
 
 
+@pytest.mark.parametrize(
+    ("recipients", "to", "said"),
+    [
+        ("[Anna B <a@example.com>, b@example.com]", "a%40example.com%2Cb%40example.com", ""),
+        ("b@example.com; c@example.com", "b%40example.com%2Cc%40example.com", ""),
+        ("['<Email address 1>', '']", "", "nobody is left"),
+        ("[nobody]", "", "no e-mail address"),
+    ],
+)
+def test_receivers_of_mail_are_found_or_the_event_is_listed(
+    recipients: str, to: str, said: str, tmp_path: Path
+) -> None:
+    """A mail program takes a name and several addresses in a value. No mail is no silence."""
+    _, made = converted(
+        tmp_path,
+        f"""{MQTT}
+  emailNotification:
+    enable: true
+    reloadTaskFailure:
+      enable: true
+      rateLimit: 60
+      tailScriptLogLines: 5
+      fromAddress: q@example.com
+      recipients: {recipients}
+    smtp:
+      host: mail.example.com
+""",
+    )
+    assert any(f"to={to}" in each for each in made.secrets.values()) == bool(to)
+    reasons = " ".join(made.findings.left_out)
+    assert said in reasons
+    assert "not a key of Butler" not in reasons
+
+
 def test_schedules_become_timers_and_the_others_are_listed(site: Path) -> None:
     """A schedule that can't be a timer is named with the reason, a stopped one is a comment."""
     made = convert(site / "config" / "full.yaml", site / "new.toml")
