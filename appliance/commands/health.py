@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,6 +16,10 @@ from appliance.config.reading import load_data_dir
 from appliance.errors import EXIT_OK, EXIT_UNAVAILABLE
 from appliance.log.sanitize import escape
 from appliance.ops.health import Report, look
+from appliance.storage import files
+
+_ROOM_BYTES = 64_000
+"""More than a report has."""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -34,6 +40,8 @@ def execute(options: argparse.Namespace) -> int:
     elif found.is_old:
         pid, silent_s = found.report.pid, found.silent_s
         why = f"the appliance (pid {pid}) has not said anything for {silent_s:.0f} s"
+        if _is_full(data_dir):
+            why += f"; no disk space is left in {data_dir}, so it may be unable to: make room there"
     report = None if found is None else found.report
     if options.json:
         print_json(_body(report, why))
@@ -43,6 +51,13 @@ def execute(options: argparse.Namespace) -> int:
         assert report is not None
         sys.stdout.write(_text(report, time.time_ns()))
     return EXIT_UNAVAILABLE if why or report is None or report.is_bad else EXIT_OK
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether the appliance has no room to say how it is."""
+    with contextlib.suppress(OSError):
+        return files.free_bytes(folder) < _ROOM_BYTES
+    return False
 
 
 def _body(found: Report | None, why: str) -> dict[str, Any]:

@@ -155,6 +155,12 @@ def test_health_believes_no_old_report(tmp_path, monkeypatch, capsys) -> None:
     assert code == 69
     assert json.loads(out)["status"] == "bad"
     assert "has not said anything for 6" in json.loads(out)["reason"]
+    assert "disk" not in json.loads(out)["reason"]
+    with monkeypatch.context() as patch:
+        patch.setattr(health.files, "free_bytes", lambda _folder: 0)
+        code, out = call(capsys, "health")
+    assert code == 69
+    assert f"no disk space is left in {data.resolve()}" in out
     (data / "health.json").write_text("{")
     assert call(capsys, "health")[0] == 69
 
