@@ -60,6 +60,10 @@ def take(butler: Section, draft: Draft) -> None:
         {"bind": f"127.0.0.1:{port}"},
         comment="Butler's calls (/v4/...), and more: docs/http.md.",
     )
+    findings.differs(
+        rest.key("serverPort"),
+        "Butler has this port, so while both run on one machine, write another one in [http] bind",
+    )
     tls = rest.section("tls")
     if tls and tls.flag("enable", True):
         _tls(tls, table, draft)

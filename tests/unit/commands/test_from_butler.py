@@ -388,7 +388,7 @@ def test_a_switch_that_is_neither_true_nor_false_puts_nothing_into_effect(site: 
 
 
 def test_a_published_message_of_a_call_needs_a_way_to_the_old_broker(tmp_path: Path) -> None:
-    """Butler's call publishes there; here at the appliance, and that is said."""
+    """Butler's call publishes there; here at the appliance, and that is said. So is the port."""
     text = f"{MQTT}\n  restServerConfig:\n    enable: true\n"
     for each, is_said in (
         (text, True),
@@ -397,6 +397,7 @@ def test_a_published_message_of_a_call_needs_a_way_to_the_old_broker(tmp_path: P
     ):
         _, made = converted(tmp_path, each)
         assert any("[[bridge.publish]]" in line for line in made.findings.different) == is_said
+        assert any("serverPort: Butler has this port" in e for e in made.findings.different)
 
 
 def test_keys_of_older_versions_are_read(tmp_path: Path) -> None:
