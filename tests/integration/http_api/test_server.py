@@ -320,7 +320,7 @@ def test_a_client_is_told_to_go_on_when_it_is_its_turn(site, handlers) -> None:
 
 
 def test_bodies_of_requests_that_wait_for_their_turn_are_bounded(site, handlers) -> None:
-    """What is beyond is read when those before are answered."""
+    """What is beyond is read when those before are answered, and is not slow because of that."""
     close = b"Connection: close\r\n"
     requests = [post(b"held", b"x" * 65536) for _ in range(30)]
     requests.append(post(b"held", b"x" * 65536, more=close))
@@ -332,6 +332,11 @@ def test_bodies_of_requests_that_wait_for_their_turn_are_bounded(site, handlers)
         until(lambda: held.flow.is_held, "no more is read")
         received = sum(each.received for each in held._exchanges)
         assert received <= bounds.AT_ONCE_BYTES + 65536
+
+        async def look_late() -> None:
+            held.end_if_late(held.loop.time() + 3600)
+
+        asyncio.run_coroutine_threadsafe(look_late(), held.loop).result(DEADLINE_S)
         handlers.open_gate()
         assert answers_in(all_of(client)) == [200] * 32
         sender.join()
