@@ -193,7 +193,7 @@ def test_schedules_become_timers_and_the_others_are_listed(site: Path) -> None:
     assert config.timer[0].id == "task-1"  # callers of /v4/schedules know it
     assert '# cron = "0 7 * * MON-FRI"' in made.text
     left = "\n".join(f"{reason} {paths}" for reason, paths in made.findings.left_out.items())
-    for name in ("Not a schedule", "Thrice a minute", "No task"):
+    for name in ("Not a schedule", "Thrice a minute", "No task", "butlerSchedule[1].tags"):
         assert name in left
 
 
