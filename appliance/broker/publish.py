@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 1000
+_MOST_AT_ONCE = 250
 """Packets that are looked at one by one before the connection looks at the time: some ms."""
 _REMEMBERED_TOPICS = 1024
 _LONGEST_REMEMBERED_TOPIC = 256

@@ -550,7 +550,7 @@ def crowd_comes_and_goes(at: Target) -> Callable[[], None]:
 
 def _websocket(at: Target, name: str) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", at.websocket_port))
-    client.settimeout(0.2)
+    client.settimeout(20)
     client.sendall(
         b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -709,6 +709,9 @@ def main() -> None:
     parser.add_argument("--old", action="store_true", help="its configuration knows less")
     parser.add_argument("kinds", nargs="*")
     asked = parser.parse_args()
+    # What is measured is the appliance, not what else the machine does; only root may say so.
+    with contextlib.suppress(AttributeError, PermissionError):
+        os.nice(-15)
     for kind in KINDS:
         if not asked.kinds or kind.__name__ in asked.kinds:
             longest, took = measure(kind, asked.of, is_old=asked.old)
