@@ -229,6 +229,26 @@ async def test_keys_typed_faster_than_they_are_handled():
         assert "Stop the appliance?" not in text
 
 
+@pytest.mark.parametrize("last", ["enter", "escape"])
+async def test_a_key_behind_the_end_of_a_filter_is_no_text_of_it(last):
+    """It does what it does on the page, even if it comes before the line is closed."""
+    from textual.events import Key
+
+    app = app_for(story())
+    async with app.run_test(size=NARROW) as pilot:
+        await settle(pilot)
+        names = {"/": "slash", ":": "colon"}
+        for letter in "/task:hr":
+            app.post_message(Key(names.get(letter, letter), letter))
+        app.post_message(Key(last, None))
+        app.post_message(Key("2", "2"))
+        text = await settle(pilot)
+        assert "[2]Topics" in text
+        await pilot.press("1")
+        text = await settle(pilot)
+        assert ("filter task:hr" in text) == (last == "enter")
+
+
 async def test_a_filter_that_cannot_be_read_says_why():
     """The rows stay as they were and the line below says what is wrong."""
     async with app_for(story()).run_test(size=NARROW) as pilot:

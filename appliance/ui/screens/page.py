@@ -250,6 +250,7 @@ class Page(BaseScreen[None]):
             self.use_filter(event.wanted)
             self.host.remember_filter(event.source.strip())
         self.focus_body()
+        self.query_one(FilterBar).leave()
 
     def focus_body(self) -> None:
         """Focus what had the focus before the filter bar, else the main list."""

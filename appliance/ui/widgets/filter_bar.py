@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
+from textual.events import Key
 from textual.message import Message
 from textual.widgets import Input
 
@@ -24,11 +25,58 @@ _MOST_LINES = 4
 _PROMPT = "plant/+/state  text  !not  client:x  task:x  state:failed  since:10m"
 
 
+class FilterLine(Input):
+    """What is typed behind Enter or Esc is not text of the filter, however quickly it comes.
+
+    Textual sends such keys here until the focus has moved: they are kept for what gets it.
+    """
+
+    def __init__(self, submit: Callable[[str], bool], cancel: Callable[[], None]) -> None:
+        """``submit`` says whether the text was taken."""
+        super().__init__(placeholder=_PROMPT, id="filterinput", compact=True)
+        self._submit = submit
+        self._cancel = cancel
+        self._is_over = False
+        self._has_left = False
+        self._kept: list[Key] = []
+
+    def begin(self) -> None:
+        """Keys are for this line again."""
+        self._is_over = self._has_left = False
+        self._kept.clear()
+
+    def leave(self) -> None:
+        """The focus has moved: hand on what was typed meanwhile, and what is still on its way."""
+        self._has_left = True
+        self.call_later(self._hand_on)  # by this widget: from a parent, no parent would get them
+
+    async def _on_key(self, event: Key) -> None:
+        if not self._is_over and event.key not in ("enter", "escape"):
+            return  # Input's own
+        event.stop()
+        event.prevent_default()
+        if self._is_over:
+            self._kept.append(event)
+            if self._has_left:
+                self._hand_on()
+        elif event.key == "escape":
+            self._is_over = True
+            self._cancel()
+        else:
+            self._is_over = self._submit(self.value)
+
+    def _hand_on(self) -> None:
+        kept, self._kept = self._kept, []
+        target = self.screen.focused or self.screen
+        for key in kept:
+            if target is not self:
+                target._forward_event(Key(key.key, key.character))  # noqa: SLF001 - as Textual does
+
+
 class FilterBar(Horizontal):
     """Hidden until it is opened."""
 
     BINDINGS = [  # noqa: RUF012 - Textual's way to declare them
-        Binding("escape", "cancel", show=False),
         Binding("up", "older", show=False),
         Binding("down", "newer", show=False),
     ]
@@ -52,7 +100,7 @@ class FilterBar(Horizontal):
         label = Pane(id="filterlabel")
         label.show([[(" filter ", "key")]])
         yield label
-        yield Input(placeholder=_PROMPT, id="filterinput", compact=True)
+        yield FilterLine(self._submit, self._cancel)
         yield Pane(id="filtererror")
 
     def on_mount(self) -> None:
@@ -73,9 +121,10 @@ class FilterBar(Horizontal):
         self._history = [source, *(old for old in history if old != source)]
         self._at = 0
         self._parse = parse
-        field = self.query_one(Input)
+        field = self.query_one(FilterLine)
         field.value = f"{source} {more}".strip()
         self.display = True
+        field.begin()
         field.select_on_focus = not more  # what is typed replaces the old filter, or goes on
         self.screen.set_focus(field)  # at once: focus() would let keys pass that are typed fast
         field.cursor_position = len(field.value)
@@ -100,12 +149,17 @@ class FilterBar(Horizontal):
         if self.display and (wanted := self._read(event.value)) is not None:
             self.post_message(self.Changed(wanted))
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        event.stop()
-        if self.display and (wanted := self._read(event.value)) is not None:
-            self._close(self.Closed(wanted, event.value))
+    def leave(self) -> None:
+        """The focus has moved to where keys are for now."""
+        self.query_one(FilterLine).leave()
 
-    def action_cancel(self) -> None:
+    def _submit(self, source: str) -> bool:
+        if not self.display or (wanted := self._read(source)) is None:
+            return False
+        self._close(self.Closed(wanted, source))
+        return True
+
+    def _cancel(self) -> None:
         if self.display:
             self._close(self.Closed())
 
@@ -122,6 +176,6 @@ class FilterBar(Horizontal):
 
     def _step(self, by: int) -> None:
         self._at = max(0, min(len(self._history) - 1, self._at + by))
-        field = self.query_one(Input)
+        field = self.query_one(FilterLine)
         field.value = self._history[self._at]
         field.cursor_position = len(field.value)
