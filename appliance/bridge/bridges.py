@@ -65,8 +65,7 @@ class Bridges:
             ApplianceError: what is kept of the bridges can't be read.
         """
         self._context.door.record(keep_only(each.name for each in configs))
-        for config in configs:
-            await self._begin(config)
+        await self._begin(configs)
         self._release()
 
     def _read(self, config: BridgeConfig) -> tuple[str, str, Kept]:
@@ -84,13 +83,21 @@ class Bridges:
         )
         return installation, client_id, kept
 
-    async def _begin(self, config: BridgeConfig) -> None:
-        self._installation, client_id, kept = await asyncio.to_thread(self._read, config)
-        bridge = Bridge(
-            config, self._context, client_id, installation=self._installation, kept=kept
-        )
-        self._bridges[config.name] = bridge
-        bridge.start()
+    async def _begin(self, configs: Sequence[BridgeConfig]) -> None:
+        """Make all of them first: the first message that one brings goes out by the others."""
+        made: list[Bridge] = []
+        try:
+            for config in configs:
+                self._installation, client_id, kept = await asyncio.to_thread(self._read, config)
+                bridge = Bridge(
+                    config, self._context, client_id, installation=self._installation, kept=kept
+                )
+                self._bridges[config.name] = bridge
+                made.append(bridge)
+        finally:
+            for bridge in made:
+                if not self._is_stopped:
+                    bridge.start()
 
     def is_looping(self, properties: EncodedProperties) -> bool:
         """Whether a client's message has been sent out by a bridge of this appliance before.
@@ -135,9 +142,7 @@ class Bridges:
             await self._context.door.settled()  # what they noted at the end is read below
             for bridge in ending:
                 del self._bridges[bridge.config.name]
-            for name, config in wanted.items():
-                if name not in self._bridges and not self._is_stopped:
-                    await self._begin(config)
+            await self._begin([one for name, one in wanted.items() if name not in self._bridges])
             for bridge in self._bridges.values():
                 bridge.wake()  # the operator may have corrected a file that it reads
         except Exception:
