@@ -48,10 +48,12 @@ async def test_a_filter_leaves_the_list_of_executions_in_charge():
 @pytest.mark.parametrize(
     "opened",
     [
-        "question_mark",
         "slash",
         "enter",
-        *(pytest.param(key, marks=pytest.mark.campaign) for key in ("ctrl+p", "q", "t", "n")),
+        *(
+            pytest.param(key, marks=pytest.mark.campaign)
+            for key in ("question_mark", "ctrl+p", "q", "t", "n")
+        ),
     ],
 )
 async def test_what_was_opened_gives_the_focus_back(tab, lists, opened):

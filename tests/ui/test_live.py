@@ -463,6 +463,7 @@ async def test_the_notice_of_a_small_terminal_fits_it(size):
             assert "The appliance runs on. q asks to stop it." in " ".join(words)
 
 
+@pytest.mark.campaign
 async def test_a_storm_of_resizes_ends_in_a_right_screen():
     """The last size counts."""
     async with app_for(story()).run_test(size=NARROW) as pilot:
@@ -550,6 +551,7 @@ async def test_what_was_chosen_is_remembered(tmp_path):
         assert "all well" in await settle(pilot)
 
 
+@pytest.mark.campaign
 async def test_a_million_messages_later_the_ui_holds_no_more():
     """Memory is bounded by rows, not by time."""
     engine = FakeEngine(Clock(), rate=100_000)

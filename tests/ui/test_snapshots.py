@@ -172,7 +172,7 @@ PAGES = ("live", "topics", "tasks", "clients", "log", "message", "execution", "s
             name,
             size,
             id=f"{name}-{size[0]}x{size[1]}",
-            marks=[] if size == NARROW or name == "live" else [pytest.mark.campaign],
+            marks=[] if size == NARROW and name in PAGES else [pytest.mark.campaign],
         )
         for name in CASES
         for size in ((NARROW, WIDE, HUGE) if name in PAGES else (NARROW, WIDE))

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md quotes what the appliance says: a changed message breaks this test."""
+"""docs/troubleshooting.md and docs/bridges.md quote the appliance: a changed message breaks this."""
 
 import re
 from pathlib import Path
@@ -43,6 +43,17 @@ def test_a_message_that_is_not_in_the_source_is_found():
     assert quoted('| "the port is used" | `"code"` |') == ["the port is used"]
     assert not any("the port is used" in one for one in texts())
     assert any("the port is in use" in one for one in texts())
+
+
+def test_the_quoted_texts_of_bridges_are_those_of_the_appliance():
+    """A cause whose words change has to be changed in the page."""
+    page = (ROOT / "docs" / "bridges.md").read_text("utf-8")
+    section = page[page.index("## Troubleshooting") : page.index("## Sources")]
+    known = texts()
+    found = quoted(section)
+    assert len(found) > 20
+    for text in found:
+        assert any(text.lower() in one for one in known), text
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)]+)\)", PAGE))))

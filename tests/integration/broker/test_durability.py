@@ -296,6 +296,7 @@ async def test_suback_is_durable(tmp_path, version):
         assert [o.topic_filter for o in rig.subscriptions.of("c")] == ["t"]
 
 
+@pytest.mark.campaign
 @states("MQTT5-3.1.2-8", "MQTT5-3.1.3-9")
 async def test_delayed_wills_outlive_a_kill(tmp_path):
     """Delayed wills of clients that were connected when the appliance was killed are published

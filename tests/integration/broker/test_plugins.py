@@ -295,6 +295,7 @@ async def test_a_client_that_leaves_while_plugins_are_asked(tmp_path: Path) -> N
         assert [each for each, _ in rows(rig)] == ["yes/1"]
 
 
+@pytest.mark.campaign
 async def test_a_slow_answer_is_no_silence_of_the_client(tmp_path: Path) -> None:
     """A keepalive that is shorter than the plugin's answer ends no connection."""
     async with Rig(tmp_path / "d", plugins=(plugin("Topics", slow_s=2.2),)) as rig:

@@ -73,6 +73,7 @@ class Demo:
         raise AssertionError(f"no line has {pattern}: {[line for _, line in self.lines]}")
 
 
+@pytest.mark.campaign
 def test_without_a_terminal_the_demo_ends_by_itself(tmp_path) -> None:
     """It says when it ends, ends then with 0, and sums up; --qlik says where the server is."""
     assert demo.HEADLESS_S == 30

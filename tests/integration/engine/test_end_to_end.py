@@ -413,6 +413,7 @@ def test_a_port_in_use_is_said_and_ends_with_69(appliance, tmp_path):
         assert "Traceback" not in text
 
 
+@pytest.mark.campaign
 def test_a_data_directory_in_use_is_said_and_ends_with_69(appliance):
     """A second appliance on the same data directory is told which process has it."""
     appliance.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import json
 
 import certificates
@@ -36,6 +37,7 @@ topic = "plant/press7/#"
 )
 
 
+@pytest.mark.campaign
 def test_a_timer_starts_its_task_and_publishes_and_a_silence_is_told(tmp_path) -> None:
     """With every = "1s" a task starts by itself, a message comes, and silence raises an alarm."""
     files = certificates.make(tmp_path / "certificates")

@@ -174,7 +174,7 @@ format = "json"
     "command",
     [["--version"], ["--help"], ["check"], ["tasks"], ["tasks", "--json"],
      ["run", "--headless", "--run-for", "100ms"], ["export"],
-     ["export", "--format", "csv"]],
+     pytest.param(["export", "--format", "csv"], marks=pytest.mark.campaign)],
     ids=" ".join,
 )  # fmt: skip
 def test_a_command_s_output_can_be_redirected_in_any_code_page(

@@ -468,6 +468,7 @@ def test_a_killed_appliance_and_its_return(tmp_path, attach):
         assert numbers == list(range(1, len(numbers) + 1))
 
 
+@pytest.mark.campaign
 def test_an_appliance_that_hangs_is_said_to(tmp_path, attach, monkeypatch):
     """A stopped process sends nothing: the terminal says so, and recovers with it."""
     if not hasattr(signal, "SIGSTOP"):
@@ -483,6 +484,7 @@ def test_an_appliance_that_hangs_is_said_to(tmp_path, attach, monkeypatch):
         until(lambda: engine.snapshot().link.level == "ok", "the frames again")
 
 
+@pytest.mark.campaign
 def test_a_user_who_may_attach_again_is_attached_again(tmp_path, attach, monkeypatch):
     """A role that is taken away ends the connection with the reason; given back, the terminal
     goes on by itself."""

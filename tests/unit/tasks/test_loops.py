@@ -106,6 +106,7 @@ def test_the_servers_list_says_what_names_and_tags_mean() -> None:
     assert 'task "One" starts task "Two"' in found.text
 
 
+@pytest.mark.campaign
 def test_hundreds_of_rules_are_looked_through_at_once() -> None:
     """A large configuration costs moments, and the number of warnings is bounded."""
     triggers = [rule("+/last", f'{{name = "Task {number}"}}') for number in range(200)]
