@@ -171,6 +171,16 @@ def numbers(run: Run, topic: str) -> tuple[int, int]:
     return found["firstSequence"], found["lastSequence"]
 
 
+@contextlib.contextmanager
+def other_broker(serve: Callable[..., None], *arguments: object) -> Iterator[tuple[str, ...]]:
+    """Let ``serve(server, *arguments)`` take a connection; gives the options that lead to it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = threading.Thread(target=serve, args=(server, *arguments), daemon=True)
+        serving.start()
+        yield "--host", "127.0.0.1", "--port", str(server.getsockname()[1])
+        serving.join(30)
+
+
 def test_a_broker_that_goes_away_leaves_a_number_to_go_on_with(
     appliance: ApplianceProcess, run: Run
 ) -> None:
@@ -178,12 +188,8 @@ def test_a_broker_that_goes_away_leaves_a_number_to_go_on_with(
     send(appliance.port, *((f"lost/{number}", b"x", 1) for number in range(20)))
     # Not counted on from the first: the broker's own messages have numbers in between.
     _, seventh = numbers(run, "lost/6")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = threading.Thread(target=_take_some, args=(server, 7), daemon=True)
-        taken.start()
-        to = ("--host", "127.0.0.1", "--port", str(server.getsockname()[1]))
+    with other_broker(_take_some, 7) as to:
         code, _, said = run("replay", "-t", "lost/#", "--speed", "max", *to)
-        taken.join(30)
     assert code == 69
     assert "7 messages replayed" in said
     assert f"--after {seventh}\n" in said
@@ -221,9 +227,7 @@ def test_a_broker_that_acknowledges_nothing_ends_the_replay(
 ) -> None:
     """Whatever else it says, and for however long."""
     send(appliance.port, ("hostile/1", b"x", 1))
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        threading.Thread(target=_say, args=(server, answers), daemon=True).start()
-        to = ("--host", "127.0.0.1", "--port", str(server.getsockname()[1]))
+    with other_broker(_say, answers) as to:
         to += ("--timeout", "1s" if said.startswith("did not") else "30s")
         found, _, told = run("replay", "-t", "hostile/#", "--speed", "max", *to)
     assert (found, said in told) == (code, True), told
@@ -235,10 +239,7 @@ def test_the_message_at_which_the_connection_fails_counts_once(
     """It is under way and not replayed, so that no number is below zero."""
     send(appliance.port, *((f"fails/{number}", b"x", 1) for number in range(70)))
     first, _ = numbers(run, "fails/#")
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        arguments = (server, b"", b"\x20\x03\x00\x00\x00\x40\x02\x77\x77")
-        threading.Thread(target=_say, args=arguments, daemon=True).start()
-        to = ("--host", "127.0.0.1", "--port", str(server.getsockname()[1]))
+    with other_broker(_say, b"", b"\x20\x03\x00\x00\x00\x40\x02\x77\x77") as to:
         chosen = ("-t", "fails/#", "--after", str(first - 1))
         code, _, said = run("replay", *chosen, "--speed", "max", *to)
     assert code == 69
