@@ -36,10 +36,10 @@ def main(count: int) -> None:
         print(f"port {server.port}", flush=True)
         for _ in sys.stdin:
             arrived: dict[str, int] = {}
-            for seen in list(server.requests):
+            for seen in server.requests:
                 if seen.method == "POST" and "/start" in seen.path:
                     arrived.setdefault(seen.path.split("/")[3].lower(), seen.at_ns)
-            server.requests.clear()
+            server.forget_requests()
             print(json.dumps(arrived), flush=True)
 
 

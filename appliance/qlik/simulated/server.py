@@ -145,8 +145,8 @@ class SimulatedQlik:
         """User ids (``"directory\\name"``) whose account is inactive."""
         self.rightless_users: set[str] = set()
         """User ids that see nothing and may do nothing."""
-        self.requests: deque[Received] = deque(maxlen=keep_requests)
-        self.start_posts: Counter[str] = Counter()
+        self._requests: deque[Received] = deque(maxlen=keep_requests)
+        self._start_posts: Counter[str] = Counter()
         """Start POSTs that arrived, by task id (lower case); ``"?"`` for tasks that are unknown."""
         self._proxies = {proxy.prefix: proxy for proxy in proxies}
         self._direct = direct
@@ -265,19 +265,27 @@ class SimulatedQlik:
     # --- what arrived ------------------------------------------------------------------------
 
     @property
+    def requests(self) -> list[Received]:
+        """The requests that arrived, oldest first: a copy, others may arrive meanwhile."""
+        with self._arrived:
+            return list(self._requests)
+
+    def forget_requests(self) -> None:
+        """Forget the requests that arrived so far."""
+        with self._arrived:
+            self._requests.clear()
+
+    @property
     def posts(self) -> list[Received]:
         """Every POST that arrived, oldest first, sign-ins (OAuth) left out."""
         return [
-            seen
-            for seen in list(self.requests)
-            if seen.method == "POST" and seen.path != "/oauth/token"
+            seen for seen in self.requests if seen.method == "POST" and seen.path != "/oauth/token"
         ]
 
     def starts(self, task_id: str = "") -> int:
         """How many start POSTs arrived, in all or for one task (or app, by its id)."""
-        if task_id:
-            return self.start_posts[task_id.lower()]
-        return self.start_posts.total()
+        with self._arrived:
+            return self._start_posts[task_id.lower()] if task_id else self._start_posts.total()
 
     def wait_for(self, holds: Callable[[], bool], timeout_s: float = 10.0) -> bool:
         """Wait until ``holds()`` is true, asked again at each request that arrives or is answered.
@@ -309,13 +317,13 @@ class SimulatedQlik:
             request.body[:_BODY_KEPT],
         )
         with self._arrived:
-            self.requests.append(seen)
+            self._requests.append(seen)
             if request.method == "POST" and "/start" in request.path:
-                self.start_posts.update(self.repository.named_by(request) or ["?"])
+                self._start_posts.update(self.repository.named_by(request) or ["?"])
             elif request.method == "POST" and (app := _APP_RELOAD.fullmatch(request.path)):
-                self.start_posts[app[1].lower()] += 1
+                self._start_posts[app[1].lower()] += 1
             elif request.method == "POST" and request.path == "/api/v1/reloads":
-                self.start_posts[self.cloud.app_of(request) or "?"] += 1
+                self._start_posts[self.cloud.app_of(request) or "?"] += 1
             self._arrived.notify_all()
         return seen
 

@@ -180,7 +180,7 @@ def test_only_ids_reach_the_server(
             call()
         assert caught.value.label == "not an id"
     assert client.poll([task_id], [task_id]) == {}
-    assert list(qlik.requests) == []
+    assert qlik.requests == []
 
 
 def test_many_executions_take_few_requests(
@@ -190,7 +190,7 @@ def test_many_executions_take_few_requests(
     tasks = [qlik.add_task(f"T{number}", duration_s=1) for number in range(100)]
     ids = [client.start(task.id).execution_id for task in tasks]
     clock.advance(60)
-    qlik.requests.clear()
+    qlik.forget_requests()
     reports = client.poll(ids, [task.id for task in tasks])
     assert len(reports) == 100
     assert {report.state for report in reports.values()} == {ExecutionState.SUCCEEDED}

@@ -228,7 +228,7 @@ def test_a_missing_or_foreign_client_certificate_is_explained(
     levels, text = findings(given)
     assert levels[-1] == "bad"
     assert "certificate" in text
-    assert list(qlik.requests) == []
+    assert qlik.requests == []
     server.close()
 
 
@@ -267,7 +267,7 @@ def test_an_unknown_authority_is_explained(qlik: SimulatedQlik, site: Site) -> N
         levels, text = findings(config(qlik.url, site, ca_file=ca_file))
         assert levels == ["bad"]
         assert "root.pem" in text
-    assert list(qlik.requests) == []
+    assert qlik.requests == []
 
 
 def test_an_expired_certificate_is_explained(site: Site) -> None:

@@ -509,7 +509,7 @@ def test_a_sign_in_never_leaves_the_server(qlik: SimulatedQlik) -> None:
         with pytest.raises(QlikError) as caught:
             client.check()
         assert (caught.value.label, caught.value.retry) == ("login page", RetryPolicy.NEVER)
-        assert list(other.requests) == []
+        assert other.requests == []
         client.close()
 
 

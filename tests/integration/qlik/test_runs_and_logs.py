@@ -206,7 +206,7 @@ def test_runs_that_ended_are_listed_by_one_call(
     assert ids(ended) == runs
     assert {report.reason for report in ended.reports} == {"Error: no table"}
     assert ended.until_ns > first.until_ns
-    assert [seen.path for seen in list(qlik.requests)[asked:]] == ["/qrs/executionresult/full"]
+    assert [seen.path for seen in qlik.requests[asked:]] == ["/qrs/executionresult/full"]
     clock.advance(OVERLAP_NS / SECOND_NS + 10)
     assert ids(client.ended(clock() - SECOND_NS, ())) == []
 

@@ -336,7 +336,7 @@ def test_a_start_costs_two_questions(qlik, tmp_path: Path) -> None:
         looked = len(qlik.requests)
         rig.source.put(START_TOPIC, task.id)
         rig.wait_until(lambda: task.runs == 1)
-        asked = [one.path for one in list(qlik.requests)[looked:]]
+        asked = [one.path for one in qlik.requests[looked:]]
         assert [path.split("/qrs")[-1] for path in asked if "about" not in path] == [
             "/executionsession/full",
             "/executionresult/full",
@@ -345,7 +345,7 @@ def test_a_start_costs_two_questions(qlik, tmp_path: Path) -> None:
         qlik.site.advance()
         rig.source.put("each", "")
         rig.wait_until(lambda: task.runs == 2)
-        gets = [one for one in list(qlik.requests)[looked:] if "execution" in one.path]
+        gets = [one for one in qlik.requests[looked:] if "execution" in one.path]
         assert len(gets) == 2
 
 

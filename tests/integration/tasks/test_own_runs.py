@@ -35,7 +35,7 @@ def wait_for_looks(qlik: SimulatedQlik, count: int) -> None:
     """Wait until runs that ended were asked for so many more times."""
 
     def looks() -> int:
-        return sum(seen.query.get("sort") == "-lastEndedAt" for seen in list(qlik.requests))
+        return sum(seen.query.get("sort") == "-lastEndedAt" for seen in qlik.requests)
 
     wanted = looks() + count
     assert qlik.wait_for(lambda: looks() >= wanted)
