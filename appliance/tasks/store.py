@@ -32,7 +32,7 @@ from appliance.storage.database import Database
 from appliance.storage.layout import Layout, Tables, check_ends
 from appliance.storage.rescue import rescue_rows
 from appliance.storage.sqlite import transaction
-from appliance.tasks import start_keys
+from appliance.tasks import kept, start_keys
 from appliance.tasks.records import Record
 from appliance.tasks.start_keys import KeptKey
 
@@ -100,6 +100,8 @@ class Changes:
         self.published: int | None = None
         """Publications up to this id are done with."""
         self.keys: list[KeptKey] = []
+        self.kept: dict[tuple[str, str], bytes | None] = {}
+        """Values by kind and name (kept.py); ``None`` removes one."""
         self.meta: dict[str, int] = {}
         self.removed_meta: list[str] = []
         self.sightings_shift_ns = 0
@@ -118,6 +120,7 @@ class Changes:
             or self.publications
             or self.published is not None
             or self.keys
+            or self.kept
             or self.meta
             or self.removed_meta
         )
@@ -159,8 +162,9 @@ def _sighting(row: tuple[object, ...]) -> tuple[bytes, int]:
 LAYOUT = Layout(
     title="The task database",
     application_id=0x514D5453,  # "QMTS"
-    loss="pauses of timers, keys of HTTP requests, and what the journal does not tell of requests"
-    " and of the history of runs: the rest is rebuilt from the journal",
+    loss="pauses of timers, holds, acknowledgements, how fresh each task was, keys of HTTP"
+    " requests, and what the journal does not tell of requests and of the history of runs: the rest"
+    " is rebuilt from the journal",
     parts=(
         Tables(
             """
@@ -183,6 +187,7 @@ CREATE TABLE IF NOT EXISTS histories (
             verify=_verify,
         ),
         start_keys.TABLES,
+        kept.TABLES,
     ),
 )
 
@@ -308,12 +313,18 @@ class Store:
             )
         if changes.published is not None:
             database.execute("DELETE FROM outbox WHERE id <= ?", (changes.published,))
+        if changes.kept:
+            kept.write(database, changes.kept)
         if changes.keys:
             start_keys.write(database, changes.keys)
             self._new_keys += len(changes.keys)
             if self._new_keys >= start_keys.BOUND_EVERY:
                 self._new_keys = 0
                 self.keys_forgotten += start_keys.bound(database)
+
+    def kept(self, kind: str) -> dict[str, bytes]:
+        """The values of a kind (kept.py), by name."""
+        return kept.read(self._db, kind)
 
     def checkpoint(self) -> bool:
         """Move the log into the file if it is long; returns whether it was.
