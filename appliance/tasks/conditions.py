@@ -19,7 +19,7 @@ Not for: deciding what to start.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -34,6 +34,7 @@ _SHOWN = 80
 """Characters of a value in an explanation."""
 _MISSING = object()
 _NOT_JSON = object()
+_NOT_TEXT = object()
 _ORDER: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -63,59 +64,82 @@ class Condition:
 
     def holds(self, payload: bytes) -> bool:
         """Whether the payload meets every condition; never raises."""
+        return all(one.ok for one in self.compare(payload))
+
+    def compare(self, payload: bytes) -> Iterator[Comparison]:
+        """Every comparison with what the payload has there, in order; never raises."""
         try:
             document = _document(payload)
         except UnicodeDecodeError:
             # JSON is UTF-8 (RFC 8259, section 8.1). msgspec raises UnicodeDecodeError for a text
             # in another encoding, and that error is no msgspec.DecodeError.
-            return False
+            document = _NOT_TEXT
         except (msgspec.DecodeError, RecursionError):
             document = _NOT_JSON
         if isinstance(document, dict | list):
-            return all(
-                _holds(name, _find(document, path), value) for path, name, value in self._tests
-            )
-        try:
-            readings = _readings(document, payload)
-        except UnicodeDecodeError:
-            return False
-        is_json = document is not _NOT_JSON
-        return all(
-            _holds_plain(name, readings, value)
-            if path == WHOLE
-            else is_json and _holds(name, _MISSING, value)
-            for path, name, value in self._tests
-        )
+            for path, name, value in self._tests:
+                found = _find(document, path)
+                yield Comparison(path, name, value, found, _holds(name, found, value))
+            return
+        readings: tuple[object, ...] = ()
+        if document is not _NOT_TEXT:
+            try:
+                readings = _readings(document, payload)
+            except UnicodeDecodeError:
+                document = _NOT_TEXT
+        for path, name, value in self._tests:
+            if document is _NOT_TEXT:
+                yield Comparison(path, name, value, _NOT_TEXT, ok=False)
+            elif path == WHOLE:
+                ok = _holds_plain(name, readings, value)
+                yield Comparison(path, name, value, readings[0], ok)
+            elif document is _NOT_JSON:
+                yield Comparison(path, name, value, _NOT_JSON, ok=False)
+            else:
+                yield Comparison(path, name, value, _MISSING, _holds(name, _MISSING, value))
 
     def unmet(self, payload: bytes) -> str:
         """The first comparison that does not hold, and what was found; empty if all hold."""
-        if self.holds(payload):
-            return ""
-        try:
-            document = _document(payload)
-        except UnicodeDecodeError:
+        return next((one.problem for one in self.compare(payload) if not one.ok), "")
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """One comparison of a ``when`` with a payload. The texts are made when they are asked for."""
+
+    path: str
+    name: str
+    """The operator, as the configuration has it."""
+    _wanted: object
+    _found: object
+    ok: bool
+    """Whether it holds."""
+
+    @property
+    def wanted(self) -> str:
+        """The comparison as the configuration has it: ``state = "done"``."""
+        return _shown_test(self.path, self.name, self._wanted)
+
+    @property
+    def found(self) -> str:
+        """What the payload has there, or why it has nothing."""
+        if self._found is _NOT_TEXT:
             return "the payload is not UTF-8 text"
-        except (msgspec.DecodeError, RecursionError):
-            document = _NOT_JSON
-        is_nested = isinstance(document, dict | list)
-        for path, name, wanted in self._tests:
-            if path == WHOLE and not is_nested:
-                readings = _readings(document, payload)
-                if not _holds_plain(name, readings, wanted):
-                    found = _shown(readings[0])
-                    return f"{_shown_test(path, name, wanted)} does not hold: found {found}"
-                continue
-            value = _find(document, path) if is_nested else _MISSING
-            if document is not _NOT_JSON and _holds(name, value, wanted):
-                continue
-            if document is _NOT_JSON:
-                what = "the payload is no JSON"
-            elif value is _MISSING:
-                what = f"the payload has no {path}"
-            else:
-                what = f"found {_shown(value)}"
-            return f"{_shown_test(path, name, wanted)} does not hold: {what}"
-        return "the condition does not hold"
+        if self._found is _NOT_JSON:
+            return "the payload is no JSON"
+        return f"no {self.path}" if self._found is _MISSING else _shown(self._found)
+
+    @property
+    def problem(self) -> str:
+        """Why it does not hold."""
+        if self._found is _NOT_TEXT:
+            return self.found
+        if self._found is _NOT_JSON:
+            what = self.found
+        elif self._found is _MISSING:
+            what = f"the payload has no {self.path}"
+        else:
+            what = f"found {_shown(self._found)}"
+        return f"{self.wanted} does not hold: {what}"
 
 
 def _shown_test(path: str, name: str, wanted: object) -> str:

@@ -38,7 +38,8 @@ from appliance.tasks.planner import Planner
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.start_keys import KEPT_S
 from appliance.tasks.state_store import ClosedError, StateStore
-from appliance.tasks.triggers import INTERNAL_ERROR, Decision, Trigger, Triggers
+from appliance.tasks.triggers import INTERNAL_ERROR, Trigger
+from appliance.tasks.verdicts import Triggers, Verdict
 
 _log = logging.getLogger(__name__)
 BATCH = 500
@@ -291,7 +292,7 @@ class JournalConsumer:
         self,
         planner: Planner,
         message: Message,
-        decision: Decision,
+        decision: Verdict,
         effects: _Effects,
     ) -> None:
         now = self._now()

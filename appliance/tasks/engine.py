@@ -69,7 +69,8 @@ from appliance.tasks.states import WAITING
 from appliance.tasks.store import Store
 from appliance.tasks.task_facts import TaskFacts
 from appliance.tasks.timers import Timers
-from appliance.tasks.triggers import Options, Triggers
+from appliance.tasks.triggers import Options
+from appliance.tasks.verdicts import Triggers
 from appliance.tasks.views import Views
 from appliance.tasks.workers import Publish, Serving, Workers
 

@@ -6,30 +6,24 @@ Not for: whether a message came before (dedup.py), finding the tasks that a sele
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
-from appliance.model import Message, ReloadOptions, is_own, outcome_of
-from appliance.mqtt.topics import Matcher
-from appliance.tasks.conditions import Condition
+from appliance.model import Message, ReloadOptions
+from appliance.tasks.conditions import Comparison, Condition
 from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection, WantedStart, read_payload
 from appliance.tasks.selector import ZERO_ID, TaskSelector, task_id
 from appliance.tasks.together import together
-
-_log = logging.getLogger(__name__)
 
 DEBOUNCE_MAX_FACTOR = 10
 """``debounce_max`` where a rule has only ``debounce``: a source that never falls quiet must not
 keep a task from ever running."""
 
 
-_EXPLAINED = 5
-"""Tasks that an explanation names."""
 INTERNAL_ERROR = Rejection("internal error", "An error in the appliance; see its log.")
 OWN_OUTCOME = Rejection("own outcome", "A task is not started by its own outcome.")
 
@@ -90,10 +84,12 @@ class Trigger:
             return f"the task that level {self._level + 1} of the topic names"
         return "the tasks that the payload names"
 
-    def starts(self, message: Message) -> tuple[WantedStart, ...] | Rejection | None:
-        """What the rule asks for on a message that its filter matches; ``None``: not concerned."""
-        if self._condition is not None and not self._condition.holds(message.payload):
-            return None
+    def compare(self, payload: bytes) -> Iterator[Comparison]:
+        """What each comparison of its ``when`` says of a payload; nothing without one."""
+        return iter(()) if self._condition is None else self._condition.compare(payload)
+
+    def asks_for(self, message: Message) -> tuple[WantedStart, ...] | Rejection:
+        """What it asks for on a message that its filter matches, and that meets its ``when``."""
         if self.fixed is None and self._level is None:
             return self._of_payload(message.payload)
         selector = self.fixed
@@ -121,10 +117,6 @@ class Trigger:
         if all_or_nothing and is_several:
             return (together(starts, self.options.reload),)
         return starts
-
-    def why_not(self, message: Message) -> str:
-        """Why a message that its filter matches does not meet its condition; empty if it does."""
-        return "" if self._condition is None else self._condition.unmet(message.payload)
 
     def options_of(self, start: WantedStart) -> Options:
         """How one of the starts that it asks for is to be carried out."""
@@ -174,114 +166,6 @@ def fixed_selector(task: str | Mapping[str, str], where: str) -> TaskSelector:
     )
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """What one rule says of one message."""
-
-    trigger: Trigger
-    starts: tuple[WantedStart, ...] = ()
-    rejection: Rejection | None = None
-
-
-class Triggers:
-    """All rules together. Not thread-safe; used by the thread that reads the journal."""
-
-    def __init__(self, configs: Iterable[TriggerConfig], *, service_name: str) -> None:
-        """Compile all rules; raises ``ConfigError`` for the first that can't be."""
-        self.rules: Sequence[Trigger] = tuple(
-            Trigger(config, number) for number, config in enumerate(configs, 1)
-        )
-        self._own_prefix = f"{service_name}/"
-        self._matcher: Matcher[Trigger] = Matcher()
-        for rule in self.rules:
-            self._matcher.add(rule.topic, rule)
-
-    def concern(self, topic: str) -> bool:
-        """Whether any rule's filter matches (the cheap question, asked for every message)."""
-        return bool(self._matcher.match(topic))
-
-    def decide(self, message: Message) -> tuple[Decision, ...]:
-        """What all rules together say of a message; one that no rule concerns gives nothing."""
-        matched = self._matcher.match(message.topic)
-        if not matched:
-            return ()
-        refusal = _never_starts(message)
-        decisions = []
-        for trigger in dict.fromkeys(matched):
-            if self._is_own(message) and not (
-                self._may_chain(trigger, message)
-                and (trigger.asks_for_log or not _is_told_again(message))
-            ):
-                continue
-            answer = refusal or _ask(trigger, message)
-            if answer is None:
-                continue
-            if isinstance(answer, Rejection):
-                decisions.append(Decision(trigger, rejection=answer))
-            elif self._is_own(message) and any(_about(message, one.selector) for one in answer):
-                decisions.append(Decision(trigger, rejection=OWN_OUTCOME))
-            else:
-                decisions.append(Decision(trigger, starts=answer))
-        return tuple(decisions)
-
-    def explain(self, message: Message) -> list[str]:
-        """What each rule whose filter matches says of a message, a sentence each."""
-        matched = list(dict.fromkeys(self._matcher.match(message.topic)))
-        if not matched:
-            if not self.rules:
-                return ["The configuration has no trigger, so no message starts a task."]
-            return ["No trigger listens on its topic."]
-        if (refusal := _never_starts(message)) is not None:
-            return [refusal.reason]
-        return [f"Trigger {rule.name}: {self._explained(rule, message)}" for rule in matched]
-
-    def _explained(self, rule: Trigger, message: Message) -> str:
-        if self._is_own(message):
-            if not self._may_chain(rule, message):
-                return (
-                    "it takes no message of the appliance itself, because its filter does not "
-                    f"begin with {_first_level(message.topic)}/ or it names no task."
-                )
-            if not rule.asks_for_log and _is_told_again(message):
-                return "it acts on an outcome once, and this tells the outcome again with its log."
-        if problem := rule.why_not(message):
-            return f"{problem}."
-        answer = _ask(rule, message)
-        if answer is None:
-            return "it is not concerned."
-        if isinstance(answer, Rejection):
-            return answer.reason
-        if self._is_own(message) and any(_about(message, one.selector) for one in answer):
-            return OWN_OUTCOME.reason
-        return f"it asks for {', '.join(one.selector.text for one in answer[:_EXPLAINED])}."
-
-    def _is_own(self, message: Message) -> bool:
-        is_on_own_topic = message.topic.startswith(self._own_prefix)
-        return (is_own(message.client_id) and is_on_own_topic) or bool(outcome_of(message))
-
-    def _may_chain(self, trigger: Trigger, message: Message) -> bool:
-        """A rule sees what the appliance says of itself only if it names the topic and the task.
-
-        Otherwise a rule for ``#`` would read the task id out of the outcome of the run that it
-        started, and start it again, for ever.
-        """
-        is_meant = _first_level(trigger.topic) == _first_level(message.topic)
-        return trigger.fixed is not None and is_meant
-
-
-def _ask(trigger: Trigger, message: Message) -> tuple[WantedStart, ...] | Rejection | None:
-    """What one rule says; an error in the appliance costs the message this rule and no other."""
-    try:
-        return trigger.starts(message)
-    except Exception:  # noqa: BLE001 - one rule's defect is not the others'
-        _log.exception(
-            "Trigger %s can't read message %d on %s: an error in the appliance, please report it",
-            trigger.name,
-            message.seq,
-            message.topic,
-        )
-        return INTERNAL_ERROR
-
-
 class _ToldAgain(msgspec.Struct):
     """What an outcome has that is published once more, with its script log."""
 
@@ -293,7 +177,7 @@ _OF_LOG = frozenset(_ToldAgain.__struct_fields__)
 _read_told_again = msgspec.json.Decoder(_ToldAgain).decode
 
 
-def _is_told_again(message: Message) -> bool:
+def is_told_again(message: Message) -> bool:
     """Whether one of the appliance's own messages repeats an outcome that was told before.
 
     A rule acted on it then: a run that fails once must not start its successor twice.
@@ -303,27 +187,3 @@ def _is_told_again(message: Message) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
     return bool(again.logTail or again.logProblem)
-
-
-def _first_level(topic: str) -> str:
-    return topic.partition("/")[0]
-
-
-def _about(message: Message, selector: TaskSelector) -> bool:
-    about = (*message.topic.split("/"), outcome_of(message))
-    return selector.kind in ("id", "app") and selector.value in about
-
-
-def _never_starts(message: Message) -> Rejection | None:
-    """An empty retained payload, which deletes the retained message.
-
-    A publisher's own PUBLISH with the retain flag is an event like any other: the journal holds
-    only what publishers sent, never what our broker replays to its subscribers. A bridge is a
-    subscriber of another broker: what is replayed to it comes in where the configuration wants
-    that, and one that came before is a repeat (dedup.py).
-    """
-    if message.retain and not message.payload:
-        return Rejection(
-            "cleared", "An empty retained message only clears the topic.", harmless=True
-        )
-    return None

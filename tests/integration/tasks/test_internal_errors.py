@@ -26,7 +26,7 @@ from appliance.tasks.dispatcher import Dispatcher
 from appliance.tasks.planner import Planner
 from appliance.tasks.store import Publication
 from appliance.tasks.schedule import Timing
-from appliance.tasks.triggers import Triggers
+from appliance.tasks.verdicts import Triggers
 
 
 @pytest.fixture
@@ -151,14 +151,14 @@ def test_a_rule_that_fails_takes_no_start_from_the_others(
 ) -> None:
     """Two rules on one topic: an error in reading for one is counted and logged, the other starts."""
     task = qlik.add_task("Reload sales", duration_s=0.05)
-    holds = Condition.holds
+    compare = Condition.compare
 
     def failing(condition: Condition, payload: bytes) -> bool:
         if b"poison" in payload:
             raise TypeError("never seen before")
-        return holds(condition, payload)
+        return compare(condition, payload)
 
-    monkeypatch.setattr(Condition, "holds", failing)
+    monkeypatch.setattr(Condition, "compare", failing)
     picky = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id, when={"state": "done"})
     plain = TriggerConfig(topic=TopicFilter("plant/#"), task=task.id)
     with Rig(tmp_path / "tasks.db", client_of(qlik), picky, plain) as rig:

@@ -12,7 +12,7 @@ from appliance.config.tables import TriggerConfig
 from appliance.model import Cause, Execution, ExecutionState, Message, Task
 from appliance.tasks.loops import find_loops
 from appliance.tasks.outcomes import describe
-from appliance.tasks.triggers import Triggers
+from appliance.tasks.verdicts import Triggers
 
 A, B, C = (f"{letter * 8}-1111-4111-8111-111111111111" for letter in "abc")
 HEAD = """

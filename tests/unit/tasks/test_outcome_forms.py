@@ -17,7 +17,7 @@ from appliance.mqtt.topics import topic_problem
 from appliance.qlik.server import FullTask
 from appliance.tasks.loops import find_loops
 from appliance.tasks.outcome_forms import OutcomeForm, OutcomeForms
-from appliance.tasks.triggers import Triggers
+from appliance.tasks.verdicts import Triggers
 
 A, B = (f"{letter * 8}-1111-4111-8111-111111111111" for letter in "ab")
 FAILED, ABORTED = ExecutionState.FAILED, ExecutionState.ABORTED

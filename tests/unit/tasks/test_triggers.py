@@ -9,7 +9,8 @@ from appliance.config.tables import TriggerConfig
 from appliance.errors import ConfigError
 from appliance.model import Message
 from appliance.tasks.payloads import WantedStart
-from appliance.tasks.triggers import Options, Trigger, Triggers
+from appliance.tasks.triggers import Options, Trigger
+from appliance.tasks.verdicts import Triggers
 from appliance.tasks.selector import TaskSelector
 
 ID = "8d31c0f8-0d36-4a0a-a8b4-3b0f6f2c5d10"
