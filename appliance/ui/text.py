@@ -67,11 +67,16 @@ code page 437, which each of its fonts has."""
 
 def use_console_font(*, on: bool) -> None:
     """Show the signs of the UI with what the font of the Linux console has, or as they are."""
-    if on != (_TABLE.get(ord("✓")) == _CONSOLE_FONT["✓"]):
+    if on != has_console_font():
         _TABLE.clear()
         _made_printable.cache_clear()
     if on:
         _TABLE.update({ord(sign): shown for sign, shown in _CONSOLE_FONT.items()})
+
+
+def has_console_font() -> bool:
+    """Whether signs are shown with what the font of the Linux console has."""
+    return _TABLE.get(ord("✓")) == _CONSOLE_FONT["✓"]
 
 
 def printable(text: str) -> str:
