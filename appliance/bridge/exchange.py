@@ -26,6 +26,7 @@ from appliance.broker.sparse_log import SparseLog
 from appliance.config.tables import BridgeConfig
 from appliance.counters import Counter
 from appliance.known_secrets import KnownSecrets
+from appliance.log.sanitize import escape
 from appliance.mqtt.client_packets import Ack, ConnAck
 
 logger = logging.getLogger(__name__)
@@ -118,6 +119,8 @@ class Exchange:
         elif kept.record.cursor is not None:
             context.door.record((forget_cursor(config.name),))
         self.is_flapping = False
+        self._granted: set[str] = set()
+        """Filters whose subscription was said: once each, since a connection may never last."""
         """The broker ends each connection soon: of gaps in a row, one is said."""
         self._is_gap_said = False
         self._is_sending = False
@@ -187,6 +190,7 @@ class Exchange:
             self._note_probe()
             self._subscribe(connection)
             return
+        asked = self.subscriptions.pending
         problem = self.subscriptions.answered(packet_id, code, text, self.causes)
         if problem is None:
             connection.end(self.causes.of_protocol("it answers what was not asked"))
@@ -196,6 +200,9 @@ class Exchange:
             self._context.count(Counter.BRIDGE_SUBSCRIPTIONS_REFUSED)
             if self.subscriptions.is_refusal_new:
                 self._log.log(logging.WARNING, ": a subscription is refused: %s", problem)
+        elif code is not None and asked not in self._granted:
+            self._granted.add(asked)
+            self._log.log(logging.INFO, " is subscribed to %s (QoS %d)", escape(asked), code)
         self._subscribe(connection)
 
     def acknowledged(self, ack: Ack) -> None:

@@ -62,7 +62,7 @@ def test_start_and_outcome(tmp_path, remote):
         with ApplianceProcess(tmp_path, text, program=QUICK) as process:
             process.start()
             press.subscribe("f7/#")
-            process.wait_for_line("bridge plant is connected")
+            process.wait_for_line("bridge plant is subscribed to start")
 
             def outcomes():
                 topic = f"f7/appliance/tasks/{TASK}/last"

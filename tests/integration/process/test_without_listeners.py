@@ -45,7 +45,7 @@ def test_it_starts_serves_reloads_and_stops(tmp_path: Path, capsys) -> None:
         with appliance:
             appliance.begin()
             appliance.wait_for_line("no listeners, as the configuration says")
-            appliance.wait_for_line("bridge plant is connected")
+            appliance.wait_for_line("bridge plant is subscribed to plant/#")
             press.subscribe("appliance/tasks/#")
             press.publish("plant/start", "5f8b1c2e-0d4a-4c55-9a1b-7e3d2f6a9b10")
             press.wait(lambda: any('"queued"' in each for each in press.payloads()), "an outcome")
