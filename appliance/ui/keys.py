@@ -19,6 +19,7 @@ OWN = "Own messages"
 ACTING = "Acting"
 REPEAT = "Repeating"
 SORTED = "Sorting"
+CONFIGURED = "As configuration"
 RUNS = "Runs"
 LIVE = "Live"
 DETAIL = "Message"
@@ -98,6 +99,14 @@ TABLE = (
     Key("run_task", "run_task", "t", "run task", "start a task", ACTING, footer=True),
     Key("publish", "publish", "n", "new message", "publish a message", ACTING),
     Key("repeat", "repeat", "r", "repeat", "do it again; its client", REPEAT),
+    Key(
+        "copy_block",
+        "copy_block",
+        "y",
+        "copy config",
+        "copy as configuration",
+        CONFIGURED,
+    ),
     Key("its_client", "client", "i", "its client", "do it again; its client", REPEAT),
     Key("its_execution", "execution", "enter", "execution", "what it started", DETAIL, footer=True),
     Key("pretty", "pretty", "p", "pretty/raw", "pretty or raw", DETAIL, footer=True),

@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 
 import msgspec
+import tomli
 import pytest
 from fake_engine import T0, TASKS, Clock, FakeEngine, S, story
 from screens import NARROW, WIDE, has_focus, settle, until
@@ -583,3 +584,48 @@ class TestNamesAndCounts:
         async with app_for(story()).run_test(size=NARROW) as pilot:
             await pilot.press("4")
             assert "X end session" in (await until(pilot, "x disconnect")).split("\n")[-1]
+
+
+class TestCopyingConfiguration:
+    """y offers pieces of the configuration; one key more copies one."""
+
+    async def copied(self, *pressed, said):
+        app = app_for(story())
+        async with app.run_test(size=NARROW, notifications=True) as pilot:
+            await settle(pilot)
+            await pilot.press(*pressed[:-1])
+            await until(pilot, said)
+            await pilot.press(pressed[-1])
+            await until(pilot, "Copied")
+            return tomli.loads(app.clipboard) if "[[" in app.clipboard else app.clipboard
+
+    async def test_of_a_message(self):
+        """The rule has the topic, the recorder too, with a format for the payload."""
+        said = "Copy for the configuration"
+        rule = await self.copied("y", "t", said=said)
+        assert rule["trigger"] == [
+            {"topic": "plant/line1/sensor7/state", "task": {"name": "NAME OF THE TASK"}}
+        ]
+        recorder = (await self.copied("enter", "y", "r", said=said))["recorder"][0]
+        assert (recorder["topic"], recorder["format"]) == ("plant/line1/sensor7/state", "csv")
+
+    async def test_of_a_branch_of_topics(self):
+        """Also with all topics below it."""
+        block = await self.copied("2", "g", "y", "T", said="a [[trigger]] for plant/#")
+        assert block["trigger"][0]["topic"].endswith("/#")
+
+    async def test_the_menu_goes_by_arrows_too(self):
+        """Down and Enter take the second entry; Esc takes none."""
+        recorder = await self.copied("y", "down", "enter", said="Copy for")
+        assert "recorder" in recorder
+        app = app_for(story())
+        async with app.run_test(size=NARROW) as pilot:
+            await settle(pilot)
+            await pilot.press("y", "escape")
+            assert "Copy for" not in await settle(pilot)
+            assert not app.clipboard
+
+    async def test_a_task_gives_its_selector(self):
+        """By name or by id, on the list and in the detail."""
+        assert (await self.copied("3", "y", "1", said="by its name")).startswith("task = {name = ")
+        assert (await self.copied("3", "enter", "y", "2", said="by its id")).startswith('task = "0')

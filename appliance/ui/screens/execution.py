@@ -15,6 +15,7 @@ from appliance.errors import ApplianceError
 from appliance.model import Execution
 from appliance.ui import keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import execution as view
@@ -27,7 +28,14 @@ _RUNS = 60
 class ExecutionScreen(Page):
     """Opened over a list; it follows the execution while it runs."""
 
-    SCOPES = (keys.RUNS, keys.TIMERS, keys.EXECUTION, keys.ACTING, keys.REPEAT)
+    SCOPES = (
+        keys.RUNS,
+        keys.TIMERS,
+        keys.EXECUTION,
+        keys.CONFIGURED,
+        keys.ACTING,
+        keys.REPEAT,
+    )
     IS_TAB = False
 
     def __init__(self, host: PageHost, execution: Execution, tab: str) -> None:
@@ -76,6 +84,11 @@ class ExecutionScreen(Page):
 
     def action_copy(self) -> None:
         self.host.copy(view.text(self._execution), "reason and log")
+
+    def action_copy_block(self) -> None:
+        """How a rule or timer names its task."""
+        task = self._execution
+        copy_menu.offer_selectors(self.host, task.task_id, task.task_name)
 
     def action_message(self) -> None:
         """The message that caused it."""

@@ -40,6 +40,7 @@ class LiveScreen(MessageListPage):
         keys.OWN,
         keys.ACTING,
         keys.REPEAT,
+        keys.CONFIGURED,
     )
     TAB = "live"
 

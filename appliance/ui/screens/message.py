@@ -18,6 +18,7 @@ from appliance.model import Message
 from appliance.mqtt import topics
 from appliance.ui import formats, journal_lookup, keys, payload
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.views import execution as execution_view
@@ -32,7 +33,7 @@ _TALL = 36
 class MessageScreen(Page):
     """Opened over a list; ← and → go to the messages beside it in that list."""
 
-    SCOPES = (keys.DETAIL, keys.ACTING, keys.REPEAT)
+    SCOPES = (keys.DETAIL, keys.CONFIGURED, keys.ACTING, keys.REPEAT)
     IS_TAB = False
 
     def __init__(
@@ -264,6 +265,10 @@ class MessageScreen(Page):
 
     def action_copy_topic(self) -> None:
         self.host.copy(self._message.topic, "the topic")
+
+    def action_copy_block(self) -> None:
+        """A table of the configuration for the topic and payload."""
+        copy_menu.offer_blocks(self.host, self._message.topic, self._message)
 
     def action_execution(self) -> None:
         """The execution that the message started."""

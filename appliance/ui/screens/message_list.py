@@ -5,6 +5,7 @@ Not for: where the messages come from (live.py, search.py).
 
 from __future__ import annotations
 
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.widgets.messages import MessageRows
 
@@ -33,6 +34,12 @@ class MessageListPage(Page):
         message = self.rows.current
         if message is not None:
             self.host.copy(message.topic, "the topic")
+
+    def action_copy_block(self) -> None:
+        """A table of the configuration for the topic and payload of the message."""
+        message = self.rows.current
+        if message is not None:
+            copy_menu.offer_blocks(self.host, message.topic, message)
 
     def action_client(self) -> None:
         """Go to the client that sent the message."""

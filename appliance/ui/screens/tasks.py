@@ -13,6 +13,7 @@ from appliance.engine_api import RuleState, Snapshot, TimerState
 from appliance.model import Execution
 from appliance.ui import filters, formats, keys
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.text import cut, words_in
@@ -70,7 +71,16 @@ class ExecutionRows(Rows[Execution]):
 class TasksScreen(Page):
     """Tab goes from the rules to the executions."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.ACTING, keys.RUNS, keys.REPEAT, keys.TIMERS, keys.TASKS)
+    SCOPES = (
+        keys.MOVE,
+        keys.LISTS,
+        keys.CONFIGURED,
+        keys.ACTING,
+        keys.RUNS,
+        keys.REPEAT,
+        keys.TIMERS,
+        keys.TASKS,
+    )
     TAB = "tasks"
     AUTO_FOCUS = "ExecutionRows"
     EXPORTED = "executions"
@@ -271,3 +281,9 @@ class TasksScreen(Page):
     def action_copy_topic(self) -> None:
         if self._execution is not None:
             self.host.copy(self._execution.task_id, "the task's id")
+
+    def action_copy_block(self) -> None:
+        """How a rule or timer names the task of the execution."""
+        if self._execution is not None:
+            task = self._execution
+            copy_menu.offer_selectors(self.host, task.task_id, task.task_name)

@@ -14,6 +14,7 @@ from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.ui import filters, formats, keys, topic_tree
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.task_names import TaskNames
@@ -65,7 +66,7 @@ class TopicRows(Rows[topic_tree.TopicNode]):
 class TopicsScreen(Page):
     """Folded and sorted as the operator likes; the filter is a text or a topic filter."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.ACTING)
+    SCOPES = (keys.MOVE, keys.LISTS, keys.TOPICS, keys.SORTED, keys.CONFIGURED, keys.ACTING)
     TAB = "topics"
     FILTER_WORDS = ("topic", "text")
     FILTERED = "of the topics"
@@ -310,6 +311,16 @@ class TopicsScreen(Page):
         node = self.rows.current
         if node is not None:
             self.host.copy(node.path, "the topic")
+
+    def action_copy_block(self) -> None:
+        """A table of the configuration for the topic, or for everything below it."""
+        node = self.rows.current
+        if node is not None:
+            leaf, below = node.leaf, bool(node.children)
+            message = None if leaf is None else self.rows.last.get(leaf.last_seq)
+            copy_menu.offer_blocks(
+                self.host, node.path, message, itself=leaf is not None, below=below
+            )
 
     def action_export(self) -> None:
         wanted = [node.leaf for node in self.rows.items if node.leaf is not None]

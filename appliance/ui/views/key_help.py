@@ -14,7 +14,7 @@ from appliance.ui import filter_forms, keys, symbols
 from appliance.ui.lines import Line, line_width
 from appliance.ui.text import fit, words_in
 
-_UNTITLED = (keys.OWN, keys.REPEAT, keys.SORTED)
+_UNTITLED = (keys.OWN, keys.REPEAT, keys.SORTED, keys.CONFIGURED)
 """Scopes of one key, which stands in the block before."""
 
 _KEY_CELLS = 13
