@@ -119,9 +119,9 @@ class Exchange:
         elif kept.record.cursor is not None:
             context.door.record((forget_cursor(config.name),))
         self.is_flapping = False
+        """The broker ends each connection soon: of gaps in a row, one is said."""
         self._granted: set[str] = set()
         """Filters whose subscription was said: once each, since a connection may never last."""
-        """The broker ends each connection soon: of gaps in a row, one is said."""
         self._is_gap_said = False
         self._is_sending = False
         """What goes out is sent on the present connection."""
