@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,7 +40,11 @@ MAX_RELOADS_WAITING = 100
 """Requests of one task that may wait because each reloads it with other variables."""
 MAX_DOUBT_S = 2.0
 """A doubt about the server's clock that is greater than this holds no start back."""
+WAITS_FOR_QUIET = "Waits for quiet (debounce)."
+WAITS_FOR_COOLDOWN = "Waits for the cooldown after the last start."
+RUNS_ALREADY = "The task runs already."
 _BLOCKED = frozenset({RequestState.BLOCKED})
+_OVER = frozenset({RequestState.EXPIRED, RequestState.LOST})
 _CAN_BE_TRIED = frozenset({RequestState.READY, RequestState.LOOK_READY})
 _NEED_SERVER = (
     RequestState.SERVER_AWAY,
@@ -57,6 +62,15 @@ _COUNTERS = {
     ExecutionState.EXPIRED: Counter.EXECUTIONS_EXPIRED,
     ExecutionState.LOST: Counter.EXECUTIONS_LOST,
 }
+
+
+class Placement(NamedTuple):
+    """Where a request stands, and what it waits for."""
+
+    state: RequestState
+    until_ns: int | None = None
+    """When it is decided anew at the latest, ``None``: when something else lets it."""
+    why: str = ""
 
 
 class Dispatcher:
@@ -112,9 +126,8 @@ class Dispatcher:
         asked = now if asked_ns is None else asked_ns
         expires = asked + to_ns(options.expire_s)
         replies = (reply,) if reply else ()
-        key = key_of_selector(selector)
-        target = self.queues.waiting(key, options.reload)
-        if target is not None and merges(options) and now < expires:
+        target = self.answers(selector, options, now, expires)
+        if target is not None:
             # Two rules that one message concerns ask once, not twice.
             seq = message_of(cause)
             is_same = seq != 0 and target.last_seq == seq
@@ -134,30 +147,49 @@ class Dispatcher:
         book.answer(cause.seq, record.id, now)
         if 0 < message_of(cause) <= self.earlier_seq:
             record.look_since_ns = asked
-        if selector.kind == "id" and options.if_running == "skip" and self.queues.active(key):
-            self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
+        if self.skips_at_once(record):
+            self.finish(record, RequestState.SKIPPED, RUNS_ALREADY, now)
         else:
             self.put_back(record, now)
         return record.id
+
+    def answers(
+        self, selector: TaskSelector, options: Options, now: int, expires: int
+    ) -> Record | None:
+        """The request that waits already, and that a new one is merged into."""
+        target = self.queues.waiting(key_of_selector(selector), options.reload)
+        return target if target is not None and merges(options) and now < expires else None
+
+    def skips_at_once(self, record: Record) -> bool:
+        """Whether a new request is not even put into its queue, because its task runs."""
+        task_id, options = record.execution.task_id, record.options
+        return bool(task_id) and options.if_running == "skip" and bool(self.queues.active(task_id))
 
     def refusal(
         self, selector: TaskSelector, options: Options, *, further: int = 0
     ) -> Rejection | None:
         """Why a request, and ``further`` ones beside it, can't be taken; counted if so."""
-        book = self._book
+        found = self.why_full(selector, options, further=further)
+        if found is not None:
+            self._book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
+        return found
+
+    def why_full(
+        self, selector: TaskSelector, options: Options, *, further: int = 0
+    ) -> Rejection | None:
+        """Why a request, and ``further`` ones beside it, could not be taken now."""
         waiting = self.queues.all_waiting(key_of_selector(selector))
         if len(waiting) >= MAX_RELOADS_WAITING and merges(options):
-            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
             return Rejection(
                 "queue full",
                 f"{MAX_RELOADS_WAITING} requests for {selector.text} wait already, each with "
                 "other variables; this one is not taken.",
             )
-        if len(book.open) + further >= self.limits.max_open:
-            book.count(Counter.REQUESTS_REFUSED_QUEUE_FULL)
+        taken = len(self._book.open)
+        if taken + further >= self.limits.max_open:
             return Rejection(
                 "queue full",
-                f"{len(book.open)} requests wait already; this one is not taken. "
+                f"{taken} requests wait already; this one is not taken. "
                 "See why the server does not take them.",
             )
         return None
@@ -220,33 +252,48 @@ class Dispatcher:
         book, before = self._book, self._book.state_of(record)
         if before not in MAY_GO_LATER:
             return
-        if now >= record.expires_ns:
+        found = self.placement(record, now)
+        state, due = found.state, found.until_ns
+        if state in _OVER:
             self._expire(record, now)
             return
-        due, state, why = self._not_before(record)
-        is_early = due > now
-        if not is_early and self._waits_apart(record, now):
-            assert record.turn_ns is not None
-            due, state, why, is_early = record.turn_ns, RequestState.SCHEDULED, WAITS_APART, True
-        self.alarms.set(record.id, min(due, record.expires_ns) if is_early else record.expires_ns)
-        if is_early:
+        self.alarms.set(
+            record.id, record.expires_ns if due is None else min(due, record.expires_ns)
+        )
+        if due is not None:
             if before is not state or record.execution.next_attempt_ns != due:
-                book.move(record, state, now, reason=why, next_attempt_ns=due)
-        elif record.posted_ns is not None:
-            self._let_go(record, RequestState.LOOK_READY, now)
-        elif self.is_blocked(record):
-            if record.options.if_running == "skip":
-                self.finish(record, RequestState.SKIPPED, "The task runs already.", now)
-            elif before is not RequestState.BLOCKED:
+                book.move(record, state, now, reason=found.why, next_attempt_ns=due)
+        elif state is RequestState.SKIPPED:
+            self.finish(record, state, found.why, now)
+        elif state is RequestState.BLOCKED:
+            if before is not state:
                 record.turn_ns = None
-                book.move(
-                    record, RequestState.BLOCKED, now, reason=WAITS_FOR_RUN, next_attempt_ns=None
-                )
-        elif self.circuit_open and record.id not in self._urgent:
-            record.turn_ns = None
-            self._let_go(record, RequestState.SERVER_AWAY, now)
+                book.move(record, state, now, reason=found.why, next_attempt_ns=None)
         else:
-            self._let_go(record, RequestState.READY, now)
+            if state is RequestState.SERVER_AWAY:
+                record.turn_ns = None
+            self._let_go(record, state, now)
+
+    def placement(self, record: Record, now: int) -> Placement:
+        """Where a request that may go later stands now. Changes nothing but its own turn."""
+        if now >= record.expires_ns:
+            return Placement(
+                RequestState.EXPIRED if record.posted_ns is None else RequestState.LOST
+            )
+        due, state, why = self._not_before(record)
+        if due > now:
+            return Placement(state, due, why)
+        if self._waits_apart(record, now):
+            return Placement(RequestState.SCHEDULED, record.turn_ns, WAITS_APART)
+        if record.posted_ns is not None:
+            return Placement(RequestState.LOOK_READY)
+        if self.is_blocked(record):
+            if record.options.if_running == "skip":
+                return Placement(RequestState.SKIPPED, why=RUNS_ALREADY)
+            return Placement(RequestState.BLOCKED, why=WAITS_FOR_RUN)
+        if self.circuit_open and record.id not in self._urgent:
+            return Placement(RequestState.SERVER_AWAY, why=WAITS_FOR_SERVER)
+        return Placement(RequestState.READY)
 
     def _let_go(self, record: Record, to: RequestState, now: int) -> None:
         """Nothing holds the request back any more but a worker, or the server."""
@@ -275,7 +322,7 @@ class Dispatcher:
 
     def _not_before(self, record: Record) -> tuple[int, RequestState, str]:
         """When a request may go at the earliest, and where it stands until then, and why."""
-        options, execution = record.options, record.execution
+        execution = record.execution
         if record.posted_ns is not None:
             if record.paused:
                 return record.expires_ns, RequestState.UNCERTAIN, PAUSED
@@ -283,24 +330,23 @@ class Dispatcher:
             return due, RequestState.UNCERTAIN, execution.reason
         if record.paused:
             return record.expires_ns, RequestState.PAUSED, PAUSED
-        due, why = 0, ""
         if record.expedited:
-            return due, RequestState.SCHEDULED, why
-        if options.debounce_s:
-            due = min(
-                record.last_asked_ns + to_ns(options.debounce_s),
-                execution.requested_ns + to_ns(max(options.debounce_max_s, options.debounce_s)),
-            )
-            why = "Waits for quiet (debounce)."
-        history = self._book.histories.by_task.get(execution.task_id)
-        if options.cooldown_s and history is not None:
-            over = history.last_start_ns + to_ns(options.cooldown_s)
-            if over > due:
-                due, why = over, "Waits for the cooldown after the last start."
+            return 0, RequestState.SCHEDULED, ""
+        due = quiet_ns(record)
+        why = WAITS_FOR_QUIET if due else ""
+        if (over := self.cooled_ns(record)) > due:
+            due, why = over, WAITS_FOR_COOLDOWN
         retry = execution.next_attempt_ns
         if execution.state == ExecutionState.RETRYING and retry is not None and retry > due:
             return retry, RequestState.RETRY_WAIT, execution.reason
         return due, RequestState.SCHEDULED, why
+
+    def cooled_ns(self, record: Record) -> int:
+        """When the cooldown after the task's last start is over; 0: there is none."""
+        history = self._book.histories.by_task.get(record.execution.task_id)
+        if not record.options.cooldown_s or history is None:
+            return 0
+        return history.last_start_ns + to_ns(record.options.cooldown_s)
 
     def looks_first(self, record: Record) -> bool:
         """Whether the server is asked for runs of others before this request's start call."""
@@ -326,11 +372,15 @@ class Dispatcher:
 
     def is_blocked(self, record: Record) -> bool:
         """Whether the present run of the task has to end first."""
+        return bool(self.blocking(record))
+
+    def blocking(self, record: Record) -> Sequence[Record]:
+        """The requests for the same task, at a worker or the server, that have to end first."""
         others = [one for one in self.queues.active(record.execution.task_id) if one is not record]
         if record.options.if_running != "start":
-            return bool(others)
+            return others
         # The cooldown counts from a start that may just be under way.
-        return bool(record.options.cooldown_s) and any(one.posted_ns for one in others)
+        return [one for one in others if one.posted_ns] if record.options.cooldown_s else ()
 
     def _expire(self, record: Record, now: int) -> None:
         if record.posted_ns is not None:
@@ -382,6 +432,12 @@ class Dispatcher:
             if book.is_in(waiting, CAN_GO):
                 jobs.append(self._begin(waiting, now))
         return jobs
+
+    def why_no_turn(self) -> str:
+        """Why a start that is ready has to wait for others; empty if it goes at once."""
+        if not self._has_slot():
+            return f"{self.limits.slots} calls are under way (max_concurrent)"
+        return f"{self.limits.max_running} runs go on (max_running)" if self._is_full() else ""
 
     def _has_slot(self) -> bool:
         return self._book.in_flight() < self.limits.slots
@@ -583,6 +639,17 @@ class Dispatcher:
         blocked.extend(self.queues.all_waiting(task_id))
         for record in blocked:
             self.decide(record, now)
+
+
+def quiet_ns(record: Record) -> int:
+    """When the debounce of a request is over, unless it is asked for again; 0: it has none."""
+    options = record.options
+    if not options.debounce_s:
+        return 0
+    return min(
+        record.last_asked_ns + to_ns(options.debounce_s),
+        record.execution.requested_ns + to_ns(max(options.debounce_max_s, options.debounce_s)),
+    )
 
 
 def _is_bad(outcome: RequestState) -> bool:

@@ -18,7 +18,7 @@ import msgspec
 from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report
-from appliance.tasks.dispatcher import Dispatcher
+from appliance.tasks.dispatcher import RUNS_ALREADY, Dispatcher
 from appliance.tasks.jobs import Limits
 from appliance.tasks.look_first import LookFirst
 from appliance.tasks.payloads import Rejection
@@ -191,7 +191,7 @@ class Planner:
             record, task_id=first.id, task_name=first.name, usual_s=usual_s, reload=reload
         )
         if record.options.if_running == "skip" and queues.active(first.id):
-            self.dispatcher.finish(record, RequestState.SKIPPED, "The task runs already.", now)
+            self.dispatcher.finish(record, RequestState.SKIPPED, RUNS_ALREADY, now)
             return
         self.book.move(record, RequestState.PENDING, now, reason="", step=f"Found {first.name}")
         self.dispatcher.put_back(record, now)

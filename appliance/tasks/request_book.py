@@ -163,6 +163,29 @@ class RequestBook:
         run: str = "",
     ) -> Record:
         """Make a request: pending, or running if it is made for a ``run`` that goes on already."""
+        record = self.draft(
+            selector, options, cause, now, asked=asked, expires=expires, replies=replies, run=run
+        )
+        self.next_id += 1
+        self.changes.meta["next_id"] = self.next_id
+        self.enter(record, RequestState.RUNNING if run else RequestState.PENDING)
+        self.changes.records[record.id] = record
+        self.told.append((record, record.execution))
+        return record
+
+    def draft(
+        self,
+        selector: TaskSelector,
+        options: Options,
+        cause: Cause,
+        now: int,
+        *,
+        asked: int,
+        expires: int,
+        replies: tuple[Reply, ...] = (),
+        run: str = "",
+    ) -> Record:
+        """The request as ``new`` would make it. It is not in the book, and nothing is changed."""
         is_known = selector.kind == "id"
         name = self.histories.name_of(selector.value) if is_known else selector.text
         execution = Execution(
@@ -177,9 +200,7 @@ class RequestBook:
             steps=(Step(now, _asked_by(cause)),),
             reload=options.reload,
         )
-        self.next_id += 1
-        self.changes.meta["next_id"] = self.next_id
-        record = Record(
+        return Record(
             execution,
             selector,
             options,
@@ -189,10 +210,6 @@ class RequestBook:
             last_seq=message_of(cause),
             newest_ns=asked,
         )
-        self.enter(record, RequestState.RUNNING if run else RequestState.PENDING)
-        self.changes.records[record.id] = record
-        self.told.append((record, execution))
-        return record
 
     def change(self, record: Record, **fields: object) -> None:
         """Change fields of what users see of a request, besides its state; or note that it changed.
