@@ -42,6 +42,8 @@ _DEVICES = re.compile(r"(?i)con|prn|aux|nul|com\d|lpt\d")
 """Names that Windows gives to devices, with any ending."""
 _NAME = 40
 """Characters of a file's name, of four bytes at most each."""
+_NAMED = 256
+"""Characters of a name in a payload (docs/triggers.md)."""
 _COLUMNS = 200
 """Keys that a CSV file makes columns of."""
 
@@ -176,7 +178,21 @@ def _names_tasks(document: object) -> bool:
     if not isinstance(document, dict):
         return False
     named = document.keys() - _BESIDE
-    return len(named) == 1 and named <= _STARTS
+    if len(named) != 1 or not named <= _STARTS:
+        return False
+    (key,) = named
+    value = document[key]
+    if key == "tasks":
+        return isinstance(value, list) and _names_tasks(value)
+    if key == "customProperty":
+        return isinstance(value, dict) and all(
+            map(_is_name, (value.get("name"), value.get("value")))
+        )
+    return _names_tasks(value) if key in {"taskId", "appId"} else _is_name(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= _NAMED
 
 
 def _conditions(document: object) -> Iterator[tuple[str, str]]:
