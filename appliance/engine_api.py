@@ -410,6 +410,82 @@ class Snapshot(msgspec.Struct, frozen=True):
     bridges: tuple[BridgeState, ...] = ()
 
 
+class ExplainedCheck(msgspec.Struct, frozen=True):
+    """One thing that decides whether, and when, a message starts something."""
+
+    field: str
+    """``"topic"``, ``"when"``, ``"redelivery"``, ``"task"``, ``"[allow]"``, ``"debounce"``, ..."""
+    ok: bool
+    """Whether it lets the start go, now or when its wait is over."""
+    wanted: str = ""
+    found: str = ""
+    reason: str = ""
+    """A sentence: why it stands in the way, or what is waited for; empty if it is neither."""
+    waits: bool = False
+    until_ns: int | None = None
+    """When the wait is over, if that is known."""
+
+
+class ExplainedStart(msgspec.Struct, frozen=True):
+    """What becomes of one start that a rule asks for, if nothing else happens meanwhile."""
+
+    what: str
+    """The task in words: its name, or what the rule asks for."""
+    effect: str
+    """``"start"``, ``"wait"`` (for something whose end is not known, or only guessed), ``"merge"``
+    (a request that waits already answers it), ``"nothing"``."""
+    task_id: str = ""
+    at_ns: int | None = None
+    """When the task starts, as far as that can be foreseen."""
+    reason: str = ""
+    """A sentence: why nothing starts, or what is waited for."""
+    execution: int = 0
+    """Our id of the request that it is merged into; 0: none, or one of the same message."""
+    checks: tuple[ExplainedCheck, ...] = ()
+
+
+class ExplainedRule(msgspec.Struct, frozen=True):
+    """What one rule says of a message."""
+
+    name: str
+    topic: str
+    target: str
+    """What it starts, in words."""
+    checks: tuple[ExplainedCheck, ...]
+    """What it looks at in the message, in order; the last one may stand in the way."""
+    starts: tuple[ExplainedStart, ...] = ()
+    """Empty also where something stands in the way before the rule is carried out."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a message starts something or nothing."""
+
+    topic: str
+    taken_ns: int = 0
+    """When it was made: times in it count from there."""
+    seq: int = 0
+    """Of a message of the journal: the starts are those if it came again now. 0: of one that does
+    not exist."""
+    checks: tuple[ExplainedCheck, ...] = ()
+    """What is looked at before any rule has a say."""
+    rules: tuple[ExplainedRule, ...] = ()
+    """Those whose filter matches."""
+    others: tuple[ExplainedRule, ...] = ()
+    """The first of those whose filter does not match."""
+    others_count: int = 0
+    """How many there are; ``others`` is bounded, and so are the starts."""
+    starts_left_out: int = 0
+    reasons: tuple[str, ...] = ()
+    """In short, a sentence each: what each rule says, or what stands in the way before them."""
+    is_whole: bool = True
+    """Whether tasks and waits were looked at; ``False``: the rules alone."""
+
+    @property
+    def starts(self) -> tuple[ExplainedStart, ...]:
+        """All starts of all rules."""
+        return tuple(start for rule in self.rules for start in rule.starts)
+
+
 def wait_name(execution: Execution) -> str:
     """The name by which ``fire_timer`` and ``pause_timer`` know the wait of a request."""
     return f"{execution.task_name or execution.task_id} #{execution.id}"
@@ -567,9 +643,15 @@ class Engine(Protocol):
         """Ask the Qlik server now whether it answers: what waits for it goes on if it does."""
         raise _lacks("ask the Qlik server", by)
 
-    def explain(self, seq: int) -> Sequence[str]:
-        """What each rule says of a message, a sentence each: why it starts something or not."""
+    def explain(self, seq: int) -> Explanation:
+        """Why a message of the journal started something or nothing."""
         raise _lacks("explain what a message led to", seq)
+
+    def explain_message(
+        self, topic: str, payload: bytes, retain: bool, client_id: str
+    ) -> Explanation:
+        """What a message would start if it came now; nothing is published or started."""
+        raise _lacks("explain what a message would start", topic, payload, retain, client_id)
 
     def clear_retained(self, topic: str, by: str) -> None:
         """Remove the retained message of a topic."""

@@ -32,6 +32,7 @@ from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
     ClientState,
     Engine,
+    Explanation,
     Found,
     ListenerState,
     LogLine,
@@ -247,8 +248,25 @@ class View(Engine):
     def message(self, seq: int) -> Message | None:
         return self._appliance.journal.get(seq)
 
-    def explain(self, seq: int) -> Sequence[str]:
+    def explain(self, seq: int) -> Explanation:
         return self._appliance.tasks.explain(self._kept(seq))
+
+    def explain_message(
+        self, topic: str, payload: bytes, retain: bool, client_id: str
+    ) -> Explanation:
+        appliance = self._appliance
+        name = appliance.config.service.name
+        if problem := topic_problem(topic):
+            raise UsageError(f"Topic {topic!r}: {problem}.")
+        if problem := reserved_problem(topic, name):
+            if client_id:
+                raise UsageError(f"Topic {topic!r}: {problem}.")
+            client_id = f"${name}"  # nobody else publishes there
+        self._check_size(payload)
+        message = Message(
+            0, appliance.clock_ns(), topic, payload, retain=retain, client_id=client_id
+        )
+        return appliance.tasks.explain(message)
 
     def _kept(self, seq: int) -> Message:
         """A message of the journal. Raises ``ApplianceError`` for one that it has no more."""
@@ -338,9 +356,7 @@ class View(Engine):
             raise UsageError(f"Topic {topic!r}: {problem}.")
         if problem := reserved_problem(topic, self._appliance.config.service.name):
             raise UsageError(f"Topic {topic!r}: {problem}.")
-        limit = int(self._appliance.config.limits.max_packet_size)
-        if len(payload) > limit:
-            raise UsageError(f"The payload has {len(payload)} bytes, at most {limit} are allowed.")
+        self._check_size(payload)
         logger.info("%s publishes %d bytes to %s", by, len(payload), topic)
         door = self._appliance.door
         return int(
@@ -348,6 +364,11 @@ class View(Engine):
                 lambda: door.publish(topic, payload, qos=qos, retain=retain), _CALL_S
             )
         )
+
+    def _check_size(self, payload: bytes) -> None:
+        limit = int(self._appliance.config.limits.max_packet_size)
+        if len(payload) > limit:
+            raise UsageError(f"The payload has {len(payload)} bytes, at most {limit} are allowed.")
 
     def clear_retained(self, topic: str, by: str) -> None:
         name = self._appliance.config.service.name

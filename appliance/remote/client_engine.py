@@ -14,6 +14,7 @@ import msgspec
 from appliance.engine_api import (
     ClientState,
     Engine,
+    Explanation,
     Found,
     Health,
     LogLine,
@@ -46,6 +47,8 @@ _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
 _VALUES: Callable[[bytes], dict[str, Message]] = _decoder(dict[str, Message])
+_EXPLANATION: Callable[[bytes], Explanation | list[str]] = _decoder(Explanation | list[str])
+_WOULD: Callable[[bytes], Explanation] = _decoder(Explanation)
 _NUMBER: Callable[[bytes], int] = _decoder(int)
 _NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
@@ -172,8 +175,19 @@ class AttachedEngine(Engine):
     def tasks(self) -> Sequence[Task]:
         return self._link.request(protocol.GetTasks(), _TASKS)
 
-    def explain(self, seq: int) -> Sequence[str]:
-        return self._link.request(protocol.Explain(seq), _TEXTS)
+    def explain(self, seq: int) -> Explanation:
+        found = self._link.request(protocol.Explain(seq, is_whole=True), _EXPLANATION)
+        if isinstance(found, Explanation):
+            return found
+        # An older appliance gives the reasons alone.
+        return Explanation("", seq=seq, reasons=tuple(found), is_whole=False)
+
+    def explain_message(
+        self, topic: str, payload: bytes, retain: bool, client_id: str
+    ) -> Explanation:
+        return self._link.request(
+            protocol.ExplainMessage(topic, payload, retain, client_id), _WOULD
+        )
 
     # --- actions: for operators ----------------------------------------------------------------
 

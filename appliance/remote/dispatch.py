@@ -112,6 +112,9 @@ def carry_out(engine: Engine, operation: protocol.Operation, by: str) -> object:
             return engine.executions(before_id, min(limit, _MOST_EXECUTIONS), task_id)
         case protocol.GetMarks(seqs):
             return engine.marks(seqs[:_MOST_SEQS])
+        case protocol.Explain(seq, is_whole):
+            found = engine.explain(seq)
+            return found if is_whole else found.reasons
         case protocol.Publish(qos=qos) if qos not in (0, 1, 2):
             raise ApplianceError(f"QoS {qos}: there are 0, 1 and 2.")
     # The tag names the engine's method (protocol.Operation).

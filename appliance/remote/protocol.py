@@ -188,9 +188,20 @@ class CheckServer(Action, frozen=True, tag="check_server"):
 
 
 class Explain(Operation, frozen=True, tag="explain"):
-    """Why a message started nothing."""
+    """Why a message started something or nothing."""
 
     seq: Number
+    is_whole: bool = False
+    """``False``: an older terminal, which is answered with the reasons alone."""
+
+
+class ExplainMessage(Operation, frozen=True, tag="explain_message"):
+    """What a message would start."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    client_id: str = ""
 
 
 class StopAppliance(Action, frozen=True, tag="stop"):
@@ -224,6 +235,7 @@ AnyOperation = (
     | ConnectBridge
     | CheckServer
     | Explain
+    | ExplainMessage
     | StopAppliance
 )
 

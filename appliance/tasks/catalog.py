@@ -18,7 +18,7 @@ import msgspec
 
 from appliance.config.tables import AllowConfig
 from appliance.model import APP, ReloadOptions, Task, TaskKind
-from appliance.qlik.server import QlikServer
+from appliance.qlik.server import QlikError, QlikServer, RetryPolicy
 from appliance.tasks.invisible import bare
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.selector import Kind, TaskSelector, task_id
@@ -123,6 +123,41 @@ class TaskList:
         else:
             return ""
         return close_name(selector.value, names)
+
+
+class KnownTasks:
+    """The tasks as the list has them, however old it is.
+
+    The server is asked only for what the list lacks, and while it answers: an explanation does not
+    wait for what it knows. Raises ``QlikError`` where the server can't be asked.
+    """
+
+    def __init__(self, tasks: TaskList, may_ask: Callable[[], bool]) -> None:
+        self._tasks = tasks
+        self._may_ask = may_ask
+        self.known = tasks.known
+        self.similar = tasks.similar
+
+    def get(self) -> Sequence[Task]:
+        """All tasks."""
+        found = self._tasks.cached()
+        return found or self._asked().get()
+
+    def details(self, task: str) -> Task | None:
+        """One task or app."""
+        return self._tasks.known(task) or self._asked().details(task)
+
+    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+        """The tasks that a selector means."""
+        found = self._tasks.find_known(selector, reload)
+        return found or self._asked().find(selector, reload)
+
+    def _asked(self) -> TaskList:
+        if not self._may_ask():
+            raise QlikError(
+                "The Qlik server does not answer at present.", label="away", retry=RetryPolicy.SAFE
+            )
+        return self._tasks
 
 
 def close_name(text: str, names: Iterable[str]) -> str:

@@ -32,6 +32,7 @@ from appliance.model import (
     seq_of,
 )
 from appliance.tasks.dedup import WINDOW_S, Redeliveries
+from appliance.tasks.explanation import Hearing
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.planner import Planner
@@ -39,7 +40,7 @@ from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.start_keys import KEPT_S
 from appliance.tasks.state_store import ClosedError, StateStore
 from appliance.tasks.triggers import INTERNAL_ERROR, Trigger
-from appliance.tasks.verdicts import Triggers, Verdict
+from appliance.tasks.verdicts import Check, Triggers, Verdict
 
 _log = logging.getLogger(__name__)
 BATCH = 500
@@ -388,25 +389,63 @@ class JournalConsumer:
             rejection.reason,
         )
 
-    def explain(self, message: Message) -> list[str]:
-        """Why a message started something or nothing, a sentence each."""
+    def hearing(self, message: Message) -> Hearing:
+        """What is known of a message before the rules have a say, for an explanation.
+
+        A message without a number is one that might come.
+        """
+        with self._state.lock:
+            if message.seq:
+                checks, reasons = self._heard_of_past(message)
+            else:
+                checks, reasons = self._checks(message, ""), self._triggers.explain(message)
+                stops = next((one.reason for one in checks if not one.ok), "")
+                if stops and self._triggers.decide(message):
+                    reasons = [stops]
+            return Hearing(self._triggers, checks, reasons)
+
+    def _heard_of_past(self, message: Message) -> tuple[list[Check], list[str]]:
+        """What was looked at before the rules, and why it started something or nothing in short."""
         if message.seq > self._cursors.taken:
             waits = (
                 self._state.trouble
                 and f": the task database can't be written ({self._state.trouble})"
             )
-            return [f"The triggers have not looked at it yet{waits}."]
+            reason = f"The triggers have not looked at it yet{waits}."
+            return [Check("read", False, "read by the triggers", "not yet", reason)], [reason]
         found = self._triggers.explain(message)
         mark = self._state.views.marks([message.seq]).get(message.seq)
-        if mark is not None and not mark.execution and mark.label in _BEFORE_RULES:
-            found = [_BEFORE_RULES[mark.label]]
-            if mark.label == _REDELIVERY.label and (bridge := bridge_of(message.client_id)):
+        label = mark.label if mark is not None and not mark.execution else ""
+        checks = self._checks(message, label)
+        if label in _BEFORE_RULES:
+            found = [_BEFORE_RULES[label]]
+            if label == _REDELIVERY.label and (bridge := bridge_of(message.client_id)):
                 number = seq_of(message.packet_id)
                 original = f" as message {number}" if number else ""
                 found = [f"It came before{original}: the broker of bridge {bridge} sent it again."]
         if message.received_ns < self._rules_ns:
             found.append("The rules were changed since it came: this is what they say now.")
-        return found
+        return checks, found
+
+    def _checks(self, message: Message, label: str) -> list[Check]:
+        """What is looked at before the rules; ``label`` is the mark of a message that came."""
+        checks = []
+        if label == INTERNAL_ERROR.label:
+            reason = INTERNAL_ERROR.reason
+            checks.append(Check("internal error", False, "none", "one", reason))
+        if self._state.trouble:
+            reason = f"The task database can't be written ({self._state.trouble})."
+            checks.append(Check("task database", False, "written", "not written", reason))
+        again = _REDELIVERY.reason if label == _REDELIVERY.label else ""
+        found = "it came before" if again else "it is new"
+        checks.append(Check("redelivery", not again, "no message that came before", found, again))
+        replay = _REPLAY.reason if label == _REPLAY.label or is_replayed(message) else ""
+        found = "it was replayed" if replay else "it was not"
+        checks.append(Check("replay", not replay, "no replayed message", found, replay))
+        lacks = _NO_SERVER.reason if self._own_time_ns is None else ""
+        found = "none" if lacks else "there is one"
+        checks.append(Check("Qlik server", not lacks, "a [qlik] table", found, lacks))
+        return checks
 
     def repeat(self, message: Message, by: str) -> int:
         """Ask again for what a message asked for, whether or not it was a redelivery."""

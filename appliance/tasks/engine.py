@@ -27,6 +27,7 @@ from appliance.config.tables import (
 )
 from appliance.counters import Counter
 from appliance.engine_api import (
+    Explanation,
     FailingTask,
     Health,
     Mark,
@@ -44,6 +45,7 @@ from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.direct_starts import DirectStarts
+from appliance.tasks.explanation import Explainer
 from appliance.tasks.health_watch import HealthWatch
 from appliance.tasks.jobs import Limits
 from appliance.tasks.kept_logs import FOLDER, KeptLogs
@@ -167,6 +169,7 @@ class TaskEngine:
         telling.forms = self._forms.of
         self._resolution = Resolution(self._tasks, self._allow)
         self._direct_starts = DirectStarts(self._state, self._tasks, self._resolution)
+        self._explainer = Explainer(self._state, self._tasks, self._allow, telling)
         self._timing = Timing(
             self._state,
             Timers(timers, service_name=service_name, stopped=stopped_timers),
@@ -482,9 +485,9 @@ class TaskEngine:
         """The file that an execution's whole script log was kept in, if it is still there."""
         return self._kept_logs.path_of(execution.log_file)
 
-    def explain(self, message: Message) -> list[str]:
-        """What each rule says of a message, a sentence each."""
-        return self._consumer.explain(message)
+    def explain(self, message: Message) -> Explanation:
+        """Why a message started something or nothing; one without a number: what it would do."""
+        return self._explainer.explain(message, self._consumer.hearing(message))
 
     def overview(self, tasks: Sequence[Task]) -> list[KnownTask]:
         """What is known of each of these tasks. Raises ``UnavailableError``."""

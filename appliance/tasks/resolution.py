@@ -6,10 +6,11 @@ the request (planner.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from appliance.model import ReloadOptions, Task
-from appliance.tasks.catalog import AllowList, TaskList, ambiguity
+from appliance.tasks.catalog import AllowList, ambiguity
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.together import parts_of
@@ -20,10 +21,24 @@ _REASONS = 5
 """Reasons that the rejection of several starts gives."""
 
 
-class Resolution:
-    """Finds the tasks of requests. Thread-safe; it waits for the server."""
+class Listed(Protocol):
+    """The server's list of tasks. Each method raises ``QlikError``; see ``catalog.TaskList``."""
 
-    def __init__(self, tasks: TaskList, allow: AllowList) -> None:
+    def get(self) -> Sequence[Task]: ...
+
+    def known(self, task: str) -> Task | None: ...
+
+    def details(self, task: str) -> Task | None: ...
+
+    def find(self, selector: TaskSelector, reload: ReloadOptions) -> list[Task]: ...
+
+    def similar(self, selector: TaskSelector) -> str: ...
+
+
+class Resolution:
+    """Finds the tasks of requests. Thread-safe; it may wait for the server."""
+
+    def __init__(self, tasks: Listed, allow: AllowList) -> None:
         self._tasks = tasks
         self._allow = allow
 

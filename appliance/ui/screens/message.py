@@ -172,7 +172,7 @@ class MessageScreen(Page):
 
         def work() -> None:
             with contextlib.suppress(ApplianceError):  # the snapshot's rules say less
-                reasons = engine.explain(message.seq)
+                reasons = engine.explain(message.seq).reasons
                 self.host.background.call(self._explained, message.seq, reasons)
 
         self.host.background.run(work, group="explain")

@@ -120,7 +120,7 @@ def test_a_bridged_message_lives_as_that_of_a_client(site, qlik) -> None:
     assert site.mark(refused).label == "not allowed"
     unmet = site.bring("plant/rows", {"rows": 1})
     assert site.mark(unmet).label == "not met"
-    assert "rows > 3 does not hold" in " ".join(view.explain(unmet))
+    assert "rows > 3 does not hold" in " ".join(view.explain(unmet).reasons)
     met = site.bring("plant/rows", {"rows": 7})
     site.outcome(met, ExecutionState.SUCCEEDED)
     assert (qlik.starts(sales.id), qlik.starts(hidden.id)) == (2, 0)

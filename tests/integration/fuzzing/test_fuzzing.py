@@ -469,7 +469,7 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
         protocol.FireTimer("run limit"), protocol.GetLastValues(("a/b", "#")),
         protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
-        protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63),
+        protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63), protocol.ExplainMessage("a/#", b"\xff"),
         protocol.Search(MessageFilter(("#",), texts=("x",)), 2**63, -1),
     ]  # fmt: skip
     assert {type(each) for each in operations} | {protocol.StopAppliance} == {

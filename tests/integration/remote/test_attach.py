@@ -150,11 +150,11 @@ def test_a_terminal_says_why_a_message_started_nothing(running, attach):
     publish(running, "qliksense/start_task", b"nonsense")
     until(lambda: "qliksense/start_task" in topics(engine), "the messages at the terminal")
     last = {one.topic: one.seq for one in engine.live(0, 1000)}
-    assert engine.explain(last["hall/door"]) == ["No trigger listens on its topic."]
+    assert engine.explain(last["hall/door"]).reasons == ("No trigger listens on its topic.",)
     until(
         lambda: last["qliksense/start_task"] in engine.marks([last["qliksense/start_task"]]), "mark"
     )
-    assert "JSON" in " ".join(engine.explain(last["qliksense/start_task"]))
+    assert "JSON" in " ".join(engine.explain(last["qliksense/start_task"]).reasons)
     with pytest.raises(ApplianceError, match="look"):
         engine.check_server("")
     attach(running, "admin").check_server("")

@@ -26,7 +26,7 @@ def qlik():
 
 
 def explained(engine: TaskEngine, message) -> str:
-    return " ".join(engine.explain(message))
+    return " ".join(engine.explain(message).reasons)
 
 
 def test_nothing_is_never_without_a_reason(qlik, tmp_path) -> None:

@@ -104,6 +104,6 @@ def test_names_on_the_wire_stay():
     assert tags == {
         "attach", "seen", "message", "tasks", "history", "seq_at", "retained", "executions",
         "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
-        "last_values", "end_session", "check_server", "connect_bridge", "explain", "find_executions", "request_starts",
+        "last_values", "end_session", "check_server", "connect_bridge", "explain", "explain_message", "find_executions", "request_starts",
         "search", "disconnect", "pause_timer", "fire_timer", "stop",
     }  # fmt: skip

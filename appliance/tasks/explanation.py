@@ -1,0 +1,230 @@
+"""Why a message starts something or nothing: its whole way, asked of those who decide in earnest.
+
+The rules give their verdicts (verdicts.py), the task list and ``[allow]`` their answers
+(resolution.py), and the dispatcher says where a request would stand that does not exist
+(foresight.py). Nothing is changed, noted or started.
+
+Not for: deciding anything of its own, or drawing it (ui/views/explanation.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.engine_api import ExplainedCheck, ExplainedRule, ExplainedStart, Explanation
+from appliance.model import Cause, Message, Task, outcome_of
+from appliance.qlik.server import QlikError
+from appliance.tasks.catalog import AllowList, KnownTasks, TaskList
+from appliance.tasks.foresight import Foresight
+from appliance.tasks.outcomes import Outcomes
+from appliance.tasks.payloads import Rejection, WantedStart
+from appliance.tasks.resolution import Found, Resolution
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.state_store import StateStore
+from appliance.tasks.triggers import Options, Trigger
+from appliance.tasks.verdicts import Check, Triggers, Verdict
+
+MAX_OTHERS = 200
+"""Rules whose filter does not match that an explanation names."""
+
+
+MAX_STARTS = 200
+"""Starts that an explanation names: a tag may mean a thousand tasks."""
+_MAX_TEXT = 400
+"""Characters of a text in it: a topic or a task's name may have thousands."""
+
+
+class Hearing(NamedTuple):
+    """Who is asked about a message, and what is known before the rules have a say."""
+
+    triggers: Triggers
+    checks: Sequence[Check] = ()
+    reasons: Sequence[str] = ()
+    """In short, a sentence each."""
+
+
+class Explainer:
+    """Explains messages. Methods may be called from any thread, and may wait for the server."""
+
+    def __init__(
+        self, state: StateStore, tasks: TaskList, allow: AllowList, outcomes: Outcomes
+    ) -> None:
+        self._state = state
+        self._outcomes = outcomes
+        self._tasks = KnownTasks(tasks, lambda: not state.circuit.is_open)
+        self._resolution = Resolution(self._tasks, allow)
+
+    def explain(self, message: Message, hearing: Hearing) -> Explanation:
+        """The whole explanation of a message."""
+        found, verdicts = rules_alone(message, hearing), hearing.triggers.verdicts(message)
+        goes_on = all(one.ok for one in hearing.checks)
+        starts = self._starts([one for one in verdicts if one.starts]) if goes_on else {}
+        room, left_out, rules = MAX_STARTS, 0, []
+        for rule, verdict in zip(found.rules, verdicts, strict=True):
+            own = starts.get(verdict.trigger, [])
+            rules.append(msgspec.structs.replace(rule, starts=tuple(own[:room])))
+            left_out += max(len(own) - room, 0)
+            room = max(room - len(own), 0)
+        return msgspec.structs.replace(
+            found,
+            rules=tuple(rules),
+            starts_left_out=left_out,
+            is_whole=True,
+            taken_ns=self._state.clock_ns(),
+        )
+
+    def _starts(self, verdicts: Sequence[Verdict]) -> dict[Trigger, list[ExplainedStart]]:
+        # The server may have to be asked: not under the lock.
+        wanted = [
+            (one, start, self._found(one.message, start))
+            for one in verdicts
+            for start in one.starts
+        ]
+        starts: dict[Trigger, list[ExplainedStart]] = {}
+        with self._state.lock:
+            circuit = self._state.circuit
+            foresight = Foresight(
+                self._state.planner,
+                circuit.next_check_ns if circuit.is_open else None,
+                self._state.clock_ns(),
+            )
+            for verdict, start, found in wanted:
+                starts.setdefault(verdict.trigger, []).extend(
+                    self._foreseen(foresight, verdict, start, found)
+                )
+        return starts
+
+    def _found(self, message: Message, start: WantedStart) -> Found | Rejection | QlikError:
+        """The tasks that a start means. A task id is taken as it is, known or not."""
+        about = outcome_of(message)
+        try:
+            return self._resolution.resolve(
+                start.selector,
+                start.reload,
+                lambda task: task == about or self._outcomes.is_about(message.topic, task),
+            )
+        except QlikError as error:
+            return error
+
+    def _foreseen(
+        self,
+        foresight: Foresight,
+        verdict: Verdict,
+        start: WantedStart,
+        found: Found | Rejection | QlikError,
+    ) -> Iterator[ExplainedStart]:
+        message, trigger, selector = verdict.message, verdict.trigger, start.selector
+        options = trigger.options_of(start)
+        cause = Cause(
+            "message", 0, message.topic, message.client_id, trigger.name, outcome_of(message)
+        )
+        if isinstance(found, Rejection):
+            check = ExplainedCheck("task", False, selector.text, found.label, found.reason)
+            yield ExplainedStart(selector.text, "nothing", reason=found.reason, checks=(check,))
+            return
+        if isinstance(found, QlikError):
+            yield self._not_known(foresight, selector, options, cause, found)
+            return
+        from_ns = 0
+        before: tuple[ExplainedCheck, ...] = ()
+        if selector.kind != "id":
+            # Until its tasks are found, the request waits by its own name.
+            first = foresight.one(selector, options, cause, selector.text)
+            if first.effect != "start":
+                yield first
+                return
+            from_ns, before = first.at_ns or 0, first.checks
+        for task, reload in found:
+            of_task = msgspec.structs.replace(options, reload=reload)
+            check = ExplainedCheck("task", True, selector.text, _shown(task))
+            refused = self._allowed(task)
+            if not refused.ok:
+                yield ExplainedStart(
+                    task.name, "nothing", task.id, reason=refused.reason, checks=(check, refused)
+                )
+                continue
+            one = foresight.one(
+                TaskSelector("id", task.id), of_task, cause, task.name, from_ns=from_ns
+            )
+            # The wait of the selector is over before the task's own begins.
+            waits = {wait.field: wait for wait in before if wait.waits}
+            checks = (waits.get(each.field, each) for each in one.checks)
+            yield msgspec.structs.replace(one, checks=(check, refused, *checks))
+
+    def _not_known(
+        self,
+        foresight: Foresight,
+        selector: TaskSelector,
+        options: Options,
+        cause: Cause,
+        error: QlikError,
+    ) -> ExplainedStart:
+        """A start whose tasks the server would have to name, which does not answer."""
+        name = selector.text
+        one = foresight.one(selector, options, cause, name)
+        reason = f"The server can't be asked for its tasks: {error}"
+        check = ExplainedCheck("task", True, name, "not known", reason, waits=True)
+        if selector.kind == "id":
+            return msgspec.structs.replace(one, checks=(check, *one.checks))
+        effect = "wait" if one.effect == "start" else one.effect
+        return msgspec.structs.replace(
+            one, effect=effect, at_ns=None, reason=reason, checks=(check, *one.checks)
+        )
+
+    def _allowed(self, task: Task) -> ExplainedCheck:
+        try:
+            refusal = self._resolution.refusal(task.id)
+        except QlikError as error:
+            return ExplainedCheck("[allow]", True, "the task is in it", "not known", str(error))
+        if refusal is not None:
+            wanted = "the task is in it"
+            return ExplainedCheck("[allow]", False, wanted, "it is not", refusal.reason)
+        return ExplainedCheck("[allow]", True, "the task is in it", "it may be started")
+
+
+def rules_alone(message: Message, hearing: Hearing) -> Explanation:
+    """What the rules say, without tasks and waits."""
+    triggers = hearing.triggers
+    verdicts = triggers.verdicts(message)
+    matching = {one.trigger for one in verdicts}
+    others = [one for one in triggers.rules if one not in matching]
+    return Explanation(
+        message.topic,
+        seq=message.seq,
+        checks=tuple(map(_explained, hearing.checks)),
+        rules=tuple(_rule(one.trigger, one.checks) for one in verdicts),
+        others=tuple(
+            _rule(one, (Check("topic", False, one.topic, message.topic),))
+            for one in others[:MAX_OTHERS]
+        ),
+        others_count=len(others),
+        reasons=tuple(map(_cut, hearing.reasons)),
+        is_whole=False,
+    )
+
+
+def _rule(trigger: Trigger, checks: Sequence[Check]) -> ExplainedRule:
+    return ExplainedRule(
+        trigger.name, trigger.topic, trigger.target, tuple(map(_explained, checks))
+    )
+
+
+def _explained(check: Check) -> ExplainedCheck:
+    wanted, found, reason = map(_cut, (check.wanted, check.found, check.reason))
+    return ExplainedCheck(check.field, check.ok, wanted, found, reason)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+
+
+def _shown(task: Task) -> str:
+    parts = [f'"{task.name}"', task.id]
+    if task.app_name:
+        parts.append(f"app {task.app_name}")
+    if not task.enabled:
+        parts.append("disabled")
+    return ", ".join(parts)

@@ -1,0 +1,225 @@
+"""Where a request would stand that does not exist, by the functions that decide in earnest.
+
+The dispatcher is asked about a draft of the request, and then again at the end of each wait, as its
+clock would ask. What else may happen meanwhile is not foreseen. Nothing is changed.
+
+Not for: rules and tasks (explanation.py), or deciding when requests go (dispatcher.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgspec
+
+from appliance.engine_api import ExplainedCheck, ExplainedStart
+from appliance.model import Cause, ReloadOptions
+from appliance.tasks.dispatcher import RUNS_ALREADY, Placement, quiet_ns
+from appliance.tasks.planner import Planner
+from appliance.tasks.queues import key_of_selector, merges
+from appliance.tasks.records import Record
+from appliance.tasks.request_book import to_ns
+from appliance.tasks.selector import TaskSelector
+from appliance.tasks.states import RequestState
+from appliance.tasks.triggers import Options
+
+_MAX_WAITS = 8
+"""Waits of one request that are followed, one after the other."""
+_IF_RUNNING = {
+    "queue_one": "one start waits for its end",
+    "skip": "nothing starts while it runs",
+    "start": "starts beside it",
+}
+
+
+class _Prospect(NamedTuple):
+    """Where a request would get to by itself."""
+
+    waits: tuple[Placement, ...]
+    at_ns: int
+    end: Placement
+
+
+class Foresight:
+    """What the dispatcher would do with a request, now. The state store's lock guards it."""
+
+    def __init__(self, planner: Planner, next_check_ns: int | None, now: int) -> None:
+        self._planner = planner
+        self._dispatcher = planner.dispatcher
+        self._next_check_ns = next_check_ns
+        self._now = now
+        self._asked: dict[tuple[object, ReloadOptions], str] = {}
+        """Requests of the same message, by what further ones are merged by."""
+
+    def one(
+        self,
+        selector: TaskSelector,
+        options: Options,
+        cause: Cause,
+        what: str,
+        *,
+        from_ns: int = 0,
+    ) -> ExplainedStart:
+        """What becomes of a request; ``from_ns`` is when its tasks are found at the earliest."""
+        dispatcher, now = self._dispatcher, self._now
+        expires = now + to_ns(options.expire_s)
+        task_id = selector.value if selector.kind == "id" else ""
+        key = (key_of_selector(selector), options.reload)
+        if merges(options) and key in self._asked:
+            return ExplainedStart(
+                what, "merge", task_id, reason="A start of the same message answers it, too."
+            )
+        target = dispatcher.answers(selector, options, max(now, from_ns), expires)
+        if target is not None:
+            return self._merged(target, what, task_id, max(now, from_ns), expires)
+        if (full := dispatcher.why_full(selector, options)) is not None:
+            check = ExplainedCheck("queue", False, "room for it", full.label, full.reason)
+            return ExplainedStart(what, "nothing", task_id, reason=full.reason, checks=(check,))
+        record = self._planner.book.draft(selector, options, cause, now, asked=now, expires=expires)
+        if dispatcher.skips_at_once(record):
+            prospect = _Prospect((), now, Placement(RequestState.SKIPPED, why=RUNS_ALREADY))
+        else:
+            prospect = self._follow(record, max(now, from_ns))
+        if merges(options):
+            self._asked[key] = what
+        return self._start(record, prospect, what)
+
+    def _merged(
+        self, target: Record, what: str, task_id: str, now: int, expires: int
+    ) -> ExplainedStart:
+        renewed = msgspec.structs.replace(
+            target,
+            last_asked_ns=max(target.last_asked_ns, now),
+            expires_ns=max(target.expires_ns, expires),
+        )
+        found = self._start(renewed, self._follow(renewed, now), what)
+        why = f"Execution {target.id}, which waits already, answers it."
+        return msgspec.structs.replace(
+            found,
+            effect="nothing" if found.effect == "nothing" else "merge",
+            task_id=task_id or found.task_id,
+            execution=target.id,
+            reason=f"{why} {found.reason}".rstrip(),
+        )
+
+    def _follow(self, record: Record, now: int) -> _Prospect:
+        """Follow its waits as the clock would end them, one after the other."""
+        waits: list[Placement] = []
+        while True:
+            found = self._dispatcher.placement(record, now)
+            if found.until_ns is None or len(waits) == _MAX_WAITS:
+                return _Prospect(tuple(waits), now, found)
+            if found.state is RequestState.PAUSED:
+                return _Prospect(tuple(waits), now, found)
+            waits.append(found)
+            now = found.until_ns
+
+    def _start(self, record: Record, prospect: _Prospect, what: str) -> ExplainedStart:
+        effect, at_ns, reason = self._end(record, prospect)
+        return ExplainedStart(
+            what,
+            effect,
+            record.execution.task_id,
+            at_ns=at_ns,
+            reason=reason,
+            checks=tuple(self._checks(record, prospect)),
+        )
+
+    def _end(self, record: Record, prospect: _Prospect) -> tuple[str, int | None, str]:
+        state, why = prospect.end.state, prospect.end.why
+        if state is RequestState.READY:
+            if turn := self._no_turn(record):
+                return "wait", None, f"Waits for its turn: {turn}."
+            if self._dispatcher.has_others:
+                return "start", prospect.at_ns, "Other appliances' runs are looked at first."
+            return "start", prospect.at_ns, prospect.waits[-1].why if prospect.waits else ""
+        if state in (RequestState.EXPIRED, RequestState.LOST):
+            return "nothing", None, "Not wanted any more when its turn comes (expire)."
+        if state is RequestState.SKIPPED:
+            return "nothing", None, why
+        if state is RequestState.BLOCKED:
+            return "wait", self._free_ns(record, prospect.at_ns), why
+        if state is RequestState.SERVER_AWAY:
+            return "wait", self._next_check_ns, why
+        return "wait", None, why
+
+    def _no_turn(self, record: Record) -> str:
+        # One that has a turn to wait for is no call of the server's list of tasks.
+        return self._dispatcher.why_no_turn() if record.execution.task_id else ""
+
+    def _free_ns(self, record: Record, at_ns: int) -> int | None:
+        """About when what runs has ended, by its usual time; ``None``: that can't be said."""
+        ends = []
+        for one in self._dispatcher.blocking(record):
+            usual_s = self._planner.usual_s(one.execution.task_id)
+            began = one.execution.started_ns or one.posted_ns or self._now
+            if usual_s is None or began + to_ns(usual_s) <= self._now:
+                return None
+            ends.append(began + to_ns(usual_s))
+        return max((at_ns, *ends)) if ends else None
+
+    def _checks(self, record: Record, prospect: _Prospect) -> Iterator[ExplainedCheck]:
+        options, now = record.options, self._now
+        quiet = quiet_ns(record)
+        yield _wait_check(
+            "debounce",
+            f"{span(options.debounce_s)} without a further message" if options.debounce_s else "",
+            quiet if quiet > now else None,
+        )
+        if not record.execution.task_id:
+            return
+        cooled = self._dispatcher.cooled_ns(record)
+        yield _wait_check(
+            "cooldown",
+            f"{span(options.cooldown_s)} since the last start" if options.cooldown_s else "",
+            cooled if cooled > now else None,
+        )
+        yield self._runs(record, prospect)
+        is_away = self._dispatcher.circuit_open
+        yield ExplainedCheck(
+            "server",
+            ok=True,
+            wanted="it answers",
+            found="it does not answer" if is_away else "it answers",
+            reason=prospect.end.why if prospect.end.state is RequestState.SERVER_AWAY else "",
+            waits=is_away,
+            until_ns=self._next_check_ns if is_away else None,
+        )
+        turn = self._no_turn(record)
+        yield ExplainedCheck(
+            "turn", ok=True, wanted="a free worker", found=turn or "free", waits=bool(turn)
+        )
+
+    def _runs(self, record: Record, prospect: _Prospect) -> ExplainedCheck:
+        wanted = f"if_running = {record.options.if_running}: " + _IF_RUNNING.get(
+            record.options.if_running, ""
+        )
+        active = self._dispatcher.queues.active(record.execution.task_id)
+        shown = ", ".join(f"execution {one.id} ({one.execution.state.value})" for one in active)
+        end = prospect.end.state
+        is_blocked = end is RequestState.BLOCKED
+        return ExplainedCheck(
+            "what runs",
+            ok=end is not RequestState.SKIPPED,
+            wanted=wanted,
+            found=shown or "nothing",
+            reason=prospect.end.why if is_blocked or end is RequestState.SKIPPED else "",
+            waits=is_blocked,
+            until_ns=self._free_ns(record, prospect.at_ns) if is_blocked else None,
+        )
+
+
+def _wait_check(field: str, wanted: str, until_ns: int | None) -> ExplainedCheck:
+    if not wanted:
+        return ExplainedCheck(field, True, "none")
+    found = "over" if until_ns is None else "not over"
+    return ExplainedCheck(field, True, wanted, found, "", until_ns is not None, until_ns)
+
+
+def span(seconds: float) -> str:
+    """A time in words: ``"90 s"``, ``"15 min"``, ``"2 h"``."""
+    for unit_s, unit in ((3600, "h"), (60, "min")):
+        if seconds >= unit_s and seconds % unit_s == 0:
+            return f"{seconds / unit_s:g} {unit}"
+    return f"{seconds:g} s"
