@@ -78,6 +78,11 @@ class Counter(enum.Enum):
         "A client was refused because no pattern of access.client_ids fits its client id; change",
         "the id, or add a pattern.",
     )
+    CONNECTIONS_REFUSED_CLIENT_HELD = (
+        "connections refused: client held",
+        "A client was refused because an operator holds its client id; `appliance hold --list`",
+        "says who and why, `appliance release client CLIENT_ID` lets it in.",
+    )
     CONNECTIONS_REFUSED_FOREIGN_ORIGIN = (
         "connections refused: page of another machine",
         "A web page that another machine served tried to connect by WebSocket while no",
@@ -549,6 +554,10 @@ class Counter(enum.Enum):
     REQUESTS_MERGED = (
         "merged",
         "A request was merged with one for the same task that was waiting.",
+    )
+    STARTS_DROPPED_BY_HOLD = (
+        "starts dropped by a hold",
+        "A start was asked for while it was held with `appliance hold --drop`, so it was dropped.",
     )
     REQUESTS_REFUSED_QUEUE_FULL = (
         "queue full",

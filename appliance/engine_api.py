@@ -18,6 +18,8 @@ from appliance.model import Execution, ExecutionState, Message, Task
 
 PAUSED = "Paused."
 """The reason of a request whose wait an operator paused."""
+HELD = "Held "
+"""What the reason of a request begins with that waits for the end of a hold."""
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -225,7 +227,8 @@ class WaitState(msgspec.Struct, frozen=True):
     """``"server"`` (the server does not answer), ``"retry"`` (a call failed), ``"look"`` (the
     answer to a call was lost, and it is looked for its run), ``"run"`` (the present run has to
     end), ``"turn"`` (other calls or runs come first), ``"debounce"``, ``"cooldown"``,
-    ``"paused"``, and in ``Snapshot.waiting_long`` also ``"call"`` (a start call has no answer)."""
+    ``"paused"``, ``"hold"``, and in ``Snapshot.waiting_long`` also ``"call"`` (a start call has no
+    answer)."""
     reason: str
     """A sentence."""
     until_ns: int | None
@@ -270,7 +273,7 @@ class TimerState(msgspec.Struct, frozen=True):
     name: str
     kind: str
     """``"schedule"``, ``"run limit"``, ``"silence"``, ``"debounce"``, ``"cooldown"``,
-    ``"retry"``."""
+    ``"retry"``, ``"hold"``."""
     due_ns: int | None
     paused: bool = False
     detail: str = ""
@@ -281,6 +284,39 @@ class TimerState(msgspec.Struct, frozen=True):
     def is_alarm(self) -> bool:
         """Whether it calls for attention: its alarm is raised, and the watch is not paused."""
         return self.silent_since_ns is not None and not self.paused
+
+
+class HoldState(msgspec.Struct, frozen=True):
+    """Something that is held, for a maintenance window for example."""
+
+    kind: str
+    """``"everything"``, ``"task"``, ``"trigger"``, ``"timer"``, ``"client"``."""
+    name: str
+    """The task's id, the name of the trigger or timer, the client id; empty for everything."""
+    until_ns: int | None
+    """When it ends by itself; ``None``: when somebody releases it."""
+    reason: str
+    by: str
+    """Who holds it."""
+    since_ns: int
+    drop: bool = False
+    """Whether starts that are asked for meanwhile are dropped; they wait else."""
+    title: str = ""
+    """A task's name."""
+    waiting: int = 0
+    """Starts that wait for its end."""
+
+    @property
+    def shown(self) -> str:
+        """What is held, in words: ``everything``, ``task Reload Sales``."""
+        return f"{self.kind} {self.title or self.name}".rstrip()
+
+
+class Holds(msgspec.Struct, frozen=True):
+    """What is held, and what time the appliance's clock shows."""
+
+    taken_ns: int
+    holds: tuple[HoldState, ...]
 
 
 class RuleState(msgspec.Struct, frozen=True):
@@ -408,6 +444,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     waits: tuple[WaitState, ...] = ()
     """Requests that wait for their start, those with the nearest time first, a hundred at most."""
     bridges: tuple[BridgeState, ...] = ()
+    holds: tuple[HoldState, ...] = ()
+    """What is held, in the order in which it was."""
 
 
 class ExplainedCheck(msgspec.Struct, frozen=True):
@@ -652,6 +690,25 @@ class Engine(Protocol):
     ) -> Explanation:
         """What a message would start if it came now; nothing is published or started."""
         raise _lacks("explain what a message would start", topic, payload, retain, client_id)
+
+    def holds(self) -> Holds:
+        """What is held, for a command, which has no snapshot."""
+        raise _lacks("list what is held")
+
+    def hold(  # noqa: PLR0917 - what an operator says, in one
+        self, kind: str, name: str, until_ns: int | None, reason: str, drop: bool, by: str
+    ) -> HoldState:
+        """Hold something (``HoldState.kind``), or change the hold that it has; returns the hold.
+
+        A task has its id or its name as ``name``. Starts that are asked for meanwhile wait, or with
+        ``drop`` are dropped; a client is disconnected and can't connect. ``until_ns``: when the
+        hold ends by itself, ``None``: never.
+        """
+        raise _lacks("hold", kind, name, until_ns, reason, drop, by)
+
+    def release(self, kind: str, name: str, by: str) -> HoldState:
+        """End a hold: what waits goes on. Returns the hold as it was."""
+        raise _lacks("release a hold", kind, name, by)
 
     def clear_retained(self, topic: str, by: str) -> None:
         """Remove the retained message of a topic."""

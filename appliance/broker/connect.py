@@ -132,6 +132,8 @@ def take_connect(context: BrokerContext, connection: ConnectingConnection, body:
             connection.asked = asked = named(asked, connection.ssl_object)
             proof = Proof(by_certificate=True)
         admission = admit_at_once(context, asked, proof)
+        if admission is not None:
+            _check_hold(context, admission)
         if admission is not None and not context.binding.is_connected(admission.client_id):
             connection.let_in(admission)
             return
@@ -153,6 +155,7 @@ async def _let_in(
     try:
         if admission is None:
             admission = await admit(context, asked, connection.peer, connection.ssl_object, proof)
+        _check_hold(context, admission)
         await context.binding.make_way(admission.client_id, admission.asked.username)
         if not connection.is_gone:
             connection.let_in(admission)
@@ -297,6 +300,17 @@ def _check_choice(context: BrokerContext, asked: Connect) -> None:
         f"refused {user}: no pattern of access.client_ids allows this client id",
         Reason.CLIENT_ID_NOT_VALID,
     )
+
+
+def _check_hold(context: BrokerContext, admission: Admission) -> None:
+    """Keep a client out that an operator holds. It has shown who it is, and is told.
+
+    Raises:
+        PacketError: it is held.
+    """
+    if (problem := context.held_client(admission.client_id)) is not None:
+        context.count(Counter.CONNECTIONS_REFUSED_CLIENT_HELD)
+        raise PacketError(problem, Reason.BANNED)
 
 
 def _with_allowed_will(context: BrokerContext, asked: Connect, client_id: str) -> Connect:

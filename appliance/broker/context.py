@@ -59,6 +59,8 @@ class BrokerContext:
     """Hands on what an attached terminal asks for."""
     is_looping: Callable[[EncodedProperties], bool]
     """Whether a client brings back what a bridge of this appliance had sent out."""
+    held_client: Callable[[str], str | None]
+    """Why a client may not connect, for its operator; ``None``: nobody holds its client id."""
     is_revoked: Callable[[HasCertificate], bool]
     """Whether the certificate of a connection's client is on a revocation list now."""
     strangers_log: SparseLogs

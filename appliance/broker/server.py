@@ -148,6 +148,7 @@ class MqttBroker:
             plugins=plugins,
             take_terminal_request=self._take_terminal_request,
             is_looping=self._is_looping,
+            held_client=self._held_client,
             is_revoked=self._is_revoked,
             strangers_log=SparseLogs(logging.getLogger("appliance.broker.connection")),
             lag_log=SparseLog(logging.getLogger("appliance.broker.connection")),
@@ -162,6 +163,8 @@ class MqttBroker:
         """Answers attached terminals; set by the service."""
         self.is_looping: Callable[[EncodedProperties], bool] | None = None
         """Knows what bridges sent out; set by the service."""
+        self.held_client: Callable[[str], str | None] | None = None
+        """Says why an operator keeps a client out; set by the service."""
         self._clients: tuple[ClientState, ...] = ()
 
     def _current_limits(self) -> LimitsConfig:
@@ -211,6 +214,9 @@ class MqttBroker:
 
     def _is_looping(self, properties: EncodedProperties) -> bool:
         return self.is_looping is not None and self.is_looping(properties)
+
+    def _held_client(self, client_id: str) -> str | None:
+        return None if self.held_client is None else self.held_client(client_id)
 
     # --- start and stop -----------------------------------------------------------------------
 

@@ -456,6 +456,7 @@ class Appliance:
         self.bridges = Bridges(self._bridge_context(executor), self.data_dir)
         await self.bridges.hold()
         self.broker.is_looping = self.bridges.is_looping
+        self.broker.held_client = self.tasks.holding.held_client
         self.terminals = self._terminal_server()
         self.broker.on_terminal_request = self.terminals.take
         await self.broker.start()

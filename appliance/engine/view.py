@@ -34,6 +34,8 @@ from appliance.engine_api import (
     Engine,
     Explanation,
     Found,
+    Holds,
+    HoldState,
     ListenerState,
     LogLine,
     Mark,
@@ -167,6 +169,7 @@ class View(Engine):
             setup=self._setup() if appliance.is_first_run else None,
             data=appliance.losses.health,
             waits=appliance.tasks.waits(),
+            holds=appliance.tasks.holding.holds().holds,
         )
 
     def _recorders(self) -> tuple[RecorderState, ...]:
@@ -341,6 +344,21 @@ class View(Engine):
             limit.fire()
         else:
             self._appliance.tasks.fire_timer(name, by)
+
+    def holds(self) -> Holds:
+        return self._appliance.tasks.holding.holds()
+
+    def hold(  # noqa: PLR0917 - what an operator says, in one
+        self, kind: str, name: str, until_ns: int | None, reason: str, drop: bool, by: str
+    ) -> HoldState:
+        found = self._appliance.tasks.holding.hold(kind, name, until_ns, reason, drop, by)
+        if found.kind == "client":
+            broker = self._appliance.broker
+            self._appliance.call(lambda: broker.disconnect(found.name), _CALL_S)
+        return found
+
+    def release(self, kind: str, name: str, by: str) -> HoldState:
+        return self._appliance.tasks.holding.release(kind, name, by)
 
     def connect_bridge(self, name: str, by: str) -> None:
         bridges = self._appliance.bridges

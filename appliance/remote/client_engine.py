@@ -17,6 +17,8 @@ from appliance.engine_api import (
     Explanation,
     Found,
     Health,
+    Holds,
+    HoldState,
     LogLine,
     Mark,
     Snapshot,
@@ -51,6 +53,8 @@ _EXPLANATION: Callable[[bytes], Explanation | list[str]] = _decoder(Explanation 
 _WOULD: Callable[[bytes], Explanation] = _decoder(Explanation)
 _NUMBER: Callable[[bytes], int] = _decoder(int)
 _NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
+_HOLD: Callable[[bytes], HoldState] = _decoder(HoldState)
+_HOLDS: Callable[[bytes], Holds] = _decoder(Holds)
 _TEXTS: Callable[[bytes], list[str]] = _decoder(list[str])
 
 
@@ -189,6 +193,9 @@ class AttachedEngine(Engine):
             protocol.ExplainMessage(topic, payload, retain, client_id), _WOULD
         )
 
+    def holds(self) -> Holds:
+        return self._link.request(protocol.GetHolds(), _HOLDS)
+
     # --- actions: for operators ----------------------------------------------------------------
 
     def start_task(self, task_id: str, by: str) -> int:  # noqa: ARG002 - the appliance knows the user
@@ -223,6 +230,20 @@ class AttachedEngine(Engine):
 
     def fire_timer(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.FireTimer(name))
+
+    def hold(  # noqa: PLR0917 - as the engine has it
+        self,
+        kind: str,
+        name: str,
+        until_ns: int | None,
+        reason: str,
+        drop: bool,
+        by: str,  # noqa: ARG002 - as above
+    ) -> HoldState:
+        return self._link.request(protocol.Hold(kind, name, until_ns, reason, drop), _HOLD)
+
+    def release(self, kind: str, name: str, by: str) -> HoldState:  # noqa: ARG002 - as above
+        return self._link.request(protocol.Release(kind, name), _HOLD)
 
     def connect_bridge(self, name: str, by: str) -> None:  # noqa: ARG002 - as above
         self._link.request(protocol.ConnectBridge(name))

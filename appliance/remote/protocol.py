@@ -179,6 +179,27 @@ class FireTimer(Action, frozen=True, tag="fire_timer"):
     name: str
 
 
+class GetHolds(Operation, frozen=True, tag="holds"):
+    """What is held."""
+
+
+class Hold(Action, frozen=True, tag="hold"):
+    """Hold something, or change its hold."""
+
+    kind: str
+    name: str
+    until_ns: Number | None
+    reason: str
+    drop: bool
+
+
+class Release(Action, frozen=True, tag="release"):
+    """End a hold."""
+
+    kind: str
+    name: str
+
+
 class ConnectBridge(Action, frozen=True, tag="connect_bridge"):
     name: str
 
@@ -232,6 +253,9 @@ AnyOperation = (
     | EndSession
     | PauseTimer
     | FireTimer
+    | GetHolds
+    | Hold
+    | Release
     | ConnectBridge
     | CheckServer
     | Explain

@@ -36,6 +36,7 @@ from appliance.tasks.explanation import Hearing
 from appliance.tasks.outcomes import Outcomes
 from appliance.tasks.payloads import Rejection, WantedStart
 from appliance.tasks.planner import Planner
+from appliance.tasks.records import Reply
 from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.start_keys import KEPT_S
 from appliance.tasks.state_store import ClosedError, StateStore
@@ -332,6 +333,8 @@ class JournalConsumer:
             return
         planner.reject(cause, rejection, now)
         if rejection.harmless:
+            if rejection.is_answered:
+                self._tell_sender(cause, reply, rejection, effects)
             return
         tally.rejected += 1
         planner.count(Counter.MESSAGES_REJECTED)
@@ -341,10 +344,21 @@ class JournalConsumer:
         # Beside a start, a rule that understood nothing is no news for the sender; a start that
         # was wished for and not taken is.
         is_news = not effects.asked or decision.rejection is None
-        if reply is not None and is_news and not effects.is_answered:
+        if is_news:
+            self._tell_sender(cause, reply, rejection, effects)
+        self._log_rejection(message, decision.trigger, rejection)
+
+    def _tell_sender(
+        self,
+        cause: Cause,
+        reply: Reply | None,
+        rejection: Rejection,
+        effects: _Effects,
+    ) -> None:
+        """Answer a message that started nothing, once, if its sender wants an answer."""
+        if reply is not None and not effects.is_answered:
             effects.is_answered = True
             self._state.publish_once(self._outcomes.of_rejection(reply, cause, rejection))
-        self._log_rejection(message, decision.trigger, rejection)
 
     def _happened_ns(self, message: Message, received: int) -> int:
         """When what a message tells of happened, as far as it says so.

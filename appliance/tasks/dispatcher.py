@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter as Numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from appliance.counters import Counter
-from appliance.engine_api import PAUSED
+from appliance.engine_api import PAUSED, HoldState
 from appliance.model import Cause, ExecutionState
+from appliance.tasks import holds
 from appliance.tasks.alarms import Alarms
 from appliance.tasks.histories import with_duration
+from appliance.tasks.holds import Asker, Hold, Holds, asker_of
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.queues import TaskQueues, key_of_selector, merges
@@ -101,6 +104,16 @@ class Dispatcher:
         self._listed: set[int] = set()
         """The requests that the heap has an entry of."""
         self.logs = ScriptLogs(book, limits.log_waits_s, limits.log_give_up_s)
+        self.holds = Holds()
+        self.has_new_holds = False
+        """Whether ``hold_states`` has changed; the state store shows it."""
+        self.ended_holds: list[Hold] = []
+        """Holds that have ended by themselves; the state store says so."""
+        self._holders: dict[int, tuple[str, str]] = {}
+        """By what each request is held that is."""
+        self._waiting_for: Numbers[tuple[str, str]] = Numbers()
+        """How many requests each hold keeps waiting."""
+        self._is_clock_new = False
         self._urgent: dict[int, Record] = {}
         """What goes although the server does not answer: a trial, or an operator's wish."""
 
@@ -122,8 +135,11 @@ class Dispatcher:
         ``asked_ns`` is when the message came (default ``now``); expiry counts from it.
         ``happened_ns`` is when what it tells of happened, if that is known to be earlier.
         """
-        book = self._book
+        book, asker = self._book, asker_of(cause)
+        selected = selector.value if selector.kind == "id" else ""
         asked = now if asked_ns is None else asked_ns
+        if (refused := self.dropped_by_hold(selected, asker, asked, now)) is not None:
+            return refused
         expires = asked + to_ns(options.expire_s)
         replies = (reply,) if reply else ()
         target = self.answers(selector, options, now, expires)
@@ -133,6 +149,7 @@ class Dispatcher:
             is_same = seq != 0 and target.last_seq == seq
             target.last_seq = seq or target.last_seq
             target.newest_ns = max(target.wanted_ns, happened_ns or asked)
+            target.add_askers((asker,))
             self._merge(target, now, expires, replies, merged=0 if is_same else 1)
             if target.look_since_ns is not None:
                 target.look_since_ns = max(target.look_since_ns, asked)
@@ -164,6 +181,16 @@ class Dispatcher:
         """Whether a new request is not even put into its queue, because its task runs."""
         task_id, options = record.execution.task_id, record.options
         return bool(task_id) and options.if_running == "skip" and bool(self.queues.active(task_id))
+
+    def dropped_by_hold(self, task_id: str, asker: Asker, asked: int, now: int) -> Rejection | None:
+        """Why a start that was asked for then is dropped; counted if so.
+
+        ``task_id`` is empty while the task is not known.
+        """
+        if not self.holds or (hold := self.holds.dropping(task_id, asker, asked, now)) is None:
+            return None
+        self._book.count(Counter.STARTS_DROPPED_BY_HOLD)
+        return hold.rejection
 
     def refusal(
         self, selector: TaskSelector, options: Options, *, further: int = 0
@@ -197,6 +224,8 @@ class Dispatcher:
     def _merge(
         self, target: Record, now: int, expires: int, replies: Iterable[Reply], *, merged: int
     ) -> None:
+        # Before the expiries are compared: that of the new message has no time in a hold yet.
+        target.note_hold(now, is_held=target.held_since_ns is not None)
         target.expires_ns = max(target.expires_ns, expires)
         target.last_asked_ns = max(target.last_asked_ns, now)
         kept = target.with_replies(replies)
@@ -206,7 +235,8 @@ class Dispatcher:
         self._book.change(target, merged=target.execution.merged + merged)
         if merged:
             self._book.count(Counter.REQUESTS_MERGED, merged)
-        if target.options.debounce_s:
+        # The hold that keeps it may be that of another trigger.
+        if target.options.debounce_s or target.held_since_ns is not None:
             self.decide(target, now)
 
     def absorb(self, target: Record, other: Record, now: int) -> None:
@@ -216,6 +246,8 @@ class Dispatcher:
         target.newest_ns = max(target.wanted_ns, other.wanted_ns)
         if target.look_since_ns is not None:
             target.look_since_ns = max(target.look_since_ns, other.last_asked_ns)
+        target.add_askers(other.askers)
+        other.note_hold(now, is_held=False)
         self._merge(
             target,
             other.last_asked_ns,
@@ -252,8 +284,18 @@ class Dispatcher:
         book, before = self._book, self._book.state_of(record)
         if before not in MAY_GO_LATER:
             return
+        hold = self.hold_of(record, now)
+        if record.note_hold(now, is_held=hold is not None):
+            book.change(record)
+        if hold is None and before is RequestState.HELD:
+            # It was the end of the hold.
+            book.change(record, next_attempt_ns=None)
         found = self.placement(record, now)
         state, due = found.state, found.until_ns
+        if hold is not None and state is RequestState.HELD:
+            self._hold(record, hold, found, now)
+            return
+        self._note_holder(record, None)
         if state in _OVER:
             self._expire(record, now)
             return
@@ -280,6 +322,8 @@ class Dispatcher:
             return Placement(
                 RequestState.EXPIRED if record.posted_ns is None else RequestState.LOST
             )
+        if (hold := self.hold_of(record, now)) is not None and not record.paused:
+            return Placement(RequestState.HELD, hold.until_ns, hold.sentence)
         due, state, why = self._not_before(record)
         if due > now:
             return Placement(state, due, why)
@@ -295,6 +339,42 @@ class Dispatcher:
             return Placement(RequestState.SERVER_AWAY, why=WAITS_FOR_SERVER)
         return Placement(RequestState.READY)
 
+    def hold_of(self, record: Record, now: int) -> Hold | None:
+        """The hold that keeps a request from being started now.
+
+        A start call whose answer is lost is looked for all the same, and an operator who ends a
+        request's wait goes before any hold.
+        """
+        if not self.holds or record.posted_ns is not None or record.expedited:
+            return None
+        return self.holds.of_request(record.execution.task_id, record.askers, now)
+
+    def _hold(self, record: Record, hold: Hold, found: Placement, now: int) -> None:
+        """Let a request wait for the end of a hold; it does not expire meanwhile."""
+        book, execution = self._book, record.execution
+        record.turn_ns = None
+        self.alarms.drop(record.id)
+        self._note_holder(record, hold)
+        is_known = (execution.reason, execution.next_attempt_ns) == (found.why, found.until_ns)
+        if not is_known or book.state_of(record) is not found.state:
+            book.move(record, found.state, now, reason=found.why, next_attempt_ns=found.until_ns)
+
+    def _note_holder(self, record: Record, hold: Hold | None) -> None:
+        """Note by what a request is held, for the numbers that users see."""
+        before = self._holders.get(record.id)
+        after = None if hold is None else hold.key
+        if before == after:
+            return
+        if before is not None:
+            del self._holders[record.id]
+            self._waiting_for[before] -= 1
+            if not self._waiting_for[before]:
+                del self._waiting_for[before]
+        if after is not None:
+            self._holders[record.id] = after
+            self._waiting_for[after] += 1
+        self.has_new_holds = True
+
     def _let_go(self, record: Record, to: RequestState, now: int) -> None:
         """Nothing holds the request back any more but a worker, or the server."""
         book, before = self._book, self._book.state_of(record)
@@ -303,14 +383,15 @@ class Dispatcher:
         is_retry = record.execution.state == ExecutionState.RETRYING
         if to is RequestState.SERVER_AWAY and not is_retry:
             book.move(record, to, now, reason=WAITS_FOR_SERVER, next_attempt_ns=None)
-        elif before is RequestState.SERVER_AWAY and not is_retry:
+        elif before is RequestState.HELD or (before is RequestState.SERVER_AWAY and not is_retry):
+            is_away = before is RequestState.SERVER_AWAY
             book.move(
                 record,
                 to,
                 now,
                 reason="",
-                step="The server answers again",
-                shown=ExecutionState.REQUESTED,
+                step="The server answers again" if is_away else "The hold is over",
+                shown=ExecutionState.RETRYING if is_retry else ExecutionState.REQUESTED,
             )
         else:
             # A request whose last call failed goes on saying why.
@@ -368,6 +449,8 @@ class Dispatcher:
 
     def goes_now(self, record: Record, now: int) -> bool:
         """Whether neither a wait nor a run of the task holds a request back."""
+        if self.hold_of(record, now) is not None:
+            return False
         return self._not_before(record)[0] <= now and not self.is_blocked(record)
 
     def is_blocked(self, record: Record) -> bool:
@@ -411,6 +494,7 @@ class Dispatcher:
         note is written.
         """
         book = self._book
+        self._end_holds(now)
         for number in self.alarms.take_due(now):
             if (record := book.open.get(number)) is not None:
                 self.decide(record, now)
@@ -492,7 +576,62 @@ class Dispatcher:
 
     def next_due(self) -> int | None:
         """When ``begin`` has something to do at the earliest, if nothing else happens."""
-        return self.alarms.next_due()
+        times = (self.alarms.next_due(), self.holds.next_end())
+        return min((one for one in times if one is not None), default=None)
+
+    # --- holds --------------------------------------------------------------------------------
+
+    def load_holds(self, rows: Mapping[str, bytes]) -> list[str]:
+        """Take up the holds that were kept; returns the names of rows that can't be read."""
+        found, left_out = holds.decode(rows)
+        for hold in found[: holds.MAX_HOLDS]:
+            self.holds.put(hold)
+        self.has_new_holds = True
+        return left_out
+
+    def hold(self, hold: Hold, now: int) -> Hold:
+        """Hold something back from now on, or change its hold. Raises ``TooManyHoldsError``."""
+        hold = self.holds.put(hold)
+        self._keep(hold, holds.encode(hold))
+        for record in self._book.in_states(*WAITING):
+            self.decide(record, now)
+        return hold
+
+    def release(self, kind: str, name: str, now: int) -> Hold | None:
+        """End a hold, and let what it kept waiting go on; returns it, ``None`` if there is none."""
+        hold = self.holds.remove(kind, name)
+        if hold is not None:
+            self._keep(hold, None)
+            self._decide_held(now)
+        return hold
+
+    def hold_states(self) -> tuple[HoldState, ...]:
+        """What is held, and how much waits for it."""
+        return tuple(one.state(self._waiting_for[one.key]) for one in self.holds.all())
+
+    def _end_holds(self, now: int) -> None:
+        """End the holds whose time is over."""
+        ended = self.holds.take_ended(now) if self.holds else ()
+        for hold in ended:
+            self._keep(hold, None)
+        if ended or self._is_clock_new:
+            self._is_clock_new = False
+            self._decide_held(now)
+        self.ended_holds.extend(ended)
+
+    def _keep(self, hold: Hold, body: bytes | None) -> None:
+        self._book.changes.kept[(holds.KIND, holds.row_name(*hold.key))] = body
+        self._book.changes.is_forced = True
+        self.has_new_holds = True
+
+    def _decide_held(self, now: int) -> None:
+        for record in self._book.in_states(RequestState.HELD, RequestState.PAUSED):
+            self.decide(record, now)
+
+    def follow_step(self, step_ns: int) -> None:
+        """The clock was set by this: waits keep their length, and a hold ends by the clock."""
+        self.alarms.shift(step_ns)
+        self._is_clock_new = bool(self.holds)
 
     # --- what an operator or the server's return changes ---------------------------------------
 
@@ -590,6 +729,8 @@ class Dispatcher:
         book, execution = self._book, record.execution
         self.queues.leave(record)
         self.alarms.drop(record.id)
+        self._note_holder(record, None)
+        record.held_since_ns = None
         was_running = book.is_in(record, AT_SERVER)
         record.forget_call()
         record.label = label

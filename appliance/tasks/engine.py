@@ -47,6 +47,7 @@ from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
 from appliance.tasks.direct_starts import DirectStarts
 from appliance.tasks.explanation import Explainer
 from appliance.tasks.health_watch import HealthWatch
+from appliance.tasks.holding import Holding
 from appliance.tasks.jobs import Limits
 from appliance.tasks.kept_logs import FOLDER, KeptLogs
 from appliance.tasks.log_fetcher import LogFetcher
@@ -183,6 +184,14 @@ class TaskEngine:
             self._timing.hear,
             own_time_ns=None if server is None else server.own_time_ns,
         )
+        self.holding = Holding(
+            self._state,
+            self._consumer,
+            self._timing,
+            self._tasks,
+            has_server=server is not None,
+        )
+        """What operators hold."""
         self._kept_logs = KeptLogs(database.parent / FOLDER, self._planner.count, has_room=has_room)
         serving = None
         if server is not None:

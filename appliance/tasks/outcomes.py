@@ -87,9 +87,10 @@ class Outcomes:
         return publications
 
     def of_rejection(self, reply: Reply, cause: Cause, rejection: Rejection) -> Publication:
-        """The answer to a message that could not be understood."""
+        """The answer to a message that started nothing."""
+        state = ExecutionState.SKIPPED if rejection.harmless else ExecutionState.REJECTED
         answer = {
-            "state": ExecutionState.REJECTED.value,
+            "state": state.value,
             "reason": rejection.reason,
             "cause": _cause(cause),
         }

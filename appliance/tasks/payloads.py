@@ -42,6 +42,8 @@ class Rejection(msgspec.Struct, frozen=True):
     reason: str
     harmless: bool = False
     """The message is in order (a replay, a redelivery); no operator need look at it."""
+    is_answered: bool = False
+    """A harmless one that the sender is told all the same, if it wants an answer."""
 
 
 class WantedStart(msgspec.Struct, frozen=True):

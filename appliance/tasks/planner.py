@@ -74,6 +74,8 @@ class Planner:
         self.cancel = dispatcher.cancel
         self.pause = dispatcher.pause
         self.expedite = dispatcher.expedite
+        self.hold = dispatcher.hold
+        self.release = dispatcher.release
         self.why_not_now = dispatcher.why_not_now
         self.try_one = dispatcher.try_one
         self.waits_for_server = dispatcher.waits_for_server
@@ -136,7 +138,7 @@ class Planner:
             book.change(record)
         for number in book.followed_since:
             book.followed_since[number] += step_ns
-        self.dispatcher.alarms.shift(step_ns)
+        self.dispatcher.follow_step(step_ns)
         self.logs.shift(step_ns)
         for task_id, history in list(self.histories.items()):
             if history.last_start_ns:
@@ -168,6 +170,9 @@ class Planner:
         found = list(zip(tasks, reloads or [own] * len(tasks), strict=True))
         if record.selector.kind == "together" and not self._has_room(record, found, now):
             return
+        if (rest := self._without_dropped(record, found, now)) is None:
+            return
+        found = rest
         queues = self.dispatcher.queues
         if record.look_since_ns is not None and merges(record.options):
             answers = {
@@ -238,6 +243,24 @@ class Planner:
         if problem := self.no_room_for(starts):
             self.not_allowed(record, problem, now)
         return problem is None
+
+    def _without_dropped(
+        self, record: Record, found: Sequence[tuple[Task, ReloadOptions]], now: int
+    ) -> list[tuple[Task, ReloadOptions]] | None:
+        """The tasks whose starts no hold drops; ``None`` if none is left: the record has ended."""
+        refused: Rejection | None = None
+        rest = []
+        for one in found:
+            drop = self.dispatcher.dropped_by_hold(one[0].id, ("", ""), record.last_asked_ns, now)
+            refused = drop or refused
+            if drop is None:
+                rest.append(one)
+        if refused is None or (rest and record.selector.kind != "together"):
+            return rest
+        self.dispatcher.finish(
+            record, RequestState.SKIPPED, refused.reason, now, label=refused.label
+        )
+        return None
 
     def _answered_before(self, record: Record, execution: int, now: int) -> None:
         self.book.changes.moved_answers.append((record.id, execution))

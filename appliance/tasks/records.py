@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import msgspec
 
 from appliance.model import Execution
+from appliance.tasks.holds import Asker, asker_of
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import Options
 
@@ -28,6 +29,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True):
 
 MAX_NEXT = 100
 """Tasks that are started after one execution."""
+MAX_ASKERS = 100
+"""Rules and timers that are kept of one request, besides the first."""
 
 
 class Next(msgspec.Struct, frozen=True, array_like=True):
@@ -47,6 +50,7 @@ _TIMES = (
     "wished_ns",
     "first_attempt_ns",
     "seen_ns",
+    "held_since_ns",
 )
 """Fields of ``Record`` that are ``None`` or a time of our clock."""
 
@@ -111,11 +115,29 @@ class Record(msgspec.Struct, eq=False):
     """A run that another one started answers it."""
     next_tasks: tuple[Next, ...] = ()
     """What is started at its end, in the change that gives it its outcome."""
+    held_since_ns: int | None = None
+    """Since when a hold keeps it waiting, as far as its expiry does not know of it yet."""
+    further_askers: tuple[Asker, ...] = ()
+    """The rules and timers that asked for it besides the one of its cause."""
 
     @property
     def wanted_ns(self) -> int:
         """When what the run has to know of had happened: a run that began before is too old."""
         return self.last_asked_ns if self.newest_ns is None else self.newest_ns
+
+    @property
+    def askers(self) -> tuple[Asker, ...]:
+        """All rules and timers that asked for it."""
+        return (asker_of(self.execution.cause), *self.further_askers)
+
+    def add_askers(self, askers: Iterable[Asker]) -> None:
+        """Others ask for it too."""
+        known = self.askers
+        further = [one for one in dict.fromkeys(askers) if one not in known]
+        if further:
+            # Beyond the bound it is as if a person asked: no hold of a rule concerns it.
+            more = (*self.further_askers, *further)
+            self.further_askers = more if len(more) <= MAX_ASKERS else (("", ""),)
 
     def shift(self, step_ns: int) -> None:
         """The clock was set by this: let each wait keep its length."""
@@ -131,6 +153,18 @@ class Record(msgspec.Struct, eq=False):
             requested_ns=execution.requested_ns + step_ns,
             next_attempt_ns=None if due_ns is None else due_ns + step_ns,
         )
+
+    def note_hold(self, now: int, *, is_held: bool) -> bool:
+        """Let the time that passed in a hold not count for its expiry; returns whether any did."""
+        since = self.held_since_ns
+        self.held_since_ns = max(now, since or now) if is_held else None
+        if since is None:
+            return False
+        passed = max(0, now - since)
+        self.expires_ns += passed
+        if self.first_attempt_ns is not None:
+            self.first_attempt_ns += passed
+        return True
 
     def forget_call(self) -> None:
         """There is no start call whose answer is not known."""

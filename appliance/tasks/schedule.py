@@ -100,7 +100,10 @@ class Timing:
 
     def tick(self, planner: Planner) -> None:
         """Do what is due, within a change."""
-        firings, moved = self._timers.take_due(self._state.clock_ns())
+        now, holds = self._state.clock_ns(), planner.dispatcher.holds
+        firings, moved = self._timers.take_due(
+            now, lambda name: holds.of_timer(name, now) is not None
+        )
         if moved:
             planner.book.changes.is_forced = True
         for timer in moved:
@@ -135,12 +138,14 @@ class Timing:
                         self._note(firing.timer)
                         self._alarm(firing, "cleared")
 
-    def _do(self, planner: Planner, firing: Firing) -> None:
+    def _do(self, planner: Planner, firing: Firing, *, is_by_hand: bool = False) -> None:
         timer = firing.timer
         planner.count(Counter.TIMERS_FIRED)
         if timer.config.silence is not None:
             self._alarm(firing, "raised")
-        if timer.config.publish is not None:
+        now = self._state.clock_ns()
+        is_held = planner.dispatcher.holds.of_timer(timer.name, now) is not None
+        if timer.config.publish is not None and (is_by_hand or not is_held):
             publish = timer.config.publish
             self._state.publish(
                 Publication(
@@ -154,8 +159,8 @@ class Timing:
             return
         cause = Cause("timer", rule=timer.name)
         options = Options(reload=timer.reload)
-        answer = planner.ask(timer.selector, options, cause, self._state.clock_ns())
-        if isinstance(answer, Rejection):
+        answer = planner.ask(timer.selector, options, cause, now)
+        if isinstance(answer, Rejection) and not answer.harmless:
             _log.warning("Timer %s: %s", timer.name, answer.reason)
 
     def _alarm(self, firing: Firing, state: str) -> None:
@@ -213,7 +218,7 @@ class Timing:
                     )
                 self._timers.raise_now(timer, now)
                 self._note(timer)
-            self._do(planner, Firing(timer, now))
+            self._do(planner, Firing(timer, now), is_by_hand=True)
         _log.info("Timer %s was fired by %s", name, by)
         return True
 

@@ -30,6 +30,7 @@ from appliance.counters import Counter
 from appliance.errors import NotNotedError, UnavailableError
 from appliance.model import Execution
 from appliance.storage.sqlite import explain, is_damage
+from appliance.tasks import holds
 from appliance.tasks.circuit import Circuit
 from appliance.tasks.cursors import Cursors
 from appliance.tasks.internal_errors import InternalErrors
@@ -137,6 +138,13 @@ class StateStore:
                 self.store.losses.append(
                     f"Rows of the task database can't be read and were left out: {rows}{more}."
                 )
+            unread = self.planner.dispatcher.load_holds(self.store.kept(holds.KIND))
+            if unread:
+                self.store.losses.append(
+                    f"Holds that can't be read were left out: {', '.join(sorted(unread)[:10])}. "
+                    "What they held is not held any more."
+                )
+            self._show_holds()
             back_ns = self.store.meta("clock_ns") - now
             if back_ns > STEP_NS:
                 _log.warning(
@@ -385,6 +393,7 @@ class StateStore:
         self._unnoted_jobs.clear()
         if changes:
             self._take_effect(changes)
+        self._show_holds()
         for notice in self._held_notices:
             self.offer(notice)
         self._held_notices.clear()
@@ -392,6 +401,20 @@ class StateStore:
         # Behind all effects: a failed assertion takes none of them away.
         assert self.cursors.are_in_order(), self.cursors
         return True
+
+    def _show_holds(self) -> None:
+        """Show what is held now, and say what is not any more."""
+        dispatcher = self.planner.dispatcher
+        for hold in dispatcher.ended_holds:
+            _log.info(
+                "The hold of %s that %s made has ended by itself: what waited goes on",
+                hold.shown,
+                hold.by,
+            )
+        dispatcher.ended_holds.clear()
+        if dispatcher.has_new_holds:
+            dispatcher.has_new_holds = False
+            self.views.holds = dispatcher.hold_states()
 
     def _note_published_seq(self, changes: Changes) -> None:
         """Note how far the journal need not be compared with the outbox at the next start."""

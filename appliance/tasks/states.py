@@ -36,6 +36,9 @@ class RequestState(enum.StrEnum):
     PAUSED = "paused"
     """An operator holds the request back; it goes on when the operator lets it, or expires. An
     operator's command sets it."""
+    HELD = "held"
+    """A hold keeps the request waiting (holds.py); it does not expire meanwhile, and goes on when
+    the hold ends. An operator's command sets it, or the change that takes the request."""
     BLOCKED = "blocked"
     """The present run of the task has to end first (``if_running``). The change that finds the task
     running sets it; the end of the run lets the request go on."""
@@ -111,15 +114,20 @@ _RUN_ENDS = frozenset({_S.SUCCEEDED, _S.LOG_WANTED, _S.ABORTED, _S.SKIPPED, _S.L
 TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
     {
         _S.PENDING: frozenset({_S.SKIPPED, _S.EXPIRED})
-        | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY, _S.RETRY_WAIT},
-        _S.SCHEDULED: _WAIT_ENDS | {_S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
-        _S.PAUSED: _WAIT_ENDS | {_S.SCHEDULED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
-        _S.BLOCKED: _WAIT_ENDS | {_S.SCHEDULED, _S.PAUSED, _S.READY, _S.SERVER_AWAY},
+        | {_S.SCHEDULED, _S.PAUSED, _S.HELD, _S.BLOCKED}
+        | {_S.READY, _S.SERVER_AWAY, _S.RETRY_WAIT},
+        _S.SCHEDULED: _WAIT_ENDS | {_S.PAUSED, _S.HELD, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
+        _S.PAUSED: _WAIT_ENDS | {_S.SCHEDULED, _S.HELD, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
+        _S.HELD: frozenset({_S.SKIPPED, _S.ABORTED})
+        | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
+        _S.BLOCKED: _WAIT_ENDS | {_S.SCHEDULED, _S.PAUSED, _S.HELD, _S.READY, _S.SERVER_AWAY},
         _S.READY: _WAIT_ENDS
-        | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.SERVER_AWAY, _S.RETRY_WAIT}
+        | {_S.SCHEDULED, _S.PAUSED, _S.HELD, _S.BLOCKED, _S.SERVER_AWAY, _S.RETRY_WAIT}
         | {_S.RESOLVING, _S.CALLING, _S.LOOKING},
-        _S.SERVER_AWAY: _WAIT_ENDS | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.RETRY_WAIT},
-        _S.RETRY_WAIT: _WAIT_ENDS | {_S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
+        _S.SERVER_AWAY: _WAIT_ENDS
+        | {_S.SCHEDULED, _S.PAUSED, _S.HELD, _S.BLOCKED, _S.READY, _S.RETRY_WAIT},
+        _S.RETRY_WAIT: _WAIT_ENDS
+        | {_S.SCHEDULED, _S.PAUSED, _S.HELD, _S.BLOCKED, _S.READY, _S.SERVER_AWAY},
         _S.RESOLVING: frozenset(
             {_S.PENDING, _S.RETRY_WAIT, _S.SKIPPED, _S.REJECTED, _S.EXPIRED},
         ),
@@ -152,7 +160,8 @@ TRANSITIONS: Mapping[RequestState, frozenset[RequestState]] = MappingProxyType(
 
 FINAL = frozenset(state for state, following in TRANSITIONS.items() if not following)
 WAITING = frozenset(
-    {_S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.BLOCKED, _S.READY, _S.SERVER_AWAY, _S.RETRY_WAIT}
+    {_S.PENDING, _S.SCHEDULED, _S.PAUSED, _S.HELD, _S.BLOCKED}
+    | {_S.READY, _S.SERVER_AWAY, _S.RETRY_WAIT}
 )
 """The server knows nothing of the request: it can be taken back."""
 MAY_GO_LATER = WAITING | {_S.UNCERTAIN, _S.LOOK_READY}
@@ -172,6 +181,7 @@ SHOWN: Mapping[RequestState, tuple[ExecutionState, ...]] = MappingProxyType(
         _S.PENDING: (_E.REQUESTED, _E.WAITING, _E.STARTING, _E.RETRYING),
         _S.SCHEDULED: (_E.WAITING,),
         _S.PAUSED: (_E.WAITING, _E.REQUESTED, _E.RETRYING),
+        _S.HELD: (_E.WAITING, _E.RETRYING),
         _S.BLOCKED: (_E.WAITING,),
         _S.READY: (_E.REQUESTED, _E.WAITING, _E.RETRYING),
         _S.SERVER_AWAY: (_E.WAITING, _E.RETRYING),

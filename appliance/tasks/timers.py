@@ -14,7 +14,7 @@ Not for: starting tasks or publishing (tasks/schedule.py).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -205,8 +205,13 @@ class Timers:
             timer.shift(step_ns)
             self._due[timer.name] = timer.due_ns()
 
-    def take_due(self, now: int) -> tuple[list[Firing], list[Timer]]:
-        """The firings that are due, and all timers that moved on: their marks are to be kept."""
+    def take_due(
+        self, now: int, is_held: Callable[[str], bool] = lambda _name: False
+    ) -> tuple[list[Firing], list[Timer]]:
+        """The firings that are due, and all timers that moved on: their marks are to be kept.
+
+        A silence watch that ``is_held`` raises no alarm; a schedule fires, and its start waits.
+        """
         firings: list[Firing] = []
         moved: list[Timer] = []
         for timer in self.timers.values():
@@ -218,7 +223,7 @@ class Timers:
                 continue
             moved.append(timer)
             if timer.config.silence is not None:
-                if timer.paused:
+                if timer.paused or is_held(timer.name):
                     timer.last_ns = now
                 else:
                     timer.raised_ns = now

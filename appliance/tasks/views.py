@@ -16,7 +16,16 @@ from itertools import islice
 
 import msgspec
 
-from appliance.engine_api import PAUSED, FailingTask, Mark, TimerState, WaitState, wait_name
+from appliance.engine_api import (
+    HELD,
+    PAUSED,
+    FailingTask,
+    HoldState,
+    Mark,
+    TimerState,
+    WaitState,
+    wait_name,
+)
 from appliance.model import Execution, ExecutionState
 from appliance.tasks.last_outcomes import LastOutcomes
 from appliance.tasks.store import Answer
@@ -65,6 +74,8 @@ class Views:
         self._last_outcomes = LastOutcomes()
         self._waiting_long: tuple[int, tuple[WaitState, ...]] = (0, ())
         self._waiting_looked_ns = 0
+        self.holds: tuple[HoldState, ...] = ()
+        """What is held; the state store sets it anew."""
         self.hearers: list[Callable[[Sequence[Execution]], None]] = []
         """Called with what is shown, after it is."""
 
@@ -278,6 +289,8 @@ def _urgency(found: tuple[Execution, str]) -> int:
 
 
 def _wait_kind(execution: Execution) -> str:
+    if execution.reason.startswith(HELD):
+        return "hold"
     if execution.state == ExecutionState.RETRYING:
         return "retry"
     return "cooldown" if "cooldown" in execution.reason else "debounce"
@@ -301,6 +314,8 @@ def _why(execution: Execution) -> tuple[str, str]:
     reason = execution.reason
     if execution.state is ExecutionState.STARTING:
         return "call", "The Qlik server has not answered the start call yet."
+    if reason.startswith(HELD):
+        return "hold", reason
     if execution.state is ExecutionState.RETRYING:
         return ("paused" if reason == PAUSED else "look" if LOOKING in reason else "retry"), reason
     if not reason:

@@ -26,6 +26,8 @@ from appliance.engine_api import (
     Engine,
     Found,
     Health,
+    Holds,
+    HoldState,
     JournalState,
     ListenerState,
     LogLine,
@@ -114,6 +116,7 @@ class FakeEngine(Engine):
         self.changes: dict[str, object] = {}
         """Fields of the snapshot that a test sets."""
         self.stopping = False
+        self.held: dict[tuple[str, str], HoldState] = {}
         self.calls: list[tuple[object, ...]] = []
         """Everything that the UI asked for, in order."""
         self.called = threading.Event()
@@ -269,6 +272,7 @@ class FakeEngine(Engine):
                 "config_path": "/etc/appliance/config.toml",
                 "data_dir": "/srv/appliance/data",
                 "first_run": False,
+                "holds": tuple(self.held.values()),
             }
             fields.update(self.changes)
             return Snapshot(**fields)  # type: ignore[arg-type]
@@ -411,6 +415,22 @@ class FakeEngine(Engine):
 
     def fire_timer(self, name: str, by: str) -> None:
         self._called("fire_timer", name, by)
+
+    def holds(self) -> Holds:
+        return Holds(self.clock_ns(), tuple(self.held.values()))
+
+    def hold(
+        self, kind: str, name: str, until_ns: int | None, reason: str, drop: bool, by: str
+    ) -> HoldState:
+        self._called("hold", kind, name, until_ns, reason, drop, by)
+        title = next((one.name for one in TASKS if one.id == name), "")
+        found = HoldState(kind, name, until_ns, reason, by, self.clock_ns(), drop, title)
+        self.held[kind, name] = found
+        return found
+
+    def release(self, kind: str, name: str, by: str) -> HoldState:
+        self._called("release", kind, name, by)
+        return self.held.pop((kind, name))
 
     def connect_bridge(self, name: str, by: str) -> None:
         self._called("connect_bridge", name, by)

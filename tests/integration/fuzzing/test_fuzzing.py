@@ -467,6 +467,8 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.StopExecution(1), protocol.Publish("a/b", b"x", 1, retain=True),
         protocol.Publish("#", b"\xff", 9, retain=False), protocol.ClearRetained("a/b"),
         protocol.Acknowledge(), protocol.EndSession("nobody"), protocol.Disconnect("nobody"), protocol.PauseTimer("x", paused=True),
+        protocol.GetHolds(), protocol.Hold("task", "x", 1, "new disks", drop=True),
+        protocol.Hold("client", "nobody", None, "", drop=False), protocol.Release("trigger", "x"),
         protocol.FireTimer("run limit"), protocol.GetLastValues(("a/b", "#")),
         protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
         protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63), protocol.ExplainMessage("a/#", b"\xff"),

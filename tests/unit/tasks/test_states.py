@@ -21,6 +21,7 @@ from appliance.counters import Counter
 from appliance.model import Cause, ExecutionState, ReloadOptions, Task
 from appliance.qlik.server import QlikError, Report, RetryPolicy
 from appliance.tasks import states
+from appliance.tasks.holds import Hold
 from appliance.tasks.jobs import Job, JobKind, Limits
 from appliance.tasks.payloads import Rejection
 from appliance.tasks.planner import REFUSALS, Planner
@@ -41,8 +42,9 @@ DEBOUNCE = Options(debounce_s=5.0, debounce_max_s=50.0)
 APART = Options(debounce_s=5.0, if_running="start")
 """Several runs of the task at a time, and requests that are merged while they wait."""
 SKIP = Options(if_running="skip")
-RESTING = (S.SCHEDULED, S.PAUSED, S.BLOCKED, S.READY, S.SERVER_AWAY, S.RETRY_WAIT)
+RESTING = (S.SCHEDULED, S.PAUSED, S.HELD, S.BLOCKED, S.READY, S.SERVER_AWAY, S.RETRY_WAIT)
 """The states in which a request waits before the server knows of it."""
+EXPIRING = tuple(state for state in RESTING if state is not S.HELD)
 
 Pair = tuple[RequestState, RequestState]
 WALKED: set[Pair] = set()
@@ -174,6 +176,8 @@ class Scene:
             planner.retry(record, DOWN, self.now)
             self.expect(record, state)
             return record
+        elif state is S.HELD:
+            self.hold()
         elif state in (S.SCHEDULED, S.PAUSED):
             options = options if options.debounce_s else DEBOUNCE
         elif state is S.READY:
@@ -183,10 +187,15 @@ class Scene:
         record = self.ask(options)
         if state is S.PAUSED:
             planner.pause(record, "ann", self.now, paused=True)
-        elif state is not S.SCHEDULED:
+        elif state not in (S.SCHEDULED, S.HELD):
             self.go(options.debounce_s)
         self.expect(record, state)
         return record
+
+    def hold(self, seconds: float | None = None, task: str = TASK) -> None:
+        """Hold a task, for so many seconds or without an end."""
+        until = None if seconds is None else self.now + to_ns(seconds)
+        self.planner.hold(Hold("task", task, until, "disks", "ann", self.now), self.now)
 
     def expect(self, record: Record, state: RequestState) -> None:
         """Assert where the request stands, and that users see what belongs to it."""
@@ -243,10 +252,10 @@ def test_what_waits_can_be_taken_back(_scene: Scene) -> None:
         assert not scene.planner.cancel(record, "ann", scene.now)
 
 
-@walks(*each(S.EXPIRED))
+@walks(*each(S.EXPIRED, sources=EXPIRING))
 def test_what_waits_expires(_scene: Scene) -> None:
-    """Each wait ends by ``expire``."""
-    for state in RESTING:
+    """Each wait ends by ``expire``, but for a hold."""
+    for state in EXPIRING:
         scene = Scene()
         record = scene.bring(state)
         scene.planner.begin(record.expires_ns)
@@ -265,6 +274,35 @@ def test_what_waits_can_be_paused(_scene: Scene) -> None:
         again = Scene()
         again.planner.restore(copy_of(record), again.now)
         again.expect(record, S.PAUSED)
+
+
+@walks(*each(S.HELD), (S.PENDING, S.HELD))
+def test_what_waits_can_be_held(_scene: Scene) -> None:
+    """After each wait, and after a restart; it goes on when the hold ends, however late."""
+    for state in RESTING:
+        scene = Scene()
+        record = scene.bring(state)
+        kept_s = (record.expires_ns - scene.now) / SECOND_NS
+        scene.hold()
+        if state is S.PAUSED:
+            # An operator's own word about this request stands first, until it is taken back.
+            scene.expect(record, S.PAUSED)
+            scene.planner.pause(record, "ann", scene.now, paused=False)
+        scene.expect(record, S.HELD)
+        assert record.execution.reason == f"Held by ann (task {TASK}): disks."
+        assert not [job for job in scene.go(10 * kept_s) if job.record is record]
+        scene.expect(record, S.HELD)
+        again = Scene()
+        again.now = scene.now + 10 * SECOND_NS
+        rows = {f"task:{TASK}": scene.planner.book.changes.kept["hold", f"task:{TASK}"]}
+        again.planner.dispatcher.load_holds(rows)
+        again.planner.restore(copy_of(record), again.now)
+        again.expect(again.planner.open[record.id], S.HELD)
+        for one in (scene, again):
+            one.planner.release("task", TASK, one.now)
+            left = one.planner.open[record.id]
+            assert one.planner.state_of(left) is not S.HELD
+            assert (left.expires_ns - one.now) / SECOND_NS == pytest.approx(kept_s)
 
 
 @walks(*each(S.SKIPPED))
@@ -296,6 +334,8 @@ def test_a_further_message_renews_the_debounce(_scene: Scene) -> None:
             scene.planner.pause(record, "ann", scene.now, paused=False)
         else:
             assert scene.ask(DEBOUNCE) is record
+        if state is S.HELD:
+            scene.planner.release("task", TASK, scene.now)
         scene.expect(record, S.SCHEDULED)
 
 
