@@ -365,6 +365,12 @@ class TopicState(msgspec.Struct, frozen=True):
     last_seq: int
     retained: bool = False
     """Whether the broker holds a retained message on it."""
+    bytes: int = 0
+    """Of the payloads of ``count`` messages."""
+    byte_rate: float = 0.0
+    """Bytes of payloads a second, lately."""
+    size: int = 0
+    """Of the last payload in bytes; 0 where it is not known."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -547,6 +553,68 @@ class Found(msgspec.Struct, frozen=True):
     """Messages left out for ``MessageFilter.without_own`` alone."""
 
 
+class FoundNumber(msgspec.Struct, frozen=True):
+    """A number that messages of a topic have."""
+
+    path: str
+    """As ``payload_numbers`` writes it; ``$`` is the payload itself."""
+    value: float
+    """That of the newest message which has it."""
+
+
+class ValueBuckets(msgspec.Struct, frozen=True):
+    """The numbers at one path, summed up in stretches of time of the same length.
+
+    All tuples have an entry for each stretch that has a number, in the order of time.
+    """
+
+    path: str
+    stretches: tuple[int, ...] = ()
+    """The time of a message in ns, divided by the length of a stretch and rounded down."""
+    counts: tuple[int, ...] = ()
+    sums: tuple[float, ...] = ()
+    lows: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
+
+
+class Values(msgspec.Struct, frozen=True):
+    """One step of reading the numbers of a topic back in the journal."""
+
+    buckets: tuple[ValueBuckets, ...]
+    """One for each path that was asked for."""
+    before_seq: int
+    """Where the next step begins; 0: everything that was asked for has been read."""
+    reached_ns: int = 0
+    """About when the messages came that the step ended at; 0 if it is not known."""
+    messages: int = 0
+    """Messages of the topic in this step."""
+    without_number: int = 0
+    """Those that have no number at all."""
+    found: tuple[FoundNumber, ...] = ()
+    """The numbers of the newest messages of the step, each path once."""
+
+
+MOST_PATHS = 8
+"""Paths of one ``AskedValues``."""
+MOST_STRETCHES = 400
+"""Stretches of time of one ``AskedValues``, from its beginning on."""
+
+
+class AskedValues(msgspec.Struct, frozen=True):
+    """Which numbers are read."""
+
+    topic: str
+    """One topic, without wildcards."""
+    width_ns: int
+    """Length of a stretch of time."""
+    since_ns: int
+    """What was received before is left out, and so is what is ``MOST_STRETCHES`` later."""
+    paths: tuple[str, ...] = ()
+    """Without any, a step ends at the first messages, and its ``found`` says what there is."""
+    after_seq: int = 0
+    """The message before the last one to read; 0 for all."""
+
+
 class Engine(Protocol):
     """What the UI is given. Every method is safe to call from any thread.
 
@@ -622,6 +690,10 @@ class Engine(Protocol):
         The step ends sooner when ``limit`` messages are found; somewhat more may come.
         """
         raise _lacks("search the journal", asked, before_seq, limit)
+
+    def values(self, asked: AskedValues, before_seq: int) -> Values:
+        """Read the numbers of a topic back from ``before_seq``, for a part of a second."""
+        raise _lacks("read values", asked, before_seq)
 
     def seq_at(self, time_ns: int) -> int:
         """Sequence number of the first message received at or after a time."""

@@ -23,13 +23,14 @@ from appliance.broker.server import MqttBroker
 from appliance.broker.subscriptions import Retained
 from appliance.config.tables import Config
 from appliance.counters import ACTIVITY, Counter
-from appliance.engine import run_limit
+from appliance.engine import run_limit, values
 from appliance.engine.disk_floor import DiskFloor
 from appliance.engine.live import LiveView
 from appliance.engine.loop_lag import LoopLag
 from appliance.engine.losses import Losses
 from appliance.engine.memory_ceiling import MemoryCeiling
 from appliance.engine_api import (
+    AskedValues,
     ClientState,
     Engine,
     Explanation,
@@ -44,6 +45,7 @@ from appliance.engine_api import (
     Snapshot,
     TimerState,
     TopicState,
+    Values,
 )
 from appliance.errors import ApplianceError, UnavailableError, UsageError
 from appliance.journal.indexer import Indexer
@@ -290,6 +292,11 @@ class View(Engine):
     def search(self, asked: MessageFilter, before_seq: int, limit: int) -> Found:
         marked = self._appliance.tasks.marked() if asked.with_outcome else None
         return self._appliance.history.step(asked, before_seq, limit, marked)
+
+    def values(self, asked: AskedValues, before_seq: int) -> Values:
+        values.check(asked)
+        first_seq = self._appliance.journal.seq_at(asked.since_ns)
+        return values.step(self._appliance.history, asked, before_seq, first_seq)
 
     def seq_at(self, time_ns: int) -> int:
         return self._appliance.journal.seq_at(time_ns)

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from appliance.engine_api import (
+    AskedValues,
     ClientState,
     Engine,
     Explanation,
@@ -23,6 +24,7 @@ from appliance.engine_api import (
     Mark,
     Snapshot,
     TopicState,
+    Values,
 )
 from appliance.message_filter import MessageFilter
 from appliance.model import Execution, Message, Task, decode_hook
@@ -51,6 +53,7 @@ _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
 _VALUES: Callable[[bytes], dict[str, Message]] = _decoder(dict[str, Message])
 _EXPLANATION: Callable[[bytes], Explanation | list[str]] = _decoder(Explanation | list[str])
 _WOULD: Callable[[bytes], Explanation] = _decoder(Explanation)
+_READ_VALUES: Callable[[bytes], Values] = _decoder(Values)
 _NUMBER: Callable[[bytes], int] = _decoder(int)
 _NUMBERS: Callable[[bytes], list[int]] = _decoder(list[int])
 _HOLD: Callable[[bytes], HoldState] = _decoder(HoldState)
@@ -161,6 +164,9 @@ class AttachedEngine(Engine):
         found = self._link.request(protocol.Search(asked, before_seq, limit), _FOUND)
         self._know_marks(found.messages)
         return found
+
+    def values(self, asked: AskedValues, before_seq: int) -> Values:
+        return self._link.request(protocol.GetValues(asked, before_seq), _READ_VALUES)
 
     def seq_at(self, time_ns: int) -> int:
         return self._link.request(protocol.GetSeqAt(time_ns), _NUMBER)

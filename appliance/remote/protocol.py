@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from appliance import errors
-from appliance.engine_api import ClientState, LogLine, Mark, TopicState
+from appliance.engine_api import AskedValues, ClientState, LogLine, Mark, TopicState
 from appliance.errors import ApplianceError
 from appliance.message_filter import MessageFilter
 from appliance.model import EncodedProperties, Execution, Message, encode_hook
@@ -94,6 +94,13 @@ class Search(Operation, frozen=True, tag="search"):
     asked: MessageFilter
     before_seq: Number
     limit: Number
+
+
+class GetValues(Operation, frozen=True, tag="values"):
+    """One step of reading the numbers of a topic."""
+
+    asked: AskedValues
+    before_seq: Number
 
 
 class GetSeqAt(Operation, frozen=True, tag="seq_at"):
@@ -236,6 +243,7 @@ AnyOperation = (
     | GetTasks
     | GetHistory
     | Search
+    | GetValues
     | GetSeqAt
     | GetRetained
     | GetLastValues

@@ -276,7 +276,8 @@ class TerminalServer:
             if isinstance(operation, protocol.StopAppliance):
                 # Afterwards the connection may be closed already.
                 self._answer(message.client_id, protocol.Answer(request.number))
-            pool = self._searches if isinstance(operation, protocol.Search) else self._pool
+            is_search = isinstance(operation, protocol.Search | protocol.GetValues)
+            pool = self._searches if is_search else self._pool
             found = await loop.run_in_executor(
                 pool, _encoded, self._engine, operation, _who(message)
             )

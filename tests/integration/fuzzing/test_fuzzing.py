@@ -24,6 +24,7 @@ from appliance.broker.users import Users
 from appliance.config.files import check_files
 from appliance.config.reading import load
 from appliance.errors import ApplianceError
+from appliance.engine_api import AskedValues
 from appliance.message_filter import MessageFilter
 from appliance.remote import protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
@@ -473,6 +474,8 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
         protocol.FindExecutions((1, 2**64)), protocol.RequestStarts('{"tag": "x"}'),
         protocol.CheckServer(), protocol.ConnectBridge("plant"), protocol.Explain(2**63), protocol.ExplainMessage("a/#", b"\xff"),
         protocol.Search(MessageFilter(("#",), texts=("x",)), 2**63, -1),
+        protocol.GetValues(AskedValues("a/b", 10**9, 2**70, ("$", "x.y"), -1), 2**63),
+        protocol.GetValues(AskedValues("#", 0, 0), 1),
     ]  # fmt: skip
     assert {type(each) for each in operations} | {protocol.StopAppliance} == {
         *typing.get_args(protocol.AnyOperation)

@@ -20,6 +20,7 @@ from appliance.remote.client_engine import AttachedEngine
 from appliance.mqtt.client import Client
 from appliance.remote import client_engine, link, protocol
 from appliance.remote.topics import reply_topic, request_topic, state_topic
+from appliance.engine_api import AskedValues
 from appliance.errors import ApplianceError, NoPermissionError, UnavailableError, UsageError
 from appliance.message_filter import MessageFilter, Name
 from appliance.model import ExecutionState, decode_hook
@@ -105,6 +106,28 @@ def test_a_terminal_searches_the_journal(running, attach):
     assert (Path(running.data) / "index.db").exists()
     with pytest.raises(ApplianceError, match="at most 50 words"):
         engine.search(MessageFilter(texts=("x",) * 51), 1 << 62, 1)
+
+
+def test_the_numbers_of_a_topic_are_summed_up_on_the_appliances_side(running, attach):
+    """A terminal on a slow line plots days: it gets sums, not messages."""
+    for number in range(4):
+        publish(running, "plotted/a", b'{"t": %d, "pad": "%s"}' % (number, b"x" * 700_000))
+    engine = attach(running, "anna")
+    until(lambda: "plotted/a" in topics(engine), "the messages at the terminal")
+    asked = AskedValues("plotted/a", 3600 * 10**9, 0)
+    found = engine.values(asked, 1 << 62).found
+    assert [(one.path, one.value) for one in found] == [("t", 3.0)]
+    since_ns = engine.snapshot().taken_ns - 100 * 3600 * 10**9
+    asked = AskedValues("plotted/a", 3600 * 10**9, since_ns, ("t",))
+    before, count, total = 1 << 62, 0, 0
+    while before:
+        step = engine.values(asked, before)
+        count += sum(step.buckets[0].counts)
+        total += sum(step.buckets[0].sums)
+        before = step.before_seq
+    assert (count, total) == (4, 6)
+    with pytest.raises(ApplianceError, match="wildcard"):
+        engine.values(AskedValues("plotted/#", 1, 0), 1 << 62)
 
 
 def test_the_index_knows_the_clients_of_messages_that_come_together(running, attach):
