@@ -373,6 +373,57 @@ class TopicState(msgspec.Struct, frozen=True):
     """Of the last payload in bytes; 0 where it is not known."""
 
 
+class Starter(msgspec.Struct, frozen=True):
+    """Something that starts a task by itself."""
+
+    kind: str
+    """``"rule"`` and ``"timer"``: of the appliance's configuration; ``"outcome"``: a rule on the
+    outcome of another task; ``"schedule"`` and ``"chain"``: the server's own triggers, by time and
+    by the end of other tasks."""
+    name: str
+    detail: str = ""
+    """What it waits for, in words: a topic filter, ``"every day"``."""
+    enabled: bool = True
+    next_ns: int | None = None
+    """When it starts the task next, if it is one that goes by time."""
+    after: tuple[tuple[str, str], ...] = ()
+    """The tasks that it waits for: id, and ``"succeeded"``, ``"failed"`` or ``""`` for any end."""
+
+
+class ServerTask(msgspec.Struct, frozen=True):
+    """One task of the Qlik server with what is known of it."""
+
+    task: Task
+    state: ExecutionState | None = None
+    """Of its newest execution, whoever started it; ``None``: it is not known to have run."""
+    since_ns: int | None = None
+    """Since when it is in that state."""
+    execution: int = 0
+    """Our id of that execution; 0: only the server tells of the run."""
+    reason: str = ""
+    """The beginning of the reason of a bad outcome."""
+    usual_s: float | None = None
+    """How long its runs usually take."""
+    next_ns: int | None = None
+    """When it is started next, by a timer or by the server's own triggers, as far as is known."""
+    starters: tuple[Starter, ...] = ()
+    """What starts it. Rules that start whatever a message names are not among them."""
+    is_allowed: bool = True
+    """Whether ``[allow]`` has it."""
+
+
+class ServerTasks(msgspec.Struct, frozen=True):
+    """The tasks of the Qlik server, in its order."""
+
+    tasks: tuple[ServerTask, ...]
+    total: int
+    """How many there are; over the channel of an attached terminal they come in several parts."""
+    problem: str = ""
+    """Why the server's own triggers are not among the starters, as a sentence."""
+    any_task: tuple[str, ...] = ()
+    """The rules that start whatever task a message names."""
+
+
 class Snapshot(msgspec.Struct, frozen=True):
     """The whole state at one moment. Cheap to make (no disk, no network), safe to keep."""
 
@@ -679,6 +730,10 @@ class Engine(Protocol):
     def last_values(self, topics: Sequence[str]) -> dict[str, Message]:
         """The last message on each of these topics, cut as by ``live``; some may be missing."""
         raise _lacks("read the last values of topics", topics)
+
+    def server_tasks(self) -> ServerTasks:
+        """Every task of the server with its last outcome, what starts it, and when."""
+        raise _lacks("list the tasks of the server")
 
     def history(self, before_seq: int, limit: int) -> Sequence[Message]:
         """Whole messages from the journal with ``seq < before_seq``: the newest, oldest first."""

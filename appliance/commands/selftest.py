@@ -369,7 +369,20 @@ async def _show(running: Appliance) -> int:
     app = ApplianceApp(View(running))
     shown = set()
     async with app.run_test(size=(100, 30)) as pilot:
-        for key in ("1", "2", "3", "4", "5", "question_mark", "escape", "1", "n", "escape", "t"):
+        for key in (
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "6",
+            "question_mark",
+            "escape",
+            "1",
+            "n",
+            "escape",
+            "t",
+        ):
             await pilot.press(key)
             await pilot.pause()
             shown.add(type(app.screen).__name__)

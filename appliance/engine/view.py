@@ -41,6 +41,7 @@ from appliance.engine_api import (
     LogLine,
     Mark,
     RecorderState,
+    ServerTasks,
     Setup,
     Snapshot,
     TimerState,
@@ -309,6 +310,9 @@ class View(Engine):
 
     def tasks(self) -> Sequence[Task]:
         return self._appliance.tasks.tasks()
+
+    def server_tasks(self) -> ServerTasks:
+        return self._appliance.tasks.server_tasks()
 
     def start_task(self, task_id: str, by: str) -> int:
         logger.info("%s asks to start task %s", by, task_id)

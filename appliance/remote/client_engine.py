@@ -22,6 +22,7 @@ from appliance.engine_api import (
     HoldState,
     LogLine,
     Mark,
+    ServerTasks,
     Snapshot,
     TopicState,
     Values,
@@ -48,6 +49,7 @@ _MESSAGE: Callable[[bytes], Message | None] = _decoder(Message | None)
 _MESSAGES: Callable[[bytes], list[Message]] = _decoder(list[Message])
 _FOUND: Callable[[bytes], Found] = _decoder(Found)
 _TASKS: Callable[[bytes], list[Task]] = _decoder(list[Task])
+_SERVER_TASKS: Callable[[bytes], ServerTasks] = _decoder(ServerTasks)
 _EXECUTIONS: Callable[[bytes], list[Execution]] = _decoder(list[Execution])
 _MARKS: Callable[[bytes], dict[int, Mark]] = _decoder(dict[int, Mark])
 _VALUES: Callable[[bytes], dict[str, Message]] = _decoder(dict[str, Message])
@@ -201,6 +203,17 @@ class AttachedEngine(Engine):
 
     def holds(self) -> Holds:
         return self._link.request(protocol.GetHolds(), _HOLDS)
+
+    def server_tasks(self) -> ServerTasks:
+        part = self._link.request(protocol.GetServerTasks(), _SERVER_TASKS)
+        # A task that moves in the list while its parts come is taken once.
+        tasks = {one.task.id: one for one in part.tasks}
+        first = len(part.tasks)
+        while part.tasks and first < part.total:
+            part = self._link.request(protocol.GetServerTasks(first), _SERVER_TASKS)
+            tasks |= {one.task.id: one for one in part.tasks}
+            first += len(part.tasks)
+        return msgspec.structs.replace(part, tasks=tuple(tasks.values()), total=len(tasks))
 
     # --- actions: for operators ----------------------------------------------------------------
 

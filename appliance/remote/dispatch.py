@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from appliance.engine_api import Engine, Found
+from appliance.engine_api import Engine, Found, ServerTask, ServerTasks
 from appliance.errors import ApplianceError
 from appliance.model import Message
 from appliance.remote import protocol
@@ -50,6 +50,19 @@ def _last_values(engine: Engine, operation: protocol.GetLastValues) -> dict[str,
         )
         for topic, message in found.items()
     }
+
+
+def _server_tasks(engine: Engine, operation: protocol.GetServerTasks) -> ServerTasks:
+    """The tasks that fit into one answer. The terminal requests those behind them."""
+    found = engine.server_tasks()
+    part: list[ServerTask] = []
+    room = protocol.LARGEST_ANSWER // 2
+    for one in found.tasks[operation.first :]:
+        room -= len(protocol.encode(one))
+        if room < 0 and part:
+            break
+        part.append(one)
+    return msgspec.structs.replace(found, tasks=tuple(part))
 
 
 def _history(engine: Engine, operation: protocol.GetHistory) -> Sequence[Message]:
@@ -102,6 +115,8 @@ def carry_out(engine: Engine, operation: protocol.Operation, by: str) -> object:
             return _message(engine, operation)
         case protocol.GetRetained():
             return _retained(engine, operation)
+        case protocol.GetServerTasks():
+            return _server_tasks(engine, operation)
         case protocol.GetHistory():
             return _history(engine, operation)
         case protocol.Search():

@@ -83,6 +83,12 @@ class GetTasks(Operation, frozen=True, tag="tasks"):
     """The server's task list."""
 
 
+class GetServerTasks(Operation, frozen=True, tag="server_tasks"):
+    """The server's tasks with what is known of each, from a place of the list on."""
+
+    first: Number = 0
+
+
 class GetHistory(Operation, frozen=True, tag="history"):
     before_seq: Number
     limit: Number
@@ -241,6 +247,7 @@ AnyOperation = (
     | Seen
     | GetMessage
     | GetTasks
+    | GetServerTasks
     | GetHistory
     | Search
     | GetValues

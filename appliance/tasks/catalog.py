@@ -173,7 +173,7 @@ def _is_older(taken: float | None, age_s: float) -> bool:
 _Text = str | tuple[str, str]
 
 
-def _texts(kind: Kind, task: Task) -> tuple[_Text, ...]:
+def texts_of(kind: Kind, task: Task) -> tuple[_Text, ...]:
     """What a selector of this kind is compared with."""
     match kind:
         case "id":
@@ -191,7 +191,8 @@ def _texts(kind: Kind, task: Task) -> tuple[_Text, ...]:
             return tuple(filter(None, texts))
 
 
-def _wanted(selector: TaskSelector) -> _Text:
+def wanted_text(selector: TaskSelector) -> _Text:
+    """What a selector compares the texts of tasks with."""
     return (selector.key, selector.value) if selector.kind == "property" else selector.value
 
 
@@ -209,11 +210,11 @@ def find(
     app, those come first that make such a reload, and then those that the server did not make by
     itself for a reload by hand.
     """
-    wanted = _wanted(selector)
-    found = [task for task in tasks if wanted in _texts(selector.kind, task)]
+    wanted = wanted_text(selector)
+    found = [task for task in tasks if wanted in texts_of(selector.kind, task)]
     if not found:
         wanted = folded(wanted)
-        found = [task for task in tasks if wanted in map(folded, _texts(selector.kind, task))]
+        found = [task for task in tasks if wanted in map(folded, texts_of(selector.kind, task))]
     if selector.kind in ("name", "app"):
         # In Qlik Cloud, an app goes before the tasks that reload it and share its name.
         apps = [task for task in found if task.app_id and task.app_id.lower() == task.id]
@@ -235,8 +236,8 @@ def ambiguity(selector: TaskSelector, tasks: Sequence[Task]) -> Rejection | None
             f"{len(tasks)} tasks answer to {selector.text} ({ids}). Nothing was started: "
             "use the task id.",
         )
-    wanted = _wanted(selector)
-    texts = {one for task in tasks for one in _texts(selector.kind, task)}
+    wanted = wanted_text(selector)
+    texts = {one for task in tasks for one in texts_of(selector.kind, task)}
     if wanted in texts or len([one for one in texts if folded(one) == folded(wanted)]) < 2:
         return None
     return Rejection(
@@ -262,7 +263,7 @@ class _Texts(msgspec.Struct, frozen=True):
 
     def has(self, kind: Kind, task: Task, tasks: Callable[[], Iterable[Task]]) -> bool:
         """Whether a task has one of the texts, exactly; or but for blanks, if no task has that."""
-        own = _texts(kind, task)
+        own = texts_of(kind, task)
         if not self.exact.isdisjoint(own):
             return True
         near = self.folded.intersection(map(folded, own))
@@ -272,7 +273,7 @@ class _Texts(msgspec.Struct, frozen=True):
         others: set[_Text] = set()
         spellings: set[_Text] = set()
         for other in (task, *tasks()):
-            texts = _texts(kind, other)
+            texts = texts_of(kind, other)
             others.update(meant.intersection(texts))
             spellings.update(one for one in texts if folded(one) in near)
         return not others and len(spellings) == len(near)

@@ -497,6 +497,11 @@ class JournalConsumer:
         if removed:
             _log.info("Removed %d old executions from the history", removed)
 
+    @property
+    def triggers(self) -> Sequence[Trigger]:
+        """The rules that count now."""
+        return self._triggers.rules
+
     def rules(self) -> tuple[RuleState, ...]:
         """Every trigger and how it fared since the start."""
         started = self._state.planner.started_by

@@ -33,6 +33,7 @@ from appliance.engine_api import (
     Mark,
     QlikState,
     RuleState,
+    ServerTasks,
     TimerState,
     WaitState,
 )
@@ -41,6 +42,7 @@ from appliance.journal.follower import Follower
 from appliance.model import Cause, Execution, ExecutionState, Message, Task
 from appliance.qlik.server import QlikError, QlikServer
 from appliance.storage.sqlite import is_damage
+from appliance.tasks import server_tasks
 from appliance.tasks.catalog import AllowList, TaskList
 from appliance.tasks.consumer import JournalConsumer
 from appliance.tasks.dedup import WINDOW_S as REDELIVERY_WINDOW_S
@@ -177,6 +179,7 @@ class TaskEngine:
             service_name=service_name,
             has_server=server is not None,
         )
+        self._what_starts = server_tasks.WhatStarts(service_name)
         self._consumer = JournalConsumer(
             self._state,
             rules,
@@ -501,6 +504,16 @@ class TaskEngine:
     def overview(self, tasks: Sequence[Task]) -> list[KnownTask]:
         """What is known of each of these tasks. Raises ``UnavailableError``."""
         return overview(self._state, self._timing, tasks)
+
+    def server_tasks(self) -> ServerTasks:
+        """Every task of the server with what is known of it. Raises ``ApplianceError``."""
+        tasks, rules = self.tasks(), self._consumer.triggers
+        return server_tasks.answer(
+            self.overview(tasks),
+            self._what_starts.of(tasks, rules, self._timing.timed_starts()),
+            rules,
+            allows=lambda task: self.allows(task.id, task),
+        )
 
     def hear_executions(self, hear: Callable[[Sequence[Execution]], None]) -> None:
         """Have something called with executions whenever they have changed, by any thread.

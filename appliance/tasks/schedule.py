@@ -21,7 +21,7 @@ from appliance.tasks.request_book import SECOND_NS
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.state_store import StateStore
 from appliance.tasks.store import Publication
-from appliance.tasks.timers import Firing, Timer, Timers
+from appliance.tasks.timers import Firing, TimedStart, Timer, Timers
 from appliance.tasks.triggers import Options
 
 _log = logging.getLogger(__name__)
@@ -231,6 +231,10 @@ class Timing:
             and not timer.paused
             and (due_ns := timer.due_ns()) is not None
         ]
+
+    def timed_starts(self) -> list[TimedStart]:
+        """The timers that start tasks, paused ones too."""
+        return self._timers.timed_starts()
 
     def states(self) -> tuple[TimerState, ...]:
         """All configured timers with their countdown."""

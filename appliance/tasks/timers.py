@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,6 +24,7 @@ from cronsim import CronSim
 
 from appliance.config.tables import TimerConfig
 from appliance.engine_api import TimerState
+from appliance.model import ReloadOptions
 from appliance.mqtt.topics import matches
 from appliance.tasks.selector import TaskSelector
 from appliance.tasks.triggers import fixed_selector, reload_options
@@ -135,6 +137,14 @@ class Timer:
             detail = f"messages on {self.config.topic}"
         silent_since = self.last_ns if self.raised_ns else None
         return TimerState(self.name, self.kind, due, self.paused, detail, silent_since)
+
+
+class TimedStart(NamedTuple):
+    """A timer that starts tasks."""
+
+    selector: TaskSelector
+    reload: ReloadOptions
+    state: TimerState
 
 
 class Timers:
@@ -280,6 +290,18 @@ class Timers:
                 timer.skip_to(now)
             self._due[name] = timer.due_ns()
         return timer
+
+    def timed_starts(self) -> list[TimedStart]:
+        """The timers that start tasks, paused ones too."""
+        return [
+            TimedStart(
+                timer.selector,
+                timer.reload,
+                timer.state(None if timer.paused else self._due.get(timer.name)),
+            )
+            for timer in list(self.timers.values())
+            if timer.selector is not None
+        ]
 
     def states(self) -> tuple[TimerState, ...]:
         """All timers with their countdown."""

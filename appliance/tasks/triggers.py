@@ -55,6 +55,8 @@ class Trigger:
             self._level = self.topic.split("/").index("+")
         elif config.task != "payload":
             self.fixed = fixed_selector(config.task, where)
+        self.when = config.when or {}
+        """Its conditions as the configuration has them."""
         self._condition = Condition(config.when, where=where) if config.when else None
         self.asks_for_log = any(key.partition(".")[0] in _OF_LOG for key in config.when or ())
         """Whether it acts on what becomes of a script log, not on the outcome itself."""

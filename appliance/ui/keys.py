@@ -32,6 +32,7 @@ CLIENTS = "Clients"
 BRIDGES = "Bridges"
 BRIDGE = "Bridge"
 LOG = "Log"
+SERVER_TASKS = "Tasks of the server"
 SEARCH = "Search"
 
 
@@ -58,6 +59,14 @@ TABLE = (
     Key("tasks", "show('tasks')", "3", "tasks", "the screens", EVERYWHERE),
     Key("clients", "show('clients')", "4", "clients", "the screens", EVERYWHERE),
     Key("log", "show('log')", "5", "log", "the screens", EVERYWHERE),
+    Key(
+        "server_tasks",
+        "show('server_tasks')",
+        "6",
+        "tasks of the server",
+        "the screens",
+        EVERYWHERE,
+    ),
     Key(
         "help",
         "help",
@@ -126,6 +135,7 @@ TABLE = (
     Key("clear_retained", "clear_retained", "delete", "clear", "clear retained", TOPICS),
     Key("stop_run", "stop_run", "x", "stop run", "stop the run (asks)", RUNS, footer=True),
     Key("older", "older", "b", "older", "older executions", TASKS),
+    Key("tree", "tree", "T", "tree", "chains as a tree, or a list", SERVER_TASKS, footer=True),
     Key("pause_timer", "pause_timer", "space,p", "pause", "pause, go on", TIMERS),
     Key("fire_timer", "fire_timer", "f", "do it now", "end the wait: do it now", TIMERS),
     Key("message", "message", "m", "message", "its message", RUNS, footer=True),

@@ -1,7 +1,7 @@
 """The registry of pages, and the ways from one page to another.
 
 Pages are made when they are first asked for, and their modules imported then: the first page comes
-sooner. The five tabs are kept; every other page lies over one of them until it is dismissed.
+sooner. The tabs are kept; every other page lies over one of them until it is dismissed.
 Not for: dialogs that an action opens (operator_actions.py).
 """
 
@@ -59,7 +59,8 @@ class Navigator(Navigation):
     def _tab(self, name: str) -> Page:
         if name not in self._tabs:
             module = import_module(f"appliance.ui.screens.{name}")
-            self._tabs[name] = getattr(module, f"{name.capitalize()}Screen")(self._host)
+            screen = "".join(part.capitalize() for part in name.split("_"))
+            self._tabs[name] = getattr(module, f"{screen}Screen")(self._host)
             self._app.install_screen(self._tabs[name], name)
         return self._tabs[name]
 

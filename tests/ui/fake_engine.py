@@ -35,7 +35,10 @@ from appliance.engine_api import (
     QlikState,
     RecorderState,
     RuleState,
+    ServerTask,
+    ServerTasks,
     Snapshot,
+    Starter,
     TimerState,
     TopicState,
 )
@@ -318,6 +321,48 @@ class FakeEngine(Engine):
 
     def tasks(self) -> Sequence[Task]:
         return TASKS
+
+    def server_tasks(self) -> ServerTasks:
+        newest: dict[str, Execution] = {}
+        for run in sorted(self.runs.values(), key=lambda one: one.id):
+            newest[run.task_id] = run
+        rows = [
+            ServerTask(
+                task,
+                state=run.state if (run := newest.get(task.id)) else None,
+                since_ns=(run.ended_ns or run.started_ns or run.requested_ns) if run else None,
+                execution=run.id if run else 0,
+                reason=run.reason if run else "",
+                usual_s=task.last_duration_s,
+                next_ns=min((s.next_ns for s in starters if s.next_ns), default=None),
+                starters=starters,
+            )
+            for task, starters in zip(TASKS, self._starters(), strict=True)
+        ]
+        return ServerTasks(tuple(rows), len(rows), any_task=("qliksense/start_task",))
+
+    def _starters(self) -> Sequence[tuple[Starter, ...]]:
+        """Sales, then stock, then finance; HR by a rule; a nightly timer."""
+        now = self.clock_ns()
+        sales, stock = TASKS[0].id, TASKS[1].id
+        return (
+            (Starter("schedule", "Hourly", "every hour", next_ns=now + 600 * S),),
+            (
+                Starter("rule", "stock", "plant/+/stock/done"),
+                Starter("chain", "After sales", "within 6 h", after=((sales, "succeeded"),)),
+            ),
+            (Starter("rule", "hr", "hr/changed"),),
+            (
+                Starter(
+                    "outcome", "finance", "appliance/tasks/+/last", after=((stock, "succeeded"),)
+                ),
+            ),
+            (
+                Starter("timer", "nightly-sync", "0 3 * * * UTC", next_ns=now + 98 * S),
+                Starter("timer", "weekly-sync", "0 5 * * 0 UTC", enabled=False),
+            ),
+            (),
+        )
 
     def request_starts(self, payload: str, by: str) -> tuple[int, ...]:
         self._called("request_starts", payload, by)

@@ -139,6 +139,8 @@ CASES = {
     "message-of-a-bridge": (bridged, ["enter"], ""),
     "problem-of-a-bridge": (bridged, ["exclamation_mark"], ""),
     "log": (live, ["5"], ""),
+    "server-tasks": (tasks, ["6"], ""),
+    "server-tasks-tree": (tasks, ["6", "T", "down", "down", "down"], ""),
     "message": (detail, ["enter"], ""),
     "message-raw": (detail, ["enter", "p"], ""),
     "message-hex": (detail, ["enter", "x"], ""),

@@ -92,6 +92,11 @@ class OperatorActions:
 
         self._host.push_screen(TaskPicker(self._host.engine, self._host.background), picked)
 
+    def start_task(self, task: Task) -> None:
+        """Start a task that was chosen in a list."""
+        question = f"Start {cut(printable(task.name), 60)} now?"
+        self._ask(question, "Start it", self._start(task.id, task.name))
+
     def _start(self, task_id: str, name: str) -> Callable[[], str]:
         def action() -> str:
             number = self._host.engine.start_task(task_id, self.by)

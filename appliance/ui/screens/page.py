@@ -17,21 +17,26 @@ from appliance.ui import filter_text, filters, keys
 from appliance.ui.lines import Line
 from appliance.ui.screens.base import BaseScreen
 from appliance.ui.screens.page_host import PageHost
+from appliance.ui.text import cut, printable
 from appliance.ui.views import page_frame
 from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 
 
+_FILTER, _FILTER_BESIDE_WHO = 40, 18
+"""Cells of the filter in the line of screens; fewer in a small terminal that is attached."""
+
+
 class Tabs(Pane):
     """The line of screens; a click on one shows it."""
 
-    active = ""
+    places: tuple[page_frame.Place, ...] = ()
 
     async def on_click(self, event: Click) -> None:
-        name = page_frame.tab_at(self.active, event.x)
-        if name is not None:
-            await self.app.run_action(f"show('{name}')")
+        for start, end, name in self.places:
+            if start <= event.x < end:
+                await self.app.run_action(f"show('{name}')")
 
 
 class Footer(Pane):
@@ -174,8 +179,14 @@ class Page(BaseScreen[None]):
         utc = self.host.remembered.utc
         self.query_one("#status", Pane).show([page_frame.status(snapshot, now_ns, cells, utc=utc)])
         tabs = self.query_one(Tabs)
-        tabs.active = self.tab
-        tabs.show([page_frame.tabs(self.tab, cells, self._right(), page_frame.identity(snapshot))])
+        who = page_frame.identity(snapshot)
+        line, tabs.places = page_frame.tabs(
+            self.tab,
+            cells,
+            self._right(_FILTER_BESIDE_WHO if who and cells < page_frame.WIDE else _FILTER),
+            who,
+        )
+        tabs.show([line])
         chosen = self.host.settings.keys
         key = keys.shown_for("problems", chosen)
         worst = page_frame.alert(snapshot, cells, key, self.host.trouble)
@@ -188,13 +199,16 @@ class Page(BaseScreen[None]):
         self.update_body(snapshot, now_ns)
         self.has_shown = True
 
-    def _right(self) -> Line:
+    def _right(self, filter_cells: int) -> Line:
         mode = self.mode()
         if self._hidden_by_zoom:
             mode = [("ZOOM  ", "info"), *mode]
         if self.filter.is_empty:
             return mode
-        words: Line = [(" filter ", "dim"), (filter_text.text_of(self.filter)[:40], "warn")]
+        words: Line = [
+            (" filter ", "dim"),
+            (cut(printable(filter_text.text_of(self.filter)), filter_cells), "warn"),
+        ]
         return [*words, ("  ", ""), *mode] if mode else words
 
     def on_rows_moved(self) -> None:

@@ -30,14 +30,20 @@ TABS = (
     ("tasks", "Tasks"),
     ("clients", "Clients"),
     ("log", "Log"),
+    ("server_tasks", "Server"),
 )
+"""The screens by the digit that shows each, with a title so short that all fit into 80 columns."""
+
+Place = tuple[int, int, str]
+"""First cell, the cell after the last, and the name of the tab there."""
+
 _ORDER = {"bad": 0, "warn": 1, "off": 2, "ok": 3}
 _HOST_CELLS = 12
 _GAP = 2
 """Cells between two entries of the footer."""
 
-_LEAST_WHO = 12
-"""Cells that an attached terminal's appliance and user have at least."""
+_WHO = 40
+"""Cells of an attached terminal's appliance and user for which the screens give up their titles."""
 
 _HEADLINES, _HEADLINES_WIDE = 48, 80
 """Cells that the headlines get at most before the other parts of the first line get some."""
@@ -190,20 +196,40 @@ def identity(snapshot: Snapshot) -> Line:
     ]
 
 
-def tabs(active: str, cells: int, right: Line, who: Line) -> Line:
+def tabs(active: str, cells: int, right: Line, who: Line) -> tuple[Line, tuple[Place, ...]]:
     """The second line: the screens, ``who`` is attached, and ``right`` (filter, follow).
 
-    Where the room is small, ``who`` is shortened.
+    Where the room is small, the screens give up the space between them, then the titles of those
+    that are not shown, and then ``who`` is shortened: each screen keeps its digit. With the cells
+    of each tab.
     """
+    end: Line = [*right, (" ", "")] if right else []
+    needed = line_width(end) + min(line_width(who), _WHO)
+    for gap, titled in ((2, True), (1, True), (1, False)):
+        line, places = _tabs(active, gap, titled=titled)
+        room = cells - line_width(line) - line_width(end)
+        if needed <= cells - line_width(line):
+            break
+    who = cut_line(who, max(0, room - 1))
+    return (spread(line, [*who, *end], cells) if who or end else cut_line(line, cells)), places
+
+
+def _tabs(active: str, gap: int, *, titled: bool) -> tuple[Line, tuple[Place, ...]]:
     line: Line = [(" ", "")]
+    places: list[Place] = []
+    start = 1
     for number, (name, label) in enumerate(TABS, 1):
         if name == active:
-            line += [(f"[{number}]{label}", "accent"), ("  ", "")]
+            entry: Line = [(f"[{number}]{label}", "accent")]
+        elif titled:
+            entry = [(f"{number} ", "key"), (label, "dim")]
         else:
-            line += [(f"{number} ", "key"), (f"{label}  ", "dim")]
-    end: Line = [*right, (" ", "")] if right else []
-    who = cut_line(who, max(_LEAST_WHO, cells - line_width(line) - line_width(end) - 1))
-    return spread(line, [*who, *end], cells) if who or end else line
+            entry = [(f"{number}", "key")]
+        end = start + line_width(entry) + gap
+        line += [*entry, (" " * gap, "")]
+        places.append((start, end, name))
+        start = end
+    return line, tuple(places)
 
 
 def alert(snapshot: Snapshot, cells: int, key: str, trouble: str = "") -> Line | None:
@@ -247,17 +273,6 @@ def footer(
     text, tone = line[-1]
     line[-1] = (text.rstrip(), tone)
     return cut_line(line, cells), tuple(places)
-
-
-def tab_at(active: str, cell: int) -> str | None:
-    """The name of the tab at this cell of the line that ``tabs`` made."""
-    start = 1
-    for name, label in TABS:
-        end = start + len(label) + (5 if name == active else 4)
-        if start <= cell < end:
-            return name
-        start = end
-    return None
 
 
 def _entry(key: keys.Key, chosen: Mapping[str, tuple[str, ...]]) -> Line:

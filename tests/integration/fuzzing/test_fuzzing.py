@@ -462,7 +462,7 @@ def test_requests_of_terminals(doors: Callable[..., Doors]) -> None:
     client = "desk"
     operations: list[protocol.AnyOperation] = [
         protocol.Attach(protocol.PROTOCOL), protocol.Seen(10**20), protocol.GetMessage(1),
-        protocol.GetTasks(), protocol.GetHistory(0, 9), protocol.GetHistory(2**63, -1),
+        protocol.GetTasks(), protocol.GetServerTasks(2**63), protocol.GetHistory(0, 9), protocol.GetHistory(2**63, -1),
         protocol.GetSeqAt(-1), protocol.GetRetained("a/b"), protocol.GetExecutions(0, 9, "x"),
         protocol.GetMarks((1, 2, 2**64)), protocol.StartTask("x"), protocol.Repeat(1),
         protocol.StopExecution(1), protocol.Publish("a/b", b"x", 1, retain=True),

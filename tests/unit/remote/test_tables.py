@@ -102,7 +102,7 @@ def test_names_on_the_wire_stay():
     assert msgspec.json.decode(wire, type=protocol.Request) == request
     tags = {kind.__struct_config__.tag for kind in get_args(protocol.AnyOperation)}
     assert tags == {
-        "attach", "seen", "message", "tasks", "history", "seq_at", "retained", "executions",
+        "attach", "seen", "message", "tasks", "server_tasks", "history", "seq_at", "retained", "executions",
         "marks", "start_task", "repeat", "stop_execution", "publish", "clear_retained", "acknowledge",
         "last_values", "end_session", "check_server", "connect_bridge", "explain", "explain_message", "find_executions", "request_starts",
         "search", "disconnect", "pause_timer", "fire_timer", "stop",

@@ -1,0 +1,162 @@
+"""The server's tasks as rows: last outcome, what starts each, and when it is started next.
+
+What starts a task is worked out from the rules, the timers and the server's own triggers. It
+changes with these and with the list of tasks only, so it is kept until one of them is another.
+Not for: starting anything (planner.py), why one message starts something or not (triggers.py).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from appliance.engine_api import ServerTask, ServerTasks, Starter
+from appliance.model import Execution, ReloadOptions, Task
+from appliance.tasks.catalog import find, folded, texts_of, wanted_text
+from appliance.tasks.overview import KnownTask
+from appliance.tasks.selector import Kind, TaskSelector
+from appliance.tasks.timers import TimedStart
+from appliance.tasks.triggers import Trigger
+
+_KINDS: tuple[Kind, ...] = ("id", "name", "tag", "property", "app")
+_REASON = 200
+"""Characters of a reason that a row has."""
+_PLAIN = ReloadOptions()
+
+
+class _Index:
+    """Finds the tasks of many selectors: ``catalog.find`` in the few that can be meant."""
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self._exact: dict[object, list[Task]] = defaultdict(list)
+        self._folded: dict[object, list[Task]] = defaultdict(list)
+        for task in tasks:
+            for kind in _KINDS:
+                for text in dict.fromkeys(texts_of(kind, task)):
+                    self._exact[kind, text].append(task)
+                for text in {folded(text) for text in texts_of(kind, task)}:
+                    self._folded[kind, text].append(task)
+
+    def find(self, selector: TaskSelector, reload: ReloadOptions = _PLAIN) -> list[Task]:
+        text = wanted_text(selector)
+        some = self._exact.get((selector.kind, text), [])
+        some = some or self._folded.get((selector.kind, folded(text)), [])
+        return find(selector, some, reload)
+
+
+class _Lasting(NamedTuple):
+    """What stays until the tasks or the rules are others."""
+
+    basis: tuple[object, ...]
+    tasks: _Index
+    starters: Mapping[str, Sequence[Starter]]
+
+
+class WhatStarts:
+    """What starts each task. Thread-safe: an answer that is worked out twice is the same."""
+
+    def __init__(self, service_name: str) -> None:
+        self._service_name = service_name
+        self._lasting = _Lasting((), _Index(()), {})
+
+    def of(
+        self,
+        tasks: Sequence[Task],
+        rules: Sequence[Trigger],
+        timers: Iterable[TimedStart],
+    ) -> dict[str, list[Starter]]:
+        """Rules and timers that start each task, by its id.
+
+        Rules that start whatever a message names are left out.
+        """
+        basis, lasting = (tuple(tasks), rules), self._lasting
+        if basis != lasting.basis:
+            index = _Index(tasks)
+            lasting = self._lasting = _Lasting(basis, index, self._of_rules(rules, index))
+        found = {task_id: list(starters) for task_id, starters in lasting.starters.items()}
+        for timer in timers:
+            state = timer.state
+            starter = Starter(
+                "timer",
+                state.name,
+                state.detail,
+                enabled=not state.paused,
+                next_ns=None if state.paused else state.due_ns,
+            )
+            for task in lasting.tasks.find(timer.selector, timer.reload):
+                found.setdefault(task.id, []).append(starter)
+        return found
+
+    def _of_rules(self, rules: Sequence[Trigger], index: _Index) -> dict[str, list[Starter]]:
+        found: dict[str, list[Starter]] = defaultdict(list)
+        for rule in rules:
+            if rule.fixed is not None:
+                starter = _of_rule(rule, index, self._service_name)
+                for task in index.find(rule.fixed, rule.options.reload):
+                    found[task.id].append(starter)
+        return found
+
+
+def _of_rule(rule: Trigger, index: _Index, service_name: str) -> Starter:
+    """A rule; one on outcomes has the tasks that it waits for, as far as it names them."""
+    levels = rule.topic.split("/")
+    is_of_outcomes = levels[:2] == [service_name, "tasks"]
+    if not is_of_outcomes:
+        return Starter("rule", rule.name, rule.topic)
+    named = levels[2] if len(levels) > 2 else "#"
+    on = _equals(rule.when, "state")
+    if named not in ("+", "#"):
+        before = [named]
+    elif task_id := _equals(rule.when, "taskId"):
+        before = [task_id]
+    elif name := _equals(rule.when, "taskName"):
+        before = [task.id for task in index.find(TaskSelector("name", name))]
+    else:
+        before = []
+    return Starter("outcome", rule.name, rule.topic, after=tuple((one, on) for one in before))
+
+
+def _equals(when: Mapping[str, Any], key: str) -> str:
+    """The text that a condition wants of a member of the payload; empty if it wants no one text."""
+    wanted = when.get(key)
+    if isinstance(wanted, Mapping):
+        wanted = wanted.get("=")
+    return wanted if isinstance(wanted, str) else ""
+
+
+def answer(
+    known: Sequence[KnownTask],
+    starting: Mapping[str, Sequence[Starter]],
+    rules: Iterable[Trigger],
+    *,
+    allows: Callable[[Task], bool],
+) -> ServerTasks:
+    """The rows of these tasks, in their order."""
+    return ServerTasks(
+        tuple(_row(one, starting.get(one.task.id, ()), allows=allows) for one in known),
+        total=len(known),
+        any_task=tuple(rule.name for rule in rules if rule.fixed is None),
+    )
+
+
+def _row(
+    known: KnownTask, starting: Sequence[Starter], *, allows: Callable[[Task], bool]
+) -> ServerTask:
+    newest = known.newest
+    times = [one.next_ns for one in starting if one.enabled and one.next_ns is not None]
+    return ServerTask(
+        task=known.task,
+        state=None if newest is None else newest.state,
+        since_ns=None if newest is None else _since(newest),
+        execution=0 if newest is None else newest.id,
+        reason=newest.reason[:_REASON] if newest is not None and newest.state.is_bad else "",
+        usual_s=known.usual_s,
+        next_ns=min(times, default=None),
+        starters=tuple(starting),
+        is_allowed=allows(known.task),
+    )
+
+
+def _since(execution: Execution) -> int:
+    return execution.ended_ns or execution.started_ns or execution.requested_ns
