@@ -23,7 +23,6 @@ from appliance.ui.widgets.filter_bar import FilterBar
 from appliance.ui.widgets.pane import Pane
 from appliance.ui.widgets.rows import Rows
 
-
 _FILTER, _FILTER_BESIDE_WHO = 40, 18
 """Cells of the filter in the line of screens; fewer in a small terminal that is attached."""
 

@@ -14,6 +14,7 @@ from appliance.engine_api import ServerTask, ServerTasks, Snapshot
 from appliance.errors import ApplianceError
 from appliance.ui import formats, keys, task_list
 from appliance.ui.lines import Line, rule
+from appliance.ui.screens import copy_menu
 from appliance.ui.screens.page import Page
 from appliance.ui.screens.page_host import PageHost
 from appliance.ui.task_list import Row
@@ -60,7 +61,14 @@ class ServerTaskRows(Rows[Row]):
 class ServerTasksScreen(Page):
     """Sorted by name at first; ``T`` shows the chains."""
 
-    SCOPES = (keys.MOVE, keys.LISTS, keys.SERVER_TASKS, keys.SORTED, keys.ACTING)
+    SCOPES = (
+        keys.MOVE,
+        keys.LISTS,
+        keys.SERVER_TASKS,
+        keys.CONFIGURED,
+        keys.SORTED,
+        keys.ACTING,
+    )
     TAB = "server_tasks"
     FILTER_WORDS = ("text", "task", "rule", "state", "since", "until")
     FILTERED = "of the tasks"
@@ -235,6 +243,12 @@ class ServerTasksScreen(Page):
     def action_copy(self) -> None:
         if self._current is not None:
             self.host.copy(self._current.task.id, "the task's id")
+
+    def action_copy_block(self) -> None:
+        """The ways in which a rule or timer can name the task."""
+        if self._current is not None:
+            task = self._current.task
+            copy_menu.offer_selectors(self.host, task.id, task.name, task.tags)
 
     def action_export(self) -> None:
         self.host.export(self.EXPORTED, [row.item for row in self.rows.items])
